@@ -1,0 +1,1 @@
+"""The few shapes of model that join parts, and sampling (rank 4)."""

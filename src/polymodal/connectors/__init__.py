@@ -1,0 +1,1 @@
+"""Input and output projectors between an encoder's width and a backbone's (rank 2)."""

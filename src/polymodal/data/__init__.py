@@ -1,0 +1,1 @@
+"""Reading media, transforms, tokenizers, templates and the processor (rank 1)."""

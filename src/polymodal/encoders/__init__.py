@@ -1,0 +1,1 @@
+"""Signal to features: pictures and sound (rank 2)."""

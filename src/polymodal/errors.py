@@ -1,0 +1,29 @@
+"""The errors a user can meet.
+
+Each message is one line that names the thing, what was expected, what was found and what to do.  The command
+line prints that line and exits with code 2; anything else that escapes is a bug of ours.
+"""
+
+
+class PolymodalError(Exception):
+    """Base of every error caused by what was given, not by a defect of the library."""
+
+
+class MediaError(PolymodalError):
+    """A picture, recording or video that is missing, empty, damaged, of an unknown format or over a limit."""
+
+
+class WeightsError(PolymodalError):
+    """A weights file that is missing, damaged, unsafe, does not match its hash or does not fit the model."""
+
+
+class UnknownName(PolymodalError):
+    """A system, variant, part or option that does not exist; the message suggests the nearest name."""
+
+
+class PromptError(PolymodalError):
+    """Messages that cannot become a sequence: wrong roles, more or fewer media than places, too long."""
+
+
+class ConfigError(PolymodalError):
+    """Settings that do not fit together or are out of range."""

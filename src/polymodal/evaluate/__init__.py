@@ -1,0 +1,1 @@
+"""Metrics, measurements and the runner (rank 5)."""

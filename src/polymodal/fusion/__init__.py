@@ -1,0 +1,1 @@
+"""How a modality enters the backbone (rank 2)."""

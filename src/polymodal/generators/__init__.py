@@ -1,0 +1,1 @@
+"""Features or ids to signals (rank 3)."""

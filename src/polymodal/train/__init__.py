@@ -1,0 +1,1 @@
+"""Stages, recipes, objectives, the loop and its checkpoints (rank 5)."""
