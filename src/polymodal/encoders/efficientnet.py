@@ -1,0 +1,263 @@
+"""EfficientNet-Lite 0-4: a small convolutional image encoder whose published weights run on any CPU.
+
+Paper: EfficientNet (arXiv 1905.11946); the Lite variants are from the TPU model repository: no
+squeeze-excite, ReLU6 in place of swish, stem and head not scaled.
+
+Flow (Lite0, 224 px)
+    pixel_values [N, 3, 224, 224] -> stem 3x3 stride 2 -> 16 inverted bottlenecks (stride 32 in all)
+    -> 1x1 conv + norm + ReLU6 -> map 7 x 7 -> features [N, 49, 1280], row-major
+    pool(features) [N, 1280] -> classify(pooled) [N, 1000] (ImageNet-1k logits)
+
+Traps
+- Padding is TensorFlow's "same": for stride 2 on an even side the extra pixel goes right and below, so
+  a plain `padding=kernel // 2` shifts the whole map and silently loses accuracy.
+- Batch norm has eps 1e-3 (torch's default is 1e-5).
+- Pixels are (x - 127) / 128 with x in 0..255, not the ImageNet mean and std.
+- Dropout and stochastic depth of the original training are left out: here the encoder runs frozen or is tuned
+  for a few steps.
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from polymodal.errors import ConfigError
+
+NORM_EPS = 1e-3
+NORM_MOMENTUM = 0.01
+PIXEL_MEAN = (127 / 255, 127 / 255, 127 / 255)
+"""Mean of pixels scaled to 0..1, per channel; belongs to the published weights."""
+PIXEL_STD = (128 / 255, 128 / 255, 128 / 255)
+"""Standard deviation of pixels scaled to 0..1, per channel; belongs to the published weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvertedBottleneckConfig:
+    """One block: 1x1 expansion (absent when `expand` is 1), depthwise convolution, 1x1 projection."""
+
+    in_width: int
+    out_width: int
+    kernel: int
+    stride: int = 1
+    expand: int = 6
+
+    def build(self) -> "InvertedBottleneck":
+        """Build the block with fresh weights."""
+        return InvertedBottleneck(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EfficientNetConfig:
+    """An EfficientNet-Lite; `blocks` lists every block, `image_size` is its training side in pixels."""
+
+    blocks: tuple[InvertedBottleneckConfig, ...]
+    stem_width: int = 32
+    width: int = 1280
+    classes: int = 1000
+    image_size: int = 224
+
+    def __post_init__(self) -> None:
+        widths = [self.stem_width, *(block.out_width for block in self.blocks)]
+        for i, block in enumerate(self.blocks):
+            if block.in_width != widths[i]:
+                found = f"in_width {block.in_width}, but it receives {widths[i]}"
+                raise ConfigError(f"efficientnet block {i}: {found}")
+
+    @property
+    def grid(self) -> int:
+        """Side of the feature map for one image of `image_size` pixels."""
+        side = -(-self.image_size // 2)
+        for block in self.blocks:
+            side = -(-side // block.stride)
+        return side
+
+    @property
+    def tokens(self) -> int:
+        """Features per image of `image_size` pixels."""
+        return self.grid**2
+
+    def build(self) -> "EfficientNet":
+        """Build the encoder with fresh weights."""
+        return EfficientNet(self)
+
+
+class ConvNorm(nn.Module):
+    """Convolution with "same" padding, batch norm, and ReLU6 when `active`."""
+
+    def __init__(
+        self,
+        in_width: int,
+        out_width: int,
+        *,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        active: bool = True,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_width, out_width, kernel, stride, groups=groups, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(out_width, eps=NORM_EPS, momentum=NORM_MOMENTUM)
+        self.active = active
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, C, H, W] to [N, C', ceil(H / stride), ceil(W / stride)]."""
+        kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
+        weight, bias, groups = self.conv.weight, self.conv.bias, self.conv.groups
+        top, bottom = same_padding(x.shape[-2], kernel, stride)
+        left, right = same_padding(x.shape[-1], kernel, stride)
+        if top == bottom and left == right:  # the convolution pads by itself, which saves a copy
+            x = F.conv2d(x, weight, bias, stride, (top, left), 1, groups)
+        else:
+            x = F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, stride, 0, 1, groups)
+        x = self.norm(x)
+        return F.relu6(x, inplace=True) if self.active else x
+
+
+class InvertedBottleneck(nn.Module):
+    """Expand, filter each channel, project; plus the input when the shape stays."""
+
+    def __init__(self, config: InvertedBottleneckConfig) -> None:
+        super().__init__()
+        inner = config.in_width * config.expand
+        self.expand = ConvNorm(config.in_width, inner) if config.expand != 1 else nn.Identity()
+        self.depthwise = ConvNorm(inner, inner, kernel=config.kernel, stride=config.stride, groups=inner)
+        self.project = ConvNorm(inner, config.out_width, active=False)
+        self.residual = config.stride == 1 and config.in_width == config.out_width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, in_width, H, W] to [N, out_width, ceil(H / stride), ceil(W / stride)]."""
+        y = self.project(self.depthwise(self.expand(x)))
+        return y + x if self.residual else y
+
+
+class EfficientNet(nn.Module):
+    """The encoder and its ImageNet classifier; see the module docstring for the flow."""
+
+    def __init__(self, config: EfficientNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stem = ConvNorm(3, config.stem_width, kernel=3, stride=2)
+        self.blocks = nn.ModuleList(block.build() for block in config.blocks)
+        self.top = ConvNorm(config.blocks[-1].out_width, config.width)
+        self.classifier = nn.Linear(config.width, config.classes)
+        # channels-last doubles the rate on a CPU; the activations follow the weights
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Encode images: float [N, 3, H, W], normalised, to features [N, S, width].
+
+        S is `config.tokens` for images of `config.image_size`; other sizes give ceil(H/32) * ceil(W/32).
+        """
+        x = self.stem(pixel_values)
+        for block in self.blocks:
+            x = block(x)
+        return self.top(x).permute(0, 2, 3, 1).flatten(1, 2)
+
+    def pool(self, features: Tensor) -> Tensor:
+        """Average [N, S, width] over the map to [N, width]."""
+        return features.mean(dim=1)
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Class logits [N, classes] (ImageNet-1k order) from pooled features [N, width]."""
+        return self.classifier(pooled)
+
+
+def same_padding(side: int, kernel: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's "same" padding (before, after) in pixels for one side."""
+    total = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
+    return total // 2, total - total // 2
+
+
+@torch.no_grad()
+def fold_batch_norms(model: EfficientNet) -> EfficientNet:
+    """A copy for inference in which every batch norm is folded into the convolution before it.
+
+    The input is not changed.  The copy is in eval mode and its state dict has `conv.bias` in
+    place of `norm.*`, so it cannot be loaded from the published weights: load first, fold after.
+    """
+    folded = copy.deepcopy(model).eval()
+    for module in folded.modules():
+        if not isinstance(module, ConvNorm) or not isinstance(module.norm, nn.BatchNorm2d):
+            continue
+        norm, conv = module.norm, module.conv
+        assert norm.running_var is not None and norm.running_mean is not None
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        conv.weight.mul_(scale[:, None, None, None])
+        conv.bias = nn.Parameter(norm.bias - norm.running_mean * scale)
+        module.norm = nn.Identity()
+    return folded
+
+
+def _scaled_width(width: int, factor: float) -> int:
+    """Width times factor, rounded to a multiple of 8 but never down by more than 10 %."""
+    wanted = width * factor
+    rounded = max(8, int(wanted + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * wanted else rounded
+
+
+# repeats, kernel, stride, expand, out_width of Lite0
+_LITE0_STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+
+
+def _lite_blocks(width_factor: float, depth_factor: float) -> Iterator[InvertedBottleneckConfig]:
+    in_width = 32
+    last = len(_LITE0_STAGES) - 1
+    for i, (repeats, kernel, stride, expand, out) in enumerate(_LITE0_STAGES):
+        out_width = _scaled_width(out, width_factor)
+        # the first and last stage keep their depth: "fixed stem and head"
+        count = repeats if i in (0, last) else math.ceil(depth_factor * repeats)
+        for j in range(count):
+            yield InvertedBottleneckConfig(
+                in_width=in_width,
+                out_width=out_width,
+                kernel=kernel,
+                stride=stride if j == 0 else 1,
+                expand=expand,
+            )
+            in_width = out_width
+
+
+def _lite(width_factor: float, depth_factor: float, image_size: int) -> EfficientNetConfig:
+    return EfficientNetConfig(blocks=tuple(_lite_blocks(width_factor, depth_factor)), image_size=image_size)
+
+
+LITE0 = _lite(1.0, 1.0, 224)
+LITE1 = _lite(1.0, 1.1, 240)
+LITE2 = _lite(1.1, 1.2, 260)
+LITE3 = _lite(1.2, 1.4, 280)
+LITE4 = _lite(1.4, 1.8, 300)
+
+
+def _norm_rows(source: str, target: str) -> Iterator[tuple[str, str]]:
+    for leaf in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+        yield f"{source}.{leaf}", f"{target}.{leaf}"
+
+
+KEY_ROWS: tuple[tuple[str, str], ...] = (
+    ("_conv_stem.weight", "stem.conv.weight"),
+    *_norm_rows("_bn0", "stem.norm"),
+    ("_blocks.{}._expand_conv.weight", "blocks.{}.expand.conv.weight"),
+    *_norm_rows("_blocks.{}._bn0", "blocks.{}.expand.norm"),
+    ("_blocks.{}._depthwise_conv.weight", "blocks.{}.depthwise.conv.weight"),
+    *_norm_rows("_blocks.{}._bn1", "blocks.{}.depthwise.norm"),
+    ("_blocks.{}._project_conv.weight", "blocks.{}.project.conv.weight"),
+    *_norm_rows("_blocks.{}._bn2", "blocks.{}.project.norm"),
+    ("_conv_head.weight", "top.conv.weight"),
+    *_norm_rows("_bn1", "top.norm"),
+    ("_fc.weight", "classifier.weight"),
+    ("_fc.bias", "classifier.bias"),
+)
+"""Rows of the published PyTorch checkpoints (efficientnet-lite-pytorch): source pattern, our pattern."""
