@@ -1,0 +1,161 @@
+"""Multi-head attention on scaled-dot-product attention: self or cross, grouped heads, rope, cache, one mask.
+
+    x [B,T,D] -> q_proj k_proj v_proj -> (q_norm, k_norm per head) -> rope -> cache.update -> SDPA -> o_proj
+    cross:      k_proj v_proj read ``source [B,S,D']`` once; with a cache they are kept there for later steps
+
+Grouped-query attention (arXiv 2305.13245): ``kv_heads`` < ``heads``; query head h reads key head
+``h // (heads / kv_heads)``.  ``rope``, ``cache`` and ``mask`` are arguments; nothing is stored on the module.
+``fuse_projections`` (nn/fuse.py) replaces q, k and v by one ``qkv_proj`` for inference.
+Trap: a MaskSpec's queries are the last T keys, so the mask must cover the cached keys too.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from polymodal.errors import ConfigError
+from polymodal.nn.cache import LayerCache
+from polymodal.nn.linear import LinearConfig, ProjectionConfig
+from polymodal.nn.mask import MaskSpec, PreparedMask
+from polymodal.nn.norm import NormConfig
+from polymodal.nn.rope import apply_rope
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionLinears:
+    """What fills the four linear slots; replace one to route it or to change its bias."""
+
+    q: ProjectionConfig = field(default_factory=LinearConfig)
+    k: ProjectionConfig = field(default_factory=LinearConfig)
+    v: ProjectionConfig = field(default_factory=LinearConfig)
+    o: ProjectionConfig = field(default_factory=LinearConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionConfig:
+    """``source_width`` set makes it cross-attention.  ``scale`` defaults to ``head_dim ** -0.5``.
+
+    ``window`` narrows every mask given to this layer (Mistral).  ``interleaved`` must equal the rope's.
+    """
+
+    width: int
+    heads: int
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    qkv_bias: bool = False
+    out_bias: bool = False
+    q_norm: NormConfig | None = None
+    k_norm: NormConfig | None = None
+    scale: float | None = None
+    window: int | None = None
+    source_width: int | None = None
+    interleaved: bool = False
+    linears: AttentionLinears = field(default_factory=AttentionLinears)
+
+    def __post_init__(self) -> None:
+        if self.head_dim is None and self.width % self.heads:
+            raise ConfigError(f"width {self.width} must be a multiple of heads {self.heads}, or set head_dim")
+        if self.heads % self.key_heads:
+            raise ConfigError(f"heads {self.heads} must be a multiple of kv_heads {self.key_heads}")
+
+    @property
+    def key_heads(self) -> int:
+        return self.heads if self.kv_heads is None else self.kv_heads
+
+    @property
+    def size(self) -> int:
+        """Dimensions of one head."""
+        return self.width // self.heads if self.head_dim is None else self.head_dim
+
+    def build(self) -> "Attention":
+        return Attention(self)
+
+
+class Attention(nn.Module):
+    """``[B, T, D] -> [B, T, D]``"""
+
+    qkv_proj: nn.Module | None
+
+    def __init__(self, config: AttentionConfig):
+        super().__init__()
+        self.config = config
+        queries, keys = config.heads * config.size, config.key_heads * config.size
+        source = config.width if config.source_width is None else config.source_width
+        self.q_proj = config.linears.q.build(config.width, queries, config.qkv_bias)
+        self.k_proj = config.linears.k.build(source, keys, config.qkv_bias)
+        self.v_proj = config.linears.v.build(source, keys, config.qkv_bias)
+        self.o_proj = config.linears.o.build(queries, config.width, config.out_bias)
+        self.q_norm = None if config.q_norm is None else config.q_norm.build(config.size)
+        self.k_norm = None if config.k_norm is None else config.k_norm.build(config.size)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: MaskSpec | PreparedMask | None = None,
+        rope: tuple[Tensor, Tensor] | None = None,
+        cache: LayerCache | None = None,
+        source: Tensor | None = None,
+        token_types: Tensor | None = None,
+    ) -> Tensor:
+        """``mask`` None: every query sees every key.  ``rope``: cos, sin ``[B, 1, T, R]``.
+
+        Cross-attention: ``source [B, S, D']`` may be None once the cache holds its keys and values.
+        """
+        q = self._heads(self.q_proj(x, token_types), self.q_norm)
+        if self.config.source_width is not None:
+            k, v = self._source(source, cache)
+        else:
+            k = self._heads(self.k_proj(x, token_types), self.k_norm)
+            v = self._heads(self.v_proj(x, token_types), None)
+            if rope is not None:
+                q = apply_rope(q, *rope, self.config.interleaved)
+                k = apply_rope(k, *rope, self.config.interleaved)
+            if cache is not None:
+                k, v = cache.update(k, v)
+        if isinstance(mask, MaskSpec):
+            mask = narrowed(mask, self.config.window).prepare(q.shape[2], k.shape[2], x.device)
+        elif mask is None and self.config.window is not None:
+            mask = MaskSpec(causal=False, window=self.config.window).prepare(q.shape[2], k.shape[2], x.device)
+        out = attend(q, k, v, mask, self.config.scale)
+        return self.o_proj(out.transpose(1, 2).flatten(2), token_types)
+
+    def _heads(self, x: Tensor, norm: nn.Module | None) -> Tensor:
+        x = x.unflatten(-1, (-1, self.config.size))
+        return (x if norm is None else norm(x)).transpose(1, 2)
+
+    def _source(self, source: Tensor | None, cache: LayerCache | None) -> tuple[Tensor, Tensor]:
+        if cache is not None and cache.source is not None:
+            return cache.source
+        if source is None:
+            raise ValueError("cross-attention needs a source, or a cache that holds its keys and values")
+        pair = self._heads(self.k_proj(source), self.k_norm), self._heads(self.v_proj(source), None)
+        if cache is not None:
+            cache.source = pair
+        return pair
+
+
+def narrowed(mask: MaskSpec, window: int | None) -> MaskSpec:
+    """``mask`` with the narrower of its own window and ``window``."""
+    if window is None or (mask.window is not None and mask.window <= window):
+        return mask
+    return replace(mask, window=window)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: PreparedMask | None, scale: float | None = None) -> Tensor:
+    """SDPA of ``q [B, H, T, E]`` over ``k, v [B, K, S, E]`` with H a multiple of K -> ``[B, H, T, E]``.
+
+    Rows the mask marks as empty give exactly zero.
+    """
+    mask = mask or PreparedMask()
+    groups = q.shape[1] // k.shape[1]
+    if groups > 1 and q.shape[2] == 1:
+        # One query: the query heads of a group become rows of one key head, so nothing is repeated.
+        rows = q.reshape(q.shape[0], k.shape[1], groups, q.shape[3])
+        out = F.scaled_dot_product_attention(rows, k, v, attn_mask=mask.allow, scale=scale).reshape(q.shape)
+    else:
+        out = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask.allow, is_causal=mask.causal, scale=scale, enable_gqa=groups > 1
+        )
+    return out if mask.empty is None else torch.where(mask.empty, 0.0, out)

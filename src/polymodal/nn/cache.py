@@ -1,0 +1,111 @@
+"""Static key/value cache: allocated once, written in place, passed as an argument.
+
+    cache = KVCache.allocate(layers=..., batch=..., kv_heads=..., head_dim=..., capacity=..., dtype, device)
+    for each layer i:  k_all, v_all = cache.layer(i).update(k, v)     # views: old keys + new ones
+    once per forward:  cache.advance(T)
+
+``length`` moves only in ``advance``, so every layer of one forward writes at the same place.  Cross-attention
+keeps the keys and values of its source in ``LayerCache.source``: computed at the first call, read afterwards.
+Trap: the tensors ``update`` returns are views; they are overwritten when the cache is truncated and refilled.
+"""
+
+import torch
+from torch import Tensor
+
+from polymodal.errors import PromptError
+
+
+class LayerCache:
+    """One layer's share of a KVCache."""
+
+    def __init__(self, owner: "KVCache", keys: Tensor, values: Tensor):
+        self._owner = owner
+        self._keys = keys
+        self._values = values
+        self.source: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens already in the cache, before this forward."""
+        return self._owner.length
+
+    def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Write ``k, v [B, K, T, E]`` behind the cached ones; return all of them ``[B, K, length + T, E]``.
+
+        Raises PromptError when the sequence would exceed the capacity.
+        """
+        start = self._owner.length
+        end = start + k.shape[2]
+        if end > self._keys.shape[2]:
+            raise PromptError(
+                f"sequence of {end} tokens does not fit the cache of {self._keys.shape[2]}; "
+                "shorten the messages or allocate a larger cache"
+            )
+        self._keys[:, :, start:end] = k
+        self._values[:, :, start:end] = v
+        return self._keys[:, :, :end], self._values[:, :, :end]
+
+    def reorder(self, index: Tensor) -> None:
+        length = self._owner.length
+        self._keys[:, :, :length] = self._keys[index, :, :length]
+        self._values[:, :, :length] = self._values[index, :, :length]
+        if self.source is not None:
+            self.source = (self.source[0][index], self.source[1][index])
+
+
+class KVCache:
+    """Keys and values of all layers. ``length`` counts the tokens held by every row."""
+
+    def __init__(self, keys: list[Tensor], values: list[Tensor]):
+        self.length = 0
+        self._layers = [LayerCache(self, k, v) for k, v in zip(keys, values, strict=True)]
+        self.capacity = keys[0].shape[2] if keys else 0
+
+    @classmethod
+    def allocate(
+        cls,
+        layers: int,
+        batch: int,
+        kv_heads: int,
+        head_dim: int,
+        capacity: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> "KVCache":
+        """Buffers ``[batch, kv_heads, capacity, head_dim]`` for each of ``layers``, all of one shape."""
+        shape = (batch, kv_heads, capacity, head_dim)
+        return cls(
+            [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)],
+            [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)],
+        )
+
+    def layer(self, index: int) -> LayerCache:
+        return self._layers[index]
+
+    def __len__(self) -> int:
+        """Number of layers."""
+        return len(self._layers)
+
+    def advance(self, count: int) -> None:
+        """Count ``count`` freshly written tokens as held; called once per forward, after all layers."""
+        if not 0 <= count <= self.capacity - self.length:
+            raise PromptError(
+                f"cache of {self.capacity} tokens holds {self.length} and cannot advance by {count}"
+            )
+        self.length += count
+
+    def truncate(self, length: int) -> None:
+        """Forget everything after the first ``length`` tokens; sources of cross-attention stay."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot truncate a cache of {self.length} tokens to {length}")
+        self.length = length
+
+    def forget_sources(self) -> None:
+        """Drop the keys and values of cross-attention, so that the next call computes them anew."""
+        for layer in self._layers:
+            layer.source = None
+
+    def reorder(self, index: Tensor) -> None:
+        """Row ``b`` becomes a copy of row ``index[b]`` (beam search). ``index [B]`` int64."""
+        for layer in self._layers:
+            layer.reorder(index)

@@ -1,0 +1,85 @@
+"""Normalisation bricks: RMSNorm (arXiv 1910.07467), Gemma's RMSNorm with weight ``1 + w``, LayerNorm.
+
+All of them compute in float32 and return the input's dtype, and are called as ``f(x, token_types)`` so that a
+routed norm may take their place.  Trap: Gemma stores ``w`` with the real scale being ``1 + w``; loading such
+a table into the plain RMSNorm gives a model that still runs and is wrong.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class NormConfig(Protocol):
+    """Whatever can stand in a norm slot: ``build(width)`` gives a module called as ``f(x, token_types)``."""
+
+    def build(self, width: int) -> nn.Module: ...
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Root-mean-square norm over the last axis in float32, scaled in float32, cast back to ``x.dtype``."""
+    if x.dtype == torch.float32:
+        return F.rms_norm(x, (x.shape[-1],), weight, eps)
+    return F.rms_norm(x.float(), (x.shape[-1],), weight.float(), eps).to(x.dtype)
+
+
+class RMSNorm(nn.Module):
+    """``x / rms(x) * weight`` over the last axis. ``[..., D] -> [..., D]``"""
+
+    def __init__(self, width: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
+        return rms_norm(x, self.weight, self.eps)
+
+
+class OffsetRMSNorm(nn.Module):
+    """Gemma's form: ``x / rms(x) * (1 + weight)``; the stored weight starts at zero."""
+
+    def __init__(self, width: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
+        return rms_norm(x, self.weight.float() + 1.0, self.eps)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm over the last axis, in float32 whatever the input's dtype."""
+
+    def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
+        if x.dtype == torch.float32:
+            return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        bias = None if self.bias is None else self.bias.float()
+        return F.layer_norm(x.float(), self.normalized_shape, self.weight.float(), bias, self.eps).to(x.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RMSNormConfig:
+    eps: float = 1e-6
+
+    def build(self, width: int) -> RMSNorm:
+        return RMSNorm(width, self.eps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OffsetRMSNormConfig:
+    eps: float = 1e-6
+
+    def build(self, width: int) -> OffsetRMSNorm:
+        return OffsetRMSNorm(width, self.eps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerNormConfig:
+    eps: float = 1e-5
+    bias: bool = True
+
+    def build(self, width: int) -> LayerNorm:
+        return LayerNorm(width, eps=self.eps, bias=self.bias)
