@@ -1,0 +1,108 @@
+"""Fusion type C: write features at placeholders of a sequence, and read hidden states back from them.
+
+Flow
+    input_ids  [B, T]     ... <boi> P P P P <eoi> what is this ...        P = placeholder token
+    embeds     [B, T, D]  text embeddings; whatever stands at P is thrown away
+    features   [N, Q, D]  items over the whole batch, in order of appearance
+    splice(...) -> embeds [B, T, D] with features at P;   gather(...) -> the values at P
+
+The length never changes: the processor has already repeated the placeholder once per feature.  The inverse,
+`gather`, serves generators that are driven by hidden states at output placeholders (GILL, NExT-GPT, Emu).
+
+Traps
+- A total that happens to fit can still be wrong per item (one picture cut by truncation, the next too long),
+  so counts are checked per item.
+- Items next to each other form one run of placeholders, and one item may be split by row-end tokens, so runs
+  are compared with items only when a row has as many runs as items; the sum of a row is compared always.
+  (Items that are split AND touch could be refused wrongly: put a token between them, as every system does.)
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from polymodal.errors import ConfigError, PromptError
+
+
+def splice(
+    embeds: Tensor,
+    input_ids: Tensor,
+    features: Tensor | Sequence[Tensor],
+    placeholder_id: int,
+    item_counts: Tensor | Sequence[int],
+) -> Tensor:
+    """Replace the embeddings at the placeholders by the features of the items.
+
+    embeds [B, T, D] is not modified; the values it holds at placeholders do not matter, NaN included.
+    input_ids is int [B, T].  features is [N, Q, D], or a sequence of N tensors [q_i, D], and is cast to the
+    dtype of embeds.  item_counts [B] is the number of items in each row.  Returns [B, T, D]; with no item and
+    no placeholder this is `embeds` itself.
+
+    Raises PromptError when an item has another number of features than placeholders, ConfigError when the
+    widths or the number of items do not fit.
+    """
+    counts = [int(count) for count in item_counts]
+    lengths = _item_lengths(features)
+    if len(counts) != input_ids.shape[0]:
+        raise ConfigError(f"splice: item_counts has {len(counts)} rows, input_ids has {input_ids.shape[0]}")
+    if sum(counts) != len(lengths):
+        raise PromptError(
+            f"splice: item_counts announces {sum(counts)} items, but features holds {len(lengths)}"
+        )
+    mask = input_ids == placeholder_id
+    _check_counts(mask.cpu(), lengths, counts)
+    if not lengths:
+        return embeds
+    flat = features.flatten(0, 1) if isinstance(features, Tensor) else torch.cat(tuple(features))
+    if flat.shape[-1] != embeds.shape[-1]:
+        raise ConfigError(
+            f"splice: features are {flat.shape[-1]} wide, the sequence is {embeds.shape[-1]} wide"
+        )
+    # masked_scatter gives the overwritten embeddings a zero gradient, so a NaN there stays without effect
+    return embeds.masked_scatter(mask[..., None], flat.to(embeds.dtype))
+
+
+def gather(hidden: Tensor, input_ids: Tensor, placeholder_id: int) -> Tensor:
+    """Read [B, T, D] at the placeholders: [M, D], row by row in order of position; M may be 0.
+
+    The inverse of `splice`: for features [N, Q, D] the result equals `features.flatten(0, 1)`.
+    """
+    return hidden[input_ids == placeholder_id]
+
+
+def _item_lengths(features: Tensor | Sequence[Tensor]) -> list[int]:
+    if isinstance(features, Tensor) and features.dim() != 3:
+        raise ConfigError(f"splice: features must be [N, Q, D], found {list(features.shape)}")
+    return [item.shape[0] for item in features]
+
+
+def _check_counts(mask: Tensor, lengths: list[int], counts: list[int]) -> None:
+    """Compare the placeholders of every row [B, T] with the lengths of its items."""
+    first = 0
+    for row, count in enumerate(counts):
+        expected = lengths[first : first + count]
+        values, runs = torch.unique_consecutive(mask[row], return_counts=True)
+        found = runs[values].tolist()
+        if sum(found) != sum(expected) or (len(found) == count and found != expected):
+            raise PromptError(_mismatch(row, first, expected, found))
+        first += count
+
+
+def _mismatch(row: int, first: int, expected: list[int], found: list[int]) -> str:
+    """The message for the first item of a row that does not fit."""
+    advice = "the processor and the encoder disagree, or the prompt was cut"
+    if len(found) != len(expected):  # runs cannot be told apart: deal the row's placeholders out in order
+        left, dealt = sum(found), []
+        for length in expected:
+            dealt.append(min(length, left))
+            left -= dealt[-1]
+        if left:
+            items = f"its {len(expected)} items"
+            return f"row {row}: {left} placeholder tokens are left over after {items}; {advice}"
+        found = dealt
+    item = next(i for i, pair in enumerate(zip(expected, found, strict=True)) if pair[0] != pair[1])
+    return (
+        f"item {first + item} (row {row}): expected {expected[item]} placeholder tokens, "
+        f"found {found[item]}; {advice}"
+    )
