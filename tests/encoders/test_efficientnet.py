@@ -1,20 +1,18 @@
 """EfficientNet-Lite against the independent efficientnet-lite-pytorch, all weights and statistics random."""
 
-import re
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
 from polymodal.encoders.efficientnet import (
-    KEY_ROWS,
     LITE0,
     LITE1,
     LITE2,
     LITE3,
     LITE4,
+    PUBLISHED_KEYS,
     EfficientNetConfig,
     InvertedBottleneckConfig,
     fold_batch_norms,
@@ -52,24 +50,19 @@ def randomise(model: nn.Module, seed: int) -> None:
             value.copy_(0.3 * noise)
 
 
-def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The published state in our names; every source key must match exactly one row."""
-    result = {}
-    for key, value in state.items():
-        number = re.search(r"\.(\d+)\.", key)
-        pattern = key if number is None else key.replace(number[0], ".{}.", 1)
-        result[dict(KEY_ROWS)[pattern].format(number and number[1])] = value
-    return result
-
-
 @pytest.mark.parametrize("index", range(5))
 def test_sizes_equal_the_published_ones(index: int) -> None:
     reference = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet
     with torch.device("meta"):
         model, theirs = LITES[index].build(), reference.from_name(f"efficientnet-lite{index}")
     assert sum(p.numel() for p in model.parameters()) == PARAMETERS[index]
-    expected = {name: value.shape for name, value in renamed(theirs.state_dict()).items()}
-    assert {name: value.shape for name, value in model.state_dict().items()} == expected
+    report = PUBLISHED_KEYS.check(theirs.state_dict(), model.state_dict())
+    assert not (report.problems or report.dropped or report.new or report.one_way)
+    dict(PUBLISHED_KEYS.apply(theirs.state_dict(), model))  # shapes too
+    back = dict(PUBLISHED_KEYS.inverse().apply(model.state_dict()))
+    assert {name: x.shape for name, x in back.items()} == {
+        name: x.shape for name, x in theirs.state_dict().items()
+    }
 
 
 @pytest.mark.parametrize("index", [0, 2])  # Lite2 has an odd image side at two stages
@@ -79,7 +72,7 @@ def test_logits_equal_reference(index: int) -> None:
     theirs = reference.from_name(f"efficientnet-lite{index}").eval()
     randomise(theirs, seed=index)
     model = config.build().eval()
-    model.load_state_dict(renamed(theirs.state_dict()))
+    model.load_state_dict(dict(PUBLISHED_KEYS.apply(theirs.state_dict(), model)))
     pixels = torch.randn(2, 3, config.image_size, config.image_size)
     with torch.no_grad():
         features = model(pixels)

