@@ -1,12 +1,13 @@
 """GGUF container: a bounded parser of its header; the block formats themselves come from the gguf library.
 
-flow:  magic, version, counts -> metadata (key, typed value) -> tensor records (name, dims, type, offset) -> data
+flow:  magic, version, counts -> metadata (key, typed value) -> tensor records (name, dims, type, offset)
 
-The header is parsed here and not by the library's reader because a damaged or hostile file must end in one clear
-error at once: every count and length is compared with the bytes that are left before anything is allocated.
+The header is parsed here and not by the library's reader because a damaged or hostile file must end in one
+clear error at once: every count and length is compared with the bytes that are left before anything is
+allocated.
 
-Traps: dimensions are stored fastest first, the reverse of torch; quantised tensors are blocks along the fastest
-dimension; tensor offsets count from the aligned end of the header.
+Traps: dimensions are stored fastest first, the reverse of torch; quantised tensors are blocks along the
+fastest dimension; tensor offsets count from the aligned end of the header.
 Source: the GGUF specification in the ggml project (docs/gguf.md); versions 2 and 3, little endian.
 """
 
@@ -23,7 +24,7 @@ import numpy as np
 
 from polymodal.errors import WeightsError
 
-_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_SCALARS = dict(enumerate(("<B", "<b", "<H", "<h", "<I", "<i", "<f", "<?"))) | {10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
 _MAX_DIMS = 8
 _MAX_NESTING = 4
@@ -112,7 +113,8 @@ def parse_gguf(path: Path, data: mmap.mmap) -> GGUFHeader:
     for name, record in records:
         start = base + record.start
         if start + record.bytes > cursor.size:
-            raise cursor.damaged(f"tensor {name!r} ends at byte {start + record.bytes}, the file at {cursor.size}")
+            end = start + record.bytes
+            raise cursor.damaged(f"tensor {name!r} ends at byte {end}, the file at {cursor.size}")
         if name in tensors:
             raise cursor.damaged(f"tensor {name!r} appears twice")
         tensors[name] = TensorRecord(record.shape, record.kind, start, record.bytes)
@@ -156,4 +158,6 @@ def dequantise(path: Path, name: str, record: TensorRecord, data: mmap.mmap) -> 
     try:
         return np.ascontiguousarray(dequantize(rows, kind), dtype=np.float32).reshape(record.shape)
     except NotImplementedError:
-        raise WeightsError(f"{path}: tensor {name!r} is stored as {kind.name}, which cannot be read yet") from None
+        raise WeightsError(
+            f"{path}: tensor {name!r} is stored as {kind.name}, which gguf cannot read"
+        ) from None

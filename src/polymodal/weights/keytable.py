@@ -1,202 +1,57 @@
 """Key tables: the two-way, strict translation between the names of a checkpoint and those of a module.
 
-A table is an ordered list of rows.  A row names source tensors and target tensors by patterns in which `{}` stands
-for one index; the n-th `{}` on one side is the n-th on the other, and `{+4}` is the same index plus four.  For each
-key the first row that matches decides.
+A table is an ordered list of rows.  A row names source tensors and target tensors by patterns in which `{}`
+stands for one index; the n-th `{}` on one side is the n-th on the other, and `{+4}` is the same index plus
+four.  For each key the first row that matches decides.
 
     rename(a, b, *operations)      one tensor to one tensor
-    fuse((q, k, v), qkv, ...)      several source tensors to one target, split(qkv, (q, k, v), ...) the opposite
+    fuse((q, k, v), qkv, ...)      several source tensors to one target; split is the opposite
     stack(experts.{}.w, w, 8)      an index of the source becomes the first dimension of the target
     copy(a, (b, c))                one source fills several targets
     drop(a)                        not used, on purpose; `part.**` drops a whole subtree
 
-flow:  source -> each part through its `before` operations -> join -> each result through its `after` operations
+Strict means: every source key is used or dropped by name; every parameter and buffer is filled, tied to one
+that is, or declared `new`; shapes agree.  All of that is checked before the first tensor is read.
 
-Strict means: every source key is used or dropped by name; every parameter and buffer is filled, tied to one that is,
-or declared `new`; shapes agree.  All of that is checked before the first tensor is read.
-
-Traps: `inverse()` cannot bring back what was dropped (those keys are `new` in the inverse) and does not write tied
-names; `report.one_way` lists targets that the inverse would give to another row, because two rows overlap.
+Traps: `inverse()` cannot bring back what was dropped (those keys are `new` in the inverse) and does not
+write tied names; `report.one_way` lists targets that the inverse would give to another row, because two
+rows overlap.
 """
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError, WeightsError
-from polymodal.weights.operations import Copy, Fuse, Join, Operation, Same, Split, Stack
 from polymodal.weights.report import KeyReport, Use, nearest_row, require_shapes
+from polymodal.weights.rows import (
+    Row,
+    compile_pattern,
+    copy,
+    drop,
+    fill_pattern,
+    fuse,
+    rename,
+    split,
+    stack,
+)
 
-_SLOT = re.compile(r"\{(\+\d+)?\}")
-
-
-@dataclass(frozen=True)
-class Pattern:
-    """A compiled name: a regular expression and the offset of each of its slots."""
-
-    regex: re.Pattern[str]
-    offsets: tuple[int, ...]
-
-    def match(self, key: str) -> tuple[int, ...] | None:
-        """The indices of `key`, or None when the name is another."""
-        found = self.regex.fullmatch(key)
-        if found is None:
-            return None
-        indices = tuple(int(text) - shift for text, shift in zip(found.groups(), self.offsets, strict=True))
-        return indices if all(index >= 0 for index in indices) else None
-
-
-@functools.lru_cache(maxsize=65536)
-def compile_pattern(text: str) -> Pattern:
-    """Compile a name with `{}` slots; an index has no leading zero, so that it can be written back."""
-    subtree = text == "**" or text.endswith(".**")
-    body = text[:-2] if subtree else text
-    pieces: list[str] = []
-    offsets: list[int] = []
-    end = 0
-    for slot in _SLOT.finditer(body):
-        pieces += (re.escape(body[end : slot.start()]), r"(0|[1-9]\d*)")
-        offsets.append(int(slot.group(1) or 0))
-        end = slot.end()
-    pieces.append(re.escape(body[end:]))
-    if any(mark in _SLOT.sub("", body) for mark in "{}*"):
-        raise ConfigError(f"key table: {text!r} may hold only '{{}}', '{{+n}}' and a final '.**'")
-    return Pattern(re.compile("".join(pieces) + (".+" if subtree else "")), tuple(offsets))
-
-
-def fill_pattern(text: str, indices: Sequence[int]) -> str:
-    """Write indices into the slots of a pattern."""
-    numbers = iter(indices)
-    return _SLOT.sub(lambda slot: str(next(numbers) + int(slot.group(1) or 0)), text)
-
-
-Operations = tuple[Operation, ...]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row; `targets` empty means dropped.  Made by `rename`, `fuse`, `split`, `stack`, `copy`, `drop`."""
-
-    sources: tuple[str, ...]
-    targets: tuple[str, ...] = ()
-    join: Join = field(default_factory=Same)
-    before: tuple[Operations, ...] = ()
-    after: tuple[Operations, ...] = ()
-
-    def __post_init__(self) -> None:
-        names = self.sources + self.targets
-        if self.targets:
-            slots = {len(compile_pattern(name).offsets) for name in names}
-            if len(slots) != 1:
-                raise ConfigError(f"key table: the names of one row need the same number of '{{}}': {self}")
-            if any(name.endswith("**") for name in names):
-                raise ConfigError(f"key table: '**' is only for dropped and new names: {self}")
-
-    def __str__(self) -> str:
-        left, right = " + ".join(self.sources), " + ".join(self.targets) or "dropped"
-        return f"'{left}' -> '{right}'"
-
-    def convert(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Source tensors in the row's order -> target tensors in the row's order."""
-        results = self.join([_run(ops, x) for ops, x in zip(self._before, parts, strict=True)])
-        return [_run(ops, x) for ops, x in zip(self._after, results, strict=True)]
-
-    @property
-    def _before(self) -> tuple[Operations, ...]:
-        return self.before or ((),) * len(self.sources)
-
-    @property
-    def _after(self) -> tuple[Operations, ...]:
-        return self.after or ((),) * len(self.targets)
-
-    def inverse(self) -> Row:
-        """The same row read from right to left; not defined for a dropped row."""
-        back = replace(self, sources=self.targets, targets=self.sources, join=self.join.inverse())
-        return replace(
-            back,
-            before=tuple(_reverse(ops) for ops in self._after),
-            after=tuple(_reverse(ops) for ops in self._before),
-        )
-
-
-def _run(operations: Operations, x: Tensor) -> Tensor:
-    for operation in operations:
-        x = operation(x)
-    return x
-
-
-def _reverse(operations: Operations) -> Operations:
-    return tuple(operation.inverse() for operation in reversed(operations))
-
-
-def rename(source: str, target: str, *operations: Operation) -> Row:
-    """One tensor to one tensor, through `operations` in order."""
-    return Row((source,), (target,), before=(operations,))
-
-
-def drop(source: str) -> Row:
-    """A source that is not used, on purpose."""
-    return Row((source,))
-
-
-def fuse(
-    sources: Sequence[str],
-    target: str,
-    *,
-    sizes: Sequence[int] | None = None,
-    dim: int = 0,
-    groups: int = 1,
-    each: Sequence[Sequence[Operation]] | None = None,
-) -> Row:
-    """Several sources concatenated into one target; `each` gives the operations of every source beforehand.
-
-    `sizes` are the lengths along `dim`; they may be left out only when they are equal.
-    """
-    join = Fuse(len(sources), None if sizes is None else tuple(sizes), dim, groups)
-    return Row(tuple(sources), (target,), join, before=_each(each, len(sources)))
-
-
-def split(
-    source: str,
-    targets: Sequence[str],
-    *operations: Operation,
-    sizes: Sequence[int] | None = None,
-    dim: int = 0,
-    groups: int = 1,
-    each: Sequence[Sequence[Operation]] | None = None,
-) -> Row:
-    """One source, after `operations`, cut into several targets; `each` gives the operations of every target."""
-    join = Split(len(targets), None if sizes is None else tuple(sizes), dim, groups)
-    return Row((source,), tuple(targets), join, before=(operations,), after=_each(each, len(targets)))
-
-
-def stack(source: str, target: str, count: int, *operations: Operation) -> Row:
-    """The last `{}` of `source` runs over 0..count-1 and becomes the first dimension of `target`."""
-    head, slot, tail = source.rpartition("{}")
-    if not slot:
-        raise ConfigError(f"key table: stack needs a '{{}}' in {source!r} for the stacked index")
-    sources = tuple(f"{head}{index}{tail}" for index in range(count))
-    return Row(sources, (target,), Stack(count), before=(operations,) * count)
-
-
-def copy(source: str, targets: Sequence[str]) -> Row:
-    """One source fills several targets, each with its own memory."""
-    return Row((source,), tuple(targets), Copy(len(targets)))
-
-
-def _each(each: Sequence[Sequence[Operation]] | None, count: int) -> tuple[Operations, ...]:
-    if each is None:
-        return ()
-    if len(each) != count:
-        raise ConfigError(f"key table: 'each' has {len(each)} entries for {count} tensors")
-    return tuple(tuple(operations) for operations in each)
-
+__all__ = [
+    "KeyTable",
+    "Row",
+    "copy",
+    "drop",
+    "fuse",
+    "rename",
+    "source_shape",
+    "split",
+    "stack",
+    "target_shapes",
+]
 
 Shapes = Mapping[str, Sequence[int]]
 Target = nn.Module | Mapping[str, "Tensor | Sequence[int]"]
@@ -204,7 +59,7 @@ Target = nn.Module | Mapping[str, "Tensor | Sequence[int]"]
 
 @dataclass(frozen=True)
 class KeyTable:
-    """Rows, names declared new (left as initialised) and tied names ({name: the name whose tensor it shares})."""
+    """Rows, names declared new (left as initialised) and tied names (name, name whose tensor it shares)."""
 
     rows: tuple[Row, ...] = ()
     new: tuple[str, ...] = ()
@@ -265,7 +120,8 @@ class KeyTable:
             names = tuple(fill_pattern(name, indices) for name in row.targets)
             for name in names:
                 if name in filled:
-                    problems.append(f"parameter {name!r} is filled twice, by {filled[name]!r} and {wanted[0]!r}")
+                    both = f"{filled[name]!r} and {wanted[0]!r}"
+                    problems.append(f"parameter {name!r} is filled twice, by {both}")
                 filled[name] = wanted[0]
             uses.append(Use(position, wanted, names))
         fresh, tied, more = self._targets(filled, target_keys)
@@ -345,12 +201,14 @@ class KeyTable:
                 if place is None or place[0] != use.row:
                     yield name
 
-    def apply(self, source: Mapping[str, Tensor], target: Target | None = None) -> Iterator[tuple[str, Tensor]]:
+    def apply(
+        self, source: Mapping[str, Tensor], target: Target | None = None
+    ) -> Iterator[tuple[str, Tensor]]:
         """Check names and shapes, then give (target name, tensor) one row at a time.
 
-        `source` is read lazily; when it has a method `shape(name)` (all readers do) the check reads no tensor.
-        `target` is a module, a mapping of name to tensor or shape, or None for a conversion without a model.
-        Raises WeightsError, before any tensor is read, when names or shapes do not fit.
+        `source` is read lazily; when it has a method `shape(name)` (all readers do) the check reads no
+        tensor. `target` is a module, a mapping of name to tensor or shape, or None for a conversion without
+        a model. Raises WeightsError, before any tensor is read, when names or shapes do not fit.
         """
         shapes = None if target is None else target_shapes(target)
         report = self.check(source.keys(), None if shapes is None else shapes.keys())

@@ -1,22 +1,20 @@
 """Value operations of a key table: what happens to tensors between a checkpoint and a module.
 
-Two kinds.  An *operation* turns one tensor into one tensor (`transpose`, `to_half_split`, `resize_positions` ...).
-A *join* turns n tensors into m (`Fuse`, `Split`, `Stack`, `Unstack`, `Copy`, `Same`).  Each is a frozen dataclass
-that is callable and has `.inverse()`, so a whole table can be turned round for export.
+An operation turns one tensor into one tensor (joins.py holds what turns n tensors into m).  Each is a frozen
+dataclass that is callable and has `.inverse()`, so a whole table can be turned round for export.
 
 Everything is written with shape-generic torch calls only, therefore it also runs on the meta device: a table
 learns target shapes by pushing empty meta tensors through its operations, without reading a file.
 
 Traps: q/k rows of llama.cpp files and of Meta's own LLaMA files are ordered for rope on neighbouring pairs
-(2i, 2i+1); files in the transformers layout are ordered for halves (i, i + E/2).  The rule is per head, so q takes
-the number of heads and k the number of kv heads.  `resize_positions`, `cast`, `shift` and `scale` have inverses
-that restore the shape but, in general, not every bit.
+(2i, 2i+1); files in the transformers layout are ordered for halves (i, i + E/2).  The rule is per head, so
+q takes the number of heads and k the number of kv heads.  `ResizePositions`, `Cast`, `Shift` and `Scale`
+have inverses that restore the shape but, in general, not every bit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,14 +31,6 @@ class Operation(Protocol):
     def __call__(self, x: Tensor) -> Tensor: ...
 
     def inverse(self) -> Operation: ...
-
-
-class Join(Protocol):
-    """n tensors in, m tensors out."""
-
-    def __call__(self, parts: Sequence[Tensor]) -> list[Tensor]: ...
-
-    def inverse(self) -> Join: ...
 
 
 @dataclass(frozen=True)
@@ -66,7 +56,7 @@ class Reshape:
 
     def __post_init__(self) -> None:
         if math.prod(self.source) != math.prod(self.target):
-            raise ConfigError(f"reshape: {self.source} and {self.target} do not hold the same number of values")
+            raise ConfigError(f"reshape: {self.source} and {self.target} hold different numbers of values")
 
     def __call__(self, x: Tensor) -> Tensor:
         if tuple(x.shape) != self.source:
@@ -109,8 +99,8 @@ class Unsqueeze:
 class RopeOrder:
     """Reorder the rows of a q or k projection (weight [H*E, D] or bias [H*E]) between the two rope layouts.
 
-    `halves` True: neighbouring pairs -> halves; False: halves -> neighbouring pairs.  With `rotary` only the first
-    `rotary` rows of each head turn (GPT-NeoX, Phi); the others keep their place.
+    `halves` True: neighbouring pairs -> halves; False: halves -> neighbouring pairs.  With `rotary` only
+    the first `rotary` rows of each head turn (GPT-NeoX, Phi); the others keep their place.
     """
 
     heads: int
@@ -123,7 +113,7 @@ class RopeOrder:
         per_head = x.reshape(self.heads, x.shape[0] // self.heads, *x.shape[1:])
         rotary = per_head.shape[1] if self.rotary is None else self.rotary
         if rotary % 2 or rotary > per_head.shape[1]:
-            raise ConfigError(f"rope order: rotary size {rotary} must be even and at most {per_head.shape[1]}")
+            raise ConfigError(f"rope order: rotary size {rotary} is not even or over {per_head.shape[1]}")
         turned, rest = per_head[:, :rotary], per_head[:, rotary:]
         pair = (rotary // 2, 2) if self.halves else (2, rotary // 2)
         turned = turned.reshape(self.heads, *pair, *x.shape[1:]).transpose(1, 2).reshape(turned.shape)
@@ -148,7 +138,7 @@ class ResizePositions:
 
     def __post_init__(self) -> None:
         if len(self.source) != len(self.target) or len(self.source) not in (1, 2):
-            raise ConfigError(f"resize positions: grids {self.source} and {self.target} must both be 1-D or 2-D")
+            raise ConfigError(f"resize positions: {self.source} and {self.target} must both be 1-D or 2-D")
 
     def __call__(self, x: Tensor) -> Tensor:
         expected = self.leading + math.prod(self.source)
@@ -178,7 +168,7 @@ class ResizePositions:
 
 @dataclass(frozen=True)
 class ResizeRows:
-    """Make `source` rows into `target` rows: zeros are appended or the last rows cut (padded vocabularies)."""
+    """Make `source` rows into `target` rows: zeros appended or last rows cut (padded vocabularies)."""
 
     source: int
     target: int
@@ -236,137 +226,6 @@ class Scale:
 
     def inverse(self) -> Scale:
         return Scale(1 / self.factor)
-
-
-@dataclass(frozen=True)
-class Same:
-    """One tensor stays one tensor."""
-
-    def __call__(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        return list(parts)
-
-    def inverse(self) -> Same:
-        return self
-
-
-@dataclass(frozen=True)
-class Fuse:
-    """Concatenate `count` tensors along `dim`.
-
-    `sizes` are their lengths along `dim` (equal when None).  `groups` interleaves: every part is viewed as
-    [groups, length / groups] and the parts lie next to each other inside each group - groups = heads gives
-    GPT-NeoX's query_key_value, groups = kv heads gives InternLM2's wqkv, 1 the plain [q; k; v].
-    """
-
-    count: int
-    sizes: tuple[int, ...] | None = None
-    dim: int = 0
-    groups: int = 1
-
-    def __call__(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        found = tuple(part.shape[self.dim] for part in parts)
-        expected = (found[0],) * self.count if self.sizes is None else self.sizes
-        if found != expected:
-            raise ConfigError(f"fuse: expected lengths {expected} along dimension {self.dim}, found {found}")
-        grouped = [_group(part, self.dim, self.groups) for part in parts]
-        return [torch.cat(grouped, dim=self.dim + 1).flatten(self.dim, self.dim + 1)]
-
-    def inverse(self) -> Split:
-        return Split(self.count, self.sizes, self.dim, self.groups)
-
-
-@dataclass(frozen=True)
-class Split:
-    """Cut one tensor into `count` along `dim`; the inverse of `Fuse` with the same fields."""
-
-    count: int
-    sizes: tuple[int, ...] | None = None
-    dim: int = 0
-    groups: int = 1
-
-    def __call__(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        (whole,) = parts
-        length = whole.shape[self.dim]
-        sizes = self.sizes or (length // self.count,) * self.count
-        if sum(sizes) != length:
-            raise ConfigError(f"split: parts {sizes} do not add up to the length {length} of dimension {self.dim}")
-        if any(size % self.groups for size in sizes):
-            raise ConfigError(f"split: parts {sizes} do not divide into {self.groups} groups")
-        grouped = _group(whole, self.dim, self.groups)
-        pieces = grouped.split([size // self.groups for size in sizes], dim=self.dim + 1)
-        return [piece.flatten(self.dim, self.dim + 1) for piece in pieces]
-
-    def inverse(self) -> Fuse:
-        return Fuse(self.count, self.sizes, self.dim, self.groups)
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Stack tensors of one shape along a new first dimension (experts of a mixture)."""
-
-    count: int
-
-    def __call__(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        shapes = {tuple(part.shape) for part in parts}
-        if len(shapes) != 1:
-            raise ConfigError(f"stack: the parts have different shapes {sorted(shapes)}")
-        return [torch.stack(list(parts))]
-
-    def inverse(self) -> Unstack:
-        return Unstack(self.count)
-
-
-@dataclass(frozen=True)
-class Unstack:
-    """Cut along the first dimension into `count` tensors; the inverse of `Stack`."""
-
-    count: int
-
-    def __call__(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        (whole,) = parts
-        if whole.dim() == 0 or whole.shape[0] != self.count:
-            raise ConfigError(f"unstack: expected {self.count} entries, found shape {tuple(whole.shape)}")
-        return list(whole.unbind(0))
-
-    def inverse(self) -> Stack:
-        return Stack(self.count)
-
-
-@dataclass(frozen=True)
-class Copy:
-    """Fill `count` targets with one source (routed branches that start as copies of the text weights)."""
-
-    count: int
-
-    def __call__(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        return list(parts) * self.count
-
-    def inverse(self) -> Agree:
-        return Agree(self.count)
-
-
-@dataclass(frozen=True)
-class Agree:
-    """The inverse of `Copy`: all parts must still be equal."""
-
-    count: int
-
-    def __call__(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        first = parts[0]
-        for part in parts[1:]:
-            if part.shape != first.shape or (not first.is_meta and not torch.equal(part, first)):
-                raise ConfigError("copies of one source have become different, the way back needs them equal")
-        return [first]
-
-    def inverse(self) -> Copy:
-        return Copy(self.count)
-
-
-def _group(x: Tensor, dim: int, groups: int) -> Tensor:
-    """[..., n, ...] -> [..., groups, n / groups, ...]."""
-    if x.shape[dim] % groups:
-        raise ConfigError(f"length {x.shape[dim]} of dimension {dim} does not divide into {groups} groups")
-    return x.unflatten(dim, (groups, x.shape[dim] // groups))
 
 
 def to_half_split(heads: int, rotary: int | None = None) -> RopeOrder:

@@ -5,9 +5,10 @@
     read_torch(path, key)     .pt .pth .bin; only tensors and plain containers, never code
     read_npz(path)            .npz; no pickled objects
 
-A source names its format, it is not guessed: `read(path, format)`.  Shapes, dtypes and metadata are known after
-opening; values are read when a tensor is asked for, so a model is filled with one tensor in memory at a time.
-Files are not trusted: lengths are checked before memory is taken, damage and code end in one WeightsError.
+A source names its format, it is not guessed: `read(path, format)`.  Shapes, dtypes and metadata are known
+after opening; values are read when a tensor is asked for, so a model is filled with one tensor in memory at
+a time. Files are not trusted: lengths are checked before memory is taken, damage and code end in one
+WeightsError.
 
 Traps: a tensor of a mapping may share memory with the file (torch mmap), copy it before writing to it.
 """
@@ -95,10 +96,10 @@ def read_safetensors(path: str | Path) -> TensorFile:
     except SafetensorError as error:
         raise _damaged(path, "safetensors", _line(error)) from error
     metadata = header.pop("__metadata__", None) or {}
-    infos = {
-        name: TensorInfo(tuple(item["shape"]), item["dtype"], item["data_offsets"][1] - item["data_offsets"][0])
-        for name, item in header.items()
-    }
+    infos: dict[str, TensorInfo] = {}
+    for name, item in header.items():
+        first, last = item["data_offsets"]
+        infos[name] = TensorInfo(tuple(item["shape"]), item["dtype"], last - first)
     return TensorFile(path, "safetensors", infos, handle.get_tensor, metadata)
 
 
@@ -107,8 +108,8 @@ def _safetensors_header(path: Path) -> dict[str, Any]:
     start, size = _begin(path, 8)
     length = int.from_bytes(start, "little")
     if size < 8 or length > min(_MAX_HEADER, size - 8):
-        why = f"its header claims {length} bytes, the file has {size}" if size >= 8 else f"it has {size} bytes"
-        raise _damaged(path, "safetensors", why)
+        why = f"its header claims {length} bytes, " if size >= 8 else ""
+        raise _damaged(path, "safetensors", f"{why}the file has {size} bytes")
     with path.open("rb") as file:
         text = file.read(8 + length)[8:]
     try:
@@ -127,7 +128,7 @@ def _safetensors_header(path: Path) -> dict[str, Any]:
         except (TypeError, KeyError, ValueError):
             good = False
         if not good:
-            raise _damaged(path, "safetensors", f"tensor {name!r} lies outside the file or has no valid record")
+            raise _damaged(path, "safetensors", f"tensor {name!r} lies outside the file or has no record")
         end = max(end, last)
     if end != size - 8 - length:
         raise _damaged(path, "safetensors", f"its tensors end at byte {8 + length + end}, the file at {size}")
@@ -238,7 +239,7 @@ def _npz_info(path: Path, members: zipfile.ZipFile, name: str) -> TensorInfo:
             raise ValueError(f"member {name!r} has the array version {version}")
         shape, _, dtype = readers[version](file)
     if dtype.hasobject:
-        raise WeightsError(f"{path}: refused: the array {name!r} holds pickled Python objects, which can run code")
+        raise WeightsError(f"{path}: refused: array {name!r} holds pickled objects, which can run code")
     count = functools.reduce(lambda a, b: a * b, shape, 1) * dtype.itemsize
     if count > members.getinfo(member).file_size:
         raise ValueError(f"array {name!r} claims {count} bytes, its member has fewer")

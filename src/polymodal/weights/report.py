@@ -1,7 +1,7 @@
 """What a key table found: which names were used, dropped, left new, and what does not fit.
 
-The report is a plain record for people and for `--json`; `require()` turns its problems into one WeightsError whose
-single line names the first tensors concerned and the nearest row of the table.
+The report is a plain record for people and for `--json`; `require()` turns its problems into one
+WeightsError whose single line names the first tensors concerned and the nearest row of the table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from polymodal.errors import WeightsError
 
 if TYPE_CHECKING:
-    from polymodal.weights.keytable import Row
+    from polymodal.weights.rows import Row
 
 _SHOWN = 4
 
@@ -72,7 +72,8 @@ class KeyReport:
         }
 
     def __str__(self) -> str:
-        counts = f"{len(self.used)} used, {len(self.dropped)} dropped, {len(self.new)} new, {len(self.tied)} tied"
+        lengths = (len(self.used), len(self.dropped), len(self.new), len(self.tied))
+        counts = "{} used, {} dropped, {} new, {} tied".format(*lengths)
         return counts if self.ok else f"{counts}; {join_problems(self.problems)}"
 
 
