@@ -1,0 +1,197 @@
+"""Reading recordings: any common file -> mono float32 at the rate a model wants.
+
+wav flac ogg mp3 aiff -> soundfile | anything else, and video containers -> PyAV
+-> blocks [channels, n] -> checked (finite, within bounds) -> mean over channels -> resampled -> joined
+
+Memory is bounded by the result: each block is reduced to one channel and the wanted rate before the next is
+read.
+
+Traps: libsndfile reads a truncated WAV without complaint, so the sizes in its header are compared with the
+file; the length in a header may be missing or a lie, so the bound is also enforced while decoding; integer
+samples are scaled by 2^(bits - 1), floats are taken as they are and may exceed 1.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from polymodal.data.container import damaged, open_container
+from polymodal.data.limits import DEFAULT_LIMITS, Limits
+from polymodal.data.resample import BLOCK, Resampler
+from polymodal.data.source import SOUND_FORMATS, Opened, open_source, sniff
+from polymodal.errors import MediaError
+
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+
+AudioSource = str | os.PathLike[str] | bytes | tuple[np.ndarray, int]
+MAX_CHANNELS = 64
+MIN_RATE, MAX_RATE = 1_000, 768_000
+_MAX_CHUNKS = 1000
+_UNKNOWN_SIZE = 0xFFFFFFFF  # what programs write that cannot seek back to fill in the size
+
+
+def read_audio(source: AudioSource, rate: int, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
+    """Decode a recording, or the sound track of a video, to mono float32 [samples] at `rate` Hz.
+
+    source: a path, the bytes of a file, or (samples, rate) with samples [n] or [channels, n].
+    Raises MediaError for what is not a recording, is empty, damaged, cut short, longer than `limits.seconds`,
+    or holds samples that are not finite.
+    """
+    if isinstance(source, tuple):
+        samples, source_rate = _from_array(*source)
+        _check_stream("recording", source_rate, samples.shape[-1], limits)
+        return _join("recording", iter([samples]), source_rate, rate, limits)
+    with open_source(source, limits) as opened:
+        format_name = sniff(opened.head)
+        if format_name is None or format_name == "text":
+            found = "plain text" if format_name else "an unknown format"
+            raise MediaError(
+                f"{opened.name} is not a recording: expected wav, flac, mp3 or the like, found {found}"
+            )
+        if format_name in SOUND_FORMATS and format_name != "aac":
+            return _read_sound_file(opened, format_name, rate, limits)
+        return _read_container(opened, format_name, rate, limits)
+
+
+def _join(name: str, blocks: Iterator[np.ndarray], old: int, new: int, limits: Limits) -> np.ndarray:
+    """Blocks [n] or [channels, n] at `old` Hz -> mono [samples] at `new` Hz, checked on the way."""
+    resampler = Resampler(old, new)
+    pieces, count = [], 0
+    for block in blocks:
+        if not np.isfinite(block).all():
+            raise MediaError(f"{name} holds samples that are not finite numbers (NaN or infinity)")
+        count += block.shape[-1]
+        if count > limits.seconds * old:
+            raise MediaError(f"{name} is longer than the limit of {limits.seconds:g} s (Limits.seconds)")
+        mono = block if block.ndim == 1 else block.mean(axis=0, dtype=np.float32)
+        pieces.append(resampler.push(np.ascontiguousarray(mono)))
+    if count == 0:
+        raise MediaError(f"{name} holds no sound (0 samples)")
+    return np.concatenate([*pieces, resampler.finish()])
+
+
+def _check_stream(name: str, rate: int, samples: int, limits: Limits) -> None:
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise MediaError(f"{name} has a sampling rate of {rate} Hz, expected {MIN_RATE} to {MAX_RATE} Hz")
+    if samples > limits.seconds * rate:
+        raise MediaError(
+            f"{name} is {samples / rate:.1f} s long, the limit is {limits.seconds:g} s (Limits.seconds)"
+        )
+
+
+def _from_array(samples: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
+    """Check and scale an array of samples; float32 [n] or [channels, n]."""
+    samples = np.asarray(samples)
+    if samples.ndim not in (1, 2) or (samples.ndim == 2 and not 1 <= samples.shape[0] <= MAX_CHANNELS):
+        raise MediaError(f"samples must be [n] or [channels, n], found shape {list(samples.shape)}")
+    if not isinstance(rate, (int, np.integer)) or isinstance(rate, bool):
+        raise MediaError(f"the sampling rate must be a whole number of Hz, found {rate!r}")
+    if samples.dtype.kind == "f":
+        return samples.astype(np.float32), int(rate)
+    if samples.dtype == np.uint8:
+        return (samples.astype(np.float32) - 128.0) / 128.0, int(rate)
+    if samples.dtype.kind == "i":
+        return (samples / 2.0 ** (8 * samples.dtype.itemsize - 1)).astype(np.float32), int(rate)
+    raise MediaError(f"samples must be floats in [-1, 1], signed integers or uint8, found {samples.dtype}")
+
+
+def _read_sound_file(opened: Opened, format_name: str, rate: int, limits: Limits) -> np.ndarray:
+    import soundfile
+
+    if format_name == "wav":
+        check_wav_sizes(opened)
+    try:
+        with soundfile.SoundFile(opened.file) as sound:
+            if not 1 <= sound.channels <= MAX_CHANNELS:
+                raise MediaError(f"{opened.name} has {sound.channels} channels, expected 1 to {MAX_CHANNELS}")
+            _check_stream(opened.name, sound.samplerate, max(0, sound.frames), limits)
+            blocks = _sound_blocks(sound, opened.name, format_name)
+            return _join(opened.name, blocks, sound.samplerate, rate, limits)
+    except (soundfile.SoundFileError, RuntimeError, ValueError) as error:
+        if format_name == "ogg":  # Ogg may hold a video, or a codec that libsndfile does not know.
+            opened.file.seek(0)
+            return _read_container(opened, format_name, rate, limits)
+        raise damaged(opened, format_name) from error
+
+
+def _sound_blocks(sound, name: str, format_name: str) -> Iterator[np.ndarray]:
+    """Blocks [channels, n]; a file with fewer samples than its header claims is refused at the end."""
+    claimed, count = sound.frames, 0
+    # Fewer samples a block when there are many channels, so that a block stays small.
+    size = max(1024, BLOCK // sound.channels)
+    while len(block := sound.read(size, dtype="float32", always_2d=True)):
+        count += len(block)
+        yield block.T
+    if format_name in ("flac", "aiff") and count < claimed:
+        raise MediaError(
+            f"{name} is cut short: its header claims {claimed / sound.samplerate:.2f} s, "
+            f"found {count / sound.samplerate:.2f} s"
+        )
+
+
+def check_wav_sizes(opened: Opened) -> None:
+    """Refuse a WAV whose data chunk claims more bytes than the file holds; libsndfile reads on silently."""
+    file: BinaryIO = opened.file
+    file.seek(12)
+    if opened.head[:4] == b"RIFF":
+        for _ in range(_MAX_CHUNKS):
+            header = file.read(8)
+            if len(header) < 8:
+                raise MediaError(f"{opened.name} is cut short: it has no data chunk")
+            claimed = int.from_bytes(header[4:], "little")
+            present = opened.size - file.tell()
+            if header[:4] == b"data":
+                if claimed == 0 and present <= 0:
+                    raise MediaError(f"{opened.name} holds no sound (0 samples)")
+                if claimed > present and claimed != _UNKNOWN_SIZE:
+                    raise MediaError(
+                        f"{opened.name} is cut short: its header claims {claimed:,} bytes of sound, "
+                        f"found {present:,}"
+                    )
+                break
+            file.seek(min(claimed + claimed % 2, max(0, present)), os.SEEK_CUR)
+        else:
+            raise MediaError(f"{opened.name} is damaged: more than {_MAX_CHUNKS} chunks before its sound")
+    file.seek(0)
+
+
+def _read_container(opened: Opened, format_name: str, rate: int, limits: Limits) -> np.ndarray:
+    with open_container(opened, format_name) as container:
+        if not container.streams.audio:
+            raise MediaError(f"{opened.name} has no sound track")
+        stream = container.streams.audio[0]
+        source_rate = stream.codec_context.sample_rate
+        claimed = stream_seconds(container, stream)
+        _check_stream(opened.name, source_rate, int(claimed * source_rate), limits)
+        samples = _join(opened.name, _container_blocks(container, stream), source_rate, rate, limits)
+    # Headers round and codecs pad; only a clear shortage means that the file was cut.
+    if format_name in ("mp4", "avi", "asf") and len(samples) / rate < claimed * 0.99 - 0.5:
+        raise MediaError(
+            f"{opened.name} is cut short: its header claims {claimed:.2f} s of sound, "
+            f"found {len(samples) / rate:.2f} s"
+        )
+    return samples
+
+
+def stream_seconds(container: "InputContainer", stream) -> float:
+    """Length that the header claims, in seconds; 0 when it claims none."""
+    if stream.duration is not None and stream.time_base is not None:
+        return max(0.0, float(stream.duration * stream.time_base))
+    return max(0.0, (container.duration or 0) / 1e6)
+
+
+def _container_blocks(container: "InputContainer", stream: "AudioStream") -> Iterator[np.ndarray]:
+    import av
+
+    planar = av.AudioResampler(format="fltp")
+    for frame in container.decode(stream):
+        if not 1 <= frame.layout.nb_channels <= MAX_CHANNELS:
+            raise MediaError(
+                f"the sound track has {frame.layout.nb_channels} channels, at most {MAX_CHANNELS} are read"
+            )
+        for piece in planar.resample(frame):
+            yield piece.to_ndarray()

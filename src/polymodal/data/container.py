@@ -1,0 +1,71 @@
+"""Opening MP4, Matroska, AVI and the like with PyAV, without giving FFmpeg anything it could misuse.
+
+FFmpeg receives our file object, one demuxer family that matches the magic bytes, and a list of decoders.  No
+protocol is allowed, so a playlist or a reference inside a file cannot make it open a second file or a network
+address.  Native error text is never passed on.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from polymodal.data.source import Opened
+from polymodal.errors import MediaError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+# FFmpeg's demuxer names for what `sniff` announces.
+_DEMUXERS = {
+    "mp4": "mov,mp4,m4a,3gp,3g2,mj2",
+    "matroska": "matroska,webm",
+    "avi": "avi",
+    "mpegts": "mpegts",
+    "mpeg": "mpeg,mpegvideo",
+    "flv": "flv",
+    "asf": "asf",
+    "ogg": "ogg",
+    "mp3": "mp3",
+    "aac": "aac",
+    "wav": "wav",
+    "flac": "flac",
+    "aiff": "aiff",
+    "gif": "gif",
+}
+_VIDEO_DECODERS = (
+    "h264", "hevc", "libdav1d", "av1", "vp8", "vp9", "mpeg4", "mpeg1video", "mpeg2video",
+    "h263", "mjpeg", "theora", "prores", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2", "flv", "gif", "ffv1",
+)  # fmt: skip
+_AUDIO_DECODERS = (
+    "aac", "mp3float", "mp3", "mp2", "mp2float", "opus", "libopus", "vorbis", "flac", "alac", "ac3", "eac3",
+    "wmav1", "wmav2", "amrnb", "amrwb", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le",
+    "pcm_s32be", "pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_u8", "pcm_alaw", "pcm_mulaw", "adpcm_ms",
+    "adpcm_ima_wav", "adpcm_ima_qt",
+)  # fmt: skip
+
+
+@contextmanager
+def open_container(opened: Opened, format_name: str) -> Iterator["InputContainer"]:
+    """Open a container whose magic bytes said `format_name`; what goes wrong inside is a MediaError."""
+    import av
+
+    if format_name not in _DEMUXERS:
+        raise MediaError(f"{opened.name} is not a recording or video: found {format_name} data")
+    options = {
+        "format_whitelist": _DEMUXERS[format_name],
+        "codec_whitelist": ",".join(_VIDEO_DECODERS + _AUDIO_DECODERS),
+        "protocol_whitelist": "none",
+    }
+    try:
+        with av.open(opened.file, mode="r", options=options, metadata_errors="replace") as container:
+            yield container
+    except MediaError:
+        raise
+    except Exception as error:
+        # PyAV raises FFmpegError, but also ValueError, EOFError, OverflowError, ... on damaged files.
+        raise damaged(opened, format_name) from error
+
+
+def damaged(opened: Opened, format_name: str) -> MediaError:
+    """The error for data that the decoder gave up on."""
+    return MediaError(f"{opened.name} is damaged or cut short: its {format_name} data cannot be decoded")

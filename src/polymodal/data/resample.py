@@ -1,0 +1,112 @@
+"""Change of sampling rate by a windowed sinc, in blocks, with nothing but numpy.
+
+new / old = up / down in lowest terms.  Output m sits at input time m * down / up; it is a sum over the input
+samples around that time, weighted by sinc x Kaiser window.  The weights depend only on (m * down) mod up, so
+there are `up` sets of them (phases), and the outputs of one phase are one matrix-vector product over strided
+windows.
+
+Quality: 96 zero crossings a side and a 125 dB Kaiser window: flat to 0.01 dB up to 91 % of the lower Nyquist
+frequency, images and aliases below -115 dB.  (soxr's high-quality setting: 91 % and about -125 dB.)
+
+Trap: the number of outputs is ceil(n * up / down), as scipy's `resample_poly` has it; edges are
+zero-extended.
+"""
+
+from functools import lru_cache
+from math import gcd
+
+import numpy as np
+
+from polymodal.errors import MediaError
+
+ZERO_CROSSINGS = 96
+KAISER_BETA = 0.1102 * (125.0 - 8.7)
+# Half the window's transition lies above the cutoff: the stopband starts at the lower Nyquist frequency.
+CUTOFF = 1.0 - (125.0 - 8.0) / (2.285 * 2 * ZERO_CROSSINGS) / np.pi / 2
+MAX_PHASES = 200_000
+BLOCK = 1 << 16
+
+
+class Resampler:
+    """Resamples a stream of blocks: `push` each one, then `finish`; the outputs join without seams."""
+
+    def __init__(self, old: int, new: int) -> None:
+        if old < 1 or new < 1:
+            raise MediaError(f"sampling rates must be positive, found {old} and {new}")
+        self.up, self.down = new // gcd(old, new), old // gcd(old, new)
+        if self.up > MAX_PHASES:
+            raise MediaError(f"cannot resample from {old} to {new} Hz: the ratio has no small whole numbers")
+        self.half = half_width(self.up, self.down)
+        self._held = np.zeros(self.half, dtype=np.float32)  # input from sample `_start` on
+        self._start = -self.half
+        self._outputs = 0
+        self._inputs = 0
+
+    def push(self, block: np.ndarray) -> np.ndarray:
+        """Take float32 [n], return the outputs that no later input can change, float32 [m]."""
+        self._inputs += len(block)
+        if self.up == self.down:
+            return block
+        self._held = np.concatenate([self._held, block])
+        # Output m needs inputs up to floor(m * down / up) + half.
+        last = self._inputs - 1 - self.half
+        return self._emit(max(self._outputs, (last * self.up + self.up - 1) // self.down + 1))
+
+    def finish(self) -> np.ndarray:
+        """The outputs that remain, float32 [m]; the input is taken to be silent after its end."""
+        if self.up == self.down:
+            return np.zeros(0, dtype=np.float32)
+        self._held = np.concatenate([self._held, np.zeros(self.half + 1, dtype=np.float32)])
+        return self._emit(-(-self._inputs * self.up // self.down))
+
+    def _emit(self, end: int) -> np.ndarray:
+        first, count = self._outputs, max(0, end - self._outputs)
+        out = np.empty(count, dtype=np.float32)
+        table = weights(self.up, self.down)
+        for offset in range(min(self.up, count)):
+            output = first + offset
+            centre, phase = divmod(output * self.down, self.up)
+            rows = -(-(count - offset) // self.up)
+            begin = centre - self.half + 1 - self._start
+            windows = np.lib.stride_tricks.as_strided(
+                self._held[begin:], (rows, table.shape[1]), (self.down * 4, 4), writeable=False
+            )
+            out[offset :: self.up] = windows @ table[phase]
+        self._outputs = end if count else self._outputs
+        drop = min(max(0, self._outputs * self.down // self.up - self.half - self._start), len(self._held))
+        self._held, self._start = self._held[drop:], self._start + drop
+        return out
+
+
+def half_width(up: int, down: int) -> int:
+    """Input samples on each side of an output that its weights reach."""
+    return int(np.ceil(ZERO_CROSSINGS * max(1.0, down / up))) + 1
+
+
+@lru_cache(maxsize=8)
+def weights(up: int, down: int) -> np.ndarray:
+    """Filter weights, float32 [up, 2 * half]: row p is for outputs p / up past an input sample."""
+    half = half_width(up, down)
+    scale = min(1.0, up / down)
+    table = np.empty((up, 2 * half), dtype=np.float32)
+    taps = np.arange(-half + 1, half + 1, dtype=np.float64)
+    for start in range(0, up, 1024):
+        phases = np.arange(start, min(up, start + 1024), dtype=np.float64)[:, None] / up
+        time = (taps[None, :] - phases) * scale
+        window = np.i0(KAISER_BETA * np.sqrt(np.maximum(0.0, 1.0 - (time / ZERO_CROSSINGS) ** 2)))
+        rows = np.sinc(time * CUTOFF) * window * (np.abs(time) < ZERO_CROSSINGS)
+        # Unit gain at 0 Hz for every phase, so that a constant stays a constant.
+        table[start : start + len(rows)] = rows / rows.sum(axis=1, keepdims=True)
+    return table
+
+
+def resample(samples: np.ndarray, old: int, new: int) -> np.ndarray:
+    """Resample mono float32 [n] from `old` to `new` Hz; the same array when the rates are equal.
+
+    Returns float32 [ceil(n * new / old)].  Raises MediaError for rates that are not positive whole numbers.
+    """
+    if old == new:
+        return samples
+    resampler = Resampler(old, new)
+    pieces = [resampler.push(samples[i : i + BLOCK]) for i in range(0, len(samples), BLOCK)]
+    return np.concatenate([*pieces, resampler.finish()])

@@ -1,0 +1,159 @@
+"""Opening a file or a block of bytes as media: bounded, local, and recognised by content.
+
+path | bytes -> one open file, its size, its first bytes -> format name (`sniff`) -> the reader for that
+format.
+
+Traps: a string such as ``http://...`` or ``concat:a|b`` would be a protocol to FFmpeg, so strings that look
+like one are refused here and the decoders only ever receive a file object that we opened.  File extensions
+are never looked at.  Error text holds the file's name but neither its folder nor text of the native
+libraries, which may contain addresses of memory.
+"""
+
+import io
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from polymodal.data.limits import Limits
+from polymodal.errors import MediaError
+
+HEAD_BYTES = 4096
+IMAGE_FORMATS = frozenset({"jpeg", "png", "webp", "gif", "bmp", "tiff"})
+SOUND_FORMATS = frozenset({"wav", "flac", "ogg", "mp3", "aac", "aiff"})
+CONTAINER_FORMATS = frozenset({"mp4", "matroska", "avi", "mpegts", "mpeg", "flv", "asf"})
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:")
+_BMP_HEADER_SIZES = (12, 16, 40, 52, 56, 64, 108, 124)
+_MAGIC = (
+    ("jpeg", b"\xff\xd8\xff"),
+    ("png", b"\x89PNG\r\n\x1a\n"),
+    ("gif", b"GIF87a"),
+    ("gif", b"GIF89a"),
+    ("tiff", b"II*\x00"),
+    ("tiff", b"MM\x00*"),
+    ("flac", b"fLaC"),
+    ("ogg", b"OggS"),
+    ("mp3", b"ID3"),
+    ("matroska", b"\x1aE\xdf\xa3"),
+    ("flv", b"FLV\x01"),
+    ("mpeg", b"\x00\x00\x01\xba"),
+    ("mpeg", b"\x00\x00\x01\xb3"),
+    ("asf", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
+)
+_FOUR_CC = {b"WAVE": "wav", b"WEBP": "webp", b"AVI ": "avi", b"AIFF": "aiff", b"AIFC": "aiff"}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An open source: a name fit for messages, the file at position 0, its size and its first bytes."""
+
+    name: str
+    file: BinaryIO
+    size: int
+    head: bytes
+
+
+def sniff(head: bytes) -> str | None:
+    """Name of the format that the first bytes announce, "text" for plain text, or None when unknown."""
+    for name, magic in _MAGIC:
+        if head.startswith(magic):
+            return name
+    if head[:4] in (b"RIFF", b"RF64", b"FORM") and head[8:12] in _FOUR_CC:
+        return _FOUR_CC[head[8:12]]
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        return "mp4"
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
+        return "bmp"
+    if head[:1] == b"G" and head[188:189] == b"G" and head[376:377] in (b"G", b""):
+        return "mpegts"
+    return _sniff_sync_word(head) or ("text" if looks_like_text(head) else None)
+
+
+def _sniff_sync_word(head: bytes) -> str | None:
+    """MPEG audio has no magic, only an 11-bit sync word; the fields after it rule out UTF-16 text."""
+    if len(head) < 4 or head[0] != 0xFF:
+        return None
+    if head[1] & 0xF6 == 0xF0 and (head[2] >> 2) & 0xF < 13:
+        return "aac"
+    layer_three = head[1] & 0xE6 == 0xE2 and (head[1] >> 3) & 3 != 1
+    return "mp3" if layer_three and head[2] >> 4 not in (0, 15) and (head[2] >> 2) & 3 != 3 else None
+
+
+def looks_like_text(head: bytes) -> bool:
+    """True for UTF-8 without control characters; a character cut off at the end of `head` is forgiven."""
+    for cut in range(4):
+        try:
+            text = head[: len(head) - cut].decode("utf-8")
+        except UnicodeDecodeError:
+            continue
+        return all(char in "\t\n\r\f" or (char >= " " and char != "\x7f") for char in text)
+    return False
+
+
+def clean_name(name: str) -> str:
+    """A file name fit for a one-line message: no control characters, at most 80 characters."""
+    shown = "".join(char if char.isprintable() else "?" for char in name)
+    return shown if len(shown) <= 80 else shown[:38] + "..." + shown[-39:]
+
+
+def megabytes(size: float) -> str:
+    """A size for a message, in MB of 1e6 bytes (or bytes when small)."""
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size:,.0f} bytes"
+
+
+@contextmanager
+def open_source(source: str | os.PathLike[str] | bytes, limits: Limits) -> Iterator[Opened]:
+    """Open a path or bytes for reading, after checking that it is local, regular, not empty and small enough.
+
+    Raises MediaError for what looks like a URL, is missing, a folder, a device, empty, unreadable or too
+    large.
+    """
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        data = bytes(source)
+        name = f"media of {len(data):,} bytes"
+        _check_size(name, len(data), limits)
+        yield Opened(name, io.BytesIO(data), len(data), data[:HEAD_BYTES])
+        return
+    if isinstance(source, str) and _SCHEME.match(source):
+        raise MediaError(
+            f"{clean_name(source)!r} looks like a URL or protocol, expected a local file; download it first "
+            "(a file whose name contains ':' can be given as pathlib.Path)"
+        )
+    with _open_file(Path(source)) as file:
+        name = clean_name(Path(source).name)
+        size = os.fstat(file.fileno()).st_size
+        _check_size(name, size, limits)
+        head = file.read(HEAD_BYTES)
+        file.seek(0)
+        yield Opened(name, file, size, head)
+
+
+def _check_size(name: str, size: int, limits: Limits) -> None:
+    if size == 0:
+        raise MediaError(f"{name} is empty (0 bytes)")
+    if size > limits.bytes:
+        raise MediaError(
+            f"{name} has {megabytes(size)}, the limit is {megabytes(limits.bytes)} (Limits.bytes)"
+        )
+
+
+def _open_file(path: Path) -> BinaryIO:
+    name = clean_name(path.name or str(path))
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise MediaError(f"{name} is a folder, expected a media file")
+        if not stat.S_ISREG(mode):
+            # A pipe or device has no end that could be checked before reading.
+            raise MediaError(f"{name} is not a regular file; read it yourself and pass its bytes")
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise MediaError(f"there is no file {clean_name(str(path))}") from error
+    except PermissionError as error:
+        raise MediaError(f"{name} may not be read by this user (permission denied)") from error
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{name} cannot be opened as a file") from error
