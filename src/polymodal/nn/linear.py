@@ -1,14 +1,90 @@
-"""The linear brick and the slot it fills.
+"""The linear brick, the slot it fills, and the product it computes.
 
 Every linear inside a block is called as ``f(x, token_types)`` so that a routed or low-rank linear may take
 its place; the plain one ignores ``token_types``.
+
+``linear`` is ``F.linear`` with a better choice of kernel on a CPU in float32.  Measured on a 2-core AMD Zen 4
+with torch 2.13: the BLAS behind ``F.linear`` reads weights at 15 GB/s for one row and on one core only, where
+the same product as a batch of row blocks reads 40 GB/s (the memory's limit), and oneDNN multiplies many rows
+2.2 times as fast.  Results differ from ``F.linear`` by rounding only.  bfloat16, accelerators and small
+products go to ``F.linear`` unchanged.
+Trap: the oneDNN operator is the one torch's own compiler emits, not a documented function; where a build of
+torch lacks it, ``F.linear`` is used.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+_BLOCKS = 8
+_WORTH_IT = 1 << 17  # weights below this many numbers cost less than the extra dispatch
+_WORTH_IT_BACKWARD = 64  # rows: the weight gradient of fewer is an outer product, at which oneDNN is slow
+
+
+def _find_onednn() -> Any:
+    try:
+        operator = torch.ops.mkldnn._linear_pointwise.default
+        operator(torch.zeros(2, 4), torch.zeros(4, 4), None, "none", [], "")
+    except (AttributeError, RuntimeError, TypeError, NotImplementedError):
+        return None
+    return operator
+
+
+_ONEDNN = _find_onednn()
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``x [..., in] @ weight [out, in].T + bias [out]`` -> ``[..., out]``, as ``F.linear``."""
+    if (
+        x.device.type != "cpu"
+        or x.dtype != torch.float32
+        or weight.dtype != torch.float32
+        or weight.numel() < _WORTH_IT
+        or not weight.is_contiguous()
+    ):
+        return F.linear(x, weight, bias)
+    if x.numel() == x.shape[-1] and weight.shape[0] % _BLOCKS == 0:
+        return _one_row(x, weight, bias)
+    if _ONEDNN is None or x.numel() == 0 or torch.is_autocast_enabled("cpu"):
+        return F.linear(x, weight, bias)
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        flat = _OneDNNLinear.apply(x.reshape(-1, x.shape[-1]), weight, bias)
+        return flat.view(*x.shape[:-1], weight.shape[0])
+    return _ONEDNN(x, weight, bias, "none", [], "")
+
+
+def _one_row(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    out, width = weight.shape
+    blocks = weight.view(_BLOCKS, out // _BLOCKS, width)
+    y = torch.bmm(blocks, x.reshape(1, width, 1).expand(_BLOCKS, width, 1)).view(*x.shape[:-1], out)
+    return y if bias is None else y + bias
+
+
+class _OneDNNLinear(torch.autograd.Function):
+    """Forward and both products of the backward pass on oneDNN; ``x [N, in]``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _ONEDNN(x, weight, bias, "none", [], "")
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        grad = grad.contiguous()
+        for_x = for_weight = for_bias = None
+        if ctx.needs_input_grad[0]:
+            for_x = _ONEDNN(grad, weight.t(), None, "none", [], "")
+        if ctx.needs_input_grad[1]:
+            few = len(x) < _WORTH_IT_BACKWARD
+            for_weight = grad.t() @ x if few else _ONEDNN(grad.t(), x.t(), None, "none", [], "")
+        if ctx.needs_input_grad[2]:
+            for_bias = grad.sum(0)
+        return for_x, for_weight, for_bias
 
 
 class ProjectionConfig(Protocol):
@@ -21,7 +97,7 @@ class Linear(nn.Linear):
     """``nn.Linear`` that accepts and ignores the token types. ``[..., in] -> [..., out]``"""
 
     def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,180 @@
+"""The one autoregressive decoder: an explicit list of blocks between an embedding and a head.
+
+    inputs_embeds [B,T,D] -> blocks -> norm -> hidden [B,T,D]          (forward)
+    block:  x + cross(x, context)?  ->  x + attn(attn_norm(x))  ->  x + mlp(mlp_norm(x))
+    embed(input_ids) -> inputs_embeds                head(hidden) -> logits [B,T,V]
+
+What differs between LLaMA, Qwen2, Mistral and Gemma is which child configs fill the slots.  The four ways a
+modality may enter need no flag: A ``cross`` child and ``context`` argument; B any linear or norm may be routed by
+``token_types``, ``mlp`` may be a mixture of experts; C features are spliced into ``inputs_embeds`` before the
+call; D vocabulary and head are sized by ``vocab_size``.
+Traps: positions and mask come from the caller, the decoder never recomputes them; ``embed`` scales (Gemma), so
+features spliced in afterwards are not scaled; ``mask`` None means plain causal without padding.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from polymodal.errors import ConfigError
+from polymodal.nn.attention import AttentionConfig, narrowed
+from polymodal.nn.cache import KVCache, LayerCache
+from polymodal.nn.linear import Linear, linear
+from polymodal.nn.mask import MaskSpec, PreparedMask
+from polymodal.nn.mlp import FeedForwardConfig
+from polymodal.nn.norm import NormConfig, RMSNormConfig
+from polymodal.nn.rope import RopeConfig
+
+
+class CrossConfig(Protocol):
+    """What may stand in a block's ``cross`` slot: its module is called as ``f(x, context, cache)`` and returns
+    what is added to ``x``; rows that see no item must get exactly zero."""
+
+    def build(self) -> nn.Module: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderBlockConfig:
+    """One block. ``norm`` fills both norm slots."""
+
+    attention: AttentionConfig
+    mlp: FeedForwardConfig
+    norm: NormConfig = field(default_factory=RMSNormConfig)
+    cross: CrossConfig | None = None
+
+    def build(self) -> "DecoderBlock":
+        return DecoderBlock(self)
+
+
+class DecoderBlock(nn.Module):
+    """``[B, T, D] -> [B, T, D]``"""
+
+    def __init__(self, config: DecoderBlockConfig):
+        super().__init__()
+        width = config.attention.width
+        self.cross = None if config.cross is None else config.cross.build()
+        self.attn_norm = config.norm.build(width)
+        self.attn = config.attention.build()
+        self.mlp_norm = config.norm.build(width)
+        self.mlp = config.mlp.build()
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: PreparedMask,
+        rope: tuple[Tensor, Tensor] | None,
+        cache: LayerCache | None = None,
+        context: Any = None,
+        token_types: Tensor | None = None,
+    ) -> Tensor:
+        if self.cross is not None and context is not None:
+            x = x + self.cross(x, context, cache)
+        x = x + self.attn(self.attn_norm(x, token_types), mask, rope, cache, None, token_types)
+        return x + self.mlp(self.mlp_norm(x, token_types), token_types)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """``embed_scale`` multiplies embeddings (Gemma).  ``tied``: the head reads the embedding's weight."""
+
+    vocab_size: int
+    width: int
+    blocks: tuple[DecoderBlockConfig, ...]
+    norm: NormConfig = field(default_factory=RMSNormConfig)
+    rope: RopeConfig | None = None
+    tied: bool = False
+    embed_scale: float | None = None
+    max_length: int = 2048
+
+    def __post_init__(self) -> None:
+        if not self.blocks:
+            raise ConfigError("a decoder needs at least one block")
+        for i, block in enumerate(self.blocks):
+            if block.attention.width != self.width:
+                raise ConfigError(f"block {i} has width {block.attention.width}, the decoder {self.width}")
+            if self.rope is not None and block.attention.interleaved != self.rope.interleaved:
+                raise ConfigError(f"block {i} and the rope must agree on interleaved")
+        if len({(b.attention.key_heads, b.attention.size) for b in self.blocks}) > 1:
+            raise ConfigError("all blocks need the same kv_heads and head_dim, one cache holds them all")
+
+    @property
+    def depth(self) -> int:
+        return len(self.blocks)
+
+    def build(self) -> "Decoder":
+        return Decoder(self)
+
+
+class Decoder(nn.Module):
+    """See the module docstring. ``config`` is the DecoderConfig it was built from."""
+
+    lm_head: Linear | None
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
+        self.blocks = nn.ModuleList(block.build() for block in config.blocks)
+        self.norm = config.norm.build(config.width)
+        self.lm_head = None if config.tied else Linear(config.width, config.vocab_size, bias=False)
+        self.rope = None if config.rope is None else config.rope.build()
+        self._windows = [block.attention.window for block in config.blocks]
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """``input_ids [B, T]`` int64 -> ``[B, T, D]``, scaled where the family scales."""
+        embeds = self.embed_tokens(input_ids)
+        if self.config.embed_scale is None:
+            return embeds
+        # The factor is rounded to the weights' dtype first, as the family was trained.
+        return embeds * torch.tensor(self.config.embed_scale, dtype=embeds.dtype).item()
+
+    def forward(
+        self,
+        inputs_embeds: Tensor,
+        position_ids: Tensor,
+        mask: MaskSpec | None = None,
+        token_types: Tensor | None = None,
+        context: Any = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Hidden states ``[B, T, D]`` after the final norm.
+
+        position_ids: ``[B, T]`` (``[1, T]`` serves all rows) or ``[axes, B, T]``.  mask: over cached and new
+        keys.  token_types ``[B, T]``.  context: what the ``cross`` children take.  cache: written in place and
+        advanced by T.  Raises PromptError when the cache is too small.
+        """
+        count = inputs_embeds.shape[1]
+        total = count if cache is None else cache.length + count
+        mask = MaskSpec() if mask is None else mask
+        prepared = {
+            window: narrowed(mask, window).prepare(count, total, inputs_embeds.device)
+            for window in set(self._windows)
+        }
+        rope = None if self.rope is None else self.rope(position_ids, inputs_embeds.dtype)
+        x = inputs_embeds
+        for i, block in enumerate(self.blocks):
+            layer = None if cache is None else cache.layer(i)
+            x = block(x, prepared[self._windows[i]], rope, layer, context, token_types)
+        if cache is not None:
+            cache.advance(count)
+        return self.norm(x, token_types)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """``[..., D] -> logits [..., V]``; pass only the positions whose logits are wanted."""
+        return linear(hidden, self.embed_tokens.weight) if self.lm_head is None else self.lm_head(hidden)
+
+    def new_cache(self, batch: int, capacity: int | None = None) -> KVCache:
+        """An empty cache for ``batch`` rows of up to ``capacity`` tokens (default ``max_length``)."""
+        attention = self.config.blocks[0].attention
+        weight = self.embed_tokens.weight
+        return KVCache.allocate(
+            layers=len(self.blocks),
+            batch=batch,
+            kv_heads=attention.key_heads,
+            head_dim=attention.size,
+            capacity=self.config.max_length if capacity is None else capacity,
+            dtype=weight.dtype,
+            device=weight.device,
+        )
