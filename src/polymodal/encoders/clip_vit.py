@@ -1,0 +1,133 @@
+"""CLIP's image encoder: published sizes and key tables for `vit.py`.
+
+Paper: CLIP (arXiv 2103.00020); OpenCLIP (arXiv 2212.07143) for ViT-bigG.
+
+Flow
+    pixel_values -> patches without bias, class token, positions -> pre_norm -> blocks -> features [N, S, D]
+    pool: norm of the class token -> project: bias-free linear to the joint space [N, E]
+
+Traps
+- OpenAI's weights need quick_gelu; OpenCLIP's need the exact gelu.
+- The features are NOT normed: the post norm belongs to the pooled class token alone.
+- The official file stores `proj` as [D, E], the hub stores its transpose.
+- Heads are D // 64 (bigG: 16 of 104) and are not stored in any file.
+"""
+
+from dataclasses import replace
+
+from polymodal.encoders.vit import ClassHeadConfig, ViTBlockConfig, ViTConfig
+from polymodal.nn.attention import AttentionConfig
+from polymodal.nn.mlp import MLPConfig
+from polymodal.nn.norm import LayerNormConfig
+from polymodal.weights.keytable import KeyTable, Row, drop, rename, split
+from polymodal.weights.operations import Transpose
+
+PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
+"""Mean of pixels scaled to 0..1, per channel; belongs to the published weights."""
+PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+"""Standard deviation of pixels scaled to 0..1, per channel; belongs to the published weights."""
+
+
+def clip_vit(
+    *,
+    width: int,
+    depth: int,
+    patch_size: int,
+    embed_width: int,
+    image_size: int = 224,
+    heads: int | None = None,
+    ffn_width: int | None = None,
+    activation: str = "quick_gelu",
+) -> ViTConfig:
+    """CLIP's image encoder at any size, every block alike; `embed_width` is the joint space."""
+    block = ViTBlockConfig(
+        attention=AttentionConfig(width=width, heads=heads or width // 64, qkv_bias=True, out_bias=True),
+        mlp=MLPConfig(width=width, ffn_width=ffn_width or 4 * width, activation=activation),
+    )
+    return ViTConfig(
+        image_size=image_size,
+        patch_size=patch_size,
+        width=width,
+        blocks=(block,) * depth,
+        patch_bias=False,
+        pre_norm=LayerNormConfig(),
+        head=ClassHeadConfig(norm=LayerNormConfig(), out_width=embed_width, bias=False),
+    )
+
+
+VIT_B_32 = clip_vit(width=768, depth=12, patch_size=32, embed_width=512)
+VIT_B_16 = clip_vit(width=768, depth=12, patch_size=16, embed_width=512)
+VIT_L_14 = clip_vit(width=1024, depth=24, patch_size=14, embed_width=768)
+VIT_L_14_336 = replace(VIT_L_14, image_size=336)
+VIT_BIG_G_14 = clip_vit(
+    width=1664, depth=48, patch_size=14, embed_width=1280, heads=16, ffn_width=8192, activation="gelu"
+)
+
+
+def _pair(source: str, target: str) -> tuple[Row, Row]:
+    return (
+        rename(f"{source}.weight", f"{target}.weight"),
+        rename(f"{source}.bias", f"{target}.bias"),
+    )
+
+
+_HF = "vision_model.encoder.layers.{}"
+_HF_BODY = KeyTable(
+    (
+        drop("vision_model.embeddings.position_ids"),
+        rename("vision_model.embeddings.class_embedding", "class_token"),
+        rename("vision_model.embeddings.patch_embedding.weight", "patch_embed.weight"),
+        rename("vision_model.embeddings.position_embedding.weight", "positions"),
+        *_pair("vision_model.pre_layrnorm", "pre_norm"),  # spelled so in the files
+        *_pair(f"{_HF}.layer_norm1", "blocks.{}.attn_norm"),
+        *_pair(f"{_HF}.self_attn.q_proj", "blocks.{}.attn.q_proj"),
+        *_pair(f"{_HF}.self_attn.k_proj", "blocks.{}.attn.k_proj"),
+        *_pair(f"{_HF}.self_attn.v_proj", "blocks.{}.attn.v_proj"),
+        *_pair(f"{_HF}.self_attn.out_proj", "blocks.{}.attn.o_proj"),
+        *_pair(f"{_HF}.layer_norm2", "blocks.{}.mlp_norm"),
+        *_pair(f"{_HF}.mlp.fc1", "blocks.{}.mlp.up_proj"),
+        *_pair(f"{_HF}.mlp.fc2", "blocks.{}.mlp.down_proj"),
+    )
+)
+
+HF_KEYS = _HF_BODY + KeyTable(
+    (
+        *_pair("vision_model.post_layernorm", "head.norm"),
+        rename("visual_projection.weight", "head.proj.weight"),
+    )
+)
+"""Hub checkpoints (transformers' names on disk) -> ours."""
+
+HF_FEATURE_KEYS = _HF_BODY + KeyTable((drop("vision_model.post_layernorm.**"), drop("visual_projection.weight")))
+"""The same for an encoder without head, as vision-language models use it."""
+
+
+def _thirds(leaf: str) -> Row:
+    targets = [f"blocks.{{}}.attn.{name}_proj.{leaf}" for name in "qkv"]
+    return split(f"visual.transformer.resblocks.{{}}.attn.in_proj_{leaf}", targets)
+
+
+_OPENAI = "visual.transformer.resblocks.{}"
+_OPENAI_BODY = KeyTable(
+    (
+        rename("visual.class_embedding", "class_token"),
+        rename("visual.conv1.weight", "patch_embed.weight"),
+        rename("visual.positional_embedding", "positions"),
+        *_pair("visual.ln_pre", "pre_norm"),
+        *_pair(f"{_OPENAI}.ln_1", "blocks.{}.attn_norm"),
+        _thirds("weight"),
+        _thirds("bias"),
+        *_pair(f"{_OPENAI}.attn.out_proj", "blocks.{}.attn.o_proj"),
+        *_pair(f"{_OPENAI}.ln_2", "blocks.{}.mlp_norm"),
+        *_pair(f"{_OPENAI}.mlp.c_fc", "blocks.{}.mlp.up_proj"),
+        *_pair(f"{_OPENAI}.mlp.c_proj", "blocks.{}.mlp.down_proj"),
+    )
+)
+
+OPENAI_KEYS = _OPENAI_BODY + KeyTable(
+    (*_pair("visual.ln_post", "head.norm"), rename("visual.proj", "head.proj.weight", Transpose(0, 1)))
+)
+"""Official CLIP and OpenCLIP files (q, k, v fused in that order) -> ours."""
+
+OPENAI_FEATURE_KEYS = _OPENAI_BODY + KeyTable((drop("visual.ln_post.**"), drop("visual.proj")))
+"""The same for an encoder without head, as vision-language models use it."""

@@ -1,0 +1,149 @@
+"""The original Vision Transformers: published sizes and key tables for `vit.py`.
+
+Paper: ViT (arXiv 2010.11929); smaller sizes and recipes from AugReg (arXiv 2106.10270).
+
+Flow
+    pixel_values (pixels in -1..1) -> patches with bias, class token, positions -> blocks -> norm -> features
+    pool: class token -> dense + tanh (only the original ImageNet-21k checkpoints) -> project: class logits
+
+Traps
+- Norm eps is 1e-12 in the hub's configs and 1e-6 in the JAX code; GELU is exact on the hub and the tanh
+  approximation in JAX.  Take both from where the weights come from.
+- H/14 has heads of 80, not 64.
+- Hub files keep old names on disk (`encoder.layer.N.attention.attention.query`), whatever the library shows;
+  some hold the encoder under `vit.`, some bare.
+"""
+
+from dataclasses import replace
+
+from polymodal.encoders.vit import ClassHeadConfig, ViTBlockConfig, ViTConfig
+from polymodal.nn.attention import AttentionConfig
+from polymodal.nn.mlp import MLPConfig
+from polymodal.nn.norm import LayerNormConfig
+from polymodal.weights.keytable import KeyTable, Row, rename
+from polymodal.weights.operations import Operation, Reshape, Squeeze, Transpose
+
+PIXEL_MEAN = (0.5, 0.5, 0.5)
+"""Mean of pixels scaled to 0..1, per channel; belongs to the published weights."""
+PIXEL_STD = (0.5, 0.5, 0.5)
+"""Standard deviation of pixels scaled to 0..1, per channel; belongs to the published weights."""
+
+
+def google_vit(
+    *,
+    width: int,
+    depth: int,
+    heads: int,
+    patch_size: int,
+    image_size: int = 224,
+    head: ClassHeadConfig | None = None,
+    activation: str = "gelu",
+    eps: float = 1e-12,
+) -> ViTConfig:
+    """A ViT at any size, every block alike; defaults as on the hub (JAX: "gelu_tanh", 1e-6)."""
+    norm = LayerNormConfig(eps=eps)
+    block = ViTBlockConfig(
+        attention=AttentionConfig(width=width, heads=heads, qkv_bias=True, out_bias=True),
+        mlp=MLPConfig(width=width, ffn_width=4 * width, activation=activation),
+        norm=norm,
+    )
+    return ViTConfig(
+        image_size=image_size,
+        patch_size=patch_size,
+        width=width,
+        blocks=(block,) * depth,
+        final_norm=norm,
+        head=head,
+    )
+
+
+VIT_TI_16 = google_vit(width=192, depth=12, heads=3, patch_size=16)
+VIT_S_16 = google_vit(width=384, depth=12, heads=6, patch_size=16)
+VIT_S_32 = google_vit(width=384, depth=12, heads=6, patch_size=32)
+VIT_B_16 = google_vit(width=768, depth=12, heads=12, patch_size=16)
+VIT_B_32 = google_vit(width=768, depth=12, heads=12, patch_size=32)
+VIT_L_16 = google_vit(width=1024, depth=24, heads=16, patch_size=16)
+VIT_L_32 = google_vit(width=1024, depth=24, heads=16, patch_size=32)
+VIT_H_14 = google_vit(width=1280, depth=32, heads=16, patch_size=14)
+
+
+def with_classes(config: ViTConfig, classes: int, *, pre_logits: bool = False) -> ViTConfig:
+    """The same encoder with a classifier; `pre_logits` adds the dense layer of the ImageNet-21k originals."""
+    hidden = config.width if pre_logits else None
+    return replace(config, head=ClassHeadConfig(hidden_width=hidden, out_width=classes))
+
+
+def _pair(source: str, target: str) -> tuple[Row, Row]:
+    return (
+        rename(f"{source}.weight", f"{target}.weight"),
+        rename(f"{source}.bias", f"{target}.bias"),
+    )
+
+
+_HF = "encoder.layer.{}"
+HF_BASE_KEYS = KeyTable(
+    (
+        rename("embeddings.cls_token", "class_token", Squeeze(0), Squeeze(0)),
+        rename("embeddings.position_embeddings", "positions", Squeeze(0)),
+        *_pair("embeddings.patch_embeddings.projection", "patch_embed"),
+        *_pair(f"{_HF}.layernorm_before", "blocks.{}.attn_norm"),
+        *_pair(f"{_HF}.attention.attention.query", "blocks.{}.attn.q_proj"),
+        *_pair(f"{_HF}.attention.attention.key", "blocks.{}.attn.k_proj"),
+        *_pair(f"{_HF}.attention.attention.value", "blocks.{}.attn.v_proj"),
+        *_pair(f"{_HF}.attention.output.dense", "blocks.{}.attn.o_proj"),
+        *_pair(f"{_HF}.layernorm_after", "blocks.{}.mlp_norm"),
+        *_pair(f"{_HF}.intermediate.dense", "blocks.{}.mlp.up_proj"),
+        *_pair(f"{_HF}.output.dense", "blocks.{}.mlp.down_proj"),
+        *_pair("layernorm", "final_norm"),
+        *_pair("pooler.dense", "head.dense"),
+    )
+)
+"""Hub checkpoints of the bare encoder (names on disk) -> ours; `pooler` is the dense layer of the head."""
+
+HF_KEYS = HF_BASE_KEYS.prefixed(source="vit.") + KeyTable(_pair("classifier", "head.proj"))
+"""Hub checkpoints with a classifier (names on disk) -> ours."""
+
+
+def jax_keys(config: ViTConfig) -> KeyTable:
+    """Table for the official .npz files; it depends on the config because JAX keeps heads as a dimension."""
+    block = config.blocks[0]
+    if not isinstance(block, ViTBlockConfig):
+        raise TypeError("jax_keys reads the number of heads from ViTBlockConfig")
+    width, heads = config.width, block.attention.heads
+    split_heads, joined = (heads, width // heads), (width,)
+    swap = Transpose(0, 1)
+    layer = "Transformer/encoderblock_{}"
+    attention = f"{layer}/MultiHeadDotProductAttention_1"
+    rows: list[Row] = []
+    for source, target in (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj")):
+        rows += _dense(
+            f"{attention}/{source}",
+            f"blocks.{{}}.attn.{target}",
+            (Reshape((width, *split_heads), (width, width)), swap),
+            (Reshape(split_heads, joined),),
+        )
+    merge = Reshape((*split_heads, width), (width, width))
+    rows += _dense(f"{attention}/out", "blocks.{}.attn.o_proj", (merge, swap))
+    rows += _dense(f"{layer}/MlpBlock_3/Dense_0", "blocks.{}.mlp.up_proj", (swap,))
+    rows += _dense(f"{layer}/MlpBlock_3/Dense_1", "blocks.{}.mlp.down_proj", (swap,))
+    for source, target in (
+        (f"{layer}/LayerNorm_0", "blocks.{}.attn_norm"),
+        (f"{layer}/LayerNorm_2", "blocks.{}.mlp_norm"),
+        ("Transformer/encoder_norm", "final_norm"),
+    ):
+        rows += [rename(f"{source}/scale", f"{target}.weight"), rename(f"{source}/bias", f"{target}.bias")]
+    # [P, P, 3, D] -> [D, 3, P, P], one exchange at a time
+    patches = (Transpose(0, 3), Transpose(1, 2), Transpose(2, 3))
+    rows += _dense("embedding", "patch_embed", patches)
+    rows += _dense("pre_logits", "head.dense", (swap,))
+    rows += _dense("head", "head.proj", (swap,))
+    rows.append(rename("cls", "class_token", Squeeze(0), Squeeze(0)))
+    rows.append(rename("Transformer/posembed_input/pos_embedding", "positions", Squeeze(0)))
+    return KeyTable(tuple(rows))
+
+
+def _dense(source: str, target: str, weight: tuple[Operation, ...], bias: tuple[Operation, ...] = ()) -> list[Row]:
+    return [
+        rename(f"{source}/kernel", f"{target}.weight", *weight),
+        rename(f"{source}/bias", f"{target}.bias", *bias),
+    ]

@@ -1,0 +1,232 @@
+"""The Vision Transformer family: patches of an image -> transformer -> one feature per patch.
+
+Paper: ViT (arXiv 2010.11929).  `clip_vit.py` and `google_vit.py` hold published sizes and key tables.
+
+Flow
+    pixel_values [N, 3, H, W] -> convolution P x P, stride P -> patches [N, h*w, D], row-major
+    -> class token in front -> + learned positions -> pre_norm -> blocks, each x + attn(norm(x)), x + mlp(norm(x))
+    -> after block `layer` -> final_norm -> (class token dropped) -> features [N, S, D]
+    pool(features) [N, D'] from the class token -> project(pooled) [N, E]: class logits or the joint space
+
+Which of these exist is said by the config: ViT has final_norm over all tokens, CLIP has pre_norm and norms only
+the pooled class token (`head.norm`), LLaVA reads layer -2 of CLIP without the class token.
+
+Traps
+- `layer` counts like transformers' `hidden_states`: 0 is the input of the first block, -1 the output of the last,
+  -2 the INPUT of the last block.  `final_norm` applies only when all blocks ran.
+- Positions are resized bicubically (not antialiased, corners not aligned) in float32, the class row is kept.
+  A model that must always see another size is better loaded with `ResizePositions` in its key table.
+- A side that is not a multiple of the patch loses its last pixels, as a strided convolution does.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from polymodal.errors import ConfigError
+from polymodal.nn.attention import AttentionConfig
+from polymodal.nn.mlp import FeedForwardConfig
+from polymodal.nn.norm import LayerNormConfig, NormConfig
+
+
+class VisionBlockConfig(Protocol):
+    """What a ViT's `blocks` hold: `build()` gives a module called as `f(x)`, [N, S, D] -> [N, S, D]."""
+
+    def build(self) -> nn.Module: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTBlockConfig:
+    """One pre-norm block."""
+
+    attention: AttentionConfig
+    mlp: FeedForwardConfig
+    norm: NormConfig = field(default_factory=LayerNormConfig)
+
+    def build(self) -> "ViTBlock":
+        """Build the block with fresh weights."""
+        return ViTBlock(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassHeadConfig:
+    """What is done with the class token: norm, dense layer with tanh ("pre-logits"), final linear; each optional."""
+
+    norm: NormConfig | None = None
+    hidden_width: int | None = None
+    out_width: int | None = None
+    bias: bool = True
+
+    def build(self, width: int) -> "ClassHead":
+        """Build the head for features of `width`."""
+        return ClassHead(self, width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig:
+    """A ViT; sides in pixels.  `layer`, `keep_class` say which features leave, see the module's traps."""
+
+    image_size: int
+    patch_size: int
+    width: int
+    blocks: tuple[VisionBlockConfig, ...]
+    patch_bias: bool = True
+    class_token: bool = True
+    pre_norm: NormConfig | None = None
+    final_norm: NormConfig | None = None
+    head: ClassHeadConfig | None = None
+    layer: int = -1
+    keep_class: bool = True
+    resize_positions: bool = False
+
+    def __post_init__(self) -> None:
+        if self.image_size < self.patch_size:
+            raise ConfigError(f"vit: image_size {self.image_size} is smaller than one patch of {self.patch_size}")
+        if not -len(self.blocks) - 1 <= self.layer <= len(self.blocks):
+            raise ConfigError(f"vit: layer {self.layer} does not exist with {len(self.blocks)} blocks")
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of an image of `image_size`."""
+        return self.image_size // self.patch_size
+
+    @property
+    def tokens(self) -> int:
+        """Features per image of `image_size`."""
+        return self.grid**2 + int(self.class_token and self.keep_class)
+
+    @property
+    def blocks_run(self) -> int:
+        """How many blocks the features pass."""
+        return self.layer if self.layer >= 0 else len(self.blocks) + 1 + self.layer
+
+    def build(self) -> "ViT":
+        """Build the encoder with fresh weights; blocks after `layer` are built too, so that weights load."""
+        return ViT(self)
+
+
+class ViTBlock(nn.Module):
+    """`x + attn(norm(x))`, then `x + mlp(norm(x))`; every token sees every token."""
+
+    def __init__(self, config: ViTBlockConfig) -> None:
+        super().__init__()
+        self.attn_norm = config.norm.build(config.attention.width)
+        self.attn = config.attention.build()
+        self.mlp_norm = config.norm.build(config.attention.width)
+        self.mlp = config.mlp.build()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, S, D] -> [N, S, D]."""
+        x = x + self.attn(self.attn_norm(x))
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class ClassHead(nn.Module):
+    """`pool`: class token -> vector; `forward`: vector -> logits or embedding."""
+
+    def __init__(self, config: ClassHeadConfig, width: int) -> None:
+        super().__init__()
+        self.norm = None if config.norm is None else config.norm.build(width)
+        self.dense = None if config.hidden_width is None else nn.Linear(width, config.hidden_width)
+        pooled = config.hidden_width or width
+        self.proj = None if config.out_width is None else nn.Linear(pooled, config.out_width, bias=config.bias)
+
+    def pool(self, features: Tensor) -> Tensor:
+        """[N, S, D] -> [N, D'], from the first token."""
+        x = features[:, 0]
+        if self.norm is not None:
+            x = self.norm(x)
+        return x if self.dense is None else torch.tanh(self.dense(x))
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """[N, D'] -> [N, E]."""
+        if self.proj is None:
+            raise ConfigError("vit: this head has no final linear; give its config an out_width")
+        return self.proj(pooled)
+
+
+class ViT(nn.Module):
+    """The encoder; see the module docstring for the flow."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.config = config
+        patch, width = config.patch_size, config.width
+        self.patch_embed = nn.Conv2d(3, width, patch, stride=patch, bias=config.patch_bias)
+        self.class_token = nn.Parameter(torch.zeros(width)) if config.class_token else None
+        self.positions = nn.Parameter(torch.empty(config.grid**2 + int(config.class_token), width))
+        nn.init.normal_(self.positions, std=0.02)
+        self.pre_norm = None if config.pre_norm is None else config.pre_norm.build(width)
+        self.blocks = nn.ModuleList(block.build() for block in config.blocks)
+        self.final_norm = None if config.final_norm is None else config.final_norm.build(width)
+        self.head = None if config.head is None else config.head.build(width)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Encode images: float [N, 3, H, W], normalised, to features [N, S, D]; S is `config.tokens`.
+
+        With `resize_positions` H and W may differ from `image_size`, then S is (H // P) * (W // P) plus the class
+        token.  Raises ConfigError for another size without it.
+        """
+        x = self.embed(pixel_values)
+        for block in self.blocks[: self.config.blocks_run]:
+            x = block(x)
+        if self.final_norm is not None and self.config.blocks_run == len(self.blocks):
+            x = self.final_norm(x)
+        return x[:, 1:] if self.config.class_token and not self.config.keep_class else x
+
+    def hidden_states(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        """All depth + 1 states [N, S, D], class token included, before `final_norm`."""
+        states = [self.embed(pixel_values)]
+        for block in self.blocks:
+            states.append(block(states[-1]))
+        return tuple(states)
+
+    def embed(self, pixel_values: Tensor) -> Tensor:
+        """Input of the first block: [N, 3, H, W] -> [N, S, D], class token included."""
+        self._check_size(pixel_values)
+        patches = self.patch_embed(pixel_values.to(self.patch_embed.weight.dtype))
+        height, width = patches.shape[-2:]
+        x = patches.flatten(2).transpose(1, 2)
+        if self.class_token is not None:
+            x = torch.cat((self.class_token.expand(x.shape[0], 1, -1), x), dim=1)
+        x = x + self.positions_for(height, width)
+        return x if self.pre_norm is None else self.pre_norm(x)
+
+    def positions_for(self, height: int, width: int) -> Tensor:
+        """The position table [S, D] for a grid of `height` x `width` patches."""
+        grid = self.config.grid
+        if (height, width) == (grid, grid):
+            return self.positions
+        leading = int(self.config.class_token)
+        table = self.positions[leading:].float().T.reshape(1, -1, grid, grid)
+        table = F.interpolate(table, size=(height, width), mode="bicubic", align_corners=False)
+        return torch.cat((self.positions[:leading], table[0].flatten(1).T.to(self.positions.dtype)))
+
+    def pool(self, features: Tensor) -> Tensor:
+        """[N, S, D] with the class token, after the last block -> [N, D']; raises ConfigError without them."""
+        if self.head is None:
+            raise ConfigError("vit: pool needs a head in the config")
+        has_class = self.config.class_token and self.config.keep_class
+        if not has_class or self.config.blocks_run != len(self.blocks):
+            raise ConfigError("vit: pool needs the class token of the last layer (layer=-1, keep_class=True)")
+        return self.head.pool(features)
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """[N, D'] -> [N, E]: class logits, or CLIP's joint space (not yet of unit length)."""
+        if self.head is None:
+            raise ConfigError("vit: project needs a head in the config")
+        return self.head(pooled)
+
+    def _check_size(self, pixel_values: Tensor) -> None:
+        size = self.config.image_size
+        if pixel_values.dim() != 4 or pixel_values.shape[1] != 3:
+            raise ConfigError(f"vit: pixel_values must be [N, 3, H, W], found {list(pixel_values.shape)}")
+        if not self.config.resize_positions and tuple(pixel_values.shape[2:]) != (size, size):
+            found = " x ".join(str(side) for side in pixel_values.shape[2:])
+            raise ConfigError(
+                f"vit: expected images of {size} x {size} pixels, found {found}; "
+                "resize them, or set resize_positions=True"
+            )
