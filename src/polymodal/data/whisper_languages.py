@@ -1,6 +1,6 @@
-"""The languages of Whisper, in the order that fixes their token ids (arXiv:2212.04356, appendix D; large-v3 adds Cantonese).
+"""The languages of Whisper, in the order that fixes their token ids (arXiv:2212.04356).
 
-`LANGUAGES` maps code -> English name; the first 99 belong to every model, the 100th (`yue`) to large-v3 and turbo.
+`LANGUAGES` maps code -> English name; 99 belong to every model, the 100th (`yue`) to large-v3 and turbo.
 Trap: the order is part of the checkpoint format, never sort it.
 """
 
@@ -28,7 +28,7 @@ LANGUAGES: dict[str, str] = {
 
 
 def language_code(language: str, count: int = 99) -> str:
-    """Code of a language given by code or English name (`"fr"` or `"French"`); `UnknownName` when the model lacks it."""
+    """Code of a language given by code or name ("fr", "French"); UnknownName when not among the first `count`."""
     wanted = language.strip().lower()
     known = dict(list(LANGUAGES.items())[:count])
     by_name = {name: code for code, name in known.items()}

@@ -1,11 +1,11 @@
 """Whisper's tokenizer: byte-level BPE from a rank file, then the special tokens by arithmetic (arXiv:2212.04356 §2.3).
 
     rank file (base64 bytes + rank per line) -> bytes -> id
-    ids: text 0..eot-1 | eot | sot | languages | translate transcribe sot_lm sot_prev no_speech no_timestamps | <|0.00|>..<|30.00|>
+    ids: text | eot | sot | languages | translate, transcribe, sot_lm, sot_prev, no_speech, no_timestamps | timestamps
 
-Traps: the English-only models use the GPT-2 vocabulary (50,256 entries) and no language or task token in the start sequence,
-yet their table still reserves the language ids; one character may span tokens, so ids are joined as bytes before decoding;
-special tokens written by a user in the text are plain text.
+Traps: the English-only models use the GPT-2 vocabulary (50,256 entries) and neither language nor task in the start
+sequence, yet their table reserves the language ids; one character may span tokens, so ids are joined as bytes before
+decoding; special tokens written by a user in the text are plain text.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import base64
 import binascii
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 from polymodal.data.whisper_languages import LANGUAGES, language_code
@@ -44,7 +45,9 @@ def read_ranks(data: bytes) -> dict[bytes, int]:
             raise WeightsError(f"rank file line {number}: expected 'base64 rank', found {line[:40]!r}") from error
     missing = [value for value in range(256) if bytes([value]) not in ranks]
     if missing:
-        raise WeightsError(f"rank file has {len(ranks)} tokens but lacks the single byte {missing[0]:#04x}; not a byte BPE")
+        raise WeightsError(
+            f"rank file has {len(ranks)} tokens but lacks the single byte {missing[0]:#04x}; not a byte BPE"
+        )
     if sorted(ranks.values()) != list(range(len(ranks))):
         raise WeightsError(f"rank file has {len(ranks)} tokens whose ranks are not 0..{len(ranks) - 1} once each")
     return ranks
@@ -53,8 +56,8 @@ def read_ranks(data: bytes) -> dict[bytes, int]:
 class WhisperTokenizer:
     """Text <-> ids of one Whisper vocabulary.
 
-    `ranks`: token bytes -> id (`read_ranks`). `languages`: 99, or 100 for large-v3 and turbo. `multilingual=False` for the
-    `.en` models: the start sequence then holds neither language nor task.
+    `ranks`: token bytes -> id (`read_ranks`).  `languages`: 99, or 100 for large-v3 and turbo.
+    `multilingual=False` for the `.en` models: the start sequence then holds neither language nor task.
     """
 
     def __init__(self, ranks: dict[bytes, int], *, multilingual: bool, languages: int = 99) -> None:
@@ -114,7 +117,7 @@ class WhisperTokenizer:
             return self._words[word]
         parts = [word[index : index + 1] for index in range(len(word))]
         while len(parts) > 1:
-            ranked = [(self.ranks.get(a + b, -1), place) for place, (a, b) in enumerate(zip(parts, parts[1:], strict=False))]
+            ranked = [(self.ranks.get(a + b, -1), place) for place, (a, b) in enumerate(pairwise(parts))]
             known = [pair for pair in ranked if pair[0] >= 0]
             if not known:
                 break
@@ -135,7 +138,7 @@ class WhisperTokenizer:
         return b"".join(self._bytes[id_] if id_ < self.eot else names[id_] for id_ in ids).decode("utf-8", "replace")
 
     def start(self, *, language: str | None, task: str = "transcribe", timestamps: bool = True) -> tuple[int, ...]:
-        """Start sequence: sot, language and task where the model is multilingual, `no_timestamps` when none are wanted."""
+        """Start sequence: sot, then language and task if multilingual, `no_timestamps` when none are wanted."""
         if task not in TASKS:
             raise ConfigError(f"task={task!r}: expected one of {', '.join(TASKS)}")
         ids = [self.sot]
@@ -143,7 +146,9 @@ class WhisperTokenizer:
             code = language_code(language or "en", len(self.language_codes))
             ids += [self.language_ids[code], self.id_of(f"<|{task}|>")]
         elif task != "transcribe":
-            raise ConfigError("task='translate' needs a multilingual Whisper model; this one hears and writes English only")
+            raise ConfigError(
+                "task='translate' needs a multilingual Whisper model; this one hears and writes English only"
+            )
         elif language is not None and language_code(language) != "en":
             raise ConfigError(f"language={language!r} needs a multilingual Whisper model; this one knows English only")
         return tuple(ids if timestamps else [*ids, self.no_timestamps])

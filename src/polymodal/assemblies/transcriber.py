@@ -1,0 +1,109 @@
+"""Whisper as a whole (arXiv:2212.04356): audio encoder and text decoder, sizes, key tables, and what a user calls.
+
+    log-mel [N, mels, 3000] -> encoders.audio -> features [N, 1500, D] -> backbone, told by input_ids -> logits
+
+`Transcriber` is the network; `transcription.transcribe` turns a recording of any length into a `Transcript`.
+Traps: the English-only sizes (`.en`) have another vocabulary; large-v3 and turbo read 128 mels and know 100 languages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from polymodal.backbones import whisper_decoder
+from polymodal.backbones.whisper_decoder import WHISPER_DECODERS, WhisperDecoder, WhisperDecoderConfig
+from polymodal.data.mel import MelConfig
+from polymodal.data.whisper_tokenizer import WhisperTokenizer
+from polymodal.encoders import whisper as whisper_encoder
+from polymodal.encoders.whisper import WHISPER_ENCODERS, WhisperEncoder, WhisperEncoderConfig
+from polymodal.errors import ConfigError
+from polymodal.weights.keytable import KeyTable, drop
+
+_ENGLISH_VOCABULARY = 51_864  # one entry less of text than the multilingual one, 99 reserved languages
+_WITHOUT_LANGUAGES = 51_765
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscriberConfig:
+    """`multilingual=False`: English only. `languages`: how many the vocabulary numbers."""
+
+    encoder: WhisperEncoderConfig
+    decoder: WhisperDecoderConfig
+    multilingual: bool = True
+    languages: int = 99
+
+    def __post_init__(self) -> None:
+        if self.encoder.width != (self.decoder.context_width or self.decoder.width):
+            raise ConfigError(
+                f"the decoder listens to features of width {self.decoder.context_width or self.decoder.width}, "
+                f"the encoder gives {self.encoder.width}"
+            )
+
+    @property
+    def mel(self) -> MelConfig:
+        """Spectrogram of one window."""
+        return MelConfig(mels=self.encoder.mels)
+
+    def read_tokenizer(self, ranks: str | Path) -> WhisperTokenizer:
+        """The tokenizer of this size, from the published rank file (`gpt2.tiktoken` or `multilingual.tiktoken`)."""
+        tokenizer = WhisperTokenizer.read(ranks, multilingual=self.multilingual, languages=self.languages)
+        if tokenizer.vocab_size != self.decoder.vocab_size:
+            raise ConfigError(
+                f"{Path(ranks).name} gives a vocabulary of {tokenizer.vocab_size}, the model has "
+                f"{self.decoder.vocab_size}; English-only models need gpt2.tiktoken, others multilingual.tiktoken"
+            )
+        return tokenizer
+
+    def build(self) -> Transcriber:
+        return Transcriber(self)
+
+
+class Transcriber(nn.Module):
+    """Encoder-decoder for speech; children `encoders.audio` and `backbone`."""
+
+    def __init__(self, config: TranscriberConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoders = nn.ModuleDict({"audio": config.encoder.build()})
+        self.backbone: WhisperDecoder = config.decoder.build()
+
+    @property
+    def audio(self) -> WhisperEncoder:
+        """The audio encoder, typed."""
+        encoder = self.encoders["audio"]
+        assert isinstance(encoder, WhisperEncoder)
+        return encoder
+
+    def forward(self, audio_values: Tensor, input_ids: Tensor) -> Tensor:
+        """`audio_values [N, mels, frames]`, `input_ids [N, T]` -> logits `[N, T, V]` of the next tokens."""
+        context = self.backbone.listen(self.audio(audio_values))
+        return self.backbone.head(self.backbone(self.backbone.embed(input_ids), context=context))
+
+
+def _size(name: str) -> TranscriberConfig:
+    decoder = WHISPER_DECODERS[name]
+    multilingual = decoder.vocab_size != _ENGLISH_VOCABULARY
+    return TranscriberConfig(
+        encoder=WHISPER_ENCODERS[name.removesuffix(".en")],
+        decoder=decoder,
+        multilingual=multilingual,
+        languages=decoder.vocab_size - _WITHOUT_LANGUAGES - int(multilingual),
+    )
+
+
+WHISPER: dict[str, TranscriberConfig] = {name: _size(name) for name in WHISPER_DECODERS}
+
+# Keys of the published .pt files (under their entry `model_state_dict`).
+OPENAI_KEYS: KeyTable = whisper_encoder.OPENAI_KEYS.prefixed(
+    "encoder.", "encoders.audio."
+) + whisper_decoder.OPENAI_KEYS.prefixed("decoder.", "backbone.")
+
+# Keys of transformers' WhisperForConditionalGeneration; its output matrix is the embedding again.
+HF_KEYS: KeyTable = (
+    whisper_encoder.HF_KEYS.prefixed("model.encoder.", "encoders.audio.")
+    + whisper_decoder.HF_KEYS.prefixed("model.decoder.", "backbone.")
+    + KeyTable((drop("proj_out.weight"),))
+)
