@@ -18,7 +18,6 @@ from __future__ import annotations
 import functools
 import json
 import mmap
-import pickle
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -186,10 +185,10 @@ def read_torch(path: str | Path, key: str | None = None) -> TensorFile:
     zipped = start[:2] == b"PK"
     try:
         whole = torch.load(path, map_location="cpu", weights_only=True, mmap=True if zipped else None)
-    except pickle.UnpicklingError as error:
-        raise _refused(path, error) from None
     except Exception as error:
         # The unpickler of a damaged file can fail in any way: IndexError, UnicodeDecodeError, KeyError ...
+        if type(error).__name__ == "UnpicklingError":
+            raise _refused(path, error) from None
         raise _damaged(path, "torch", f"{type(error).__name__}: {_line(error)}") from error
     inner = whole
     for part in key.split(".") if key else ():

@@ -1,0 +1,185 @@
+"""The cache folder: where fetched files lie, who may write them, and which of them have been verified.
+
+    $POLYMODAL_HOME (default ~/.cache/polymodal)
+      files/<kind>/<name>/<revision>/<file>      verified files, put there by one rename
+      files/.../<file>.sha256                    the hash that was found when the file was verified
+      packages/                                  wheels and tarballs while they are needed, `.part` of
+      downloads joined/<digest>/<file>                     files joined from several sources
+      verified/                                  hashes of files that lie elsewhere (hub cache, local folders)
+
+Traps: a file under `files/` is complete and verified, otherwise it would not be there; only its size and
+recorded hash are compared on a hit, so that 30 GB are not read at every start.  `verify` reads it all again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from polymodal.errors import WeightsError
+from polymodal.weights.source import Source, megabytes
+
+
+def home() -> Path:
+    """The cache folder of this user."""
+    return Path(os.environ.get("POLYMODAL_HOME") or "~/.cache/polymodal").expanduser()
+
+
+def is_offline() -> bool:
+    """True when POLYMODAL_OFFLINE asks for no network at all."""
+    return os.environ.get("POLYMODAL_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
+
+
+def place(source: Source) -> Path:
+    """Where the file of a source lies once fetched."""
+    return home() / "files" / source.kind / Path(source.name) / source.revision / PurePosixPath(source.file)
+
+
+def packages() -> Path:
+    """The folder for wheels, tarballs and partial downloads."""
+    return home() / "packages"
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of `path`; a second process waits here and then finds the finished file."""
+    from filelock import FileLock
+
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(path.name + ".lock"))
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn errors of the file system into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def storage_error(path: Path, error: OSError, kept: str = "") -> WeightsError:
+    """The message for a full disk, a read-only folder and the like."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = "free some space there or set POLYMODAL_HOME to another disk, then run the same command again"
+        return WeightsError(f"{path.parent}: the disk is full{kept}; {free}")
+    why = error.strerror or str(error)
+    return WeightsError(f"{path}: cannot be written: {why}{kept}; set POLYMODAL_HOME to a folder of yours")
+
+
+def require_space(path: Path, needed: int | None) -> None:
+    """Fail before a download that cannot fit."""
+    if needed is None:
+        return
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise WeightsError(
+            f"{path.parent}: {megabytes(needed)} are needed and {megabytes(free)} are free; "
+            "free some space there or set POLYMODAL_HOME to another disk"
+        )
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _record(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path`, removed again unless the caller has renamed it away."""
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+    draft = Path(name)
+    try:
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def install(draft: Path, path: Path, digest: str) -> None:
+    """Give a verified temporary file its final name; without its hash record, written last, it does not count."""
+    with _writing(path):
+        _record(path).unlink(missing_ok=True)
+        os.chmod(draft, 0o644)
+        os.replace(draft, path)
+        _record(path).write_text(digest + "\n", encoding="ascii")
+
+
+def lookup(source: Source) -> Path | None:
+    """The cached file of a source, or None; a file that does not fit the record counts as absent."""
+    path = place(source)
+    try:
+        size = path.stat().st_size
+        digest = _record(path).read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    if (source.size in (None, size)) and source.sha256 in ("", digest):
+        return path
+    return None
+
+
+def check_digest(source: Source, digest: str, size: int) -> None:
+    """Compare a finished file with its record; raises WeightsError."""
+    if source.size is not None and size != source.size:
+        raise WeightsError(
+            f"{source}: expected {source.size} bytes, found {size}; the file was removed, try again"
+        )
+    if source.sha256 and digest != source.sha256:
+        raise WeightsError(
+            f"{source}: expected sha256 {source.sha256}, found {digest}; the file was removed, "
+            "try again, and if it stays so do not trust this source"
+        )
+
+
+def verify_outside(source: Source, path: Path) -> None:
+    """Verify a file that lies outside our folder; the result is remembered until the file changes."""
+    stat = path.stat()
+    if source.size is not None and stat.st_size != source.size:
+        raise WeightsError(f"{source}: expected {source.size} bytes, found {stat.st_size} in {path}")
+    if not source.sha256:
+        return
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
+    record = home() / "verified" / f"{name}.json"
+    now = {"path": str(path), "size": stat.st_size, "time": stat.st_mtime_ns}
+    try:
+        known = json.loads(record.read_text(encoding="utf-8"))
+        digest = known["sha256"] if {key: known[key] for key in now} == now else None
+    except (OSError, ValueError, KeyError, TypeError):
+        digest = None
+    if digest is None:
+        digest = file_sha256(path)
+        with _writing(record), staged(record) as draft:
+            draft.write_text(json.dumps(now | {"sha256": digest}), encoding="utf-8")
+            os.replace(draft, record)
+    if digest != source.sha256:
+        raise WeightsError(f"{source}: {path} has sha256 {digest}, expected {source.sha256}")
+
+
+def verify(source: Source) -> bool:
+    """Read a cached file again and compare it with its record; True when it is sound."""
+    path = place(source)
+    try:
+        known = _record(path).read_text(encoding="ascii").strip()
+        return file_sha256(path) == (source.sha256 or known)
+    except OSError:
+        return False

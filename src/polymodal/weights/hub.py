@@ -1,0 +1,89 @@
+"""Files of the Hugging Face hub, through huggingface_hub as the user has configured it (token, mirror,
+offline).
+
+A file that the user's own hub cache holds already is used from there; otherwise it goes to `hub/` in our
+cache folder. The library resumes and stores by content; we add the record's hash, the progress callback and
+messages of one line.
+
+Traps: `revision` may be a branch, then the file can change over time: the record's sha256 tells.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from polymodal.errors import WeightsError
+from polymodal.weights.cache import home, storage_error, verify_outside
+from polymodal.weights.network import Progress
+from polymodal.weights.source import Source, megabytes
+
+
+def find_hub(source: Source) -> Path | None:
+    """The file in our hub folder or in the user's hub cache; no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for folder in (home() / "hub", None):
+        found = try_to_load_from_cache(source.name, source.file, cache_dir=folder, revision=source.revision)
+        if isinstance(found, str) and Path(found).is_file():
+            verify_outside(source, Path(found))
+            return Path(found)
+    return None
+
+
+def fetch_hub(source: Source, progress: Progress | None = None) -> Path:
+    """Download through huggingface_hub and verify."""
+    from huggingface_hub import errors, hf_hub_download
+
+    try:
+        path = Path(
+            hf_hub_download(
+                source.name,
+                source.file,
+                revision=source.revision,
+                cache_dir=home() / "hub",
+                tqdm_class=_reporting(f"{source.name} {source.file}", progress),
+            )
+        )
+    except errors.GatedRepoError as error:
+        raise WeightsError(
+            f"{source}: its owner asks for consent; accept on its page, then `hf auth login`"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise WeightsError(
+            f"{source}: there is no such repository, or it is private (`hf auth login`)"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise WeightsError(f"{source}: the repository has no revision {source.revision!r}") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise WeightsError(
+            f"{source} ({megabytes(source.size)}): no answer from the hub; check the network, or set HF_ENDPOINT to a "
+            "mirror, or copy the file into a hub cache"
+        ) from error
+    except errors.EntryNotFoundError as error:
+        raise WeightsError(f"{source}: the repository has no file {source.file!r}") from error
+    except (errors.HfHubHTTPError, ConnectionError) as error:
+        raise WeightsError(f"{source} ({megabytes(source.size)}): {str(error).splitlines()[0]}") from error
+    except OSError as error:
+        raise storage_error(home() / "hub", error) from error
+    verify_outside(source, path)
+    return path
+
+
+def _reporting(label: str, progress: Progress | None) -> Any:
+    """A silent stand-in for the library's progress bar that calls `progress`."""
+    from huggingface_hub.utils import tqdm
+
+    class Reporting(tqdm):  # type: ignore[misc, type-arg]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self.seen = options.get("initial") or 0
+            self.whole = options.get("total")
+            super().__init__(*args, **(options | {"disable": True}))
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.seen += int(n or 0)
+            if progress is not None:
+                progress(label, self.seen, self.whole)
+            return None
+
+    return Reporting
