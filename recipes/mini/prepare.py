@@ -152,7 +152,8 @@ def draw(corpora: list[record.Corpus], out: Path) -> dict[str, dict]:
 
 def stated_colour(picture: record.Picture) -> str | None:
     """The colour the caption itself names, when it names one."""
-    named = [word for word in picture.caption.lower().split() if word in caption.COLOURS - {"golden", "gold", "silver"}]
+    before_head = picture.caption.lower().split()[:-1]  # "an orange" is a fruit
+    named = [word for word in before_head if word in caption.COLOURS - {"golden", "gold", "silver"}]
     return named[0].replace("gray", "grey") if len(named) == 1 and picture.corpus != "openmoji" else None
 
 
