@@ -1,3 +1,48 @@
-"""polymodal: multimodal models from one set of parts."""
+"""polymodal: multimodal models from one set of parts.
+
+    import polymodal as pm
+    model = pm.load("mini")
+    reply = model.chat("What is in this picture?", pm.image("photo.jpg"))
+
+Importing this loads nothing heavy: each name below is fetched from its module the first time it is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "load": "polymodal.api.load",
+    "pull": "polymodal.api.load",
+    "Model": "polymodal.api.model",
+    "Reply": "polymodal.api.reply",
+    "image": "polymodal.api.media",
+    "audio": "polymodal.api.media",
+    "video": "polymodal.api.media",
+    "text": "polymodal.api.media",
+    "media": "polymodal.api.media",
+}
+
+if TYPE_CHECKING:
+    from polymodal.api.load import load as load
+    from polymodal.api.load import pull as pull
+    from polymodal.api.media import audio as audio
+    from polymodal.api.media import image as image
+    from polymodal.api.media import media as media
+    from polymodal.api.media import text as text
+    from polymodal.api.media import video as video
+    from polymodal.api.model import Model as Model
+    from polymodal.api.reply import Reply as Reply
+
+__all__ = ["Model", "Reply", "audio", "image", "load", "media", "pull", "text", "video"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'polymodal' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

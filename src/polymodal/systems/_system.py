@@ -1,7 +1,7 @@
 """The record every system is written as, and how one is found.
 
 A system is one file `systems/<id>.py` with a module-level `SYSTEM = System(...)`; a user's own file is the
-same record.  Files are listed, not registered: nothing is imported until its id is asked for; names are exact.
+same record.  Files are listed, not registered: nothing is imported before its id is asked for; names are exact.
 
     get("mini")  find("mini:variant")  find("./my_system.py")  ->  System (and Variant)
 """
@@ -32,12 +32,20 @@ SLOTS: tuple[Slot, ...] = ("encoder", "connector", "backbone", "output connector
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One published size.  parameters: how many numbers it holds; weights: where each file comes from."""
+    """One published size.
+
+    parameters: how many numbers it holds.  weights: where each file comes from; a file that was cut over several
+    packages is a tuple of sources.
+    """
 
     name: str
     parameters: int
-    weights: tuple[Source, ...] = ()
+    weights: tuple[Source | tuple[Source, ...], ...] = ()
     summary: str = ""
+
+    def files(self) -> tuple[Source, ...]:
+        """All sources one by one."""
+        return tuple(part for each in self.weights for part in (each if isinstance(each, tuple) else (each,)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +66,10 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
-    """How to load.  dtype: a torch name such as "float32".  folder: a saved model whose weights replace the
-    published ones.  progress: see `weights.fetch`.  offline: never open the network."""
+    """How to load.  dtype: a torch name such as "float32".  The files of the variant have been fetched before."""
 
     device: str = "cpu"
     dtype: str = "float32"
-    folder: Path | None = None
-    progress: Any = None
-    offline: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,11 +165,7 @@ def _from_file(path: Path) -> System:
     try:
         spec.loader.exec_module(module)
     except Exception as problem:
-        lines = [
-            frame.lineno
-            for frame in traceback.extract_tb(problem.__traceback__)
-            if frame.filename == str(path)
-        ]
+        lines = [frame.lineno for frame in traceback.extract_tb(problem.__traceback__) if frame.filename == str(path)]
         line = problem.lineno if isinstance(problem, SyntaxError) else lines[-1] if lines else "?"
         raise ConfigError(f"{path}, line {line}: {type(problem).__name__}: {problem}") from problem
     return _checked(module, str(path), None)

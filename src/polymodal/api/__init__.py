@@ -1,0 +1,1 @@
+"""The public interface behind `import polymodal as pm`."""

@@ -1,0 +1,55 @@
+"""`pm.image`, `pm.audio`, `pm.video`, `pm.text` and `pm.media`: what a model is asked about.
+
+Each gives a small record; nothing is decoded before a model needs it.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+from pathlib import Path
+from typing import Any
+
+from polymodal.data.media import Audio, Image, Text, Video, guess_media
+from polymodal.errors import MediaError
+
+LONGEST_TEXT = 200_000
+NOT_WORDS = ("image", "audio", "video")
+
+
+def image(source: Any) -> Image:
+    """A picture: a path, the bytes of a file, or a PIL image."""
+    return Image(source)
+
+
+def audio(source: Any) -> Audio:
+    """A recording: a path, the bytes of a file, or (samples, rate)."""
+    return Audio(source)
+
+
+def video(source: Any) -> Video:
+    """A video: a path or the bytes of a file."""
+    return Video(source)
+
+
+def text(words: str) -> Text:
+    """Words said by the user; special tokens typed in them stay plain text."""
+    return Text(words)
+
+
+def media(path: str | os.PathLike[str]) -> Image | Audio | Video | Text:
+    """The file as what it holds: a picture, recording, video or text; raises MediaError.
+
+    Contents decide, not the extension; but text under a media extension (a web page saved as photo.jpg) is a
+    mistake and is refused.
+    """
+    place = Path(path)
+    found = guess_media(place)
+    if not isinstance(found, Text):
+        return found
+    claimed = (mimetypes.guess_type(place.name)[0] or "").partition("/")[0]
+    if claimed in NOT_WORDS:
+        raise MediaError(f"{place.name} holds plain text although its name says {claimed}; is it a failed download?")
+    if len(found.text) > LONGEST_TEXT:
+        raise MediaError(f"{place.name} has {len(found.text):,} characters of text, the limit is {LONGEST_TEXT:,}")
+    return found

@@ -1,0 +1,36 @@
+"""What a model gives back: the answer, what it cost and how sure it was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+SECONDS = ("load", "decode", "encode", "prefill", "generate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """An answer.
+
+    tokens: prompt tokens by modality ("text", "image", "audio", ...) and "generated".
+    seconds: "load" (the model, once), "decode" (reading and preparing media), "encode" (encoders and connectors),
+    "prefill" (the backbone over the prompt), "generate" (the tokens after the first).
+    logprobs: natural log-probability of each generated token.  finish: "stop" or "length".
+    """
+
+    text: str
+    model: str
+    tokens: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    logprobs: tuple[float, ...] = ()
+    finish: str = "stop"
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """One of the labels asked about and its probability among them (they sum to 1)."""
+
+    label: str
+    probability: float

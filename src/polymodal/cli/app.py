@@ -1,0 +1,91 @@
+"""The list of commands, and what every command shares: one line for a user's mistake, and the exit codes.
+
+    0  done
+    1  something is wrong with the machine or with us (`doctor` found a fault, a defect of polymodal)
+    2  something is wrong with what was given: one line on stderr that says what and what to do
+
+Each command's own code is imported when it runs, so that `polymodal --help` never waits for torch.
+"""
+
+import os
+import sys
+
+import typer
+
+from polymodal.cli import answer, catalogue, fetch, health, perceive
+from polymodal.errors import PolymodalError
+
+TRACE = "POLYMODAL_TRACE"
+
+app = typer.Typer(
+    name="polymodal",
+    help="Ask models about pictures and sound; look at, pull and compare them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(answer.ask)
+app.command()(answer.chat)
+app.command()(perceive.transcribe)
+app.command()(perceive.classify)
+app.command()(perceive.embed)
+app.command()(catalogue.systems)
+app.command()(catalogue.show)
+app.command()(fetch.pull)
+app.command()(health.doctor)
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        from polymodal import __version__
+
+        typer.echo(f"polymodal {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(False, "--version", help="Print the version.", callback=show_version, is_eager=True),
+) -> None:
+    """Ask models about pictures and sound; look at, pull and compare them."""
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code; prints every user's mistake as one line."""
+    try:
+        code = app(arguments, prog_name="polymodal", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except PolymodalError as mistake:
+        return complain(str(mistake), 2)
+    except KeyboardInterrupt:
+        return complain("interrupted", 130)
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`); give Python nothing left to flush into the closed pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as problem:
+        return other(problem)
+
+
+def other(problem: Exception) -> int:
+    """A usage error of the option parser, an abort, or a defect of ours."""
+    describe = getattr(problem, "format_message", None)
+    if describe is not None:
+        # An empty message is how the parser says "no command given": it has printed the help already.
+        message = describe()
+        return complain(message, 2) if message and not type(problem).__name__.startswith("NoArgs") else 2
+    if isinstance(problem, typer.Abort) or type(problem).__name__ == "Abort":
+        return complain("interrupted", 130)
+    if os.environ.get(TRACE):
+        raise problem
+    return complain(
+        f"a defect of polymodal, please report it: {type(problem).__name__}: {problem} (set {TRACE}=1 for the trace)",
+        1,
+    )
+
+
+def complain(message: str, code: int) -> int:
+    """Print one line on stderr and hand back the exit code."""
+    print(f"polymodal: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,155 @@
+"""What `show` tells of a system: its five modules with shapes, tokens, parameters, stages and memory.
+
+The module is built on the meta device, so a drawing needs neither weights nor memory, at any size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from polymodal.errors import ConfigError
+from polymodal.systems._system import SLOTS, Part, System, Variant
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """A part with the numbers counted in the built module."""
+
+    part: Part
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageShare:
+    """How many parameters one training stage changes, and their share of the whole (0 to 1)."""
+
+    name: str
+    data: str
+    train: tuple[str, ...]
+    parameters: int
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """Everything `show` prints.  parameters counts shared tensors once; other: those below no part's prefix."""
+
+    system: System
+    variant: Variant
+    boxes: tuple[Box, ...]
+    stages: tuple[StageShare, ...]
+    parameters: int
+    other: int
+
+    def lanes(self) -> list[str]:
+        """The modalities in order of appearance, the backbone's own text lane left out."""
+        return list(dict.fromkeys(box.part.modality for box in self.boxes if box.part.slot != "backbone"))
+
+    def slots(self) -> list[str]:
+        """The kinds of module that this system has, in the order signals pass through them."""
+        used = {box.part.slot for box in self.boxes}
+        return [slot for slot in SLOTS if slot in used]
+
+    def at(self, slot: str, lane: str | None = None) -> list[Box]:
+        """The boxes of one kind of module, of one modality or of all."""
+        return [box for box in self.boxes if box.part.slot == slot and (lane is None or box.part.modality == lane)]
+
+    def memory(self) -> dict[str, int]:
+        """Bytes of the weights alone at each dtype; activations and the key/value cache come on top."""
+        return {name: int(self.parameters * size) for name, size in BYTES.items()}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Stable keys for `--json`."""
+        return {
+            "id": self.system.id,
+            "variant": self.variant.name,
+            "parameters": self.parameters,
+            "parts": [{**asdict(box.part), "parameters": box.parameters} for box in self.boxes],
+            "other_parameters": self.other,
+            "stages": [asdict(stage) for stage in self.stages],
+            "memory_bytes": self.memory(),
+        }
+
+
+def draw(system: System, variant: Variant) -> Drawing:
+    """Build on the meta device and count; raises ConfigError when a part or stage names no parameter."""
+    import torch
+
+    with torch.device("meta"):
+        module = system.build(variant)
+    sizes = {name: tensor.numel() for name, tensor in module.named_parameters()}
+    total = sum(sizes.values())
+    parts = system.parts(variant)
+    boxes = tuple(Box(part=part, parameters=_below(sizes, part.prefix)) for part in parts)
+    stages = []
+    for stage in system.recipe:
+        trained = sum({name: sizes[name] for prefix in stage.train for name in _names(sizes, prefix)}.values())
+        share = trained / total if total else 0.0
+        stages.append(StageShare(name=stage.name, data=stage.data, train=stage.train, parameters=trained, share=share))
+    covered = {name for part in parts for name in _names(sizes, part.prefix)}
+    other = sum(size for name, size in sizes.items() if name not in covered)
+    return Drawing(system=system, variant=variant, boxes=boxes, stages=tuple(stages), parameters=total, other=other)
+
+
+def _names(sizes: dict[str, int], prefix: str) -> list[str]:
+    found = [name for name in sizes if name == prefix or name.startswith(prefix + ".")]
+    if not found:
+        tops = sorted({".".join(name.split(".")[:2]) for name in sizes})
+        raise ConfigError(f"'{prefix}' names no parameter of the built model; it has {', '.join(tops)}")
+    return found
+
+
+def _below(sizes: dict[str, int], prefix: str) -> int:
+    return sum(sizes[name] for name in _names(sizes, prefix)) if prefix else 0
+
+
+def render(drawing: Drawing) -> RenderableType:
+    """The drawing for a terminal: one column per kind of module, one row per modality."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    from polymodal.cli.output import human_bytes, human_count
+
+    system, variant = drawing.system, drawing.variant
+    title = Text.assemble((f"{system.id}:{variant.name}", "bold"), f"  {human_count(drawing.parameters)} parameters")
+    about = f"{', '.join(system.names)} ({system.year}), fusion {'+'.join(system.fusion)}, {system.assembly}"
+    modules = Table(show_lines=True)
+    for slot in drawing.slots():
+        modules.add_column(slot)
+    for row, lane in enumerate(drawing.lanes() or ["text"]):
+        cells = []
+        for slot in drawing.slots():
+            # The backbone belongs to every lane; it is written once, in the first row.
+            boxes = drawing.at(slot, None if slot == "backbone" else lane)
+            cells.append("\n".join(map(cell, boxes)) if slot != "backbone" or row == 0 else "  (the same)")
+        modules.add_row(*cells)
+    lines: list[RenderableType] = [title, Text(about), Text(system.headline), modules]
+    if drawing.other:
+        lines.append(Text(f"outside these parts: {human_count(drawing.other)} parameters"))
+    if drawing.stages:
+        stages = Table("stage", "trains", "parameters", "share of the whole", "data")
+        for stage in drawing.stages:
+            share, count = f"{100 * stage.share:.2f} %", human_count(stage.parameters)
+            stages.add_row(stage.name, ", ".join(stage.train), count, share, stage.data)
+        lines.append(stages)
+    sizes = ", ".join(f"{name} {human_bytes(size)}" for name, size in drawing.memory().items())
+    lines.append(Text(f"memory of the weights: {sizes}"))
+    return Group(*lines)
+
+
+def cell(box: Box) -> str:
+    """The words inside one box."""
+    from polymodal.cli.output import human_count
+
+    part = box.part
+    lines = [f"{part.name}  {human_count(box.parameters)}", part.takes, f"-> {part.gives}"]
+    if part.tokens is not None:
+        lines.append(f"{part.tokens} tokens an item")
+    return "\n".join(line.replace("[", "\\[") for line in lines)

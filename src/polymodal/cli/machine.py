@@ -1,0 +1,164 @@
+"""Facts about the machine, each read or measured at the moment of asking.
+
+Speeds are what this process got in the same second with the threads torch uses here: bytes a second of a large
+float32 sum (reading memory is what limits decoding) and operations a second of a float32 matrix product (what
+limits prefill).  Beside other work on the same machine they are lower, and so is everything else.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+CORE = ("torch", "numpy", "safetensors", "tokenizers", "pillow", "av", "soundfile", "gguf")
+CODECS = ("h264", "hevc", "vp9", "av1", "aac", "mp3", "opus", "flac", "vorbis")
+FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8", "asimd", "sve", "i8mm", "bf16")
+LOW_DISK = 2e9
+
+
+def look(measure: bool = True) -> dict[str, Any]:
+    """Everything `doctor` shows, with stable keys; `problems` holds a line for each fault found."""
+    from polymodal import __version__
+
+    versions = {"polymodal": __version__, "python": platform.python_version(), **packages()}
+    cache = cache_folder()
+    free = shutil.disk_usage(nearest_existing(cache)).free
+    found: dict[str, Any] = {
+        "versions": versions,
+        "system": platform.platform(),
+        "cpu": cpu(),
+        "memory_gb": memory(),
+        "gpu": gpus(),
+        "codecs": codecs(),
+        "cache": str(cache),
+        "free_disk_gb": round(free / 1e9, 1),
+        "pulled": pulled(),
+    }
+    if measure:
+        found["measured"] = {"read_gb_s": read_bandwidth(), "gemm_gflop_s": gemm_rate()}
+    found["problems"] = problems(found, free)
+    return found
+
+
+def packages() -> dict[str, str | None]:
+    """Installed versions of the packages polymodal stands on; None for one that is missing."""
+    found: dict[str, str | None] = {}
+    for name in CORE:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def cpu() -> dict[str, Any]:
+    """Model name, cores this process may use, threads torch takes, and the vector units that matter here."""
+    import torch
+
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    pairs = (line.partition(":") for line in info.splitlines())
+    fields = {name.strip(): value.strip() for name, _, value in pairs}
+    flags = set((fields.get("flags") or fields.get("Features") or "").split())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "name": fields.get("model name") or platform.processor() or platform.machine(),
+        "cores": cores,
+        "threads": torch.get_num_threads(),
+        "features": [name for name in FEATURES if name in flags],
+    }
+
+
+def memory() -> dict[str, float | None]:
+    """Memory of the machine and what is free for new work, in GB of 1e9 bytes; None where it cannot be read."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+        return {"total": round(sizes["MemTotal"] / 1e9, 1), "free": round(sizes["MemAvailable"] / 1e9, 1)}
+    except (OSError, KeyError, ValueError):
+        return {"total": None, "free": None}
+
+
+def gpus() -> list[dict[str, Any]]:
+    """The GPUs that this build of torch can use."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return [{"name": card.name, "memory_gb": round(card.total_memory / 1e9, 1)} for card in cards]
+
+
+def codecs() -> list[str]:
+    """Which common video and sound formats the bundled FFmpeg can decode."""
+    import av
+
+    return [name for name in CODECS if name in av.codecs_available]
+
+
+def cache_folder() -> Path:
+    """Where weights are kept."""
+    from polymodal.weights.fetch import home
+
+    return home()
+
+
+def nearest_existing(path: Path) -> Path:
+    """The path itself or the first folder above it that exists."""
+    return next(each for each in (path, *path.parents) if each.exists())
+
+
+def pulled() -> list[str]:
+    """The models, as id:variant, whose published files are all in the cache."""
+    from polymodal.systems import _system
+    from polymodal.weights.fetch import is_cached
+
+    found = []
+    for system in map(_system.get, _system.ids()):
+        for variant in system.variants:
+            if variant.weights and all(map(is_cached, variant.weights)):
+                found.append(f"{system.id}:{variant.name}")
+    return found
+
+
+def best_rate(work: float, run: Callable[[], Any], seconds: float = 0.7) -> float:
+    """`work` units a second in the fastest of the repetitions that fit into `seconds`, after one warm-up."""
+    run()
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - start)
+    return work / best
+
+
+def read_bandwidth() -> float:
+    """GB/s of reading memory, much larger than any cache, as float32."""
+    import torch
+
+    block = torch.ones(64 * 2**20)
+    return round(best_rate(block.numel() * 4, block.sum) / 1e9, 1)
+
+
+def gemm_rate(size: int = 1024) -> float:
+    """GFLOP/s of a square float32 matrix product."""
+    import torch
+
+    left, right = torch.ones(size, size), torch.ones(size, size)
+    return round(best_rate(2 * size**3, lambda: left @ right) / 1e9, 1)
+
+
+def problems(found: dict[str, Any], free: float) -> list[str]:
+    """One line for each thing that will stop polymodal from working."""
+    lines = [f"package {name} is not installed" for name, version in found["versions"].items() if version is None]
+    cache = Path(found["cache"])
+    if not os.access(nearest_existing(cache), os.W_OK):
+        lines.append(f"the cache folder {cache} cannot be written; set POLYMODAL_HOME to one that can")
+    if free < LOW_DISK:
+        lines.append(f"only {free / 1e9:.1f} GB free where weights are kept ({cache})")
+    return lines

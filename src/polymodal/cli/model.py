@@ -1,0 +1,20 @@
+"""How every command gets its model: the option that names it, and loading it with progress shown."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+MODEL = Annotated[str, typer.Option("--model", "-m", help="An id, id:variant, a saved folder or your own ./system.py.")]
+
+
+def open_model(address: str) -> Any:
+    """Load a model, showing downloads as bars and the rest as a spinner; progress goes to stderr."""
+    import polymodal as pm
+    from polymodal.cli.output import transfers, waiting
+
+    with transfers() as report:
+        pm.pull(address, progress=report)
+    with waiting(f"loading {address}"):
+        return pm.load(address)

@@ -1,0 +1,93 @@
+"""How commands print: JSON with stable keys, tables, and progress on stderr so that stdout stays clean."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polymodal.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout, non-ASCII text kept readable."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def console(error: bool = False) -> Console:
+    """A rich console on stdout (or stderr); plain text when the output is not a terminal."""
+    from rich.console import Console
+
+    return Console(stderr=error, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def human_bytes(count: float) -> str:
+    """1536 -> "1.5 kB"; units of 1000, as disks and networks count."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def human_count(count: float) -> str:
+    """134_515_008 -> "134.5M"."""
+    for unit in ("", "k", "M", "B"):
+        if abs(count) < 1000:
+            return f"{count:.0f}" if unit == "" else f"{count:.1f}{unit}"
+        count /= 1000
+    return f"{count:.1f}T"
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """A spinner on stderr while something without measurable progress runs; nothing when not a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    with console(error=True).status(what):
+        yield
+
+
+@contextmanager
+def transfers() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Bars for downloads: yields report(name, bytes done, bytes in all or None); one bar a file, on stderr."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    progress = Progress(*columns, console=console(error=True))
+    bars: dict[str, Any] = {}
+
+    def report(name: str, done: int, total: int | None) -> None:
+        # Started by the first block, so that nothing at all is printed when everything is here already.
+        if not bars:
+            progress.start()
+        if name not in bars:
+            bars[name] = progress.add_task(name, total=total)
+        progress.update(bars[name], completed=done, total=total)
+
+    try:
+        yield report
+    finally:
+        if bars:
+            progress.stop()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file the user named; raises ConfigError when the place cannot be written."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as problem:
+        raise ConfigError(f"cannot write {path}: {problem.strerror}") from problem

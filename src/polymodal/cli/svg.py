@@ -1,0 +1,103 @@
+"""`show --svg`: the same drawing as a picture.  Columns are kinds of module, lanes are modalities.
+
+image ──▶ [encoder] ──▶ [connector] ──▶ ┐
+                                        [backbone] ──▶ text
+audio ──▶ [encoder] ──▶ [connector] ──▶ ┘
+"""
+
+from __future__ import annotations
+
+from html import escape
+from itertools import pairwise
+
+from polymodal.cli.drawing import Box, Drawing
+from polymodal.cli.output import human_count
+
+BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y, MARGIN, HEAD = 220, 96, 56, 28, 24, 64
+LABEL_WIDTH = 64
+COLOURS = {
+    "encoder": "#dbeafe",
+    "connector": "#dcfce7",
+    "backbone": "#fef3c7",
+    "output connector": "#dcfce7",
+    "generator": "#fae8ff",
+}
+STYLE = (
+    "text{font:13px system-ui,sans-serif;fill:#111}.name{font-weight:600}.small{font-size:11px;fill:#444}"
+    ".title{font-size:18px;font-weight:700}rect{stroke:#444;stroke-width:1}path{stroke:#444;fill:none}"
+)
+
+
+def render_svg(drawing: Drawing) -> str:
+    """A standalone SVG document; every word in it is escaped."""
+    lanes, slots = drawing.lanes() or ["text"], drawing.slots()
+    column = {slot: MARGIN + LABEL_WIDTH + i * (BOX_WIDTH + GAP_X) for i, slot in enumerate(slots)}
+    row = {lane: HEAD + MARGIN + i * (BOX_HEIGHT + GAP_Y) for i, lane in enumerate(lanes)}
+    bottom = HEAD + MARGIN + len(lanes) * (BOX_HEIGHT + GAP_Y) - GAP_Y
+    width = MARGIN * 2 + LABEL_WIDTH * 2 + len(slots) * (BOX_WIDTH + GAP_X) - GAP_X
+    name = f"{drawing.system.id}:{drawing.variant.name}"
+    shapes = [
+        text(MARGIN, 30, name, "title"),
+        text(MARGIN, 52, f"{human_count(drawing.parameters)} parameters. {drawing.system.headline}", "small"),
+    ]
+    for slot in slots:
+        if slot == "backbone":
+            for box in drawing.at(slot):
+                shapes += rectangle(box, column[slot], HEAD + MARGIN, bottom - HEAD - MARGIN)
+            continue
+        for lane in lanes:
+            for box in drawing.at(slot, lane):
+                shapes += rectangle(box, column[slot], row[lane], BOX_HEIGHT)
+    shapes += arrows(drawing, column, row)
+    return document(width, bottom + MARGIN, shapes)
+
+
+def document(width: int, height: int, shapes: list[str]) -> str:
+    """The shapes inside an `svg` element with the style and the arrow head."""
+    arrow = '<marker id="a" markerWidth="8" markerHeight="8" refX="7" refY="4" orient="auto">'
+    head = f'<defs>{arrow}<path d="M0,0 L8,4 L0,8 z" style="fill:#444"/></marker></defs>'
+    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
+    opening = f'<svg xmlns="http://www.w3.org/2000/svg" {size}>'
+    background = '<rect width="100%" height="100%" style="fill:#fff;stroke:none"/>'
+    return "\n".join([opening, f"<style>{STYLE}</style>", head, background, *shapes, "</svg>", ""])
+
+
+def text(x: int, y: int, words: str, kind: str = "") -> str:
+    return f'<text x="{x}" y="{y}" class="{kind}">{escape(words)}</text>'
+
+
+def rectangle(box: Box, x: int, y: int, height: int) -> list[str]:
+    """One module: what it is, its name, shapes, tokens and parameters."""
+    part = box.part
+    tokens = f", {part.tokens} tokens an item" if part.tokens is not None else ""
+    size = f'x="{x}" y="{y}" width="{BOX_WIDTH}" height="{height}" rx="8"'
+    return [
+        f'<rect {size} style="fill:{COLOURS[part.slot]}"/>',
+        text(x + 10, y + 20, part.slot, "small"),
+        text(x + 10, y + 40, part.name, "name"),
+        text(x + 10, y + 60, f"{human_count(box.parameters)} parameters{tokens}", "small"),
+        text(x + 10, y + 80, f"{part.takes} -> {part.gives}", "small"),
+    ]
+
+
+def arrows(drawing: Drawing, column: dict[str, int], row: dict[str, int]) -> list[str]:
+    """From each lane's name through its modules; a lane ends at the backbone or leaves it."""
+    shapes = []
+    for lane, y in row.items():
+        middle = y + BOX_HEIGHT // 2
+        stops = [slot for slot in column if slot == "backbone" or drawing.at(slot, lane)]
+        if stops[0] != "backbone":
+            shapes.append(text(MARGIN, middle + 4, lane))
+            shapes.append(line(MARGIN + LABEL_WIDTH - 16, column[stops[0]], middle))
+        shapes += [line(column[a] + BOX_WIDTH, column[b], middle) for a, b in pairwise(stops)]
+        if stops[-1] != "backbone":
+            end = column[stops[-1]] + BOX_WIDTH
+            shapes += [line(end, end + 24, middle), text(end + 30, middle + 4, lane)]
+    if "backbone" in column and "text" in drawing.system.outputs:
+        end, first = column["backbone"] + BOX_WIDTH, min(row.values())
+        shapes += [line(end, end + 24, first + 20), text(end + 30, first + 24, "text")]
+    return shapes
+
+
+def line(start: int, end: int, y: int) -> str:
+    return f'<path d="M{start},{y} L{end},{y}" marker-end="url(#a)"/>'
