@@ -1,13 +1,18 @@
 """EfficientNet-Lite against the independent efficientnet-lite-pytorch, all weights and statistics random."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch import nn
 
 from polymodal.encoders.efficientnet import (
     LITE0,
+    LITE0_SOURCE,
     LITE1,
     LITE2,
     LITE3,
@@ -19,6 +24,8 @@ from polymodal.encoders.efficientnet import (
     same_padding,
 )
 from polymodal.errors import ConfigError
+from polymodal.weights.fetch import fetch, is_cached
+from polymodal.weights.read import read
 
 TOLERANCE = 1e-4  # float32, absolute, on logits of order one
 LITES = (LITE0, LITE1, LITE2, LITE3, LITE4)
@@ -60,9 +67,7 @@ def test_sizes_equal_the_published_ones(index: int) -> None:
     assert not (report.problems or report.dropped or report.new or report.one_way)
     dict(PUBLISHED_KEYS.apply(theirs.state_dict(), model))  # shapes too
     back = dict(PUBLISHED_KEYS.inverse().apply(model.state_dict()))
-    assert {name: x.shape for name, x in back.items()} == {
-        name: x.shape for name, x in theirs.state_dict().items()
-    }
+    assert {name: x.shape for name, x in back.items()} == {name: x.shape for name, x in theirs.state_dict().items()}
 
 
 @pytest.mark.parametrize("index", [0, 2])  # Lite2 has an odd image side at two stages
@@ -82,6 +87,28 @@ def test_logits_equal_reference(index: int) -> None:
     assert expected.std() > 0.1 and 0.05 < (expected_map > 0).float().mean() < 0.95
     torch.testing.assert_close(features, expected_map.flatten(2).transpose(1, 2), atol=TOLERANCE, rtol=0)
     torch.testing.assert_close(logits, expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.assets
+def test_real_weights_see_what_the_reference_sees(examples: Path) -> None:
+    if not is_cached(LITE0_SOURCE):
+        pytest.skip("the published Lite0 weights are not in the cache")
+    weights = read(fetch(LITE0_SOURCE, offline=True), LITE0_SOURCE.format)
+    model = LITE0.build().eval()
+    model.load_state_dict(dict(PUBLISHED_KEYS.apply(weights, model)))
+    picture = Image.open(examples / "cat.jpg").convert("RGB").resize((224, 224), Image.Resampling.BICUBIC)
+    upright = (torch.from_numpy(np.array(picture)).float() - 127) / 128
+    pixels = torch.stack((upright, upright.flip(1), upright.rot90())).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        logits = model.classify(model.pool(model(pixels)))
+        folded = fold_batch_norms(model)
+        torch.testing.assert_close(folded.classify(folded.pool(folded(pixels))), logits, atol=TOLERANCE, rtol=0)
+    cats = range(281, 286)  # tabby, tiger cat, Persian, Siamese, Egyptian
+    assert int(logits[0].argmax()) in cats
+    theirs = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0").eval()
+    theirs.load_state_dict(dict(weights))
+    with torch.no_grad():
+        torch.testing.assert_close(logits, theirs(pixels), atol=TOLERANCE, rtol=0)
 
 
 def test_folding_keeps_the_output_and_the_model() -> None:

