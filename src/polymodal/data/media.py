@@ -1,0 +1,180 @@
+"""Media as a user gives them: records that hold a source and decode it once, when first asked.
+
+Image -> picture (RGB) | Audio -> samples at a rate | Video -> sampled frames, and its sound as Audio | Text
+
+Making a record opens nothing and imports no media library.  `guess_media` tells which record a file is by its
+content, for the command line.
+
+Traps: what is decoded is kept with the record and shared by everyone who asks, so nobody may write into it;
+hashes are taken over what was decoded, together with its mode and size, because equal files of pixels may
+differ in palette and a hash given by a sender cannot be believed.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polymodal.data.limits import DEFAULT_LIMITS, Limits
+from polymodal.data.source import (
+    CONTAINER_FORMATS,
+    IMAGE_FORMATS,
+    SOUND_FORMATS,
+    clean_name,
+    looks_like_text,
+    open_source,
+    sniff,
+)
+from polymodal.errors import MediaError
+
+if TYPE_CHECKING:
+    from PIL import Image as Pillow
+
+    from polymodal.data.video import Clip
+
+
+@dataclass(frozen=True)
+class Text:
+    """Words of the user, as they are: special tokens in them stay plain text."""
+
+    text: str
+
+
+@dataclass(frozen=True, repr=False)
+class Image:
+    """A picture: a path, the bytes of a file, a Pillow image, or uint8 [H, W], [H, W, 3], [H, W, 4].
+
+    background: colour 0..255 that shows through transparent pixels.
+    """
+
+    source: Any
+    limits: Limits = DEFAULT_LIMITS
+    background: tuple[int, int, int] = (255, 255, 255)
+
+    @cached_property
+    def picture(self) -> "Pillow.Image":
+        """The decoded picture, mode RGB.  Raises MediaError as `read_image` does."""
+        from polymodal.data.image import read_image
+
+        return read_image(self.source, self.limits, self.background)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 over mode, size and pixels, in hexadecimal."""
+        picture = self.picture
+        return _digest(f"image {picture.mode} {picture.size}", picture.tobytes())
+
+    def __repr__(self) -> str:
+        return f"Image({_shown(self.source)})"
+
+
+@dataclass(frozen=True, repr=False)
+class Audio:
+    """A recording: a path, the bytes of a file, or (samples, rate) with samples [n] or [channels, n].
+
+    A video file is a source too; its first sound track is read.
+    """
+
+    source: Any
+    limits: Limits = DEFAULT_LIMITS
+    _decoded: dict[int, np.ndarray] = field(default_factory=dict, init=False, compare=False)
+
+    def samples(self, rate: int) -> np.ndarray:
+        """Mono float32 [n] at `rate` Hz, decoded once for each rate.  Raises MediaError as `read_audio` does."""
+        from polymodal.data.audio import read_audio
+
+        if rate not in self._decoded:
+            self._decoded[rate] = read_audio(self.source, rate, self.limits)
+        return self._decoded[rate]
+
+    def content_hash(self, rate: int) -> str:
+        """SHA-256 over the rate, the length and the samples at that rate, in hexadecimal."""
+        samples = self.samples(rate)
+        return _digest(f"audio {samples.dtype} {rate} {len(samples)}", samples.tobytes())
+
+    def __repr__(self) -> str:
+        return f"Audio({_shown(self.source)})"
+
+
+@dataclass(frozen=True, repr=False)
+class Video:
+    """A video: a path or the bytes of a file."""
+
+    source: Any
+    limits: Limits = DEFAULT_LIMITS
+    _decoded: dict[tuple, "Clip"] = field(default_factory=dict, init=False, compare=False)
+
+    def clip(self, *, fps: float | None = None, frames: int | None = None, max_side: int | None = None) -> "Clip":
+        """Frames uint8 [F, H, W, 3] and their times, decoded once for each way of sampling; see `read_video`."""
+        from polymodal.data.video import read_video
+
+        key = (fps, frames, max_side)
+        if key not in self._decoded:
+            self._decoded[key] = read_video(self.source, fps=fps, frames=frames, max_side=max_side, limits=self.limits)
+        return self._decoded[key]
+
+    def content_hash(self, *, fps: float | None = None, frames: int | None = None, max_side: int | None = None) -> str:
+        """SHA-256 over shape, times and pixels of the frames sampled so, in hexadecimal."""
+        clip = self.clip(fps=fps, frames=frames, max_side=max_side)
+        return _digest(f"video RGB {clip.frames.shape} {clip.seconds.tolist()}", clip.frames)
+
+    @cached_property
+    def sound(self) -> Audio | None:
+        """The sound track as a recording of its own, or None when the file has none."""
+        from polymodal.data.video import track_kinds
+
+        return Audio(self.source, self.limits) if "audio" in track_kinds(self.source, self.limits) else None
+
+    def __repr__(self) -> str:
+        return f"Video({_shown(self.source)})"
+
+
+def guess_media(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> Image | Audio | Video | Text:
+    """The record for a file, by its content; its extension is never looked at.
+
+    A GIF is an Image; a container is a Video when it holds moving pictures, an Audio when it holds only
+    sound; any other file that is UTF-8 throughout is Text.  Raises MediaError for anything else.
+    """
+    with open_source(path, limits) as opened:
+        format_name = sniff(opened.head)
+        if format_name == "text":
+            data = opened.file.read(limits.bytes)
+            if not looks_like_text(data):
+                raise MediaError(f"{opened.name} begins as text but goes on as binary data")
+            return Text(data.decode("utf-8", errors="replace"))
+        name = opened.name
+    if format_name in IMAGE_FORMATS:
+        return Image(path, limits)
+    if format_name in SOUND_FORMATS and format_name != "ogg":
+        return Audio(path, limits)
+    if format_name == "ogg" or format_name in CONTAINER_FORMATS:
+        from polymodal.data.video import track_kinds
+
+        kinds = track_kinds(path, limits)
+        if kinds:
+            return Video(path, limits) if "video" in kinds else Audio(path, limits)
+        raise MediaError(f"{name} holds neither pictures nor sound")
+    raise MediaError(f"{name} is neither a picture, a recording, a video nor text in a format that is read here")
+
+
+def _digest(header: str, data: bytes | np.ndarray) -> str:
+    digest = hashlib.sha256(header.encode() + b"\0")
+    digest.update(np.ascontiguousarray(data).data if isinstance(data, np.ndarray) else data)
+    return digest.hexdigest()
+
+
+def _shown(source: Any) -> str:
+    """A source for `repr`: short, without the data itself."""
+    if isinstance(source, (str, os.PathLike)):
+        return repr(clean_name(Path(source).name))
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return f"{len(source):,} bytes"
+    if isinstance(source, tuple):
+        return ", ".join(_shown(item) if isinstance(item, np.ndarray) else str(item) for item in source)
+    if isinstance(source, np.ndarray):
+        return f"{source.dtype} {list(source.shape)}"
+    return type(source).__name__

@@ -1,0 +1,283 @@
+"""Reading videos: a few frames, chosen by time, out of a file of any length.
+
+file -> timeline: every packet's timestamp, nothing decoded -> wanted times -> frames that are shown at those
+times -> decoded in order, seeking to a key frame where that skips work -> only wanted frames are converted
+and kept
+
+Memory is bounded by the sampled frames: one array is allocated for them, and one undecided frame is held.
+
+Traps: frame rates may vary and headers may lie, so frames are found by timestamp, never by index x rate; a
+phone stores "turn by 90 degrees" beside the pixels; the first timestamp need not be 0 (times here start at
+the first frame); after a seek a decoder may start late, which is noticed and undone by decoding from the
+start.
+"""
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from polymodal.data.audio import stream_seconds
+from polymodal.data.container import open_container
+from polymodal.data.limits import DEFAULT_LIMITS, Limits
+from polymodal.data.source import Opened, open_source, sniff
+from polymodal.errors import ConfigError, MediaError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+VideoSource = str | os.PathLike[str] | bytes
+MAX_FRAME_RATE = 1000  # frames a second, above which a timeline is taken for an attack
+_SEEKABLE = ("mp4", "matroska")  # formats with an index; others are decoded from the start
+_STATES_LENGTH = ("mp4", "matroska", "avi")
+
+
+class Clip(NamedTuple):
+    """Sampled frames uint8 [F, H, W, 3] and their times, float64 [F] seconds from the first frame of the video."""
+
+    frames: np.ndarray
+    seconds: np.ndarray
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When every frame of a stream is shown: sorted ticks int64 [n], those of key frames, and the end, in ticks."""
+
+    ticks: np.ndarray
+    keys: list[int]
+    end: int
+    tick: Fraction  # seconds
+
+    @property
+    def seconds(self) -> float:
+        """Length of the video."""
+        return float((self.end - int(self.ticks[0])) * self.tick)
+
+
+def read_video(
+    source: VideoSource,
+    *,
+    fps: float | None = None,
+    frames: int | None = None,
+    max_side: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Clip:
+    """Sample frames of a video at `fps` frames a second, or `frames` of them spread evenly.
+
+    fps: the frames shown at 0, 1/fps, 2/fps, ... seconds.  frames: the frames shown in the middle of each of
+    that many equal parts.  Frames repeat where fewer exist than are asked for.  max_side: shrink so that
+    neither side exceeds it (area average).  Rotation stored in the file is applied. Raises ConfigError unless
+    exactly one of fps and frames is given; MediaError for what is not a video, is damaged, cut short or
+    longer than `limits.seconds`, has frames above `limits.pixels`, or would give more than `limits.frames`
+    frames or `limits.total_pixels` pixels.
+    """
+    if (fps is None) == (frames is None) or not (fps or frames or 0) > 0 or (max_side is not None and max_side < 1):
+        raise ConfigError(
+            f"read_video needs exactly one positive of fps and frames, found fps={fps} and frames={frames}, "
+            f"max_side={max_side}"
+        )
+    if frames is not None and frames > limits.frames:
+        raise MediaError(f"{frames} frames were asked for, the limit is {limits.frames} (Limits.frames)")
+    with open_source(source, limits) as opened:
+        format_name = sniff_video(opened)
+        with open_container(opened, format_name) as container:
+            timeline = _scan(opened, format_name, container, limits)
+        if fps is not None and timeline.seconds * fps > limits.frames:
+            raise MediaError(
+                f"{opened.name} is {timeline.seconds:.1f} s long, which at {fps:g} frames a second is more than "
+                f"the limit of {limits.frames} frames (Limits.frames); take fewer frames a second"
+            )
+        chosen = choose_frames(timeline, fps=fps, frames=frames)
+        opened.file.seek(0)
+        with open_container(opened, format_name) as container:
+            pixels = _decode(opened, container, timeline, chosen, _Sizes(limits, max_side, format_name in _SEEKABLE))
+    return Clip(pixels, (timeline.ticks[chosen] - timeline.ticks[0]) * float(timeline.tick))
+
+
+def sniff_video(opened: Opened) -> str:
+    """Format name of an opened video.  Raises MediaError for text and unknown formats."""
+    format_name = sniff(opened.head)
+    if format_name is None or format_name == "text":
+        found = "plain text" if format_name else "an unknown format"
+        raise MediaError(f"{opened.name} is not a video: expected mp4, webm, avi or the like, found {found}")
+    return format_name
+
+
+def track_kinds(source: VideoSource, limits: Limits = DEFAULT_LIMITS) -> frozenset[str]:
+    """Which of "video" and "audio" a container holds; cover art is not video.  Raises MediaError."""
+    with open_source(source, limits) as opened, open_container(opened, sniff_video(opened)) as container:
+        moving = any(not is_cover(stream) for stream in container.streams.video)
+        return frozenset((["video"] if moving else []) + (["audio"] if container.streams.audio else []))
+
+
+def is_cover(stream: "VideoStream") -> bool:
+    """True for the still picture that music files carry."""
+    from av.stream import Disposition
+
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
+def choose_frames(timeline: Timeline, *, fps: float | None = None, frames: int | None = None) -> np.ndarray:
+    """Index into `timeline.ticks` of the frame shown at each wanted time, int64 [F], never decreasing."""
+    if frames is not None:
+        wanted = (np.arange(frames) + 0.5) * (timeline.seconds / frames)
+    else:
+        rate = float(fps or 1.0)
+        wanted = np.arange(max(1, int(np.ceil(timeline.seconds * rate - 1e-6)))) / rate
+    # Containers round timestamps to a tick (1 ms in Matroska), so a frame may be late by one.
+    shown = (timeline.ticks - timeline.ticks[0]) * float(timeline.tick)
+    return np.maximum(np.searchsorted(shown, wanted + float(timeline.tick), side="right") - 1, 0)
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    limits: Limits
+    max_side: int | None
+    seekable: bool
+
+
+def _stream(opened: Opened, container: "InputContainer") -> "VideoStream":
+    for stream in container.streams.video:
+        if not is_cover(stream):
+            return stream
+    raise MediaError(f"{opened.name} holds no moving pictures")
+
+
+def _check_pixels(opened: Opened, width: int, height: int, limits: Limits) -> None:
+    if width * height > limits.pixels:
+        raise MediaError(
+            f"{opened.name} has frames of {width} x {height} = {width * height:,} pixels, the limit is "
+            f"{limits.pixels:,} (Limits.pixels)"
+        )
+
+
+def _check_seconds(opened: Opened, seconds: float, limits: Limits) -> None:
+    if seconds > limits.seconds:
+        raise MediaError(f"{opened.name} is {seconds:.1f} s long, the limit is {limits.seconds:g} s (Limits.seconds)")
+
+
+def _scan(opened: Opened, format_name: str, container: "InputContainer", limits: Limits) -> Timeline:
+    """Read the timestamps of all packets without decoding any."""
+    stream = _stream(opened, container)
+    _check_pixels(opened, stream.codec_context.width, stream.codec_context.height, limits)
+    claimed = stream_seconds(container, stream)
+    _check_seconds(opened, claimed, limits)
+    ticks: list[int] = []
+    keys: list[int] = []
+    length = 0
+    for packet in container.demux(stream):
+        tick = packet.dts if packet.pts is None else packet.pts
+        if tick is None or packet.is_discard:
+            continue
+        ticks.append(tick)
+        length = packet.duration or length
+        if packet.is_keyframe:
+            keys.append(tick)
+        if len(ticks) > limits.seconds * MAX_FRAME_RATE:
+            raise MediaError(f"{opened.name} has more than {MAX_FRAME_RATE} frames for each permitted second")
+    if not ticks:
+        raise MediaError(f"{opened.name} holds no frames")
+    tick_seconds = stream.time_base or Fraction(1, 1000)
+    ordered = np.unique(np.array(ticks, dtype=np.int64))
+    typical = int(np.median(np.diff(ordered))) if len(ordered) > 1 else 0
+    timeline = Timeline(ordered, sorted(keys), int(ordered[-1]) + (length or typical or 1), tick_seconds)
+    _check_seconds(opened, timeline.seconds, limits)
+    if format_name in _STATES_LENGTH and timeline.seconds < claimed * 0.99 - 0.5:
+        raise MediaError(
+            f"{opened.name} is cut short: its header claims {claimed:.2f} s, found {timeline.seconds:.2f} s"
+        )
+    return timeline
+
+
+def _decode(
+    opened: Opened, container: "InputContainer", timeline: Timeline, chosen: np.ndarray, sizes: _Sizes
+) -> np.ndarray:
+    """The frames at the chosen indices, uint8 [F, H, W, 3]."""
+    pixels: np.ndarray | None = None
+    filled = 0
+    wanted = [int(tick) for tick in timeline.ticks[chosen]]
+    for tick, frame in _frames_at(opened, container, timeline, wanted, sizes):
+        picture = _to_rgb(opened, frame, sizes)
+        if pixels is None:
+            pixels = _allocate(opened, len(chosen), picture, sizes.limits)
+        elif picture.shape != pixels.shape[1:]:
+            raise MediaError(f"{opened.name} changes its frame size on the way, from {pixels.shape[1:]}")
+        while filled < len(wanted) and wanted[filled] <= tick:
+            pixels[filled] = picture
+            filled += 1
+    if pixels is None or filled < len(wanted):
+        raise MediaError(f"{opened.name} is damaged: {filled} of the {len(wanted)} frames could be decoded")
+    return pixels
+
+
+def _frames_at(
+    opened: Opened, container: "InputContainer", timeline: Timeline, wanted: list[int], sizes: _Sizes
+) -> Iterator[tuple[int, "VideoFrame"]]:
+    """(wanted tick, frame shown then) for each different wanted tick, in order."""
+    stream = _stream(opened, container)
+    stream.thread_type = "AUTO"
+    stream.codec_context.thread_count = 2
+    may_seek = sizes.seekable
+    position = int(timeline.ticks[0])  # tick of the newest decoded frame
+    held: VideoFrame | None = None  # the newest frame that is not after what is wanted next
+    frames = container.decode(stream)
+    for tick in sorted(set(wanted)):
+        key_place = bisect_right(timeline.keys, tick)
+        key = timeline.keys[key_place - 1] if key_place else None
+        if may_seek and key is not None and key > position:
+            container.seek(key, stream=stream, backward=True)
+            frames, held = container.decode(stream), None
+        ahead: VideoFrame | None = None
+        while held is None or _tick(held) < tick:
+            frame = next(frames, None)
+            if frame is None:
+                break
+            position = _tick(frame)
+            if position > tick and held is not None:
+                ahead = frame
+                break
+            if position > tick and may_seek:
+                # The seek went too far, or the key frame flag was wrong: go back to the very start, once.
+                may_seek = False
+                container.seek(int(timeline.ticks[0]), stream=stream, backward=True)
+                frames = container.decode(stream)
+                continue
+            held = frame
+        if held is None:
+            return
+        yield tick, held
+        held = ahead or held
+
+
+def _tick(frame: "VideoFrame") -> int:
+    stamp = frame.dts if frame.pts is None else frame.pts
+    return 0 if stamp is None else stamp
+
+
+def _to_rgb(opened: Opened, frame: "VideoFrame", sizes: _Sizes) -> np.ndarray:
+    """One frame as uint8 [H, W, 3], shrunk to max_side and turned upright."""
+    _check_pixels(opened, frame.width, frame.height, sizes.limits)
+    width, height = frame.width, frame.height
+    if sizes.max_side is not None and max(width, height) > sizes.max_side:
+        scale = sizes.max_side / max(width, height)
+        width, height = max(1, round(width * scale)), max(1, round(height * scale))
+    shrink = "AREA" if width < frame.width else None
+    picture = frame.reformat(width=width, height=height, format="rgb24", interpolation=shrink).to_ndarray()
+    # FFmpeg states the angle counter-clockwise, which is also the sense of rot90.
+    return np.rot90(picture, round(frame.rotation / 90) % 4) if frame.rotation % 90 == 0 else picture
+
+
+def _allocate(opened: Opened, count: int, picture: np.ndarray, limits: Limits) -> np.ndarray:
+    height, width, _ = picture.shape
+    if count * height * width > limits.total_pixels:
+        raise MediaError(
+            f"{opened.name}: {count} frames of {width} x {height} are {count * height * width:,} pixels, the limit "
+            f"is {limits.total_pixels:,} (Limits.total_pixels); take fewer frames or give max_side"
+        )
+    return np.empty((count, height, width, 3), dtype=np.uint8)
