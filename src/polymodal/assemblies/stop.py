@@ -1,0 +1,42 @@
+"""Stop strings in a stream: find them across token borders and never show a part of one.
+
+Flow: pieces of text -> held-back tail + piece -> text that is certain, until a stop string is complete.
+The first stop string to END wins; where several end together, the one that begins first.  So the result depends
+on the text alone, not on how it was cut into pieces.
+"""
+
+from collections.abc import Sequence
+
+
+class StopStrings:
+    """Scanner for one answer. `found` is the stop string that ended it, or None."""
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self._stop = tuple(stop)
+        self._held = ""
+        self.found: str | None = None
+
+    def push(self, piece: str) -> str:
+        """Text that may be shown after `piece`; the tail that could become a stop string is held back."""
+        text = self._held + piece
+        places = [(text.find(stop) + len(stop), -len(stop), stop) for stop in self._stop if stop in text]
+        if places:
+            end, _, self.found = min(places)
+            self._held = ""
+            return text[: end - len(self.found)]
+        keep = self._tail(text)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def finish(self) -> str:
+        """The held-back tail, when the answer ended without a stop string."""
+        held, self._held = self._held, ""
+        return held
+
+    def _tail(self, text: str) -> int:
+        """Length of the longest end of `text` that begins a stop string."""
+        longest = max((len(stop) - 1 for stop in self._stop), default=0)
+        for size in range(min(longest, len(text)), 0, -1):
+            if any(stop.startswith(text[len(text) - size :]) for stop in self._stop):
+                return size
+        return 0

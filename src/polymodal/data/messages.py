@@ -1,0 +1,176 @@
+"""Conversations as people write them (OpenAI-style) -> typed records.
+
+Flow: str | media | list of parts | list of {"role", "content"} -> Message(role, parts) with parts Text, Image,
+Audio or Video, in the order they were written.
+Traps: base64 pasted as a text part stays text.  Nothing is downloaded: a picture is bytes, a `data:` URL or, for
+callers who trust the sender (`files=True`), a path.  A server passes `files=False`.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from polymodal.data.limits import DEFAULT_LIMITS, Limits
+from polymodal.data.media import Audio, Image, Text, Video
+from polymodal.errors import PromptError
+
+ROLES = ("system", "user", "assistant", "tool")
+Media = Image | Audio | Video
+Part = Text | Media
+_KINDS: dict[str, type[Media]] = {"image": Image, "audio": Audio, "video": Video}
+_DATA_URL = re.compile(r"data:(?P<kind>[a-z]+)/[\w.+-]+(?:;[\w=.+-]+)*;base64,(?P<data>.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One turn: who speaks, and what in order."""
+
+    role: str
+    parts: tuple[Part, ...]
+
+    @property
+    def text(self) -> str:
+        """The text parts joined."""
+        return "".join(part.text for part in self.parts if isinstance(part, Text))
+
+    @property
+    def media(self) -> tuple[Media, ...]:
+        """The other parts, in order."""
+        return tuple(part for part in self.parts if not isinstance(part, Text))
+
+
+def user(*content: Any, files: bool = True, limits: Limits = DEFAULT_LIMITS) -> Message:
+    """One user message from texts and media in order, as in `user("What is this?", image)`."""
+    reader = _Reader(files, limits)
+    return Message(role="user", parts=tuple(reader.part(part, "message") for part in content))
+
+
+def conversation(messages: Any, *, files: bool = True, limits: Limits = DEFAULT_LIMITS) -> tuple[Message, ...]:
+    """Typed messages from a string, one media record, or a list of messages.
+
+    A message is a Message or a mapping with `role` and `content`; content is a string, None (nothing said), one
+    media record or a list of parts.  A part is a str, a media record, or a mapping: `text`; `image`, `audio`,
+    `video` with bytes, a decoded object or (files=True) a path under the same key; `image_url`, `video_url` with
+    {"url": "data:..."}; `input_audio` with base64 {"data", "format"}.  limits: bounds of the media made here.
+    Raises: PromptError naming the message, the part and what was expected.
+    """
+    if isinstance(messages, str | Text | Image | Audio | Video):
+        return (user(messages),)
+    if isinstance(messages, Message | Mapping):
+        messages = [messages]
+    if not isinstance(messages, Sequence) or isinstance(messages, bytes | bytearray):
+        raise PromptError(f"messages: expected a string or a list of messages, found {_kind(messages)}")
+    if not messages:
+        raise PromptError("messages: expected at least one message, found none")
+    reader = _Reader(files, limits)
+    return tuple(reader.message(message, f"messages[{i}]") for i, message in enumerate(messages))
+
+
+def interleave(text: str, media: Sequence[Media], marker: str = "<image>") -> tuple[Part, ...]:
+    """Parts of a data-set line that marks the places of its media in the text ("<image>\\nWhat is this?").
+
+    For data files only: text from a user is never searched for markers.
+    Raises: PromptError naming both counts when markers and media differ in number.
+    """
+    pieces = text.split(marker)
+    if len(pieces) - 1 != len(media):
+        raise PromptError(f"text: {len(pieces) - 1} markers {marker!r} for {len(media)} media; they must agree")
+    parts: list[Part] = [Text(pieces[0])] if pieces[0] else []
+    for item, piece in zip(media, pieces[1:], strict=True):
+        parts += [item, Text(piece)] if piece else [item]
+    return tuple(parts)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """What the sender of messages may do, and how large media may be."""
+
+    files: bool
+    limits: Limits
+
+    def message(self, message: Any, where: str) -> Message:
+        role: Any
+        content: Any
+        if isinstance(message, Message):
+            role, content = message.role, message.parts
+        elif isinstance(message, Mapping):
+            if missing := [key for key in ("role", "content") if key not in message]:
+                raise PromptError(f"{where}: lacks {' and '.join(map(repr, missing))}")
+            role, content = message["role"], message["content"]
+        else:
+            raise PromptError(f"{where}: expected a mapping with role and content, found {_kind(message)}")
+        if role not in ROLES:
+            raise PromptError(f"{where}: role {role!r} is not known; expected {', '.join(ROLES)}")
+        if content is None:
+            content = ()
+        if isinstance(content, str | bytes | Mapping) or not isinstance(content, Iterable):
+            content = (content,)
+        return Message(
+            role=role, parts=tuple(self.part(part, f"{where}.content[{i}]") for i, part in enumerate(content))
+        )
+
+    def part(self, part: Any, where: str) -> Part:
+        if isinstance(part, Text | Image | Audio | Video):
+            return part
+        if isinstance(part, str):
+            return Text(part)
+        if not isinstance(part, Mapping):
+            raise PromptError(f"{where}: expected text, media or a mapping with a type, found {_kind(part)}")
+        kind = part.get("type")
+        if kind == "text":
+            return Text(_field(part, "text", str, where))
+        if kind in _KINDS:
+            if kind not in part:
+                raise PromptError(f"{where}: a part of type {kind!r} needs the key {kind!r}")
+            return self._given(kind, part[kind], f"{where}.{kind}")
+        if kind in ("image_url", "video_url"):
+            holder = part.get(kind)
+            url = holder.get("url") if isinstance(holder, Mapping) else holder
+            return self._from_url(kind.removesuffix("_url"), url, f"{where}.{kind}")
+        if kind == "input_audio":
+            sound = _field(part, "input_audio", Mapping, where)
+            where = f"{where}.input_audio"
+            return Audio(_decoded(_field(sound, "data", str, where), f"{where}.data"), self.limits)
+        expected = "text, image, audio, video, image_url, video_url, input_audio"
+        raise PromptError(f"{where}: part type {kind!r} is not known; expected {expected}")
+
+    def _given(self, kind: str, value: Any, where: str) -> Media:
+        if isinstance(value, Image | Audio | Video):
+            if isinstance(value, _KINDS[kind]):
+                return value
+            raise PromptError(f"{where}: expected {kind}, found {_kind(value).lower()}")
+        if isinstance(value, str) and value.startswith("data:"):
+            return self._from_url(kind, value, where)
+        if not self.files and not isinstance(value, bytes):
+            raise PromptError(f"{where}: files of this machine are not open to messages; send the data itself")
+        return _KINDS[kind](value, self.limits)
+
+    def _from_url(self, kind: str, url: Any, where: str) -> Media:
+        match = _DATA_URL.fullmatch(url) if isinstance(url, str) else None
+        if match is None:
+            shown = repr(url[:40]) if isinstance(url, str) else _kind(url)
+            raise PromptError(f"{where}: expected a URL of the form data:{kind}/...;base64,... , found {shown}")
+        if match["kind"] != kind:
+            raise PromptError(f"{where}: expected {kind} data, found {match['kind']} data")
+        return _KINDS[kind](_decoded(match["data"], where), self.limits)
+
+
+def _decoded(data: str, where: str) -> bytes:
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        raise PromptError(f"{where}: is not valid base64") from None
+
+
+def _field(part: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
+    value = part.get(key)
+    if not isinstance(value, kind):
+        raise PromptError(f"{where}: {key!r} should be a {kind.__name__.lower()}, found {_kind(value)}")
+    return value
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__

@@ -1,0 +1,268 @@
+"""Messages and media -> the finished batch; one class for all systems, fed with declarations.
+
+Flow: messages -> template.render -> segments -> ids, learn, token_types (each segment tokenised once; a media slot
+becomes [before] + n placeholders + [after]) -> padding -> batch dict of tensors.
+The number n comes from the declared `tokens` function, which systems take from their encoder and connector configs;
+it is written nowhere else.  The model never changes the length of a sequence.
+Traps: a sequence that is too long is refused, or cut between media, never inside one.  Cutting removes media that
+stand behind the cut together with their values, so that ids and values always agree.
+"""
+
+import hashlib
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from polymodal.data.limits import DEFAULT_LIMITS, Limits
+from polymodal.data.media import Audio, Image, Video
+from polymodal.data.messages import Media, Message, conversation
+from polymodal.data.template import Segment, Slot, Special, Template, Words
+from polymodal.data.tokenizer import Tokenizer, pad_id_of
+from polymodal.errors import ConfigError, PromptError
+from polymodal.nn.mask import position_ids_from_mask
+
+TOKEN_TYPES = {"text": 0, "image": 1, "audio": 2, "video": 3}
+VALUES = {"image": "pixel_values", "audio": "audio_values", "video": "video_values"}
+IGNORE = -100  # label of a position that is not learned
+_MODALITY: dict[type, str] = {Image: "image", Audio: "audio", Video: "video"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Modality:
+    """How one modality enters the sequence; a system declares one for each kind of media it takes.
+
+    name: image, audio or video.  placeholder: special token repeated once per feature.  transform: one media record
+    -> its tensor.  tokens: that tensor -> number of features the connector will give.  before, after: what stands
+    around the placeholders.  collate: tensors of all items of a batch -> one tensor [N, ...].
+    """
+
+    name: str
+    placeholder: str
+    transform: Callable[[Any], Tensor]
+    tokens: Callable[[Tensor], int]
+    before: tuple[Special | Words, ...] = ()
+    after: tuple[Special | Words, ...] = ()
+    collate: Callable[[list[Tensor]], Tensor] = torch.stack
+
+    def __post_init__(self) -> None:
+        if self.name not in VALUES:
+            raise ConfigError(f"modality {self.name!r}: expected one of {', '.join(VALUES)}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """One item of media, ready for its encoder.  key: SHA-256 of modality, dtype, shape and all values."""
+
+    modality: str
+    values: Tensor
+    tokens: int
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Placed:
+    """An item and its place: placeholders at [first, first + tokens), the whole span at [start, end)."""
+
+    item: Prepared
+    first: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoded:
+    """One conversation as lists of equal length, with its media in order of appearance."""
+
+    input_ids: list[int]
+    learn: list[bool]
+    token_types: list[int]
+    placed: tuple[Placed, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def counts(self) -> dict[str, int]:
+        """Tokens per modality: text and every kind of media that occurs (its placeholders only)."""
+        found: dict[str, int] = {"text": len(self)}
+        for placed in self.placed:
+            name = placed.item.modality
+            found[name] = found.get(name, 0) + placed.item.tokens
+            found["text"] -= placed.item.tokens
+        return found
+
+
+Memo = MutableMapping[int, tuple[Media, Prepared]]
+
+
+class Processor:
+    """Messages -> batch.  See `__call__` for the tensors.
+
+    Args: tokenizer; template; modalities, what the model takes besides text; max_length, the model's context.
+    Raises: UnknownName when a placeholder is not a special token of the tokenizer (then users could type it),
+    ConfigError when two modalities share a name or a placeholder.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokenizer: Tokenizer,
+        template: Template,
+        modalities: Sequence[Modality] = (),
+        max_length: int | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.template = template
+        self.max_length = max_length
+        self.modalities = {modality.name: modality for modality in modalities}
+        self.placeholders = {m.name: tokenizer.special(m.placeholder) for m in modalities}
+        if len(set(self.placeholders.values())) != len(modalities):
+            raise ConfigError("processor: every modality needs its own name and its own placeholder token")
+
+    def __call__(
+        self,
+        messages: Any,
+        *,
+        generate: bool = False,
+        padding: Literal["left", "right"] | None = None,
+        max_length: int | None = None,
+        truncate: bool = False,
+        files: bool = True,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> dict[str, Any]:
+        """Batch of one conversation, or of several given as a list of lists of messages.
+
+        generate: end each row with the words that ask for an answer, and pad on the left (else on the right).
+        truncate: cut a row that is too long at its end, never inside media, instead of refusing it.
+        files, limits: whether messages may name files of this machine, and the bounds of media they carry.
+
+        Returns input_ids, attention_mask, labels, token_types, position_ids, all int64 [B, T]; item_counts,
+        modality -> int64 [B]; and pixel_values, audio_values, video_values [N, ...] where there are items.
+        Raises: PromptError for messages that cannot become a sequence, MediaError for media that cannot be read.
+        """
+        if generate and truncate:
+            raise ConfigError("processor: truncate would cut off the question; use it for training only")
+        several = isinstance(messages, list | tuple) and bool(messages) and isinstance(messages[0], list | tuple)
+        rows = []
+        for row, given in enumerate(messages if several else [messages]):
+            encoded = self.encode(conversation(given, files=files, limits=limits), generate=generate)
+            rows.append(self.fit(encoded, max_length, truncate, where=f"row {row}" if several else "messages"))
+        return self.collate(rows, padding=padding or ("left" if generate else "right"))
+
+    def encode(self, messages: Sequence[Message], *, generate: bool = False, memo: Memo | None = None) -> Encoded:
+        """One typed conversation, unpadded.  memo: media records (by identity) that were transformed before."""
+        segments = self.template.render(messages, ask=generate)
+        return self.encode_segments(segments, memo=memo)
+
+    def encode_segments(self, segments: Sequence[Segment], *, memo: Memo | None = None) -> Encoded:
+        """Segments -> ids and learn marks; each segment is tokenised once and nothing is searched for later."""
+        made = Encoded(input_ids=[], learn=[], token_types=[])
+        placed: list[Placed] = []
+        for segment in segments:
+            if isinstance(segment, Slot):
+                placed.append(self._place(made, self.prepare(segment.media, memo)))
+            else:
+                self._write(made, segment)
+        return replace(made, placed=tuple(placed))
+
+    def prepare(self, media: Media, memo: Memo | None = None) -> Prepared:
+        """One item through its declared transform.  Raises PromptError for media the model does not take."""
+        if memo is not None and id(media) in memo:
+            return memo[id(media)][1]
+        name = _MODALITY[type(media)]
+        modality = self.modalities.get(name)
+        if modality is None:
+            takes = ", ".join(["text", *self.modalities])
+            raise PromptError(f"messages: this model takes {takes}; found {name}")
+        values = modality.transform(media)
+        item = Prepared(modality=name, values=values, tokens=modality.tokens(values), key=_key(name, values))
+        if memo is not None:
+            memo[id(media)] = (media, item)  # holding the record keeps its identity from being reused
+        return item
+
+    def fit(self, row: Encoded, max_length: int | None = None, truncate: bool = False, where: str = "") -> Encoded:
+        """The row itself if it fits in max_length (default: the model's), else cut at its end or refused."""
+        limit = self.max_length if max_length is None else max_length
+        if limit is None or len(row) <= limit:
+            return row
+        where = where or "messages"
+        found = " and ".join(f"{count} {name}" for name, count in row.counts().items())
+        if not truncate:
+            raise PromptError(
+                f"{where}: {len(row)} tokens ({found}) for a limit of {limit}; shorten the text or send less media"
+            )
+        for placed in row.placed:
+            if placed.start < limit < placed.end:
+                raise PromptError(
+                    f"{where}: cutting {len(row)} tokens ({found}) to {limit} would cut the {placed.item.modality} at "
+                    f"tokens {placed.start} to {placed.end}; raise max_length or leave this sample out"
+                )
+        return Encoded(
+            input_ids=row.input_ids[:limit],
+            learn=row.learn[:limit],
+            token_types=row.token_types[:limit],
+            placed=tuple(placed for placed in row.placed if placed.end <= limit),
+        )
+
+    def collate(self, rows: Sequence[Encoded], *, padding: Literal["left", "right"]) -> dict[str, Any]:
+        """Rows of any lengths -> batch dict as described at `__call__`; labels and media included."""
+        length = max(len(row) for row in rows)
+        pad = pad_id_of(self.tokenizer) if any(len(row) < length for row in rows) else 0
+
+        def table(values: Sequence[list[int]], fill: int) -> Tensor:
+            out = torch.full((len(rows), length), fill, dtype=torch.int64)
+            for row, given in enumerate(values):
+                start = length - len(given) if padding == "left" else 0
+                out[row, start : start + len(given)] = torch.tensor(given, dtype=torch.int64)
+            return out
+
+        mask = table([[1] * len(row) for row in rows], 0)
+        batch: dict[str, Any] = {
+            "input_ids": table([row.input_ids for row in rows], pad),
+            "attention_mask": mask,
+            "labels": table([_labels(row) for row in rows], IGNORE),
+            "token_types": table([row.token_types for row in rows], 0),
+            "position_ids": position_ids_from_mask(mask),
+            "item_counts": {},
+        }
+        for name, modality in self.modalities.items():
+            items = [[p.item.values for p in row.placed if p.item.modality == name] for row in rows]
+            batch["item_counts"][name] = torch.tensor([len(found) for found in items], dtype=torch.int64)
+            if flat := [values for found in items for values in found]:
+                batch[VALUES[name]] = modality.collate(flat)
+        return batch
+
+    def _write(self, made: Encoded, segment: Special | Words) -> None:
+        if isinstance(segment, Special):
+            ids, kind = [self.tokenizer.special(segment.name)], segment.token_type
+        else:
+            ids, kind = self.tokenizer.encode(segment.text), TOKEN_TYPES["text"]
+        made.input_ids.extend(ids)
+        made.learn.extend([segment.learn] * len(ids))
+        made.token_types.extend([kind] * len(ids))
+
+    def _place(self, made: Encoded, item: Prepared) -> Placed:
+        modality = self.modalities[item.modality]
+        start = len(made)
+        for segment in modality.before:
+            self._write(made, segment)
+        first = len(made)
+        made.input_ids.extend([self.placeholders[item.modality]] * item.tokens)
+        made.learn.extend([False] * item.tokens)
+        made.token_types.extend([TOKEN_TYPES[item.modality]] * item.tokens)
+        for segment in modality.after:
+            self._write(made, segment)
+        return Placed(item=item, first=first, start=start, end=len(made))
+
+
+def _labels(row: Encoded) -> list[int]:
+    return [index if learn else IGNORE for index, learn in zip(row.input_ids, row.learn, strict=True)]
+
+
+def _key(name: str, values: Tensor) -> str:
+    """Identity of what the encoder will see: equal keys give equal features, whatever file they came from."""
+    digest = hashlib.sha256(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+    digest.update(values.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

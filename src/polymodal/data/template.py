@@ -1,0 +1,139 @@
+"""A prompt format as data: messages -> segments, each of which is tokenised exactly once.
+
+Flow: Message(role, parts) -> the role's Turn: before | parts | after -> Special, Words and Slot segments, each
+marked with `learn` -> the processor makes ids, labels and placeholders of them in one pass.  Labels are thus right
+by construction: nothing is ever searched for in finished ids.
+Traps: neighbouring words that agree on `learn` are joined before they are tokenised, so the ids equal those of the
+rendered string wherever a published format has no learned border; at the border between a prompt and its answer
+the two are kept apart, because that is how the answer is generated.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from polymodal.data.media import Audio, Image, Text, Video
+from polymodal.data.messages import Media, Message
+from polymodal.errors import ConfigError, PromptError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Special:
+    """One special token, by name.  token_type: the modality route it takes (0 text), see TOKEN_TYPES."""
+
+    name: str
+    learn: bool = False
+    token_type: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """Plain text; whatever it says, it cannot become a special token."""
+
+    text: str
+    learn: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """The place of one picture, recording or video; the processor fills in its placeholders."""
+
+    media: Media
+
+
+Segment = Special | Words | Slot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """How the messages of one role are written.  learn: the message itself is what a model should say."""
+
+    before: tuple[Special | Words, ...] = ()
+    after: tuple[Special | Words, ...] = ()
+    learn: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """A conversation format.
+
+    turns: role -> Turn.  begin: once at the start.  ask: written at the end to make the model answer.
+    default_system: system message used when the conversation does not begin with one; None = none.
+    """
+
+    turns: Mapping[str, Turn]
+    begin: tuple[Special | Words, ...] = ()
+    ask: tuple[Special | Words, ...] = ()
+    default_system: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.default_system is not None and "system" not in self.turns:
+            raise ConfigError("template: default_system is set, but there is no turn for the role 'system'")
+
+    def render(self, messages: Sequence[Message], *, ask: bool) -> tuple[Segment, ...]:
+        """Segments of a conversation; `ask` adds the words that make the model answer.
+
+        Raises: PromptError for no message or for a role the format does not know.
+        """
+        if not messages:
+            raise PromptError("messages: expected at least one message, found none")
+        if self.default_system is not None and messages[0].role != "system":
+            messages = [Message(role="system", parts=(Text(self.default_system),)), *messages]
+        segments: list[Segment] = list(self.begin)
+        for message in messages:
+            segments += self._turn(message)
+        return _joined([*segments, *self.ask] if ask else segments)
+
+    def _turn(self, message: Message) -> Iterable[Segment]:
+        turn = self.turns.get(message.role)
+        if turn is None:
+            known = ", ".join(self.turns)
+            raise PromptError(f"messages: this model has no role {message.role!r}; it knows {known}")
+        yield from turn.before
+        for part in message.parts:
+            if isinstance(part, Text):
+                yield Words(text=part.text, learn=turn.learn)
+            else:
+                yield Slot(media=part)
+        yield from turn.after
+
+
+def _joined(segments: Iterable[Segment]) -> tuple[Segment, ...]:
+    """Neighbouring words with the same `learn` become one; empty ones go."""
+    joined: list[Segment] = []
+    for segment in segments:
+        last = joined[-1] if joined else None
+        if isinstance(segment, Words) and isinstance(last, Words) and segment.learn == last.learn:
+            joined[-1] = replace(last, text=last.text + segment.text)
+        elif not isinstance(segment, Words) or segment.text:
+            joined.append(segment)
+    return tuple(joined)
+
+
+def written(segments: Iterable[Segment]) -> str:
+    """The segments as one string, for people and for comparison with a published format; media as <image>."""
+    return "".join(_written(segment) for segment in segments)
+
+
+def _written(segment: Segment) -> str:
+    if isinstance(segment, Special):
+        return segment.name
+    if isinstance(segment, Words):
+        return segment.text
+    return {Image: "<image>", Audio: "<audio>", Video: "<video>"}[type(segment.media)]
+
+
+def chatml(*, default_system: str | None, roles: Sequence[str] = ("system", "user", "assistant")) -> Template:
+    """ChatML: `<|im_start|>role\\n ... <|im_end|>\\n`; the assistant's words and its end token are learned."""
+
+    def turn(role: str) -> Turn:
+        answer = role == "assistant"
+        before = (Special(name="<|im_start|>"), Words(text=f"{role}\n"))
+        after = (Special(name="<|im_end|>", learn=answer), Words(text="\n"))
+        return Turn(before=before, after=after, learn=answer)
+
+    turns = {role: turn(role) for role in roles}
+    return Template(turns=turns, ask=turn("assistant").before, default_system=default_system)
+
+
+# Source: `tokenizer.chat_template` in the metadata of the published SmolLM2-135M-Instruct GGUF.
+SMOLLM2 = chatml(default_system="You are a helpful AI assistant named SmolLM, trained by Hugging Face")

@@ -1,0 +1,287 @@
+"""Text <-> token ids, with control tokens kept out of a user's reach.
+
+Flow: tokenizer.json | GGUF metadata -> one `tokenizers` pipeline -> ids.  There are two ways in:
+`encode(text)` is for whatever a person typed and can never produce a control token, `special(name)` is for
+templates and gives exactly one.
+Traps: a byte-level vocabulary may lack some bytes (SmolLM2 lacks 21 of 256: those that never occur in UTF-8
+text and a few control codes); they vanish, as they do in the published tokenizer, see `missing_bytes`.  Token
+ids do not line up with characters: one id may hold half a character, which is why streams need `TokenStream`.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer as Pipeline
+
+from polymodal.errors import ConfigError, PromptError, UnknownName, WeightsError
+
+# GGUF token types (ggml's `llama_token_type`): 3 = control, 4 = user defined.
+_GGUF_CONTROL, _GGUF_USER = 3, 4
+
+_QWEN2_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_LLAMA3_WORDS = _QWEN2_WORDS.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
+
+
+def _split_then_bytes(pattern: str) -> pre_tokenizers.PreTokenizer:
+    """Words by a published regular expression, then their bytes."""
+    words = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
+    return pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+def _pre_tokenizer(kind: str) -> pre_tokenizers.PreTokenizer:
+    """The pre-tokeniser that GGUF calls `kind` (metadata `tokenizer.ggml.pre`)."""
+    gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    if kind in ("gpt-2", "default"):
+        return gpt2
+    if kind == "smollm":
+        return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), gpt2])
+    if kind == "qwen2":
+        return _split_then_bytes(_QWEN2_WORDS)
+    if kind == "llama-bpe":
+        return _split_then_bytes(_LLAMA3_WORDS)
+    raise WeightsError(
+        f"tokenizer: pre-tokeniser kind {kind!r} is not known; expected smollm, gpt-2, qwen2 or llama-bpe"
+    )
+
+
+class Tokenizer:
+    """Text <-> ids on a `tokenizers` pipeline.
+
+    Args: pipeline, the library's object; control, names that users must not be able to type although the file
+    does not mark them as special (they become special here); bos, eos, pad, names of those tokens, None where
+    unused.  Raises: UnknownName when one of the names is not in the vocabulary.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        control: Iterable[str] = (),
+        bos: str | None = None,
+        eos: str | None = None,
+        pad: str | None = None,
+    ) -> None:
+        self._pipeline = pipeline
+        for name in control:
+            if pipeline.token_to_id(name) is None:
+                raise UnknownName(f"tokenizer: control token {name!r} is not in the vocabulary")
+        pipeline.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in control])
+        pipeline.encode_special_tokens = True  # what looks like a special token is encoded as plain text
+        pipeline.no_truncation()
+        pipeline.no_padding()
+        added = pipeline.get_added_tokens_decoder()
+        self._special = {token.content: i for i, token in added.items() if token.special}
+        self.special_ids: frozenset[int] = frozenset(self._special.values())
+        self.bos_id = None if bos is None else self.special(bos)
+        self.eos_id = None if eos is None else self.special(eos)
+        self.pad_id = None if pad is None else self.special(pad)
+
+    @classmethod
+    def from_file(cls, path: str | Path, **names: Any) -> "Tokenizer":
+        """From a `tokenizer.json`; keywords as for the class.  Raises WeightsError for a damaged file."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise WeightsError(f"tokenizer: cannot read {path} ({error.__class__.__name__})") from None
+        return cls.from_json(text, where=str(path), **names)
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str = "tokenizer.json", **names: Any) -> "Tokenizer":
+        """From the text of a `tokenizer.json`."""
+        try:
+            json.loads(text)
+            pipeline = Pipeline.from_str(text)
+        except Exception as error:  # the library raises a bare Exception for every defect of the file
+            raise WeightsError(f"tokenizer: {where} is not a tokenizer.json ({str(error)[:120]})") from None
+        return cls(pipeline, **names)
+
+    @classmethod
+    def from_gguf(cls, metadata: Mapping[str, Any], *, control: Iterable[str] = ()) -> "Tokenizer":
+        """From GGUF metadata (key -> value), byte-level BPE vocabularies only.
+
+        Reads `tokenizer.ggml.{model,pre,tokens,merges,token_type}` and the bos, eos and padding ids.
+        Raises: WeightsError when a key is missing, of another kind, or the vocabulary contradicts itself.
+        """
+        kind = metadata.get("tokenizer.ggml.model")
+        if kind != "gpt2":
+            raise WeightsError(f"tokenizer: GGUF vocabulary is of kind {kind!r}; expected 'gpt2' (byte-level BPE)")
+        tokens = _gguf_list(metadata, "tokenizer.ggml.tokens")
+        merges = _gguf_list(metadata, "tokenizer.ggml.merges")
+        types = _gguf_list(metadata, "tokenizer.ggml.token_type")
+        if len(set(tokens)) != len(tokens) or len(types) != len(tokens):
+            raise WeightsError(
+                f"tokenizer: GGUF has {len(set(tokens))} names and {len(types)} types for {len(tokens)} ids"
+            )
+        pre = metadata.get("tokenizer.ggml.pre", "default")
+        pairs = [tuple(merge.split(" ")) for merge in merges]
+        try:
+            vocabulary = {token: i for i, token in enumerate(tokens)}
+            model = models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=pre == "llama-bpe")
+        except Exception as error:
+            raise WeightsError(f"tokenizer: GGUF merges do not fit the vocabulary ({str(error)[:120]})") from None
+        pipeline = Pipeline(model)
+        pipeline.pre_tokenizer = _pre_tokenizer(pre)
+        pipeline.decoder = decoders.ByteLevel()
+        special = [
+            AddedToken(t, special=True, normalized=False)
+            for t, k in zip(tokens, types, strict=True)
+            if k == _GGUF_CONTROL
+        ]
+        pipeline.add_special_tokens(special)
+        pipeline.add_tokens(
+            [AddedToken(t, normalized=False) for t, k in zip(tokens, types, strict=True) if k == _GGUF_USER]
+        )
+
+        def named(role: str) -> str | None:
+            index = metadata.get(f"tokenizer.ggml.{role}_token_id")
+            return None if index is None else tokens[int(index)]
+
+        return cls(pipeline, control=control, bos=named("bos"), eos=named("eos"), pad=named("padding"))
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, special tokens included (a model's table may be padded beyond it)."""
+        return self._pipeline.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """Name -> id of every token that only templates may write."""
+        return dict(self._special)
+
+    @cached_property
+    def missing_bytes(self) -> frozenset[int]:
+        """Bytes that a byte-level vocabulary cannot write; empty for other kinds of vocabulary."""
+        if not isinstance(self._pipeline.decoder, decoders.ByteLevel):
+            return frozenset()
+        vocabulary = self._pipeline.get_vocab()
+        letters = set(pre_tokenizers.ByteLevel.alphabet())
+        # The alphabet keeps printable Latin-1 as it is; the other bytes follow, in order, from U+0100 on.
+        kept = {ord(letter) for letter in letters if ord(letter) < 256}
+        moved = [byte for byte in range(256) if byte not in kept]
+        letter_of = {byte: chr(byte) for byte in kept} | {byte: chr(256 + i) for i, byte in enumerate(moved)}
+        return frozenset(byte for byte, letter in letter_of.items() if letter not in vocabulary)
+
+    @cached_property
+    def _trusting(self) -> Pipeline:
+        """A second pipeline, made on demand, that does read special tokens out of text."""
+        return Pipeline.from_str(self._pipeline.to_str())
+
+    def special(self, name: str) -> int:
+        """Id of the special token written `name`; raises UnknownName with the nearest name."""
+        if name in self._special:
+            return self._special[name]
+        near = get_close_matches(name, self._special, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UnknownName(f"tokenizer: no special token {name!r} among {len(self._special)}{hint}")
+
+    def encode(self, text: str, allow_special: bool = False) -> list[int]:
+        """Ids of `text`; no begin or end token is added.
+
+        `allow_special=True` is for text from the template author only: "<|im_end|>" then becomes its one id.
+        Raises: PromptError for text that is not valid Unicode or that would reach a special token as a word.
+        """
+        pipeline = self._trusting if allow_special else self._pipeline
+        if not isinstance(text, str):
+            raise PromptError(f"text: expected str, found {type(text).__name__}")
+        try:
+            ids = pipeline.encode(text, add_special_tokens=False).ids
+        except (TypeError, UnicodeEncodeError):  # the library's answer to text that has no UTF-8 form
+            raise PromptError("text: holds half of a surrogate pair, which is not valid Unicode; remove it") from None
+        # A word-level vocabulary can hold "[CLS]" or "</s>" as an ordinary word.
+        if not allow_special and not self._reachable.isdisjoint(ids):
+            bad = next(i for i in ids if i in self._reachable)
+            raise PromptError(
+                f"text: contains the control token {self._pipeline.id_to_token(bad)!r}; remove or space it"
+            )
+        return ids
+
+    @cached_property
+    def _reachable(self) -> frozenset[int]:
+        """Special ids that plain text must not give: all but the unknown token, which is harmless."""
+        unknown = getattr(self._pipeline.model, "unk_token", None)
+        index = None if unknown is None else self._pipeline.token_to_id(unknown)
+        return self.special_ids - {index}
+
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        """Text of `ids`; bytes that form no character become U+FFFD."""
+        return self._pipeline.decode(list(ids), skip_special_tokens=skip_special)
+
+    def token(self, index: int) -> str:
+        """How the vocabulary writes one id (byte-level letters, not text); raises UnknownName outside it."""
+        token = self._pipeline.id_to_token(index)
+        if token is None:
+            raise UnknownName(f"tokenizer: id {index} is outside the vocabulary of {self.vocab_size}")
+        return token
+
+    def stream(self, skip_special: bool = True) -> "TokenStream":
+        """A fresh incremental decoder."""
+        return TokenStream(self, skip_special=skip_special)
+
+
+class TokenStream:
+    """Incremental decoding: the pieces joined equal `decode` of all ids, and no piece holds half a character.
+
+    Only a short window is decoded at each step: ids since the last but one emission, because some decoders
+    treat the first token of a text differently (SentencePiece drops its leading space).
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True) -> None:
+        self._tokenizer = tokenizer
+        self._skip = skip_special
+        self._window: list[int] = []
+        self._done = 0  # ids of the window whose text is already out
+
+    def push(self, index: int) -> str:
+        """Text that is certain after one more id; "" while a character is incomplete."""
+        if self._skip and index in self._tokenizer.special_ids:
+            return ""
+        self._window.append(index)
+        return self._emit(final=False)
+
+    def finish(self) -> str:
+        """What is left at the end of the stream, with U+FFFD for a character that never completed."""
+        return self._emit(final=True)
+
+    def _emit(self, final: bool) -> str:
+        before = self._tokenizer.decode(self._window[: self._done], self._skip)
+        text = self._tokenizer.decode(self._window, self._skip)
+        if not final and text.endswith("\N{REPLACEMENT CHARACTER}"):
+            return ""
+        if len(text) <= len(before):  # an id without text, such as a lone SentencePiece space
+            return ""
+        self._window = self._window[self._done :] if self._done else self._window
+        self._done = len(self._window)
+        return text[len(before) :]
+
+
+def iterate_text(tokenizer: Tokenizer, ids: Iterable[int], skip_special: bool = True) -> Iterator[str]:
+    """Pieces of text for a running stream of ids; joined they equal `tokenizer.decode(list(ids))`."""
+    stream = tokenizer.stream(skip_special)
+    for index in ids:
+        if piece := stream.push(index):
+            yield piece
+    if piece := stream.finish():
+        yield piece
+
+
+def pad_id_of(tokenizer: Tokenizer) -> int:
+    """The id that fills batches: pad, else eos; raises ConfigError when the tokenizer names neither."""
+    for index in (tokenizer.pad_id, tokenizer.eos_id):
+        if index is not None:
+            return index
+    raise ConfigError("tokenizer: neither a pad nor an eos token is named, so batches cannot be padded; name one")
+
+
+def _gguf_list(metadata: Mapping[str, Any], key: str) -> list[Any]:
+    value = metadata.get(key)
+    if not isinstance(value, (list, tuple)) or not value:
+        raise WeightsError(f"tokenizer: GGUF metadata lacks the list {key!r}")
+    return list(value)
