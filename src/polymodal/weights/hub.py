@@ -26,7 +26,11 @@ def find_hub(source: Source) -> Path | None:
     for folder in (home() / "hub", None):
         found = try_to_load_from_cache(source.name, source.file, cache_dir=folder, revision=source.revision)
         if isinstance(found, str) and Path(found).is_file():
-            verify_outside(source, Path(found))
+            try:
+                verify_outside(source, Path(found))
+            except WeightsError:
+                # Another state of the same branch; the right one is fetched.
+                continue
             return Path(found)
     return None
 
@@ -66,7 +70,15 @@ def fetch_hub(source: Source, progress: Progress | None = None) -> Path:
         raise WeightsError(f"{source} ({megabytes(source.size)}): {str(error).splitlines()[0]}") from error
     except OSError as error:
         raise storage_error(home() / "hub", error) from error
-    verify_outside(source, path)
+    except Exception as error:
+        # The library lets errors of its HTTP client through, whose classes change with its version.
+        raise WeightsError(f"{source}: {type(error).__name__}: {error}".splitlines()[0]) from error
+    try:
+        verify_outside(source, path)
+    except WeightsError:
+        path.resolve().unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        raise
     return path
 
 

@@ -20,6 +20,7 @@ rows overlap.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 from polymodal.errors import ConfigError, WeightsError
 from polymodal.weights.report import KeyReport, Use, nearest_row, require_shapes
 from polymodal.weights.rows import (
+    Pattern,
     Row,
     compile_pattern,
     copy,
@@ -36,6 +38,7 @@ from polymodal.weights.rows import (
     fill_pattern,
     fuse,
     rename,
+    skeleton,
     split,
     stack,
 )
@@ -157,12 +160,28 @@ class KeyTable:
         return groups, dropped, unknown
 
     def _find(self, key: str, side: str) -> tuple[int, tuple[int, ...]] | None:
-        for position, row in enumerate(self.rows):
-            for name in getattr(row, side):
-                indices = compile_pattern(name).match(key)
-                if indices is not None:
-                    return position, indices
-        return None
+        """The first row with a name that matches on this side, and the indices."""
+        exact, wide = self._index[side]
+        best: tuple[int, tuple[int, ...]] | None = None
+        for position, pattern in (*exact.get(skeleton(key), ()), *wide):
+            if best is None or position < best[0]:
+                indices = pattern.match(key)
+                best = best if indices is None else (position, indices)
+        return best
+
+    @functools.cached_property
+    def _index(self) -> dict[str, tuple[dict[str, list[tuple[int, Pattern]]], list[tuple[int, Pattern]]]]:
+        """Per side: patterns by skeleton, and those that end in '**'; keeps large tables fast."""
+        sides = {}
+        for side in ("sources", "targets"):
+            exact: dict[str, list[tuple[int, Pattern]]] = {}
+            wide: list[tuple[int, Pattern]] = []
+            for position, row in enumerate(self.rows):
+                for name in getattr(row, side):
+                    group = wide if name.endswith("**") else exact.setdefault(skeleton(name), [])
+                    group.append((position, compile_pattern(name)))
+            sides[side] = (exact, wide)
+        return sides
 
     def _targets(
         self, filled: Mapping[str, str], target_keys: Iterable[str] | None

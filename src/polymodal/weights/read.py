@@ -15,8 +15,8 @@ Traps: a tensor of a mapping may share memory with the file (torch mmap), copy i
 
 from __future__ import annotations
 
-import functools
 import json
+import math
 import mmap
 import re
 import zipfile
@@ -43,6 +43,10 @@ class TensorInfo:
     shape: tuple[int, ...]
     dtype: str
     bytes: int
+
+    @property
+    def values(self) -> int:
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -239,7 +243,7 @@ def _npz_info(path: Path, members: zipfile.ZipFile, name: str) -> TensorInfo:
         shape, _, dtype = readers[version](file)
     if dtype.hasobject:
         raise WeightsError(f"{path}: refused: array {name!r} holds pickled objects, which can run code")
-    count = functools.reduce(lambda a, b: a * b, shape, 1) * dtype.itemsize
+    count = math.prod(shape) * dtype.itemsize
     if count > members.getinfo(member).file_size:
         raise ValueError(f"array {name!r} claims {count} bytes, its member has fewer")
     return TensorInfo(tuple(shape), str(dtype), count)

@@ -55,6 +55,11 @@ def compile_pattern(text: str) -> Pattern:
     return Pattern(re.compile("".join(pieces) + (".+" if subtree else "")), tuple(offsets))
 
 
+def skeleton(text: str) -> str:
+    """A name or pattern with every run of digits and slots as '#': what matches has the same skeleton."""
+    return re.sub(r"\d+", "#", _SLOT.sub("0", text))
+
+
 def fill_pattern(text: str, indices: Sequence[int]) -> str:
     """Write indices into the slots of a pattern."""
     numbers = iter(indices)

@@ -1,0 +1,90 @@
+"""Saving: a module's tensors under its own names or, through a key table read backwards, under published
+ones.
+
+flow:  tensors -> (inverse table) -> contiguous, tied names once -> temporary file -> flushed -> renamed
+
+Traps: a crash or a full disk leaves the old file, never half of the new one.  What the table dropped on the
+way in is not in the exported file; `export_names` says which keys the module can give.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from polymodal.errors import WeightsError
+from polymodal.weights.cache import require_space, staged, storage_error
+from polymodal.weights.keytable import KeyTable
+
+
+def export_tensors(module: nn.Module | Mapping[str, Tensor], table: KeyTable) -> dict[str, Tensor]:
+    """The module's tensors under the names of the table's source side; raises WeightsError when one has no row."""
+    tensors = module.state_dict() if isinstance(module, nn.Module) else module
+    return dict(table.inverse().apply(tensors))
+
+
+def export_safetensors(
+    module: nn.Module | Mapping[str, Tensor],
+    path: str | Path,
+    table: KeyTable,
+    dtype: torch.dtype | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a published layout: `export_tensors`, then `save_safetensors`."""
+    return save_safetensors(export_tensors(module, table), path, dtype, metadata)
+
+
+def save_safetensors(
+    tensors: nn.Module | Mapping[str, Tensor],
+    path: str | Path,
+    dtype: torch.dtype | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
+    """Write tensors (or a module's state) to one file, atomically; floating ones as `dtype` when it is given.
+
+    Names that share one tensor are stored once, under the first name.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    named = tensors.state_dict(keep_vars=True) if isinstance(tensors, nn.Module) else tensors
+    stored = _storable(named, path, dtype)
+    with staged(path) as draft:
+        require_space(draft, sum(x.numel() * x.element_size() for x in stored.values()))
+        try:
+            save_file(stored, draft, metadata=dict(metadata or {}) or None)
+            with draft.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.chmod(draft, 0o644)
+            os.replace(draft, path)
+        except OSError as error:
+            raise storage_error(path, error) from error
+        except SafetensorError as error:
+            raise WeightsError(f"{path}: cannot be written: {str(error).splitlines()[0]}") from error
+    return path
+
+
+def _storable(named: Mapping[str, Tensor], path: Path, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Tensors that safetensors accepts: on the CPU, contiguous, each in memory of its own, tied ones once."""
+    stored: dict[str, Tensor] = {}
+    seen: set[tuple[int, torch.Size, tuple[int, ...]]] = set()
+    for name, x in named.items():
+        if x.is_meta:
+            raise WeightsError(f"{path}: tensor {name!r} has no values (meta device), nothing was written")
+        place = (x.data_ptr(), x.shape, x.stride())
+        if x.numel() and place in seen:
+            continue
+        shares = any(x.data_ptr() == other[0] for other in seen) or x.untyped_storage().nbytes() != x.nbytes
+        seen.add(place)
+        kept = (
+            x.detach()
+            .to("cpu", dtype if dtype is not None and x.is_floating_point() else x.dtype)
+            .contiguous()
+        )
+        stored[name] = kept.clone() if shares else kept
+    return stored
