@@ -5,8 +5,8 @@
     loss = names_loss (any right name among all trained names) + contrastive_loss (picture and caption)
 
 Only trained names compete in the loss, so names that no picture showed are not pushed away.  `--fold k` leaves out the
-pictures whose concept falls in fold k of 3: stage `instruct` reads, for each picture, the words that a model gives which
-has not seen its concept, as at test time.
+pictures whose concept falls in fold k of 3: stage `instruct` reads, for each picture, the words of a model
+that has not seen its concept, as at test time.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ class Aligner(nn.Module):
 
 @dataclass
 class Data:
-    """Pictures, their map rows, right names [P, V] as index lists, and caption vectors."""
+    """Pictures, views [M, 2] (picture or -1, view) of the map rows, right names [P, V] as index lists, and caption vectors."""
 
     pictures: list[dict]
     views: np.ndarray
@@ -67,6 +68,14 @@ class Data:
     right: list[list[int]]
     captions: Tensor
     groups: Tensor
+
+    @cached_property
+    def plain(self) -> np.ndarray:
+        """[P] map row of each picture's plain view."""
+        rows = np.flatnonzero((self.views[:, 1] == 0) & (self.views[:, 0] >= 0))
+        plain = np.full(len(self.pictures), -1)
+        plain[self.views[rows, 0]] = rows
+        return plain
 
     def features(self, rows: np.ndarray) -> Tensor:
         """float32 [N, 49, 1280] of the map rows."""
@@ -93,8 +102,10 @@ def load(folder: Path) -> Data:
     vectors = load_file(folder / "text.safetensors")
     groups: dict[str, int] = {}
     ids = [groups.setdefault(p["caption"], len(groups)) for p in pictures]
-    maps = np.load(folder / "maps.u8.npy", mmap_mode="r")
-    views = np.load(folder / "views.npy")
+    marks = [json.loads(line) for line in (folder / "maps.jsonl").open()]
+    maps = np.memmap(folder / "maps.u8", dtype=np.uint8, mode="r", shape=(len(marks), 49, 1280))
+    by_id = {p["id"]: i for i, p in enumerate(pictures)}
+    views = np.asarray([(by_id.get(name, -1), view) for name, view in marks])
     return Data(pictures, views, maps, names, right, vectors["captions"], torch.tensor(ids))
 
 
@@ -114,7 +125,7 @@ def train(data: Data, keys: Tensor, out: Path, stage: Stage, fold: int | None, t
     use = np.asarray(usable)
     for corpus in WEIGHTS:
         is_corpus = np.asarray([p["corpus"] == corpus for p in data.pictures])
-        corpora[corpus] = np.flatnonzero((use & is_corpus)[data.views[:, 0]])
+        corpora[corpus] = np.flatnonzero((use & is_corpus)[data.views[:, 0]] & (data.views[:, 0] >= 0))
     corpora = {c: rows for c, rows in corpora.items() if len(rows)}
     chances = torch.tensor([WEIGHTS[c] for c in corpora])
 
@@ -154,7 +165,7 @@ def measure(model: Aligner, data: Data, split: str) -> dict[str, dict[str, float
     for start in range(0, len(chosen), 256):
         rows = chosen[start : start + 256]
         with torch.inference_mode():
-            logits = model.connector.embed(data.features(rows)) @ keys.T
+            logits = model.connector.embed(data.features(data.plain[rows])) @ keys.T
         best = logits.topk(5).indices.tolist()
         for picture, top in zip(rows, best, strict=True):
             right = set(data.right[picture])
