@@ -149,8 +149,7 @@ class Decoder(nn.Module):
         total = count if cache is None else cache.length + count
         mask = MaskSpec() if mask is None else mask
         prepared = {
-            window: narrowed(mask, window).prepare(count, total, inputs_embeds.device)
-            for window in set(self._windows)
+            window: narrowed(mask, window).prepare(count, total, inputs_embeds.device) for window in set(self._windows)
         }
         rope = None if self.rope is None else self.rope(position_ids, inputs_embeds.dtype)
         x = inputs_embeds

@@ -89,9 +89,7 @@ class KVCache:
     def advance(self, count: int) -> None:
         """Count ``count`` freshly written tokens as held; called once per forward, after all layers."""
         if not 0 <= count <= self.capacity - self.length:
-            raise PromptError(
-                f"cache of {self.capacity} tokens holds {self.length} and cannot advance by {count}"
-            )
+            raise PromptError(f"cache of {self.capacity} tokens holds {self.length} and cannot advance by {count}")
         self.length += count
 
     def truncate(self, length: int) -> None:

@@ -111,9 +111,7 @@ class MaskSpec:
         for name in ("attention_mask", "segments", "two_way"):
             given: Tensor | None = getattr(self, name)
             if given is not None and (given.dim() != 2 or given.shape[1] != k_len):
-                raise ValueError(
-                    f"{name} must be [B, {k_len}] over all keys, cached too; found {list(given.shape)}"
-                )
+                raise ValueError(f"{name} must be [B, {k_len}] over all keys, cached too; found {list(given.shape)}")
         if self.visible is not None and tuple(self.visible.shape[1:]) != (q_len, k_len):
             raise ValueError(f"visible must be [B, {q_len}, {k_len}]; found {list(self.visible.shape)}")
 

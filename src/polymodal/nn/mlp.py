@@ -1,7 +1,7 @@
 """The feed-forward bricks: plain (two linears) and gated (SwiGLU/GeGLU, arXiv 2002.05202).
 
-    MLP       x -> up_proj -> activation -> down_proj
-    GatedMLP  x -> activation(gate_proj) * up_proj -> down_proj
+MLP       x -> up_proj -> activation -> down_proj
+GatedMLP  x -> activation(gate_proj) * up_proj -> down_proj
 """
 
 from dataclasses import dataclass, field
