@@ -176,7 +176,7 @@ def _scan(opened: Opened, format_name: str, container: "InputContainer", limits:
         if tick is None or packet.is_discard:
             continue
         ticks.append(tick)
-        length = packet.duration or length
+        length = packet.duration or 0
         if packet.is_keyframe:
             keys.append(tick)
         if len(ticks) > limits.seconds * MAX_FRAME_RATE:
@@ -186,12 +186,13 @@ def _scan(opened: Opened, format_name: str, container: "InputContainer", limits:
     tick_seconds = stream.time_base or Fraction(1, 1000)
     ordered = np.unique(np.array(ticks, dtype=np.int64))
     typical = int(np.median(np.diff(ordered))) if len(ordered) > 1 else 0
-    timeline = Timeline(ordered, sorted(keys), int(ordered[-1]) + (length or typical or 1), tick_seconds)
+    # Packets of AVI and MPEG-TS state one tick or a nominal length, whatever the real spacing.
+    timeline = Timeline(ordered, sorted(keys), int(ordered[-1]) + max(length, typical, 1), tick_seconds)
     _check_seconds(opened, timeline.seconds, limits)
-    if format_name in _STATES_LENGTH and timeline.seconds < claimed * 0.99 - 0.5:
-        raise MediaError(
-            f"{opened.name} is cut short: its header claims {claimed:.2f} s, found {timeline.seconds:.2f} s"
-        )
+    # Matroska counts its length from time 0, wherever the first frame is.
+    found = max(timeline.seconds, float(timeline.end * tick_seconds))
+    if format_name in _STATES_LENGTH and found < claimed * 0.99 - 0.5:
+        raise MediaError(f"{opened.name} is cut short: its header claims {claimed:.2f} s, found {found:.2f} s")
     return timeline
 
 
