@@ -71,7 +71,8 @@ class Running:
         """One new token for every row."""
         tokens = torch.tensor(ids, dtype=torch.int64, device=self.logits.device)[:, None]
         self.feed(self.model.backbone.embed(tokens), self.position[..., None])
-        self.position = self.position + 1
+        # A row that has ended is still carried along; its positions must not leave a table of learned ones.
+        self.position = (self.position + 1).clamp_max(self.model.backbone.config.max_length - 1)
 
 
 def room(model: MultimodalLM, lengths: Sequence[int], wanted: Sequence[int]) -> list[int]:

@@ -1,0 +1,141 @@
+"""Beam search: keep the most probable unfinished answers of each row, and the best finished ones.
+
+Flow: prefill each row once -> copy its cache for every beam -> at each step extend all beams by all tokens, keep
+the best that go on (beams) and those that ended (finished) -> best finished answer of each row.
+A finished answer scores the sum of its log-probabilities / length ** length_penalty.  A row is done when its best
+open beam, scored at its present length, is worse than the worst of as many finished answers as there are beams.
+Traps: only the `beams` likeliest continuations may finish, so that an unlikely end cannot win by being short; enough
+others are looked at for every beam to go on.  Length counts generated tokens, the end token included.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polymodal.assemblies.generate import Ending, Generation
+from polymodal.assemblies.multimodal_lm import MultimodalLM
+from polymodal.assemblies.running import CHUNK, Running, copied, room, start
+from polymodal.assemblies.sampling import NEVER, SamplingOptions, repetition_penalty
+from polymodal.errors import ConfigError
+
+
+@dataclass(kw_only=True)
+class _Row:
+    """The search of one row. open: (ids, score) of its beams; finished: (score, ids), best first."""
+
+    options: SamplingOptions
+    limit: int
+    ends: frozenset[int]
+    open: list[tuple[list[int], float]] = field(default_factory=lambda: [([], 0.0)])
+    finished: list[tuple[float, list[int]]] = field(default_factory=list)
+    done: bool = False
+
+    def extend(self, scores: Tensor) -> list[int]:
+        """Take one step.  scores [beams, V]: log-probability of each beam with each token; returns parent beams."""
+        beams, vocabulary = scores.shape
+        wanted = max(2, 1 + len(self.ends)) * beams
+        best = scores.flatten().topk(min(wanted, scores.numel()))
+        open_beams: list[tuple[list[int], float]] = []
+        parents: list[int] = []
+        for rank, (place, score) in enumerate(zip(best.indices.tolist(), best.values.tolist(), strict=True)):
+            parent, index = divmod(place, vocabulary)
+            if score == NEVER:
+                continue
+            ids = [*self.open[min(parent, len(self.open) - 1)][0], index]
+            if index in self.ends or len(ids) >= self.limit:
+                if rank < beams and not self.done:
+                    self.finished.append((score / len(ids) ** self.options.length_penalty, ids))
+            elif len(open_beams) < beams:
+                open_beams.append((ids, score))
+                parents.append(parent)
+        self.finished = sorted(self.finished, key=lambda found: -found[0])[:beams]
+        if not open_beams:
+            self.done = True
+            return list(range(beams))
+        self.open = open_beams
+        reachable = open_beams[0][1] / len(open_beams[0][0]) ** self.options.length_penalty
+        self.done = self.done or (len(self.finished) == beams and reachable <= self.finished[-1][0])
+        return parents + [parents[-1]] * (beams - len(parents))
+
+    def tensor_scores(self, beams: int, device: torch.device) -> Tensor:
+        """Scores [beams, 1] of the open beams; places without one can never be chosen."""
+        scores = [score for _, score in self.open] + [NEVER] * (beams - len(self.open))
+        return torch.tensor(scores, dtype=torch.float32, device=device)[:, None]
+
+
+@torch.inference_mode()
+def beam_search(
+    model: MultimodalLM,
+    batch: Mapping[str, Any],
+    options: Sequence[SamplingOptions],
+    ending: Ending,
+    chunk: int = CHUNK,
+) -> list[Generation]:
+    """The best answer of each row; all rows use the same number of beams.  Raises ConfigError otherwise."""
+    beams = options[0].beams
+    if any(option.beams != beams for option in options) or ending.allowed is not None:
+        raise ConfigError("beam search: all rows need the same number of beams, and no rule for allowed ids")
+    running = start(model, batch, [1] * len(options), chunk)
+    limits = room(model, [len(prompt) for prompt in running.prompts], [option.max_tokens for option in options])
+    running = widened(running, beams, max(limits))
+    prompts = running.prompts[::beams]
+    rows = [_Row(options=o, limit=n, ends=ending.ends) for o, n in zip(options, limits, strict=True)]
+    while True:
+        scores = torch.log_softmax(running.logits, -1).unflatten(0, (len(rows), beams))
+        parents: list[int] = []
+        for i, row in enumerate(rows):
+            scored = _penalised(scores[i], row, prompts[i], list(model.placeholders.values()))
+            parents += [i * beams + parent for parent in row.extend(scored + row.tensor_scores(beams, scored.device))]
+        if all(row.done for row in rows):
+            break
+        running.cache.reorder(torch.tensor(parents, device=running.logits.device))
+        running.step([beam[0][-1] if beam[0] else 0 for row in rows for beam in _padded(row.open, beams)])
+    return [_best(row, prompt, ending) for row, prompt in zip(rows, prompts, strict=True)]
+
+
+def widened(running: Running, times: int, capacity: int) -> Running:
+    """Every row `times` times, with room for `capacity` more tokens."""
+    cache = running.model.backbone.new_cache(running.rows * times, running.cache.length + capacity)
+    mask = running.mask
+    if mask is not None:
+        held = mask[:, : running.cache.length].repeat_interleave(times, 0)
+        mask = torch.nn.functional.pad(held, (0, capacity), value=True)
+    return Running(
+        model=running.model,
+        cache=copied(running.cache, cache, times),
+        prompts=[prompt for prompt in running.prompts for _ in range(times)],
+        position=running.position.repeat_interleave(times, -1),
+        mask=mask,
+        context=running.context,
+        logits=running.logits.repeat_interleave(times, 0),
+    )
+
+
+def _penalised(logprobs: Tensor, row: _Row, prompt: list[int], banned: list[int]) -> Tensor:
+    """Log-probabilities [beams, V] of one row after the repetition penalty, placeholders excluded."""
+    if banned:
+        logprobs = logprobs.index_fill(-1, torch.tensor(banned, device=logprobs.device), NEVER)
+    if row.options.repetition_penalty == 1:
+        return logprobs
+    seen = torch.zeros(logprobs.shape, dtype=torch.bool, device=logprobs.device)
+    for beam, (ids, _) in enumerate(row.open):
+        seen[beam, prompt + ids] = True
+    return repetition_penalty(logprobs, seen, row.options.repetition_penalty)
+
+
+def _padded(beams: list, count: int) -> list:
+    return beams + [beams[-1]] * (count - len(beams))
+
+
+def _best(row: _Row, prompt: list[int], ending: Ending) -> Generation:
+    ids = row.finished[0][1] if row.finished else row.open[0][0]
+    text = None if ending.tokenizer is None else ending.tokenizer.decode([i for i in ids if i not in row.ends])
+    return Generation(
+        ids=tuple(ids),
+        text=text,
+        finish_reason="stop" if ids[-1] in row.ends else "length",
+        counts={"prompt": len(prompt), "generated": len(ids)},
+    )

@@ -1,0 +1,213 @@
+"""Writing answers: prefill a batch, then choose, show and feed one token after another.
+
+    batch -> start (prefill) -> logits -> Sampler -> ids -> TokenStream -> StopStrings -> Piece, row by row
+                                  ^------------- step(ids) <---'
+
+`stream` yields a Piece for each token of each row; `generate` collects them.  Rows are independent: an answer does
+not depend on who else is in the batch.  A row ends at an end token, a stop string, or its length.
+Traps: `ids` hold what was generated, end token included, while `text` stops before the stop string; log-probabilities
+are those of the model itself, before penalties and temperature.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polymodal.assemblies.multimodal_lm import MultimodalLM
+from polymodal.assemblies.running import CHUNK, Running, room, start
+from polymodal.assemblies.sampling import Sampler, SamplingOptions
+from polymodal.assemblies.stop import StopStrings
+from polymodal.data.tokenizer import Tokenizer
+from polymodal.errors import ConfigError
+
+# What a row has written so far -> the ids that may come next (int64 [n]), or None for all of them.
+Allowed = Callable[[Sequence[int]], Tensor | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenLogprob:
+    """Natural-log probability of a generated token, and of the likeliest tokens in its place."""
+
+    id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """One generated token of one row, and the text that became certain with it (often "", sometimes several).
+
+    finish_reason: None while the row goes on; "stop" for an end token or stop string, "length" for the limit.
+    """
+
+    row: int
+    id: int
+    text: str
+    logprob: TokenLogprob | None = None
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """One answer. text is None without a tokenizer; counts: tokens of "prompt" and "generated"."""
+
+    ids: tuple[int, ...]
+    text: str | None
+    finish_reason: str
+    counts: Mapping[str, int]
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How answers become text and where they end.
+
+    tokenizer: None = ids only.  eos: ids that end an answer; default the tokenizer's end token.  allowed: limits
+    what may come next, one rule for all rows (structured output, grids of discrete image tokens).
+    """
+
+    tokenizer: Tokenizer | None = None
+    eos: frozenset[int] | None = None
+    allowed: Allowed | None = None
+
+    @property
+    def ends(self) -> frozenset[int]:
+        if self.eos is not None:
+            return frozenset(self.eos)
+        known = None if self.tokenizer is None else self.tokenizer.eos_id
+        return frozenset() if known is None else frozenset({known})
+
+
+GREEDY = SamplingOptions()
+IDS_ONLY = Ending()
+
+
+def generate(
+    model: MultimodalLM,
+    batch: Mapping[str, Any],
+    options: SamplingOptions | Sequence[SamplingOptions] = GREEDY,
+    ending: Ending = IDS_ONLY,
+    chunk: int = CHUNK,
+) -> list[Generation]:
+    """Answers to a processor's batch (`processor(messages, generate=True)`), one for each row.
+
+    options: one for all rows, or one for each.  chunk: prompt tokens that go through the backbone at once.
+    Raises: ConfigError for a batch padded on the right or options that do not fit, PromptError for a prompt that
+    does not fit.
+    """
+    rows = per_row(options, len(batch["input_ids"]))
+    if any(option.beams > 1 for option in rows):
+        from polymodal.assemblies.beam import beam_search
+
+        return beam_search(model, batch, rows, ending, chunk)
+    pieces: list[list[Piece]] = [[] for _ in rows]
+    for piece in stream(model, batch, rows, ending, chunk):
+        pieces[piece.row].append(piece)
+    mask = batch.get("attention_mask")
+    length = len(batch["input_ids"][0])
+    prompts = [length] * len(rows) if mask is None else mask.sum(-1).tolist()
+    return [collected(found, prompt, ending) for found, prompt in zip(pieces, prompts, strict=True)]
+
+
+def collected(pieces: Sequence[Piece], prompt: int, ending: Ending) -> Generation:
+    """The answer that all pieces of one row make up; prompt is the number of its prompt tokens."""
+    logprobs = tuple(piece.logprob for piece in pieces if piece.logprob is not None)
+    return Generation(
+        ids=tuple(piece.id for piece in pieces),
+        text=None if ending.tokenizer is None else "".join(piece.text for piece in pieces),
+        finish_reason=pieces[-1].finish_reason or "length",
+        counts={"prompt": int(prompt), "generated": len(pieces)},
+        logprobs=logprobs or None,
+    )
+
+
+@torch.inference_mode()
+def stream(
+    model: MultimodalLM,
+    batch: Mapping[str, Any],
+    options: SamplingOptions | Sequence[SamplingOptions] = GREEDY,
+    ending: Ending = IDS_ONLY,
+    chunk: int = CHUNK,
+) -> Iterator[Piece]:
+    """Like `generate`, token by token: every step yields one Piece for each row that still goes on."""
+    rows = per_row(options, len(batch["input_ids"]))
+    if any(option.beams > 1 for option in rows):
+        raise ConfigError("stream: beam search knows its answer only at the end; use generate")
+    running = start(model, batch, [option.max_tokens for option in rows], chunk)
+    yield from answer(running, rows, ending)
+
+
+@torch.inference_mode()
+def answer(running: Running, options: Sequence[SamplingOptions], ending: Ending) -> Iterator[Piece]:
+    """Pieces of all rows until each has ended; the last token of all is chosen but not fed to the cache."""
+    limits = room(running.model, [len(prompt) for prompt in running.prompts], [o.max_tokens for o in options])
+    writers = [Writer(row=i, options=o, limit=limits[i], ending=ending) for i, o in enumerate(options)]
+    # A placeholder in an answer would be an item without a value.
+    sampler = Sampler(options, running.prompts, banned=list(running.model.placeholders.values()))
+    while True:
+        allowed = None if ending.allowed is None else [ending.allowed(writer.ids) for writer in writers]
+        ids = sampler.choose(running.logits, allowed)
+        for writer, index in zip(writers, ids, strict=True):
+            if writer.finish_reason is None:
+                yield writer.accept(index, running.logits[writer.row])
+        if all(writer.finish_reason is not None for writer in writers):
+            return
+        running.step(ids)
+
+
+@dataclass(kw_only=True)
+class Writer:
+    """One row's answer so far: its ids, its text stream and its stop strings."""
+
+    row: int
+    options: SamplingOptions
+    limit: int
+    ending: Ending
+    ids: list[int] = field(default_factory=list)
+    finish_reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.options.stop and self.ending.tokenizer is None:
+            raise ConfigError("generate: stop strings need a tokenizer to find them in text")
+        self._ends = self.ending.ends
+        self._text = None if self.ending.tokenizer is None else self.ending.tokenizer.stream()
+        self._stop = StopStrings(self.options.stop)
+
+    def accept(self, index: int, logits: Tensor) -> Piece:
+        """Take the next id, chosen at `logits` [V]; sets finish_reason when it is the last."""
+        self.ids.append(index)
+        ended = index in self._ends
+        text = "" if ended or self._text is None else self._stop.push(self._text.push(index))
+        if ended or self._stop.found is not None:
+            self.finish_reason = "stop"
+        elif len(self.ids) >= self.limit:
+            self.finish_reason = "length"
+        if self.finish_reason is not None and self._stop.found is None and self._text is not None:
+            text += self._stop.push(self._text.finish()) + self._stop.finish()
+        return Piece(
+            row=self.row,
+            id=index,
+            text=text,
+            logprob=None if self.options.logprobs is None else token_logprob(logits, index, self.options.logprobs),
+            finish_reason=self.finish_reason,
+        )
+
+
+def token_logprob(logits: Tensor, index: int, count: int) -> TokenLogprob:
+    """Log-probability of `index` under logits [V], and the `count` likeliest ids."""
+    logprobs = torch.log_softmax(logits.float(), -1)
+    best = logprobs.topk(min(count, logprobs.shape[-1]))
+    top = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+    return TokenLogprob(id=index, logprob=float(logprobs[index]), top=top)
+
+
+def per_row(options: SamplingOptions | Sequence[SamplingOptions], rows: int) -> list[SamplingOptions]:
+    """One SamplingOptions for each row.  Raises ConfigError when a list has another length."""
+    if isinstance(options, SamplingOptions):
+        return [options] * rows
+    if len(options) != rows:
+        raise ConfigError(f"generate: {len(options)} sampling options for {rows} rows; give one, or one for each")
+    return list(options)
