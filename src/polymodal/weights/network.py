@@ -13,6 +13,7 @@ to that host only and never shown in a message.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import http.client
 import os
@@ -81,7 +82,7 @@ def request(url: str, network: Network, headers: dict[str, str] | None = None) -
         token = base64.b64encode(user.encode()).decode()
         call.add_unredirected_header("Authorization", f"Basic {token}")
     handlers: list[urllib.request.BaseHandler] = [
-        urllib.request.HTTPSHandler(context=_context(network, parts.hostname or ""))
+        urllib.request.HTTPSHandler(context=_context(network.cert, parts.hostname in network.trusted_hosts))
     ]
     if network.proxy:
         handlers.append(urllib.request.ProxyHandler({"http": network.proxy, "https": network.proxy}))
@@ -295,16 +296,19 @@ def _without_user(url: str) -> str:
     return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def _context(network: Network, host: str) -> ssl.SSLContext:
-    if host in network.trusted_hosts:
+@functools.lru_cache(maxsize=8)
+def _context(cert: str, trusted: bool) -> ssl.SSLContext:
+    """Certificates to check servers with; reading them takes a while, so they are kept."""
+    if trusted:
+        # What the user has written under pip's `trusted-host`.
         return ssl._create_unverified_context()
     try:
-        context = ssl.create_default_context(cafile=network.cert or None)
+        context = ssl.create_default_context(cafile=cert or None)
     except OSError as error:
         raise WeightsError(
-            f"{network.cert}: the configured certificate file cannot be read: {error}"
+            f"{cert}: the configured certificate file cannot be read: {error}"
         ) from error
-    if not network.cert and not context.cert_store_stats()["x509_ca"]:
+    if not cert and not context.cert_store_stats()["x509_ca"]:
         # Some builds of Python come without certificates; certifi does when huggingface_hub is installed.
         import certifi
 

@@ -15,10 +15,14 @@ Traps: a tensor of a mapping may share memory with the file (torch mmap), copy i
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import mmap
+import pickletools
 import re
+import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -188,7 +192,10 @@ def read_torch(path: str | Path, key: str | None = None) -> TensorFile:
     start, _ = _begin(path, 4)
     zipped = start[:2] == b"PK"
     try:
-        whole = torch.load(path, map_location="cpu", weights_only=True, mmap=True if zipped else None)
+        with warnings.catch_warnings():
+            # Its advice about pickle protocols is for who writes files; ours is the error below.
+            warnings.simplefilter("ignore")
+            whole = torch.load(path, map_location="cpu", weights_only=True, mmap=True if zipped else None)
     except Exception as error:
         # The unpickler of a damaged file can fail in any way: IndexError, UnicodeDecodeError, KeyError ...
         if type(error).__name__ == "UnpicklingError":
@@ -269,14 +276,33 @@ def _begin(path: Path, count: int) -> tuple[bytes, int]:
 def _refused(path: Path, error: Exception) -> WeightsError:
     """Name the forbidden object of a pickle, from torch's long explanation."""
     text = str(error)
-    found = re.search(r"GLOBAL ([\w.]+)", text) or re.search(r"global[s]?:? ([\w.]+)", text)
-    if found is None and "Unsupported" not in text:
+    found = re.search(r"GLOBAL ([\w.]+)", text)
+    names = [found.group(1)] if found else _pickle_globals(path)
+    if not names and "Unsupported" not in text:
         return _damaged(path, "torch", _line(error))
-    what = f"the object {found.group(1)!r}" if found else "something other than tensors"
+    what = f"the object {names[0]!r}" if names else "something other than tensors"
     return WeightsError(
         f"{path}: refused: this pickle asks for {what}, which can run code; "
         "only tensors and plain values are read, ask for a safetensors file"
     )
+
+
+def _pickle_globals(path: Path) -> list[str]:
+    """Objects that a plain pickle names, read from its instructions without running them."""
+    names: list[str] = []
+    strings: list[str] = []
+    try:
+        with path.open("rb") as file:
+            for code, value, _ in itertools.islice(pickletools.genops(file), 100_000):
+                if code.name == "GLOBAL":
+                    names.append(str(value).replace(" ", "."))
+                elif code.name == "STACK_GLOBAL":
+                    names.append(".".join(strings[-2:]))
+                elif isinstance(value, str):
+                    strings.append(value)
+    except (ValueError, OSError, IndexError, struct.error):
+        return names
+    return names
 
 
 def _entries(value: Any) -> str:
