@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from source import PACKAGE, Import, imports, module_name, parsed, python_files, short
+from project_source import PACKAGE, Import, imports, module_name, parsed, python_files, short
 
 RANKS = {
     "errors": 0,
@@ -24,6 +24,7 @@ RANKS = {
     "serve": 7,
     "cli": 7,
     "api": 7,
+    "__main__": 8,
 }
 # The command line and the server are clients of the public interface: they `import polymodal` as users do.
 CLIENTS = {"cli", "serve"}

@@ -3,7 +3,7 @@
 import ast
 import re
 
-from source import PACKAGE, imports, parsed, project_files, python_files, short
+from project_source import PACKAGE, imports, parsed, project_files, python_files, short
 
 TEXT = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".json", ".sh", ".cfg", ".svg", ""}
 # A person's or a machine's own folder; `/tmp` and `/dev` are the same everywhere.
@@ -87,8 +87,6 @@ def test_weights_are_never_loaded_loosely():
     wrong = [
         f"{short(path)}:{word.value.lineno}"
         for path, word in keywords()
-        if word.arg == "strict"
-        and ast.unparse(word.value) == "False"
-        and "load_state_dict" in path.read_text()
+        if word.arg == "strict" and ast.unparse(word.value) == "False" and "load_state_dict" in path.read_text()
     ]
     assert not wrong, "\n".join(wrong)

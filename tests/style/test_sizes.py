@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from source import PACKAGE, parsed, python_files, short
+from project_source import PACKAGE, parsed, python_files, short
 
 FILE_LINES, SYSTEM_LINES, FUNCTION_LINES, PARAMETERS, CONFIG_FIELDS = 500, 150, 60, 8, 15
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -50,16 +50,12 @@ def test_configs_and_records():
     wrong = []
     for path in python_files(PACKAGE):
         for node in ast.walk(parsed(path)):
-            if not isinstance(node, ast.ClassDef) or "dataclass" not in "".join(
-                map(ast.unparse, node.decorator_list)
-            ):
+            if not isinstance(node, ast.ClassDef) or "dataclass" not in "".join(map(ast.unparse, node.decorator_list)):
                 continue
             fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]
             if len(fields) > CONFIG_FIELDS:
                 wrong.append(f"{short(path)}:{node.lineno}: {node.name} has {len(fields)} fields")
-            if node.name.endswith("Config") and "frozen=True" not in "".join(
-                map(ast.unparse, node.decorator_list)
-            ):
+            if node.name.endswith("Config") and "frozen=True" not in "".join(map(ast.unparse, node.decorator_list)):
                 wrong.append(f"{short(path)}:{node.lineno}: {node.name} is not frozen")
     assert not wrong, "\n".join(wrong)
 

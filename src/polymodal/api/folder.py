@@ -1,6 +1,6 @@
 """A model saved to a folder by polymodal: which system it is, and its own weights.
 
-    folder/polymodal.json       {"format", "system", "variant", "polymodal", "sha256"}
+    folder/polymodal.json       {"format", "system", "variant", "sha256"}
     folder/model.safetensors    every parameter and stored buffer by name, shared ones once
 
 Written whole or not at all: a temporary folder beside it is renamed when complete.  Tokenizer and preprocessing
@@ -9,7 +9,6 @@ come from the system, so the published files are fetched as for the system itsel
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,29 +18,25 @@ from typing import TYPE_CHECKING, Any
 from polymodal.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 RECORD, WEIGHTS, FORMAT = "polymodal.json", "model.safetensors", 1
 
 
 def save(folder: Path, module: nn.Module, system: str, variant: str) -> Path:
     """Write the folder; raises ConfigError when it exists and is not a saved model, or cannot be written."""
-    from safetensors.torch import save_file
-
-    from polymodal import __version__
+    from polymodal.weights.export import save_safetensors
 
     if folder.exists() and not (folder / RECORD).is_file() and any(folder.iterdir()):
         raise ConfigError(f"{folder} exists and is not a saved model; choose another folder")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         temporary.mkdir(parents=True)
-        tensors = {name: tensor.detach().contiguous().clone() for name, tensor in stored(module).items()}
-        save_file(tensors, temporary / WEIGHTS)
+        save_safetensors(module, temporary / WEIGHTS)
         record = {
             "format": FORMAT,
             "system": system,
             "variant": variant,
-            "polymodal": __version__,
             "sha256": digest(temporary / WEIGHTS),
         }
         (temporary / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -70,36 +65,18 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 def fill(folder: Path, module: nn.Module) -> None:
     """Copy the saved weights into a built module of the same system; raises WeightsError unless all fit."""
-    import torch
-
-    from polymodal.weights.read import read_safetensors
+    from polymodal.weights.load import load_safetensors
 
     if digest(folder / WEIGHTS) != record_of(folder)["sha256"]:
         raise WeightsError(f"{folder / WEIGHTS} is damaged: its hash is not the one in {RECORD}; save it again")
-    saved, own = read_safetensors(folder / WEIGHTS), stored(module)
-    if odd := sorted(saved.keys() ^ own.keys()):
-        raise WeightsError(f"{folder} does not fit this system: {len(odd)} names differ, first '{odd[0]}'")
-    with torch.no_grad():
-        for name, tensor in own.items():
-            if saved.shape(name) != tuple(tensor.shape):
-                raise WeightsError(f"{folder}: '{name}' has shape {saved.shape(name)}, expected {tuple(tensor.shape)}")
-            tensor.copy_(saved[name])
-
-
-def stored(module: nn.Module) -> dict[str, Tensor]:
-    """The tensors that make the model what it is: parameters and stored buffers, each shared one once."""
-    seen: dict[int, str] = {}
-    found = {}
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        if seen.setdefault(id(tensor), name) == name:
-            found[name] = tensor
-    return found
+    load_safetensors(module, folder / WEIGHTS)
 
 
 def digest(path: Path) -> str:
     """SHA-256 of a file; raises WeightsError when it cannot be read."""
+    from polymodal.weights.cache import file_sha256
+
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as problem:
         raise WeightsError(f"cannot read {path}: {problem.strerror}") from problem

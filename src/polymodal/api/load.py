@@ -34,12 +34,13 @@ def load(
     (which is Python and is run).  progress(name, bytes done, bytes in all) is called while fetching; offline
     refuses to.  Raises UnknownName, WeightsError, ConfigError.
     """
+    # Importing torch is most of the wait on a first load, so it counts.
+    start = time.perf_counter()
     from polymodal.api import folder
     from polymodal.api.model import Model
 
     if dtype not in DTYPES:
         raise ConfigError(f"unknown dtype '{dtype}'; expected {', '.join(DTYPES)}")
-    start = time.perf_counter()
     pull(model, progress=progress, offline=offline)
     saved = saved_folder(model)
     system, variant = _system.find(address(model))

@@ -60,10 +60,9 @@ def run(arguments: list[str]) -> int:
         return complain(str(mistake), 2)
     except KeyboardInterrupt:
         return complain("interrupted", 130)
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`); give Python nothing left to flush into the closed pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except SystemExit as end:
+        # The option parser ends the process itself when the reader of our output has gone (`| head`).
+        return end.code if isinstance(end.code, int) else 1
     except Exception as problem:
         return other(problem)
 

@@ -17,7 +17,8 @@ def transcribe(files: Files, model: MODEL = "mini", json: JSON = False) -> None:
     """Write down what is said in recordings."""
     from polymodal.cli.output import print_json, waiting
 
-    loaded, media = open_model(model), all_media(files)
+    media = all_media(files)
+    loaded = open_model(model)
     results = []
     for path, item in zip(files, media, strict=True):
         with waiting(f"listening to {path.name}"):
@@ -41,7 +42,8 @@ def classify(
 
     if len(labels) < 2:
         raise ConfigError("classify needs at least two labels, as in: polymodal classify photo.jpg cat dog")
-    loaded, (item,) = open_model(model), all_media([file])
+    (item,) = all_media([file])
+    loaded = open_model(model)
     with waiting(f"looking at {file.name}"):
         ranked = loaded.classify(item, labels)
     if json:
@@ -61,8 +63,9 @@ def embed(
     """Turn files into vectors; similar contents have a large dot product."""
     from polymodal.cli.output import console, print_json
 
+    media = all_media(files)
     loaded = open_model(model)
-    vectors = loaded.embed(all_media(files))
+    vectors = loaded.embed(media)
     if out is not None:
         save_array(out, vectors)
     if json:
@@ -78,10 +81,13 @@ def embed(
 
 
 def all_media(files: list[Path]) -> list[Any]:
-    """Every file as media, so that a bad one is named before any work is done."""
+    """Every file as media, pictures decoded: a bad one is named before a model is loaded."""
     import polymodal as pm
 
-    return [pm.media(path) for path in files]
+    found = [pm.media(path) for path in files]
+    for item in found:
+        _ = getattr(item, "picture", None)
+    return found
 
 
 def save_array(path: Path, vectors: Any) -> None:

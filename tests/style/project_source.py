@@ -30,9 +30,7 @@ def project_files() -> tuple[Path, ...]:
     )
     if listing.returncode == 0:
         return tuple(path for name in listing.stdout.splitlines() if (path := ROOT / name).is_file())
-    return tuple(
-        path for path in ROOT.rglob("*") if path.is_file() and "/." not in str(path.relative_to(ROOT))
-    )
+    return tuple(path for path in ROOT.rglob("*") if path.is_file() and "/." not in str(path.relative_to(ROOT)))
 
 
 @cache

@@ -1,0 +1,204 @@
+"""`Model`: a loaded system as a user meets it.
+
+chat, stream   messages -> processor -> batch -> encoders, connectors -> backbone -> pieces of text -> Reply
+transcribe, classify, embed    what the system's own functions give, as records
+logits         the exact tensors, for research and parity: model.logits(**model.processor(messages))
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from polymodal.api.clock import Clock
+from polymodal.api.reply import Label, Reply
+from polymodal.assemblies.generate import Ending, Generation, answer, collected, generate
+from polymodal.assemblies.running import start
+from polymodal.assemblies.sampling import SamplingOptions
+from polymodal.data.media import Audio, Image, Text, Video
+from polymodal.data.messages import Message, conversation, user
+from polymodal.errors import ConfigError, PromptError
+from polymodal.systems._system import Assembled, System, Variant, unknown
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from polymodal.data.processor import Encoded
+
+
+class Model:
+    """A loaded system; made by `pm.load`.
+
+    name: "id:variant".  processor: messages -> batch of tensors.  module: the assembly, an `nn.Module`.
+    """
+
+    def __init__(self, *, system: System, variant: Variant, parts: Assembled, load_seconds: float = 0.0) -> None:
+        self.system = system
+        self.variant = variant
+        self.name = f"{system.id}:{variant.name}"
+        self.processor = parts.processor
+        self.module = parts.model
+        self.load_seconds = load_seconds
+        self._parts = parts
+
+    def __repr__(self) -> str:
+        return f"Model({self.name})"
+
+    def chat(self, *content: Any, options: SamplingOptions | None = None, **changes: Any) -> Reply:
+        """Answer texts and media in order, or one list of (OpenAI-style) messages.
+
+        options and changes: see SamplingOptions; `chat("Why?", max_tokens=50, temperature=0.7)`.
+        Raises PromptError, MediaError, UnknownName for an option that does not exist.
+        """
+        stream = self.stream(*content, options=options, **changes)
+        for _ in stream:
+            pass
+        return stream.reply
+
+    def stream(self, *content: Any, options: SamplingOptions | None = None, **changes: Any) -> Stream:
+        """Like `chat`, but an iterator over pieces of text; its `reply` is there when it has ended."""
+        chosen = options if options is not None else SamplingOptions(max_tokens=256)
+        known = {field.name for field in fields(SamplingOptions)}
+        for name in changes:
+            if name not in known:
+                raise unknown("option", name, known)
+        chosen = replace(chosen, **changes)
+        if chosen.logprobs is None:
+            chosen = replace(chosen, logprobs=0)
+        return Stream(self, messages_of(content), chosen)
+
+    def transcribe(self, recording: Any) -> Reply:
+        """The words of a recording: a path, bytes, (samples, rate) or `pm.audio(...)`."""
+        if self._parts.transcribe is None:
+            raise self._cannot("transcribe")
+        item = recording_of(recording)
+        begin = time.perf_counter()
+        with torch.inference_mode():
+            text = self._parts.transcribe(item)
+        seconds = {"load": self.load_seconds, "generate": time.perf_counter() - begin}
+        return Reply(text=text, model=self.name, seconds=seconds)
+
+    def classify(self, item: Any, labels: Sequence[str]) -> list[Label]:
+        """The labels, likeliest first, with probabilities that sum to 1; item: a path or media."""
+        if self._parts.score is None:
+            raise self._cannot("classify")
+        if len(labels) < 2 or len(set(labels)) < len(labels):
+            raise ConfigError(f"classify needs two or more different labels; found {list(labels)}")
+        with torch.inference_mode():
+            scores = self._parts.score(media_of(item), labels).tolist()
+        found = [Label(label=label, probability=score) for label, score in zip(labels, scores, strict=True)]
+        return sorted(found, key=lambda label: -label.probability)
+
+    def embed(self, items: Sequence[Any]) -> Tensor:
+        """Paths, media or `pm.text(...)` -> float32 [N, D], rows of length 1: similarity is a dot product."""
+        if self._parts.embed is None:
+            raise self._cannot("embed")
+        if not items:
+            raise ConfigError("embed needs at least one item")
+        with torch.inference_mode():
+            return self._parts.embed([media_of(item) for item in items])
+
+    def logits(self, **batch: Any) -> Tensor:
+        """Logits [B, T, V] of a processor's batch."""
+        with torch.inference_mode():
+            return self.module.logits(**batch)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the weights to a folder that `pm.load` reads."""
+        from polymodal.api import folder as folders
+
+        return folders.save(Path(folder), self.module, self.system.id, self.variant.name)
+
+    def _cannot(self, verb: str) -> ConfigError:
+        return ConfigError(f"{self.name} cannot {verb}; it takes {', '.join(self.system.inputs)}")
+
+
+class Stream:
+    """Pieces of one answer.  Iterate once; then `reply` holds the whole with its costs."""
+
+    def __init__(self, model: Model, messages: tuple[Message, ...], options: SamplingOptions) -> None:
+        self._model = model
+        self._messages = messages
+        self._options = options
+        self._reply: Reply | None = None
+
+    @property
+    def reply(self) -> Reply:
+        """The finished answer; raises PromptError before the stream has ended."""
+        if self._reply is None:
+            raise PromptError("the answer is not finished; iterate over the stream first")
+        return self._reply
+
+    def __iter__(self) -> Iterator[str]:
+        """Pieces that are not empty, as soon as they are certain."""
+        processor, module = self._model.processor, self._model.module
+        clock = Clock(module)
+        with clock.measure("decode"):
+            row: Encoded = processor.fit(processor.encode(self._messages, generate=True))
+            batch = processor.collate([row], padding="left")
+        if self._options.beams > 1:
+            yield from self._searched(batch, row, clock)
+            return
+        with clock.measure("prefill"), clock.encoding(), torch.inference_mode():
+            running = start(module, batch, [self._options.max_tokens])
+        pieces = []
+        ending = Ending(tokenizer=processor.tokenizer)
+        written = answer(running, [self._options], ending)
+        while (piece := clock.next("generate", written)) is not None:
+            pieces.append(piece)
+            if piece.text:
+                yield piece.text
+        self._finish(collected(pieces, len(row), ending), row, clock)
+
+    def _searched(self, batch: Mapping[str, Any], row: Encoded, clock: Clock) -> Iterator[str]:
+        """Beam search knows its answer only at the end: one piece."""
+        options, ending = replace(self._options, logprobs=None), Ending(tokenizer=self._model.processor.tokenizer)
+        with clock.measure("generate"), clock.encoding():
+            (found,) = generate(self._model.module, batch, options, ending)
+        self._finish(found, row, clock)
+        yield found.text or ""
+
+    def _finish(self, found: Generation, row: Encoded, clock: Clock) -> None:
+        self._reply = Reply(
+            text=found.text or "",
+            model=self._model.name,
+            tokens={**row.counts(), "generated": len(found.ids)},
+            seconds={"load": self._model.load_seconds, **clock.seconds},
+            logprobs=tuple(each.logprob for each in found.logprobs or ()),
+            finish=found.finish_reason,
+        )
+
+
+def messages_of(content: Sequence[Any]) -> tuple[Message, ...]:
+    """What `chat` was given as messages: one list of messages, or texts and media of one user message."""
+    if not content:
+        raise PromptError('chat needs something to answer, as in: model.chat("What is this?", pm.image("a.jpg"))')
+    if len(content) == 1 and isinstance(content[0], list | tuple):
+        return conversation(content[0])
+    return (user(*content),)
+
+
+def recording_of(item: Any) -> Audio:
+    """A recording: media, a path, bytes or (samples, rate); of a video its sound.  Raises PromptError."""
+    found = item if isinstance(item, Image | Audio | Video | Text) else Audio(item)
+    if isinstance(found, Video):
+        found = found.sound or found
+    if not isinstance(found, Audio):
+        raise PromptError(f"{found} has no sound to write down; expected a recording")
+    return found
+
+
+def media_of(item: Any) -> Image | Audio | Video | Text:
+    """Media as it is; a path as the media that the file holds."""
+    if isinstance(item, Image | Audio | Video | Text):
+        return item
+    if isinstance(item, str | Path):
+        from polymodal.api.media import media
+
+        return media(item)
+    raise PromptError(f"expected a path or media such as pm.image(...), found {type(item).__name__}")

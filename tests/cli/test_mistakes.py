@@ -1,0 +1,159 @@
+"""A user's mistakes: each gives one clear line and exit code 2, and costs nothing."""
+
+import errno
+import json
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+from outcome import is_one_line
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    """A PNG whose header promises far more pixels than it holds."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    data = b"IDAT" + zlib.compress(b"\0" * 1000)
+    body = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+    return b"\x89PNG\r\n\x1a\n" + chunk + body
+
+
+def bad_files(folder: Path, photo: Path, sound: Path) -> dict[str, tuple[Path, str]]:
+    """Kind of damage -> (file, a word that its message must hold)."""
+    made = {
+        "empty picture": ("empty.jpg", b"", "empty"),
+        "empty sound": ("empty.wav", b"", "empty"),
+        "text named .jpg": ("page.jpg", b"<html>not found</html>", "plain text"),
+        "text named .wav": ("page.wav", b"not found", "plain text"),
+        "truncated picture": ("cut.jpg", photo.read_bytes()[:600], "cut.jpg"),
+        "truncated sound": ("cut.wav", sound.read_bytes()[:3000], "cut.wav"),
+        "sound header only": ("header.wav", sound.read_bytes()[:20], "header.wav"),
+        "huge picture": ("bomb.png", png_claiming(60_000, 60_000), "more pixels"),
+        "unknown format": ("noise.bin", bytes(range(128, 256)) * 9, "noise.bin"),
+        "damaged video": ("clip.mp4", b"\0\0\0\x18ftypmp42" + b"\xff" * 200, "clip.mp4"),
+    }
+    for name, data, _ in made.values():
+        (folder / name).write_bytes(data)
+    return {kind: (folder / name, word) for kind, (name, _, word) in made.items()}
+
+
+KINDS = (
+    "empty picture",
+    "empty sound",
+    "text named .jpg",
+    "text named .wav",
+    "truncated picture",
+    "truncated sound",
+    "sound header only",
+    "huge picture",
+    "unknown format",
+    "damaged video",
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("command", ["ask", "transcribe", "classify", "embed"])
+def test_bad_media(polymodal, tiny, tmp_path, photo, sound, kind, command):
+    path, word = bad_files(tmp_path, photo, sound)[kind]
+    rest = {"ask": ["what?"], "classify": ["cat", "dog"]}.get(command, [])
+    outcome = polymodal(command, path, *rest, "--model", tiny)
+    assert is_one_line(outcome), outcome
+    assert word in outcome.err and path.name in outcome.err
+    assert "0x" not in outcome.err, "addresses of memory have no place in a message"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["ask"], ["question"]),
+        (["ask", "missing.jpg", "what?"], ["missing.jpg"]),
+        (["ask", "https://example.org/cat.jpg", "what?"], ["cat.jpg"]),
+        (["ask", "what?", "--model", "mni"], ["mni", "unknown model"]),
+        (["ask", "what?", "--model", "./nothing.py"], ["nothing.py"]),
+        (["ask", "what?", "--max-tokens", "0"], ["--max-tokens"]),
+        (["ask", "what?", "--temperature", "hot"], ["--temperature"]),
+        (["ask", "what?", "--modle", "mini"], ["--modle", "--model"]),
+        (["show", "mini", "--jsn"], ["--jsn", "--json"]),
+        (["show"], ["model"]),
+        (["pull", "mni"], ["mni"]),
+        (["systms"], ["systems"]),
+        (["transcribe", "missing.wav"], ["missing.wav"]),
+        (["classify", "missing.jpg", "cat"], ["two labels"]),
+    ],
+)
+def test_wrong_words(polymodal, arguments, words):
+    outcome = polymodal(*arguments)
+    assert is_one_line(outcome), outcome
+    assert all(word in outcome.err for word in words), outcome.err
+
+
+def test_question_left_out(polymodal, photo):
+    outcome = polymodal("ask", photo)
+    assert is_one_line(outcome) and "question is missing" in outcome.err
+
+
+def test_variant_names_the_nearest(polymodal, tiny):
+    outcome = polymodal("show", f"{tiny}:oter")
+    assert is_one_line(outcome) and "did you mean 'other'" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("SYSTEM = 3", "SYSTEM = System"),
+        ("import nothing_of_that_name", "nothing_of_that_name"),
+        ("x = (", "line 1"),
+        ("a = 1\nb = a / 0", "line 2"),
+    ],
+)
+def test_own_system_with_a_fault(polymodal, tmp_path, text, word):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    outcome = polymodal("show", path)
+    assert is_one_line(outcome) and word in outcome.err and "mine.py" in outcome.err
+
+
+def test_drawing_to_a_folder_that_is_not_there(polymodal, tiny, tmp_path):
+    outcome = polymodal("show", tiny, "--svg", tmp_path / "no" / "x.svg")
+    assert is_one_line(outcome) and "x.svg" in outcome.err
+
+
+def test_folder_that_is_no_model(polymodal, tmp_path):
+    (tmp_path / "other").mkdir()
+    outcome = polymodal("ask", "what?", "--model", tmp_path / "other")
+    assert is_one_line(outcome) and "polymodal.json" in outcome.err
+
+
+@pytest.mark.parametrize("record", ["", "[]", json.dumps({"format": 9, "system": "x", "variant": "y", "sha256": "z"})])
+def test_folder_with_a_damaged_record(polymodal, tmp_path, record):
+    (tmp_path / "polymodal.json").write_text(record)
+    outcome = polymodal("ask", "what?", "--model", tmp_path)
+    assert is_one_line(outcome) and "polymodal.json" in outcome.err
+
+
+def test_folder_may_not_name_code(polymodal, tmp_path, tiny):
+    """A saved folder is data from anywhere: the system it names must be one of ours, never a file to run."""
+    record = {"format": 1, "system": tiny, "variant": "toy", "sha256": "0"}
+    (tmp_path / "polymodal.json").write_text(json.dumps(record))
+    outcome = polymodal("ask", "what?", "--model", tmp_path)
+    assert is_one_line(outcome) and "unknown model" in outcome.err
+
+
+def test_a_defect_of_ours_is_not_blamed_on_the_user(polymodal, monkeypatch):
+    from polymodal.systems import _system
+
+    monkeypatch.setattr(_system, "ids", lambda: [][0])
+    outcome = polymodal("systems")
+    assert outcome.code == 1 and "please report it" in outcome.err and "Traceback" not in outcome.err
+
+
+def test_closed_pipe_is_silent(polymodal, monkeypatch):
+    from polymodal.systems import _system
+
+    def closed():
+        raise BrokenPipeError(errno.EPIPE, "closed")
+
+    monkeypatch.setattr(_system, "ids", closed)
+    outcome = polymodal("systems")
+    assert outcome.code == 1 and outcome.err == ""

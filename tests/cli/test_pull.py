@@ -1,0 +1,166 @@
+"""`pull` and what goes wrong with weights: each mistake is one line, and nothing that was fetched is lost."""
+
+import errno
+import hashlib
+import io
+import json
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+from local_site import Page, Site, serving
+from outcome import is_one_line
+
+from polymodal.weights import network
+
+CONTENT = bytes(range(256)) * 8192
+ADDRESS = "/api/v1/models/lab/net/repo?Revision=v1&FilePath=net.bin"
+SYSTEM = """
+import sys
+sys.path.insert(0, {folder!r})
+import dataclasses, tiny_system
+from polymodal.weights.source import Source
+from polymodal.weights.load import open_source
+
+SOURCE = Source({source})
+
+def load(variant, options):
+    for name in (tensors := open_source(SOURCE)):
+        tensors[name]
+    return tiny_system.load(variant, options)
+
+variant = dataclasses.replace(tiny_system.SYSTEM.variants[0], weights=(SOURCE,))
+SYSTEM = dataclasses.replace(tiny_system.SYSTEM, id="mine", variants=(variant,), load=load)
+"""
+
+
+def own_system(folder: Path, **source: object) -> Path:
+    """A system file whose one source is described by the keywords of `Source`."""
+    words = ", ".join(f"{name}={value!r}" for name, value in source.items())
+    path = folder / "mine.py"
+    path.write_text(SYSTEM.format(folder=str(Path(__file__).parent), source=words))
+    return path
+
+
+@pytest.fixture
+def site(monkeypatch):
+    monkeypatch.setattr(network.time, "sleep", lambda _: None)
+    with serving() as running:
+        running.pages[ADDRESS] = Page(CONTENT)
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", running.url)
+        yield running
+
+
+@pytest.fixture
+def served(tmp_path) -> Path:
+    """A system whose weights lie on the local server, with the right hash and size."""
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    return own_system(
+        tmp_path, kind="modelscope", name="lab/net", revision="v1", file="net.bin", sha256=digest, size=len(CONTENT)
+    )
+
+
+def test_pull_then_offline(polymodal, site: Site, served):
+    first = polymodal("pull", served, "--json")
+    (file,) = first.json["files"]
+    assert first.code == 0 and Path(file["path"]).read_bytes() == CONTENT
+    site.pages.clear()
+    assert polymodal("pull", served, "--offline").code == 0
+
+
+def test_progress_is_shown_on_stderr_only(polymodal, site: Site, served):
+    outcome = polymodal("pull", served)
+    assert "net.bin" in outcome.err and "1 files" in outcome.out
+
+
+def test_no_network_on_first_pull(polymodal, site: Site, served, monkeypatch):
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", "http://127.0.0.1:9")
+    outcome = polymodal("pull", served)
+    assert is_one_line(outcome) and "net.bin" in outcome.err and "network" in outcome.err
+
+
+def test_offline_on_first_pull(polymodal, site: Site, served):
+    outcome = polymodal("pull", served, "--offline")
+    assert is_one_line(outcome) and "not in the cache" in outcome.err and not site.seen
+
+
+def test_wrong_hash(polymodal, site: Site, served):
+    site.pages[ADDRESS].body = CONTENT[:-1] + b"x"
+    outcome = polymodal("pull", served)
+    assert outcome.code == 2 and "Traceback" not in outcome.err
+    assert "sha256" in outcome.err and "net.bin" in outcome.err
+    site.pages[ADDRESS].body = CONTENT
+    assert polymodal("pull", served).code == 0
+
+
+def test_wrong_hash_of_a_local_file(polymodal, tmp_path):
+    (tmp_path / "net.bin").write_bytes(CONTENT)
+    system = own_system(tmp_path, kind="file", name=str(tmp_path / "net.bin"), sha256="0" * 64)
+    outcome = polymodal("pull", system)
+    assert is_one_line(outcome) and "sha256" in outcome.err
+
+
+def test_full_disk_keeps_what_came_and_goes_on(polymodal, site: Site, served, monkeypatch):
+    write, written = network.write_block, []
+
+    def full(file, block):
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(len(block))
+        write(file, block)
+
+    monkeypatch.setattr(network, "write_block", full)
+    outcome = polymodal("pull", served)
+    assert outcome.code == 2 and "disk is full" in outcome.err and "Traceback" not in outcome.err
+    monkeypatch.setattr(network, "write_block", write)
+    assert polymodal("pull", served).code == 0
+    path, wanted, _ = site.seen[-1]
+    assert path == ADDRESS and wanted == f"bytes={sum(written)}-"
+
+
+def torch_file_with_code(marker: Path) -> bytes:
+    """What `torch.save` writes, but the pickle inside creates a file."""
+
+    class Touch:
+        def __reduce__(self):
+            return (open, (str(marker), "w"))
+
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("net/data.pkl", pickle.dumps({"weight": Touch()}))
+        archive.writestr("net/version", "3\n")
+    return packed.getvalue()
+
+
+def safetensors_with_bad_offsets() -> bytes:
+    header = json.dumps({"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 4_000_000]}}).encode()
+    return struct.pack("<Q", len(header)) + header + b"\0" * 16
+
+
+@pytest.mark.parametrize(
+    ("format", "data"),
+    [
+        ("safetensors", safetensors_with_bad_offsets()),
+        ("safetensors", struct.pack("<Q", 2**60) + b"{}"),
+        ("safetensors", b""),
+        ("torch", b"not a zip"),
+        ("gguf", b"GGUF" + b"\xff" * 60),
+        ("npz", b"PK\x03\x04 cut"),
+    ],
+)
+def test_damaged_weights(polymodal, tmp_path, format, data):
+    (tmp_path / "net.bin").write_bytes(data)
+    system = own_system(tmp_path, kind="file", name=str(tmp_path / "net.bin"), format=format)
+    outcome = polymodal("ask", system, "what?")
+    assert is_one_line(outcome) and "net.bin" in outcome.err, outcome
+
+
+def test_pickle_with_code_is_refused_and_not_run(polymodal, tmp_path):
+    marker = tmp_path / "ran"
+    (tmp_path / "net.pt").write_bytes(torch_file_with_code(marker))
+    system = own_system(tmp_path, kind="file", name=str(tmp_path / "net.pt"), format="torch")
+    outcome = polymodal("ask", system, "what?")
+    assert is_one_line(outcome) and "net.pt" in outcome.err
+    assert not marker.exists()
