@@ -41,9 +41,7 @@ def write_aac(path: str, samples: np.ndarray, rate: int) -> None:
     with av.open(path, "w", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("aac", rate=rate, layout="mono")
         for start in range(0, len(samples), 1024):
-            frame = av.AudioFrame.from_ndarray(
-                samples[None, start : start + 1024], format="fltp", layout="mono"
-            )
+            frame = av.AudioFrame.from_ndarray(samples[None, start : start + 1024], format="fltp", layout="mono")
             frame.sample_rate, frame.pts = rate, start
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -180,12 +178,7 @@ def test_refusals(source, message):
 
 
 def test_header_with_absurd_channels_and_rate():
-    header = (
-        b"RIFF"
-        + struct.pack("<I", 40)
-        + b"WAVEfmt "
-        + struct.pack("<IHHIIHH", 16, 1, 900, 4_000_000, 0, 1800, 16)
-    )
+    header = b"RIFF" + struct.pack("<I", 40) + b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 900, 4_000_000, 0, 1800, 16)
     with pytest.raises(MediaError):
         read_audio(header + b"data" + struct.pack("<I", 4) + b"\0\0\0\0", 16_000)
 
@@ -213,9 +206,7 @@ CORPUS = {name: encoded(sine(300, 8000, 0.2), 8000, name) for name in ("WAV", "F
 # ---- resampler
 
 
-@pytest.mark.parametrize(
-    ("old", "new"), [(44_100, 16_000), (48_000, 16_000), (8000, 16_000), (22_050, 16_000)]
-)
+@pytest.mark.parametrize(("old", "new"), [(44_100, 16_000), (48_000, 16_000), (8000, 16_000), (22_050, 16_000)])
 @pytest.mark.parametrize("hertz", [100.0, 997.0, 3500.0])
 def test_a_sine_stays_a_sine(old, new, hertz):
     """Signal to noise at least 115 dB away from the edges (float32 rounding alone gives about 140)."""

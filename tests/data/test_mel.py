@@ -16,9 +16,9 @@ def noisy_speech_like(seconds: float, rate: int = 16_000) -> np.ndarray:
     random = np.random.default_rng(int(seconds * 1000))
     time = np.arange(round(seconds * rate)) / rate
     sweep = np.sin(2 * np.pi * (80 * time + 900 * time**2 / max(seconds, 1)))
-    return (
-        0.3 * sweep * np.sin(2 * np.pi * 2 * time) ** 2 + 0.02 * random.standard_normal(len(time))
-    ).astype(np.float32)
+    return (0.3 * sweep * np.sin(2 * np.pi * 2 * time) ** 2 + 0.02 * random.standard_normal(len(time))).astype(
+        np.float32
+    )
 
 
 def whisper_formula(audio: np.ndarray, filters: torch.Tensor) -> torch.Tensor:

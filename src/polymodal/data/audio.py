@@ -49,9 +49,7 @@ def read_audio(source: AudioSource, rate: int, limits: Limits = DEFAULT_LIMITS) 
         format_name = sniff(opened.head)
         if format_name is None or format_name == "text":
             found = "plain text" if format_name else "an unknown format"
-            raise MediaError(
-                f"{opened.name} is not a recording: expected wav, flac, mp3 or the like, found {found}"
-            )
+            raise MediaError(f"{opened.name} is not a recording: expected wav, flac, mp3 or the like, found {found}")
         if format_name in SOUND_FORMATS and format_name != "aac":
             return _read_sound_file(opened, format_name, rate, limits)
         return _read_container(opened, format_name, rate, limits)
@@ -78,9 +76,7 @@ def _check_stream(name: str, rate: int, samples: int, limits: Limits) -> None:
     if not MIN_RATE <= rate <= MAX_RATE:
         raise MediaError(f"{name} has a sampling rate of {rate} Hz, expected {MIN_RATE} to {MAX_RATE} Hz")
     if samples > limits.seconds * rate:
-        raise MediaError(
-            f"{name} is {samples / rate:.1f} s long, the limit is {limits.seconds:g} s (Limits.seconds)"
-        )
+        raise MediaError(f"{name} is {samples / rate:.1f} s long, the limit is {limits.seconds:g} s (Limits.seconds)")
 
 
 def _from_array(samples: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
@@ -149,8 +145,7 @@ def check_wav_sizes(opened: Opened) -> None:
                     raise MediaError(f"{opened.name} holds no sound (0 samples)")
                 if claimed > present and claimed != _UNKNOWN_SIZE:
                     raise MediaError(
-                        f"{opened.name} is cut short: its header claims {claimed:,} bytes of sound, "
-                        f"found {present:,}"
+                        f"{opened.name} is cut short: its header claims {claimed:,} bytes of sound, found {present:,}"
                     )
                 break
             file.seek(min(claimed + claimed % 2, max(0, present)), os.SEEK_CUR)
@@ -171,8 +166,7 @@ def _read_container(opened: Opened, format_name: str, rate: int, limits: Limits)
     # Headers round and codecs pad; only a clear shortage means that the file was cut.
     if format_name in ("mp4", "avi", "asf") and len(samples) / rate < claimed * 0.99 - 0.5:
         raise MediaError(
-            f"{opened.name} is cut short: its header claims {claimed:.2f} s of sound, "
-            f"found {len(samples) / rate:.2f} s"
+            f"{opened.name} is cut short: its header claims {claimed:.2f} s of sound, found {len(samples) / rate:.2f} s"
         )
     return samples
 

@@ -39,10 +39,7 @@ class MelConfig:
     seconds: float | None = 30.0
 
     def __post_init__(self) -> None:
-        if (
-            min(self.mels, self.rate, self.window, self.hop) < 1
-            or not 0 <= self.low < self.high <= self.rate / 2
-        ):
+        if min(self.mels, self.rate, self.window, self.hop) < 1 or not 0 <= self.low < self.high <= self.rate / 2:
             raise ConfigError(f"mel settings out of range (high must not exceed rate / 2): {self}")
 
     @property
@@ -107,9 +104,7 @@ def log_mel(audio: np.ndarray | torch.Tensor, config: MelConfig | None = None) -
             )
         wave = pad_or_trim(wave, config.samples)
     if wave.shape[-1] <= config.window // 2:
-        raise MediaError(
-            f"recording of {wave.shape[-1]} samples is shorter than half a window ({config.window // 2})"
-        )
+        raise MediaError(f"recording of {wave.shape[-1]} samples is shorter than half a window ({config.window // 2})")
     hann = torch.hann_window(config.window, device=wave.device)
     spectrum = torch.stft(wave, config.window, config.hop, window=hann, return_complex=True)
     # contiguous(): the dropped last frame leaves a strided view, on which the product below is far slower.

@@ -9,6 +9,7 @@ are never looked at.  Error text holds the file's name but neither its folder no
 libraries, which may contain addresses of memory.
 """
 
+import codecs
 import io
 import os
 import re
@@ -85,13 +86,11 @@ def _sniff_sync_word(head: bytes) -> str | None:
 
 def looks_like_text(head: bytes) -> bool:
     """True for UTF-8 without control characters; a character cut off at the end of `head` is forgiven."""
-    for cut in range(4):
-        try:
-            text = head[: len(head) - cut].decode("utf-8")
-        except UnicodeDecodeError:
-            continue
-        return all(char in "\t\n\r\f" or (char >= " " and char != "\x7f") for char in text)
-    return False
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return bool(text) and all(char in "\t\n\r\f" or (char >= " " and char != "\x7f") for char in text)
 
 
 def clean_name(name: str) -> str:
@@ -136,9 +135,7 @@ def _check_size(name: str, size: int, limits: Limits) -> None:
     if size == 0:
         raise MediaError(f"{name} is empty (0 bytes)")
     if size > limits.bytes:
-        raise MediaError(
-            f"{name} has {megabytes(size)}, the limit is {megabytes(limits.bytes)} (Limits.bytes)"
-        )
+        raise MediaError(f"{name} has {megabytes(size)}, the limit is {megabytes(limits.bytes)} (Limits.bytes)")
 
 
 def _open_file(path: Path) -> BinaryIO:

@@ -224,6 +224,8 @@ def _frames_at(
     stream = _stream(opened, container)
     stream.thread_type = "AUTO"
     stream.codec_context.thread_count = 2
+    # A stream may claim a larger size on the way; the decoder itself then refuses to allocate it.
+    stream.codec_context.options = {"max_pixels": str(int(sizes.limits.pixels))}
     may_seek = sizes.seekable
     position = int(timeline.ticks[0])  # tick of the newest decoded frame
     held: VideoFrame | None = None  # the newest frame that is not after what is wanted next
