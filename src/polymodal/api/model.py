@@ -68,7 +68,7 @@ class Model:
             if name not in known:
                 raise unknown("option", name, known)
         chosen = replace(chosen, **changes)
-        if chosen.logprobs is None:
+        if chosen.logprobs is None and chosen.beams == 1:
             chosen = replace(chosen, logprobs=0)
         return Stream(self, messages_of(content), chosen)
 
@@ -157,9 +157,9 @@ class Stream:
 
     def _searched(self, batch: Mapping[str, Any], row: Encoded, clock: Clock) -> Iterator[str]:
         """Beam search knows its answer only at the end: one piece."""
-        options, ending = replace(self._options, logprobs=None), Ending(tokenizer=self._model.processor.tokenizer)
+        ending = Ending(tokenizer=self._model.processor.tokenizer)
         with clock.measure("generate"), clock.encoding():
-            (found,) = generate(self._model.module, batch, options, ending)
+            (found,) = generate(self._model.module, batch, self._options, ending)
         self._finish(found, row, clock)
         yield found.text or ""
 

@@ -1,0 +1,149 @@
+"""What the commands give: the documented JSON keys, answers as they are written, drawings, the machine."""
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import numpy
+import pytest
+
+SECONDS = {"load", "decode", "encode", "prefill", "generate"}
+COMMANDS = ("ask", "chat", "transcribe", "classify", "embed", "systems", "show", "pull", "doctor")
+
+
+def test_ask_json_contract(polymodal, tiny, photo, sound):
+    outcome = polymodal("ask", photo, sound, "what?", "-m", tiny, "--max-tokens", 5, "--json")
+    found = outcome.json
+    assert outcome.code == 0 and found.keys() >= {"answer", "model", "tokens", "seconds"}
+    assert found["model"] == "tiny:toy"
+    assert found["tokens"]["image"] == 4 and found["tokens"]["audio"] == 4 and found["tokens"]["text"] > 0
+    assert 1 <= found["tokens"]["generated"] <= 5
+    assert found["seconds"].keys() == SECONDS and all(value >= 0 for value in found["seconds"].values())
+
+
+def test_ask_prints_the_same_answer_as_it_is_written(polymodal, tiny, photo):
+    arguments = ("ask", photo, "what?", "-m", tiny, "--max-tokens", 9)
+    assert polymodal(*arguments).out == polymodal(*arguments, "--json").json["answer"] + "\n"
+
+
+def test_ask_with_own_system_first(polymodal, tiny, photo):
+    given = polymodal("ask", photo, "what?", "-m", tiny, "--max-tokens", 3, "--json").json
+    first = polymodal("ask", tiny, photo, "what?", "--max-tokens", 3, "--json").json
+    assert first["answer"] == given["answer"]
+    other = polymodal("ask", f"{tiny}:other", "what?", "--max-tokens", 3, "--json").json
+    assert other["model"] == "tiny:other"
+
+
+def test_seed_decides(polymodal, tiny):
+    def sampled(seed):
+        arguments = ("-m", tiny, "--max-tokens", 12, "--temperature", 2, "--seed", seed, "--json")
+        return polymodal("ask", "what?", *arguments).json["answer"]
+
+    assert sampled(1) == sampled(1) != sampled(2)
+
+
+def test_text_file_is_read(polymodal, tiny, tmp_path):
+    (tmp_path / "note.txt").write_text("a long note " * 5)
+    short = polymodal("ask", "what?", "-m", tiny, "--max-tokens", 1, "--json").json["tokens"]["text"]
+    long = polymodal("ask", tmp_path / "note.txt", "what?", "-m", tiny, "--max-tokens", 1, "--json").json
+    assert long["tokens"]["text"] == short + 60
+
+
+def test_chat_remembers_and_survives_mistakes(polymodal, tiny, photo, monkeypatch):
+    lines = iter([f"/file {photo}", "what?", "/fle", "/file missing.jpg", "and now?", "/new", "", "hello", "/quit"])
+    monkeypatch.setattr("builtins.input", lambda _: next(lines))
+    outcome = polymodal("chat", tiny, "--max-tokens", 4)
+    assert outcome.code == 0 and outcome.out.count("\n") >= 3
+    assert outcome.err.count("polymodal: ") == 2
+    assert "did you mean 'file'" in outcome.err and "missing.jpg" in outcome.err
+
+
+def test_transcribe_classify_embed(polymodal, tiny, photo, sound, tmp_path):
+    (heard,) = polymodal("transcribe", sound, "-m", tiny, "--json").json
+    assert heard["file"] == str(sound) and len(heard["text"]) == 1 and "seconds" in heard
+    seen = polymodal("classify", photo, "cat", "dog", "owl", "-m", tiny, "--json").json
+    assert sum(each["probability"] for each in seen["labels"]) == pytest.approx(1, abs=1e-5)
+    assert seen["label"] == seen["labels"][0]["label"]
+    target = tmp_path / "vectors.npy"
+    made = polymodal("embed", photo, sound, "-m", tiny, "--json", "--out", target).json
+    rows = numpy.array([each["vector"] for each in made["items"]])
+    assert made["width"] == 32 and numpy.allclose((rows**2).sum(1), 1, atol=1e-5)
+    assert numpy.allclose(numpy.load(target), rows, atol=1e-6)
+
+
+def test_transcribe_needs_sound(polymodal, tiny, photo):
+    outcome = polymodal("transcribe", photo, "-m", tiny)
+    assert outcome.code == 2 and "no sound" in outcome.err
+
+
+def test_systems_json_contract(polymodal):
+    outcome = polymodal("systems", "--json")
+    keys = ["id", "names", "year", "fusion", "assembly", "inputs", "outputs", "variants", "weights", "headline", "sheet"]
+    assert outcome.code == 0
+    for each in outcome.json:
+        assert list(each) == keys and each["variants"]
+        assert all(source.keys() == {"source", "license"} for source in each["weights"])
+    assert polymodal("systems").code == 0
+
+
+def test_show_counts_what_each_stage_trains(polymodal, tiny):
+    found = polymodal("show", tiny, "--json").json
+    sizes = {part["prefix"]: part["parameters"] for part in found["parts"]}
+    assert found["parameters"] == sum(sizes.values()) and found["other_parameters"] == 0
+    connectors = sizes["connectors.image"] + sizes["connectors.audio"]
+    assert [stage["parameters"] for stage in found["stages"]] == [connectors, connectors + sizes["backbone"]]
+    assert found["stages"][0]["share"] == pytest.approx(connectors / found["parameters"])
+    assert found["memory_bytes"] == {
+        "float32": 4 * found["parameters"],
+        "bfloat16": 2 * found["parameters"],
+        "int8": found["parameters"],
+    }
+
+
+def test_show_in_words(polymodal, tiny):
+    words = polymodal("show", tiny).out
+    for expected in ("encoder", "connector", "backbone", "[N, 4, 32]", "4 tokens an item", "align", "float32"):
+        assert expected in words
+
+
+def test_show_as_a_picture(polymodal, tiny, tmp_path):
+    target = tmp_path / "tiny.svg"
+    assert polymodal("show", tiny, "--svg", target).code == 0
+    root = ElementTree.parse(target).getroot()
+    words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "tiny decoder" in words and any("babbles & nothing else" in each for each in words)
+
+
+def test_doctor(polymodal):
+    found = polymodal("doctor", "--json").json
+    assert found["versions"]["torch"] and found["cpu"]["threads"] >= 1
+    assert {"h264", "flac"} <= set(found["codecs"])
+    assert found["measured"]["read_gb_s"] > 0 and found["measured"]["gemm_gflop_s"] > 0
+    assert polymodal("doctor", "--quick").out.count("torch") >= 1
+
+
+def test_doctor_says_what_is_wrong(polymodal, monkeypatch):
+    from polymodal.cli import machine
+
+    monkeypatch.setattr(machine, "LOW_DISK", 1e18)
+    outcome = polymodal("doctor", "--quick")
+    assert outcome.code == 1 and "GB free" in outcome.out
+
+
+def test_help_of_every_command(polymodal):
+    listing = polymodal("--help").out
+    for name in COMMANDS:
+        assert name in listing
+        assert polymodal(name, "--help").code == 0
+
+
+def test_version_and_module_entry():
+    done = subprocess.run([sys.executable, "-m", "polymodal", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("polymodal ")
+
+
+def test_json_is_all_that_stands_on_stdout(tiny, photo, tmp_path):
+    command = [sys.executable, "-m", "polymodal", "ask", tiny, str(photo), "what?", "--max-tokens", "2", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and json.loads(done.stdout)["model"] == "tiny:toy" and not done.stderr
