@@ -13,7 +13,7 @@ from itertools import pairwise
 from polymodal.cli.drawing import Box, Drawing
 from polymodal.cli.output import human_count
 
-BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y, MARGIN, HEAD = 220, 96, 56, 28, 24, 64
+BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y, MARGIN, HEAD = 230, 96, 90, 28, 24, 64
 LABEL_WIDTH = 64
 COLOURS = {
     "encoder": "#dbeafe",
@@ -30,10 +30,9 @@ STYLE = (
 
 def render_svg(drawing: Drawing) -> str:
     """A standalone SVG document; every word in it is escaped."""
-    lanes, slots = drawing.lanes() or ["text"], drawing.slots()
+    slots = drawing.slots()
     column = {slot: MARGIN + LABEL_WIDTH + i * (BOX_WIDTH + GAP_X) for i, slot in enumerate(slots)}
-    row = {lane: HEAD + MARGIN + i * (BOX_HEIGHT + GAP_Y) for i, lane in enumerate(lanes)}
-    bottom = HEAD + MARGIN + len(lanes) * (BOX_HEIGHT + GAP_Y) - GAP_Y
+    row, bottom = rows(drawing)
     width = MARGIN * 2 + LABEL_WIDTH * 2 + len(slots) * (BOX_WIDTH + GAP_X) - GAP_X
     name = f"{drawing.system.id}:{drawing.variant.name}"
     shapes = [
@@ -42,14 +41,27 @@ def render_svg(drawing: Drawing) -> str:
     ]
     for slot in slots:
         if slot == "backbone":
-            for box in drawing.at(slot):
-                shapes += rectangle(box, column[slot], HEAD + MARGIN, bottom - HEAD - MARGIN)
+            # It belongs to every lane, so it is as high as all of them.
+            boxes = drawing.at(slot)
+            height = (bottom - HEAD - MARGIN - GAP_Y * (len(boxes) - 1)) // len(boxes)
+            for i, box in enumerate(boxes):
+                shapes += rectangle(box, column[slot], HEAD + MARGIN + i * (height + GAP_Y), height)
             continue
-        for lane in lanes:
-            for box in drawing.at(slot, lane):
-                shapes += rectangle(box, column[slot], row[lane], BOX_HEIGHT)
+        for lane, top in row.items():
+            for i, box in enumerate(drawing.at(slot, lane)):
+                shapes += rectangle(box, column[slot], top + i * (BOX_HEIGHT + GAP_Y), BOX_HEIGHT)
     shapes += arrows(drawing, column, row)
     return document(width, bottom + MARGIN, shapes)
+
+
+def rows(drawing: Drawing) -> tuple[dict[str, int], int]:
+    """Where each lane begins, and the bottom of the last; a lane is as high as its fullest column."""
+    top, tops = HEAD + MARGIN, {}
+    for lane in drawing.lanes() or ["text"]:
+        tops[lane] = top
+        fullest = max((len(drawing.at(slot, lane)) for slot in drawing.slots() if slot != "backbone"), default=1)
+        top += max(fullest, 1) * (BOX_HEIGHT + GAP_Y)
+    return tops, top - GAP_Y
 
 
 def document(width: int, height: int, shapes: list[str]) -> str:
@@ -62,21 +74,24 @@ def document(width: int, height: int, shapes: list[str]) -> str:
     return "\n".join([opening, f"<style>{STYLE}</style>", head, background, *shapes, "</svg>", ""])
 
 
-def text(x: int, y: int, words: str, kind: str = "") -> str:
-    return f'<text x="{x}" y="{y}" class="{kind}">{escape(words)}</text>'
+def text(x: int, y: int, words: str, kind: str = "", room: int | None = None) -> str:
+    """Words at a place; where `room` is given and they need more, they are squeezed into it."""
+    letter = 6.6 if kind == "small" else 8.0
+    tight = room is not None and len(words) * letter > room
+    fit = f' textLength="{room}" lengthAdjust="spacingAndGlyphs"' if tight else ""
+    return f'<text x="{x}" y="{y}" class="{kind}"{fit}>{escape(words)}</text>'
 
 
 def rectangle(box: Box, x: int, y: int, height: int) -> list[str]:
-    """One module: what it is, its name, shapes, tokens and parameters."""
-    part = box.part
-    tokens = f", {part.tokens} tokens an item" if part.tokens is not None else ""
+    """One module: what it is, its name, parameters and shapes."""
+    part, room = box.part, BOX_WIDTH - 20
     size = f'x="{x}" y="{y}" width="{BOX_WIDTH}" height="{height}" rx="8"'
     return [
         f'<rect {size} style="fill:{COLOURS[part.slot]}"/>',
         text(x + 10, y + 20, part.slot, "small"),
-        text(x + 10, y + 40, part.name, "name"),
-        text(x + 10, y + 60, f"{human_count(box.parameters)} parameters{tokens}", "small"),
-        text(x + 10, y + 80, f"{part.takes} -> {part.gives}", "small"),
+        text(x + 10, y + 40, part.name, "name", room),
+        text(x + 10, y + 60, f"{human_count(box.parameters)} parameters", "small", room),
+        text(x + 10, y + 80, f"{part.takes} -> {part.gives}", "small", room),
     ]
 
 
@@ -89,7 +104,11 @@ def arrows(drawing: Drawing, column: dict[str, int], row: dict[str, int]) -> lis
         if stops[0] != "backbone":
             shapes.append(text(MARGIN, middle + 4, lane))
             shapes.append(line(MARGIN + LABEL_WIDTH - 16, column[stops[0]], middle))
-        shapes += [line(column[a] + BOX_WIDTH, column[b], middle) for a, b in pairwise(stops)]
+        for here, following in pairwise(stops):
+            end = column[here] + BOX_WIDTH
+            shapes.append(line(end, column[following], middle))
+            if here != "backbone" and (tokens := drawing.at(here, lane)[0].part.tokens) is not None:
+                shapes.append(text(end + 6, middle - 8, f"{tokens} tokens", "small", GAP_X - 14))
         if stops[-1] != "backbone":
             end = column[stops[-1]] + BOX_WIDTH
             shapes += [line(end, end + 24, middle), text(end + 30, middle + 4, lane)]
