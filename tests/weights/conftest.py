@@ -34,3 +34,9 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(npm, "_from_files", dict)
     monkeypatch.setattr(network.time, "sleep", lambda _: None)
     return home
+
+
+@pytest.fixture
+def index(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.setenv("PIP_INDEX_URL", f"{site.url}/simple/")
+    return site

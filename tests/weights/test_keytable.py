@@ -12,7 +12,11 @@ from polymodal.weights.operations import Reshape, Transpose, Unsqueeze, to_half_
 from polymodal.weights.rows import compile_pattern, fill_pattern
 
 TABLE = KeyTable.of(
-    {"embed.weight": "embed_tokens.weight", "layers.{}.norm": "blocks.{}.norm.weight", "layers.{}.inv_freq": None},
+    {
+        "embed.weight": "embed_tokens.weight",
+        "layers.{}.norm": "blocks.{}.norm.weight",
+        "layers.{}.inv_freq": None,
+    },
     fuse(
         ("layers.{}.q", "layers.{}.k", "layers.{}.v"),
         "blocks.{}.qkv_proj.weight",
@@ -36,7 +40,11 @@ def checkpoint(layers: int = 2) -> dict[str, torch.Tensor]:
 
 
 def model_shapes(layers: int = 2) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {"embed_tokens.weight": (5, 6), "head.weight": (5, 6), "connector.0.weight": (3,)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "embed_tokens.weight": (5, 6),
+        "head.weight": (5, 6),
+        "connector.0.weight": (3,),
+    }
     for i in range(layers):
         shapes |= {f"blocks.{i}.norm.weight": (6,), f"blocks.{i}.qkv_proj.weight": (16, 6)}
         shapes |= {f"blocks.{i}.{n}_proj.weight": (5, 6) for n in ("gate", "up")}
@@ -67,7 +75,9 @@ def test_prefixes_and_joined_tables():
     part = TABLE.prefixed(source="model.", target="backbone.")
     whole = part + KeyTable.of({"mm.{}.weight": "connectors.image.{}.weight"})
     source = {f"model.{name}": x for name, x in checkpoint().items()} | {"mm.0.weight": torch.randn(2)}
-    shapes = {f"backbone.{name}": s for name, s in model_shapes().items()} | {"connectors.image.0.weight": (2,)}
+    shapes = {f"backbone.{name}": s for name, s in model_shapes().items()} | {
+        "connectors.image.0.weight": (2,)
+    }
     assert whole.check(source, shapes).ok
     filled = dict(whole.apply(source, shapes)) | {"backbone.connector.0.weight": torch.ones(3)}
     back = dict(whole.inverse().apply(filled))
@@ -84,7 +94,9 @@ def test_patterns_match_what_they_write(numbers, shift):
     name = fill_pattern(pattern, numbers)
     assert compile_pattern(pattern).match(name) == tuple(numbers)
     assert compile_pattern(pattern).match(name + "x") is None
-    assert compile_pattern("a.{}").match("a.01") is None, "an index with a leading zero could not be written back"
+    assert compile_pattern("a.{}").match("a.01") is None, (
+        "an index with a leading zero could not be written back"
+    )
 
 
 @st.composite
@@ -97,13 +109,19 @@ def tables(draw):
         a, b, shape = f"old.{{}}.part{number}", f"new.{{}}.piece{number}", (4, 6)
         names = [a]
         if kind == "rename":
-            rows.append(rename(a, b, *draw(st.lists(st.sampled_from([Transpose(), Unsqueeze(0)]), max_size=2))))
+            rows.append(
+                rename(a, b, *draw(st.lists(st.sampled_from([Transpose(), Unsqueeze(0)]), max_size=2)))
+            )
         elif kind == "rope":
             rows.append(rename(a, b, to_half_split(draw(st.sampled_from([1, 2])))))
         elif kind == "fuse":
             names = [f"{a}.{letter}" for letter in "qkv"]
             dim = draw(st.integers(0, 1))
-            rows.append(fuse(names, b, dim=dim, groups=draw(st.sampled_from([1, 2])), each=((Transpose(),) * 2, (), ())))
+            rows.append(
+                fuse(
+                    names, b, dim=dim, groups=draw(st.sampled_from([1, 2])), each=((Transpose(),) * 2, (), ())
+                )
+            )
         elif kind == "split":
             rows.append(split(a, (b + ".x", b + ".y"), sizes=(1, 3)))
         elif kind == "stack":
@@ -135,15 +153,30 @@ def test_a_table_and_its_inverse_are_the_identity(made):
 
 
 BREAKS = [
-    (lambda s, t: s.update({"layers.0.attn.bias": torch.ones(1)}), r"'layers.0.attn.bias' has no row \(nearest row: "),
+    (
+        lambda s, t: s.update({"layers.0.attn.bias": torch.ones(1)}),
+        r"'layers.0.attn.bias' has no row \(nearest row: ",
+    ),
     (lambda s, t: s.pop("layers.0.k"), r"'layers.0.k' is missing beside 'layers.0.q'"),
     (lambda s, t: s.pop("layers.1.experts.1.w"), r"'layers.1.experts.1.w' is missing beside"),
-    (lambda s, t: s.pop("layers.1.norm"), r"'blocks.1.norm.weight' is not filled \(nearest row: .layers.{}.norm"),
+    (
+        lambda s, t: s.pop("layers.1.norm"),
+        r"'blocks.1.norm.weight' is not filled \(nearest row: .layers.{}.norm",
+    ),
     (lambda s, t: s.pop("embed.weight"), r"'head.weight' is not filled \(tied to 'embed_tokens.weight'"),
-    (lambda s, t: t.pop("blocks.0.norm.weight"), "fills 'blocks.0.norm.weight', which the model does not have"),
+    (
+        lambda s, t: t.pop("blocks.0.norm.weight"),
+        "fills 'blocks.0.norm.weight', which the model does not have",
+    ),
     (lambda s, t: t.update({"bias": (3,)}), "'bias' is not filled"),
-    (lambda s, t: t.update({"blocks.0.experts": (4, 7, 4)}), r"must have shape \(4, 7, 4\), the file gives \(3, 7, 4\)"),
-    (lambda s, t: s.update({"layers.0.q": torch.ones(9, 6)}), r"'layers.0.q' \(9, 6\) does not fit its row: rope order"),
+    (
+        lambda s, t: t.update({"blocks.0.experts": (4, 7, 4)}),
+        r"must have shape \(4, 7, 4\), the file gives \(3, 7, 4\)",
+    ),
+    (
+        lambda s, t: s.update({"layers.0.q": torch.ones(9, 6)}),
+        r"'layers.0.q' \(9, 6\) does not fit its row: rope order",
+    ),
     (lambda s, t: t.update({"head.weight": (6, 6)}), r"'head.weight' must have shape \(6, 6\)"),
 ]
 
@@ -190,7 +223,10 @@ def test_works_on_the_meta_device():
     table = KeyTable.of({"w": "weight", "b": "bias"})
     assert table.check(["w", "b"], module.state_dict()).ok
     source = {"w": torch.empty(3, 4, device="meta"), "b": torch.empty(3, device="meta")}
-    assert {name: tuple(x.shape) for name, x in table.apply(source, module)} == {"weight": (3, 4), "bias": (3,)}
+    assert {name: tuple(x.shape) for name, x in table.apply(source, module)} == {
+        "weight": (3, 4),
+        "bias": (3,),
+    }
 
 
 def test_buffers_count():

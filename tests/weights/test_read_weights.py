@@ -69,7 +69,11 @@ def test_npz(tmp_path: Path):
 @pytest.mark.parametrize("legacy", [False, True])
 def test_torch(tmp_path: Path, legacy: bool):
     path = tmp_path / "model.pt"
-    torch.save({"dims": {"width": 4}, "step": 3, "model": {"state": TENSORS}}, path, _use_new_zipfile_serialization=not legacy)
+    torch.save(
+        {"dims": {"width": 4}, "step": 3, "model": {"state": TENSORS}},
+        path,
+        _use_new_zipfile_serialization=not legacy,
+    )
     opened = read_torch(path, "model.state")
     assert same(opened, TENSORS) and opened.metadata == {"dims": {"width": 4}, "step": 3}
     with pytest.raises(WeightsError, match=r"no tensors at the top.*found: dims, step, model"):
@@ -168,17 +172,33 @@ DAMAGED = {
     "text": ("m.safetensors", b"<!doctype html><title>not found</title>" * 9, "claims"),
     "short": ("m.safetensors", b"abc", "3 bytes"),
     "empty": ("m.safetensors", b"", "empty"),
-    "pointer": ("m.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git-lfs pointer"),
+    "pointer": (
+        "m.safetensors",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n",
+        "git-lfs pointer",
+    ),
     "huge header": ("m.safetensors", header(b"{}", 1 << 60), "claims"),
     "header over the end": ("m.safetensors", header({"a": ONE}, 5000), "claims 5000"),
     "no json": ("m.safetensors", header(b"{{{{"), "not JSON"),
     "deep json": ("m.safetensors", header(b"[" * 200_000), "not JSON"),
     "a list": ("m.safetensors", header([1]), "not a table"),
-    "offsets outside": ("m.safetensors", header({"a": ONE | {"data_offsets": [0, 80]}}, tail=bytes(8)), "'a' lies outside"),
-    "offsets backwards": ("m.safetensors", header({"a": ONE | {"data_offsets": [8, 0]}}, tail=bytes(8)), "'a' lies outside"),
+    "offsets outside": (
+        "m.safetensors",
+        header({"a": ONE | {"data_offsets": [0, 80]}}, tail=bytes(8)),
+        "'a' lies outside",
+    ),
+    "offsets backwards": (
+        "m.safetensors",
+        header({"a": ONE | {"data_offsets": [8, 0]}}, tail=bytes(8)),
+        "'a' lies outside",
+    ),
     "truncated": ("m.safetensors", header({"a": ONE}, tail=bytes(5)), "'a' lies outside"),
     "too long": ("m.safetensors", header({"a": ONE}, tail=bytes(99)), "end at byte"),
-    "shape and bytes differ": ("m.safetensors", header({"a": ONE | {"shape": [3]}}, tail=bytes(8)), "safetensors"),
+    "shape and bytes differ": (
+        "m.safetensors",
+        header({"a": ONE | {"shape": [3]}}, tail=bytes(8)),
+        "safetensors",
+    ),
     "overlap": ("m.safetensors", header({"a": ONE, "b": ONE}, tail=bytes(8)), "safetensors"),
     "unknown type": ("m.safetensors", header({"a": ONE | {"dtype": "Q9"}}, tail=bytes(8)), "safetensors"),
     "no record": ("m.safetensors", header({"a": 3}), "no record"),
@@ -192,13 +212,33 @@ DAMAGED = {
     "gguf counts": ("m.gguf", gguf_bytes(values=1 << 62), "the file ends"),
     "gguf tensors": ("m.gguf", gguf_bytes(tensors=1 << 62), "the file ends"),
     "gguf key": ("m.gguf", gguf_bytes(struct.pack("<Q", 1 << 61), values=1), "the file ends"),
-    "gguf list": ("m.gguf", gguf_bytes(text("k"), struct.pack("<IIQ", 9, 4, 1 << 61), values=1), "does not fit"),
+    "gguf list": (
+        "m.gguf",
+        gguf_bytes(text("k"), struct.pack("<IIQ", 9, 4, 1 << 61), values=1),
+        "does not fit",
+    ),
     "gguf type": ("m.gguf", gguf_bytes(text("k"), struct.pack("<I", 77), values=1), "unknown type 77"),
-    "gguf nested": ("m.gguf", gguf_bytes(text("k"), struct.pack("<I", 9), struct.pack("<IQ", 9, 1) * 40, values=1), "unknown type"),
-    "gguf kind": ("m.gguf", gguf_bytes(text("w"), struct.pack("<IQIQ", 1, 4, 999, 0), tensors=1), "GGML type 999"),
+    "gguf nested": (
+        "m.gguf",
+        gguf_bytes(text("k"), struct.pack("<I", 9), struct.pack("<IQ", 9, 1) * 40, values=1),
+        "unknown type",
+    ),
+    "gguf kind": (
+        "m.gguf",
+        gguf_bytes(text("w"), struct.pack("<IQIQ", 1, 4, 999, 0), tensors=1),
+        "GGML type 999",
+    ),
     "gguf dims": ("m.gguf", gguf_bytes(text("w"), struct.pack("<I", 1 << 31), tensors=1), "dimensions"),
-    "gguf data": ("m.gguf", gguf_bytes(text("w"), struct.pack("<IQIQ", 1, 1 << 40, 0, 0), tensors=1), "'w' ends at"),
-    "gguf blocks": ("m.gguf", gguf_bytes(text("w"), struct.pack("<IQIQ", 1, 31, 2, 0), tensors=1), "blocks of 32"),
+    "gguf data": (
+        "m.gguf",
+        gguf_bytes(text("w"), struct.pack("<IQIQ", 1, 1 << 40, 0, 0), tensors=1),
+        "'w' ends at",
+    ),
+    "gguf blocks": (
+        "m.gguf",
+        gguf_bytes(text("w"), struct.pack("<IQIQ", 1, 31, 2, 0), tensors=1),
+        "blocks of 32",
+    ),
     "npz text": ("m.npz", b"hello, this is text", "npz"),
     "npz broken": ("m.npz", b"PK\x03\x04" + bytes(60), "not a sound npz file"),
 }
@@ -270,7 +310,10 @@ def test_any_damage_is_an_error_of_ours_or_harmless(sound, tmp_path: Path, data)
     path = tmp_path / name
     path.write_bytes(content)
     try:
-        opened = read(path, {"safetensors": "safetensors", "gguf": "gguf", "pt": "torch", "npz": "npz"}[name.split(".")[1]])
+        opened = read(
+            path,
+            {"safetensors": "safetensors", "gguf": "gguf", "pt": "torch", "npz": "npz"}[name.split(".")[1]],
+        )
         for tensor in opened.values():
             tensor.sum()
     except WeightsError as error:

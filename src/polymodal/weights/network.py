@@ -305,9 +305,7 @@ def _context(cert: str, trusted: bool) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=cert or None)
     except OSError as error:
-        raise WeightsError(
-            f"{cert}: the configured certificate file cannot be read: {error}"
-        ) from error
+        raise WeightsError(f"{cert}: the configured certificate file cannot be read: {error}") from error
     if not cert and not context.cert_store_stats()["x509_ca"]:
         # Some builds of Python come without certificates; certifi does when huggingface_hub is installed.
         import certifi

@@ -68,7 +68,10 @@ class TensorFile(Mapping[str, Tensor]):
             raise KeyError(name)
         try:
             return self.load(name)
-        except (OSError, ValueError, RuntimeError, EOFError) as error:
+        except WeightsError:
+            raise
+        except Exception as error:
+            # zlib, zipfile, numpy and safetensors each have errors of their own for damaged data.
             raise _damaged(self.path, self.format, f"tensor {name!r}: {_line(error)}") from error
 
     def __iter__(self) -> Iterator[str]:
@@ -233,7 +236,10 @@ def read_npz(path: str | Path) -> TensorFile:
         with zipfile.ZipFile(path) as members:
             for name in archive.files:
                 infos[name] = _npz_info(path, members, name)
-    except (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile) as error:
+    except WeightsError:
+        raise
+    except Exception as error:
+        # Damage shows as BadZipFile, ValueError, NotImplementedError, SyntaxError (an array header) ...
         raise _damaged(path, "npz", _line(error)) from error
     return TensorFile(path, "npz", infos, lambda name: torch.from_numpy(np.array(archive[name])))
 
