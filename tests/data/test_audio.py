@@ -234,6 +234,14 @@ def test_close_to_scipy_in_the_common_pass_band():
     assert snr(resample(wave, 44_100, 16_000)[1000:-1000], oracle[1000:-1000]) > 40
 
 
+def test_odd_rates_work_and_absurd_ones_are_refused():
+    assert snr(resample(sine(440, 44_101), 44_101, 16_000)[2000:-2000], sine(440, 16_000)[2000:-2000]) >= 115
+    with pytest.raises(MediaError, match="common rate"):
+        resample(sine(440, 8000), 767_999, 16_000)
+    with pytest.raises(MediaError, match="positive"):
+        resample(sine(440, 8000), 8000, 0)
+
+
 def test_equal_rates_return_the_same_samples():
     samples = sine(440, 8000)
     assert resample(samples, 8000, 8000) is samples

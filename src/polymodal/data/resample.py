@@ -23,7 +23,7 @@ ZERO_CROSSINGS = 96
 KAISER_BETA = 0.1102 * (125.0 - 8.7)
 # Half the window's transition lies above the cutoff: the stopband starts at the lower Nyquist frequency.
 CUTOFF = 1.0 - (125.0 - 8.0) / (2.285 * 2 * ZERO_CROSSINGS) / np.pi / 2
-MAX_PHASES = 200_000
+MAX_WEIGHTS = 1 << 24  # 64 MB of filter weights, so that an odd rate in a header costs no more
 MAX_MATRIX = 1 << 20  # up * down, above which the phases are taken one by one
 BLOCK = 1 << 16
 
@@ -35,9 +35,12 @@ class Resampler:
         if old < 1 or new < 1:
             raise MediaError(f"sampling rates must be positive, found {old} and {new}")
         self.up, self.down = new // gcd(old, new), old // gcd(old, new)
-        if self.up > MAX_PHASES:
-            raise MediaError(f"cannot resample from {old} to {new} Hz: the ratio has no small whole numbers")
         self.half = half_width(self.up, self.down)
+        if self.up * 2 * self.half > MAX_WEIGHTS:
+            raise MediaError(
+                f"cannot resample from {old} to {new} Hz: {self.up}:{self.down} is too far from a simple ratio; "
+                "convert the recording to a common rate first"
+            )
         # A product covers `period` outputs, for which about as many inputs are new as the filter is long.
         self.repeat = max(1, min(2 * self.half // self.down, 512 // self.up, (1 << 22) // (2 * self.half * self.up)))
         self.by_matrix = self.up * self.down <= MAX_MATRIX
@@ -108,7 +111,7 @@ def half_width(up: int, down: int) -> int:
     return int(np.ceil(ZERO_CROSSINGS * max(1.0, down / up))) + 1
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def weights(up: int, down: int) -> np.ndarray:
     """Filter weights, float32 [up, 2 * half]: row p is for outputs p / up past an input sample."""
     half = half_width(up, down)
