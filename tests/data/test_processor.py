@@ -5,8 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_vocabulary import SPECIALS, real_tokenizer, tiny_tokenizer
+from tiny_vocabulary import SPECIALS, tiny_tokenizer
 
+import published_smollm2
 from polymodal.data.media import Audio, Image, Video
 from polymodal.data.messages import conversation, user
 from polymodal.data.processor import IGNORE, TOKEN_TYPES, Modality, Processor
@@ -184,7 +185,7 @@ def test_declarations_are_checked() -> None:
 
 def test_smollm2_prompt_ids_equal_a_tokenizer_that_reads_the_rendered_string() -> None:
     """For conversations without a learned border the ids equal those of the whole string at once."""
-    tokenizer = real_tokenizer()
+    tokenizer = published_smollm2.tokenizer()
     model = Processor(tokenizer=tokenizer, template=SMOLLM2)
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "\n\n What is 2+2? "}]
     ids = model(messages, generate=True)["input_ids"][0].tolist()

@@ -5,9 +5,10 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_vocabulary import SPECIALS, real_metadata, real_tokenizer, tiny_metadata, tiny_tokenizer
+from tiny_vocabulary import SPECIALS, tiny_metadata, tiny_tokenizer
 from tokenizers import Regex, pre_tokenizers
 
+import published_smollm2
 from polymodal.data.tokenizer import Tokenizer, _pre_tokenizer, iterate_text, pad_id_of
 from polymodal.errors import ConfigError, PromptError, UnknownName, WeightsError
 
@@ -146,7 +147,7 @@ def test_pre_tokenisers_split_as_published() -> None:
 
 
 def test_smollm2_published_facts() -> None:
-    tokenizer = real_tokenizer()
+    tokenizer = published_smollm2.tokenizer()
     assert tokenizer.vocab_size == 49152 and len(tokenizer.special_ids) == 17
     assert [tokenizer.special(n) for n in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")] == [0, 1, 2]
     assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (1, 2, 2)
@@ -157,13 +158,13 @@ def test_smollm2_published_facts() -> None:
 def test_smollm2_ids_equal_an_independent_gpt2_style_tokenizer() -> None:
     """Oracle: transformers' GPT-2 tokenizer class on the same vocabulary with a digit splitter in front."""
     transformers = pytest.importorskip("transformers")
-    metadata = real_metadata()
+    metadata = published_smollm2.opened().metadata
     vocabulary = {token: i for i, token in enumerate(metadata["tokenizer.ggml.tokens"])}
     merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
     oracle = transformers.GPT2Tokenizer(vocab=vocabulary, merges=merges, unk_token="<|endoftext|>")
     digits = pre_tokenizers.Split(Regex(r"\d"), behavior="isolated")
     oracle.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, oracle.backend_tokenizer.pre_tokenizer])
-    tokenizer = real_tokenizer()
+    tokenizer = published_smollm2.tokenizer()
     for text in SENTENCES:
         expected = oracle.backend_tokenizer.encode(text, add_special_tokens=False).ids
         assert tokenizer.encode(text) == expected
@@ -173,7 +174,7 @@ def test_smollm2_ids_equal_an_independent_gpt2_style_tokenizer() -> None:
 @given(st.text(st.characters(codec="utf-8", max_codepoint=0x3FFFF, exclude_categories=("Cs", "Cc")), max_size=80))
 @settings(max_examples=100, deadline=None)
 def test_smollm2_round_trip(text: str) -> None:
-    tokenizer = real_tokenizer()
+    tokenizer = published_smollm2.tokenizer()
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text and "".join(iterate_text(tokenizer, ids)) == text
 

