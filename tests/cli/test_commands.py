@@ -59,6 +59,14 @@ def test_chat_remembers_and_survives_mistakes(polymodal, tiny, photo, monkeypatc
     assert "did you mean 'file'" in outcome.err and "missing.jpg" in outcome.err
 
 
+def test_chat_json_is_one_line_an_answer(polymodal, tiny, monkeypatch):
+    lines = iter(["hello", "and?"])
+    monkeypatch.setattr("builtins.input", lambda _: next(lines, "/quit"))
+    outcome = polymodal("chat", tiny, "--max-tokens", 2, "--json")
+    first, second = map(json.loads, outcome.out.splitlines())
+    assert first["seconds"].keys() == SECONDS and second["tokens"]["text"] > first["tokens"]["text"]
+
+
 def test_transcribe_classify_embed(polymodal, tiny, photo, sound, tmp_path):
     (heard,) = polymodal("transcribe", sound, "-m", tiny, "--json").json
     assert heard["file"] == str(sound) and len(heard["text"]) == 1 and "seconds" in heard

@@ -36,17 +36,19 @@ def ask(
     loaded = open_model(own or model)
     stream = loaded.stream(*content, max_tokens=max_tokens, temperature=temperature, seed=seed)
     say(stream, quiet=json)
-    reply = stream.reply
     if json:
-        print_json(
-            {
-                "answer": reply.text,
-                "model": reply.model,
-                "tokens": reply.tokens,
-                "seconds": {name: round(value, 4) for name, value in reply.seconds.items()},
-                "finish": reply.finish,
-            }
-        )
+        print_json(as_dict(stream.reply))
+
+
+def as_dict(reply: Any) -> dict[str, Any]:
+    """The stable keys of an answer in `ask --json` and `chat --json`."""
+    return {
+        "answer": reply.text,
+        "model": reply.model,
+        "tokens": reply.tokens,
+        "seconds": {name: round(value, 4) for name, value in reply.seconds.items()},
+        "finish": reply.finish,
+    }
 
 
 def split_system(files: list[str]) -> tuple[str | None, list[Path]]:
@@ -85,8 +87,10 @@ def chat(
     max_tokens: Longest = 256,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
+    json: JSON = False,
 ) -> None:
-    """Talk with a model about files, turn after turn."""
+    """Talk with a model about files, turn after turn; --json prints one line for each answer."""
+    from polymodal.cli.output import print_json
     from polymodal.errors import PolymodalError
 
     loaded = open_model(model)
@@ -102,7 +106,9 @@ def chat(
                 continue
             message = {"role": "user", "content": [*waiting_files, line]}
             stream = loaded.stream([*turns, message], max_tokens=max_tokens, temperature=temperature, seed=seed)
-            say(stream)
+            say(stream, quiet=json)
+            if json:
+                print_json(as_dict(stream.reply), lines=True)
             turns += [message, {"role": "assistant", "content": stream.reply.text}]
             waiting_files.clear()
         except PolymodalError as mistake:

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def print_json(value: Any) -> None:
-    """One JSON document on stdout, non-ASCII text kept readable."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+def print_json(value: Any, lines: bool = False) -> None:
+    """One JSON document on stdout, non-ASCII text kept readable; with `lines` on one line, as part of a stream."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=None if lines else 2) + "\n")
+    sys.stdout.flush()
 
 
 def console(error: bool = False) -> Console:
