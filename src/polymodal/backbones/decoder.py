@@ -25,6 +25,7 @@ from polymodal.nn.linear import Linear, linear
 from polymodal.nn.mask import MaskSpec, PreparedMask
 from polymodal.nn.mlp import FeedForwardConfig
 from polymodal.nn.norm import NormConfig, RMSNormConfig
+from polymodal.nn.quantise import Int8Linear, quantise_linears
 from polymodal.nn.rope import RopeConfig
 
 
@@ -110,7 +111,7 @@ class DecoderConfig:
 class Decoder(nn.Module):
     """See the module docstring. ``config`` is the DecoderConfig it was built from."""
 
-    lm_head: Linear | None
+    lm_head: Linear | Int8Linear | None
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
@@ -163,6 +164,11 @@ class Decoder(nn.Module):
     def head(self, hidden: Tensor) -> Tensor:
         """``[..., D] -> logits [..., V]``; pass only the positions whose logits are wanted."""
         return linear(hidden, self.embed_tokens.weight) if self.lm_head is None else self.lm_head(hidden)
+
+    def quantise(self) -> None:
+        """Int8 weights in place for faster steps on a CPU: linears of the blocks and the head, not the embedding."""
+        quantise_linears(self.blocks)
+        self.lm_head = Int8Linear.of(self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight)
 
     def new_cache(self, batch: int, capacity: int | None = None) -> KVCache:
         """An empty cache for ``batch`` rows of up to ``capacity`` tokens (default ``max_length``)."""

@@ -86,6 +86,7 @@ class Attention(nn.Module):
         self.q_proj = config.linears.q.build(config.width, queries, config.qkv_bias)
         self.k_proj = config.linears.k.build(source, keys, config.qkv_bias)
         self.v_proj = config.linears.v.build(source, keys, config.qkv_bias)
+        self.qkv_proj = None
         self.o_proj = config.linears.o.build(queries, config.width, config.out_bias)
         self.q_norm = None if config.q_norm is None else config.q_norm.build(config.size)
         self.k_norm = None if config.k_norm is None else config.k_norm.build(config.size)
@@ -103,23 +104,37 @@ class Attention(nn.Module):
 
         Cross-attention: ``source [B, S, D']`` may be None once the cache holds its keys and values.
         """
-        q = self._heads(self.q_proj(x, token_types), self.q_norm)
-        if self.config.source_width is not None:
-            k, v = self._source(source, cache)
-        else:
-            k = self._heads(self.k_proj(x, token_types), self.k_norm)
-            v = self._heads(self.v_proj(x, token_types), None)
-            if rope is not None:
-                q = apply_rope(q, *rope, self.config.interleaved)
-                k = apply_rope(k, *rope, self.config.interleaved)
+        if self.config.source_width is None:
+            q, k, v = self._project(x, rope, token_types)
             if cache is not None:
                 k, v = cache.update(k, v)
+        else:
+            q = self._heads(self.q_proj(x, token_types), self.q_norm)
+            k, v = self._source(source, cache)
         if isinstance(mask, MaskSpec):
             mask = narrowed(mask, self.config.window).prepare(q.shape[2], k.shape[2], x.device)
         elif mask is None and self.config.window is not None:
             mask = MaskSpec(causal=False, window=self.config.window).prepare(q.shape[2], k.shape[2], x.device)
         out = attend(q, k, v, mask, self.config.scale)
         return self.o_proj(out.transpose(1, 2).flatten(2), token_types)
+
+    def _project(
+        self, x: Tensor, rope: tuple[Tensor, Tensor] | None, token_types: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries ``[B, H, T, E]``, rotated keys and values ``[B, K, T, E]``."""
+        if self.qkv_proj is not None:
+            heads, keys = self.config.heads, self.config.key_heads
+            qk, v = self._heads(self.qkv_proj(x, token_types), None).split((heads + keys, keys), 1)
+            if rope is not None:
+                qk = apply_rope(qk, *rope, self.config.interleaved)
+            return qk[:, :heads], qk[:, heads:], v
+        q = self._heads(self.q_proj(x, token_types), self.q_norm)
+        k = self._heads(self.k_proj(x, token_types), self.k_norm)
+        v = self._heads(self.v_proj(x, token_types), None)
+        if rope is not None:
+            q = apply_rope(q, *rope, self.config.interleaved)
+            k = apply_rope(k, *rope, self.config.interleaved)
+        return q, k, v
 
     def _heads(self, x: Tensor, norm: nn.Module | None) -> Tensor:
         x = x.unflatten(-1, (-1, self.config.size))

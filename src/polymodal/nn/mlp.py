@@ -65,14 +65,20 @@ class GatedMLPConfig:
 class GatedMLP(nn.Module):
     """``[..., D] -> [..., D]``"""
 
+    gate_up_proj: nn.Module | None
+
     def __init__(self, config: GatedMLPConfig):
         super().__init__()
         self.config = config
         self.gate_proj = config.linear.build(config.width, config.ffn_width, config.bias)
         self.up_proj = config.linear.build(config.width, config.ffn_width, config.bias)
+        self.gate_up_proj = None
         self.down_proj = config.linear.build(config.ffn_width, config.width, config.bias)
         self.act = activation(config.activation)
 
     def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
-        gated = self.act(self.gate_proj(x, token_types)) * self.up_proj(x, token_types)
-        return self.down_proj(gated, token_types)
+        if self.gate_up_proj is not None:
+            gate, up = self.gate_up_proj(x, token_types).chunk(2, -1)
+        else:
+            gate, up = self.gate_proj(x, token_types), self.up_proj(x, token_types)
+        return self.down_proj(self.act(gate) * up, token_types)
