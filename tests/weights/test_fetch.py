@@ -139,7 +139,12 @@ def test_local_files(tmp_path: Path):
 
 def test_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
+
+    def nobody(*_: object) -> None:
+        raise socket.gaierror(-2, "unknown name")
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://localhost")
 
     source = pinned(kind="hub", name="lab/tiny", revision="main", file="model.bin")
     file = home() / "hub" / "model.bin"
@@ -160,6 +165,12 @@ def test_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(WeightsError, match="has sha256"):
         fetch(pinned(kind="hub", name="lab/tiny", revision="main", file="model.bin", sha256="2" * 64))
     assert not file.exists()
+
+    with monkeypatch.context() as unknown:
+        unknown.setattr(constants, "ENDPOINT", "http://hub.invalid")
+        unknown.setattr(hub.socket, "getaddrinfo", nobody)
+        with pytest.raises(WeightsError, match="no answer from the hub"):
+            hub.fetch_hub(source)
 
     answer = type("Answer", (), {"headers": {}, "status_code": 404, "request": None})()
     for failure, words in [

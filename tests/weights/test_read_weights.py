@@ -78,6 +78,7 @@ def test_torch(tmp_path: Path, legacy: bool):
     assert same(opened, TENSORS) and opened.metadata == {"dims": {"width": 4}, "step": 3}
     with pytest.raises(WeightsError, match=r"no tensors at the top.*found: dims, step, model"):
         read_torch(path)
+    assert describe(path, entry="model.state").parameters == 23
     with pytest.raises(WeightsError, match="there is no entry 'ema'"):
         read_torch(path, "ema")
     torch.save(torch.nn.Linear(2, 3).state_dict(), path, _use_new_zipfile_serialization=not legacy)

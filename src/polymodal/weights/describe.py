@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from polymodal.errors import WeightsError
-from polymodal.weights.read import TensorFile, read
+from polymodal.weights.read import TensorFile, read, read_torch
 
 _ENDINGS = {
     ".safetensors": "safetensors",
@@ -44,17 +44,20 @@ class Description:
         return {**self.__dict__, "path": str(self.path)}
 
 
-def describe(path: str | Path, format: str = "") -> Description:
+def describe(path: str | Path, format: str = "", entry: str = "") -> Description:
     """Open a file and describe it; the format follows from the name when it is not given.
+
+    entry: where the tensors of a torch file lie, when they are not at its top ('model_state_dict').
 
     Raises WeightsError for an unknown ending and for everything the readers refuse.
     """
     path = Path(path)
-    return describe_tensors(read(path, format or format_of(path)))
+    format = format or format_of(path)
+    return describe_tensors(read_torch(path, entry) if format == "torch" and entry else read(path, format))
 
 
 def describe_tensors(tensors: TensorFile) -> Description:
-    """Describe a file that is open already (for torch files whose tensors lie under an entry)."""
+    """Describe a file that is open already."""
     infos = tensors.infos.values()
     return Description(
         path=tensors.path,

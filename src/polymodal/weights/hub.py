@@ -10,6 +10,9 @@ Traps: `revision` may be a branch, then the file can change over time: the recor
 
 from __future__ import annotations
 
+import socket
+import urllib.parse
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,7 @@ def fetch_hub(source: Source, progress: Progress | None = None) -> Path:
     """Download through huggingface_hub and verify."""
     from huggingface_hub import errors, hf_hub_download
 
+    _require_host(source)
     try:
         path = Path(
             hf_hub_download(
@@ -60,10 +64,7 @@ def fetch_hub(source: Source, progress: Progress | None = None) -> Path:
     except errors.RevisionNotFoundError as error:
         raise WeightsError(f"{source}: the repository has no revision {source.revision!r}") from error
     except errors.LocalEntryNotFoundError as error:
-        raise WeightsError(
-            f"{source} ({megabytes(source.size)}): no answer from the hub; check the network, or set HF_ENDPOINT to a "
-            "mirror, or copy the file into a hub cache"
-        ) from error
+        raise _no_answer(source) from error
     except errors.EntryNotFoundError as error:
         raise WeightsError(f"{source}: the repository has no file {source.file!r}") from error
     except (errors.HfHubHTTPError, ConnectionError) as error:
@@ -80,6 +81,26 @@ def fetch_hub(source: Source, progress: Progress | None = None) -> Path:
         path.unlink(missing_ok=True)
         raise
     return path
+
+
+def _require_host(source: Source) -> None:
+    """Fail at once where the hub's name is unknown; the library would retry for half a minute."""
+    from huggingface_hub import constants
+
+    if urllib.request.getproxies():
+        return
+    address = urllib.parse.urlsplit(constants.ENDPOINT)
+    try:
+        socket.getaddrinfo(address.hostname, address.port or 443)
+    except OSError as error:
+        raise _no_answer(source) from error
+
+
+def _no_answer(source: Source) -> WeightsError:
+    return WeightsError(
+        f"{source} ({megabytes(source.size)}): no answer from the hub; check the network, or set HF_ENDPOINT to a "
+        "mirror, or copy the file into a hub cache"
+    )
 
 
 def _reporting(label: str, progress: Progress | None) -> Any:
