@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch import nn
 
 from polymodal.errors import UnknownName
@@ -45,6 +46,15 @@ def test_linear_of_views_frozen_weights_and_half_precision() -> None:
     assert x.grad is not None and torch.allclose(x.grad[0], frozen.sum(0), atol=1e-3)
     half, weight = torch.randn(4, 512).bfloat16(), frozen.bfloat16()
     assert torch.equal(linear(half, weight), F.linear(half, weight))
+
+
+def test_linear_under_checkpointing_and_functional_gradients() -> None:
+    x, w = torch.randn(70, 512), torch.randn(320, 512)
+    expected = torch.ones(70, 320).T @ x
+    assert torch.allclose(torch.func.grad(lambda v: linear(x, v).sum())(w), expected, atol=1e-3)
+    leaf = w.clone().requires_grad_()
+    torch.utils.checkpoint.checkpoint(linear, x, leaf, use_reentrant=False).sum().backward()
+    assert torch.allclose(leaf.grad, expected, atol=1e-3)
 
 
 def random_norm(config: object) -> nn.Module:

@@ -117,6 +117,8 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
+        # Torch's unit variance would give a tied head logits of scale sqrt(width).
+        nn.init.normal_(self.embed_tokens.weight, std=0.02)
         self.blocks = nn.ModuleList(block.build() for block in config.blocks)
         self.norm = config.norm.build(config.width)
         self.lm_head = None if config.tied else Linear(config.width, config.vocab_size, bias=False)
@@ -168,6 +170,8 @@ class Decoder(nn.Module):
     def quantise(self) -> None:
         """Int8 weights in place for faster steps on a CPU: linears of the blocks and the head, not the embedding."""
         quantise_linears(self.blocks)
+        if isinstance(self.lm_head, Int8Linear):
+            return
         self.lm_head = Int8Linear.of(self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight)
 
     def new_cache(self, batch: int, capacity: int | None = None) -> KVCache:

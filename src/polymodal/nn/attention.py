@@ -170,6 +170,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: PreparedMask | None, scale: fl
         rows = q.reshape(q.shape[0], k.shape[1], groups, q.shape[3])
         out = F.scaled_dot_product_attention(rows, k, v, attn_mask=mask.allow, scale=scale).reshape(q.shape)
     else:
+        if groups > 1 and mask.allow is not None and q.device.type != "cpu":
+            # Accelerator kernels take a mask or grouped heads, not both; without this they fall to the slowest.
+            k, v, groups = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1), 1
         out = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask.allow, is_causal=mask.causal, scale=scale, enable_gqa=groups > 1
         )

@@ -44,6 +44,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         or weight.dtype != torch.float32
         or weight.numel() < _WORTH_IT
         or not weight.is_contiguous()
+        or type(weight) not in (Tensor, nn.Parameter)  # sharded and wrapped tensors bring their own product
     ):
         return F.linear(x, weight, bias)
     if x.numel() == x.shape[-1] and weight.shape[0] % _BLOCKS == 0:
@@ -70,9 +71,12 @@ class _OneDNNLinear(torch.autograd.Function):
     """Forward and both products of the backward pass on oneDNN; ``x [N, in]``."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return _ONEDNN(x, weight, bias, "none", [], "")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0], inputs[1])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
