@@ -12,50 +12,34 @@ from collections.abc import Iterable, Sequence
 
 from polymodal.data.corpora.lexicon import Lexicon
 from polymodal.data.corpora.record import normalise
+from polymodal.data.corpora.wordlists import (
+    ALONE,
+    COLOURS,
+    CUT,
+    DIRECTIONS,
+    EMPTY,
+    FILING,
+    GROUPS,
+    MASS,
+    NAMES,
+    NUMBERS,
+    PEOPLE,
+    SAME,
+    SIZES,
+    STOP,
+    UNFIT,
+    UNIQUE,
+)
 
-COLOURS = frozenset(
-    "red orange yellow green blue purple pink brown black white grey gray golden gold silver violet cyan turquoise "
-    "beige".split()
+_PLACES = re.compile(
+    r"(Islands|States|Republic|Kingdom|Emirates|Nations|Philippines|Netherlands|Bahamas|Maldives|Union|Comoros)$"
 )
-NUMBERS = {w: n for n, w in enumerate("zero one two three four five six seven eight nine ten".split())}
-STOP = frozenset(
-    "a an the of with on in and or at by for from to its it is are his her their this that some two three pair "
-    "bunch piece set one as into near over under".split()
+_CLAUSE = (
+    "that|which|who|called|also|used|it's|named|stands|lets|means|ahead|has|is|are|carry|carries|resembles|made|worn"
+    "|eaten|can only|can be|can move"
 )
-_CUT = frozenset(
-    "with of on in at by for from to and or inside over under near made covered wearing holding playing making "
-    "doing riding eating showing behind without about carrying pointing saying".split()
-)
-_GROUPS = frozenset("pair bunch cluster head piece slice couple bowl box tube cob pile stack group row loaf bundle".split())
-_SIZES = frozenset(
-    "big small large little tiny huge old new young happy sad very great long short tall cute modern simple nice "
-    "beautiful ripe sweet fresh female male baby traditional typical fat thin round open closed lit folded".split()
-)
-# Words that tell how a picture was made or filed, not what it shows.
-FILING = frozenset(
-    "icon icons clipart clip art remix svg png vector illustration illustrated drawing drawn image picture pic photo "
-    "graphic graphics theme themes etiquette lemon outline outlined contour silhouette silhouet silouette bw bwh "
-    "colour color coloured colored version ver copy example sample unsorted various collection example misc "
-    "untitled test new final edited fixed sketch cartoon stylized stylised abstract simple hotel aiga package symbol "
-    "symbols architetto hash alternative alt variant logo".split()
-)
-_MASS = frozenset(
-    "milk water juice coffee tea wine beer bread rice cheese butter honey sugar salt pepper flour corn meat beef pork "
-    "bacon chocolate cake-mix ice snow rain lightning fire smoke fog mist sand grass hay wood paper glass-ware gold "
-    "silver money hair music clothing furniture food fruit-salad garlic ginger lettuce spinach broccoli asparagus "
-    "cabbage celery parsley thyme basil mint toast pasta spaghetti sushi soup ketchup mustard popcorn tofu poultry "
-    "seafood wheat barley cotton silk jewellery jewelry confetti equipment luggage mail air oil blood dirt mud soil "
-    "soap shampoo toothpaste electricity traffic weather sunshine cream sewing knitting yarn thread camouflage "
-    "tape ham sake champagne stormwater".split()
-)
-_UNIQUE = frozenset("sun moon earth sky sea ocean equator".split())
-_NAMES = frozenset("mercury venus mars jupiter saturn uranus neptune pluto".split())
-_PLACES = re.compile(r"(Islands|States|Republic|Kingdom|Emirates|Nations|Philippines|Netherlands|Bahamas|Maldives|Union|Comoros)$")
-_DIRECTIONS = frozenset("up down left right top bottom open close".split())
-_ALONE = frozenset("symbol sign button picture face mark".split())  # heads that say nothing without what is before them
 _AN = re.compile(r"^([aeiou]|hour|honest|heir|herb\b|x-?ray|mp3|sos|sd |f-|lcd|led\b|rss|h\b)", re.IGNORECASE)
 _NOT_AN = re.compile(r"^(uni(?!mp|nf|nt)|use|usb|uk|us |u-|ukulele|euro|ewe|one\b|once|ufo|utensil|ute)", re.IGNORECASE)
-_PEOPLE = frozenset("man woman person boy girl child baby men women people kiss couple family mage merman".split())
 
 
 def article(text: str) -> str:
@@ -66,12 +50,13 @@ def article(text: str) -> str:
 def head_of(phrase: str) -> str:
     """The part before the first preposition or participle: "bowl of soup" -> "bowl" ; groups are looked through."""
     words = phrase.split()
-    if len(words) > 2 and words[1] == "of" and words[0].lower() in _GROUPS:
+    if len(words) > 2 and words[1] == "of" and words[0].lower() in GROUPS:
         words = words[2:]
     for place, word in enumerate(words):
-        if place and word.lower() in _CUT:
+        paired = word in ("and", "or") and words[place - 1].lower() in COLOURS  # "blue and yellow flag"
+        if place and word.lower() in CUT and not paired:
             return " ".join(words[:place])
-    if len(words) > 1 and words[0].lower() in _PEOPLE and words[1].endswith("ing"):
+    if len(words) > 1 and words[0].lower() in PEOPLE and words[1].endswith("ing"):
         return words[0]
     return " ".join(words)
 
@@ -80,22 +65,31 @@ def phrase(text: str, lexicon: Lexicon) -> str:
     """A noun phrase with the article it needs: "red apple" -> "a red apple", "grapes" -> "grapes"."""
     first, *rest = text.split()
     if first.lower() in ("a", "an", "the", "some", "two", "three", "four", "five", "my", "our", "no"):
-        return " ".join([first.lower() if first.lower() != "an" else "an", *rest])
+        return " ".join([first.lower(), *rest])
     words = text.lower().split()
-    if len(words) > 2 and words[1] == "of" and words[0] in _GROUPS:
+    if len(words) > 2 and words[1] == "of" and words[0] in GROUPS:
         return f"{article(text)} {text}"
-    last = head_of(text).split()[-1].lower()
-    if len(words) == 1 and last in _UNIQUE:
+    head = head_of(text).split()
+    last = next((word.lower() for word in reversed(head) if lexicon.base(word)), head[-1].lower())
+    if lexicon.proper(text) and text != text.lower():
+        return text
+    if len(words) == 1 and last in UNIQUE:
         return f"the {text.lower()}"
-    if len(words) == 1 and last in _NAMES:
+    if len(words) == 1 and last in NAMES:
         return text.capitalize()
-    if last in _MASS or lexicon.plural(last) or last in NUMBERS:
+    if last in MASS or lexicon.plural(last) or last in NUMBERS:
         return text
     if lexicon.base(last) is None and "-" not in last:
         return text if lexicon.is_word(last) else f"{article(text)} {text}"
-    if (len(words) == 1 and lexicon.proper(text)) or (last.endswith("ing") and not lexicon.concrete(last, 1)):
+    if last.endswith("ing") and not lexicon.concrete(last, 1) and len(head) == 1:
         return text
     return f"{article(text)} {text}"
+
+
+def inner_articles(text: str, lexicon: Lexicon) -> str:
+    """Put the articles that terse names leave out: "woman with veil" -> "woman with a veil"."""
+    match = re.search(r" (with|in|wearing|feeding|holding|getting|riding) (?!a |an |the )(.+)$", text)
+    return f"{text[: match.start(2)]}{phrase(match.group(2), lexicon)}" if match else text
 
 
 def flag_of(place: str) -> str:
@@ -116,13 +110,13 @@ def split_nouns(text: str, lexicon: Lexicon) -> tuple[tuple[str, ...], tuple[str
     ending of the head that the dictionary knows and that does not start with a colour or size.
     """
     head = re.sub(r"^(very )", "", head_of(text))
-    if head.split()[-1].lower() in _ALONE and " " in head:
-        return (text,), ()
+    if head.split()[-1].lower() in ALONE and " " in head:
+        return (text,), (head.split()[-1].lower(),)
     words = head.split()
     known: list[str] = []
     for start in range(len(words)):
         part = " ".join(words[start:])
-        plain = words[start].lower() in COLOURS or words[start].lower() in _SIZES
+        plain = words[start].lower() in COLOURS or words[start].lower() in SIZES
         if (base := lexicon.base(part)) and not (plain and len(words) - start > 1 and not _fixed(part, lexicon)):
             known.append(part if lexicon.plural(words[-1]) or part != part.lower() else base)
     if not known:
@@ -142,9 +136,9 @@ def _fixed(part: str, lexicon: Lexicon) -> bool:
 
 def clean_sentence(text: str) -> str | None:
     """The first noun phrase of a written caption, article kept, or None when it does not start with one."""
-    text = text.strip().translate(str.maketrans({"“": "", "”": "", "’": "'", "‘": "'", '"': None}))
-    text = re.split(r"[!?;:(–—]|\.(?=\s|$)|,? (?:that|which|who|called|also|used|it's|named|stands|lets|means|ahead|has|can)\b", text)[0]
-    text = re.split(r" for \w+ing\b| to \w+ ", text)[0].strip(" ,.-")
+    text = re.sub("[“”\"]", "", re.sub("[’‘]", "'", text)).strip()
+    text = re.split(rf"[!?;:(–—]|\.(?=\s|$)|, from|,? (?:{_CLAUSE})\b", text)[0]
+    text = re.split(r" for (?!the letter|the number)| to \w+ ", text)[0].strip(" ,.-")
     text = re.sub(r"^An (?=h)", "A ", text)
     if not text:
         return None
@@ -152,7 +146,8 @@ def clean_sentence(text: str) -> str | None:
     started = words[0].lower() in ("a", "an", "the", "some", "two", "three", "our")
     if len(words) > (8 if started else 4):
         return None
-    keep_case = words[0].isupper() and len(words[0]) > 1
+    name = len(words) > 1 and words[1][:1].isupper() and not started
+    keep_case = name or (words[0].isupper() and len(words[0]) > 1)
     return text if keep_case else text[0].lower() + text[1:]
 
 
@@ -170,21 +165,23 @@ def clean_title(text: str, lexicon: Lexicon, drop: Iterable[str] = ()) -> str | 
     """
     gone = {part for word in drop for part in (word.lower(),) if part}
     words = [w for w in tokens(text) if w not in FILING and not any(g.startswith(w) and len(w) > 1 for g in gone)]
-    words = [w for w in words if len(w) > 1 or w == "a"]
+    words = [SAME.get(w, w) for w in words if len(w) > 1 or w == "a"]
+    if UNFIT & set(words):
+        return None
     while words and words[0] in STOP:
         words.pop(0)
-    while words and words[-1] in STOP | _CUT:
+    while words and words[-1] in STOP | CUT:
         words.pop()
     if not words or len(words) > 6 or any(w not in STOP and not lexicon.is_word(w) for w in words):
         return None
-    while len(words) > 1 and words[-1] in _DIRECTIONS | COLOURS:
+    while len(words) > 1 and words[-1] in DIRECTIONS | COLOURS:
         last = words.pop()
         words = [last, *words] if last in COLOURS else words
     found = " ".join(words)
     head = head_of(found).split()
-    if not head or not any(lexicon.concrete(" ".join(head[i:])) for i in range(len(head))):
-        return None
-    return found if lexicon.concrete(head[-1]) or lexicon.concrete(" ".join(head[-2:])) else None
+    drawable = any(lexicon.concrete(" ".join(head[start:])) for start in range(len(head))[-2:])
+    empty = not head or head[-1] in COLOURS | SIZES | DIRECTIONS | EMPTY
+    return found if drawable and not empty else None
 
 
 def content_words(texts: Sequence[str], lexicon: Lexicon) -> list[str]:

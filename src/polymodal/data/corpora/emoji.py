@@ -32,7 +32,14 @@ _KINDS = {
     "musical-instrument": "musical instrument", "tool": "tool", "country-flag": "flag", "subdivision-flag": "flag",
     "flag": "flag", "zodiac": "sign", "transport-sign": "sign", "warning": "sign", "keycap": "number",
 }  # fmt: skip
-_MATH = {"plus": "a plus sign", "minus": "a minus sign", "multiply": "a multiplication sign", "divide": "a division sign"}
+_FIXED = {
+    "milky way": "the Milky Way", "mount fuji": "Mount Fuji", "tokyo tower": "Tokyo Tower", "zzz": "the letters ZZZ",
+    "statue of liberty": "the Statue of Liberty", "men’s room": "a men's room", "women’s room": "a women's room",
+    "t-rex": "a T-Rex", "mate": "a mate drink",
+}  # fmt: skip
+_MATH = {
+    "plus": "a plus sign", "minus": "a minus sign", "multiply": "a multiplication sign", "divide": "a division sign"
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +99,8 @@ def translations(cldr: str | Path, locales: tuple[str, ...] = ("it", "fr")) -> d
 
 def open_fluent(folder: str | Path, table: dict[str, Name], lexicon: Lexicon, tones: int = 2) -> Corpus:
     """Fluent 3D emoji; of each emoji with skin tones the plain form and at most `tones` others are kept."""
-    plain, toned = [], {}
+    plain: list[tuple[str, Path]] = []
+    toned: dict[str, list[Path]] = {}
     for path in sorted(Path(folder).glob("**/assets/*.webp")):
         found_tones = [part for part in path.stem.split("-") if part in _TONES]
         if not found_tones:
@@ -139,7 +147,7 @@ def open_noto(folder: str | Path, table: dict[str, Name], lexicon: Lexicon) -> C
 def caption_of(name: Name, lexicon: Lexicon) -> str | None:
     """A caption from a CLDR short name: "flag: Peru" -> "the flag of Peru", "dog face" -> "a dog"."""
     text = name.spoken.replace("’", "'").replace("“", "").replace("”", "")
-    if name.subgroup in _SKIP or text.startswith("Japanese "):
+    if name.subgroup in _SKIP or text.startswith("Japanese ") or "facing right" in text:
         return None
     if text.startswith(("flag: ", "flag for ")):
         return words.flag_of(text.split(" ", 1)[1].removeprefix("for "))
@@ -151,13 +159,19 @@ def caption_of(name: Name, lexicon: Lexicon) -> str | None:
         return _MATH.get(text)
     if name.subgroup == "zodiac":
         return f"the zodiac sign {text}"
-    if name.subgroup == "time" and "thirty" in text or "o'clock" in text:
+    if (name.subgroup == "time" and "thirty" in text) or "o'clock" in text:
         return f"a clock showing {text}"
     if re.match(r"(person|man|woman|men|women): ", text):
-        return f"a {text.replace(': ', ' with ')}".replace("with bald", "with a bald head").replace("with beard", "with a beard")
+        text = text.replace(": ", " with ").replace("with bald", "with a bald head")
+        return f"a {text.replace('with beard', 'with a beard')}"
     if name.subgroup.startswith("animal") and text.endswith(" face"):
         text = text.removesuffix(" face")
-    return words.phrase(text, lexicon)
+    if text.lower() in _FIXED:
+        return _FIXED[text.lower()]
+    head = words.head_of(text).split()[-1]
+    if lexicon.base(head) is None and (lexicon.is_word(head) or head.endswith("ed")) and name.group != "people-body":
+        return None  # "foggy", "dizzy", "locked": a mood or a state, not a thing
+    return words.phrase(words.inner_articles(text, lexicon), lexicon)
 
 
 def _pictures(

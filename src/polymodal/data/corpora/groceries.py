@@ -43,8 +43,8 @@ def open(folder: str | Path, lexicon: Lexicon) -> Corpus:
         nouns = tuple(dict.fromkeys([last, exact] if last in ("apple", "pear") else [exact]))
         found.append(
             Picture(
-                id=f"groceries/{row}", corpus="groceries", style="photo", key=f"{split}/{row}", split=split, nouns=nouns,
-                broader=(broad,) if broad not in nouns else (), caption=words.phrase(exact, lexicon),
+                id=f"groceries/{row}", corpus="groceries", style="photo", key=f"{split}/{row}", split=split,
+                nouns=nouns, broader=(broad,) if broad not in nouns else (), caption=words.phrase(exact, lexicon),
                 category=f"{coarse}/{fine}", kind="food", path=path.name, index=row,
             )
         )  # fmt: skip

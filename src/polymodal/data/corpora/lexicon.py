@@ -2,7 +2,8 @@
 
 Flow: index.noun (lemma -> senses), data.noun (sense -> lemmas with their case, parents), noun.exc (odd plurals)
       -> `Lexicon.base` (singular), `concrete` (can it be drawn?), `kind` (animal, food ...), `is_a`.
-Traps: senses that are single individuals (Stephen Crane) are skipped; most common sense first, so "mouse" is an animal; kinds look at the first senses only.
+Traps: senses that are single individuals (Stephen Crane) are skipped; the most common sense 
+       comes first, so "mouse" is an animal; kinds look at the first senses only.
 Source of the file format: the manual page wndb(5WN) shipped with WordNet.
 """
 
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from polymodal.data.corpora.wordlists import word_set
 from polymodal.errors import MediaError
 
 # kind -> the WordNet lemma and sense number (1 = first) under which its things lie; the order breaks ties
@@ -35,17 +37,17 @@ _ROOTS: tuple[tuple[str, str, int], ...] = (
     ("tool", "tool", 1),
     ("tool", "weapon", 1),
 )
-KINDS = tuple(dict.fromkeys(kind for kind, _, _ in _ROOTS)) + ("face", "flag", "sign", "letter", "number")
+KINDS = (*dict.fromkeys(kind for kind, _, _ in _ROOTS), "face", "flag", "sign", "letter", "number")
 # WordNet lexicographer files of things one can draw: animal, artifact, body, food, location, object, person,
 # phenomenon, plant, shape, substance
 _CONCRETE = frozenset({5, 6, 8, 13, 15, 17, 18, 19, 20, 25, 27})
 _ENDINGS = (
     ("ies", "y"), ("ches", "ch"), ("shes", "sh"), ("sses", "ss"), ("xes", "x"), ("zes", "z"), ("men", "man"), ("s", "")
 )  # fmt: skip
-_PLURAL_ONLY = frozenset(
+_PLURAL_ONLY = word_set(
     "scissors pliers tweezers binoculars headphones earphones jeans shorts trousers pants sunglasses glasses "
     "goggles overalls pajamas tights clothes fireworks stairs people chopsticks spectacles handcuffs noodles "
-    "fries tongs shears slacks".split()
+    "fries tongs shears slacks men women children teeth feet geese mice"
 )
 
 
@@ -97,13 +99,13 @@ class Lexicon:
 
     def proper(self, phrase: str) -> bool:
         """Does the dictionary write it with a capital in its first sense?"""
-        return self.cased(phrase)[:1].isupper()
+        return self.base(phrase) is not None and self.cased(phrase)[:1].isupper()
 
     def cased(self, phrase: str) -> str:
         """The dictionary's way of writing a phrase ("Siamese cat"); the phrase itself when it is not there."""
         base = self.base(phrase)
         if base is None or base != phrase.lower():
-            return phrase
+            return phrase.lower() if base else phrase
         options = [lemma for lemma in self.lemmas[self.senses[base][0]] if lemma.lower() == base]
         return options[0] if options else phrase
 
@@ -149,6 +151,15 @@ class Lexicon:
             return False
         wanted = set(self.senses[high])
         return any(wanted & self._above(sense) for sense in self._first(low, 2))
+
+    def above(self, phrase: str) -> frozenset[str]:
+        """All names (lower case) of the things that one of its first two senses is a kind of, itself left out."""
+        base = self.base(phrase)
+        if base is None:
+            return frozenset()
+        senses = self._first(base, 2)
+        upper = {place for sense in senses for place in self._above(sense) if place not in senses}
+        return frozenset(lemma.lower() for place in upper for lemma in self.lemmas[place]) - {base}
 
     def synonyms(self, phrase: str) -> tuple[str, ...]:
         """Other words whose first sense is the first drawable sense of this one: "car" -> "automobile", "auto"."""

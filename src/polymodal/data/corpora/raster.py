@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import PIL.Image
 
 SIZE = 224
+INKED = 0.4  # share of its own box that a black thing must fill
 SURE = 0.72  # share of the coloured pixels that one colour must hold
 
 
@@ -53,6 +54,7 @@ def letterbox(image: PIL.Image.Image, size: int = SIZE) -> PIL.Image.Image:
     if image.mode not in ("RGB", "RGBA"):
         image = image.convert("RGBA")
     if image.mode == "RGBA":
+        image = trim(image)
         # reduce before compositing: the big pictures of a set would otherwise cost most of the time
         image.thumbnail((4 * size, 4 * size), Image.Resampling.BOX)
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -65,14 +67,24 @@ def letterbox(image: PIL.Image.Image, size: int = SIZE) -> PIL.Image.Image:
     return square
 
 
+def trim(image: PIL.Image.Image, margin: float = 0.06) -> PIL.Image.Image:
+    """Cut wide transparent borders of an RGBA picture down to `margin` of the longer side of what is drawn."""
+    box = image.getchannel("A").point(lambda alpha: 255 if alpha > 16 else 0).getbbox()
+    if box is None:
+        return image
+    room = round(margin * max(box[2] - box[0], box[3] - box[1]))
+    left, top = max(0, box[0] - room), max(0, box[1] - room)
+    return image.crop((left, top, min(image.width, box[2] + room), min(image.height, box[3] + room)))
+
+
 def colour_of(image: PIL.Image.Image, sure: float = SURE) -> str | None:
     """The one colour of a cut-out thing, or None when there is no transparent background or no clear winner."""
-    if image.mode != "RGBA":
+    if image.mode != "RGBA" or image.getchannel("A").resize((1, 1), 4).getpixel((0, 0)) > 248:  # fills its frame
         return None
-    small = image.resize((64, 64), 4)  # 4 = box filter: averages, adds no new colours at edges
+    small = trim(image, 0.0).resize((64, 64), 4)  # 4 = box filter: averages, adds no new colours at edges
     pixels = np.asarray(small, dtype=np.float32).reshape(-1, 4)
     solid = pixels[pixels[:, 3] > 200][:, :3]
-    if len(solid) < 120 or len(solid) > 3900:  # a dot, or a picture that fills its frame
+    if len(solid) < 120:  # a few lines
         return None
     found = name_colours(solid)
     values, counts = np.unique(found, return_counts=True)
@@ -80,7 +92,10 @@ def colour_of(image: PIL.Image.Image, sure: float = SURE) -> str | None:
     # thin black outlines belong to the drawing style, so they do not count against a colour
     inked = counts.sum() - (counts[values == "black"].sum() if values[best] != "black" else 0)
     colour = str(values[best])
-    return colour if counts[best] / inked >= sure and counts[best] / counts.sum() > 0.5 and colour != "white" else None
+    if colour == "black" and len(solid) < INKED * 64 * 64:  # a line drawing, whose lines are black and not its thing
+        return None
+    clear = counts[best] / inked >= sure and counts[best] / counts.sum() > 0.5
+    return colour if clear and colour not in ("white", "tan") else None
 
 
 def name_colours(rgb: np.ndarray) -> np.ndarray:
@@ -90,12 +105,15 @@ def name_colours(rgb: np.ndarray) -> np.ndarray:
     chroma = high - low
     red, green, blue = scaled.T
     safe = np.where(chroma > 0, chroma, 1)
-    hue = np.where(high == red, (green - blue) / safe % 6, np.where(high == green, (blue - red) / safe + 2, (red - green) / safe + 4))
-    hue = hue * 60
+    not_red = np.where(high == green, (blue - red) / safe + 2, (red - green) / safe + 4)
+    hue = 60 * np.where(high == red, (green - blue) / safe % 6, not_red)
     saturation = chroma / np.where(high > 0, high, 1)
     names = np.full(len(rgb), "red", dtype="<U8")
-    for start, name in ((14, "orange"), (42, "yellow"), (68, "green"), (165, "blue"), (255, "purple"), (300, "pink"), (340, "red")):
+    steps = ((14, "orange"), (42, "yellow"), (68, "green"), (165, "blue"), (255, "purple"), (300, "pink"), (340, "red"))
+    for start, name in steps:
         names[hue >= start] = name
+    # between orange, brown and skin people do not agree, so those pixels get a word that is never asked for
+    names[(hue >= 14) & (hue < 50) & (saturation < 0.75)] = "tan"
     names[(hue < 42) & (hue >= 8) & (high < 0.68)] = "brown"
     names[((hue < 14) | (hue >= 340)) & (saturation < 0.5) & (high > 0.75)] = "pink"
     names[(hue >= 42) & (hue < 60) & (high < 0.5)] = "brown"

@@ -19,15 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from polymodal.data.corpora.wordlists import word_set
+
 if TYPE_CHECKING:
     import PIL.Image
 
 NEAR = 4  # bits: two 64-bit difference hashes this close are taken for one picture
 ZERO_SHOT_SETS = frozenset({"tuxpaint", "openclipart", "fluent"})  # their test words are what claims rest on
 # Names so broad that sharing them says nothing about having seen the thing.
-BROAD = frozenset(
-    "flag sign symbol icon face person map letter number button clock card playing card picture animal food plant "
-    "man woman people coin hand drawing arrow shape road sign".split()
+BROAD = word_set(
+    "flag sign symbol icon face person map letter number button clock card playing card picture animal food "
+    "plant man woman people coin hand drawing arrow shape road sign"
 ) | {"playing card", "road sign"}
 
 
@@ -154,6 +156,6 @@ def mark_words(pictures: Sequence[Picture]) -> list[dict[str, Any]]:
     return marks
 
 
-def as_json(picture: Picture, words: Sequence[str], marks: dict[str, Any]) -> dict[str, Any]:
-    """The record as one line of `pictures.jsonl`; `words` are its content words."""
-    return {**asdict(picture), "words": list(words), **marks}
+def as_json(picture: Picture, marks: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """The record as one line of `pictures.jsonl`, with the marks of guard 2 and whatever `more` is known."""
+    return {**asdict(picture), **more, **marks}

@@ -76,9 +76,12 @@ def _picture(text: Path, root: Path, lexicon: Lexicon) -> Picture | None:
 def caption_of(line: str, stem: str, kind: str | None, lexicon: Lexicon) -> str | None:
     """A short caption from the written one; else from the file name; else None."""
     short = words.clean_sentence(line)
+    if short and lexicon.base(short) and not lexicon.proper(short):
+        short = short.lower()
     if short and kind == "number":
         return f"the number {short.lower()}"
-    if short and short.split()[0] in ("the", "our", "a", "an", "some", "two", "three"):
+    started = short and short.split()[0] in ("the", "our", "a", "an", "some", "two", "three")
+    if short and started and not short.startswith("an important"):
         return re.sub(r"^our ", "the ", short)
     if short and kind == "sign":
         short = short.removesuffix(" sign").lower()
