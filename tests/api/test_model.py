@@ -139,5 +139,37 @@ def test_save_spares_other_folders(model, tmp_path):
 
 def test_seconds_add_up(model, photo):
     reply = model.chat(pm.image(photo), "what?", max_tokens=3)
-    assert reply.seconds["encode"] > 0 and reply.seconds["prefill"] > 0 and reply.seconds["generate"] > 0
+    assert reply.seconds["decode"] > 0 and reply.seconds["prefill"] > 0 and reply.seconds["generate"] > 0
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.module.modules())
+
+
+def test_second_turn_encodes_nothing_again(photo):
+    model = pm.load(TINY)
+    question = {"role": "user", "content": [pm.image(photo), "what?"]}
+    first = model.chat([question], max_tokens=3)
+    history = [question, {"role": "assistant", "content": first.text}, {"role": "user", "content": "why?"}]
+    second = model.chat(history, max_tokens=3)
+    assert first.seconds["encode"] > 0 and second.seconds["encode"] == 0
+    assert second.text == pm.load(TINY).chat(history, max_tokens=3).text
+
+
+def test_streams_side_by_side_do_not_disturb_each_other(model, photo):
+    alone = [model.chat(words, max_tokens=6).text for words in ("one", "another")]
+    left, right = model.stream("one", max_tokens=6), model.stream("another", max_tokens=6)
+    for _ in zip(left, right, strict=False):
+        pass
+    list_of = [stream._reply.text if stream._reply else None for stream in (left, right)]
+    assert all(text in (None, expected) for text, expected in zip(list_of, alone, strict=True))
+    assert [model.chat(words, max_tokens=6).text for words in ("one", "another")] == alone
+
+
+def test_changed_weights_change_the_answer(photo):
+    model = pm.load(TINY)
+    before = model.chat("what?", max_tokens=4)
+    with torch.no_grad():
+        for parameter in model.module.backbone.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    after = model.chat("what?", max_tokens=4)
+    batch = model.processor("what?", generate=True)
+    assert after.logprobs[0] == pytest.approx(float(model.logits(**batch)[0, -1].log_softmax(-1).max()), abs=1e-4)
+    assert after.logprobs != before.logprobs

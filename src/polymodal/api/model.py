@@ -8,17 +8,18 @@ logits         the exact tensors, for research and parity: model.logits(**model.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from polymodal.api.clock import Clock
+from polymodal.api.clock import Clock, TimedProcessor
 from polymodal.api.reply import Label, Reply
-from polymodal.assemblies.generate import Ending, Generation, answer, collected, generate
-from polymodal.assemblies.running import start
+from polymodal.assemblies.chat import Chat
+from polymodal.assemblies.generate import Ending, Generation, collected, generate
 from polymodal.assemblies.sampling import SamplingOptions
 from polymodal.data.media import Audio, Image, Text, Video
 from polymodal.data.messages import Message, conversation, user
@@ -27,8 +28,6 @@ from polymodal.systems._system import Assembled, System, Variant, unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from polymodal.data.processor import Encoded
 
 
 class Model:
@@ -45,6 +44,8 @@ class Model:
         self.module = parts.model
         self.load_seconds = load_seconds
         self._parts = parts
+        self._idle: list[Chat] = []
+        self._version = -1
 
     def __repr__(self) -> str:
         return f"Model({self.name})"
@@ -114,6 +115,20 @@ class Model:
 
         return folders.save(Path(folder), self.module, self.system.id, self.variant.name)
 
+    @contextmanager
+    def conversation(self) -> Iterator[Chat]:
+        """A chat that nobody else uses now; its keys, values and features serve the next one that begins alike.
+
+        Weights that were changed in place make everything computed before worthless, so it is dropped.
+        """
+        version = sum(tensor._version for tensor in self.module.parameters())
+        if version != self._version:
+            self._idle, self._version = [], version
+        chat = self._idle.pop() if self._idle else Chat(self.module, self.processor)
+        yield chat
+        # Only a chat whose answer came to its end is kept; an abandoned one goes.
+        self._idle.append(chat)
+
     def _cannot(self, verb: str) -> ConfigError:
         return ConfigError(f"{self.name} cannot {verb}; it takes {', '.join(self.system.inputs)}")
 
@@ -136,38 +151,38 @@ class Stream:
 
     def __iter__(self) -> Iterator[str]:
         """Pieces that are not empty, as soon as they are certain."""
-        processor, module = self._model.processor, self._model.module
-        clock = Clock(module)
-        with clock.measure("decode"):
-            row: Encoded = processor.fit(processor.encode(self._messages, generate=True))
-            batch = processor.collate([row], padding="left")
+        clock = Clock(self._model.module)
+        processor: Any = TimedProcessor(self._model.processor, clock)
         if self._options.beams > 1:
-            yield from self._searched(batch, row, clock)
+            yield from self._searched(processor, clock)
             return
-        with clock.measure("prefill"), clock.encoding(), torch.inference_mode():
-            running = start(module, batch, [self._options.max_tokens])
-        pieces = []
-        ending = Ending(tokenizer=processor.tokenizer)
-        written = answer(running, [self._options], ending)
-        while (piece := clock.next("generate", written)) is not None:
-            pieces.append(piece)
-            if piece.text:
-                yield piece.text
-        self._finish(collected(pieces, len(row), ending), row, clock)
+        with self._model.conversation() as chat, clock.encoding():
+            chat.processor = processor
+            chat.options = self._options
+            pieces = []
+            # Everything before the first token is prefill, apart from what the clock files elsewhere.
+            written, phase = chat.answer(self._messages), "prefill"
+            while (piece := clock.next(phase, written)) is not None:
+                pieces.append(piece)
+                phase = "generate"
+                if piece.text:
+                    yield piece.text
+            self._finish(collected(pieces, len(processor.row), chat.ending), processor, clock)
 
-    def _searched(self, batch: Mapping[str, Any], row: Encoded, clock: Clock) -> Iterator[str]:
+    def _searched(self, processor: TimedProcessor, clock: Clock) -> Iterator[str]:
         """Beam search knows its answer only at the end: one piece."""
-        ending = Ending(tokenizer=self._model.processor.tokenizer)
+        row = processor.fit(processor.encode(self._messages, generate=True))
+        batch = processor.collate([row], padding="left")
         with clock.measure("generate"), clock.encoding():
-            (found,) = generate(self._model.module, batch, self._options, ending)
-        self._finish(found, row, clock)
+            (found,) = generate(self._model.module, batch, self._options, Ending(tokenizer=processor.tokenizer))
+        self._finish(found, processor, clock)
         yield found.text or ""
 
-    def _finish(self, found: Generation, row: Encoded, clock: Clock) -> None:
+    def _finish(self, found: Generation, processor: TimedProcessor, clock: Clock) -> None:
         self._reply = Reply(
             text=found.text or "",
             model=self._model.name,
-            tokens={**row.counts(), "generated": len(found.ids)},
+            tokens={**processor.row.counts(), "generated": len(found.ids)},
             seconds={"load": self._model.load_seconds, **clock.seconds},
             logprobs=tuple(each.logprob for each in found.logprobs or ()),
             finish=found.finish_reason,
