@@ -44,7 +44,8 @@ def load(
     pull(model, progress=progress, offline=offline)
     saved = saved_folder(model)
     system, variant = _system.find(address(model))
-    parts = system.load(variant, _system.LoadOptions(device=device, dtype=dtype))
+    options = _system.LoadOptions(device=device, dtype=dtype, progress=progress, offline=offline)
+    parts = system.load(variant, options)
     if saved is not None:
         folder.fill(saved, parts.model)
     parts.model.eval()

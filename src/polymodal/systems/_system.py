@@ -66,10 +66,14 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
-    """How to load.  dtype: a torch name such as "float32".  The files of the variant have been fetched before."""
+    """How to load.  dtype: a torch name such as "float32".  The files of the variant have been fetched before;
+    progress and offline are for those that a system fetches only when they are needed (see `weights.fetch`).
+    """
 
     device: str = "cpu"
     dtype: str = "float32"
+    progress: Callable[[str, int, int | None], None] | None = None
+    offline: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
