@@ -110,6 +110,18 @@ def test_show_counts_what_each_stage_trains(polymodal, tiny):
     }
 
 
+def test_show_counts_parts_beside_the_assembly(tiny):
+    from dataclasses import replace
+
+    from polymodal.cli.drawing import draw
+    from polymodal.systems._system import Part, find
+
+    system, variant = find(tiny)
+    beside = Part(slot="encoder", name="ears", prefix="", takes="sound", gives="words", modality="audio", parameters=7)
+    alone, both = draw(system, variant), draw(replace(system, parts=lambda v: (*system.parts(v), beside)), variant)
+    assert both.parameters == alone.parameters + 7 and both.other == alone.other
+
+
 def test_show_in_words(polymodal, tiny):
     words = polymodal("show", tiny).out
     for expected in ("encoder", "connector", "backbone", "[N, 4, 32]", "4 tokens an item", "align", "float32"):

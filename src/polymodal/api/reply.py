@@ -12,8 +12,9 @@ class Reply:
     """An answer.
 
     tokens: prompt tokens by modality ("text", "image", "audio", ...) and "generated".
-    seconds: "load" (the model, once), "decode" (reading and preparing media), "encode" (encoders and connectors),
-    "prefill" (the backbone over the prompt), "generate" (the tokens after the first).
+    seconds: "load" (the model, once), "decode" (reading and preparing media), "encode" (encoders and connectors, and
+    hearing recordings that enter as their words), "prefill" (the backbone over the prompt, to the first token),
+    "generate" (the tokens after it).
     logprobs: natural log-probability of each generated token.  finish: "stop" or "length".
     """
 

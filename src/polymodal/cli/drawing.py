@@ -5,7 +5,7 @@ The module is built on the meta device, so a drawing needs neither weights nor m
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from polymodal.errors import ConfigError
@@ -38,7 +38,10 @@ class StageShare:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """Everything `show` prints.  parameters counts shared tensors once; other: those below no part's prefix."""
+    """Everything `show` prints.
+
+    parameters: of the whole, shared tensors once, parts beside the assembly included; other: below no part's prefix.
+    """
 
     system: System
     variant: Variant
@@ -70,7 +73,7 @@ class Drawing:
             "id": self.system.id,
             "variant": self.variant.name,
             "parameters": self.parameters,
-            "parts": [{**asdict(box.part), "parameters": box.parameters} for box in self.boxes],
+            "parts": [asdict(replace(box.part, parameters=box.parameters)) for box in self.boxes],
             "other_parameters": self.other,
             "stages": [asdict(stage) for stage in self.stages],
             "memory_bytes": self.memory(),
@@ -84,17 +87,22 @@ def draw(system: System, variant: Variant) -> Drawing:
     with torch.device("meta"):
         module = system.build(variant)
     sizes = {name: tensor.numel() for name, tensor in module.named_parameters()}
-    total = sum(sizes.values())
-    parts = system.parts(variant)
-    boxes = tuple(Box(part=part, parameters=_below(sizes, part.prefix)) for part in parts)
+    boxes = tuple(_box(sizes, part) for part in system.parts(variant))
+    total = sum(sizes.values()) + sum(box.parameters for box in boxes if not box.part.prefix)
     stages = []
     for stage in system.recipe:
         trained = sum({name: sizes[name] for prefix in stage.train for name in _names(sizes, prefix)}.values())
         share = trained / total if total else 0.0
         stages.append(StageShare(name=stage.name, data=stage.data, train=stage.train, parameters=trained, share=share))
-    covered = {name for part in parts for name in _names(sizes, part.prefix)}
+    covered = {name for box in boxes if box.part.prefix for name in _names(sizes, box.part.prefix)}
     other = sum(size for name, size in sizes.items() if name not in covered)
     return Drawing(system=system, variant=variant, boxes=boxes, stages=tuple(stages), parameters=total, other=other)
+
+
+def _box(sizes: dict[str, int], part: Part) -> Box:
+    if not part.prefix:
+        return Box(part=part, parameters=part.parameters)
+    return Box(part=part, parameters=sum(sizes[name] for name in _names(sizes, part.prefix)))
 
 
 def _names(sizes: dict[str, int], prefix: str) -> list[str]:
@@ -103,10 +111,6 @@ def _names(sizes: dict[str, int], prefix: str) -> list[str]:
         tops = sorted({".".join(name.split(".")[:2]) for name in sizes})
         raise ConfigError(f"'{prefix}' names no parameter of the built model; it has {', '.join(tops)}")
     return found
-
-
-def _below(sizes: dict[str, int], prefix: str) -> int:
-    return sum(sizes[name] for name in _names(sizes, prefix)) if prefix else 0
 
 
 def render(drawing: Drawing) -> RenderableType:

@@ -52,7 +52,8 @@ class Variant:
 class Part:
     """One box of the drawing: which of the five modules, what goes in and comes out (shapes in words).
 
-    prefix: dotted start of its parameter names in the built model.  tokens: tokens per item it hands on.
+    prefix: dotted start of its parameter names in the built model; "" for a part that is loaded beside it, whose
+    number of parameters is then given.  tokens: tokens per item it hands on.
     """
 
     slot: Slot
@@ -62,6 +63,7 @@ class Part:
     gives: str
     modality: str = "text"
     tokens: int | None = None
+    parameters: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
