@@ -21,11 +21,13 @@ from torch import Tensor, nn
 from polymodal.errors import PromptError
 from polymodal.nn.attention import Attention, AttentionConfig, AttentionLinears
 from polymodal.nn.cache import KVCache, LayerCache
-from polymodal.nn.linear import LinearConfig
+from polymodal.nn.linear import LinearConfig, linear
 from polymodal.nn.mask import MaskSpec, PreparedMask
 from polymodal.nn.mlp import MLPConfig
 from polymodal.nn.norm import LayerNormConfig
 from polymodal.weights.keytable import KeyTable
+
+_ROUND = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +155,10 @@ class WhisperDecoder(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """`[..., D]` -> logits `[..., V]`, by the embedding's own weights."""
-        return F.linear(hidden, self.embed_tokens.weight)
+        weight = self.embed_tokens.weight
+        # The fast kernel for one row wants a round number of outputs, and no published vocabulary has one.
+        whole = weight.shape[0] // _ROUND * _ROUND
+        return torch.cat((linear(hidden, weight[:whole]), F.linear(hidden, weight[whole:])), dim=-1)
 
 
 def _sized(vocab_size: int, width: int, depth: int, heads: int) -> WhisperDecoderConfig:
