@@ -79,7 +79,7 @@ def trim(image: PIL.Image.Image, margin: float = 0.06) -> PIL.Image.Image:
 
 def colour_of(image: PIL.Image.Image, sure: float = SURE) -> str | None:
     """The one colour of a cut-out thing, or None when there is no transparent background or no clear winner."""
-    if image.mode != "RGBA" or image.getchannel("A").resize((1, 1), 4).getpixel((0, 0)) > 248:  # fills its frame
+    if image.mode != "RGBA" or np.asarray(image.getchannel("A")).mean() > 248:  # fills its frame
         return None
     small = trim(image, 0.0).resize((64, 64), 4)  # 4 = box filter: averages, adds no new colours at edges
     pixels = np.asarray(small, dtype=np.float32).reshape(-1, 4)
