@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polymodal.data import questions
+from polymodal.data import questions, wordings
 
 THINGS = {
     "animal": ["dog", "cat", "frog", "horse", "owl", "penguin", "crab"],
@@ -94,7 +94,7 @@ def test_right_option_stands_anywhere():
 
 
 def test_wordings_for_tests_are_never_in_training():
-    for kind, (training, kept) in questions._WAYS.items():
+    for kind, (training, kept) in wordings.WAYS.items():
         assert kind in questions.KINDS and training and kept
         assert not set(training) & set(kept)
         assert len(set(training)) == len(training)

@@ -20,91 +20,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from polymodal.data.corpora.wordlists import word_set
+from polymodal.data.wordings import ANYBODY, BROAD, BROADER, CLOSE, KIND_NAMES, NO_COLOUR, PLURAL, SERIES, STYLES, WAYS
 
 KINDS = ("what", "describe", "yes_no", "which", "colour", "category")
 Line = Mapping[str, Any]
-
-# Ways to ask: the first tuple is for training, the second is kept for testing.
-_WAYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "what": (
-        (
-            "What is this?", "What is in this picture?", "What is in the picture?", "Name the object.",
-            "What does the picture show?", "What do you see?", "What's this?", "What is shown here?",
-            "Name what you see.", "What object is this?", "What can you see in the image?", "Say what this is.",
-            "Which thing is in the picture?", "What is it?",
-        ),
-        (
-            "What is in this image?", "Tell me what this is.", "What am I looking at?",
-            "Identify the object in the image.",
-        ),
-    ),
-    "describe": (
-        (
-            "Describe the picture.", "Describe this image.", "Write a caption.",
-            "Give a short caption for this picture.", "Describe what you see.",
-            "Describe the image in a few words.", "Caption this.",
-        ),
-        (
-            "What would be a good caption for this image?", "Describe this picture briefly.",
-            "Write a short description.",
-        ),
-    ),
-    "yes_no": (
-        (
-            "Is this {}?", "Does the picture show {}?", "Is there {} in the picture?", "Can you see {}?",
-            "Is {} shown here?", "Do you see {} in this image?", "Is it {}?",
-        ),
-        ("Would you say this is {}?", "Does this image contain {}?", "Is that {}?"),
-    ),
-    "which": (
-        (
-            "Which is it: {}?", "Is this {}?", "What is it: {}?", "Choose one: {}.", "Which of these is shown: {}?",
-            "What does the picture show: {}?",
-        ),
-        ("Which of these do you see: {}?", "Pick the right one: {}."),
-    ),
-    "colour": (
-        (
-            "What colour is it?", "What color is it?", "What color is this?", "Which colour is it?", "Name its color.",
-            "What is the main color?", "What colour is {}?", "What color is {}?",
-        ),
-        ("Which color does it have?", "Tell me the colour of this.", "What is its colour?"),
-    ),
-    "category": (
-        ("Is it {}?", "What kind of thing is it: {}?", "Is this {}?", "Which kind is it: {}?"),
-        ("Would you call it {}?", "Which group does it belong to: {}?"),
-    ),
-}  # fmt: skip
-_STYLES = {
-    "photo": "A photo of", "cartoon": "A cartoon of", "clip art": "A drawing of", "doodle": "A doodle of",
-    "3d emoji": "An emoji of", "flat emoji": "An emoji of", "noto emoji": "An emoji of",
-}  # fmt: skip
-_KIND_NAMES = {
-    "animal": "an animal", "food": "food", "plant": "a plant", "person": "a person", "vehicle": "a vehicle",
-    "clothing": "clothing", "building": "a building", "musical instrument": "a musical instrument",
-    "furniture": "furniture", "body part": "a body part", "tool": "a tool", "face": "a face", "flag": "a flag",
-    "sign": "a sign", "letter": "a letter", "number": "a number",
-}  # fmt: skip
-# kinds that a fair person could both say of one picture are never offered together
-_CLOSE = ({"person", "face", "body part", "animal"}, {"food", "plant", "animal"}, {"sign", "letter", "number", "flag"})
-# broader names that are surely true of a picture of that kind, when the dictionary puts them above its noun
-_BROADER = {
-    "animal": {"animal", "bird", "fish", "insect", "dog", "cat", "snake", "mammal"},
-    "food": {"food", "fruit", "vegetable"},
-    "plant": {"plant", "tree", "flower"},
-    "vehicle": {"vehicle", "car", "boat", "ship", "truck", "bus"},
-    "clothing": {"hat", "shoe"},
-    "building": {"building", "house"},
-    "tool": {"tool"},
-    "musical instrument": {"musical instrument", "drum", "guitar"},
-}
-# kinds with very many names of one pattern: only compared within the kind
-_SERIES = frozenset({"flag", "letter", "number", "face", "sign"})
-_ANYBODY = word_set(
-    "man woman person boy girl child people men women couple family head baby kid adult"
-)
-_NO_COLOUR = frozenset({"person", "flag", "sign", "letter", "number"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,16 +67,17 @@ class Book:
         for kind, names in counts.items():
             kept = {name: count for name, count in names.items() if name in self.offered}
             self._pools[kind] = (list(kept), list(accumulate(kept.values())))
-            if kind not in _SERIES:
+            if kind not in SERIES:
                 for name, count in kept.items():
                     every[name] += count
         self._every = (list(every), list(accumulate(every.values())))
+        self._broad, self.broad_share = _broad_weights(lines, weights)
 
     def wrong(self, line: Line, name: str) -> bool:
         """Is `name` surely not a right word for the picture?"""
         main = line["nouns"][0].lower()
         right = {noun.lower() for noun in (*line["nouns"], *line["broader"])} | set(line["above"])
-        if line["kind"] == "person" and name in _ANYBODY:
+        if line["kind"] == "person" and name in ANYBODY:
             return False
         if name in right or main in self.above.get(name, ()) or main in self.also.get(name, ()):
             return False
@@ -174,6 +94,14 @@ class Book:
                 return name
         return None
 
+    def broad_wrong(self, line: Line, rng: random.Random) -> str | None:
+        """A broad name that is wrong, drawn in the proportion in which broad names are right elsewhere."""
+        close = set().union(*(group for group in CLOSE if line["kind"] in group)) | {line["kind"]}
+        fit = [(name, weight) for (name, kind), weight in self._broad.items() if kind not in close]
+        if line["kind"] is None or not fit:  # a thing of unknown kind may be anything
+            return None
+        return rng.choices([name for name, _ in fit], [weight for _, weight in fit])[0]
+
     def _clash(self, one: str, other: str) -> bool:
         return other in self.also[one] or other in self.above[one] or one in self.above[other]
 
@@ -183,7 +111,7 @@ def ask(line: Line, kind: str, book: Book, rng: random.Random, held_out: bool = 
 
     held_out: use a wording that training never uses.
     """
-    way = rng.choice(_WAYS[kind][1 if held_out else 0])
+    way = rng.choice(WAYS[kind][1 if held_out else 0])
     parts = _MAKERS[kind](line, way, book, rng)
     if parts is None:
         return None
@@ -231,7 +159,7 @@ def _yes_no_exam(lines: Sequence[Line], book: Book, rng: random.Random, size: in
             continue
         waiting.remove(fit[0])
         for name, word in ((line["name"], "yes"), (book.name[fit[0][0]], "no")):
-            way = rng.choice(_WAYS["yes_no"][place % 2])
+            way = rng.choice(WAYS["yes_no"][place % 2])
             questions.append(
                 Question(
                     picture=line["id"], row=line["row"], kind="yes_no", question=fill(way, name), answer=sentence(word),
@@ -267,7 +195,7 @@ def _what(line: Line, way: str, book: Book, rng: random.Random) -> dict[str, Any
 
 
 def _describe(line: Line, way: str, book: Book, rng: random.Random) -> dict[str, Any]:
-    text = f"{_STYLES.get(line['style'], 'A picture of')} {line['caption']}."
+    text = f"{STYLES.get(line['style'], 'A picture of')} {line['caption']}."
     return {"question": way, "answer": text, "accepted": _right_names(line)}
 
 
@@ -276,20 +204,31 @@ def _yes_no(line: Line, way: str, book: Book, rng: random.Random) -> dict[str, A
         return None
     hard = rng.random() < 0.5
     if rng.random() < 0.5:
-        upper = sorted(_BROADER.get(line["kind"], set()) & {*line["above"], line["kind"]})
-        broad = bool(upper) and rng.random() < 0.15
-        # the broader names are asked about with the answer "no" in `_broad_no` as often
+        upper = _broad_names(line)
+        broad = bool(upper) and rng.random() < BROAD
         return _decided(way, with_article(rng.choice(upper)) if broad else line["name"], "yes", False)
-    if rng.random() < 0.08 and (name := _broad_no(line, rng)):
-        return _decided(way, name, "no", False)
+    if rng.random() < BROAD * book.broad_share and (name := book.broad_wrong(line, rng)):
+        return _decided(way, with_article(name), "no", False)
     other = book.distractor(line, rng, hard) or book.distractor(line, rng, False)
     return _decided(way, book.name[other], "no", hard) if other else None
 
 
-def _broad_no(line: Line, rng: random.Random) -> str | None:
-    close = set().union(*(group for group in _CLOSE if line["kind"] in group)) | {line["kind"]}
-    kinds = [kind for kind in _BROADER if kind not in close]
-    return with_article(rng.choice(sorted(_BROADER[rng.choice(kinds)]))) if line["kind"] and kinds else None
+def _broad_names(line: Line) -> list[str]:
+    return sorted(BROADER.get(line["kind"], set()) & {*line["above"], line["kind"]})
+
+
+def _broad_weights(
+    lines: Sequence[Line], weights: Sequence[float] | None
+) -> tuple[dict[tuple[str, str], float], float]:
+    """(broad name, kind) -> how often it is a right answer, and the share of all pictures that have one."""
+    found: dict[tuple[str, str], float] = defaultdict(float)
+    total = 0.0
+    for line, weight in zip(lines, weights or [1.0] * len(lines), strict=True):
+        total += weight
+        upper = _broad_names(line)
+        for name in upper:
+            found[name, line["kind"]] += weight / len(upper)
+    return found, sum(found.values()) / total if total else 0.0
 
 
 def _decided(way: str, name: str, word: str, hard: bool) -> dict[str, Any]:
@@ -304,15 +243,9 @@ def fill(way: str, name: str) -> str:
     head = re.split(r" (?:of|with|in|on|and) ", name)[0]
     ends = (head.endswith("s") and not head.endswith("ss")) or head in ("people", "men", "women", "feet")
     if ends and not name.startswith(("a ", "an ", "the ")):
-        for one, many in _PLURAL:
+        for one, many in PLURAL:
             way = way.replace(one, many)
     return way.format(name)
-
-
-_PLURAL = (
-    ("Is this", "Are these"), ("Is it", "Are these"), ("Is there", "Are there"), ("Is that", "Are those"),
-    ("Is {}", "Are {}"), ("say this is", "say these are"),
-)  # fmt: skip
 
 
 def with_article(noun: str) -> str:
@@ -337,7 +270,7 @@ def _which(line: Line, way: str, book: Book, rng: random.Random) -> dict[str, An
 
 def _colour(line: Line, way: str, book: Book, rng: random.Random) -> dict[str, Any] | None:
     colour = line["colour"]
-    if colour is None or line["kind"] in _NO_COLOUR:
+    if colour is None or line["kind"] in NO_COLOUR:
         return None
     single = line["name"].startswith(("a ", "an "))
     if "{}" in way:
@@ -350,14 +283,14 @@ def _colour(line: Line, way: str, book: Book, rng: random.Random) -> dict[str, A
 
 def _category(line: Line, way: str, book: Book, rng: random.Random) -> dict[str, Any] | None:
     kind = line["kind"]
-    if kind not in _KIND_NAMES:
+    if kind not in KIND_NAMES:
         return None
-    close = set().union(*(group for group in _CLOSE if kind in group)) | {kind}
-    others = rng.sample([other for other in _KIND_NAMES if other not in close], 2)
-    options = [_KIND_NAMES[other] for other in (kind, *others)]
+    close = set().union(*(group for group in CLOSE if kind in group)) | {kind}
+    others = rng.sample([other for other in KIND_NAMES if other not in close], 2)
+    options = [KIND_NAMES[other] for other in (kind, *others)]
     rng.shuffle(options)
     return {
-        "question": way.format(_either(options)), "answer": sentence(_KIND_NAMES[kind]), "options": tuple(options),
+        "question": way.format(_either(options)), "answer": sentence(KIND_NAMES[kind]), "options": tuple(options),
         "accepted": (kind,),
     }  # fmt: skip
 
