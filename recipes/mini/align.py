@@ -1,12 +1,14 @@
-"""Stage `align`: teach the picture connector where pictures lie among the sentence vectors of names.
+"""Stage `align`: teach the picture connector which names a picture may have.
 
-    maps of frozen EfficientNet-Lite0 -> NamesConnector.embed -> unit vector
-    MiniLM(name) -> linear (identity at first) + a free difference for each trained name -> unit key
-    loss = names_loss (any right name among all trained names) + contrastive_loss (picture and caption)
+    features of the frozen encoder -> NamesConnector.summary (standardised)
+    near     ridge regression, in closed form, from the summary to the MiniLM vector of the main name: serves names
+             that no picture showed, and pictures beside sentences
+    recall   a linear map and free keys of the shown names, by stochastic gradient (names_loss), with strong dropout
+    mix      two scales and an offset that join both into one distribution, fitted on the validation pictures
 
-Only trained names compete in the loss, so names that no picture showed are not pushed away.  `--fold k` leaves out the
-pictures whose concept falls in fold k of 3: stage `instruct` reads, for each picture, the words of a model
-that has not seen its concept, as at test time.
+Writes aligned.safetensors, and names.npz with the best names of every view: from the whole connector, and from a `near`
+that has not seen the picture's concept (3 folds).  Stage `instruct` reads both, so that the language model
+meets words that are as wrong as they will be.
 """
 
 from __future__ import annotations
@@ -21,71 +23,70 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from features import SHAPE
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from polymodal.connectors.names import NamesConfig, NamesConnector
 from polymodal.train.loop import run_stage
-from polymodal.train.objectives import contrastive_loss, names_loss
+from polymodal.train.objectives import names_loss
 from polymodal.train.recipe import Stage
 
-SCALE = 42.5
 WEIGHTS = {"fluent": 3.0, "tuxpaint": 2.0, "openclipart": 3.0, "quickdraw": 1.5, "cifar10": 1.0, "groceries": 0.7}
 FOLDS = 3
-
-
-class Aligner(nn.Module):
-    """The picture connector, the map of the text side, and a free difference for each name."""
-
-    base: Tensor
-    trained: Tensor
-
-    def __init__(self, connector: NamesConnector, base: Tensor, trained: Tensor):
-        super().__init__()
-        self.connector = connector
-        self.text = nn.Linear(base.shape[1], base.shape[1], bias=False)
-        nn.init.eye_(self.text.weight)
-        self.difference = nn.Parameter(torch.zeros_like(base))
-        self.register_buffer("base", base)
-        self.register_buffer("trained", trained)
-
-    def keys(self) -> Tensor:
-        """Unit keys [V, E] of all names."""
-        return F.normalize(self.text(self.base) + self.difference, dim=-1)
-
-    def captions(self, vectors: Tensor) -> Tensor:
-        return F.normalize(self.text(vectors), dim=-1)
+WIDTH = 576
+DROPOUT = 0.75
+RIDGE = 0.01
+STAGE = Stage(name="align", data="pictures and their names", train=("recall", "class_keys"), objective="names",
+              lr=1e-3, batch=256, steps=2500, warmup=100, weight_decay=0.1, betas=(0.9, 0.98), seed=1)  # fmt: skip
 
 
 @dataclass
 class Data:
-    """Pictures, views [M, 2] (picture or -1, view) of the map rows, right names [P, V] as index lists, and caption vectors."""
+    """Pictures; views [M, 2] (picture or -1, view) with their summaries float16 [M, W]; right names as index lists."""
 
     pictures: list[dict]
     views: np.ndarray
-    maps: np.ndarray
+    summaries: Tensor
     names: list[str]
     right: list[list[int]]
+    keys: Tensor
     captions: Tensor
-    groups: Tensor
 
     @cached_property
     def plain(self) -> np.ndarray:
-        """[P] map row of each picture's plain view."""
+        """[P] row of each picture's plain view."""
         rows = np.flatnonzero((self.views[:, 1] == 0) & (self.views[:, 0] >= 0))
         plain = np.full(len(self.pictures), -1)
         plain[self.views[rows, 0]] = rows
         return plain
 
-    def features(self, rows: np.ndarray) -> Tensor:
-        """float32 [N, 49, 1280] of the map rows."""
-        return torch.from_numpy(self.maps[np.sort(rows)][np.argsort(np.argsort(rows))]).float() / SCALE
+    @cached_property
+    def training(self) -> np.ndarray:
+        """Rows of the views that train."""
+        use = np.asarray([p["split"] == "train" and bool(r) for p, r in zip(self.pictures, self.right, strict=True)])
+        return np.flatnonzero((self.views[:, 0] >= 0) & use[self.views[:, 0]])
 
-    def mask(self, pictures: np.ndarray) -> Tensor:
-        """bool [N, V]: the right names of the pictures."""
-        mask = torch.zeros(len(pictures), len(self.names), dtype=torch.bool)
-        for row, picture in enumerate(pictures):
-            mask[row, self.right[picture]] = True
+    @cached_property
+    def corpus(self) -> np.ndarray:
+        """[M] the corpus of each view."""
+        return np.asarray([self.pictures[i]["corpus"] if i >= 0 else "" for i in self.views[:, 0]])
+
+    @cached_property
+    def fold(self) -> np.ndarray:
+        """[M] the fold of each view's concept."""
+        return np.asarray([fold_of(self.pictures[i]["key"]) if i >= 0 else -1 for i in self.views[:, 0]])
+
+    def plain_rows(self, *splits: str) -> np.ndarray:
+        """Rows of the plain views of these splits' pictures that have a known name."""
+        chosen = [i for i, p in enumerate(self.pictures) if p["split"] in splits and self.right[i]]
+        return self.plain[chosen][self.plain[chosen] >= 0]
+
+    def mask(self, rows: np.ndarray) -> Tensor:
+        """bool [N, V]: the right names of these views."""
+        mask = torch.zeros(len(rows), len(self.names), dtype=torch.bool)
+        for place, picture in enumerate(self.views[rows, 0]):
+            mask[place, self.right[picture]] = True
         return mask
 
 
@@ -94,110 +95,198 @@ def fold_of(key: str) -> int:
 
 
 def load(folder: Path) -> Data:
-    """Read prepare.py's, features.py's and names.py's results."""
+    """Read what prepare.py, features.py and names.py wrote."""
     pictures = [json.loads(line) for line in (folder / "pictures.jsonl").open()]
     names = json.loads((folder / "names.json").read_text())
     index = {name: i for i, name in enumerate(names)}
     right = [[index[n] for n in p["nouns"] if n in index] for p in pictures]
     vectors = load_file(folder / "text.safetensors")
-    groups: dict[str, int] = {}
-    ids = [groups.setdefault(p["caption"], len(groups)) for p in pictures]
-    marks = [json.loads(line) for line in (folder / "maps.jsonl").open()]
-    maps = np.memmap(folder / "maps.u8", dtype=np.uint8, mode="r", shape=(len(marks), 49, 1280))
     by_id = {p["id"]: i for i, p in enumerate(pictures)}
-    views = np.asarray([(by_id.get(name, -1), view) for name, view in marks])
-    return Data(pictures, views, maps, names, right, vectors["captions"], torch.tensor(ids))
+    connector = NamesConfig(names=1, classes=1).build(SHAPE[1], 1)
+    views, parts = [], []
+    for name in ("plain", "augmented"):
+        marks = [json.loads(line) for line in (folder / f"{name}.jsonl").open()]
+        views += [(by_id.get(picture, -1), view) for picture, view in marks]
+        stored = np.memmap(folder / f"{name}.f16", dtype=np.float16, mode="r", shape=(len(marks), *SHAPE))
+        parts += [connector.summary(torch.from_numpy(stored[i : i + 512].astype(np.float32))).half()
+                  for i in range(0, len(marks), 512)]  # fmt: skip
+    return Data(pictures, np.asarray(views), torch.cat(parts), names, right, vectors["names"], vectors["captions"])
 
 
-def train(data: Data, keys: Tensor, out: Path, stage: Stage, fold: int | None, threads: int) -> Aligner:
-    """Train one aligner, resumable in `out`."""
-    torch.set_num_threads(threads)
-    torch.manual_seed(stage.seed)
-    usable = [p["split"] == "train" and bool(r) for p, r in zip(data.pictures, data.right, strict=True)]
-    if fold is not None:
-        usable = [u and fold_of(p["key"]) != fold for u, p in zip(usable, data.pictures, strict=True)]
-    trained = torch.zeros(len(data.names), dtype=torch.bool)
-    for i, use in enumerate(usable):
-        if use:
-            trained[data.right[i]] = True
-    model = Aligner(NamesConfig(names=len(data.names)).build(1280, 576), keys, trained)
-    corpora: dict[str, np.ndarray] = {}
-    use = np.asarray(usable)
-    for corpus in WEIGHTS:
-        is_corpus = np.asarray([p["corpus"] == corpus for p in data.pictures])
-        corpora[corpus] = np.flatnonzero((use & is_corpus)[data.views[:, 0]] & (data.views[:, 0] >= 0))
-    corpora = {c: rows for c, rows in corpora.items() if len(rows)}
-    chances = torch.tensor([WEIGHTS[c] for c in corpora])
+def standardise(connector: NamesConnector, data: Data, rows: np.ndarray) -> Tensor:
+    return (data.summaries[rows].float() - connector.centre) / connector.spread
 
-    def batches(step: int, generator: torch.Generator) -> tuple[Tensor, np.ndarray]:
-        which = torch.multinomial(chances, stage.batch, replacement=True, generator=generator)
-        pools = list(corpora.values())
-        rows = np.asarray([pools[c][torch.randint(len(pools[c]), (), generator=generator)] for c in which])
-        return data.features(rows), data.views[rows, 0]
 
-    columns = trained.nonzero()[:, 0]
+def weights_of(data: Data, rows: np.ndarray) -> Tensor:
+    """[N] weights that give each corpus its share, summing to 1."""
+    weights = np.zeros(len(rows), np.float32)
+    for corpus, share in WEIGHTS.items():
+        here = data.corpus[rows] == corpus
+        weights[here] = share / max(1, here.sum())
+    return torch.from_numpy(weights / weights.sum())
 
-    def objective(module: nn.Module, batch: tuple[Tensor, np.ndarray]) -> tuple[Tensor, dict[str, float]]:
-        assert isinstance(module, Aligner)
-        features, pictures = batch
-        if module.training:
-            features = F.dropout(features, 0.1)
-        vectors = module.connector.embed(features)
-        logits = vectors @ module.keys()[columns].T * module.connector.log_scale.exp()
-        naming = names_loss(logits, data.mask(pictures)[:, columns])
-        pairs = contrastive_loss(vectors, module.captions(data.captions[pictures]), 0.07, data.groups[pictures])
-        hits = data.mask(pictures)[:, columns].gather(1, logits.argmax(1, keepdim=True)).float().mean().item()
-        return naming + 0.3 * pairs, {"naming": naming.item(), "pairs": pairs.item(), "hit": hits}
 
+def ridges(connector: NamesConnector, data: Data) -> list[tuple[Tensor, Tensor]]:
+    """(weight [E, W], bias [E]) of the ridge regression from summary to main name: without each fold, then whole."""
+    rows = data.training
+    weights = weights_of(data, rows)
+    targets = data.keys[[data.right[i][0] for i in data.views[rows, 0]]]
+    width = len(connector.centre)
+    grams, cross = torch.zeros(FOLDS, width, width), torch.zeros(FOLDS, width, targets.shape[1])
+    means = torch.zeros(FOLDS, targets.shape[1])
+    for fold in range(FOLDS):
+        inside = np.flatnonzero(data.fold[rows] == fold)
+        for start in range(0, len(inside), 2048):
+            part = inside[start : start + 2048]
+            x, w = standardise(connector, data, rows[part]), weights[part, None]
+            grams[fold] += (x * w).T @ x
+            cross[fold] += x.T @ (w * targets[part])
+            means[fold] += (w * targets[part]).sum(0)
+    found = []
+    for left_out in (*range(FOLDS), None):
+        kept = [fold for fold in range(FOLDS) if fold != left_out]
+        share = torch.stack([weights[data.fold[rows] == fold].sum() for fold in kept]).sum()
+        factor = torch.linalg.cholesky(grams[kept].sum(0) / share + RIDGE * torch.eye(width))
+        solved = torch.cholesky_solve(cross[kept].sum(0) / share, factor)
+        found.append((solved.T.contiguous(), torch.zeros(targets.shape[1])))
+    return found
+
+
+def train_recall(connector: NamesConnector, data: Data, out: Path) -> None:
+    """Train `recall` and the class keys, resumable in `out`."""
+    pools = {c: data.training[data.corpus[data.training] == c] for c in WEIGHTS}
+    pools = {c: rows for c, rows in pools.items() if len(rows)}
+    chances = torch.tensor([WEIGHTS[c] for c in pools])
+    place = torch.full((len(data.names),), -1)
+    place[connector.class_index] = torch.arange(len(connector.class_index))
+    right = [[int(place[n]) for n in names if place[n] >= 0] for names in data.right]
+    learner = Recall(connector)
+
+    def batches(step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        which = torch.multinomial(chances, STAGE.batch, replacement=True, generator=generator)
+        lists = list(pools.values())
+        rows = np.asarray([lists[c][torch.randint(len(lists[c]), (), generator=generator)] for c in which])
+        mask = torch.zeros(len(rows), len(connector.class_index), dtype=torch.bool)
+        for i, picture in enumerate(data.views[rows, 0]):
+            mask[i, right[picture]] = True
+        return standardise(connector, data, rows), mask
+
+    def objective(module: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        return names_loss(module(batch[0]), batch[1]), {}
+
+    run_stage(learner, STAGE, batches, objective, out, save_every=500, report=tell(100))
+    with torch.no_grad():
+        connector.class_keys.copy_(F.normalize(learner.class_keys, dim=-1))
+        connector.mix[1] = learner.log_scale
+
+
+class Recall(nn.Module):
+    """The trained half of the connector: summary -> logits of the shown names."""
+
+    def __init__(self, connector: NamesConnector):
+        super().__init__()
+        self.recall = connector.recall
+        self.class_keys = nn.Parameter(F.normalize(torch.randn_like(connector.class_keys), dim=-1))
+        self.register_buffer("log_scale", torch.tensor(3.6))
+
+    def forward(self, summary: Tensor) -> Tensor:
+        vectors = F.normalize(self.recall(F.dropout(summary, DROPOUT, training=self.training)), dim=-1)
+        return vectors @ F.normalize(self.class_keys, dim=-1).T * self.log_scale.exp()
+
+
+def tell(every: int):
     def report(step: int, line: dict[str, float]) -> None:
-        if step % 50 == 0:
+        if step % every == 0:
             print(step, {k: round(v, 4) for k, v in line.items()}, flush=True)
 
-    run_stage(model, stage, batches, objective, out, save_every=200, report=report)
-    return model
+    return report
 
 
-def measure(model: Aligner, data: Data, split: str) -> dict[str, dict[str, float]]:
-    """Exact name at 1 and 5 over all names, by corpus and by whether training saw the noun."""
-    keys = model.keys()
+def fit_mix(connector: NamesConnector, data: Data) -> None:
+    """Fit the three numbers of `mix` to the validation pictures by the likelihood of their right names."""
+    rows = data.plain_rows("val")
+    rows = rows[data.corpus[rows] != "quickdraw"]
+    summary, right = standardise(connector, data, rows), data.mask(rows)
+    weights = torch.tensor([1 / (data.corpus[rows] == c).sum() for c in data.corpus[rows]])
+    for parameter in connector.parameters():
+        parameter.requires_grad_(False)
+    connector.mix.requires_grad_(True)
+    optimiser = torch.optim.LBFGS([connector.mix], max_iter=40)
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        logits = connector.logits(summary)
+        hit = logits.logsumexp(-1) - logits.masked_fill(~right, float("-inf")).logsumexp(-1)
+        loss = (hit * weights).sum() / weights.sum()
+        loss.backward()
+        return loss
+
+    print("mix", optimiser.step(closure), connector.mix.tolist())
+
+
+@torch.inference_mode()
+def measure(connector: NamesConnector, data: Data, split: str) -> None:
+    """Print the share of pictures whose best, or one of whose 5 best names is right, of all names."""
     tally: dict[str, list[tuple[bool, bool]]] = {}
-    chosen = np.asarray([i for i, p in enumerate(data.pictures) if p["split"] == split and data.right[i]])
-    for start in range(0, len(chosen), 256):
-        rows = chosen[start : start + 256]
-        with torch.inference_mode():
-            logits = model.connector.embed(data.features(data.plain[rows])) @ keys.T
-        best = logits.topk(5).indices.tolist()
-        for picture, top in zip(rows, best, strict=True):
-            right = set(data.right[picture])
-            seen = bool(model.trained[list(right)].any())
-            line = (top[0] in right, bool(right & set(top)))
-            tally.setdefault(f"{data.pictures[picture]['corpus']} {'seen' if seen else 'unseen'}", []).append(line)
-    return {k: {"n": len(v), "at1": float(np.mean([a for a, _ in v])), "at5": float(np.mean([b for _, b in v]))}
-            for k, v in sorted(tally.items())}
+    rows = data.plain_rows(split)
+    for start in range(0, len(rows), 512):
+        part = rows[start : start + 512]
+        best = connector.logits(standardise(connector, data, part)).topk(5).indices
+        hits = data.mask(part).gather(1, best)
+        for row, hit in zip(part, hits, strict=True):
+            seen = "seen" if data.pictures[data.views[row, 0]]["seen"] else "unseen"
+            tally.setdefault(f"{data.corpus[row]} {seen}", []).append((bool(hit[0]), bool(hit.any())))
+    for group, lines in sorted(tally.items()):
+        ones, fives = np.mean(lines, axis=0)
+        print(f"{split} {group}: n {len(lines)} at1 {ones:.3f} at5 {fives:.3f}", flush=True)
+
+
+@torch.inference_mode()
+def best_names(connector: NamesConnector, data: Data, near: list[tuple[Tensor, Tensor]]) -> dict[str, np.ndarray]:
+    """The best names of all views: `order`, `chance` by the whole connector, `far_*` by `near` of another fold."""
+    found: dict[str, list[np.ndarray]] = {"order": [], "chance": [], "far_order": [], "far_chance": []}
+    for start in range(0, len(data.views), 1024):
+        rows = np.arange(start, min(start + 1024, len(data.views)))
+        summary = standardise(connector, data, rows)
+        chance, order = connector.best(connector.logits(summary))
+        far = torch.empty(len(rows), len(data.names))
+        for fold in range(FOLDS):
+            here = torch.from_numpy(data.fold[rows] == fold)
+            weight, bias = near[fold]
+            vectors = F.normalize(summary[here] @ weight.T + bias, dim=-1)
+            far[here] = vectors @ connector.keys.T * connector.mix[0].exp()
+        far_chance, far_order = connector.best(far)
+        for name, value in zip(found, (order, chance, far_order, far_chance), strict=True):
+            found[name].append(value.numpy())
+    return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--fold", type=int, default=None)
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(STAGE.seed)
     data = load(args.data)
-    stage = Stage(name="align", data="mini pictures and names", train=("connector", "text", "difference"),
-                  objective="names + contrastive", lr=args.lr, batch=args.batch, steps=args.steps, warmup=100,
-                  weight_decay=0.05, seed=1)
-    keys = load_file(args.data / "text.safetensors")["names"]
-    model = train(data, keys, args.out, stage, args.fold, args.threads)
-    for split in ("val", "test"):
-        for group, numbers in measure(model, data, split).items():
-            print(split, group, {k: round(v, 3) for k, v in numbers.items()})
-    tensors = {f"connector.{n}": p.detach().contiguous() for n, p in model.connector.named_parameters()}
-    save_file({**tensors, "keys": model.keys().detach().contiguous(), "text.weight": model.text.weight.detach(),
-               "trained": model.trained.to(torch.uint8)}, args.out / "aligned.safetensors")
+    shown = sorted({n for p, r in zip(data.pictures, data.right, strict=True) if p["split"] == "train" for n in r})
+    connector = NamesConfig(names=len(data.names), classes=len(shown)).build(SHAPE[1], WIDTH)
+    some = data.summaries[data.training[::7]].float()
+    connector.centre.copy_(some.mean(0))
+    connector.spread.copy_(some.std(0) + 0.05 * some.std(0).mean())
+    connector.keys.copy_(data.keys)
+    connector.class_index.copy_(torch.tensor(shown))
+    near = ridges(connector, data)
+    with torch.no_grad():
+        connector.sentence.weight.copy_(near[-1][0])
+        connector.sentence.bias.copy_(near[-1][1])
+    train_recall(connector, data, args.out / "recall")
+    fit_mix(connector, data)
+    for split in ("val", "test", "style"):
+        measure(connector, data, split)
+    save_file({n: t.contiguous() for n, t in connector.state_dict().items()}, args.out / "aligned.safetensors")
+    np.savez(args.out / "names.npz", **best_names(connector, data, near))
 
 
 if __name__ == "__main__":

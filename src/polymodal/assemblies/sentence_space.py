@@ -1,7 +1,7 @@
 """Pictures and sentences as unit vectors of one space, for retrieval and for classification by label words.
 
     pixel_values -> encoder -> NamesConnector.embed -> [N, E]
-    input_ids    -> TextEncoder.sentence -> projection -> [N, E]          similarity = dot product
+    input_ids    -> TextEncoder.sentence -> [N, E]                        similarity = dot product
 
 The picture side is shared with the language model's connector; the text side is a sentence encoder that is read only
 when a sentence has to be embedded.
@@ -10,17 +10,50 @@ when a sentence has to be embedded.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from polymodal.backbones.encoder import BERT_KEYS, MINILM_L6, TextEncoder
 from polymodal.data.media import Image, Text
 from polymodal.errors import ConfigError, PromptError
+from polymodal.weights.fetch import fetch
+from polymodal.weights.load import load_into
+from polymodal.weights.read import TensorFile
+from polymodal.weights.source import Source
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Pipeline
 
 Sentences = Callable[[Sequence[str]], Tensor]
 """Texts -> unit vectors [N, E] of the sentence encoder."""
+
+
+class MiniLM:
+    """all-MiniLM-L6-v2 as a function of texts; its two files are opened at the first call."""
+
+    def __init__(self, weights: Source, tokenizer: Source, opener: Callable[[Source], TensorFile]):
+        self._sources = weights, tokenizer
+        self._opener = opener
+        self._parts: tuple[TextEncoder, Pipeline] | None = None
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Texts -> unit vectors [N, 384]; words behind the 256th token are not read."""
+        from tokenizers import Tokenizer as Pipeline
+
+        if self._parts is None:
+            weights, tokenizer = self._sources
+            encoder = MINILM_L6.build()
+            load_into(encoder, self._opener(weights), BERT_KEYS, dtype=torch.float32)
+            pipeline = Pipeline.from_file(str(fetch(tokenizer)))
+            pipeline.enable_padding()
+            pipeline.enable_truncation(256)
+            self._parts = encoder.eval(), pipeline
+        encoder, pipeline = self._parts
+        encoded = pipeline.encode_batch(list(texts))
+        ids = torch.tensor([e.ids for e in encoded])
+        return encoder.sentence(ids, torch.tensor([e.attention_mask for e in encoded]))
 
 
 class SentenceSpace(nn.Module):
@@ -30,14 +63,12 @@ class SentenceSpace(nn.Module):
         self,
         encoder: nn.Module,
         connector: Any,
-        projection: nn.Linear,
         transform: Callable[[Any], Tensor],
         sentences: Sentences,
     ):
         super().__init__()
         self.encoder = encoder
         self.connector = connector
-        self.projection = projection
         self._transform = transform
         self._sentences = sentences
 
@@ -48,7 +79,7 @@ class SentenceSpace(nn.Module):
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Sentences or words -> unit vectors [N, E]."""
-        return F.normalize(self.projection(self._sentences(texts)), dim=-1)
+        return self._sentences(texts)
 
     @torch.inference_mode()
     def embed(self, items: Sequence[Any]) -> Tensor:
@@ -71,4 +102,4 @@ class SentenceSpace(nn.Module):
         if not labels:
             raise ConfigError("classify: expected at least one label, found none")
         similarity = self.texts(labels) @ self.embed([item])[0]
-        return (similarity * self.connector.log_scale.exp()).softmax(0)
+        return (similarity * self.connector.mix[0].exp()).softmax(0)

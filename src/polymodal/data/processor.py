@@ -100,7 +100,8 @@ Memo = MutableMapping[int, tuple[Media, Prepared]]
 class Processor:
     """Messages -> batch.  See `__call__` for the tensors.
 
-    Args: tokenizer; template; modalities, what the model takes besides text; max_length, the model's context.
+    Args: tokenizer; template; modalities, what the model takes besides text; max_length, the model's context;
+    rewrite, what a conversation becomes before it is rendered (a recording that enters as its words).
     Raises: UnknownName when a placeholder is not a special token of the tokenizer (then users could type it),
     ConfigError when two modalities share a name or a placeholder.
     """
@@ -112,10 +113,12 @@ class Processor:
         template: Template,
         modalities: Sequence[Modality] = (),
         max_length: int | None = None,
+        rewrite: Callable[[tuple[Message, ...]], tuple[Message, ...]] | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.template = template
         self.max_length = max_length
+        self.rewrite = rewrite
         self.modalities = {modality.name: modality for modality in modalities}
         self.placeholders = {m.name: tokenizer.special(m.placeholder) for m in modalities}
         if len(set(self.placeholders.values())) != len(modalities):
@@ -153,7 +156,8 @@ class Processor:
 
     def encode(self, messages: Sequence[Message], *, generate: bool = False, memo: Memo | None = None) -> Encoded:
         """One typed conversation, unpadded.  memo: media records (by identity) that were transformed before."""
-        segments = self.template.render(messages, ask=generate)
+        rewritten = messages if self.rewrite is None else self.rewrite(tuple(messages))
+        segments = self.template.render(rewritten, ask=generate)
         return self.encode_segments(segments, memo=memo)
 
     def encode_segments(self, segments: Sequence[Segment], *, memo: Memo | None = None) -> Encoded:

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from polymodal.errors import ConfigError
 
-_LEAD = re.compile(r"^(?:(?:it|this|that|there|these|the picture|the image)(?: is|'s| are| shows)? )?(?:(?:an?|the|some) )?")
+_LEAD = re.compile(
+    r"^(?:(?:it|this|that|there|these|the picture|the image)(?: is|'s| are| shows)? )?(?:(?:an?|the|some) )?"
+)
 
 
 @dataclass(frozen=True)

@@ -135,3 +135,17 @@ def _shared(module: nn.Module, present: set[str]) -> dict[str, str]:
         if stored:
             tied.update({name: stored[0] for name in names if name not in present})
     return tied
+
+
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors below a prefix, without it; raises WeightsError when there are none."""
+    found = {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
+    if not found:
+        raise WeightsError(f"the file has no tensor under {prefix!r}; its first is {min(tensors, default='none')!r}")
+    return found
+
+
+def load_part(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:
+    """Fill a module strictly from the tensors below `prefix`, which have the module's own names."""
+    found = under(tensors, prefix)
+    load_into(module, found, KeyTable.of({name: name for name in found}))
