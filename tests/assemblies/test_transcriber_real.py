@@ -106,6 +106,7 @@ def test_half_precision_hears_the_same(whisper: tuple[Transcriber, WhisperTokeni
     sound = sound_of(GOLDEN[0], ROOT)
     found = transcribe(model.to(torch.bfloat16), whisper[1], sound, GREEDY)
     expected = transcribe(*whisper, sound, GREEDY)
+    assert found.text == expected.text
     assert abs(found.segments[0].avg_logprob - expected.segments[0].avg_logprob) < 0.1
 
 
