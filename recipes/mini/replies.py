@@ -78,8 +78,8 @@ def main() -> None:
         for start in range(0, len(asks), 16):
             part = asks[start : start + 16]
             batch = processor([[{"role": "user", "content": ask}] for ask in part], generate=True)
-            for ask, reply in zip(part, generate(lm, batch, SamplingOptions(max_tokens=48), Ending(tokenizer=tokenizer)),
-                                  strict=True):
+            found = generate(lm, batch, SamplingOptions(max_tokens=48), Ending(tokenizer=tokenizer))
+            for ask, reply in zip(part, found, strict=True):
                 done = reply.finish_reason == "stop"
                 out.write(json.dumps({"ask": ask, "reply": reply.text, "complete": done}) + "\n")
             print(f"{start + len(part)}/{len(asks)}", flush=True)

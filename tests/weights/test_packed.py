@@ -22,5 +22,5 @@ def test_a_packed_number_is_within_half_a_step(rows: int, width: int, size: floa
 def test_a_lost_matrix_is_noticed() -> None:
     packed = pack({"m": torch.ones(2, 3)}, rows=("m",))
     del packed["m"]
-    with pytest.raises(WeightsError, match="'m.scale' is a scale without 'm'"):
+    with pytest.raises(WeightsError, match=r"'m\.scale' is a scale without 'm'"):
         unpack(packed)

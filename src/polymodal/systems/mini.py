@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from polymodal.encoders.efficientnet_grid import EfficientNetGrid
 
 ENCODER = EfficientNetGridConfig()
-CONNECTOR = NamesConfig(names=7021, classes=3618)
+CONNECTOR = NamesConfig(names=7021, classes=3206)
 BACKBONE = CONFIGS["smollm2-135m"]
 TEMPLATE = SMOLLM2
 PLACEHOLDER = "<reponame>"  # a special token that SmolLM2 never meets in a chat
@@ -47,6 +47,7 @@ IMAGE = PadToSquare(size=224, colour=(255, 255, 255), interpolation="lanczos", m
 BEFORE, AFTER = (Words(text="Picture:"),), (Words(text="\n"),)
 ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 RANK, ALPHA = 8, 16.0
+WEIGHTS = (SMOLLM2_135M_GGUF, LITE0_SOURCE, TINY_EN_WEIGHTS, ENGLISH_RANKS, MINILM, MINILM_TOKENIZER)
 TRAINED = Source(kind="file", name=str(Path(__file__).parent / "assets" / "mini" / "trained.safetensors"),
                  license="Apache-2.0", format="safetensors")
 
@@ -130,8 +131,7 @@ SYSTEM = System(
     inputs=("text", "image", "audio"),
     outputs=("text",),
     variants=(
-        Variant(name="135m", parameters=183_771_115, weights=(SMOLLM2_135M_GGUF, LITE0_SOURCE, TINY_EN_WEIGHTS, ENGLISH_RANKS),
-                summary="SmolLM2-135M, EfficientNet-Lite0, Whisper tiny.en"),
+        Variant(name="135m", parameters=183_771_115, weights=WEIGHTS),
     ),
     headline="names and describes a picture and answers typed or spoken questions about it, on a CPU",
     sheet="docs/mini.md",
@@ -142,7 +142,8 @@ SYSTEM = System(
         Stage(name="align", data="pictures and their names", objective="ridge in closed form; names (MIL-NCE)",
               train=("connectors.image.sentence", "connectors.image.recall"), lr=1e-3, batch=256, steps=2500,
               warmup=100, weight_decay=0.1, betas=(0.9, 0.98), seed=1),
-        Stage(name="instruct", data="questions about pictures", objective="next token", lr=1e-3, batch=12, steps=2400,
-              train=("connectors.image.dense", "connectors.image.confidence"), warmup=100, seed=2),
+        Stage(name="instruct", data="questions about pictures", objective="next token, adapters of the backbone too",
+              train=("connectors.image.dense", "connectors.image.confidence"), lr=1e-3, batch=12, steps=1000,
+              warmup=50, seed=2),
     ),
 )  # fmt: skip

@@ -88,5 +88,6 @@ def run_stage(
 def forget_after(log: Path, step: int) -> None:
     """Drop the lines of steps that will be run again, written between the last checkpoint and a kill."""
     if log.exists():
-        lines = [line for line in log.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] < step]
+        whole = [line for line in log.read_text().splitlines() if line.endswith("}")]
+        lines = [line for line in whole if json.loads(line)["step"] < step]
         log.write_text("".join(line + "\n" for line in lines))

@@ -1,0 +1,83 @@
+"""Print the model card docs/mini.md from what measure.py found: numbers are copied, never typed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+TEXT = Path(__file__).with_name("card.md")
+KINDS = {"yes_no": "yes or no", "which": "which of 2 to 4", "colour": "colour", "category": "kind of thing"}
+
+
+def naming(found: dict, field: str) -> str:
+    systems = ("mini", "words", "language model")
+    rows = ["| test pictures | " + " | ".join(systems) + " |", "|---|" + "---|" * len(systems)]
+    for name, cells in found["naming"].items():
+        rows.append(f"| {name} | " + " | ".join(cells[s][field]["text"] for s in systems) + " |")
+    return "\n".join(rows)
+
+
+def questions(found: dict) -> str:
+    rows = ["| question | right | trained wording | new wording | chance |", "|---|---|---|---|---|"]
+    for kind, title in KINDS.items():
+        cell, chance = found["questions"][kind], found["questions"]["chance"][f"test/{kind}"]["chance"]
+        wordings = f"{cell['trained wording']['text']} | {cell['new wording']['text']}"
+        rows.append(f"| {title} | {cell['text']} | {wordings} | {100 * chance:.0f} % |")
+    said = found["questions"]["yes_no"]["said yes"]
+    return "\n".join([*rows, "", f"Half of the yes/no questions have the answer yes; `mini` said yes to {said:.0%}."])
+
+
+def retrieval(found: dict) -> str:
+    keys = [f"{way} R@{k}" for way in ("picture to caption", "caption to picture") for k in (1, 5)]
+    rows = ["| set (pictures, captions) | system | " + " | ".join(keys) + " |", "|---|---|" + "---|" * len(keys)]
+    for corpus, cells in found["retrieval"].items():
+        for system in ("mini", "words"):
+            numbers = " | ".join(cells[system][k]["text"].partition(",")[0] + ")" for k in keys)
+            rows.append(f"| {corpus} ({cells['pictures']}, {cells['captions']}) | {system} | {numbers} |")
+    return "\n".join(rows)
+
+
+def samples(found: dict, count: int = 6) -> str:
+    """The first few answers of each set, right or wrong."""
+    rows = ["| set | picture | right | question | mini |", "|---|---|---|---|---|"]
+    seen: dict[str, int] = {}
+    for item in found["samples"]:
+        if item.get("system", "mini") == "mini" and seen.setdefault(item["set"], 0) < count:
+            seen[item["set"]] += 1
+            right = item["right"] if isinstance(item["right"], str) else item["right"][0]
+            ask = item.get("question", "What is this?")
+            rows.append(f"| {item['set']} | {item['picture']} | {right} | {ask} | {item['answer'].replace('|', '/')} |")
+    return "\n".join(rows)
+
+
+def data(manifest: dict) -> str:
+    rows = ["| set | train | validation | test | unseen style | removed, near a test picture |", "|---|---|---|---|---|---|"]
+    for corpus, counts in manifest["counts"].items():
+        gone = sum(n for key, n in manifest["removed_near_test"].items() if key.startswith(f"{corpus}/"))
+        numbers = " | ".join(str(counts.get(split, 0)) for split in ("train", "val", "test", "style"))
+        rows.append(f"| {corpus} | {numbers} | {gone} |")
+    rows += ["", "| package | version | licence | sha256 |", "|---|---|---|---|"]
+    listed = {(s["package"], s["version"], s["license"], s["sha256"]) for s in manifest["sources"]}
+    rows += [f"| {name} | {version} | {licence} | `{digest}` |" for name, version, licence, digest in sorted(listed)]
+    return "\n".join(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("measured", type=Path, help="what measure.py wrote")
+    parser.add_argument("data", type=Path, help="prepare.py's folder, for its manifest")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    found = json.loads(args.measured.read_text())
+    text = TEXT.read_text(encoding="utf-8")
+    parts = {"exact": naming(found, "exact"), "word": naming(found, "word"), "questions": questions(found),
+             "retrieval": retrieval(found), "samples": samples(found),
+             "data": data(json.loads((args.data / "manifest.json").read_text()))}  # fmt: skip
+    for name, part in parts.items():
+        text = text.replace(f"<!-- {name} -->", part)
+    args.out.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

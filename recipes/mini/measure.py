@@ -1,0 +1,210 @@
+"""Measure `mini` beside two baselines in one run, and write the numbers and samples of its model card.
+
+    mini            the picture through the model
+    words           EfficientNet-Lite0's five likeliest ImageNet names, handed to SmolLM2-135M-Instruct as text
+    language model  SmolLM2-135M-Instruct with the question alone
+
+Sets: unseen drawing styles (Noto, OpenMoji) of concepts trained on Fluent drawings; CIFAR-10 and groceries test
+pictures; test pictures whose noun occurs in training in another set; test pictures whose noun does not.  Every share
+comes with its 95 % interval (Wilson) and n.  Retrieval is over the test pictures of a set and their distinct captions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image as Pillow
+from replies import backbone
+
+import polymodal as pm
+from polymodal.assemblies.generate import Ending, generate
+from polymodal.assemblies.multimodal_lm import MultimodalLM
+from polymodal.assemblies.sampling import SamplingOptions
+from polymodal.data.processor import Processor
+from polymodal.data.questions import Question, right
+from polymodal.data.template import SMOLLM2
+from polymodal.evaluate.metrics import Share, content_word, exact_name, ranks, recall_at
+
+ASK = "What is this?"
+Answerer = Callable[[Sequence[dict], Sequence[str]], list[str]]
+
+
+class Pictures:
+    """Test pictures as decoded images."""
+
+    def __init__(self, folder: Path):
+        self.lines = [json.loads(line) for line in (folder / "pictures.jsonl").open()]
+        self.by_id = {line["id"]: line for line in self.lines}
+        self._store = np.load(folder / "images.u8.npy", mmap_mode="r")
+
+    def image(self, line: dict) -> Pillow.Image:
+        return Pillow.fromarray(np.asarray(self._store[line["row"]]))
+
+    def choose(self, size: int, **wanted: object) -> list[dict]:
+        """At most `size` pictures with these field values (a tuple: any of them), by a fixed shuffle."""
+        def fits(line: dict) -> bool:
+            return all(line[k] in v if isinstance(v, tuple) else line[k] == v for k, v in wanted.items())
+
+        found = [line for line in self.lines if fits(line)]
+        random.Random(0).shuffle(found)
+        return found[:size]
+
+
+def batched(answer: Callable[[Sequence[dict], Sequence[str]], list[str]], size: int = 16) -> Answerer:
+    """The same in batches of `size`."""
+
+    def run(lines: Sequence[dict], asks: Sequence[str]) -> list[str]:
+        found: list[str] = []
+        for start in range(0, len(lines), size):
+            found += answer(lines[start : start + size], asks[start : start + size])
+        return found
+
+    return run
+
+
+def answerers(model: pm.Model, pictures: Pictures, data: Path, language_model: Path) -> dict[str, Answerer]:
+    """The three systems: each takes pictures and questions and gives answers."""
+    bare, tokenizer = backbone(language_model)
+    bare = MultimodalLM({}, {}, bare, {})
+    plain = Processor(tokenizer=tokenizer, template=SMOLLM2)
+    names = json.loads((data / "imagenet_names.json").read_text())
+
+    def write(module, processor, conversations) -> list[str]:
+        batch = processor(conversations, generate=True)
+        ending = Ending(tokenizer=processor.tokenizer)
+        return [g.text.strip() for g in generate(module, batch, SamplingOptions(max_tokens=16), ending)]
+
+    def mini(lines, asks):
+        return write(model.module, model.processor, [
+            [{"role": "user", "content": [pm.image(pictures.image(line)), ask]}]
+            for line, ask in zip(lines, asks, strict=True)])  # fmt: skip
+
+    def top_words(lines):
+        values = torch.stack([model.processor.modalities["image"].transform(pictures.image(line)) for line in lines])
+        trunk = model.module.encoders["image"].trunk
+        best = trunk.classify(trunk.pool(trunk(values))).topk(5).indices.tolist()
+        return [", ".join(names[i] for i in row) for row in best]
+
+    def words(lines, asks):
+        return write(bare, plain, [
+            [{"role": "user", "content": f"A picture shows one of: {seen}.\n{ask} Answer with a few words."}]
+            for seen, ask in zip(top_words(lines), asks, strict=True)])  # fmt: skip
+
+    def blind(lines, asks):
+        return write(bare, plain, [[{"role": "user", "content": f"{ask} Answer with a few words."}] for ask in asks])
+
+    found = {"mini": batched(mini), "words": batched(words), "language model": batched(blind)}
+    found["top words"] = batched(lambda lines, asks: top_words(lines), 64)
+    return found
+
+
+def naming_sets(pictures: Pictures, size: int) -> dict[str, list[dict]]:
+    other = ("tuxpaint", "openclipart", "fluent")
+    sets = {
+        "Noto, unseen style": pictures.choose(size, corpus="noto", split="style"),
+        "OpenMoji, unseen style": pictures.choose(size, corpus="openmoji", split="style"),
+        "CIFAR-10 test": pictures.choose(size, corpus="cifar10", split="test"),
+        "groceries test": pictures.choose(size, corpus="groceries", split="test"),
+        "noun seen in another set": pictures.choose(size, corpus=other, split="test", seen=True),
+    }
+    return sets | {f"unseen concepts, {c}": pictures.choose(size, corpus=c, split="test", seen=False) for c in other}
+
+
+def naming(systems: dict[str, Answerer], pictures: Pictures, size: int, samples: list[dict]) -> dict[str, dict]:
+    """Exact noun and any content word, for every set and system."""
+    table: dict[str, dict] = {}
+    for name, lines in naming_sets(pictures, size).items():
+        table[name] = {}
+        for system, answer in systems.items():
+            said = answer(lines, [ASK] * len(lines))
+            exact = sum(exact_name(a, (*line["nouns"], line["name"])) for a, line in zip(said, lines, strict=True))
+            word = sum(content_word(a, line["words"]) for a, line in zip(said, lines, strict=True))
+            table[name][system] = {"exact": share(exact, len(lines)), "word": share(word, len(lines))}
+            samples += [{"set": name, "picture": line["id"], "right": line["nouns"], "system": system, "answer": a}
+                        for line, a in list(zip(lines, said, strict=True))[:12]]  # fmt: skip
+        print(name, {s: (v["exact"]["text"], v["word"]["text"]) for s, v in table[name].items()}, flush=True)
+    return table
+
+
+def questions(answer: Answerer, pictures: Pictures, data: Path, size: int, samples: list[dict]) -> dict[str, dict]:
+    """Share of right answers of each kind of question, with the chance of an answer that never looks."""
+    every = [json.loads(line) for line in (data / "questions_test.jsonl").open()]
+    chances = json.loads((data / "questions_test.json").read_text())
+    table: dict[str, dict] = {"chance": chances}
+    fields = Question.__dataclass_fields__
+    for kind in ("yes_no", "which", "colour", "category"):
+        asked = [Question(**{k: tuple(v) if isinstance(v, list) else v for k, v in q.items() if k in fields})
+                 for q in every if q["kind"] == kind and q["picture"] in pictures.by_id]  # fmt: skip
+        random.Random(0).shuffle(asked)
+        asked = [q for q in asked if pictures.by_id[q.picture]["split"] == "test"][:size]
+        said = answer([pictures.by_id[q.picture] for q in asked], [q.question for q in asked])
+        hits = [right(q, a) for q, a in zip(asked, said, strict=True)]
+        table[kind] = share(sum(hits), len(hits))
+        for wording, held in (("trained wording", False), ("new wording", True)):
+            part = [h for q, h in zip(asked, hits, strict=True) if q.held_out_wording == held]
+            table[kind][wording] = share(sum(part), len(part))
+        if kind == "yes_no":
+            table[kind]["said yes"] = sum(a.lower().startswith("yes") for a in said) / len(said)
+        samples += [{"set": kind, "picture": q.picture, "question": q.question, "right": q.answer, "answer": a}
+                    for q, a in list(zip(asked, said, strict=True))[:12]]  # fmt: skip
+        print(kind, table[kind], flush=True)
+    return table
+
+
+def retrieval(model: pm.Model, pictures: Pictures, top_words: Answerer, size: int) -> dict[str, dict]:
+    """R@1 and R@5 both ways, by mini's vectors and by the sentence vectors of the ImageNet words."""
+    table = {}
+    for corpus in ("tuxpaint", "openclipart", "fluent"):
+        lines = pictures.choose(size, corpus=corpus, split="test")
+        captions = sorted({line["caption"] for line in lines})
+        places = [captions.index(line["caption"]) for line in lines]
+        texts = model.embed([pm.text(c) for c in captions])
+        seen = model.embed([pm.image(pictures.image(line)) for line in lines])
+        words = model.embed([pm.text(w) for w in top_words(lines, [ASK] * len(lines))])
+        owners = [[i for i, p in enumerate(places) if p == c] for c in range(len(captions))]
+        table[corpus] = {"pictures": len(lines), "captions": len(captions)}
+        for name, vectors in (("mini", seen), ("words", words)):
+            there, back = ranks(vectors @ texts.T, [[p] for p in places]), ranks(texts @ vectors.T, owners)
+            ways = {"picture to caption": there, "caption to picture": back}
+            table[corpus][name] = {f"{w} R@{k}": _text(recall_at(f, k)) for k in (1, 5) for w, f in ways.items()}
+        print(corpus, table[corpus], flush=True)
+    return table
+
+
+def share(hits: int, n: int) -> dict:
+    return _text(Share(hits, n))
+
+
+def _text(found: Share) -> dict:
+    return {"hits": found.hits, "n": found.n, "share": found.value, "interval": found.interval, "text": str(found)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--language-model", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="JSON file of all numbers and samples")
+    parser.add_argument("--size", type=int, default=200, help="pictures or questions of a set")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    model, pictures = pm.load("mini"), Pictures(args.data)
+    systems = answerers(model, pictures, args.data, args.language_model)
+    samples: list[dict] = []
+    with torch.inference_mode():
+        found = {
+            "naming": naming(systems, pictures, args.size, samples),
+            "questions": questions(systems["mini"], pictures, args.data, args.size, samples),
+            "retrieval": retrieval(model, pictures, systems["top words"], 400),
+        }
+    args.out.write_text(json.dumps({**found, "samples": samples}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
