@@ -52,7 +52,7 @@ def samples(found: dict, count: int = 6) -> str:
 
 
 def data(manifest: dict) -> str:
-    rows = ["| set | train | validation | test | unseen style | removed, near a test picture |", "|---|---|---|---|---|---|"]
+    rows = ["| set | train | validation | test | unseen style | removed (near a test picture) |", "|---" * 6 + "|"]
     for corpus, counts in manifest["counts"].items():
         gone = sum(n for key, n in manifest["removed_near_test"].items() if key.startswith(f"{corpus}/"))
         numbers = " | ".join(str(counts.get(split, 0)) for split in ("train", "val", "test", "style"))

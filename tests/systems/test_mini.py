@@ -30,7 +30,8 @@ def test_what_ships_fits_the_connector_and_stays_small() -> None:
     ours = unpack(read_safetensors(TRAINED))
     connector = mini.CONNECTOR.build(mini.ENCODER.width, mini.BACKBONE.width)
     stored = {name.removeprefix("connector."): x for name, x in ours.items() if name.startswith("connector.")}
-    assert {n: tuple(x.shape) for n, x in stored.items()} == {n: tuple(x.shape) for n, x in connector.state_dict().items()}
+    expected = {name: tuple(x.shape) for name, x in connector.state_dict().items()}
+    assert {name: tuple(x.shape) for name, x in stored.items()} == expected
     assert torch.allclose(stored["keys"].norm(dim=-1), torch.ones(mini.CONNECTOR.names), atol=0.02)
     assert all(bool(torch.isfinite(x).all()) for x in ours.values())
     assert sum(name.startswith("adapters.") for name in ours) == 2 * 7 * len(mini.BACKBONE.blocks)
