@@ -38,6 +38,14 @@ def retrieval(found: dict) -> str:
     return "\n".join(rows)
 
 
+def text_only(found: dict) -> str:
+    cell = found["text_only"]
+    return (
+        f"On {cell['sentences']} sentences without context the perplexity is {cell['bare']:.0f} for SmolLM2 alone and "
+        f"{cell['adapted']:.0f} with\nthe adapters merged: chat without pictures is worse than with the bare model."
+    )
+
+
 def samples(found: dict, count: int = 6) -> str:
     """The first few answers of each set, right or wrong."""
     rows = ["| set | picture | right | question | mini |", "|---|---|---|---|---|"]
@@ -72,7 +80,7 @@ def main() -> None:
     found = json.loads(args.measured.read_text())
     text = TEXT.read_text(encoding="utf-8")
     parts = {"exact": naming(found, "exact"), "word": naming(found, "word"), "questions": questions(found),
-             "retrieval": retrieval(found), "samples": samples(found),
+             "retrieval": retrieval(found), "text_only": text_only(found), "samples": samples(found),
              "data": data(json.loads((args.data / "manifest.json").read_text()))}  # fmt: skip
     for name, part in parts.items():
         text = text.replace(f"<!-- {name} -->", part)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image as Pillow
-from replies import backbone
+from replies import backbone, sentences
 
 import polymodal as pm
 from polymodal.assemblies.generate import Ending, generate
@@ -177,6 +178,25 @@ def retrieval(model: pm.Model, pictures: Pictures, top_words: Answerer, size: in
     return table
 
 
+def text_only(model: pm.Model, language_model: Path, wordnet: Path, count: int = 160) -> dict[str, float]:
+    """Perplexity of SmolLM2 alone and with mini's adapters merged, on example sentences that no recipe step used."""
+    lines = sentences(wordnet)
+    random.Random(0).shuffle(lines)
+    bare, tokenizer = backbone(language_model)
+
+    def perplexity(decoder: torch.nn.Module) -> float:
+        total, tokens = 0.0, 0
+        for line in lines[6000 : 6000 + count]:
+            ids = torch.tensor([tokenizer.encode(line)])
+            hidden = decoder(decoder.embed(ids), torch.arange(ids.shape[1])[None])
+            chances = decoder.head(hidden)[0, :-1].log_softmax(-1)
+            total -= chances.gather(1, ids[0, 1:, None]).sum().item()
+            tokens += ids.shape[1] - 1
+        return math.exp(total / tokens)
+
+    return {"sentences": count, "bare": perplexity(bare), "adapted": perplexity(model.module.backbone)}
+
+
 def share(hits: int, n: int) -> dict:
     return _text(Share(hits, n))
 
@@ -189,6 +209,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--language-model", type=Path, required=True)
+    parser.add_argument("--wordnet", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="JSON file of all numbers and samples")
     parser.add_argument("--size", type=int, default=200, help="pictures or questions of a set")
     parser.add_argument("--threads", type=int, default=2)
@@ -201,6 +222,7 @@ def main() -> None:
         found = {
             "naming": naming(systems, pictures, args.size, samples),
             "questions": questions(systems["mini"], pictures, args.data, args.size, samples),
+            "text_only": text_only(model, args.language_model, args.wordnet),
             "retrieval": retrieval(model, pictures, systems["top words"], 400),
         }
     args.out.write_text(json.dumps({**found, "samples": samples}, indent=1) + "\n")
