@@ -68,3 +68,19 @@ def test_it_hears_the_example(loaded) -> None:
     from polymodal.data.media import Audio
 
     assert "leisure to consider" in loaded.transcribe(Audio(str(EXAMPLES / "speech.flac")))
+
+
+@pytest.mark.assets
+def test_without_media_the_bare_language_model_answers(loaded) -> None:
+    from polymodal.api.model import Model
+
+    model = Model(system=get("mini"), variant=get("mini").variant(), parts=loaded)
+    seen = model.chat("What is this?", Image(str(EXAMPLES / "cat.jpg")), max_tokens=8)
+    assert "cat" in seen.text.lower()
+    said = model.chat("What does a cat eat? Answer in one sentence.", max_tokens=24)
+    assert len(said.text.split()) > 5
+    batch = model.processor("What does a cat eat?")
+    bare, adapted = model.logits(**batch), loaded.model.logits(**batch)
+    assert (bare - adapted).abs().max() > 1
+    again = model.chat("What is this?", Image(str(EXAMPLES / "cat.jpg")), max_tokens=8)
+    assert again.text == seen.text and again.seconds["encode"] < 0.01

@@ -23,6 +23,7 @@ from polymodal.assemblies.generate import Ending, Generation, collected, generat
 from polymodal.assemblies.sampling import SamplingOptions
 from polymodal.data.media import Audio, Image, Text, Video
 from polymodal.data.messages import Message, conversation, user
+from polymodal.data.processor import VALUES
 from polymodal.errors import ConfigError, PromptError
 from polymodal.systems._system import Assembled, System, Variant, unknown
 
@@ -44,7 +45,8 @@ class Model:
         self.module = parts.model
         self.load_seconds = load_seconds
         self._parts = parts
-        self._idle: list[Chat] = []
+        self._text: Any = None
+        self._idle: dict[int, list[Chat]] = {}
         self._version = -1
 
     def __repr__(self) -> str:
@@ -106,8 +108,17 @@ class Model:
 
     def logits(self, **batch: Any) -> Tensor:
         """Logits [B, T, V] of a processor's batch."""
+        media = any(batch.get(values) is not None for values in VALUES.values())
         with torch.inference_mode():
-            return self.module.logits(**batch)
+            return self.module_for(media).logits(**batch)
+
+    def module_for(self, media: bool) -> Any:
+        """The assembly that answers: `module`, or the system's own for conversations without media."""
+        if media or self._parts.text is None:
+            return self.module
+        if self._text is None:
+            self._text = self._parts.text()
+        return self._text
 
     def save(self, folder: str | Path) -> Path:
         """Write the weights to a folder that `pm.load` reads."""
@@ -116,18 +127,19 @@ class Model:
         return folders.save(Path(folder), self.module, self.system.id, self.variant.name)
 
     @contextmanager
-    def conversation(self) -> Iterator[Chat]:
-        """A chat that nobody else uses now; its keys, values and features serve the next one that begins alike.
+    def conversation(self, module: Any) -> Iterator[Chat]:
+        """A chat with `module` that nobody else uses now; what it computed serves the next one that begins alike.
 
         Weights that were changed in place make everything computed before worthless, so it is dropped.
         """
         version = sum(tensor._version for tensor in self.module.parameters())
         if version != self._version:
-            self._idle, self._version = [], version
-        chat = self._idle.pop() if self._idle else Chat(self.module, self.processor)
+            self._idle, self._version = {}, version
+        idle = self._idle.setdefault(id(module), [])
+        chat = idle.pop() if idle else Chat(module, self.processor)
         yield chat
         # Only a chat whose answer came to its end is kept; an abandoned one goes.
-        self._idle.append(chat)
+        idle.append(chat)
 
     def _cannot(self, verb: str) -> ConfigError:
         return ConfigError(f"{self.name} cannot {verb}; it takes {', '.join(self.system.inputs)}")
@@ -151,12 +163,13 @@ class Stream:
 
     def __iter__(self) -> Iterator[str]:
         """Pieces that are not empty, as soon as they are certain."""
-        clock = Clock(self._model.module)
+        module = self._model.module_for(any(message.media for message in self._messages))
+        clock = Clock(module)
         processor: Any = TimedProcessor(self._model.processor, clock)
         if self._options.beams > 1:
-            yield from self._searched(processor, clock)
+            yield from self._searched(module, processor, clock)
             return
-        with self._model.conversation() as chat, clock.encoding():
+        with self._model.conversation(module) as chat, clock.encoding():
             chat.processor = processor
             chat.options = self._options
             pieces = []
@@ -169,12 +182,12 @@ class Stream:
                     yield piece.text
             self._finish(collected(pieces, len(processor.row), chat.ending), processor, clock)
 
-    def _searched(self, processor: TimedProcessor, clock: Clock) -> Iterator[str]:
+    def _searched(self, module: Any, processor: TimedProcessor, clock: Clock) -> Iterator[str]:
         """Beam search knows its answer only at the end: one piece."""
         row = processor.fit(processor.encode(self._messages, generate=True))
         batch = processor.collate([row], padding="left")
         with clock.measure("generate"), clock.encoding():
-            (found,) = generate(self._model.module, batch, self._options, Ending(tokenizer=processor.tokenizer))
+            (found,) = generate(module, batch, self._options, Ending(tokenizer=processor.tokenizer))
         self._finish(found, processor, clock)
         yield found.text or ""
 

@@ -84,11 +84,13 @@ class Assembled:
 
     model: the assembly.  processor: messages -> batch.  The functions are None where a system cannot do it:
     transcribe(Audio) -> str; score(media, labels) -> probabilities [len(labels)] that sum to 1;
-    embed(items) -> float32 [N, D], rows of length 1.
+    embed(items) -> float32 [N, D], rows of length 1.  text() -> the assembly that answers conversations without
+    media, where that is not `model` itself; called when the first one comes.
     """
 
     model: Any
     processor: Any
+    text: Callable[[], Any] | None = None
     transcribe: Callable[[Any], str] | None = None
     score: Callable[[Any, Sequence[str]], Any] | None = None
     embed: Callable[[Sequence[Any]], Any] | None = None

@@ -7,7 +7,8 @@
 
 Published weights are fetched from package registries; what we trained (the connector and rank-8 adapters of SmolLM2)
 ships in `assets/mini/trained.safetensors`.  Recipe: recipes/mini; numbers: docs/mini.md.
-Traps: the adapters are merged into SmolLM2 when loading, so text-only replies differ a little from the bare model's.
+Traps: the adapters change what SmolLM2 says about anything, so a conversation without picture or recording is
+answered by the bare model, which takes its own memory when the first one comes.
 """
 
 from __future__ import annotations
@@ -15,28 +16,31 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from polymodal.assemblies.hearing import Hearing, open_whisper
 from polymodal.assemblies.multimodal_lm import MultimodalLM
 from polymodal.assemblies.sentence_space import MINILM, MINILM_TOKENIZER, MiniLM, SentenceSpace
 from polymodal.assemblies.transcriber import ENGLISH_RANKS, TINY_EN_WEIGHTS
-from polymodal.backbones.llama import CONFIGS, SMOLLM2_135M_GGUF
+from polymodal.backbones.decoder import Decoder
+from polymodal.backbones.llama import CONFIGS, SMOLLM2_135M_GGUF, gguf_keys
 from polymodal.connectors.names import NamesConfig, NamesConnector
+from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import SMOLLM2, Words
+from polymodal.data.tokenizer import Tokenizer
 from polymodal.data.transforms import PadToSquare
-from polymodal.encoders.efficientnet import LITE0_SOURCE, PIXEL_MEAN, PIXEL_STD
-from polymodal.encoders.efficientnet_grid import EfficientNetGridConfig
+from polymodal.encoders.efficientnet import LITE0_SOURCE, PIXEL_MEAN, PIXEL_STD, PUBLISHED_KEYS, fold_batch_norms
+from polymodal.encoders.efficientnet_grid import EfficientNetGrid, EfficientNetGridConfig, grid_keys
+from polymodal.nn.fuse import fuse_projections
+from polymodal.nn.lora import apply_lora, load_lora, merge_lora
 from polymodal.systems._system import Assembled, LoadOptions, Part, System, Variant
 from polymodal.train.recipe import Stage
+from polymodal.weights.load import load_into, load_part, open_source, under
+from polymodal.weights.packed import unpack
 from polymodal.weights.source import Source
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from polymodal.backbones.decoder import Decoder
-    from polymodal.data.tokenizer import Tokenizer
-    from polymodal.encoders.efficientnet_grid import EfficientNetGrid
 
 ENCODER = EfficientNetGridConfig()
 CONNECTOR = NamesConfig(names=7021, classes=3206)
@@ -70,40 +74,37 @@ def teach(connector: NamesConnector, names: list[str], tokenizer: Tokenizer, tab
 
 def load(variant: Variant, options: LoadOptions) -> Assembled:
     """Build, fill from the published files and from ours, merge the adapters, and join what hears and compares."""
-    import torch
-
-    from polymodal.backbones.llama import gguf_keys
-    from polymodal.data.processor import Modality, Processor
-    from polymodal.data.tokenizer import Tokenizer
-    from polymodal.encoders.efficientnet import PUBLISHED_KEYS, fold_batch_norms
-    from polymodal.encoders.efficientnet_grid import grid_keys
-    from polymodal.nn.fuse import fuse_projections
-    from polymodal.nn.lora import apply_lora, load_lora, merge_lora
-    from polymodal.weights.load import load_into, load_part, open_source, under
-    from polymodal.weights.packed import unpack
-
     source = partial(open_source, progress=options.progress, offline=options.offline)
-    encoder, connector, backbone = fresh()
+    place: dict[str, Any] = {"device": options.device, "dtype": getattr(torch, options.dtype)}
+    language, trained = source(SMOLLM2_135M_GGUF), source(TRAINED)
+    ours, tokenizer = unpack(trained), Tokenizer.from_gguf(language.metadata)
+
+    def speaker(adapted: bool) -> Decoder:
+        backbone = BACKBONE.build()
+        load_into(backbone, language, gguf_keys(BACKBONE))
+        if adapted:
+            apply_lora(backbone, ADAPTED, RANK, ALPHA)
+            load_lora(backbone, under(ours, "adapters."))
+            merge_lora(backbone)
+        fuse_projections(backbone)
+        return backbone.eval()
+
+    encoder, connector, _ = fresh()
     load_into(encoder, source(LITE0_SOURCE), grid_keys(PUBLISHED_KEYS))
     encoder.trunk = fold_batch_norms(encoder.trunk)
-    language, trained = source(SMOLLM2_135M_GGUF), source(TRAINED)
-    load_into(backbone, language, gguf_keys(BACKBONE))
-    apply_lora(backbone, ADAPTED, RANK, ALPHA)
-    ours = unpack(trained)
     load_part(connector, ours, "connector.")
-    load_lora(backbone, under(ours, "adapters."))
-    merge_lora(backbone)
-    fuse_projections(backbone)
-    tokenizer = Tokenizer.from_gguf(language.metadata)
+    backbone = speaker(adapted=True)
     teach(connector, json.loads(trained.metadata["names"]), tokenizer, backbone.embed_tokens.weight)
-    model = join(encoder, connector, backbone).to(device=options.device, dtype=getattr(torch, options.dtype)).eval()
+    model = join(encoder, connector, backbone).to(**place).eval()
     hearing = Hearing(partial(open_whisper, "tiny.en", TINY_EN_WEIGHTS, ENGLISH_RANKS, source))
     space = SentenceSpace(encoder, connector, IMAGE, MiniLM(MINILM, MINILM_TOKENIZER, source))
     image = Modality(name="image", placeholder=PLACEHOLDER, transform=IMAGE, before=BEFORE, after=AFTER,
                      tokens=lambda values: CONNECTOR.tokens(ENCODER.tokens))
     processor = Processor(tokenizer=tokenizer, template=TEMPLATE, modalities=(image,),
                           max_length=BACKBONE.max_length, rewrite=hearing.rewrite)
-    return Assembled(model=model, processor=processor, transcribe=hearing.text, score=space.score, embed=space.embed)
+    bare = partial(MultimodalLM, {}, {})
+    return Assembled(model=model, processor=processor, text=lambda: bare(speaker(adapted=False).to(**place), {}),
+                     transcribe=hearing.text, score=space.score, embed=space.embed)
 
 
 def parts(variant: Variant) -> tuple[Part, ...]:
