@@ -41,9 +41,9 @@ def retrieval(found: dict) -> str:
 def text_only(found: dict) -> str:
     cell = found["text_only"]
     return (
-        f"On {cell['sentences']} sentences without context the perplexity is {cell['bare']:.0f} for SmolLM2 alone and "
-        f"{cell['adapted']:.0f} with\nthe adapters merged. So a conversation without picture or recording is answered by "
-        "the bare SmolLM2\n(loaded when the first one comes, 0.5 GB more), and only the others by the adapted one."
+        f"On {cell['sentences']} sentences without context the perplexity is {cell['bare']:.0f} for SmolLM2 alone "
+        f"and {cell['adapted']:.0f} with\nthe adapters merged. So a conversation without picture or recording is "
+        "answered by the bare SmolLM2\n(loaded when the first one comes, 0.5 GB more), the others by the adapted one."
     )
 
 
