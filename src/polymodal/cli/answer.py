@@ -38,6 +38,8 @@ def ask(
     say(stream, quiet=json)
     if json:
         print_json(as_dict(stream.reply))
+    else:
+        print(costs(stream.reply), file=sys.stderr)  # the answer alone goes on through a pipe
 
 
 def as_dict(reply: Any) -> dict[str, Any]:
@@ -49,6 +51,13 @@ def as_dict(reply: Any) -> dict[str, Any]:
         "seconds": {name: round(value, 4) for name, value in reply.seconds.items()},
         "finish": reply.finish,
     }
+
+
+def costs(reply: Any) -> str:
+    """What an answer took, in one line: tokens of each kind and seconds of each phase."""
+    tokens = ", ".join(f"{count} {name}" for name, count in reply.tokens.items())
+    seconds = ", ".join(f"{name} {value:.2f}" for name, value in reply.seconds.items())
+    return f"[{reply.model}; tokens: {tokens}; seconds: {seconds}]"
 
 
 def split_system(files: list[str]) -> tuple[str | None, list[Path]]:
