@@ -1,0 +1,97 @@
+"""The post-norm transformer block of BERT (arXiv 1810.04805), with an optional cross-attention between its halves.
+
+    x = attn_norm(x + attn(x))  ->  x = cross_norm(x + cross(x, source))?  ->  x = mlp_norm(x + mlp(x))
+
+The three steps are also methods of their own (`attend`, `look`, `transform`), for blocks that apply them to a part
+of the sequence only (a Q-Former's cross-attention reads for the queries alone).
+Causal use: the caller's mask says so; with a cache the keys of earlier tokens are read back, and keys and values of
+the source are computed at the first call and kept there.
+Traps: the norm follows the SUM, so nothing is normed before the first attention; a block with cross-attention
+that is given no source skips the step (BERT's text-only use of the same weights).
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from polymodal.nn.attention import AttentionConfig
+from polymodal.nn.cache import LayerCache
+from polymodal.nn.mask import MaskSpec, PreparedMask
+from polymodal.nn.mlp import FeedForwardConfig
+from polymodal.nn.norm import LayerNormConfig, NormConfig
+
+
+class CrossSlotConfig(Protocol):
+    """What may fill `cross`: its module is called like Attention, with `source` and `cache` by keyword."""
+
+    def build(self) -> nn.Module: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostNormBlockConfig:
+    """Children of one block; `norm` fills all norm slots.  `cross` is an AttentionConfig with a `source_width`."""
+
+    attention: AttentionConfig
+    mlp: FeedForwardConfig
+    norm: NormConfig = field(default_factory=lambda: LayerNormConfig(eps=1e-12))
+    cross: CrossSlotConfig | None = None
+
+    def build(self) -> "PostNormBlock":
+        return PostNormBlock(self)
+
+
+class PostNormBlock(nn.Module):
+    """`[B, T, D] -> [B, T, D]`"""
+
+    def __init__(self, config: PostNormBlockConfig):
+        super().__init__()
+        width = config.attention.width
+        self.attn = config.attention.build()
+        self.attn_norm = config.norm.build(width)
+        self.cross = None if config.cross is None else config.cross.build()
+        self.cross_norm = None if config.cross is None else config.norm.build(width)
+        self.mlp = config.mlp.build()
+        self.mlp_norm = config.norm.build(width)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: MaskSpec | PreparedMask | None = None,
+        token_types: Tensor | None = None,
+        source: Tensor | None = None,
+        source_mask: MaskSpec | PreparedMask | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        """`mask`: over cached and new keys.  `source [B, S, D']`: what cross-attention reads, `source_mask` of
+        `[B, T, S]`; the source may be None once `cache` holds it."""
+        x = self.attend(x, mask, token_types, cache)
+        if source is not None or (cache is not None and cache.source is not None):
+            x = self.look(x, source, source_mask, cache)
+        return self.transform(x, token_types)
+
+    def attend(
+        self,
+        x: Tensor,
+        mask: MaskSpec | PreparedMask | None,
+        token_types: Tensor | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        """Self-attention, sum, norm."""
+        return self.attn_norm(x + self.attn(x, mask, cache=cache, token_types=token_types), token_types)
+
+    def look(
+        self,
+        x: Tensor,
+        source: Tensor | None,
+        source_mask: MaskSpec | PreparedMask | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        """Cross-attention, sum, norm; the identity for a block without it."""
+        if self.cross is None or self.cross_norm is None:
+            return x
+        return self.cross_norm(x + self.cross(x, source_mask, source=source, cache=cache))
+
+    def transform(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
+        """Feed-forward, sum, norm."""
+        return self.mlp_norm(x + self.mlp(x, token_types), token_types)
