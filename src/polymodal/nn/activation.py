@@ -1,10 +1,14 @@
 """Element-wise functions between two linears, by the names that published configs use.
 
+Both the short names used here and those of the hub's ``config.json`` are known (``gelu_pytorch_tanh``, ``relu2``).
 Trap: ``gelu`` is the exact erf form, ``gelu_tanh`` the tanh approximation (Gemma, GPT-2's ``gelu_new``) and
 ``quick_gelu`` the sigmoid approximation of CLIP; they differ by up to 2e-2, enough to ruin parity.
+The transformers library's other names for these functions are names here too (``gelu_new``, ``swish``, ``relu2``);
+its activations with weights of their own (``prelu``, ``xielu``) are not.
 """
 
 import difflib
+import math
 from collections.abc import Callable
 
 import torch
@@ -31,6 +35,33 @@ def squared_relu(x: Tensor) -> Tensor:
     return F.relu(x).square()
 
 
+def gelu_10(x: Tensor) -> Tensor:
+    """GELU clipped to [-10, 10] (arXiv 2004.09602)."""
+    return F.gelu(x).clamp(-10, 10)
+
+
+def identity(x: Tensor) -> Tensor:
+    """No activation at all, which configs call ``linear``."""
+    return x
+
+
+def _clipped_gelu(x: Tensor) -> Tensor:
+    return F.gelu(x).clip(-10.0, 10.0)
+
+
+def _laplace(x: Tensor) -> Tensor:
+    """Cumulative normal distribution with the moments of MEGA (arXiv 2209.10655)."""
+    return 0.5 * (1.0 + torch.erf((x - 0.707107) / (0.282095 * math.sqrt(2.0))))
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+def _sqrt_softplus(x: Tensor) -> Tensor:
+    return F.softplus(x).sqrt()
+
+
 ACTIVATIONS: dict[str, Activation] = {
     "silu": F.silu,
     "gelu": F.gelu,
@@ -40,6 +71,20 @@ ACTIVATIONS: dict[str, Activation] = {
     "squared_relu": squared_relu,
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
+    "swish": F.silu,
+    "gelu_python": F.gelu,
+    "gelu_10": gelu_10,
+    "gelu_new": gelu_tanh,
+    "gelu_fast": gelu_tanh,
+    "gelu_accurate": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "gelu_python_tanh": gelu_tanh,
+    "relu2": squared_relu,
+    "relu6": F.relu6,
+    "leaky_relu": F.leaky_relu,
+    "mish": F.mish,
+    "hardswish": F.hardswish,
+    "linear": identity,
 }
 
 
