@@ -1,8 +1,10 @@
 """The one autoregressive decoder: an explicit list of blocks between an embedding and a head.
 
     inputs_embeds [B,T,D] -> blocks -> norm -> hidden [B,T,D]          (forward)
-    block:  x + cross(x, context)?  ->  x + attn(attn_norm(x))  ->  x + mlp(mlp_norm(x))
+    block:  x + cross(x, context)?  ->  x + attn(attn_norm(x))  ->  x + mlp(mlp_norm(x))      (order "pre")
     embed(input_ids) -> inputs_embeds                head(hidden) -> logits [B,T,V]
+Other orders: "post" norm(x + f(x)) (OPT-350m), "swin" x + norm(f(x)) (Chameleon-34B), "residual" n + f(n) with
+n = norm(x) (BLOOM's option), and ``parallel`` x + attn(attn_norm(x)) + mlp(mlp_norm(x)) (GPT-NeoX).
 
 What differs between LLaMA, Qwen2, Mistral and Gemma is which child configs fill the slots.  The four ways a
 modality may enter need no flag: A ``cross`` child and ``context`` argument; B any linear or norm may be routed by
@@ -13,7 +15,7 @@ features spliced in afterwards are not scaled; ``mask`` None means plain causal 
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +24,7 @@ from polymodal.errors import ConfigError
 from polymodal.nn.attention import AttentionConfig, narrowed
 from polymodal.nn.cache import KVCache, LayerCache
 from polymodal.nn.linear import Linear, linear
-from polymodal.nn.mask import MaskSpec, PreparedMask
+from polymodal.nn.mask import MaskSpec, PreparedMask, position_ids_from_mask
 from polymodal.nn.mlp import FeedForwardConfig
 from polymodal.nn.norm import NormConfig, RMSNormConfig
 from polymodal.nn.quantise import Int8Linear, quantise_linears
@@ -36,14 +38,50 @@ class CrossConfig(Protocol):
     def build(self) -> nn.Module: ...
 
 
+class PositionsConfig(Protocol):
+    """Absolute positions: ``build(width)`` gives a module called as ``f(position_ids [B, T]) -> [B, T, D]``."""
+
+    def build(self, width: int) -> nn.Module: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedPositionsConfig:
+    """A table of ``count + offset`` rows, read at ``position + offset`` (OPT: offset 2)."""
+
+    count: int
+    offset: int = 0
+
+    def build(self, width: int) -> "LearnedPositions":
+        return LearnedPositions(self.count + self.offset, width, self.offset)
+
+
+class LearnedPositions(nn.Embedding):
+    """``position_ids [B, T] -> [B, T, D]``"""
+
+    def __init__(self, rows: int, width: int, offset: int):
+        super().__init__(rows, width)
+        nn.init.normal_(self.weight, std=0.02)
+        self.offset = offset
+
+    def forward(self, position_ids: Tensor) -> Tensor:
+        return super().forward(position_ids + self.offset)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DecoderBlockConfig:
-    """One block. ``norm`` fills both norm slots."""
+    """One block. ``norm`` fills both norm slots unless ``mlp_norm`` is given; order: see the module."""
 
     attention: AttentionConfig
     mlp: FeedForwardConfig
     norm: NormConfig = field(default_factory=RMSNormConfig)
+    mlp_norm: NormConfig | None = None
     cross: CrossConfig | None = None
+    order: Literal["pre", "post", "swin", "residual"] = "pre"
+    parallel: bool = False
+
+    def __post_init__(self) -> None:
+        if self.parallel and self.order != "pre":
+            raise ConfigError(f"decoder block: parallel needs order 'pre', found {self.order!r}")
 
     def build(self) -> "DecoderBlock":
         return DecoderBlock(self)
@@ -58,8 +96,9 @@ class DecoderBlock(nn.Module):
         self.cross = None if config.cross is None else config.cross.build()
         self.attn_norm = config.norm.build(width)
         self.attn = config.attention.build()
-        self.mlp_norm = config.norm.build(width)
+        self.mlp_norm = (config.mlp_norm or config.norm).build(width)
         self.mlp = config.mlp.build()
+        self.order, self.parallel = config.order, config.parallel
 
     def forward(
         self,
@@ -72,20 +111,43 @@ class DecoderBlock(nn.Module):
     ) -> Tensor:
         if self.cross is not None and context is not None:
             x = x + self.cross(x, context, cache)
-        x = x + self.attn(self.attn_norm(x, token_types), mask, rope, cache, None, token_types)
-        return x + self.mlp(self.mlp_norm(x, token_types), token_types)
+        if self.order == "pre":
+            mixed = self.attn(self.attn_norm(x, token_types), mask, rope, cache, None, token_types)
+            if self.parallel:
+                return x + mixed + self.mlp(self.mlp_norm(x, token_types), token_types)
+            x = x + mixed
+            return x + self.mlp(self.mlp_norm(x, token_types), token_types)
+        if self.order == "residual":
+            x = self.attn_norm(x, token_types)
+            x = self.mlp_norm(x + self.attn(x, mask, rope, cache, None, token_types), token_types)
+            return x + self.mlp(x, token_types)
+        if self.order == "swin":
+            x = x + self.attn_norm(self.attn(x, mask, rope, cache, None, token_types), token_types)
+            return x + self.mlp_norm(self.mlp(x, token_types), token_types)
+        x = self.attn_norm(x + self.attn(x, mask, rope, cache, None, token_types), token_types)
+        return self.mlp_norm(x + self.mlp(x, token_types), token_types)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
-    """``embed_scale`` multiplies embeddings (Gemma).  ``tied``: the head reads the embedding's weight."""
+    """``embed_scale`` multiplies embeddings (Gemma).  ``tied``: the head reads the embedding's weight.
+
+    norm: after the last block, None for none.  positions: added to what enters the first block.  embed_norm: of what
+    enters the first block (BLOOM).  embed_width: tokens and head have a width of their own and are projected (OPT-350m).
+    alibi: one slope per head (arXiv 2108.12409); scores get slope * position of the key.
+    """
 
     vocab_size: int
     width: int
     blocks: tuple[DecoderBlockConfig, ...]
-    norm: NormConfig = field(default_factory=RMSNormConfig)
+    norm: NormConfig | None = field(default_factory=RMSNormConfig)
     rope: RopeConfig | None = None
+    positions: PositionsConfig | None = None
+    alibi: tuple[float, ...] | None = None
+    embed_norm: NormConfig | None = None
+    embed_width: int | None = None
     tied: bool = False
+    head_bias: bool = False
     embed_scale: float | None = None
     max_length: int = 2048
 
@@ -97,6 +159,8 @@ class DecoderConfig:
                 raise ConfigError(f"block {i} has width {block.attention.width}, the decoder {self.width}")
             if self.rope is not None and block.attention.interleaved != self.rope.interleaved:
                 raise ConfigError(f"block {i} and the rope must agree on interleaved")
+        if self.tied and self.head_bias:
+            raise ConfigError("a decoder's tied head has no bias of its own; set tied or head_bias, not both")
         if len({(b.attention.key_heads, b.attention.size) for b in self.blocks}) > 1:
             raise ConfigError("all blocks need the same kv_heads and head_dim, one cache holds them all")
 
@@ -116,18 +180,26 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig):
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
+        outer = config.embed_width or config.width
+        self.embed_tokens = nn.Embedding(config.vocab_size, outer)
         # Torch's unit variance would give a tied head logits of scale sqrt(width).
         nn.init.normal_(self.embed_tokens.weight, std=0.02)
         self.blocks = nn.ModuleList(block.build() for block in config.blocks)
-        self.norm = config.norm.build(config.width)
-        self.lm_head = None if config.tied else Linear(config.width, config.vocab_size, bias=False)
+        self.norm = None if config.norm is None else config.norm.build(config.width)
+        projected = config.embed_width is not None
+        self.project_in = Linear(outer, config.width, bias=False) if projected else None
+        self.project_out = Linear(config.width, outer, bias=False) if projected else None
+        self.positions = None if config.positions is None else config.positions.build(config.width)
+        self.embed_norm = None if config.embed_norm is None else config.embed_norm.build(config.width)
+        self.lm_head = None if config.tied else Linear(outer, config.vocab_size, bias=config.head_bias)
         self.rope = None if config.rope is None else config.rope.build()
         self._windows = [block.attention.window for block in config.blocks]
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """``input_ids [B, T]`` int64 -> ``[B, T, D]``, scaled where the family scales."""
         embeds = self.embed_tokens(input_ids)
+        if self.project_in is not None:
+            embeds = self.project_in(embeds)
         if self.config.embed_scale is None:
             return embeds
         # The factor is rounded to the weights' dtype first, as the family was trained.
@@ -154,17 +226,35 @@ class Decoder(nn.Module):
         prepared = {
             window: narrowed(mask, window).prepare(count, total, inputs_embeds.device) for window in set(self._windows)
         }
+        if self.config.alibi is not None:
+            bias = self._alibi(mask, total, inputs_embeds)
+            prepared = {window: each.biased(bias, count) for window, each in prepared.items()}
         rope = None if self.rope is None else self.rope(position_ids, inputs_embeds.dtype)
         x = inputs_embeds
+        if self.positions is not None:
+            x = x + self.positions(position_ids)
+        if self.embed_norm is not None:
+            x = self.embed_norm(x, token_types)
         for i, block in enumerate(self.blocks):
             layer = None if cache is None else cache.layer(i)
             x = block(x, prepared[self._windows[i]], rope, layer, context, token_types)
         if cache is not None:
             cache.advance(count)
-        return self.norm(x, token_types)
+        return x if self.norm is None else self.norm(x, token_types)
+
+    def _alibi(self, mask: MaskSpec, total: int, like: Tensor) -> Tensor:
+        """``[B|1, H, 1, S]``: slope times the key's position; counting from the query would differ by a constant."""
+        slopes = torch.tensor(self.config.alibi, dtype=torch.float32, device=like.device)
+        if mask.attention_mask is None:
+            places = torch.arange(total, device=like.device)[None]
+        else:
+            places = position_ids_from_mask(mask.attention_mask.to(like.device))
+        return (slopes[None, :, None] * places[:, None, :].float()).to(like.dtype)[:, :, None]
 
     def head(self, hidden: Tensor) -> Tensor:
         """``[..., D] -> logits [..., V]``; pass only the positions whose logits are wanted."""
+        if self.project_out is not None:
+            hidden = self.project_out(hidden)
         return linear(hidden, self.embed_tokens.weight) if self.lm_head is None else self.lm_head(hidden)
 
     def quantise(self) -> None:

@@ -165,7 +165,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: PreparedMask | None, scale: fl
     """
     mask = mask or PreparedMask()
     groups = q.shape[1] // k.shape[1]
-    if groups > 1 and q.shape[2] == 1:
+    if groups > 1 and q.shape[2] == 1 and (mask.allow is None or mask.allow.shape[1] == 1):
         # One query: the query heads of a group become rows of one key head, so nothing is repeated.
         rows = q.reshape(q.shape[0], k.shape[1], groups, q.shape[3])
         out = F.scaled_dot_product_attention(rows, k, v, attn_mask=mask.allow, scale=scale).reshape(q.shape)

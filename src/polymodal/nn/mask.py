@@ -20,11 +20,27 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedMask:
-    """What one attention call needs. ``allow`` bool [B|1,1,T,S], ``empty`` bool [B|1,1,T,1] rows to zero."""
+    """What one attention call needs. ``allow`` bool [B|1,1,T,S], ``empty`` bool [B|1,1,T,1] rows to zero.
+
+    After ``biased``, ``allow`` is a float [B|1,H,T,S] that is added to the scores: -inf where nothing may be seen.
+    """
 
     causal: bool = False
     allow: Tensor | None = None
     empty: Tensor | None = None
+
+    def biased(self, bias: Tensor, q_len: int) -> "PreparedMask":
+        """The same visibility with ``bias [B|1, H, T|1, S]`` added to the scores (ALiBi, relative positions)."""
+        allow = self.allow
+        if self.causal:
+            k_len = bias.shape[-1]
+            query = torch.arange(k_len - q_len, k_len, device=bias.device)[:, None]
+            allow = (torch.arange(k_len, device=bias.device) <= query)[None, None]
+        if allow is not None:
+            bias = torch.where(allow, bias, float("-inf"))
+        elif bias.shape[-2] != q_len:
+            bias = bias.expand(-1, -1, q_len, -1)
+        return PreparedMask(allow=bias, empty=self.empty)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

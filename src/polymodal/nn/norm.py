@@ -60,6 +60,32 @@ class LayerNorm(nn.LayerNorm):
         return F.layer_norm(x.float(), self.normalized_shape, self.weight.float(), bias, self.eps).to(x.dtype)
 
 
+class HeadLayerNorm(nn.Module):
+    """Layer norm of each head with weights of its own group of heads: ``[..., H, E] -> [..., H, E]`` (Chameleon)."""
+
+    def __init__(self, size: int, heads: int, groups: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(groups, size))
+        self.bias = nn.Parameter(torch.zeros(groups, size))
+        self.repeats, self.eps = heads // groups, eps
+
+    def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
+        weight, bias = (p.float().repeat_interleave(self.repeats, 0) for p in (self.weight, self.bias))
+        return (F.layer_norm(x.float(), (x.shape[-1],), eps=self.eps) * weight + bias).to(x.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadLayerNormConfig:
+    """``groups`` weights of one head's size, each shared by ``heads / groups`` neighbouring heads."""
+
+    heads: int
+    groups: int
+    eps: float = 1e-5
+
+    def build(self, width: int) -> HeadLayerNorm:
+        return HeadLayerNorm(width, self.heads, self.groups, self.eps)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RMSNormConfig:
     eps: float = 1e-6
