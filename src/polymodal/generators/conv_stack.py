@@ -1,0 +1,215 @@
+"""The convolutional halves of image codecs: pixels down to a grid of latents, and latents back up to pixels.
+
+VQ-GAN (arXiv 2012.09841); norms that read the codebook vectors are MoVQ's (arXiv 2209.09002).
+
+    down: conv -> per level: residual blocks (attention after each, at some levels) -> pad right and below, stride 2
+          -> block, attention, block -> norm, swish, conv
+    up:   conv -> block, attention, block -> per level, from the coarsest: one block more -> nearest x2, conv
+          -> norm, swish, conv
+
+Level 0 is the finest in both halves.  Traps: group norms have 32 groups and epsilon 1e-6, so channels are multiples
+of 32; the stride-2 convolution pads on two sides only; a conditioned norm has its own scale and shift per place.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from polymodal.errors import ConfigError
+from polymodal.nn.attention import AttentionConfig
+
+GROUPS, EPS = 32, 1e-6
+MakeNorm = Callable[[int], nn.Module]
+
+
+class GroupNorm(nn.GroupNorm):
+    """32 groups; ``condition`` is accepted and not used.  ``[N, C, H, W] -> [N, C, H, W]``"""
+
+    def __init__(self, channels: int):
+        if channels % GROUPS:
+            raise ConfigError(f"codec: channels must be a multiple of {GROUPS}, found {channels}")
+        super().__init__(GROUPS, channels, EPS)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        return super().forward(x)
+
+
+class SpatialNorm(nn.Module):
+    """Group norm whose scale and shift are 1x1 convolutions of ``condition [N, C', h, w]``, resized to ``x``."""
+
+    def __init__(self, channels: int, condition: int):
+        super().__init__()
+        self.norm = GroupNorm(channels)
+        self.scale = nn.Conv2d(condition, channels, 1)
+        self.shift = nn.Conv2d(condition, channels, 1)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        condition = F.interpolate(condition, size=x.shape[-2:], mode="nearest")
+        return self.norm(x) * self.scale(condition) + self.shift(condition)
+
+
+class ResidualBlock(nn.Module):
+    """norm, swish, conv, twice, beside the identity or a 1x1 convolution.  ``[N, C, H, W] -> [N, C', H, W]``"""
+
+    def __init__(self, channels: int, out_channels: int, norm: MakeNorm):
+        super().__init__()
+        self.norm1 = norm(channels)
+        self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.norm2 = norm(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = None if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        y = self.conv1(F.silu(self.norm1(x, condition)))
+        y = self.conv2(F.silu(self.norm2(y, condition)))
+        return y + (x if self.shortcut is None else self.shortcut(x))
+
+
+class GridAttention(nn.Module):
+    """Every place of the grid attends to every place; residual.  ``[N, C, H, W] -> [N, C, H, W]``"""
+
+    def __init__(self, channels: int, heads: int, norm: MakeNorm):
+        super().__init__()
+        self.norm = norm(channels)
+        self.attn = AttentionConfig(width=channels, heads=heads, qkv_bias=True, out_bias=True).build()
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        places = self.norm(x, condition).flatten(2).transpose(1, 2)
+        return x + self.attn(places).transpose(1, 2).reshape(x.shape)
+
+
+class Middle(nn.Module):
+    """Residual block, attention where there is one, residual block."""
+
+    attention: GridAttention | None
+
+    def __init__(self, channels: int, heads: int | None, norm: MakeNorm):
+        super().__init__()
+        self.first = ResidualBlock(channels, channels, norm)
+        self.attention = None if heads is None else GridAttention(channels, heads, norm)
+        self.second = ResidualBlock(channels, channels, norm)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        x = self.first(x, condition)
+        if self.attention is not None:
+            x = self.attention(x, condition)
+        return self.second(x, condition)
+
+
+class Level(nn.Module):
+    """The residual blocks of one resolution, and the convolution that leads to the next (None at the last)."""
+
+    def __init__(self, widths: tuple[int, ...], heads: int | None, norm: MakeNorm, resize: bool):
+        """widths: channels before the first block and after each.  heads: None = no attention."""
+        super().__init__()
+        pairs = pairwise(widths)
+        self.blocks = nn.ModuleList(ResidualBlock(a, b, norm) for a, b in pairs)
+        places = () if heads is None else widths[1:]
+        self.attentions = nn.ModuleList(GridAttention(width, heads or 1, norm) for width in places)
+        self.resize = nn.Conv2d(widths[-1], widths[-1], 3) if resize else None
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        for i, block in enumerate(self.blocks):
+            x = block(x, condition)
+            if len(self.attentions):
+                x = self.attentions[i](x, condition)
+        return x
+
+    def down(self, x: Tensor) -> Tensor:
+        return x if self.resize is None else F.conv2d(F.pad(x, (0, 1, 0, 1)), self.resize.weight, self.resize.bias, 2)
+
+    def up(self, x: Tensor) -> Tensor:
+        if self.resize is None:
+            return x
+        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        return F.conv2d(x, self.resize.weight, self.resize.bias, padding=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvStackConfig:
+    """channels: of each level, the finest first; base: what the first convolution makes of the pixels.
+
+    attention: levels with attention after each block.  middle: attention between the two middle blocks.
+    condition: channels of the codebook vectors that the norms of the way up read; None = plain group norms.
+    """
+
+    channels: tuple[int, ...]
+    base: int
+    blocks: int = 2
+    attention: tuple[int, ...] = ()
+    middle: bool = True
+    heads: int = 1
+    pixels: int = 3
+    latent: int = 256
+    condition: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.channels or self.blocks < 1:
+            raise ConfigError(f"codec: expected a level and a block or more, found {self.channels} and {self.blocks}")
+
+    @property
+    def factor(self) -> int:
+        """Pixels a latent stands for, along each side."""
+        return 1 << len(self.channels) - 1
+
+    def heads_at(self, level: int) -> int | None:
+        return self.heads if level in self.attention else None
+
+    def down(self) -> "Down":
+        return Down(self)
+
+    def up(self) -> "Up":
+        return Up(self)
+
+
+class Down(nn.Module):
+    """Pixels ``[N, 3, H, W]`` -> latents ``[N, latent, H / factor, W / factor]``."""
+
+    def __init__(self, config: ConvStackConfig):
+        super().__init__()
+        last = len(config.channels) - 1
+        starts = (config.base, *config.channels)
+        self.conv_in = nn.Conv2d(config.pixels, config.base, 3, padding=1)
+        self.levels = nn.ModuleList(
+            Level((starts[i], *(width,) * config.blocks), config.heads_at(i), GroupNorm, i < last)
+            for i, width in enumerate(config.channels)
+        )
+        self.middle = Middle(config.channels[-1], config.heads if config.middle else None, GroupNorm)
+        self.norm_out = GroupNorm(config.channels[-1])
+        self.conv_out = nn.Conv2d(config.channels[-1], config.latent, 3, padding=1)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        x = self.conv_in(pixel_values)
+        for level in self.levels:
+            x = level.down(level(x))
+        return self.conv_out(F.silu(self.norm_out(self.middle(x))))
+
+
+class Up(nn.Module):
+    """Latents ``[N, latent, h, w]``, and codebook vectors for conditioned norms, -> pixels ``[N, 3, H, W]``."""
+
+    def __init__(self, config: ConvStackConfig):
+        super().__init__()
+
+        def norm(channels: int) -> nn.Module:
+            return GroupNorm(channels) if config.condition is None else SpatialNorm(channels, config.condition)
+
+        widths = config.channels
+        self.conv_in = nn.Conv2d(config.latent, widths[-1], 3, padding=1)
+        self.middle = Middle(widths[-1], config.heads if config.middle else None, norm)
+        starts = (*widths[1:], widths[-1])
+        self.levels = nn.ModuleList(
+            Level((starts[i], *(width,) * (config.blocks + 1)), config.heads_at(i), norm, i > 0)
+            for i, width in enumerate(widths)
+        )
+        self.norm_out = norm(widths[0])
+        self.conv_out = nn.Conv2d(widths[0], config.pixels, 3, padding=1)
+
+    def forward(self, latents: Tensor, condition: Tensor | None = None) -> Tensor:
+        x = self.middle(self.conv_in(latents), condition)
+        for level in reversed(self.levels):
+            x = level.up(level(x, condition))
+        return self.conv_out(F.silu(self.norm_out(x, condition)))

@@ -1,0 +1,140 @@
+"""Image codec with one codebook (VQ-GAN, arXiv 2012.09841; Make-A-Scene, 2203.13131): Chameleon's.
+
+    pixel_values [N,3,H,W] -> down -> quant_conv -> nearest code -> ids [N,h,w], raster order        (encode)
+    ids [N,h,w] -> code vectors -> post_quant_conv -> up -> pixels [N,3,H,W] in about [-1,1]         (decode)
+
+Key tables: transformers' ChameleonVQVAE and the official vqgan.ckpt differ in nothing but their prefix.
+Traps: transformers' class has no way back to pixels, though it keeps `post_quant_conv`; `decode=False` builds the
+same.  Attention is given by resolution (of a picture of the nominal size), not by level.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from polymodal.errors import ConfigError
+from polymodal.generators.codebook import Codebook
+from polymodal.generators.conv_stack import ConvStackConfig, Down, Up
+from polymodal.weights.keytable import KeyTable, Row, drop, rename
+from polymodal.weights.operations import Squeeze
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQCodecConfig:
+    """codes: rows of the codebook; width: numbers of a code vector.  decode: build the way back to pixels."""
+
+    stack: ConvStackConfig
+    codes: int = 8192
+    width: int = 256
+    decode: bool = True
+
+    def build(self) -> "VQCodec":
+        return VQCodec(self)
+
+
+class VQCodec(nn.Module):
+    """See the module docstring."""
+
+    decoder: Up | None
+
+    def __init__(self, config: VQCodecConfig):
+        super().__init__()
+        self.config = config
+        self.encoder: Down = config.stack.down()
+        self.codebook = Codebook(config.codes, config.width)
+        self.quant_conv = nn.Conv2d(config.stack.latent, config.width, 1)
+        self.post_quant_conv = nn.Conv2d(config.width, config.stack.latent, 1)
+        self.decoder = config.stack.up() if config.decode else None
+
+    def encode(self, pixel_values: Tensor) -> Tensor:
+        """``[N, 3, H, W] -> ids [N, H / factor, W / factor]`` int64."""
+        latents = self.quant_conv(self.encoder(pixel_values))
+        return self.codebook.nearest(latents.movedim(1, -1))
+
+    def decode(self, ids: Tensor) -> Tensor:
+        """``ids [N, h, w] -> pixels [N, 3, H, W]``.  Raises ConfigError for a codec without decoder."""
+        if self.decoder is None:
+            raise ConfigError("this codec has no decoder: its checkpoint holds the encoder only")
+        vectors = self.codebook(ids).movedim(-1, 1)
+        return self.decoder(self.post_quant_conv(vectors))
+
+
+def of_config(config: Mapping[str, Any], decode: bool = False) -> VQCodecConfig:
+    """The codec of transformers' ChameleonVQVAEConfig.  Raises ConfigError for options it cannot have."""
+    if config.get("double_latent"):
+        raise ConfigError("vq_config.double_latent is not supported: no published codec quantises a double latent")
+    attention = config.get("attn_type", "vanilla")
+    if attention not in ("vanilla", None, "None", "none"):
+        raise ConfigError(f"vq_config.attn_type: expected 'vanilla' or None, found {attention!r}")
+    base, multipliers = config.get("base_channels", 128), config.get("channel_multiplier", (1, 1, 2, 2, 4))
+    wanted = config.get("attn_resolutions") or ()
+    sides = [config.get("resolution", 512) // (1 << level) for level in range(len(multipliers))]
+    vanilla = attention == "vanilla"
+    return VQCodecConfig(
+        stack=ConvStackConfig(
+            channels=tuple(base * m for m in multipliers),
+            base=base,
+            blocks=config.get("num_res_blocks", 2),
+            attention=tuple(i for i, side in enumerate(sides) if vanilla and side in wanted),
+            middle=vanilla,
+            pixels=config.get("in_channels", 3),
+            latent=config.get("latent_channels", 256),
+        ),
+        codes=config.get("num_embeddings", 8192),
+        width=config.get("embed_dim", 256),
+        decode=decode,
+    )
+
+
+def pair(source: str, target: str, *operations: Any) -> tuple[Row, Row]:
+    """Rows of a weight, through `operations`, and of its bias."""
+    return rename(f"{source}.weight", f"{target}.weight", *operations), rename(f"{source}.bias", f"{target}.bias")
+
+
+def _block(source: str, target: str) -> tuple[Row, ...]:
+    same = [
+        row for leaf in ("norm1", "conv1", "norm2", "conv2") for row in pair(f"{source}.{leaf}", f"{target}.{leaf}")
+    ]
+    return (*same, *pair(f"{source}.nin_shortcut", f"{target}.shortcut"))
+
+
+def _attention(source: str, target: str) -> tuple[Row, ...]:
+    names = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "proj_out": "o_proj"}
+    linears = [
+        row for a, b in names.items() for row in pair(f"{source}.{a}", f"{target}.attn.{b}", Squeeze(3), Squeeze(2))
+    ]
+    return (*pair(f"{source}.norm", f"{target}.norm"), *linears)
+
+
+def _half(side: str, way: str, resize: str) -> tuple[Row, ...]:
+    level, ours = f"{side}.{way}.{{}}", f"{side}.levels.{{}}"
+    ends = [row for leaf in ("conv_in", "norm_out", "conv_out") for row in pair(f"{side}.{leaf}", f"{side}.{leaf}")]
+    return (
+        *ends,
+        *_block(f"{level}.block.{{}}", f"{ours}.blocks.{{}}"),
+        *_attention(f"{level}.attn.{{}}", f"{ours}.attentions.{{}}"),
+        *pair(f"{level}.{resize}.conv", f"{ours}.resize"),
+        *_block(f"{side}.mid.block_1", f"{side}.middle.first"),
+        *_attention(f"{side}.mid.attn_1", f"{side}.middle.attention"),
+        *_block(f"{side}.mid.block_2", f"{side}.middle.second"),
+    )
+
+
+def keys(config: VQCodecConfig) -> KeyTable:
+    """The published names (transformers and vqgan.ckpt alike) -> a VQCodec; strict both ways.
+
+    A codec without decoder drops `decoder.**` by name, the official training losses are dropped too.
+    """
+    back = _half("decoder", "up", "upsample") if config.decode else (drop("decoder.**"),)
+    return KeyTable(
+        (
+            *_half("encoder", "down", "downsample"),
+            rename("quantize.embedding.weight", "codebook.embedding.weight"),
+            *pair("quant_conv", "quant_conv"),
+            *pair("post_quant_conv", "post_quant_conv"),
+            *back,
+            drop("loss.**"),
+        )
+    )
