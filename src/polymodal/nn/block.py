@@ -1,6 +1,7 @@
-"""The post-norm transformer block of BERT (arXiv 1810.04805), with an optional cross-attention between its halves.
+"""The two-way transformer blocks: BERT's post-norm one (arXiv 1810.04805) and ViT's pre-norm one, both with a mask.
 
-    x = attn_norm(x + attn(x))  ->  x = cross_norm(x + cross(x, source))?  ->  x = mlp_norm(x + mlp(x))
+    PostNormBlock   x = attn_norm(x + attn(x)) -> x = cross_norm(x + cross(x, source))? -> x = mlp_norm(x + mlp(x))
+    PreNormBlock    x = x + attn(attn_norm(x)) -> x = x + mlp(mlp_norm(x))
 
 The three steps are also methods of their own (`attend`, `look`, `transform`), for blocks that apply them to a part
 of the sequence only (a Q-Former's cross-attention reads for the queries alone).
@@ -95,3 +96,37 @@ class PostNormBlock(nn.Module):
     def transform(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
         """Feed-forward, sum, norm."""
         return self.mlp_norm(x + self.mlp(x, token_types), token_types)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreNormBlockConfig:
+    """Children of one pre-norm block; `norm` fills both norm slots."""
+
+    attention: AttentionConfig
+    mlp: FeedForwardConfig
+    norm: NormConfig = field(default_factory=LayerNormConfig)
+
+    def build(self) -> "PreNormBlock":
+        return PreNormBlock(self)
+
+
+class PreNormBlock(nn.Module):
+    """`[B, T, D] -> [B, T, D]`; called like PostNormBlock, without a source."""
+
+    def __init__(self, config: PreNormBlockConfig):
+        super().__init__()
+        width = config.attention.width
+        self.attn_norm = config.norm.build(width)
+        self.attn = config.attention.build()
+        self.mlp_norm = config.norm.build(width)
+        self.mlp = config.mlp.build()
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: MaskSpec | PreparedMask | None = None,
+        token_types: Tensor | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        x = x + self.attn(self.attn_norm(x, token_types), mask, cache=cache, token_types=token_types)
+        return x + self.mlp(self.mlp_norm(x, token_types), token_types)
