@@ -56,8 +56,9 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
         if x.dtype == torch.float32:
             return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
-        bias = None if self.bias is None else self.bias.float()
-        return F.layer_norm(x.float(), self.normalized_shape, self.weight.float(), bias, self.eps).to(x.dtype)
+        # A norm without weights holds None, whatever torch's types say.
+        weight, bias = (None if p is None else p.float() for p in (self.weight, self.bias))
+        return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
 
 
 class HeadLayerNorm(nn.Module):
@@ -104,8 +105,11 @@ class OffsetRMSNormConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerNormConfig:
+    """``affine`` False: neither weight nor bias."""
+
     eps: float = 1e-5
     bias: bool = True
+    affine: bool = True
 
     def build(self, width: int) -> LayerNorm:
-        return LayerNorm(width, eps=self.eps, bias=self.bias)
+        return LayerNorm(width, eps=self.eps, bias=self.bias, elementwise_affine=self.affine)

@@ -1,0 +1,135 @@
+"""EVA-CLIP's ViT-g/14 as BLIP-2 uses it: sizes and key tables for `vit.py`.
+
+Papers: EVA (arXiv 2211.07636), BLIP-2 (2301.12597); also in InstructBLIP, MiniGPT-4 and Video-LLaMA.
+
+    pixel_values -> patches with bias, class token, positions -> 39 of the 40 published blocks -> norm of ALL tokens
+    -> features [N, 1 + h*w, 1408], class token included
+
+Traps
+- The last block of EVA is left out; the norm at the end is BLIP-2's own `ln_vision`, not EVA's.
+- `ln_vision` has eps 1e-5 in the official code, while transformers gives it the eps of the blocks (1e-6).
+- The official file has biases of queries and values alone; the hub's holds one for the keys too, filled with zeros
+  (it cannot change a softmax, but it is a parameter and is kept).
+- The position table belongs to one size; `interpolate_pos_encoding` of the library resizes it bicubically.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from polymodal.encoders.vit import ViTBlockConfig, ViTConfig
+from polymodal.errors import ConfigError
+from polymodal.nn.attention import AttentionConfig, AttentionLinears
+from polymodal.nn.linear import LinearConfig
+from polymodal.nn.mlp import MLPConfig
+from polymodal.nn.norm import LayerNormConfig
+from polymodal.weights.keytable import KeyTable, Row, rename, split
+from polymodal.weights.operations import Squeeze
+
+
+def eva_vit(
+    *,
+    width: int = 1408,
+    depth: int = 39,
+    heads: int = 16,
+    ffn_width: int = 6144,
+    image_size: int = 224,
+    patch_size: int = 14,
+    key_bias: bool = False,
+    final_eps: float = 1e-5,
+) -> ViTConfig:
+    """The encoder of the official code at any size; `final_eps` is that of `ln_vision`."""
+    return _encoder(
+        sizes=(width, depth, heads, ffn_width, image_size, patch_size),
+        biases=(True, key_bias),
+        activation="gelu",
+        eps=(1e-6, final_eps),
+    )
+
+
+def of_config(config: Mapping[str, Any]) -> ViTConfig:
+    """The encoder that a `vision_config` of the hub's BLIP-2 or InstructBLIP describes."""
+    sides = {name: config.get(name, default) for name, default in (("image_size", 224), ("patch_size", 14))}
+    for name, side in sides.items():
+        if not isinstance(side, int):
+            raise ConfigError(f"vision_config.{name}: expected one number, found {side!r}; the encoder is square")
+    bias = bool(config.get("qkv_bias", True))
+    eps = config.get("layer_norm_eps", 1e-6)
+    return _encoder(
+        sizes=(
+            config.get("hidden_size", 1408),
+            config.get("num_hidden_layers", 39),
+            config.get("num_attention_heads", 16),
+            config.get("intermediate_size", 6144),
+            *sides.values(),
+        ),
+        biases=(bias, bias),
+        activation=config.get("hidden_act", "gelu"),
+        eps=(eps, eps),
+    )
+
+
+def _encoder(
+    *, sizes: tuple[int, int, int, int, int, int], biases: tuple[bool, bool], activation: str, eps: tuple[float, float]
+) -> ViTConfig:
+    width, depth, heads, ffn_width, image_size, patch_size = sizes
+    linears = AttentionLinears(k=LinearConfig(bias=biases[1]))
+    block = ViTBlockConfig(
+        attention=AttentionConfig(width=width, heads=heads, qkv_bias=biases[0], out_bias=True, linears=linears),
+        mlp=MLPConfig(width=width, ffn_width=ffn_width, activation=activation),
+        norm=LayerNormConfig(eps=eps[0]),
+    )
+    return ViTConfig(
+        image_size=image_size,
+        patch_size=patch_size,
+        width=width,
+        blocks=(block,) * depth,
+        final_norm=LayerNormConfig(eps=eps[1]),
+        resize_positions=True,
+    )
+
+
+def _pair(source: str, target: str) -> tuple[Row, Row]:
+    return rename(f"{source}.weight", f"{target}.weight"), rename(f"{source}.bias", f"{target}.bias")
+
+
+def _thirds(source: str, names: str = "qkv", leaf: str = "weight") -> Row:
+    return split(source, [f"blocks.{{}}.attn.{name}_proj.{leaf}" for name in names])
+
+
+_HF = "encoder.layers.{}"
+HF_KEYS = KeyTable(
+    (
+        rename("embeddings.class_embedding", "class_token", Squeeze(), Squeeze()),
+        rename("embeddings.position_embedding", "positions", Squeeze()),
+        *_pair("embeddings.patch_embedding", "patch_embed"),
+        *_pair(f"{_HF}.layer_norm1", "blocks.{}.attn_norm"),
+        *_pair(f"{_HF}.layer_norm2", "blocks.{}.mlp_norm"),
+        _thirds(f"{_HF}.self_attn.qkv.weight"),
+        _thirds(f"{_HF}.self_attn.qkv.bias", leaf="bias"),
+        *_pair(f"{_HF}.self_attn.projection", "blocks.{}.attn.o_proj"),
+        *_pair(f"{_HF}.mlp.fc1", "blocks.{}.mlp.up_proj"),
+        *_pair(f"{_HF}.mlp.fc2", "blocks.{}.mlp.down_proj"),
+        *_pair("post_layernorm", "final_norm"),
+    )
+)
+"""Names under the hub's `vision_model.`."""
+
+_OFFICIAL = "blocks.{}"
+OFFICIAL_KEYS = KeyTable(
+    (
+        rename("cls_token", "class_token", Squeeze(), Squeeze()),
+        rename("pos_embed", "positions", Squeeze()),
+        *_pair("patch_embed.proj", "patch_embed"),
+        *_pair(f"{_OFFICIAL}.norm1", "blocks.{}.attn_norm"),
+        *_pair(f"{_OFFICIAL}.norm2", "blocks.{}.mlp_norm"),
+        _thirds(f"{_OFFICIAL}.attn.qkv.weight"),
+        rename(f"{_OFFICIAL}.attn.q_bias", "blocks.{}.attn.q_proj.bias"),
+        rename(f"{_OFFICIAL}.attn.v_bias", "blocks.{}.attn.v_proj.bias"),
+        *_pair(f"{_OFFICIAL}.attn.proj", "blocks.{}.attn.o_proj"),
+        *_pair(f"{_OFFICIAL}.mlp.fc1", "blocks.{}.mlp.up_proj"),
+        *_pair(f"{_OFFICIAL}.mlp.fc2", "blocks.{}.mlp.down_proj"),
+    )
+)
+"""Names under the official `visual_encoder.`; `ln_vision` lies beside it and becomes `final_norm`."""
