@@ -111,26 +111,27 @@ class DecoderBlock(nn.Module):
     ) -> Tensor:
         if self.cross is not None and context is not None:
             x = x + self.cross(x, context, cache)
+        prompt = context if self.attn.prefix is not None else None
         if self.order == "pre":
-            mixed = self.attn(self.attn_norm(x, token_types), mask, rope, cache, None, token_types)
+            mixed = self.attn(self.attn_norm(x, token_types), mask, rope, cache, prompt, token_types)
             if self.parallel:
                 return x + mixed + self.mlp(self.mlp_norm(x, token_types), token_types)
             x = x + mixed
             return x + self.mlp(self.mlp_norm(x, token_types), token_types)
         if self.order == "residual":
             x = self.attn_norm(x, token_types)
-            x = self.mlp_norm(x + self.attn(x, mask, rope, cache, None, token_types), token_types)
+            x = self.mlp_norm(x + self.attn(x, mask, rope, cache, prompt, token_types), token_types)
             return x + self.mlp(x, token_types)
         if self.order == "swin":
-            x = x + self.attn_norm(self.attn(x, mask, rope, cache, None, token_types), token_types)
+            x = x + self.attn_norm(self.attn(x, mask, rope, cache, prompt, token_types), token_types)
             return x + self.mlp_norm(self.mlp(x, token_types), token_types)
-        x = self.attn_norm(x + self.attn(x, mask, rope, cache, None, token_types), token_types)
+        x = self.attn_norm(x + self.attn(x, mask, rope, cache, prompt, token_types), token_types)
         return self.mlp_norm(x + self.mlp(x, token_types), token_types)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
-    """``embed_scale`` multiplies embeddings (Gemma).  ``tied``: the head reads the embedding's weight.
+    """``embed_scale`` multiplies embeddings (Gemma), ``input_scale`` all that enters, spliced features too.  ``tied``: the head reads the embedding's weight.
 
     norm: after the last block, None for none.  positions: added to what enters the first block.  embed_norm: of what
     enters the first block (BLOOM).  embed_width: tokens and head have a width of their own and are projected (OPT-350m).
@@ -149,6 +150,7 @@ class DecoderConfig:
     tied: bool = False
     head_bias: bool = False
     embed_scale: float | None = None
+    input_scale: float | None = None
     max_length: int = 2048
 
     def __post_init__(self) -> None:
@@ -231,6 +233,8 @@ class Decoder(nn.Module):
             prepared = {window: each.biased(bias, count) for window, each in prepared.items()}
         rope = None if self.rope is None else self.rope(position_ids, inputs_embeds.dtype)
         x = inputs_embeds
+        if self.config.input_scale is not None:
+            x = x * self.config.input_scale
         if self.positions is not None:
             x = x + self.positions(position_ids)
         if self.embed_norm is not None:

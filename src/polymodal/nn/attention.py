@@ -10,6 +10,7 @@ Trap: a MaskSpec's queries are the last T keys, so the mask must cover the cache
 """
 
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -33,11 +34,19 @@ class AttentionLinears:
     o: ProjectionConfig = field(default_factory=LinearConfig)
 
 
+class PrefixConfig(Protocol):
+    """What may stand in a ``prefix`` slot: its module is called as ``f(q, k_proj, v_proj, prompt, scale)`` and returns
+    what is added to the heads' output ``[B, H, T, E]`` before ``o_proj`` (LLaMA-Adapter)."""
+
+    def build(self, width: int, heads: int) -> nn.Module: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttentionConfig:
     """``source_width`` set makes it cross-attention.  ``scale`` defaults to ``head_dim ** -0.5``.
 
     ``window`` narrows every mask given to this layer (Mistral).  ``interleaved`` must equal the rope's.
+    ``prefix``: a second attention over prompt tokens; its prompt arrives as ``source``.
     """
 
     width: int
@@ -52,6 +61,7 @@ class AttentionConfig:
     window: int | None = None
     source_width: int | None = None
     interleaved: bool = False
+    prefix: PrefixConfig | None = None
     linears: AttentionLinears = field(default_factory=AttentionLinears)
 
     def __post_init__(self) -> None:
@@ -90,6 +100,7 @@ class Attention(nn.Module):
         self.o_proj = config.linears.o.build(queries, config.width, config.out_bias)
         self.q_norm = None if config.q_norm is None else config.q_norm.build(config.size)
         self.k_norm = None if config.k_norm is None else config.k_norm.build(config.size)
+        self.prefix = None if config.prefix is None else config.prefix.build(config.width, config.heads)
 
     def forward(
         self,
@@ -116,6 +127,8 @@ class Attention(nn.Module):
         elif mask is None and self.config.window is not None:
             mask = MaskSpec(causal=False, window=self.config.window).prepare(q.shape[2], k.shape[2], x.device)
         out = attend(q, k, v, mask, self.config.scale)
+        if self.prefix is not None:
+            out = out + self.prefix(q, self.k_proj, self.v_proj, source, self.config.scale)
         return self.o_proj(out.transpose(1, 2).flatten(2), token_types)
 
     def _project(

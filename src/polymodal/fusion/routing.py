@@ -1,0 +1,245 @@
+"""Type B: inside a block, each token goes to the weights of its kind.
+
+    Routed         f(x, token_types): one branch per kind      CogVLM (arXiv 2311.03079), mPLUG-Owl2 (2311.04257)
+    RoutedDelta    W x + b + scale * B A x for some kinds      Partial LoRA of InternLM-XComposer2 (2401.16420)
+    GatedPrefix    + tanh(gate) * attention over a prompt      LLaMA-Adapter (2303.16199, 2304.15010)
+MoE, which routes by a learned gate instead, is in `nn/moe.py`.
+
+`token_types` [B, T] says the kind of every token; `routes[kind]` is the branch.  None means that all tokens are text:
+the first branch runs alone and nothing is selected, so decoding and text-only batches cost what the bare model costs.
+Two forms give the same numbers: gathered (each branch sees its own tokens, the eager default) and dense (each branch
+sees all tokens and a mask selects; static shapes, for compiled graphs).
+Traps: which of the tokens around an image count as image differs between systems (CogVLM: the begin marker does, the
+end marker does not), so that rule belongs to whoever makes `token_types`, never to a module that sees parts of a row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from polymodal.errors import ConfigError
+from polymodal.nn.attention import attend
+from polymodal.nn.linear import Linear, LinearConfig, ProjectionConfig, linear
+from polymodal.nn.mlp import FeedForwardConfig
+from polymodal.nn.norm import NormConfig
+
+TEXT, VISUAL = 0, 1  # the kinds of `token_types` that most systems have
+
+
+class Routed(nn.Module):
+    """Branches of one shape, chosen by token.  ``[..., in] -> [..., out]``
+
+    Raises ConfigError when ``routes`` names a branch that does not exist.
+    """
+
+    def __init__(self, branches: Sequence[nn.Module], routes: Sequence[int] = (0, 1), dense: bool = False) -> None:
+        super().__init__()
+        if not branches or not routes or not all(0 <= route < len(branches) for route in routes):
+            raise ConfigError(f"routed: routes {tuple(routes)} must name branches 0..{len(branches) - 1}")
+        self.branches = nn.ModuleList(branches)
+        self.routes = tuple(routes)
+        self.dense = dense
+
+    def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
+        """``token_types [B, T]`` int64 below ``len(routes)``; None: all text."""
+        if token_types is None or len(self.branches) == 1:
+            return self.branches[self.routes[0]](x)
+        if self.dense or torch.compiler.is_compiling():
+            return self._dense(x, token_types)
+        return self._gathered(x, token_types)
+
+    def _chosen(self, token_types: Tensor, branch: int) -> Tensor:
+        """Bool ``[B, T]``: the tokens of one branch."""
+        kinds = [kind for kind, route in enumerate(self.routes) if route == branch]
+        chosen = token_types == kinds[0]
+        for kind in kinds[1:]:
+            chosen = chosen | (token_types == kind)
+        return chosen
+
+    def _dense(self, x: Tensor, token_types: Tensor) -> Tensor:
+        out: Tensor = self.branches[self.routes[0]](x)
+        for branch in sorted(set(self.routes) - {self.routes[0]}):
+            chosen = self._chosen(token_types, branch)
+            out = torch.where(chosen[..., None], self.branches[branch](x), out)
+        return out
+
+    def _gathered(self, x: Tensor, token_types: Tensor) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        pieces: list[tuple[Tensor, Tensor]] = []
+        for branch in sorted(set(self.routes)):
+            places = self._chosen(token_types, branch).reshape(-1).nonzero()[:, 0]
+            if len(places) == len(flat):
+                return cast(Tensor, self.branches[branch](x))
+            if len(places):
+                pieces.append((places, self.branches[branch](flat[places])))
+        if sum(len(places) for places, _ in pieces) != len(flat):
+            raise ConfigError(f"routed: token_types must lie in 0..{len(self.routes) - 1}")
+        first = pieces[0][1]
+        out = first.new_empty(len(flat), first.shape[-1])
+        for places, values in pieces:
+            out.index_copy_(0, places, values)
+        return out.view(*x.shape[:-1], -1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutedLinearConfig:
+    """For a linear slot: one linear per branch, all of the slot's widths."""
+
+    branches: tuple[ProjectionConfig, ...] = (LinearConfig(), LinearConfig())
+    routes: tuple[int, ...] = (0, 1)
+    dense: bool = False
+
+    def build(self, in_width: int, out_width: int, bias: bool = False) -> Routed:
+        return Routed([b.build(in_width, out_width, bias) for b in self.branches], self.routes, self.dense)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutedNormConfig:
+    """For a norm slot."""
+
+    branches: tuple[NormConfig, ...]
+    routes: tuple[int, ...] = (0, 1)
+    dense: bool = False
+
+    def build(self, width: int) -> Routed:
+        return Routed([b.build(width) for b in self.branches], self.routes, self.dense)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutedMLPConfig:
+    """For a block's mlp slot; the branches may differ in everything but the width."""
+
+    branches: tuple[FeedForwardConfig, ...]
+    routes: tuple[int, ...] = (0, 1)
+    dense: bool = False
+
+    def build(self) -> Routed:
+        return Routed([b.build() for b in self.branches], self.routes, self.dense)
+
+
+def copy_text_branches(module: nn.Module) -> int:
+    """Give every branch of every Routed below ``module`` the text branch's weights; how many branches were written.
+
+    Call it after the weights of a language model were loaded into the text branches.  Raises ConfigError when a branch
+    has another shape than the text branch.
+    """
+    count = 0
+    for part in module.modules():
+        if not isinstance(part, Routed):
+            continue
+        text = part.branches[part.routes[0]]
+        for branch in part.branches:
+            if branch is not text:
+                _copy(text, branch)
+                count += 1
+    return count
+
+
+@torch.no_grad()
+def _copy(source: nn.Module, target: nn.Module) -> None:
+    state = source.state_dict()
+    places = target.state_dict(keep_vars=True)
+    if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in places.items()}:
+        raise ConfigError("routed: a branch differs in shape from the text branch; it cannot start as its copy")
+    for name, place in places.items():
+        place.copy_(state[name])
+
+
+class RoutedDelta(Linear):
+    """A linear with a low-rank path that only some kinds of token take.  ``[..., in] -> [..., out]``
+
+    ``kinds`` None: every token takes it (LoRA as a fixed part of a published model).  B starts at zero.
+    """
+
+    def __init__(self, in_width: int, out_width: int, bias: bool, config: "RoutedDeltaConfig") -> None:
+        super().__init__(in_width, out_width, bias=bias)
+        self.config = config
+        self.lora_A = Linear(in_width, config.rank, bias=False)
+        self.lora_B = Linear(config.rank, out_width, bias=False)
+        nn.init.zeros_(self.lora_B.weight)
+
+    def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
+        base = linear(x, self.weight, self.bias)
+        kinds = self.config.kinds
+        if kinds is None:
+            return base + self._delta(x)
+        if token_types is None:
+            return base
+        chosen = torch.isin(token_types, torch.tensor(kinds, device=token_types.device))
+        if self.config.dense or torch.compiler.is_compiling():
+            return base + self._delta(x) * chosen[..., None].to(x.dtype)
+        places = chosen.reshape(-1).nonzero()[:, 0]
+        if not len(places):
+            return base
+        delta = self._delta(x.reshape(-1, x.shape[-1])[places])
+        return base.reshape(-1, base.shape[-1]).index_add(0, places, delta).view_as(base)
+
+    def _delta(self, x: Tensor) -> Tensor:
+        delta: Tensor = self.lora_B(self.lora_A(x))
+        return delta if self.config.scale == 1.0 else delta * self.config.scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutedDeltaConfig:
+    """For a linear slot.  ``scale`` multiplies the low-rank path (alpha / rank where a paper gives alpha)."""
+
+    rank: int
+    scale: float = 1.0
+    kinds: tuple[int, ...] | None = (VISUAL,)
+    bias: bool | None = None
+    dense: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ConfigError(f"routed delta: rank must be at least 1; found {self.rank}")
+
+    def build(self, in_width: int, out_width: int, bias: bool = False) -> RoutedDelta:
+        return RoutedDelta(in_width, out_width, bias if self.bias is None else self.bias, self)
+
+
+class PrefixSource(Protocol):
+    """A projection whose plain product the prefix needs: every Linear, low-rank paths left out."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedPrefixConfig:
+    """``length`` learned prompt vectors.  ``gain``: a further learned factor on the gate (V2 with LoRA)."""
+
+    length: int
+    gain: bool = False
+
+    def build(self, width: int, heads: int) -> "GatedPrefix":
+        return GatedPrefix(width, heads, self)
+
+
+class GatedPrefix(nn.Module):
+    """What attention adds to its output, before the output projection: ``[B, H, T, E]``.
+
+    Keys and values come from the attention's own k and v projections, without rotation and without any low-rank path;
+    queries are the rotated ones.  ``gate`` [H] starts at zero, then nothing is added.
+    """
+
+    def __init__(self, width: int, heads: int, config: GatedPrefixConfig) -> None:
+        super().__init__()
+        self.prompt = nn.Parameter(torch.randn(config.length, width))
+        self.gate = nn.Parameter(torch.zeros(heads))
+        self.gain = nn.Parameter(torch.ones(1)) if config.gain else None
+
+    def forward(
+        self, q: Tensor, k_proj: nn.Module, v_proj: nn.Module, extra: Tensor | None, scale: float | None
+    ) -> Tensor:
+        """``q [B, H, T, E]``; ``extra [B, length, D]`` is added to the prompt (visual features), None adds nothing."""
+        prompt = self.prompt[None] if extra is None else self.prompt + extra
+        size = q.shape[-1]
+        k, v = (
+            linear(prompt, proj.weight, proj.bias).unflatten(-1, (-1, size)).transpose(1, 2).expand(len(q), -1, -1, -1)
+            for proj in (cast(PrefixSource, k_proj), cast(PrefixSource, v_proj))
+        )
+        factor = self.gate.tanh() if self.gain is None else self.gate.tanh() * self.gain
+        return factor[:, None, None] * attend(q, k, v, None, scale)

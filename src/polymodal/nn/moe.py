@@ -1,0 +1,121 @@
+"""A mixture of expert MLPs behind a learned gate, for a block's ``mlp`` slot.
+
+    x -> gate -> softmax -> top k -> (over their sum) -> sum of weight * expert(x)     Mixtral (arXiv 2401.04088)
+    balance_loss: experts * sum_e(share of choices of e * mean probability of e)       Switch (arXiv 2101.03961)
+
+The block's output is the only thing ``forward`` returns, so a decoder needs not know that its MLPs are mixtures.  The
+auxiliary loss is made from the gates' logits, which ``gate_logits`` hands to whoever asks for them:
+
+    with gate_logits(model) as gates:
+        hidden = model(**batch)
+    loss = objective(hidden) + 0.01 * balance_loss(gates, top_k=2, attention_mask=batch["attention_mask"])
+
+Nothing stays on a module: the list belongs to the caller.  Trap: the list grows with every forward inside the ``with``.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from polymodal.errors import ConfigError
+from polymodal.nn.linear import Linear
+from polymodal.nn.mlp import FeedForwardConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoEConfig:
+    """``expert`` is built ``experts`` times; each token passes ``top_k`` of them.
+
+    ``normalise``: the weights of the chosen ones add up to 1; otherwise they keep their share of the whole softmax.
+    """
+
+    width: int
+    expert: FeedForwardConfig
+    experts: int
+    top_k: int = 2
+    normalise: bool = True
+    dense: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.top_k <= self.experts:
+            raise ConfigError(f"moe: top_k must be in 1..{self.experts} experts; found {self.top_k}")
+
+    def build(self) -> "MoE":
+        return MoE(self)
+
+
+class MoE(nn.Module):
+    """``[..., D] -> [..., D]``; ``token_types`` reach the experts' slot contract but not the gate."""
+
+    def __init__(self, config: MoEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.gate = Linear(config.width, config.experts, bias=False)
+        self.experts = nn.ModuleList(config.expert.build() for _ in range(config.experts))
+
+    def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        weights, chosen = self.choose(self.gate(flat))
+        if self.config.dense or torch.compiler.is_compiling():
+            return self._dense(flat, weights, chosen).view_as(x)
+        out = torch.zeros_like(flat)
+        for index, expert in enumerate(self.experts):
+            places, slots = (chosen == index).nonzero(as_tuple=True)
+            if len(places):
+                out = out.index_add(0, places, expert(flat[places]) * weights[places, slots, None])
+        return out.view_as(x)
+
+    def choose(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Gate logits ``[N, E]`` -> weights in their dtype and expert numbers, both ``[N, top_k]``."""
+        shares, chosen = logits.float().softmax(-1).topk(self.config.top_k, -1)
+        if self.config.normalise:
+            shares = shares / shares.sum(-1, keepdim=True)
+        return shares.to(logits.dtype), chosen
+
+    def _dense(self, flat: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
+        shares = torch.zeros(len(flat), self.config.experts, dtype=flat.dtype, device=flat.device)
+        shares = shares.scatter(1, chosen, weights)
+        outputs = torch.stack([expert(flat) for expert in self.experts], 1)
+        return (outputs * shares[..., None]).sum(1)
+
+
+@contextmanager
+def gate_logits(module: nn.Module) -> Iterator[list[Tensor]]:
+    """A list that receives the gate logits ``[B * T, E]`` of every MoE below ``module``, in order of the calls."""
+    found: list[Tensor] = []
+
+    def keep(gate: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
+        found.append(logits.reshape(-1, logits.shape[-1]))
+
+    hooks = [part.gate.register_forward_hook(keep) for part in module.modules() if isinstance(part, MoE)]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def balance_loss(logits: Sequence[Tensor], top_k: int, attention_mask: Tensor | None = None) -> Tensor:
+    """The load-balancing loss of all layers together, a scalar: ``top_k`` when the choices are even.
+
+    logits: ``[B * T, E]`` of each layer.  attention_mask ``[B, T]``: padding does not count.  Raises ConfigError for
+    an empty list.
+    """
+    if not logits:
+        raise ConfigError("balance loss: no gate logits; run the model inside `with gate_logits(model) as gates`")
+    experts = logits[0].shape[-1]
+    rows = torch.ones(len(logits[0])) if attention_mask is None else attention_mask.reshape(-1)
+    counted = rows.to(device=logits[0].device, dtype=torch.float32)[:, None]
+    choices = torch.zeros(experts, device=logits[0].device)
+    shares = torch.zeros(experts, device=logits[0].device)
+    for layer in logits:
+        probabilities = layer.float().softmax(-1)
+        chosen = F.one_hot(probabilities.topk(top_k, -1).indices, experts).sum(1)
+        choices = choices + (chosen * counted).sum(0)
+        shares = shares + (probabilities * counted).sum(0)
+    total = counted.sum() * len(logits)
+    return experts * (choices / total * (shares / total)).sum()

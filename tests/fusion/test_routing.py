@@ -1,0 +1,185 @@
+"""Routing by kind of token: text-only equals the bare decoder, forms agree, each kind meets its own weights."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from polymodal.backbones.decoder import DecoderConfig
+from polymodal.backbones.llama import LlamaShape
+from polymodal.check import randomise
+from polymodal.errors import ConfigError
+from polymodal.fusion.routing import (
+    GatedPrefixConfig,
+    Routed,
+    RoutedDeltaConfig,
+    RoutedLinearConfig,
+    RoutedMLPConfig,
+    RoutedNormConfig,
+    copy_text_branches,
+)
+from polymodal.nn.attention import AttentionLinears
+from polymodal.nn.fuse import fuse_projections
+from polymodal.nn.linear import Linear, LinearConfig
+from polymodal.nn.norm import RMSNormConfig
+
+BARE = LlamaShape(width=48, depth=2, heads=6, kv_heads=2, ffn_width=40, vocab_size=50).config()
+POSITIONS = torch.arange(7)[None]
+
+
+def routed(dense: bool = False) -> DecoderConfig:
+    """BARE with every slot of every block routed."""
+    block = BARE.blocks[0]
+    linear = RoutedLinearConfig(dense=dense)
+    norms = (RMSNormConfig(eps=1e-5), RMSNormConfig(eps=1e-5))
+    block = replace(
+        block,
+        attention=replace(block.attention, linears=AttentionLinears(q=linear, k=linear, v=linear, o=linear)),
+        mlp=RoutedMLPConfig(branches=(block.mlp, block.mlp), dense=dense),
+        norm=RoutedNormConfig(branches=norms, dense=dense),
+    )
+    return replace(BARE, blocks=(block,) * BARE.depth)
+
+
+def bare_of(model: torch.nn.Module, branch: int) -> torch.nn.Module:
+    """The bare decoder that holds one branch of every Routed of ``model``."""
+    state = {name: value for name, value in model.state_dict().items() if ".branches." not in name}
+    for name, value in model.state_dict().items():
+        if f".branches.{branch}." in name:
+            state[name.replace(f".branches.{branch}", "")] = value
+    bare = BARE.build()
+    bare.load_state_dict(state)
+    return bare
+
+
+@torch.no_grad()
+def test_text_only_batches_equal_the_bare_decoder_exactly():
+    model = routed().build()
+    randomise.fill(model)
+    x = randomise.values("x", (2, 7, 48))
+    want = bare_of(model, 0)(x, POSITIONS)
+    assert torch.equal(model(x, POSITIONS), want)
+    assert torch.equal(model(x, POSITIONS, token_types=torch.zeros(2, 7, dtype=torch.int64)), want)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [0, 1])
+def test_a_single_token_of_a_kind_meets_that_kinds_weights(kind: int):
+    model = routed().build()
+    randomise.fill(model)
+    x = randomise.values("x", (1, 1, 48))
+    got = model(x, POSITIONS[:, :1], token_types=torch.tensor([[kind]]))
+    torch.testing.assert_close(got, bare_of(model, kind)(x, POSITIONS[:, :1]))
+
+
+@torch.no_grad()
+def test_dense_and_gathered_agree_on_mixed_rows():
+    gathered, dense = routed().build(), routed(dense=True).build()
+    randomise.fill(gathered)
+    dense.load_state_dict(gathered.state_dict())
+    x = randomise.values("x", (3, 7, 48))
+    types = torch.tensor([[0, 1, 1, 0, 1, 0, 0], [1] * 7, [0] * 7])
+    got = gathered(x, POSITIONS, token_types=types)
+    torch.testing.assert_close(got, dense(x, POSITIONS, token_types=types))
+    assert not torch.allclose(got[:2], gathered(x, POSITIONS)[:2])
+    torch.testing.assert_close(got[2], gathered(x, POSITIONS)[2])
+
+
+def test_every_branch_gets_its_gradient_and_no_other():
+    part = Routed([Linear(4, 3), Linear(4, 3)])
+    types = torch.tensor([[0, 0, 1]])
+    part(torch.ones(1, 3, 4), types)[:, :2].sum().backward()
+    assert part.branches[0].weight.grad.abs().sum() > 0
+    assert part.branches[1].weight.grad.abs().sum() == 0
+
+
+def test_three_kinds_may_share_two_branches():
+    part = Routed([Linear(4, 3), Linear(4, 3)], routes=(0, 1, 1))
+    x = torch.randn(1, 3, 4)
+    got = part(x, torch.tensor([[2, 0, 1]]))
+    torch.testing.assert_close(got[:, [0, 2]], part.branches[1](x[:, [0, 2]]))
+    torch.testing.assert_close(got[:, 1], part.branches[0](x[:, 1]))
+
+
+def test_kinds_and_routes_that_do_not_exist_are_refused():
+    with pytest.raises(ConfigError, match="routes"):
+        Routed([Linear(4, 3)], routes=(0, 1))
+    with pytest.raises(ConfigError, match=r"0\.\.1"):
+        Routed([Linear(4, 3), Linear(4, 3)])(torch.ones(1, 2, 4), torch.tensor([[0, 2]]))
+
+
+@torch.no_grad()
+def test_branches_start_as_copies_on_request():
+    model = routed().build()
+    randomise.fill(model)
+    assert copy_text_branches(model) == 2 * 7
+    x = randomise.values("x", (1, 7, 48))
+    types = torch.tensor([[0, 1, 1, 1, 0, 0, 1]])
+    torch.testing.assert_close(model(x, POSITIONS, token_types=types), model(x, POSITIONS))
+    odd = Routed([Linear(4, 3), Linear(4, 3, bias=False)])
+    with pytest.raises(ConfigError, match="shape"):
+        copy_text_branches(odd)
+
+
+@torch.no_grad()
+def test_delta_changes_only_its_kinds():
+    for dense in (False, True):
+        part = RoutedDeltaConfig(rank=2, scale=0.5, dense=dense).build(6, 5, bias=True)
+        x = torch.randn(2, 4, 6)
+        types = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0]])
+        plain = torch.nn.functional.linear(x, part.weight, part.bias)
+        torch.testing.assert_close(part(x, types), plain)  # B starts at zero
+        randomise.fill(part)
+        plain = torch.nn.functional.linear(x, part.weight, part.bias)
+        delta = 0.5 * x @ part.lora_A.weight.T @ part.lora_B.weight.T
+        torch.testing.assert_close(part(x, types), plain + delta * types[..., None])
+        torch.testing.assert_close(part(x), plain)
+    always = RoutedDeltaConfig(rank=2, kinds=None).build(6, 5)
+    randomise.fill(always)
+    torch.testing.assert_close(always(x), x @ (always.weight + always.lora_B.weight @ always.lora_A.weight).T)
+
+
+def prefixed(gain: bool) -> DecoderConfig:
+    block = BARE.blocks[0]
+    prefix = GatedPrefixConfig(length=3, gain=gain)
+    return replace(BARE, blocks=(block, replace(block, attention=replace(block.attention, prefix=prefix))))
+
+
+@torch.no_grad()
+def test_prefix_with_gate_zero_equals_the_bare_decoder():
+    model, bare = prefixed(gain=True).build(), BARE.build()
+    bare.load_state_dict({name: value for name, value in model.state_dict().items() if ".prefix." not in name})
+    x = randomise.values("x", (2, 7, 48))
+    assert torch.equal(model(x, POSITIONS, context=torch.randn(2, 3, 48)), bare(x, POSITIONS))
+
+
+@torch.no_grad()
+def test_prefix_is_a_second_softmax_gated_per_head():
+    model = prefixed(gain=False).build()
+    randomise.fill(model)
+    attention = model.blocks[1].attn
+    x, extra = randomise.values("x", (2, 1, 48)), randomise.values("extra", (2, 3, 48))
+    prompt = attention.prefix.prompt + extra
+    q = attention.q_proj(x).view(2, 6, 8)
+    k, v = (p(prompt).view(2, 3, 2, 8).repeat_interleave(3, 2) for p in (attention.k_proj, attention.v_proj))
+    shares = (torch.einsum("bhe,bphe->bhp", q, k) / 8**0.5).softmax(-1)
+    added = attention.prefix.gate.tanh()[:, None] * torch.einsum("bhp,bphe->bhe", shares, v)
+    alone = attention.v_proj(x).view(2, 2, 8).repeat_interleave(3, 1)  # one token sees only itself
+    want = attention.o_proj((alone + added).view(2, 1, 48))
+    torch.testing.assert_close(attention(x, source=extra), want)
+
+
+@torch.no_grad()
+def test_a_prefix_keeps_its_projections_when_others_are_fused():
+    model = prefixed(gain=False).build()
+    randomise.fill(model)
+    x, context = randomise.values("x", (1, 7, 48)), randomise.values("c", (1, 3, 48))
+    want = model(x, POSITIONS, context=context)
+    assert fuse_projections(model) == 3 + 2 * 2
+    torch.testing.assert_close(model(x, POSITIONS, context=context), want)
+
+
+def test_linear_branches_may_differ_in_bias():
+    config = RoutedLinearConfig(branches=(LinearConfig(bias=False), LinearConfig(bias=True)))
+    part = config.build(4, 3)
+    assert part.branches[0].bias is None and part.branches[1].bias is not None

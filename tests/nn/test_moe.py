@@ -1,0 +1,75 @@
+"""The mixture of experts against Mixtral's block and balance loss in transformers."""
+
+import pytest
+import torch
+
+from polymodal.check import randomise
+from polymodal.errors import ConfigError
+from polymodal.nn.mlp import GatedMLPConfig
+from polymodal.nn.moe import MoE, MoEConfig, balance_loss, gate_logits
+
+
+def moe(experts: int = 5, top_k: int = 2, **options: bool) -> MoE:
+    expert = GatedMLPConfig(width=16, ffn_width=12)
+    part = MoEConfig(width=16, expert=expert, experts=experts, top_k=top_k, **options).build()
+    randomise.fill(part)
+    return part
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("top_k", [1, 2, 5])
+def test_equals_mixtral(top_k: int):
+    mixtral = pytest.importorskip("transformers.models.mixtral.modeling_mixtral")
+    config = mixtral.MixtralConfig(hidden_size=16, intermediate_size=12, num_local_experts=5, num_experts_per_tok=top_k)
+    theirs, ours = mixtral.MixtralSparseMoeBlock(config).eval(), moe(top_k=top_k)
+    theirs.gate.weight.copy_(ours.gate.weight)
+    for i, expert in enumerate(ours.experts):
+        theirs.experts.gate_up_proj[i] = torch.cat((expert.gate_proj.weight, expert.up_proj.weight))
+        theirs.experts.down_proj[i] = expert.down_proj.weight
+    x = randomise.values("x", (2, 7, 16))
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+@torch.no_grad()
+def test_balance_loss_equals_transformers():
+    mixtral = pytest.importorskip("transformers.models.mixtral.modeling_mixtral")
+    layers = torch.nn.ModuleList([moe(), moe()])
+    randomise.fill(layers)
+    x, mask = randomise.values("x", (2, 7, 16)), torch.tensor([[1] * 7, [0, 0, 1, 1, 1, 1, 1]])
+    with gate_logits(layers) as gates:
+        layers[1](layers[0](x))
+    assert [tuple(g.shape) for g in gates] == [(14, 5), (14, 5)]
+    for given in (None, mask):
+        want = mixtral.load_balancing_loss_func(tuple(gates), 5, 2, given)
+        torch.testing.assert_close(balance_loss(gates, 2, given), want)
+    layers[0](x)
+    assert len(gates) == 2  # nothing listens outside the `with`
+
+
+@torch.no_grad()
+def test_dense_and_gathered_agree_with_and_without_normalising():
+    for normalise in (True, False):
+        gathered = moe(normalise=normalise)
+        dense = moe(normalise=normalise, dense=True)
+        x = randomise.values("x", (2, 3, 16))
+        torch.testing.assert_close(gathered(x), dense(x))
+
+
+def test_the_gate_learns_from_the_task_and_from_the_balance():
+    part = moe()
+    with gate_logits(part) as gates:
+        out = part(torch.randn(4, 16))
+    out.sum().backward()
+    assert part.gate.weight.grad.abs().sum() > 0
+    part.zero_grad()
+    with gate_logits(part) as gates:
+        part(torch.randn(4, 16))
+    balance_loss(gates, 2).backward()
+    assert part.gate.weight.grad.abs().sum() > 0
+
+
+def test_refusals():
+    with pytest.raises(ConfigError, match="top_k"):
+        moe(experts=2, top_k=3)
+    with pytest.raises(ConfigError, match="no gate logits"):
+        balance_loss([], 2)
