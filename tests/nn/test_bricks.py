@@ -122,6 +122,13 @@ def test_activations_equal_transformers(ours: str, theirs: str) -> None:
     assert (activation(ours)(x) - expected).abs().max() <= 1e-5
 
 
+def test_every_activation_without_weights_has_transformers_name() -> None:
+    x = torch.linspace(-12, 12, 400)
+    for name in set(transformers.activations.ACT2CLS) - {"prelu", "xielu"}:
+        expected = transformers.activations.ACT2FN[name](x)
+        assert (activation(name)(x) - expected).abs().max() <= 1e-5, name
+
+
 def test_unknown_activation_names_the_nearest() -> None:
     with pytest.raises(UnknownName, match="'quick_gelu'"):
         activation("quickgelu")

@@ -48,7 +48,7 @@ def tensor(name: str, shape: Sequence[int], seed: int = 0) -> Tensor:
     else:
         centre = 1.0 if leaf in ("weight", "gamma", "scale") else 0.0
         values = centre + 0.4 * values
-    return torch.from_numpy(values.astype(np.float32))
+    return torch.from_numpy(np.asarray(values, dtype=np.float32))
 
 
 def ids(name: str, shape: Sequence[int], low: int, high: int, seed: int = 0) -> Tensor:

@@ -13,9 +13,12 @@ Traps
 - Heads are D // 64 (bigG: 16 of 104) and are not stored in any file.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from polymodal.encoders.vit import ClassHeadConfig, ViTBlockConfig, ViTConfig
+from polymodal.errors import ConfigError
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import MLPConfig
 from polymodal.nn.norm import LayerNormConfig
@@ -33,16 +36,19 @@ def clip_vit(
     width: int,
     depth: int,
     patch_size: int,
-    embed_width: int,
+    embed_width: int | None = None,
     image_size: int = 224,
     heads: int | None = None,
     ffn_width: int | None = None,
     activation: str = "quick_gelu",
+    eps: float = 1e-5,
 ) -> ViTConfig:
-    """CLIP's image encoder at any size, every block alike; `embed_width` is the joint space."""
+    """CLIP's image encoder at any size, every block alike; `embed_width` is the joint space, None: no projection."""
+    norm = LayerNormConfig(eps=eps)
     block = ViTBlockConfig(
         attention=AttentionConfig(width=width, heads=heads or width // 64, qkv_bias=True, out_bias=True),
         mlp=MLPConfig(width=width, ffn_width=ffn_width or 4 * width, activation=activation),
+        norm=norm,
     )
     return ViTConfig(
         image_size=image_size,
@@ -50,9 +56,39 @@ def clip_vit(
         width=width,
         blocks=(block,) * depth,
         patch_bias=False,
-        pre_norm=LayerNormConfig(),
-        head=ClassHeadConfig(norm=LayerNormConfig(), out_width=embed_width, bias=False),
+        pre_norm=norm,
+        head=ClassHeadConfig(norm=norm, out_width=embed_width, bias=False),
     )
+
+
+def of_config(config: Mapping[str, Any]) -> ViTConfig:
+    """The encoder that a `CLIPVisionConfig` dict describes, its pooled norm but no projection; absent keys take the
+    library's defaults.
+
+    Narrow it with `replace`: `layer`, `keep_class`, and `head=None` where the pooled vector is not wanted.
+    Raises ConfigError for sides that are not one number.
+    """
+    image_size, patch_size = config.get("image_size", 224), config.get("patch_size", 32)
+    if not isinstance(image_size, int) or not isinstance(patch_size, int):
+        raise ConfigError(f"clip: image_size and patch_size must be numbers, found {image_size!r} and {patch_size!r}")
+    tower = clip_vit(
+        width=config.get("hidden_size", 768),
+        depth=config.get("num_hidden_layers", 12),
+        patch_size=patch_size,
+        image_size=image_size,
+        heads=config.get("num_attention_heads", 12),
+        ffn_width=config.get("intermediate_size", 3072),
+        activation=config.get("hidden_act", "quick_gelu"),
+        eps=config.get("layer_norm_eps", 1e-5),
+    )
+    return replace(tower, channels=config.get("num_channels", 3))
+
+
+def with_projection(config: ViTConfig, embed_width: int) -> ViTConfig:
+    """The same encoder with the bias-free linear into a joint space of `embed_width`."""
+    if config.head is None:
+        raise ConfigError("clip: a projection needs the encoder's pooled norm; keep its head")
+    return replace(config, head=replace(config.head, out_width=embed_width))
 
 
 VIT_B_32 = clip_vit(width=768, depth=12, patch_size=32, embed_width=512)
@@ -100,6 +136,15 @@ HF_KEYS = _HF_BODY + KeyTable(
 
 HF_FEATURE_KEYS = _HF_BODY + KeyTable((drop("vision_model.post_layernorm.**"), drop("visual_projection.weight")))
 """The same for an encoder without head, as vision-language models use it."""
+
+
+def hf_keys(config: ViTConfig) -> KeyTable:
+    """Hub names, under `vision_model.`, -> ours; a config without head drops what belongs to it."""
+    if config.head is None:
+        return HF_FEATURE_KEYS
+    if config.head.out_width is not None:
+        return HF_KEYS
+    return _HF_BODY + KeyTable(_pair("vision_model.post_layernorm", "head.norm"))
 
 
 def _thirds(leaf: str) -> Row:

@@ -19,6 +19,7 @@ Traps
 - A side that is not a multiple of the patch loses its last pixels, as a strided convolution does.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -27,7 +28,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
+from polymodal.nn.activation import activation
 from polymodal.nn.attention import AttentionConfig
+from polymodal.nn.mask import PreparedMask
 from polymodal.nn.mlp import FeedForwardConfig
 from polymodal.nn.norm import LayerNormConfig, NormConfig
 
@@ -53,10 +56,11 @@ class ViTBlockConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassHeadConfig:
-    """What is done with the class token: norm, dense layer with tanh ("pre-logits"), final linear; each optional."""
+    """What is done with the class token: norm, dense layer ("pre-logits"), activation, final linear; all optional."""
 
     norm: NormConfig | None = None
     hidden_width: int | None = None
+    activation: str = "tanh"
     out_width: int | None = None
     bias: bool = True
 
@@ -67,10 +71,14 @@ class ClassHeadConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig:
-    """A ViT; sides in pixels.  `layer`, `keep_class` say which features leave, see the module's traps."""
+    """A ViT; sides in pixels, one number or (height, width).
 
-    image_size: int
-    patch_size: int
+    `layer`, `keep_class` say which features leave, see the module's traps.  `mask_token`: a learned vector that may
+    stand for patches (masked image modelling).
+    """
+
+    image_size: int | tuple[int, int]
+    patch_size: int | tuple[int, int]
     width: int
     blocks: tuple[VisionBlockConfig, ...]
     patch_bias: bool = True
@@ -81,22 +89,39 @@ class ViTConfig:
     layer: int = -1
     keep_class: bool = True
     resize_positions: bool = False
+    channels: int = 3
+    mask_token: bool = False
 
     def __post_init__(self) -> None:
-        if self.image_size < self.patch_size:
+        if 0 in self.grid_sides:
             raise ConfigError(f"vit: image_size {self.image_size} is smaller than one patch of {self.patch_size}")
         if not -len(self.blocks) - 1 <= self.layer <= len(self.blocks):
             raise ConfigError(f"vit: layer {self.layer} does not exist with {len(self.blocks)} blocks")
 
     @property
     def grid(self) -> int:
-        """Patches along one side of an image of `image_size`."""
-        return self.image_size // self.patch_size
+        """Patches along one side of a square image of `image_size`; raises ConfigError for another."""
+        height, width = self.grid_sides
+        if height != width:
+            raise ConfigError(f"vit: expected a square grid, found {height} x {width} patches; read grid_sides")
+        return height
+
+    @property
+    def grid_sides(self) -> tuple[int, int]:
+        """Patches along the height and along the width of an image of `image_size`."""
+        (height, width), (down, across) = sides(self.image_size), sides(self.patch_size)
+        return height // down, width // across
+
+    @property
+    def patches(self) -> int:
+        """Patches of an image of `image_size`."""
+        height, width = self.grid_sides
+        return height * width
 
     @property
     def tokens(self) -> int:
         """Features per image of `image_size`."""
-        return self.grid**2 + int(self.class_token and self.keep_class)
+        return self.patches + int(self.class_token and self.keep_class)
 
     @property
     def blocks_run(self) -> int:
@@ -108,8 +133,16 @@ class ViTConfig:
         return ViT(self)
 
 
+def sides(size: int | Sequence[int]) -> tuple[int, int]:
+    """(height, width) of a size that is one number or a pair."""
+    if isinstance(size, int):
+        return size, size
+    height, width = size
+    return height, width
+
+
 class ViTBlock(nn.Module):
-    """`x + attn(norm(x))`, then `x + mlp(norm(x))`; every token sees every token."""
+    """`x + attn(norm(x))`, then `x + mlp(norm(x))`; without a mask every token sees every token."""
 
     def __init__(self, config: ViTBlockConfig) -> None:
         super().__init__()
@@ -118,9 +151,9 @@ class ViTBlock(nn.Module):
         self.mlp_norm = config.norm.build(config.attention.width)
         self.mlp = config.mlp.build()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: PreparedMask | None = None) -> Tensor:
         """[N, S, D] -> [N, S, D]."""
-        x = x + self.attn(self.attn_norm(x))
+        x = x + self.attn(self.attn_norm(x), mask)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -132,6 +165,7 @@ class ClassHead(nn.Module):
         self.norm = None if config.norm is None else config.norm.build(width)
         self.dense = None if config.hidden_width is None else nn.Linear(width, config.hidden_width)
         pooled = config.hidden_width or width
+        self.act = activation(config.activation)
         self.proj = None if config.out_width is None else nn.Linear(pooled, config.out_width, bias=config.bias)
 
     def pool(self, features: Tensor) -> Tensor:
@@ -139,7 +173,7 @@ class ClassHead(nn.Module):
         x = features[:, 0]
         if self.norm is not None:
             x = self.norm(x)
-        return x if self.dense is None else torch.tanh(self.dense(x))
+        return x if self.dense is None else self.act(self.dense(x))
 
     def forward(self, pooled: Tensor) -> Tensor:
         """[N, D'] -> [N, E]."""
@@ -154,23 +188,27 @@ class ViT(nn.Module):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.config = config
-        patch, width = config.patch_size, config.width
-        self.patch_embed = nn.Conv2d(3, width, patch, stride=patch, bias=config.patch_bias)
+        patch, width = sides(config.patch_size), config.width
+        self.patch_embed = nn.Conv2d(config.channels, width, patch, stride=patch, bias=config.patch_bias)
         self.class_token = nn.Parameter(torch.zeros(width)) if config.class_token else None
-        self.positions = nn.Parameter(torch.empty(config.grid**2 + int(config.class_token), width))
+        self.mask_token = nn.Parameter(torch.zeros(width)) if config.mask_token else None
+        self.positions = nn.Parameter(torch.empty(config.patches + int(config.class_token), width))
         nn.init.normal_(self.positions, std=0.02)
         self.pre_norm = None if config.pre_norm is None else config.pre_norm.build(width)
         self.blocks = nn.ModuleList(block.build() for block in config.blocks)
         self.final_norm = None if config.final_norm is None else config.final_norm.build(width)
         self.head = None if config.head is None else config.head.build(width)
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """Encode images: float [N, 3, H, W], normalised, to features [N, S, D]; S is `config.tokens`.
+    def forward(
+        self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None, interpolate_pos_encoding: bool | None = None
+    ) -> Tensor:
+        """Encode images: float [N, C, H, W], normalised, to features [N, S, D]; S is `config.tokens`.
 
-        With `resize_positions` H and W may differ from `image_size`, then S is (H // P) * (W // P) plus the class
-        token.  Raises ConfigError for another size without it.
+        bool_masked_pos: [N, patches], 1 where the mask token takes a patch's place.  interpolate_pos_encoding: H and
+        W may differ from `image_size`, then S is (H // P) * (W // P) plus the class token; None: as the config's
+        `resize_positions` says.  Raises ConfigError for another size without it.
         """
-        x = self.embed(pixel_values)
+        x = self.embed(pixel_values, bool_masked_pos, interpolate_pos_encoding)
         for block in self.blocks[: self.config.blocks_run]:
             x = block(x)
         if self.final_norm is not None and self.config.blocks_run == len(self.blocks):
@@ -184,12 +222,19 @@ class ViT(nn.Module):
             states.append(block(states[-1]))
         return tuple(states)
 
-    def embed(self, pixel_values: Tensor) -> Tensor:
-        """Input of the first block: [N, 3, H, W] -> [N, S, D], class token included."""
-        self._check_size(pixel_values)
+    def embed(
+        self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None, interpolate_pos_encoding: bool | None = None
+    ) -> Tensor:
+        """Input of the first block: [N, C, H, W] -> [N, S, D], class token included."""
+        resize = self.config.resize_positions if interpolate_pos_encoding is None else interpolate_pos_encoding
+        self._check_size(pixel_values, resize)
         patches = self.patch_embed(pixel_values.to(self.patch_embed.weight.dtype))
         height, width = patches.shape[-2:]
         x = patches.flatten(2).transpose(1, 2)
+        if bool_masked_pos is not None:
+            if self.mask_token is None:
+                raise ConfigError("vit: bool_masked_pos needs a model with a mask token (masked image modelling)")
+            x = torch.where(bool_masked_pos.bool()[..., None], self.mask_token, x)
         if self.class_token is not None:
             x = torch.cat((self.class_token.expand(x.shape[0], 1, -1), x), dim=1)
         x = x + self.positions_for(height, width)
@@ -197,11 +242,11 @@ class ViT(nn.Module):
 
     def positions_for(self, height: int, width: int) -> Tensor:
         """The position table [S, D] for a grid of `height` x `width` patches."""
-        grid = self.config.grid
-        if (height, width) == (grid, grid):
+        grid = self.config.grid_sides
+        if (height, width) == grid:
             return self.positions
         leading = int(self.config.class_token)
-        table = self.positions[leading:].float().T.reshape(1, -1, grid, grid)
+        table = self.positions[leading:].float().T.reshape(1, -1, *grid)
         table = F.interpolate(table, size=(height, width), mode="bicubic", align_corners=False)
         return torch.cat((self.positions[:leading], table[0].flatten(1).T.to(self.positions.dtype)))
 
@@ -220,13 +265,22 @@ class ViT(nn.Module):
             raise ConfigError("vit: project needs a head in the config")
         return self.head(pooled)
 
-    def _check_size(self, pixel_values: Tensor) -> None:
-        size = self.config.image_size
-        if pixel_values.dim() != 4 or pixel_values.shape[1] != 3:
-            raise ConfigError(f"vit: pixel_values must be [N, 3, H, W], found {list(pixel_values.shape)}")
-        if not self.config.resize_positions and tuple(pixel_values.shape[2:]) != (size, size):
+    def joint(self, pixel_values: Tensor, interpolate_pos_encoding: bool | None = None) -> Tensor:
+        """Images [N, C, H, W] -> vectors [N, E] of the joint space, not yet of unit length."""
+        return self.project(self.pool(self(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """`pool` and `project`: [N, S, D] -> [N, E]; a head without final linear gives its pooled vector."""
+        pooled = self.pool(features)
+        return pooled if self.head is None or self.head.proj is None else self.head(pooled)
+
+    def _check_size(self, pixel_values: Tensor, resize: bool) -> None:
+        size, channels = sides(self.config.image_size), self.config.channels
+        if pixel_values.dim() != 4 or pixel_values.shape[1] != channels:
+            raise ConfigError(f"vit: pixel_values must be [N, {channels}, H, W], found {list(pixel_values.shape)}")
+        if not resize and tuple(pixel_values.shape[2:]) != size:
             found = " x ".join(str(side) for side in pixel_values.shape[2:])
             raise ConfigError(
-                f"vit: expected images of {size} x {size} pixels, found {found}; "
-                "resize them, or set resize_positions=True"
+                f"vit: expected images of {size[0]} x {size[1]} pixels, found {found}; "
+                "resize them, or set resize_positions=True (interpolate_pos_encoding in a call)"
             )

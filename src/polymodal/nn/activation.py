@@ -45,17 +45,9 @@ def identity(x: Tensor) -> Tensor:
     return x
 
 
-def _clipped_gelu(x: Tensor) -> Tensor:
-    return F.gelu(x).clip(-10.0, 10.0)
-
-
 def _laplace(x: Tensor) -> Tensor:
     """Cumulative normal distribution with the moments of MEGA (arXiv 2209.10655)."""
     return 0.5 * (1.0 + torch.erf((x - 0.707107) / (0.282095 * math.sqrt(2.0))))
-
-
-def _identity(x: Tensor) -> Tensor:
-    return x
 
 
 def _sqrt_softplus(x: Tensor) -> Tensor:
@@ -83,6 +75,8 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu6": F.relu6,
     "leaky_relu": F.leaky_relu,
     "mish": F.mish,
+    "laplace": _laplace,
+    "sqrtsoftplus": _sqrt_softplus,
     "hardswish": F.hardswish,
     "linear": identity,
 }
