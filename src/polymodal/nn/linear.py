@@ -12,12 +12,14 @@ Trap: the oneDNN operator is the one torch's own compiler emits, not a documente
 torch lacks it, ``F.linear`` is used.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from polymodal.nn.norm import LayerNormConfig, NormConfig
 
 _BLOCKS = 32
 _WORTH_IT = 1 << 17  # weights below this many numbers cost less than the extra dispatch
@@ -115,3 +117,25 @@ class LinearConfig:
 
     def build(self, in_width: int, out_width: int, bias: bool = False) -> Linear:
         return Linear(in_width, out_width, bias=bias if self.bias is None else self.bias)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormedLinearConfig:
+    """A norm, then the linear: the sub-layer norms of Magneto (arXiv 2210.06423) in a linear's slot."""
+
+    norm: NormConfig = field(default_factory=LayerNormConfig)
+
+    def build(self, in_width: int, out_width: int, bias: bool = False) -> "NormedLinear":
+        return NormedLinear(self, in_width, out_width, bias)
+
+
+class NormedLinear(nn.Module):
+    """``[..., in] -> [..., out]``"""
+
+    def __init__(self, config: NormedLinearConfig, in_width: int, out_width: int, bias: bool):
+        super().__init__()
+        self.norm = config.norm.build(in_width)
+        self.linear = Linear(in_width, out_width, bias=bias)
+
+    def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
+        return self.linear(self.norm(x, token_types), token_types)

@@ -21,7 +21,10 @@ class FeedForwardConfig(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class MLPConfig:
-    """Two linears of ``width -> ffn_width -> out_width`` (``out_width`` defaults to ``width``)."""
+    """Two linears of ``width -> ffn_width -> out_width`` (``out_width`` defaults to ``width``).
+
+    ``down`` fills the second slot where it differs from the first (a norm in front of it: Magneto).
+    """
 
     width: int
     ffn_width: int
@@ -29,6 +32,7 @@ class MLPConfig:
     activation: str = "gelu"
     bias: bool = True
     linear: ProjectionConfig = field(default_factory=LinearConfig)
+    down: ProjectionConfig | None = None
 
     def build(self) -> "MLP":
         return MLP(self)
@@ -41,7 +45,8 @@ class MLP(nn.Module):
         super().__init__()
         self.config = config
         self.up_proj = config.linear.build(config.width, config.ffn_width, config.bias)
-        self.down_proj = config.linear.build(config.ffn_width, config.out_width or config.width, config.bias)
+        down = config.down or config.linear
+        self.down_proj = down.build(config.ffn_width, config.out_width or config.width, config.bias)
         self.act = activation(config.activation)
 
     def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
