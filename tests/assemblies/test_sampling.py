@@ -65,7 +65,7 @@ def test_the_whole_chain_equals_the_order_of_the_reference(seed, k, p, minimum, 
 
     config._eos_token_tensor = None
     chain = Bare()._get_logits_processor(config, input_ids_seq_length=7, device="cpu")
-    assert len(chain) >= 5
+    assert len(chain) >= (4 if heat == 1.0 else 5)  # transformers leaves a temperature of 1 out
     logits = random_logits(seed)
     ids = torch.randint(0, 50, (3, 7), generator=torch.Generator().manual_seed(seed))
     seen = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, ids, True)

@@ -50,8 +50,8 @@ class FeatureCache:
         for name, modality in processor.modalities.items():
             new = {item.key: item.values for item in items if item.modality == name and item.key not in known}
             if new:
-                values = modality.collate(list(new.values())).to(model.backbone.embed_tokens.weight.device)
-                known |= dict(zip(new, model.features(name, values), strict=True))
+                values = on_device(modality.batch(list(new.values())), model.backbone.embed_tokens.weight.device)
+                known |= dict(zip(new, model.encode(name, values), strict=True))
         self._keep(known)
         found: dict[str, list[Tensor]] = {}
         for item in items:
@@ -160,7 +160,7 @@ class Chat:
 
     def _running(self, encoded: Encoded, features: Mapping[str, Sequence[Tensor]], cache: KVCache) -> Running:
         device = self.model.backbone.embed_tokens.weight.device
-        batch = on_device(self.processor.collate([encoded], padding="left"), device)
+        batch = self.model.arranged(on_device(self.processor.collate([encoded], padding="left"), device))
         context = None if self.model.context is None else self.model.context(features, batch)
         rest = slice(cache.length, None)
         running = Running(

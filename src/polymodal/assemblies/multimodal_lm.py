@@ -6,13 +6,15 @@
     inputs_embeds, position_ids, mask -> backbone -> hidden [B,T,D] -> backbone.head -> logits [B,T,V]
 
 Names are the same in every system: `encoders.image`, `connectors.image`, `backbone`; recipes train by them.
+What the published processor leaves to the model (3-axis positions, routes) is added by `arrange` before anything else.
 Systems of type A give a `context` module instead of a placeholder; what it makes of the features goes to the
 backbone's cross-attention.
 Traps: no item means no encoder call; the sequence never changes its length; `forward` gives hidden states, `logits`
 gives logits, and neither ever gives the other.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,12 +27,37 @@ from polymodal.fusion.splice import splice
 from polymodal.nn.cache import KVCache
 from polymodal.nn.mask import MaskSpec, position_ids_from_mask
 
+# The batch as it came -> the inputs to add: position_ids, token_types, item_counts, ...  An attribute `reads` of it (and
+# of a context module) names the tensors it takes that no encoder and no connector does.
+Arrange = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+# Let through: targets, and what published processors say about tokens that is known from the ids.
+PASSED = frozenset({"labels", "mm_token_type_ids"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Which tensors of a batch one modality reads, by their names.
+
+    values: the first argument of its encoder.  encoder, connector: further ones, given by keyword where the batch has
+    them.  uses: the modality whose encoder and connector serve this one as well (video through the image encoder).
+    """
+
+    values: str
+    encoder: tuple[str, ...] = ()
+    connector: tuple[str, ...] = ()
+    uses: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.values, *self.encoder, *self.connector)
+
 
 class MultimodalLM(nn.Module):
     """Encoders and connectors by modality (image, audio, video), a backbone, and the placeholder id of each modality.
 
     A text-only model has no encoder.  context: module called as f(features by modality, batch) -> the backbone's
-    `context`; modalities without a placeholder reach the backbone only that way.
+    `context`; modalities without a placeholder reach the backbone only that way.  inputs: by modality, where its
+    tensors have other names than `VALUES` or there are more of them.  arrange: adds what a batch lacks.
     Raises: ConfigError when a modality lacks an encoder or connector, or leads nowhere.
     """
 
@@ -44,32 +71,49 @@ class MultimodalLM(nn.Module):
         backbone: Decoder,
         placeholders: Mapping[str, int],
         context: nn.Module | None = None,
+        inputs: Mapping[str, Inputs] | None = None,
+        arrange: Arrange | None = None,
     ) -> None:
         super().__init__()
-        if set(encoders) != set(connectors) or not set(placeholders) <= set(encoders) <= set(VALUES):
+        self.inputs = {name: Inputs(values=VALUES[name]) for name in encoders if name in VALUES} | dict(inputs or {})
+        served = {name for name, given in self.inputs.items() if (given.uses or name) in encoders}
+        if set(encoders) != set(connectors) or not set(placeholders) <= served or served != set(self.inputs):
             raise ConfigError(
                 f"MultimodalLM: encoders {sorted(encoders)}, connectors {sorted(connectors)} and placeholders "
                 f"{sorted(placeholders)} must name the same modalities out of {', '.join(VALUES)}"
             )
-        if context is None and set(placeholders) != set(encoders):
-            lost = sorted(set(encoders) - set(placeholders))
+        if context is None and set(placeholders) != served:
+            lost = sorted(served - set(placeholders))
             raise ConfigError(f"MultimodalLM: {lost} has neither a placeholder nor a context module")
         self.encoders = nn.ModuleDict(encoders)
         self.connectors = nn.ModuleDict(connectors)
         self.backbone = backbone
         self.context = context
+        self.arrange = arrange
         self.placeholders = dict(placeholders)
 
-    def features(self, modality: str, values: Tensor) -> Tensor:
-        """Encode and connect: values [N, ...] -> features [N, Q, D] of the backbone's width."""
-        if modality not in self.encoders:
-            takes = ", ".join(["text", *self.encoders])
+    def encode(self, modality: str, batch: Mapping[str, Any]) -> Any:
+        """Encode and connect one modality of a batch -> [N, Q, D] of the backbone's width, or a list of [q_i, D]."""
+        if modality not in self.inputs:
+            takes = ", ".join(["text", *self.inputs])
             raise PromptError(f"this model takes {takes}; found {modality}")
-        return self.connectors[modality](self.encoders[modality](values))
+        given = self.inputs[modality]
+        uses = given.uses or modality
+        more = {name: batch[name] for name in given.encoder if batch.get(name) is not None}
+        found = self.encoders[uses](batch[given.values], **more)
+        more = {name: batch[name] for name in given.connector if batch.get(name) is not None}
+        return self.connectors[uses](found, **more)
 
-    def all_features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Features of every modality that has values in the batch."""
-        return {name: self.features(name, batch[key]) for name, key in VALUES.items() if batch.get(key) is not None}
+    def features(self, **batch: Any) -> dict[str, Any]:
+        """Features of every modality that has values in the batch, as they enter the backbone."""
+        return {
+            name: self.encode(name, batch) for name, given in self.inputs.items() if batch.get(given.values) is not None
+        }
+
+    def arranged(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """The batch with what `arrange` adds; what is there already stays."""
+        added = {} if self.arrange is None else self.arrange(batch)
+        return {**added, **{name: value for name, value in batch.items() if value is not None}}
 
     def prepare(self, batch: Mapping[str, Any], features: Mapping[str, Any] | None = None) -> Tensor:
         """inputs_embeds [B, T, D] of a batch: embedded ids with features spliced at their placeholders.
@@ -78,12 +122,11 @@ class MultimodalLM(nn.Module):
         Raises: PromptError when placeholders and features differ in number.
         """
         if features is None:
-            features = self.all_features(batch)
+            features = self.features(**batch)
         input_ids = batch["input_ids"]
         embeds = self.backbone.embed(input_ids)
-        none = torch.zeros(input_ids.shape[0], dtype=torch.int64)
         for name, placeholder in self.placeholders.items():
-            counts = batch.get("item_counts", {}).get(name, none)
+            counts = (batch.get("item_counts") or {}).get(name)
             embeds = splice(embeds, input_ids, features.get(name, []), placeholder, counts)
         return embeds
 
@@ -99,13 +142,16 @@ class MultimodalLM(nn.Module):
     ) -> Tensor:
         """Hidden states [B, T, D] of a processor's batch (`model(**batch)`).
 
-        values: pixel_values, audio_values, video_values; `labels` is let through for the objective to read.
-        Raises: ConfigError for any other name, PromptError when placeholders and features differ in number.
+        values: pixel_values, audio_values, video_values and what else `inputs`, `arrange` and `context` read; `labels` is
+        let through for the objective.
+        Raises: ConfigError for a name nobody reads, PromptError when placeholders and features differ in number.
         """
-        if unknown := set(values) - {*VALUES.values(), "labels"}:
-            raise ConfigError(f"MultimodalLM: does not know the inputs {sorted(unknown)}")
-        batch = {"input_ids": input_ids, "item_counts": item_counts or {}, "token_types": token_types, **values}
-        features = self.all_features(batch)
+        self._check_names(values)
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids,
+                 "token_types": token_types, "item_counts": item_counts, **values}  # fmt: skip
+        batch = self.arranged(given)
+        features = self.features(**batch)
+        position_ids = batch.get("position_ids")
         if position_ids is None:
             mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
             position_ids = position_ids_from_mask(mask)
@@ -113,10 +159,23 @@ class MultimodalLM(nn.Module):
             self.prepare(batch, features),
             position_ids,
             MaskSpec(attention_mask=attention_mask),
-            token_types=token_types,
+            token_types=batch.get("token_types"),
             context=None if self.context is None else self.context(features, batch),
             cache=cache,
         )
+
+    def _check_names(self, values: Mapping[str, Any]) -> None:
+        """Every tensor that is there must have a reader; a picture that nobody looks at is a mistake."""
+        known = {name for given in self.inputs.values() for name in given.names} | PASSED
+        for part in (self.arrange, self.context):
+            known |= set(getattr(part, "reads", ()))
+        for name, value in values.items():
+            if name in known or value is None:
+                continue
+            for modality, key in VALUES.items():
+                if name == key:
+                    raise PromptError(f"this model takes {', '.join(['text', *self.inputs])}; found {modality}")
+            raise ConfigError(f"MultimodalLM: does not know the input {name!r}; it takes {', '.join(sorted(known))}")
 
     def logits(self, **batch: Any) -> Tensor:
         """Logits [B, T, V] of a processor's batch: `model.logits(**processor(messages))`."""

@@ -92,7 +92,7 @@ def start(model: MultimodalLM, batch: Mapping[str, Any], wanted: Sequence[int], 
 
     Raises: ConfigError for a batch padded on the right, PromptError when it does not fit.
     """
-    batch = on_device(batch, model.backbone.embed_tokens.weight.device)
+    batch = model.arranged(on_device(batch, model.backbone.embed_tokens.weight.device))
     input_ids = batch["input_ids"]
     mask = batch.get("attention_mask")
     mask = torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask.bool()
@@ -103,7 +103,7 @@ def start(model: MultimodalLM, batch: Mapping[str, Any], wanted: Sequence[int], 
     positions = batch.get("position_ids")
     if positions is None:
         positions = position_ids_from_mask(mask)
-    features = model.all_features(batch)
+    features = model.features(**batch)
     running = Running(
         model=model,
         cache=model.backbone.new_cache(input_ids.shape[0], capacity),

@@ -35,21 +35,29 @@ class Modality:
     """How one modality enters the sequence; a system declares one for each kind of media it takes.
 
     name: image, audio or video.  placeholder: special token repeated once per feature.  transform: one media record
-    -> its tensor.  tokens: that tensor -> number of features the connector will give.  before, after: what stands
-    around the placeholders.  collate: tensors of all items of a batch -> one tensor [N, ...].
+    -> its tensor, or a table of tensors.  tokens: that value -> number of features the connector will give.  before,
+    after: what stands around the placeholders.  collate: values of all items of a batch -> one tensor [N, ...], or the
+    named tensors that the model takes.  spell: value -> the ids' layout where it is no plain run (row ends, markers): a
+    list of token names in which the placeholder's own name stands for a feature.
     """
 
     name: str
     placeholder: str
-    transform: Callable[[Any], Tensor]
-    tokens: Callable[[Tensor], int]
+    transform: Callable[[Any], Any]
+    tokens: Callable[[Any], int]
     before: tuple[Special | Words, ...] = ()
     after: tuple[Special | Words, ...] = ()
-    collate: Callable[[list[Tensor]], Tensor] = torch.stack
+    collate: Callable[[list[Any]], Any] = torch.stack
+    spell: Callable[[Any], Sequence[str]] | None = None
 
     def __post_init__(self) -> None:
         if self.name not in VALUES:
             raise ConfigError(f"modality {self.name!r}: expected one of {', '.join(VALUES)}")
+
+    def batch(self, items: list[Any]) -> dict[str, Any]:
+        """The tensors of all items of a batch by the names the model takes them under."""
+        made = self.collate(items)
+        return made if isinstance(made, dict) else {VALUES[self.name]: made}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,7 +65,7 @@ class Prepared:
     """One item of media, ready for its encoder.  key: SHA-256 of modality, dtype, shape and all values."""
 
     modality: str
-    values: Tensor
+    values: Any
     tokens: int
     key: str
 
@@ -235,7 +243,7 @@ class Processor:
             items = [[p.item.values for p in row.placed if p.item.modality == name] for row in rows]
             batch["item_counts"][name] = torch.tensor([len(found) for found in items], dtype=torch.int64)
             if flat := [values for found in items for values in found]:
-                batch[VALUES[name]] = modality.collate(flat)
+                batch.update(modality.batch(flat))
         return batch
 
     def _write(self, made: Encoded, segment: Special | Words) -> None:
@@ -253,9 +261,12 @@ class Processor:
         for segment in modality.before:
             self._write(made, segment)
         first = len(made)
-        made.input_ids.extend([self.placeholders[item.modality]] * item.tokens)
-        made.learn.extend([False] * item.tokens)
-        made.token_types.extend([TOKEN_TYPES[item.modality]] * item.tokens)
+        ids = [self.placeholders[item.modality]] * item.tokens
+        if modality.spell is not None:
+            ids = [self.tokenizer.special(name) for name in modality.spell(item.values)]
+        made.input_ids.extend(ids)
+        made.learn.extend([False] * len(ids))
+        made.token_types.extend([TOKEN_TYPES[item.modality]] * len(ids))
         for segment in modality.after:
             self._write(made, segment)
         return Placed(item=item, first=first, start=start, end=len(made))
@@ -265,8 +276,12 @@ def _labels(row: Encoded) -> list[int]:
     return [index if learn else IGNORE for index, learn in zip(row.input_ids, row.learn, strict=True)]
 
 
-def _key(name: str, values: Tensor) -> str:
+def _key(name: str, values: Any) -> str:
     """Identity of what the encoder will see: equal keys give equal features, whatever file they came from."""
-    digest = hashlib.sha256(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
-    digest.update(values.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    table = values if isinstance(values, dict) else {"": values}
+    digest = hashlib.sha256(name.encode())
+    for label, each in table.items():
+        tensor = torch.as_tensor(each)
+        digest.update(f" {label} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -30,25 +30,26 @@ def splice(
     input_ids: Tensor,
     features: Tensor | Sequence[Tensor],
     placeholder_id: int,
-    item_counts: Tensor | Sequence[int],
+    item_counts: Tensor | Sequence[int] | None = None,
 ) -> Tensor:
     """Replace the embeddings at the placeholders by the features of the items.
 
     embeds [B, T, D] is not modified; the values it holds at placeholders do not matter, NaN included.
     input_ids is int [B, T].  features is [N, Q, D], or a sequence of N tensors [q_i, D], and is cast to the
-    dtype of embeds.  item_counts [B] is the number of items in each row.  Returns [B, T, D]; with no item and
-    no placeholder this is `embeds` itself.
+    dtype of embeds.  item_counts [B] is the number of items in each row; None: each row takes items in order until
+    its placeholders are full.  Returns [B, T, D]; with no item and no placeholder this is `embeds` itself.
 
     Raises PromptError when an item has another number of features than placeholders, ConfigError when the
     widths or the number of items do not fit.
     """
-    counts = [int(count) for count in item_counts]
     lengths = _item_lengths(features)
+    mask = input_ids == placeholder_id
+    given = dealt(mask, lengths) if item_counts is None else item_counts
+    counts = [int(count) for count in given]
     if len(counts) != input_ids.shape[0]:
         raise ConfigError(f"splice: item_counts has {len(counts)} rows, input_ids has {input_ids.shape[0]}")
     if sum(counts) != len(lengths):
         raise PromptError(f"splice: item_counts announces {sum(counts)} items, but features holds {len(lengths)}")
-    mask = input_ids == placeholder_id
     if not lengths and not bool(mask.any()):
         return embeds
     _check_counts(mask.cpu(), lengths, counts)
@@ -57,6 +58,25 @@ def splice(
         raise ConfigError(f"splice: features are {flat.shape[-1]} wide, the sequence is {embeds.shape[-1]} wide")
     # masked_scatter gives the overwritten embeddings a zero gradient, so a NaN there stays without effect
     return embeds.masked_scatter(mask[..., None], flat.to(embeds.dtype))
+
+
+def dealt(mask: Tensor, lengths: Sequence[int]) -> list[int]:
+    """How many items each row of `mask [B, T]` (True at placeholders) holds, when items of these lengths fill it in order.
+
+    A row that no whole number of items fills takes as many as fit, and items that are left over go to the last row, so
+    that the check of `splice` names what is wrong.
+    """
+    counts, first = [], 0
+    for wanted in mask.sum(-1).tolist():
+        taken = first
+        while wanted > 0 and taken < len(lengths):
+            wanted -= lengths[taken]
+            taken += 1
+        counts.append(taken - first)
+        first = taken
+    if counts:
+        counts[-1] += len(lengths) - first
+    return counts
 
 
 def gather(hidden: Tensor, input_ids: Tensor, placeholder_id: int) -> Tensor:
