@@ -1,0 +1,121 @@
+"""Which item each text token sees, and the features of a batch's items as one context for cross-attention.
+
+Paper: Flamingo (arXiv 2204.14198), section 2.3: a token sees only the last picture before it; what came earlier
+reaches it through the text.
+
+Flow
+    input_ids [B, T] with ONE placeholder per item  --visible_items-->  visible bool [B, T, N]
+    features {modality: [items, Q, D]}, items of all rows in order of appearance
+                              --InterleavedContext-->  CrossContext(features [B, S, D], items [B, S], visible)
+
+Traps
+- The placeholder itself already sees its item.
+- IDEFICS forgets the picture after an end token (the end token still sees it), until the next picture.
+- A batch may bring the visibility itself (`image_attention_mask [B, T, N]`); then every row has N items, some unseen.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polymodal.errors import PromptError
+from polymodal.fusion.cross_attention import CrossContext
+
+
+def visible_items(placeholders: Tensor, items: int, *, every: bool = False, ends: Tensor | None = None) -> Tensor:
+    """Bool [B, T, items]: the last item at or before each token, or all of them with `every`.
+
+    placeholders: bool [B, T], True at each item's one placeholder.  ends: bool [B, T], tokens behind which nothing
+    is seen until the next item.
+    """
+    count = placeholders.long().cumsum(-1)
+    index = torch.arange(1, items + 1, device=placeholders.device)
+    seen = count[..., None] >= index if every else count[..., None] == index
+    if ends is None:
+        return seen
+    ended = torch.where(ends, count, -1).cummax(-1).values
+    before = torch.nn.functional.pad(ended, (1, 0), value=-1)[:, :-1]  # the last end strictly before each token
+    return seen & (before != count)[..., None]
+
+
+class InterleavedContext(nn.Module):
+    """A `context` for MultimodalLM: `f(features by modality, batch) -> CrossContext`; it has no parameters.
+
+    placeholders: {modality: id}, one such token per item.  every: see all items before a token, not only the last.
+    ends: ids behind which items are forgotten.  given: name of a batch entry bool or int [B, T, N] that replaces the
+    rule (one modality only, N items in every row).
+    """
+
+    def __init__(
+        self,
+        placeholders: Mapping[str, int],
+        *,
+        every: bool = False,
+        ends: Collection[int] = (),
+        given: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.placeholders = dict(placeholders)
+        self.every, self.given = every, given
+        self.ends = tuple(ends)
+
+    def forward(self, features: Mapping[str, Any], batch: Mapping[str, Any]) -> CrossContext:
+        """features: [items, Q, D] or a list of [q, D] for each modality.  Raises PromptError when items and
+        placeholders differ in number."""
+        ids = batch["input_ids"]
+        given = None if self.given is None else batch.get(self.given)
+        if given is not None:
+            visible = given.to(device=ids.device, dtype=torch.bool)
+            rows = self._equal_rows(features, visible)
+        else:
+            rows = self._rows(features, ids)
+            placeholders = torch.isin(ids, torch.tensor(list(self.placeholders.values()), device=ids.device))
+            ends = torch.isin(ids, torch.tensor(self.ends, device=ids.device)) if self.ends else None
+            visible = visible_items(placeholders, max(map(len, rows)), every=self.every, ends=ends)
+        return packed(rows, visible)
+
+    def _equal_rows(self, features: Mapping[str, Any], visible: Tensor) -> list[Sequence[Tensor]]:
+        flat = [item for found in features.values() for item in found]
+        rows, count = len(visible), visible.shape[-1]
+        if flat and len(flat) != rows * count:
+            raise PromptError(f"{self.given} announces {rows} x {count} items; found {len(flat)}; pad every row")
+        return [flat[row * count : (row + 1) * count] for row in range(rows)]
+
+    def _rows(self, features: Mapping[str, Any], ids: Tensor) -> list[Sequence[Tensor]]:
+        """The items of each row in order of appearance."""
+        names = {index: name for name, index in self.placeholders.items()}
+        left = {name: list(features.get(name, ())) for name in self.placeholders}
+        rows: list[Sequence[Tensor]] = []
+        for number, row in enumerate(ids.tolist()):
+            wanted = [names[index] for index in row if index in names]
+            for name in set(wanted):
+                if wanted.count(name) > len(left[name]):
+                    raise PromptError(
+                        f"row {number}: {wanted.count(name)} {name} placeholders, {len(left[name])} items are left"
+                    )
+            rows.append([left[name].pop(0) for name in wanted])
+        if lost := {name: len(items) for name, items in left.items() if items}:
+            raise PromptError(f"items without a placeholder token: {lost}; the prompt was cut or lacks them")
+        return rows
+
+
+def packed(rows: Sequence[Sequence[Tensor]], visible: Tensor) -> CrossContext:
+    """Rows of items [q, D] side by side, padded to equal length; the padding belongs to the item nobody sees."""
+    count = visible.shape[-1]
+    lengths = [[len(item) for item in row] for row in rows]
+    size = max((sum(row) for row in lengths), default=0)
+    items = torch.full((len(rows), size), count, dtype=torch.int64)
+    for number, row in enumerate(lengths):
+        owners = torch.arange(len(row)).repeat_interleave(torch.tensor(row, dtype=torch.int64))
+        items[number, : len(owners)] = owners
+    items = items.to(visible.device)
+    if size == 0:
+        return CrossContext(features=None, items=items, visible=visible)
+    like = next(row[0] for row in rows if row)
+    padded = [
+        torch.cat((*row, like.new_zeros(size - sum(held), like.shape[-1])))
+        for row, held in zip(rows, lengths, strict=True)
+    ]
+    return CrossContext(features=torch.stack(padded), items=items, visible=visible)
