@@ -131,10 +131,11 @@ class DecoderBlock(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
-    """``embed_scale`` multiplies embeddings (Gemma), ``input_scale`` all that enters, spliced features too.  ``tied``: the head reads the embedding's weight.
+    """``embed_scale`` multiplies embeddings (Gemma), ``input_scale`` all that enters, spliced features too (KOSMOS).
 
+    tied: the head reads the embedding's weight.
     norm: after the last block, None for none.  positions: added to what enters the first block.  embed_norm: of what
-    enters the first block (BLOOM).  embed_width: tokens and head have a width of their own and are projected (OPT-350m).
+    enters the first block (BLOOM).  embed_width: tokens and head have a width of their own, projected (OPT-350m).
     alibi: one slope per head (arXiv 2108.12409); scores get slope * position of the key.
     """
 

@@ -1,0 +1,122 @@
+"""KOSMOS decoders (arXiv 2302.14045, 2306.14824): Magneto blocks (arXiv 2210.06423) under sinusoidal positions.
+
+    LayerNorm -> attention, normed before its output projection -> LayerNorm -> MLP, normed before its second linear
+
+Biases in every linear but the tied head.
+Traps: what enters is multiplied by sqrt(width), spliced image features too (`input_scale`); positions count the
+tokens that are not the padding id, and stand in the table behind the padding's row, which is zero; the sines fill
+the first half of a position's vector and the cosines the second.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig
+from polymodal.errors import ConfigError
+from polymodal.nn.attention import AttentionConfig, AttentionLinears
+from polymodal.nn.linear import NormedLinearConfig
+from polymodal.nn.mlp import MLPConfig
+from polymodal.nn.norm import LayerNormConfig
+from polymodal.weights.keytable import KeyTable, Row, drop, rename
+
+
+@dataclass(frozen=True, kw_only=True)
+class SinusoidalPositionsConfig:
+    """Fixed sines and cosines read at `position + offset`; the row `offset - 1` belongs to padding and is zero."""
+
+    offset: int = 2
+
+    def build(self, width: int) -> "SinusoidalPositions":
+        """A module without weights."""
+        return SinusoidalPositions(width, self.offset)
+
+
+class SinusoidalPositions(nn.Module):
+    """`position_ids [B, T] -> [B, T, D]`; position -1 gives zeros."""
+
+    def __init__(self, width: int, offset: int) -> None:
+        super().__init__()
+        self.width, self.offset = width, offset
+
+    def forward(self, position_ids: Tensor) -> Tensor:
+        """int64 [B, T] -> float32 [B, T, D]."""
+        half = self.width // 2
+        steps = torch.arange(half, device=position_ids.device).float()
+        rates = torch.exp(steps * -(math.log(10000) / (half - 1)))
+        angles = (position_ids + self.offset)[..., None].float() * rates
+        table = torch.cat((angles.sin(), angles.cos()), -1)
+        table = nn.functional.pad(table, (0, self.width % 2))
+        return torch.where((position_ids < 0)[..., None], 0.0, table)
+
+
+def positions_of(input_ids: Tensor, padding: int) -> Tensor:
+    """Positions [B, T] that count from 0 the tokens which are not the padding id; that id itself gets -1."""
+    real = (input_ids != padding).long()
+    return real.cumsum(-1) * real - 1
+
+
+def config_of(config: Mapping[str, Any]) -> DecoderConfig:
+    """The decoder that a published `text_config` describes, with the library's defaults."""
+    width, heads = config.get("embed_dim", 2048), config.get("attention_heads", 32)
+    if width % heads:
+        raise ConfigError(f"kosmos: embed_dim {width} must be a multiple of attention_heads {heads}")
+    if config.get("pad_token_id", 1) is None:
+        raise ConfigError("kosmos: pad_token_id null is not supported; positions are counted by it")
+    norm = LayerNormConfig(eps=config.get("layer_norm_eps", 1e-5))
+    normed = NormedLinearConfig(norm=norm)
+    attention = AttentionConfig(
+        width=width, heads=heads, qkv_bias=True, out_bias=True, linears=AttentionLinears(o=normed)
+    )
+    mlp = MLPConfig(
+        width=width,
+        ffn_width=config.get("ffn_dim", 8192),
+        activation=config.get("activation_function", "gelu"),
+        down=normed,
+    )
+    return DecoderConfig(
+        vocab_size=config.get("vocab_size", 65037),
+        width=width,
+        blocks=(DecoderBlockConfig(attention=attention, mlp=mlp, norm=norm),) * config.get("layers", 24),
+        norm=norm,
+        positions=SinusoidalPositionsConfig(offset=config.get("pad_token_id", 1) + 1),
+        input_scale=math.sqrt(width) if config.get("scale_embedding", True) else None,
+        tied=bool(config.get("tie_word_embeddings", True)),
+        max_length=config.get("max_position_embeddings", 2048),
+    )
+
+
+_LAYER = "model.layers.{}"
+_PAIRS = (
+    *((f"{_LAYER}.self_attn.{name}_proj", f"blocks.{{}}.attn.{name}_proj") for name in "qkv"),
+    (f"{_LAYER}.self_attn.inner_attn_ln", "blocks.{}.attn.o_proj.norm"),
+    (f"{_LAYER}.self_attn.out_proj", "blocks.{}.attn.o_proj.linear"),
+    (f"{_LAYER}.self_attn_layer_norm", "blocks.{}.attn_norm"),
+    (f"{_LAYER}.ffn.fc1", "blocks.{}.mlp.up_proj"),
+    (f"{_LAYER}.ffn.ffn_layernorm", "blocks.{}.mlp.down_proj.norm"),
+    (f"{_LAYER}.ffn.fc2", "blocks.{}.mlp.down_proj.linear"),
+    (f"{_LAYER}.final_layer_norm", "blocks.{}.mlp_norm"),
+    ("model.layer_norm", "norm"),
+)
+
+
+def hf_keys(config: DecoderConfig) -> KeyTable:
+    """The hub's layout (without `text_model.`) -> a Decoder of `config`; the unused cross-attention is dropped."""
+    rows: list[Row] = [
+        rename(f"{source}.{leaf}", f"{target}.{leaf}") for source, target in _PAIRS for leaf in ("weight", "bias")
+    ]
+    head = drop("lm_head.weight") if config.tied else rename("lm_head.weight", "lm_head.weight")
+    return KeyTable(
+        (
+            rename("model.embed_tokens.weight", "embed_tokens.weight"),
+            drop("model.embed_positions.weights"),
+            drop(f"{_LAYER}.encoder_attn.**"),
+            drop(f"{_LAYER}.encoder_attn_layer_norm.**"),
+            *rows,
+            head,
+        )
+    )
