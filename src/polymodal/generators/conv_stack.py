@@ -22,7 +22,7 @@ from polymodal.errors import ConfigError
 from polymodal.nn.attention import AttentionConfig
 
 GROUPS, EPS = 32, 1e-6
-MakeNorm = Callable[[int], nn.Module]
+OfChannels = Callable[[int], nn.Module]
 
 
 class GroupNorm(nn.GroupNorm):
@@ -54,7 +54,7 @@ class SpatialNorm(nn.Module):
 class ResidualBlock(nn.Module):
     """norm, swish, conv, twice, beside the identity or a 1x1 convolution.  ``[N, C, H, W] -> [N, C', H, W]``"""
 
-    def __init__(self, channels: int, out_channels: int, norm: MakeNorm):
+    def __init__(self, channels: int, out_channels: int, norm: OfChannels):
         super().__init__()
         self.norm1 = norm(channels)
         self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1)
@@ -71,7 +71,7 @@ class ResidualBlock(nn.Module):
 class GridAttention(nn.Module):
     """Every place of the grid attends to every place; residual.  ``[N, C, H, W] -> [N, C, H, W]``"""
 
-    def __init__(self, channels: int, heads: int, norm: MakeNorm):
+    def __init__(self, channels: int, heads: int, norm: OfChannels):
         super().__init__()
         self.norm = norm(channels)
         self.attn = AttentionConfig(width=channels, heads=heads, qkv_bias=True, out_bias=True).build()
@@ -86,7 +86,7 @@ class Middle(nn.Module):
 
     attention: GridAttention | None
 
-    def __init__(self, channels: int, heads: int | None, norm: MakeNorm):
+    def __init__(self, channels: int, heads: int | None, norm: OfChannels):
         super().__init__()
         self.first = ResidualBlock(channels, channels, norm)
         self.attention = None if heads is None else GridAttention(channels, heads, norm)
@@ -99,33 +99,45 @@ class Middle(nn.Module):
         return self.second(x, condition)
 
 
-class Level(nn.Module):
-    """The residual blocks of one resolution, and the convolution that leads to the next (None at the last)."""
+class Halve(nn.Conv2d):
+    """3x3 convolution of stride 2, padded right and below."""
 
-    def __init__(self, widths: tuple[int, ...], heads: int | None, norm: MakeNorm, resize: bool):
+    def __init__(self, channels: int):
+        super().__init__(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, (0, 1, 0, 1)))
+
+
+class Double(nn.Conv2d):
+    """Every place four times, then a 3x3 convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Level(nn.Module):
+    """The residual blocks of one resolution, and the way to the next (None at the last)."""
+
+    resize: nn.Module | None
+
+    def __init__(self, widths: tuple[int, ...], heads: int | None, norm: OfChannels, resize: OfChannels | None):
         """widths: channels before the first block and after each.  heads: None = no attention."""
         super().__init__()
-        pairs = pairwise(widths)
-        self.blocks = nn.ModuleList(ResidualBlock(a, b, norm) for a, b in pairs)
+        self.blocks = nn.ModuleList(ResidualBlock(a, b, norm) for a, b in pairwise(widths))
         places = () if heads is None else widths[1:]
         self.attentions = nn.ModuleList(GridAttention(width, heads or 1, norm) for width in places)
-        self.resize = nn.Conv2d(widths[-1], widths[-1], 3) if resize else None
+        self.resize = None if resize is None else resize(widths[-1])
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         for i, block in enumerate(self.blocks):
             x = block(x, condition)
             if len(self.attentions):
                 x = self.attentions[i](x, condition)
-        return x
-
-    def down(self, x: Tensor) -> Tensor:
-        return x if self.resize is None else F.conv2d(F.pad(x, (0, 1, 0, 1)), self.resize.weight, self.resize.bias, 2)
-
-    def up(self, x: Tensor) -> Tensor:
-        if self.resize is None:
-            return x
-        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        return F.conv2d(x, self.resize.weight, self.resize.bias, padding=1)
+        return x if self.resize is None else self.resize(x)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +146,7 @@ class ConvStackConfig:
 
     attention: levels with attention after each block.  middle: attention between the two middle blocks.
     condition: channels of the codebook vectors that the norms of the way up read; None = plain group norms.
+    pixels, pixels_out: channels that go in and come out (None: the same).
     """
 
     channels: tuple[int, ...]
@@ -145,6 +158,7 @@ class ConvStackConfig:
     pixels: int = 3
     latent: int = 256
     condition: int | None = None
+    pixels_out: int | None = None
 
     def __post_init__(self) -> None:
         if not self.channels or self.blocks < 1:
@@ -174,7 +188,7 @@ class Down(nn.Module):
         starts = (config.base, *config.channels)
         self.conv_in = nn.Conv2d(config.pixels, config.base, 3, padding=1)
         self.levels = nn.ModuleList(
-            Level((starts[i], *(width,) * config.blocks), config.heads_at(i), GroupNorm, i < last)
+            Level((starts[i], *(width,) * config.blocks), config.heads_at(i), GroupNorm, Halve if i < last else None)
             for i, width in enumerate(config.channels)
         )
         self.middle = Middle(config.channels[-1], config.heads if config.middle else None, GroupNorm)
@@ -184,7 +198,7 @@ class Down(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         x = self.conv_in(pixel_values)
         for level in self.levels:
-            x = level.down(level(x))
+            x = level(x)
         return self.conv_out(F.silu(self.norm_out(self.middle(x))))
 
 
@@ -202,14 +216,14 @@ class Up(nn.Module):
         self.middle = Middle(widths[-1], config.heads if config.middle else None, norm)
         starts = (*widths[1:], widths[-1])
         self.levels = nn.ModuleList(
-            Level((starts[i], *(width,) * (config.blocks + 1)), config.heads_at(i), norm, i > 0)
+            Level((starts[i], *(width,) * (config.blocks + 1)), config.heads_at(i), norm, Double if i else None)
             for i, width in enumerate(widths)
         )
         self.norm_out = norm(widths[0])
-        self.conv_out = nn.Conv2d(widths[0], config.pixels, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[0], config.pixels_out or config.pixels, 3, padding=1)
 
     def forward(self, latents: Tensor, condition: Tensor | None = None) -> Tensor:
         x = self.middle(self.conv_in(latents), condition)
         for level in reversed(self.levels):
-            x = level.up(level(x, condition))
+            x = level(x, condition)
         return self.conv_out(F.silu(self.norm_out(x, condition)))
