@@ -27,23 +27,23 @@ PAIR: Mapping[str, tuple[str, ...]] = {
 class DualEncoder(nn.Module):
     """`encoders` by modality, `inputs` as in PAIR; both name the same modalities, the first two give the logits.
 
-    scale: start of the temperature's logarithm.  Raises ConfigError for modalities that do not agree.
+    scale: start of the temperature's logarithm; None: no temperature, no logits (one tower of a pair, ImageBind).
+    Raises ConfigError for modalities that do not agree.
     """
 
     def __init__(
         self,
         encoders: Mapping[str, nn.Module],
         inputs: Mapping[str, tuple[str, ...]] = PAIR,
-        scale: float = 2.6592,
+        scale: float | None = 2.6592,
     ) -> None:
         super().__init__()
-        if set(encoders) != set(inputs) or len(encoders) < 2:
+        if set(encoders) != set(inputs):
             raise ConfigError(
-                f"DualEncoder: encoders {sorted(encoders)} and inputs {sorted(inputs)} must name the same modalities, "
-                "two at least"
+                f"DualEncoder: encoders {sorted(encoders)} and inputs {sorted(inputs)} must name the same modalities"
             )
         self.encoders = nn.ModuleDict(encoders)
-        self.logit_scale = nn.Parameter(torch.tensor(scale))
+        self.logit_scale = None if scale is None else nn.Parameter(torch.tensor(scale))
         self.inputs = {name: tuple(inputs[name]) for name in encoders}
 
     def features(self, **batch: Any) -> dict[str, Tensor]:
@@ -67,14 +67,17 @@ class DualEncoder(nn.Module):
     def logits(self, **batch: Any) -> Tensor:
         """[N, B]: scaled cosine of each item of the first modality with each of the second."""
         features = self.features(**batch)
+        if len(self.inputs) < 2:
+            raise ConfigError(f"DualEncoder: logits need two modalities, this one has only {next(iter(self.inputs))}")
         first, second = list(self.inputs)[:2]
         if missing := [name for name in (first, second) if name not in features]:
             raise PromptError(f"DualEncoder: logits need {first} and {second}, found no {missing[0]}")
         return self.similarity(features[first], features[second])
 
     def similarity(self, first: Tensor, second: Tensor) -> Tensor:
-        """[N, E], [B, E] of any length -> scaled cosines [N, B]."""
-        return unit(first) @ unit(second).T * self.logit_scale.exp()
+        """[N, E], [B, E] of any length -> scaled cosines [N, B]; not scaled without a temperature."""
+        cosines = unit(first) @ unit(second).T
+        return cosines if self.logit_scale is None else cosines * self.logit_scale.exp()
 
     def forward(self, **batch: Any) -> Tensor:
         """The same as `logits`; the contrastive objective reads both directions from it."""

@@ -14,9 +14,11 @@ Traps
   some hold the encoder under `vit.`, some bare.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
-from polymodal.encoders.vit import ClassHeadConfig, ViTBlockConfig, ViTConfig
+from polymodal.encoders.vit import ClassHeadConfig, ViTBlockConfig, ViTConfig, sides
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import MLPConfig
 from polymodal.nn.norm import LayerNormConfig
@@ -100,8 +102,49 @@ HF_BASE_KEYS = KeyTable(
 )
 """Hub checkpoints of the bare encoder (names on disk) -> ours; `pooler` is the dense layer of the head."""
 
+MASK_KEYS = KeyTable((rename("embeddings.mask_token", "mask_token", Squeeze(0), Squeeze(0)),))
+"""What masked image models have besides."""
+
 HF_KEYS = HF_BASE_KEYS.prefixed(source="vit.") + KeyTable(_pair("classifier", "head.proj"))
 """Hub checkpoints with a classifier (names on disk) -> ours."""
+
+
+def of_config(config: Mapping[str, Any]) -> ViTConfig:
+    """The encoder, without head, that a `ViTConfig` dict of transformers describes; absent keys take its defaults.
+
+    `with_pooler` adds the pooler; `image_size` and `patch_size` may be pairs.
+    """
+    width = config.get("hidden_size", 768)
+    norm = LayerNormConfig(eps=config.get("layer_norm_eps", 1e-12))
+    block = ViTBlockConfig(
+        attention=AttentionConfig(
+            width=width,
+            heads=config.get("num_attention_heads", 12),
+            head_dim=config.get("head_dim"),
+            qkv_bias=config.get("qkv_bias", True),
+            out_bias=True,
+        ),
+        mlp=MLPConfig(
+            width=width,
+            ffn_width=config.get("intermediate_size", 3072),
+            activation=config.get("hidden_act", "gelu"),
+        ),
+        norm=norm,
+    )
+    return ViTConfig(
+        image_size=sides(config.get("image_size", 224)),
+        patch_size=sides(config.get("patch_size", 16)),
+        width=width,
+        blocks=(block,) * config.get("num_hidden_layers", 12),
+        final_norm=norm,
+        channels=config.get("num_channels", 3),
+    )
+
+
+def with_pooler(vit: ViTConfig, config: Mapping[str, Any]) -> ViTConfig:
+    """The same encoder with the pooler (`pooler_output_size`, `pooler_act`) that a `ViTConfig` dict describes."""
+    width = config.get("pooler_output_size") or vit.width
+    return replace(vit, head=ClassHeadConfig(hidden_width=width, activation=config.get("pooler_act", "tanh")))
 
 
 def jax_keys(config: ViTConfig) -> KeyTable:
