@@ -12,7 +12,7 @@ there is one sentence, unless the model has no segments (BLIP).  Positions are p
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -157,6 +157,23 @@ class TextEncoder(nn.Module):
         )
 
 
+class ProjectedText(nn.Module):
+    """A text encoder with a pooler and a linear into a joint space of `out_width`, for a DualEncoder."""
+
+    def __init__(self, config: TextEncoderConfig, out_width: int, bias: bool = False):
+        super().__init__()
+        self.encoder = config.build()
+        self.proj = nn.Linear(config.width, out_width, bias=bias)
+
+    def joint(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
+    ) -> Tensor:
+        """`[B, T] -> [B, E]`, not of unit length."""
+        x = self.encoder.embed(input_ids, position_ids=position_ids)
+        hidden = self.encoder.run(x, MaskSpec(causal=False, attention_mask=attention_mask))
+        return self.proj(self.encoder.pool(hidden))
+
+
 @dataclass(frozen=True, kw_only=True)
 class TokenHeadConfig:
     """The masked- or next-token head.  `tied`: the vocabulary weight is given at the call (the embedding's)."""
@@ -201,10 +218,13 @@ def bert(width: int, depth: int, heads: int, ffn_width: int, vocab_size: int = 3
     return TextEncoderConfig(vocab_size=vocab_size, width=width, blocks=(block,) * depth)
 
 
-def of_config(config: Mapping[str, Any], *, pooler: bool = False, pre_norm: bool = False) -> TextEncoderConfig:
-    """The encoder a BERT-like text config describes, at any size, without cross-attention.
+def of_config(
+    config: Mapping[str, Any], *, pooler: bool = False, pre_norm: bool = False, cross: tuple[int, int] | None = None
+) -> TextEncoderConfig:
+    """The encoder a BERT-like text config describes, at any size.
 
-    `pre_norm`: ViT's order of sum and norm with a final norm (FLAVA).  Raises ConfigError for relative positions.
+    `pre_norm`: ViT's order of sum and norm with a final norm (FLAVA).  `cross` (n, width): blocks n and up
+    cross-attend to a source of that width (BLIP, ALBEF).  Raises ConfigError for relative positions.
     """
     kind = config.get("position_embedding_type", "absolute")
     if kind != "absolute":
@@ -217,12 +237,20 @@ def of_config(config: Mapping[str, Any], *, pooler: bool = False, pre_norm: bool
     mlp = MLPConfig(
         width=width, ffn_width=config.get("intermediate_size", 3072), activation=config.get("hidden_act", "gelu")
     )
-    make = PreNormBlockConfig if pre_norm else PostNormBlockConfig
-    block = make(attention=attention, mlp=mlp, norm=norm)
+    depth = config.get("num_hidden_layers", 12)
+    first, source = (depth, None) if cross is None else cross
+    look = replace(attention, source_width=source)
+    blocks: list[TextBlockConfig] = []
+    for i in range(depth):
+        if pre_norm:
+            blocks.append(PreNormBlockConfig(attention=attention, mlp=mlp, norm=norm))
+        else:
+            reads = look if i >= first else None
+            blocks.append(PostNormBlockConfig(attention=attention, mlp=mlp, norm=norm, cross=reads))
     return TextEncoderConfig(
         vocab_size=config.get("vocab_size", 30522),
         width=width,
-        blocks=(block,) * config.get("num_hidden_layers", 12),
+        blocks=tuple(blocks),
         positions=config.get("max_position_embeddings", 512),
         segments=config.get("type_vocab_size", 2),
         norm=norm,

@@ -1,0 +1,128 @@
+"""Image and text compared twice: cheaply in a joint space, and by a text encoder that reads the image.
+
+    pixel_values -> image -> states [N, S, D'] -> class token -> image_proj -> [N, E]  --+ cosine: a shortlist
+    input_ids -> text, blocks 0 .. text_layers, no source -> first token -> text_proj -> [B, E] --+
+    input_ids -> text, all blocks, source = image states -> first token -> match -> [B, 2]   the final score
+                                                         -> token_head -> [B, T, V]          masked words
+
+ALBEF (arXiv 2107.07651): only the upper blocks cross-attend, the lower ones (text_layers = 6) are the text encoder.
+BLIP (arXiv 2201.12086): every block cross-attends, and is a text encoder when it is given no source.
+Traps: match scores are logits of (no, yes); joint vectors are not of unit length; ALBEF's `temperature` divides, it is
+not the logarithm of a factor.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from polymodal.backbones.encoder import TextEncoder, TextEncoderConfig, TokenHeadConfig
+from polymodal.errors import ConfigError, PromptError
+from polymodal.nn.mask import MaskSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointConfig:
+    """The joint space: `width` E; `temperature`: start of a divisor that is trained, None = the file has none."""
+
+    width: int = 256
+    temperature: float | None = None
+
+
+class FusionEncoder(nn.Module):
+    """See the module docstring.  `text_layers` None: all blocks make the text-only states."""
+
+    def __init__(
+        self,
+        image: nn.Module,
+        text: TextEncoderConfig,
+        *,
+        image_width: int,
+        joint: JointConfig,
+        text_layers: int | None = None,
+        token_head: TokenHeadConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.image = image
+        self.text = text.build()
+        self.image_proj = nn.Linear(image_width, joint.width)
+        self.text_proj = nn.Linear(text.width, joint.width)
+        self.match = nn.Linear(text.width, 2)
+        self.token_head = None if token_head is None else token_head.build()
+        self.temperature = None if joint.temperature is None else nn.Parameter(torch.tensor(joint.temperature))
+        self.text_layers = len(text.blocks) if text_layers is None else text_layers
+
+    def read(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Text alone -> states `[B, T, D]` after `text_layers` blocks."""
+        mask = MaskSpec(causal=False, attention_mask=attention_mask)
+        return self.text.run(self.text.embed(input_ids), mask, layers=(0, self.text_layers))
+
+    def fuse(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Image states `[B, S, D']` and text, row by row -> `[B, T, D]` after all blocks."""
+        mask = MaskSpec(causal=False, attention_mask=attention_mask)
+        return self.text.run(self.text.embed(input_ids), mask, source=image)
+
+    def fuse_states(self, image: Tensor, text: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Like `fuse`, from text-only states `[B, T, D]` on (ALBEF); needs blocks above `text_layers`."""
+        end = len(self.text.blocks)
+        if self.text_layers == end:
+            raise ConfigError("FusionEncoder: its text blocks all cross-attend; use fuse with the ids")
+        mask = MaskSpec(causal=False, attention_mask=attention_mask)
+        return self.text.run(text, mask, source=image, layers=(self.text_layers, end))
+
+    def features(self, **batch: Any) -> dict[str, Tensor]:
+        """Joint vectors `[N, E]`, `[B, E]` of the modalities in the batch, not of unit length."""
+        batch = _known(batch)
+        found = {}
+        if batch.get("pixel_values") is not None:
+            found["image"] = self.image_proj(self._look(batch)[:, 0])
+        if batch.get("input_ids") is not None:
+            found["text"] = self.text_proj(self.read(batch["input_ids"], batch.get("attention_mask"))[:, 0])
+        if not found:
+            raise PromptError("FusionEncoder: expected pixel_values or input_ids, found neither")
+        return found
+
+    def logits(self, **batch: Any) -> Tensor:
+        """`[B, 2]` match logits (no, yes) of each row's picture and text; `use_itm_head=False`: cosines `[N, B]`."""
+        batch = _known(batch)
+        if batch.get("use_itm_head") is False:
+            found = self.features(**batch)
+            return F.normalize(found["image"], dim=-1) @ F.normalize(found["text"], dim=-1).T
+        hidden = self.fuse(self._look(batch), _needed(batch, "input_ids"), batch.get("attention_mask"))
+        return self.match(hidden[:, 0])
+
+    def forward(self, **batch: Any) -> Tensor:
+        """The same as `logits`."""
+        return self.logits(**batch)
+
+    def masked_words(self, **batch: Any) -> Tensor:
+        """`[B, T, V]`: logits of every place of the text, picture read; raises ConfigError without a token head."""
+        if self.token_head is None:
+            raise ConfigError("FusionEncoder: this checkpoint has no token head")
+        batch = _known(batch)
+        hidden = self.fuse(self._look(batch), _needed(batch, "input_ids"), batch.get("attention_mask"))
+        return self.token_head(hidden, self.text.embed_tokens.weight)
+
+    def _look(self, batch: Mapping[str, Any]) -> Tensor:
+        resize = bool(batch.get("interpolate_pos_encoding", False))
+        return self.image(_needed(batch, "pixel_values"), interpolate_pos_encoding=resize)
+
+
+def _needed(batch: Mapping[str, Any], name: str) -> Tensor:
+    if batch.get(name) is None:
+        raise PromptError(f"FusionEncoder: expected {name}, found {sorted(batch)}")
+    return batch[name]
+
+
+_INPUTS = ("pixel_values", "input_ids", "attention_mask", "use_itm_head", "interpolate_pos_encoding")
+
+
+def _known(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The batch without what is None; raises ConfigError for a tensor that nothing here reads."""
+    given = {name: value for name, value in batch.items() if value is not None}
+    if unknown := sorted(set(given) - set(_INPUTS)):
+        raise ConfigError(f"FusionEncoder: does not know the inputs {unknown}; it takes {', '.join(_INPUTS)}")
+    return given
