@@ -14,7 +14,7 @@ Trap: ``sin`` carries the sign of the rotation (minus on a pair's first member),
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -24,6 +24,11 @@ from polymodal.errors import ConfigError
 
 class RopeScaling(Protocol):
     """Changes the frequencies of a trained rope so that it reaches further."""
+
+    @property
+    def border(self) -> int | None:
+        """Sequences longer than this have frequencies of their own; None: all lengths share theirs."""
+        ...
 
     def frequencies(self, dim: int, theta: float, length: int) -> tuple[Tensor, float]:
         """Float64 ``[dim / 2]`` frequencies for a sequence of ``length`` and the factor on cos and sin."""
@@ -39,6 +44,7 @@ def base_frequencies(dim: int, theta: float) -> Tensor:
 class LinearScaling:
     """Position interpolation (arXiv 2306.15595): positions divided by ``factor``."""
 
+    border: ClassVar[None] = None
     factor: float
 
     def frequencies(self, dim: int, theta: float, length: int) -> tuple[Tensor, float]:
@@ -57,6 +63,10 @@ class NTKScaling:
     factor: float
     trained_length: int | None = None
 
+    @property
+    def border(self) -> int | None:
+        return self.trained_length
+
     def frequencies(self, dim: int, theta: float, length: int) -> tuple[Tensor, float]:
         stretch = self.factor
         if self.trained_length is not None:
@@ -72,6 +82,7 @@ class YarnScaling:
     ``attention_factor`` None means the paper's ``0.1 ln(factor) + 1``.
     """
 
+    border: ClassVar[None] = None
     factor: float
     trained_length: int
     beta_fast: float = 32.0
@@ -87,7 +98,7 @@ class YarnScaling:
         if self.truncate:
             low, high = math.floor(low), math.ceil(high)
         low, high = max(low, 0), min(high, dim - 1)
-        ramp = (torch.arange(dim // 2, dtype=torch.float64) - low) / max(high - low, 1e-3)
+        ramp = (torch.arange(dim // 2, dtype=torch.float64) - low) / (high - low or 1e-3)
         interpolated = ramp.clamp(0, 1)
         base = base_frequencies(dim, theta)
         frequencies = base / self.factor * interpolated + base * (1 - interpolated)
@@ -99,6 +110,7 @@ class YarnScaling:
 class Llama3Scaling:
     """Llama 3.1's rule (arXiv 2407.21783): by wavelength, long ones divided by ``factor``, a ramp between."""
 
+    border: ClassVar[None] = None
     factor: float
     trained_length: int
     low_frequency_factor: float = 1.0
@@ -110,6 +122,43 @@ class Llama3Scaling:
         low, high = self.low_frequency_factor, self.high_frequency_factor
         keep = ((turns - low) / (high - low)).clamp(0, 1)
         return base * keep + base / self.factor * (1 - keep), 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongRopeScaling:
+    """LongRoPE (arXiv 2402.13753): a divisor for each frequency, `long` ones beyond ``trained_length``.
+
+    attention_factor: on cos and sin.
+    """
+
+    short: tuple[float, ...]
+    long: tuple[float, ...]
+    trained_length: int
+    attention_factor: float = 1.0
+
+    @property
+    def border(self) -> int | None:
+        return self.trained_length
+
+    def frequencies(self, dim: int, theta: float, length: int) -> tuple[Tensor, float]:
+        divisors = self.long if length > self.trained_length else self.short
+        if len(divisors) != dim // 2:
+            raise ConfigError(f"longrope needs {dim // 2} divisors, one for each frequency; found {len(divisors)}")
+        return base_frequencies(dim, theta) / torch.tensor(divisors, dtype=torch.float64), self.attention_factor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProportionalScaling:
+    """The first ``share`` of the frequencies, divided by ``factor``; the other dims of a head do not turn."""
+
+    border: ClassVar[None] = None
+    share: float
+    factor: float = 1.0
+
+    def frequencies(self, dim: int, theta: float, length: int) -> tuple[Tensor, float]:
+        turning = int(self.share * dim // 2)
+        frequencies = base_frequencies(dim, theta) / self.factor
+        return torch.cat((frequencies[:turning], torch.zeros(dim // 2 - turning, dtype=torch.float64))), 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,9 +227,10 @@ class Rope:
 
     def _frequencies(self, position_ids: Tensor) -> tuple[Tensor, float]:
         config, device = self.config, position_ids.device
-        if isinstance(config.scaling, NTKScaling) and config.scaling.trained_length is not None:
+        border = None if config.scaling is None else config.scaling.border
+        if config.scaling is not None and border is not None:
             length = int(position_ids.max()) + 1
-            if length > config.scaling.trained_length:
+            if length > border:
                 frequencies, factor = config.scaling.frequencies(config.dim, config.theta, length)
                 return frequencies.float().to(device), factor
         if device not in self._tables:
