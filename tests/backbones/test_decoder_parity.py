@@ -64,6 +64,19 @@ CASES: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "mistral_window": (mistral, "Mistral", {"sliding_window": 5}),
     "mistral_head_dim": (mistral, "Mistral", {"sliding_window": None, "head_dim": 12}),
     "gemma": (gemma, "Gemma", {"head_dim": 16}),
+    "llama_mlp": (llama, "Llama", {"mlp_bias": True, "hidden_act": "gelu_new"}),
+    "qwen2_layer_types": (
+        qwen,
+        "Qwen2",
+        {
+            "use_sliding_window": True,
+            "sliding_window": 4,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+    ),
+    "mistral_relu": (mistral, "Mistral", {"sliding_window": 3, "hidden_act": "relu"}),
+    "gemma_untied": (gemma, "Gemma", {"head_dim": 8, "tie_word_embeddings": False, "hidden_act": "gelu"}),
+    "gemma_silu_bias": (gemma, "Gemma", {"head_dim": 8, "attention_bias": True, "hidden_act": "silu"}),
     "gemma_one_key_head": (gemma, "Gemma", {"head_dim": 8, "num_key_value_heads": 1}),
 }
 
@@ -155,3 +168,11 @@ def test_old_and_new_spelling_of_rope_settings_agree() -> None:
     settings = {k: v for k, v in LLAMA3.items() if k != "rope_theta"}
     old = {**BASE, "rope_theta": 500.0, "rope_scaling": settings}
     assert llama.config_of(old) == llama.config_of({**BASE, "rope_parameters": LLAMA3})
+
+
+@pytest.mark.parametrize(
+    ("family", "prefix"), [(llama, "Llama"), (mistral, "Mistral"), (qwen, "Qwen2"), (gemma, "Gemma")]
+)
+def test_absent_keys_take_the_defaults_of_the_library(family: Any, prefix: str) -> None:
+    full = getattr(transformers, f"{prefix}Config")().to_dict()
+    assert family.config_of({}) == family.config_of(full)

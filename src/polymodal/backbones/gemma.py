@@ -15,7 +15,8 @@ from typing import Any
 from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig
 from polymodal.backbones.hf_rope import rope_of
 from polymodal.backbones.llama import gguf_keys as llama_gguf_keys
-from polymodal.backbones.llama import hf_keys
+from polymodal.backbones.llama import hf_keys, with_mlp
+from polymodal.errors import ConfigError
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import GatedMLPConfig
 from polymodal.nn.norm import OffsetRMSNormConfig
@@ -54,14 +55,33 @@ CONFIGS: dict[str, DecoderConfig] = {
 """Published sizes; PaliGemma's vocabulary is extended by location and segmentation tokens."""
 
 
+HF_DEFAULTS: dict[str, Any] = {
+    "vocab_size": 256000,
+    "hidden_size": 3072,
+    "intermediate_size": 24576,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 16,
+    "head_dim": 256,
+    "hidden_act": "gelu_pytorch_tanh",
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True,
+}
+"""What the transformers library takes for keys that a `config.json` of this family leaves out."""
+
+
 def config_of(config: Mapping[str, Any]) -> DecoderConfig:
-    """The decoder a published `config.json` of this family describes, at any size."""
+    """The decoder a published `config.json` of this family describes, at any size; "gelu" means its tanh form."""
+    config = {**HF_DEFAULTS, **config}
+    if config.get("use_bidirectional_attention"):
+        raise ConfigError("gemma: use_bidirectional_attention is not supported; expected false or nothing")
     bias = bool(config.get("attention_bias"))
     attention = AttentionConfig(
         width=config["hidden_size"],
         heads=config["num_attention_heads"],
-        kv_heads=config.get("num_key_value_heads"),
-        head_dim=config.get("head_dim", 256),
+        kv_heads=config["num_key_value_heads"],
+        head_dim=config["head_dim"],
         qkv_bias=bias,
         out_bias=bias,
     )
@@ -71,12 +91,15 @@ def config_of(config: Mapping[str, Any]) -> DecoderConfig:
         depth=config["num_hidden_layers"],
         ffn_width=config["intermediate_size"],
         vocab_size=config["vocab_size"],
-        eps=config.get("rms_norm_eps", 1e-6),
+        eps=config["rms_norm_eps"],
     )
+    activation = config["hidden_act"]
+    decoder = with_mlp(decoder, {"hidden_act": "gelu_tanh" if activation == "gelu" else activation})
     return replace(
         decoder,
         rope=RopeConfig(head_dim=attention.size, theta=theta, scaling=scaling),
-        max_length=config.get("max_position_embeddings", 8192),
+        max_length=config["max_position_embeddings"],
+        tied=bool(config["tie_word_embeddings"]),
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig
 from polymodal.backbones.hf_rope import rope_of
+from polymodal.errors import ConfigError
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import GatedMLPConfig
 from polymodal.nn.norm import RMSNormConfig
@@ -127,22 +128,35 @@ SHAPES: dict[str, LlamaShape] = {
 CONFIGS: dict[str, DecoderConfig] = {name: shape.config() for name, shape in SHAPES.items()}
 
 
-def shape_of(config: Mapping[str, Any]) -> LlamaShape:
-    """The shape a published `config.json` of this family describes, at any size."""
+HF_DEFAULTS: dict[str, Any] = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+}
+"""What the transformers library takes for keys that a `config.json` of this family leaves out."""
+
+
+def shape_of(config: Mapping[str, Any], defaults: Mapping[str, Any] = HF_DEFAULTS) -> LlamaShape:
+    """The shape a published `config.json` of this family describes, at any size; `defaults` for absent keys."""
+    config = {**defaults, **config}
     theta, scaling = rope_of(config)
     bias = bool(config.get("attention_bias"))
     return LlamaShape(
         width=config["hidden_size"],
         depth=config["num_hidden_layers"],
         heads=config["num_attention_heads"],
-        kv_heads=config.get("num_key_value_heads"),
-        head_dim=config.get("head_dim"),
+        kv_heads=config.get("num_key_value_heads") or config["num_attention_heads"],
+        head_dim=config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
         ffn_width=config["intermediate_size"],
         vocab_size=config["vocab_size"],
         theta=theta,
         scaling=scaling,
-        eps=config.get("rms_norm_eps", 1e-6),
-        max_length=config.get("max_position_embeddings", 2048),
+        eps=config["rms_norm_eps"],
+        max_length=config["max_position_embeddings"],
         tied=bool(config.get("tie_word_embeddings")),
         qkv_bias=bias,
         out_bias=bias,
@@ -151,7 +165,18 @@ def shape_of(config: Mapping[str, Any]) -> LlamaShape:
 
 def config_of(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder a published `config.json` of this family describes, at any size."""
-    return shape_of(config).config()
+    return with_mlp(shape_of(config).config(), config)
+
+
+def with_mlp(decoder: DecoderConfig, config: Mapping[str, Any]) -> DecoderConfig:
+    """The same decoder with the activation (`hidden_act`) and bias (`mlp_bias`) of its feed-forward layers."""
+    activation, bias = config.get("hidden_act", "silu"), bool(config.get("mlp_bias"))
+    blocks = []
+    for block in decoder.blocks:
+        if not isinstance(block.mlp, GatedMLPConfig):
+            raise ConfigError("with_mlp: expected blocks with a gated feed-forward layer")
+        blocks.append(replace(block, mlp=replace(block.mlp, activation=activation, bias=bias)))
+    return replace(decoder, blocks=tuple(blocks))
 
 
 HF_NAMES: dict[str, str | None] = {
@@ -169,6 +194,9 @@ HF_NAMES: dict[str, str | None] = {
     "model.layers.{}.mlp.gate_proj.weight": "blocks.{}.mlp.gate_proj.weight",
     "model.layers.{}.mlp.up_proj.weight": "blocks.{}.mlp.up_proj.weight",
     "model.layers.{}.mlp.down_proj.weight": "blocks.{}.mlp.down_proj.weight",
+    "model.layers.{}.mlp.gate_proj.bias": "blocks.{}.mlp.gate_proj.bias",
+    "model.layers.{}.mlp.up_proj.bias": "blocks.{}.mlp.up_proj.bias",
+    "model.layers.{}.mlp.down_proj.bias": "blocks.{}.mlp.down_proj.bias",
     "model.norm.weight": "norm.weight",
     "model.layers.{}.self_attn.rotary_emb.inv_freq": None,
 }

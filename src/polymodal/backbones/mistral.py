@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from polymodal.backbones.decoder import DecoderConfig
-from polymodal.backbones.llama import LlamaShape, gguf_keys, hf_keys, shape_of
+from polymodal.backbones.llama import HF_DEFAULTS as LLAMA_DEFAULTS
+from polymodal.backbones.llama import LlamaShape, gguf_keys, hf_keys, shape_of, with_mlp
 
 __all__ = ["CONFIGS", "SHAPES", "config_of", "gguf_keys", "hf_keys"]
 
@@ -28,6 +29,18 @@ SHAPES: dict[str, LlamaShape] = {
 CONFIGS: dict[str, DecoderConfig] = {name: shape.config() for name, shape in SHAPES.items()}
 
 
+HF_DEFAULTS: dict[str, Any] = {
+    **LLAMA_DEFAULTS,
+    "intermediate_size": 14336,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 131072,
+    "sliding_window": 4096,
+}
+"""What the transformers library takes for absent keys; a window of null is none."""
+
+
 def config_of(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder a published `config.json` of this family describes, at any size."""
-    return replace(shape_of(config), window=config.get("sliding_window")).config()
+    config = {**HF_DEFAULTS, **config}
+    shape = shape_of({**config, "attention_bias": False})
+    return with_mlp(replace(shape, window=config["sliding_window"]).config(), {**config, "mlp_bias": False})

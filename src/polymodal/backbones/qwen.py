@@ -11,9 +11,10 @@ from typing import Any
 
 from polymodal.backbones.decoder import DecoderConfig
 from polymodal.backbones.hf_rope import rope_of
-from polymodal.backbones.llama import LlamaShape, gguf_keys, hf_keys, shape_of
+from polymodal.backbones.llama import LlamaShape, gguf_keys, hf_keys, shape_of, with_mlp
+from polymodal.errors import ConfigError
 
-__all__ = ["CONFIGS", "SHAPES", "config_of", "gguf_keys", "hf_keys"]
+__all__ = ["CONFIGS", "SHAPES", "config_of", "gguf_keys", "hf_keys", "vl_config_of"]
 
 QWEN2_0_5B = LlamaShape(
     width=896,
@@ -50,14 +51,59 @@ SHAPES: dict[str, LlamaShape] = {
 CONFIGS: dict[str, DecoderConfig] = {name: shape.config() for name, shape in SHAPES.items()}
 
 
+HF_DEFAULTS: dict[str, Any] = {
+    "vocab_size": 151936,
+    "hidden_size": 4096,
+    "intermediate_size": 22016,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "max_position_embeddings": 32768,
+    "rms_norm_eps": 1e-6,
+    "sliding_window": 4096,
+    "max_window_layers": 28,
+}
+"""What the transformers library takes for keys that a `config.json` of Qwen2 leaves out."""
+
+VL_DEFAULTS: dict[str, Any] = {
+    **HF_DEFAULTS,
+    "vocab_size": 152064,
+    "hidden_size": 8192,
+    "intermediate_size": 29568,
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-5,
+    "max_window_layers": 80,
+}
+"""The same for the language half of Qwen2-VL."""
+
+
 def config_of(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder a published `config.json` of this family describes, at any size."""
-    theta, scaling = rope_of(config)
-    shape = replace(shape_of(config), theta=theta, scaling=scaling, qkv_bias=True, out_bias=False)
-    decoder = shape.config()
-    window = config.get("sliding_window") if config.get("use_sliding_window") else None
+    config = {**HF_DEFAULTS, **config}
+    shape = replace(shape_of({**config, "attention_bias": False}), qkv_bias=True)
+    decoder = with_mlp(shape.config(), {**config, "mlp_bias": False})
+    window = config["sliding_window"] if config.get("use_sliding_window") else None
     if window is None:
         return decoder
-    first = config.get("max_window_layers", 28)
+    first, depth = config["max_window_layers"], decoder.depth
+    kinds = config.get("layer_types") or ["full_attention"] * first + ["sliding_attention"] * (depth - first)
+    if unknown := set(kinds) - {"full_attention", "sliding_attention"}:
+        raise ConfigError(f"qwen2: layer_types {sorted(unknown)} are not supported; expected full or sliding_attention")
     narrow = replace(decoder.blocks[0], attention=replace(decoder.blocks[0].attention, window=window))
-    return replace(decoder, blocks=tuple(b if i < first else narrow for i, b in enumerate(decoder.blocks)))
+    chosen = zip(kinds[:depth], decoder.blocks, strict=True)
+    return replace(decoder, blocks=tuple(narrow if kind == "sliding_attention" else block for kind, block in chosen))
+
+
+def vl_config_of(config: Mapping[str, Any]) -> DecoderConfig:
+    """The language half of Qwen2-VL: Qwen2 whose rope reads three axes of positions (`mrope_section`)."""
+    config = {**VL_DEFAULTS, **config}
+    settings = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
+    theta, scaling = rope_of(config, theta=1000000.0)
+    decoder = config_of(config)
+    assert decoder.rope is not None
+    sections = tuple(settings.get("mrope_section") or (16, 24, 24))
+    if len(sections) != 3:
+        raise ConfigError(f"qwen2-vl: mrope_section must name three axes, found {list(sections)}")
+    return replace(decoder, rope=replace(decoder.rope, theta=theta, scaling=scaling, sections=sections))

@@ -73,8 +73,9 @@ class ClassHeadConfig:
 class ViTConfig:
     """A ViT; sides in pixels, one number or (height, width).
 
-    `layer`, `keep_class` say which features leave, see the module's traps.  `mask_token`: a learned vector that may
-    stand for patches (masked image modelling).
+    `layer`, `keep_class` say which features leave, see the module's traps; several layers are joined side by side.
+    `skip`: features left out at the front (LLaVA's default with SigLIP, which has no class token).  `mask_token`: a
+    learned vector that may stand for patches (masked image modelling).
     """
 
     image_size: int | tuple[int, int]
@@ -86,17 +87,19 @@ class ViTConfig:
     pre_norm: NormConfig | None = None
     final_norm: NormConfig | None = None
     head: ClassHeadConfig | None = None
-    layer: int = -1
+    layer: int | tuple[int, ...] = -1
     keep_class: bool = True
     resize_positions: bool = False
     channels: int = 3
     mask_token: bool = False
+    skip: int = 0
 
     def __post_init__(self) -> None:
         if 0 in self.grid_sides:
             raise ConfigError(f"vit: image_size {self.image_size} is smaller than one patch of {self.patch_size}")
-        if not -len(self.blocks) - 1 <= self.layer <= len(self.blocks):
-            raise ConfigError(f"vit: layer {self.layer} does not exist with {len(self.blocks)} blocks")
+        for layer in self._layers:
+            if not -len(self.blocks) - 1 <= layer <= len(self.blocks):
+                raise ConfigError(f"vit: layer {layer} does not exist with {len(self.blocks)} blocks")
 
     @property
     def grid(self) -> int:
@@ -121,12 +124,26 @@ class ViTConfig:
     @property
     def tokens(self) -> int:
         """Features per image of `image_size`."""
-        return self.patches + int(self.class_token and self.keep_class)
+        return self.patches + int(self.class_token and self.keep_class) - self.skip
 
     @property
     def blocks_run(self) -> int:
         """How many blocks the features pass."""
-        return self.layer if self.layer >= 0 else len(self.blocks) + 1 + self.layer
+        return max(self.states)
+
+    @property
+    def states(self) -> tuple[int, ...]:
+        """How many blocks each of the layers that are read has passed."""
+        return tuple(layer if layer >= 0 else len(self.blocks) + 1 + layer for layer in self._layers)
+
+    @property
+    def out_width(self) -> int:
+        """Width of the features: of several layers they are joined side by side."""
+        return self.width * len(self._layers)
+
+    @property
+    def _layers(self) -> tuple[int, ...]:
+        return (self.layer,) if isinstance(self.layer, int) else self.layer
 
     def build(self) -> "ViT":
         """Build the encoder with fresh weights; blocks after `layer` are built too, so that weights load."""
@@ -209,11 +226,16 @@ class ViT(nn.Module):
         `resize_positions` says.  Raises ConfigError for another size without it.
         """
         x = self.embed(pixel_values, bool_masked_pos, interpolate_pos_encoding)
-        for block in self.blocks[: self.config.blocks_run]:
+        states = [x] if 0 in self.config.states else []
+        for passed, block in enumerate(self.blocks[: self.config.blocks_run], start=1):
             x = block(x)
-        if self.final_norm is not None and self.config.blocks_run == len(self.blocks):
-            x = self.final_norm(x)
-        return x[:, 1:] if self.config.class_token and not self.config.keep_class else x
+            if passed in self.config.states:
+                states.append(x)
+        by_place = dict(zip(sorted(set(self.config.states)), states, strict=True))
+        if self.final_norm is not None and len(self.blocks) in by_place:
+            by_place[len(self.blocks)] = self.final_norm(x)
+        x = torch.cat([by_place[place] for place in self.config.states], -1)
+        return x[:, self.config.skip + int(self.config.class_token and not self.config.keep_class) :]
 
     def hidden_states(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
         """All depth + 1 states [N, S, D], class token included, before `final_norm`."""
