@@ -1,0 +1,60 @@
+"""A language model by the `model_type` of its published config: for systems whose `text_config` may be any of them.
+
+    text_config -> TextModel: config of a Decoder or an EncoderDecoder, spellings of its names on the hub
+
+Traps: families differ in what a full pass without position ids counts: OPT counts real tokens, the others count
+columns (`columns`), padding included; generation counts real tokens in all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from polymodal.backbones import gemma, gpt_neox, llama, mistral, opt, persimmon, qwen, t5
+from polymodal.backbones.decoder import DecoderConfig
+from polymodal.backbones.encoder_decoder import EncoderDecoderConfig
+from polymodal.errors import ConfigError
+from polymodal.weights.keytable import KeyTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextModel:
+    """`keys`: spellings of the names on disk, each a whole strict table."""
+
+    config: DecoderConfig | EncoderDecoderConfig
+    keys: tuple[KeyTable, ...]
+    columns: bool = True
+
+    @property
+    def seq2seq(self) -> bool:
+        """Whether an encoder reads the prompt."""
+        return isinstance(self.config, EncoderDecoderConfig)
+
+
+_DECODERS: dict[str, tuple[Callable[[Mapping[str, Any]], DecoderConfig], Callable[[DecoderConfig], KeyTable]]] = {
+    "gemma": (gemma.config_of, llama.hf_keys),
+    "gpt_neox": (gpt_neox.of_config, gpt_neox.hf_keys),
+    "llama": (llama.config_of, llama.hf_keys),
+    "mistral": (mistral.config_of, llama.hf_keys),
+    "opt": (opt.config_of, opt.hf_keys),
+    "persimmon": (persimmon.config_of, persimmon.hf_keys),
+    "qwen2": (qwen.config_of, llama.hf_keys),
+}
+
+
+def of_config(config: Mapping[str, Any], default: str = "llama") -> TextModel:
+    """The model a `text_config` describes, `default` when it names no type.  Raises ConfigError for other families."""
+    kind = config.get("model_type", default)
+    if kind == "t5":
+        shape = t5.config_of(config)
+        return TextModel(config=shape, keys=t5.hf_keys(shape), columns=False)
+    if kind not in _DECODERS:
+        known = ", ".join(sorted({*_DECODERS, "t5"}))
+        raise ConfigError(f"text_config.model_type {kind!r} is not supported as a language model; known: {known}")
+    config_of, keys_of = _DECODERS[kind]
+    decoder = config_of(config)
+    return TextModel(config=decoder, keys=(keys_of(decoder),), columns=kind != "opt")
+
+
