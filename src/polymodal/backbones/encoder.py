@@ -303,8 +303,11 @@ BODY_KEYS = EMBEDDING_KEYS + KeyTable(
 
 POOLER_KEYS = KeyTable(tuple(_pair("pooler.dense", "pooler")))
 
-PRE_NORM_KEYS = EMBEDDING_KEYS + KeyTable(
-    (
+
+
+def pre_norm_keys(*, norm: str = "final_norm", pooler: str | None = None) -> KeyTable:
+    """Blocks with ViT's names (FLAVA's texts, ViLT) -> ours; `norm`, `pooler`: where the last two parts go."""
+    rows = [
         *_pair(f"{_LAYER}.layernorm_before", "blocks.{}.attn_norm"),
         *_pair(f"{_LAYER}.attention.attention.query", "blocks.{}.attn.q_proj"),
         *_pair(f"{_LAYER}.attention.attention.key", "blocks.{}.attn.k_proj"),
@@ -313,23 +316,30 @@ PRE_NORM_KEYS = EMBEDDING_KEYS + KeyTable(
         *_pair(f"{_LAYER}.layernorm_after", "blocks.{}.mlp_norm"),
         *_pair(f"{_LAYER}.intermediate.dense", "blocks.{}.mlp.up_proj"),
         *_pair(f"{_LAYER}.output.dense", "blocks.{}.mlp.down_proj"),
-        *_pair("layernorm", "final_norm"),
-    )
-)
-"""A text encoder with ViT's names and order (FLAVA), without its pooler."""
+        *_pair("layernorm", norm),
+    ]
+    return KeyTable((*rows, *_pair("pooler.dense", pooler))) if pooler else KeyTable((*rows, drop("pooler.**")))
+
 
 BERT_KEYS = KeyTable((drop("pooler.**"),)) + BODY_KEYS
 """`transformers` BertModel names -> ours, without the pooler."""
 
 
-def head_keys(*, tied: bool) -> KeyTable:
-    """`cls.predictions`-like names below the prefix -> TokenHead.
+def head_keys(*, tied: bool, bias: str | None = None) -> KeyTable:
+    """Names below `cls.predictions` or a head of its kind -> TokenHead.
 
-    The library keeps two biases; tied, the outer one counts and the inner is a copy, untied the inner one counts.
+    The library keeps two biases; tied, the outer one (`bias`) counts and the inner (`decoder.bias`) is a copy, untied
+    the inner one counts.  `bias` names the one that counts where a file has it otherwise.
     """
-    own = (
-        (drop("decoder.weight"), drop("decoder.bias"), rename("bias", "bias"))
-        if tied
-        else (rename("decoder.weight", "weight"), rename("decoder.bias", "bias"), drop("bias"))
+    counts = bias or ("bias" if tied else "decoder.bias")
+    other = "decoder.bias" if counts == "bias" else "bias"
+    weight = drop("decoder.weight") if tied else rename("decoder.weight", "weight")
+    return KeyTable(
+        (
+            *_pair("transform.dense", "dense"),
+            *_pair("transform.LayerNorm", "norm"),
+            weight,
+            rename(counts, "bias"),
+            drop(other),
+        )
     )
-    return KeyTable((*_pair("transform.dense", "dense"), *_pair("transform.LayerNorm", "norm"), *own))

@@ -1,0 +1,169 @@
+"""Text and image tokens in one sequence through one two-way transformer: ViLT (arXiv 2102.03334).
+
+    input_ids -> text embeddings [B, T, D] + kind 0 --+
+    pixel_values, pixel_mask -> patches [B, S, D] + kind 1 --+-> blocks -> norm -> first token -> dense, tanh -> head
+Heads: a classifier or a rank on the pooled vector, a token head on the text places.  Several pictures with one text
+(NLVR2): one pass for each picture, of kind 1, 2, ...; their pooled vectors are joined before the head.
+Traps: the text comes first; "kind" is added to BERT's own segment embedding; padding of both is masked.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from polymodal.backbones.encoder import TextEncoderConfig, TokenHead
+from polymodal.encoders.masked_patches import MaskedPatchesConfig
+from polymodal.errors import ConfigError, PromptError
+from polymodal.nn.block import PreNormBlockConfig
+from polymodal.nn.mask import MaskSpec
+from polymodal.nn.norm import NormConfig
+from polymodal.weights.keytable import KeyTable, rename
+
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "pixel_values", "pixel_mask")
+
+
+class HeadConfig(Protocol):
+    """What fills `head`: built for the width of what it reads."""
+
+    def build(self) -> nn.Module: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig:
+    """Linear -> LayerNorm (eps 1e-5) -> GELU -> linear; `hidden` None: one linear."""
+
+    width: int
+    classes: int
+    hidden: int | None = None
+
+    def build(self) -> nn.Module:
+        if self.hidden is None:
+            return nn.Linear(self.width, self.classes)
+        return nn.Sequential(
+            nn.Linear(self.width, self.hidden),
+            nn.LayerNorm(self.hidden),
+            nn.GELU(),
+            nn.Linear(self.hidden, self.classes),
+        )
+
+
+def classifier_keys(source: str, *, hidden: bool) -> KeyTable:
+    """`<source>.{0,1,3}` (with a hidden layer) or `<source>` -> the classifier at `head`."""
+    places = (".0", ".1", ".3") if hidden else ("",)
+    return KeyTable(
+        tuple(rename(f"{source}{at}.{leaf}", f"head{at}.{leaf}") for at in places for leaf in ("weight", "bias"))
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleStreamConfig:
+    """`text`: embeddings only, its `blocks` are empty.  `kinds`: 2, or one more than the pictures of a row.
+
+    `pooled` False: the head reads every text place.  `pictures` None: pixel_values are [B, C, H, W], else
+    [B, pictures, C, H, W].
+    """
+
+    text: TextEncoderConfig
+    patches: MaskedPatchesConfig
+    blocks: tuple[PreNormBlockConfig, ...]
+    norm: NormConfig
+    head: HeadConfig
+    pooler: bool = True
+    pooled: bool = True
+    kinds: int = 2
+    pictures: int | None = None
+
+    def build(self) -> "SingleStream":
+        return SingleStream(self)
+
+
+class SingleStream(nn.Module):
+    """See the module docstring."""
+
+    def __init__(self, config: SingleStreamConfig):
+        super().__init__()
+        width = config.text.width
+        self.config = config
+        self.text = config.text.build()
+        self.patches = config.patches.build()
+        self.kinds = nn.Embedding(config.kinds, width)
+        self.blocks = nn.ModuleList(block.build() for block in config.blocks)
+        self.norm = config.norm.build(width)
+        self.pooler = nn.Linear(width, width) if config.pooler else None
+        self.head = config.head.build()
+
+    def features(self, **batch: Any) -> dict[str, Tensor]:
+        """What enters the blocks: `text [B, T, D]`, `image [B, S, D]`, padding included."""
+        given = _known(batch)
+        image, _ = self._pictures(given)[0]
+        return {"text": self._text(given), "image": image + self.kinds.weight[1]}
+
+    def logits(self, **batch: Any) -> Tensor:
+        """`[B, classes]`, or `[B, T, V]` over the text places (`pooled` False)."""
+        given = _known(batch)
+        text = self._text(given)
+        states = [self._run(text, given, image, kind + 1) for kind, image in enumerate(self._pictures(given))]
+        if not self.config.pooled:
+            hidden = states[0][:, : text.shape[1]]
+            if isinstance(self.head, TokenHead):
+                return self.head(hidden, self.text.embed_tokens.weight if self.head.weight is None else None)
+            return self.head(hidden)
+        return self.head(torch.cat([self._pool(hidden) for hidden in states], -1))
+
+    def forward(self, **batch: Any) -> Tensor:
+        """The same as `logits`."""
+        return self.logits(**batch)
+
+    def hidden(self, **batch: Any) -> Tensor:
+        """States `[B, T + S, D]` after the norm, of the first picture."""
+        given = _known(batch)
+        return self._run(self._text(given), given, self._pictures(given)[0], 1)
+
+    def _text(self, batch: Mapping[str, Any]) -> Tensor:
+        if "input_ids" not in batch:
+            raise PromptError(f"SingleStream: expected input_ids, found {sorted(batch)}")
+        return self.text.embed(batch["input_ids"], batch.get("token_type_ids")) + self.kinds.weight[0]
+
+    def _pictures(self, batch: Mapping[str, Any]) -> Sequence[tuple[Tensor, Tensor]]:
+        """Tokens and mask of each row's pictures, in order."""
+        pixels, mask = batch.get("pixel_values"), batch.get("pixel_mask")
+        if pixels is None:
+            raise PromptError(f"SingleStream: expected pixel_values, found {sorted(batch)}")
+        wanted = self.config.pictures
+        if wanted is None:
+            return [self.patches(pixels, mask)]
+        if pixels.dim() == 4:
+            pixels = pixels[:, None]
+        if pixels.shape[1] != wanted:
+            raise PromptError(f"SingleStream: expected {wanted} pictures a row, found {pixels.shape[1]}")
+        return [self.patches(pixels[:, i], None if mask is None else mask[:, i]) for i in range(wanted)]
+
+    def _run(self, text: Tensor, batch: Mapping[str, Any], image: tuple[Tensor, Tensor], kind: int) -> Tensor:
+        tokens, real = image
+        if len(tokens) != len(text):
+            raise PromptError(f"SingleStream: expected a picture for each of {len(text)} texts, found {len(tokens)}")
+        if kind >= self.config.kinds:
+            raise ConfigError(f"SingleStream: picture {kind} needs {kind + 1} kinds, found {self.config.kinds}")
+        x = torch.cat((text, tokens + self.kinds.weight[kind]), 1)
+        words = batch.get("attention_mask")
+        words = real.new_ones(text.shape[:2]) if words is None else words.to(real.dtype)
+        rule = MaskSpec(causal=False, attention_mask=torch.cat((words, real), 1))
+        mask = rule.prepare(x.shape[1], x.shape[1], x.device)
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.norm(x)
+
+    def _pool(self, hidden: Tensor) -> Tensor:
+        if self.pooler is None:
+            raise ConfigError("SingleStream: a head on the pooled vector needs a pooler")
+        return torch.tanh(self.pooler(hidden[:, 0]))
+
+
+def _known(batch: Mapping[str, Any]) -> dict[str, Any]:
+    given = {name: value for name, value in batch.items() if value is not None}
+    if unknown := sorted(set(given) - set(_INPUTS)):
+        raise ConfigError(f"SingleStream: does not know the inputs {unknown}; it takes {', '.join(_INPUTS)}")
+    return given
