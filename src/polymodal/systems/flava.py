@@ -1,0 +1,149 @@
+"""FLAVA: one model for pictures, for text and for both together, trained on all three kinds of data at once.
+
+    picture -> 224 x 224 -> ViT-B/16, pre-norm [N, 197, 768] --------------------+-> linear each -> 6 blocks over
+    text -> BERT word pieces -> a text encoder of the same pre-norm blocks [B, T, 768] -+   [own CLS; picture; text]
+    first tokens after the norms -> image_proj, text_proj -> cosine
+    picture at 112 x 112 -> DALL-E codec -> the image tokens that masked patches are taught
+
+Paper: FLAVA (arXiv 2112.04482).  Weights: facebook/flava-full, facebook/flava-image-codebook (BSD-3-Clause).
+Traps: the text encoder is pre-norm, unlike BERT; the joint blocks read states before the final norm; the library's
+vocabulary of text sizes the word heads and the image config's `vocab_size` the image heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from polymodal.assemblies.joint_encoder import HEAD_KEYS, JointEncoderConfig, PretrainingConfig, joint_of
+from polymodal.backbones import encoder as text_encoder
+from polymodal.backbones.encoder import EMBEDDING_KEYS, TokenHeadConfig, pre_norm_keys
+from polymodal.encoders import google_vit
+from polymodal.generators import dalle_codec
+from polymodal.generators.dalle_codec import DalleCodecConfig
+from polymodal.nn.norm import LayerNormConfig
+from polymodal.systems._layout import Layout, Opened, Repository, hf
+from polymodal.systems._system import Part, System, Variant
+from polymodal.train.recipe import Stage
+from polymodal.weights.keytable import KeyTable, rename
+from polymodal.weights.operations import Squeeze
+
+MODEL, PRETRAINING = "FlavaModel", "FlavaForPreTraining"
+
+
+def _child(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A nested config; `<name>_dict`, of the first releases, wins over it."""
+    return {**(config.get(name) or {}), **(config.get(f"{name}_dict") or {})}
+
+
+def heads_of(config: Mapping[str, Any], codec: DalleCodecConfig | None) -> PretrainingConfig:
+    """The heads of pretraining; each takes width and vocabulary of its own modality's config."""
+
+    def head(name: str, vocabulary: int) -> TokenHeadConfig:
+        child = _child(config, name)
+        return TokenHeadConfig(
+            width=child.get("hidden_size", 768),
+            vocab_size=child.get("vocab_size", vocabulary),
+            activation=child.get("hidden_act", "gelu"),
+            norm=LayerNormConfig(eps=child.get("layer_norm_eps", 1e-12)),
+            tied=False,
+        )
+
+    return PretrainingConfig(
+        image=head("image_config", 8192), text=head("text_config", 30522), codec=codec,
+        match_width=config.get("hidden_size", 768),
+    )  # fmt: skip
+
+
+def open_config(config: Mapping[str, Any]) -> Opened:
+    """A FlavaConfig dict: the bare model, or with the heads and the codec of pretraining."""
+    bare = (config.get("architectures") or [PRETRAINING])[0] == MODEL
+    codec = dalle_codec.of_config(_child(config, "image_codebook_config"))
+    held = codec if config.get("init_codebook", True) else None
+    image = _child(config, "image_config")
+    vit = google_vit.with_pooler(google_vit.of_config(image), {})
+    model = JointEncoderConfig(
+        image=replace(vit, mask_token=image.get("mask_token", True)),
+        text=text_encoder.of_config(_child(config, "text_config"), pre_norm=True, pooler=True),
+        joint=joint_of(_child(config, "multimodal_config")),
+        space=config.get("projection_dim", 768),
+        heads=None if bare else heads_of(config, held),
+    )
+    keys = keys_of()
+    if not bare:
+        keys = keys.prefixed("flava.") + HEAD_KEYS
+        keys += dalle_codec.hf_keys(codec).prefixed("image_codebook.", "codec.")
+    return Opened(build=model.build, keys=(keys,), parts=_drawing(model))
+
+
+def open_codec(config: Mapping[str, Any]) -> Opened:
+    """The codec of image tokens alone; its logits are over the vocabulary, per place."""
+    codec = dalle_codec.of_config(config)
+    part = Part(slot="encoder", name="DALL-E codec", prefix="", modality="image", takes="pixel_values [N, 3, 112, 112]",
+                gives="[N, V, 14, 14]", tokens=196)  # fmt: skip
+    return Opened(build=codec.build, keys=(dalle_codec.hf_keys(codec),), parts=(part,))
+
+
+def keys_of() -> KeyTable:
+    """FlavaModel's names -> ours."""
+    pairs = {"image_projection": "image_proj", "text_projection": "text_proj",
+             "image_to_mm_projection": "to_joint.image", "text_to_mm_projection": "to_joint.text"}  # fmt: skip
+    rows = [rename(f"{a}.{leaf}", f"{b}.{leaf}") for a, b in pairs.items() for leaf in ("weight", "bias")]
+    rows.append(rename("logit_scale", "logit_scale"))
+    rows.append(rename("multimodal_model.cls_token", "joint.class_token", Squeeze(0), Squeeze(0)))
+    return (
+        KeyTable(tuple(rows))
+        + (google_vit.HF_BASE_KEYS + google_vit.MASK_KEYS).prefixed("image_model.", "image.")
+        + (EMBEDDING_KEYS + pre_norm_keys(pooler="pooler")).prefixed("text_model.", "text.")
+        + pre_norm_keys(norm="norm", pooler="pooler").prefixed("multimodal_model.", "joint.")
+    )
+
+
+def _drawing(model: JointEncoderConfig) -> tuple[Part, ...]:
+    width, count = model.image.width, model.image.tokens
+    return (
+        Part(slot="encoder", name="ViT", prefix="image", modality="image", takes="pixel_values [N, 3, H, W]",
+             gives=f"[N, {count}, {width}]", tokens=count),
+        Part(slot="encoder", name="pre-norm text encoder", prefix="text", takes="input_ids [B, T]",
+             gives=f"[B, T, {model.text.width}]"),
+        Part(slot="connector", name="linear each", prefix="to_joint", takes=f"[B, L, {width}]",
+             gives=f"[B, L, {model.joint.width}]"),
+        Part(slot="backbone", name="blocks over both", prefix="joint", takes=f"[B, S + T, {model.joint.width}]",
+             gives=f"[B, 1 + S + T, {model.joint.width}]"),
+    )  # fmt: skip
+
+
+_HUB = Repository(name="facebook/flava-full", license="BSD-3-Clause")
+ALL = ("image", "text", "joint", "to_joint", "image_proj", "text_proj", "logit_scale", "heads")
+SYSTEM = System(
+    id="flava",
+    names=("FLAVA",),
+    year=2021,
+    fusion=("fusion-encoder",),
+    assembly="JointEncoder",
+    inputs=("image", "text"),
+    outputs=("image embedding", "text embedding", "joint embedding", "masked tokens", "match"),
+    headline="one model good at vision-only, text-only and joint tasks",
+    sheet="arXiv 2112.04482",
+    layouts=(
+        Layout(name="transformers Flava", matches=hf("flava", MODEL, PRETRAINING), open=open_config),
+        Layout(name="transformers FlavaImageCodebook", matches=hf("flava_image_codebook"), open=open_codec),
+    ),
+    variants=(
+        Variant(name="full", parameters=357_645_303, repository=_HUB,
+                config={"model_type": "flava", "architectures": [PRETRAINING]}),
+        Variant(name="model", parameters=241_356_289, repository=_HUB,
+                config={"model_type": "flava", "architectures": [MODEL]}),
+        Variant(name="codec", parameters=53_786_240, config={"model_type": "flava_image_codebook"}, layout=1,
+                repository=Repository(name="facebook/flava-image-codebook", license="BSD-3-Clause")),
+    ),
+    recipe=(
+        Stage(name="unimodal", data="ImageNet-1k from a DINO start; CCNews and BookCorpus",
+              train=("image", "text", "heads"), objective="masked image tokens; masked words", lr=1e-3, batch=8192,
+              steps=150_000, warmup=10_000, weight_decay=0.1),
+        Stage(name="joint", data="PMD: 70 M pairs; ImageNet-1k; CCNews and BookCorpus, batches in turn", train=ALL,
+              objective="contrast + match + masked words and image tokens, alone and joint, weights 1", lr=1e-3,
+              batch=8192, steps=150_000, warmup=10_000, weight_decay=0.1),
+    ),
+)  # fmt: skip
