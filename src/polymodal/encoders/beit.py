@@ -52,7 +52,7 @@ class RelativePositions(nn.Module):
 
     def forward(self, grid: tuple[int, int]) -> Tensor:
         (height, width), (rows, columns) = self.config.window, (2 * grid[0] - 1, 2 * grid[1] - 1)
-        table = self.table
+        table: Tensor = self.table
         if grid != self.config.window or height != width:
             plane = table[:-3].T.reshape(1, -1, 2 * width - 1, 2 * height - 1)
             plane = F.interpolate(plane, size=(rows, columns), mode="bilinear", align_corners=False)

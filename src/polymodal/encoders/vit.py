@@ -29,7 +29,6 @@ from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
 from polymodal.nn.activation import activation
-from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mask import PreparedMask
 from polymodal.nn.mlp import FeedForwardConfig
 from polymodal.nn.norm import LayerNormConfig, NormConfig
@@ -41,11 +40,23 @@ class VisionBlockConfig(Protocol):
     def build(self) -> nn.Module: ...
 
 
+class BlockAttentionConfig(Protocol):
+    """What may fill a block's `attention`: `build()` gives a module called as `f(x, mask)`; AttentionConfig is one."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def heads(self) -> int: ...
+
+    def build(self) -> nn.Module: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class ViTBlockConfig:
     """One pre-norm block."""
 
-    attention: AttentionConfig
+    attention: BlockAttentionConfig
     mlp: FeedForwardConfig
     norm: NormConfig = field(default_factory=LayerNormConfig)
 

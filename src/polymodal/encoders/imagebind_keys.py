@@ -1,0 +1,209 @@
+"""ImageBind's sizes and names: what the official constructor's arguments or the state dict say about `imagebind.py`.
+
+Paper: ImageBind (arXiv 2305.05665); facebookresearch/ImageBind, file imagebind_huge.pth.
+
+    config: the arguments of ImageBindModel ("vision_embed_dim", ...) -> of_config -> encoders by modality
+    keys(): modality_{preprocessors,trunks,heads,postprocessors}.<modality>.* -> encoders.<modality>.*
+    infer(shapes): the config a state dict belongs to
+
+Traps: the defaults are NOT the published model (HUGE is); the numbers of heads are in no tensor, so `infer` takes the
+constructor's; the scales of sound, depth, heat and motion are stored buffers, text's is a parameter.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from polymodal.encoders.clip_text import ClipTextConfig
+from polymodal.encoders.imagebind import (
+    BoundClips,
+    BoundEncoderConfig,
+    ExtraKeyAttentionConfig,
+    PlaneStemConfig,
+    ScaledUnit,
+    SeriesStemConfig,
+    StemConfig,
+    VideoStemConfig,
+)
+from polymodal.encoders.vit import ViTBlockConfig
+from polymodal.errors import ConfigError
+from polymodal.nn.attention import AttentionConfig
+from polymodal.nn.mlp import MLPConfig
+from polymodal.nn.norm import LayerNormConfig
+from polymodal.weights.keytable import KeyTable, Row, drop, rename, split
+from polymodal.weights.operations import Squeeze
+
+MODALITIES = ("vision", "text", "audio", "depth", "thermal", "imu")
+SCALES = {"text": 1 / 0.07, "audio": 20.0, "depth": 5.0, "thermal": 10.0, "imu": 5.0}
+"""Factors after unit length; images have none."""
+
+DEFAULTS: dict[str, Any] = {
+    "video_frames": 2, "kernel_size": (2, 14, 14), "out_embed_dim": 768,
+    "vision_embed_dim": 1024, "vision_num_blocks": 24, "vision_num_heads": 16,
+    "text_embed_dim": 768, "text_num_blocks": 12, "text_num_heads": 12,
+    "audio_kernel_size": 16, "audio_stride": 10, "audio_embed_dim": 768, "audio_num_blocks": 12, "audio_num_heads": 12,
+    "audio_num_mel_bins": 128, "audio_target_len": 204, "audio_drop_path": 0.1,
+    "depth_embed_dim": 384, "depth_kernel_size": 16, "depth_num_blocks": 12, "depth_num_heads": 8,
+    "depth_drop_path": 0.0, "thermal_embed_dim": 768, "thermal_kernel_size": 16, "thermal_num_blocks": 12,
+    "thermal_num_heads": 12, "thermal_drop_path": 0.0,
+    "imu_embed_dim": 512, "imu_kernel_size": 8, "imu_num_blocks": 6, "imu_num_heads": 8, "imu_drop_path": 0.7,
+}  # fmt: skip
+"""The official constructor's arguments and their defaults."""
+
+HUGE: dict[str, Any] = {
+    "vision_embed_dim": 1280, "vision_num_blocks": 32, "vision_num_heads": 16,
+    "text_embed_dim": 1024, "text_num_blocks": 24, "text_num_heads": 16,
+    "out_embed_dim": 1024, "audio_drop_path": 0.1, "imu_drop_path": 0.7,
+}  # fmt: skip
+"""imagebind_huge, the only published size."""
+
+_EPS = LayerNormConfig(eps=1e-6)
+_STEM_EPS = LayerNormConfig(eps=1e-5)
+
+
+def of_config(config: Mapping[str, Any]) -> dict[str, BoundEncoderConfig | ClipTextConfig]:
+    """Encoders by official modality name.  Raises ConfigError for an argument the constructor does not have, and for
+    sizes it cannot have: it builds motion for kernels of 8 and images of 224 pixels."""
+    if unknown := set(config) - set(DEFAULTS) - {"model_type", "architectures"}:
+        raise ConfigError(f"imagebind: unknown options {sorted(unknown)}; expected those of ImageBindModel")
+    given = {**DEFAULTS, **config}
+    frames, patch, across = given["kernel_size"]
+    if patch != across or frames != 2 or given["video_frames"] != 2 or given["imu_kernel_size"] != 8:
+        raise ConfigError(
+            "imagebind: expected kernel_size (2, p, p), video_frames 2 and imu_kernel_size 8, found "
+            f"{given['kernel_size']}, {given['video_frames']}, {given['imu_kernel_size']}"
+        )
+    width = {name: given[f"{name}_embed_dim"] for name in MODALITIES}
+    sound = (given["audio_num_mel_bins"], given["audio_target_len"])
+    stems: dict[str, StemConfig] = {
+        "vision": VideoStemConfig(width=width["vision"], patch=patch),
+        "audio": PlaneStemConfig(
+            width=width["audio"],
+            size=sound,
+            patch=given["audio_kernel_size"],
+            stride=given["audio_stride"],
+            norm=_STEM_EPS,
+        ),
+        "imu": SeriesStemConfig(width=width["imu"], norm=_STEM_EPS),
+    }
+    for name in ("depth", "thermal"):
+        patch = given[f"{name}_kernel_size"]
+        stems[name] = PlaneStemConfig(width=width[name], patch=patch, stride=patch, norm=_STEM_EPS)
+    encoders: dict[str, BoundEncoderConfig | ClipTextConfig] = {}
+    for name in MODALITIES:
+        blocks = (_block(width[name], given[f"{name}_num_heads"], name),) * given[f"{name}_num_blocks"]
+        if name == "text":
+            encoders[name] = ClipTextConfig(
+                vocab_size=49408, width=width[name], blocks=blocks, norm=_EPS, out_width=given["out_embed_dim"]
+            )
+        else:
+            encoders[name] = BoundEncoderConfig(
+                stem=stems[name],
+                blocks=blocks,
+                norm=_EPS,
+                out_width=given["out_embed_dim"],
+                pre_norm=name == "vision",
+            )
+    return encoders
+
+
+def _block(width: int, heads: int, modality: str) -> ViTBlockConfig:
+    plain = modality in ("vision", "text")
+    return ViTBlockConfig(
+        attention=AttentionConfig(width=width, heads=heads, qkv_bias=True, out_bias=True)
+        if plain
+        else ExtraKeyAttentionConfig(width=width, heads=heads),
+        mlp=MLPConfig(width=width, ffn_width=4 * width, activation="gelu"),
+        norm=_EPS,
+    )
+
+
+def bound(config: Mapping[str, Any], modality: str, scaled: bool = True) -> BoundClips:
+    """One modality's encoder with its scale (or without, as some systems read sound): values -> vectors [N, E]."""
+    scale = ScaledUnit(SCALES[modality], learned=modality == "text") if scaled and modality in SCALES else None
+    return BoundClips(of_config(config)[modality].build(), scale)
+
+
+def _pair(source: str, target: str) -> list[Row]:
+    return [rename(f"{source}.{leaf}", f"{target}.{leaf}") for leaf in ("weight", "bias")]
+
+
+def _trunk(modality: str) -> list[Row]:
+    source, thirds = f"modality_trunks.{modality}.blocks.{{}}", [f"blocks.{{}}.attn.{x}_proj" for x in "qkv"]
+    rows = [
+        split(f"{source}.attn.in_proj_{leaf}", [f"{third}.{leaf}" for third in thirds]) for leaf in ("weight", "bias")
+    ]
+    rows += _pair(f"{source}.attn.out_proj", "blocks.{}.attn.o_proj")
+    for name in ("key", "value"):
+        rows.append(rename(f"{source}.attn.bias_{name[0]}", f"blocks.{{}}.attn.extra_{name}", Squeeze(0), Squeeze(0)))
+    rows += _pair(f"{source}.norm_1", "blocks.{}.attn_norm") + _pair(f"{source}.norm_2", "blocks.{}.mlp_norm")
+    return (
+        rows
+        + _pair(f"{source}.mlp.fc1", "blocks.{}.mlp.up_proj")
+        + _pair(f"{source}.mlp.fc2", "blocks.{}.mlp.down_proj")
+    )
+
+
+def _text() -> list[Row]:
+    source = "modality_preprocessors.text"
+    head = "modality_heads.text.proj"
+    return [
+        rename(f"{source}.token_embedding.weight", "embed_tokens.weight"),
+        rename(f"{source}.pos_embed", "positions", Squeeze(0)),
+        drop(f"{source}.mask"),
+        *_pair(f"{head}.0", "final_norm"),
+        rename(f"{head}.1.weight", "proj.weight"),
+    ]
+
+
+_STEMS = {
+    "vision": "rgbt_stem.proj.1", "audio": "rgbt_stem.proj", "depth": "depth_stem.proj", "thermal": "rgbt_stem.proj",
+    "imu": "imu_stem.proj",
+}  # fmt: skip
+
+
+def _signal(modality: str) -> list[Row]:
+    source, head = f"modality_preprocessors.{modality}", f"modality_heads.{modality}"
+    stem = _STEMS[modality]
+    places = "pos_embed" if modality == "imu" else "pos_embedding_helper.pos_embed"
+    return [
+        rename(f"{source}.cls_token", "class_token", Squeeze(0), Squeeze(0)),
+        rename(f"{source}.{places}", "positions", Squeeze(0)),
+        rename(f"{source}.{stem}.weight", "stem.proj.weight"),
+        *_pair(f"{source}.{stem.partition('.')[0]}.norm_layer", "stem.norm"),
+        *_pair(f"modality_trunks.{modality}.pre_transformer_layer.0", "pre_norm"),
+        *_pair(f"{head}.0", "final_norm"),
+        rename(f"{head}.{3 if modality == 'imu' else 2}.weight", "proj.weight"),
+    ]
+
+
+def keys(modality: str, scaled: bool = True) -> KeyTable:
+    """Official names of one modality -> those of its `BoundClips`."""
+    rows = _trunk(modality) + (_text() if modality == "text" else _signal(modality))
+    table = KeyTable(tuple(rows)).prefixed(target="encoder.")
+    log_scale = f"modality_postprocessors.{modality}.1.log_logit_scale"
+    return table + KeyTable((rename(log_scale, "scale.log_scale") if scaled else drop(log_scale),))
+
+
+def unused(modality: str) -> KeyTable:
+    """Rows that drop a modality's tensors by name."""
+    parts = ("preprocessors", "trunks", "heads", "postprocessors")
+    return KeyTable(tuple(drop(f"modality_{part}.{modality}.**") for part in parts))
+
+
+def infer(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
+    """The config an official state dict belongs to, read off its shapes; None for another file."""
+    if not all(f"modality_trunks.{name}.blocks.0.norm_1.weight" in shapes for name in MODALITIES):
+        return None
+    found: dict[str, Any] = {"out_embed_dim": shapes["modality_heads.vision.2.weight"][0]}
+    for name in MODALITIES:
+        prefix = f"modality_trunks.{name}.blocks."
+        found[f"{name}_embed_dim"] = shapes[f"{prefix}0.norm_1.weight"][0]
+        found[f"{name}_num_blocks"] = 1 + max(
+            int(key[len(prefix) :].split(".")[0]) for key in shapes if key.startswith(prefix)
+        )
+        if name in ("audio", "depth", "thermal"):
+            found[f"{name}_kernel_size"] = shapes[f"modality_preprocessors.{name}.{_STEMS[name]}.weight"][-1]
+    found["kernel_size"] = tuple(shapes["modality_preprocessors.vision.rgbt_stem.proj.1.weight"][2:])
+    if found["text_embed_dim"] == HUGE["text_embed_dim"]:
+        found["text_num_heads"] = HUGE["text_num_heads"]
+    return found

@@ -1,0 +1,81 @@
+"""ImageBind against the official code, run outside this project (check/fixtures); all parameters random."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+import polymodal.check
+from polymodal.assemblies.joint_space import JointSpace
+from polymodal.check import randomise
+from polymodal.encoders import imagebind_keys
+from polymodal.errors import ConfigError
+from polymodal.weights.keytable import KeyTable
+
+TOLERANCE = 1e-4  # float32, absolute; the largest vectors have length 20
+FIXTURES = Path(polymodal.check.__file__).parent / "fixtures"
+
+
+def opened(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    with safe_open(FIXTURES / f"{name}.safetensors", "pt") as file:
+        facts = {
+            key: text if key in ("source", "revision") else json.loads(text) for key, text in file.metadata().items()
+        }
+        return facts, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+def loaded(facts: dict[str, Any]) -> JointSpace:
+    model = JointSpace({m: imagebind_keys.bound(facts["config"], m) for m in imagebind_keys.MODALITIES}).eval()
+    table = KeyTable()
+    for modality in imagebind_keys.MODALITIES:
+        table += imagebind_keys.keys(modality).prefixed(target=f"encoders.{modality}.")
+    model.load_state_dict(dict(table.apply(randomise.state(facts["shapes"]), model)))
+    return model
+
+
+@pytest.mark.parametrize("name", ["imagebind", "imagebind_clips", "imagebind_larger"])
+def test_equals_the_official_code(name: str) -> None:
+    facts, tensors = opened(name)
+    model = loaded(facts)
+    batch = {key: randomise.values(key, shape) for key, shape in facts["values"].items()}
+    if "inputs.text" in tensors:
+        batch["text"] = tensors["inputs.text"]
+    with torch.no_grad():
+        found = model.features(**batch)
+    for modality, vectors in found.items():
+        expected = tensors[f"outputs.features.{modality}"]
+        torch.testing.assert_close(vectors, expected, atol=TOLERANCE, rtol=0)
+        assert expected.std() > 0.1
+
+
+def test_config_is_read_off_the_shapes() -> None:
+    facts, _ = opened("imagebind")
+    found = imagebind_keys.infer(facts["shapes"])
+    assert found is not None
+    for key, value in found.items():
+        if not key.endswith("_heads"):
+            expected = {**imagebind_keys.DEFAULTS, **facts["config"]}[key]
+            assert (list(value) if isinstance(value, tuple) else value) == expected, key
+    assert imagebind_keys.infer({"visual.proj": [4, 4]}) is None
+
+
+def test_published_size() -> None:
+    with torch.device("meta"):
+        model = JointSpace({m: imagebind_keys.bound(imagebind_keys.HUGE, m) for m in imagebind_keys.MODALITIES})
+    assert sum(x.numel() for x in model.parameters()) == 1_200_781_057
+
+
+def test_refuses_what_it_does_not_know() -> None:
+    with pytest.raises(ConfigError, match="vision_depth"):
+        imagebind_keys.of_config({"vision_depth": 3})
+    with pytest.raises(ConfigError, match="video_frames"):
+        imagebind_keys.of_config({"video_frames": 4})
+    model = JointSpace({"imu": imagebind_keys.bound({}, "imu")})
+    with pytest.raises(ConfigError, match="250 patches, found 100"):
+        model.features(imu=torch.zeros(1, 6, 800))
+    with pytest.raises(ConfigError, match="takes imu"):
+        model.features(depth=torch.zeros(1, 1, 224, 224))
