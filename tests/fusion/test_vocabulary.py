@@ -6,7 +6,7 @@ import torch
 from polymodal.backbones.llama import LlamaShape
 from polymodal.check.randomise import fill as randomise
 from polymodal.errors import ConfigError, PromptError, UnknownName
-from polymodal.fusion.vocabulary import NewRows, Span, Table, Vocabulary, extend, fill, merge
+from polymodal.fusion.vocabulary import NewRows, Span, Spelling, Table, Vocabulary, extend, fill, merge
 
 ORDER = torch.randperm(16, generator=torch.Generator().manual_seed(4))
 SHUFFLED = Table(codes=tuple(range(16)), ids=tuple(int(i) for i in ORDER * 3 + 2))
@@ -88,3 +88,21 @@ def test_new_rows_learn_and_the_old_ones_do_not(tied: bool) -> None:
     merge(decoder)
     whole = decoder.head(decoder(decoder.embed(ids), torch.arange(4)[None]))
     assert torch.allclose(whole, logits, atol=1e-5)
+
+
+def test_spelling_there_and_back() -> None:
+    vocabulary = Vocabulary(size=60, codecs={"image": SHUFFLED})
+    codes = torch.arange(24).reshape(2, 3, 4) % 16
+    plain, rows = Spelling(vocabulary), Spelling(vocabulary, row_end=1)
+    assert plain(codes).shape == (2, 12)
+    spelled = rows(codes)
+    assert spelled.shape == (2, 15)
+    assert spelled[:, 4::5].unique().tolist() == [1]
+    assert torch.equal(rows.codes(spelled, 3, 4), codes)
+    assert torch.equal(plain.codes(plain(codes), 3, 4), codes)
+    assert [ids.tolist() for ids in rows([codes[0], codes[1, :1, :2]])] == [
+        spelled[0].tolist(),
+        [*vocabulary.from_codec("image", codes[1, 0, :2]).tolist(), 1],
+    ]
+    with pytest.raises(PromptError, match="15 ids, found 14"):
+        rows.codes(spelled[:, 1:], 3, 4)

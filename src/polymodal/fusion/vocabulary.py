@@ -130,6 +130,31 @@ class Vocabulary:
         return made
 
 
+class Spelling(nn.Module):
+    """Codes of pictures -> the ids that stand for them, row by row; `row_end` is written behind every row."""
+
+    def __init__(self, vocabulary: Vocabulary, codec: str = "image", row_end: int | None = None):
+        super().__init__()
+        self.vocabulary, self.codec, self.row_end = vocabulary, codec, row_end
+
+    def forward(self, codes: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
+        """[N, h, w] -> int64 [N, S]; a list of [h_i, w_i] -> a list of [s_i]."""
+        if not isinstance(codes, Tensor):
+            return [self._spell(each).flatten() for each in codes]
+        return self._spell(codes).flatten(1)
+
+    def _spell(self, codes: Tensor) -> Tensor:
+        ids = self.vocabulary.from_codec(self.codec, codes)
+        return ids if self.row_end is None else torch.nn.functional.pad(ids, (0, 1), value=self.row_end)
+
+    def codes(self, ids: Tensor, height: int, width: int) -> Tensor:
+        """The way back: ids int [..., S] of whole grids, row ends included -> codes [..., height, width]."""
+        columns = width if self.row_end is None else width + 1
+        if ids.shape[-1] != height * columns:
+            raise PromptError(f"a grid of {height} x {width} has {height * columns} ids, found {ids.shape[-1]}")
+        return self.vocabulary.to_codec(self.codec, ids.unflatten(-1, (height, columns))[..., :width])
+
+
 def fill(ids: Tensor, tokens: Sequence[Tensor], placeholder: int) -> Tensor:
     """Write the token ids of all items, in order of appearance, at the placeholders of `ids` [B, T]; a new tensor.
 
