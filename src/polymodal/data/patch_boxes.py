@@ -1,0 +1,94 @@
+"""Boxes as pairs of location tokens, KOSMOS-2's way (arXiv 2306.14824), and boxes drawn on a picture.
+
+    box (left, top, right, bottom) in 0..1  <->  cells of a 32 x 32 grid  <->  "<patch_index_0044><patch_index_0863>"
+    "<phrase> a dog</phrase><object>...</object> runs"  ->  "a dog runs", [Grounded("a dog", 0, 5, boxes)]
+
+Traps: a box read back runs between the CENTRES of its two cells, unless they share a row or a column, then between
+their outer edges; so encoding and decoding again gives a smaller box.  One phrase may carry several boxes, and boxes
+may stand without a phrase.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from PIL import Image as Pillow
+from PIL import ImageDraw
+
+from polymodal.errors import PromptError
+
+Box = tuple[float, float, float, float]
+SIDE = 32  # cells along one side
+BETWEEN = "</delimiter_of_multi_objects/>"
+_COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
+_CELLS = r"<patch_index_(\d+)><patch_index_(\d+)>"
+_OBJECT = re.compile(rf"(?:<phrase>([^<]+)</phrase>)?<object>((?:{_CELLS}{BETWEEN})*{_CELLS})</object>")
+_TAG = re.compile("<.*?>")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grounded:
+    """A phrase of the plain text, where it stands there (`text[start:end]`), and its boxes in 0..1.
+
+    phrase is "" for a box that stands without one; then start == end, the place in the text it stands at.
+    """
+
+    phrase: str
+    start: int
+    end: int
+    boxes: tuple[Box, ...]
+
+
+def cells_of(box: Box, side: int = SIDE) -> tuple[int, int]:
+    """(first, last) cell, row by row, of a box (left, top, right, bottom) in 0..1; PromptError for an empty one."""
+    left, top, right, bottom = box
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise PromptError(f"box {box}: expected left < right and top < bottom within 0..1")
+    first = math.floor(top * side) * side + math.floor(left * side)
+    return first, math.ceil(bottom * side - 1) * side + math.ceil(right * side - 1)
+
+
+def box_of(first: int, last: int, side: int = SIDE) -> Box:
+    """The box (left, top, right, bottom) in 0..1 that two cells stand for."""
+    (top, left), (bottom, right) = divmod(first, side), divmod(last, side)
+    near, far = (0.0, 1.0) if left == right or top == bottom else (0.5, 0.5)
+    return (left + near) / side, (top + near) / side, (right + far) / side, (bottom + far) / side
+
+
+def object_text(boxes: Sequence[Box], side: int = SIDE) -> str:
+    """`<object>...</object>` for the boxes of one phrase."""
+    pairs = (cells_of(box, side) for box in boxes)
+    return f"<object>{BETWEEN.join(f'<patch_index_{a:04d}><patch_index_{b:04d}>' for a, b in pairs)}</object>"
+
+
+def read_boxes(text: str, side: int = SIDE) -> tuple[str, list[Grounded]]:
+    """What the model said -> the plain text, and the phrases with their boxes; pairs outside the grid are left out."""
+    plain = _TAG.sub("", text)
+    words = plain.strip()
+    shift = len(plain) - len(plain.lstrip())
+    found = []
+    for match in _OBJECT.finditer(text):
+        cells = [(int(a), int(b)) for a, b in re.findall(_CELLS, match[2])]
+        boxes = tuple(box_of(a, b, side) for a, b in cells if max(a, b) < side * side)
+        phrase = match[1] or ""
+        start = len(_TAG.sub("", text[: match.start()])) - shift + len(phrase) - len(phrase.lstrip())
+        found.append(Grounded(phrase=phrase.strip(), start=start, end=start + len(phrase.strip()), boxes=boxes))
+    return words, found
+
+
+def draw_boxes(picture: Pillow.Image, named: Iterable[tuple[str, Sequence[Box]]]) -> Pillow.Image:
+    """A copy of the picture with every box drawn and named, one colour for each name; boxes in 0..1."""
+    drawn = picture.convert("RGB")
+    pen = ImageDraw.Draw(drawn)
+    thick = max(2, round(min(drawn.size) / 150))
+    for index, (name, boxes) in enumerate(named):
+        colour = _COLOURS[index % len(_COLOURS)]
+        for left, top, right, bottom in boxes:
+            corner = (left * drawn.width, top * drawn.height)
+            pen.rectangle((*corner, right * drawn.width, bottom * drawn.height), outline=colour, width=thick)
+            if name:
+                place = (corner[0] + thick + 1, corner[1] + thick)
+                pen.rectangle(pen.textbbox(place, name), fill=colour)
+                pen.text(place, name, fill="white")
+    return drawn
