@@ -22,12 +22,13 @@ RANKS = {
     "evaluate": 5,
     "systems": 6,
     "serve": 7,
+    "check": 7,
     "cli": 7,
     "api": 7,
     "__main__": 8,
 }
 # The command line and the server are clients of the public interface: they `import polymodal` as users do.
-CLIENTS = {"cli", "serve"}
+CLIENTS = {"check", "cli", "serve"}
 HEAVY = (
     "torch",
     "PIL",

@@ -34,16 +34,26 @@ if TYPE_CHECKING:
 class Model:
     """A loaded system; made by `pm.load`.
 
-    name: "id:variant".  processor: messages -> batch of tensors.  module: the assembly, an `nn.Module`.
+    name: "id:variant".  processor: messages -> batch of tensors; None for a published folder without tokenizer files.
+    module: the assembly, an `nn.Module`.  place: the published folder it came from.
     """
 
-    def __init__(self, *, system: System, variant: Variant, parts: Assembled, load_seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        system: System,
+        variant: Variant,
+        parts: Assembled,
+        load_seconds: float = 0.0,
+        place: Path | None = None,
+    ) -> None:
         self.system = system
         self.variant = variant
         self.name = f"{system.id}:{variant.name}"
         self.processor = parts.processor
         self.module = parts.model
         self.load_seconds = load_seconds
+        self.place = place
         self._parts = parts
         self._text: Any = None
         self._idle: dict[int, list[Chat]] = {}
@@ -65,6 +75,10 @@ class Model:
 
     def stream(self, *content: Any, options: SamplingOptions | None = None, **changes: Any) -> Stream:
         """Like `chat`, but an iterator over pieces of text; its `reply` is there when it has ended."""
+        if self.processor is None or not hasattr(self.module, "backbone"):
+            raise self._cannot("chat") if self.processor is not None else ConfigError(
+                f"{self.name} has no tokenizer files: it takes tensors (logits, features, generate), not messages"
+            )
         chosen = options if options is not None else SamplingOptions(max_tokens=256)
         known = {field.name for field in fields(SamplingOptions)}
         for name in changes:
@@ -106,11 +120,50 @@ class Model:
         with torch.inference_mode():
             return self._parts.embed([media_of(item) for item in items])
 
-    def logits(self, **batch: Any) -> Tensor:
-        """Logits [B, T, V] of a processor's batch."""
-        media = any(batch.get(values) is not None for values in VALUES.values())
+    def logits(self, **tensors: Any) -> Tensor:
+        """Logits of a processor's batch, ours or the published one, by the same names: [B, T, V] of a language model,
+        [images, texts] of a dual encoder, [N, classes] of a classifier."""
+        media = any(tensors.get(values) is not None for values in VALUES.values())
+        module = self.module_for(media)
+        if not hasattr(module, "logits"):
+            raise self._cannot("give logits")
         with torch.inference_mode():
-            return self.module_for(media).logits(**batch)
+            return module.logits(**self._tensors(tensors))
+
+    def features(self, **tensors: Any) -> dict[str, Any]:
+        """By modality, what the encoders (and connectors) make of the tensors: [N, S, D], or a list of [s_i, D] where
+        items differ in length; dual encoders give vectors of the joint space [N, E], not of unit length."""
+        if not hasattr(self.module, "features"):
+            raise self._cannot("give features")
+        with torch.inference_mode():
+            return self.module.features(**self._tensors(tensors))
+
+    def generate(self, *, options: SamplingOptions | None = None, **tensors: Any) -> Tensor:
+        """Answers to a batch of tensors as ids [B, T + new], the prompt in front and padding behind, as transformers
+        returns them; options may be given under its names too: max_new_tokens, do_sample, temperature, top_k, top_p,
+        min_p, repetition_penalty, num_beams, length_penalty, eos_token_id, pad_token_id, seed.
+
+        Rows of unequal length are padded on the left.  Raises ConfigError, PromptError.
+        """
+        from polymodal.api.tensors import generated, split_options
+
+        ends = self._parts.ends if self._parts.ends is not None else (frozenset(), None)
+        given, chosen, eos, pad = split_options(tensors, options, *ends)
+        with torch.inference_mode():
+            found = generated(self.module, self._tensors(given), chosen, eos, pad)
+        if found is None:
+            raise self._cannot("generate")
+        return found
+
+    def _tensors(self, tensors: dict[str, Any]) -> dict[str, Any]:
+        """On the model's device, real numbers in its dtype."""
+        one = next(self.module.parameters())
+        return {
+            name: value.to(one.device, one.dtype if value.is_floating_point() else None)
+            if isinstance(value, torch.Tensor) and name != "item_counts"
+            else value
+            for name, value in tensors.items()
+        }
 
     def module_for(self, media: bool) -> Any:
         """The assembly that answers: `module`, or the system's own for conversations without media."""

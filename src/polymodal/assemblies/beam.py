@@ -82,12 +82,13 @@ def beam_search(
     limits = room(model, [len(prompt) for prompt in running.prompts], [option.max_tokens for option in options])
     running = widened(running, beams, max(limits))
     prompts = running.prompts[::beams]
+    banned = [] if ending.placeholders else list(model.placeholders.values())
     rows = [_Row(options=o, limit=n, ends=ending.ends) for o, n in zip(options, limits, strict=True)]
     while True:
         scores = torch.log_softmax(running.logits, -1).unflatten(0, (len(rows), beams))
         parents: list[int] = []
         for i, row in enumerate(rows):
-            scored = _penalised(scores[i], row, prompts[i], list(model.placeholders.values()))
+            scored = _penalised(scores[i], row, prompts[i], banned)
             parents += [i * beams + parent for parent in row.extend(scored + row.tensor_scores(beams, scored.device))]
         if all(row.done for row in rows):
             break

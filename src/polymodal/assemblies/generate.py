@@ -66,12 +66,14 @@ class Ending:
     """How answers become text and where they end.
 
     tokenizer: None = ids only.  eos: ids that end an answer; default the tokenizer's end token.  allowed: limits
-    what may come next, one rule for all rows (structured output, grids of discrete image tokens).
+    what may come next, one rule for all rows (structured output, grids of discrete image tokens).  placeholders: the
+    answer may hold placeholder ids, as published generation lets it; else they are never chosen.
     """
 
     tokenizer: Tokenizer | None = None
     eos: frozenset[int] | None = None
     allowed: Allowed | None = None
+    placeholders: bool = False
 
     @property
     def ends(self) -> frozenset[int]:
@@ -146,7 +148,8 @@ def answer(running: Running, options: Sequence[SamplingOptions], ending: Ending)
     limits = room(running.model, [len(prompt) for prompt in running.prompts], [o.max_tokens for o in options])
     writers = [Writer(row=i, options=o, limit=limits[i], ending=ending) for i, o in enumerate(options)]
     # A placeholder in an answer would be an item without a value.
-    sampler = Sampler(options, running.prompts, banned=list(running.model.placeholders.values()))
+    banned = [] if ending.placeholders else list(running.model.placeholders.values())
+    sampler = Sampler(options, running.prompts, banned=banned)
     while True:
         allowed = None if ending.allowed is None else [ending.allowed(writer.ids) for writer in writers]
         ids = sampler.choose(running.logits, allowed)

@@ -27,8 +27,8 @@ from polymodal.fusion.splice import splice
 from polymodal.nn.cache import KVCache
 from polymodal.nn.mask import MaskSpec, position_ids_from_mask
 
-# The batch as it came -> the inputs to add: position_ids, token_types, item_counts, ...  An attribute `reads` of it (and
-# of a context module) names the tensors it takes that no encoder and no connector does.
+# The batch as it came -> the inputs to add: position_ids, token_types, item_counts, ...  An attribute `reads` of it
+# (and of a context module) names the tensors it takes that no encoder and no connector does.
 Arrange = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 # Let through: targets, and what published processors say about tokens that is known from the ids.
 PASSED = frozenset({"labels", "mm_token_type_ids"})
@@ -39,17 +39,21 @@ class Inputs:
     """Which tensors of a batch one modality reads, by their names.
 
     values: the first argument of its encoder.  encoder, connector: further ones, given by keyword where the batch has
-    them.  uses: the modality whose encoder and connector serve this one as well (video through the image encoder).
+    them; "grid=video_grid_thw" gives the keyword another name.  uses: the modality whose encoder and connector serve
+    this one as well (video through the image encoder).  places: a mask [B, T] of the batch that marks where features
+    go, for systems whose ids do not tell.
     """
 
     values: str
     encoder: tuple[str, ...] = ()
     connector: tuple[str, ...] = ()
     uses: str = ""
+    places: str = ""
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return (self.values, *self.encoder, *self.connector)
+    def names(self) -> frozenset[str]:
+        more = (name.rpartition("=")[2] for name in (*self.encoder, *self.connector, self.places) if name)
+        return frozenset({self.values, *more})
 
 
 class MultimodalLM(nn.Module):
@@ -57,7 +61,9 @@ class MultimodalLM(nn.Module):
 
     A text-only model has no encoder.  context: module called as f(features by modality, batch) -> the backbone's
     `context`; modalities without a placeholder reach the backbone only that way.  inputs: by modality, where its
-    tensors have other names than `VALUES` or there are more of them.  arrange: adds what a batch lacks.
+    tensors have other names than `VALUES` or there are more of them.  arrange: adds what a batch lacks.  columns: a full
+    pass without position ids counts columns, as most published classes do, and not real tokens (generation always does);
+    it matters where padding stands between pictures and text.
     Raises: ConfigError when a modality lacks an encoder or connector, or leads nowhere.
     """
 
@@ -73,6 +79,7 @@ class MultimodalLM(nn.Module):
         context: nn.Module | None = None,
         inputs: Mapping[str, Inputs] | None = None,
         arrange: Arrange | None = None,
+        columns: bool = False,
     ) -> None:
         super().__init__()
         self.inputs = {name: Inputs(values=VALUES[name]) for name in encoders if name in VALUES} | dict(inputs or {})
@@ -90,6 +97,7 @@ class MultimodalLM(nn.Module):
         self.backbone = backbone
         self.context = context
         self.arrange = arrange
+        self.columns = columns
         self.placeholders = dict(placeholders)
 
     def encode(self, modality: str, batch: Mapping[str, Any]) -> Any:
@@ -99,16 +107,18 @@ class MultimodalLM(nn.Module):
             raise PromptError(f"this model takes {takes}; found {modality}")
         given = self.inputs[modality]
         uses = given.uses or modality
-        more = {name: batch[name] for name in given.encoder if batch.get(name) is not None}
-        found = self.encoders[uses](batch[given.values], **more)
-        more = {name: batch[name] for name in given.connector if batch.get(name) is not None}
-        return self.connectors[uses](found, **more)
+        found = self.encoders[uses](batch[given.values], **_keywords(given.encoder, batch))
+        return self.connectors[uses](found, **_keywords(given.connector, batch))
 
     def features(self, **batch: Any) -> dict[str, Any]:
         """Features of every modality that has values in the batch, as they enter the backbone."""
         return {
             name: self.encode(name, batch) for name, given in self.inputs.items() if batch.get(given.values) is not None
         }
+
+    def context_for(self, features: Mapping[str, Any], batch: Mapping[str, Any]) -> Any:
+        """What the backbone takes as its `context`, made once for a full pass and once before generation."""
+        return None if self.context is None else self.context(features, batch)
 
     def arranged(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The batch with what `arrange` adds; what is there already stays."""
@@ -127,7 +137,9 @@ class MultimodalLM(nn.Module):
         embeds = self.backbone.embed(input_ids)
         for name, placeholder in self.placeholders.items():
             counts = (batch.get("item_counts") or {}).get(name)
-            embeds = splice(embeds, input_ids, features.get(name, []), placeholder, counts)
+            places = batch.get(self.inputs[name].places)
+            where = placeholder if places is None else places
+            embeds = splice(embeds, input_ids, features.get(name, []), where, counts)
         return embeds
 
     def forward(
@@ -142,8 +154,8 @@ class MultimodalLM(nn.Module):
     ) -> Tensor:
         """Hidden states [B, T, D] of a processor's batch (`model(**batch)`).
 
-        values: pixel_values, audio_values, video_values and what else `inputs`, `arrange` and `context` read; `labels` is
-        let through for the objective.
+        values: pixel_values, audio_values, video_values and what else `inputs`, `arrange` and `context` read; `labels`
+        is let through for the objective.
         Raises: ConfigError for a name nobody reads, PromptError when placeholders and features differ in number.
         """
         self._check_names(values)
@@ -153,14 +165,14 @@ class MultimodalLM(nn.Module):
         features = self.features(**batch)
         position_ids = batch.get("position_ids")
         if position_ids is None:
-            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            mask = torch.ones_like(input_ids) if attention_mask is None or self.columns else attention_mask
             position_ids = position_ids_from_mask(mask)
         return self.backbone(
             self.prepare(batch, features),
             position_ids,
             MaskSpec(attention_mask=attention_mask),
             token_types=batch.get("token_types"),
-            context=None if self.context is None else self.context(features, batch),
+            context=self.context_for(features, batch),
             cache=cache,
         )
 
@@ -177,6 +189,16 @@ class MultimodalLM(nn.Module):
                     raise PromptError(f"this model takes {', '.join(['text', *self.inputs])}; found {modality}")
             raise ConfigError(f"MultimodalLM: does not know the input {name!r}; it takes {', '.join(sorted(known))}")
 
+    def read(self, hidden: Tensor) -> Tensor:
+        """Hidden states [..., D] -> logits [..., V] as published inference gives them; objectives use the bare head."""
+        return self.backbone.head(hidden)
+
     def logits(self, **batch: Any) -> Tensor:
         """Logits [B, T, V] of a processor's batch: `model.logits(**processor(messages))`."""
-        return self.backbone.head(self(**batch))
+        return self.read(self(**batch))
+
+
+def _keywords(names: tuple[str, ...], batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments out of a batch: "name" or "keyword=name", those that are there."""
+    found = {name.partition("=")[0]: batch.get(name.rpartition("=")[2]) for name in names}
+    return {keyword: value for keyword, value in found.items() if value is not None}

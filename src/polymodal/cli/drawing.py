@@ -85,9 +85,9 @@ def draw(system: System, variant: Variant) -> Drawing:
     import torch
 
     with torch.device("meta"):
-        module = system.build(variant)
+        module = system.module(variant)
     sizes = {name: tensor.numel() for name, tensor in module.named_parameters()}
-    boxes = tuple(_box(sizes, part) for part in system.parts(variant))
+    boxes = tuple(_box(sizes, part) for part in system.drawing(variant))
     total = sum(sizes.values()) + sum(box.parameters for box in boxes if not box.part.prefix)
     stages = []
     for stage in system.recipe:

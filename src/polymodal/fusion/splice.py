@@ -29,13 +29,13 @@ def splice(
     embeds: Tensor,
     input_ids: Tensor,
     features: Tensor | Sequence[Tensor],
-    placeholder_id: int,
+    placeholder_id: int | Tensor,
     item_counts: Tensor | Sequence[int] | None = None,
 ) -> Tensor:
     """Replace the embeddings at the placeholders by the features of the items.
 
     embeds [B, T, D] is not modified; the values it holds at placeholders do not matter, NaN included.
-    input_ids is int [B, T].  features is [N, Q, D], or a sequence of N tensors [q_i, D], and is cast to the
+    input_ids is int [B, T]; placeholder_id may also be a mask [B, T] of the places itself.  features is [N, Q, D], or a sequence of N tensors [q_i, D], and is cast to the
     dtype of embeds.  item_counts [B] is the number of items in each row; None: each row takes items in order until
     its placeholders are full.  Returns [B, T, D]; with no item and no placeholder this is `embeds` itself.
 
@@ -43,7 +43,7 @@ def splice(
     widths or the number of items do not fit.
     """
     lengths = _item_lengths(features)
-    mask = input_ids == placeholder_id
+    mask = input_ids == placeholder_id if isinstance(placeholder_id, int) else placeholder_id.bool()
     given = dealt(mask, lengths) if item_counts is None else item_counts
     counts = [int(count) for count in given]
     if len(counts) != input_ids.shape[0]:
@@ -61,7 +61,7 @@ def splice(
 
 
 def dealt(mask: Tensor, lengths: Sequence[int]) -> list[int]:
-    """How many items each row of `mask [B, T]` (True at placeholders) holds, when items of these lengths fill it in order.
+    """How many items each row of `mask [B, T]` (True at placeholders) holds, when items of these lengths fill it up.
 
     A row that no whole number of items fills takes as many as fit, and items that are left over go to the last row, so
     that the check of `splice` names what is wrong.

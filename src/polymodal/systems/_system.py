@@ -4,6 +4,9 @@ A system is one file `systems/<id>.py` with a module-level `SYSTEM = System(...)
 same record.  Files are listed, not registered: nothing is imported before its id is asked for; names are exact.
 
     get("mini")  find("mini:variant")  find("./my_system.py")  ->  System (and Variant)
+
+The stem of a file is its id with `-` and `.` as `_`; any name a system is called by in print finds it too, and
+`llava:1.5-7b` finds variant `7b` of `llava-1.5`.
 """
 
 from __future__ import annotations
@@ -11,9 +14,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +27,7 @@ from polymodal.errors import ConfigError, UnknownName
 if TYPE_CHECKING:
     from torch import nn
 
+    from polymodal.systems._layout import Layout, Opened, Repository
     from polymodal.train.recipe import Stage
     from polymodal.weights.source import Source
 
@@ -35,13 +40,17 @@ class Variant:
     """One published size.
 
     parameters: how many numbers it holds.  weights: where each file comes from; a file that was cut over several
-    packages is a tuple of sources.
+    packages is a tuple of sources.  config: what its published config.json says, for systems with layouts; layout: the
+    place of the one it is written in.  repository: where the whole checkpoint lies.
     """
 
     name: str
     parameters: int
     weights: tuple[Source | tuple[Source, ...], ...] = ()
     summary: str = ""
+    config: Mapping[str, Any] | None = None
+    layout: int = 0
+    repository: Repository | None = None
 
     def files(self) -> tuple[Source, ...]:
         """All sources one by one."""
@@ -84,7 +93,8 @@ class Assembled:
 
     model: the assembly.  processor: messages -> batch.  The functions are None where a system cannot do it:
     transcribe(Audio) -> str; score(media, labels) -> probabilities [len(labels)] that sum to 1;
-    embed(items) -> float32 [N, D], rows of length 1.  text() -> the assembly that answers conversations without
+    embed(items) -> float32 [N, D], rows of length 1.  ends: the ids that end an answer and the one that pads it, where
+    the published files say so.  text() -> the assembly that answers conversations without
     media, where that is not `model` itself; called when the first one comes.
     """
 
@@ -94,6 +104,7 @@ class Assembled:
     transcribe: Callable[[Any], str] | None = None
     score: Callable[[Any, Sequence[str]], Any] | None = None
     embed: Callable[[Sequence[Any]], Any] | None = None
+    ends: tuple[frozenset[int], int | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +113,10 @@ class System:
 
     names: how it is called in print.  fusion: letters A to D.  assembly: class name in `assemblies`.
     inputs, outputs: modalities.  variants: the first is the default.  headline: the one thing it is counted
-    for.  sheet: the paper or page.  build(variant) -> module with fresh weights (also on the meta device);
-    parts(variant) -> the drawing; load(variant, LoadOptions) -> Assembled; recipe: training stages, empty
-    when none is published.
+    for.  sheet: the paper or page.  layouts: the published checkpoints it reads at any size; its variants then give a
+    config, and nothing more is needed.  Systems of another kind give build(variant) -> module with fresh weights (also
+    on the meta device); parts(variant) -> the drawing; load(variant, LoadOptions) -> Assembled.  recipe: training
+    stages, empty when none is published.
     """
 
     id: str
@@ -117,10 +129,25 @@ class System:
     variants: tuple[Variant, ...]
     headline: str
     sheet: str
-    build: Callable[[Variant], nn.Module]
-    parts: Callable[[Variant], tuple[Part, ...]]
-    load: Callable[[Variant, LoadOptions], Assembled]
+    layouts: tuple[Layout, ...] = ()
+    build: Callable[[Variant], nn.Module] | None = None
+    parts: Callable[[Variant], tuple[Part, ...]] | None = None
+    load: Callable[[Variant, LoadOptions], Assembled] | None = None
     recipe: tuple[Stage, ...] = ()
+
+    def opened(self, variant: Variant) -> Opened:
+        """What the variant's published config describes; raises ConfigError for a system without layouts."""
+        if not self.layouts or variant.config is None:
+            raise ConfigError(f"{self.id}:{variant.name} is not read from a published config")
+        return self.layouts[variant.layout].opened(variant.config)
+
+    def module(self, variant: Variant) -> nn.Module:
+        """The variant with fresh weights, also on the meta device."""
+        return self.opened(variant).build() if self.build is None else self.build(variant)
+
+    def drawing(self, variant: Variant) -> tuple[Part, ...]:
+        """The boxes of `show`."""
+        return self.opened(variant).parts if self.parts is None else self.parts(variant)
 
     def variant(self, name: str | None = None) -> Variant:
         """The variant of that name, the first one for None; raises UnknownName."""
@@ -140,16 +167,40 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
     return UnknownName(f"unknown {kind} '{name}'; {hint}")
 
 
-def ids() -> list[str]:
-    """The ids of all systems, sorted; reads file names only."""
+def stems() -> list[str]:
+    """File names of all systems, sorted; nothing is imported."""
     return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
 
 
+def ids() -> list[str]:
+    """The ids of all systems, sorted; every file is read."""
+    return sorted(system.id for system in every())
+
+
+def every() -> list[System]:
+    """All systems, by file name."""
+    return [_read(stem) for stem in stems()]
+
+
 def get(id: str) -> System:
-    """The system of exactly this id; raises UnknownName."""
-    if id not in ids():
-        raise unknown("model", id, ids())
-    return _checked(importlib.import_module(f"polymodal.systems.{id}"), f"systems/{id}.py", id)
+    """The system of this id, or called by this name; raises UnknownName."""
+    stem = re.sub(r"[-.]", "_", id)
+    if stem in stems():
+        return _read(stem)
+    wanted = plain(id)
+    for system in every():
+        if wanted in {plain(name) for name in (system.id, *system.names)}:
+            return system
+    raise unknown("model", id, ids())
+
+
+def plain(name: str) -> str:
+    """A name without what people spell differently: case, spaces, hyphens and dots."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _read(stem: str) -> System:
+    return _checked(importlib.import_module(f"polymodal.systems.{stem}"), f"systems/{stem}.py", stem)
 
 
 def find(address: str) -> tuple[System, Variant]:
@@ -158,8 +209,24 @@ def find(address: str) -> tuple[System, Variant]:
     A file is Python and is run: only name files you trust.  Raises UnknownName or ConfigError.
     """
     name, separator, variant = address.partition(":")
-    system = _from_file(Path(name)) if name.endswith(".py") else get(name)
+    if not name.endswith(".py"):
+        return _named(name, variant if separator else None)
+    system = _from_file(Path(name))
     return system, system.variant(variant if separator else None)
+
+
+def _named(name: str, variant: str | None) -> tuple[System, Variant]:
+    """A system of the catalogue and its variant; "llava:1.5-7b" is 7b of llava-1.5 when llava has no such variant."""
+    try:
+        system = get(name)
+        return system, system.variant(variant)
+    except UnknownName:
+        joined = plain(f"{name}{variant}") if variant else ""
+        for system in every() if joined else ():
+            for each in system.variants:
+                if joined in {plain(called + each.name) for called in (system.id, *system.names)}:
+                    return system, each
+        raise
 
 
 def _from_file(path: Path) -> System:
@@ -183,8 +250,10 @@ def _checked(module: Any, place: str, id: str | None) -> System:
     system = getattr(module, "SYSTEM", None)
     if not isinstance(system, System):
         raise ConfigError(f"{place} must hold SYSTEM = System(...); found {type(system).__name__}")
-    if id is not None and system.id != id:
+    if id is not None and re.sub(r"[-.]", "_", system.id) != id:
         raise ConfigError(f"{place} must hold the system '{id}'; its record says '{system.id}'")
     if not system.variants:
         raise ConfigError(f"{place}: a system needs at least one variant")
+    if not system.layouts and (system.build is None or system.parts is None or system.load is None):
+        raise ConfigError(f"{place}: a system needs layouts, or build, parts and load")
     return system

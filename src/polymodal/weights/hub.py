@@ -83,6 +83,39 @@ def fetch_hub(source: Source, progress: Progress | None = None) -> Path:
     return path
 
 
+WANTED = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.pth", "*.model", "*.txt", "*.jinja")
+"""Files of a repository that are fetched: configs, tokenizers and weights; never code."""
+
+
+def fetch_repository(name: str, revision: str, progress: Progress | None = None, offline: bool = False) -> Path:
+    """The folder of a whole published checkpoint; what is here already is not fetched again.
+
+    Where a repository holds safetensors, its torch files are left out.  Raises WeightsError.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    source = Source(kind="hub", name=name, revision=revision, file="config.json")
+    options: dict[str, Any] = {"revision": revision, "cache_dir": home() / "hub"}
+    try:
+        if offline:
+            return Path(snapshot_download(name, local_files_only=True, **options))
+        _require_host(source)
+        names = HfApi().list_repo_files(name, revision=revision)
+        safe = any(each.endswith(".safetensors") for each in names)
+        skipped = ["*.bin", "*.pt", "*.pth"] if safe else []
+        bar = _reporting(name, progress)
+        return Path(
+            snapshot_download(name, allow_patterns=list(WANTED), ignore_patterns=skipped, tqdm_class=bar, **options)
+        )
+    except WeightsError:
+        raise
+    except OSError as error:
+        # The library's own errors are OSErrors too: no such repository, no consent, no network.
+        raise WeightsError(f"hub {name}@{revision}: {str(error).splitlines()[0]}") from error
+    except Exception as error:
+        raise WeightsError(f"hub {name}@{revision}: {type(error).__name__}: {error}".splitlines()[0]) from error
+
+
 def _require_host(source: Source) -> None:
     """Fail at once where the hub's name is unknown; the library would retry for half a minute."""
     from huggingface_hub import constants

@@ -96,6 +96,21 @@ class KeyTable:
         tied = tuple((target + name, target + other) for name, other in self.tied)
         return KeyTable(rows, tuple(target + name for name in self.new), tied)
 
+    def respelled(self, prefixes: Mapping[str, str]) -> KeyTable:
+        """The same table for files whose names begin otherwise: each source name by the first prefix it begins with.
+
+        Raises ConfigError when a name begins with none of them.
+        """
+
+        def spell(name: str) -> str:
+            for old, new in prefixes.items():
+                if name.startswith(old):
+                    return new + name[len(old) :]
+            raise ConfigError(f"key table: {name!r} begins with none of {', '.join(map(repr, prefixes))}")
+
+        rows = tuple(replace(row, sources=tuple(map(spell, row.sources))) for row in self.rows)
+        return KeyTable(rows, self.new, self.tied)
+
     def inverse(self) -> KeyTable:
         """The table for export: module names -> file names."""
         tied = tuple(drop(name) for name, _ in self.tied)

@@ -24,6 +24,8 @@ from polymodal.weights.read import TensorFile, read, read_torch
 from polymodal.weights.report import KeyReport
 from polymodal.weights.source import Source
 
+WHOLE = ("i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "bool", "int", "uint")
+
 
 def load_into(
     module: nn.Module,
@@ -39,6 +41,7 @@ def load_into(
     Raises WeightsError before anything is changed when names or shapes do not fit.
     """
     filled = table.apply(source_tensors, module)
+    _require_numbers(source_tensors, table, module)
     report = table.check(source_tensors.keys(), module.state_dict().keys())
     shared = shared_names(module)
     _require_equal(source_tensors, table, report, shared)
@@ -88,6 +91,28 @@ def _require_equal(
                         "the file gives them different values"
                     )
                 first = tensor
+
+
+def _require_numbers(source: Mapping[str, Tensor], table: KeyTable, module: nn.Module) -> None:
+    """A parameter of real numbers is not filled from whole ones: such a file is damaged or quantised in its own way."""
+    places = module.state_dict(keep_vars=True)
+    report = table.check(source.keys(), places.keys())
+    for use in report.uses:
+        if not all(places[name].is_floating_point() for name in use.targets):
+            continue
+        for name in use.sources:
+            found = stored_dtype(source, name)
+            if found.lower().startswith(WHOLE):
+                raise WeightsError(
+                    f"{name!r} holds numbers of type {found}, expected a floating type for {use.targets[0]!r}; a "
+                    "quantised checkpoint needs its own reader"
+                )
+
+
+def stored_dtype(source: Mapping[str, Tensor], name: str) -> str:
+    """The stored type of one tensor, without reading it when the reader can tell."""
+    infos = getattr(source, "infos", None)
+    return infos[name].dtype if infos is not None else str(source[name].dtype).removeprefix("torch.")
 
 
 def _materialise(module: nn.Module, report: KeyReport, device: torch.device | str | None) -> None:

@@ -1,0 +1,162 @@
+"""`pm.load(folder)`: a checkpoint as its authors or the transformers library saved it, recognised at any size.
+
+    config.json (or the shapes of the tensors) -> the systems whose layout matches -> the one that matches best
+    -> Layout.open(config) -> build -> strict load -> Model
+
+What fits no system, or several equally well, is refused with what was looked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polymodal.errors import WeightsError
+from polymodal.systems import _system
+from polymodal.systems._layout import Files, Layout, Opened
+from polymodal.systems._system import Assembled, LoadOptions, System, Variant
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a folder was recognised as."""
+
+    system: System
+    layout: Layout
+    config: Mapping[str, Any]
+
+
+def is_published(place: Path) -> bool:
+    """A folder with a config.json or weights, or a weights file, and not one that polymodal saved."""
+    from polymodal.api import folder
+
+    if place.is_dir():
+        return not (place / folder.RECORD).is_file()
+    return place.is_file() and place.suffix in (".safetensors", ".pt", ".pth", ".bin")
+
+
+def recognise(place: Path, system: str | None = None) -> Found:
+    """Which system a published folder or file is.  system: the one to read it as, when several share its layout.
+
+    Raises WeightsError when nothing fits or several fit equally well.
+    """
+    pool = _system.every() if system is None else [_system.get(system)]
+    config = Files(place).json(CONFIG) if place.is_dir() else {}
+    found = _by_config(config, pool) if config else _by_shapes(place, pool)
+    if not found:
+        raise WeightsError(f"{place} is of no layout known{_looked_for(config, pool, system)}")
+    best = max(score for score, _ in found)
+    first = [each for score, each in found if score == best]
+    names = sorted({each.system.id for each in first})
+    if len(names) > 1:
+        raise WeightsError(
+            f"{place} fits {len(names)} systems equally well: {', '.join(names)}; say which, as in "
+            f"pm.load(folder, system='{names[0]}')"
+        )
+    return first[0]
+
+
+def _by_config(config: Mapping[str, Any], pool: list[System]) -> list[tuple[int, Found]]:
+    return [
+        (score, Found(system=system, layout=layout, config=config))
+        for system in pool
+        for layout in system.layouts
+        if (score := int(layout.matches(config)))
+    ]
+
+
+def _by_shapes(place: Path, pool: list[System]) -> list[tuple[int, Found]]:
+    from polymodal.weights.folder import weights_in
+
+    found: list[tuple[int, Found]] = []
+    shapes: dict[tuple[str, ...], Mapping[str, Any]] = {}
+    for system in pool:
+        for layout in system.layouts:
+            if layout.infer is None:
+                continue
+            if layout.entry not in shapes:
+                try:
+                    tensors = weights_in(place, layout.entry)
+                except WeightsError:
+                    if len(pool) == 1 or layout.entry == ("",):
+                        raise
+                    continue
+                shapes[layout.entry] = {name: tensors.shape(name) for name in tensors}
+            config = layout.infer(shapes[layout.entry])
+            if config is not None:
+                score = int(layout.matches(config)) or 1
+                found.append((score, Found(system=system, layout=layout, config=config)))
+    return found
+
+
+def _looked_for(config: Mapping[str, Any], pool: list[System], system: str | None) -> str:
+    if system is not None:
+        layouts = "; ".join(layout.name for each in pool for layout in each.layouts)
+        return f" of {system}: it reads {layouts or 'no published layout'}"
+    if not config:
+        return f": it has no {CONFIG}, and its tensors are those of no official file"
+    kind = f"model_type {config.get('model_type')!r}, architectures {config.get('architectures')}"
+    return f": {CONFIG} says {kind}; `polymodal systems` lists what there is"
+
+
+def open_folder(place: Path, found: Found, options: LoadOptions) -> tuple[Variant, Assembled]:
+    """Build what the folder holds, fill it strictly, and join processor and tokenizer where their files are there."""
+    import torch
+
+    opened = found.layout.opened(found.config)
+    module = fill(place, found.layout, opened, options)
+    size = sum(p.numel() for p in module.parameters())
+    variant = Variant(name=place.name or "folder", parameters=size, config=found.config,
+                      layout=found.system.layouts.index(found.layout))  # fmt: skip
+    module.to(device=torch.device(options.device)).eval()
+    return variant, assembled(place, opened, module)
+
+
+def fill(place: Path, layout: Layout, opened: Opened, options: LoadOptions) -> nn.Module:
+    """A module with the folder's weights; raises WeightsError, with nothing half loaded, unless all of them fit."""
+    import torch
+
+    from polymodal.weights.folder import fitting, weights_in, without_random
+    from polymodal.weights.load import load_into
+
+    gathered: Mapping[str, Tensor]
+    gathered = weights_in(place, layout.entry) if layout.gather is None else layout.gather(Files(place))
+    with torch.device("meta"):
+        targets = opened.build().state_dict().keys()
+    table = fitting(opened.keys, gathered.keys(), targets)
+    if table.new:
+        module = opened.build()
+    else:
+        with without_random():
+            module = opened.build()
+    load_into(module, gathered, table, dtype=getattr(torch, options.dtype))
+    return module
+
+
+def assembled(place: Path, opened: Opened, module: nn.Module) -> Assembled:
+    """The module with what the files beside it allow: chat, classify and embed need a tokenizer."""
+    files = Files(place)
+    if not place.is_dir():
+        return Assembled(model=module, processor=None)
+    if opened.assemble is None or not files.has("tokenizer.json"):
+        return Assembled(model=module, processor=None, ends=ends(place))
+    return replace(opened.assemble(module, files), ends=ends(place))
+
+
+def ends(place: Path) -> tuple[frozenset[int], int | None]:
+    """The ids that end an answer and the id that pads it, as generation_config.json or config.json say."""
+    files = Files(place)
+    config = files.json(CONFIG)
+    said = files.json("generation_config.json") or {**(config.get("text_config") or {}), **config}
+    eos = said.get("eos_token_id")
+    many = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    pad = said.get("pad_token_id")
+    return frozenset(many), pad if pad is not None else (many[0] if many else None)
+

@@ -1,0 +1,128 @@
+"""One case: write the folder, load it with `pm.load`, and compare everything the oracle gave.
+
+Traps: logits at padding are nobody's business and are left out; equal ids over 16 greedy steps need equal logits at
+every step, so a near tie of two tokens would show as a difference: it is reported with the gap of the two.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import polymodal as pm
+from polymodal.check.record import TOLERANCE, Case, Expected, Tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """error: largest absolute error of logits and features.  generated, cached, batched: None = not compared.
+
+    why: what differed.
+    """
+
+    case: str
+    system: str
+    error: float
+    generated: bool | None = None
+    cached: bool | None = None
+    batched: bool | None = None
+    why: str = ""
+
+
+def run_case(case: Case) -> Outcome:
+    """Make, load, compare.  Exceptions of the model come through: a case that fails is a defect."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        expected = case.make(folder)
+        model = pm.load(folder / case.file if case.file else folder, **expected.call)
+        errors = {"logits": 0.0}
+        if expected.logits is not None:
+            errors["logits"] = error_of(model.logits(**expected.inputs), expected.logits, expected.inputs)
+        if expected.features is not None:
+            found = model.features(**expected.inputs)
+            errors |= {name: features_error(found[name], wanted) for name, wanted in expected.features.items()}
+        far = ", ".join(f"{name} {error:.1e}" for name, error in errors.items() if error > TOLERANCE)
+        outcome: dict[str, Any] = {"error": max(errors.values()), "why": far}
+        if expected.generated is not None:
+            outcome |= generation(model, expected)
+        if expected.alone:
+            outcome["batched"] = rows_alone(model, expected) <= TOLERANCE
+        return Outcome(case=case.name, system=model.system.id, **outcome)
+
+
+def error_of(found: Tensor, wanted: Tensor, inputs: Mapping[str, Any]) -> float:
+    """Largest absolute error at real tokens; infinite for another shape or values that are no numbers."""
+    if found.shape != wanted.shape:
+        return float("inf")
+    mask = inputs.get("attention_mask")
+    if mask is not None and wanted.dim() == 3 and tuple(mask.shape) == tuple(wanted.shape[:2]):
+        found, wanted = found[mask.bool()], wanted[mask.bool()]
+    return largest(found, wanted)
+
+
+def largest(found: Tensor, wanted: Tensor) -> float:
+    """Largest absolute error; infinite where shapes differ or numbers are none (equal infinities are equal)."""
+    if found.shape != wanted.shape:
+        return float("inf")
+    found, wanted = found.float(), wanted.float()
+    difference = torch.where(found == wanted, 0.0, (found - wanted).abs())
+    return float("inf") if difference.isnan().any() else float(difference.max()) if difference.numel() else 0.0
+
+
+def features_error(found: Any, wanted: Any) -> float:
+    """The same for one tensor, or for a list of them."""
+    if isinstance(wanted, Tensor) and isinstance(found, Tensor):
+        return largest(found, wanted)
+    if len(found) != len(wanted):
+        return float("inf")
+    return max(largest(ours, theirs) for ours, theirs in zip(found, wanted, strict=True))
+
+
+def generation(model: Any, expected: Expected) -> dict[str, Any]:
+    """Are the greedy ids the oracle's, and those of a full pass without cache?"""
+    assert expected.generated is not None
+    prompt = expected.prompt or expected.inputs
+    new = {"max_new_tokens": 16, "eos_token_id": None, "pad_token_id": 0, **expected.options}
+    found = model.generate(**prompt, **new)
+    same = found.shape == expected.generated.shape and bool(torch.equal(found, expected.generated))
+    why = {} if same else {"why": f"ids {found[:, -16:].tolist()} instead of {expected.generated[:, -16:].tolist()}"}
+    length = prompt["input_ids"].shape[1] if "input_ids" in prompt else 0
+    cached = None
+    # A random model may write a placeholder, which a full pass would take for an item that is not there.
+    places = torch.tensor(list(getattr(model.module, "placeholders", {}).values()), dtype=torch.int64)
+    plain = not bool(torch.isin(found[:, length:], places).any()) and not expected.options
+    if same and length and plain and torch.equal(found[:, :length], prompt["input_ids"]):
+        full = model.logits(**extended(prompt, found))
+        cached = bool(torch.equal(full[:, length - 1 : -1].argmax(-1), found[:, length:]))
+    return {"generated": same, "cached": cached, **why}
+
+
+def extended(prompt: Tensors, ids: Tensor) -> Tensors:
+    """The prompt's tensors for a longer sequence: new tokens are real, and text."""
+    batch, length = prompt["input_ids"].shape
+    more = ids.shape[1] - length
+    out = dict(prompt)
+    for name, value in prompt.items():
+        if isinstance(value, Tensor) and value.shape == (batch, length):
+            fill = 1 if name == "attention_mask" else 0
+            out[name] = torch.cat((value, value.new_full((batch, more), fill)), 1)
+    out["input_ids"] = ids
+    return out
+
+
+def rows_alone(model: Any, expected: Expected) -> float:
+    """Largest difference between a row of the batch and the same row alone, at real tokens."""
+    whole, worst = model.logits(**expected.inputs), 0.0
+    mask = expected.inputs.get("attention_mask")
+    for row, inputs in expected.alone:
+        found, wanted = model.logits(**inputs)[0], whole[row]
+        if mask is not None and wanted.dim() == 2 and mask.shape[1] == wanted.shape[0]:
+            wanted = wanted[mask[row].bool()]
+        worst = max(worst, largest(found, wanted))
+    return worst

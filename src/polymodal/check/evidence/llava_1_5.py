@@ -1,0 +1,72 @@
+"""LLaVA-1.5 against transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from polymodal.check import randomise
+from polymodal.check.hugging import Reading, hugging_case, hugging_size
+from polymodal.check.record import Evidence, Tensors
+from polymodal.systems.llava_1_5 import SYSTEM
+
+IMAGE = 90
+
+
+def tiny(transformers: Any, text: dict[str, Any], vision: dict[str, Any], **more: Any) -> Any:
+    """A LlavaConfig of test size; two rows of text_config and vision_config are what cases vary."""
+    vision = {"model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 56, "num_hidden_layers": 3,
+              "num_attention_heads": 4, "image_size": 28, "patch_size": 7, **vision}  # fmt: skip
+    text = {"model_type": "llama", "hidden_size": 40, "intermediate_size": 72, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 99, **text}  # fmt: skip
+    return transformers.LlavaConfig(vision_config=vision, text_config=text, image_token_index=IMAGE, **more)
+
+
+def inputs(config: Any) -> Tensors:
+    """Two rows of unequal length padded on the left: one picture between texts; two pictures, the last at the end."""
+    side = config.vision_config.image_size
+    count = (side // config.vision_config.patch_size) ** 2 + (config.vision_feature_select_strategy == "full")
+    words = randomise.ids("words", (24,), 3, IMAGE).tolist()
+    picture = [IMAGE] * count
+    rows = [words[:5] + picture + words[5:9], words[9:12] + picture + words[12:19] + picture]
+    length = max(map(len, rows))
+    ids = torch.tensor([[0] * (length - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
+    return {"input_ids": ids, "attention_mask": mask, "pixel_values": randomise.values("pixels", (3, 3, side, side))}
+
+
+def alone(config: Any, given: Tensors) -> list[tuple[int, Tensors]]:
+    """Each row without padding and with its own pictures."""
+    rows = []
+    for row, pictures in ((0, slice(0, 1)), (1, slice(1, 3))):
+        ids = given["input_ids"][row][given["attention_mask"][row].bool()][None]
+        rows.append((row, {"input_ids": ids, "pixel_values": given["pixel_values"][pictures]}))
+    return rows
+
+
+def features(oracle: Any, given: Tensors) -> dict[str, Any]:
+    found = oracle.get_image_features(pixel_values=given["pixel_values"])
+    return {"image": list(getattr(found, "pooler_output", found))}
+
+
+def case(name: str, text: dict[str, Any] | None = None, vision: dict[str, Any] | None = None, **more: Any) -> Any:
+    return hugging_case(name, "LlavaForConditionalGeneration",
+                        lambda transformers: tiny(transformers, text or {}, vision or {}, **more), inputs,
+                        reading=Reading(features=features), generate=True, alone=alone)  # fmt: skip
+
+
+EVIDENCE = Evidence(
+    oracle="transformers LlavaForConditionalGeneration",
+    cases=(
+        case("grouped heads"),
+        case("one layer, untied, every token of the last layer", {"num_hidden_layers": 1},
+             vision_feature_layer=-1, vision_feature_select_strategy="full"),
+        case("one key head, other patches, no connector bias", {"num_key_value_heads": 1, "hidden_size": 48},
+             {"patch_size": 14, "hidden_act": "gelu"}, multimodal_projector_bias=False),
+    ),
+    published=tuple(
+        hugging_size(each.name, "LlavaForConditionalGeneration", lambda t, each=each: t.LlavaConfig(**each.config))
+        for each in SYSTEM.variants
+    ),
+)  # fmt: skip

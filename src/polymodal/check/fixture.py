@@ -1,0 +1,104 @@
+"""Cases whose oracle was run elsewhere: a small file of inputs and outputs, its source named, weights made from names.
+
+    check/fixtures/<name>.safetensors   tensors `in.<input>`, `out.logits`, `out.features.<modality>`, `out.generated`
+        metadata: source, revision, config (JSON, null when the layout has none), shapes (JSON {name: shape}),
+                  file (name of the weights file to write), entry (place inside a torch file)
+
+`write` is for the script that runs the oracle; `fixture_case` is for the evidence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polymodal.check import randomise
+from polymodal.check.record import Case, Expected, Shapes, Size
+
+FOLDER = Path(__file__).parent / "fixtures"
+
+
+def write(
+    name: str,
+    *,
+    about: Mapping[str, str],
+    config: Any,
+    shapes: Shapes,
+    inputs: Mapping[str, Tensor],
+    outputs: Mapping[str, Tensor],
+    folder: Path = FOLDER,
+) -> Path:
+    """Store what an oracle gave.  about: source, revision, file, entry ("" for none)."""
+    from safetensors.torch import save_file
+
+    tensors = {f"in.{key}": value.contiguous() for key, value in inputs.items()}
+    tensors |= {f"out.{key}": value.contiguous() for key, value in outputs.items()}
+    made = {"config": json.dumps(config), "shapes": json.dumps({key: list(shape) for key, shape in shapes.items()})}
+    path = folder / f"{name}.safetensors"
+    save_file(tensors, path, metadata={**about, **made})
+    return path
+
+
+def fixture_case(name: str, fixture: str, **options: Any) -> Case:
+    """The case of `check/fixtures/<fixture>.safetensors`; options: fields of Expected to add (call, options)."""
+    about, _ = read(fixture)
+
+    def make(folder: Path) -> Expected:
+        about, tensors = read(fixture)
+        weights = randomise.state(json.loads(about["shapes"]))
+        config = json.loads(about["config"])
+        if config is not None:
+            (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        store(weights, folder / about["file"], about.get("entry", ""))
+        given = {key[3:]: value for key, value in tensors.items() if key.startswith("in.")}
+        features = {key[13:]: value for key, value in tensors.items() if key.startswith("out.features.")}
+        return Expected(
+            inputs=given,
+            logits=tensors.get("out.logits"),
+            features=features or None,
+            generated=tensors.get("out.generated"),
+            **options,
+        )
+
+    return Case(name=name, make=make, file="" if json.loads(about["config"]) is not None else about["file"])
+
+
+def fixture_source(fixture: str) -> str:
+    """Source and revision of a fixture, for `Evidence.oracle`."""
+    about, _ = read(fixture)
+    return f"{about['source']} @ {about['revision']}"
+
+
+def fixture_size(fixture: str, variant: str, parameters: int, source: str) -> Size:
+    """A published size whose key list a fixture's metadata carries under `published_shapes`."""
+
+    def shapes() -> Shapes:
+        return {name: tuple(shape) for name, shape in json.loads(read(fixture)[0]["published_shapes"]).items()}
+
+    return Size(variant=variant, shapes=shapes, source=source, parameters=lambda: parameters)
+
+
+def read(fixture: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors."""
+    from safetensors import safe_open
+
+    with safe_open(FOLDER / f"{fixture}.safetensors", framework="pt") as file:
+        return dict(file.metadata()), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+def store(weights: Mapping[str, Tensor], path: Path, entry: str) -> None:
+    """Write weights as the official file does."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        save_file(dict(weights), path)
+        return
+    whole: Any = dict(weights)
+    for part in reversed(entry.split(".") if entry else []):
+        whole = {part: whole}
+    torch.save(whole, path)

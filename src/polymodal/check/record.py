@@ -1,0 +1,102 @@
+"""What a system's evidence file declares: its oracle, cases of comparison, published sizes, lessons and headline.
+
+    EVIDENCE = Evidence(oracle=..., cases=(...), published=(...), lessons={...}, headline=...)
+
+A case writes a folder in the published layout with every parameter random and says what the oracle gave for some
+inputs; the engine loads that folder as anybody would, with `pm.load`, and compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+Shapes = Mapping[str, Sequence[int]]
+Tensors = dict[str, Any]
+TOLERANCE = 1e-4  # maximum absolute error of float32 logits and features
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What the oracle gave.  inputs: tensors by the published processor's names.
+
+    logits: compared at real tokens.  features: by modality.  prompt: inputs of generation, where they are others;
+    generated: greedy ids [B, T + 16] as transformers returns them.  alone: (row, inputs of that row alone), whose logits
+    must be those of the row in the batch.  options: further ones for `generate`.  call: arguments of `pm.load`.
+    """
+
+    inputs: Tensors
+    logits: Tensor | None = None
+    features: Mapping[str, Any] | None = None
+    prompt: Tensors | None = None
+    generated: Tensor | None = None
+    alone: Sequence[tuple[int, Tensors]] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    call: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """make(folder) writes a published layout and gives what the oracle says.  file: the weights file in the folder to
+    load, where the layout is a single file.  needs: a package without which the case cannot run."""
+
+    name: str
+    make: Callable[[Path], Expected]
+    file: str = ""
+    needs: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """One published size by the oracle: shapes() -> every name on disk with its shape, nothing read or allocated.
+
+    source: where the list comes from.  parameters: as published or counted by the oracle.
+    """
+
+    variant: str
+    shapes: Callable[[], Shapes]
+    source: str
+    parameters: Callable[[], int]
+    needs: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """Training at tiny size on real data.  batches(step) -> batch; objective(model, batch) -> loss."""
+
+    model: nn.Module
+    batches: Callable[[int], Any]
+    objective: Callable[[nn.Module, Any], Tensor]
+    steps: int = 30
+    lr: float = 3e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """Whether the headline was seen to work, and what was seen, in a sentence."""
+
+    ok: bool | None
+    evidence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """All of it for one system.  lessons: stage name -> maker of a lesson; a maker raises `MissingData` without data.
+
+    exceptions: what is known not to hold, in words, printed beside the result.
+    """
+
+    oracle: str
+    cases: tuple[Case, ...]
+    published: tuple[Size, ...] = ()
+    lessons: Mapping[str, Callable[[], Lesson]] = field(default_factory=dict)
+    headline: Callable[[], Shown] | None = None
+    exceptions: tuple[str, ...] = ()
+
+
+class MissingData(Exception):
+    """The real data of a lesson is not in the cache; the message says how to fetch it."""

@@ -1,0 +1,114 @@
+"""LLaVA-1.5: a picture as 576 tokens of a chat, through two linear layers.
+
+Paper: Improved Baselines with Visual Instruction Tuning (arXiv 2310.03744).
+
+    picture -> 336 x 336 -> CLIP ViT-L/14, input of its last block, no class token [N, 576, 1024]
+            -> linear, GELU, linear [N, 576, D] -> spliced at `<image>` -> Vicuna v1.5 -> text          (fusion type C)
+
+Traps: the official code pads to a square with the mean colour, the library's processor crops the centre unless its
+config says do_pad; published files call the towers `vision_tower.vision_model.*`, files saved by transformers 5
+`vision_tower.*`; a newline stands between `<image>` and the question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from polymodal.assemblies.multimodal_lm import MultimodalLM
+from polymodal.backbones import hf_text
+from polymodal.connectors.mlp import MLPConnectorConfig
+from polymodal.encoders import clip_vit
+from polymodal.errors import ConfigError
+from polymodal.systems._layout import Layout, Opened, Repository, hf
+from polymodal.systems._system import Part, System, Variant
+from polymodal.train.recipe import Stage
+from polymodal.weights.keytable import KeyTable
+
+CLIP_L_336 = {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
+              "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336, "patch_size": 14}  # fmt: skip
+CONNECTOR_NAMES = {
+    "multi_modal_projector.linear_1.weight": "connectors.image.layers.0.weight",
+    "multi_modal_projector.linear_1.bias": "connectors.image.layers.0.bias",
+    "multi_modal_projector.linear_2.weight": "connectors.image.layers.1.weight",
+    "multi_modal_projector.linear_2.bias": "connectors.image.layers.1.bias",
+}
+
+
+def open_config(config: Mapping[str, Any]) -> Opened:
+    """A LlavaConfig dict -> the model; raises ConfigError for options that are not supported."""
+    vision = config.get("vision_config") or CLIP_L_336
+    if vision.get("model_type", "clip_vision_model") != "clip_vision_model":
+        raise ConfigError(f"llava: vision_config.model_type {vision['model_type']!r}, expected clip_vision_model")
+    strategy, layer = config.get("vision_feature_select_strategy", "default"), config.get("vision_feature_layer", -2)
+    tower = replace(clip_vit.of_config(vision), layer=layer, keep_class=strategy == "full", head=None)
+    text = hf_text.of_config(config.get("text_config") or {})
+    connector = MLPConnectorConfig(
+        activation=config.get("projector_hidden_act", "gelu"), bias=config.get("multimodal_projector_bias", True)
+    )
+    width = text.config.width
+    placeholder = config.get("image_token_index", config.get("image_token_id", 32000))
+
+    def build() -> MultimodalLM:
+        parts = tower.build(), connector.build(tower.width, width), text.config.build()
+        return MultimodalLM({"image": parts[0]}, {"image": parts[1]}, parts[2], {"image": placeholder})
+
+    vision_keys, between = clip_vit.hf_keys(tower), KeyTable.of(CONNECTOR_NAMES)
+    published = (
+        vision_keys.prefixed("vision_tower.", "encoders.image."),
+        vision_keys.respelled({"vision_model.": "", "visual_projection.": "visual_projection."}).prefixed(
+            "vision_tower.", "encoders.image."
+        ),
+    )
+    backbone = text.keys[0].prefixed("language_model.", "backbone.")
+    return Opened(build=build, keys=tuple(each + between + backbone for each in published), parts=drawn(tower, width))
+
+
+def drawn(tower: clip_vit.ViTConfig, width: int) -> tuple[Part, ...]:
+    side, count = tower.image_size, tower.tokens
+    return (
+        Part(slot="encoder", modality="image", name="CLIP ViT", prefix="encoders.image", takes=f"[N, 3, {side}, {side}]",
+             gives=f"[N, {count}, {tower.width}]", tokens=count),
+        Part(slot="connector", modality="image", name="linear, GELU, linear", prefix="connectors.image",
+             takes=f"[N, {count}, {tower.width}]", gives=f"[N, {count}, {width}]", tokens=count),
+        Part(slot="backbone", name="language model", prefix="backbone", takes=f"[B, T, {width}]", gives="[B, T, V]"),
+    )  # fmt: skip
+
+
+def published(width: int, depth: int, heads: int, ffn_width: int) -> dict[str, Any]:
+    """The config.json of llava-hf's checkpoints."""
+    text = {"model_type": "llama", "hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads,
+            "num_key_value_heads": heads, "intermediate_size": ffn_width, "vocab_size": 32064, "rms_norm_eps": 1e-5,
+            "max_position_embeddings": 4096}  # fmt: skip
+    return {"model_type": "llava", "architectures": ["LlavaForConditionalGeneration"], "vision_config": CLIP_L_336,
+            "text_config": text, "image_token_index": 32000, "vision_feature_layer": -2}  # fmt: skip
+
+
+SYSTEM = System(
+    id="llava-1.5",
+    names=("LLaVA-1.5",),
+    year=2023,
+    fusion=("C",),
+    assembly="MultimodalLM",
+    inputs=("text", "image"),
+    outputs=("text",),
+    layouts=(
+        Layout(name="transformers LlavaForConditionalGeneration", open=open_config,
+               matches=hf("llava", "LlavaForConditionalGeneration")),
+    ),
+    variants=(
+        Variant(name="7b", parameters=7_063_427_072, config=published(4096, 32, 32, 11008),
+                repository=Repository(name="llava-hf/llava-1.5-7b-hf", license="Llama 2 community")),
+        Variant(name="13b", parameters=13_351_494_656, config=published(5120, 40, 40, 13824),
+                repository=Repository(name="llava-hf/llava-1.5-13b-hf", license="Llama 2 community")),
+    ),
+    headline="answers questions about a picture with a two-layer connector between CLIP and Vicuna",
+    sheet="arXiv 2310.03744",
+    recipe=(
+        Stage(name="align", data="LCS-558K: 558 thousand pictures and captions", objective="language model, answers",
+              train=("connectors.image",), lr=1e-3, batch=256, steps=2181, warmup=65),
+        Stage(name="instruct", data="llava_v1_5_mix665k", objective="language model, answers",
+              train=("connectors.image", "backbone"), lr=2e-5, batch=128, steps=5198, warmup=156),
+    ),
+)  # fmt: skip

@@ -1,0 +1,116 @@
+"""The weights of a published folder, whichever of the usual files hold them, and the table that fits their names.
+
+    model.safetensors.index.json | model.safetensors | pytorch_model.bin.index.json | pytorch_model.bin
+    | the only *.safetensors | the only *.pt, *.pth, *.bin
+
+Traps: an index is read first, since a folder may hold shards of it that look whole; of several loose files none is
+chosen, because a checkpoint must not be guessed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from polymodal.errors import WeightsError
+from polymodal.weights.keytable import KeyTable
+from polymodal.weights.read import TensorFile, read, read_torch
+
+_NAMED = (
+    ("model.safetensors.index.json", "safetensors"),
+    ("model.safetensors", "safetensors"),
+    ("pytorch_model.bin.index.json", "torch"),
+    ("pytorch_model.bin", "torch"),
+)
+_LOOSE = (("*.safetensors", "safetensors"), ("*.pt", "torch"), ("*.pth", "torch"), ("*.bin", "torch"))
+
+
+def weights_in(place: Path, entry: Sequence[str] = ("",)) -> TensorFile:
+    """The tensors of a folder, or of one file; entry: where they lie inside a torch file, tried in order.
+
+    Raises WeightsError when there are none, several, or damaged ones.
+    """
+    if place.is_file():
+        return _open(place, "safetensors" if place.suffix == ".safetensors" else "torch", entry)
+    for name, format in _NAMED:
+        if (place / name).is_file():
+            return _open(place / name, format, entry)
+    for pattern, format in _LOOSE:
+        found = sorted(place.glob(pattern))
+        if len(found) == 1:
+            return _open(found[0], format, entry)
+        if found:
+            names = ", ".join(path.name for path in found[:4])
+            raise WeightsError(f"{place} holds {len(found)} weights files and no index ({names}); name the one to load")
+    raise WeightsError(f"{place} holds no weights; looked for {', '.join(name for name, _ in _NAMED)}, *.pt, *.pth")
+
+
+def _open(path: Path, format: str, entry: Sequence[str]) -> TensorFile:
+    if format != "torch":
+        return read(path, format)
+    if path.name.endswith(".index.json"):
+        return _torch_shards(path)
+    problem: WeightsError | None = None
+    for place in entry:
+        try:
+            return read_torch(path, place or None)
+        except WeightsError as error:
+            problem = problem or error
+    assert problem is not None
+    raise problem
+
+
+def _torch_shards(path: Path) -> TensorFile:
+    """A `weight_map` {tensor: shard file} beside torch shards."""
+    try:
+        places: dict[str, str] = dict(json.loads(path.read_text(encoding="utf-8"))["weight_map"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path}: not an index with a 'weight_map': {str(error).splitlines()[0]}") from error
+    names = sorted(set(places.values()))
+    if not all(Path(name).name == name for name in names):
+        raise WeightsError(f"{path}: the index names a shard outside its own folder")
+    shards = {name: read_torch(path.parent / name) for name in names}
+    for tensor, name in places.items():
+        if tensor not in shards[name]:
+            raise WeightsError(f"{path}: tensor {tensor!r} is not in the shard {name!r} that the index names")
+    infos = {tensor: shards[name].infos[tensor] for tensor, name in places.items()}
+    return TensorFile(path, "torch", infos, lambda name: shards[places[name]][name])
+
+
+def fitting(tables: Sequence[KeyTable], source: Iterable[str], target: Iterable[str]) -> KeyTable:
+    """The table that fits these names; raises WeightsError with the problems of the nearest one."""
+    names, places = list(source), list(target)
+    reports = [table.check(names, places) for table in tables]
+    best = min(range(len(tables)), key=lambda i: len(reports[i].problems))
+    reports[best].require()
+    return tables[best]
+
+
+class _NoRandom(TorchFunctionMode):
+    """Random first values are skipped: every parameter is about to be filled."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _RANDOM:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+_RANDOM = frozenset(
+    {Tensor.normal_, Tensor.uniform_}
+    | {getattr(torch.nn.init, f"{name}_") for name in ("normal", "uniform", "trunc_normal", "kaiming_uniform",
+                                                       "kaiming_normal", "xavier_uniform", "xavier_normal")}
+)  # fmt: skip
+
+
+@contextmanager
+def without_random() -> Iterator[None]:
+    """Build modules whose parameters are all filled afterwards, without drawing numbers for them first."""
+    with _NoRandom():
+        yield
