@@ -27,8 +27,8 @@ PAIR: Mapping[str, tuple[str, ...]] = {
 class DualEncoder(nn.Module):
     """`encoders` by modality, `inputs` as in PAIR; both name the same modalities, the first two give the logits.
 
-    scale: start of the temperature's logarithm; None: no temperature, no logits (one tower of a pair, ImageBind).
-    Raises ConfigError for modalities that do not agree.
+    scale: start of the temperature's logarithm; None: no temperature (one tower of a pair).  aliases: other names of
+    tensors -> those in `inputs`.  Raises ConfigError for modalities that do not agree.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class DualEncoder(nn.Module):
         encoders: Mapping[str, nn.Module],
         inputs: Mapping[str, tuple[str, ...]] = PAIR,
         scale: float | None = 2.6592,
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         if set(encoders) != set(inputs):
@@ -45,13 +46,14 @@ class DualEncoder(nn.Module):
         self.encoders = nn.ModuleDict(encoders)
         self.logit_scale = None if scale is None else nn.Parameter(torch.tensor(scale))
         self.inputs = {name: tuple(inputs[name]) for name in encoders}
+        self.aliases = dict(aliases or {})
 
     def features(self, **batch: Any) -> dict[str, Tensor]:
         """Joint vectors [N, E] of every modality that is in the batch, not of unit length.
 
         Raises PromptError when none is, ConfigError for a tensor that no encoder takes.
         """
-        given = {name: value for name, value in batch.items() if value is not None}
+        given = {self.aliases.get(name, name): value for name, value in batch.items() if value is not None}
         if unknown := set(given) - {name for names in self.inputs.values() for name in names}:
             raise ConfigError(f"DualEncoder: does not know the inputs {sorted(unknown)}")
         found = {}
