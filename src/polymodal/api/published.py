@@ -145,9 +145,10 @@ def assembled(place: Path, opened: Opened, module: nn.Module) -> Assembled:
     files = Files(place)
     if not place.is_dir():
         return Assembled(model=module, processor=None)
+    end = ends(place) if opened.ends is None else opened.ends
     if opened.assemble is None or not files.has("tokenizer.json"):
-        return Assembled(model=module, processor=None, ends=ends(place))
-    return replace(opened.assemble(module, files), ends=ends(place))
+        return Assembled(model=module, processor=None, ends=end)
+    return replace(opened.assemble(module, files), ends=end)
 
 
 def ends(place: Path) -> tuple[frozenset[int], int | None]:

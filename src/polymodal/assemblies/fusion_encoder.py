@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from polymodal.backbones.encoder import TextEncoder, TextEncoderConfig, TokenHeadConfig
+from polymodal.backbones.encoder import TextEncoderConfig, TokenHeadConfig
 from polymodal.errors import ConfigError, PromptError
 from polymodal.nn.mask import MaskSpec
 

@@ -11,15 +11,16 @@ in writing the padding of a question is read like its words, in `logits` it is m
 positions by the mask when writing, by place in `logits`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
-from polymodal.assemblies.generate import GREEDY, IDS_ONLY, Ending, Generation, Writer, collected, per_row
+from polymodal.assemblies.generate import GREEDY, Ending, Generation, Writer, collected, per_row
 from polymodal.assemblies.sampling import Sampler, SamplingOptions
 from polymodal.backbones.encoder import TextEncoderConfig, TokenHeadConfig
 from polymodal.errors import ConfigError, PromptError
@@ -95,12 +96,26 @@ class FusionWriter(nn.Module):
         return self._head(self.decoder.run(self.decoder.embed(input_ids), mask, source=source, source_mask=seen))
 
     @torch.inference_mode()
-    def generate(
-        self, *, options: SamplingOptions = GREEDY, ending: Ending | None = None, **batch: Any
+    def generate(self, tensors: Mapping[str, Any], options: SamplingOptions, ending: Ending, pad: int | None) -> Tensor:
+        """ids [B, P + new]: what the decoder starts from and what it wrote, `pad` behind rows that end early."""
+        batch = _known(tensors)
+        answers = self.write(batch, options, ending)
+        rows = [torch.tensor(answer.ids) for answer in answers]
+        filler = self.ids.pad if pad is None else pad
+        prompt, _ = self._prompt(batch, len(answers), batch_ids(batch, "pixel_values").device)
+        return torch.cat((prompt, pad_sequence(rows, batch_first=True, padding_value=filler).to(prompt)), 1)
+
+    @torch.inference_mode()
+    def write(
+        self,
+        batch: Mapping[str, Any],
+        options: SamplingOptions | Sequence[SamplingOptions] = GREEDY,
+        ending: Ending | None = None,
     ) -> list[Generation]:
         """Texts for a batch, one row each; `Generation.ids` are what was written, the end included.
 
-        Raises ConfigError for beams, PromptError when the texts do not fit the decoder's positions.
+        `ending` None: texts end at [SEP].  Raises ConfigError for beams, PromptError when nothing more fits the
+        decoder's positions.
         """
         batch = _known(batch)
         source = self._look(batch)
@@ -114,7 +129,7 @@ class FusionWriter(nn.Module):
         room = self.decoder.config.positions - prompt.shape[1]
         if room < 1:
             raise PromptError(f"FusionWriter: a prompt of {prompt.shape[1]} tokens leaves no position to write at")
-        end = ending or Ending(tokenizer=IDS_ONLY.tokenizer, eos=frozenset({self.ids.sep}))
+        end = ending or Ending(eos=frozenset({self.ids.sep}))
         writers = [
             Writer(row=i, options=choice, limit=min(choice.max_tokens, room), ending=end)
             for i, choice in enumerate(choices)

@@ -84,13 +84,15 @@ class Opened:
 
     build() -> module with fresh weights, also on the meta device.  keys: spellings of the names on disk, each a whole
     strict table; export writes the first.  parts: the drawing.  assemble(module, Files) -> Assembled, for folders that
-    hold a tokenizer.json.
+    hold a tokenizer.json.  ends: ids that end an answer and the one that pads it, where the model has its own and the
+    folder's generation settings do not count.
     """
 
     build: Callable[[], nn.Module]
     keys: tuple[KeyTable, ...]
     parts: tuple[Part, ...] = ()
     assemble: Callable[[nn.Module, Files], Assembled] | None = None
+    ends: tuple[frozenset[int], int | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +117,9 @@ class Layout:
         try:
             return self.open(config)
         except KeyError as problem:
-            raise ConfigError(f"{self.name}: config.json lacks {problem.args[0]!r}, which this layout needs") from problem
+            raise ConfigError(f"{self.name}: config.json lacks {problem.args[0]!r}, which is needed") from problem
         except (TypeError, AttributeError) as problem:
-            raise ConfigError(f"{self.name}: config.json has a value of another kind than needed: {problem}") from problem
+            raise ConfigError(f"{self.name}: config.json has a value of another kind: {problem}") from problem
 
 
 def hf(model_type: str, *architectures: str) -> Callable[[Mapping[str, Any]], int]:
