@@ -10,7 +10,8 @@ from polymodal.backbones.llama import LlamaShape
 from polymodal.check import randomise
 from polymodal.errors import ConfigError
 from polymodal.fusion.routing import (
-    GatedPrefixConfig,
+    ExpertRoutes,
+    PlaceholderRoutes,
     Routed,
     RoutedDeltaConfig,
     RoutedLinearConfig,
@@ -19,7 +20,6 @@ from polymodal.fusion.routing import (
     copy_text_branches,
 )
 from polymodal.nn.attention import AttentionLinears
-from polymodal.nn.fuse import fuse_projections
 from polymodal.nn.linear import Linear, LinearConfig
 from polymodal.nn.norm import RMSNormConfig
 
@@ -139,47 +139,23 @@ def test_delta_changes_only_its_kinds():
     torch.testing.assert_close(always(x), x @ (always.weight + always.lora_B.weight @ always.lora_A.weight).T)
 
 
-def prefixed(gain: bool) -> DecoderConfig:
-    block = BARE.blocks[0]
-    prefix = GatedPrefixConfig(length=3, gain=gain)
-    return replace(BARE, blocks=(block, replace(block, attention=replace(block.attention, prefix=prefix))))
-
-
-@torch.no_grad()
-def test_prefix_with_gate_zero_equals_the_bare_decoder():
-    model, bare = prefixed(gain=True).build(), BARE.build()
-    bare.load_state_dict({name: value for name, value in model.state_dict().items() if ".prefix." not in name})
-    x = randomise.values("x", (2, 7, 48))
-    assert torch.equal(model(x, POSITIONS, context=torch.randn(2, 3, 48)), bare(x, POSITIONS))
-
-
-@torch.no_grad()
-def test_prefix_is_a_second_softmax_gated_per_head():
-    model = prefixed(gain=False).build()
-    randomise.fill(model)
-    attention = model.blocks[1].attn
-    x, extra = randomise.values("x", (2, 1, 48)), randomise.values("extra", (2, 3, 48))
-    prompt = attention.prefix.prompt + extra
-    q = attention.q_proj(x).view(2, 6, 8)
-    k, v = (p(prompt).view(2, 3, 2, 8).repeat_interleave(3, 2) for p in (attention.k_proj, attention.v_proj))
-    shares = (torch.einsum("bhe,bphe->bhp", q, k) / 8**0.5).softmax(-1)
-    added = attention.prefix.gate.tanh()[:, None] * torch.einsum("bhp,bphe->bhe", shares, v)
-    alone = attention.v_proj(x).view(2, 2, 8).repeat_interleave(3, 1)  # one token sees only itself
-    want = attention.o_proj((alone + added).view(2, 1, 48))
-    torch.testing.assert_close(attention(x, source=extra), want)
-
-
-@torch.no_grad()
-def test_a_prefix_keeps_its_projections_when_others_are_fused():
-    model = prefixed(gain=False).build()
-    randomise.fill(model)
-    x, context = randomise.values("x", (1, 7, 48)), randomise.values("c", (1, 3, 48))
-    want = model(x, POSITIONS, context=context)
-    assert fuse_projections(model) == 3 + 2 * 2
-    torch.testing.assert_close(model(x, POSITIONS, context=context), want)
-
-
 def test_linear_branches_may_differ_in_bias():
     config = RoutedLinearConfig(branches=(LinearConfig(bias=False), LinearConfig(bias=True)))
     part = config.build(4, 3)
     assert part.branches[0].bias is None and part.branches[1].bias is not None
+
+
+def test_expert_routes_leave_the_end_marker_to_the_text_branch():
+    types = torch.tensor([[0, 0, 1, 1, 1, 1, 0, 1, 1, 1, 0], [0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0]])
+    mask = torch.tensor([[1] * 11, [0, 0, 0] + [1] * 8])
+    made = ExpertRoutes()({"token_type_ids": types, "attention_mask": mask})
+    assert made["token_types"].tolist() == [[0, 0, 1, 1, 1, 0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0]]
+    assert made["position_ids"].tolist() == [[0, 1, 2, 3, 3, 4, 5, 6, 7, 8, 9], [0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]]
+    assert torch.equal(made["image_places"], types == 1)
+    assert ExpertRoutes()({"token_type_ids": types * 0}) == {}
+
+
+def test_placeholder_routes():
+    made = PlaceholderRoutes(-200)({"input_ids": torch.tensor([[1, -200, -200, 4]])})
+    assert made["token_types"].tolist() == [[0, 1, 1, 0]]
+    assert PlaceholderRoutes(-200)({"input_ids": torch.tensor([[1, 4]])}) == {}

@@ -19,7 +19,7 @@ from torch import Tensor
 from polymodal.data.limits import DEFAULT_LIMITS, Limits
 from polymodal.data.media import Audio, Image, Video
 from polymodal.data.messages import Media, Message, conversation
-from polymodal.data.template import Segment, Slot, Special, Template, Words
+from polymodal.data.template import Format, Segment, Slot, Special, Words
 from polymodal.data.tokenizer import Tokenizer, pad_id_of
 from polymodal.errors import ConfigError, PromptError
 from polymodal.nn.mask import position_ids_from_mask
@@ -109,7 +109,8 @@ class Processor:
     """Messages -> batch.  See `__call__` for the tensors.
 
     Args: tokenizer; template; modalities, what the model takes besides text; max_length, the model's context;
-    rewrite, what a conversation becomes before it is rendered (a recording that enters as its words).
+    rewrite, what a conversation becomes before it is rendered (a recording that enters as its words); finish, what a
+    batch becomes at last, for models that take their routes under other names.
     Raises: UnknownName when a placeholder is not a special token of the tokenizer (then users could type it),
     ConfigError when two modalities share a name or a placeholder.
     """
@@ -118,15 +119,17 @@ class Processor:
         self,
         *,
         tokenizer: Tokenizer,
-        template: Template,
+        template: Format,
         modalities: Sequence[Modality] = (),
         max_length: int | None = None,
         rewrite: Callable[[tuple[Message, ...]], tuple[Message, ...]] | None = None,
+        finish: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.template = template
         self.max_length = max_length
         self.rewrite = rewrite
+        self.finish = finish
         self.modalities = {modality.name: modality for modality in modalities}
         self.placeholders = {m.name: tokenizer.special(m.placeholder) for m in modalities}
         if len(set(self.placeholders.values())) != len(modalities):
@@ -244,7 +247,7 @@ class Processor:
             batch["item_counts"][name] = torch.tensor([len(found) for found in items], dtype=torch.int64)
             if flat := [values for found in items for values in found]:
                 batch.update(modality.batch(flat))
-        return batch
+        return batch if self.finish is None else self.finish(batch)
 
     def _write(self, made: Encoded, segment: Special | Words) -> None:
         if isinstance(segment, Special):

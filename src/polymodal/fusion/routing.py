@@ -2,8 +2,7 @@
 
     Routed         f(x, token_types): one branch per kind      CogVLM (arXiv 2311.03079), mPLUG-Owl2 (2311.04257)
     RoutedDelta    W x + b + scale * B A x for some kinds      Partial LoRA of InternLM-XComposer2 (2401.16420)
-    GatedPrefix    + tanh(gate) * attention over a prompt      LLaMA-Adapter (2303.16199, 2304.15010)
-MoE, which routes by a learned gate instead, is in `nn/moe.py`.
+MoE, which routes by a learned gate, is in `nn/moe.py`; prompts inside attention (LLaMA-Adapter) are in `prefix.py`.
 
 `token_types` [B, T] says the kind of every token; `routes[kind]` is the branch.  None means that all tokens are text:
 the first branch runs alone and nothing is selected, so decoding and text-only batches cost what the bare model costs.
@@ -13,15 +12,14 @@ Traps: which of the tokens around an image count as image differs between system
 end marker does not), so that rule belongs to whoever makes `token_types`, never to a module that sees parts of a row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
-from polymodal.nn.attention import attend
 from polymodal.nn.linear import Linear, LinearConfig, ProjectionConfig, linear
 from polymodal.nn.mlp import FeedForwardConfig
 from polymodal.nn.norm import NormConfig
@@ -200,46 +198,51 @@ class RoutedDeltaConfig:
         return RoutedDelta(in_width, out_width, bias if self.bias is None else self.bias, self)
 
 
-class PrefixSource(Protocol):
-    """A projection whose plain product the prefix needs: every Linear, low-rank paths left out."""
+@dataclass(frozen=True)
+class PlaceholderRoutes:
+    """`arrange` for systems in which exactly the placeholders are visual: adds `token_types` where there are any."""
 
-    weight: Tensor
-    bias: Tensor | None
+    placeholder: int
 
-
-@dataclass(frozen=True, kw_only=True)
-class GatedPrefixConfig:
-    """``length`` learned prompt vectors.  ``gain``: a further learned factor on the gate (V2 with LoRA)."""
-
-    length: int
-    gain: bool = False
-
-    def build(self, width: int, heads: int) -> "GatedPrefix":
-        return GatedPrefix(width, heads, self)
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        visual = batch["input_ids"] == self.placeholder
+        return {"token_types": visual.long()} if bool(visual.any()) else {}
 
 
-class GatedPrefix(nn.Module):
-    """What attention adds to its output, before the output projection: ``[B, H, T, E]``.
+@dataclass(frozen=True)
+class ExpertRoutes:
+    """`arrange` of CogVLM: from `token_type_ids` (1 for begin marker, patches and end marker) the routes, the positions
+    and the places of the features.
 
-    Keys and values come from the attention's own k and v projections, without rotation and without any low-rank path;
-    queries are the rotated ones.  ``gate`` [H] starts at zero, then nothing is added.
+    A visual token takes the visual branch when the next token is visual too: the begin marker does, the end marker does
+    not.  All patches of a run share one position; marker and text positions count on.  Padding has no kind.
     """
 
-    def __init__(self, width: int, heads: int, config: GatedPrefixConfig) -> None:
-        super().__init__()
-        self.prompt = nn.Parameter(torch.randn(config.length, width))
-        self.gate = nn.Parameter(torch.zeros(heads))
-        self.gain = nn.Parameter(torch.ones(1)) if config.gain else None
+    reads = frozenset({"token_type_ids"})
 
-    def forward(
-        self, q: Tensor, k_proj: nn.Module, v_proj: nn.Module, extra: Tensor | None, scale: float | None
-    ) -> Tensor:
-        """``q [B, H, T, E]``; ``extra [B, length, D]`` is added to the prompt (visual features), None adds nothing."""
-        prompt = self.prompt[None] if extra is None else self.prompt + extra
-        size = q.shape[-1]
-        k, v = (
-            linear(prompt, proj.weight, proj.bias).unflatten(-1, (-1, size)).transpose(1, 2).expand(len(q), -1, -1, -1)
-            for proj in (cast(PrefixSource, k_proj), cast(PrefixSource, v_proj))
-        )
-        factor = self.gate.tanh() if self.gain is None else self.gate.tanh() * self.gain
-        return factor[:, None, None] * attend(q, k, v, None, scale)
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        types = batch.get("token_type_ids")
+        if types is None or not bool((types == VISUAL).any()):
+            return {}
+        visual = types == VISUAL
+        routes = torch.zeros_like(types)
+        routes[:, :-1] = (visual[:, :-1] & visual[:, 1:]).long()
+        kinds = types if batch.get("attention_mask") is None else types.masked_fill(batch["attention_mask"] == 0, -1)
+        return {"token_types": routes, "image_places": visual, "position_ids": shared_positions(kinds)}
+
+
+def shared_positions(kinds: Tensor) -> Tensor:
+    """Positions ``[B, T]`` in which the inner tokens of each visual run have one position.
+
+    kinds: 0 text, 1 visual, -1 padding.  The first and the last token of a run are markers and count like text; a
+    step is made at every token that counts and at the first inner one after such a token.
+    """
+    visual, text = kinds == VISUAL, kinds == TEXT
+    edge = torch.zeros_like(visual)
+    edge[:, 0], edge[:, -1] = visual[:, 0], visual[:, -1]
+    edge[:, 1:] |= visual[:, 1:] & text[:, :-1]
+    edge[:, :-1] |= visual[:, :-1] & text[:, 1:]
+    counts, inner = text | edge, visual & ~edge
+    steps = torch.zeros_like(kinds)
+    steps[:, 1:] = (counts[:, 1:] | (inner[:, 1:] & counts[:, :-1])).long()
+    return steps.cumsum(-1)

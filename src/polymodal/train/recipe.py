@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from torch import nn
 
@@ -20,7 +21,8 @@ class Stage:
     """One training phase.
 
     name: unique in its recipe.  data: what it is trained on, in words a reader can look up.
-    train: dotted prefixes of the parameters that learn; everything else is frozen.
+    train: dotted prefixes of the parameters that learn; everything else is frozen.  `*` stands for any part of a name:
+    "backbone.*.cross", "backbone.*.branches.1".
     objective: the name of the loss as in the paper.  lr: peak rate (AdamW); batch: samples a step;
     steps: optimiser steps; warmup: steps of linear warm-up, then cosine to `final` * lr.
     """
@@ -71,4 +73,6 @@ def freeze_except(model: nn.Module, prefixes: tuple[str, ...]) -> int:
 
 
 def _below(name: str, prefix: str) -> bool:
+    if "*" in prefix:
+        return fnmatchcase(name, prefix) or fnmatchcase(name, prefix + ".*")
     return name == prefix or name.startswith(prefix + ".")
