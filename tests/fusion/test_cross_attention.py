@@ -218,7 +218,7 @@ def test_wrong_numbers_are_named() -> None:
         make({"image": tensor("f", (2, 4, 3))}, {"input_ids": IDS})
     with pytest.raises(PromptError, match=r"without a placeholder token.*'image': 1"):
         make({"image": tensor("f", (4, 4, 3))}, {"input_ids": IDS})
-    with pytest.raises(PromptError, match="announces 3 x 2 items; found 5"):
+    with pytest.raises(PromptError, match="3 rows of 2 items are announced, found 5"):
         make({"image": tensor("f", (5, 4, 3))}, {"input_ids": IDS, "image_attention_mask": torch.ones(3, 8, 2)})
     with pytest.raises(ConfigError, match="source_width"):
         GatedCrossAttentionConfig(attention=AttentionConfig(width=8, heads=2), mlp=MLPConfig(width=8, ffn_width=8))

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from polymodal.backbones import gemma, gpt_neox, llama, mistral, opt, persimmon, qwen, t5
+from polymodal.backbones import bloom, gemma, gpt_neox, llama, mistral, mpt, opt, persimmon, qwen, t5
 from polymodal.backbones.decoder import DecoderConfig
 from polymodal.backbones.encoder_decoder import EncoderDecoderConfig
 from polymodal.errors import ConfigError
@@ -34,10 +35,13 @@ class TextModel:
 
 
 _DECODERS: dict[str, tuple[Callable[[Mapping[str, Any]], DecoderConfig], Callable[[DecoderConfig], KeyTable]]] = {
+    "bloom": (bloom.config_of, bloom.hf_keys),
     "gemma": (gemma.config_of, llama.hf_keys),
     "gpt_neox": (gpt_neox.of_config, gpt_neox.hf_keys),
     "llama": (llama.config_of, llama.hf_keys),
     "mistral": (mistral.config_of, llama.hf_keys),
+    "mosaic_gpt": (mpt.of_config, partial(mpt.hf_keys, spelling="mosaic_gpt")),
+    "mpt": (mpt.of_config, mpt.hf_keys),
     "opt": (opt.config_of, opt.hf_keys),
     "persimmon": (persimmon.config_of, persimmon.hf_keys),
     "qwen2": (qwen.config_of, llama.hf_keys),

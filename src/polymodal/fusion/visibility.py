@@ -11,7 +11,8 @@ Flow
 Traps
 - The placeholder itself already sees its item.
 - IDEFICS forgets the picture after an end token (the end token still sees it), until the next picture.
-- A batch may bring the visibility itself (`image_attention_mask [B, T, N]`); then every row has N items, some unseen.
+- A batch may bring the visibility itself (`image_attention_mask [B, T, N]`), or its pictures as a table [B, N, ...];
+  then every row has N items, and those that only pad it are seen by no token.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -45,7 +46,8 @@ class InterleavedContext(nn.Module):
 
     placeholders: {modality: id}, one such token per item.  every: see all items before a token, not only the last.
     ends: ids behind which items are forgotten.  given: name of a batch entry bool or int [B, T, N] that replaces the
-    rule (one modality only, N items in every row).
+    rule.  table: name of the batch's pictures; where they have two dimensions or more before channel, height and width,
+    these are [B, N].  With either, one modality only and N items in every row.
     """
 
     def __init__(
@@ -54,33 +56,38 @@ class InterleavedContext(nn.Module):
         *,
         every: bool = False,
         ends: Collection[int] = (),
-        given: str | None = None,
+        given: str = "",
+        table: str = "",
     ) -> None:
         super().__init__()
         self.placeholders = dict(placeholders)
-        self.every, self.given = every, given
+        self.every, self.given, self.table = every, given, table
         self.ends = tuple(ends)
+        self.reads = frozenset({given} - {""})
 
     def forward(self, features: Mapping[str, Any], batch: Mapping[str, Any]) -> CrossContext:
         """features: [items, Q, D] or a list of [q, D] for each modality.  Raises PromptError when items and
         placeholders differ in number."""
         ids = batch["input_ids"]
-        given = None if self.given is None else batch.get(self.given)
+        given = batch.get(self.given)
         if given is not None:
             visible = given.to(device=ids.device, dtype=torch.bool)
-            rows = self._equal_rows(features, visible)
+            return packed(self._equal_rows(features, len(ids), visible.shape[-1]), visible)
+        table = batch.get(self.table)
+        if isinstance(table, Tensor) and table.dim() > 4:
+            rows = self._equal_rows(features, len(ids), table.shape[1])
         else:
             rows = self._rows(features, ids)
-            placeholders = torch.isin(ids, torch.tensor(list(self.placeholders.values()), device=ids.device))
-            ends = torch.isin(ids, torch.tensor(self.ends, device=ids.device)) if self.ends else None
-            visible = visible_items(placeholders, max(map(len, rows)), every=self.every, ends=ends)
-        return packed(rows, visible)
+        placeholders = torch.isin(ids, torch.tensor(list(self.placeholders.values()), device=ids.device))
+        ends = torch.isin(ids, torch.tensor(self.ends, device=ids.device)) if self.ends else None
+        return packed(rows, visible_items(placeholders, max(map(len, rows)), every=self.every, ends=ends))
 
-    def _equal_rows(self, features: Mapping[str, Any], visible: Tensor) -> list[Sequence[Tensor]]:
+    def _equal_rows(self, features: Mapping[str, Any], rows: int, count: int) -> list[Sequence[Tensor]]:
         flat = [item for found in features.values() for item in found]
-        rows, count = len(visible), visible.shape[-1]
-        if flat and len(flat) != rows * count:
-            raise PromptError(f"{self.given} announces {rows} x {count} items; found {len(flat)}; pad every row")
+        if not flat:
+            return [()] * rows
+        if len(flat) != rows * count:
+            raise PromptError(f"{rows} rows of {count} items are announced, found {len(flat)}; pad every row")
         return [flat[row * count : (row + 1) * count] for row in range(rows)]
 
     def _rows(self, features: Mapping[str, Any], ids: Tensor) -> list[Sequence[Tensor]]:
