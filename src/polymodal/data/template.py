@@ -9,7 +9,8 @@ the two are kept apart, because that is how the answer is generated.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from polymodal.data.media import Audio, Image, Text, Video
 from polymodal.data.messages import Media, Message
@@ -43,6 +44,12 @@ class Slot:
 Segment = Special | Words | Slot
 
 
+class Format(Protocol):
+    """What renders a conversation: a Template, or something around one."""
+
+    def render(self, messages: Sequence[Message], *, ask: bool) -> tuple[Segment, ...]: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Turn:
     """How the messages of one role are written.  learn: the message itself is what a model should say."""
@@ -58,12 +65,17 @@ class Template:
 
     turns: role -> Turn.  begin: once at the start.  ask: written at the end to make the model answer.
     default_system: system message used when the conversation does not begin with one; None = none.
+    end: written behind a finished conversation that ends in an answer, where the answer's end token stands only there.
+    following: (role before, role) -> how that message is written right behind such a one (Llama 2 puts the system
+    message inside the first user's).
     """
 
     turns: Mapping[str, Turn]
     begin: tuple[Special | Words, ...] = ()
     ask: tuple[Special | Words, ...] = ()
     default_system: str | None = None
+    end: tuple[Special | Words, ...] = ()
+    following: Mapping[tuple[str, str], Turn] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.default_system is not None and "system" not in self.turns:
@@ -79,12 +91,15 @@ class Template:
         if self.default_system is not None and messages[0].role != "system":
             messages = [Message(role="system", parts=(Text(self.default_system),)), *messages]
         segments: list[Segment] = list(self.begin)
+        before = ""
         for message in messages:
-            segments += self._turn(message)
-        return _joined([*segments, *self.ask] if ask else segments)
+            segments += self._turn(message, before)
+            before = message.role
+        end = self.end if before == "assistant" else ()
+        return _joined([*segments, *(self.ask if ask else end)])
 
-    def _turn(self, message: Message) -> Iterable[Segment]:
-        turn = self.turns.get(message.role)
+    def _turn(self, message: Message, before: str) -> Iterable[Segment]:
+        turn = self.following.get((before, message.role)) or self.turns.get(message.role)
         if turn is None:
             known = ", ".join(self.turns)
             raise PromptError(f"messages: this model has no role {message.role!r}; it knows {known}")
