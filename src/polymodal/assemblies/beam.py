@@ -82,7 +82,7 @@ def beam_search(
     limits = room(model, [len(prompt) for prompt in running.prompts], [option.max_tokens for option in options])
     running = widened(running, beams, max(limits))
     prompts = running.prompts[::beams]
-    banned = [] if ending.placeholders else list(model.placeholders.values())
+    banned = [] if ending.placeholders else [id for id in model.placeholders.values() if id >= 0]
     rows = [_Row(options=o, limit=n, ends=ending.ends) for o, n in zip(options, limits, strict=True)]
     while True:
         scores = torch.log_softmax(running.logits, -1).unflatten(0, (len(rows), beams))

@@ -134,7 +134,9 @@ class MultimodalLM(nn.Module):
         if features is None:
             features = self.features(**batch)
         input_ids = batch["input_ids"]
-        embeds = self.backbone.embed(input_ids)
+        # Official placeholder ids may be negative; what stands at them before the splice does not matter.
+        written = input_ids.clamp_min(0) if min(self.placeholders.values(), default=0) < 0 else input_ids
+        embeds = self.backbone.embed(written)
         for name, placeholder in self.placeholders.items():
             counts = (batch.get("item_counts") or {}).get(name)
             places = batch.get(self.inputs[name].places)

@@ -137,7 +137,7 @@ class Sampler:
         self._options = tuple(options)
         self._generators = [_generator(option.seed) for option in options]
         self._prompts = prompts
-        self._banned = list(banned)
+        self._banned = [index for index in banned if index >= 0]
         self._seen: Tensor | None = None
         # One vectorised call where the rows differ in nothing but seed, stop and length.
         self._alike = len({replace(option, seed=None, stop=(), max_tokens=1) for option in options}) == 1

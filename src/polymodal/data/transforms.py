@@ -128,6 +128,29 @@ class PadToSquare:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StretchToSquare:
+    """Stretch the shorter side to the longer one, then resize to size x size: two roundings (mPLUG-Owl2)."""
+
+    size: int = 448
+    interpolation: Interpolation = "bicubic"
+    mean: Colour = CLIP_MEAN
+    std: Colour = CLIP_STD
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(3, H, W) of every output."""
+        return 3, self.size, self.size
+
+    def __call__(self, image: Picture) -> torch.Tensor:
+        """Image record, RGB picture or uint8 [H, W, 3] -> float32 [3, size, size]."""
+        picture = as_picture(image)
+        longest = max(picture.size)
+        if longest**2 <= MAX_CANVAS:
+            picture = resize(picture, (longest, longest), self.interpolation)
+        return to_tensor(resize(picture, (self.size, self.size), self.interpolation), self.mean, self.std)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CropThenResize:
     """Cut a centred square of size / (size + border) of the shorter side, then resize it (EfficientNet-Lite).
 

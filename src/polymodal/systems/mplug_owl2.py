@@ -1,0 +1,158 @@
+"""mPLUG-Owl2: every layer of LLaMA-2 has norms, keys and values of its own for pictures.
+
+Paper: mPLUG-Owl2: Revolutionizing Multi-modal Large Language Model with Modality Collaboration (arXiv 2311.04257).
+
+    picture -> stretched to a square, 448 x 448 -> ViT-L/14 with class token [N, 1025, 1024]
+            -> visual abstractor, 64 queries and an end marker [N, 65, D] -> spliced at `<|image|>`  (fusion type C)
+    every block: two norms and k, v by kind of token; q, o and MLP are shared                        (fusion type B)
+
+Traps: the end marker counts as visual; the second norm is by kind though the MLP is not; the conversation's system
+sentence is never written; the official files mark a picture by the id -200, which no vocabulary has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from polymodal.assemblies.multimodal_lm import Inputs, MultimodalLM
+from polymodal.backbones import llama
+from polymodal.backbones.decoder import DecoderConfig
+from polymodal.connectors.abstractor import AbstractorConfig, owl_keys
+from polymodal.data.processor import Modality, Processor
+from polymodal.data.template import Special, Template, Turn, Words
+from polymodal.data.transforms import PadToSquare, StretchToSquare
+from polymodal.encoders import owl_vit
+from polymodal.errors import ConfigError
+from polymodal.fusion.routing import PlaceholderRoutes, RoutedLinearConfig, RoutedNormConfig
+from polymodal.nn.norm import LayerNormConfig
+from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
+from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.train.recipe import Stage
+from polymodal.weights.keytable import KeyTable, Row, rename
+
+IMAGE = -200  # the official id of a picture
+TEMPLATE = Template(
+    begin=(Special(name="<s>"),),
+    turns={
+        "user": Turn(before=(Words(text="USER: "),), after=(Words(text=" "),)),
+        "assistant": Turn(before=(Words(text="ASSISTANT: "),), after=(Special(name="</s>", learn=True),), learn=True),
+    },
+    ask=(Words(text="ASSISTANT:"),),
+)
+
+
+def open_config(config: Mapping[str, Any]) -> Opened:
+    """A MPLUGOwl2Config dict -> the model; raises ConfigError for options that are not supported."""
+    visual = config.get("visual_config") or {}
+    tower = owl_vit.of_config(visual.get("visual_model") or {})
+    connector = abstractor_of(visual.get("visual_abstractor") or {}, tower.width)
+    text = by_kind(llama.config_of(config))
+
+    def build() -> MultimodalLM:
+        parts = tower.build(), connector.build(tower.width, text.width), text.build()
+        inputs = {"image": Inputs(values="images", places="token_types")}
+        return MultimodalLM({"image": parts[0]}, {"image": parts[1]}, parts[2], {"image": IMAGE},
+                            inputs=inputs, arrange=PlaceholderRoutes(IMAGE))  # fmt: skip
+
+    def assemble(module: Any, files: Files) -> Assembled:
+        side = tower.image_size if isinstance(tower.image_size, int) else tower.image_size[0]
+        padded = config.get("image_aspect_ratio") == "pad"
+        transform = PadToSquare(size=side) if padded else StretchToSquare(size=side)
+        count = connector.tokens(tower.tokens)
+        picture = Modality(name="image", placeholder="<unk>", transform=transform, tokens=lambda _: count,
+                           collate=lambda pictures: {"images": torch.stack(pictures)})  # fmt: skip
+        processor = Processor(tokenizer=files.tokenizer(pad="<unk>"), template=TEMPLATE, modalities=(picture,),
+                              max_length=text.max_length)  # fmt: skip
+        return Assembled(model=module, processor=processor)
+
+    keys = (
+        owl_vit.hf_keys(tower).prefixed("model.vision_model.", "encoders.image.")
+        + owl_keys(connector, tower.width, text.width).prefixed("model.visual_abstractor.", "connectors.image.")
+        + kind_keys(text).prefixed("", "backbone.")
+    )
+    return Opened(build=build, keys=(keys,), parts=drawn(tower, connector, text), assemble=assemble)
+
+
+def abstractor_of(config: Mapping[str, Any], encoder_width: int) -> AbstractorConfig:
+    """The connector that a MplugOwlVisualAbstractorConfig dict describes."""
+    for name in ("hidden_size", "encoder_hidden_size"):
+        if config.get(name, 1024) != encoder_width:
+            raise ConfigError(f"mplug-owl2: visual_abstractor.{name} {config.get(name, 1024)} must be {encoder_width}")
+    if config.get("add_v2t_pos_emb"):
+        raise ConfigError("mplug-owl2: add_v2t_pos_emb is not supported; the official code never reads its tables")
+    return AbstractorConfig(
+        queries=config.get("num_learnable_queries", 64),
+        depth=config.get("num_hidden_layers", 6),
+        heads=config.get("num_attention_heads", 16),
+        ffn_width=config.get("intermediate_size", 2816),
+        grid=config.get("grid_size") or 32,
+        class_row=config.get("use_cls_token", True),
+        inner_norm=LayerNormConfig(eps=config.get("layer_norm_eps", 1e-6)),
+    )
+
+
+def by_kind(config: DecoderConfig) -> DecoderConfig:
+    """Norms, keys and values of every block twice: branch 0 for text, 1 for pictures."""
+    routed, blocks = RoutedLinearConfig(), []
+    for block in config.blocks:
+        linears = replace(block.attention.linears, k=routed, v=routed)
+        norm = RoutedNormConfig(branches=(block.norm, block.norm))
+        blocks.append(replace(block, attention=replace(block.attention, linears=linears), norm=norm))
+    return replace(config, blocks=tuple(blocks))
+
+
+def kind_keys(config: DecoderConfig) -> KeyTable:
+    """The names of the published language model -> a decoder by kind."""
+    rows: list[Row] = []
+    for source, target in (("input_layernorm", "attn_norm"), ("post_attention_layernorm", "mlp_norm"),
+                           ("self_attn.k_proj", "attn.k_proj"), ("self_attn.v_proj", "attn.v_proj")):  # fmt: skip
+        rows += [
+            rename(f"model.layers.{{}}.{source}.multiway.{{}}.{leaf}", f"blocks.{{}}.{target}.branches.{{}}.{leaf}")
+            for leaf in ("weight", "bias")
+        ]
+    return KeyTable(tuple(rows)) + llama.hf_keys(config)
+
+
+def drawn(tower: Any, connector: AbstractorConfig, text: DecoderConfig) -> tuple[Part, ...]:
+    side, seen, count = tower.image_size, f"[N, {tower.tokens}, {tower.width}]", connector.tokens(tower.tokens)
+    return (
+        Part(slot="encoder", modality="image", name="ViT-L/14", prefix="encoders.image", takes=f"[N, 3, {side}, {side}]",
+             gives=seen, tokens=tower.tokens),
+        Part(slot="connector", modality="image", name="visual abstractor", prefix="connectors.image", takes=seen,
+             gives=f"[N, {count}, {text.width}]", tokens=count),
+        Part(slot="backbone", name="LLaMA-2 with norms, keys and values by kind of token", prefix="backbone",
+             takes=f"[B, T, {text.width}]", gives=f"[B, T, {text.vocab_size}]"),
+    )  # fmt: skip
+
+
+SYSTEM = System(
+    id="mplug-owl2",
+    names=("mPLUG-Owl2", "mPLUG-Owl2 8.2B"),
+    year=2023,
+    fusion=("B", "C"),
+    assembly="MultimodalLM",
+    inputs=("text", "image"),
+    outputs=("text",),
+    layouts=(Layout(name="X-PLUG MPLUGOwl2LlamaForCausalLM", open=open_config,
+                    matches=hf("mplug_owl2", "MPLUGOwl2LlamaForCausalLM")),),
+    variants=(
+        Variant(name="llama2-7b", parameters=8_197_859_328,
+                config={"model_type": "mplug_owl2", "architectures": ["MPLUGOwl2LlamaForCausalLM"],
+                        "rms_norm_eps": 1e-5, "max_position_embeddings": 4096},
+                repository=Repository(name="MAGAer13/mplug-owl2-llama2-7b", license="MIT, Llama 2 community")),
+    ),
+    headline="norms, keys and values of their own for pictures in every layer, everything else shared",
+    sheet="arXiv 2311.04257",
+    recipe=(
+        Stage(name="align", data="400 million pairs of CC, COCO, COYO, LAION and DataComp at 224 pixels (recalled)",
+              objective="language model, captions", train=("encoders.image", "connectors.image", "backbone.*.branches.1"),
+              lr=1e-4, batch=8192, steps=42_500),
+        Stage(name="instruct", data="captions, visual questions, regions and instructions, then llava_v1_5_mix665k",
+              objective="language model, answers", train=("encoders.image", "connectors.image", "backbone"), lr=2e-5,
+              batch=256, steps=2600, warmup=78),
+    ),
+)  # fmt: skip
