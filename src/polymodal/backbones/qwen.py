@@ -101,7 +101,7 @@ def vl_config_of(config: Mapping[str, Any]) -> DecoderConfig:
     config = {**VL_DEFAULTS, **config}
     settings = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
     theta, scaling = rope_of(config, theta=1000000.0)
-    decoder = config_of(config)
+    decoder = config_of({**config, "head_dim": None})
     assert decoder.rope is not None
     sections = tuple(settings.get("mrope_section") or (16, 24, 24))
     if len(sections) != 3:

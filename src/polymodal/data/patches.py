@@ -12,7 +12,9 @@ Traps
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,6 +50,17 @@ class MergedPatches:
     mean: Colour = CLIP_MEAN
     std: Colour = CLIP_STD
 
+    def tuned(self, settings: Mapping[str, Any]) -> "MergedPatches":
+        """The same with bounds, mean and deviation of a published preprocessor_config.json, where it has them."""
+        size = settings.get("size") or {}
+        return replace(
+            self,
+            min_pixels=settings.get("min_pixels") or size.get("shortest_edge") or self.min_pixels,
+            max_pixels=settings.get("max_pixels") or size.get("longest_edge") or self.max_pixels,
+            mean=tuple(settings.get("image_mean") or self.mean),
+            std=tuple(settings.get("image_std") or self.std),
+        )
+
     def size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) a picture of this size is read at."""
         tall, wide = smart_resize(height, width, self.patch * self.merge, self.min_pixels, self.max_pixels)
@@ -80,6 +93,18 @@ class MergedPatches:
     def tokens(self, value: dict[str, Tensor]) -> int:
         """Features of one item after merging."""
         return int(value["grid"].prod()) // self.merge**2
+
+
+def joined(values: str, grid: str) -> Callable[[list[dict[str, Tensor]]], dict[str, Tensor]]:
+    """Collates items of patches: all patches one after another under `values`, their grids [N, ...] under `grid`."""
+
+    def collate(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return {
+            values: torch.cat([item["patches"] for item in items]),
+            grid: torch.stack([item["grid"] for item in items]),
+        }
+
+    return collate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -151,7 +151,7 @@ def of_config(config: Mapping[str, Any]) -> Qwen2ViTConfig:
         ffn_width=int(width * config.get("mlp_ratio", 4)),
         activation=config.get("hidden_act", "quick_gelu"),
         patch_size=config.get("patch_size", 14),
-        channels=config.get("in_channels", config.get("in_chans", 3)),
+        channels=config.get("in_channels", 3),
         frames=config.get("temporal_patch_size", 2),
         merge=config.get("spatial_merge_size", 2),
         theta=float(rope.get("rope_theta", 10000.0)),

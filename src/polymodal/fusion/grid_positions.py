@@ -13,6 +13,8 @@ Traps
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +22,32 @@ from torch import Tensor
 from polymodal.errors import PromptError
 
 Grid = tuple[int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridPositions:
+    """A batch -> its three-axis `position_ids`, for batches with pictures or videos.
+
+    image, video: their placeholder ids, by which tokens are told apart where the batch has no `mm_token_type_ids`.
+    """
+
+    image: int
+    video: int
+    merge: int = 2
+    reads: frozenset[str] = frozenset({"image_grid_thw", "video_grid_thw", "mm_token_type_ids"})
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Adds nothing to a batch of text alone, whose tokens just count."""
+        names = {1: "image_grid_thw", 2: "video_grid_thw"}
+        found = {kind: batch[name] for kind, name in names.items() if batch.get(name) is not None}
+        if not found:
+            return {}
+        ids = batch["input_ids"]
+        types = batch.get("mm_token_type_ids")
+        if types is None:
+            types = (ids == self.image).long() + 2 * (ids == self.video).long()
+        grids = {kind: [(int(t), int(h), int(w)) for t, h, w in grid.tolist()] for kind, grid in found.items()}
+        return {"position_ids": grid_positions(types, grids, self.merge, batch.get("attention_mask"))}
 
 
 def grid_positions(

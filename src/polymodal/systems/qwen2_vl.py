@@ -1,0 +1,142 @@
+"""Qwen2-VL: pictures and videos at their own resolution, positions on three axes.
+
+Paper: Qwen2-VL: Enhancing Vision-Language Model's Perception of the World at Any Resolution (arXiv 2409.12191).
+
+    picture, video -> patches of 2 x 14 x 14, grid (t, h, w) -> ViT with 2-D rope, frames apart [t*h*w, 1280]
+        -> 2 x 2 patches joined, two linears [t*h*w/4, D] -> spliced between `<|vision_start|>` and `<|vision_end|>`
+        -> Qwen2 with M-RoPE (time, row, column) -> text                                             (fusion type C)
+
+Traps: the published processor's limits on pixels differ from those of qwen-vl-utils; published configs are flat (the
+language half at the top), saved ones nested; the 2B ties its head.  Frames of a video are chosen by time here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from polymodal.assemblies.multimodal_lm import Inputs, MultimodalLM
+from polymodal.backbones import qwen
+from polymodal.connectors import patch_merger
+from polymodal.data.patches import MergedPatches, MergedVideo, joined
+from polymodal.data.processor import Modality, Processor
+from polymodal.data.template import Special, chatml
+from polymodal.encoders import qwen2_vit
+from polymodal.errors import ConfigError
+from polymodal.fusion.grid_positions import GridPositions
+from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
+from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.train.recipe import Stage
+
+TEMPLATE = chatml(default_system="You are a helpful assistant.")
+INPUTS = {
+    "image": Inputs(values="pixel_values", encoder=("grid=image_grid_thw",)),
+    "video": Inputs(values="pixel_values_videos", encoder=("grid=video_grid_thw",), uses="image"),
+}
+
+
+def open_config(config: Mapping[str, Any]) -> Opened:
+    """A Qwen2VLConfig dict, nested or flat -> the model; raises ConfigError for options that are not supported."""
+    vision, text = config.get("vision_config") or {}, config.get("text_config") or config
+    tied = bool(config.get("tie_word_embeddings") or text.get("tie_word_embeddings"))
+    tower, language = qwen2_vit.of_config(vision), replace(qwen.vl_config_of(text), tied=tied)
+    if vision.get("hidden_size", 3584) != language.width:
+        raise ConfigError(f"qwen2-vl: vision_config.hidden_size {vision.get('hidden_size', 3584)} must equal the "
+                          f"language model's {language.width}")  # fmt: skip
+    connector = patch_merger.PatchMergerConfig(merge=tower.merge)
+    places = {"image": config.get("image_token_id", 151655), "video": config.get("video_token_id", 151656)}
+    arrange = GridPositions(**places, merge=tower.merge)
+
+    def build() -> MultimodalLM:
+        parts = tower.build(), connector.build(tower.width, language.width), language.build()
+        return MultimodalLM({"image": parts[0]}, {"image": parts[1]}, parts[2], places, inputs=INPUTS, arrange=arrange)
+
+    def assemble(module: nn.Module, files: Files) -> Assembled:
+        cut: dict[str, Any] = {"patch": tower.patch_size, "merge": tower.merge, "frames": tower.frames}
+        image = replace(MergedPatches(), **cut).tuned(files.preprocessor)
+        of_video = files.json("video_preprocessor_config.json")
+        video = MergedVideo(patches=replace(MergedVideo().patches, **cut).tuned(of_video))
+        around: dict[str, Any] = {
+            "before": (Special(name="<|vision_start|>"),),
+            "after": (Special(name="<|vision_end|>"),),
+        }
+        media = (
+            Modality(name="image", placeholder="<|image_pad|>", transform=image, tokens=image.tokens,
+                     collate=joined("pixel_values", "image_grid_thw"), **around),
+            Modality(name="video", placeholder="<|video_pad|>", transform=video, tokens=video.patches.tokens,
+                     collate=joined("pixel_values_videos", "video_grid_thw"), **around),
+        )  # fmt: skip
+        processor = Processor(tokenizer=files.tokenizer(), template=TEMPLATE, modalities=media,
+                              max_length=language.max_length, finish=placed)  # fmt: skip
+        return Assembled(model=module, processor=processor)
+
+    def placed(batch: dict[str, Any]) -> dict[str, Any]:
+        return {**batch, **arrange(batch)}
+
+    table = (
+        qwen2_vit.hf_keys(tower).prefixed("visual.", "encoders.image.")
+        + patch_merger.HF_KEYS.prefixed("visual.merger.", "connectors.image.")
+        + qwen.hf_keys(language).prefixed(target="backbone.")
+    )
+    renamed = {"visual.": "model.visual.", "model.": "model.language_model.", "lm_head.": "lm_head."}
+    return Opened(build=build, keys=(table, table.respelled(renamed)), parts=drawn(tower, language.width),
+                  assemble=assemble)  # fmt: skip
+
+
+def drawn(tower: qwen2_vit.Qwen2ViTConfig, width: int) -> tuple[Part, ...]:
+    return (
+        Part(slot="encoder", modality="image", name="ViT with 2-D rope, also for video", prefix="encoders.image",
+             takes=f"[P, {tower.patch_values}], grid [N, 3]", gives=f"N of [t*h*w, {tower.width}]"),
+        Part(slot="connector", modality="image", name=f"{tower.merge} x {tower.merge} patches joined, linear, GELU, "
+             "linear", prefix="connectors.image", takes=f"N of [t*h*w, {tower.width}]",
+             gives=f"N of [t*h*w/{tower.merge**2}, {width}]"),
+        Part(slot="backbone", name="Qwen2 with M-RoPE", prefix="backbone", takes=f"[B, T, {width}]", gives="[B, T, V]"),
+    )  # fmt: skip
+
+
+def published(width: int, depth: int, heads: int, kv_heads: int, ffn: int, **more: Any) -> dict[str, Any]:
+    """The flat config.json of Qwen's checkpoints."""
+    return {"model_type": "qwen2_vl", "architectures": ["Qwen2VLForConditionalGeneration"], "hidden_size": width,
+            "num_hidden_layers": depth, "num_attention_heads": heads, "num_key_value_heads": kv_heads,
+            "intermediate_size": ffn, "vocab_size": 152064, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0,
+            "max_position_embeddings": 32768, "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+            "vision_config": {"hidden_size": width}, **more}  # fmt: skip
+
+
+def variant(name: str, parameters: int, license: str, config: dict[str, Any]) -> Variant:
+    repository = Repository(name=f"Qwen/Qwen2-VL-{name.upper()}-Instruct", license=license)
+    return Variant(name=name, parameters=parameters, config=config, repository=repository)
+
+
+SYSTEM = System(
+    id="qwen2-vl",
+    names=("Qwen2-VL",),
+    year=2024,
+    fusion=("C",),
+    assembly="MultimodalLM",
+    inputs=("text", "image", "video"),
+    outputs=("text",),
+    layouts=(Layout(name="transformers Qwen2VLForConditionalGeneration", open=open_config,
+                    matches=hf("qwen2_vl", "Qwen2VLForConditionalGeneration")),),
+    variants=(
+        variant("2b", 2_208_985_600, "Apache-2.0",
+                published(1536, 28, 12, 2, 8960, vocab_size=151936, tie_word_embeddings=True)),
+        variant("7b", 8_291_375_616, "Apache-2.0", published(3584, 28, 28, 4, 18944)),
+        variant("72b", 73_405_560_320, "Qwen", published(8192, 80, 64, 8, 29568)),
+    ),
+    headline="reads pictures and videos of any resolution and answers about them",
+    sheet="arXiv 2409.12191",
+    recipe=(
+        # The paper gives the data and what trains; rates, batches and steps are not published, these are placeholders.
+        Stage(name="see", data="about 600 billion tokens: image-text pairs, text in pictures, classification",
+              objective="next token, text", train=("encoders.image", "connectors.image"), lr=1e-3, batch=4096, steps=1),
+        Stage(name="all", data="about 800 billion tokens more: interleaved, questions, video",
+              objective="next token, text", train=("encoders.image", "connectors.image", "backbone"), lr=1e-4,
+              batch=4096, steps=1),
+        Stage(name="instruct", data="ChatML instructions", objective="next token, answers",
+              train=("connectors.image", "backbone"), lr=1e-5, batch=128, steps=1),
+    ),
+)  # fmt: skip
