@@ -54,10 +54,11 @@ def generated(
     """ids [B, T + new]; None for a module that does not write."""
     own = getattr(module, "generate", None)
     if own is not None:
-        return own(tensors, options, Ending(eos=eos, placeholders=True), pad)
+        return own(tensors, options, Ending(eos=eos, placeholders=True, beyond=True), pad)
     if not isinstance(module, MultimodalLM):
         return None
-    answers = generate(module, tensors, options, Ending(eos=eos, placeholders=True))
+    tensors = module.arranged(tensors)
+    answers = generate(module, tensors, options, Ending(eos=eos, placeholders=True, beyond=True))
     prompt = tensors["input_ids"]
     return torch.cat((prompt, padded([answer.ids for answer in answers], pad).to(prompt.device)), dim=1)
 

@@ -78,8 +78,9 @@ def beam_search(
     beams = options[0].beams
     if any(option.beams != beams for option in options) or ending.allowed is not None:
         raise ConfigError("beam search: all rows need the same number of beams, and no rule for allowed ids")
-    running = start(model, batch, [1] * len(options), chunk)
-    limits = room(model, [len(prompt) for prompt in running.prompts], [option.max_tokens for option in options])
+    running = start(model, batch, [1] * len(options), chunk, ending.beyond)
+    lengths = [len(prompt) for prompt in running.prompts]
+    limits = room(model, lengths, [option.max_tokens for option in options], ending.beyond)
     running = widened(running, beams, max(limits))
     prompts = running.prompts[::beams]
     banned = [] if ending.placeholders else [id for id in model.placeholders.values() if id >= 0]

@@ -66,14 +66,17 @@ class Ending:
     """How answers become text and where they end.
 
     tokenizer: None = ids only.  eos: ids that end an answer; default the tokenizer's end token.  allowed: limits
-    what may come next, one rule for all rows (structured output, grids of discrete image tokens).  placeholders: the
-    answer may hold placeholder ids, as published generation lets it; else they are never chosen.
+    what may come next, one rule for all rows or one for each (structured output, grids of discrete image tokens).
+    placeholders: the answer may hold placeholder ids, as published generation lets it; else they are never chosen.
+    beyond: the answer may go on beyond the model's context where no table of positions ends it, as published generation
+    does.
     """
 
     tokenizer: Tokenizer | None = None
     eos: frozenset[int] | None = None
-    allowed: Allowed | None = None
+    allowed: Allowed | Sequence[Allowed] | None = None
     placeholders: bool = False
+    beyond: bool = False
 
     @property
     def ends(self) -> frozenset[int]:
@@ -138,20 +141,22 @@ def stream(
     rows = per_row(options, len(batch["input_ids"]))
     if any(option.beams > 1 for option in rows):
         raise ConfigError("stream: beam search knows its answer only at the end; use generate")
-    running = start(model, batch, [option.max_tokens for option in rows], chunk)
+    running = start(model, batch, [option.max_tokens for option in rows], chunk, ending.beyond)
     yield from answer(running, rows, ending)
 
 
 @torch.inference_mode()
 def answer(running: Running, options: Sequence[SamplingOptions], ending: Ending) -> Iterator[Piece]:
     """Pieces of all rows until each has ended; the last token of all is chosen but not fed to the cache."""
-    limits = room(running.model, [len(prompt) for prompt in running.prompts], [o.max_tokens for o in options])
+    lengths = [len(prompt) for prompt in running.prompts]
+    limits = room(running.model, lengths, [o.max_tokens for o in options], ending.beyond)
+    rules = _rules(ending.allowed, len(options))
     writers = [Writer(row=i, options=o, limit=limits[i], ending=ending) for i, o in enumerate(options)]
     # A placeholder in an answer would be an item without a value.
     banned = [] if ending.placeholders else list(running.model.placeholders.values())
     sampler = Sampler(options, running.prompts, banned=banned)
     while True:
-        allowed = None if ending.allowed is None else [ending.allowed(writer.ids) for writer in writers]
+        allowed = None if rules is None else [rule(w.ids) for rule, w in zip(rules, writers, strict=True)]
         ids = sampler.choose(running.logits, allowed)
         for writer, index in zip(writers, ids, strict=True):
             if writer.finish_reason is None:
@@ -159,6 +164,17 @@ def answer(running: Running, options: Sequence[SamplingOptions], ending: Ending)
         if all(writer.finish_reason is not None for writer in writers):
             return
         running.step(ids)
+
+
+def _rules(allowed: Allowed | Sequence[Allowed] | None, rows: int) -> Sequence[Allowed] | None:
+    """One rule for each row."""
+    if allowed is None:
+        return None
+    if callable(allowed):
+        return [allowed] * rows
+    if len(allowed) != rows:
+        raise ConfigError(f"generate: {len(allowed)} rules for {rows} rows; give one, or one for each")
+    return allowed
 
 
 @dataclass(kw_only=True)

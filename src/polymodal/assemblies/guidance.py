@@ -59,5 +59,5 @@ def guided(
     """Token by token like `stream`, steered by several batches; the first one is the prompt that is answered."""
     rows = per_row(options, len(batches[0]["input_ids"]))
     wanted = [option.max_tokens for option in rows]
-    running = Guided([start(model, batch, wanted, chunk) for batch in batches], weights)
+    running = Guided([start(model, batch, wanted, chunk, ending.beyond) for batch in batches], weights)
     yield from answer(running, rows, ending)

@@ -53,7 +53,7 @@ class Running:
             context=self.context,
             cache=self.cache,
         )
-        self.logits = self.model.backbone.head(hidden[:, -1]).float()
+        self.logits = self.model.read(hidden[:, -1]).float()
 
     def prefill(
         self, embeds: Tensor, position_ids: Tensor, token_types: Tensor | None = None, chunk: int = CHUNK
@@ -71,15 +71,24 @@ class Running:
         """One new token for every row."""
         tokens = torch.tensor(ids, dtype=torch.int64, device=self.logits.device)[:, None]
         self.feed(self.model.backbone.embed(tokens), self.position[..., None])
-        # A row that has ended is still carried along; its positions must not leave a table of learned ones.
-        self.position = (self.position + 1).clamp_max(self.model.backbone.config.max_length - 1)
+        self.position = self.position + 1
+        if bounded(self.model):
+            # A row that has ended is still carried along; its positions must not leave a table of learned ones.
+            self.position = self.position.clamp_max(self.model.backbone.config.max_length - 1)
 
 
-def room(model: MultimodalLM, lengths: Sequence[int], wanted: Sequence[int]) -> list[int]:
-    """New tokens that each row may get: what it wants, as far as the model's context goes.
+def bounded(model: MultimodalLM) -> bool:
+    """Whether a table of positions ends the context; what is computed (rope, ALiBi) goes on, less well."""
+    return getattr(model.backbone.config, "positions", None) is not None
+
+
+def room(model: MultimodalLM, lengths: Sequence[int], wanted: Sequence[int], beyond: bool = False) -> list[int]:
+    """New tokens that each row may get: what it wants, as far as the model's context goes, or beyond it.
 
     Raises: PromptError when a prompt leaves no room at all.
     """
+    if beyond and not bounded(model):
+        return list(wanted)
     limit = model.backbone.config.max_length
     for row, length in enumerate(lengths):
         if length >= limit:
@@ -87,8 +96,10 @@ def room(model: MultimodalLM, lengths: Sequence[int], wanted: Sequence[int]) -> 
     return [min(want, limit - length) for length, want in zip(lengths, wanted, strict=True)]
 
 
-def start(model: MultimodalLM, batch: Mapping[str, Any], wanted: Sequence[int], chunk: int = CHUNK) -> Running:
-    """Prefill a processor's batch, with room for `wanted[row]` new tokens in each row.
+def start(
+    model: MultimodalLM, batch: Mapping[str, Any], wanted: Sequence[int], chunk: int = CHUNK, beyond: bool = False
+) -> Running:
+    """Prefill a processor's batch, with room for `wanted[row]` new tokens in each row; beyond: see `room`.
 
     Raises: ConfigError for a batch padded on the right, PromptError when it does not fit.
     """
@@ -99,7 +110,7 @@ def start(model: MultimodalLM, batch: Mapping[str, Any], wanted: Sequence[int], 
     if not bool(mask[:, -1].all()):
         raise ConfigError("generate: rows must be padded on the left; call the processor with generate=True")
     prompts = [row[real].tolist() for row, real in zip(input_ids.cpu(), mask.cpu(), strict=True)]
-    capacity = input_ids.shape[1] + max(room(model, [len(prompt) for prompt in prompts], wanted))
+    capacity = input_ids.shape[1] + max(room(model, [len(prompt) for prompt in prompts], wanted, beyond))
     positions = batch.get("position_ids")
     if positions is None:
         positions = position_ids_from_mask(mask)
@@ -110,7 +121,7 @@ def start(model: MultimodalLM, batch: Mapping[str, Any], wanted: Sequence[int], 
         prompts=prompts,
         position=positions[..., -1],
         mask=None if bool(mask.all()) else torch.nn.functional.pad(mask, (0, capacity - mask.shape[1]), value=True),
-        context=None if model.context is None else model.context(features, batch),
+        context=model.context_for(features, batch),
         logits=torch.empty(0),
     )
     running.prefill(model.prepare(batch, features), positions, batch.get("token_types"), chunk)
