@@ -34,13 +34,15 @@ def test_against_transformers(sizes: dict[str, Any]) -> None:
     assert sum(p.numel() for p in module.parameters()) == sum(p.numel() for p in oracle.parameters())
     larger = randomise.values("larger", (1, 3, side + 14, side + 28))
     expected = oracle(pixel_values=larger, interpolate_pos_encoding=True).last_hidden_state
-    assert (module(larger) - expected).abs().max() <= 1e-5
+    assert (module(larger, interpolate_pos_encoding=True) - expected).abs().max() <= 1e-5
 
 
 @torch.no_grad()
 def test_official_names() -> None:
-    sizes = {"width": 24, "depth": 2, "heads": 2, "ffn_width": 30, "image_size": 28}
-    ours = eva_vit.eva_vit(**sizes).build()
+    config = transformers.Blip2VisionConfig(
+        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=30, image_size=28,
+    )  # fmt: skip
+    ours = eva_vit.of_config(config.to_dict(), official=True).build()
     randomise.fill(ours)
     official = dict(
         eva_vit.OFFICIAL_KEYS.inverse().apply({k: v for k, v in ours.state_dict().items() if "final" not in k})
@@ -52,9 +54,6 @@ def test_official_names() -> None:
     for i in range(2):
         q, v = (theirs.pop(f"blocks.{i}.attn.{name}_bias") for name in "qv")
         theirs[f"blocks.{i}.attn.qkv.bias"] = torch.cat((q, torch.zeros_like(q), v))
-    config = transformers.Blip2VisionConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=30, image_size=28,
-    )  # fmt: skip
     oracle = transformers.Blip2VisionModel(config).eval()
     oracle.post_layernorm.eps = 1e-5
     names = {
@@ -75,7 +74,7 @@ def test_official_names() -> None:
 
 def test_published_size() -> None:
     with torch.device("meta"):
-        official = eva_vit.eva_vit().build()
+        official = eva_vit.of_config({}, official=True).build()
         hub = eva_vit.of_config({}).build()
     assert sum(p.numel() for p in official.parameters()) == 985_894_528 + 2 * 1408
     assert sum(p.numel() for p in hub.parameters()) == 985_952_256

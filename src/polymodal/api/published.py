@@ -39,7 +39,7 @@ def is_published(place: Path) -> bool:
 
     if place.is_dir():
         return not (place / folder.RECORD).is_file()
-    return place.is_file() and place.suffix in (".safetensors", ".pt", ".pth", ".bin")
+    return place.is_file() and place.suffix in (".safetensors", ".pt", ".pth", ".bin", ".npz")
 
 
 def recognise(place: Path, system: str | None = None) -> Found:
@@ -77,6 +77,7 @@ def _by_shapes(place: Path, pool: list[System]) -> list[tuple[int, Found]]:
 
     found: list[tuple[int, Found]] = []
     shapes: dict[tuple[str, ...], Mapping[str, Any]] = {}
+    problem: WeightsError | None = None
     for system in pool:
         for layout in system.layouts:
             if layout.infer is None:
@@ -84,15 +85,17 @@ def _by_shapes(place: Path, pool: list[System]) -> list[tuple[int, Found]]:
             if layout.entry not in shapes:
                 try:
                     tensors = weights_in(place, layout.entry)
-                except WeightsError:
-                    if len(pool) == 1 or layout.entry == ("",):
-                        raise
+                except WeightsError as error:  # tensors may lie at another place inside the file
+                    problem = problem or error
+                    shapes[layout.entry] = {}
                     continue
                 shapes[layout.entry] = {name: tensors.shape(name) for name in tensors}
-            config = layout.infer(shapes[layout.entry])
+            config = layout.infer(shapes[layout.entry]) if shapes[layout.entry] else None
             if config is not None:
                 score = int(layout.matches(config)) or 1
                 found.append((score, Found(system=system, layout=layout, config=config)))
+    if problem is not None and not any(shapes.values()):
+        raise problem
     return found
 
 

@@ -61,7 +61,8 @@ class StackConfig:
 class EncoderDecoderConfig:
     """`tied`: the head reads the embedding's weight.  `head_scale` multiplies what enters the head.
 
-    `start_id`: the token every answer starts with.  `max_length`: most tokens of an answer.
+    `start_id`: the token every answer starts with.  `pad_id`: what fills it up.
+    `max_length`: most tokens of an answer.
     """
 
     vocab_size: int
@@ -71,6 +72,7 @@ class EncoderDecoderConfig:
     tied: bool = False
     head_scale: float | None = None
     start_id: int = 0
+    pad_id: int = 0
     max_length: int = 8192
 
     def __post_init__(self) -> None:

@@ -43,6 +43,7 @@ class T5Shape:
     eps: float = 1e-6
     tied: bool = False
     start_id: int = 0
+    pad_id: int = 0
 
     def config(self) -> EncoderDecoderConfig:
         return EncoderDecoderConfig(
@@ -53,6 +54,7 @@ class T5Shape:
             tied=self.tied,
             head_scale=self.width**-0.5 if self.tied else None,
             start_id=self.start_id,
+            pad_id=self.pad_id,
         )
 
     def _stack(self, depth: int, *, decoder: bool) -> StackConfig:
@@ -104,6 +106,7 @@ def shape_of(config: Mapping[str, Any]) -> T5Shape:
         eps=config.get("layer_norm_epsilon", 1e-6),
         tied=not untied,
         start_id=(config.get("bos_token_id") or 0) if start is None else start,
+        pad_id=config.get("pad_token_id") or 0,
     )
 
 

@@ -26,7 +26,7 @@ Library = Any  # the transformers module
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How the oracle's outputs are read.  logits(outputs); features(model, inputs) -> by modality; None: not compared."""
+    """How the oracle's outputs are read: logits(outputs); features(model, inputs) by modality; None: not compared."""
 
     logits: Callable[[Any], Tensor] | None = lambda outputs: outputs.logits
     features: Callable[[Any, Tensors], Mapping[str, Any]] | None = None
@@ -42,11 +42,12 @@ def hugging_case(
     generate: bool | Callable[[Any], Tensors] = False,
     alone: Callable[[Any, Tensors], Iterable[tuple[int, Tensors]]] | None = None,
     options: Mapping[str, Any] | None = None,
+    write: Callable[[Any, Tensors, dict[str, Any]], Tensor] | None = None,
 ) -> Case:
     """config(transformers) -> its config object; inputs(config) -> tensors as its processor would give them.
 
     generate: True to compare 16 greedy steps on the same inputs, or config -> other inputs for it.
-    alone(config, inputs) -> rows by themselves.
+    alone(config, inputs) -> rows by themselves.  write(oracle, inputs, options) -> ids, where `greedy` does not do.
     """
 
     def make(folder: Path) -> Expected:
@@ -59,7 +60,7 @@ def hugging_case(
                 outputs = oracle(**given) if reading.logits is not None else None
                 features = None if reading.features is None else reading.features(oracle, given)
                 prompt = generate(settings) if callable(generate) else given
-                ids = greedy(oracle, prompt, dict(options or {})) if generate else None
+                ids = (write or greedy)(oracle, prompt, dict(options or {})) if generate else None
         return Expected(
             inputs=given,
             logits=None if reading.logits is None else reading.logits(outputs),
@@ -81,7 +82,9 @@ def filled(oracle: nn.Module) -> nn.Module:
 
 def greedy(oracle: Any, prompt: Tensors, options: dict[str, Any]) -> Tensor:
     """Ids of 16 greedy steps; it never ends early, so that all steps are compared."""
-    oracle.generation_config.eos_token_id = None
+    for part in oracle.modules():  # some systems generate with the settings of an inner model
+        if getattr(part, "generation_config", None) is not None:
+            part.generation_config.eos_token_id = None
     return oracle.generate(**prompt, max_new_tokens=STEPS, do_sample=False, pad_token_id=0, **options)
 
 

@@ -230,6 +230,8 @@ _TEXT_NAMES: dict[str, str | None] = {
     "embeddings.position_embeddings.weight": "positions.weight",
     "embeddings.position_ids": None,
 }
+WORD_KEYS = KeyTable.of(_TEXT_NAMES)
+"""Embeddings of the text alone, where they lie beside the rest (BLIP-2's retrieval model on the hub)."""
 
 
 def hf_keys(config: QFormerConfig, norm: str = "layernorm") -> KeyTable:

@@ -10,7 +10,7 @@ Traps
 - `ln_vision` has eps 1e-5 in the official code, while transformers gives it the eps of the blocks (1e-6).
 - The official file has biases of queries and values alone; the hub's holds one for the keys too, filled with zeros
   (it cannot change a softmax, but it is a parameter and is kept).
-- The position table belongs to one size; `interpolate_pos_encoding` of the library resizes it bicubically.
+- The position table belongs to one size; other sizes need `interpolate_pos_encoding=True` in the call.
 """
 
 from __future__ import annotations
@@ -28,65 +28,34 @@ from polymodal.weights.keytable import KeyTable, Row, rename, split
 from polymodal.weights.operations import Squeeze
 
 
-def eva_vit(
-    *,
-    width: int = 1408,
-    depth: int = 39,
-    heads: int = 16,
-    ffn_width: int = 6144,
-    image_size: int = 224,
-    patch_size: int = 14,
-    key_bias: bool = False,
-    final_eps: float = 1e-5,
-) -> ViTConfig:
-    """The encoder of the official code at any size; `final_eps` is that of `ln_vision`."""
-    return _encoder(
-        sizes=(width, depth, heads, ffn_width, image_size, patch_size),
-        biases=(True, key_bias),
-        activation="gelu",
-        eps=(1e-6, final_eps),
-    )
+def of_config(config: Mapping[str, Any], official: bool = False) -> ViTConfig:
+    """The encoder that a `vision_config` of the hub's BLIP-2 or InstructBLIP describes.
 
-
-def of_config(config: Mapping[str, Any]) -> ViTConfig:
-    """The encoder that a `vision_config` of the hub's BLIP-2 or InstructBLIP describes."""
+    official: as the official code builds it, without biases of keys and with eps 1e-5 in the norm at the end.
+    """
     sides = {name: config.get(name, default) for name, default in (("image_size", 224), ("patch_size", 14))}
     for name, side in sides.items():
         if not isinstance(side, int):
             raise ConfigError(f"vision_config.{name}: expected one number, found {side!r}; the encoder is square")
-    bias = bool(config.get("qkv_bias", True))
+    width, bias = config.get("hidden_size", 1408), bool(config.get("qkv_bias", True))
     eps = config.get("layer_norm_eps", 1e-6)
-    return _encoder(
-        sizes=(
-            config.get("hidden_size", 1408),
-            config.get("num_hidden_layers", 39),
-            config.get("num_attention_heads", 16),
-            config.get("intermediate_size", 6144),
-            *sides.values(),
-        ),
-        biases=(bias, bias),
-        activation=config.get("hidden_act", "gelu"),
-        eps=(eps, eps),
-    )
-
-
-def _encoder(
-    *, sizes: tuple[int, int, int, int, int, int], biases: tuple[bool, bool], activation: str, eps: tuple[float, float]
-) -> ViTConfig:
-    width, depth, heads, ffn_width, image_size, patch_size = sizes
-    linears = AttentionLinears(k=LinearConfig(bias=biases[1]))
+    keys = LinearConfig(bias=bias and not official)
+    attention = AttentionConfig(
+        width=width, heads=config.get("num_attention_heads", 16), qkv_bias=bias, out_bias=True,
+        linears=AttentionLinears(k=keys),
+    )  # fmt: skip
+    ffn_width, activation = config.get("intermediate_size", 6144), config.get("hidden_act", "gelu")
     block = ViTBlockConfig(
-        attention=AttentionConfig(width=width, heads=heads, qkv_bias=biases[0], out_bias=True, linears=linears),
+        attention=attention,
         mlp=MLPConfig(width=width, ffn_width=ffn_width, activation=activation),
-        norm=LayerNormConfig(eps=eps[0]),
+        norm=LayerNormConfig(eps=eps),
     )
     return ViTConfig(
-        image_size=image_size,
-        patch_size=patch_size,
+        image_size=sides["image_size"],
+        patch_size=sides["patch_size"],
         width=width,
-        blocks=(block,) * depth,
-        final_norm=LayerNormConfig(eps=eps[1]),
-        resize_positions=True,
+        blocks=(block,) * config.get("num_hidden_layers", 39),
+        final_norm=LayerNormConfig(eps=1e-5 if official else eps),
     )
 
 
