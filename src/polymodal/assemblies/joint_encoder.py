@@ -250,8 +250,12 @@ def _known(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 _HEAD_NAMES = {"mim_head": "mim", "mlm_head": "mlm", "mmm_image_head": "joint_image", "mmm_text_head": "joint_text"}
 _MATCH_NAMES = {"itm_head.pooler.dense": "heads.match.dense", "itm_head.seq_relationship": "heads.match.out"}
-HEAD_KEYS = KeyTable(
-    tuple(row for a, b in _HEAD_NAMES.items() for row in head_keys(tied=False).prefixed(f"{a}.", f"heads.{b}.").rows)
-    + tuple(rename(f"{a}.{leaf}", f"{b}.{leaf}") for a, b in _MATCH_NAMES.items() for leaf in ("weight", "bias"))
-)
-"""The pretraining heads in the transformers library's names -> ours."""
+
+
+def pretraining_keys(bias: str) -> KeyTable:
+    """The heads in the transformers library's names -> ours; `bias`: which of its two tied biases a file holds."""
+    heads = KeyTable()
+    for source, target in _HEAD_NAMES.items():
+        heads += head_keys(tied=False, bias=bias).prefixed(f"{source}.", f"heads.{target}.")
+    match = [rename(f"{a}.{leaf}", f"{b}.{leaf}") for a, b in _MATCH_NAMES.items() for leaf in ("weight", "bias")]
+    return heads + KeyTable(tuple(match))

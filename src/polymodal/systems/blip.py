@@ -29,8 +29,9 @@ def published(kind: str, *, large: bool = False) -> dict[str, Any]:
 
 
 def _variant(name: str, parameters: int, kind: str) -> Variant:
+    large = "large" in name and "capfilt" not in name  # what captioned the data was large, not the model
     place = Repository(name=f"Salesforce/blip-{name}", license="BSD-3-Clause")
-    return Variant(name=name, parameters=parameters, config=published(kind, large="large" in name), repository=place)
+    return Variant(name=name, parameters=parameters, config=published(kind, large=large), repository=place)
 
 
 WEB = "COCO, Visual Genome, CC3M, CC12M, SBU (14 M) and LAION-115M, a fifth of it an epoch"

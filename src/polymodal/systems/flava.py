@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from polymodal.assemblies.joint_encoder import HEAD_KEYS, JointEncoderConfig, PretrainingConfig, joint_of
+from polymodal.assemblies.joint_encoder import JointEncoderConfig, PretrainingConfig, joint_of, pretraining_keys
 from polymodal.backbones import encoder as text_encoder
 from polymodal.backbones.encoder import EMBEDDING_KEYS, TokenHeadConfig, pre_norm_keys
 from polymodal.encoders import google_vit
@@ -70,11 +70,11 @@ def open_config(config: Mapping[str, Any]) -> Opened:
         space=config.get("projection_dim", 768),
         heads=None if bare else heads_of(config, held),
     )
-    keys = keys_of()
+    keys = (keys_of(),)
     if not bare:
-        keys = keys.prefixed("flava.") + HEAD_KEYS
-        keys += dalle_codec.hf_keys(codec).prefixed("image_codebook.", "codec.")
-    return Opened(build=model.build, keys=(keys,), parts=_drawing(model))
+        body = keys_of().prefixed("flava.") + dalle_codec.hf_keys(codec).prefixed("image_codebook.", "codec.")
+        keys = tuple(body + pretraining_keys(bias) for bias in ("decoder.bias", "bias"))
+    return Opened(build=model.build, keys=keys, parts=_drawing(model))
 
 
 def open_codec(config: Mapping[str, Any]) -> Opened:

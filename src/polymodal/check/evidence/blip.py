@@ -1,0 +1,148 @@
+"""BLIP against transformers: captions, answers, matches and the joint space.
+
+The library's classes for answers and matches give no `logits`; the decoder's own and the match scores are read instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polymodal.check import randomise
+from polymodal.check.hugging import STEPS, Reading, hugging_case, hugging_size
+from polymodal.check.record import Case, Evidence, Size, Tensors
+from polymodal.systems._med import ANSWER, CAPTION, JOINT, MATCH
+from polymodal.systems._system import Variant
+from polymodal.systems.blip import SYSTEM
+
+Settings = dict[str, Any] | None
+NEVER = 10_000  # an end id beyond the vocabulary: all 16 steps are compared
+
+
+def tiny(transformers: Any, text: dict[str, Any], vision: dict[str, Any], **more: Any) -> Any:
+    """A BlipConfig of test size."""
+    vision = {"hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2, "num_attention_heads": 4,
+              "image_size": 24, "patch_size": 8, **vision}  # fmt: skip
+    text = {"vocab_size": 61, "hidden_size": 36, "intermediate_size": 52, "num_hidden_layers": 3, "bos_token_id": 57,
+            "num_attention_heads": 3, "max_position_embeddings": 40, "sep_token_id": NEVER, **text}  # fmt: skip
+    return transformers.BlipConfig(text_config=text, vision_config=vision, **more)
+
+
+def inputs(config: Any) -> Tensors:
+    """Three pictures and texts of unequal length, padded on the right as its tokenizer pads."""
+    side = config.vision_config.image_size
+    mask = torch.tensor([[1] * n + [0] * (7 - n) for n in (7, 4, 2)])
+    ids = randomise.ids("words", (3, 7), 4, 50) * mask
+    pixels = randomise.values("pixels", (3, 3, side, side))
+    return {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels}
+
+
+def asked(config: Any) -> Tensors:
+    """Questions of one length (the library's decoder forgets their mask), answers of unequal length."""
+    answer = randomise.ids("answer", (3, 5), 4, 50)
+    given = {**inputs(config), "input_ids": randomise.ids("question", (3, 7), 4, 50)}
+    return {**given, "attention_mask": torch.ones(3, 7, dtype=torch.long), "decoder_input_ids": answer}
+
+
+def alone(config: Any, given: Tensors) -> list[tuple[int, Tensors]]:
+    """Each row by itself, without padding."""
+    rows = []
+    for row in range(3):
+        real = given["attention_mask"][row].bool()
+        one = {name: value[row : row + 1] for name, value in given.items()}
+        rows.append((row, {**one, "input_ids": one["input_ids"][:, real], "attention_mask": None}))
+    return rows
+
+
+def written(oracle: Any, given: Tensors, options: dict[str, Any]) -> Tensor:
+    """16 greedy steps; these classes pass their own end and padding ids, and write into the ids they are given."""
+    copies = {name: value.clone() for name, value in given.items()}
+    return oracle.generate(**copies, max_new_tokens=STEPS, do_sample=False, **options)
+
+
+def looked(oracle: Any, given: Tensors) -> dict[str, Tensor]:
+    """What the decoder of captions reads."""
+    return {"image": oracle.vision_model(given["pixel_values"]).last_hidden_state}
+
+
+def joint(oracle: Any, given: Tensors) -> dict[str, Tensor]:
+    image = oracle.get_image_features(pixel_values=given["pixel_values"])
+    text = oracle.get_text_features(input_ids=given["input_ids"], attention_mask=given["attention_mask"])
+    return {"image": image.pooler_output, "text": text.pooler_output}
+
+
+def projected(oracle: Any, given: Tensors) -> dict[str, Tensor]:
+    """Joint vectors of the match model."""
+    image = oracle.vision_model(given["pixel_values"]).last_hidden_state[:, 0]
+    text = oracle.text_encoder(given["input_ids"], given["attention_mask"]).last_hidden_state[:, 0]
+    return {"image": oracle.vision_proj(image), "text": oracle.text_proj(text)}
+
+
+def answers(name: str, **more: Any) -> Case:
+    """The question model: its decoder's scores are caught on the way, since its output leaves them out."""
+    caught: list[Tensor] = []
+
+    def config(transformers: Any) -> Any:
+        cls = transformers.models.blip.modeling_blip_text.BlipTextLMHeadModel
+        plain = cls.forward
+
+        def catching(self: Any, *args: Any, **kwargs: Any) -> Any:
+            found = plain(self, *args, **kwargs)
+            caught.append(found.logits)
+            cls.forward = plain
+            return found
+
+        cls.forward = catching
+        return tiny(transformers, {}, {"hidden_size": 36, "num_attention_heads": 3}, **more)
+
+    def features(oracle: Any, given: Tensors) -> dict[str, Tensor]:
+        image = oracle.vision_model(given["pixel_values"]).last_hidden_state
+        states = oracle.text_encoder(given["input_ids"], given["attention_mask"], encoder_hidden_states=image)
+        return {"image": image, "text": states.last_hidden_state}
+
+    return hugging_case(name, ANSWER, config, asked, generate=inputs, write=written,
+                        reading=Reading(logits=lambda _: caught.pop(), features=features))  # fmt: skip
+
+
+def captions(name: str, text: Settings = None, vision: Settings = None, **more: Any) -> Case:
+    return hugging_case(name, CAPTION, lambda t: tiny(t, text or {}, vision or {}, **more), inputs, alone=alone,
+                        reading=Reading(features=looked), generate=True, write=written)  # fmt: skip
+
+
+def matches(name: str, **more: Any) -> Case:
+    return hugging_case(name, MATCH, lambda t: tiny(t, {}, {}, **more), inputs, alone=alone,
+                        reading=Reading(logits=lambda found: found.itm_score, features=projected))  # fmt: skip
+
+
+def size(variant: Variant) -> Size:
+    assert variant.config is not None
+    config = variant.config
+    return hugging_size(variant.name, config["architectures"][0], lambda t: t.BlipConfig(**config))
+
+
+EVIDENCE = Evidence(
+    oracle="transformers BlipForConditionalGeneration, -QuestionAnswering, -ImageTextRetrieval, BlipModel",
+    cases=(
+        captions("captions, prompts of unequal length"),
+        captions("captions, one layer, untied head, other patches and activation", {"num_hidden_layers": 1,
+                 "tie_word_embeddings": False, "hidden_act": "gelu_new"}, {"patch_size": 12, "hidden_act": "relu"},
+                 tie_word_embeddings=False),
+        hugging_case("captions without a prompt", CAPTION, lambda t: tiny(t, {}, {}), inputs,
+                     generate=lambda config: {"pixel_values": inputs(config)["pixel_values"]}, write=written),
+        answers("answers to questions of unequal length"),
+        matches("matches of pictures and texts"),
+        hugging_case("cosines of the match model", MATCH,
+                     lambda t: tiny(t, {}, {}, image_text_hidden_size=20),
+                     lambda config: {**inputs(config), "use_itm_head": False},
+                     reading=Reading(logits=lambda found: found.itm_score)),
+        hugging_case("joint space", JOINT, lambda t: tiny(t, {}, {}, projection_dim=28), inputs,
+                     reading=Reading(logits=lambda found: found.logits_per_image, features=joint)),
+    ),
+    published=tuple(size(each) for each in SYSTEM.variants),
+    exceptions=(
+        "transformers 5.23 forgets a question's mask in the answer decoder's cross-attention; the official code and we "
+        "apply it in logits and ranking; none of the three does when it writes",
+    ),
+)  # fmt: skip

@@ -1,0 +1,95 @@
+"""ViLT against transformers: pictures of unequal size, padded texts, all its heads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from polymodal.check import randomise
+from polymodal.check.hugging import Reading, hugging_case, hugging_size
+from polymodal.check.record import Case, Evidence, Size, Tensors
+from polymodal.systems._system import Variant
+from polymodal.systems.vilt import ANSWERS, MASKED, PICTURES, RANK, SYSTEM, TOKENS
+
+HEIGHT, WIDTH = 24, 32
+
+
+def tiny(transformers: Any, **more: Any) -> Any:
+    """A ViltConfig of test size."""
+    small = {"vocab_size": 50, "hidden_size": 36, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 24,
+             "intermediate_size": 44, "patch_size": 8, "max_position_embeddings": 20}  # fmt: skip
+    return transformers.ViltConfig(**{**small, **more})
+
+
+def pixel_mask() -> torch.Tensor:
+    """One whole picture, one that is shorter, one that is narrower."""
+    mask = torch.ones(3, HEIGHT, WIDTH, dtype=torch.long)
+    mask[1, 16:] = 0
+    mask[2, :, 16:] = 0
+    return mask
+
+
+def inputs(config: Any) -> Tensors:
+    """Three texts of unequal length with a picture each, as its processor pads them."""
+    words = torch.tensor([[1] * n + [0] * (7 - n) for n in (7, 4, 2)])
+    mask = pixel_mask()
+    pixels = randomise.values("pixels", (3, 3, HEIGHT, WIDTH)) * mask[:, None]
+    ids = randomise.ids("words", (3, 7), 4, 50) * words
+    return {"input_ids": ids, "attention_mask": words, "token_type_ids": torch.zeros_like(ids),
+            "pixel_values": pixels, "pixel_mask": mask}  # fmt: skip
+
+
+def several(config: Any) -> Tensors:
+    """The same texts with as many pictures each as the config says."""
+    given, count = inputs(config), config.num_images
+    mask = torch.stack([pixel_mask().roll(i, 0) for i in range(count)], 1)
+    pixels = randomise.values("pictures", (3, count, 3, HEIGHT, WIDTH)) * mask[:, :, None]
+    return {**given, "pixel_values": pixels, "pixel_mask": mask}
+
+
+def alone(config: Any, given: Tensors) -> list[tuple[int, Tensors]]:
+    """Each row by itself, text and picture without padding."""
+    rows = []
+    for row, (height, width) in enumerate(((24, 32), (16, 32), (24, 16))):
+        real = given["attention_mask"][row].bool()
+        pixels = given["pixel_values"][row : row + 1, ..., :height, :width]
+        mask = torch.ones(1, height, width, dtype=torch.long)
+        ids = given["input_ids"][row][real][None]
+        rows.append((row, {"input_ids": ids, "pixel_values": pixels, "pixel_mask": mask}))
+    return rows
+
+
+def features(oracle: Any, given: Tensors) -> dict[str, Any]:
+    """The text side of what enters the blocks; its image side comes in a random order."""
+    embeddings = oracle.vilt.embeddings
+    text = embeddings.text_embeddings(given["input_ids"], given.get("token_type_ids"))
+    return {"text": text + embeddings.token_type_embeddings.weight[0]}
+
+
+def case(name: str, model: str, **more: Any) -> Case:
+    return hugging_case(name, model, lambda t: tiny(t, **more), inputs, alone=alone, reading=Reading(features=features))
+
+
+def size(variant: Variant) -> Size:
+    assert variant.config is not None
+    config = variant.config
+    return hugging_size(variant.name, config["architectures"][0], lambda t: t.ViltConfig(**config))
+
+
+EVIDENCE = Evidence(
+    oracle=f"transformers {ANSWERS}, {MASKED}, {RANK}, {PICTURES}",
+    cases=(
+        case("answers, pictures of unequal size", ANSWERS, num_labels=11),
+        case("answers, one layer, no bias, tanh gelu", ANSWERS, num_labels=3, num_hidden_layers=1, qkv_bias=False,
+             hidden_act="gelu_new", patch_size=4, hidden_size=40, num_attention_heads=5),
+        case("masked words", MASKED),
+        case("rank", RANK, layer_norm_eps=1e-6, type_vocab_size=3),
+        case("a class for each word", TOKENS, num_labels=4),
+        hugging_case("two pictures a text", PICTURES, lambda t: tiny(t, num_images=2, modality_type_vocab_size=3),
+                     several),
+        hugging_case("three pictures a text", PICTURES,
+                     lambda t: tiny(t, num_images=3, modality_type_vocab_size=4, num_labels=5), several),
+    ),
+    published=tuple(size(each) for each in SYSTEM.variants),
+)  # fmt: skip
