@@ -1,0 +1,106 @@
+"""BayLing: LLaMA taught to translate interactively and to follow instructions in many languages; text only.
+
+    text -> tokens -> LLaMA-7B or 13B (version 2: Llama 2, Llama 3) -> text
+
+Papers: BayLing (arXiv 2306.10968), BayLing 2 (arXiv 2411.16300).
+Traps: the first release holds differences to the ORIGINAL LLaMA weights (`*-diff`), to be added before use; the system
+message ends in a line break and is followed by another; an answer ends in `</s>` and a line break; the Llama 3 version
+has a format of its own.  Rates of the recipe are not in the repository; they are the usual ones of its base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from polymodal.data.template import Special, Template, Turn, Words
+from polymodal.systems._layout import Repository
+from polymodal.systems._system import System, Variant
+from polymodal.systems._text import llama, llama_layout
+from polymodal.train.recipe import Stage
+
+TEMPLATE = Template(
+    begin=(Special(name="<s>"),),
+    turns={
+        "system": Turn(after=(Words(text="\n"),)),
+        "user": Turn(before=(Words(text="### Instruction:\n"),), after=(Words(text="\n"),)),
+        "assistant": Turn(
+            before=(Words(text="### Response:\n"),),
+            after=(Special(name="</s>", learn=True), Words(text="\n")),
+            learn=True,
+        ),
+    },
+    ask=(Words(text="### Response:\n"),),
+    default_system=(
+        "I am an intelligent language assistant developed by the NLP Group of ICT/CAS.\nBelow is a dialog consisting of"
+        " instructions and responses. Write a response that completes the request.\n"
+    ),
+)
+
+
+def _llama3_turn(role: str) -> Turn:
+    head = (
+        Special(name="<|start_header_id|>"),
+        Words(text=role),
+        Special(name="<|end_header_id|>"),
+        Words(text="\n\n"),
+    )
+    answer = role == "assistant"
+    return Turn(before=head, after=(Special(name="<|eot_id|>", learn=answer),), learn=answer)
+
+
+LLAMA3_TEMPLATE = Template(
+    begin=(Special(name="<|begin_of_text|>"),),
+    turns={role: _llama3_turn(role) for role in ("system", "user", "assistant")},
+    ask=_llama3_turn("assistant").before,
+    default_system="I am BayLing developed by the NLP Group of ICT/CAS.",
+)
+
+
+def template(config: Mapping[str, Any]) -> Template:
+    return LLAMA3_TEMPLATE if config.get("vocab_size") == 128256 else TEMPLATE
+
+
+def score(config: Mapping[str, Any]) -> int:
+    """LLaMA 1 (its epsilon and vocabulary) and Llama 3 are BayLing's among the systems of this layout."""
+    if config.get("vocab_size") == 128256:
+        return 3
+    return 3 if config.get("vocab_size") == 32000 and config.get("rms_norm_eps", 1e-6) == 1e-6 else 1
+
+
+def _release(name: str, parameters: int, hub: str, **config: Any) -> Variant:
+    repository = Repository(name=hub, license="non-commercial; LLaMA's licence applies")
+    return Variant(name=name, parameters=parameters, config=llama(**config), repository=repository)
+
+
+SMALL = {"width": 4096, "depth": 32, "heads": 32, "ffn_width": 11008}
+LARGE = {"width": 5120, "depth": 40, "heads": 40, "ffn_width": 13824}
+ONE = {"vocab_size": 32000, "rms_norm_eps": 1e-6, "max_position_embeddings": 2048}
+TWO = {**ONE, "rms_norm_eps": 1e-5, "max_position_embeddings": 4096}
+THREE = {**TWO, "vocab_size": 128256, "num_key_value_heads": 8, "ffn_width": 14336, "max_position_embeddings": 8192,
+         "rope_theta": 500000.0}  # fmt: skip
+
+SYSTEM = System(
+    id="bayling",
+    names=("BayLing", "百聆", "BayLing-13B"),
+    year=2023,
+    fusion=(),
+    assembly="MultimodalLM",
+    inputs=("text",),
+    outputs=("text",),
+    layouts=(llama_layout(template, score),),
+    variants=(
+        _release("13b", 13_015_864_320, "ICTNLP/bayling-13b-v1.1", **LARGE, **ONE),
+        _release("7b-diff", 6_738_415_616, "ICTNLP/bayling-7b-diff", **SMALL, **ONE),
+        _release("13b-diff", 13_015_864_320, "ICTNLP/bayling-13b-diff", **LARGE, **ONE),
+        _release("2-7b", 6_738_415_616, "ICTNLP/bayling-2-7b", **SMALL, **TWO),
+        _release("2-13b", 13_015_864_320, "ICTNLP/bayling-2-13b", **LARGE, **TWO),
+        _release("2-8b", 8_030_261_248, "ICTNLP/bayling-2-llama-3-8b", **{**SMALL, **THREE}),
+    ),
+    headline="follows instructions in many languages and translates interactively",
+    sheet="arXiv 2306.10968",
+    recipe=(
+        Stage(name="instruct", data="160 thousand interactive translations, Alpaca and ShareGPT instructions",
+              objective="language model, answers", train=("backbone",), lr=2e-5, batch=128, steps=3750, warmup=112),
+    ),
+)  # fmt: skip

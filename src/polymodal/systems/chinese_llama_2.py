@@ -1,0 +1,68 @@
+"""Chinese-Llama-2-7b of LinkSoul: Llama 2 taught Chinese by ten million instructions; text only.
+
+    text -> tokens -> Llama-2-7B, 32 blocks of width 4096 -> text
+
+Source: the repository LinkSoul-AI/Chinese-Llama-2-7b (README, train.py); there is no paper.
+Traps: exactly the format of llama-2-chat, with the beginning token before every question; the system message keeps the
+line break and the twelve spaces of the README; no words were added to the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from polymodal.data.template import Special, Template, Turn, Words
+from polymodal.systems._layout import Repository
+from polymodal.systems._system import System, Variant
+from polymodal.systems._text import llama, llama_layout
+from polymodal.train.recipe import Stage
+
+SYSTEM_MESSAGE = (
+    "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being safe.  "
+    "Your answers should not include any harmful, unethical, racist, sexist, toxic, dangerous, or illegal content. "
+    "Please ensure that your responses are socially unbiased and positive in nature.\n\n            "
+    "If a question does not make any sense, or is not factually coherent, explain why instead of answering something "
+    "not correct. If you don't know the answer to a question, please don't share false information."
+)
+TEMPLATE = Template(
+    turns={
+        "system": Turn(
+            before=(Special(name="<s>"), Words(text="[INST] <<SYS>>\n")), after=(Words(text="\n<</SYS>>\n\n"),)
+        ),
+        "user": Turn(before=(Special(name="<s>"), Words(text="[INST] ")), after=(Words(text=" [/INST]"),)),
+        "assistant": Turn(
+            before=(Words(text=" "),), after=(Words(text=" ", learn=True), Special(name="</s>", learn=True)), learn=True
+        ),
+    },
+    following={("system", "user"): Turn(after=(Words(text=" [/INST]"),))},
+    default_system=SYSTEM_MESSAGE,
+)
+
+
+def score(config: Mapping[str, Any]) -> int:
+    """Reads every folder of this layout that no other system recognises as its own."""
+    return 2
+
+
+SYSTEM = System(
+    id="chinese-llama-2",
+    names=("Chinese-Llama-2-7b", "Chinese Llama 2", "Chinese-Llama2"),
+    year=2023,
+    fusion=(),
+    assembly="MultimodalLM",
+    inputs=("text",),
+    outputs=("text",),
+    layouts=(llama_layout(lambda config: TEMPLATE, score),),
+    variants=(
+        Variant(name="7b", parameters=6_738_415_616,
+                config=llama(4096, 32, 32, 11008, vocab_size=32000, rms_norm_eps=1e-5, max_position_embeddings=4096),
+                repository=Repository(name="LinkSoul/Chinese-Llama-2-7b", license="Apache-2.0; Llama 2 community")),
+    ),
+    headline="answers in Chinese and English in the format of llama-2-chat",
+    sheet="github.com/LinkSoul-AI/Chinese-Llama-2-7b",
+    recipe=(
+        Stage(name="instruct", data="LinkSoul/instruction_merge_set: ten million Chinese and English instructions",
+              objective="language model, answers", train=("backbone",), lr=2e-5, batch=32, steps=312_500, warmup=9375),
+    ),
+)  # fmt: skip
