@@ -34,8 +34,8 @@ def load(
 
     model: a catalogue id ("mini", "llava:1.5-7b"), a folder written by `Model.save`, a published checkpoint (its
     folder, or one official weights file) of any size, or your own system file (which is Python and is run).  system:
-    what to read a published folder as, when several systems share its layout.  progress(name, bytes done, bytes in all) is
-    called while fetching; offline refuses to.  Raises UnknownName, WeightsError, ConfigError.
+    what to read a published folder as, when several systems share its layout.  progress(name, bytes done, bytes in all)
+    is called while fetching; offline refuses to.  Raises UnknownName, WeightsError, ConfigError.
     """
     # Importing torch is most of the wait on a first load, so it counts.
     start = time.perf_counter()
@@ -94,6 +94,8 @@ def pull(model: str | Path, *, progress: Progress | None = None, offline: bool =
     """
     from polymodal.weights.fetch import fetch, fetch_all
 
+    if published_place(model) is not None:
+        return []
     system, variant = _system.find(address(model))
     if system.load is None:
         return [pull_repository(system, variant, progress, offline)]

@@ -11,6 +11,7 @@ import io
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ def greedy(oracle: Any, prompt: Tensors, options: dict[str, Any]) -> Tensor:
 def hugging_size(variant: str, model: str, config: Callable[[Library], Any]) -> Size:
     """A published size by the library: built on the meta device, names as it writes them to disk."""
 
+    @cache
     def built() -> Any:
         with quiet() as transformers, torch.device("meta"):
             return getattr(transformers, model)(config(transformers))

@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from polymodal.cli import answer, catalogue, fetch, health, perceive
+from polymodal.cli import answer, catalogue, check, fetch, health, perceive
 from polymodal.errors import PolymodalError
 
 TRACE = "POLYMODAL_TRACE"
@@ -32,6 +32,7 @@ app.command()(perceive.classify)
 app.command()(perceive.embed)
 app.command()(catalogue.systems)
 app.command()(catalogue.show)
+app.command()(check.check)
 app.command()(fetch.pull)
 app.command()(health.doctor)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,9 +22,14 @@ def pull(
     with transfers() as report:
         paths = pm.pull(model, progress=report, offline=offline)
     if json:
-        print_json({"model": model, "files": [{"path": str(p), "bytes": p.stat().st_size} for p in paths]})
+        print_json({"model": model, "files": [{"path": str(p), "bytes": size_of(p)} for p in paths]})
     elif paths:
-        total = human_bytes(sum(path.stat().st_size for path in paths))
-        typer.echo(f"{model} is here: {len(paths)} files, {total}")
+        typer.echo(f"{model} is here: {len(paths)} files, {human_bytes(sum(map(size_of, paths)))}")
     else:
         typer.echo(f"{model} needs no files")
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files of a fetched repository."""
+    files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
+    return sum(each.stat().st_size for each in files)

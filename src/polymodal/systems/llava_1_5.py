@@ -19,15 +19,20 @@ from typing import Any
 from polymodal.assemblies.multimodal_lm import MultimodalLM
 from polymodal.backbones import hf_text
 from polymodal.connectors.mlp import MLPConnectorConfig
+from polymodal.data.chat_formats import LLAVA_SYSTEM, vicuna
+from polymodal.data.hf_image import CLIP, transform_of
+from polymodal.data.processor import Modality, Processor
+from polymodal.data.template import Words
 from polymodal.encoders import clip_vit
 from polymodal.errors import ConfigError
-from polymodal.systems._layout import Layout, Opened, Repository, hf
-from polymodal.systems._system import Part, System, Variant
+from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
+from polymodal.systems._system import Assembled, Part, System, Variant
 from polymodal.train.recipe import Stage
 from polymodal.weights.keytable import KeyTable
 
 CLIP_L_336 = {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
               "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336, "patch_size": 14}  # fmt: skip
+SQUARE_336 = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
 CONNECTOR_NAMES = {
     "multi_modal_projector.linear_1.weight": "connectors.image.layers.0.weight",
     "multi_modal_projector.linear_1.bias": "connectors.image.layers.0.bias",
@@ -62,14 +67,24 @@ def open_config(config: Mapping[str, Any]) -> Opened:
         ),
     )
     backbone = text.keys[0].prefixed("language_model.", "backbone.")
-    return Opened(build=build, keys=tuple(each + between + backbone for each in published), parts=drawn(tower, width))
+
+    def assemble(module: MultimodalLM, files: Files) -> Assembled:
+        transform = transform_of(files.preprocessor, {**CLIP, **SQUARE_336})
+        image = Modality(name="image", placeholder="<image>", transform=transform, after=(Words(text="\n"),),
+                         tokens=lambda values: tower.tokens)  # fmt: skip
+        processor = Processor(tokenizer=files.tokenizer(), template=vicuna(LLAVA_SYSTEM), modalities=(image,),
+                              max_length=text.config.max_length)  # fmt: skip
+        return Assembled(model=module, processor=processor)
+
+    tables = tuple(each + between + backbone for each in published)
+    return Opened(build=build, keys=tables, parts=drawn(tower, width), assemble=assemble)
 
 
 def drawn(tower: clip_vit.ViTConfig, width: int) -> tuple[Part, ...]:
     side, count = tower.image_size, tower.tokens
     return (
-        Part(slot="encoder", modality="image", name="CLIP ViT", prefix="encoders.image", takes=f"[N, 3, {side}, {side}]",
-             gives=f"[N, {count}, {tower.width}]", tokens=count),
+        Part(slot="encoder", modality="image", name="CLIP ViT", prefix="encoders.image",
+             takes=f"[N, 3, {side}, {side}]", gives=f"[N, {count}, {tower.width}]", tokens=count),
         Part(slot="connector", modality="image", name="linear, GELU, linear", prefix="connectors.image",
              takes=f"[N, {count}, {tower.width}]", gives=f"[N, {count}, {width}]", tokens=count),
         Part(slot="backbone", name="language model", prefix="backbone", takes=f"[B, T, {width}]", gives="[B, T, V]"),

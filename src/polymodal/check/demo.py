@@ -1,0 +1,84 @@
+"""A folder that commands can work on: tiny weights in a published layout, with a tokenizer of bytes beside them.
+
+Published weights cannot always be had, so a headline is shown at tiny size on real pictures: the folder is what an
+author would publish, and everything runs through `pm.load` as for any other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from polymodal.weights.export import export_safetensors
+from polymodal.weights.keytable import KeyTable
+
+BYTES = 256
+
+
+def byte_tokenizer(
+    folder: Path, specials: Sequence[str] | Mapping[str, int], *, bos: str = "", eos: str = "", pad: str = ""
+) -> int:
+    """Write tokenizer.json and tokenizer_config.json of a byte-level vocabulary; returns its size.
+
+    specials: names in order, which get ids 0, 1, ... before the 256 bytes; or name -> id (the bytes fill the ids that
+    are free, in order).
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    fixed = dict(specials) if isinstance(specials, Mapping) else {name: i for i, name in enumerate(specials)}
+    free = (i for i in range(BYTES + len(fixed) + max(fixed.values(), default=0) + 1) if i not in set(fixed.values()))
+    letters = {sign: next(free) for sign in sorted(pre_tokenizers.ByteLevel.alphabet())}
+    pipeline = Tokenizer(models.BPE(vocab={**letters, **fixed}, merges=[]))
+    pipeline.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    pipeline.decoder = decoders.ByteLevel()
+    pipeline.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in fixed])
+    pipeline.save(str(folder / "tokenizer.json"))
+    names = {f"{kind}_token": name for kind, name in (("bos", bos), ("eos", eos), ("pad", pad)) if name}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names), encoding="utf-8")
+    return max({**letters, **fixed}.values()) + 1
+
+
+def write_config(folder: Path, **files: Mapping[str, Any]) -> None:
+    """JSON files beside the weights: config=..., preprocessor_config=..., generation_config=..."""
+    for name, table in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(table), encoding="utf-8")
+
+
+def write_weights(folder: Path, module: nn.Module, table: KeyTable) -> Path:
+    """The module's weights as a published model.safetensors: the key table read backwards."""
+    return export_safetensors(module, folder / "model.safetensors", table)
+
+
+QUESTION = "What is it?"
+
+
+def taught(model: Any, folder: Path, opened: Any, *, count: int, steps: int, lr: float = 3e-3) -> int:
+    """Train a loaded folder on `count` real pictures and their names through its own processor, save it back, load it
+    again, and ask about each picture by `chat`: how many answers are the name."""
+    import torch
+
+    import polymodal as pm
+    from polymodal.check import real
+    from polymodal.check.lessons import lm_objective
+    from polymodal.data.media import Text
+    from polymodal.data.messages import Message
+
+    samples = real.pictures()[:count]
+    asked = [Message(role="user", parts=(pm.image(picture), Text(QUESTION))) for picture, _ in samples]
+    told = [Message(role="assistant", parts=(Text(name),)) for _, name in samples]
+    talks = [list(talk) for talk in zip(asked, told, strict=True)]
+    batch = model.processor(talks)
+    module = model.module.train()
+    optimiser = torch.optim.AdamW(module.parameters(), lr=lr)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        lm_objective(module, batch).backward()
+        optimiser.step()
+    write_weights(folder, module.eval(), opened.keys[0])
+    again = pm.load(folder)
+    answers = [again.chat(pm.image(picture), QUESTION, max_tokens=32).text.strip() for picture, _ in samples]
+    return sum(answer == name for answer, (_, name) in zip(answers, samples, strict=True))

@@ -1,0 +1,117 @@
+"""Training at tiny size on real data: what the lessons of evidence files are made of, and how one is run.
+
+    picture -> pixels;  its name -> letters as ids  ->  batch with labels  ->  objective  ->  the loss must fall
+
+Letters, because a tiny vocabulary has no tokenizer: a to z and the space become 27 ids from `first` on.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polymodal.check import real
+from polymodal.check.record import Lesson
+from polymodal.train.loop import run_stage
+from polymodal.train.objectives import lm_loss
+from polymodal.train.recipe import Stage
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz "
+
+
+def letters(text: str, first: int = 3) -> list[int]:
+    """Ids of the letters and spaces of a text, `first` for "a"; other signs are left out."""
+    return [first + LETTERS.index(sign) for sign in text.lower() if sign in LETTERS]
+
+
+def rows(step: int, batch: int, count: int = real.COUNT) -> list[int]:
+    """Which samples the batch of a step holds: all of them in turn."""
+    return [(step * batch + i) % count for i in range(batch)]
+
+
+def table(sequences: Sequence[Sequence[int]], fill: int) -> Tensor:
+    """Lists of ids of unequal length -> int64 [B, T], padded on the right."""
+    length = max(map(len, sequences))
+    return torch.tensor([[*row, *[fill] * (length - len(row))] for row in sequences])
+
+
+def caption_batch(texts: Sequence[str], prompt: Sequence[int], first: int = 3, pad: int = 0) -> dict[str, Tensor]:
+    """prompt (placeholders and all) + letters of each text -> input_ids, attention_mask, labels of the letters."""
+    answers = [letters(text, first) for text in texts]
+    return {
+        "input_ids": table([[*prompt, *answer] for answer in answers], pad),
+        "attention_mask": table([[1] * (len(prompt) + len(answer)) for answer in answers], 0),
+        "labels": table([[-100] * len(prompt) + answer for answer in answers], -100),
+    }
+
+
+def lm_objective(model: nn.Module, batch: dict[str, Any]) -> Tensor:
+    """Next-token loss of a MultimodalLM on a batch with labels."""
+    given = {name: value for name, value in batch.items() if name != "labels"}
+    backbone: Any = model.backbone
+    return lm_loss(model(**given), backbone.head, batch["labels"])
+
+
+def caption_lesson(
+    model: nn.Module,
+    prompt: Sequence[int],
+    *,
+    side: int,
+    first: int = 3,
+    batch: int = 8,
+    more: Callable[[list[int]], dict[str, Any]] | None = None,
+    **changes: Any,
+) -> Lesson:
+    """A MultimodalLM that takes `pixel_values [N, 3, side, side]` learns to name the pictures.
+
+    more(rows) -> further tensors of the batch, or others in place of `pixel_values` (None takes one out).
+    """
+    pixels, names = real.pixels(side), real.captions()
+
+    def batches(step: int) -> dict[str, Any]:
+        chosen = rows(step, batch)
+        made = {**caption_batch([names[i] for i in chosen], prompt, first), "pixel_values": pixels[chosen]}
+        made |= more(chosen) if more is not None else {}
+        return {name: value for name, value in made.items() if value is not None}
+
+    return Lesson(model=model, batches=batches, objective=lm_objective, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """Mean loss of the first and of the last fifth of the steps, and the share of parameters that trained."""
+
+    stage: str
+    first: float
+    last: float
+    share: float
+
+    @property
+    def ok(self) -> bool:
+        return self.last < self.first
+
+
+def learn(stage: Stage, lesson: Lesson) -> Learned:
+    """Run one stage of a recipe at tiny size with the project's own loop: its trainable parts, few steps."""
+    small = replace(stage, steps=lesson.steps, lr=lesson.lr, warmup=0, batch=1, final=0.5)
+    with tempfile.TemporaryDirectory() as folder:
+        losses = run_stage(
+            lesson.model,
+            small,
+            lambda step, generator: lesson.batches(step),
+            lambda model, batch: (lesson.objective(model, batch), {}),
+            Path(folder),
+            save_every=10**9,
+        )
+    trained = sum(p.numel() for p in lesson.model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in lesson.model.parameters())
+    few = max(1, len(losses) // 5)
+    return Learned(
+        stage=stage.name, first=sum(losses[:few]) / few, last=sum(losses[-few:]) / few, share=trained / total
+    )

@@ -1,0 +1,66 @@
+"""The same battery for every system of the catalogue, from its own evidence: a new system needs no test file.
+
+What `polymodal check` also does and takes longer (lessons, demonstrations) runs there and in test_lessons.py.
+"""
+
+import importlib
+
+import pytest
+
+from polymodal.check import engine
+from polymodal.check.compare import run_case
+from polymodal.check.record import TOLERANCE, MissingData
+from polymodal.systems import _system
+
+SYSTEMS = engine.all_checked()
+EVIDENCE = {system.id: engine.evidence_of(system) for system in SYSTEMS}
+CASES = [
+    pytest.param(system, case, id=f"{system.id}-{case.name}") for system in SYSTEMS for case in EVIDENCE[system.id].cases
+]
+
+
+def needed(package: str) -> None:
+    if package:
+        pytest.importorskip(package)
+
+
+@pytest.mark.parametrize(("system", "case"), CASES)
+def test_outputs_equal_the_oracle_with_every_weight_random(system, case):
+    needed(case.needs)
+    outcome = run_case(case)
+    assert outcome.system == system.id
+    assert outcome.error <= TOLERANCE, outcome.why
+    assert outcome.generated is not False, outcome.why
+    assert outcome.cached is not False, "cached steps differ from the full pass"
+    assert outcome.batched is not False, "a row of a batch differs from the row alone"
+
+
+@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.id)
+def test_published_sizes_have_the_published_names_and_numbers(system):
+    evidence = EVIDENCE[system.id]
+    for size in evidence.published:
+        needed(size.needs)
+    assert engine.build(system, evidence)["ok"] is not False, engine.build(system, evidence).get("why")
+    assert engine.keys(system, evidence)["ok"] is not False
+
+
+@pytest.mark.parametrize("system", [s for s in _system.every() if s.layouts], ids=lambda system: system.id)
+def test_a_record_is_whole(system):
+    assert system.variants and system.headline and system.sheet and system.names
+    assert importlib.import_module(f"polymodal.check.evidence.{system.id.replace('-', '_').replace('.', '_')}")
+    for variant in system.variants:
+        assert variant.config is not None and variant.parameters > 0
+        assert system.drawing(variant), "show needs parts"
+    for name in (system.id, *system.names):
+        assert _system.get(name) is system
+
+
+@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.id)
+def test_each_stage_of_the_recipe_learns_from_real_data(system):
+    evidence = EVIDENCE[system.id]
+    assert set(evidence.lessons) <= {stage.name for stage in system.recipe}, "a lesson for no stage"
+    try:
+        found = engine.recipe(system, evidence, lambda text: None)
+    except MissingData as missing:
+        pytest.skip(str(missing))
+    assert found["ok"] is not False, found
