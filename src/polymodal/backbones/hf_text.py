@@ -62,3 +62,9 @@ def of_config(config: Mapping[str, Any], default: str = "llama") -> TextModel:
     return TextModel(config=decoder, keys=(keys_of(decoder),), columns=kind != "opt")
 
 
+def decoder_of(config: Mapping[str, Any], default: str = "llama") -> tuple[DecoderConfig, KeyTable]:
+    """The decoder a `text_config` describes and the table of its names; ConfigError for an encoder-decoder."""
+    found = of_config(config, default)
+    if not isinstance(found.config, DecoderConfig):
+        raise ConfigError(f"text_config.model_type {config.get('model_type')!r} is no decoder, which this system needs")
+    return found.config, found.keys[0]

@@ -12,11 +12,14 @@ Traps: a grid is (rows, columns) everywhere here; published configurations list 
 width) and InternVL's ratios as (columns, rows).  The black padding is put in before normalisation.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from polymodal.data.normalise import (
     CLIP_MEAN,
@@ -73,6 +76,29 @@ class GridTiles:
         whole = resize(picture, (self.tile, self.tile), self.interpolation)
         pieces = cut(np.asarray(pad_centred(fitted, canvas, (0, 0, 0))), self.tile)
         return _stack([np.asarray(whole), *pieces], self.mean, self.std)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizedTiles:
+    """The same tiles with the size of the picture, which a model needs to lay them out again."""
+
+    tiles: GridTiles
+
+    def tuned(self, settings: Mapping[str, Any]) -> "SizedTiles":
+        """The same with mean and deviation of a published preprocessor_config.json, where it has them."""
+        mean, std = (tuple(settings.get(f"image_{name}") or getattr(self.tiles, name)) for name in ("mean", "std"))
+        return SizedTiles(tiles=replace(self.tiles, mean=mean, std=std))
+
+    def __call__(self, image: Picture) -> dict[str, torch.Tensor]:
+        """Image record or RGB picture -> `tiles` float32 [t, 3, tile, tile], `size` int64 [2] = (height, width)."""
+        picture = as_picture(image)
+        return {"tiles": self.tiles(picture), "size": torch.tensor((picture.height, picture.width))}
+
+
+def filled_up(items: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Collates: `pixel_values` [N, T, 3, tile, tile], zero tiles behind the real ones, and `image_sizes` [N, 2]."""
+    tiles = pad_sequence([item["tiles"] for item in items], batch_first=True)
+    return {"pixel_values": tiles, "image_sizes": torch.stack([item["size"] for item in items])}
 
 
 @dataclass(frozen=True, kw_only=True)
