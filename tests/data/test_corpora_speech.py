@@ -1,5 +1,7 @@
 """Readers of recordings, on tiny packages of the same layout."""
 
+import json
+
 import numpy as np
 import pytest
 import soundfile
@@ -34,6 +36,25 @@ def test_asterisk_has_no_truth(tmp_path):
     assert prompt.text is None and prompt.hint == "day 3" and prompt.key == "digits/day-3"
 
 
+def test_asterisk_with_the_texts_of_upstream(tmp_path):
+    for name in ("digits/day-3", "beep", "silence/1", "dir-multi1", "new"):
+        save(tmp_path / f"usr/share/asterisk/sounds/en_US_f_Allison/{name}.wav")
+    texts = tmp_path / "core-sounds-en.txt"
+    lines = ("; no: comment", "", "digits/day-3: Wednesday", "beep: [a tone]", "silence/1: (so)", "dir-multi1: Press")
+    texts.write_text("\n".join(lines))
+    prompts = speech.open_asterisk(tmp_path, texts)
+    assert sorted((p.text, p.key) for p in prompts) == [("Press", "press"), ("Wednesday", "wednesday")]
+
+
+def test_picovoice_names_terms_only(tmp_path):
+    save(tmp_path / "data/speech/clean/a.wav")
+    (tmp_path / "data/label").mkdir(parents=True)
+    labels = {"a.wav": {"slots": {"size": "large", "drink": "Iced coffee"}}, "gone.wav": {"slots": {}}}
+    (tmp_path / "data/label/label.json").write_text(json.dumps(labels))
+    (order,) = speech.open_picovoice(tmp_path)
+    assert order.text is None and order.hint == order.key == "large iced coffee"
+
+
 def test_pocketsphinx(tmp_path):
     folder = tmp_path / "usr/share/pocketsphinx/test/data/librivox"
     save(folder / "book-0870.wav", 16000)
@@ -43,7 +64,10 @@ def test_pocketsphinx(tmp_path):
     assert len(read_audio(sentence.path, 16000)) == 800
 
 
-@pytest.mark.parametrize("reader", [speech.open_tuxpaint, speech.open_asterisk, speech.open_pocketsphinx])
+READERS = [speech.open_tuxpaint, speech.open_asterisk, speech.open_pocketsphinx, speech.open_picovoice]
+
+
+@pytest.mark.parametrize("reader", READERS)
 def test_missing(tmp_path, reader):
     with pytest.raises(MediaError, match="unpack"):
         reader(tmp_path)

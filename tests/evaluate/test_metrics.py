@@ -4,7 +4,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polymodal.errors import ConfigError
-from polymodal.evaluate.metrics import Share, content_word, exact_name, plain, ranks, recall_at, wilson, yes_or_no
+from polymodal.evaluate.metrics import (
+    Share,
+    content_word,
+    error_rate,
+    exact_name,
+    plain,
+    ranks,
+    recall_at,
+    wilson,
+    word_errors,
+    yes_or_no,
+)
 
 
 def test_wilson_equals_the_published_example() -> None:
@@ -47,3 +58,18 @@ def test_a_constant_model_gets_no_credit_in_retrieval() -> None:
     found = ranks(torch.tensor([[0.1, 0.9, 0.5], [0.3, 0.2, 0.1]]), [[2], [0, 2]])
     assert found == [1, 0] and str(recall_at(found, 1)).startswith("50.0 %")
     assert Share(0, 0).interval == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("right", "heard", "errors"),
+    [("a b c d", "a x c", 2), ("a b", "", 2), ("a b", "a b", 0), ("", "a", 1), ("a b c", "b c d e", 3)],
+)
+def test_word_errors(right: str, heard: str, errors: int) -> None:
+    assert word_errors(right, heard) == (errors, len(right.split()))
+
+
+def test_the_error_rate_lies_in_its_interval() -> None:
+    value, low, high = error_rate([(1, 4), (0, 3), (2, 3)] * 10)
+    assert value == 0.3 and low < value < high
+    with pytest.raises(ConfigError, match="at least one word"):
+        error_rate([(1, 0)])

@@ -1,4 +1,4 @@
-"""Small metrics with their intervals: naming, yes/no, choice, retrieval.
+"""Small metrics with their intervals: naming, yes/no, choice, retrieval, words heard.
 
 `wilson`: 95 % interval of a share (Wilson 1927).  `recall_at`: share of queries with a right item among the first K
 (any right item counts, as in COCO retrieval).  Answers are compared after `plain`: lower case, no punctuation, no
@@ -12,6 +12,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from polymodal.errors import ConfigError
@@ -94,3 +95,27 @@ def ranks(similarity: Tensor, right: Sequence[Collection[int]]) -> list[int]:
 def recall_at(found: Sequence[int], k: int) -> Share:
     """Share of queries whose rank is below k."""
     return Share(sum(rank < k for rank in found), len(found))
+
+
+def word_errors(right: str, heard: str) -> tuple[int, int]:
+    """(words inserted, left out or replaced in `heard`; words of `right`), for texts normalised alike before."""
+    words = right.split()
+    row = list(range(len(words) + 1))
+    for found in heard.split():
+        above, row[0] = row[0], row[0] + 1
+        for place, word in enumerate(words, start=1):
+            above, row[place] = row[place], min(above + (word != found), row[place] + 1, row[place - 1] + 1)
+    return row[-1], len(words)
+
+
+def error_rate(pairs: Sequence[tuple[int, int]], draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+    """Errors over words of all `pairs`, and its 95 % interval by drawing recordings anew (bootstrap)."""
+    if not any(words for _, words in pairs):
+        raise ConfigError("error_rate: expected at least one word, found none")
+    table = torch.tensor(pairs, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    chosen = table[torch.randint(len(table), (draws, len(table)), generator=generator)].sum(1)
+    rates = chosen[:, 0] / chosen[:, 1].clamp(min=1)
+    low, high = rates.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    total = table.sum(0)
+    return float(total[0] / total[1]), low, high

@@ -1,15 +1,17 @@
-"""Recordings carried by Debian packages: spoken picture captions, telephone prompts, read sentences.
+"""Recordings carried by Debian packages and a repository: spoken captions, telephone prompts, orders, read sentences.
 
 `tuxpaint-stamps-default`   captions read aloud in many languages; the text beside them is in the same language
-`asterisk-core-sounds-en-wav`   one voice, 8 kHz prompts; NO transcripts, the file name is only a hint
+`asterisk-core-sounds-en-wav`   one voice, 8 kHz prompts; their texts are a file of upstream's, not of the package
 `pocketsphinx-testdata`     five LibriVox sentences and five card calls, 16 kHz, with true transcripts
+`Picovoice/speech-to-intent-benchmark`   619 coffee orders of many speakers; no transcripts, but the terms they name
 Key: the normalised English caption (so that picture and recording of one concept share a side), the prompt's file
-name, or the transcript.
-Traps: whether a voice is synthetic and how many people speak is not stated; the prompts have no truth to score with.
+name or text, the terms of an order, or the transcript.
+Traps: whether a voice is synthetic and how many people speak is not stated.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +26,8 @@ _DESCRIPTION = re.compile(r"_desc(?:_([A-Za-z_]+))?$")
 class Recording:
     """A recording that is not loaded yet.
 
-    text: what is said, or None where no transcript exists.  hint: the file name in words.  language: as the
-    package writes it ("en", "fr", "pt_BR").  path: of the sound file, for `data.audio.read_audio`.
+    text: what is said, or None where no transcript exists.  hint: the file name, or the terms named, in words.
+    language: as the package writes it ("en", "fr", "pt_BR").  path: of the sound file, for `data.audio.read_audio`.
     """
 
     id: str
@@ -74,18 +76,56 @@ def read_captions(path: Path) -> dict[str, str]:
     return captions
 
 
-def open_asterisk(folder: str | Path) -> tuple[Recording, ...]:
-    """English telephone prompts; `text` is always None.  Raises MediaError when there are none."""
+def open_asterisk(folder: str | Path, transcripts: str | Path | None = None) -> tuple[Recording, ...]:
+    """English telephone prompts; `text` is None without `transcripts`, upstream's core-sounds-en.txt (`name: text`).
+
+    Prompts without words (tones, silence) are left out when texts are given.  Raises MediaError when there are none.
+    """
     root = next(iter(sorted(Path(folder).glob("**/asterisk/sounds/en*"))), None)
     if root is None:
         raise MediaError(f"no asterisk/sounds/en* below {folder}; unpack asterisk-core-sounds-en-wav there")
+    texts = {} if transcripts is None else _prompt_texts(Path(transcripts))
     found = []
     for path in sorted(root.glob("**/*.wav")):
         name = path.relative_to(root).with_suffix("").as_posix()
+        if transcripts is not None and name not in texts:
+            continue
+        key = normalise(texts[name]) if name in texts else name
         found.append(
             Recording(
-                id=f"asterisk/{name}", corpus="asterisk", language="en", key=name, split=split_of(name), text=None,
-                hint=_words(path.stem), path=path,
+                id=f"asterisk/{name}", corpus="asterisk", language="en", key=key, split=split_of(key),
+                text=texts.get(name), hint=_words(path.stem), path=path,
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
+def _prompt_texts(path: Path) -> dict[str, str]:
+    """Prompt -> what it says, for prompts that say something."""
+    texts = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        name, sign, text = line.partition(":")
+        text = re.sub(r"\s+", " ", re.sub(r"\[.*?\]|\.\.\.", " ", text)).strip()
+        if sign and not line.startswith(";") and text and not text.startswith("("):
+            texts[name.strip().removesuffix(".wav")] = text
+    return texts
+
+
+def open_picovoice(folder: str | Path) -> tuple[Recording, ...]:
+    """Coffee orders by many speakers, `hint` the terms that each names.  Raises MediaError when there are none."""
+    table = next(iter(sorted(Path(folder).glob("**/data/label/label.json"))), None)
+    if table is None:
+        raise MediaError(f"no data/label/label.json below {folder}; unpack speech-to-intent-benchmark there")
+    found = []
+    for name, label in sorted(json.loads(table.read_text(encoding="utf-8")).items()):
+        terms = normalise(" ".join(label["slots"].values()))
+        path = table.parent.parent / "speech" / "clean" / name
+        if not path.exists():  # some labels have no recording
+            continue
+        found.append(
+            Recording(
+                id=f"picovoice/{path.stem}", corpus="picovoice", language="en", key=terms, split=split_of(terms),
+                text=None, hint=terms, path=path,
             )
         )  # fmt: skip
     return tuple(found)
