@@ -1,31 +1,25 @@
 """ImageBind against the official code, run outside this project (check/fixtures); all parameters random."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-import polymodal.check
 from polymodal.assemblies.joint_space import JointSpace
 from polymodal.check import randomise
+from polymodal.check.fixture import read
 from polymodal.encoders import imagebind_keys
 from polymodal.errors import ConfigError
 from polymodal.weights.keytable import KeyTable
 
 TOLERANCE = 1e-4  # float32, absolute; the largest vectors have length 20
-FIXTURES = Path(polymodal.check.__file__).parent / "fixtures"
 
 
 def opened(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    with safe_open(FIXTURES / f"{name}.safetensors", "pt") as file:
-        facts = {
-            key: text if key in ("source", "revision") else json.loads(text) for key, text in file.metadata().items()
-        }
-        return facts, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    about, tensors = read(name)
+    return {key: json.loads(about[key]) for key in ("config", "shapes", "made")}, tensors
 
 
 def loaded(facts: dict[str, Any]) -> JointSpace:
@@ -41,13 +35,13 @@ def loaded(facts: dict[str, Any]) -> JointSpace:
 def test_equals_the_official_code(name: str) -> None:
     facts, tensors = opened(name)
     model = loaded(facts)
-    batch = {key: randomise.values(key, shape) for key, shape in facts["values"].items()}
-    if "inputs.text" in tensors:
-        batch["text"] = tensors["inputs.text"]
+    batch = {key: randomise.values(key, shape) for key, shape in facts["made"].items()}
+    if "in.text" in tensors:
+        batch["text"] = tensors["in.text"]
     with torch.no_grad():
         found = model.features(**batch)
     for modality, vectors in found.items():
-        expected = tensors[f"outputs.features.{modality}"]
+        expected = tensors[f"out.features.{modality}"]
         torch.testing.assert_close(vectors, expected, atol=TOLERANCE, rtol=0)
         assert expected.std() > 0.1
 

@@ -2,7 +2,8 @@
 
     pixel_values -> encoders.image -> features [N, S, D] -> head -> logits
 
-Traps: a bare encoder (no head) has features only; `bool_masked_pos` needs an encoder with a mask token.
+Traps: the head may be a part of the encoder, which then says `classifies`; a bare encoder has features only;
+`bool_masked_pos` needs an encoder with a mask token.
 """
 
 from typing import Any
@@ -46,6 +47,10 @@ class EncoderWithHead(nn.Module):
 
     def logits(self, **batch: Any) -> Tensor:
         """What the head makes of the features; raises ConfigError without a head."""
-        if self.head is None:
+        features = self(**batch)
+        if self.head is not None:
+            return self.head(features)
+        encoder: Any = self.encoders[self.modality]
+        if not getattr(encoder, "classifies", False):
             raise ConfigError("this is a bare encoder without a head: it has features, no logits")
-        return self.head(self(**batch))
+        return encoder.classify(features)

@@ -2,7 +2,8 @@
 
     check/fixtures/<name>.safetensors   tensors `in.<input>`, `out.logits`, `out.features.<modality>`, `out.generated`
         metadata: source, revision, config (JSON, null when the layout has none), shapes (JSON {name: shape}),
-                  file (name of the weights file to write), entry (place inside a torch file)
+                  file (name of the weights file to write), entry (place inside a torch file),
+                  made (JSON {input: shape}: inputs that are `randomise.values(input, shape)` and so are not stored)
 
 `write` is for the script that runs the oracle; `fixture_case` is for the evidence.
 """
@@ -10,6 +11,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ def write(
     outputs: Mapping[str, Tensor],
     folder: Path = FOLDER,
 ) -> Path:
-    """Store what an oracle gave.  about: source, revision, file, entry ("" for none)."""
+    """Store what an oracle gave.  about: source, revision, file, entry ("" for none), made."""
     from safetensors.torch import save_file
 
     tensors = {f"in.{key}": value.contiguous() for key, value in inputs.items()}
@@ -56,6 +58,7 @@ def fixture_case(name: str, fixture: str, **options: Any) -> Case:
             (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
         store(weights, folder / about["file"], about.get("entry", ""))
         given = {key[3:]: value for key, value in tensors.items() if key.startswith("in.")}
+        given |= {key: randomise.values(key, shape) for key, shape in json.loads(about.get("made", "{}")).items()}
         features = {key[13:]: value for key, value in tensors.items() if key.startswith("out.features.")}
         return Expected(
             inputs=given,
@@ -102,3 +105,26 @@ def store(weights: Mapping[str, Tensor], path: Path, entry: str) -> None:
     for part in reversed(entry.split(".") if entry else []):
         whole = {part: whole}
     torch.save(whole, path)
+
+
+def write_sizes(name: str, sizes: Mapping[str, Shapes], source: str, folder: Path = FOLDER) -> Path:
+    """Store key lists of published sizes, {variant: {name: shape}}, compressed; for `packed_size`."""
+    from safetensors.torch import save_file
+
+    packed = {}
+    for variant, shapes in sizes.items():
+        text = json.dumps({key: list(shape) for key, shape in shapes.items()})
+        packed[variant] = torch.frombuffer(bytearray(zlib.compress(text.encode(), 9)), dtype=torch.uint8)
+    path = folder / f"{name}.safetensors"
+    save_file(packed, path, metadata={"source": source})
+    return path
+
+
+def packed_size(fixture: str, variant: str, parameters: int) -> Size:
+    """A published size whose key list `write_sizes` stored; parameters: as the official code counts them."""
+
+    def shapes() -> Shapes:
+        text = zlib.decompress(read(fixture)[1][variant].numpy().tobytes())
+        return {name: tuple(shape) for name, shape in json.loads(text).items()}
+
+    return Size(variant=variant, shapes=shapes, source=read(fixture)[0]["source"], parameters=lambda: parameters)

@@ -37,10 +37,12 @@ def tensor(name: str, shape: Sequence[int], seed: int = 0) -> Tensor:
     """float32 weights for a parameter or buffer of this name.
 
     Two and more dimensions: uniform with variance 1 / fan-in.  Fewer: uniform in +-0.4, around 1 for a `weight`,
-    `gamma` or `scale`; running variances lie in 0.5..1.5.
+    `gamma` or `scale`; running variances lie in 0.5..1.5; the count of batches of a batch norm is int64 zero.
     """
     values = uniform(name, math.prod(shape), seed).reshape(tuple(shape))
     leaf = name.rsplit(".", 1)[-1]
+    if leaf == "num_batches_tracked":
+        return torch.zeros(tuple(shape), dtype=torch.int64)
     if leaf == "running_var":
         values = 1.0 + 0.5 * values
     elif len(shape) >= 2:

@@ -14,11 +14,12 @@ Traps
   some hold the encoder under `vit.`, some bare.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from polymodal.encoders.vit import ClassHeadConfig, ViTBlockConfig, ViTConfig, sides
+from polymodal.errors import ConfigError
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import MLPConfig
 from polymodal.nn.norm import LayerNormConfig
@@ -190,3 +191,46 @@ def _dense(source: str, target: str, weight: tuple[Operation, ...], bias: tuple[
         rename(f"{source}/kernel", f"{target}.weight", *weight),
         rename(f"{source}/bias", f"{target}.bias", *bias),
     ]
+
+
+def infer(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
+    """What an official .npz file holds, read off its names and shapes; None for another file.
+
+    Raises ConfigError for the hybrids with a ResNet stem.
+    """
+    if "embedding/kernel" not in shapes or "Transformer/encoderblock_0/LayerNorm_0/scale" not in shapes:
+        return None
+    if any(name.startswith(("conv_root/", "block1/")) for name in shapes):
+        raise ConfigError("vit: official files with a ResNet stem (R50+ViT) are not supported; expected a plain ViT")
+    patch, _, _, width = shapes["embedding/kernel"]
+    query = shapes["Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel"]
+    places = shapes["Transformer/posembed_input/pos_embedding"][1] - ("cls" in shapes)
+    return {
+        "model_type": "vit_jax",
+        "width": width,
+        "depth": len({name.split("/")[1] for name in shapes if name.startswith("Transformer/encoderblock_")}),
+        "heads": query[1],
+        "ffn_width": shapes["Transformer/encoderblock_0/MlpBlock_3/Dense_0/kernel"][1],
+        "patch_size": patch,
+        "image_size": patch * round(places**0.5),
+        "pre_logits": shapes["pre_logits/kernel"][1] if "pre_logits/kernel" in shapes else None,
+        "classes": shapes["head/kernel"][1] if "head/kernel" in shapes else None,
+    }
+
+
+def of_jax(config: Mapping[str, Any]) -> ViTConfig:
+    """The encoder of such a file, with the eps and the GELU of the JAX code."""
+    tower = google_vit(
+        width=config["width"],
+        depth=config["depth"],
+        heads=config["heads"],
+        patch_size=config["patch_size"],
+        image_size=config["image_size"],
+        head=ClassHeadConfig(hidden_width=config.get("pre_logits"), out_width=config.get("classes")),
+        activation="gelu_tanh",
+        eps=1e-6,
+    )
+    block = tower.blocks[0]
+    assert isinstance(block, ViTBlockConfig)
+    mlp = MLPConfig(width=tower.width, ffn_width=config["ffn_width"], activation="gelu_tanh")
+    return replace(tower, blocks=(replace(block, mlp=mlp),) * len(tower.blocks))

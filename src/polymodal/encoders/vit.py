@@ -302,6 +302,11 @@ class ViT(nn.Module):
         """Images [N, C, H, W] -> vectors [N, E] of the joint space, not yet of unit length."""
         return self.project(self.pool(self(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)))
 
+    @property
+    def classifies(self) -> bool:
+        """Whether `classify` gives class logits."""
+        return self.head is not None and self.head.proj is not None
+
     def classify(self, features: Tensor) -> Tensor:
         """`pool` and `project`: [N, S, D] -> [N, E]; a head without final linear gives its pooled vector."""
         pooled = self.pool(features)

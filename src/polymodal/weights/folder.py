@@ -29,7 +29,7 @@ _NAMED = (
     ("pytorch_model.bin.index.json", "torch"),
     ("pytorch_model.bin", "torch"),
 )
-_LOOSE = (("*.safetensors", "safetensors"), ("*.pt", "torch"), ("*.pth", "torch"), ("*.bin", "torch"))
+_LOOSE = (("*.safetensors", "safetensors"), ("*.pt", "torch"), ("*.pth", "torch"), ("*.bin", "torch"), ("*.npz", "npz"))
 
 
 def weights_in(place: Path, entry: Sequence[str] = ("",)) -> TensorFile:
@@ -38,7 +38,7 @@ def weights_in(place: Path, entry: Sequence[str] = ("",)) -> TensorFile:
     Raises WeightsError when there are none, several, or damaged ones.
     """
     if place.is_file():
-        return _open(place, "safetensors" if place.suffix == ".safetensors" else "torch", entry)
+        return _open(place, {".safetensors": "safetensors", ".npz": "npz"}.get(place.suffix, "torch"), entry)
     for name, format in _NAMED:
         if (place / name).is_file():
             return _open(place / name, format, entry)

@@ -1,0 +1,59 @@
+"""ViT against transformers, in its three classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from polymodal.check import randomise
+from polymodal.check.hugging import Reading, hugging_case, hugging_size
+from polymodal.check.record import Case, Evidence, Size, Tensors
+from polymodal.systems._system import Variant
+from polymodal.systems.vit import SYSTEM
+
+SMALL = {"hidden_size": 36, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 20, "image_size": 21,
+         "patch_size": 5, "encoder_stride": 5}  # fmt: skip
+
+
+def case(name: str, model: str = "ViTForImageClassification", larger: bool = False, **changes: Any) -> Case:
+    def config(transformers: Any) -> Any:
+        return transformers.ViTConfig(**{**SMALL, **changes})
+
+    def inputs(settings: Any) -> Tensors:
+        size = settings.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        if larger:
+            height, width = height + 2 * settings.patch_size, width + settings.patch_size
+        given: Tensors = {"pixel_values": randomise.values("pixels", (3, settings.num_channels, height, width))}
+        if model == "ViTForMaskedImageModeling":
+            given["bool_masked_pos"] = (torch.arange(48) % 3 == 0).reshape(3, 16)
+        return {**given, "interpolate_pos_encoding": True} if larger else given
+
+    def features(oracle: Any, given: Tensors) -> dict[str, Any]:
+        return {"image": getattr(oracle, "vit", oracle)(**given).last_hidden_state}
+
+    logits = {"ViTModel": None, "ViTForMaskedImageModeling": lambda outputs: outputs.reconstruction}
+    reading = Reading(logits=logits.get(model, lambda outputs: outputs.logits), features=features)
+    return hugging_case(name, model, config, inputs, reading=reading)
+
+
+def size(variant: Variant) -> Size:
+    settings = dict(variant.config or {})
+    return hugging_size(variant.name, settings["architectures"][0], lambda t: t.ViTConfig(**settings))
+
+
+EVIDENCE = Evidence(
+    oracle="transformers ViTForImageClassification, ViTModel, ViTForMaskedImageModeling",
+    cases=(
+        case("classifier", num_labels=5),
+        case("one layer, no biases, other activation and eps, two channels", num_hidden_layers=1, qkv_bias=False,
+             hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-3, num_channels=2),
+        case("rectangle of other patches", image_size=(24, 15), patch_size=(6, 5), num_labels=3),
+        case("larger pictures", larger=True, num_labels=4),
+        case("heads of another width, no labels", head_dim=8, num_labels=0),
+        case("encoder with another pooler", "ViTModel", pooler_output_size=11, pooler_act="relu"),
+        case("masked picture", "ViTForMaskedImageModeling", image_size=20),
+    ),
+    published=tuple(size(each) for each in SYSTEM.variants),
+)  # fmt: skip
