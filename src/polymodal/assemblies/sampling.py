@@ -176,7 +176,7 @@ class Sampler:
         if self._seen is None:
             self._seen = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
             for row, ids in enumerate(self._prompts):
-                self._seen[row, list(ids)] = True
+                self._seen[row, [index for index in ids if index >= 0]] = True
         return self._seen
 
 

@@ -10,12 +10,15 @@ Traps: the residual starts from the normed queries; positions (mPLUG-Owl2) are a
 and never to values; they are fixed sine tables that checkpoints store in every layer, so they are loaded, not computed.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from polymodal.errors import ConfigError
 from polymodal.nn.attention import attend
 from polymodal.nn.linear import Linear
 from polymodal.nn.norm import LayerNormConfig, NormConfig
@@ -118,6 +121,24 @@ def sine_plane(grid: int, width: int, class_row: bool) -> Tensor:
     row, column = torch.arange(grid).repeat_interleave(grid), torch.arange(grid).repeat(grid)
     plane = torch.cat((sine_line(column, width // 2), sine_line(row, width // 2)), 1)
     return torch.cat((torch.zeros(1, width), plane)) if class_row else plane
+
+
+def of_config(config: Mapping[str, Any], encoder_width: int) -> AbstractorConfig:
+    """The connector of mPLUG-Owl2 that a MplugOwlVisualAbstractorConfig dict describes.  Raises ConfigError."""
+    for name in ("hidden_size", "encoder_hidden_size"):
+        if config.get(name, 1024) != encoder_width:
+            raise ConfigError(f"abstractor: {name} {config.get(name, 1024)} must be {encoder_width}")
+    if config.get("add_v2t_pos_emb"):
+        raise ConfigError("abstractor: add_v2t_pos_emb is not supported; the official code never reads its tables")
+    return AbstractorConfig(
+        queries=config.get("num_learnable_queries", 64),
+        depth=config.get("num_hidden_layers", 6),
+        heads=config.get("num_attention_heads", 16),
+        ffn_width=config.get("intermediate_size", 2816),
+        grid=config.get("grid_size") or 32,
+        class_row=config.get("use_cls_token", True),
+        inner_norm=LayerNormConfig(eps=config.get("layer_norm_eps", 1e-6)),
+    )
 
 
 def owl_keys(config: AbstractorConfig, in_width: int, out_width: int) -> KeyTable:

@@ -38,7 +38,8 @@ class Modality:
     -> its tensor, or a table of tensors.  tokens: that value -> number of features the connector will give.  before,
     after: what stands around the placeholders.  collate: values of all items of a batch -> one tensor [N, ...], or the
     named tensors that the model takes.  spell: value -> the ids' layout where it is no plain run (row ends, markers): a
-    list of token names in which the placeholder's own name stands for a feature.
+    list of token names in which the placeholder's own name stands for a feature.  number: the placeholder's id where
+    the published one is no token of the vocabulary (-200).
     """
 
     name: str
@@ -49,6 +50,7 @@ class Modality:
     after: tuple[Special | Words, ...] = ()
     collate: Callable[[list[Any]], Any] = torch.stack
     spell: Callable[[Any], Sequence[str]] | None = None
+    number: int | None = None
 
     def __post_init__(self) -> None:
         if self.name not in VALUES:
@@ -131,7 +133,9 @@ class Processor:
         self.rewrite = rewrite
         self.finish = finish
         self.modalities = {modality.name: modality for modality in modalities}
-        self.placeholders = {m.name: tokenizer.special(m.placeholder) for m in modalities}
+        self.placeholders = {
+            m.name: tokenizer.special(m.placeholder) if m.number is None else m.number for m in modalities
+        }
         if len(set(self.placeholders.values())) != len(modalities):
             raise ConfigError("processor: every modality needs its own name and its own placeholder token")
 

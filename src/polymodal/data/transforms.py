@@ -177,6 +177,23 @@ class CropThenResize:
         return to_tensor(resize(picture, (self.size, self.size), self.interpolation), self.mean, self.std)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SwappedChannels:
+    """Blue, green, red before another transform: for models whose training read files with OpenCV and left it so."""
+
+    transform: ImageTransform
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(3, H, W) of every output."""
+        return self.transform.shape
+
+    def __call__(self, image: Picture) -> torch.Tensor:
+        """Image record, RGB picture or uint8 [H, W, 3] -> what the inner transform gives."""
+        red, green, blue = as_picture(image).split()
+        return self.transform(Pillow.merge("RGB", (blue, green, red)))
+
+
 def transform_frames(transform: ImageTransform, frames: Sequence[np.ndarray] | np.ndarray) -> torch.Tensor:
     """Apply a transform to frames uint8 [F, H, W, 3]; returns video_values of one item, float32 [F, 3, H, W]."""
     return torch.stack([transform(frame) for frame in frames])

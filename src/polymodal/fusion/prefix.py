@@ -68,12 +68,12 @@ class GatedPrefix(nn.Module):
 class RowPrompt(nn.Module):
     """The `context` of these systems: features of one picture a row, [B, length, D], passed on as they are."""
 
-    def forward(self, features: Mapping[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
-        """Raises PromptError when the number of pictures is not that of rows."""
-        found, rows = features["image"], len(batch["input_ids"])
+    def forward(self, features: Mapping[str, Any], batch: Mapping[str, Any]) -> Tensor:
+        """features: [N, length, D] or a list.  Raises PromptError when there are not as many pictures as rows."""
+        found, rows = features.get("image", ()), len(batch["input_ids"])
         if len(found) != rows:
             raise PromptError(f"this model takes exactly one picture a row; found {len(found)} for {rows} rows")
-        return found
+        return found if isinstance(found, Tensor) else torch.stack(tuple(found))
 
 
 @dataclass(frozen=True)

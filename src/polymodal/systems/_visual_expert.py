@@ -73,7 +73,9 @@ def named(pictures: list[torch.Tensor]) -> dict[str, Any]:
 
 
 def finish(batch: dict[str, Any]) -> dict[str, Any]:
-    """Routes and positions are made by the model from `token_type_ids`, as published."""
+    """With a picture, routes and positions are made by the model from `token_type_ids`, as published."""
+    if "images" not in batch:
+        return batch
     return {name: value for name, value in batch.items() if name not in ("token_types", "position_ids")} | {
         "token_type_ids": batch["token_types"]
     }

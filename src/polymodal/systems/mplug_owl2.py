@@ -21,14 +21,12 @@ import torch
 from polymodal.assemblies.multimodal_lm import Inputs, MultimodalLM
 from polymodal.backbones import llama
 from polymodal.backbones.decoder import DecoderConfig
-from polymodal.connectors.abstractor import AbstractorConfig, owl_keys
+from polymodal.connectors import abstractor
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Special, Template, Turn, Words
 from polymodal.data.transforms import PadToSquare, StretchToSquare
 from polymodal.encoders import owl_vit
-from polymodal.errors import ConfigError
 from polymodal.fusion.routing import PlaceholderRoutes, RoutedLinearConfig, RoutedNormConfig
-from polymodal.nn.norm import LayerNormConfig
 from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
 from polymodal.systems._system import Assembled, Part, System, Variant
 from polymodal.train.recipe import Stage
@@ -49,7 +47,7 @@ def open_config(config: Mapping[str, Any]) -> Opened:
     """A MPLUGOwl2Config dict -> the model; raises ConfigError for options that are not supported."""
     visual = config.get("visual_config") or {}
     tower = owl_vit.of_config(visual.get("visual_model") or {})
-    connector = abstractor_of(visual.get("visual_abstractor") or {}, tower.width)
+    connector = abstractor.of_config(visual.get("visual_abstractor") or {}, tower.width)
     text = by_kind(llama.config_of(config))
 
     def build() -> MultimodalLM:
@@ -63,36 +61,19 @@ def open_config(config: Mapping[str, Any]) -> Opened:
         padded = config.get("image_aspect_ratio") == "pad"
         transform = PadToSquare(size=side) if padded else StretchToSquare(size=side)
         count = connector.tokens(tower.tokens)
-        picture = Modality(name="image", placeholder="<unk>", transform=transform, tokens=lambda _: count,
+        picture = Modality(name="image", placeholder="", number=IMAGE, transform=transform, tokens=lambda _: count,
                            collate=lambda pictures: {"images": torch.stack(pictures)})  # fmt: skip
         processor = Processor(tokenizer=files.tokenizer(pad="<unk>"), template=TEMPLATE, modalities=(picture,),
                               max_length=text.max_length)  # fmt: skip
         return Assembled(model=module, processor=processor)
 
+    connector_keys = abstractor.owl_keys(connector, tower.width, text.width)
     keys = (
         owl_vit.hf_keys(tower).prefixed("model.vision_model.", "encoders.image.")
-        + owl_keys(connector, tower.width, text.width).prefixed("model.visual_abstractor.", "connectors.image.")
+        + connector_keys.prefixed("model.visual_abstractor.", "connectors.image.")
         + kind_keys(text).prefixed("", "backbone.")
     )
     return Opened(build=build, keys=(keys,), parts=drawn(tower, connector, text), assemble=assemble)
-
-
-def abstractor_of(config: Mapping[str, Any], encoder_width: int) -> AbstractorConfig:
-    """The connector that a MplugOwlVisualAbstractorConfig dict describes."""
-    for name in ("hidden_size", "encoder_hidden_size"):
-        if config.get(name, 1024) != encoder_width:
-            raise ConfigError(f"mplug-owl2: visual_abstractor.{name} {config.get(name, 1024)} must be {encoder_width}")
-    if config.get("add_v2t_pos_emb"):
-        raise ConfigError("mplug-owl2: add_v2t_pos_emb is not supported; the official code never reads its tables")
-    return AbstractorConfig(
-        queries=config.get("num_learnable_queries", 64),
-        depth=config.get("num_hidden_layers", 6),
-        heads=config.get("num_attention_heads", 16),
-        ffn_width=config.get("intermediate_size", 2816),
-        grid=config.get("grid_size") or 32,
-        class_row=config.get("use_cls_token", True),
-        inner_norm=LayerNormConfig(eps=config.get("layer_norm_eps", 1e-6)),
-    )
 
 
 def by_kind(config: DecoderConfig) -> DecoderConfig:
@@ -117,11 +98,11 @@ def kind_keys(config: DecoderConfig) -> KeyTable:
     return KeyTable(tuple(rows)) + llama.hf_keys(config)
 
 
-def drawn(tower: Any, connector: AbstractorConfig, text: DecoderConfig) -> tuple[Part, ...]:
+def drawn(tower: Any, connector: abstractor.AbstractorConfig, text: DecoderConfig) -> tuple[Part, ...]:
     side, seen, count = tower.image_size, f"[N, {tower.tokens}, {tower.width}]", connector.tokens(tower.tokens)
     return (
-        Part(slot="encoder", modality="image", name="ViT-L/14", prefix="encoders.image", takes=f"[N, 3, {side}, {side}]",
-             gives=seen, tokens=tower.tokens),
+        Part(slot="encoder", modality="image", name="ViT-L/14", prefix="encoders.image",
+             takes=f"[N, 3, {side}, {side}]", gives=seen, tokens=tower.tokens),
         Part(slot="connector", modality="image", name="visual abstractor", prefix="connectors.image", takes=seen,
              gives=f"[N, {count}, {text.width}]", tokens=count),
         Part(slot="backbone", name="LLaMA-2 with norms, keys and values by kind of token", prefix="backbone",
@@ -149,8 +130,8 @@ SYSTEM = System(
     sheet="arXiv 2311.04257",
     recipe=(
         Stage(name="align", data="400 million pairs of CC, COCO, COYO, LAION and DataComp at 224 pixels (recalled)",
-              objective="language model, captions", train=("encoders.image", "connectors.image", "backbone.*.branches.1"),
-              lr=1e-4, batch=8192, steps=42_500),
+              train=("encoders.image", "connectors.image", "backbone.*.branches.1"),
+              objective="language model, captions", lr=1e-4, batch=8192, steps=42_500),
         Stage(name="instruct", data="captions, visual questions, regions and instructions, then llava_v1_5_mix665k",
               objective="language model, answers", train=("encoders.image", "connectors.image", "backbone"), lr=2e-5,
               batch=256, steps=2600, warmup=78),
