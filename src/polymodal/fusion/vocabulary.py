@@ -121,11 +121,13 @@ class Vocabulary:
         """By codec: ids by code, codes by id, ids in the order of codes; -1 where there is none."""
         made = {}
         for name, codec in self.codecs.items():
-            codes, ids = torch.tensor(codec.codes, dtype=torch.int64), torch.tensor(codec.ids, dtype=torch.int64)
-            missing = codec.missing if isinstance(codec, Table) and codec.missing is not None else -1
-            forth = torch.full((int(codes.max()) + 1 if len(codes) else 0,), missing)
-            back = torch.full((self.size,), -1)
-            forth[codes], back[ids] = ids, codes
+            # Also where a model is built on the meta device: the tables are no weights.
+            with torch.device("cpu"):
+                codes, ids = (torch.tensor(each, dtype=torch.int64) for each in (codec.codes, codec.ids))
+                missing = codec.missing if isinstance(codec, Table) and codec.missing is not None else -1
+                forth = torch.full((int(codes.max()) + 1 if len(codes) else 0,), missing)
+                back = torch.full((self.size,), -1)
+                forth[codes], back[ids] = ids, codes
             made[name] = forth, back, ids
         return made
 

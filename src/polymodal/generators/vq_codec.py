@@ -48,6 +48,10 @@ class VQCodec(nn.Module):
         self.post_quant_conv = nn.Conv2d(config.width, config.stack.latent, 1)
         self.decoder = config.stack.up() if config.decode else None
 
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """The ids, as `encode` gives them."""
+        return self.encode(pixel_values)
+
     def encode(self, pixel_values: Tensor) -> Tensor:
         """``[N, 3, H, W] -> ids [N, H / factor, W / factor]`` int64."""
         latents = self.quant_conv(self.encoder(pixel_values))

@@ -121,6 +121,14 @@ class VideoCodec(nn.Module):
         self.time_up = TimeUp(latent, config.halvings, stack.blocks)
         self.decoder: Up = stack.up()
 
+    def forward(self, pixel_values: Tensor, image_sizes: Tensor | None = None) -> Tensor | list[Tensor]:
+        """The ids; with ``image_sizes [N, 2]`` (height, width in pixels) a list without those of the padding."""
+        ids = self.encode(pixel_values)
+        if image_sizes is None:
+            return ids
+        factor = self.config.stack.factor
+        return [one[..., : int(h) // factor, : int(w) // factor] for one, (h, w) in zip(ids, image_sizes, strict=True)]
+
     def encode(self, pixel_values: Tensor) -> Tensor:
         """``[N, 3, H, W] -> ids [N, h, w]``; ``[N, F, 3, H, W] -> ids [N, f, h, w]``, int64."""
         still = pixel_values.dim() == 4

@@ -1,0 +1,144 @@
+"""Chameleon: pictures and text as ids of one vocabulary, in one transformer.
+
+Paper: Chameleon: Mixed-Modal Early-Fusion Foundation Models (arXiv 2405.09818).
+
+    picture -> 512 x 512 -> VQ-GAN -> 32 x 32 codes -> 1024 ids among 65536 -> the one embedding table   (fusion type D)
+    ids of text and pictures -> LLaMA-like decoder, queries and keys normed per head -> logits over all ids
+
+Traps: a code's id is found by its token's name (`IMGIMG` and its digits as letters), not by counting; the norms of
+queries and keys are layer norms with weights per head; the 34B model norms behind each branch; inference of the release
+never writes a picture, its logits of picture ids are the least number; the library's scale of pixels is not the
+official one (x * 0.0078 - 1 instead of 2 x / 255 - 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from polymodal.assemblies.token_lm import TokenLM
+from polymodal.backbones import llama
+from polymodal.backbones.decoder import DecoderConfig
+from polymodal.errors import ConfigError
+from polymodal.fusion.vocabulary import Spelling, Table, Vocabulary
+from polymodal.generators import vq_codec
+from polymodal.nn.norm import HeadLayerNormConfig
+from polymodal.systems._layout import Layout, Opened, Repository, hf
+from polymodal.systems._system import Part, System, Variant
+from polymodal.train.recipe import Stage
+from polymodal.weights.keytable import KeyTable, rename
+
+DEFAULTS = {"vocab_size": 65536, "num_key_value_heads": 32, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5}
+LETTERS = str.maketrans("ABCDEFGHIJ", "0123456789")
+
+
+def backbone_of(config: Mapping[str, Any]) -> DecoderConfig:
+    """A ChameleonConfig dict -> the decoder: a LLaMA with normed queries and keys."""
+    plain = llama.config_of({**DEFAULTS, **config, "head_dim": None})
+    blocks = []
+    for block in plain.blocks:
+        heads = {"q_norm": block.attention.heads, "k_norm": block.attention.key_heads}
+        norms = {name: HeadLayerNormConfig(heads=count, groups=count) for name, count in heads.items()}
+        order = "swin" if config.get("swin_norm") else "pre"
+        blocks.append(replace(block, attention=replace(block.attention, **norms), order=order))
+    return replace(plain, blocks=tuple(blocks))
+
+
+def vocabulary_of(config: Mapping[str, Any]) -> tuple[Vocabulary, int]:
+    """The codes that the names of `vocabulary_map` spell, and the id of the placeholder (-1: none).
+
+    Raises ConfigError without a map.  A code without a name is read as id 0, as the library does.
+    """
+    names: Mapping[str, int] | None = config.get("vocabulary_map")
+    if not names:
+        raise ConfigError("chameleon: config.json has no vocabulary_map, which says what ids stand for pictures")
+    codes = {int(name[6:-1].translate(LETTERS)): id for name, id in names.items() if name.startswith("IMGIMG")}
+    size = config.get("vocab_size", DEFAULTS["vocab_size"])
+    table = Table.of(codes, missing=0 if len(codes) <= max(codes, default=-1) else None)
+    return Vocabulary(size=size, codecs={"image": table}), names.get("<image>", -1)
+
+
+def open_config(config: Mapping[str, Any]) -> Opened:
+    """A ChameleonConfig dict -> the model; raises ConfigError for options that are not supported."""
+    backbone = backbone_of(config)
+    codec = vq_codec.of_config(config.get("vq_config") or {})
+    vocabulary, placeholder = vocabulary_of(config)
+    pictures = vocabulary.ids("image").tolist()
+
+    def build() -> TokenLM:
+        spelling = Spelling(vocabulary)
+        return TokenLM({"image": codec.build()}, {"image": spelling}, backbone.build(), {"image": placeholder},
+                       silent=pictures)  # fmt: skip
+
+    side = config.get("vq_config", {}).get("resolution", 512)
+    return Opened(build=build, keys=(keys(backbone, codec),), parts=drawn(backbone, codec, side))
+
+
+def keys(backbone: DecoderConfig, codec: vq_codec.VQCodecConfig) -> KeyTable:
+    """Names of ChameleonForConditionalGeneration; a decoder of pictures that a file may hold is dropped by name."""
+    norms = [
+        rename(f"model.layers.{{}}.self_attn.{norm}.{leaf}", f"blocks.{{}}.attn.{norm}.{leaf}")
+        for norm in ("q_norm", "k_norm")
+        for leaf in ("weight", "bias")
+    ]
+    text = llama.hf_keys(backbone) + KeyTable(tuple(norms))
+    return vq_codec.keys(codec).prefixed("model.vqmodel.", "encoders.image.") + text.prefixed("", "backbone.")
+
+
+def drawn(backbone: DecoderConfig, codec: vq_codec.VQCodecConfig, side: int) -> tuple[Part, ...]:
+    grid = side // codec.stack.factor
+    return (
+        Part(slot="encoder", modality="image", name=f"VQ-GAN of {codec.codes} codes", prefix="encoders.image",
+             takes=f"[N, 3, {side}, {side}]", gives=f"codes [N, {grid}, {grid}]", tokens=grid * grid),
+        Part(slot="connector", modality="image", name="codes to ids by name", prefix="connectors.image",
+             takes=f"[N, {grid}, {grid}]", gives=f"ids [N, {grid * grid}]", tokens=grid * grid),
+        Part(slot="backbone", name="decoder with normed queries and keys", prefix="backbone",
+             takes=f"[B, T, {backbone.width}]", gives=f"[B, T, {backbone.vocab_size}]"),
+    )  # fmt: skip
+
+
+def published(**config: Any) -> dict[str, Any]:
+    """The config.json of the hub's checkpoints; code k is id k + 4 there."""
+    digits = str.maketrans("0123456789", "ABCDEFGHIJ")
+    names = {f"IMGIMG{str(code).translate(digits)}Z": code + 4 for code in range(8192)}
+    special = {"<s>": 0, "<pad>": 1, "</s>": 2, "<eoss>": 8196, "<racm3:break>": 8197, "<reserved08706>": 8710}
+    return {"model_type": "chameleon", "architectures": ["ChameleonForConditionalGeneration"],
+            "vocabulary_map": {**special, **names, "<image>": 8711}, **config}  # fmt: skip
+
+
+LICENSE = "Chameleon Research License"
+SYSTEM = System(
+    id="chameleon",
+    names=("Chameleon", "Chameleon-7B", "Chameleon-34B"),
+    year=2024,
+    fusion=("D",),
+    assembly="TokenLM",
+    inputs=("text", "image"),
+    outputs=("text",),
+    layouts=(
+        Layout(name="transformers ChameleonForConditionalGeneration", open=open_config,
+               matches=hf("chameleon", "ChameleonForConditionalGeneration")),
+    ),
+    variants=(
+        Variant(name="7b", parameters=7_043_090_432, config=published(hidden_size=4096, num_hidden_layers=32),
+                repository=Repository(name="facebook/chameleon-7b", license=LICENSE)),
+        Variant(name="34b", parameters=34_323_732_480,
+                repository=Repository(name="facebook/chameleon-30b", license=LICENSE),
+                config=published(hidden_size=8192, num_hidden_layers=48, num_attention_heads=64, num_key_value_heads=8,
+                                 intermediate_size=22016, swin_norm=True, model_parallel_size=4)),
+    ),
+    headline="one transformer over interleaved pictures and text, both as ids of one vocabulary",
+    sheet="arXiv 2405.09818",
+    recipe=(
+        Stage(name="pretrain 1", data="2.9 trillion tokens of text, 1.5 trillion of captioned pictures, 400 billion "
+              "interleaved", objective="next id, text and pictures alike; z-loss 1e-5", train=("backbone",), lr=1e-4,
+              batch=2048, steps=877_000, warmup=4000, betas=(0.9, 0.95), weight_decay=0.1),
+        Stage(name="pretrain 2", data="the first stage's data halved, licensed and instruction data of better "
+              "quality", objective="next id; z-loss 1e-5", train=("backbone",), lr=1e-4, batch=2048, steps=219_000,
+              betas=(0.9, 0.95), weight_decay=0.1),
+        Stage(name="align", data="text, code, conversations about pictures, picture generation, interleaved, safety",
+              objective="next id of answers; z-loss 1e-5", train=("backbone",), lr=1e-5, batch=128, steps=14_000,
+              betas=(0.9, 0.95), weight_decay=0.1),
+    ),
+)  # fmt: skip
