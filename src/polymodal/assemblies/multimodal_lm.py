@@ -32,6 +32,7 @@ from polymodal.nn.mask import MaskSpec, position_ids_from_mask
 Arrange = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 # Let through: targets, and what published processors say about tokens that is known from the ids.
 PASSED = frozenset({"labels", "mm_token_type_ids"})
+TEXT = frozenset({"input_ids", "attention_mask", "position_ids", "token_types", "item_counts"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,7 @@ class MultimodalLM(nn.Module):
 
     backbone: Decoder
     context: nn.Module | None
+    prompt_is_read_whole = False  # an encoder reads it: nothing of it can be kept from turn to turn
 
     def __init__(
         self,
@@ -160,7 +162,7 @@ class MultimodalLM(nn.Module):
         is let through for the objective.
         Raises: ConfigError for a name nobody reads, PromptError when placeholders and features differ in number.
         """
-        self._check_names(values)
+        self.check_names(values)
         given = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids,
                  "token_types": token_types, "item_counts": item_counts, **values}  # fmt: skip
         batch = self.arranged(given)
@@ -178,9 +180,9 @@ class MultimodalLM(nn.Module):
             cache=cache,
         )
 
-    def _check_names(self, values: Mapping[str, Any]) -> None:
+    def check_names(self, values: Mapping[str, Any]) -> None:
         """Every tensor that is there must have a reader; a picture that nobody looks at is a mistake."""
-        known = {name for given in self.inputs.values() for name in given.names} | PASSED
+        known = {name for given in self.inputs.values() for name in given.names} | PASSED | TEXT
         for part in (self.arrange, self.context):
             known |= set(getattr(part, "reads", ()))
         for name, value in values.items():

@@ -33,6 +33,7 @@ class MultimodalSeq2Seq(MultimodalLM):
     """See the module docstring; arguments as for MultimodalLM."""
 
     backbone: EncoderDecoder  # type: ignore[assignment]
+    prompt_is_read_whole = True
 
     def arranged(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The batch as generation sees it: `input_ids` of the decoder, the encoder's under `prompt`."""
@@ -75,7 +76,7 @@ class MultimodalSeq2Seq(MultimodalLM):
 
         Raises: PromptError when there are neither `decoder_input_ids` nor `labels`.
         """
-        self._check_names(values)
+        self.check_names(values)
         labels = values.pop("labels", None)
         if decoder_input_ids is None and labels is None:
             raise PromptError("an encoder-decoder needs decoder_input_ids or labels beside the prompt; found neither")

@@ -1,0 +1,192 @@
+"""Published folders: recognised or refused with what was looked for; a damaged checkpoint never gives half a model."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import polymodal as pm
+from polymodal.check import randomise
+from polymodal.check.demo import write_config, write_weights
+from polymodal.errors import ConfigError, PolymodalError, PromptError, UnknownName, WeightsError
+from polymodal.systems import _system
+
+IMAGE = 90
+CONFIG = {
+    "model_type": "llava", "architectures": ["LlavaForConditionalGeneration"], "image_token_index": IMAGE,
+    "vision_config": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+                      "image_size": 28, "patch_size": 14},
+    "text_config": {"model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+                    "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 99},
+}  # fmt: skip
+PROJECTOR = "multi_modal_projector.linear_1.weight"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """A tiny LLaVA as its authors would publish it, every weight random."""
+    folder = tmp_path_factory.mktemp("llava")
+    opened = _system.get("llava-1.5").layouts[0].opened(CONFIG)
+    module = opened.build()
+    randomise.fill(module)
+    write_config(folder, config=CONFIG, generation_config={"eos_token_id": 2, "pad_token_id": 0})
+    write_weights(folder, module, opened.keys[0])
+    return folder
+
+
+@pytest.fixture
+def folder(original, tmp_path):
+    return Path(shutil.copytree(original, tmp_path / "model"))
+
+
+def change(folder, edit):
+    weights = load_file(folder / "model.safetensors")
+    edit(weights)
+    save_file(weights, folder / "model.safetensors")
+
+
+def batch(pictures=2):
+    words = [5, 6, 7]
+    row = [*words, *[IMAGE] * 4, 8, *[IMAGE] * 4, 9]
+    return {"input_ids": torch.tensor([row]), "pixel_values": randomise.values("pixels", (pictures, 3, 28, 28))}
+
+
+def test_a_folder_is_recognised_and_says_what_it_is(folder):
+    model = pm.load(folder)
+    assert model.system.id == "llava-1.5" and model.place == folder
+    assert model.logits(**batch()).shape == (1, 13, 99)
+    assert model.features(**batch())["image"].shape == (2, 4, 32)
+    ids = model.generate(**batch(), max_new_tokens=5, do_sample=False, eos_token_id=None)
+    assert ids.shape == (1, 18) and torch.equal(ids[:, :13], batch()["input_ids"])
+    half = pm.load(str(folder), system="LLaVA-1.5", dtype="bfloat16")
+    assert half.module.backbone.norm.weight.dtype == torch.bfloat16
+
+
+def test_without_tokenizer_files_messages_are_refused_in_words(folder):
+    with pytest.raises(ConfigError, match=r"no tokenizer files.*logits, features, generate"):
+        pm.load(folder).chat("Hello")
+
+
+@pytest.mark.parametrize("format", ["index", "bin", "bin index"])
+def test_every_usual_way_to_store_weights(folder, format):
+    expected = pm.load(folder).logits(**batch())
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(weights)
+    halves = [names[::2], names[1::2]]
+    if format == "bin":
+        torch.save(weights, folder / "pytorch_model.bin")
+    else:
+        suffix = "safetensors" if format == "index" else "bin"
+        stem = "model" if format == "index" else "pytorch_model"
+        places = {}
+        for i, half in enumerate(halves, start=1):
+            shard = f"{stem}-{i:05}-of-00002.{suffix}"
+            places |= {name: shard for name in half}
+            part = {name: weights[name] for name in half}
+            save_file(part, folder / shard) if suffix == "safetensors" else torch.save(part, folder / shard)
+        (folder / f"{stem}.{suffix}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    assert torch.equal(pm.load(folder).logits(**batch()), expected)
+
+
+def rename(weights, old, new):
+    for name in [name for name in weights if name.startswith(old)]:
+        weights[name.replace(old, new)] = weights.pop(name)
+
+
+DAMAGE = {
+    "one missing": (lambda w: w.pop(PROJECTOR), r"connectors\.image\.layers\.0\.weight.*not filled"),
+    "one extra": (lambda w: w.update({"extra.thing": torch.zeros(2)}), r"'extra\.thing' has no row"),
+    "one of a wrong shape": (
+        lambda w: w.update({PROJECTOR: torch.zeros(3, 32)}),
+        r"layers\.0\.weight.*\(32, 32\).*\(3, 32\)",
+    ),
+    "one of whole numbers": (lambda w: w.update({PROJECTOR: w[PROJECTOR].long()}), rf"{PROJECTOR}.*I64.*floating"),
+    "a renamed prefix": (lambda w: rename(w, "vision_tower", "tower"), r"'tower\.vision_model.*no row"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_checkpoint_is_refused_by_the_tensor_s_name(folder, name):
+    edit, words = DAMAGE[name]
+    change(folder, edit)
+    with pytest.raises(WeightsError, match=words):
+        pm.load(folder)
+
+
+def test_a_truncated_file_and_an_index_without_its_shard(folder):
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(WeightsError, match=r"model.safetensors"):
+        pm.load(folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {PROJECTOR: "model-1.safetensors"}}))
+    with pytest.raises(WeightsError, match=r"model-1.safetensors"):
+        pm.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        ({"model_type": "llavva"}, "no layout known.*llavva"),
+        ({"projector_hidden_act": "gelou"}, "gelou"),
+        ({"text_config": {**CONFIG["text_config"], "model_type": "tapir"}}, "tapir"),
+        ({"vision_config": 7}, "llava|config"),
+        ({"vision_feature_layer": -9}, "layer -9"),
+        ({"text_config": {**CONFIG["text_config"], "rope_scaling": {"rope_type": "spiral"}}}, "spiral"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_config_that_is_not_understood_is_refused_by_name(folder, edit, words):
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **edit}))
+    with pytest.raises(PolymodalError, match=words):
+        pm.load(folder)
+
+
+def test_folders_that_are_no_models(tmp_path, folder):
+    with pytest.raises(WeightsError, match="holds no weights"):
+        pm.load(_empty(tmp_path))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(WeightsError, match="holds no weights"):
+        pm.load(folder)
+    (folder / "config.json").write_text("{not json")
+    with pytest.raises(WeightsError, match=r"config.json is damaged"):
+        pm.load(folder)
+    with pytest.raises(WeightsError, match=r"llava-1.5: it reads"):
+        pm.load(_with(tmp_path / "bert", {"model_type": "bert"}), system="llava-1.5")
+    with pytest.raises(UnknownName):
+        pm.load(tmp_path / "nowhere")
+
+
+def _empty(place):
+    (place / "empty").mkdir()
+    return place / "empty"
+
+
+def _with(place, config):
+    place.mkdir()
+    (place / "config.json").write_text(json.dumps(config))
+    return place
+
+
+def test_wrong_tensors_are_refused_with_counts_and_what_it_takes(folder):
+    model = pm.load(folder)
+    with pytest.raises(PromptError, match=r"item 1.*expected 4.*found 0|left over"):
+        model.logits(**{**batch(), "pixel_values": batch(1)["pixel_values"]})
+    with pytest.raises(PromptError, match="item 2"):
+        model.logits(**{**batch(), "pixel_values": batch(3)["pixel_values"]})
+    with pytest.raises(PromptError, match="takes text, image; found audio"):
+        model.logits(**batch(), audio_values=torch.zeros(1, 80, 3000))
+    with pytest.raises(ConfigError, match="image_sizes"):
+        model.logits(**batch(), image_sizes=torch.tensor([[28, 28]]))
+    with pytest.raises(ConfigError, match="28 x 28 pixels, found 42 x 28"):
+        model.logits(**{**batch(), "pixel_values": torch.zeros(2, 3, 42, 28)})
+    given = {"transcribe": ["examples/speech.flac"], "embed": [["a"]], "classify": ["a", ["b", "c"]]}
+    for verb, arguments in given.items():
+        with pytest.raises(ConfigError, match=f"cannot {verb}; it takes text, image"):
+            getattr(model, verb)(*arguments)
+    with pytest.raises(ConfigError, match="num_beems"):
+        model.generate(**batch(), num_beems=2)
