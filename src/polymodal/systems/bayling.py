@@ -16,7 +16,7 @@ from typing import Any
 from polymodal.data.template import Special, Template, Turn, Words
 from polymodal.systems._layout import Repository
 from polymodal.systems._system import System, Variant
-from polymodal.systems._text import llama, llama_layout
+from polymodal.systems.chinese_llama_2 import llama, llama_layout
 from polymodal.train.recipe import Stage
 
 TEMPLATE = Template(
