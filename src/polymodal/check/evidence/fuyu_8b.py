@@ -1,0 +1,92 @@
+"""Fuyu-8B against transformers: pictures of several sizes as rows of raw patches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from polymodal.check import randomise
+from polymodal.check.hugging import Reading, hugging_case, hugging_size
+from polymodal.check.record import Evidence, Size, Tensors
+from polymodal.systems._system import Variant
+from polymodal.systems.fuyu_8b import SYSTEM
+
+IMAGE, NEWLINE = 90, 91
+GRIDS = [(2, 3), (1, 4), (3, 1)]  # rows and columns of patches
+
+
+def tiny(transformers: Any, text: dict[str, Any], **more: Any) -> Any:
+    """A FuyuConfig of test size; `text` and `more` are what cases vary."""
+    text = {"model_type": "persimmon", "hidden_size": 48, "intermediate_size": 72, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "vocab_size": 99, "max_position_embeddings": 256, **text}  # fmt: skip
+    return transformers.FuyuConfig(text_config=text, image_token_id=IMAGE, **{"patch_size": 5, **more})
+
+
+def rows_of() -> list[list[int]]:
+    """A picture first, then text; text, two pictures with text between, nothing behind the last."""
+    words = randomise.ids("words", (24,), 3, IMAGE).tolist()
+    pictures = [[token for _ in range(rows) for token in (*[IMAGE] * columns, NEWLINE)] for rows, columns in GRIDS]
+    return [pictures[0] + words[:12], words[12:14] + pictures[1] + words[14:17] + pictures[2]]
+
+
+def batch(rows: list[list[int]]) -> Tensors:
+    length = max(map(len, rows))
+    ids = torch.tensor([[0] * (length - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def inputs(config: Any) -> Tensors:
+    values = config.patch_size**2 * config.num_channels
+    count = sum(rows * columns for rows, columns in GRIDS)
+    return {**batch(rows_of()), "pixel_values": randomise.values("patches", (count, values))}
+
+
+def alone(config: Any, given: Tensors) -> list[tuple[int, Tensors]]:
+    """Each row without padding and with its own patches."""
+    first = GRIDS[0][0] * GRIDS[0][1]
+    patches = given["pixel_values"][:first], given["pixel_values"][first:]
+    return [(row, {**batch([rows_of()[row]]), "pixel_values": patches[row]}) for row in (0, 1)]
+
+
+def features(oracle: Any, given: Tensors) -> dict[str, Any]:
+    found = oracle.model.get_image_features(given["pixel_values"]).last_hidden_state
+    return {"image": found}
+
+
+def older(config: Any) -> Tensors:
+    """The same under the name that the published processor gives the patches by default."""
+    given = inputs(config)
+    return {"image_patches": given.pop("pixel_values"), **given}
+
+
+def words(config: Any) -> Tensors:
+    """Text alone, two rows of unequal length."""
+    ids = randomise.ids("words", (12,), 3, IMAGE).tolist()
+    return batch([ids, ids[:5]])
+
+
+def case(name: str, text: dict[str, Any] | None = None, **more: Any) -> Any:
+    return hugging_case(name, "FuyuForCausalLM", lambda transformers: tiny(transformers, text or {}, **more), inputs,
+                        reading=Reading(features=features), generate=True, alone=alone)  # fmt: skip
+
+
+def size(variant: Variant) -> Size:
+    return hugging_size(variant.name, "FuyuForCausalLM", lambda t: t.FuyuConfig(**(variant.config or {})))
+
+
+WHOLE = {"rope_parameters": {"rope_type": "default", "rope_theta": 300.0, "partial_rotary_factor": 1.0}}
+EVIDENCE = Evidence(
+    oracle="transformers FuyuForCausalLM",
+    cases=(
+        case("pictures of three sizes"),
+        case("one layer, one head, other theta, whole heads rotated, no q and k norm",
+             {"num_hidden_layers": 1, "num_attention_heads": 1, "hidden_size": 20, "qk_layernorm": False, **WHOLE}),
+        case("tied head, grey patches, gelu", {"hidden_act": "gelu", "layer_norm_eps": 1e-3}, num_channels=1,
+             patch_size=3, tie_word_embeddings=True),
+        hugging_case("patches by their older name", "FuyuForCausalLM", lambda t: tiny(t, {}), older, generate=True),
+        hugging_case("text alone", "FuyuForCausalLM", lambda t: tiny(t, {}), words, generate=True),
+    ),
+    published=tuple(size(variant) for variant in SYSTEM.variants),
+)  # fmt: skip
