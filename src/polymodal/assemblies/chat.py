@@ -20,7 +20,7 @@ from torch import Tensor
 
 from polymodal.assemblies.generate import GREEDY, Ending, Generation, Piece, answer, collected
 from polymodal.assemblies.multimodal_lm import MultimodalLM
-from polymodal.assemblies.running import Running, copied, on_device, room
+from polymodal.assemblies.running import Running, copied, on_device, room, start
 from polymodal.assemblies.sampling import SamplingOptions
 from polymodal.data.media import Text
 from polymodal.data.messages import Message, conversation, user
@@ -127,6 +127,10 @@ class Chat:
         present = {id(media) for message in messages for media in message.media}
         self._memo = {key: kept for key, kept in self._memo.items() if key in present}
         self._prompt_length = len(encoded)
+        if self.model.prompt_is_read_whole:
+            batch = self.processor.collate([encoded], padding="left")
+            yield from answer(start(self.model, batch, [options.max_tokens]), [options], self.ending)
+            return
         features = self._features.features(self.model, self.processor, encoded.placed)
         written: list[int] = []
         cache = self._cache_for(encoded, options)
@@ -161,7 +165,7 @@ class Chat:
     def _running(self, encoded: Encoded, features: Mapping[str, Sequence[Tensor]], cache: KVCache) -> Running:
         device = self.model.backbone.embed_tokens.weight.device
         batch = self.model.arranged(on_device(self.processor.collate([encoded], padding="left"), device))
-        context = None if self.model.context is None else self.model.context(features, batch)
+        context = self.model.context_for(features, batch)
         rest = slice(cache.length, None)
         running = Running(
             model=self.model,

@@ -164,7 +164,10 @@ class QFormerConnectorConfig:
 
 
 class QFormerConnector(nn.Module):
-    """`[N, S, D'] -> [N, Q, E]`, with an optional text for each item as the Q-Former takes it."""
+    """`[N, S, D'] -> [N, Q, E]`, with an optional text for each item as the Q-Former takes it.
+
+    Videos `[N, F, S, D']` give `[N, F*Q, E]`: each frame is read by itself, with the text of its video.
+    """
 
     def __init__(self, config: QFormerConnectorConfig) -> None:
         super().__init__()
@@ -175,7 +178,11 @@ class QFormerConnector(nn.Module):
     def forward(
         self, features: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None
     ) -> Tensor:
-        return self.proj(self.qformer(features, input_ids, attention_mask))
+        if features.dim() == 3:
+            return self.proj(self.qformer(features, input_ids, attention_mask))
+        items, frames = features.shape[:2]
+        text = [None if x is None else x.repeat_interleave(frames, 0) for x in (input_ids, attention_mask)]
+        return self.proj(self.qformer(features.flatten(0, 1), *text)).unflatten(0, (items, frames)).flatten(1, 2)
 
 
 def of_config(config: Mapping[str, Any], *, queries: int, source_width: int, text: str = "none") -> QFormerConfig:

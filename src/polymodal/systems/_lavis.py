@@ -18,7 +18,7 @@ from torch import Tensor
 from polymodal.assemblies.query_matcher import QueryMatcherConfig
 from polymodal.connectors import qformer
 from polymodal.encoders import eva_vit
-from polymodal.systems import _blip
+from polymodal.systems import _blip, _blip_chat
 from polymodal.systems._layout import Files, Opened
 from polymodal.weights.folder import weights_in
 from polymodal.weights.keytable import KeyTable, drop
@@ -51,7 +51,7 @@ def open_second(config: Mapping[str, Any], *, instructed: bool = False) -> Opene
         + _blip.linear(projection, "connectors.image.proj")
     )
     keys = tuple(body + table.prefixed(f"{language}.", "backbone.") for table in found.text.keys)
-    return Opened(build=found.build, keys=keys, parts=found.drawing(), assemble=_blip.assemble(found))
+    return Opened(build=found.build, keys=keys, parts=found.drawing(), assemble=_blip_chat.assemble(found))
 
 
 def open_first(config: Mapping[str, Any]) -> Opened:

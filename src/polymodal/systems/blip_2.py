@@ -17,7 +17,7 @@ from typing import Any
 from polymodal.assemblies.query_matcher import QueryMatcherConfig
 from polymodal.connectors import qformer
 from polymodal.encoders import eva_vit
-from polymodal.systems import _blip, _lavis
+from polymodal.systems import _blip, _blip_chat, _lavis
 from polymodal.systems._layout import Layout, Opened, Repository, hf
 from polymodal.systems._system import Part, System, Variant
 from polymodal.train.recipe import Stage
@@ -28,7 +28,9 @@ RETRIEVAL = ("Blip2ForImageTextRetrieval", "Blip2VisionModelWithProjection", "Bl
 def open_config(config: Mapping[str, Any]) -> Opened:
     """The generating model at any size."""
     found = _blip.bridge(config)
-    return Opened(build=found.build, keys=_blip.hf_keys(found), parts=found.drawing(), assemble=_blip.assemble(found))
+    return Opened(
+        build=found.build, keys=_blip.hf_keys(found), parts=found.drawing(), assemble=_blip_chat.assemble(found)
+    )
 
 
 def open_retrieval(config: Mapping[str, Any]) -> Opened:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -188,16 +189,19 @@ def lavis(name: str, text: dict[str, Any], config: bool, projection: str, langua
     return Case(name=name, make=make, file="" if config else "model.pth", needs="transformers")
 
 
-def published(variant: Any) -> Size:
-    """A published size; T5's head, which transformers 5 ties until a checkpoint unties it, has weights of its own."""
+def untied_size(variant: Any, config: Callable[[Any], Any]) -> Size:
+    """A published size; T5's head, which transformers 5 ties until a checkpoint unties it, has weights of its own.
+
+    config(transformers) -> the class of its config.
+    """
     model = variant.config["architectures"][0]
-    size = hugging_size(variant.name, model, lambda t: t.Blip2Config(**variant.config))
+    size = hugging_size(variant.name, model, lambda t: config(t)(**variant.config))
     if variant.config.get("text_config", {}).get("model_type") != "t5":
         return size
 
     def built() -> Any:
         with quiet() as transformers, torch.device("meta"):
-            oracle = getattr(transformers, model)(transformers.Blip2Config(**variant.config))
+            oracle = getattr(transformers, model)(config(transformers)(**variant.config))
             head = oracle.language_model.lm_head
             head.weight = nn.Parameter(torch.empty_like(head.weight))
             return oracle
@@ -240,5 +244,5 @@ EVIDENCE = Evidence(
         lavis("official file without config, Flan-T5", {**T5, "tie_word_embeddings": False, "dense_act_fn": "gelu"},
               False, "t5_proj", "t5_model"),
     ),
-    published=tuple(published(each) for each in SYSTEM.variants),
+    published=tuple(untied_size(each, lambda t: t.Blip2Config) for each in SYSTEM.variants),
 )  # fmt: skip

@@ -1,0 +1,139 @@
+"""InstructBLIP and InstructBlipVideo against transformers; the official layout against the same class."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from polymodal.check import randomise
+from polymodal.check.evidence import blip_2
+from polymodal.check.evidence.blip_2 import IMAGE, QUERIES, T5, tiny, untied_size
+from polymodal.check.fixture import store
+from polymodal.check.hugging import Reading, hugging_case, quiet
+from polymodal.check.record import Case, Evidence, Expected, Tensors
+from polymodal.systems.instructblip import SYSTEM
+
+MODEL, VIDEO = "InstructBlipForConditionalGeneration", "InstructBlipVideoForConditionalGeneration"
+VICUNA = {"model_type": "llama"}
+
+
+def instructed(given: Tensors) -> Tensors:
+    """The instruction of each picture for the Q-Former, one shorter than the others."""
+    items = len(given["pixel_values"])
+    ids = randomise.ids("instruction", (items, 6), 3, 60)
+    mask = torch.ones_like(ids)
+    mask[-1, 4:] = 0
+    return {**given, "qformer_input_ids": ids, "qformer_attention_mask": mask}
+
+
+def inputs(config: Any) -> Tensors:
+    return instructed(blip_2.inputs(config))
+
+
+def between(config: Any) -> Tensors:
+    return instructed(blip_2.between(config))
+
+
+def answered(config: Any) -> Tensors:
+    return instructed(blip_2.answered(config))
+
+
+def alone(config: Any, given: Tensors) -> list[tuple[int, Tensors]]:
+    """Each row without padding, with its own pictures and their instructions."""
+    rows = []
+    for (row, inputs), pictures in zip(blip_2.alone(config, given), (slice(0, 1), slice(1, 3)), strict=True):
+        more = {name: given[name][pictures] for name in given if name.startswith("qformer")}
+        rows.append((row, {**inputs, **more}))
+    return rows
+
+
+def case(name: str, text: dict[str, Any], given: Any = None, **changes: Any) -> Case:
+    """vision, asked: what a case varies of the two other configs."""
+    seq2seq = text.get("model_type") == "t5"
+    vision, asked = changes.pop("vision", {}), changes.pop("asked", {})
+    made = given or (answered if seq2seq else inputs)
+    return hugging_case(
+        name, MODEL, lambda t: tiny(t.InstructBlipConfig, text, vision, asked, **changes), made,
+        reading=Reading(features=blip_2.features), generate=True if not seq2seq and made is inputs else inputs,
+        alone=None if made is between else alone,
+    )  # fmt: skip
+
+
+FRAMES = 4
+
+
+def filmed(config: Any) -> Tensors:
+    """Two videos of four frames, one row each, text before and after; the second row is shorter."""
+    words = randomise.ids("words", (20,), 3, IMAGE).tolist()
+    film = [config.video_token_index] * (config.num_query_tokens * FRAMES)
+    ids = torch.tensor([[*words[:3], *film, *words[3:9]], [1, 1, *words[9:10], *film, *words[10:16]]])
+    side = config.vision_config.image_size
+    return {
+        "input_ids": ids,
+        "attention_mask": (ids != 1).long(),
+        "pixel_values": randomise.values("frames", (2, FRAMES, 3, side, side)),
+        "qformer_input_ids": randomise.ids("instruction", (2, 5), 3, 60),
+        "qformer_attention_mask": torch.tensor([[1] * 5, [1, 1, 1, 0, 0]]),
+    }
+
+
+def video(name: str, text: dict[str, Any]) -> Case:
+    seq2seq = text.get("model_type") == "t5"
+
+    def config(transformers: Any) -> Any:
+        found = tiny(transformers.InstructBlipVideoConfig, text, {}, {}, video_token_index=IMAGE)
+        return found
+
+    def given(settings: Any) -> Tensors:
+        more = {"decoder_input_ids": randomise.ids("answer", (2, 7), 2, IMAGE)} if seq2seq else {}
+        return {**filmed(settings), **more}
+
+    def features(oracle: Any, tensors: Tensors) -> dict[str, Any]:
+        named = {name: tensors[name] for name in tensors if name.startswith(("pixel", "qformer"))}
+        found = oracle.get_video_features(**named).pooler_output
+        return {"video": found.reshape(2, FRAMES * QUERIES, -1)}
+
+    return hugging_case(name, VIDEO, config, given, reading=Reading(features=features), generate=filmed)
+
+
+def official(name: str, text: dict[str, Any], projection: str, language: str) -> Case:
+    """Everything in one official file beside a config.json."""
+
+    def make(folder: Path) -> Expected:
+        with quiet() as transformers, torch.no_grad():
+            settings = tiny(transformers.InstructBlipConfig, text, {}, {})
+            oracle = blip_2.official(getattr(transformers, MODEL)(settings).eval())
+            given = answered(settings) if text.get("model_type") == "t5" else inputs(settings)
+            logits = oracle(**given).logits
+            more = (("language_projection", projection), ("language_model", language))
+            state = blip_2.official_names(oracle.state_dict(), settings.vision_config.hidden_size, more)
+            store(state, folder / "model.pth", "model")
+            said = {**settings.to_dict(), "model_type": "lavis-instructblip", "architectures": None}
+            (folder / "config.json").write_text(json.dumps(said), encoding="utf-8")
+        return Expected(inputs=given, logits=logits)
+
+    return Case(name=name, make=make, needs="transformers")
+
+
+EVIDENCE = Evidence(
+    oracle="transformers InstructBlipForConditionalGeneration and InstructBlipVideoForConditionalGeneration",
+    cases=(
+        case("vicuna", VICUNA),
+        case("vicuna, padding between picture and text", VICUNA, between),
+        case("opt", {}, between),
+        case("vicuna, tied, odd widths, one layer", {**VICUNA, "num_hidden_layers": 1, "hidden_size": 48,
+             "num_key_value_heads": 1, "tie_word_embeddings": True, "attention_bias": True},
+             vision={"hidden_size": 30, "num_attention_heads": 3, "patch_size": 7, "qkv_bias": False},
+             asked={"hidden_size": 22, "num_attention_heads": 2, "num_hidden_layers": 1, "hidden_act": "relu"},
+             num_query_tokens=3),
+        case("flan-t5", {**T5, "tie_word_embeddings": False, "dense_act_fn": "gelu"}),
+        video("video, vicuna", VICUNA),
+        video("video, flan-t5", T5),
+        official("official file, Vicuna", VICUNA, "llm_proj", "llm_model"),
+        official("official file, Flan-T5", T5, "t5_proj", "t5_model"),
+    ),
+    published=tuple(untied_size(each, lambda t: t.InstructBlipConfig) for each in SYSTEM.variants),
+)  # fmt: skip

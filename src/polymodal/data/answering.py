@@ -1,0 +1,43 @@
+"""A processor for encoder-decoders: what a model should say goes to the decoder, everything before it to the encoder.
+
+    messages -> Processor -> ids and learn marks -> prompt = ids before the first learned one, answer = the rest
+    -> input_ids, attention_mask [B, S] of the prompt;  decoder_input_ids [B, T] = start + answer;  labels [B, T]
+
+Labels are aligned with decoder_input_ids (-100 at the start token), so that the same shifted objective serves.
+Trap: one answer a conversation; turns before the last are part of the prompt only if they are not learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from polymodal.data.processor import IGNORE, Encoded, Processor
+
+
+class AnsweringProcessor(Processor):
+    """Processor that gives the learned words to the decoder.  start_id: the token an answer starts with."""
+
+    def __init__(self, *, start_id: int, **given: Any) -> None:
+        super().__init__(**given)
+        self._start = start_id
+
+    def collate(self, rows: Sequence[Encoded], *, padding: Literal["left", "right"]) -> dict[str, Any]:
+        """See the module docstring; media as for Processor."""
+        prompts, answers = [], []
+        for row in rows:
+            cut = row.learn.index(True) if True in row.learn else len(row)
+            answers.append(row.input_ids[cut:])
+            prompts.append(
+                replace(row, input_ids=row.input_ids[:cut], learn=row.learn[:cut], token_types=row.token_types[:cut])
+            )
+        batch = super().collate(prompts, padding=padding)
+        ids = [torch.tensor([self._start, *answer]) for answer in answers]
+        labels = [torch.tensor([IGNORE, *answer]) for answer in answers]
+        batch["decoder_input_ids"] = pad_sequence(ids, batch_first=True)
+        batch["labels"] = pad_sequence(labels, batch_first=True, padding_value=IGNORE)
+        return batch

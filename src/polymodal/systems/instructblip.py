@@ -1,0 +1,75 @@
+"""InstructBLIP (arXiv 2305.06500): the instruction goes into the Q-Former too, so the 32 tokens depend on the question.
+
+    pixel_values -> EVA ViT-g -> Q-Former reading [queries][instruction, BERT tokens] -> its queries -> linear
+    [<image> x 32] </s> instruction -> Vicuna 7B, 13B;   [<image> x 32] instruction </s> -> Flan-T5 XL, XXL
+    video: each frame by itself with the same instruction, tokens joined in time order (InstructBlipVideo)
+
+Traps: two tokenizers; the hub's Q-Former names its first norm `embeddings.layernorm` here and `layernorm` in BLIP-2;
+Vicuna's BOS is `</s>` and its weights are v1.1; the Q-Former's text path has a feed-forward of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from polymodal.systems import _blip, _blip_chat, _lavis
+from polymodal.systems._layout import Layout, Opened, Repository, hf
+from polymodal.systems._system import System, Variant
+from polymodal.systems.blip_2 import FLAN_T5_XL, FLAN_T5_XXL
+from polymodal.train.recipe import Stage
+
+
+def open_config(config: Mapping[str, Any], *, video: bool = False) -> Opened:
+    """The model at any size; `video`: it takes frames."""
+    found = _blip.bridge(config, instructed=True, video=video)
+    assemble = None if video else _blip_chat.assemble(found)
+    return Opened(build=found.build, keys=_blip.hf_keys(found), parts=found.drawing(), assemble=assemble)
+
+
+def _vicuna(width: int, depth: int, heads: int, ffn_width: int) -> dict[str, Any]:
+    return {"model_type": "llama", "hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads,
+            "num_key_value_heads": heads, "intermediate_size": ffn_width, "vocab_size": 32001, "rms_norm_eps": 1e-6,
+            "max_position_embeddings": 2048, "pad_token_id": 32000, "bos_token_id": 1, "eos_token_id": 2}  # fmt: skip
+
+
+def _variant(name: str, parameters: int, text: dict[str, Any], license: str) -> Variant:
+    token = 32000 if text["model_type"] == "llama" else 32100
+    config = {"model_type": "instructblip", "architectures": ["InstructBlipForConditionalGeneration"],
+              "num_query_tokens": 32, "image_token_index": token, "qformer_config": {"vocab_size": 30523},
+              "text_config": text}  # fmt: skip
+    place = Repository(name=f"Salesforce/instructblip-{name}", license=license)
+    return Variant(name=name, parameters=parameters, config=config, repository=place)
+
+
+SYSTEM = System(
+    id="instructblip",
+    names=("InstructBLIP",),
+    year=2023,
+    fusion=("C",),
+    assembly="MultimodalLM",
+    inputs=("image", "text", "video"),
+    outputs=("text",),
+    layouts=(
+        Layout(name="transformers InstructBlipForConditionalGeneration", open=open_config,
+               matches=hf("instructblip", "InstructBlipForConditionalGeneration")),
+        Layout(name="transformers InstructBlipVideoForConditionalGeneration", open=partial(open_config, video=True),
+               matches=hf("instructblipvideo", "InstructBlipVideoForConditionalGeneration")),
+        Layout(name="LAVIS Blip2VicunaInstruct and Blip2T5Instruct", matches=hf("lavis-instructblip"),
+               open=partial(_lavis.open_second, instructed=True), entry=("model", ""), gather=_lavis.gather),
+    ),
+    variants=(
+        _variant("vicuna-7b", 7_913_210_624, _vicuna(4096, 32, 32, 11008), "LLaMA research licence"),
+        _variant("vicuna-13b", 14_191_448_832, _vicuna(5120, 40, 40, 13824), "LLaMA research licence"),
+        _variant("flan-t5-xl", 4_022_969_088, FLAN_T5_XL, "MIT and Apache-2.0"),
+        _variant("flan-t5-xxl", 12_310_119_168, FLAN_T5_XXL, "MIT and Apache-2.0"),
+    ),
+    headline="the visual tokens depend on the instruction: another question about one picture gives other features",
+    sheet="arXiv 2305.06500",
+    recipe=(
+        Stage(name="instruct", data="13 of 26 datasets as instructions, drawn by the square root of their sizes",
+              objective="next token of the answer", train=("connectors", "encoders.image.final_norm"), lr=1e-5,
+              batch=128, steps=60_000, warmup=1000, weight_decay=0.05),
+    ),
+)  # fmt: skip
