@@ -1,15 +1,20 @@
-"""Templates for pictures in running text: one token around each picture, shared by pictures next to each other.
+"""Formats for pictures in running text.
 
-    "User: " picture picture "what?"  ->  "User:" <mark> picture <mark> picture <mark> "what?"        (IDEFICS)
+SharedMarks, one token around each picture, shared by pictures next to each other (IDEFICS):
+    "User: " picture picture "what?"  ->  "User:" <mark> picture <mark> picture <mark> "what?"
+Shots, pictures with a question, an answer and the token that ends both, again and again (Flamingo, OpenFlamingo):
+    user: picture, "what?"; assistant: "a cat"  ->  picture "Question:what? Short answer:" "a cat" <end>
 
-Spaces at the border between words and a picture go, as the published processor strips each piece of text.
+Trap: spaces at the border between words and a mark go, as IDEFICS' processor strips each piece of text.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.data.template import Segment, Slot, Special, Template, Words
+from polymodal.errors import PromptError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,3 +40,39 @@ class SharedMarks:
             made.append(segment)
             inside = False
         return tuple(segment for segment in made if not isinstance(segment, Words) or segment.text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shots:
+    """A prompt of examples.  question, answer: around a user's words; caption: behind pictures without words.
+
+    The last user's turn asks.  A system message stands as it is, in front of everything.
+    """
+
+    end: str
+    question: str = "Question:"
+    answer: str = " Short answer:"
+    caption: str = "Output:"
+    begin: tuple[Special, ...] = ()
+
+    def render(self, messages: Sequence[Message], *, ask: bool) -> tuple[Segment, ...]:
+        """Segments of a conversation; `ask` adds nothing, the words in front of an answer belong to the question.
+
+        Raises PromptError for no message or for another role.
+        """
+        if not messages:
+            raise PromptError("messages: expected at least one message, found none")
+        made: list[Segment] = list(self.begin)
+        for message in messages:
+            text = "".join(part.text for part in message.parts if isinstance(part, Text))
+            made += [Slot(media=part) for part in message.parts if not isinstance(part, Text)]
+            if message.role == "user":
+                made.append(Words(text=f"{self.question}{text}{self.answer}" if text else self.caption))
+            elif message.role == "assistant":
+                made += [Words(text=text, learn=True), Special(name=self.end, learn=True)]
+            elif message.role == "system":
+                made.append(Words(text=text))
+            else:
+                known = "user, assistant, system"
+                raise PromptError(f"messages: this model has no role {message.role!r}; it knows {known}")
+        return tuple(made)

@@ -19,10 +19,10 @@ from typing import Any
 from torch import nn
 
 from polymodal.assemblies.multimodal_lm import Inputs, MultimodalLM
+from polymodal.data.hf_image import CLIP, transform_of
 from polymodal.data.interleaved import SharedMarks
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Special, Template, Turn, Words
-from polymodal.data.transforms import CLIP_MEAN, CLIP_STD, Squash
 from polymodal.encoders.items import ItemEncoder
 from polymodal.fusion.visibility import InterleavedContext
 from polymodal.systems import _idefics
@@ -50,13 +50,11 @@ def open_config(config: Mapping[str, Any]) -> Opened:
 
     def assemble(module: Any, files: Files) -> Assembled:
         given = files.preprocessor
-        side: Any = given.get("size") or given.get("image_size") or vision.image_size
-        height, width = (side["height"], side["width"]) if isinstance(side, dict) else (side, side)
         added = {token["content"] for token in files.json("tokenizer.json").get("added_tokens") or ()}
         stop = {"eos": EOU} if EOU in added else {}
         tokenizer = files.tokenizer(control=(FAKE, IMAGE, *stop.values()), **stop)
-        mean, std = given.get("image_mean") or CLIP_MEAN, given.get("image_std") or CLIP_STD
-        transform = Squash(height=height, width=width, mean=tuple(mean), std=tuple(std))
+        size = given.get("image_size") or vision.image_size
+        transform = transform_of({"size": size, **given}, {**CLIP, "do_center_crop": False})
         image = Modality(name="image", placeholder=IMAGE, transform=transform, tokens=lambda values: 1)
         module.context.placeholders["image"] = tokenizer.special(IMAGE)
         talk, limit = template(bool(stop)), backbone.max_length
@@ -128,7 +126,7 @@ SYSTEM = System(
     recipe=(
         Stage(name="pretrain", data="OBELICS 73.85%, Wikipedia 6.15%, LAION 17.18%, PMD 2.82% of the tokens",
               objective="language model on text tokens, z-loss 1e-3",
-              train=("connectors.image", "backbone.blocks"), lr=5e-5, batch=640, steps=200_000, warmup=2000),
+              train=("connectors.image", "backbone.blocks.*.cross"), lr=5e-5, batch=640, steps=200_000, warmup=2000),
         Stage(name="instruct", data="M3IT, LRV, LLaVA, ScienceQA, SVIT, UltraChat", objective="language model, answers",
               train=("encoders", "connectors", "backbone"), lr=3e-6, batch=256, steps=5000, warmup=250),
     ),
