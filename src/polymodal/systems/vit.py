@@ -15,16 +15,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import nn
 
+from polymodal.assemblies.classes import scorer
 from polymodal.assemblies.encoder_with_head import EncoderWithHead
 from polymodal.data import hf_image
 from polymodal.data.labels import labels_of
 from polymodal.encoders import google_vit
 from polymodal.encoders.heads import ClassLogitsConfig, PatchPixelsConfig
-from polymodal.encoders.vit import ViTConfig
-from polymodal.errors import ConfigError
+from polymodal.encoders.vit import ViTConfig, sides
 from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
 from polymodal.systems._system import Assembled, Part, System, Variant
 from polymodal.train.recipe import Stage
@@ -50,22 +49,15 @@ def opened(tower: ViTConfig, head: Any, rows: KeyTable, prefix: str, *, labels: 
     height, width = tower.grid_sides
     part = Part(slot="encoder", modality="image", name="ViT", prefix="encoders.image", tokens=tower.tokens,
                 takes=f"[N, {tower.channels}, H, W]", gives=f"[N, 1 + {height} x {width}, {tower.width}]")  # fmt: skip
-    return Opened(build=build, keys=keys, parts=(part,), assemble=scorer(tower, labels) if labels else None)
+    return Opened(build=build, keys=keys, parts=(part,), assemble=classifier(tower, labels) if labels else None)
 
 
-def scorer(tower: ViTConfig, labels: tuple[str, ...]) -> Any:
+def classifier(tower: ViTConfig, labels: tuple[str, ...]) -> Any:
     """Classes of a picture among those the model was trained on."""
 
     def assemble(module: nn.Module, files: Files) -> Assembled:
-        transform = hf_image.transform_of(files.preprocessor, {**hf_image.VIT, "size": list(tower.image_size)})  # type: ignore[arg-type]
-
-        def score(item: Any, wanted: Any) -> torch.Tensor:
-            if missing := [label for label in wanted if label not in labels]:
-                raise ConfigError(f"this classifier knows {len(labels)} labels; {missing[0]!r} is not one of them")
-            logits = module.logits(pixel_values=transform(item)[None])[0]  # type: ignore[operator]
-            return logits[[labels.index(label) for label in wanted]].softmax(0)
-
-        return Assembled(model=module, processor=None, score=score)
+        transform = hf_image.transform_of(files.preprocessor, {**hf_image.VIT, "size": sides(tower.image_size)})
+        return Assembled(model=module, processor=None, score=scorer(module, transform, labels))
 
     return assemble
 
