@@ -286,3 +286,53 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
     assert fetching.home() == tmp_path / "here"
     monkeypatch.delenv("POLYMODAL_HOME")
     assert fetching.home() == Path("~/.cache/polymodal").expanduser()
+
+
+def test_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A whole checkpoint: one commit, no code, torch files only where there are no safetensors."""
+    import huggingface_hub
+    from huggingface_hub import constants, errors
+
+    class Sibling:
+        def __init__(self, name: str) -> None:
+            self.rfilename = name
+
+    names = ["config.json", "model.safetensors", "pytorch_model.bin", "modeling.py", "vae/config.json", "README.md"]
+    asked: list[tuple[str, str]] = []
+    folder = home() / "hub" / "snapshots" / "abc"
+
+    class Api:
+        def model_info(self, name: str, *, revision: str) -> object:
+            assert (name, revision) == ("lab/tiny", "main")
+            return type("Info", (), {"siblings": [Sibling(each) for each in names], "sha": "abc"})()
+
+    def download(name: str, inside: str, *, revision: str, cache_dir: Path, tqdm_class: type) -> str:
+        asked.append((inside, revision))
+        (folder / inside).parent.mkdir(parents=True, exist_ok=True)
+        (folder / inside).write_text("{}")
+        return str(folder / inside)
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://localhost")
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert hub.fetch_repository("lab/tiny", "main") == folder
+    assert asked == [(name, "abc") for name in ("config.json", "model.safetensors", "vae/config.json")]
+    names[:] = ["config.json", "pytorch_model.bin"]
+    asked.clear()
+    hub.fetch_repository("lab/tiny", "main")
+    assert asked[-1] == ("pytorch_model.bin", "abc")
+    names[:] = ["README.md"]
+    with pytest.raises(WeightsError, match="holds no weights"):
+        hub.fetch_repository("lab/tiny", "main")
+    with pytest.raises(WeightsError, match="not in the cache, and offline"):
+        hub.fetch_repository("lab/other", "main", offline=True)
+
+    answer = type("Answer", (), {"headers": {}, "status_code": 404, "request": None})()
+
+    class Missing:
+        def model_info(self, name: str, *, revision: str) -> object:
+            raise errors.RepositoryNotFoundError("x", response=answer)
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Missing)
+    with pytest.raises(WeightsError, match="no such repository"):
+        hub.fetch_repository("lab/tiny", "main")

@@ -32,6 +32,7 @@ def systems(json: JSON = False) -> None:
 def as_dict(record: Any) -> dict[str, Any]:
     """The stable keys of one system in `systems --json`."""
     sources = {str(source): source for variant in record.variants for source in variant.files()}
+    sources |= {str(each.repository): each.repository for each in record.variants if each.repository is not None}
     return {
         "id": record.id,
         "names": list(record.names),

@@ -40,7 +40,7 @@ def find_hub(source: Source) -> Path | None:
 
 def fetch_hub(source: Source, progress: Progress | None = None) -> Path:
     """Download through huggingface_hub and verify."""
-    from huggingface_hub import errors, hf_hub_download
+    from huggingface_hub import hf_hub_download
 
     _require_host(source)
     try:
@@ -53,27 +53,9 @@ def fetch_hub(source: Source, progress: Progress | None = None) -> Path:
                 tqdm_class=_reporting(f"{source.name} {source.file}", progress),
             )
         )
-    except errors.GatedRepoError as error:
-        raise WeightsError(
-            f"{source}: its owner asks for consent; accept on its page, then `hf auth login`"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise WeightsError(
-            f"{source}: there is no such repository, or it is private (`hf auth login`)"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise WeightsError(f"{source}: the repository has no revision {source.revision!r}") from error
-    except errors.LocalEntryNotFoundError as error:
-        raise _no_answer(source) from error
-    except errors.EntryNotFoundError as error:
-        raise WeightsError(f"{source}: the repository has no file {source.file!r}") from error
-    except (errors.HfHubHTTPError, ConnectionError) as error:
-        raise WeightsError(f"{source} ({megabytes(source.size)}): {str(error).splitlines()[0]}") from error
-    except OSError as error:
-        raise storage_error(home() / "hub", error) from error
     except Exception as error:
         # The library lets errors of its HTTP client through, whose classes change with its version.
-        raise WeightsError(f"{source}: {type(error).__name__}: {error}".splitlines()[0]) from error
+        raise _explained(source, error) from error
     try:
         verify_outside(source, path)
     except WeightsError:
@@ -83,37 +65,40 @@ def fetch_hub(source: Source, progress: Progress | None = None) -> Path:
     return path
 
 
-WANTED = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.pth", "*.model", "*.txt", "*.jinja")
+WANTED = (".json", ".safetensors", ".bin", ".pt", ".pth", ".model", ".txt", ".jinja")
 """Files of a repository that are fetched: configs, tokenizers and weights; never code."""
+TORCH = (".bin", ".pt", ".pth")
 
 
 def fetch_repository(name: str, revision: str, progress: Progress | None = None, offline: bool = False) -> Path:
     """The folder of a whole published checkpoint; what is here already is not fetched again.
 
-    Where a repository holds safetensors, its torch files are left out.  Raises WeightsError.
+    All files are of one commit, the one the revision names now.  Where a repository holds safetensors, its torch files
+    are left out.  Raises WeightsError.
     """
-    from huggingface_hub import HfApi, snapshot_download
+    config = Source(kind="hub", name=name, revision=revision, file="config.json")
+    if offline:
+        here = find_hub(config)
+        if here is None:
+            raise WeightsError(f"hub {name}@{revision}: not in the cache, and offline; fetch it with `polymodal pull`")
+        return here.parent
+    from huggingface_hub import HfApi
 
-    source = Source(kind="hub", name=name, revision=revision, file="config.json")
-    options: dict[str, Any] = {"revision": revision, "cache_dir": home() / "hub"}
+    _require_host(config)
     try:
-        if offline:
-            return Path(snapshot_download(name, local_files_only=True, **options))
-        _require_host(source)
-        names = HfApi().list_repo_files(name, revision=revision)
-        safe = any(each.endswith(".safetensors") for each in names)
-        skipped = ["*.bin", "*.pt", "*.pth"] if safe else []
-        bar = _reporting(name, progress)
-        return Path(
-            snapshot_download(name, allow_patterns=list(WANTED), ignore_patterns=skipped, tqdm_class=bar, **options)
-        )
-    except WeightsError:
-        raise
-    except OSError as error:
-        # The library's own errors are OSErrors too: no such repository, no consent, no network.
-        raise WeightsError(f"hub {name}@{revision}: {str(error).splitlines()[0]}") from error
+        found = HfApi().model_info(name, revision=revision)
     except Exception as error:
-        raise WeightsError(f"hub {name}@{revision}: {type(error).__name__}: {error}".splitlines()[0]) from error
+        raise _explained(config, error) from error
+    names = [each.rfilename for each in found.siblings or () if each.rfilename.endswith(WANTED)]
+    if any(each.endswith(".safetensors") for each in names):
+        names = [each for each in names if not each.endswith(TORCH)]
+    if not names:
+        raise WeightsError(f"hub {name}@{revision}: the repository holds no weights")
+    commit = found.sha or revision
+    paths = {each: fetch_hub(Source(kind="hub", name=name, revision=commit, file=each), progress) for each in names}
+    # Files of sub-folders lie deeper than the repository's own folder.
+    first, path = next(iter(paths.items()))
+    return path.parents[first.count("/")]
 
 
 def _require_host(source: Source) -> None:
@@ -127,6 +112,29 @@ def _require_host(source: Source) -> None:
         socket.getaddrinfo(address.hostname, address.port or 443)
     except OSError as error:
         raise _no_answer(source) from error
+
+
+def _explained(source: Source, error: Exception) -> WeightsError:
+    """The library's errors in one line each."""
+    from huggingface_hub import errors
+
+    if isinstance(error, WeightsError):
+        return error
+    if isinstance(error, errors.GatedRepoError):
+        return WeightsError(f"{source}: its owner asks for consent; accept on its page, then `hf auth login`")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return WeightsError(f"{source}: there is no such repository, or it is private (`hf auth login`)")
+    if isinstance(error, errors.RevisionNotFoundError):
+        return WeightsError(f"{source}: the repository has no revision {source.revision!r}")
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return _no_answer(source)
+    if isinstance(error, errors.EntryNotFoundError):
+        return WeightsError(f"{source}: the repository has no file {source.file!r}")
+    if isinstance(error, errors.HfHubHTTPError | ConnectionError):
+        return WeightsError(f"{source} ({megabytes(source.size)}): {str(error).splitlines()[0]}")
+    if isinstance(error, OSError):
+        return storage_error(home() / "hub", error)
+    return WeightsError(f"{source}: {type(error).__name__}: {error}".splitlines()[0])
 
 
 def _no_answer(source: Source) -> WeightsError:
