@@ -95,7 +95,8 @@ def _by_shapes(place: Path, pool: list[System]) -> list[tuple[int, Found]]:
                 score = int(layout.matches(config)) or 1
                 found.append((score, Found(system=system, layout=layout, config=config)))
     if problem is not None and not any(shapes.values()):
-        raise problem
+        nothing = "" if place.is_file() else f"no polymodal.json, no {CONFIG}, and "
+        raise WeightsError(f"{place} is no model: {nothing}{problem}") from problem
     return found
 
 
