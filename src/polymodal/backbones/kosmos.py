@@ -60,6 +60,18 @@ def positions_of(input_ids: Tensor, padding: int) -> Tensor:
     return real.cumsum(-1) * real - 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class CountedPositions:
+    """A batch -> its `position_ids`, counted by the ids themselves and not by the attention mask."""
+
+    padding: int
+    reads: frozenset[str] = frozenset()
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Adds `position_ids` [B, T]."""
+        return {"position_ids": positions_of(batch["input_ids"], self.padding)}
+
+
 def config_of(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder that a published `text_config` describes, with the library's defaults."""
     width, heads = config.get("embed_dim", 2048), config.get("attention_heads", 32)
