@@ -1,0 +1,84 @@
+"""ImageBind: pictures, video, sound, text, depth, heat and motion as vectors of one space.
+
+Paper: ImageBind: One Embedding Space To Bind Them All (arXiv 2305.05665).
+
+    each modality -> its own transformer -> class (or end) token -> linear [N, 1024] -> unit length * fixed scale
+    clips of one item are averaged                    (fusion: dot products; only pairs with pictures were trained)
+
+Traps: the scale is part of the published vector; five and more dimensions mean clips; the numbers of heads are in no
+tensor, so that a file without a config takes those of the published size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from polymodal.assemblies.joint_space import JointSpace
+from polymodal.assemblies.sensing import embedder
+from polymodal.encoders import imagebind_keys
+from polymodal.encoders.imagebind_keys import MODALITIES
+from polymodal.systems._layout import Files, Layout, Opened, Repository
+from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.train.recipe import Stage
+from polymodal.weights.keytable import KeyTable
+
+TAKES = {"vision": "[N, 3, 224, 224] or [N, clips, 3, 2, 224, 224]", "text": "[N, 77]",
+         "audio": "[N, clips, 1, 128, 204]", "depth": "[N, 1, 224, 224]", "thermal": "[N, 1, 224, 224]",
+         "imu": "[N, 6, 2000]"}  # fmt: skip
+
+
+def open_config(config: Mapping[str, Any]) -> Opened:
+    """Arguments of the official constructor; raises ConfigError for others."""
+    encoders, table = imagebind_keys.of_config(config), KeyTable()
+    for name in MODALITIES:
+        table += imagebind_keys.keys(name).prefixed(target=f"encoders.{name}.")
+    width = encoders["vision"].out_width
+    parts = tuple(
+        Part(slot="encoder", modality="image" if name == "vision" else name, name=f"ImageBind {name}",
+             prefix=f"encoders.{name}", takes=TAKES[name], gives=f"[N, {width}]", tokens=1) for name in MODALITIES
+    )  # fmt: skip
+    return Opened(build=lambda: JointSpace({name: imagebind_keys.bound(config, name) for name in MODALITIES}),
+                  keys=(table,), parts=parts, assemble=assemble)  # fmt: skip
+
+
+def assemble(module: nn.Module, files: Files) -> Assembled:
+    """Vectors of pictures, videos, sounds and sentences from a folder with CLIP's tokenizer."""
+    tokenizer = files.tokenizer()
+    begin, end = tokenizer.special("<|startoftext|>"), tokenizer.special("<|endoftext|>")
+    return Assembled(model=module, processor=None,
+                     embed=embedder(module, lambda text: [begin, *tokenizer.encode(text)[:75], end]))  # fmt: skip
+
+
+def stage(name: str, data: str, modality: str) -> Stage:
+    return Stage(name=name, data=data, objective="contrastive, both directions", train=(f"encoders.{modality}",),
+                 lr=5e-4, batch=2048, steps=100_000, warmup=2000, weight_decay=0.2)  # fmt: skip
+
+
+SYSTEM = System(
+    id="imagebind",
+    names=("ImageBind", "imagebind_huge"),
+    year=2023,
+    fusion=(),
+    assembly="JointSpace",
+    inputs=("image", "video", "text", "audio", "depth", "thermal", "imu"),
+    outputs=("embedding",),
+    layouts=(
+        Layout(name="official imagebind_huge.pth", open=open_config, infer=imagebind_keys.infer,
+               matches=lambda config: "imu_embed_dim" in config or config.get("model_type") == "imagebind"),
+    ),
+    variants=(
+        Variant(name="huge", parameters=1_200_781_057, config={"model_type": "imagebind", **imagebind_keys.HUGE},
+                repository=Repository(kind="official", name="imagebind_huge.pth", license="CC-BY-NC-4.0")),
+    ),
+    headline="finds pictures by sounds, sounds by sentences, and so on among six modalities bound by pictures alone",
+    sheet="arXiv 2305.05665",
+    recipe=(
+        stage("audio", "AudioSet: video with its sound", "audio"),
+        stage("depth", "SUN RGB-D: pictures with depth", "depth"),
+        stage("thermal", "LLVIP: pictures with heat", "thermal"),
+        stage("imu", "Ego4D: video with motion", "imu"),
+    ),
+)  # fmt: skip
