@@ -9,7 +9,7 @@ import numpy
 import pytest
 
 SECONDS = {"load", "decode", "encode", "prefill", "generate"}
-COMMANDS = ("ask", "chat", "transcribe", "classify", "embed", "systems", "show", "pull", "doctor")
+COMMANDS = ("ask", "chat", "transcribe", "classify", "embed", "systems", "show", "check", "pull", "doctor")
 
 
 def test_ask_json_contract(polymodal, tiny, photo, sound):

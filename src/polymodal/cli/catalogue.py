@@ -11,7 +11,7 @@ JSON = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.
 
 
 def systems(json: JSON = False) -> None:
-    """List the models that polymodal knows."""
+    """List the models that polymodal knows; `show ID` has their variants."""
     from polymodal.cli.output import console, human_count, print_json
     from polymodal.systems import _system
 
@@ -19,14 +19,26 @@ def systems(json: JSON = False) -> None:
     if json:
         print_json([as_dict(record) for record in records])
         return
-    from rich.table import Table
+    from rich.text import Text
 
-    table = Table("id", "variants", "year", "fusion", "in", "out", "what it is counted for")
+    widest = max(len(record.id) for record in records)
     for record in records:
-        variants = ", ".join(f"{each.name} ({human_count(each.parameters)})" for each in record.variants)
-        fusion, inputs, outputs = "+".join(record.fusion), ", ".join(record.inputs), ", ".join(record.outputs)
-        table.add_row(record.id, variants, str(record.year), fusion, inputs, outputs, record.headline)
-    console().print(table)
+        fusion = "+".join(record.fusion) or "-"
+        flow = f"{', '.join(record.inputs)} -> {', '.join(record.outputs)}"
+        line = Text(f"{record.id:{widest}}  ", style="bold")
+        line.append(f"{record.year}  {sizes(record)}  {fusion}  {flow}", style="not bold")
+        console().print(line)
+        console().print(Text(f"{'':{widest}}  {record.headline}", style="dim"))
+
+
+def sizes(record: Any) -> str:
+    """Its variants in few words: "7b (7.1B)", or how many there are and from what size to what."""
+    from polymodal.cli.output import human_count
+
+    counts = [each.parameters for each in record.variants]
+    if len(counts) == 1:
+        return f"{record.variants[0].name} ({human_count(counts[0])})"
+    return f"{len(counts)} variants ({human_count(min(counts))} to {human_count(max(counts))})"
 
 
 def as_dict(record: Any) -> dict[str, Any]:
