@@ -83,14 +83,18 @@ class TimedProcessor:
         self._processor = processor
         self._clock = clock
 
-    def encode(self, messages: Any, **named: Any) -> Encoded:
-        """`Processor.encode`, timed; recordings that enter as their words are heard first, which is "encode"."""
+    def encode(self, messages: Any, *, generate: bool = False, memo: Any = None) -> Encoded:
+        """`Processor.encode` in its two steps; recordings that enter as their words are heard first: "encode".
+
+        Once only: a conversation that was rewritten already need not be one that can be rewritten.
+        """
         rewrite = getattr(self._processor, "rewrite", None)
         if rewrite is not None:
             with self._clock.measure("encode"):
                 messages = rewrite(tuple(messages))
         with self._clock.measure("decode"):
-            self.row = self._processor.encode(messages, **named)
+            segments = self._processor.template.render(messages, ask=generate)
+            self.row = self._processor.encode_segments(segments, memo=memo)
         return self.row
 
     def __getattr__(self, name: str) -> Any:

@@ -37,7 +37,7 @@ TEMPLATE = Template(
     begin=(Special(name="<s>"),),
     turns={
         "user": Turn(before=(Words(text="USER: "),), after=(Words(text=" "),)),
-        "assistant": Turn(before=(Words(text="ASSISTANT: "),), after=(Special(name="</s>", learn=True),), learn=True),
+        "assistant": Turn(before=(Words(text="ASSISTANT:"),), after=(Special(name="</s>", learn=True),), learn=True),
     },
     ask=(Words(text="ASSISTANT:"),),
 )
