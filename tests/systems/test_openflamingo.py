@@ -17,7 +17,7 @@ from polymodal.check.fixture import read
 from polymodal.data.messages import conversation
 from polymodal.data.template import written
 from polymodal.errors import ConfigError, WeightsError
-from polymodal.systems import _open_flamingo, openflamingo
+from polymodal.systems import openflamingo
 
 CAT = Path(__file__).parents[2] / "examples" / "cat.jpg"
 
@@ -70,8 +70,8 @@ def test_a_missing_part_is_named(tmp_path: Path) -> None:
 def test_published_checkpoints_are_recognised_by_shape(size: str, fixture: str) -> None:
     shapes = json.loads(read(f"openflamingo{fixture}")[0]["published_shapes"])
     trained = {name: shape for name, shape in shapes.items() if "decoder_layer" not in name}
-    assert _open_flamingo.infer(trained) == _open_flamingo.published(size)
-    assert _open_flamingo.infer({"model.embed_tokens.weight": (5, 4)}) is None
+    assert openflamingo.infer(trained) == openflamingo.published(size)
+    assert openflamingo.infer({"model.embed_tokens.weight": (5, 4)}) is None
 
 
 def tokenizer_json() -> str:

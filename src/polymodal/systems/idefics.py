@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import nn
 
+from polymodal.assemblies import idefics_lm
 from polymodal.assemblies.multimodal_lm import Inputs, MultimodalLM
 from polymodal.data.hf_image import CLIP, transform_of
 from polymodal.data.interleaved import SharedMarks
@@ -25,9 +26,8 @@ from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Special, Template, Turn, Words
 from polymodal.encoders.items import ItemEncoder
 from polymodal.fusion.visibility import InterleavedContext
-from polymodal.systems import _idefics
 from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
-from polymodal.systems._system import Assembled, System, Variant
+from polymodal.systems._system import Assembled, Part, System, Variant
 from polymodal.train.recipe import Stage
 
 FAKE, IMAGE, EOU = "<fake_token_around_image>", "<image>", "<end_of_utterance>"
@@ -35,8 +35,8 @@ FAKE, IMAGE, EOU = "<fake_token_around_image>", "<image>", "<end_of_utterance>"
 
 def open_config(config: Mapping[str, Any]) -> Opened:
     """An IdeficsConfig dict -> the model; raises ConfigError for options that are not supported."""
-    vision, resampler = _idefics.vision_of(config), _idefics.resampler_of(config)
-    backbone = _idefics.backbone_of(config, vision.width)
+    vision, resampler = idefics_lm.vision_of(config), idefics_lm.resampler_of(config)
+    backbone = idefics_lm.backbone_of(config, vision.width)
     eos = config.get("eos_token_id", 2)
     ends = eos if isinstance(eos, list) else [] if eos is None else [eos]
 
@@ -63,8 +63,8 @@ def open_config(config: Mapping[str, Any]) -> Opened:
 
     return Opened(
         build=build,
-        keys=(_idefics.keys_of(config, vision, backbone),),
-        parts=_idefics.drawn(vision, resampler, backbone),
+        keys=(idefics_lm.keys_of(config, vision, backbone),),
+        parts=drawn(vision, resampler, backbone),
         assemble=assemble,
     )
 
@@ -79,6 +79,22 @@ def template(instruct: bool) -> SharedMarks:
     }
     plain = Template(turns=turns, begin=(Special(name="<s>"),), ask=(Words(text="Assistant:"),))
     return SharedMarks(template=plain, mark=Special(name=FAKE))
+
+
+def drawn(vision: Any, resampler: Any, backbone: Any) -> tuple[Part, ...]:
+    """The boxes of `show`."""
+    seen = f"[items, {vision.tokens}, {vision.width}]"
+    count = vision.tokens if resampler is None else resampler.latents
+    every = sum(block.cross is not None for block in backbone.blocks)
+    name = "none, features as they are" if resampler is None else f"Perceiver resampler, {resampler.depth} blocks"
+    return (
+        Part(slot="encoder", modality="image", name="CLIP ViT", prefix="encoders.image", gives=seen,
+             takes=f"[B, N, 3, {vision.image_size}, {vision.image_size}]", tokens=vision.tokens),
+        Part(slot="connector", modality="image", name=name, prefix="connectors.image", takes=seen,
+             gives=f"[items, {count}, {vision.width}]", tokens=count),
+        Part(slot="backbone", name=f"LLaMA with {every} gated cross-attention blocks", prefix="backbone",
+             takes=f"[B, T, {backbone.width}], context", gives=f"[B, T, {backbone.vocab_size}]"),
+    )  # fmt: skip
 
 
 def published(width: int, ffn_width: int, depth: int, heads: int, eps: float, added: int) -> dict[str, Any]:

@@ -19,13 +19,14 @@ from typing import Any
 
 import torch
 
+from polymodal.assemblies import grafted_lm
+from polymodal.assemblies.grafted_lm import CLIP_L, Grafted
 from polymodal.data.interleaved import Shots
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.data.transforms import ShorterSideCrop
-from polymodal.systems import _open_flamingo
 from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
-from polymodal.systems._system import Assembled, System, Variant
+from polymodal.systems._system import Assembled, Part, System, Variant
 from polymodal.train.recipe import Stage
 
 END, IMAGE, PAD = "<|endofchunk|>", "<image>", "<PAD>"
@@ -33,8 +34,8 @@ SHOTS = Shots(end=END)
 
 
 def open_config(config: Mapping[str, Any]) -> Opened:
-    """A config as `_open_flamingo.published` writes it -> the model, at any size."""
-    found = _open_flamingo.grafted(config)
+    """A config as `published` writes it -> the model, at any size."""
+    found = grafted_lm.grafted(config)
 
     def assemble(module: Any, files: Files) -> Assembled:
         side: Any = found.encoder.image_size
@@ -50,8 +51,8 @@ def open_config(config: Mapping[str, Any]) -> Opened:
         processor = Processor(tokenizer=words, template=SHOTS, modalities=(image,), max_length=limit)
         return Assembled(model=module, processor=processor)
 
-    keys = _open_flamingo.keys_of(config, found)
-    return Opened(build=found.build, keys=(keys,), parts=found.drawing(), assemble=assemble)
+    keys = grafted_lm.keys_of(config, found)
+    return Opened(build=found.build, keys=(keys,), parts=drawing(found), assemble=assemble)
 
 
 def tokenizer(files: Files) -> Tokenizer:
@@ -68,9 +69,53 @@ def tokenizer(files: Files) -> Tokenizer:
     return Tokenizer.from_json(json.dumps(table), control=(END, IMAGE, PAD), eos=END, pad=PAD)
 
 
+def drawing(found: Grafted) -> tuple[Part, ...]:
+    """The boxes of `show`."""
+    vision, queries, side = found.encoder, found.connector.latents, found.encoder.image_size
+    seen = f"[items, {vision.tokens}, {vision.width}]"
+    return (
+        Part(slot="encoder", modality="image", name="CLIP ViT, patches of the last layer", gives=seen,
+             prefix="encoders.image", takes=f"[B, N, 1, 3, {side}, {side}]", tokens=vision.tokens),
+        Part(slot="connector", modality="image", name=f"Perceiver resampler, {found.connector.depth} blocks",
+             prefix="connectors.image", takes=seen, gives=f"[items, {queries}, {vision.width}]", tokens=queries),
+        Part(slot="backbone", name=f"{found.kind} with {len(found.gated)} gated cross-attention blocks",
+             prefix="backbone", takes=f"[B, T, {found.backbone.width}], context",
+             gives=f"[B, T, {found.backbone.vocab_size}]"),
+    )  # fmt: skip
+
+
+def infer(shapes: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The config of a published checkpoint.pt, by the prefix and width of its language model; None for other files."""
+    for name, text in PUBLISHED.items():
+        table = "gpt_neox.embed_in.weight" if text["model_type"] == "gpt_neox" else "transformer.wte.weight"
+        rows, width = shapes.get(f"lang_encoder.{table}", (0, 0))
+        if width == text.get("d_model", text.get("hidden_size")) and "perceiver.latents" in shapes:
+            return published(name, rows)
+    return None
+
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "3b": {"model_type": "mosaic_gpt", "d_model": 2048, "n_heads": 16, "n_layers": 24, "max_seq_len": 2048,
+           "attn_qk_ln": True, "alibi": True, "no_bias": True},
+    "4b": {"model_type": "gpt_neox", "hidden_size": 2560, "num_attention_heads": 32, "num_hidden_layers": 32,
+           "intermediate_size": 10240, "rotary_pct": 1.0, "use_parallel_residual": False,
+           "max_position_embeddings": 2048},
+    "9b": {"model_type": "mpt", "d_model": 4096, "n_heads": 32, "n_layers": 32, "max_seq_len": 2048},
+}  # fmt: skip
+EVERY = {"3b": 1, "4b": 2, "9b": 4}
+
+
+def published(name: str, vocabulary: int = 50280) -> dict[str, Any]:
+    """A released model's config; the three added tokens are the last ones of the vocabulary."""
+    text = {**PUBLISHED[name], "vocab_size": vocabulary}
+    return {"model_type": "open_flamingo", "text_config": text, "vision_config": CLIP_L,
+            "cross_attn_every_n_layers": EVERY[name], "eoc_token_id": 50277, "media_token_id": 50278,
+            "eos_token_id": 50277}  # fmt: skip
+
+
 def _variant(name: str, size: str, parameters: int, license: str) -> Variant:
     place = Repository(name=f"openflamingo/OpenFlamingo-{name}", license=license)
-    config = _open_flamingo.published(size)
+    config = published(size)
     return Variant(name=name.lower(), parameters=parameters, config=config, repository=place)
 
 
@@ -84,7 +129,7 @@ SYSTEM = System(
     outputs=("text",),
     layouts=(
         Layout(name="official open_flamingo", open=open_config, matches=hf("open_flamingo"),
-               gather=_open_flamingo.gather, infer=_open_flamingo.infer, entry=("model_state_dict", "")),
+               gather=lambda files: grafted_lm.gather(files.folder), infer=infer, entry=("model_state_dict", "")),
     ),
     variants=(
         _variant("3B-vitl-mpt1b", "3b", 2_559_117_360, "MIT; language model Apache-2.0"),

@@ -1,4 +1,4 @@
-"""What OpenFlamingo and its descendants share: CLIP, resampler and a decoder with gated blocks, and the official names.
+"""OpenFlamingo and its descendants as a MultimodalLM: CLIP, resampler, a decoder with gated blocks; the official names.
 
     config {text_config: the language model's own, vision_config: open_clip's, cross_attn_every_n_layers, ...}
     official module: vision_encoder.*, perceiver.*, lang_encoder.<layers>.{i}.{decoder_layer, gated_cross_attn_layer}.*
@@ -9,9 +9,11 @@ Trap: gated blocks stand in front of the LAST layer of each group, i with (i + 1
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polymodal.assemblies.multimodal_lm import Inputs, MultimodalLM
@@ -19,7 +21,7 @@ from polymodal.backbones import hf_text
 from polymodal.backbones.decoder import DecoderConfig
 from polymodal.connectors import resampler
 from polymodal.connectors.resampler import ResamplerConfig
-from polymodal.encoders.clip_vit import OPENAI_KEYS, clip_vit
+from polymodal.encoders.clip_vit import OPENAI_FEATURE_KEYS, clip_vit
 from polymodal.encoders.items import ItemEncoder
 from polymodal.encoders.vit import ViTConfig
 from polymodal.errors import ConfigError, WeightsError
@@ -28,8 +30,6 @@ from polymodal.fusion.cross_attention import GatedCrossAttentionConfig, crossed
 from polymodal.fusion.visibility import InterleavedContext
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import MLPConfig
-from polymodal.systems._layout import Files
-from polymodal.systems._system import Part
 from polymodal.weights.folder import weights_in
 from polymodal.weights.keytable import KeyTable, drop
 
@@ -70,20 +70,6 @@ class Grafted:
         """Numbers of the layers with a gated block in front."""
         return tuple(i for i, block in enumerate(self.backbone.blocks) if block.cross is not None)
 
-    def drawing(self) -> tuple[Part, ...]:
-        """The boxes of `show`."""
-        vision, queries, side = self.encoder, self.connector.latents, self.encoder.image_size
-        seen = f"[items, {vision.tokens}, {vision.width}]"
-        return (
-            Part(slot="encoder", modality="image", name="CLIP ViT, patches of the last layer", gives=seen,
-                 prefix="encoders.image", takes=f"[B, N, 1, 3, {side}, {side}]", tokens=vision.tokens),
-            Part(slot="connector", modality="image", name=f"Perceiver resampler, {self.connector.depth} blocks",
-                 prefix="connectors.image", takes=seen, gives=f"[items, {queries}, {vision.width}]", tokens=queries),
-            Part(slot="backbone", name=f"{self.kind} with {len(self.gated)} gated cross-attention blocks",
-                 prefix="backbone", takes=f"[B, T, {self.backbone.width}], context",
-                 gives=f"[B, T, {self.backbone.vocab_size}]"),
-        )  # fmt: skip
-
 
 def grafted(config: Mapping[str, Any]) -> Grafted:
     """The parts a config describes; raises ConfigError for a language model OpenFlamingo does not know."""
@@ -106,7 +92,7 @@ def grafted(config: Mapping[str, Any]) -> Grafted:
     )
     blocks = crossed(text.config.blocks, cross, range(every - 1, text.config.depth, every))
     return Grafted(
-        encoder=replace(encoder, keep_class=False),
+        encoder=replace(encoder, keep_class=False, head=None),
         connector=ResamplerConfig(),
         backbone=replace(text.config, blocks=blocks),
         kind=kind,
@@ -124,7 +110,7 @@ def keys_of(config: Mapping[str, Any], found: Grafted) -> KeyTable:
     )
     gated = cross_attention.OPEN_FLAMINGO_KEYS.prefixed(f"{layers}.{{}}.gated_cross_attn_layer.", "blocks.{}.cross.")
     aliases = KeyTable((drop("old_decoder_blocks.**"), drop("gated_cross_attn_layers.**")))
-    vision = OPENAI_KEYS.respelled({"visual.": ""})
+    vision = OPENAI_FEATURE_KEYS.respelled({"visual.": ""})
     return (
         vision.prefixed("vision_encoder.", "encoders.image.encoder.")
         + resampler.OPEN_FLAMINGO_KEYS.prefixed("perceiver.", "connectors.image.")
@@ -137,18 +123,20 @@ def _nested(name: str, layers: str) -> str:
     return re.sub(rf"^({re.escape(layers)}\.(?:\{{\}}|\d+)\.)", r"\1decoder_layer.", name)
 
 
-def gather(files: Files) -> dict[str, Tensor]:
+def gather(folder: Path) -> dict[str, Tensor]:
     """All tensors of a folder under the names of the whole official module.
 
     One weights file holds everything; or checkpoint.pt holds what was trained, the folder `language` the language model
     as published and the folder `vision` CLIP in OpenAI's or open_clip's names.
     """
-    folder = files.folder
     trained = weights_in(folder, ("model_state_dict", ""))
     found = {name.removeprefix("module."): trained[name] for name in trained}
     if not (folder / "language").is_dir():
         return found
-    kind = Files(folder / "language").json("config.json").get("model_type")
+    try:
+        kind = json.loads((folder / "language" / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError):
+        kind = None
     if kind not in LAYERS:
         raise WeightsError(f"{folder / 'language'}: model_type {kind!r}; expected one of {', '.join(LAYERS)}")
     language, vision = weights_in(folder / "language"), weights_in(folder / "vision")
@@ -158,34 +146,3 @@ def gather(files: Files) -> dict[str, Tensor]:
         f"vision_encoder.{name.removeprefix('visual.')}": vision[name] for name in vision if name.startswith("visual.")
     }
     return whole | found
-
-
-def infer(shapes: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The config of a published checkpoint.pt, by the prefix and width of its language model; None for other files."""
-    if "perceiver.latents" not in shapes:
-        return None
-    for name, text in PUBLISHED.items():
-        table = "gpt_neox.embed_in.weight" if text["model_type"] == "gpt_neox" else "transformer.wte.weight"
-        rows, width = shapes.get(f"lang_encoder.{table}", (0, 0))
-        if width == text.get("d_model", text.get("hidden_size")):
-            return published(name, rows)
-    return None
-
-
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "3b": {"model_type": "mosaic_gpt", "d_model": 2048, "n_heads": 16, "n_layers": 24, "max_seq_len": 2048,
-           "attn_qk_ln": True, "alibi": True, "no_bias": True},
-    "4b": {"model_type": "gpt_neox", "hidden_size": 2560, "num_attention_heads": 32, "num_hidden_layers": 32,
-           "intermediate_size": 10240, "rotary_pct": 1.0, "use_parallel_residual": False,
-           "max_position_embeddings": 2048},
-    "9b": {"model_type": "mpt", "d_model": 4096, "n_heads": 32, "n_layers": 32, "max_seq_len": 2048},
-}  # fmt: skip
-EVERY = {"3b": 1, "4b": 2, "9b": 4}
-
-
-def published(name: str, vocabulary: int = 50280) -> dict[str, Any]:
-    """A released model's config; the three added tokens are the last ones of the vocabulary."""
-    text = {**PUBLISHED[name], "vocab_size": vocabulary}
-    return {"model_type": "open_flamingo", "text_config": text, "vision_config": CLIP_L,
-            "cross_attn_every_n_layers": EVERY[name], "eoc_token_id": 50277, "media_token_id": 50278,
-            "eos_token_id": 50277}  # fmt: skip

@@ -1,4 +1,7 @@
-"""What an IdeficsConfig says: its encoder, resampler and decoder with gated blocks, and the hub's names of them."""
+"""IDEFICS as a MultimodalLM: what an IdeficsConfig says of encoder, resampler and decoder, and the hub's names of them.
+
+    vision_of, resampler_of, backbone_of: config -> configs of the parts;  keys_of: names on disk -> the model
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,15 @@ from polymodal.errors import ConfigError
 from polymodal.fusion.cross_attention import GatedCrossAttentionConfig, crossed, idefics_keys
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.norm import LayerNormConfig, RMSNormConfig
-from polymodal.systems._system import Part
 from polymodal.weights.keytable import KeyTable, Row, drop, fuse
 
 
 def vision_of(config: Mapping[str, Any]) -> ViTConfig:
-    """vision_config -> the encoder; its names are CLIP's but for `embed_dim`, its defaults are not.
-
-    The pooled norm is part of every file, though nobody reads what it gives.
-    """
+    """vision_config -> the encoder; its names are CLIP's but for `embed_dim`, its defaults are not."""
     given = {"hidden_size": 768, "intermediate_size": 5120, "patch_size": 14, "num_hidden_layers": 32,
              "num_attention_heads": 16, "hidden_act": "gelu", **(config.get("vision_config") or {})}  # fmt: skip
     given["hidden_size"] = given.get("embed_dim", given["hidden_size"])
-    return clip_vit.of_config(given)
+    return replace(clip_vit.of_config(given), head=None)
 
 
 def resampler_of(config: Mapping[str, Any]) -> ResamplerConfig | None:
@@ -92,19 +91,3 @@ def keys_of(config: Mapping[str, Any], vision: ViTConfig, backbone: DecoderConfi
     seen = clip_vit.hf_keys(vision).respelled(spelled)
     table = text.prefixed("", "backbone.") + seen.prefixed("model.vision_model.", "encoders.image.encoder.")
     return table + IDEFICS_KEYS.prefixed("model.perceiver_resampler.", "connectors.image.")
-
-
-def drawn(vision: ViTConfig, resampler: ResamplerConfig | None, backbone: DecoderConfig) -> tuple[Part, ...]:
-    """The boxes of `show`."""
-    seen = f"[items, {vision.tokens}, {vision.width}]"
-    count = vision.tokens if resampler is None else resampler.latents
-    every = sum(block.cross is not None for block in backbone.blocks)
-    name = "none, features as they are" if resampler is None else f"Perceiver resampler, {resampler.depth} blocks"
-    return (
-        Part(slot="encoder", modality="image", name="CLIP ViT", prefix="encoders.image", gives=seen,
-             takes=f"[B, N, 3, {vision.image_size}, {vision.image_size}]", tokens=vision.tokens),
-        Part(slot="connector", modality="image", name=name, prefix="connectors.image", takes=seen,
-             gives=f"[items, {count}, {vision.width}]", tokens=count),
-        Part(slot="backbone", name=f"LLaMA with {every} gated cross-attention blocks", prefix="backbone",
-             takes=f"[B, T, {backbone.width}], context", gives=f"[B, T, {backbone.vocab_size}]"),
-    )  # fmt: skip
