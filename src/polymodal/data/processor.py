@@ -30,6 +30,10 @@ IGNORE = -100  # label of a position that is not learned
 _MODALITY: dict[type, str] = {Image: "image", Audio: "audio", Video: "video"}
 
 
+# What stands around an item: the same for all, or made from its value (the size of a picture, in words).
+Around = tuple[Special | Words, ...] | Callable[[Any], Sequence[Special | Words]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Modality:
     """How one modality enters the sequence; a system declares one for each kind of media it takes.
@@ -46,8 +50,8 @@ class Modality:
     placeholder: str
     transform: Callable[[Any], Any]
     tokens: Callable[[Any], int]
-    before: tuple[Special | Words, ...] = ()
-    after: tuple[Special | Words, ...] = ()
+    before: Around = ()
+    after: Around = ()
     collate: Callable[[list[Any]], Any] = torch.stack
     spell: Callable[[Any], Sequence[str]] | None = None
     number: int | None = None
@@ -265,7 +269,7 @@ class Processor:
     def _place(self, made: Encoded, item: Prepared) -> Placed:
         modality = self.modalities[item.modality]
         start = len(made)
-        for segment in modality.before:
+        for segment in _around(modality.before, item.values):
             self._write(made, segment)
         first = len(made)
         ids = [self.placeholders[item.modality]] * item.tokens
@@ -274,9 +278,13 @@ class Processor:
         made.input_ids.extend(ids)
         made.learn.extend([False] * len(ids))
         made.token_types.extend([TOKEN_TYPES[item.modality]] * len(ids))
-        for segment in modality.after:
+        for segment in _around(modality.after, item.values):
             self._write(made, segment)
         return Placed(item=item, first=first, start=start, end=len(made))
+
+
+def _around(around: Around, values: Any) -> Sequence[Special | Words]:
+    return around(values) if callable(around) else around
 
 
 def _labels(row: Encoded) -> list[int]:

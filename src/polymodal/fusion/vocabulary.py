@@ -11,7 +11,7 @@ Traps: a code is not its token's id, and orders differ; padding rows belong to n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -56,6 +56,15 @@ class Table:
         """From {code: id}."""
         codes = sorted(mapping)
         return cls(codes=tuple(codes), ids=tuple(mapping[code] for code in codes), missing=missing)
+
+    @classmethod
+    def named(cls, names: Mapping[str, int], code: Callable[[str], int | None]) -> Table:
+        """From a published `vocabulary_map`: token name -> id; code(name) -> its code, None for a name of another kind.
+
+        Lower codes that no name spells are read as id 0, as the transformers library does.
+        """
+        found = {number: id for name, id in names.items() if (number := code(name)) is not None}
+        return cls.of(found, missing=0 if len(found) <= max(found, default=-1) else None)
 
 
 @dataclass(frozen=True, kw_only=True)

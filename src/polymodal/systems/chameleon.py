@@ -14,54 +14,49 @@ official one (x * 0.0078 - 1 instead of 2 x / 255 - 1).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from polymodal.assemblies.token_lm import TokenLM
-from polymodal.backbones import llama
+from polymodal.backbones import chameleon
 from polymodal.backbones.decoder import DecoderConfig
+from polymodal.data.hf_image import CLIP, transform_of
+from polymodal.data.processor import Modality, Processor
+from polymodal.data.template import Special, Template, Turn
 from polymodal.errors import ConfigError
 from polymodal.fusion.vocabulary import Spelling, Table, Vocabulary
 from polymodal.generators import vq_codec
-from polymodal.nn.norm import HeadLayerNormConfig
-from polymodal.systems._layout import Layout, Opened, Repository, hf
-from polymodal.systems._system import Part, System, Variant
+from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
+from polymodal.systems._system import Assembled, Part, System, Variant
 from polymodal.train.recipe import Stage
-from polymodal.weights.keytable import KeyTable, rename
 
-DEFAULTS = {"vocab_size": 65536, "num_key_value_heads": 32, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5}
+PICTURES = {**CLIP, "size": {"shortest_edge": 512}, "crop_size": {"height": 512, "width": 512}, "resample": 1,
+            "rescale_factor": 0.0078, "image_mean": (1.0, 1.0, 1.0), "image_std": (1.0, 1.0, 1.0)}  # fmt: skip
+TEMPLATE = Template(
+    begin=(Special(name="<s>"),),
+    turns={
+        "user": Turn(after=(Special(name="<reserved08706>"),)),
+        "assistant": Turn(after=(Special(name="<reserved08706>", learn=True),), learn=True),
+    },
+)
 LETTERS = str.maketrans("ABCDEFGHIJ", "0123456789")
-
-
-def backbone_of(config: Mapping[str, Any]) -> DecoderConfig:
-    """A ChameleonConfig dict -> the decoder: a LLaMA with normed queries and keys."""
-    plain = llama.config_of({**DEFAULTS, **config, "head_dim": None})
-    blocks = []
-    for block in plain.blocks:
-        heads = {"q_norm": block.attention.heads, "k_norm": block.attention.key_heads}
-        norms = {name: HeadLayerNormConfig(heads=count, groups=count) for name, count in heads.items()}
-        order = "swin" if config.get("swin_norm") else "pre"
-        blocks.append(replace(block, attention=replace(block.attention, **norms), order=order))
-    return replace(plain, blocks=tuple(blocks))
 
 
 def vocabulary_of(config: Mapping[str, Any]) -> tuple[Vocabulary, int]:
     """The codes that the names of `vocabulary_map` spell, and the id of the placeholder (-1: none).
 
-    Raises ConfigError without a map.  A code without a name is read as id 0, as the library does.
+    Raises ConfigError without a map.
     """
     names: Mapping[str, int] | None = config.get("vocabulary_map")
     if not names:
         raise ConfigError("chameleon: config.json has no vocabulary_map, which says what ids stand for pictures")
-    codes = {int(name[6:-1].translate(LETTERS)): id for name, id in names.items() if name.startswith("IMGIMG")}
-    size = config.get("vocab_size", DEFAULTS["vocab_size"])
-    table = Table.of(codes, missing=0 if len(codes) <= max(codes, default=-1) else None)
+    table = Table.named(names, lambda name: int(name[6:-1].translate(LETTERS)) if name[:6] == "IMGIMG" else None)
+    size = config.get("vocab_size", 65536)
     return Vocabulary(size=size, codecs={"image": table}), names.get("<image>", -1)
 
 
 def open_config(config: Mapping[str, Any]) -> Opened:
     """A ChameleonConfig dict -> the model; raises ConfigError for options that are not supported."""
-    backbone = backbone_of(config)
+    backbone = chameleon.of_config(config)
     codec = vq_codec.of_config(config.get("vq_config") or {})
     vocabulary, placeholder = vocabulary_of(config)
     pictures = vocabulary.ids("image").tolist()
@@ -71,19 +66,20 @@ def open_config(config: Mapping[str, Any]) -> Opened:
         return TokenLM({"image": codec.build()}, {"image": spelling}, backbone.build(), {"image": placeholder},
                        silent=pictures)  # fmt: skip
 
-    side = config.get("vq_config", {}).get("resolution", 512)
-    return Opened(build=build, keys=(keys(backbone, codec),), parts=drawn(backbone, codec, side))
+    def assemble(module: Any, files: Files) -> Assembled:
+        factor = codec.stack.factor
+        transform = transform_of(files.preprocessor, PICTURES, square=False)
+        image = Modality(name="image", placeholder="<image>", transform=transform,
+                         tokens=lambda pixels: (pixels.shape[1] // factor) * (pixels.shape[2] // factor),
+                         before=(Special(name="<racm3:break>"),), after=(Special(name="<eoss>"),))  # fmt: skip
+        processor = Processor(tokenizer=files.tokenizer(), template=TEMPLATE, modalities=(image,),
+                              max_length=backbone.max_length)  # fmt: skip
+        return Assembled(model=module, processor=processor)
 
-
-def keys(backbone: DecoderConfig, codec: vq_codec.VQCodecConfig) -> KeyTable:
-    """Names of ChameleonForConditionalGeneration; a decoder of pictures that a file may hold is dropped by name."""
-    norms = [
-        rename(f"model.layers.{{}}.self_attn.{norm}.{leaf}", f"blocks.{{}}.attn.{norm}.{leaf}")
-        for norm in ("q_norm", "k_norm")
-        for leaf in ("weight", "bias")
-    ]
-    text = llama.hf_keys(backbone) + KeyTable(tuple(norms))
-    return vq_codec.keys(codec).prefixed("model.vqmodel.", "encoders.image.") + text.prefixed("", "backbone.")
+    side = (config.get("vq_config") or {}).get("resolution", 512)
+    table = vq_codec.keys(codec).prefixed("model.vqmodel.", "encoders.image.")
+    table += chameleon.hf_keys(backbone).prefixed("", "backbone.")
+    return Opened(build=build, keys=(table,), parts=drawn(backbone, codec, side), assemble=assemble)
 
 
 def drawn(backbone: DecoderConfig, codec: vq_codec.VQCodecConfig, side: int) -> tuple[Part, ...]:
