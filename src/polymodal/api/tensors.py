@@ -52,6 +52,8 @@ def generated(
     module: nn.Module, tensors: Mapping[str, Any], options: SamplingOptions, eos: frozenset[int], pad: int | None
 ) -> Tensor | None:
     """ids [B, T + new]; None for a module that does not write."""
+    if isinstance(module, MultimodalLM):
+        module.check_names(tensors)
     own = getattr(module, "generate", None)
     if own is not None:
         return own(tensors, options, Ending(eos=eos, placeholders=True, beyond=True), pad)

@@ -101,9 +101,8 @@ def start(
 ) -> Running:
     """Prefill a processor's batch, with room for `wanted[row]` new tokens in each row; beyond: see `room`.
 
-    Raises: ConfigError for a batch padded on the right or an input nobody reads, PromptError when it does not fit.
+    Raises: ConfigError for a batch padded on the right, PromptError when it does not fit.
     """
-    model.check_names(batch)
     batch = model.arranged(on_device(batch, model.backbone.embed_tokens.weight.device))
     input_ids = batch["input_ids"]
     mask = batch.get("attention_mask")
