@@ -106,6 +106,27 @@ class FusionEncoder(nn.Module):
         hidden = self.fuse(self._look(batch), _needed(batch, "input_ids"), batch.get("attention_mask"))
         return self.token_head(hidden, self.text.embed_tokens.weight)
 
+    def shortlist(self, images: Tensor, input_ids: Tensor, attention_mask: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+        """Retrieval as published: scores of every picture with every text `[N, B]`, and texts with pictures `[B, N]`.
+
+        `images [N, S, D']` are picture states.  Per query the `keep` nearest by cosine are scored by the match head
+        (its logit of yes), all others get -100.
+        """
+        texts = self.read(input_ids, attention_mask)
+        image = F.normalize(self.image_proj(images[:, 0]), dim=-1)
+        cosine = image @ F.normalize(self.text_proj(texts[:, 0]), dim=-1).T
+        scores = []
+        for table in (cosine, cosine.T):
+            near = table.topk(min(keep, table.shape[1]), dim=1).indices
+            found = torch.full_like(table, -100.0)
+            for query, others in enumerate(near):
+                same = torch.full_like(others, query)
+                pictures, words = (same, others) if table is cosine else (others, same)
+                hidden = self.fuse(images[pictures], input_ids[words], attention_mask[words])
+                found[query, others] = self.match(hidden[:, 0])[:, 1]
+            scores.append(found)
+        return scores[0], scores[1]
+
     def _look(self, batch: Mapping[str, Any]) -> Tensor:
         resize = bool(batch.get("interpolate_pos_encoding", False))
         return self.image(_needed(batch, "pixel_values"), interpolate_pos_encoding=resize)

@@ -37,6 +37,9 @@ _INPUTS = (
 )
 
 
+Source = tuple[Tensor, MaskSpec | None]  # what is read, and which of it
+
+
 @dataclass(frozen=True, kw_only=True)
 class WriterIds:
     """Token ids that start (`bos`) and end (`sep`) a text, and fill short rows (`pad`)."""
@@ -44,6 +47,19 @@ class WriterIds:
     bos: int
     sep: int
     pad: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerRules:
+    """What differs between the published question models.
+
+    masked: padding of a question is not read when writing.  first_twice: ranking counts the first word twice (ALBEF).
+    smoothing: label smoothing of the losses that rank (BLIP's 0.1).
+    """
+
+    masked: bool = False
+    first_twice: bool = False
+    smoothing: float = 0.0
 
 
 class FusionWriter(nn.Module):
@@ -57,6 +73,7 @@ class FusionWriter(nn.Module):
         *,
         ids: WriterIds,
         question: TextEncoderConfig | None = None,
+        rules: AnswerRules = AnswerRules(),
     ) -> None:
         super().__init__()
         self.image = image
@@ -65,6 +82,7 @@ class FusionWriter(nn.Module):
         self.head = head.build()
         self.tied = head.tied
         self.ids = ids
+        self.rules = rules
 
     def features(self, **batch: Any) -> dict[str, Tensor]:
         """What the decoder cross-attends to: `image [N, S, D']`, and `text [B, T, D]` of a question about it."""
@@ -134,14 +152,17 @@ class FusionWriter(nn.Module):
             Writer(row=i, options=choice, limit=min(choice.max_tokens, room), ending=end)
             for i, choice in enumerate(choices)
         ]
-        pieces = self._write(prompt, mask, source, writers)
+        words = batch.get("attention_mask") if self.question is not None and self.rules.masked else None
+        seen = None if words is None else MaskSpec(causal=False, attention_mask=words)
+        pieces = self._write(prompt, mask, (source, seen), writers)
         lengths = mask.sum(-1).tolist()
         return [collected(found, length, end) for found, length in zip(pieces, lengths, strict=True)]
 
     def rank(self, source: Tensor, source_mask: Tensor | None, answers: Tensor, mask: Tensor, keep: int) -> Tensor:
-        """Log-likelihood of a list of answers `[A, T]` (start and end ids included) for each source, `[B, A]`.
+        """Scores of a list of answers `[A, T]` (start and end ids included) for each source, `[B, A]`.
 
-        Only the `keep` answers with the likeliest first word are scored in full, the others are -inf.
+        A score is the sum of the words' log-probabilities, under the model's `rules`.  Only the `keep` answers with the
+        likeliest first word are scored, the others get -inf.
         """
         start = answers[:1, :1].expand(len(source), 1)
         first = self.score(start, None, source, source_mask)[:, 0].log_softmax(-1)
@@ -151,11 +172,14 @@ class FusionWriter(nn.Module):
             seen = None if source_mask is None else source_mask[row : row + 1].expand(len(chosen), -1)
             logits = self.score(answers[chosen], mask[chosen], source[row : row + 1].expand(len(chosen), -1, -1), seen)
             labels = answers[chosen].masked_fill(mask[chosen] == 0, -100)[:, 1:]
-            losses = F.cross_entropy(logits[:, :-1].transpose(1, 2), labels, reduction="none")
-            scores[row, chosen] = -losses.sum(-1)
+            losses = F.cross_entropy(
+                logits[:, :-1].transpose(1, 2), labels, reduction="none", label_smoothing=self.rules.smoothing
+            )
+            again = first[row, answers[chosen, 1]] if self.rules.first_twice else 0.0
+            scores[row, chosen] = again - losses.sum(-1)
         return scores
 
-    def _write(self, prompt: Tensor, mask: Tensor, source: Tensor, writers: list[Writer]) -> list[list[Any]]:
+    def _write(self, prompt: Tensor, mask: Tensor, source: Source, writers: list[Writer]) -> list[list[Any]]:
         """Prefill, then token by token; pieces of each row."""
         longest = max(writer.limit for writer in writers)
         cache = self.decoder.new_cache(len(prompt), prompt.shape[1] + longest)
@@ -173,12 +197,14 @@ class FusionWriter(nn.Module):
                 return pieces
             places = places[:, -1:] + 1
             mask = torch.cat((mask, mask.new_ones(len(mask), 1)), 1)
-            logits = self._step(torch.tensor(ids, device=mask.device)[:, None], places, mask, cache, None)
+            logits = self._step(torch.tensor(ids, device=mask.device)[:, None], places, mask, cache, source)
 
-    def _step(self, ids: Tensor, places: Tensor, mask: Tensor, cache: KVCache, source: Tensor | None) -> Tensor:
+    def _step(self, ids: Tensor, places: Tensor, mask: Tensor, cache: KVCache, source: Source) -> Tensor:
         """Logits `[B, V]` at the last of `ids [B, T]`."""
         x = self.decoder.embed(ids, position_ids=places)
-        hidden = self.decoder.run(x, MaskSpec(attention_mask=mask), source=source, cache=cache)
+        states, seen = source
+        rule = MaskSpec(attention_mask=mask)
+        hidden = self.decoder.run(x, rule, source=states, source_mask=seen, cache=cache)
         return self._head(hidden[:, -1])
 
     def _prompt(self, batch: Mapping[str, Any], rows: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from torch import nn
 
 from polymodal.assemblies.dual_encoder import DualEncoder
 from polymodal.assemblies.fusion_encoder import FusionEncoder, JointConfig
-from polymodal.assemblies.fusion_writer import FusionWriter, WriterIds
+from polymodal.assemblies.fusion_writer import AnswerRules, FusionWriter, WriterIds
 from polymodal.backbones import encoder as text_encoder
 from polymodal.backbones.encoder import BODY_KEYS, POOLER_KEYS, ProjectedText, TextEncoderConfig, TokenHeadConfig
 from polymodal.encoders import timm_vit
@@ -82,7 +82,8 @@ def _open_writer(vit: ViTConfig, text: Mapping[str, Any], image: KeyTable, *, ti
     decoder = text_of(text, text.get("question_width", vit.width) if question else vit.width)
 
     def build() -> nn.Module:
-        return FusionWriter(vit.build(), decoder, head_of(text, tied=tied), ids=ids, question=asks)
+        return FusionWriter(vit.build(), decoder, head_of(text, tied=tied), ids=ids, question=asks,
+                            rules=AnswerRules(smoothing=0.1))  # fmt: skip
 
     keys = image + official.writer_keys(tied=tied, question=question)
     ends = (frozenset({ids.sep}), ids.pad)

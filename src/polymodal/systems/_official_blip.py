@@ -26,6 +26,11 @@ MATCH_KEYS = KeyTable(
 )
 """Joint projections and match head, alike in the official files and the library's."""
 
+CLASS_KEYS = KeyTable(
+    tuple(rename(f"cls_head.{i}.{leaf}", f"head.{i}.{leaf}") for i in (0, 2) for leaf in ("weight", "bias"))
+)
+"""The two-layer class head of NLVR2 and SNLI-VE."""
+
 MOMENTUM = ("visual_encoder_m", "text_encoder_m", "text_decoder_m", "vision_proj_m", "text_proj_m", "cls_head_m")
 QUEUES = ("image_queue", "text_queue", "idx_queue", "queue_ptr", "ptr_queue")
 RUN_KEYS = KeyTable((*(drop(f"{name}.**") for name in MOMENTUM), *(drop(name) for name in QUEUES)))
@@ -72,5 +77,9 @@ def text_of(shapes: Shapes, prefix: str) -> dict[str, Any]:
 
 def count(shapes: Shapes, pattern: str) -> int:
     """One more than the largest index that `pattern` finds at the start of a name."""
-    found = [int(match[1]) for name in shapes if (match := re.match(pattern, name))]
-    return max(found, default=-1) + 1
+    return max(indices(shapes, pattern), default=-1) + 1
+
+
+def indices(shapes: Shapes, pattern: str) -> set[int]:
+    """All indices that `pattern` finds at the start of a name."""
+    return {int(match[1]) for name in shapes if (match := re.match(pattern, name))}
