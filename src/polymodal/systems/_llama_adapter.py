@@ -15,11 +15,13 @@ from polymodal.data.media import Image, Text
 from polymodal.data.messages import Message
 from polymodal.data.template import Special, Template, Turn, Words
 from polymodal.encoders import clip_vit
-from polymodal.errors import PromptError
+from polymodal.errors import PromptError, WeightsError
 from polymodal.fusion.prefix import GatedPrefixConfig
 from polymodal.fusion.routing import RoutedDeltaConfig
 from polymodal.nn.linear import LinearConfig, ProjectionConfig
 from polymodal.nn.mlp import GatedMLPConfig
+from polymodal.systems._layout import Files
+from polymodal.weights.folder import weights_in
 from polymodal.weights.keytable import KeyTable, Row, drop, rename, split
 from polymodal.weights.operations import Reshape
 
@@ -36,6 +38,8 @@ TEMPLATE = Template(
         "assistant": Turn(after=(Special(name="</s>", learn=True),), learn=True),
     },
 )
+ENTRY = ("model", "")
+CLIP_REST = ("transformer.", "input_resolution", "context_length", "vocab_size")
 BLANK = Image(np.zeros((1, 1, 3), dtype=np.uint8))
 """Stands for "no picture": the transform makes zeros of it, as the official data set does."""
 
@@ -145,6 +149,29 @@ def inferred(shapes: Shapes) -> dict[str, Any] | None:
                  "vision_layers": _count(shapes, "clip.visual.transformer.resblocks.{}.ln_1.weight"),
                  "vision_width": shapes["clip.visual.proj"][0], "vision_patch_size": patch},
     }  # fmt: skip
+
+
+def gathered(files: Files) -> Mapping[str, torch.Tensor]:
+    """One state dict of all parts, or LLaMA's `consolidated.00.pth`, a release's file and a state dict of CLIP, side by
+    side beside a config.json; LLaMA's embedding, head and blocks are then found under `llama.`, CLIP's tower under
+    `clip.`.  Raises WeightsError for shards of larger models, which do not belong to this one.
+    """
+    place = files.folder
+    loose = sorted(place.glob("*.pth")) + sorted(place.glob("*.pt")) if place.is_dir() else []
+    if len(loose) < 2:
+        return weights_in(place, ENTRY)
+    found: dict[str, torch.Tensor] = {}
+    for path in loose:
+        tensors = weights_in(path, ENTRY)
+        clip, language = "visual.conv1.weight" in tensors, "tok_embeddings.weight" in tensors
+        prefix = "clip." if clip else "llama." if language else ""
+        for name in tensors:
+            if clip and name.startswith(CLIP_REST):
+                continue  # the text side that the official code deletes, and numbers that are no weights
+            if prefix + name in found:
+                raise WeightsError(f"{path.name}: {name!r} is in another file too; expected one file of each part")
+            found[prefix + name] = tensors[name]
+    return found
 
 
 def _count(shapes: Shapes, name: str) -> int:

@@ -9,7 +9,7 @@ Paper: LLaMA-Adapter V2: Parameter-Efficient Visual Instruction Model (arXiv 230
 
 Traps: no token stands for the picture; the released models saw pictures with red and blue swapped; text alone gets a
 zero picture, whose ten vectors are still added; the official attention applies its softmax only when a mask is given,
-which its callers always do; LLaMA, CLIP and the adapter are separate files: one state dict of all three is read here.
+which its callers always do; LLaMA, CLIP and the adapter are separate files: they are read together, or as one.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ SYSTEM = System(
     inputs=("text", "image"),
     outputs=("text",),
     layouts=(Layout(name="OpenGVLab LLaMA_adapter", matches=hf("llama_adapter_v2"), open=open_config,
-                    infer=adapter.inferred, entry=("model", "")),),
+                    infer=adapter.inferred, entry=adapter.ENTRY, gather=adapter.gathered),),
     variants=(
         _variant("bias-7b", 7_143_806_977, True, False, "release v.2.0.0 BIAS-7B, LLaMA-7B beside it"),
         _variant("lora-bias-7b", 7_183_783_969, True, True, "releases v.2.0.0 and v.2.1.0 LORA-BIAS-7B"),

@@ -1,0 +1,200 @@
+"""CogVLM, LLaMA-Adapter V2 and mPLUG-Owl2: prompts, pictures and what the published files leave to the reader."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+
+import polymodal as pm
+from polymodal.check.compare import run_case
+from polymodal.check.demo import byte_tokenizer, write_config, write_weights
+from polymodal.check.evidence import cogvlm, llama_adapter_v2, mplug_owl2
+from polymodal.check.fixture import fixture_case, read
+from polymodal.data.media import Text
+from polymodal.data.messages import Message
+from polymodal.data.template import written
+from polymodal.data.transforms import CLIP_MEAN, CLIP_STD, ShorterSideCrop, Squash, StretchToSquare, SwappedChannels
+from polymodal.errors import ConfigError, PromptError
+from polymodal.systems import _llama_adapter, _visual_expert
+from polymodal.systems.cogvlm import open_config as open_cogvlm
+from polymodal.systems.mplug_owl2 import TEMPLATE as OWL
+from polymodal.systems.mplug_owl2 import open_config as open_owl
+
+CAT = Path(__file__).parents[2] / "examples" / "cat.jpg"
+BOXES = [None, (10, 20, 211, 93), (0, 0, 57, 180)]
+EVIDENCE = (cogvlm, llama_adapter_v2, mplug_owl2)
+CASES = [pytest.param(case, id=case.name) for module in EVIDENCE for case in module.EVIDENCE.cases]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equal_to_the_official_code(case: Any):
+    outcome = run_case(case)
+    assert outcome.error <= 1e-5, outcome
+    assert outcome.generated and outcome.cached and outcome.batched, outcome
+
+
+def folder_of(evidence: Any, place: Path) -> Any:
+    """A tiny published folder with a tokenizer, loaded."""
+    torch.manual_seed(0)
+    size = byte_tokenizer(place, ["<unk>", "<s>", "</s>"], bos="<s>", eos="</s>", pad="<unk>")
+    config = evidence.small(size)
+    write_config(place, config=config, generation_config={"eos_token_id": 2})
+    opened = evidence.SYSTEM.layouts[0].opened(config)
+    write_weights(place, opened.build(), opened.keys[0])
+    return pm.load(place)
+
+
+def opened_gates(model: Any) -> Any:
+    """The adapter with its gates far from zero."""
+    with torch.no_grad():
+        for block in model.module.backbone.blocks:
+            block.attn.prefix.gate.fill_(1.5)
+    return model
+
+
+def said(role: str, *content: Any) -> Message:
+    return Message(role=role, parts=tuple(Text(part) if isinstance(part, str) else part for part in content))
+
+
+def picture(box: tuple[int, int, int, int] | None) -> Pillow.Image:
+    image = Pillow.open(CAT).convert("RGB")
+    return image if box is None else image.crop(box)
+
+
+def test_cogvlm_prompts():
+    def text(talk: list[Message], words: str) -> str:
+        return written(_visual_expert.TEMPLATE.render(_visual_expert.written_out(talk, words), ask=True))
+
+    image = pm.image(np.zeros((4, 4, 3), np.uint8))
+    once = [said("user", "What is it?", image)]
+    assert text(once, "Answer:") == "<s><image>Question: What is it? Answer:"
+    assert text(once, "Short answer:") == "<s><image>Question: What is it? Short answer:"
+    assert text(once, "") == "<s><image>What is it?"
+    more = [*once, said("assistant", "A cat."), said("user", "Why?")]
+    assert text(more, "Answer:") == "<s><image>Question: What is it? Answer: A cat.\nQuestion: Why? Answer:"
+    trained = _visual_expert.written_out([*once, said("assistant", "A cat.")], "Answer:")
+    assert written(_visual_expert.TEMPLATE.render(trained, ask=False)).endswith(" Answer:A cat.</s>")
+    with pytest.raises(PromptError, match="one picture"):
+        text([said("user", image, image)], "Answer:")
+
+
+def test_llama_adapter_prompt():
+    talk = _llama_adapter.one_instruction((said("user", "Name it."),))
+    assert written(_llama_adapter.TEMPLATE.render(talk, ask=True)) == (
+        "<image><s>Below is an instruction that describes a task. Write a response that appropriately completes the "
+        "request.\n\n### Instruction:\nName it.\n\n### Response:"
+    )
+    with pytest.raises(PromptError, match="one instruction"):
+        _llama_adapter.one_instruction((said("user", "a"), said("assistant", "b"), said("user", "c")))
+
+
+def test_mplug_owl2_prompt():
+    image = pm.image(np.zeros((4, 4, 3), np.uint8))
+    talk = [said("user", image, "What is it?")]
+    assert written(OWL.render(talk, ask=True)) == "<s>USER: <image>What is it? ASSISTANT:"
+
+
+@pytest.mark.parametrize("box", BOXES)
+def test_mplug_owl2_pictures_equal_the_official_ones(box: Any):
+    transformers = pytest.importorskip("transformers")
+    processor = transformers.CLIPImageProcessorPil(size={"shortest_edge": 448}, crop_size=448)
+    image = picture(box)
+    side = max(image.size)
+    want = processor(image.resize((side, side)), return_tensors="pt")["pixel_values"][0]
+    assert (StretchToSquare(size=448)(image) - want).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("box", BOXES)
+def test_cogvlm_and_adapter_pictures_equal_the_official_ones(box: Any):
+    """torchvision's Resize, CenterCrop, ToTensor and Normalize on a Pillow picture, written out."""
+
+    def normalised(image: Pillow.Image) -> torch.Tensor:
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+        mean, std = (torch.tensor(each)[:, None, None] for each in (CLIP_MEAN, CLIP_STD))
+        return (pixels - mean) / std
+
+    image = picture(box)
+    got = Squash(height=490, width=490, mean=CLIP_MEAN, std=CLIP_STD)(image)
+    want = normalised(image.resize((490, 490), Pillow.Resampling.BICUBIC))
+    assert (got - want).abs().max() <= 1e-5
+
+    blue_first = Pillow.fromarray(np.array(image)[:, :, ::-1].copy())
+    short, long = min(image.size), max(image.size)
+    size = [224 if side == short else int(224 * long / short) for side in image.size]
+    left, top = (round((side - 224) / 2) for side in size)
+    resized = blue_first.resize((size[0], size[1]), Pillow.Resampling.BICUBIC)
+    want = normalised(resized.crop((left, top, left + 224, top + 224)))
+    got = SwappedChannels(transform=ShorterSideCrop(size=224, crop=224, crop_rounding="even"))(image)
+    assert (got - want).abs().max() <= 1e-5
+
+
+def test_the_processor_writes_what_the_official_code_takes(tmp_path: Path):
+    model = folder_of(cogvlm, tmp_path)
+    batch = model.processor([said("user", "Hi", pm.image(CAT))], generate=True)
+    types = batch["token_type_ids"][0].tolist()
+    assert types[:20] == [0, *[1] * 18, 0] and not any(types[19:])
+    assert batch["input_ids"][0, :20].tolist()[:19] == [1, *[0] * 18]
+    assert batch["images"].shape == (1, 3, 56, 56) and "token_types" not in batch
+    with_text = model.logits(**{name: value for name, value in batch.items() if name != "labels"})
+    assert torch.isfinite(with_text).all()
+    alone = model.processor([said("user", "Hi")], generate=True)
+    assert not alone["token_types"].any()
+
+
+def test_labels_are_the_answer_and_its_end(tmp_path: Path):
+    for evidence in EVIDENCE:
+        place = tmp_path / evidence.SYSTEM.id
+        place.mkdir()
+        model = folder_of(evidence, place)
+        batch = model.processor([said("user", pm.image(CAT), "Hi"), said("assistant", "Yes.")])
+        learned = batch["labels"][0][batch["labels"][0] != -100].tolist()
+        assert model.processor.tokenizer.decode(learned[:-1]) == "Yes." and learned[-1] == 2
+
+
+def test_another_picture_is_another_answer_though_no_token_stands_for_it(tmp_path: Path):
+    """All keys depend on the picture: nothing computed for one may be used for the next."""
+    used, fresh = (opened_gates(folder_of(llama_adapter_v2, tmp_path)) for _ in range(2))
+    cat, blank = pm.image(CAT), pm.image(np.zeros((64, 64, 3), np.uint8))
+    first = used.chat(cat, "Hi", max_tokens=6).text
+    assert used.chat(blank, "Hi", max_tokens=6).text == fresh.chat(blank, "Hi", max_tokens=6).text
+    assert used.chat(cat, "Hi", max_tokens=6).text == first
+
+
+def test_the_adapter_is_read_from_its_three_official_files(tmp_path: Path):
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    expected = fixture_case("", "llama_adapter_v2_lora").make(whole)
+    state = torch.load(whole / "checkpoint.pth", weights_only=True)["model"]
+    base = ("wq.weight", "wk.weight", "wv.weight", "wo.weight", "w1.weight", "w2.weight", "w3.weight", "norm.weight")
+    meta = {
+        k: v for k, v in state.items() if k.startswith("llama.") and (k.endswith(base) or "tok_" in k or "output" in k)
+    }
+    clip = {k: v for k, v in state.items() if k.startswith("clip.")}
+    rest = {k: v for k, v in state.items() if k not in meta and k not in clip}
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    (parts / "config.json").write_text(read("llama_adapter_v2_lora")[0]["config"])
+    torch.save({k.removeprefix("llama."): v for k, v in meta.items()}, parts / "consolidated.00.pth")
+    torch.save({"model": rest, "config": {"w_lora": True}}, parts / "0123_LORA-BIAS-7B.pth")
+    text = {"transformer.resblocks.0.ln_1.weight": torch.ones(2), "input_resolution": torch.tensor(12)}
+    torch.save({**{k.removeprefix("clip."): v for k, v in clip.items()}, **text}, parts / "ViT-L-14.pt")
+    got = pm.load(parts).logits(**expected.inputs)
+    assert (got - expected.logits)[expected.inputs["attention_mask"].bool()].abs().max() <= 1e-5
+
+
+def test_what_is_not_supported_is_refused():
+    with pytest.raises(ConfigError, match="CogVLM2"):
+        open_cogvlm({"model_type": "cogvlm", "num_multi_query_heads": 8})
+    with pytest.raises(ConfigError, match="num_positions"):
+        open_cogvlm({"vision_config": {"num_positions": 5}})
+    with pytest.raises(ConfigError, match="add_v2t_pos_emb"):
+        open_owl({"visual_config": {"visual_abstractor": {"add_v2t_pos_emb": True}}})
+    with pytest.raises(ConfigError, match="hidden_size"):
+        open_owl({"visual_config": {"visual_abstractor": {"hidden_size": 512}}})
+    config = json.loads(read("llama_adapter_v2_lora")[0]["config"])
+    with pytest.raises(ConfigError, match="query_layer"):
+        llama_adapter_v2.SYSTEM.layouts[0].opened({**config, "query_layer": 9})
