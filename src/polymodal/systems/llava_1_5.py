@@ -13,80 +13,63 @@ config says do_pad; published files call the towers `vision_tower.vision_model.*
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
+
+from torch import nn
 
 from polymodal.assemblies.multimodal_lm import MultimodalLM
 from polymodal.backbones import hf_text
-from polymodal.connectors.mlp import MLPConnectorConfig
+from polymodal.connectors import hf_mlp
 from polymodal.data.chat_formats import LLAVA_SYSTEM, vicuna
 from polymodal.data.hf_image import CLIP, transform_of
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Words
-from polymodal.encoders import clip_vit
-from polymodal.errors import ConfigError
+from polymodal.encoders import hf_vision
+from polymodal.systems import llava
 from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
 from polymodal.systems._system import Assembled, Part, System, Variant
 from polymodal.train.recipe import Stage
-from polymodal.weights.keytable import KeyTable
 
 CLIP_L_336 = {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
               "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336, "patch_size": 14}  # fmt: skip
 SQUARE_336 = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
-CONNECTOR_NAMES = {
-    "multi_modal_projector.linear_1.weight": "connectors.image.layers.0.weight",
-    "multi_modal_projector.linear_1.bias": "connectors.image.layers.0.bias",
-    "multi_modal_projector.linear_2.weight": "connectors.image.layers.1.weight",
-    "multi_modal_projector.linear_2.bias": "connectors.image.layers.1.bias",
-}
 
 
 def open_config(config: Mapping[str, Any]) -> Opened:
     """A LlavaConfig dict -> the model; raises ConfigError for options that are not supported."""
-    vision = config.get("vision_config") or CLIP_L_336
-    if vision.get("model_type", "clip_vision_model") != "clip_vision_model":
-        raise ConfigError(f"llava: vision_config.model_type {vision['model_type']!r}, expected clip_vision_model")
-    strategy, layer = config.get("vision_feature_select_strategy", "default"), config.get("vision_feature_layer", -2)
-    tower = replace(clip_vit.of_config(vision), layer=layer, keep_class=strategy == "full", head=None)
-    text = hf_text.of_config(config.get("text_config") or {})
-    connector = MLPConnectorConfig(
-        activation=config.get("projector_hidden_act", "gelu"), bias=config.get("multimodal_projector_bias", True)
-    )
-    width = text.config.width
+    vision = hf_vision.of_config(config.get("vision_config") or CLIP_L_336, config.get("vision_feature_layer", -2),
+                                 config.get("vision_feature_select_strategy", "default"))  # fmt: skip
+    text, text_keys = hf_text.decoder_of(config.get("text_config") or {})
+    if config.get("tie_word_embeddings") and not text.tied:
+        text, text_keys = hf_text.decoder_of({**(config.get("text_config") or {}), "tie_word_embeddings": True})
+    tower, width, connector = vision.config, text.width, hf_mlp.of_config(config)
     placeholder = config.get("image_token_index", config.get("image_token_id", 32000))
 
     def build() -> MultimodalLM:
-        parts = tower.build(), connector.build(tower.width, width), text.config.build()
+        parts = tower.build(), connector.build(tower.out_width, width), text.build()
         return MultimodalLM({"image": parts[0]}, {"image": parts[1]}, parts[2], {"image": placeholder})
 
-    vision_keys, between = clip_vit.hf_keys(tower), KeyTable.of(CONNECTOR_NAMES)
-    published = (
-        vision_keys.prefixed("vision_tower.", "encoders.image."),
-        vision_keys.respelled({"vision_model.": "", "visual_projection.": "visual_projection."}).prefixed(
-            "vision_tower.", "encoders.image."
-        ),
-    )
-    backbone = text.keys[0].prefixed("language_model.", "backbone.")
-
-    def assemble(module: MultimodalLM, files: Files) -> Assembled:
+    def assemble(module: nn.Module, files: Files) -> Assembled:
         transform = transform_of(files.preprocessor, {**CLIP, **SQUARE_336})
         image = Modality(name="image", placeholder="<image>", transform=transform, after=(Words(text="\n"),),
                          tokens=lambda values: tower.tokens)  # fmt: skip
         processor = Processor(tokenizer=files.tokenizer(), template=vicuna(LLAVA_SYSTEM), modalities=(image,),
-                              max_length=text.config.max_length)  # fmt: skip
+                              max_length=text.max_length)  # fmt: skip
         return Assembled(model=module, processor=processor)
 
-    tables = tuple(each + between + backbone for each in published)
+    rest = hf_mlp.HF_KEYS.prefixed("multi_modal_projector.", "connectors.image.")
+    rest += text_keys.prefixed("language_model.", "backbone.")
+    tables = tuple(each + rest for each in vision.placed("vision_tower."))
     return Opened(build=build, keys=tables, parts=drawn(tower, width), assemble=assemble)
 
 
-def drawn(tower: clip_vit.ViTConfig, width: int) -> tuple[Part, ...]:
+def drawn(tower: hf_vision.ViTConfig, width: int) -> tuple[Part, ...]:
     side, count = tower.image_size, tower.tokens
     return (
-        Part(slot="encoder", modality="image", name="CLIP ViT", prefix="encoders.image",
-             takes=f"[N, 3, {side}, {side}]", gives=f"[N, {count}, {tower.width}]", tokens=count),
+        Part(slot="encoder", modality="image", name="ViT (CLIP)", prefix="encoders.image",
+             takes=f"[N, 3, {side}, {side}]", gives=f"[N, {count}, {tower.out_width}]", tokens=count),
         Part(slot="connector", modality="image", name="linear, GELU, linear", prefix="connectors.image",
-             takes=f"[N, {count}, {tower.width}]", gives=f"[N, {count}, {width}]", tokens=count),
+             takes=f"[N, {count}, {tower.out_width}]", gives=f"[N, {count}, {width}]", tokens=count),
         Part(slot="backbone", name="language model", prefix="backbone", takes=f"[B, T, {width}]", gives="[B, T, V]"),
     )  # fmt: skip
 
@@ -111,6 +94,7 @@ SYSTEM = System(
     layouts=(
         Layout(name="transformers LlavaForConditionalGeneration", open=open_config,
                matches=hf("llava", "LlavaForConditionalGeneration")),
+        llava.official("mlp"),
     ),
     variants=(
         Variant(name="7b", parameters=7_063_427_072, config=published(4096, 32, 32, 11008),

@@ -11,9 +11,11 @@ import torch
 import polymodal as pm
 from polymodal.check import randomise
 from polymodal.check.demo import byte_tokenizer, taught, write_config, write_weights
+from polymodal.check.evidence.llava import case as official_case
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.lessons import caption_lesson
-from polymodal.check.record import Evidence, Lesson, Shown, Tensors
+from polymodal.check.record import Evidence, Lesson, Shown, Size, Tensors
+from polymodal.systems._system import Variant
 from polymodal.systems.llava_1_5 import SYSTEM
 
 IMAGE = 90
@@ -31,7 +33,10 @@ def tiny(transformers: Any, text: dict[str, Any], vision: dict[str, Any], **more
 def inputs(config: Any) -> Tensors:
     """Two rows of unequal length padded on the left: one picture between texts; two pictures, the last at the end."""
     side = config.vision_config.image_size
-    count = (side // config.vision_config.patch_size) ** 2 + (config.vision_feature_select_strategy == "full")
+    count = (side // config.vision_config.patch_size) ** 2
+    if config.vision_config.model_type == "clip_vision_model":
+        count += 1  # the class token
+    count -= config.vision_feature_select_strategy == "default"
     words = randomise.ids("words", (24,), 3, IMAGE).tolist()
     picture = [IMAGE] * count
     rows = [words[:5] + picture + words[5:9], words[9:12] + picture + words[12:19] + picture]
@@ -59,6 +64,11 @@ def case(name: str, text: dict[str, Any] | None = None, vision: dict[str, Any] |
     return hugging_case(name, "LlavaForConditionalGeneration",
                         lambda transformers: tiny(transformers, text or {}, vision or {}, **more), inputs,
                         reading=Reading(features=features), generate=True, alone=alone)  # fmt: skip
+
+
+def size(variant: Variant) -> Size:
+    config = variant.config or {}
+    return hugging_size(variant.name, "LlavaForConditionalGeneration", lambda t: t.LlavaConfig(**config))
 
 
 def small(vocabulary: int, image: int, layers: int = 2) -> dict[str, Any]:
@@ -104,11 +114,18 @@ EVIDENCE = Evidence(
              vision_feature_layer=-1, vision_feature_select_strategy="full"),
         case("one key head, other patches, no connector bias", {"num_key_value_heads": 1, "hidden_size": 48},
              {"patch_size": 14, "hidden_act": "gelu"}, multimodal_projector_bias=False),
+        case("SigLIP without its first patch, qwen2, several layers joined", {"model_type": "qwen2"},
+             {"model_type": "siglip_vision_model"}, vision_feature_layer=[-2, -1, 0], projector_hidden_act="relu"),
+        case("SigLIP with every patch, gemma", {"model_type": "gemma", "head_dim": 12},
+             {"model_type": "siglip_vision_model", "num_channels": 3}, vision_feature_select_strategy="full"),
+        case("mistral with a window, first layer", {"model_type": "mistral", "sliding_window": 8},
+             vision_feature_layer=1),
+        case("head tied by the outer config, biases everywhere", {"attention_bias": True, "mlp_bias": True},
+             tie_word_embeddings=True),
+        official_case("official names, two linears", depth=2),
+        official_case("official names, three linears, tower inside", depth=3, inside=True),
     ),
-    published=tuple(
-        hugging_size(each.name, "LlavaForConditionalGeneration", lambda t, each=each: t.LlavaConfig(**each.config))
-        for each in SYSTEM.variants
-    ),
+    published=tuple(size(variant) for variant in SYSTEM.variants),
     lessons={"align": lesson, "instruct": lesson},
     headline=headline,
 )  # fmt: skip

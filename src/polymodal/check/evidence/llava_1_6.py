@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
 from polymodal.check import randomise
-from polymodal.check.hugging import Reading, hugging_case, hugging_size
-from polymodal.check.record import Evidence, Size, Tensors
+from polymodal.check.evidence.llava import TEXT, Composite
+from polymodal.check.hugging import STEPS, Reading, hugging_case, hugging_size, quiet
+from polymodal.check.record import Case, Evidence, Expected, Size, Tensors
 from polymodal.connectors.anyres import AnyResConfig, grids_of_pinpoints
 from polymodal.encoders.tiled import tiles_of
 from polymodal.systems._system import Variant
@@ -79,6 +83,57 @@ def case(name: str, text: dict[str, Any] | None = None, vision: dict[str, Any] |
                         reading=Reading(features=features), generate=True, alone=alone)  # fmt: skip
 
 
+class Official(Composite):
+    """The official merge `spatial_unpad`, written out once more: sizes (height, width), nothing rounded."""
+
+    def __init__(self, transformers: Any) -> None:
+        super().__init__(transformers, 2, {}, -2)
+        self.newline = torch.nn.Parameter(torch.zeros(TEXT["hidden_size"]))
+
+    def picture(self, tiles: torch.Tensor, height: int, width: int, down: int, across: int) -> torch.Tensor:
+        """[t, 3, 28, 28], the whole picture first -> [q, D]."""
+        found = self.features(tiles)
+        grid = found[1:].view(down, across, 4, 4, -1).permute(4, 0, 2, 1, 3).flatten(1, 2).flatten(2, 3)
+        rows, columns = grid.shape[1:]
+        if width / height > columns / rows:
+            cut = (rows - int(height * (columns / width))) // 2
+            grid = grid[:, cut : rows - cut]
+        else:
+            cut = (columns - int(width * (rows / height))) // 2
+            grid = grid[:, :, cut : columns - cut]
+        ends = self.newline[:, None, None].expand(-1, grid.shape[1], 1)
+        return torch.cat((found[0], torch.cat((grid, ends), 2).flatten(1).T))
+
+
+def make_official(folder: Path) -> Expected:
+    """An official checkpoint of test size with two pictures in one row."""
+    with quiet() as transformers:
+        oracle = Official(transformers)
+        randomise.fill(oracle)
+        whole, tower = oracle.on_disk(linear=False)
+        whole |= {f"model.vision_tower.vision_tower.vision_model.{key}": x for key, x in tower.items()}
+        oracle.tower.save_pretrained(folder / "clip")
+        save_file({**whole, "model.image_newline": oracle.newline.detach()}, folder / "model.safetensors")
+        config = {**TEXT, "model_type": "llava", "architectures": ["LlavaLlamaForCausalLM"],
+                  "mm_vision_tower": str(folder / "clip"), "mm_projector_type": "mlp2x_gelu",
+                  "image_aspect_ratio": "anyres", "mm_patch_merge_type": "spatial_unpad",
+                  "image_grid_pinpoints": [[28, 56], [56, 28], [56, 56]]}  # fmt: skip
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        tiles = [randomise.values("wide", (3, 3, 28, 28)), randomise.values("square", (5, 3, 28, 28))]
+        with torch.no_grad():
+            seen = [oracle.picture(tiles[0], 30, 71, 1, 2), oracle.picture(tiles[1], 90, 83, 2, 2)]
+            words = randomise.ids("words", (12,), 3, 90).tolist()
+            ids = [*words[:4], *[-200] * len(seen[0]), *words[4:7], *[-200] * len(seen[1]), *words[7:]]
+            given = torch.tensor([ids])
+            embeds = oracle.text.get_input_embeddings()(given.clamp_min(0))
+            embeds[given == -200] = torch.cat(seen)
+            logits = oracle.text(inputs_embeds=embeds).logits
+            oracle.text.generation_config.eos_token_id = None
+            new = oracle.text.generate(inputs_embeds=embeds, max_new_tokens=STEPS, do_sample=False, pad_token_id=0)
+    inputs = {"input_ids": given, "images": torch.cat(tiles), "image_sizes": torch.tensor([[30, 71], [90, 83]])}
+    return Expected(inputs=inputs, logits=logits, generated=torch.cat((given, new), 1))
+
+
 def size(variant: Variant) -> Size:
     config = variant.config or {}
     return hugging_size(variant.name, "LlavaNextForConditionalGeneration", lambda t: t.LlavaNextConfig(**config))
@@ -95,6 +150,7 @@ EVIDENCE = Evidence(
              {"model_type": "siglip_vision_model"}, tie_word_embeddings=True, vision_feature_layer=-1,
              vision_feature_select_strategy="full", projector_hidden_act="relu"),
         case("gemma, untied as the outer config says", {"model_type": "gemma", "head_dim": 16}),
+        Case(name="official names, tower inside", make=make_official, needs="transformers"),
     ),
     published=tuple(size(variant) for variant in SYSTEM.variants),
 )  # fmt: skip

@@ -1,0 +1,146 @@
+"""LLaVA's official layout against a composition of transformers' CLIP and LLaMA with the official connector.
+
+The official code needs another version of transformers; what it adds to the two models is a linear or two and a splice,
+which are written out here once more: for each picture, hidden_states[select_layer] without the class token, projected,
+in place of the picture's run of -200.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from polymodal.check import randomise
+from polymodal.check.hugging import STEPS, quiet
+from polymodal.check.record import Case, Evidence, Expected, Shapes, Size, Tensors
+from polymodal.systems._system import Variant
+from polymodal.systems.llava import SYSTEM
+
+IMAGE = -200
+VISION = {"hidden_size": 32, "intermediate_size": 56, "num_hidden_layers": 3, "num_attention_heads": 4,
+          "image_size": 28, "patch_size": 7}  # fmt: skip
+TEXT = {"hidden_size": 40, "intermediate_size": 72, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "vocab_size": 99}  # fmt: skip
+
+
+class Composite(nn.Module):
+    """CLIP, a connector of `depth` linears and a LLaMA of the library, joined as the official code joins them."""
+
+    def __init__(self, transformers: Any, depth: int, text: dict[str, Any], layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.tower = transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**VISION)).eval()
+        self.text = transformers.LlamaForCausalLM(transformers.LlamaConfig(**TEXT, **text)).eval()
+        widths = [VISION["hidden_size"], *[TEXT["hidden_size"]] * depth]
+        linears = [nn.Linear(a, b) for a, b in pairwise(widths)]
+        self.connector = nn.Sequential(*[part for linear in linears for part in (linear, nn.GELU())][:-1])
+
+    def features(self, pixels: Tensor) -> Tensor:
+        return self.connector(self.tower(pixels, output_hidden_states=True).hidden_states[self.layer][:, 1:])
+
+    def embeds(self, ids: Tensor, pixels: Tensor, marks: tuple[int, ...]) -> Tensor:
+        embeds = self.text.get_input_embeddings()(ids.clamp_min(0))
+        embeds[torch.isin(ids, torch.tensor(marks))] = self.features(pixels).flatten(0, 1)
+        return embeds
+
+    def on_disk(self, linear: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The official checkpoint's tensors, and those of the tower beside it."""
+        between = {f"model.mm_projector.{name.removeprefix('0.') if linear else name}": tensor
+                   for name, tensor in self.connector.state_dict().items()}  # fmt: skip
+        return {**self.text.state_dict(), **between}, self.tower.state_dict()
+
+
+def inputs(mark: int, around: tuple[list[int], list[int]]) -> Tensors:
+    """Two rows padded on the left: one picture between texts; two pictures, the last at the end."""
+    words = randomise.ids("words", (24,), 3, 90).tolist()
+    picture = [*around[0], *[mark] * 16, *around[1]]
+    rows = [words[:5] + picture + words[5:9], words[9:12] + picture + words[12:19] + picture]
+    length = max(map(len, rows))
+    ids = torch.tensor([[0] * (length - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
+    return {"input_ids": ids, "attention_mask": mask, "images": randomise.values("pixels", (3, 3, 28, 28))}
+
+
+def case(
+    name: str, *, depth: int = 1, legacy: bool = False, inside: bool = False, layer: int = -2, **text: Any
+) -> Case:
+    """An official checkpoint of test size.  legacy: with <im_patch>; inside: it holds its tower, as 1.6 does."""
+
+    def make(folder: Path) -> Expected:
+        with quiet() as transformers:
+            oracle = Composite(transformers, depth, text, layer)
+            randomise.fill(oracle)
+            linear = depth == 1
+            whole, tower = oracle.on_disk(linear)
+            place = folder / "clip"
+            oracle.tower.save_pretrained(place)
+            if inside:
+                whole |= {f"model.vision_tower.vision_tower.vision_model.{key}": x for key, x in tower.items()}
+            save_file({key: x.contiguous() for key, x in whole.items()}, folder / "model.safetensors")
+            config = {**TEXT, **text, "model_type": "llava", "architectures": ["LlavaLlamaForCausalLM"],
+                      "mm_vision_tower": str(place), "mm_vision_select_layer": layer, "mm_hidden_size": 32,
+                      "mm_projector_type": "linear" if linear else f"mlp{depth}x_gelu",
+                      "mm_use_im_start_end": legacy}  # fmt: skip
+            (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+            given = inputs(96 if legacy else IMAGE, ([97], [98]) if legacy else ([], []))
+            with torch.no_grad():
+                embeds = oracle.embeds(given["input_ids"], given["images"], (IMAGE, 96) if legacy else (IMAGE,))
+                logits = oracle.text(inputs_embeds=embeds, attention_mask=given["attention_mask"]).logits
+                oracle.text.generation_config.eos_token_id = None
+                new = oracle.text.generate(inputs_embeds=embeds, attention_mask=given["attention_mask"],
+                                           max_new_tokens=STEPS, do_sample=False, pad_token_id=0)  # fmt: skip
+        alone = []
+        for row, chosen in ((0, slice(0, 1)), (1, slice(1, 3))):
+            ids = given["input_ids"][row][given["attention_mask"][row].bool()][None]
+            alone.append((row, {"input_ids": ids, "images": given["images"][chosen]}))
+        return Expected(inputs=given, logits=logits, generated=torch.cat((given["input_ids"], new), 1), alone=alone)
+
+    return Case(name=name, make=make, needs="transformers")
+
+
+def size(variant: Variant, names: Callable[[int, int], dict[str, tuple[int, ...]]], inside: bool = False) -> Size:
+    """Names and shapes of the library's LLaMA and CLIP at published size, and the official connector's."""
+
+    def shapes() -> Shapes:
+        config = dict(variant.config or {})
+        with quiet() as transformers, torch.device("meta"):
+            keep = transformers.LlamaConfig().to_dict()
+            text = transformers.LlamaForCausalLM(
+                transformers.LlamaConfig(**{name: value for name, value in config.items() if name in keep})
+            )
+            side = 336 if config["mm_vision_tower"].endswith("336") else 224
+            tower = transformers.CLIPVisionModel(transformers.CLIPVisionConfig(
+                hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16,
+                image_size=side, patch_size=14))  # fmt: skip
+        found = {name: tuple(x.shape) for name, x in text.state_dict().items()}
+        prefix = "model.vision_tower.vision_tower.vision_model."
+        found |= {prefix + name: tuple(x.shape) for name, x in tower.state_dict().items()}
+        return found | names(1024, config["hidden_size"])
+
+    def parameters() -> int:
+        return sum(int(torch.Size(shape).numel()) for shape in shapes().values())
+
+    source = "transformers LlamaForCausalLM and CLIPVisionModel on the meta device, the connector's names as published"
+    return Size(variant=variant.name, shapes=shapes, source=source, parameters=parameters, needs="transformers")
+
+
+def linear_names(width: int, out: int) -> dict[str, tuple[int, ...]]:
+    return {"model.mm_projector.weight": (out, width), "model.mm_projector.bias": (out,)}
+
+
+EVIDENCE = Evidence(
+    oracle="transformers CLIPVisionModel and LlamaForCausalLM, joined as the official code joins them",
+    cases=(
+        case("one linear, pictures at -200"),
+        case("<im_patch> between <im_start> and <im_end>, another layer", legacy=True, layer=-1),
+        case("tower inside the checkpoint", inside=True, rms_norm_eps=1e-3),
+    ),
+    published=tuple(size(variant, linear_names) for variant in SYSTEM.variants),
+)  # fmt: skip

@@ -1,0 +1,102 @@
+"""LLaVA (v1): visual instruction tuning; one linear map from CLIP's patches to words of the language model.
+
+Paper: Visual Instruction Tuning (arXiv 2304.08485).
+
+    picture -> 224 x 224 -> CLIP ViT-L/14, input of its last block, no class token [N, 256, 1024]
+            -> linear [N, 256, D] -> spliced at id -200, or at `<im_patch>` -> Vicuna -> text        (fusion type C)
+
+Traps: only the official layout exists, and it leaves the vision tower out (`assemblies/official_llava.py`); v0 puts the
+picture behind the question, v1 before it; the first checkpoints expect `<im_start>` and `<im_end>` around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from polymodal.assemblies import official_llava
+from polymodal.data.chat_formats import LLAVA_SYSTEM, vicuna
+from polymodal.data.hf_image import CLIP, transform_of
+from polymodal.data.processor import Modality, Processor
+from polymodal.data.template import Special, Words
+from polymodal.systems._layout import Files, Layout, Opened, Repository
+from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.train.recipe import Stage
+
+
+def open_official(config: Mapping[str, Any]) -> Opened:
+    """An official LLaVA config of any version -> the model; ConfigError for options that are not supported."""
+    found = official_llava.of_config(config)
+
+    def assemble(module: nn.Module, files: Files) -> Assembled:
+        side = found.tower.image_size
+        square = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+        marks = config.get("mm_use_im_start_end")
+        before, after = ((Special(name="<im_start>"),), (Special(name="<im_end>"),)) if marks else ((), ())
+        transform = transform_of({}, {**CLIP, **square})
+        image = Modality(name="image", placeholder="<im_patch>", transform=transform, before=before,
+                         after=(*after, Words(text="\n")), tokens=lambda _: found.tower.tokens)  # fmt: skip
+        processor = Processor(tokenizer=files.tokenizer(), template=vicuna(LLAVA_SYSTEM), modalities=(image,),
+                              max_length=found.text.max_length)  # fmt: skip
+        return Assembled(model=module, processor=processor)
+
+    return Opened(build=found.build, keys=(found.keys,), parts=drawn(found), assemble=assemble)
+
+
+def official(kind: str) -> Layout:
+    """The official layout as the LLaVA of a kind has it: "linear" (v1), "mlp" (1.5), "anyres" (1.6)."""
+    return Layout(name="official LlavaLlamaForCausalLM", open=open_official, matches=official_llava.matches(kind),
+                  gather=lambda files: official_llava.gather(files.folder))  # fmt: skip
+
+
+def drawn(found: official_llava.OfficialLlava) -> tuple[Part, ...]:
+    side, count, width = found.tower.image_size, found.tower.tokens, found.text.width
+    layers, tiles = found.connector.depth, "" if found.tiled is None else ", tiles laid out in rows"
+    return (
+        Part(slot="encoder", modality="image", name="CLIP ViT", prefix="encoders.image",
+             takes=f"[N, 3, {side}, {side}]", gives=f"[N, {count}, {found.tower.width}]", tokens=count),
+        Part(slot="connector", modality="image", name=("linear" if layers == 1 else f"{layers} linears") + tiles,
+             prefix="connectors.image", takes=f"[N, {count}, {found.tower.width}]", gives=f"[N, {count}, {width}]",
+             tokens=count),
+        Part(slot="backbone", name="language model", prefix="backbone", takes=f"[B, T, {width}]", gives="[B, T, V]"),
+    )  # fmt: skip
+
+
+def published(width: int, depth: int, heads: int, ffn: int, **more: Any) -> dict[str, Any]:
+    """The config.json of official checkpoints: LLaMA's, and `mm_*`."""
+    return {"model_type": "llava", "architectures": ["LlavaLlamaForCausalLM"], "hidden_size": width,
+            "num_hidden_layers": depth, "num_attention_heads": heads, "intermediate_size": ffn, "vocab_size": 32003,
+            "mm_vision_tower": "openai/clip-vit-large-patch14", "mm_hidden_size": 1024, "mm_vision_select_layer": -2,
+            "mm_use_im_start_end": True, "rms_norm_eps": 1e-6, **more}  # fmt: skip
+
+
+LATER = {"vocab_size": 32000, "mm_use_im_start_end": False, "rms_norm_eps": 1e-5, "max_position_embeddings": 4096}
+SYSTEM = System(
+    id="llava",
+    names=("LLaVA", "LLaVA v1", "LLaVA v0"),
+    year=2023,
+    fusion=("C",),
+    assembly="MultimodalLM",
+    inputs=("text", "image"),
+    outputs=("text",),
+    layouts=(official("linear"),),
+    variants=(
+        Variant(name="7b-v1.1", parameters=7_045_818_368, config=published(4096, 32, 32, 11008),
+                repository=Repository(name="liuhaotian/LLaVA-Lightning-7B-delta-v1-1", license="LLaMA")),
+        Variant(name="13b-v1.1", parameters=13_324_322_816, config=published(5120, 40, 40, 13824),
+                repository=Repository(name="liuhaotian/LLaVA-13b-delta-v1-1", license="LLaMA")),
+        Variant(name="llama-2-13b", parameters=13_324_292_096, config=published(5120, 40, 40, 13824, **LATER),
+                repository=Repository(name="liuhaotian/llava-llama-2-13b-chat-lightning-preview",
+                                      license="Llama 2 community")),
+    ),
+    headline="follows instructions about a picture that one linear map turned into words for Vicuna",
+    sheet="arXiv 2304.08485",
+    recipe=(
+        Stage(name="align", data="CC-595K: pictures and captions", objective="language model, answers",
+              train=("connectors.image",), lr=2e-3, batch=128, steps=4650, warmup=140),
+        Stage(name="instruct", data="LLaVA-Instruct-158K, three times", objective="language model, answers",
+              train=("connectors.image", "backbone"), lr=2e-5, batch=128, steps=3705, warmup=111),
+    ),
+)  # fmt: skip
