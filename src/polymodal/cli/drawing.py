@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from polymodal.errors import ConfigError
-from polymodal.systems._system import SLOTS, Part, System, Variant
+from polymodal.layouts.record import SLOTS, Part
+from polymodal.systems._system import System, Variant
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -17,23 +17,20 @@ import importlib.util
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from polymodal.errors import ConfigError, UnknownName
+from polymodal.layouts.record import Assembled, Part
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from polymodal.systems._layout import Layout, Opened, Repository
+    from polymodal.layouts.record import Layout, Opened, Repository
     from polymodal.train.recipe import Stage
     from polymodal.weights.source import Source
-
-Slot = Literal["encoder", "connector", "backbone", "output connector", "generator"]
-SLOTS: tuple[Slot, ...] = ("encoder", "connector", "backbone", "output connector", "generator")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
@@ -58,24 +55,6 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """One box of the drawing: which of the five modules, what goes in and comes out (shapes in words).
-
-    prefix: dotted start of its parameter names in the built model; "" for a part that is loaded beside it, whose
-    number of parameters is then given.  tokens: tokens per item it hands on.
-    """
-
-    slot: Slot
-    name: str
-    prefix: str
-    takes: str
-    gives: str
-    modality: str = "text"
-    tokens: int | None = None
-    parameters: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
 class LoadOptions:
     """How to load.  dtype: a torch name such as "float32".  The files of the variant have been fetched before;
     progress and offline are for those that a system fetches only when they are needed (see `weights.fetch`).
@@ -85,26 +64,6 @@ class LoadOptions:
     dtype: str = "float32"
     progress: Callable[[str, int, int | None], None] | None = None
     offline: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Assembled:
-    """A loaded system as parts.
-
-    model: the assembly.  processor: messages -> batch.  The functions are None where a system cannot do it:
-    transcribe(Audio) -> str; score(media, labels) -> probabilities [len(labels)] that sum to 1;
-    embed(items) -> float32 [N, D], rows of length 1.  ends: the ids that end an answer and the one that pads it, where
-    the published files say so.  text() -> the assembly that answers conversations without
-    media, where that is not `model` itself; called when the first one comes.
-    """
-
-    model: Any
-    processor: Any
-    text: Callable[[], Any] | None = None
-    transcribe: Callable[[Any], str] | None = None
-    score: Callable[[Any, Sequence[str]], Any] | None = None
-    embed: Callable[[Sequence[Any]], Any] | None = None
-    ends: tuple[frozenset[int], int | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,68 @@
+"""Every name that the survey calls a system by finds its file, however it is spelled."""
+
+import pytest
+
+from polymodal.errors import UnknownName
+from polymodal.systems import _system
+
+NAMES = {
+    "vit": ("ViT", "Vision Transformer"),
+    "clip": ("CLIP", "clip"),
+    "albef": ("ALBEF",),
+    "blip": ("BLIP",),
+    "flava": ("FLAVA",),
+    "beit": ("BEiT", "BEIT"),
+    "vilt": ("ViLT",),
+    "blip-2": ("BLIP-2", "BLIP2", "blip_2"),
+    "instructblip": ("InstructBLIP",),
+    "minigpt-4": ("MiniGPT-4", "MiniGPT4"),
+    "llava": ("LLaVA", "LLaVA v1"),
+    "llava-1.5": ("LLaVA-1.5", "llava 1.5", "LLaVA v1.5"),
+    "llava-1.6": ("LLaVA-1.6", "LLaVA-NeXT"),
+    "kosmos-2": ("KOSMOS-2", "Kosmos2"),
+    "fuyu-8b": ("Fuyu-8B", "Fuyu"),
+    "qwen2-vl": ("Qwen2-VL", "qwen2vl"),
+    "flamingo": ("Flamingo",),
+    "openflamingo": ("OpenFlamingo",),
+    "idefics": ("IDEFICS",),
+    "cogvlm": ("CogVLM",),
+    "llama-adapter-v2": ("LLaMA-Adapter V2", "LLaMA-AdapterV2"),
+    "mplug-owl2": ("mPLUG-Owl2",),
+    "chameleon": ("Chameleon",),
+    "emu3": ("Emu3",),
+    "imagebind": ("ImageBind",),
+    "video-llama": ("Video-LLaMA",),
+    "pandagpt": ("PandaGPT",),
+    "next-gpt": ("NExT-GPT",),
+    "mult": ("MulT", "Multimodal Transformer"),
+    "tigerbot": ("TigerBot",),
+    "bayling": ("BayLing",),
+    "chinese-llama-2": ("Chinese-Llama-2", "Chinese-LLaMA-2"),
+}
+
+
+@pytest.mark.parametrize(("id", "name"), [(id, name) for id, names in NAMES.items() for name in (id, *names)])
+def test_a_survey_s_name_finds_its_system(id, name):
+    assert _system.get(name).id == id
+
+
+def test_every_system_of_the_catalogue_is_in_this_list():
+    assert set(_system.ids()) - {"mini"} == set(NAMES)
+
+
+@pytest.mark.parametrize(("address", "id", "variant"), [("llava:1.5-7b", "llava-1.5", "7b"), ("LLaVA-1.5:13b", "llava-1.5", "13b")])
+def test_a_variant_may_be_part_of_the_name(address, id, variant):
+    system, found = _system.find(address)
+    assert (system.id, found.name) == (id, variant)
+
+
+def test_no_two_systems_share_a_name():
+    owners = {}
+    for system in _system.every():
+        for name in {_system.plain(name) for name in (system.id, *system.names)}:
+            assert owners.setdefault(name, system.id) == system.id, name
+
+
+def test_an_unknown_name_suggests_the_nearest():
+    with pytest.raises(UnknownName, match=r"did you mean 'llava'"):
+        _system.get("lava")
