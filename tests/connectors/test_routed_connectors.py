@@ -20,6 +20,7 @@ def test_glu_puts_its_markers_around_every_item():
     features = randomise.values("f", (2, 5, 12))
     found = part(features)
     assert found.shape == (2, config.tokens(5), 16)
+    assert part.begin is not None and part.end is not None
     assert torch.equal(found[:, 0], part.begin.expand(2, -1)) and torch.equal(found[:, -1], part.end.expand(2, -1))
     bare = GLUConnectorConfig(ffn_width=20, markers=False)
     assert bare.tokens(5) == 5 and bare.build(12, 16)(features).shape == (2, 5, 16)

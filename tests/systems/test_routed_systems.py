@@ -182,6 +182,7 @@ def test_the_adapter_is_read_from_its_three_official_files(tmp_path: Path):
     torch.save({"model": rest, "config": {"w_lora": True}}, parts / "0123_LORA-BIAS-7B.pth")
     text = {"transformer.resblocks.0.ln_1.weight": torch.ones(2), "input_resolution": torch.tensor(12)}
     torch.save({**{k.removeprefix("clip."): v for k, v in clip.items()}, **text}, parts / "ViT-L-14.pt")
+    assert expected.logits is not None
     got = pm.load(parts).logits(**expected.inputs)
     assert (got - expected.logits)[expected.inputs["attention_mask"].bool()].abs().max() <= 1e-5
 
