@@ -1,0 +1,138 @@
+"""MiniGPT-4 (arXiv 2304.10592): BLIP-2's frozen eyes and a frozen Vicuna, joined by one trained linear layer.
+
+    pixel_values -> EVA ViT-g -> ln_vision -> BLIP-2's Q-Former (Flan-T5-XXL's) -> linear [N, 32, D] -> Vicuna
+    with LLaMA-2: no Q-Former; 256 features without the class token, joined by fours along a row -> linear [N, 64, D]
+
+    {system}###Human: <Img><ImageHere></Img> {question}###Assistant:          the words around <ImageHere> are
+    {system}<s>[INST] <Img><ImageHere></Img> {question} [/INST]                tokenised by themselves
+
+Traps: Vicuna is v0, which stops at `###`; published files hold the linear alone, so the folder needs EVA's file, the
+BLIP-2 file and the language model in a subfolder; `<unk>`, which no text gives, stands for a feature here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from polymodal.assemblies.multimodal_lm import MultimodalLM
+from polymodal.backbones import hf_text
+from polymodal.connectors import qformer
+from polymodal.connectors.neighbours import NeighboursConfig
+from polymodal.connectors.qformer import QFormerConnectorConfig
+from polymodal.data.hf_image import transform_of
+from polymodal.data.processor import Modality, Processor
+from polymodal.data.template import Special, Template, Turn, Words
+from polymodal.encoders import eva_vit
+from polymodal.systems import _blip, _lavis
+from polymodal.systems._blip_chat import PICTURE
+from polymodal.systems._layout import Files, Layout, Opened, hf
+from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.train.recipe import Stage
+from polymodal.weights.keytable import KeyTable, drop
+
+SYSTEM_WORDS = (
+    "Give the following image: <Img>ImageContent</Img>. You will be able to see the image once I provide it to you. "
+    "Please answer my questions."
+)
+BEFORE, AFTER = (Words(text="<Img>"),), (Words(text="</Img> "),)
+
+
+def template(llama_2: bool) -> Template:
+    """The prompt of the demo: `system###Human: ...###Assistant: ...###`, or LLaMA-2's brackets."""
+    begin = (Special(name="<s>"), Words(text=SYSTEM_WORDS + ("" if llama_2 else "###")))
+    if llama_2:
+        user = Turn(before=(Special(name="<s>"), Words(text="[INST] ")), after=(Words(text=" [/INST] "),))
+        return Template(turns={"user": user, "assistant": Turn(learn=True)}, begin=begin)
+    user = Turn(before=(Words(text="Human: "),), after=(Words(text="###"),))
+    assistant = Turn(before=(Words(text="Assistant: "),), after=(Words(text="###", learn=True),), learn=True)
+    return Template(turns={"user": user, "assistant": assistant}, begin=begin, ask=assistant.before)
+
+
+def open_config(config: Mapping[str, Any]) -> Opened:
+    """The whole model under the official names, at any size."""
+    vision, asked = config.get("vision_config") or {}, config.get("qformer_config") or {}
+    encoder, text = eva_vit.of_config(vision, official=True), hf_text.of_config(config.get("text_config") or {})
+    has_qformer = config.get("has_qformer", True)
+    connector: QFormerConnectorConfig | NeighboursConfig
+    keys = _lavis.vision_keys() + KeyTable((drop("t5_proj.**"),))
+    if has_qformer:
+        queries = config.get("num_query_token", 32)
+        reads = qformer.of_config(asked, queries=queries, source_width=encoder.width)
+        connector = QFormerConnectorConfig(qformer=reads, out_width=text.config.width)
+        keys += _lavis.qformer_keys(reads, "connectors.image.qformer.")
+        tokens = queries
+    else:
+        encoder = replace(encoder, keep_class=False)
+        connector = NeighboursConfig(width=encoder.width, out_width=text.config.width)
+        tokens = connector.tokens(encoder.tokens)
+    keys += _blip.linear("llama_proj", "connectors.image.proj")
+    place = config.get("image_token_index", 0)
+
+    def build() -> MultimodalLM:
+        backbone: Any = text.config.build()
+        return MultimodalLM({"image": encoder.build()}, {"image": connector.build()}, backbone, {"image": place},
+                            columns=text.columns)  # fmt: skip
+
+    seen, width = f"[N, {encoder.tokens}, {encoder.width}]", text.config.width
+    name = f"Q-Former of {tokens} queries + linear" if has_qformer else "4 neighbours joined + linear"
+    parts = (
+        Part(slot="encoder", modality="image", name="EVA-CLIP ViT-g/14, 39 blocks", prefix="encoders.image",
+             takes="[N, 3, 224, 224]", gives=seen, tokens=encoder.tokens),
+        Part(slot="connector", modality="image", name=name, prefix="connectors.image", takes=seen,
+             gives=f"[N, {tokens}, {width}]", tokens=tokens),
+        Part(slot="backbone", name="Vicuna or LLaMA-2", prefix="backbone", takes=f"[B, T, {width}]", gives="[B, T, V]"),
+    )  # fmt: skip
+
+    def assemble(module: Any, files: Files) -> Assembled:
+        side = encoder.image_size
+        transform = transform_of(files.preprocessor, {**PICTURE, "size": {"height": side, "width": side}})
+        image = Modality(name="image", placeholder="<unk>", transform=transform, tokens=lambda values: tokens,
+                         before=BEFORE, after=AFTER)  # fmt: skip
+        words = template(llama_2=not has_qformer)
+        processor = Processor(tokenizer=files.tokenizer(), template=words, modalities=(image,))
+        return Assembled(model=module, processor=processor)
+
+    spellings = tuple(keys + table.prefixed("llama_model.", "backbone.") for table in text.keys)
+    return Opened(build=build, keys=spellings, parts=parts, assemble=assemble)
+
+
+def _variant(name: str, parameters: int, llama_2: bool, width: int, depth: int, ffn_width: int) -> Variant:
+    text = {"model_type": "llama", "hidden_size": width, "num_hidden_layers": depth,
+            "num_attention_heads": width // 128, "intermediate_size": ffn_width, "vocab_size": 32000,
+            "rms_norm_eps": 1e-5 if llama_2 else 1e-6,
+            "max_position_embeddings": 4096 if llama_2 else 2048}  # fmt: skip
+    return Variant(name=name, parameters=parameters,
+                   config={"model_type": "minigpt4", "has_qformer": not llama_2, "text_config": text})  # fmt: skip
+
+
+SYSTEM = System(
+    id="minigpt-4",
+    names=("MiniGPT-4", "MiniGPT4"),
+    year=2023,
+    fusion=("C",),
+    assembly="MultimodalLM",
+    inputs=("image", "text"),
+    outputs=("text",),
+    layouts=(
+        Layout(name="official MiniGPT-4", open=open_config, matches=hf("minigpt4"), entry=("model", ""),
+               gather=partial(_lavis.gather, language="llama_model")),
+    ),
+    variants=(
+        _variant("vicuna-13b", 14_110_861_184, False, 5120, 40, 13824),
+        _variant("vicuna-7b", 7_832_625_024, False, 4096, 32, 11008),
+        _variant("llama-2-7b", 7_747_385_728, True, 4096, 32, 11008),
+    ),
+    headline="detailed chat about a picture with a single linear layer trained between frozen models",
+    sheet="arXiv 2304.10592",
+    recipe=(
+        Stage(name="pretrain", data="LAION, CC3M and SBU captions, about 5M pairs",
+              objective="next token of the caption", train=("connectors.image.proj",), lr=1e-4, batch=256,
+              steps=20_000, warmup=5000, final=0.8, weight_decay=0.05),
+        Stage(name="align", data="cc_sbu_align, 3439 curated descriptions", objective="next token of the description",
+              train=("connectors.image.proj",), lr=3e-5, batch=12, steps=1000, warmup=200, final=0.33,
+              weight_decay=0.05),
+    ),
+)  # fmt: skip
