@@ -27,10 +27,14 @@ Library = Any  # the transformers module
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How the oracle's outputs are read: logits(outputs); features(model, inputs) by modality; None: not compared."""
+    """How the oracle's outputs are read: logits(outputs); features(model, inputs) by modality; None: not compared.
+
+    written(model, inputs, options) -> ids of 16 greedy steps, where `greedy` does not do.
+    """
 
     logits: Callable[[Any], Tensor] | None = lambda outputs: outputs.logits
     features: Callable[[Any, Tensors], Mapping[str, Any]] | None = None
+    written: Callable[[Any, Tensors, dict[str, Any]], Tensor] | None = None
 
 
 def hugging_case(
@@ -43,12 +47,11 @@ def hugging_case(
     generate: bool | Callable[[Any], Tensors] = False,
     alone: Callable[[Any, Tensors], Iterable[tuple[int, Tensors]]] | None = None,
     options: Mapping[str, Any] | None = None,
-    write: Callable[[Any, Tensors, dict[str, Any]], Tensor] | None = None,
 ) -> Case:
     """config(transformers) -> its config object; inputs(config) -> tensors as its processor would give them.
 
     generate: True to compare 16 greedy steps on the same inputs, or config -> other inputs for it.
-    alone(config, inputs) -> rows by themselves.  write(oracle, inputs, options) -> ids, where `greedy` does not do.
+    alone(config, inputs) -> rows by themselves.
     """
 
     def make(folder: Path) -> Expected:
@@ -61,7 +64,7 @@ def hugging_case(
                 outputs = oracle(**given) if reading.logits is not None else None
                 features = None if reading.features is None else reading.features(oracle, given)
                 prompt = generate(settings) if callable(generate) else given
-                ids = (write or greedy)(oracle, prompt, dict(options or {})) if generate else None
+                ids = (reading.written or greedy)(oracle, prompt, dict(options or {})) if generate else None
         return Expected(
             inputs=given,
             logits=None if reading.logits is None else reading.logits(outputs),

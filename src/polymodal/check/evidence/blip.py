@@ -102,13 +102,13 @@ def answers(name: str, **more: Any) -> Case:
         states = oracle.text_encoder(given["input_ids"], given["attention_mask"], encoder_hidden_states=image)
         return {"image": image, "text": states.last_hidden_state}
 
-    return hugging_case(name, ANSWER, config, asked, generate=inputs, write=written,
-                        reading=Reading(logits=lambda _: caught.pop(), features=features))  # fmt: skip
+    return hugging_case(name, ANSWER, config, asked, generate=inputs,
+                        reading=Reading(logits=lambda _: caught.pop(), features=features, written=written))  # fmt: skip
 
 
 def captions(name: str, text: Settings = None, vision: Settings = None, **more: Any) -> Case:
     return hugging_case(name, CAPTION, lambda t: tiny(t, text or {}, vision or {}, **more), inputs, alone=alone,
-                        reading=Reading(features=looked), generate=True, write=written)  # fmt: skip
+                        reading=Reading(features=looked, written=written), generate=True)  # fmt: skip
 
 
 def matches(name: str, **more: Any) -> Case:
@@ -130,7 +130,7 @@ EVIDENCE = Evidence(
                  "tie_word_embeddings": False, "hidden_act": "gelu_new"}, {"patch_size": 12, "hidden_act": "relu"},
                  tie_word_embeddings=False),
         hugging_case("captions without a prompt", CAPTION, lambda t: tiny(t, {}, {}), inputs,
-                     generate=lambda config: {"pixel_values": inputs(config)["pixel_values"]}, write=written),
+                     generate=lambda config: {"pixel_values": inputs(config)["pixel_values"]}, reading=Reading(written=written)),
         answers("answers to questions of unequal length"),
         matches("matches of pictures and texts"),
         hugging_case("cosines of the match model", MATCH,
