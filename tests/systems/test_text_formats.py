@@ -59,7 +59,7 @@ def test_chinese_llama_2() -> None:
     first = f"<s>[INST] <<SYS>>\n{chinese_llama_2.SYSTEM_MESSAGE}\n<</SYS>>\n\nQ [/INST]"
     assert asked(template, "Q") == first
     assert asked(template, "Q", "A", "R") == f"{first} A </s><s>[INST] R [/INST]"
-    assert learned(template, "Q", "A") == "A </s>"
+    assert learned(template, "Q", "A") == " A </s>"  # the space begins the first word
 
 
 @pytest.mark.parametrize(

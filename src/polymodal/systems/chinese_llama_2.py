@@ -40,7 +40,9 @@ TEMPLATE = Template(
         ),
         "user": Turn(before=(Special(name="<s>"), Words(text="[INST] ")), after=(Words(text=" [/INST]"),)),
         "assistant": Turn(
-            before=(Words(text=" "),), after=(Words(text=" ", learn=True), Special(name="</s>", learn=True)), learn=True
+            before=(Words(text=" ", learn=True),),
+            after=(Words(text=" ", learn=True), Special(name="</s>", learn=True)),
+            learn=True,
         ),
     },
     following={("system", "user"): Turn(after=(Words(text=" [/INST]"),))},

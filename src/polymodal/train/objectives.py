@@ -16,11 +16,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def lm_loss(hidden: Tensor, head: Callable[[Tensor], Tensor], labels: Tensor) -> Tensor:
-    """hidden [B, T, D], labels [B, T] aligned with the input ids; returns the mean over learned tokens."""
+def lm_loss(
+    hidden: Tensor,
+    head: Callable[[Tensor], Tensor],
+    labels: Tensor,
+    weight: Tensor | None = None,
+    z_weight: float = 0.0,
+) -> Tensor:
+    """hidden [B, T, D], labels [B, T] aligned with the input ids; returns the mean over learned tokens.
+
+    weight: of each id [V] (Emu3 counts picture ids by half).  z_weight: of log^2 of the softmax's sum (Chameleon).
+    """
     predicts = labels[:, 1:] != -100
-    logits = head(hidden[:, :-1][predicts])
-    return F.cross_entropy(logits.float(), labels[:, 1:][predicts])
+    logits = head(hidden[:, :-1][predicts]).float()
+    loss = F.cross_entropy(logits, labels[:, 1:][predicts], weight)
+    return loss + z_weight * logits.logsumexp(-1).square().mean() if z_weight else loss
 
 
 def names_loss(logits: Tensor, right: Tensor) -> Tensor:

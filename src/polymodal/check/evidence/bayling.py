@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from polymodal.check.evidence._text import case, sizes
+from polymodal.check.evidence._text import LLAMA, case, headline, lessons, sizes
 from polymodal.check.record import Evidence
 from polymodal.systems.bayling import SYSTEM
 
+SMALL = {**LLAMA, "model_type": "llama", "max_position_embeddings": 1024}
 EVIDENCE = Evidence(
     oracle="transformers LlamaForCausalLM",
     cases=(
@@ -15,4 +16,6 @@ EVIDENCE = Evidence(
         case("one layer, tied", "Llama", "bayling", num_hidden_layers=1, tie_word_embeddings=True),
     ),
     published=sizes(SYSTEM),
+    lessons=lessons(SYSTEM, SMALL),
+    headline=lambda: headline(SYSTEM, SMALL, ["<s>", "</s>"]),
 )  # fmt: skip

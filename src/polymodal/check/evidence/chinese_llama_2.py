@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from polymodal.check.evidence._text import case, respelled, sizes
+from polymodal.check.evidence._text import LLAMA, case, headline, lessons, respelled, sizes
 from polymodal.check.record import Evidence
 from polymodal.systems.chinese_llama_2 import SYSTEM
 
@@ -11,6 +11,7 @@ LLAMA3 = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_f
 LONG = {"rope_type": "longrope", "rope_theta": 100.0, "factor": 4.0, "original_max_position_embeddings": 12,
         "short_factor": [1.0 + 0.1 * i for i in range(6)], "long_factor": [2.0 + i for i in range(6)]}  # fmt: skip
 
+SMALL = {**LLAMA, "model_type": "llama", "max_position_embeddings": 1024}
 EVIDENCE = Evidence(
     oracle="transformers LlamaForCausalLM",
     cases=(
@@ -33,4 +34,6 @@ EVIDENCE = Evidence(
                   {"rope_parameters": None, "rope_theta": 777.0, "head_dim": None, "num_key_value_heads": None}),
     ),
     published=sizes(SYSTEM),
+    lessons=lessons(SYSTEM, SMALL),
+    headline=lambda: headline(SYSTEM, SMALL, ["<s>", "</s>"], steps=160),
 )  # fmt: skip

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from polymodal.check.evidence._text import case, respelled, sizes
+from polymodal.check.evidence._text import BLOOM, case, headline, lessons, respelled, sizes
 from polymodal.check.record import Evidence
 from polymodal.systems.tigerbot import SYSTEM
 
+SMALL = {**BLOOM, "model_type": "bloom"}
 EVIDENCE = Evidence(
     oracle="transformers BloomForCausalLM and LlamaForCausalLM",
     cases=(
@@ -21,4 +22,6 @@ EVIDENCE = Evidence(
         case("Llama folder told to be TigerBot's", "Llama", "tigerbot"),
     ),
     published=sizes(SYSTEM),
+    lessons=lessons(SYSTEM, SMALL),
+    headline=lambda: headline(SYSTEM, SMALL, ["<s>", "</s>"], steps=160),
 )  # fmt: skip
