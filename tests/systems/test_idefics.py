@@ -156,7 +156,7 @@ def test_labels_are_the_answers(folder: tuple[Path, bool]) -> None:
     batch = model.processor([*shots(pictures()), {"role": "assistant", "content": "Cats."}])
     learned = batch["input_ids"][0][batch["labels"][0] >= 0].tolist()
     end = idefics.EOU if instruct else ""
-    assert model.processor.tokenizer.decode(learned, skip_special=False) == f"A cat.{end}Cats.{end}"
+    assert model.processor.tokenizer.decode(learned, skip_special=False) == f" A cat.{end} Cats.{end}"
 
 
 def test_options_and_tables_that_do_not_fit_are_named(folder: tuple[Path, bool]) -> None:

@@ -56,7 +56,7 @@ class Grafted:
     def build(self) -> MultimodalLM:
         width = self.encoder.width
         return MultimodalLM(
-            {"image": ItemEncoder(self.encoder.build())},
+            {"image": ItemEncoder(self.encoder.build(), framed=self.connector.max_frames is not None)},
             {"image": self.connector.build(width, width)},
             self.backbone.build(),
             {},
@@ -93,11 +93,24 @@ def grafted(config: Mapping[str, Any]) -> Grafted:
     blocks = crossed(text.config.blocks, cross, range(every - 1, text.config.depth, every))
     return Grafted(
         encoder=replace(encoder, keep_class=False, head=None),
-        connector=ResamplerConfig(),
+        connector=resampler_of(config.get("perceiver_config") or {}),
         backbone=replace(text.config, blocks=blocks),
         kind=kind,
         media=config["media_token_id"],
         columns=text.columns,
+    )
+
+
+def resampler_of(given: Mapping[str, Any]) -> ResamplerConfig:
+    """The official constructor's arguments; OpenFlamingo itself gives none of them."""
+    if unknown := set(given) - {"depth", "dim_head", "heads", "num_latents", "max_num_frames"}:
+        raise ConfigError(f"open_flamingo: perceiver_config {sorted(unknown)} is not supported")
+    return ResamplerConfig(
+        latents=given.get("num_latents", 64),
+        depth=given.get("depth", 6),
+        heads=given.get("heads", 8),
+        head_dim=given.get("dim_head", 64),
+        max_frames=given.get("max_num_frames"),
     )
 
 

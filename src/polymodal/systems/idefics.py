@@ -75,8 +75,9 @@ def template(instruct: bool) -> SharedMarks:
     said = (Special(name=EOU, learn=True),) if instruct else ()
     turns = {
         "user": Turn(before=(Words(text="User: "),), after=(*end, Words(text="\n"))),
-        "assistant": Turn(before=(Words(text="Assistant: "),), after=(*said, Words(text="\n")), learn=True),
-    }
+        "assistant": Turn(before=(Words(text="Assistant:"), Words(text=" ", learn=True)),
+                          after=(*said, Words(text="\n")), learn=True),
+    }  # fmt: skip
     plain = Template(turns=turns, begin=(Special(name="<s>"),), ask=(Words(text="Assistant:"),))
     return SharedMarks(template=plain, mark=Special(name=FAKE))
 

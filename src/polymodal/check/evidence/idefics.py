@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from polymodal.check import randomise
+from polymodal.check import few_shot, randomise
+from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
-from polymodal.check.record import Evidence, Size, Tensors
+from polymodal.check.lessons import caption_lesson
+from polymodal.check.record import Evidence, Lesson, Shown, Size, Tensors
 from polymodal.systems._system import Variant
-from polymodal.systems.idefics import SYSTEM
+from polymodal.systems.idefics import EOU, FAKE, IMAGE, SYSTEM
 
 
 def tiny(transformers: Any, text: dict[str, Any], vision: dict[str, Any], perceiver: dict[str, Any]) -> Any:
@@ -83,6 +87,39 @@ def size(variant: Variant) -> Size:
     return hugging_size(variant.name, "IdeficsForVisionText2Text", lambda library: library.IdeficsConfig(**config))
 
 
+def small(vocabulary: int) -> dict[str, Any]:
+    """A config as published, small enough to be trained in seconds; the last three words are added ones."""
+    return {
+        "model_type": "idefics", "architectures": ["IdeficsForVisionText2Text"], "vocab_size": vocabulary - 3,
+        "additional_vocab_size": 3, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "cross_layer_interval": 1, "qk_layer_norms": True, "use_resampler": True,
+        "alpha_type": "vector", "max_position_embeddings": 512,
+        "vision_config": {"embed_dim": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4,
+                          "image_size": 32, "patch_size": 8},
+        "perceiver_config": {"resampler_n_latents": 4, "resampler_depth": 1, "resampler_n_heads": 4,
+                             "resampler_head_dim": 8, "qk_layer_norms_perceiver": True},
+    }  # fmt: skip
+
+
+def lesson() -> Lesson:
+    """Pictures and their names, letter by letter; the stages differ in what trains."""
+    torch.manual_seed(0)
+    return caption_lesson(SYSTEM.layouts[0].opened(small(34)).build(), [1, 31, 32, 31], side=32)
+
+
+def headline() -> Shown:
+    """Few-shot naming of real pictures by `chat`, from a folder in the published layout."""
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        marks = {"<unk>": 0, "<s>": 1, "</s>": 2, FAKE: 259, IMAGE: 260, EOU: 261}
+        config = small(byte_tokenizer(folder, marks, bos="<s>", eos="</s>", pad="<unk>"))
+        write_config(folder, config=config, preprocessor_config={"image_size": 32})
+        opened = SYSTEM.layouts[0].opened(config)
+        write_weights(folder, opened.build(), opened.keys[0])
+        return few_shot.shown(folder, opened, system="idefics")
+
+
 LIKE_RELEASED = {"qk_layer_norms": True, "use_resampler": True, "alpha_type": "vector", "alpha_initializer": "normal"}
 
 EVIDENCE = Evidence(
@@ -100,4 +137,6 @@ EVIDENCE = Evidence(
              {"hidden_act": "quick_gelu", "layer_norm_eps": 0.1}, {"resampler_depth": 1}),
     ),
     published=tuple(size(each) for each in SYSTEM.variants),
+    lessons={"pretrain": lesson, "instruct": lesson},
+    headline=headline,
 )  # fmt: skip

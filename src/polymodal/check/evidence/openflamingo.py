@@ -7,9 +7,18 @@ MPT-1B's norms of queries and keys were put into the library's MPT by hand.
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from polymodal.check import few_shot, real
+from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
-from polymodal.check.record import Case, Evidence
-from polymodal.systems.openflamingo import SYSTEM
+from polymodal.check.lessons import caption_lesson
+from polymodal.check.record import Case, Evidence, Lesson, Shown
+from polymodal.systems.openflamingo import END, IMAGE, PAD, SYSTEM
 
 FIXTURES = {"3b": "openflamingo_mosaic", "4b": "openflamingo_neox", "9b": "openflamingo"}
 COUNTED = {"3b": 2_559_117_360, "4b": 4_039_816_224, "9b": 8_131_465_232}  # by the official module itself
@@ -26,6 +35,39 @@ def case(name: str, fixture: str) -> Case:
     return fixture_case(name, fixture, alone=tuple(rows))
 
 
+def small(vocabulary: int, media: int) -> dict[str, Any]:
+    """A config small enough to be trained in seconds."""
+    text = {"model_type": "mpt", "d_model": 48, "n_heads": 4, "n_layers": 2, "vocab_size": vocabulary,
+            "max_seq_len": 512}  # fmt: skip
+    vision = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 1, "head_width": 8, "mlp_ratio": 2.0,
+              "embed_dim": 16, "quick_gelu": True}  # fmt: skip
+    resampler = {"depth": 1, "num_latents": 4, "heads": 4, "dim_head": 8}
+    return {"model_type": "open_flamingo", "text_config": text, "vision_config": vision, "perceiver_config": resampler,
+            "media_token_id": media}  # fmt: skip
+
+
+def lesson() -> Lesson:
+    """Pictures and their names, letter by letter."""
+    torch.manual_seed(0)
+    pixels = real.pixels(32)
+    model = SYSTEM.layouts[0].opened(small(32, 31)).build()
+    return caption_lesson(
+        model, [31, 1], side=32, more=lambda rows: {"vision_x": pixels[rows], "pixel_values": None}
+    )
+
+
+def headline() -> Shown:
+    """Few-shot naming of real pictures by `chat`, from a folder in the published layout."""
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        config = small(byte_tokenizer(folder, {END: 256, IMAGE: 257, PAD: 258}), 257)
+        write_config(folder, config={**config, "eos_token_id": 256})
+        opened = SYSTEM.layouts[0].opened(config)
+        write_weights(folder, opened.build(), opened.keys[0])
+        return few_shot.shown(folder, opened, system="openflamingo", lr=2e-3)
+
+
 EVIDENCE = Evidence(
     oracle=fixture_source("openflamingo"),
     cases=(
@@ -37,4 +79,6 @@ EVIDENCE = Evidence(
     published=tuple(
         fixture_size(FIXTURES[each.name[:2]], each.name, COUNTED[each.name[:2]], SOURCE) for each in SYSTEM.variants
     ),
+    lessons={"interleaved": lesson},
+    headline=headline,
 )
