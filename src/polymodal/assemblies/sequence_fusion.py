@@ -1,0 +1,136 @@
+"""Three feature sequences read one another in all six directions and give one prediction: MulT (arXiv 1906.00295).
+
+    text [B, Tt, Ft], audio [B, Ta, Fa], vision [B, Tv, Fv] -> convolution over time to one width D (or as they are)
+    for each target: two cross-modal transformers (target reads a source) -> joined [B, T, 2 D] -> memory -> last step
+    -> joined [B, 6 D] -> h + linear(relu(linear(h))) -> linear -> [B, outputs]
+
+The sequences need not be of one length or rate (unaligned); lengths stay their own throughout.
+Traps: only the last step is read, so padding belongs in FRONT; the convolution is skipped where a sequence already has
+the width; the memory has 3 blocks at least.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from polymodal.errors import ConfigError, PromptError
+from polymodal.fusion.crossmodal import OFFICIAL_KEYS, CrossModalConfig
+from polymodal.weights.keytable import KeyTable, Row, drop, rename
+
+MODALITIES = ("text", "audio", "vision")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceFusionConfig:
+    """`features`: width of each modality's steps.  `kernels`: of the convolutions.  `targets`: whose streams are built,
+    one modality or all three.  `positions` False: MMSA's copy of the model."""
+
+    features: Mapping[str, int]
+    outputs: int
+    width: int = 30
+    heads: int = 5
+    depth: int = 5
+    kernels: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(MODALITIES, 1))
+    targets: tuple[str, ...] = MODALITIES
+    future_mask: bool = True
+    positions: bool = True
+
+    def __post_init__(self) -> None:
+        if set(self.features) != set(MODALITIES) or set(self.kernels) != set(MODALITIES):
+            raise ConfigError(f"MulT: features and kernels must name {', '.join(MODALITIES)}")
+        if len(self.targets) not in (1, 3) or not set(self.targets) <= set(MODALITIES):
+            raise ConfigError(f"MulT: targets must be one of or all of {', '.join(MODALITIES)}; found {self.targets}")
+
+    def build(self) -> "SequenceFusion":
+        return SequenceFusion(self)
+
+
+class SequenceFusion(nn.Module):
+    """See the module docstring."""
+
+    def __init__(self, config: SequenceFusionConfig):
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.proj = nn.ModuleDict(
+            {
+                name: nn.Conv1d(size, width, config.kernels[name], bias=False)
+                for name, size in config.features.items()
+                if size != width
+            }
+        )
+        cross = CrossModalConfig(
+            width=width, heads=config.heads, depth=config.depth, future_mask=config.future_mask,
+            positions=config.positions,
+        )  # fmt: skip
+        memory = CrossModalConfig(
+            width=2 * width, heads=config.heads, depth=max(config.depth, 3), cross=False,
+            future_mask=config.future_mask, positions=config.positions,
+        )  # fmt: skip
+        self.cross = nn.ModuleDict({f"{a}_{b}": cross.build() for a in config.targets for b in MODALITIES if a != b})
+        self.memory = nn.ModuleDict({name: memory.build() for name in config.targets})
+        joined = 2 * width * len(config.targets)
+        self.proj1 = nn.Linear(joined, joined)
+        self.proj2 = nn.Linear(joined, joined)
+        self.out = nn.Linear(joined, config.outputs)
+
+    def features(self, **batch: Any) -> dict[str, Tensor]:
+        """The three sequences at the common width, `[B, T, D]` each."""
+        given = {name: value for name, value in batch.items() if value is not None}
+        if unknown := sorted(set(given) - set(MODALITIES)):
+            raise ConfigError(f"SequenceFusion: does not know the inputs {unknown}; it takes {', '.join(MODALITIES)}")
+        if missing := [name for name in MODALITIES if name not in given]:
+            raise PromptError(f"SequenceFusion: expected {', '.join(MODALITIES)}, found no {missing[0]}")
+        found = {}
+        for name in MODALITIES:
+            x = given[name]
+            if x.dim() != 3 or x.shape[2] != self.config.features[name]:
+                wanted = f"[B, T, {self.config.features[name]}]"
+                raise PromptError(f"SequenceFusion: {name} must be {wanted}, found {list(x.shape)}")
+            found[name] = self.proj[name](x.transpose(1, 2)).transpose(1, 2) if name in self.proj else x
+        return found
+
+    def joint(self, **batch: Any) -> Tensor:
+        """What the head reads: the last step of each target's memory, joined `[B, 2 D targets]`."""
+        states = self.features(**batch)
+        last = []
+        for target in self.config.targets:
+            read = [self.cross[f"{target}_{b}"](states[target], states[b]) for b in MODALITIES if b != target]
+            last.append(self.memory[target](torch.cat(read, -1))[:, -1])
+        return torch.cat(last, -1)
+
+    def logits(self, **batch: Any) -> Tensor:
+        """`[B, outputs]`: a sentiment score, or class logits."""
+        h = self.joint(**batch)
+        return self.out(h + self.proj2(F.relu(self.proj1(h))))
+
+    def forward(self, **batch: Any) -> Tensor:
+        """The same as `logits`."""
+        return self.logits(**batch)
+
+
+_LETTERS = {"text": "l", "audio": "a", "vision": "v"}
+_ORDER = {"text": ("audio", "vision"), "audio": ("text", "vision"), "vision": ("text", "audio")}
+
+
+def official_keys(config: SequenceFusionConfig) -> KeyTable:
+    """The official names (also MMSA's, below `Model.`) -> ours; streams that are not built have no names."""
+    rows: list[Row] = []
+    for name, letter in _LETTERS.items():
+        place = f"proj_{letter}.weight"
+        rows.append(drop(place) if config.features[name] == config.width else rename(place, f"proj.{name}.weight"))
+    for source, target in (("proj1", "proj1"), ("proj2", "proj2"), ("out_layer", "out")):
+        rows += [rename(f"{source}.{leaf}", f"{target}.{leaf}") for leaf in ("weight", "bias")]
+    keys = KeyTable(tuple(rows))
+    for name, letter in _LETTERS.items():
+        if name not in config.targets:
+            keys += KeyTable((drop(f"trans_{letter}_mem.**"),))
+            continue
+        keys += OFFICIAL_KEYS.prefixed(f"trans_{letter}_mem.", f"memory.{name}.")
+        for other in _ORDER[name]:
+            keys += OFFICIAL_KEYS.prefixed(f"trans_{letter}_with_{_LETTERS[other]}.", f"cross.{name}_{other}.")
+    return keys
