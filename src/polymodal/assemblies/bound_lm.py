@@ -1,0 +1,117 @@
+"""Language models that hear and see through vectors of one bound space (ImageBind): PandaGPT and NExT-GPT.
+
+    each sense -> its encoder [N, E] -> the one shared linear [N, 1, D] -> spliced at placeholders -> backbone
+    SummedLM    all senses of a row are added up in ONE place (PandaGPT)
+    SignalLM    a place per item; signal tokens in the answer -> states + embeddings -> output projector -> condition
+
+Traps: the linear has a bias, which the sum of two senses holds twice; a condition needs the states AT the signal tokens
+of the full text, after the last norm; a signal that is not written out whole gives no condition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polymodal.assemblies.multimodal_lm import Inputs, MultimodalLM
+from polymodal.backbones.decoder import Decoder
+from polymodal.errors import ConfigError
+from polymodal.generators.diffusion import DiffusionSettings, Pipeline, draw
+
+
+class BoundConnector(nn.Module):
+    """The shared linear: vectors `[N, E] -> [N, 1, D]`."""
+
+    def __init__(self, in_width: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(in_width, width)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return self.proj(vectors)[:, None]
+
+
+class SummedLM(MultimodalLM):
+    """`inputs` by sense; row i of every sense's tensor belongs to the i-th placeholder."""
+
+    SLOT = "image"
+
+    def __init__(
+        self,
+        encoders: Mapping[str, nn.Module],
+        connectors: Mapping[str, nn.Module],
+        backbone: Decoder,
+        placeholder: int,
+        inputs: Mapping[str, Inputs],
+    ) -> None:
+        places = dict.fromkeys(inputs, placeholder)
+        super().__init__(encoders, connectors, backbone, places, inputs=inputs, columns=True)
+        self.placeholders = {self.SLOT: placeholder}
+
+    def features(self, **batch: Any) -> dict[str, Any]:
+        """The sum over the senses that are there, `[N, 1, D]`, as it enters the backbone."""
+        found = super().features(**batch)
+        if len({len(each) for each in found.values()}) > 1:
+            counts = {name: len(each) for name, each in found.items()}
+            raise ConfigError(f"the senses of a place are added up and need equal numbers of items; found {counts}")
+        return {self.SLOT: torch.stack(list(found.values())).sum(0)} if found else {}
+
+
+class SignalLM(MultimodalLM):
+    """projectors by modality; signals: modality -> the ids that ask for it, in order."""
+
+    def __init__(
+        self,
+        encoders: Mapping[str, nn.Module],
+        connectors: Mapping[str, nn.Module],
+        backbone: Decoder,
+        placeholders: Mapping[str, int],
+        inputs: Mapping[str, Inputs],
+        projectors: Mapping[str, nn.Module],
+        signals: Mapping[str, Sequence[int]],
+    ) -> None:
+        super().__init__(encoders, connectors, backbone, placeholders, inputs=inputs, columns=True)
+        if set(projectors) != set(signals):
+            raise ConfigError(f"projectors {sorted(projectors)} and signals {sorted(signals)} must agree")
+        self.projectors = nn.ModuleDict(projectors)
+        self.signals = {name: tuple(ids) for name, ids in signals.items()}
+
+    def conditions(self, **batch: Any) -> dict[str, Tensor]:
+        """By modality, `[k, Q, E]` for the k signals written in the ids of a batch, row by row; absent where k is 0.
+
+        The batch is that of `logits`: prompt and answer together, as `generate` returns them.
+        """
+        hidden, ids = self(**batch), batch["input_ids"]
+        found = {}
+        for name, signal in self.signals.items():
+            wanted = torch.tensor(signal, device=ids.device)
+            if ids.shape[1] < len(signal):
+                continue
+            rows, starts = (ids.unfold(1, len(signal), 1) == wanted).all(-1).nonzero(as_tuple=True)
+            if not len(rows):
+                continue
+            places = starts[:, None] + torch.arange(len(signal), device=ids.device)
+            embedded = self.backbone.embed(wanted.expand(len(rows), -1))
+            found[name] = self.projectors[name](hidden[rows[:, None], places], embedded)
+        return found
+
+    @torch.inference_mode()
+    def render(
+        self,
+        pipelines: Mapping[str, Pipeline],
+        settings: Mapping[str, DiffusionSettings],
+        changes: Mapping[str, Any] | None = None,
+        **batch: Any,
+    ) -> dict[str, list[Any]]:
+        """By modality, what the caller's pipelines make of every signal of a batch.
+
+        changes: arguments of all pipelines to replace.  Raises ConfigError for a signal without a pipeline.
+        """
+        made: dict[str, list[Any]] = {}
+        for name, conditions in self.conditions(**batch).items():
+            if name not in pipelines:
+                raise ConfigError(f"the answer asks for {name}; give a pipeline for it (found {sorted(pipelines)})")
+            made[name] = [draw(pipelines[name], each, settings[name], **(changes or {})) for each in conditions]
+        return made

@@ -1,0 +1,131 @@
+"""NExT-GPT: sees, hears and reads, and answers with text, pictures, videos and sounds.
+
+Paper: NExT-GPT: Any-to-Any Multimodal LLM (arXiv 2309.05519); the published 7b_tiva_v0 ("legacy" code).
+
+    picture, video, sound -> ImageBind -> linear [N, 1, D] -> spliced between <Img> and </Img> -> Vicuna -> text
+    [IMG0]..[IMG3] in the answer -> their states + embeddings -> output projector [1, 77, 768] -> Stable Diffusion
+    [VID0]..[VID23] -> [1, 77, 1024] -> zeroscope;   [AUD0]..[AUD7] -> [1, 1, 512] -> AudioLDM          (type C)
+
+Traps: sound enters without ImageBind's scale; the states are those AT the signal tokens (the official index of one
+less makes up for the begin token of old libraries); each text piece of the demo gets a begin token of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from polymodal.assemblies.bound_lm import SignalLM
+from polymodal.encoders import imagebind_keys
+from polymodal.generators.query_projector import QueryProjectorConfig, official_keys
+from polymodal.systems import _bound_llama
+from polymodal.systems._layout import Layout, Opened, Repository
+from polymodal.systems._system import Part, System, Variant
+from polymodal.train.recipe import Stage
+from polymodal.weights.keytable import KeyTable
+
+SENSES = ("image", "audio")
+PLACEHOLDERS = {"image": -1, "audio": -2, "video": -3}
+"""Written where a vector goes; no token of the vocabulary stands there."""
+FILES = {"image": "gen_text_hidden_fcs", "video": "gen_text_hidden_fcs_video", "audio": "gen_text_hidden_fcs_audio"}
+OUT = {"image": (77, 768), "video": (77, 1024), "audio": (1, 512)}
+"""Queries and width of each generator's condition."""
+DEFAULTS = {"num_gen_img_tokens": 4, "num_gen_video_tokens": 24, "num_gen_audio_tokens": 8, "num_clip_tokens": 77,
+            "text_fc_to_img_mode": "transformer", "text_fc_to_video_mode": "transformer",
+            "text_fc_to_audio_mode": "transformer"}  # fmt: skip
+PROMPT = "### Human: {text}\n### Assistant:"
+STOP = ((835,), (2277, 29937))
+
+
+def signals_of(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Ids of the signal tokens: the last of the vocabulary, behind <Img> and </Img>: pictures, videos, sounds."""
+    names = [f"num_gen_{name}_tokens" for name in ("img", "video", "audio")]
+    counts = [int(config.get(name, DEFAULTS[name])) for name in names]
+    start = config["llama"].get("vocab_size", 32000) - sum(counts)
+    found = {}
+    for name, count in zip(("image", "video", "audio"), counts, strict=True):
+        found[name] = tuple(range(start, start + count))
+        start += count
+    return found
+
+
+def projectors_of(config: Mapping[str, Any], width: int) -> dict[str, QueryProjectorConfig]:
+    """Raises ConfigError for projectors that are no transformers."""
+    _bound_llama.checked(config, set(DEFAULTS))
+    for name in ("img", "video", "audio"):
+        _bound_llama.expected(config, f"text_fc_to_{name}_mode", "transformer")
+    shapes = OUT | {name: (config.get("num_clip_tokens", 77), OUT[name][1]) for name in ("image", "video")}
+    return {name: QueryProjectorConfig(in_width=width, out_width=out, queries=queries)
+            for name, (queries, out) in shapes.items()}  # fmt: skip
+
+
+def open_config(config: Mapping[str, Any]) -> Opened:
+    """imagebind, llama, lora_r, lora_alpha, and the official names of the output side.  Raises ConfigError."""
+    backbone, _ = _bound_llama.backbone_of(config)
+    width = config["llama"].get("hidden_size", 4096)
+    projectors, signals = projectors_of(config, width), signals_of(config)
+
+    def build() -> SignalLM:
+        return SignalLM(
+            _bound_llama.encoders_of(config, SENSES), _bound_llama.connectors_of(config, SENSES, width), backbone(),
+            PLACEHOLDERS, _bound_llama.inputs_of(SENSES), {name: each.build() for name, each in projectors.items()},
+            signals,
+        )  # fmt: skip
+
+    more = KeyTable()
+    for name, file in FILES.items():
+        more += official_keys().prefixed(f"{file}.0.", f"projectors.{name}.")
+    return Opened(build=build, keys=_bound_llama.keys_of(config, SENSES, more), parts=drawn(width, projectors))
+
+
+def drawn(width: int, projectors: Mapping[str, QueryProjectorConfig]) -> tuple[Part, ...]:
+    return (
+        *(Part(slot="encoder", modality=name, name="ImageBind", prefix=f"encoders.{name}", gives="[N, E]", tokens=1,
+               takes=_bound_llama.SENSES[name]) for name in SENSES),
+        Part(slot="connector", modality="image", name="linear", prefix="connectors.image", takes="[N, E]",
+             gives=f"[N, 1, {width}]", tokens=1),
+        Part(slot="backbone", name="Vicuna", prefix="backbone", takes=f"[B, T, {width}]", gives="[B, T, V]"),
+        *(Part(slot="output connector", modality=name, name="query transformer", prefix=f"projectors.{name}",
+               takes=f"[k, n, {width}]", gives=f"[k, {each.queries}, {each.out_width}]")
+          for name, each in projectors.items()),
+    )  # fmt: skip
+
+
+def infer(shapes: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    found = _bound_llama.infer(shapes) if any(name.startswith("gen_text_hidden_fcs") for name in shapes) else None
+    return None if found is None else {"model_type": "next-gpt", **found}
+
+
+LLAMA_7B = {"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+            "intermediate_size": 11008, "vocab_size": 32038, "rms_norm_eps": 1e-6}  # fmt: skip
+SYSTEM = System(
+    id="next-gpt",
+    names=("NExT-GPT", "NextGPT"),
+    year=2023,
+    fusion=("C",),
+    assembly="SignalLM",
+    inputs=("text", "image", "video", "audio"),
+    outputs=("text", "image", "video", "audio"),
+    layouts=(
+        Layout(name="official NExT-GPT (legacy)", open=open_config, infer=infer, gather=_bound_llama.gather,
+               matches=lambda config: config.get("model_type") == "next-gpt"),
+    ),
+    variants=(
+        Variant(name="7b", parameters=8_073_098_241, summary="delta on ImageBind huge and Vicuna v0",
+                config={"model_type": "next-gpt", "imagebind": imagebind_keys.HUGE, "llama": LLAMA_7B, "lora_r": 32,
+                        "lora_alpha": 32},
+                repository=Repository(name="ChocoWu/nextgpt_7b_tiva_v0", license="CC-BY-NC-4.0")),
+    ),
+    headline="answers a question with words and with pictures, videos or sounds that its signal tokens ask for",
+    sheet="arXiv 2309.05519",
+    recipe=(
+        Stage(name="encode", data="CC3M, WebVid-2M and AudioCaps, captions", objective="language model, answers",
+              train=("connectors",), lr=4e-4, batch=64, steps=50_000, betas=(0.9, 0.95)),
+        Stage(name="decode", data="CC3M, WebVid-2M and AudioCaps, captions and signal tokens",
+              objective="language model and distance to the text encoder's output",
+              train=("projectors", "backbone.embed_tokens"), lr=4e-4, batch=64, steps=50_000, betas=(0.9, 0.95)),
+        Stage(name="instruct", data="LLaVA, Alpaca, VideoChat, T2M and MosIT",
+              objective="language model and distance to the text encoder's output", lr=5e-4, batch=64, steps=10_000,
+              train=("connectors", "projectors", "backbone.*.lora_A", "backbone.*.lora_B"), betas=(0.9, 0.95)),
+    ),
+)  # fmt: skip

@@ -1,0 +1,115 @@
+"""PandaGPT: one linear from ImageBind to Vicuna, trained on pictures, follows instructions about all six senses.
+
+Paper: PandaGPT: One Model To Instruction-Follow Them All (arXiv 2305.16355).
+
+    picture, video, sound, heat, depth, motion -> ImageBind -> linear [N, 1, D] each, added up -> one place in the text
+    "### Human: <Img>" that place "</Img> question\\n### Assistant:" -> Vicuna with low-rank paths -> answer   (type C)
+
+Traps: sound enters without ImageBind's scale of 20; `<Img>` is plain text; the begin token is written once by hand and
+each piece is tokenised alone; an answer ends with "###", of which only id 2277 is looked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from polymodal.assemblies.bound_lm import SummedLM
+from polymodal.encoders import imagebind_keys
+from polymodal.errors import ConfigError
+from polymodal.systems import _bound_llama
+from polymodal.systems._layout import Layout, Opened, Repository
+from polymodal.systems._system import Part, System, Variant
+from polymodal.train.recipe import Stage
+from polymodal.weights.keytable import KeyTable
+
+PLACEHOLDER = -1
+"""Written where the vector of the senses goes; no token of the vocabulary stands there."""
+START = "### Human: <Img>"
+FIRST = "</Img> {text}\n### Assistant:"
+LATER = "Human: {text}\n### Assistant:"
+ANSWER = "{text}\n###"
+"""The pieces of a conversation, each tokenised alone; the begin token stands before START."""
+STOP = 2277
+
+
+def open_config(config: Mapping[str, Any]) -> Opened:
+    """imagebind: ImageBindModel's arguments; llama: a LlamaConfig; lora_r, lora_alpha.  Raises ConfigError."""
+    _bound_llama.checked(config, set())
+    senses = tuple(_bound_llama.SENSES)
+    backbone, _ = _bound_llama.backbone_of(config)
+
+    def build() -> SummedLM:
+        language = backbone()
+        return SummedLM(_bound_llama.encoders_of(config, senses),
+                        _bound_llama.connectors_of(config, senses, language.config.width), language, PLACEHOLDER,
+                        _bound_llama.inputs_of(senses))  # fmt: skip
+
+    width = config["llama"].get("hidden_size", 4096)
+    return Opened(build=build, keys=_bound_llama.keys_of(config, senses, KeyTable()), parts=drawn(width))
+
+
+def drawn(width: int) -> tuple[Part, ...]:
+    encoders = tuple(
+        Part(slot="encoder", modality=name, name="ImageBind", prefix=f"encoders.{name}", takes=theirs, gives="[N, E]",
+             tokens=1) for name, theirs in _bound_llama.SENSES.items()
+    )  # fmt: skip
+    return (
+        *encoders,
+        Part(slot="connector", modality="image", name="linear", prefix="connectors.image", takes="[N, E]",
+             gives=f"[N, 1, {width}]", tokens=1),
+        Part(slot="backbone", name="Vicuna", prefix="backbone", takes=f"[B, T, {width}]", gives="[B, T, V]"),
+    )  # fmt: skip
+
+
+def spelled(turns: list[tuple[str, str]]) -> list[tuple[str, bool]]:
+    """Turns (question, answer or "") -> pieces (text, learn?) behind the begin token; the vector of the senses follows
+    the first piece.  Raises ConfigError for no turns."""
+    if not turns:
+        raise ConfigError("pandagpt: a conversation needs a question")
+    pieces = [(START, False)]
+    for index, (question, answer) in enumerate(turns):
+        pieces.append(((LATER if index else FIRST).format(text=question), False))
+        if answer:
+            pieces.append((ANSWER.format(text=answer), True))
+    return pieces
+
+
+def published(name: str, parameters: int, width: int, depth: int, heads: int, ffn: int, repository: str) -> Variant:
+    llama = {"model_type": "llama", "hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads,
+             "intermediate_size": ffn, "vocab_size": 32000, "rms_norm_eps": 1e-6}  # fmt: skip
+    config = {"model_type": "pandagpt", "imagebind": imagebind_keys.HUGE, "llama": llama, "lora_r": 32,
+              "lora_alpha": 32}  # fmt: skip
+    return Variant(name=name, parameters=parameters, config=config, summary="delta on ImageBind huge and Vicuna v0",
+                   repository=Repository(name=repository, license="CC-BY-NC-SA-4.0"))  # fmt: skip
+
+
+def infer(shapes: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    found = None if any(name.startswith("gen_text_hidden_fcs") for name in shapes) else _bound_llama.infer(shapes)
+    return None if found is None else {"model_type": "pandagpt", **found}
+
+
+SYSTEM = System(
+    id="pandagpt",
+    names=("PandaGPT",),
+    year=2023,
+    fusion=("C",),
+    assembly="SummedLM",
+    inputs=("text", "image", "video", "audio", "thermal", "depth", "imu"),
+    outputs=("text",),
+    layouts=(
+        Layout(name="official PandaGPT", open=open_config, infer=infer, gather=_bound_llama.gather,
+               matches=lambda config: config.get("model_type") == "pandagpt"),
+    ),
+    variants=(
+        published("7b", 7_976_949_505, 4096, 32, 32, 11008, "openllmplayground/pandagpt_7b_max_len_1024"),
+        published("13b", 14_274_322_177, 5120, 40, 40, 13824, "openllmplayground/pandagpt_13b_max_len_400"),
+    ),
+    headline="answers about sounds, heat and sums of senses, though it was trained on pictures only",
+    sheet="arXiv 2305.16355",
+    recipe=(
+        Stage(name="instruct", data="160 thousand instructions about pictures of LLaVA and MiniGPT-4",
+              objective="language model, answers", train=("connectors", "backbone.*.lora_A", "backbone.*.lora_B"),
+              lr=5e-4, batch=64, steps=5000, warmup=500, weight_decay=1e-3, betas=(0.9, 0.95)),
+    ),
+)  # fmt: skip
