@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError, WeightsError
-from polymodal.weights.report import KeyReport, Use, nearest_row, require_shapes
+from polymodal.weights.report import SHOWN, KeyReport, Use, nearest_row, require_shapes
 from polymodal.weights.rows import (
     Pattern,
     Row,
@@ -125,7 +125,11 @@ class KeyTable:
         `target_keys` None: whatever the rows write is accepted (conversion without a module).
         """
         groups, dropped, unknown = self._group(source_keys)
-        problems = [f"source key {key!r} has no row{nearest_row(key, self.rows)}" for key in unknown]
+        # Finding the nearest row takes milliseconds, and only the first problems are shown.
+        problems = [
+            f"source key {key!r} has no row{nearest_row(key, self.rows) if i < SHOWN else ''}"
+            for i, key in enumerate(unknown)
+        ]
         uses: list[Use] = []
         filled: dict[str, str] = {}
         for (position, indices), parts in groups.items():
@@ -224,7 +228,7 @@ class KeyTable:
                 fresh.append(name)
             elif name not in filled:
                 why = f" (tied to {tied[name]!r}, which is not filled)" if name in tied else ""
-                near = nearest_row(name, self.rows, side="targets")
+                near = nearest_row(name, self.rows, side="targets") if len(problems) < SHOWN else ""
                 problems.append(f"parameter {name!r} is not filled{why}{near}")
         return tuple(fresh), shared, problems
 

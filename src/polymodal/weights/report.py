@@ -17,7 +17,7 @@ from polymodal.errors import WeightsError
 if TYPE_CHECKING:
     from polymodal.weights.rows import Row
 
-_SHOWN = 4
+SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class KeyReport:
 
 def join_problems(problems: Sequence[str]) -> str:
     """The first problems in one line and how many more there are."""
-    rest = len(problems) - _SHOWN
-    return "; ".join(problems[:_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
+    rest = len(problems) - SHOWN
+    return "; ".join(problems[:SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
 
 
 def require_shapes(problems: Sequence[str]) -> None:
