@@ -31,12 +31,12 @@ from polymodal.train.recipe import Stage
 
 PICTURES = {**CLIP, "size": {"shortest_edge": 512}, "crop_size": {"height": 512, "width": 512}, "resample": 1,
             "rescale_factor": 0.0078, "image_mean": (1.0, 1.0, 1.0), "image_std": (1.0, 1.0, 1.0)}  # fmt: skip
+TURN = Special(name="<reserved08706>")
 TEMPLATE = Template(
     begin=(Special(name="<s>"),),
-    turns={
-        "user": Turn(after=(Special(name="<reserved08706>"),)),
-        "assistant": Turn(after=(Special(name="<reserved08706>", learn=True),), learn=True),
-    },
+    turns={"user": Turn(after=(TURN,)), "assistant": Turn(learn=True)},
+    following={("assistant", "user"): Turn(before=(TURN,), after=(TURN,))},
+    end=(Special(name="</s>", learn=True),),
 )
 LETTERS = str.maketrans("ABCDEFGHIJ", "0123456789")
 
