@@ -87,7 +87,9 @@ class Chat:
         ending: Ending | None = None,
         features: FeatureCache | None = None,
     ) -> None:
-        if wrong := set(model.placeholders.items()) - set(processor.placeholders.items()):
+        # Where a mask of the batch marks the places, the processor's own ids may be any.
+        by_id = {(name, index) for name, index in model.placeholders.items() if not model.inputs[name].places}
+        if wrong := by_id - set(processor.placeholders.items()):
             raise ConfigError(f"chat: the processor does not use the model's placeholders {sorted(wrong)}")
         self.model = model
         self.processor = processor

@@ -88,7 +88,8 @@ def rows_with_ends(value: dict[str, Tensor]) -> list[str]:
 
 
 def patches_alone(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {"pixel_values": torch.cat([item["patches"] for item in items])}
+    counts = torch.tensor([len(item["patches"]) for item in items])
+    return {"pixel_values": torch.cat([item["patches"] for item in items]), "patch_counts": counts}
 
 
 def drawn(values: int, width: int) -> tuple[Part, ...]:

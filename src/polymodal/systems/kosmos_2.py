@@ -74,7 +74,9 @@ def open_config(config: Mapping[str, Any]) -> Opened:
                            std=tuple(given.get("image_std") or CLIP_STD))  # fmt: skip
         image = Modality(name="image", placeholder="<image>", transform=transform,
                          tokens=lambda values: connector.queries)  # fmt: skip
-        processor = Processor(tokenizer=files.tokenizer(), template=TEMPLATE, modalities=(image,), finish=marked,
+        # Published as ordinary added words; what phrases and boxes are written with stays ordinary, so that it is read.
+        words = files.tokenizer(control=("<image>", "</image>", "<grounding>"))
+        processor = Processor(tokenizer=words, template=TEMPLATE, modalities=(image,), finish=marked,
                               max_length=backbone.max_length, rewrite=picture_first)  # fmt: skip
         return Assembled(model=module, processor=processor)
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from polymodal.check import randomise
+import polymodal as pm
+from polymodal.check import randomise, real
+from polymodal.check.demo import byte_tokenizer, taught, write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
-from polymodal.check.record import Evidence, Size, Tensors
+from polymodal.check.lessons import caption_lesson
+from polymodal.check.record import Evidence, Lesson, Shown, Size, Tensors
+from polymodal.data.patches import MergedPatches, joined
 from polymodal.systems._system import Variant
 from polymodal.systems.qwen2_vl import SYSTEM
 
@@ -108,6 +114,50 @@ def size(variant: Variant) -> Size:
     )
 
 
+def small(vocabulary: int, image: int, video: int) -> dict[str, Any]:
+    """A config.json for lessons and the demonstration: 16 tokens for a picture of 112 x 112."""
+    return {
+        "model_type": "qwen2_vl", "architectures": ["Qwen2VLForConditionalGeneration"], "hidden_size": 64,
+        "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "vocab_size": vocabulary, "rms_norm_eps": 1e-6, "image_token_id": image, "video_token_id": video,
+        "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
+        "vision_config": {"depth": 2, "embed_dim": 48, "num_heads": 4, "hidden_size": 64, "mlp_ratio": 2},
+    }  # fmt: skip
+
+
+def lesson() -> Lesson:
+    """Pictures and their names, letter by letter; the stages differ only in what trains."""
+    torch.manual_seed(0)
+    model = SYSTEM.layouts[0].opened(small(40, 31, 32)).build()
+    pixels, cut = real.pixels(112), MergedPatches()
+
+    def more(rows: list[int]) -> dict[str, Any]:
+        items = [cut.flatten(pixels[row].expand(cut.frames, -1, -1, -1)) for row in rows]
+        return joined("pixel_values", "image_grid_thw")(items)
+
+    return caption_lesson(model, [33, *[31] * 16, 34], side=112, more=more)
+
+
+def headline() -> Shown:
+    """A tiny Qwen2-VL is trained on eight real pictures and asked about each by `chat`."""
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
+                    "<|image_pad|>", "<|video_pad|>"]  # fmt: skip
+        config = small(byte_tokenizer(folder, specials, eos="<|im_end|>", pad="<|endoftext|>"), 5, 6)
+        write_config(folder, config=config, generation_config={"eos_token_id": 2},
+                     preprocessor_config={"min_pixels": 56 * 56, "max_pixels": 112 * 112})  # fmt: skip
+        opened = SYSTEM.layouts[0].opened(config)
+        write_weights(folder, opened.build(), opened.keys[0])
+        right = taught(pm.load(folder), folder, opened, count=8, steps=80)
+        sizes = [pm.load(folder).processor.modalities["image"].transform.grid(*size) for size in ((300, 90), (90, 300))]
+    return Shown(ok=right == 8 and sizes[0] == (1, sizes[1][2], sizes[1][1]), evidence=f"tiny weights trained on 8 "
+                 f"pictures: chat names {right} of them; pictures of 300 x 90 and 90 x 300 are read as grids "
+                 f"{sizes[0]} and {sizes[1]} (published weights are fetched from the hub by id and were not at "
+                 "hand)")  # fmt: skip
+
+
 YARN = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 64,
         "mrope_section": [1, 3, 2]}  # fmt: skip
 EVIDENCE = Evidence(
@@ -124,4 +174,6 @@ EVIDENCE = Evidence(
         hugging_case("text alone", "Qwen2VLForConditionalGeneration", lambda t: tiny(t, {}, {}), words, generate=True),
     ),
     published=tuple(size(variant) for variant in SYSTEM.variants),
+    lessons={"see": lesson, "all": lesson, "instruct": lesson},
+    headline=headline,
 )  # fmt: skip
