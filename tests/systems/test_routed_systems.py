@@ -19,7 +19,7 @@ from polymodal.data.messages import Message
 from polymodal.data.template import written
 from polymodal.data.transforms import CLIP_MEAN, CLIP_STD, ShorterSideCrop, Squash, StretchToSquare, SwappedChannels
 from polymodal.errors import ConfigError, PromptError
-from polymodal.systems import _llama_adapter, _visual_expert
+from polymodal.layouts import llama_adapter, visual_expert
 from polymodal.systems.cogvlm import open_config as open_cogvlm
 from polymodal.systems.mplug_owl2 import TEMPLATE as OWL
 from polymodal.systems.mplug_owl2 import open_config as open_owl
@@ -67,7 +67,7 @@ def picture(box: tuple[int, int, int, int] | None) -> Pillow.Image:
 
 def test_cogvlm_prompts():
     def text(talk: list[Message], words: str) -> str:
-        return written(_visual_expert.TEMPLATE.render(_visual_expert.written_out(talk, words), ask=True))
+        return written(visual_expert.TEMPLATE.render(visual_expert.written_out(talk, words), ask=True))
 
     image = pm.image(np.zeros((4, 4, 3), np.uint8))
     once = [said("user", "What is it?", image)]
@@ -76,20 +76,20 @@ def test_cogvlm_prompts():
     assert text(once, "") == "<s><image>What is it?"
     more = [*once, said("assistant", "A cat."), said("user", "Why?")]
     assert text(more, "Answer:") == "<s><image>Question: What is it? Answer: A cat.\nQuestion: Why? Answer:"
-    trained = _visual_expert.written_out([*once, said("assistant", "A cat.")], "Answer:")
-    assert written(_visual_expert.TEMPLATE.render(trained, ask=False)).endswith(" Answer:A cat.</s>")
+    trained = visual_expert.written_out([*once, said("assistant", "A cat.")], "Answer:")
+    assert written(visual_expert.TEMPLATE.render(trained, ask=False)).endswith(" Answer:A cat.</s>")
     with pytest.raises(PromptError, match="one picture"):
         text([said("user", image, image)], "Answer:")
 
 
 def test_llama_adapter_prompt():
-    talk = _llama_adapter.one_instruction((said("user", "Name it."),))
-    assert written(_llama_adapter.TEMPLATE.render(talk, ask=True)) == (
+    talk = llama_adapter.one_instruction((said("user", "Name it."),))
+    assert written(llama_adapter.TEMPLATE.render(talk, ask=True)) == (
         "<image><s>Below is an instruction that describes a task. Write a response that appropriately completes the "
         "request.\n\n### Instruction:\nName it.\n\n### Response:"
     )
     with pytest.raises(PromptError, match="one instruction"):
-        _llama_adapter.one_instruction((said("user", "a"), said("assistant", "b"), said("user", "c")))
+        llama_adapter.one_instruction((said("user", "a"), said("assistant", "b"), said("user", "c")))
 
 
 def test_mplug_owl2_prompt():

@@ -107,7 +107,9 @@ def _box(sizes: dict[str, int], part: Part) -> Box:
 
 
 def _names(sizes: dict[str, int], prefix: str) -> list[str]:
-    found = [name for name in sizes if name == prefix or name.startswith(prefix + ".")]
+    from polymodal.train.recipe import below
+
+    found = [name for name in sizes if below(name, prefix)]
     if not found:
         tops = sorted({".".join(name.split(".")[:2]) for name in sizes})
         raise ConfigError(f"'{prefix}' names no parameter of the built model; it has {', '.join(tops)}")

@@ -24,9 +24,9 @@ from polymodal.data.transforms import CLIP_MEAN, CLIP_STD, Squash
 from polymodal.encoders import eva2_clip
 from polymodal.errors import ConfigError
 from polymodal.fusion.routing import ExpertRoutes
-from polymodal.systems import _visual_expert as expert
-from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
-from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.layouts import visual_expert as expert
+from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 
 TEXT = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_act",

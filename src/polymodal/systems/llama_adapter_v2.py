@@ -28,11 +28,11 @@ from polymodal.encoders.clip_vit import clip_vit
 from polymodal.encoders.vit import ViTBlockConfig
 from polymodal.errors import ConfigError
 from polymodal.fusion.prefix import BlankPicture, RowPrompt
+from polymodal.layouts import llama_adapter as adapter
+from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, hf
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import MLPConfig
-from polymodal.systems import _llama_adapter as adapter
-from polymodal.systems._layout import Files, Layout, Opened, hf
-from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 
 

@@ -27,8 +27,8 @@ from polymodal.data.template import Special, Template, Turn, Words
 from polymodal.data.transforms import PadToSquare, StretchToSquare
 from polymodal.encoders import owl_vit
 from polymodal.fusion.routing import PlaceholderRoutes, RoutedLinearConfig, RoutedNormConfig
-from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
-from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 from polymodal.weights.keytable import KeyTable, Row, rename
 

@@ -54,11 +54,11 @@ def trainable(model: nn.Module, prefixes: tuple[str, ...]) -> Iterator[tuple[str
     """The parameters below `prefixes`; raises ConfigError for a prefix that names nothing."""
     named = list(model.named_parameters())
     for prefix in prefixes:
-        if not any(_below(name, prefix) for name, _ in named):
+        if not any(below(name, prefix) for name, _ in named):
             tops = sorted({name.split(".")[0] for name, _ in named})
             raise ConfigError(f"stage trains '{prefix}', which names no parameter; the model has {', '.join(tops)}")
     for name, parameter in named:
-        if any(_below(name, prefix) for prefix in prefixes):
+        if any(below(name, prefix) for prefix in prefixes):
             yield name, parameter
 
 
@@ -72,7 +72,8 @@ def freeze_except(model: nn.Module, prefixes: tuple[str, ...]) -> int:
     return total
 
 
-def _below(name: str, prefix: str) -> bool:
+def below(name: str, prefix: str) -> bool:
+    """Whether a parameter's dotted name lies under a prefix of `Stage.train`."""
     if "*" in prefix:
         return fnmatchcase(name, prefix) or fnmatchcase(name, prefix + ".*")
     return name == prefix or name.startswith(prefix + ".")

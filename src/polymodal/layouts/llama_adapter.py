@@ -18,9 +18,9 @@ from polymodal.encoders import clip_vit
 from polymodal.errors import PromptError, WeightsError
 from polymodal.fusion.prefix import GatedPrefixConfig
 from polymodal.fusion.routing import RoutedDeltaConfig
+from polymodal.layouts.record import Files
 from polymodal.nn.linear import LinearConfig, ProjectionConfig
 from polymodal.nn.mlp import GatedMLPConfig
-from polymodal.systems._layout import Files
 from polymodal.weights.folder import weights_in
 from polymodal.weights.keytable import KeyTable, Row, drop, rename, split
 from polymodal.weights.operations import Reshape
