@@ -123,6 +123,10 @@ def headline() -> Shown:
     return Shown(ok=right == 8, evidence=f"{seen} (published weights were not at hand)")
 
 
+def configured(config: Any, transformers: Any) -> Any:
+    return transformers.ChameleonConfig(**config)
+
+
 EVIDENCE = Evidence(
     oracle=f"transformers {MODEL}",
     cases=(
@@ -134,10 +138,7 @@ EVIDENCE = Evidence(
              num_key_value_heads=4, hidden_act="gelu",
              rope_parameters={"rope_type": "linear", "rope_theta": 100.0, "factor": 2.0}),
     ),
-    published=tuple(
-        hugging_size(each.name, MODEL, lambda t, each=each: t.ChameleonConfig(**each.config))
-        for each in SYSTEM.variants
-    ),
+    published=tuple(hugging_size(each.name, MODEL, partial(configured, each.config)) for each in SYSTEM.variants),
     lessons={"pretrain 1": partial(lesson, all_ids), "pretrain 2": partial(lesson, all_ids),
              "align": partial(lesson, lm_objective)},
     headline=headline,

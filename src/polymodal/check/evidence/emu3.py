@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import tempfile
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from polymodal.check import randomise
+import polymodal as pm
+from polymodal.assemblies.painting import PictureFormat, paint
+from polymodal.assemblies.sampling import SamplingOptions
+from polymodal.check import randomise, real
+from polymodal.check.demo import QUESTION, byte_tokenizer, write_config, write_weights
 from polymodal.check.evidence import _text
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
-from polymodal.check.record import Case, Evidence, Tensors
-from polymodal.systems.emu3 import SYSTEM
+from polymodal.check.lessons import caption_batch, lm_objective, rows
+from polymodal.check.record import Case, Evidence, Lesson, Shown, Tensors
+from polymodal.data.any_size import AnySizeTransform, padded
+from polymodal.data.media import Text
+from polymodal.data.messages import Message
+from polymodal.systems.emu3 import BEGIN, BOS, EOS, OPEN, ROW_END, SYSTEM, TAIL
+from polymodal.train.objectives import lm_loss
 
 MODEL = "Emu3ForConditionalGeneration"
-IMAGE, ROW_END, CODES = 9, 8, 24
+IMAGE, END, CODES = 9, 8, 24
 SIZES = ((8, 12), (12, 8), (8, 8))  # of the three pictures, padded to 12 x 12
 
 
@@ -25,7 +38,7 @@ def tiny(transformers: Any, first: int, codec: dict[str, Any], tied: bool, **tex
             "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "pad_token_id": 0,
             "bos_token_id": 1, "eos_token_id": 2, **text}  # fmt: skip
     names = {f"<|visual token {k:06d}|>": first - k for k in range(codec["codebook_size"])}
-    return transformers.Emu3Config(vocabulary_map={**names, "<image>": IMAGE, "<|extra_200|>": ROW_END},
+    return transformers.Emu3Config(vocabulary_map={**names, "<image>": IMAGE, ROW_END: END},
                                    vq_config=codec, text_config=text, tie_word_embeddings=tied)  # fmt: skip
 
 
@@ -69,7 +82,128 @@ def decoder(name: str, **text: Any) -> Case:
                         generate=True, alone=_text.alone)  # fmt: skip
 
 
+SPECIALS = ["<pad>", "<image>", ROW_END, BOS, EOS, BEGIN, OPEN, *TAIL]
+SIDE, GRID = 16, 4  # pixels and codes of a picture of the lessons, along each side
+
+
+def small(size: int, placeholder: int, row_end: int) -> dict[str, Any]:
+    """A config.json for lessons and the demonstration: 24 codes behind `size` ids of text."""
+    names = {f"<|visual token {k:06d}|>": size + k for k in range(CODES)}
+    codec = {"codebook_size": CODES, "base_channels": 32, "channel_multiplier": [1, 1, 1], "num_res_blocks": 1,
+             "attn_resolutions": [2], "hidden_size": 32}  # fmt: skip
+    text = {"vocab_size": size + CODES, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512}  # fmt: skip
+    return {"model_type": "emu3", "architectures": [MODEL], "vq_config": codec, "text_config": text,
+            "vocabulary_map": {**names, "<image>": placeholder, ROW_END: row_end}}  # fmt: skip
+
+
+@torch.no_grad()
+def spread(model: Any) -> None:
+    """Fresh weights give every place the same code; let the codebook be latents of real pictures."""
+    codec = model.encoders["image"]
+    pixels = real.pixels(SIDE)[:, None].expand(-1, codec.config.time, -1, -1, -1)
+    count = len(pixels)
+    latents = codec.encoder(pixels.flatten(0, 1)).unflatten(0, (count, -1)).transpose(1, 2)
+    latents = codec.quant_conv(codec.time_down(latents)).movedim(1, -1).flatten(0, 3)
+    codec.codebook.embedding.weight.copy_(latents[:: len(latents) // CODES][:CODES])
+
+
+def learned(which: str, model: Any, batch: dict[str, Any]) -> Tensor:
+    """Next-id loss of "answers", of "pictures", or of "all" with picture ids counted by half."""
+    if which == "answers":
+        return lm_objective(model, batch)
+    places, real_ids = batch["input_ids"] == model.placeholders["image"], batch["attention_mask"].bool()
+    wanted = batch["input_ids"].where(places if which == "pictures" else real_ids, -100)
+    spelled = model.spelled({**batch, "labels": wanted})
+    weight = torch.ones(model.backbone.config.vocab_size)
+    if which == "all":
+        weight[model.connectors["image"].vocabulary.ids("image")] = 0.5
+    labels = spelled.pop("labels")
+    return lm_loss(model(**spelled), model.backbone.head, labels, weight)
+
+
+def lesson(which: str) -> Lesson:
+    """Pictures as ids and their names, letter by letter."""
+    torch.manual_seed(0)
+    model = SYSTEM.layouts[0].opened(small(40, 31, 32)).build()
+    spread(model)
+    pixels, names = real.pixels(SIDE), real.captions()
+
+    def batches(step: int) -> dict[str, Any]:
+        chosen = rows(step, 8)
+        made = caption_batch([names[i] for i in chosen], [33, *[31] * (GRID * (GRID + 1)), 34])
+        return {**made, **padded([pixels[i] for i in chosen])}
+
+    return Lesson(model=model, batches=batches, objective=partial(learned, which))
+
+
+def headline(count: int = 4) -> Shown:
+    """A tiny Emu3 learns four real pictures both ways in its published folder: it paints them from their names, id by
+    id as its codec spells them, and names them by `chat`."""
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        size = byte_tokenizer(folder, SPECIALS, bos=BOS, eos=EOS, pad="<pad>")
+        config = small(size, SPECIALS.index("<image>"), SPECIALS.index(ROW_END))
+        bounds = {"min_pixels": SIDE * SIDE, "max_pixels": SIDE * SIDE, "spatial_factor": 4}
+        write_config(folder, config=config, preprocessor_config=bounds, generation_config={"eos_token_id": 4})
+        opened = SYSTEM.layouts[0].opened(config)
+        module = opened.build()
+        spread(module)
+        write_weights(folder, module, opened.keys[0])
+        model = pm.load(folder)
+        teach(model, count)
+        write_weights(folder, model.module.eval(), opened.keys[0])
+        named, painted = asked(pm.load(folder), count)
+    seen = f"tiny weights trained on {count} pictures both ways: {painted} painted exactly from their names"
+    return Shown(ok=named == painted == count, evidence=f"{seen}, {named} named (published weights were not at hand)")
+
+
+def layout_of(tokenizer: Any) -> PictureFormat:
+    return PictureFormat.of(tokenizer, BOS, BEGIN, OPEN, (*TAIL, EOS), "<pad>")
+
+
+def teach(model: Any, count: int) -> None:
+    """Train on pictures -> names and names -> pictures, through the model's own processor and picture format."""
+    samples = real.pictures()[:count]
+    talks = [[Message(role="user", parts=(pm.image(picture), Text(QUESTION))),
+              Message(role="assistant", parts=(Text(name),))] for picture, name in samples]  # fmt: skip
+    understood, module = model.processor(talks), model.module.train()
+    transform, tokenizer = AnySizeTransform(min_pixels=SIDE**2, max_pixels=SIDE**2, factor=4), model.processor.tokenizer
+    ids = module.tokens("image", padded([transform(picture) for picture, _ in samples]))
+    drawn = [[*layout_of(tokenizer).prompt(tokenizer, name, (GRID, GRID)), *row.tolist()]
+             for (_, name), row in zip(samples, ids, strict=True)]  # fmt: skip
+    optimiser = torch.optim.AdamW(module.backbone.parameters(), lr=3e-3)
+    for _ in range(120):
+        optimiser.zero_grad()
+        loss = lm_objective(module, understood)
+        for row in drawn:
+            given = torch.tensor([row])
+            loss = loss + lm_loss(module(given), module.backbone.head, given) / count
+        loss.backward()
+        optimiser.step()
+
+
+def asked(model: Any, count: int) -> tuple[int, int]:
+    """How many pictures are named by chat, and how many are painted id by id."""
+    samples, tokenizer = real.pictures()[:count], model.processor.tokenizer
+    named = sum(model.chat(pm.image(p), QUESTION, max_tokens=40).text.strip() == name for p, name in samples)
+    layout, size = layout_of(tokenizer), (GRID, GRID)
+    prompts = [layout.prompt(tokenizer, name, size) for _, name in samples]
+    negatives = [layout.prompt(tokenizer, "", size)] * count
+    found = paint(model.module, prompts, negatives, [size] * count, layout, scale=1.5, options=SamplingOptions())
+    transform = AnySizeTransform(min_pixels=SIDE**2, max_pixels=SIDE**2, factor=4)
+    codec = model.module.encoders["image"]
+    with torch.no_grad():
+        wanted = codec.decode(codec.encode(padded([transform(p) for p, _ in samples])["pixel_values"]))
+    return named, sum(bool(torch.allclose(a, b, atol=1e-4)) for a, b in zip(found, wanted, strict=True))
+
+
 OFFICIAL = {"model_type": "Emu3", "architectures": ["Emu3ForCausalLM"], "rope_parameters": None, "rope_theta": 1e6}
+def configured(config: Any, transformers: Any) -> Any:
+    return transformers.Emu3Config(**config)
+
+
 EVIDENCE = Evidence(
     oracle=f"transformers {MODEL}",
     cases=(
@@ -82,7 +216,8 @@ EVIDENCE = Evidence(
         decoder("decoder alone"),
         _text.respelled(decoder("decoder of the official repository", num_hidden_layers=1), OFFICIAL),
     ),
-    published=tuple(
-        hugging_size(each.name, MODEL, lambda t, each=each: t.Emu3Config(**each.config)) for each in SYSTEM.variants
-    ),
+    published=tuple(hugging_size(each.name, MODEL, partial(configured, each.config)) for each in SYSTEM.variants),
+    lessons={"pretrain": partial(lesson, "all"), "generate": partial(lesson, "pictures"),
+             "chat": partial(lesson, "answers")},
+    headline=headline,
 )  # fmt: skip
