@@ -24,9 +24,9 @@ from polymodal.data.labels import labels_of
 from polymodal.encoders import beit_keys
 from polymodal.encoders.beit import BeitConfig
 from polymodal.encoders.heads import ClassLogitsConfig, PatchLogitsConfig
+from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
 from polymodal.nn.norm import LayerNormConfig
-from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
-from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 from polymodal.weights.keytable import KeyTable
 

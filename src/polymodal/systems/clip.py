@@ -12,8 +12,8 @@ end token, which causal attention makes the same.
 
 from __future__ import annotations
 
-from polymodal.systems._clip import LAYOUTS
-from polymodal.systems._layout import Repository
+from polymodal.layouts.clip import LAYOUTS
+from polymodal.layouts.record import Repository
 from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 

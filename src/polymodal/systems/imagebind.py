@@ -20,8 +20,8 @@ from polymodal.assemblies.joint_space import JointSpace
 from polymodal.assemblies.sensing import embedder
 from polymodal.encoders import imagebind_keys
 from polymodal.encoders.imagebind_keys import MODALITIES
-from polymodal.systems._layout import Files, Layout, Opened, Repository
-from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 from polymodal.weights.keytable import KeyTable
 

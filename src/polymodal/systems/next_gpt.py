@@ -18,9 +18,9 @@ from typing import Any
 from polymodal.assemblies.bound_lm import SignalLM
 from polymodal.encoders import imagebind_keys
 from polymodal.generators.query_projector import QueryProjectorConfig, official_keys
-from polymodal.systems import _bound_llama
-from polymodal.systems._layout import Layout, Opened, Repository
-from polymodal.systems._system import Part, System, Variant
+from polymodal.layouts import bound_llama
+from polymodal.layouts.record import Layout, Opened, Part, Repository
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 from polymodal.weights.keytable import KeyTable
 
@@ -51,9 +51,9 @@ def signals_of(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def projectors_of(config: Mapping[str, Any], width: int) -> dict[str, QueryProjectorConfig]:
     """Raises ConfigError for projectors that are no transformers."""
-    _bound_llama.checked(config, set(DEFAULTS))
+    bound_llama.checked(config, set(DEFAULTS))
     for name in ("img", "video", "audio"):
-        _bound_llama.expected(config, f"text_fc_to_{name}_mode", "transformer")
+        bound_llama.expected(config, f"text_fc_to_{name}_mode", "transformer")
     shapes = OUT | {name: (config.get("num_clip_tokens", 77), OUT[name][1]) for name in ("image", "video")}
     return {name: QueryProjectorConfig(in_width=width, out_width=out, queries=queries)
             for name, (queries, out) in shapes.items()}  # fmt: skip
@@ -61,27 +61,27 @@ def projectors_of(config: Mapping[str, Any], width: int) -> dict[str, QueryProje
 
 def open_config(config: Mapping[str, Any]) -> Opened:
     """imagebind, llama, lora_r, lora_alpha, and the official names of the output side.  Raises ConfigError."""
-    backbone, _ = _bound_llama.backbone_of(config)
+    backbone, _ = bound_llama.backbone_of(config)
     width = config["llama"].get("hidden_size", 4096)
     projectors, signals = projectors_of(config, width), signals_of(config)
 
     def build() -> SignalLM:
         return SignalLM(
-            _bound_llama.encoders_of(config, SENSES), _bound_llama.connectors_of(config, SENSES, width), backbone(),
-            PLACEHOLDERS, _bound_llama.inputs_of(SENSES), {name: each.build() for name, each in projectors.items()},
+            bound_llama.encoders_of(config, SENSES), bound_llama.connectors_of(config, SENSES, width), backbone(),
+            PLACEHOLDERS, bound_llama.inputs_of(SENSES), {name: each.build() for name, each in projectors.items()},
             signals,
         )  # fmt: skip
 
     more = KeyTable()
     for name, file in FILES.items():
         more += official_keys().prefixed(f"{file}.0.", f"projectors.{name}.")
-    return Opened(build=build, keys=_bound_llama.keys_of(config, SENSES, more), parts=drawn(width, projectors))
+    return Opened(build=build, keys=bound_llama.keys_of(config, SENSES, more), parts=drawn(width, projectors))
 
 
 def drawn(width: int, projectors: Mapping[str, QueryProjectorConfig]) -> tuple[Part, ...]:
     return (
         *(Part(slot="encoder", modality=name, name="ImageBind", prefix=f"encoders.{name}", gives="[N, E]", tokens=1,
-               takes=_bound_llama.SENSES[name]) for name in SENSES),
+               takes=bound_llama.SENSES[name]) for name in SENSES),
         Part(slot="connector", modality="image", name="linear", prefix="connectors.image", takes="[N, E]",
              gives=f"[N, 1, {width}]", tokens=1),
         Part(slot="backbone", name="Vicuna", prefix="backbone", takes=f"[B, T, {width}]", gives="[B, T, V]"),
@@ -92,7 +92,7 @@ def drawn(width: int, projectors: Mapping[str, QueryProjectorConfig]) -> tuple[P
 
 
 def infer(shapes: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    found = _bound_llama.infer(shapes) if any(name.startswith("gen_text_hidden_fcs") for name in shapes) else None
+    found = bound_llama.infer(shapes) if any(name.startswith("gen_text_hidden_fcs") for name in shapes) else None
     return None if found is None else {"model_type": "next-gpt", **found}
 
 
@@ -107,7 +107,7 @@ SYSTEM = System(
     inputs=("text", "image", "video", "audio"),
     outputs=("text", "image", "video", "audio"),
     layouts=(
-        Layout(name="official NExT-GPT (legacy)", open=open_config, infer=infer, gather=_bound_llama.gather,
+        Layout(name="official NExT-GPT (legacy)", open=open_config, infer=infer, gather=bound_llama.gather,
                matches=lambda config: config.get("model_type") == "next-gpt"),
     ),
     variants=(

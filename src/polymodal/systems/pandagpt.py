@@ -17,9 +17,9 @@ from typing import Any
 from polymodal.assemblies.bound_lm import SummedLM
 from polymodal.encoders import imagebind_keys
 from polymodal.errors import ConfigError
-from polymodal.systems import _bound_llama
-from polymodal.systems._layout import Layout, Opened, Repository
-from polymodal.systems._system import Part, System, Variant
+from polymodal.layouts import bound_llama
+from polymodal.layouts.record import Layout, Opened, Part, Repository
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 from polymodal.weights.keytable import KeyTable
 
@@ -35,24 +35,24 @@ STOP = 2277
 
 def open_config(config: Mapping[str, Any]) -> Opened:
     """imagebind: ImageBindModel's arguments; llama: a LlamaConfig; lora_r, lora_alpha.  Raises ConfigError."""
-    _bound_llama.checked(config, set())
-    senses = tuple(_bound_llama.SENSES)
-    backbone, _ = _bound_llama.backbone_of(config)
+    bound_llama.checked(config, set())
+    senses = tuple(bound_llama.SENSES)
+    backbone, _ = bound_llama.backbone_of(config)
 
     def build() -> SummedLM:
         language = backbone()
-        return SummedLM(_bound_llama.encoders_of(config, senses),
-                        _bound_llama.connectors_of(config, senses, language.config.width), language, PLACEHOLDER,
-                        _bound_llama.inputs_of(senses))  # fmt: skip
+        return SummedLM(bound_llama.encoders_of(config, senses),
+                        bound_llama.connectors_of(config, senses, language.config.width), language, PLACEHOLDER,
+                        bound_llama.inputs_of(senses))  # fmt: skip
 
     width = config["llama"].get("hidden_size", 4096)
-    return Opened(build=build, keys=_bound_llama.keys_of(config, senses, KeyTable()), parts=drawn(width))
+    return Opened(build=build, keys=bound_llama.keys_of(config, senses, KeyTable()), parts=drawn(width))
 
 
 def drawn(width: int) -> tuple[Part, ...]:
     encoders = tuple(
         Part(slot="encoder", modality=name, name="ImageBind", prefix=f"encoders.{name}", takes=theirs, gives="[N, E]",
-             tokens=1) for name, theirs in _bound_llama.SENSES.items()
+             tokens=1) for name, theirs in bound_llama.SENSES.items()
     )  # fmt: skip
     return (
         *encoders,
@@ -85,7 +85,7 @@ def published(name: str, parameters: int, width: int, depth: int, heads: int, ff
 
 
 def infer(shapes: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    found = None if any(name.startswith("gen_text_hidden_fcs") for name in shapes) else _bound_llama.infer(shapes)
+    found = None if any(name.startswith("gen_text_hidden_fcs") for name in shapes) else bound_llama.infer(shapes)
     return None if found is None else {"model_type": "pandagpt", **found}
 
 
@@ -98,7 +98,7 @@ SYSTEM = System(
     inputs=("text", "image", "video", "audio", "thermal", "depth", "imu"),
     outputs=("text",),
     layouts=(
-        Layout(name="official PandaGPT", open=open_config, infer=infer, gather=_bound_llama.gather,
+        Layout(name="official PandaGPT", open=open_config, infer=infer, gather=bound_llama.gather,
                matches=lambda config: config.get("model_type") == "pandagpt"),
     ),
     variants=(

@@ -24,8 +24,8 @@ from polymodal.data.labels import labels_of
 from polymodal.encoders import google_vit
 from polymodal.encoders.heads import ClassLogitsConfig, PatchPixelsConfig
 from polymodal.encoders.vit import ViTConfig, sides
-from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
-from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 from polymodal.weights.keytable import KeyTable
 

@@ -19,8 +19,7 @@ from polymodal.data import hf_image
 from polymodal.data.labels import labels_of
 from polymodal.encoders import clip_openai, clip_text, clip_vit
 from polymodal.encoders.heads import ClassLogitsConfig
-from polymodal.systems._layout import Files, Layout, Opened, hf
-from polymodal.systems._system import Assembled, Part
+from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, hf
 from polymodal.weights.keytable import KeyTable
 
 SCALE = KeyTable.of({"logit_scale": "logit_scale"})

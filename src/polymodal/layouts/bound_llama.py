@@ -21,8 +21,8 @@ from polymodal.assemblies.multimodal_lm import Inputs
 from polymodal.backbones import hf_text
 from polymodal.encoders import imagebind_keys
 from polymodal.errors import ConfigError, WeightsError
+from polymodal.layouts.record import Files
 from polymodal.nn.lora import apply_lora
-from polymodal.systems._layout import Files
 from polymodal.weights.folder import weights_in
 from polymodal.weights.keytable import KeyTable, Row, rename
 
