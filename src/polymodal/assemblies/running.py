@@ -70,7 +70,10 @@ class Running:
     def step(self, ids: Sequence[int]) -> None:
         """One new token for every row."""
         tokens = torch.tensor(ids, dtype=torch.int64, device=self.logits.device)[:, None]
-        self.feed(self.model.backbone.embed(tokens), self.position[..., None])
+        # A few published models say otherwise than "one further" where a generated token stands.
+        rule = getattr(self.model.arrange, "next_positions", None)
+        where = self.position[..., None] if rule is None else rule(tokens, self.cache.length)
+        self.feed(self.model.backbone.embed(tokens), where)
         self.position = self.position + 1
         if bounded(self.model):
             # A row that has ended is still carried along; its positions must not leave a table of learned ones.

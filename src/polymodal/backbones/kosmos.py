@@ -71,6 +71,13 @@ class CountedPositions:
         """Adds `position_ids` [B, T]."""
         return {"position_ids": positions_of(batch["input_ids"], self.padding)}
 
+    def next_positions(self, tokens: Tensor, held: int) -> Tensor:
+        """Positions [B, 1] of generated `tokens` [B, 1] behind `held` cached ones.
+
+        As published: all that is held counts, padding too, and a padding id that is written has no place.
+        """
+        return torch.where(tokens == self.padding, -1, held)
+
 
 def config_of(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder that a published `text_config` describes, with the library's defaults."""

@@ -26,8 +26,8 @@ from polymodal.data.messages import Message
 from polymodal.data.patches import RowPatches
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Special, Template, Turn
-from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
-from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 from polymodal.weights.keytable import KeyTable
 

@@ -7,8 +7,8 @@ Paper: Kosmos-2: Grounding Multimodal Large Language Models to the World (arXiv 
             -> Magneto decoder -> "<phrase>a dog</phrase><object><patch_index_0044><patch_index_0863></object>"  (C)
 
 Traps: image features are multiplied by sqrt(width) together with the words; a mask marks where they go, not an id;
-positions are counted by the padding id.  Generation from rows of unequal length: the library counts padding as
-positions in cached steps, this model does not, so a row says the same alone and in a batch.
+positions are counted by the padding id; in cached steps all that is cached counts, padding in front too, as published,
+so that a row padded on the left goes on a little differently than alone.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Special, Template, Turn
 from polymodal.data.transforms import Squash
 from polymodal.encoders import clip_vit
+from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
 from polymodal.nn.norm import LayerNormConfig
-from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
-from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 from polymodal.weights.keytable import KeyTable, rename
 
@@ -114,7 +114,7 @@ def drawn(tower: clip_vit.ViTConfig, connector: latent_query.LatentQueryConfig, 
 
 SYSTEM = System(
     id="kosmos-2",
-    names=("KOSMOS-2", "Kosmos-2"),
+    names=("KOSMOS-2", "Kosmos2"),
     year=2023,
     fusion=("C",),
     assembly="MultimodalLM",

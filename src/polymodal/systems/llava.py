@@ -21,8 +21,8 @@ from polymodal.data.chat_formats import LLAVA_SYSTEM, vicuna
 from polymodal.data.hf_image import CLIP, transform_of
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Special, Words
-from polymodal.systems._layout import Files, Layout, Opened, Repository
-from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 
 

@@ -25,9 +25,9 @@ from polymodal.data.hf_image import CLIP, transform_of
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Words
 from polymodal.encoders import hf_vision
+from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
 from polymodal.systems import llava
-from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
-from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 
 CLIP_L_336 = {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
@@ -85,7 +85,7 @@ def published(width: int, depth: int, heads: int, ffn_width: int) -> dict[str, A
 
 SYSTEM = System(
     id="llava-1.5",
-    names=("LLaVA-1.5",),
+    names=("LLaVA-1.5", "LLaVA v1.5"),
     year=2023,
     fusion=("C",),
     assembly="MultimodalLM",

@@ -29,9 +29,9 @@ from polymodal.data.tiles import GridTiles, SizedTiles, filled_up
 from polymodal.encoders import hf_vision
 from polymodal.encoders.tiled import TiledConfig
 from polymodal.errors import ConfigError
+from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
 from polymodal.systems import llava
-from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
-from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 from polymodal.weights.keytable import KeyTable, rename
 

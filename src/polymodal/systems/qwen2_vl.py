@@ -27,8 +27,8 @@ from polymodal.data.template import Special, chatml
 from polymodal.encoders import qwen2_vit
 from polymodal.errors import ConfigError
 from polymodal.fusion.grid_positions import GridPositions
-from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
-from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 
 TEMPLATE = chatml(default_system="You are a helpful assistant.")

@@ -67,7 +67,7 @@ def alone(config: Any, given: Tensors) -> list[tuple[int, Tensors]]:
 
 
 def prompt(config: Any) -> Tensors:
-    """Rows of equal length, a picture each: the library counts padding as positions in cached steps."""
+    """Rows of equal length, a picture each: behind padding, cached steps are not a full pass, as in the library."""
     ids, marks = rows_of(config)[0]
     other = [token + 1 if not mark else token for token, mark in zip(ids, marks, strict=True)]
     return batch(config, [(ids, marks), (other, marks)], "pictures", 2)
@@ -185,5 +185,5 @@ EVIDENCE = Evidence(
     published=tuple(size(variant) for variant in SYSTEM.variants),
     lessons={"ground": lesson, "instruct": lesson},
     headline=headline,
-    exceptions=("generation from rows padded on the left: the library's cached steps count the padding as positions",),
+    exceptions=("generation from rows padded on the left goes on from the padded length, as in the library",),
 )  # fmt: skip
