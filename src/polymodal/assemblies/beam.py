@@ -83,7 +83,7 @@ def beam_search(
     limits = room(model, lengths, [option.max_tokens for option in options], ending.beyond)
     running = widened(running, beams, max(limits))
     prompts = running.prompts[::beams]
-    banned = [] if ending.placeholders else [id for id in model.placeholders.values() if id >= 0]
+    banned = [] if ending.placeholders else model.written_placeholders()
     rows = [_Row(options=o, limit=n, ends=ending.ends) for o, n in zip(options, limits, strict=True)]
     while True:
         scores = torch.log_softmax(running.logits, -1).unflatten(0, (len(rows), beams))

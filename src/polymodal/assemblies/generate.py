@@ -153,7 +153,7 @@ def answer(running: Running, options: Sequence[SamplingOptions], ending: Ending)
     rules = _rules(ending.allowed, len(options))
     writers = [Writer(row=i, options=o, limit=limits[i], ending=ending) for i, o in enumerate(options)]
     # A placeholder in an answer would be an item without a value.
-    banned = [] if ending.placeholders else list(running.model.placeholders.values())
+    banned = [] if ending.placeholders else running.model.written_placeholders()
     sampler = Sampler(options, running.prompts, banned=banned)
     while True:
         allowed = None if rules is None else [rule(w.ids) for rule, w in zip(rules, writers, strict=True)]

@@ -62,9 +62,9 @@ class MultimodalLM(nn.Module):
 
     A text-only model has no encoder.  context: module called as f(features by modality, batch) -> the backbone's
     `context`; modalities without a placeholder reach the backbone only that way.  inputs: by modality, where its
-    tensors have other names than `VALUES` or there are more of them.  arrange: adds what a batch lacks.  columns: a full
-    pass without position ids counts columns, as most published classes do, and not real tokens (generation always does);
-    it matters where padding stands between pictures and text.
+    tensors have other names than `VALUES` or there are more of them.  arrange: adds what a batch lacks.  columns: a
+    full pass without position ids counts columns, as most published classes do, and not real tokens (as generation
+    always does); it matters where padding stands between pictures and text.
     Raises: ConfigError when a modality lacks an encoder or connector, or leads nowhere.
     """
 
@@ -118,6 +118,10 @@ class MultimodalLM(nn.Module):
             name: self.encode(name, batch) for name, given in self.inputs.items() if batch.get(given.values) is not None
         }
 
+    def written_placeholders(self) -> list[int]:
+        """The placeholder ids that a head could choose: those inside the vocabulary."""
+        return [id for id in self.placeholders.values() if 0 <= id < self.backbone.config.vocab_size]
+
     def context_for(self, features: Mapping[str, Any], batch: Mapping[str, Any]) -> Any:
         """What the backbone takes as its `context`, made once for a full pass and once before generation."""
         return None if self.context is None else self.context(features, batch)
@@ -136,8 +140,10 @@ class MultimodalLM(nn.Module):
         if features is None:
             features = self.features(**batch)
         input_ids = batch["input_ids"]
-        # Official placeholder ids may be negative; what stands at them before the splice does not matter.
-        written = input_ids.clamp_min(0) if min(self.placeholders.values(), default=0) < 0 else input_ids
+        # Official placeholder ids may lie outside the vocabulary; what stands there before the splice does not matter.
+        last = self.backbone.config.vocab_size - 1
+        outside = any(not 0 <= id <= last for id in self.placeholders.values())
+        written = input_ids.clamp(0, last) if outside else input_ids
         embeds = self.backbone.embed(written)
         for name, placeholder in self.placeholders.items():
             counts = (batch.get("item_counts") or {}).get(name)

@@ -19,10 +19,12 @@ class FrameEncoder(nn.Module):
         self.still = still
 
     def forward(self, frames: Tensor, **more: Any) -> Tensor:
-        """float [N, F, 3, H, W] -> [N, F, S, D]; raises ConfigError for other shapes."""
+        """float [N, F, C, H, W] -> [N, F, S, D], or [N, F, D] of an encoder of vectors.  Raises ConfigError."""
         if self.still and frames.dim() == 4:
             frames = frames[:, None]
         if frames.dim() != 5:
-            raise ConfigError(f"video: expected frames as [N, F, 3, H, W], found {list(frames.shape)}")
+            raise ConfigError(
+                f"expected frames as [N, F, 3, H, W] (sound: clips [N, C, 1, mels, T]), found {list(frames.shape)}"
+            )
         features = self.encoder(frames.flatten(0, 1), **more)
         return features.unflatten(0, frames.shape[:2])

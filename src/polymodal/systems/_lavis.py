@@ -29,11 +29,10 @@ BLOCKS = 39  # of the 40 in EVA's own file
 NAMES = {"opt": ("opt_proj", "opt_model"), "t5": ("t5_proj", "t5_model"), "llama": ("llm_proj", "llm_model")}
 
 
-def vision_keys(norm: str = "ln_vision") -> KeyTable:
+def vision_keys(ours: str = "encoders.image.") -> KeyTable:
     """EVA ViT-g and the norm behind it."""
-    return eva_vit.OFFICIAL_KEYS.prefixed("visual_encoder.", "encoders.image.") + _blip.linear(
-        norm, "encoders.image.final_norm"
-    )
+    norm = _blip.linear("ln_vision", f"{ours}final_norm")
+    return eva_vit.OFFICIAL_KEYS.prefixed("visual_encoder.", ours) + norm
 
 
 def qformer_keys(config: qformer.QFormerConfig, ours: str) -> KeyTable:
