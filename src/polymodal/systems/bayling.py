@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from polymodal.data.template import Special, Template, Turn, Words
-from polymodal.systems._layout import Repository
+from polymodal.layouts.language_model import llama, llama_layout
+from polymodal.layouts.record import Repository
 from polymodal.systems._system import System, Variant
-from polymodal.systems.chinese_llama_2 import llama, llama_layout
 from polymodal.train.recipe import Stage
 
 TEMPLATE = Template(

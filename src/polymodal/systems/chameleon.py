@@ -25,8 +25,8 @@ from polymodal.data.template import Special, Template, Turn
 from polymodal.errors import ConfigError
 from polymodal.fusion.vocabulary import Spelling, Table, Vocabulary
 from polymodal.generators import vq_codec
-from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
-from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 
 PICTURES = {**CLIP, "size": {"shortest_edge": 512}, "crop_size": {"height": 512, "width": 512}, "resample": 1,

@@ -5,26 +5,18 @@
 Source: the repository LinkSoul-AI/Chinese-Llama-2-7b (README, train.py); there is no paper.
 Traps: exactly the format of llama-2-chat, with the beginning token before every question; the system message keeps the
 line break and the twelve spaces of the README; no words were added to the vocabulary.
-Several systems publish in the layout of LlamaForCausalLM (`llama_layout`): they are told apart by what their configs
-are known to say, and this one, plain Llama 2 in size and format, reads what none of them claims.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from polymodal.assemblies.multimodal_lm import MultimodalLM
-from polymodal.backbones import hf_text
-from polymodal.backbones.decoder import DecoderConfig
-from polymodal.data.processor import Processor
 from polymodal.data.template import Special, Template, Turn, Words
-from polymodal.errors import ConfigError
-from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
-from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.layouts.language_model import llama, llama_layout
+from polymodal.layouts.record import Repository
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
-
-Config = Mapping[str, Any]
 
 SYSTEM_MESSAGE = (
     "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being safe.  "
@@ -48,45 +40,6 @@ TEMPLATE = Template(
     following={("system", "user"): Turn(after=(Words(text=" [/INST]"),))},
     default_system=SYSTEM_MESSAGE,
 )
-
-
-def open_text(config: Config, template: Template) -> Opened:
-    """A language model's config -> the model; raises ConfigError for options that are not supported."""
-    text = hf_text.of_config(config)
-    decoder = text.config
-    if not isinstance(decoder, DecoderConfig):
-        raise ConfigError(f"model_type {config.get('model_type')!r}: expected a decoder, found an encoder-decoder")
-
-    def assemble(module: Any, files: Files) -> Assembled:
-        processor = Processor(tokenizer=files.tokenizer(), template=template, max_length=decoder.max_length)
-        return Assembled(model=module, processor=processor)
-
-    return Opened(
-        build=lambda: MultimodalLM({}, {}, decoder.build(), {}),
-        keys=tuple(table.prefixed("", "backbone.") for table in text.keys),
-        parts=(
-            Part(slot="backbone", name=f"{decoder.depth} blocks of width {decoder.width}", prefix="backbone",
-                 takes=f"[B, T, {decoder.width}]", gives=f"[B, T, {decoder.vocab_size}]"),
-        ),
-        assemble=assemble,
-    )  # fmt: skip
-
-
-def llama_layout(template: Callable[[Config], Template], score: Callable[[Config], int]) -> Layout:
-    """The layout of LlamaForCausalLM for one of the systems that share it; the highest score reads a folder."""
-    named = hf("llama", "LlamaForCausalLM")
-    return Layout(
-        name="transformers LlamaForCausalLM",
-        matches=lambda config: score(config) if named(config) else 0,
-        open=lambda config: open_text(config, template(config)),
-    )
-
-
-def llama(width: int, depth: int, heads: int, ffn_width: int, **more: Any) -> dict[str, Any]:
-    """The config.json of a LlamaForCausalLM; what is not said is the library's default."""
-    return {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": width,
-            "num_hidden_layers": depth, "num_attention_heads": heads, "num_key_value_heads": heads,
-            "intermediate_size": ffn_width, **more}  # fmt: skip
 
 
 def score(config: Mapping[str, Any]) -> int:

@@ -26,8 +26,8 @@ from polymodal.data.template import Special, Template, Turn, Words
 from polymodal.errors import ConfigError
 from polymodal.fusion.vocabulary import Spelling, Table, Vocabulary
 from polymodal.generators import vq_codec_3d
-from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
-from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 
 DEFAULTS = {"vocab_size": 184622, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,

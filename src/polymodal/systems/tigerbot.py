@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from polymodal.data.template import Special, Template, Turn, Words
-from polymodal.systems._layout import Layout, Repository, hf
+from polymodal.layouts.language_model import llama_layout, open_text
+from polymodal.layouts.record import Layout, Repository, hf
 from polymodal.systems._system import System, Variant
-from polymodal.systems.chinese_llama_2 import llama_layout, open_text
 from polymodal.train.recipe import Stage
 
 RESPONSE = Words(text="\n\n### Response:\n")
