@@ -141,9 +141,8 @@ class MultimodalLM(nn.Module):
             features = self.features(**batch)
         input_ids = batch["input_ids"]
         # Official placeholder ids may lie outside the vocabulary; what stands there before the splice does not matter.
-        last = self.backbone.config.vocab_size - 1
-        outside = any(not 0 <= id <= last for id in self.placeholders.values())
-        written = input_ids.clamp(0, last) if outside else input_ids
+        outside = [id for id in self.placeholders.values() if id not in self.written_placeholders()]
+        written = input_ids.clamp(0, self.backbone.config.vocab_size - 1) if outside else input_ids
         embeds = self.backbone.embed(written)
         for name, placeholder in self.placeholders.items():
             counts = (batch.get("item_counts") or {}).get(name)
