@@ -7,6 +7,13 @@ import json
 from pathlib import Path
 
 TEXT = Path(__file__).with_name("card.md")
+SPOKEN = {
+    "tuxpaint": "picture captions, unknown voices (Tux Paint)",
+    "asterisk": "telephone prompts, a voice of the training (Asterisk)",
+    "pocketsphinx": "sentences and card calls, unknown voices (LibriVox, PocketSphinx)",
+}
+NOUNS = {"typed": "typed", "words": "spoken, as Whisper's words", "direct": "spoken, heard directly",
+         "no noun": 'missing ("Is this it?")'}  # fmt: skip
 KINDS = {"yes_no": "yes or no", "which": "which of 2 to 4", "colour": "colour", "category": "kind of thing"}
 
 
@@ -47,6 +54,34 @@ def text_only(found: dict) -> str:
     )
 
 
+def speech(found: dict) -> str:
+    """What the two ways of hearing make of recordings of people."""
+    words, direct, asked = found["words"], found["direct"], found["asked"]
+    rows = ["| word errors, 95 % interval | recordings, words | heard: words | heard: direct | repeated: words "
+            "| repeated: direct |", "|---" * 6 + "|"]  # fmt: skip
+    for corpus, title in SPOKEN.items():
+        size = f"{words[corpus]['heard']['n']}, {words[corpus]['heard']['words']}"
+        cells = [system[corpus][way]["text"] for way in ("heard", "repeated") for system in (words, direct)]
+        rows.append(f"| {title} | {size} | " + " | ".join(cells) + " |")
+    size = f"{words['orders']['n']}, {words['orders']['words']}"
+    rows.append(f"| coffee orders: words of the terms missed | {size} | {words['orders']['text']} "
+                f"| {direct['orders']['text']} | | |")  # fmt: skip
+    rows += ["", "| \"Is this ...?\", the noun is | right | the typed question's answer |", "|---|---|---|"]
+    rows += [f"| {title} | {asked[way]['right']['text']} | {asked[way]['as typed']['text']} |"
+             for way, title in NOUNS.items()]  # fmt: skip
+    return "\n".join(rows)
+
+
+def heard(found: dict, count: int = 8) -> str:
+    """The first recordings of each set: what is said and what the two ways hear."""
+    rows = ["| recording | said | words | direct |", "|---|---|---|---|"]
+    for corpus in SPOKEN:
+        items = [(name, item) for name, item in found["samples"].items() if name.startswith(f"{corpus}/")]
+        rows += [f"| {name} | {item['right']} | {item['mini:135m']['heard']} | {item['mini:hears']['heard']} |"
+                 for name, item in items[:count]]  # fmt: skip
+    return "\n".join(rows)
+
+
 def samples(found: dict, count: int = 6) -> str:
     """The first few answers of each set, right or wrong."""
     rows = ["| set | picture | right | question | mini |", "|---|---|---|---|---|"]
@@ -75,13 +110,16 @@ def data(manifest: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("measured", type=Path, help="what measure.py wrote")
+    parser.add_argument("speech", type=Path, help="what measure_speech.py wrote")
     parser.add_argument("data", type=Path, help="prepare.py's folder, for its manifest")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     found = json.loads(args.measured.read_text())
+    spoken = json.loads(args.speech.read_text())
     text = TEXT.read_text(encoding="utf-8")
     parts = {"exact": naming(found, "exact"), "word": naming(found, "word"), "questions": questions(found),
              "retrieval": retrieval(found), "text_only": text_only(found), "samples": samples(found),
+             "speech": speech(spoken), "heard": heard(spoken),
              "data": data(json.loads((args.data / "manifest.json").read_text()))}  # fmt: skip
     for name, part in parts.items():
         text = text.replace(f"<!-- {name} -->", part)

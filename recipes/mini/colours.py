@@ -1,0 +1,81 @@
+"""Give `mini`'s picture connector a colour: a ridge regression in closed form on the summary it already makes.
+
+    training pictures of a known colour -> EfficientNet-Lite0, frozen -> summary [W] -> ridge -> one of 11 colours
+
+The penalty with the most right colours of validation pictures is taken; rare colours weigh more (by the root of their
+number).  Written as `connector.colour` into the file that ships.  The truth is what prepare.py measured on pictures
+with a transparent background, or what a caption says, so nothing is known about photographs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from features import SHAPE, load_encoder, normalise
+from torch import Tensor
+
+from polymodal.connectors.names import NamesConfig, NamesConnector
+from polymodal.systems._mini import COLOURS, TRAINED
+from polymodal.weights.export import save_safetensors
+from polymodal.weights.read import read_safetensors
+
+PENALTIES = (100.0, 300.0, 1000.0, 3000.0, 10_000.0)
+KEYS = ("connector.colour.weight", "connector.colour.bias")
+
+
+@torch.inference_mode()
+def summaries(folder: Path, weights: Path, connector: NamesConnector, pictures: list[dict]) -> Tensor:
+    """[P, W], standardised."""
+    images = np.load(folder / "images.u8.npy", mmap_mode="r")
+    encoder = load_encoder(weights)
+    found = []
+    for start in range(0, len(pictures), 32):
+        pixels = torch.stack([torch.from_numpy(images[p["row"]].copy()) for p in pictures[start : start + 32]])
+        found.append(connector.summary(encoder(normalise(pixels).contiguous(memory_format=torch.channels_last))))
+    return torch.cat(found)
+
+
+def ridge(x: Tensor, right: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
+    """Weight [C, W] and bias [C] of the weighted regression of one-hot `right` on x [n, W], solved in n dimensions."""
+    wanted = F.one_hot(right, len(COLOURS)).float()
+    share = torch.bincount(right, minlength=len(COLOURS)).clamp(min=1).rsqrt()[right][:, None]
+    root = (share / share.mean()).sqrt()
+    bias = wanted.mean(0)
+    a, b = x * root, (wanted - bias) * root
+    return b.T @ torch.linalg.solve(a @ a.T + penalty * torch.eye(len(a)), a), bias
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--weights", type=Path, required=True, help="efficientnet-lite0-57934424.pth")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    stored = read_safetensors(Path(TRAINED.name))
+    tensors = {name: stored[name] for name in stored if name not in KEYS}
+    connector = NamesConfig(names=1, classes=1).build(SHAPE[1], 1)
+    connector.centre, connector.spread = (tensors[f"connector.{n}"].float() for n in ("centre", "spread"))
+    every = [json.loads(line) for line in (args.data / "pictures.jsonl").open()]
+    pictures = [p for p in every if p["colour"] and p["split"] in ("train", "val")]
+    x = summaries(args.data, args.weights, connector, pictures)
+    right = torch.tensor([COLOURS.index(p["colour"].replace("gray", "grey")) for p in pictures])
+    train = torch.tensor([p["split"] == "train" for p in pictures])
+    best = (-1.0, 0.0, *ridge(x[train], right[train], PENALTIES[0]))
+    for penalty in PENALTIES:
+        weight, bias = ridge(x[train], right[train], penalty)
+        hits = ((x[~train] @ weight.T + bias).argmax(-1) == right[~train]).double().mean().item()
+        print(f"penalty {penalty:g}: {hits:.3f} of {int((~train).sum())} validation pictures")
+        best = max(best, (hits, penalty, weight, bias), key=lambda found: found[0])
+    print(f"{int(train.sum())} training pictures, penalty {best[1]:g}")
+    tensors |= dict(zip(KEYS, (best[2].half(), best[3].half()), strict=True))
+    save_safetensors(tensors, Path(TRAINED.name), metadata=dict(stored.metadata))
+
+
+if __name__ == "__main__":
+    main()
