@@ -150,7 +150,7 @@ def assembled(place: Path, opened: Opened, module: nn.Module) -> Assembled:
     if not place.is_dir():
         return Assembled(model=module, processor=None)
     end = ends(place) if opened.ends is None else opened.ends
-    if opened.assemble is None or not files.has("tokenizer.json"):
+    if opened.assemble is None or (opened.tokenizer and not files.has("tokenizer.json")):
         return Assembled(model=module, processor=None, ends=end)
     return replace(opened.assemble(module, files), ends=end)
 

@@ -142,7 +142,9 @@ BUFFERS = ("position_ids", "inv_freq", "token_type_ids", "masked_bias", "num_bat
 
 def buffer_name(name: str) -> bool:
     """Computed tables that some files store beside the parameters."""
-    return name.rsplit(".", 1)[-1] in BUFFERS
+    leaf = name.rsplit(".", 1)[-1]
+    # ImageBind's scales are constants, but for the text's, which was learned.
+    return leaf in BUFFERS or (leaf == "log_logit_scale" and ".text." not in name)
 
 
 def keys(system: System, evidence: Evidence) -> Result:

@@ -125,14 +125,15 @@ class Opened:
 
     build() -> module with fresh weights, also on the meta device.  keys: spellings of the names on disk, each a whole
     strict table; export writes the first.  parts: the drawing.  assemble(module, Files) -> Assembled, for folders that
-    hold a tokenizer.json.  ends: ids that end an answer and the one that pads it, where the model has its own and the
-    folder's generation settings do not count.
+    hold a tokenizer.json (tokenizer False: for all).  ends: ids that end an answer and the one that pads it, where the
+    model has its own and the folder's generation settings do not count.
     """
 
     build: Callable[[], nn.Module]
     keys: tuple[KeyTable, ...]
     parts: tuple[Part, ...] = ()
     assemble: Callable[[nn.Module, Files], Assembled] | None = None
+    tokenizer: bool = True
     ends: tuple[frozenset[int], int | None] | None = None
 
 

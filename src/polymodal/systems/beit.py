@@ -78,7 +78,7 @@ def open_classes(config: Mapping[str, Any]) -> Opened:
         transform = hf_image.transform_of(files.preprocessor, {**hf_image.BEIT, "size": tower.image_size})
         return Assembled(model=module, processor=None, score=scorer(module, transform, labels))
 
-    return replace(found, assemble=assemble)
+    return replace(found, assemble=assemble, tokenizer=False)
 
 
 def published(name: str, parameters: int, kind: str, classes: int, side: int = 224) -> Variant:

@@ -49,7 +49,8 @@ def opened(tower: ViTConfig, head: Any, rows: KeyTable, prefix: str, *, labels: 
     height, width = tower.grid_sides
     part = Part(slot="encoder", modality="image", name="ViT", prefix="encoders.image", tokens=tower.tokens,
                 takes=f"[N, {tower.channels}, H, W]", gives=f"[N, 1 + {height} x {width}, {tower.width}]")  # fmt: skip
-    return Opened(build=build, keys=keys, parts=(part,), assemble=classifier(tower, labels) if labels else None)
+    joined = classifier(tower, labels) if labels else None
+    return Opened(build=build, keys=keys, parts=(part,), assemble=joined, tokenizer=False)
 
 
 def classifier(tower: ViTConfig, labels: tuple[str, ...]) -> Any:

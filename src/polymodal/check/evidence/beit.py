@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from polymodal.check import randomise
+import polymodal as pm
+from polymodal.check import randomise, real
+from polymodal.check.demo import write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
-from polymodal.check.record import Case, Evidence, Size, Tensors
+from polymodal.check.lessons import rows
+from polymodal.check.record import Case, Evidence, Lesson, Shown, Size, Tensors
+from polymodal.check.seeing import COUNT, classes_lesson, told_apart, trained
 from polymodal.systems._system import Variant
 from polymodal.systems.beit import SYSTEM
 
@@ -43,6 +49,61 @@ def size(variant: Variant) -> Size:
     return hugging_size(variant.name, settings["architectures"][0], lambda t: t.BeitConfig(**settings))
 
 
+TINY = {"model_type": "beit", "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "intermediate_size": 96, "image_size": 32, "patch_size": 8, "vocab_size": 8}  # fmt: skip
+
+
+def tiny(labels: list[str]) -> dict[str, Any]:
+    return {**TINY, "architectures": ["BeitForImageClassification"], "use_relative_position_bias": True,
+            "id2label": {str(i): label for i, label in enumerate(labels)}}  # fmt: skip
+
+
+def masked() -> Lesson:
+    """Eight visual words, the brightness of a patch in eighths, at masked patches of real pictures."""
+    torch.manual_seed(0)
+    config = {**TINY, "architectures": [MASKED], "use_mask_token": True, "use_shared_relative_position_bias": True}
+    pixels = real.pixels(32)
+    shade = torch.nn.functional.avg_pool2d(pixels.mean(1, keepdim=True), 8).flatten(1)
+    words = ((shade + 1) * 4).long().clamp(0, 7)
+
+    def batches(step: int) -> Tensors:
+        chosen = rows(step, 16)
+        hidden = (torch.arange(16) + step) % 5 < 2
+        return {"pixel_values": pixels[chosen], "bool_masked_pos": hidden.expand(16, -1), "labels": words[chosen]}
+
+    def objective(module: Any, batch: Tensors) -> torch.Tensor:
+        places = batch["bool_masked_pos"]
+        found = module.logits(pixel_values=batch["pixel_values"], bool_masked_pos=places)
+        return torch.nn.functional.cross_entropy(found[places], batch["labels"][places])
+
+    return Lesson(model=SYSTEM.layouts[1].opened(config).build(), batches=batches, objective=objective, steps=40)
+
+
+def classes() -> Lesson:
+    """Real pictures, each a class of its own."""
+    torch.manual_seed(0)
+    return classes_lesson(SYSTEM.layouts[0].opened(tiny(real.captions(COUNT))).build(), 32)
+
+
+def headline() -> Shown:
+    """A tiny BEiT learns the words of masked patches; another is trained on eight real pictures, saved as the hub's
+    files are, loaded and asked for classes."""
+    lesson = masked()
+    with torch.no_grad():
+        before = float(lesson.objective(lesson.model, lesson.batches(0)))
+    trained(lesson, 60)
+    with torch.no_grad():
+        after = float(lesson.objective(lesson.model, lesson.batches(0)))
+    with tempfile.TemporaryDirectory() as place:
+        folder, config = Path(place), tiny(real.captions(COUNT))
+        opened = SYSTEM.layouts[0].opened(config)
+        write_config(folder, config=config, preprocessor_config={"size": 32})
+        write_weights(folder, trained(classes(), 60), opened.keys[0])
+        shown = told_apart(pm.load(folder).classify)
+    said = f"loss on the words of masked patches {before:.2f} -> {after:.2f}; {shown.evidence}"
+    return Shown(ok=bool(shown.ok) and after < before, evidence=said)
+
+
 EVIDENCE = Evidence(
     oracle="transformers BeitForMaskedImageModeling, BeitForImageClassification, BeitModel",
     cases=(
@@ -60,4 +121,6 @@ EVIDENCE = Evidence(
         case("encoder, rectangle", "BeitModel", image_size=(15, 25), use_relative_position_bias=True),
     ),
     published=tuple(size(each) for each in SYSTEM.variants),
+    lessons={"masked-pictures": masked, "fine-tune": classes},
+    headline=headline,
 )  # fmt: skip

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from polymodal.check import randomise
+import polymodal as pm
+from polymodal.check import randomise, real
+from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
-from polymodal.check.record import Case, Evidence, Size, Tensors
+from polymodal.check.lessons import table
+from polymodal.check.record import Case, Evidence, Lesson, Shown, Size, Tensors
+from polymodal.check.seeing import COUNT, pairs_lesson, sentences, told_apart, trained
+from polymodal.data.hf_image import CLIP, transform_of
+from polymodal.data.prompts import IMAGENET
+from polymodal.layouts.record import Files
 from polymodal.systems._system import Variant
 from polymodal.systems.clip import SYSTEM
 
@@ -75,6 +85,48 @@ def size(variant: Variant) -> Size:
     return hugging_size(variant.name, "CLIPModel", lambda t: t.CLIPConfig(**(variant.config or {})))
 
 
+def tiny(vocabulary: int, end: int) -> dict[str, Any]:
+    vision = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96,
+              "image_size": 32, "patch_size": 8}  # fmt: skip
+    text = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96,
+            "vocab_size": vocabulary, "eos_token_id": end, "max_position_embeddings": 77}  # fmt: skip
+    return {"model_type": "clip", "architectures": ["CLIPModel"], "projection_dim": 32, "vision_config": vision,
+            "text_config": text}  # fmt: skip
+
+
+def lesson() -> Lesson:
+    """Real pictures and the letters of their names."""
+    torch.manual_seed(0)
+    pixels = real.pixels(32)
+    model = SYSTEM.layouts[0].opened(tiny(40, 2)).build()
+    return pairs_lesson(model, ("pixel_values", lambda rows: pixels[rows]), ("input_ids", sentences(1, 2, 3)))
+
+
+def headline() -> Shown:
+    """A tiny CLIP is trained on eight real pictures and sentences with their names, saved as published, loaded, and
+    told the names as classes: zero-shot with the 80 published sentences."""
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        size = byte_tokenizer(folder, ["<|startoftext|>", "<|endoftext|>"], bos="<|startoftext|>", eos="<|endoftext|>")
+        config, sides = tiny(size, 1), {"size": {"shortest_edge": 32}, "crop_size": 32}
+        write_config(folder, config=config, preprocessor_config=sides)
+        opened = SYSTEM.layouts[0].opened(config)
+        write_weights(folder, opened.build(), opened.keys[0])
+        words, names = Files(folder).tokenizer(), real.captions(COUNT)
+        transform = transform_of(sides, CLIP, square=False)
+        pixels = torch.stack([transform(picture) for picture, _ in real.pictures()[:COUNT]])
+
+        turn = itertools.cycle(IMAGENET)
+
+        def said(rows: list[int]) -> torch.Tensor:
+            return table([[0, *words.encode(next(turn).format(names[i])), 1] for i in rows], 1)
+
+        taught = pairs_lesson(opened.build(), ("pixel_values", lambda rows: pixels[rows]), ("input_ids", said))
+        write_weights(folder, trained(taught, 200), opened.keys[0])
+        return told_apart(pm.load(folder).classify)
+
+
 EVIDENCE = Evidence(
     oracle=f"transformers CLIPModel; {fixture_source('clip_vit')}",
     cases=(
@@ -92,4 +144,6 @@ EVIDENCE = Evidence(
         fixture_case("official state dict, ResNet", "clip_rn"),
     ),
     published=tuple(size(each) for each in SYSTEM.variants),
+    lessons={"contrastive": lesson, "larger-pictures": lesson},
+    headline=headline,
 )  # fmt: skip

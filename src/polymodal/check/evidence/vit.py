@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from polymodal.check import randomise
+import polymodal as pm
+from polymodal.check import randomise, real
+from polymodal.check.demo import write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
-from polymodal.check.record import Case, Evidence, Size, Tensors
+from polymodal.check.record import Case, Evidence, Lesson, Shown, Size, Tensors
+from polymodal.check.seeing import COUNT, classes_lesson, told_apart, trained
 from polymodal.systems._system import Variant
 from polymodal.systems.vit import SYSTEM
 
@@ -43,6 +48,30 @@ def size(variant: Variant) -> Size:
     return hugging_size(variant.name, settings["architectures"][0], lambda t: t.ViTConfig(**settings))
 
 
+TINY = {"model_type": "vit", "architectures": ["ViTForImageClassification"], "hidden_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "intermediate_size": 96, "image_size": 32, "patch_size": 8}  # fmt: skip
+
+
+def tiny(labels: list[str]) -> dict[str, Any]:
+    return {**TINY, "id2label": {str(i): label for i, label in enumerate(labels)}}
+
+
+def lesson() -> Lesson:
+    """Real pictures, each a class of its own."""
+    torch.manual_seed(0)
+    return classes_lesson(SYSTEM.layouts[0].opened(tiny(real.captions(COUNT))).build(), 32)
+
+
+def headline() -> Shown:
+    """A tiny ViT is trained on eight real pictures, saved as the hub's files are, loaded and asked for classes."""
+    with tempfile.TemporaryDirectory() as place:
+        folder, config = Path(place), tiny(real.captions(COUNT))
+        opened = SYSTEM.layouts[0].opened(config)
+        write_config(folder, config=config, preprocessor_config={"size": 32, "resample": 3})
+        write_weights(folder, trained(lesson(), 60), opened.keys[0])
+        return told_apart(pm.load(folder).classify)
+
+
 EVIDENCE = Evidence(
     oracle="transformers ViTForImageClassification, ViTModel, ViTForMaskedImageModeling",
     cases=(
@@ -56,4 +85,6 @@ EVIDENCE = Evidence(
         case("masked picture", "ViTForMaskedImageModeling", image_size=20),
     ),
     published=tuple(size(each) for each in SYSTEM.variants),
+    lessons={"pretrain": lesson, "fine-tune": lesson},
+    headline=headline,
 )  # fmt: skip

@@ -1,0 +1,80 @@
+"""Lessons and demonstrations of encoders: classes, pairs of picture and text (or of picture and another sense).
+
+Real pictures (check/real.py); a class is one picture's name, a sentence its letters between a begin and an end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from polymodal.assemblies.dual_encoder import unit
+from polymodal.check import real
+from polymodal.check.lessons import letters, rows, table
+from polymodal.check.record import Lesson, Shown
+from polymodal.train.objectives import contrastive_loss
+
+COUNT = 8
+Made = Callable[[list[int]], Tensor]  # which samples -> their tensor
+
+
+def classes_lesson(model: nn.Module, side: int, count: int = COUNT, **changes: Any) -> Lesson:
+    """Each picture is a class of its own: cross-entropy of `model.logits(pixel_values)`."""
+    pixels = real.pixels(side, count=count)
+
+    def batches(step: int) -> dict[str, Tensor]:
+        chosen = rows(step, count, count)
+        return {"pixel_values": pixels[chosen], "labels": torch.tensor(chosen)}
+
+    def objective(module: Any, batch: dict[str, Tensor]) -> Tensor:
+        return F.cross_entropy(module.logits(pixel_values=batch["pixel_values"]), batch["labels"])
+
+    return Lesson(model=model, batches=batches, objective=objective, **changes)
+
+
+def pairs_lesson(
+    model: nn.Module, first: tuple[str, Made], second: tuple[str, Made], count: int = COUNT, **changes: Any
+) -> Lesson:
+    """Contrastive, both directions: (tensor name, rows -> tensor) of either side, vectors by `model.features`."""
+
+    def batches(step: int) -> dict[str, Tensor]:
+        chosen = rows(step, count, count)
+        return {name: made(chosen) for name, made in (first, second)}
+
+    def objective(module: Any, batch: dict[str, Tensor]) -> Tensor:
+        left, right = module.features(**batch).values()
+        scale = getattr(module, "logit_scale", None)
+        heat: Any = 0.07 if scale is None else (-scale).exp()
+        return contrastive_loss(unit(left), unit(right), heat, torch.arange(len(left)))
+
+    return Lesson(model=model, batches=batches, objective=objective, **changes)
+
+
+def sentences(begin: int, end: int, first: int) -> Made:
+    """Rows -> ids [B, T]: begin, the letters of the name, end; padded with the end."""
+    names = real.captions()
+    return lambda chosen: table([[begin, *letters(names[i], first), end] for i in chosen], end)
+
+
+def trained(lesson: Lesson, steps: int, lr: float = 3e-3) -> nn.Module:
+    """The lesson's model after some steps."""
+    optimiser = torch.optim.AdamW(lesson.model.parameters(), lr=lr)
+    for step in range(steps):
+        optimiser.zero_grad()
+        lesson.objective(lesson.model, lesson.batches(step)).backward()
+        optimiser.step()
+    return lesson.model.eval()
+
+
+def told_apart(classify: Callable[[Any, Sequence[str]], Any], count: int = COUNT) -> Shown:
+    """How many real pictures get their own name among all names, through `Model.classify`; needs 7 of 8."""
+    import polymodal as pm
+
+    samples = real.pictures()[:count]
+    names = [name for _, name in samples]
+    right = sum(classify(pm.image(picture), names)[0].label == name for picture, name in samples)
+    return Shown(ok=right >= count - 1, evidence=f"{right} of {count} real pictures got their own name of {count}")
