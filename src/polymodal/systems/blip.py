@@ -35,7 +35,7 @@ def _variant(name: str, parameters: int, kind: str) -> Variant:
 
 
 WEB = "COCO, Visual Genome, CC3M, CC12M, SBU (14 M) and LAION-115M, a fifth of it an epoch"
-ALL = ("image", "text", "image_proj", "text_proj", "match", "temperature")
+ALL = ("image", "text", "image_proj", "text_proj", "match")
 WRITER = ("image", "decoder", "head")
 SYSTEM = System(
     id="blip",
