@@ -59,10 +59,20 @@ def generated(
         return own(tensors, options, Ending(eos=eos, placeholders=True, beyond=True), pad)
     if not isinstance(module, MultimodalLM):
         return None
-    tensors = module.arranged(tensors)
+    tensors = module.arranged(masked(tensors, eos, pad))
     answers = generate(module, tensors, options, Ending(eos=eos, placeholders=True, beyond=True))
     prompt = tensors["input_ids"]
     return torch.cat((prompt, padded([answer.ids for answer in answers], pad).to(prompt.device)), dim=1)
+
+
+def masked(tensors: Mapping[str, Any], eos: frozenset[int], pad: int | None) -> Mapping[str, Any]:
+    """The tensors with the mask that published generation reads off the padding ids of a prompt without one."""
+    ids = tensors["input_ids"]
+    if tensors.get("attention_mask") is not None or pad is None or pad in eos:
+        return tensors
+    mask = ids != pad
+    fits = bool(mask[:, -1].all()) and not bool(mask.all())
+    return {**tensors, "attention_mask": mask.long()} if fits else tensors
 
 
 def padded(rows: list[tuple[int, ...]], pad: int | None) -> Tensor:

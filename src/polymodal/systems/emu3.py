@@ -7,8 +7,9 @@ Paper: Emu3: Next-Token Prediction is All You Need (arXiv 2409.18869).
     ids that were written -> codes -> the codec's way back -> pixels                 (assemblies/painting.py)
 
 Traps: a picture has as many ids as its size says; the last row has its row end too, and the end of the frame is another
-id; published files of the library call the parts `text_model.model`, `vqmodel`, those saved by transformers 5
-`model.text_model`, `model.vqmodel`; the official repositories hold decoder and codec apart, with other names.
+id; the codec takes videos, the released decoders do not; published files of the library call the parts
+`text_model.model`, `vqmodel`, those saved by transformers 5 `model.text_model`, `model.vqmodel`; the official
+repositories hold decoder and codec apart, with other names.  Lengths and batches of the recipe are not published.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ def _release(name: str, **text: Any) -> Variant:
 MODEL = "Emu3ForConditionalGeneration"
 SYSTEM = System(
     id="emu3", names=("Emu3", "Emu3-Chat", "Emu3-Gen"), year=2024, fusion=("D",), assembly="TokenLM",
-    inputs=("text", "image", "video"), outputs=("text", "image", "video"),
+    inputs=("text", "image"), outputs=("text", "image"),
     headline="writes pictures and understands them by predicting the next id of one vocabulary",
     sheet="arXiv 2409.18869",
     layouts=(
