@@ -1,6 +1,8 @@
 """Published conversation formats that several systems share, as templates.
 
-    vicuna    SYSTEM USER: question ASSISTANT: answer</s>USER: ...      (Vicuna v1.1 and v1.5, arXiv 2306.05685)
+vicuna    SYSTEM USER: question ASSISTANT: answer</s>USER: ...      (Vicuna v1.1 and v1.5, arXiv 2306.05685)
+mistral   [INST] question [/INST] answer</s>[INST] ...              (Mistral Instruct, arXiv 2310.06825)
+chatml_direct   ChatML without line ends between turns              (LLaVA-1.6-34B)
 """
 
 from __future__ import annotations
@@ -28,3 +30,24 @@ def vicuna(system: str | None = VICUNA_SYSTEM, *, begin: bool = True) -> Templat
     }
     start = (Special(name="<s>"),) if begin else ()
     return Template(turns=turns, begin=start, ask=(Words(text="ASSISTANT:"),), default_system=system)
+
+
+def mistral() -> Template:
+    """The format of Mistral Instruct as LLaVA-1.6 writes it; it has no system message."""
+    turns = {
+        "user": Turn(before=(Words(text="[INST] "),), after=(Words(text=" [/INST]"),)),
+        "assistant": Turn(before=(Words(text=" ", learn=True),), after=(Special(name="</s>", learn=True),), learn=True),
+    }
+    return Template(turns=turns, begin=(Special(name="<s>"),))
+
+
+def chatml_direct(system: str | None = "Answer the questions.") -> Template:
+    """ChatML whose turns follow each other without a line end."""
+
+    def turn(role: str) -> Turn:
+        answer = role == "assistant"
+        before = (Special(name="<|im_start|>"), Words(text=f"{role}\n"))
+        return Turn(before=before, after=(Special(name="<|im_end|>", learn=answer),), learn=answer)
+
+    turns = {role: turn(role) for role in ("system", "user", "assistant")}
+    return Template(turns=turns, ask=turn("assistant").before, default_system=system)

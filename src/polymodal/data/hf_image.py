@@ -18,8 +18,8 @@ import torch
 from PIL import Image as Pillow
 
 from polymodal.data.normalise import CLIP_MEAN, CLIP_STD, Colour, Interpolation, Picture, as_picture, resize
-from polymodal.data.transforms import resize_crop, shorter_side_size
-from polymodal.errors import ConfigError
+from polymodal.data.transforms import MAX_CANVAS, pad_centred, resize_crop, shorter_side_size
+from polymodal.errors import ConfigError, MediaError
 
 RESAMPLE: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
@@ -75,6 +75,27 @@ class PublishedTransform:
         return pixels * scale + shift
 
 
+@dataclass(frozen=True, kw_only=True)
+class Squared:
+    """A picture padded to a square with a colour, 0..255, and then transformed (LLaVA's `do_pad`)."""
+
+    inner: PublishedTransform
+    colour: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(3, H, W) of every output."""
+        return self.inner.shape
+
+    def __call__(self, image: Picture) -> torch.Tensor:
+        """Image record, RGB picture or uint8 [H, W, 3] -> float32 [3, H, W]."""
+        picture = as_picture(image)
+        side = max(picture.size)
+        if side**2 > MAX_CANVAS:
+            raise MediaError(f"a picture of {picture.width} x {picture.height} pixels is too large to pad to a square")
+        return self.inner(pad_centred(picture, (side, side), self.colour))
+
+
 def _cropped(
     picture: Pillow.Image, target: tuple[int, int], crop: tuple[int, int], interpolation: Interpolation
 ) -> Pillow.Image:
@@ -110,6 +131,14 @@ def transform_of(settings: Mapping[str, Any], defaults: Mapping[str, Any], squar
         mean=_colour(given["image_mean"]) if normalise else (0.0, 0.0, 0.0),
         std=_colour(given["image_std"]) if normalise else (1.0, 1.0, 1.0),
     )
+
+
+def squared(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> PublishedTransform | Squared:
+    """`transform_of` where `do_pad` means to pad to a square with the mean colour first, as LLaVA's processor does."""
+    inner = transform_of({**settings, "do_pad": None}, defaults)
+    if not settings.get("do_pad"):
+        return inner
+    return Squared(inner=inner, colour=tuple(int(mean * 255) for mean in inner.mean))
 
 
 def _size(size: Any, square: bool) -> tuple[int, int] | int:

@@ -18,9 +18,10 @@ from torch import nn
 
 from polymodal.assemblies import official_llava
 from polymodal.data.chat_formats import LLAVA_SYSTEM, vicuna
-from polymodal.data.hf_image import CLIP, transform_of
+from polymodal.data.hf_image import CLIP, squared
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Special, Words
+from polymodal.data.tiles import GridTiles, SizedTiles, filled_up
 from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository
 from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
@@ -31,18 +32,27 @@ def open_official(config: Mapping[str, Any]) -> Opened:
     found = official_llava.of_config(config)
 
     def assemble(module: nn.Module, files: Files) -> Assembled:
-        side = found.tower.image_size
-        square = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
-        marks = config.get("mm_use_im_start_end")
-        before, after = ((Special(name="<im_start>"),), (Special(name="<im_end>"),)) if marks else ((), ())
-        transform = transform_of({}, {**CLIP, **square})
-        image = Modality(name="image", placeholder="<im_patch>", transform=transform, before=before,
-                         after=(*after, Words(text="\n")), tokens=lambda _: found.tower.tokens)  # fmt: skip
-        processor = Processor(tokenizer=files.tokenizer(), template=vicuna(LLAVA_SYSTEM), modalities=(image,),
-                              max_length=found.text.max_length)  # fmt: skip
+        processor = Processor(tokenizer=files.tokenizer(), template=vicuna(LLAVA_SYSTEM),
+                              modalities=(pictures(found, config),), max_length=found.text.max_length)  # fmt: skip
         return Assembled(model=module, processor=processor)
 
     return Opened(build=found.build, keys=(found.keys,), parts=drawn(found), assemble=assemble)
+
+
+def pictures(found: official_llava.OfficialLlava, config: Mapping[str, Any]) -> Modality:
+    """How pictures enter: squared with the mean colour, cropped, or in tiles, as `image_aspect_ratio` says."""
+    marked = bool(config.get("mm_use_im_start_end"))
+    before, after = ((Special(name="<im_start>"),), (Special(name="<im_end>"),)) if marked else ((), ())
+    name, behind, tiled = "<im_patch>" if marked else "<image>", (*after, Words(text="\n")), found.tiled
+    if tiled is not None:
+        cut = SizedTiles(tiles=GridTiles(tile=tiled.tile, grids=tiled.grids))
+        return Modality(name="image", placeholder=name, transform=cut, before=before, after=behind, collate=filled_up,
+                        tokens=lambda value: tiled.tokens_of(*value["size"].tolist()))  # fmt: skip
+    side = found.tower.image_size
+    size = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+    transform = squared({"do_pad": config.get("image_aspect_ratio") == "pad"}, {**CLIP, **size})
+    return Modality(name="image", placeholder=name, transform=transform, before=before, after=behind,
+                    tokens=lambda _: found.tower.tokens)  # fmt: skip
 
 
 def official(kind: str) -> Layout:

@@ -21,7 +21,7 @@ from polymodal.assemblies.multimodal_lm import MultimodalLM
 from polymodal.backbones import hf_text
 from polymodal.connectors import hf_mlp
 from polymodal.data.chat_formats import LLAVA_SYSTEM, vicuna
-from polymodal.data.hf_image import CLIP, transform_of
+from polymodal.data.hf_image import CLIP, squared
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Words
 from polymodal.encoders import hf_vision
@@ -32,7 +32,6 @@ from polymodal.train.recipe import Stage
 
 CLIP_L_336 = {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
               "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336, "patch_size": 14}  # fmt: skip
-SQUARE_336 = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
 
 
 def open_config(config: Mapping[str, Any]) -> Opened:
@@ -50,7 +49,9 @@ def open_config(config: Mapping[str, Any]) -> Opened:
         return MultimodalLM({"image": parts[0]}, {"image": parts[1]}, parts[2], {"image": placeholder})
 
     def assemble(module: nn.Module, files: Files) -> Assembled:
-        transform = transform_of(files.preprocessor, {**CLIP, **SQUARE_336})
+        side = tower.image_size
+        size = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+        transform = squared(files.preprocessor, {**CLIP, **size})
         image = Modality(name="image", placeholder="<image>", transform=transform, after=(Words(text="\n"),),
                          tokens=lambda values: tower.tokens)  # fmt: skip
         processor = Processor(tokenizer=files.tokenizer(), template=vicuna(LLAVA_SYSTEM), modalities=(image,),

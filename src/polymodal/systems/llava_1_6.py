@@ -22,7 +22,7 @@ from polymodal.assemblies.multimodal_lm import Inputs, MultimodalLM
 from polymodal.backbones import hf_text
 from polymodal.connectors import hf_mlp
 from polymodal.connectors.anyres import AnyResConfig, grids_of_pinpoints
-from polymodal.data.chat_formats import LLAVA_SYSTEM, vicuna
+from polymodal.data.chat_formats import LLAVA_SYSTEM, chatml_direct, mistral, vicuna
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Words
 from polymodal.data.tiles import GridTiles, SizedTiles, filled_up
@@ -65,8 +65,13 @@ def open_config(config: Mapping[str, Any]) -> Opened:
         transform = SizedTiles(tiles=GridTiles(tile=tile, grids=grids)).tuned(files.preprocessor)
         image = Modality(name="image", placeholder="<image>", transform=transform, after=(Words(text="\n"),),
                          tokens=tokens, collate=filled_up)  # fmt: skip
-        processor = Processor(tokenizer=files.tokenizer(), template=vicuna(LLAVA_SYSTEM), modalities=(image,),
-                              max_length=text.max_length)  # fmt: skip
+        tokenizer = files.tokenizer()
+        template = vicuna(LLAVA_SYSTEM)
+        if (config.get("text_config") or {}).get("model_type") == "mistral":
+            template = mistral()
+        elif "<|im_start|>" in tokenizer.special_tokens:
+            template = chatml_direct()
+        processor = Processor(tokenizer=tokenizer, template=template, modalities=(image,), max_length=text.max_length)
         return Assembled(model=module, processor=processor)
 
     def tokens(value: dict[str, Tensor]) -> int:
