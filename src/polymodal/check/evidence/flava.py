@@ -5,15 +5,23 @@ The pretraining heads are compared in tests/assemblies/test_joint_encoder.py: on
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
-from polymodal.check import randomise
+import polymodal as pm
+from polymodal.check import randomise, real
+from polymodal.check.aligning import MASKING, pairs, train, written
+from polymodal.check.demo import write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
-from polymodal.check.record import Evidence, Size, Tensors
+from polymodal.check.record import Evidence, Lesson, Shown, Size, Tensors
+from polymodal.generators.dalle_codec import map_pixels
 from polymodal.systems._system import Variant
 from polymodal.systems.flava import MODEL, PRETRAINING, SYSTEM
+from polymodal.train.alignment import PatchMasking, masked_loss, negatives, pair_loss
 
 Settings = dict[str, Any] | None
 
@@ -61,6 +69,73 @@ def size(variant: Variant) -> Size:
     )
 
 
+def small() -> dict[str, Any]:
+    """A config.json for lessons: 4 x 4 patches and image tokens."""
+    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+    return {"model_type": "flava", "architectures": [PRETRAINING], "hidden_size": 64, "projection_dim": 32,
+            "image_config": {**shape, "image_size": 64, "patch_size": 16, "vocab_size": 64},
+            "text_config": {**shape, "vocab_size": 32, "max_position_embeddings": 48}, "multimodal_config": shape,
+            "image_codebook_config": {"hidden_size": 16, "vocab_size": 64}}  # fmt: skip
+
+
+class Pretraining:
+    """FLAVA's losses: alone masked image tokens and masked words in turn; joint also contrast and match."""
+
+    def __init__(self, *, joint: bool):
+        self.joint = joint
+        self.masking = PatchMasking(grid=(4, 4), count=6, smallest=2)
+        self.generator = torch.Generator().manual_seed(0)
+        self.step = 0
+
+    def __call__(self, model: Any, batch: Tensors) -> torch.Tensor:
+        ids, pixels = batch["input_ids"], batch["pixel_values"]
+        patches = torch.stack([self.masking(self.generator).flatten() for _ in ids])
+        with torch.no_grad():
+            small = map_pixels(F.interpolate(pixels, size=(32, 32), mode="area") / 2 + 0.5)
+            tokens = model.codec.encode(small).flatten(1).masked_fill(~patches, -100)
+        masked, labels = MASKING(ids, self.generator)
+        given = {"input_ids_masked": masked, "bool_masked_pos": patches}
+        self.step += 1
+        if not self.joint:
+            if self.step % 2:
+                found = model.predictions(pixel_values=pixels, bool_masked_pos=patches)["mim"]
+                return masked_loss(found[:, 1:], tokens)
+            found = model.predictions(input_ids=masked, attention_mask=batch["attention_mask"])["mlm"]
+            return masked_loss(found, labels)
+        logits = model.logits(**batch)
+        found = model.predictions(**batch, **given)
+        wrong = negatives(logits, self.generator)
+        other = model.predictions(**{**batch, "pixel_values": pixels[wrong]}, **given)["itm"]
+        match = F.cross_entropy(torch.cat((found["itm"], other)), torch.arange(2 * len(ids)).lt(len(ids)).long())
+        return (pair_loss(logits) + match + masked_loss(found["mmm_image"], tokens)
+                + masked_loss(found["mmm_text"], labels))  # fmt: skip
+
+
+def lesson(*, joint: bool, count: int = real.COUNT, steps: int = 40) -> Lesson:
+    torch.manual_seed(0)
+    model = SYSTEM.layouts[0].opened(small()).build()
+    return Lesson(model=model, batches=pairs(64, count), objective=Pretraining(joint=joint), steps=steps, lr=2e-3)
+
+
+def headline() -> Shown:
+    """One model, loaded from a published folder: pairs by contrast, masked words alone and with the picture."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        write_config(folder, config=small())
+        model = train(lesson(joint=True, count=8, steps=150))
+        write_weights(folder, model, SYSTEM.layouts[0].opened(small()).keys[0])
+        loaded = pm.load(folder)
+    texts, pixels = written(list(range(8))), real.pixels(64)[:8]
+    right = int((loaded.logits(**texts, pixel_values=pixels).argmax(1) == torch.arange(8)).sum())
+    with torch.no_grad():
+        true = loaded.module.predictions(**texts, pixel_values=pixels)["itm"].argmax(1)
+        false = loaded.module.predictions(**texts, pixel_values=pixels.roll(1, 0))["itm"].argmax(1)
+        alone = loaded.module.predictions(**texts)["mlm"].shape
+    told = int(true.sum() + (1 - false).sum())
+    seen = f"{right} of 8 names found by contrast, {told} of 16 pairs judged rightly, words alone give logits {list(alone)}"
+    return Shown(ok=right >= 7 and told >= 12, evidence=f"tiny weights trained on 8 pictures with all losses: {seen}")
+
+
 EVIDENCE = Evidence(
     oracle=f"transformers {MODEL}, {PRETRAINING}, FlavaImageCodebook",
     cases=(
@@ -85,4 +160,6 @@ EVIDENCE = Evidence(
                      reading=Reading(logits=lambda found: found)),
     ),
     published=tuple(size(each) for each in SYSTEM.variants),
+    lessons={"unimodal": lambda: lesson(joint=False), "joint": lambda: lesson(joint=True)},
+    headline=headline,
 )  # fmt: skip
