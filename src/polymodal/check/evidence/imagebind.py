@@ -2,8 +2,71 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import polymodal as pm
+from polymodal.assemblies.dual_encoder import unit
+from polymodal.check import real
+from polymodal.check.demo import write_config, write_weights
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size
-from polymodal.check.record import Evidence
+from polymodal.check.record import Evidence, Lesson, Shown
+from polymodal.check.seeing import COUNT, Made, pairs_lesson, trained
+from polymodal.data import sense
+from polymodal.systems.imagebind import SYSTEM
+
+TINY: dict[str, Any] = {
+    "model_type": "imagebind", "kernel_size": (2, 56, 56), "out_embed_dim": 24, "depth_kernel_size": 56,
+    "thermal_kernel_size": 56, "audio_kernel_size": 32, "audio_stride": 32,
+} | {f"{name}_embed_dim": 32 for name in ("vision", "text", "audio", "depth", "thermal", "imu")} | {
+    f"{name}_num_{part}": 1 if part == "blocks" else 4
+    for name in ("vision", "text", "audio", "depth", "thermal", "imu") for part in ("blocks", "heads")
+}  # fmt: skip
+
+
+def others() -> dict[str, Made]:
+    """What stands for each sense of a picture: its grey plane as depth and heat, its rows as motion, and a piece of
+    the spoken sentence as its sound."""
+    grey = real.pixels(224, count=COUNT).mean(1, keepdim=True)
+    series = torch.nn.functional.interpolate(grey[:, 0, ::37][:, :6], 2000)
+
+    def sounds(rows: list[int]) -> Tensor:
+        samples = real.speech()
+        return torch.stack([sense.sound_clips(samples[8000 * i :][:16000], clips=1) for i in rows])
+
+    return {"depth": lambda rows: grey[rows], "thermal": lambda rows: (grey[rows] + 1) / 2,
+            "imu": lambda rows: series[rows], "audio": sounds}  # fmt: skip
+
+
+def lesson(modality: str) -> Callable[[], Lesson]:
+    """Pictures and another sense of them, pulled together; the picture's encoder is frozen."""
+
+    def made() -> Lesson:
+        torch.manual_seed(0)
+        pixels = real.pixels(224, count=COUNT)
+        model = SYSTEM.layouts[0].opened(TINY).build()
+        return pairs_lesson(model, ("vision", lambda rows: pixels[rows]), (modality, others()[modality]), steps=20)
+
+    return made
+
+
+def headline() -> Shown:
+    """Series of motion bound to pictures, from a folder: each finds its own picture among eight."""
+    with tempfile.TemporaryDirectory() as place:
+        folder, opened = Path(place), SYSTEM.layouts[0].opened(TINY)
+        write_config(folder, config=TINY)
+        write_weights(folder, trained(lesson("imu")(), 200, 2e-3), opened.keys[0])
+        rows = list(range(COUNT))
+        found = pm.load(folder).features(vision=real.pixels(224, count=COUNT), imu=others()["imu"](rows))
+    nearest = (unit(found["imu"]) @ unit(found["vision"]).T).argmax(1)
+    right = int((nearest == torch.arange(COUNT)).sum())
+    return Shown(ok=right >= COUNT - 1, evidence=f"{right} of {COUNT} series of motion find their own picture")
+
 
 EVIDENCE = Evidence(
     oracle=fixture_source("imagebind"),
@@ -13,6 +76,8 @@ EVIDENCE = Evidence(
         fixture_case("larger pictures", "imagebind_larger"),
     ),
     published=(packed_size("imagebind_sizes", "huge", 1_200_781_057),),
+    lessons={name: lesson(name) for name in ("audio", "depth", "thermal", "imu")},
+    headline=headline,
     exceptions=(
         "videos are read at 8 frames a second, the official loader takes the very last frame of each clip",
         "a recording with several channels is mixed to one, the official loader takes the first",

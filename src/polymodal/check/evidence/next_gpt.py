@@ -5,11 +5,16 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
+
+import torch
 
 import polymodal as pm
-from polymodal.check import randomise
+from polymodal.assemblies.bound_lm import SignalLM
+from polymodal.check import bound, randomise
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
-from polymodal.check.record import TOLERANCE, Evidence, Shown, Tensors
+from polymodal.check.lessons import lm_objective
+from polymodal.check.record import TOLERANCE, Evidence, Lesson, Shown, Tensors
 from polymodal.systems.next_gpt import SYSTEM
 
 
@@ -32,13 +37,41 @@ def conditions_error(folder: Path) -> tuple[float, dict[str, list[int]]]:
     """Largest error of the conditions of all signals against the official projectors, and their shapes."""
     case = fixture_case("", "next_gpt")
     case.make(folder)
-    found = pm.load(folder, system="next-gpt").module.conditions(**batch())
+    with torch.no_grad():
+        found = pm.load(folder, system="next-gpt").module.conditions(**batch())
     _, tensors = read("next_gpt")
     wanted = {name.removeprefix("out.conditions."): x for name, x in tensors.items() if name.startswith("out.cond")}
     if set(found) != set(wanted):
         return float("inf"), {}
     error = max(float((found[name] - wanted[name]).abs().max()) for name in wanted)
     return error, {name: list(x.shape) for name, x in found.items()}
+
+
+def tiny() -> SignalLM:
+    torch.manual_seed(0)
+    signals = {"num_gen_img_tokens": 2, "num_gen_video_tokens": 3, "num_gen_audio_tokens": 2, "num_clip_tokens": 4}
+    return SYSTEM.layouts[0].opened(bound.config("next-gpt", **signals)).build()  # type: ignore[return-value]
+
+
+def encode() -> Lesson:
+    """Real pictures and the letters of their names."""
+    return bound.naming(tiny(), [1, -1, 2], steps=20)
+
+
+def decode() -> Lesson:
+    """Names, then the signal of pictures; the condition comes near a vector per picture that stands for what a frozen
+    text encoder makes of its name."""
+    model, count = tiny(), 8
+    told = randomise.values("what the text encoder says", (count, 4, 768))
+
+    def objective(module: Any, batch: dict[str, Any]) -> torch.Tensor:
+        given = {name: value for name, value in batch.items() if name != "rows"}
+        condition = module.conditions(**{name: value for name, value in given.items() if name != "labels"})["image"]
+        distance = (condition - told[batch["rows"]]).square().sum(-1).sqrt().mean()
+        return lm_objective(module, given) + distance
+
+    return bound.naming(model, [1, -1, 2], behind=model.signals["image"], objective=objective, count=count,
+                        lr=1e-3, steps=6)
 
 
 def headline() -> Shown:
@@ -56,5 +89,6 @@ EVIDENCE = Evidence(
         fixture_case("two pictures, a sound and a video at places of their own, generated", "next_gpt_senses"),
     ),
     published=tuple(packed_size("next_gpt_sizes", each.name, each.parameters) for each in SYSTEM.variants),
+    lessons={"encode": encode, "decode": decode, "instruct": decode},
     headline=headline,
 )

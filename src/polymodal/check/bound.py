@@ -1,0 +1,56 @@
+"""What the lessons of PandaGPT and NExT-GPT share: a tiny ImageBind and LLaMA that name real pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from polymodal.check import real
+from polymodal.check.lessons import caption_batch, lm_objective, rows
+from polymodal.check.record import Lesson
+
+IMAGEBIND: dict[str, Any] = {
+    "kernel_size": (2, 56, 56), "out_embed_dim": 48, "depth_kernel_size": 56, "thermal_kernel_size": 56,
+    "audio_kernel_size": 32, "audio_stride": 32, "vision_embed_dim": 48,
+} | {f"{name}_embed_dim": 32 for name in ("text", "audio", "depth", "thermal", "imu")} | {
+    f"{name}_num_{part}": 1 if part == "blocks" else 4
+    for name in ("vision", "text", "audio", "depth", "thermal", "imu") for part in ("blocks", "heads")
+}  # fmt: skip
+LLAMA: dict[str, Any] = {"model_type": "llama", "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+                         "intermediate_size": 96, "vocab_size": 48}  # fmt: skip
+
+
+def config(model_type: str, **more: Any) -> dict[str, Any]:
+    return {"model_type": model_type, "imagebind": IMAGEBIND, "llama": LLAMA, "lora_r": 8, "lora_alpha": 8, **more}
+
+
+def naming(
+    model: nn.Module,
+    prompt: Sequence[int],
+    *,
+    objective: Callable[[nn.Module, Any], torch.Tensor] = lm_objective,
+    behind: Sequence[int] = (),
+    count: int = real.COUNT,
+    **changes: Any,
+) -> Lesson:
+    """Pictures through `vision`, their names letter by letter; behind: ids that follow every name and are learned."""
+    pixels, names = real.pixels(224, count=count), real.captions(count)
+
+    def batches(step: int) -> dict[str, Any]:
+        chosen = rows(step, 8, count)
+        made = caption_batch([names[i] for i in chosen], prompt)
+        if behind:  # all rows to one length, so that the signal follows the name
+            tail = torch.tensor(behind).expand(8, -1)
+            made = {"input_ids": torch.cat((made["input_ids"], tail), 1),
+                    "attention_mask": torch.cat((made["attention_mask"], torch.ones_like(tail)), 1),
+                    "labels": torch.cat((made["labels"], tail), 1)}  # fmt: skip
+        return {**made, "vision": pixels[chosen], "rows": chosen}
+
+    def without_rows(module: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+        given = {name: value for name, value in batch.items() if name != "rows"}
+        return objective(module, given if objective is lm_objective else batch)
+
+    return Lesson(model=model, batches=batches, objective=without_rows, **changes)

@@ -1,0 +1,109 @@
+"""PandaGPT's and NExT-GPT's words and files: templates byte for byte, published pieces, signals, generators."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import polymodal as pm
+from polymodal.check import fixture, randomise
+from polymodal.check.evidence import next_gpt as evidence
+from polymodal.errors import ConfigError
+from polymodal.generators.diffusion import PICTURE, SOUND, VIDEO, draw
+from polymodal.systems import next_gpt, pandagpt
+
+
+def test_pandagpt_speaks_as_published() -> None:
+    pieces = pandagpt.spelled([("What is it?", "A cat."), ("Sure?", "Yes."), ("Why?", "")])
+    assert "".join(text for text, _ in pieces) == (
+        "### Human: <Img></Img> What is it?\n### Assistant:A cat.\n###Human: Sure?\n### Assistant:Yes.\n###"
+        "Human: Why?\n### Assistant:"
+    )
+    assert [text for text, learn in pieces if learn] == ["A cat.\n###", "Yes.\n###"]
+    with pytest.raises(ConfigError, match="needs a question"):
+        pandagpt.spelled([])
+
+
+def test_next_gpt_signals_are_the_last_of_the_vocabulary() -> None:
+    assert next_gpt.PROMPT.format(text="Hi") == "### Human: Hi\n### Assistant:"
+    signals = next_gpt.signals_of({"llama": {"vocab_size": 32038}})
+    assert {name: (ids[0], len(ids)) for name, ids in signals.items()} == {
+        "image": (32002, 4), "video": (32006, 24), "audio": (32030, 8)
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="qformer"):
+        next_gpt.projectors_of({"text_fc_to_img_mode": "qformer", "llama": {}}, 8)
+
+
+def test_the_three_published_pieces_are_joined(tmp_path: Path) -> None:
+    about, tensors = fixture.read("pandagpt_senses")
+    config, state = json.loads(about["config"]), randomise.state(json.loads(about["shapes"]))
+    llama = "llama_model.base_model.model."
+    pieces: dict[str, dict[str, Any]] = {"imagebind_huge.pth": {}, "pytorch_model.pt": {}, "vicuna": {}}
+    for name, x in state.items():
+        if name.startswith("visual_encoder."):
+            pieces["imagebind_huge.pth"][name.removeprefix("visual_encoder.")] = x
+        elif "lora_" in name or name.startswith("llama_proj"):
+            pieces["pytorch_model.pt"][name] = x
+        else:
+            pieces["vicuna"][name.removeprefix(llama)] = x
+    (tmp_path / "vicuna").mkdir()
+    torch.save(pieces.pop("vicuna"), tmp_path / "vicuna" / "pytorch_model.bin")
+    for name, part in pieces.items():
+        torch.save(part, tmp_path / name)
+    (tmp_path / "vicuna" / "config.json").write_text(json.dumps(config["llama"]))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = pm.load(tmp_path, system="pandagpt")
+    made = {name: randomise.values(name, shape) for name, shape in json.loads(about["made"]).items()}
+    found = model.logits(input_ids=tensors["in.input_ids"], **made)
+    torch.testing.assert_close(found, tensors["out.logits"], atol=1e-4, rtol=0)
+
+
+def test_conditions_equal_the_official_projectors(tmp_path: Path) -> None:
+    error, shapes = evidence.conditions_error(tmp_path)
+    assert error <= 1e-4 and shapes == {"image": [2, 5, 768], "video": [1, 5, 1024], "audio": [1, 1, 512]}
+
+
+def test_generators_are_told_conditions() -> None:
+    told: dict[str, Any] = {}
+
+    class Pipeline:
+        images = frames = audios = "made"
+
+        def __call__(self, **given: Any) -> "Pipeline":
+            told.update(given)
+            return self
+
+    assert draw(Pipeline(), torch.zeros(77, 768), PICTURE, num_inference_steps=3) == "made"
+    assert told["prompt_embeds"].shape == (1, 77, 768) and told["num_inference_steps"] == 3
+    assert draw(Pipeline(), torch.zeros(77, 1024), VIDEO) == "made" and told["num_frames"] == 16
+    assert draw(Pipeline(), torch.zeros(1, 512), SOUND) == "made" and told["prompt_embeds"].shape == (1, 512)
+    with pytest.raises(ConfigError, match=r"\[1, 1, E\]"):
+        draw(Pipeline(), torch.zeros(2, 512), SOUND)
+
+
+def test_a_real_pipeline_draws_from_a_condition() -> None:
+    diffusers = pytest.importorskip("diffusers")
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DConditionModel(
+        block_out_channels=(8, 16), layers_per_block=1, sample_size=8, in_channels=4, out_channels=4,
+        norm_num_groups=4, cross_attention_dim=32, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), attention_head_dim=4,
+    )  # fmt: skip
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=(8, 16), norm_num_groups=4, latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+    text = transformers.CLIPTextModel(transformers.CLIPTextConfig(
+        hidden_size=32, intermediate_size=37, num_attention_heads=4, num_hidden_layers=1, vocab_size=99))  # fmt: skip
+    pipeline = diffusers.StableDiffusionPipeline(
+        vae=vae, text_encoder=text, tokenizer=None, unet=unet, scheduler=diffusers.DDIMScheduler(),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    changes = {"num_inference_steps": 2, "negative_prompt_embeds": torch.zeros(1, 5, 32)}
+    (picture,) = draw(pipeline, randomise.values("c", (5, 32)), PICTURE, **changes)
+    assert isinstance(picture, Image.Image) and picture.size == (16, 16)
