@@ -132,7 +132,7 @@ def headline() -> Shown:
         false = loaded.module.predictions(**texts, pixel_values=pixels.roll(1, 0))["itm"].argmax(1)
         alone = loaded.module.predictions(**texts)["mlm"].shape
     told = int(true.sum() + (1 - false).sum())
-    seen = f"{right} of 8 names found by contrast, {told} of 16 pairs judged rightly, words alone give logits {list(alone)}"
+    seen = f"{right} of 8 names found by contrast, {told} of 16 pairs judged rightly, words alone give {list(alone)}"
     return Shown(ok=right >= 7 and told >= 12, evidence=f"tiny weights trained on 8 pictures with all losses: {seen}")
 
 

@@ -81,7 +81,7 @@ def headline() -> Shown:
     seen = f"error {error:.2f} of a score in -3 .. 3 (constant guess {plain:.2f})"
     return Shown(
         ok=error < 0.6 * plain,
-        evidence=f"tiny weights trained on sequences of 12, 20 and 16 steps made from 96 real pictures and names: {seen}",
+        evidence=f"tiny weights trained on sequences of 12, 20 and 16 steps from 96 real pictures and names: {seen}",
     )
 
 
