@@ -13,6 +13,7 @@ from torch import Tensor
 import polymodal as pm
 from polymodal.check import randomise
 from polymodal.check.demo import byte_tokenizer, taught, write_config, write_weights
+from polymodal.check.fixture import fixture_case, fixture_source
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.lessons import caption_lesson, lm_objective
 from polymodal.check.record import Case, Evidence, Lesson, Shown, Tensors
@@ -128,7 +129,7 @@ def configured(config: Any, transformers: Any) -> Any:
 
 
 EVIDENCE = Evidence(
-    oracle=f"transformers {MODEL}",
+    oracle=f"transformers {MODEL}; {fixture_source('chameleon_consolidated')}",
     cases=(
         case("grouped heads"),
         case("norms behind the branches, biases, one layer", num_hidden_layers=1, swin_norm=True, attention_bias=True,
@@ -137,6 +138,7 @@ EVIDENCE = Evidence(
              "num_embeddings": 70, "num_res_blocks": 2, "embed_dim": 7}, tie_word_embeddings=True,
              num_key_value_heads=4, hidden_act="gelu",
              rope_parameters={"rope_type": "linear", "rope_theta": 100.0, "factor": 2.0}),
+        fixture_case("official consolidated.pth", "chameleon_consolidated"),
     ),
     published=tuple(hugging_size(each.name, MODEL, partial(configured, each.config)) for each in SYSTEM.variants),
     lessons={"pretrain 1": partial(lesson, all_ids), "pretrain 2": partial(lesson, all_ids),
