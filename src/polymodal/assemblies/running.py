@@ -63,9 +63,8 @@ class Running:
             piece = slice(start, start + chunk)
             types = None if token_types is None else token_types[:, piece]
             self.feed(embeds[:, piece], position_ids[..., piece], types)
-        latest = position_ids.amax(-1) + 1
-        # Every axis of a multi-axis position goes on from the largest, as text does.
-        self.position = latest if latest.dim() == 1 else latest.amax(0, keepdim=True).expand_as(latest)
+        # Every axis goes on from the last token, not from the largest position, as the library does from version 5 on.
+        self.position = position_ids[..., -1] + 1
 
     def step(self, ids: Sequence[int]) -> None:
         """One new token for every row."""

@@ -9,7 +9,7 @@ Flow
 Traps
 - The published processor ignores the frames when it goes on after a video: with more frames than rows and columns
   the next token stands before the last frame. Up to version 4 of the transformers library it went on behind them.
-- Padding gets 0 and counts for nothing; the first generated token stands one behind the LARGEST position.
+- Padding gets 0 and counts for nothing; a generated token stands one behind the last on every axis.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -20,7 +20,7 @@ from polymodal.systems.qwen2_vl import SYSTEM
 
 IMAGE, VIDEO, PATCH = 90, 91, 4
 PICTURES = [[1, 4, 8], [1, 8, 4], [1, 4, 4]]
-VIDEOS = [[5, 4, 4], [2, 8, 4]]
+VIDEOS = [[9, 4, 4], [2, 8, 4]]
 
 
 def tiny(transformers: Any, text: dict[str, Any], vision: dict[str, Any], **more: Any) -> Any:
