@@ -11,6 +11,8 @@ import polymodal as pm
 from polymodal.check.demo import QUESTION, byte_tokenizer, write_config, write_weights
 from polymodal.check.evidence import chameleon as chameleon_evidence
 from polymodal.check.evidence import emu3 as emu3_evidence
+from polymodal.check.fixture import read
+from polymodal.check.randomise import state
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.data.template import written
@@ -101,3 +103,12 @@ def test_codecs_alone_are_read_from_their_folders(tmp_path: Path) -> None:
     codes = torch.arange(12).view(1, 3, 4)
     with torch.no_grad():
         assert (codec.decode(codes) - theirs.decode(codes)).abs().max() < 1e-4
+
+
+def test_official_codec_is_read_from_its_file_and_decodes(tmp_path: Path) -> None:
+    about, known = read("chameleon_vqgan")
+    torch.save({"state_dict": state(json.loads(about["shapes"]))}, tmp_path / "vqgan.pth")
+    codec = pm.load(tmp_path / "vqgan.pth").module
+    with torch.no_grad():
+        assert torch.equal(codec(known["pixel_values"]), known["ids"])
+        assert (codec.decode(known["codes"]) - known["pixels"]).abs().max() < 1e-4

@@ -8,7 +8,7 @@ Traps: transformers' class has no way back to pixels, though it keeps `post_quan
 same.  Attention is given by resolution (of a picture of the nominal size), not by level.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +90,25 @@ def of_config(config: Mapping[str, Any], decode: bool = False) -> VQCodecConfig:
         width=config.get("embed_dim", 256),
         decode=decode,
     )
+
+
+def official_config(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
+    """The config of an official vqgan.ckpt by its tensors, None for another's; levels stand for their resolutions."""
+    if "quantize.embedding.weight" not in shapes or "decoder.up.0.block.0.conv1.weight" not in shapes:
+        return None
+    level = "encoder.down.{}.block.{}.conv1.weight"
+    depth = next(i for i in range(99) if level.format(i, 0) not in shapes)
+    codes, width = shapes["quantize.embedding.weight"]
+    base, pixels = shapes["encoder.conv_in.weight"][:2]
+    attended = [i for i in range(depth) if f"encoder.down.{i}.attn.0.q.weight" in shapes]
+    return {
+        "model_type": "chameleon_vqgan_official", "embed_dim": width, "num_embeddings": codes, "base_channels": base,
+        "latent_channels": shapes["encoder.conv_out.weight"][0], "in_channels": pixels,
+        "channel_multiplier": [shapes[level.format(i, 0)][0] // base for i in range(depth)],
+        "num_res_blocks": next(i for i in range(99) if level.format(0, i) not in shapes),
+        "attn_resolutions": [512 >> i for i in attended], "resolution": 512,
+        "attn_type": "vanilla" if "encoder.mid.attn_1.q.weight" in shapes else None,
+    }  # fmt: skip
 
 
 def pair(source: str, target: str, *operations: Any) -> tuple[Row, Row]:

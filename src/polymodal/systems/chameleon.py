@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from polymodal.assemblies.multimodal_lm import MultimodalLM
 from polymodal.assemblies.token_lm import TokenLM
 from polymodal.backbones import chameleon
 from polymodal.backbones.decoder import DecoderConfig
@@ -26,6 +25,7 @@ from polymodal.data.template import Special, Template, Turn
 from polymodal.errors import ConfigError
 from polymodal.fusion.vocabulary import Spelling, Table, Vocabulary
 from polymodal.generators import vq_codec
+from polymodal.layouts import chameleon_official as official
 from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
 from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
@@ -83,13 +83,6 @@ def open_config(config: Mapping[str, Any]) -> Opened:
     return Opened(build=build, keys=(table,), parts=drawn(backbone, codec, side), assemble=assemble)
 
 
-def open_official(config: Mapping[str, Any]) -> Opened:
-    """The official file of the 7B: the decoder alone, with the ids of text and pictures; the codec is a file apart."""
-    backbone = chameleon.of_config(config, shared=True)
-    table = chameleon.official_keys(backbone).prefixed("", "backbone.")
-    return Opened(build=lambda: MultimodalLM({}, {}, backbone.build(), {}), keys=(table,))
-
-
 def drawn(backbone: DecoderConfig, codec: vq_codec.VQCodecConfig, side: int) -> tuple[Part, ...]:
     grid = side // codec.stack.factor
     return (
@@ -123,8 +116,7 @@ SYSTEM = System(
     layouts=(
         Layout(name="transformers ChameleonForConditionalGeneration", open=open_config,
                matches=hf("chameleon", "ChameleonForConditionalGeneration")),
-        Layout(name="official consolidated.pth", open=open_official, infer=chameleon.official_config,
-               matches=hf("chameleon_official")),
+        *official.LAYOUTS,
     ),
     variants=(
         Variant(name="7b", parameters=7_043_090_432, config=published(hidden_size=4096, num_hidden_layers=32),
