@@ -41,10 +41,9 @@ def clip_vit(
     heads: int | None = None,
     ffn_width: int | None = None,
     activation: str = "quick_gelu",
-    eps: float = 1e-5,
 ) -> ViTConfig:
     """CLIP's image encoder at any size, every block alike; `embed_width` is the joint space, None: no projection."""
-    norm = LayerNormConfig(eps=eps)
+    norm = LayerNormConfig()
     block = ViTBlockConfig(
         attention=AttentionConfig(width=width, heads=heads or width // 64, qkv_bias=True, out_bias=True),
         mlp=MLPConfig(width=width, ffn_width=ffn_width or 4 * width, activation=activation),
@@ -79,9 +78,16 @@ def of_config(config: Mapping[str, Any]) -> ViTConfig:
         heads=config.get("num_attention_heads", 12),
         ffn_width=config.get("intermediate_size", 3072),
         activation=config.get("hidden_act", "quick_gelu"),
-        eps=config.get("layer_norm_eps", 1e-5),
     )
-    return replace(tower, channels=config.get("num_channels", 3))
+    return replace(_with_eps(tower, config.get("layer_norm_eps", 1e-5)), channels=config.get("num_channels", 3))
+
+
+def _with_eps(config: ViTConfig, eps: float) -> ViTConfig:
+    """The same encoder with another epsilon in all of its norms."""
+    norm, block = LayerNormConfig(eps=eps), config.blocks[0]
+    assert isinstance(block, ViTBlockConfig) and config.head is not None
+    blocks = (replace(block, norm=norm),) * len(config.blocks)
+    return replace(config, blocks=blocks, pre_norm=norm, head=replace(config.head, norm=norm))
 
 
 def with_projection(config: ViTConfig, embed_width: int) -> ViTConfig:
