@@ -67,3 +67,11 @@ def test_int8_is_within_its_rounding(rows: int, dtype: torch.dtype) -> None:
     assert ((found - expected).abs() <= 2**-7 * scale + 1e-6).all()
     assert (found[..., 5] - plain.bias[5]).abs().max() <= 1e-2
     assert list(small.parameters()) == []
+
+
+@torch.no_grad()
+def test_int8_linears_of_any_width_stay_near_the_float_ones():
+    for width in (16, 33, 40, 72):
+        exact = Linear(width, 24)
+        x = torch.randn(3, width)
+        assert (Int8Linear.of(exact.weight, exact.bias)(x) - exact(x)).abs().max() < 0.1

@@ -196,6 +196,8 @@ def test_what_is_not_supported_is_refused():
         open_owl({"visual_config": {"visual_abstractor": {"add_v2t_pos_emb": True}}})
     with pytest.raises(ConfigError, match="hidden_size"):
         open_owl({"visual_config": {"visual_abstractor": {"hidden_size": 512}}})
+    with pytest.raises(ConfigError, match="grid_size"):
+        open_owl({"visual_config": {"visual_abstractor": {"grid_size": 16}}})
     config = json.loads(read("llama_adapter_v2_lora")[0]["config"])
     with pytest.raises(ConfigError, match="query_layer"):
         llama_adapter_v2.SYSTEM.layouts[0].opened({**config, "query_layer": 9})

@@ -10,21 +10,14 @@ anew at every step; a row without a picture gets a blank one, whose features are
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from polymodal.errors import PromptError
+from polymodal.fusion.routing import RoutedDelta
 from polymodal.nn.attention import attend
-from polymodal.nn.linear import linear
-
-
-class PrefixSource(Protocol):
-    """A projection whose plain product the prefix needs: every Linear, low-rank paths left out."""
-
-    weight: Tensor
-    bias: Tensor | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +34,8 @@ class GatedPrefixConfig:
 class GatedPrefix(nn.Module):
     """What attention adds to its output, before the output projection: ``[B, H, T, E]``.
 
-    Keys and values come from the attention's own k and v projections, without rotation and without any low-rank path;
-    queries are the rotated ones.  ``gate`` [H] starts at zero, then nothing is added.
+    Keys and values come from the attention's own k and v projections, without rotation and without the low-rank paths
+    that belong to the published model; queries are the rotated ones.  ``gate`` [H] starts at zero, which adds nothing.
     """
 
     def __init__(self, width: int, heads: int, config: GatedPrefixConfig) -> None:
@@ -57,10 +50,10 @@ class GatedPrefix(nn.Module):
         """``q [B, H, T, E]``; ``extra [B, length, D]`` is added to the prompt (visual features), None adds nothing."""
         prompt = self.prompt[None] if extra is None else self.prompt + extra
         size = q.shape[-1]
-        k, v = (
-            linear(prompt, proj.weight, proj.bias).unflatten(-1, (-1, size)).transpose(1, 2).expand(len(q), -1, -1, -1)
-            for proj in (cast(PrefixSource, k_proj), cast(PrefixSource, v_proj))
+        keys, values = (
+            proj.plain(prompt) if isinstance(proj, RoutedDelta) else proj(prompt) for proj in (k_proj, v_proj)
         )
+        k, v = (x.unflatten(-1, (-1, size)).transpose(1, 2).expand(len(q), -1, -1, -1) for x in (keys, values))
         factor = self.gate.tanh() if self.gain is None else self.gate.tanh() * self.gain
         return factor[:, None, None] * attend(q, k, v, None, scale)
 

@@ -159,8 +159,12 @@ class RoutedDelta(Linear):
         self.lora_B = Linear(config.rank, out_width, bias=False)
         nn.init.zeros_(self.lora_B.weight)
 
+    def plain(self, x: Tensor) -> Tensor:
+        """The product without the low-rank path."""
+        return linear(x, self.weight, self.bias)
+
     def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
-        base = linear(x, self.weight, self.bias)
+        base = self.plain(x)
         kinds = self.config.kinds
         if kinds is None:
             return base + self._delta(x)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from polymodal.nn.linear import Linear, linear
 
 _FEW_ROWS = 16
+_STEP = 16  # the kernel reads so many inputs at once and past the end of other widths: a crash
 
 
 class Int8Linear(nn.Module):
@@ -47,7 +48,7 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
         rows = x.numel() // x.shape[-1]
-        if x.device.type == "cpu" and 0 < rows <= _FEW_ROWS:
+        if x.device.type == "cpu" and 0 < rows <= _FEW_ROWS and x.shape[-1] % _STEP == 0:
             flat = x.reshape(rows, -1).to(torch.bfloat16)
             out = torch._weight_int8pack_mm(flat, self.weight, self.scale.to(torch.bfloat16))
             y = out.to(x.dtype).view(*x.shape[:-1], -1)

@@ -26,6 +26,7 @@ from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Special, Template, Turn, Words
 from polymodal.data.transforms import PadToSquare, StretchToSquare
 from polymodal.encoders import owl_vit
+from polymodal.errors import ConfigError
 from polymodal.fusion.routing import PlaceholderRoutes, RoutedLinearConfig, RoutedNormConfig
 from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
 from polymodal.systems._system import System, Variant
@@ -48,6 +49,8 @@ def open_config(config: Mapping[str, Any]) -> Opened:
     visual = config.get("visual_config") or {}
     tower = owl_vit.of_config(visual.get("visual_model") or {})
     connector = abstractor.of_config(visual.get("visual_abstractor") or {}, tower.width)
+    if connector.grid is not None and connector.grid**2 + connector.class_row != tower.tokens:
+        raise ConfigError(f"mplug-owl2: grid_size {connector.grid} does not fit the {tower.tokens} tokens of a picture")
     text = by_kind(llama.config_of(config))
 
     def build() -> MultimodalLM:

@@ -82,5 +82,9 @@ EVIDENCE = Evidence(
     published=(fixture_size("mplug_owl2", "llama2-7b", 8_197_859_328, KEYS),),
     lessons={"align": lesson, "instruct": lesson},
     headline=headline,
-    exceptions=("grouped key heads have no oracle: the official routing of k and v needs as many key heads as heads",),
+    exceptions=(
+        "grouped key heads have no oracle: the official routing of k and v needs as many key heads as heads",
+        "rope_scaling dynamic: the official code keeps the table of the longest row it ever saw, so a shorter row "
+        "after it differs; here the rows of a batch decide",
+    ),
 )
