@@ -42,6 +42,8 @@ class MultimodalSeq2Seq(MultimodalLM):
         full = super().arranged(batch)
         full[_READ] = {"input_ids": full.pop("input_ids"), "attention_mask": full.pop("attention_mask", None)}
         full["input_ids"] = self._answer(full, len(full[_READ]["input_ids"]))
+        for name in ("position_ids", "token_types"):  # of the prompt; the encoder counts columns by itself
+            full.pop(name, None)
         mask = full.pop("decoder_attention_mask", None)
         return full if mask is None else {**full, "attention_mask": mask}
 
@@ -76,6 +78,7 @@ class MultimodalSeq2Seq(MultimodalLM):
 
         Raises: PromptError when there are neither `decoder_input_ids` nor `labels`.
         """
+        values = {name: x for name, x in values.items() if name not in ("position_ids", "token_types")}
         self.check_names(values)
         labels = values.pop("labels", None)
         if decoder_input_ids is None and labels is None:

@@ -56,7 +56,9 @@ def write_weights(folder: Path, module: nn.Module, table: KeyTable) -> Path:
 QUESTION = "What is it?"
 
 
-def taught(model: Any, folder: Path, opened: Any, *, count: int, steps: int, lr: float = 3e-3) -> int:
+def taught(
+    model: Any, folder: Path, opened: Any, *, count: int, steps: int, lr: float = 3e-3, stop: tuple[str, ...] = ()
+) -> int:
     """Train a loaded folder on `count` real pictures and their names through its own processor, save it back, load it
     again, and ask about each picture by `chat`: how many answers are the name."""
     import torch
@@ -80,5 +82,5 @@ def taught(model: Any, folder: Path, opened: Any, *, count: int, steps: int, lr:
         optimiser.step()
     write_weights(folder, module.eval(), opened.keys[0])
     again = pm.load(folder)
-    answers = [again.chat(pm.image(picture), QUESTION, max_tokens=32).text.strip() for picture, _ in samples]
+    answers = [again.chat(pm.image(picture), QUESTION, max_tokens=32, stop=stop).text.strip() for picture, _ in samples]
     return sum(answer == name for answer, (_, name) in zip(answers, samples, strict=True))

@@ -45,7 +45,7 @@ def template(words: tuple[str, str], seq2seq: bool, bos: str = "</s>", eos: str 
         "user": Turn(
             before=(Words(text=words[0]),), after=(Words(text=words[1]), *((Special(name=eos),) if seq2seq else ()))
         ),
-        "assistant": Turn(before=() if seq2seq else (Words(text=" "),), after=after, learn=True),
+        "assistant": Turn(before=() if seq2seq else (Words(text=" ", learn=True),), after=after, learn=True),
     }
     return Template(turns=turns)
 

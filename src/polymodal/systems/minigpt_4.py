@@ -7,7 +7,7 @@
     {system}<s>[INST] <Img><ImageHere></Img> {question} [/INST]                tokenised by themselves
 
 Traps: Vicuna is v0, which stops at `###`; published files hold the linear alone, so the folder needs EVA's file, the
-BLIP-2 file and the language model in a subfolder; `<unk>`, which no text gives, stands for a feature here.
+BLIP-2 file and the language model in a subfolder; the id of <ImageHere> lies behind the vocabulary.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from polymodal.systems import _blip, _lavis
 from polymodal.systems._blip_chat import PICTURE
 from polymodal.systems._layout import Files, Layout, Opened, hf
 from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.systems._video_llama import tokenizer_of
 from polymodal.train.recipe import Stage
 from polymodal.weights.keytable import KeyTable, drop
 
@@ -69,7 +70,7 @@ def open_config(config: Mapping[str, Any]) -> Opened:
         connector = NeighboursConfig(width=encoder.width, out_width=text.config.width)
         tokens = connector.tokens(encoder.tokens)
     keys += _blip.linear("llama_proj", "connectors.image.proj")
-    place = config.get("image_token_index", 0)
+    place = config.get("image_token_index", text.config.vocab_size)
 
     def build() -> MultimodalLM:
         backbone: Any = text.config.build()
@@ -89,10 +90,10 @@ def open_config(config: Mapping[str, Any]) -> Opened:
     def assemble(module: Any, files: Files) -> Assembled:
         side = encoder.image_size
         transform = transform_of(files.preprocessor, {**PICTURE, "size": {"height": side, "width": side}})
-        image = Modality(name="image", placeholder="<unk>", transform=transform, tokens=lambda values: tokens,
+        image = Modality(name="image", placeholder="<ImageHere>", transform=transform, tokens=lambda values: tokens,
                          before=BEFORE, after=AFTER)  # fmt: skip
         words = template(llama_2=not has_qformer)
-        processor = Processor(tokenizer=files.tokenizer(), template=words, modalities=(image,))
+        processor = Processor(tokenizer=tokenizer_of(files, ("<ImageHere>",)), template=words, modalities=(image,))
         return Assembled(model=module, processor=processor)
 
     spellings = tuple(keys + table.prefixed("llama_model.", "backbone.") for table in text.keys)
