@@ -29,7 +29,7 @@ from polymodal.errors import ConfigError, PromptError
 from polymodal.generators.dalle_codec import DalleCodecConfig
 from polymodal.nn.block import PreNormBlockConfig
 from polymodal.nn.mask import MaskSpec
-from polymodal.nn.norm import NormConfig
+from polymodal.nn.norm import LayerNormConfig, NormConfig
 from polymodal.weights.keytable import KeyTable, rename
 
 _INPUTS = (
@@ -106,6 +106,23 @@ class PretrainingConfig:
     text: TokenHeadConfig
     match_width: int
     codec: DalleCodecConfig | None = None
+
+
+def heads_of(
+    image: Mapping[str, Any], text: Mapping[str, Any], match_width: int, codec: DalleCodecConfig | None
+) -> PretrainingConfig:
+    """The heads that a FlavaConfig's `image_config` and `text_config` size, each by its own vocabulary."""
+
+    def head(child: Mapping[str, Any], vocabulary: int) -> TokenHeadConfig:
+        return TokenHeadConfig(
+            width=child.get("hidden_size", 768),
+            vocab_size=child.get("vocab_size", vocabulary),
+            activation=child.get("hidden_act", "gelu"),
+            norm=LayerNormConfig(eps=child.get("layer_norm_eps", 1e-12)),
+            tied=False,
+        )
+
+    return PretrainingConfig(image=head(image, 8192), text=head(text, 30522), match_width=match_width, codec=codec)
 
 
 @dataclass(frozen=True, kw_only=True)

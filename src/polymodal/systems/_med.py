@@ -17,15 +17,17 @@ from torch import nn
 from polymodal.assemblies.dual_encoder import DualEncoder
 from polymodal.assemblies.fusion_encoder import FusionEncoder, JointConfig
 from polymodal.assemblies.fusion_writer import AnswerRules, FusionWriter, WriterIds
+from polymodal.assemblies.pair_scores import BLIP_PICTURES, PairScores, bert_ids
 from polymodal.backbones import encoder as text_encoder
 from polymodal.backbones.encoder import BODY_KEYS, POOLER_KEYS, ProjectedText, TextEncoderConfig, TokenHeadConfig
+from polymodal.data.hf_image import transform_of
 from polymodal.encoders import timm_vit
 from polymodal.encoders.vit import ClassHeadConfig, ViTConfig
 from polymodal.errors import ConfigError
 from polymodal.nn.norm import LayerNormConfig
 from polymodal.systems import _official_blip as official
-from polymodal.systems._layout import Opened
-from polymodal.systems._system import Part
+from polymodal.systems._layout import Files, Opened
+from polymodal.systems._system import Assembled, Part
 from polymodal.weights.keytable import KeyTable, rename
 
 CAPTION, ANSWER = "BlipForConditionalGeneration", "BlipForQuestionAnswering"
@@ -70,7 +72,15 @@ def _open_match(vit: ViTConfig, text: Mapping[str, Any], image: KeyTable, joint:
     keys = image + BODY_KEYS.prefixed("text_encoder.", "text.") + official.MATCH_KEYS
     if joint.temperature is not None:
         keys += KeyTable((rename("temp", "temperature"),))
-    return Opened(build=build, keys=(keys,), parts=drawing(vit, "text", matcher=True))
+    return Opened(build=build, keys=(keys,), parts=drawing(vit, "text", matcher=True), assemble=assemble)
+
+
+def assemble(module: nn.Module, files: Files) -> Assembled:
+    """classify and embed of the match model, with the folder's transform and tokenizer."""
+    assert isinstance(module, FusionEncoder)
+    ids = bert_ids(files.tokenizer(), module.text.config.positions)
+    scores = PairScores(module, transform_of(files.preprocessor, BLIP_PICTURES), ids)
+    return Assembled(model=module, processor=None, score=scores.score, embed=scores.embed)
 
 
 def _open_writer(vit: ViTConfig, text: Mapping[str, Any], image: KeyTable, *, tied: bool, question: bool) -> Opened:

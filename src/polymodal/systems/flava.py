@@ -16,15 +16,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from polymodal.assemblies.joint_encoder import JointEncoderConfig, PretrainingConfig, joint_of, pretraining_keys
+from torch import nn
+
+from polymodal.assemblies.joint_encoder import JointEncoderConfig, heads_of, joint_of, pretraining_keys
+from polymodal.assemblies.pair_scores import FLAVA_PICTURES, PairScores, bert_ids
 from polymodal.backbones import encoder as text_encoder
-from polymodal.backbones.encoder import EMBEDDING_KEYS, TokenHeadConfig, pre_norm_keys
+from polymodal.backbones.encoder import EMBEDDING_KEYS, pre_norm_keys
+from polymodal.data.hf_image import transform_of
 from polymodal.encoders import google_vit
 from polymodal.generators import dalle_codec
-from polymodal.generators.dalle_codec import DalleCodecConfig
-from polymodal.nn.norm import LayerNormConfig
-from polymodal.systems._layout import Layout, Opened, Repository, hf
-from polymodal.systems._system import Part, System, Variant
+from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
+from polymodal.systems._system import Assembled, Part, System, Variant
 from polymodal.train.recipe import Stage
 from polymodal.weights.keytable import KeyTable, rename
 from polymodal.weights.operations import Squeeze
@@ -37,44 +39,32 @@ def _child(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {**(config.get(name) or {}), **(config.get(f"{name}_dict") or {})}
 
 
-def heads_of(config: Mapping[str, Any], codec: DalleCodecConfig | None) -> PretrainingConfig:
-    """The heads of pretraining; each takes width and vocabulary of its own modality's config."""
-
-    def head(name: str, vocabulary: int) -> TokenHeadConfig:
-        child = _child(config, name)
-        return TokenHeadConfig(
-            width=child.get("hidden_size", 768),
-            vocab_size=child.get("vocab_size", vocabulary),
-            activation=child.get("hidden_act", "gelu"),
-            norm=LayerNormConfig(eps=child.get("layer_norm_eps", 1e-12)),
-            tied=False,
-        )
-
-    return PretrainingConfig(
-        image=head("image_config", 8192), text=head("text_config", 30522), codec=codec,
-        match_width=config.get("hidden_size", 768),
-    )  # fmt: skip
-
-
 def open_config(config: Mapping[str, Any]) -> Opened:
     """A FlavaConfig dict: the bare model, or with the heads and the codec of pretraining."""
     bare = (config.get("architectures") or [PRETRAINING])[0] == MODEL
     codec = dalle_codec.of_config(_child(config, "image_codebook_config"))
     held = codec if config.get("init_codebook", True) else None
-    image = _child(config, "image_config")
+    image, text = _child(config, "image_config"), _child(config, "text_config")
     vit = google_vit.with_pooler(google_vit.of_config(image), {})
     model = JointEncoderConfig(
         image=replace(vit, mask_token=image.get("mask_token", True)),
-        text=text_encoder.of_config(_child(config, "text_config"), pre_norm=True, pooler=True),
+        text=text_encoder.of_config(text, pre_norm=True, pooler=True),
         joint=joint_of(_child(config, "multimodal_config")),
         space=config.get("projection_dim", 768),
-        heads=None if bare else heads_of(config, held),
+        heads=None if bare else heads_of(image, text, config.get("hidden_size", 768), held),
     )
-    keys = (keys_of(),)
+    keys: tuple[KeyTable, ...] = (keys_of(),)
     if not bare:
         body = keys_of().prefixed("flava.") + dalle_codec.hf_keys(codec).prefixed("image_codebook.", "codec.")
         keys = tuple(body + pretraining_keys(bias) for bias in ("decoder.bias", "bias"))
-    return Opened(build=model.build, keys=keys, parts=_drawing(model))
+    return Opened(build=model.build, keys=keys, parts=_drawing(model), assemble=assemble)
+
+
+def assemble(module: nn.Module, files: Files) -> Assembled:
+    """classify and embed by the contrastive space, with the folder's transform and tokenizer."""
+    ids = bert_ids(files.tokenizer(), 77)
+    scores = PairScores(module, transform_of(files.preprocessor, FLAVA_PICTURES), ids)
+    return Assembled(model=module, processor=None, score=scores.score, embed=scores.embed)
 
 
 def open_codec(config: Mapping[str, Any]) -> Opened:
