@@ -23,6 +23,7 @@ from polymodal.connectors import resampler
 from polymodal.connectors.resampler import ResamplerConfig
 from polymodal.encoders.clip_vit import OPENAI_FEATURE_KEYS, clip_vit
 from polymodal.encoders.items import ItemEncoder
+from polymodal.encoders.nfnet import NFNetConfig
 from polymodal.encoders.vit import ViTConfig
 from polymodal.errors import ConfigError, WeightsError
 from polymodal.fusion import cross_attention
@@ -46,7 +47,7 @@ CLIP_L = {"image_size": 224, "patch_size": 14, "width": 1024, "layers": 24, "hea
 class Grafted:
     """The parts.  every: distance of the gated blocks.  kind: model_type of the language model."""
 
-    encoder: ViTConfig
+    encoder: ViTConfig | NFNetConfig
     connector: ResamplerConfig
     backbone: DecoderConfig
     kind: str

@@ -44,7 +44,8 @@ class SharedMarks:
 
 @dataclass(frozen=True, kw_only=True)
 class Shots:
-    """A prompt of examples.  question, answer: around a user's words; caption: behind pictures without words.
+    """A prompt of examples.  question, answer: around a user's words; caption: behind pictures without words; space:
+    learned in front of what the model says.
 
     The last user's turn asks.  A system message stands as it is, in front of everything.
     """
@@ -53,6 +54,7 @@ class Shots:
     question: str = "Question:"
     answer: str = " Short answer:"
     caption: str = "Output:"
+    space: str = ""
     begin: tuple[Special, ...] = ()
 
     def render(self, messages: Sequence[Message], *, ask: bool) -> tuple[Segment, ...]:
@@ -69,7 +71,7 @@ class Shots:
             if message.role == "user":
                 made.append(Words(text=f"{self.question}{text}{self.answer}" if text else self.caption))
             elif message.role == "assistant":
-                made += [Words(text=text, learn=True), Special(name=self.end, learn=True)]
+                made += [Words(text=self.space + text, learn=True), Special(name=self.end, learn=True)]
             elif message.role == "system":
                 made.append(Words(text=text))
             else:

@@ -1,0 +1,197 @@
+"""Flamingo against a composite, since nothing was released: flamingo-pytorch's resampler and gated blocks, with squared
+ReLU put in, around the layers of transformers' LLaMA with plain feed-forward layers put in.
+
+The encoder is ours on both sides here; it equals timm's NFNet in the stored case `nfnet` (tests/encoders).
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polymodal.check import few_shot, randomise, real
+from polymodal.check.demo import byte_tokenizer, write_config, write_weights
+from polymodal.check.hugging import quiet
+from polymodal.check.lessons import caption_lesson
+from polymodal.check.record import Case, Evidence, Expected, Lesson, Shown, Tensors
+from polymodal.encoders import nfnet
+from polymodal.systems.flamingo import BOS, END, IMAGE, SYSTEM
+
+MEDIA = 2
+
+
+def small(vocabulary: int = 50, **more: Any) -> dict[str, Any]:
+    """A config small enough to be compared and trained in seconds."""
+    return {
+        "model_type": "flamingo", "media_token_id": MEDIA, "cross_attn_every_n_layers": 1,
+        "vision_config": {"image_size": 64, "depths": [1, 1], "channels": [16, 32], "stem_width": 16, "group_size": 8},
+        "perceiver_config": {"depth": 1, "heads": 4, "dim_head": 8, "num_latents": 4, "max_num_frames": 3},
+        "text_config": {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 16,
+                        "vocab_size": vocabulary, "max_position_embeddings": 512},
+    } | more  # fmt: skip
+
+
+class SquaredReLU(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp_min(0) ** 2
+
+
+class Layer(nn.Module):
+    """A gated block of flamingo-pytorch (or none) in front of a decoder layer; `seen` holds media and their places."""
+
+    def __init__(self, gated: Any, layer: nn.Module, seen: dict[str, Tensor]) -> None:
+        super().__init__()
+        if gated is not None:
+            self.gated_cross_attn_layer = gated
+        self.decoder_layer = layer
+        self.seen = seen
+
+    def forward(self, x: Tensor, **more: Any) -> Any:
+        if hasattr(self, "gated_cross_attn_layer"):
+            x = self.gated_cross_attn_layer(x, self.seen["media"], media_locations=self.seen["places"])
+        return self.decoder_layer(x, **more)
+
+
+class Composite(nn.Module):
+    """The whole oracle; its state dict has the names of the layout."""
+
+    def __init__(self, library: Any, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        import flamingo_pytorch
+
+        text, given, every = config["text_config"], config["perceiver_config"], config["cross_attn_every_n_layers"]
+        width, seen = text["hidden_size"], config["vision_config"]["channels"][-1]
+        self.vision_encoder = nfnet.of_config(config["vision_config"]).build()
+        self.perceiver = flamingo_pytorch.PerceiverResampler(
+            dim=seen, depth=given["depth"], dim_head=given["dim_head"], heads=given["heads"],
+            num_latents=given["num_latents"], num_media_embeds=1,
+        )  # fmt: skip
+        self.perceiver.frame_embs = nn.Parameter(torch.zeros(given["max_num_frames"], seen))
+        settings = library.LlamaConfig(
+            **text, intermediate_size=4 * width, rms_norm_eps=1e-6, tie_word_embeddings=True, attention_bias=False
+        )
+        lm = self.lang_encoder = library.LlamaForCausalLM(settings)
+        self.context: dict[str, Tensor] = {}
+        layers = []
+        for number, layer in enumerate(lm.model.layers):
+            layer.mlp = nn.Sequential()
+            layer.mlp.up_proj, layer.mlp.act = nn.Linear(width, 4 * width, bias=False), nn.GELU()
+            layer.mlp.down_proj = nn.Linear(4 * width, width, bias=False)
+            gated = None
+            if number % every == 0:
+                gated = flamingo_pytorch.GatedCrossAttentionBlock(
+                    dim=width, dim_head=text["head_dim"], heads=text["num_attention_heads"]
+                )
+                inner = text["head_dim"] * text["num_attention_heads"]
+                gated.attn.to_kv = nn.Linear(seen, 2 * inner, bias=False)
+                gated.ff[2] = SquaredReLU()
+            layers.append(Layer(gated, layer, self.context))
+        for block in self.perceiver.layers:
+            block[1][2] = SquaredReLU()
+        lm.model.layers = nn.ModuleList(layers)
+
+    def features(self, vision_x: Tensor) -> Tensor:
+        """[B, N, frames, 3, H, W] -> [B, N, latents, D]."""
+        rows, items, frames = vision_x.shape[:3]
+        found = self.vision_encoder(vision_x.flatten(0, 2)).unflatten(0, (rows * items, frames))
+        found = (found + self.perceiver.frame_embs[:frames, None]).flatten(1, 2)[:, None]
+        return self.perceiver(found)[:, 0].unflatten(0, (rows, items))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, vision_x: Tensor) -> Tensor:
+        self.context["media"], self.context["places"] = self.features(vision_x), input_ids == MEDIA
+        return self.lang_encoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+
+
+def case(name: str, config: Mapping[str, Any], frames: int) -> Case:
+    def make(folder: Path) -> Expected:
+        with quiet() as library:
+            oracle = Composite(library, config).eval()
+        randomise.fill(oracle)
+        nn.init.zeros_(oracle.perceiver.media_pos_emb)  # frames have positions here, items have none
+        dropped = ("lang_encoder.lm_head.weight", "perceiver.media_pos_emb")
+        kept = {name: x for name, x in oracle.state_dict().items() if name not in dropped}
+        weights = {name: x for name, x in kept.items() if not name.startswith("vision_encoder.")}
+        vision = nfnet.TIMM_KEYS.inverse().apply(oracle.vision_encoder.state_dict())
+        weights |= {f"vision_encoder.{name}": x.contiguous() for name, x in vision}
+        torch.save(weights, folder / "checkpoint.pt")
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        given = inputs(config, frames)
+        with torch.no_grad():
+            logits, features = oracle(**given), oracle.features(given["vision_x"]).flatten(0, 1)
+            ids, mask = given["input_ids"], given["attention_mask"]
+            for _ in range(16):
+                step = oracle(ids, mask, given["vision_x"])[:, -1].argmax(-1, keepdim=True)
+                ids, mask = torch.cat((ids, step), 1), torch.cat((mask, torch.ones_like(step)), 1)
+        return Expected(
+            inputs=given, logits=logits, features={"image": features}, generated=ids, alone=alone(given)
+        )
+
+    return Case(name=name, make=make, needs="flamingo_pytorch")
+
+
+def inputs(config: Mapping[str, Any], frames: int) -> Tensors:
+    """Two rows padded on the left: three items and one, texts before and between them."""
+    words = randomise.ids("words", (20,), 3, config["text_config"]["vocab_size"]).tolist()
+    rows = [[1, *words[:2], MEDIA, *words[2:5], MEDIA, MEDIA, *words[5:9]], [1, *words[9:12], MEDIA, *words[12:15]]]
+    length, side = max(map(len, rows)), config["vision_config"]["image_size"]
+    pixels = randomise.values("pixels", (2, 3, frames, 3, side, side))
+    pixels[1, 1:] = 0
+    return {"input_ids": torch.tensor([[0] * (length - len(row)) + row for row in rows]), "vision_x": pixels,
+            "attention_mask": torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])}  # fmt: skip
+
+
+def alone(given: Tensors) -> list[tuple[int, Tensors]]:
+    rows = []
+    for row, count in ((0, 3), (1, 1)):
+        ids = given["input_ids"][row][given["attention_mask"][row].bool()][None]
+        rows.append((row, {"input_ids": ids, "vision_x": given["vision_x"][row, None, :count]}))
+    return rows
+
+
+def lesson() -> Lesson:
+    """Pictures and their names, letter by letter."""
+    torch.manual_seed(0)
+    pixels = real.pixels(64)
+    model = SYSTEM.layouts[0].opened(small(32)).build()
+    return caption_lesson(
+        model, [1, MEDIA], side=64, more=lambda rows: {"vision_x": pixels[rows], "pixel_values": None}
+    )
+
+
+def headline() -> Shown:
+    """Few-shot naming of real pictures by `chat`, from a folder."""
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        config = small(byte_tokenizer(folder, {BOS: 0, END: 1, IMAGE: MEDIA}, bos=BOS, eos=END, pad=END))
+        write_config(folder, config={**config, "eos_token_id": 1})
+        opened = SYSTEM.layouts[0].opened(config)
+        write_weights(folder, opened.build(), opened.keys[0])
+        return few_shot.shown(folder, opened, system="flamingo", lr=2e-3)
+
+
+DEEP = small(61, cross_attn_every_n_layers=2,
+             text_config={"hidden_size": 40, "num_hidden_layers": 4, "num_attention_heads": 2, "head_dim": 20,
+                          "vocab_size": 61, "max_position_embeddings": 128},
+             perceiver_config={"depth": 2, "heads": 3, "dim_head": 8, "num_latents": 5,
+                               "max_num_frames": 2})  # fmt: skip
+
+EVIDENCE = Evidence(
+    oracle="composite of flamingo-pytorch 0.1.2 and transformers LlamaForCausalLM; timm 1.0.20 for the encoder",
+    cases=(
+        case("pictures, a gated block in front of every layer", small(), 1),
+        case("videos of two frames, in front of every second layer", DEEP, 2),
+    ),
+    lessons={"mixture": lesson},
+    headline=headline,
+    exceptions=(
+        "nothing was released: sizes are the paper's numbers, with no list of names or exact count to compare",
+        "the decoder's positions are rotary, Chinchilla's are Transformer-XL's",
+    ),
+)

@@ -1,0 +1,133 @@
+"""Flamingo: few-shot vision and language, by gated cross-attention between the layers of a frozen language model.
+
+Paper: Flamingo (arXiv 2204.14198).  Neither code nor weights were released; names on disk are OpenFlamingo's.
+
+    vision_x [B, N, frames, 3, 320, 320] -> NFNet-F6, last stage [items, frames, 100, 1536] + frame positions
+        -> Perceiver resampler [items, 64, 1536] -> keys and values of the gated blocks              (fusion type A)
+    `<image>` once per picture or video: each token sees the last one at or before it
+    -> Chinchilla-shaped decoder, a gated block in front of the first layer of each group -> text
+
+Traps: 80 layers in groups of 7 have the paper's 12 gated blocks only if each group begins with one; feed-forward layers
+of resampler and gated blocks are squared ReLU; gated blocks have the decoder's heads of 128, the resampler heads of 96;
+positions of the decoder are rotary here, see `backbones/chinchilla.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from polymodal.assemblies.grafted_lm import Grafted, resampler_of
+from polymodal.backbones import chinchilla
+from polymodal.connectors import resampler
+from polymodal.data.interleaved import Shots
+from polymodal.data.normalise import IMAGENET_MEAN, IMAGENET_STD
+from polymodal.data.processor import Modality, Processor
+from polymodal.data.template import Special
+from polymodal.data.transforms import Squash
+from polymodal.encoders import nfnet
+from polymodal.fusion import cross_attention
+from polymodal.fusion.cross_attention import GatedCrossAttentionConfig, crossed
+from polymodal.nn.attention import AttentionConfig
+from polymodal.nn.mlp import MLPConfig
+from polymodal.systems._layout import Files, Layout, Opened, hf
+from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.train.recipe import Stage
+from polymodal.weights.keytable import KeyTable
+
+BOS, END, IMAGE, EOS = "<BOS>", "<EOC>", "<image>", "<EOS>"
+SHOTS = Shots(end=END, question="Question: ", answer=" Answer:", space=" ", begin=(Special(name=BOS),))
+RESAMPLER = {"depth": 6, "heads": 16, "dim_head": 96, "num_latents": 64, "max_num_frames": 8}
+
+
+def parts_of(config: Mapping[str, Any]) -> Grafted:
+    """The parts a config describes; absent numbers are the paper's."""
+    encoder = nfnet.of_config(config.get("vision_config") or {"image_size": 320})
+    text = chinchilla.of_config(config.get("text_config") or {})
+    every, seen = config.get("cross_attn_every_n_layers", 1), text.blocks[0].attention
+    attention = AttentionConfig(width=text.width, heads=seen.heads, head_dim=seen.size, source_width=encoder.width)
+    mlp = MLPConfig(width=text.width, ffn_width=4 * text.width, activation="squared_relu", bias=False)
+    cross = GatedCrossAttentionConfig(attention=attention, mlp=mlp)
+    found = resampler_of({**RESAMPLER, **(config.get("perceiver_config") or {})})
+    return Grafted(
+        encoder=encoder,
+        connector=replace(found, activation="squared_relu"),
+        backbone=replace(text, blocks=crossed(text.blocks, cross, range(0, text.depth, every))),
+        kind="Chinchilla-shaped decoder",
+        media=config.get("media_token_id", 2),
+        columns=False,
+    )
+
+
+def open_config(config: Mapping[str, Any]) -> Opened:
+    """A config as `published` writes it -> the model, at any size."""
+    found = parts_of(config)
+    layers = "model.layers.{}"
+    gated = cross_attention.OPEN_FLAMINGO_KEYS.prefixed(f"{layers}.gated_cross_attn_layer.", "blocks.{}.cross.")
+    keys: KeyTable = (
+        nfnet.TIMM_KEYS.prefixed("vision_encoder.", "encoders.image.encoder.")
+        + resampler.OPEN_FLAMINGO_KEYS.prefixed("perceiver.", "connectors.image.")
+        + (gated + chinchilla.keys(f"{layers}.decoder_layer")).prefixed("lang_encoder.", "backbone.")
+    )
+
+    def assemble(module: Any, files: Files) -> Assembled:
+        side: Any = found.encoder.image_size
+        image = Modality(
+            name="image", placeholder=IMAGE, tokens=lambda values: 1,
+            transform=Squash(height=side, width=side, mean=IMAGENET_MEAN, std=IMAGENET_STD),
+            collate=lambda items: {"vision_x": torch.stack(items)},
+        )  # fmt: skip
+        words, limit = files.tokenizer(control=(BOS, END, IMAGE), eos=END), found.backbone.max_length
+        processor = Processor(tokenizer=words, template=SHOTS, modalities=(image,), max_length=limit)
+        return Assembled(model=module, processor=processor)
+
+    return Opened(build=found.build, keys=(keys,), parts=drawn(found), assemble=assemble)
+
+
+def drawn(found: Grafted) -> tuple[Part, ...]:
+    """The boxes of `show`."""
+    vision, queries, width = found.encoder, found.connector.latents, found.backbone.width
+    seen = f"[items, frames, {vision.tokens}, {vision.width}]"
+    return (
+        Part(slot="encoder", modality="image", name="NFNet, last stage", prefix="encoders.image", tokens=vision.tokens,
+             takes=f"[B, N, frames, 3, {vision.image_size}, {vision.image_size}]", gives=seen),
+        Part(slot="connector", modality="image", name=f"Perceiver resampler, {found.connector.depth} blocks",
+             prefix="connectors.image", takes=seen, gives=f"[items, {queries}, {vision.width}]", tokens=queries),
+        Part(slot="backbone", name=f"{found.kind} with {len(found.gated)} gated cross-attention blocks",
+             prefix="backbone", takes=f"[B, T, {width}], context", gives=f"[B, T, {found.backbone.vocab_size}]"),
+    )  # fmt: skip
+
+
+def published(width: int, depth: int, heads: int, every: int) -> dict[str, Any]:
+    """The numbers of the paper's tables."""
+    text = {"model_type": "chinchilla", "hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads}
+    return {"model_type": "flamingo", "text_config": text, "vision_config": {"image_size": 320},
+            "perceiver_config": RESAMPLER, "cross_attn_every_n_layers": every, "media_token_id": 2}  # fmt: skip
+
+
+SYSTEM = System(
+    id="flamingo",
+    names=("Flamingo", "Flamingo-80B", "DeepMind Flamingo"),
+    year=2022,
+    fusion=("A",),
+    assembly="MultimodalLM",
+    inputs=("text", "image", "video"),
+    outputs=("text",),
+    layouts=(Layout(name="OpenFlamingo's names, NFNet and Chinchilla", open=open_config, matches=hf("flamingo")),),
+    variants=(
+        Variant(name="3b", parameters=3_032_020_116, config=published(2048, 24, 16, 1)),
+        Variant(name="9b", parameters=10_588_781_688, config=published(4096, 40, 32, 4)),
+        Variant(name="80b", parameters=73_644_018_812, config=published(8192, 80, 64, 7)),
+    ),
+    headline="few-shot vision and language: a frozen encoder and a frozen language model, joined by gated blocks",
+    sheet="arXiv 2204.14198",
+    recipe=(
+        Stage(name="mixture", data="M3W 43M pages (weight 1), ALIGN 1.8B (0.2), LTIP 312M (0.2), VTP 27M videos (0.03)",
+              objective="weighted sum of the language model losses",
+              train=("connectors.image", "backbone.blocks.*.cross"), lr=1e-4, batch=2048, steps=500_000, warmup=5000,
+              final=1.0, weight_decay=0.1),
+    ),
+)  # fmt: skip
