@@ -1,6 +1,6 @@
 """A processor for connectors that read the instruction too (InstructBLIP, arXiv 2305.06500): two tokenizers, two texts.
 
-    messages -> Processor -> batch;  the last thing the user says -> reader -> begin + ids + end, one row for each item
+    messages -> Processor -> batch;  the last words not learned -> reader -> begin + ids + end, one row for each item
     -> qformer_input_ids, qformer_attention_mask [N, L] beside pixel_values
 
 Trap: rows belong to items and not to conversations; two pictures of one conversation get its instruction twice.
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from polymodal.data.messages import Message
 from polymodal.data.processor import Encoded, Memo, Processor
+from polymodal.data.template import Segment, Words
 from polymodal.data.tokenizer import Tokenizer
 
 
@@ -33,10 +33,10 @@ class InstructedProcessor(Processor):
         self._around = ([reader.special(begin)], [reader.special(end)])
         self._longest = longest
 
-    def encode(self, messages: Sequence[Message], *, generate: bool = False, memo: Memo | None = None) -> Encoded:
-        """One typed conversation; the values of each item become a table with the instruction."""
-        made = super().encode(messages, generate=generate, memo=memo)
-        said = [message.text for message in messages if message.role == "user"]
+    def encode_segments(self, segments: Sequence[Segment], *, memo: Memo | None = None) -> Encoded:
+        """As for Processor; the values of each item become a table with the instruction: the last words not learned."""
+        made = super().encode_segments(segments, memo=memo)
+        said = [segment.text for segment in segments if isinstance(segment, Words) and not segment.learn]
         words = self._read.encode(said[-1] if said else "")[-(self._longest - 2) :]
         ids = torch.tensor([*self._around[0], *words, *self._around[1]])
         placed = []
