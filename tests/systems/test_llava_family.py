@@ -94,6 +94,31 @@ def test_labels_say_the_answer_and_pictures_of_any_size_fit(name: str, tmp_path:
     torch.testing.assert_close(logits[1, real], alone[0], atol=1e-4, rtol=0)
 
 
+PROMPTS = {
+    "llava-1.5": "<s>" + LLAVA_SYSTEM + " USER: " + "<image>" * 16 + "\nQ ASSISTANT:",
+    "qwen2-vl": "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
+    + "<|image_pad|>" * 4 + "<|vision_end|>Q<|im_end|>\n<|im_start|>assistant\n",
+    "fuyu-8b": ("|SPEAKER|" * 3 + "|NEWLINE|") * 2 + "<s>Q<0x04>",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_a_question_about_a_picture_is_written_as_published(name: str, tmp_path: Path) -> None:
+    processor = loaded(name, tmp_path).processor
+    picture = Pillow.new("RGB", (61, 59) if name != "fuyu-8b" else (61, 31))
+    batch = processor(talk(picture)[:1], generate=True)
+    assert processor.tokenizer.decode(batch["input_ids"][0].tolist(), skip_special=False) == PROMPTS[name]
+
+
+def test_slots_of_kosmos_are_those_of_the_published_processor(tmp_path: Path) -> None:
+    processor = loaded("kosmos-2", tmp_path).processor
+    batch = processor(talk(CROPS[1])[:1], generate=True)
+    special = processor.tokenizer.special
+    head = [special("<s>"), special("<image>"), *range(4, 12), special("</image>"), special("<grounding>")]
+    assert batch["input_ids"][0, : len(head)].tolist() == head
+    assert batch["image_embeds_position_mask"][0].nonzero().flatten().tolist() == list(range(2, 10))
+
+
 def test_video_goes_through_the_processor(tmp_path: Path) -> None:
     model = loaded("qwen2-vl", tmp_path)
     video = model.processor.modalities["video"].transform
