@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -100,6 +101,10 @@ def store(weights: Mapping[str, Tensor], path: Path, entry: str) -> None:
         from safetensors.torch import save_file
 
         save_file(dict(weights), path)
+        return
+    if path.suffix == ".npz":
+        arrays: Any = {name: x.numpy() for name, x in weights.items()}
+        np.savez(path, **arrays)
         return
     whole: Any = dict(weights)
     for part in reversed(entry.split(".") if entry else []):

@@ -202,9 +202,11 @@ def infer(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
         return None
     if any(name.startswith(("conv_root/", "block1/")) for name in shapes):
         raise ConfigError("vit: official files with a ResNet stem (R50+ViT) are not supported; expected a plain ViT")
+    if "cls" not in shapes:
+        raise ConfigError("vit: official files that pool by the mean (-gap) are not supported; expected a class token")
     patch, _, _, width = shapes["embedding/kernel"]
     query = shapes["Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel"]
-    places = shapes["Transformer/posembed_input/pos_embedding"][1] - ("cls" in shapes)
+    places = shapes["Transformer/posembed_input/pos_embedding"][1] - 1
     return {
         "model_type": "vit_jax",
         "width": width,

@@ -11,6 +11,7 @@ import torch
 import polymodal as pm
 from polymodal.check import randomise, real
 from polymodal.check.demo import write_config, write_weights
+from polymodal.check.fixture import fixture_case, fixture_source
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, Lesson, Shown, Size, Tensors
 from polymodal.check.seeing import COUNT, classes_lesson, told_apart, trained
@@ -73,7 +74,7 @@ def headline() -> Shown:
 
 
 EVIDENCE = Evidence(
-    oracle="transformers ViTForImageClassification, ViTModel, ViTForMaskedImageModeling",
+    oracle=f"transformers ViTForImageClassification, ViTModel, ViTForMaskedImageModeling; {fixture_source('vit_jax')}",
     cases=(
         case("classifier", num_labels=5),
         case("one layer, no biases, other activation and eps, two channels", num_hidden_layers=1, qkv_bias=False,
@@ -83,6 +84,8 @@ EVIDENCE = Evidence(
         case("heads of another width, no labels", head_dim=8, num_labels=0),
         case("encoder with another pooler", "ViTModel", pooler_output_size=11, pooler_act="relu"),
         case("masked picture", "ViTForMaskedImageModeling", image_size=20),
+        fixture_case("official .npz, dense layer before the classes", "vit_jax"),
+        fixture_case("official .npz, fine-tuned, one layer", "vit_jax_fine_tuned"),
     ),
     published=tuple(size(each) for each in SYSTEM.variants),
     lessons={"pretrain": lesson, "fine-tune": lesson},
