@@ -42,3 +42,18 @@ def official(kind: str) -> tuple[MLPConnectorConfig, KeyTable]:
     places = [""] if found[1] is None else [f".{2 * index}" for index in range(depth)]
     rows = {f"{place}.{leaf}": f"layers.{i}.{leaf}" for i, place in enumerate(places) for leaf in ("weight", "bias")}
     return MLPConnectorConfig(depth=depth), KeyTable.of(rows)
+
+
+_IN_MEMORY = {
+    "language_model.lm_head.": "lm_head.",
+    "language_model.model.": "model.language_model.",
+    **{
+        name: f"model.{name}"
+        for name in ("vision_tower.", "multi_modal_projector.", "image_newline", "language_model.")
+    },
+}
+
+
+def both_spellings(tables: tuple[KeyTable, ...]) -> tuple[KeyTable, ...]:
+    """Tables of whole LLaVA checkpoints as published, and as the library names the same tensors in memory."""
+    return (*tables, *(table.respelled(_IN_MEMORY) for table in tables))

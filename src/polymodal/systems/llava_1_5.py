@@ -61,7 +61,7 @@ def open_config(config: Mapping[str, Any]) -> Opened:
     rest = hf_mlp.HF_KEYS.prefixed("multi_modal_projector.", "connectors.image.")
     rest += text_keys.prefixed("language_model.", "backbone.")
     tables = tuple(each + rest for each in vision.placed("vision_tower."))
-    return Opened(build=build, keys=tables, parts=drawn(tower, width), assemble=assemble)
+    return Opened(build=build, keys=hf_mlp.both_spellings(tables), parts=drawn(tower, width), assemble=assemble)
 
 
 def drawn(tower: hf_vision.ViTConfig, width: int) -> tuple[Part, ...]:

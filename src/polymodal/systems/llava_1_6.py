@@ -82,7 +82,7 @@ def open_config(config: Mapping[str, Any]) -> Opened:
     between += KeyTable((rename("image_newline", "connectors.image.newline"),))
     rest = between + text_keys.prefixed("language_model.", "backbone.")
     tables = tuple(each + rest for each in vision.placed("vision_tower.", "encoders.image.tile."))
-    return Opened(build=build, keys=tables, parts=drawn(tower, width), assemble=assemble)
+    return Opened(build=build, keys=hf_mlp.both_spellings(tables), parts=drawn(tower, width), assemble=assemble)
 
 
 def drawn(tower: hf_vision.ViTConfig, width: int) -> tuple[Part, ...]:
