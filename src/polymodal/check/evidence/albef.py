@@ -17,8 +17,19 @@ import polymodal as pm
 from polymodal.check import real
 from polymodal.check.aligning import Aligning, align_lesson, pairs, train, written
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
-from polymodal.check.record import Evidence, Lesson, Shown, Size
+from polymodal.check.record import Case, Evidence, Lesson, Shown, Size
 from polymodal.systems.albef import SYSTEM, published
+
+
+def case(name: str, fixture: str) -> Case:
+    """A fixture, whose rows are also compared with themselves alone, without padding."""
+    _, tensors = read(fixture)
+    given = {key[3:]: value for key, value in tensors.items() if key.startswith("in.")}
+    rows = []
+    for i, mask in enumerate(given["attention_mask"].bool()):
+        one = {key: value[i : i + 1] for key, value in given.items() if key != "attention_mask"}
+        rows.append((i, {**one, "input_ids": one["input_ids"][:, mask]}))
+    return fixture_case(name, fixture, alone=rows)
 
 
 def size(variant: str, kind: str) -> Size:
@@ -71,12 +82,12 @@ def headline() -> Shown:
 EVIDENCE = Evidence(
     oracle=fixture_source("albef_pretrained"),
     cases=(
-        fixture_case("pretrained file: match and joint space", "albef_pretrained"),
-        fixture_case("retrieval file: match and joint space", "albef_retrieval"),
-        fixture_case("answers to questions of unequal length", "albef_answer"),
-        fixture_case("pairs of pictures, 18 blocks", "albef_pair"),
-        fixture_case("entailment", "albef_entailment"),
-        fixture_case("text assignment before pairs", "albef_assignment"),
+        case("pretrained file: match and joint space", "albef_pretrained"),
+        case("retrieval file: match and joint space", "albef_retrieval"),
+        case("answers to questions of unequal length", "albef_answer"),
+        case("pairs of pictures, 18 blocks", "albef_pair"),
+        case("entailment", "albef_entailment"),
+        case("text assignment before pairs", "albef_assignment"),
     ),
     published=(
         size("pretrained-14m", "pretrained"),

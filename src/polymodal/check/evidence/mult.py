@@ -14,10 +14,9 @@ import polymodal as pm
 from polymodal.check import real
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
 from polymodal.check.lessons import LETTERS, letters, rows
-from polymodal.check.record import Evidence, Lesson, Shown, Tensors
+from polymodal.check.record import Case, Evidence, Lesson, Shown, Size, Tensors
 from polymodal.systems.mult import SYSTEM, published
 
-ABOUT, _ = read("mult_aligned")
 LENGTHS = {"text": 12, "audio": 20, "vision": 16}
 SMALL = published((len(LETTERS), 4, 12), depth=2)
 
@@ -85,15 +84,36 @@ def headline() -> Shown:
     )
 
 
+def case(name: str, fixture: str) -> Case:
+    """A fixture, whose rows are also compared with themselves alone."""
+    _, tensors = read(fixture)
+    given = {key[3:]: value for key, value in tensors.items() if key.startswith("in.")}
+    rows = len(given["text"])
+    return fixture_case(
+        name, fixture, alone=[(i, {key: value[i : i + 1] for key, value in given.items()}) for i in range(rows)]
+    )
+
+
+def size(variant: str, fixture: str, source: str) -> Size:
+    """The names of a published size, kept with a fixture, without the two kinds of stored buffers."""
+    return fixture_size(fixture, variant, int(read(fixture)[0]["parameters"]), source)
+
+
 EVIDENCE = Evidence(
     oracle=fixture_source("mult_aligned"),
     cases=(
-        fixture_case("aligned, padded in front, two blocks", "mult_aligned"),
-        fixture_case("unaligned, one width needs no convolution, emotions", "mult_unaligned"),
-        fixture_case("MMSA's copy: wide kernels, no positions", "mult_mmsa"),
-        fixture_case("one target, no mask, three heads", "mult_one_target"),
+        case("aligned, padded in front, two blocks", "mult_aligned"),
+        case("unaligned, one width needs no convolution, emotions", "mult_unaligned"),
+        case("MMSA's copy: wide kernels, no positions", "mult_mmsa"),
+        case("MMSA's copy: width 30, six heads", "mult_mmsa_narrow"),
+        case("one target, no mask, three heads", "mult_one_target"),
     ),
-    published=(fixture_size("mult_aligned", "mosei", int(ABOUT["parameters"]), "official class on the meta device"),),
+    published=(
+        size("mosei", "mult_aligned", "official class on the meta device"),
+        size("iemocap", "mult_unaligned", "official class on the meta device"),
+        size("mmsa-mosi", "mult_mmsa", "MMSA's class on the meta device"),
+        size("mmsa-mosei", "mult_mmsa_narrow", "MMSA's class on the meta device"),
+    ),
     lessons={"train": lesson},
     headline=headline,
 )
