@@ -14,7 +14,7 @@ transformers = pytest.importorskip("transformers")
 
 import polymodal as pm  # noqa: E402
 from polymodal.check.evidence.idefics import tiny  # noqa: E402
-from polymodal.check.randomise import fill  # noqa: E402
+from polymodal.check.randomise import fill, values  # noqa: E402
 from polymodal.data.template import written  # noqa: E402
 from polymodal.errors import ConfigError, PromptError  # noqa: E402
 from polymodal.systems import idefics  # noqa: E402
@@ -148,6 +148,16 @@ def test_a_talk_without_pictures_still_passes_the_gated_blocks(folder: tuple[Pat
     with torch.no_grad():
         expected = oracle(input_ids=ids, pixel_values=nothing[0], image_attention_mask=nothing[1]).logits
     torch.testing.assert_close(model.logits(**ours), expected, atol=1e-4, rtol=0)
+
+
+def test_positions_are_stretched_as_the_library_stretches_them(folder: tuple[Path, bool]) -> None:
+    ids = torch.tensor([[1, 5, 260, 6, 7]])
+    given = {"input_ids": ids, "pixel_values": values("large", (1, 1, 3, 42, 35)), "interpolate_pos_encoding": True,
+             "image_attention_mask": torch.tensor([[[0], [0], [1], [1], [1]]])}  # fmt: skip
+    oracle = transformers.IdeficsForVisionText2Text.from_pretrained(folder[0])
+    with torch.no_grad():
+        expected = oracle(**given).logits
+    torch.testing.assert_close(pm.load(folder[0]).logits(**given), expected, atol=1e-4, rtol=0)
 
 
 def test_labels_are_the_answers(folder: tuple[Path, bool]) -> None:

@@ -24,6 +24,7 @@ from polymodal.data.hf_image import CLIP, transform_of
 from polymodal.data.interleaved import SharedMarks
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Special, Template, Turn, Words
+from polymodal.encoders.idefics_vit import IdeficsViT
 from polymodal.encoders.items import ItemEncoder
 from polymodal.fusion.visibility import InterleavedContext
 from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
@@ -45,7 +46,7 @@ def open_config(config: Mapping[str, Any]) -> Opened:
         see = InterleavedContext({"image": config.get("vocab_size", 32000) + 1}, ends=ends,
                                  given="image_attention_mask", table="pixel_values")  # fmt: skip
         inputs = {"image": Inputs(values="pixel_values", encoder=("interpolate_pos_encoding",))}
-        encoder = ItemEncoder(vision.build())
+        encoder = ItemEncoder(IdeficsViT(vision))
         return MultimodalLM({"image": encoder}, {"image": connector}, backbone.build(), {}, context=see, inputs=inputs)
 
     def assemble(module: Any, files: Files) -> Assembled:
@@ -86,14 +87,13 @@ def drawn(vision: Any, resampler: Any, backbone: Any) -> tuple[Part, ...]:
     """The boxes of `show`."""
     seen = f"[items, {vision.tokens}, {vision.width}]"
     count = vision.tokens if resampler is None else resampler.latents
-    every = sum(block.cross is not None for block in backbone.blocks)
     name = "none, features as they are" if resampler is None else f"Perceiver resampler, {resampler.depth} blocks"
     return (
         Part(slot="encoder", modality="image", name="CLIP ViT", prefix="encoders.image", gives=seen,
              takes=f"[B, N, 3, {vision.image_size}, {vision.image_size}]", tokens=vision.tokens),
         Part(slot="connector", modality="image", name=name, prefix="connectors.image", takes=seen,
              gives=f"[items, {count}, {vision.width}]", tokens=count),
-        Part(slot="backbone", name=f"LLaMA with {every} gated cross-attention blocks", prefix="backbone",
+        Part(slot="backbone", name="LLaMA with gated cross-attention blocks", prefix="backbone",
              takes=f"[B, T, {backbone.width}], context", gives=f"[B, T, {backbone.vocab_size}]"),
     )  # fmt: skip
 

@@ -1,0 +1,26 @@
+"""IDEFICS' image encoder: CLIP's ViT, but for how its positions are stretched to other picture sizes.
+
+    table [1 + g * g, D] -> bicubic by the factors (h + 0.1) / g and (w + 0.1) / g -> [1 + h * w, D]
+
+Trap: the factors, not the sizes, decide where the table is read, so the tenth of a patch shifts every position.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from polymodal.encoders.vit import ViT
+
+
+class IdeficsViT(ViT):
+    """A ViT of a square grid with a class token; see the module."""
+
+    def positions_for(self, height: int, width: int) -> Tensor:
+        """The position table [S, D] for a grid of `height` x `width` patches."""
+        grid = self.config.grid
+        if (height, width) == (grid, grid):
+            return self.positions
+        table = self.positions[1:].T.reshape(1, -1, grid, grid)
+        factors = ((height + 0.1) / grid, (width + 0.1) / grid)
+        table = F.interpolate(table.float(), scale_factor=factors, mode="bicubic", align_corners=False)
+        return torch.cat((self.positions[:1], table[0].flatten(1).T.to(self.positions.dtype)))
