@@ -1,4 +1,4 @@
-"""BLIP against transformers: captions, answers, matches and the joint space.
+"""BLIP against transformers and its official code: captions, answers, matches and the joint space.
 
 The library's classes for answers and matches give no `logits`; the decoder's own and the match scores are read instead.
 """
@@ -17,6 +17,7 @@ from polymodal.check import randomise, real
 from polymodal.check.aligning import CLS, SEP, Aligning, align_lesson, pairs, train, write_lesson
 from polymodal.check.aligning import written as names_of
 from polymodal.check.demo import write_config, write_weights
+from polymodal.check.fixture import fixture_case
 from polymodal.check.hugging import STEPS, Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, Lesson, Shown, Size, Tensors
 from polymodal.systems._med import ANSWER, CAPTION, JOINT, MATCH
@@ -183,7 +184,7 @@ def headline() -> Shown:
 
 
 EVIDENCE = Evidence(
-    oracle="transformers BlipForConditionalGeneration, -QuestionAnswering, -ImageTextRetrieval, BlipModel",
+    oracle="transformers Blip classes for captions, answers, matches, joint space; salesforce/BLIP 056a169",
     cases=(
         captions("captions, prompts of unequal length"),
         captions("captions, one layer, untied head, other patches and activation", {"num_hidden_layers": 1,
@@ -198,6 +199,9 @@ EVIDENCE = Evidence(
                      lambda t: tiny(t, {}, {}, image_text_hidden_size=20),
                      lambda config: {**inputs(config), "use_itm_head": False},
                      reading=Reading(logits=lambda found: found.itm_score)),
+        fixture_case("official file: captions", "blip_official_caption"),
+        fixture_case("official file: answers, questions of unequal length", "blip_official_answer"),
+        fixture_case("official file: matches", "blip_official_match"),
         hugging_case("joint space", JOINT, lambda t: tiny(t, {}, {}, projection_dim=28), inputs,
                      reading=Reading(logits=lambda found: found.logits_per_image, features=joint)),
     ),
