@@ -52,10 +52,11 @@ class QueryMatcher(nn.Module):
         self.config = config
         width = config.qformer.width
         self.encoders = nn.ModuleDict({} if config.encoder is None else {"image": config.encoder.build()})
-        self.connectors = nn.ModuleDict({"image": config.qformer.build()})
-        self.image_proj = Linear(width, config.joint_width) if config.images else None
-        self.text_proj = Linear(width, config.joint_width) if config.texts else None
-        self.match_head = Linear(width, 2) if config.matching else None
+        heads = {"image_proj": config.joint_width * config.images, "text_proj": config.joint_width * config.texts,
+                 "match_head": 2 * config.matching}  # fmt: skip
+        parts: dict[str, nn.Module] = {"image": config.qformer.build()}
+        # Beside the Q-Former, so that a recipe that trains the connectors trains them too.
+        self.connectors = nn.ModuleDict(parts | {name: Linear(width, out) for name, out in heads.items() if out})
 
     @property
     def _qformer(self) -> QFormer:
@@ -74,11 +75,11 @@ class QueryMatcher(nn.Module):
         _only(more)
         found = {}
         if pixel_values is not None:
-            found["image"] = self._unit(self.image_proj, self._qformer(self._encode(pixel_values)))
+            found["image"] = self._unit("image_proj", self._qformer(self._encode(pixel_values)))
         if input_ids is not None:
             ids, mask = self._behind(input_ids, attention_mask)
             states = self._qformer.read(ids, mask)
-            found["text"] = self._unit(self.text_proj, states[:, 0] if self.config.pooled else states)
+            found["text"] = self._unit("text_proj", states[:, 0] if self.config.pooled else states)
         return found
 
     def logits(
@@ -98,11 +99,11 @@ class QueryMatcher(nn.Module):
 
     def matching(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Logits [B, 2] of "does not belong" and "belongs" for picture i and text i."""
-        if self.match_head is None:
+        if "match_head" not in self.connectors:
             raise ConfigError("this model has no matching head")
         ids, mask = self._behind(input_ids, attention_mask)
         states = self._qformer(self._encode(pixel_values), ids, mask)
-        return self.match_head(states).mean(1)
+        return self.connectors["match_head"](states).mean(1)
 
     def forward(self, **batch: Any) -> Tensor:
         """The same as `logits`."""
@@ -118,10 +119,10 @@ class QueryMatcher(nn.Module):
         lead = self.config.lead
         return ids[:, lead:], None if mask is None else mask[:, lead:]
 
-    def _unit(self, head: nn.Module | None, states: Tensor) -> Tensor:
-        if head is None:
+    def _unit(self, head: str, states: Tensor) -> Tensor:
+        if head not in self.connectors:
             raise PromptError("this model has no projection for what it was given")
-        return F.normalize(head(states), dim=-1)
+        return F.normalize(self.connectors[head](states), dim=-1)
 
 
 def _only(more: dict[str, Any]) -> None:

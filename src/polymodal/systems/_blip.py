@@ -153,9 +153,9 @@ def retrieval_keys(model: QueryMatcherConfig) -> KeyTable:
     if model.qformer.vocab_size is not None:
         body += qformer.WORD_KEYS.prefixed("", ours)
     for theirs, mine in (
-        ("vision_projection", "image_proj"),
-        ("text_projection", "text_proj"),
-        ("itm_head", "match_head"),
+        ("vision_projection", "connectors.image_proj"),
+        ("text_projection", "connectors.text_proj"),
+        ("itm_head", "connectors.match_head"),
     ):
         body += linear(theirs, mine)
     return body

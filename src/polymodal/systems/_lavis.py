@@ -64,7 +64,7 @@ def open_first(config: Mapping[str, Any]) -> Opened:
     heads = {"vision_proj": "image_proj", "text_proj": "text_proj", "itm_head": "match_head"}
     keys = vision_keys() + qformer_keys(asked, "connectors.image.")
     for theirs, ours in heads.items():
-        keys += _blip.linear(theirs, ours)
+        keys += _blip.linear(theirs, f"connectors.{ours}")
     return Opened(build=model.build, keys=(keys + KeyTable((drop("temp"), drop("Qformer.cls.**"))),))
 
 

@@ -119,8 +119,8 @@ SYSTEM = System(
     recipe=(
         Stage(name="represent", data="129M pairs: COCO, VG, CC3M, CC12M, SBU, LAION400M with CapFilt captions",
               objective="image-text contrast, matching and captioning, equal weights",
-              train=("connectors", "encoders.image.final_norm", "image_proj", "text_proj", "match_head"), lr=1e-4,
-              batch=1680, steps=250_000, warmup=5000, final=0.1, weight_decay=0.05),
+              train=("connectors", "encoders.image.final_norm"), lr=1e-4, batch=1680,
+              steps=250_000, warmup=5000, final=0.1, weight_decay=0.05),
         Stage(name="generate", data="the same 129M pairs", objective="next token of the caption (prefix LM for T5)",
               train=("connectors", "encoders.image.final_norm"), lr=1e-4, batch=1920, steps=80_000, warmup=2000,
               final=0.1, weight_decay=0.05),
