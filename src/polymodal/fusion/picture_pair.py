@@ -15,6 +15,7 @@ from polymodal.errors import PromptError
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.cache import LayerCache
 from polymodal.nn.mask import MaskSpec, PreparedMask
+from polymodal.weights.keytable import KeyTable, Row, rename
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,3 +54,24 @@ class PicturePair(nn.Module):
         one = self.first(x, mask, source=source[:, 0])
         two = self.second(x, mask, source=source[:, 1])
         return (one + two) / 2 if self.merge is None else self.merge(torch.cat((one, two), -1))
+
+
+def _pair(source: str, target: str) -> list[Row]:
+    return [rename(f"{source}.{leaf}", f"{target}.{leaf}") for leaf in ("weight", "bias")]
+
+
+PAIR_KEYS = KeyTable(
+    tuple(
+        row
+        for number, name in enumerate(("first", "second"))
+        for source, target in (
+            (f"self{number}.query", f"{name}.q_proj"),
+            (f"self{number}.key", f"{name}.k_proj"),
+            (f"self{number}.value", f"{name}.v_proj"),
+            (f"output.dense{number}", f"{name}.o_proj"),
+        )
+        for row in _pair(source, target)
+    )
+    + tuple(_pair("output.merge_layer", "merge"))
+)
+"""The official names below `crossattention.` -> ours below `cross.`; the norm is the block's `cross_norm`."""

@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from polymodal.assemblies.dual_encoder import DualEncoder
+from polymodal.assemblies.fusion_classifier import FusionClassifier, ReadingConfig
 from polymodal.assemblies.fusion_encoder import FusionEncoder, JointConfig
 from polymodal.assemblies.fusion_writer import AnswerRules, FusionWriter, WriterIds
 from polymodal.assemblies.pair_scores import BLIP_PICTURES, PairScores, bert_ids
@@ -24,6 +25,9 @@ from polymodal.data.hf_image import transform_of
 from polymodal.encoders import timm_vit
 from polymodal.encoders.vit import ClassHeadConfig, ViTConfig
 from polymodal.errors import ConfigError
+from polymodal.fusion.picture_pair import PAIR_KEYS, PicturePairConfig
+from polymodal.nn.attention import AttentionConfig
+from polymodal.nn.block import PostNormBlockConfig
 from polymodal.nn.norm import LayerNormConfig
 from polymodal.systems import _official_blip as official
 from polymodal.systems._layout import Files, Opened
@@ -32,6 +36,7 @@ from polymodal.weights.keytable import KeyTable, rename
 
 CAPTION, ANSWER = "BlipForConditionalGeneration", "BlipForQuestionAnswering"
 MATCH, JOINT = "BlipForImageTextRetrieval", "BlipModel"
+PAIR, MERGING = "NLVR2", 6
 
 
 def text_of(config: Mapping[str, Any], source: int, *, pooler: bool = False) -> TextEncoderConfig:
@@ -100,6 +105,24 @@ def _open_writer(vit: ViTConfig, text: Mapping[str, Any], image: KeyTable, *, ti
     return Opened(build=build, keys=(keys,), parts=drawing(vit, "decoder", matcher=False), ends=ends)
 
 
+def _open_pair(vit: ViTConfig, text: Mapping[str, Any], image: KeyTable) -> Opened:
+    """NLVR2: two pictures a text, read by every block; blocks from MERGING on join them by a linear."""
+    plain = text_of(text, vit.width)
+    blocks = tuple(
+        replace(block, cross=PicturePairConfig(attention=block.cross, joined=i >= MERGING))
+        for i, block in enumerate(plain.blocks)
+        if isinstance(block, PostNormBlockConfig) and isinstance(block.cross, AttentionConfig)
+    )
+
+    def build() -> nn.Module:
+        words = replace(plain, blocks=blocks)
+        return FusionClassifier(vit.build(), words, classes=2, reading=ReadingConfig(pictures=2))
+
+    pair = PAIR_KEYS.prefixed("text_encoder.encoder.layer.{}.crossattention.", "text.blocks.{}.cross.")
+    keys = image + pair + BODY_KEYS.prefixed("text_encoder.", "text.") + official.CLASS_KEYS
+    return Opened(build=build, keys=(keys,), parts=drawing(vit, "text", matcher=True))
+
+
 def read_official(shapes: official.Shapes) -> dict[str, Any] | None:
     """The config of an official BLIP file (caption, answer or match), None for another's."""
     if "visual_encoder.cls_token" not in shapes or not any(name.startswith("text_") for name in shapes):
@@ -108,11 +131,12 @@ def read_official(shapes: official.Shapes) -> dict[str, Any] | None:
     reads = "text_encoder.embeddings.word_embeddings.weight" in shapes
     prefix = "text_decoder.bert" if writes else "text_encoder"
     twin = f"{prefix}.encoder.layer.0.crossattention.self0.query.weight" in shapes
-    if not (writes or reads) or f"{prefix}.embeddings.token_type_embeddings.weight" in shapes or twin:
+    if not (writes or reads) or f"{prefix}.embeddings.token_type_embeddings.weight" in shapes:
         return None
     text = official.text_of(shapes, prefix)
     text["question_width"] = text["hidden_size"]
     kind = MATCH if "itm_head.weight" in shapes and not writes else ANSWER if reads and writes else CAPTION
+    kind = PAIR if twin else kind
     found = {"model_type": "official-blip", "architectures": [kind], "text_config": text}
     if "text_proj.weight" in shapes:
         found["image_text_hidden_size"] = shapes["text_proj.weight"][0]
@@ -124,6 +148,8 @@ def open_official(config: Mapping[str, Any]) -> Opened:
     vit, text = timm_vit.blip_config(config["vision_config"]), config["text_config"]
     image = official.IMAGE_KEYS + official.RUN_KEYS
     kind = config["architectures"][0]
+    if kind == PAIR:
+        return _open_pair(vit, text, image)
     if kind == MATCH:
         width = config.get("image_text_hidden_size", 256)
         joint = JointConfig(width=width, temperature=0.07 if config.get("temperature") else None)

@@ -202,6 +202,7 @@ EVIDENCE = Evidence(
         fixture_case("official file: captions", "blip_official_caption"),
         fixture_case("official file: answers, questions of unequal length", "blip_official_answer"),
         fixture_case("official file: matches", "blip_official_match"),
+        fixture_case("official file: pairs of pictures, mean below and linear above", "blip_official_pair"),
         hugging_case("joint space", JOINT, lambda t: tiny(t, {}, {}, projection_dim=28), inputs,
                      reading=Reading(logits=lambda found: found.logits_per_image, features=joint)),
     ),
