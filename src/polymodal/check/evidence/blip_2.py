@@ -194,6 +194,35 @@ def lavis(name: str, text: dict[str, Any], config: bool, projection: str, langua
     return Case(name=name, make=make, file="" if config else "model.pth", needs="transformers")
 
 
+def first_stage(name: str, config: bool) -> Case:
+    """An official file of the first stage, with its captioning head and temperature.  config: as for `lavis`."""
+
+    def make(folder: Path) -> Expected:
+        vision = {"num_attention_heads": 4} if config else {"num_attention_heads": 1, "hidden_size": 88}
+        asked = {"num_attention_heads": 4} if config else {"num_attention_heads": 1, "hidden_size": 64}
+        with quiet() as transformers, torch.no_grad():
+            settings = tiny(transformers.Blip2Config, {}, vision, {**asked, "use_qformer_text_input": True},
+                            image_token_index=None, image_text_hidden_size=14)  # fmt: skip
+            oracle = official(getattr(transformers, RETRIEVE)(settings).eval())
+            given = {"input_ids": randomise.ids("texts", (2, 8), 3, 60),
+                     "pixel_values": randomise.values("pixels", (2, 3, 28, 28)),
+                     "attention_mask": torch.tensor([[1] * 8, [1] * 5 + [0] * 3])}  # fmt: skip
+            logits = oracle(**given).logits_per_image
+            heads = (("vision_projection", "vision_proj"), ("text_projection", "text_proj"))
+            tensors = oracle.state_dict()
+            words = {f"Qformer.bert.{name}": x for name, x in tensors.items() if name.startswith("embeddings.")}
+            rest = {name: x for name, x in tensors.items() if not name.startswith("embeddings.")}
+            state = {**official_names(rest, settings.vision_config.hidden_size, heads), **words,
+                     "temp": torch.tensor(0.07), "Qformer.cls.predictions.bias": torch.zeros(60)}  # fmt: skip
+            store(state, folder / "model.pth", "model")
+            if config:
+                said = {**settings.to_dict(), "model_type": "lavis-blip2-qformer", "architectures": None}
+                (folder / "config.json").write_text(json.dumps(said), encoding="utf-8")
+        return Expected(inputs=given, logits=logits)
+
+    return Case(name=name, make=make, file="" if config else "model.pth", needs="transformers")
+
+
 def untied_size(variant: Any, config: Callable[[Any], Any]) -> Size:
     """A published size; T5's head, which transformers 5 ties until a checkpoint unties it, has weights of its own.
 
@@ -320,6 +349,8 @@ EVIDENCE = Evidence(
         lavis("official file, Flan-T5", {**T5, "tie_word_embeddings": False}, True, "t5_proj", "t5_model"),
         lavis("official file without config, Flan-T5", {**T5, "tie_word_embeddings": False, "dense_act_fn": "gelu"},
               False, "t5_proj", "t5_model"),
+        first_stage("official file of the first stage", True),
+        first_stage("official file of the first stage without config", False),
     ),
     published=tuple(untied_size(each, lambda t: t.Blip2Config) for each in SYSTEM.variants),
     lessons={"represent": representing, "generate": generating},
