@@ -12,13 +12,13 @@ from typing import Any
 
 from torch import nn
 
+from polymodal.assemblies import fusion_keys as official
 from polymodal.assemblies.fusion_classifier import FusionClassifier, ReadingConfig
 from polymodal.assemblies.fusion_encoder import FusionEncoder, JointConfig
 from polymodal.assemblies.fusion_writer import AnswerRules, FusionWriter, WriterIds
 from polymodal.backbones import encoder as text_encoder
 from polymodal.backbones.encoder import BODY_KEYS, TokenHeadConfig, head_keys
 from polymodal.encoders import timm_vit
-from polymodal.systems import _official_blip as official
 from polymodal.systems._layout import Opened
 from polymodal.systems._system import Part
 from polymodal.weights.keytable import KeyTable, drop, rename

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from polymodal.assemblies import fusion_keys as official
 from polymodal.assemblies.dual_encoder import DualEncoder
 from polymodal.assemblies.fusion_classifier import FusionClassifier, ReadingConfig
 from polymodal.assemblies.fusion_encoder import FusionEncoder, JointConfig
@@ -29,7 +30,6 @@ from polymodal.fusion.picture_pair import PAIR_KEYS, PicturePairConfig
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.block import PostNormBlockConfig
 from polymodal.nn.norm import LayerNormConfig
-from polymodal.systems import _official_blip as official
 from polymodal.systems._layout import Files, Opened
 from polymodal.systems._system import Assembled, Part
 from polymodal.weights.keytable import KeyTable, rename
