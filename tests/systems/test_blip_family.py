@@ -1,5 +1,6 @@
 """BLIP-2, InstructBLIP, MiniGPT-4, Video-LLaMA: prompts byte for byte, pictures as published processors give them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import torch
 from PIL import Image as Pillow
 
 import polymodal as pm
+from polymodal.check import randomise
 from polymodal.check.demo import byte_tokenizer
+from polymodal.check.fixture import read
 from polymodal.data.answering import AnsweringProcessor
 from polymodal.data.hf_image import transform_of
 from polymodal.data.media import Text
@@ -106,3 +109,27 @@ def test_added_placeholders_lie_behind_the_vocabulary(tmp_path: Path) -> None:
     size = byte_tokenizer(tmp_path, ["<unk>", "<s>", "</s>"], bos="<s>", eos="</s>")
     tokenizer = _video_llama.tokenizer_of(Files(tmp_path))
     assert [tokenizer.special(name) for name in _video_llama.ADDED] == [size, size + 1, size + 2]
+
+
+def test_official_files_are_joined(tmp_path: Path) -> None:
+    """EVA's own file (a block and a head too many), the BLIP-2 file, the linear, the language model in a subfolder."""
+    about, tensors = read("minigpt_4")
+    weights = randomise.state(json.loads(about["shapes"]))
+
+    def under(*names: str) -> dict[str, torch.Tensor]:
+        return {name: x for name, x in weights.items() if name.startswith(names)}
+
+    eva = {name.removeprefix("visual_encoder."): x for name, x in under("visual_encoder.").items()}
+    torch.save(eva | {"head.bias": torch.ones(3), "blocks.39.norm1.weight": torch.ones(32)}, tmp_path / "eva.pth")
+    bridge = {**under("Qformer", "query", "ln_vision"), "t5_proj.weight": torch.ones(2, 2)}
+    torch.save({"model": bridge}, tmp_path / "blip2.pth")
+    torch.save({"model": under("llama_proj")}, tmp_path / "minigpt4.pth")
+    (tmp_path / "vicuna").mkdir()
+    language = {name.removeprefix("llama_model."): x for name, x in under("llama_model.").items()}
+    torch.save(language, tmp_path / "vicuna" / "pytorch_model.bin")
+    (tmp_path / "vicuna" / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    (tmp_path / "config.json").write_text(about["config"])
+    model = pm.load(tmp_path, system="minigpt-4")
+    found = model.logits(**{name[3:]: x for name, x in tensors.items() if name.startswith("in.")})
+    real = tensors["in.attention_mask"].bool()
+    assert (found - tensors["out.logits"])[real].abs().max() <= 1e-4
