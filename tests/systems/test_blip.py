@@ -10,7 +10,7 @@ from polymodal.check.evidence.blip import inputs, small, tiny
 from polymodal.check.fixture import store
 from polymodal.errors import ConfigError
 from polymodal.systems._med import ANSWER, CAPTION, MATCH
-from polymodal.systems.blip import SYSTEM
+from polymodal.systems.blip import PROMPT, SYSTEM
 
 transformers = pytest.importorskip("transformers")
 
@@ -79,3 +79,12 @@ def test_an_official_file_gives_what_the_library_layout_gives(kind, tmp_path) ->
     if kind == ANSWER:
         given["decoder_input_ids"] = given["input_ids"]
     assert (found.logits(**given) - module.logits(**given)).abs().max() <= 1e-5
+
+
+def test_a_prompt_starts_with_the_decoders_id_and_loses_its_end(captioner) -> None:
+    model, given, _, _ = captioner
+    assert PROMPT == "a picture of "
+    ids = torch.tensor([[5, 11, 12, 13, 6]]).expand(3, -1)
+    found = model.generate(pixel_values=given["pixel_values"], input_ids=ids, max_new_tokens=1)
+    assert found[:, :4].tolist() == [[57, 11, 12, 13]] * 3
+    assert ids[0, 0] == 5

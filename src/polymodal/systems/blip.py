@@ -34,6 +34,8 @@ def _variant(name: str, parameters: int, kind: str) -> Variant:
     return Variant(name=name, parameters=parameters, config=published(kind, large=large), repository=place)
 
 
+PROMPT = "a picture of "
+"""What official captions continue: [CLS] becomes [DEC], the [SEP] behind it is cut, and its letters off the answer."""
 WEB = "COCO, Visual Genome, CC3M, CC12M, SBU (14 M) and LAION-115M, a fifth of it an epoch"
 ALL = ("image", "text", "image_proj", "text_proj", "match")
 WRITER = ("image", "decoder", "head")
