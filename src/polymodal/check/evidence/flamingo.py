@@ -7,6 +7,7 @@ The encoder is ours on both sides here; it equals timm's NFNet in the stored cas
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polymodal.backbones import chinchilla
 from polymodal.check import few_shot, randomise, real
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
+from polymodal.check.fixture import read
 from polymodal.check.hugging import quiet
 from polymodal.check.lessons import caption_lesson
-from polymodal.check.record import Case, Evidence, Expected, Lesson, Shown, Tensors
+from polymodal.check.record import Case, Evidence, Expected, Lesson, Shapes, Shown, Size, Tensors
 from polymodal.encoders import nfnet
+from polymodal.systems._system import Variant
 from polymodal.systems.flamingo import BOS, END, IMAGE, SYSTEM
 
 MEDIA = 2
@@ -66,8 +70,10 @@ class Composite(nn.Module):
         import flamingo_pytorch
 
         text, given, every = config["text_config"], config["perceiver_config"], config["cross_attn_every_n_layers"]
-        width, seen = text["hidden_size"], config["vision_config"]["channels"][-1]
-        self.vision_encoder = nfnet.of_config(config["vision_config"]).build()
+        text = {**chinchilla.DEFAULTS, **text, "model_type": "llama"}
+        vision = nfnet.of_config(config["vision_config"])
+        width, seen = text["hidden_size"], vision.width
+        self.vision_encoder = vision.build()
         self.perceiver = flamingo_pytorch.PerceiverResampler(
             dim=seen, depth=given["depth"], dim_head=given["dim_head"], heads=given["heads"],
             num_latents=given["num_latents"], num_media_embeds=1,
@@ -154,6 +160,27 @@ def alone(given: Tensors) -> list[tuple[int, Tensors]]:
     return rows
 
 
+def size(variant: Variant) -> Size:
+    """The composite at the paper's size, timm's F6 in front without the classifier's last layers."""
+
+    def shapes() -> Shapes:
+        with quiet() as library, torch.device("meta"):
+            made = Composite(library, dict(variant.config or {}))
+        left_out = ("vision_encoder.", "lang_encoder.lm_head.weight", "perceiver.media_pos_emb")
+        found = {n: tuple(x.shape) for n, x in made.state_dict().items() if not n.startswith(left_out)}
+        vision = json.loads(read("nfnet")[0]["published_shapes"])
+        kept = {n: shape for n, shape in vision.items() if n.startswith(("stem.", "stages."))}
+        return found | {f"vision_encoder.{name}": tuple(shape) for name, shape in kept.items()}
+
+    return Size(
+        variant=variant.name,
+        shapes=shapes,
+        source="names and shapes of the composite on the meta device and of timm's dm_nfnet_f6; nothing is published",
+        parameters=lambda: sum(math.prod(shape) for shape in shapes().values()),
+        needs="flamingo_pytorch",
+    )
+
+
 def lesson() -> Lesson:
     """Pictures and their names, letter by letter."""
     torch.manual_seed(0)
@@ -188,10 +215,11 @@ EVIDENCE = Evidence(
         case("pictures, a gated block in front of every layer", small(), 1),
         case("videos of two frames, in front of every second layer", DEEP, 2),
     ),
+    published=tuple(size(each) for each in SYSTEM.variants),
     lessons={"mixture": lesson},
     headline=headline,
     exceptions=(
-        "nothing was released: sizes are the paper's numbers, with no list of names or exact count to compare",
+        "nothing was released: names and counts are those of the composite at the paper's sizes",
         "the decoder's positions are rotary, Chinchilla's are Transformer-XL's",
     ),
 )
