@@ -85,8 +85,9 @@ def main() -> None:
         figures = statistics.median(load[name]), *(statistics.median(each) for each in zip(*found[name], strict=True))
         base.setdefault("x", figures)
         ratios = base["x"][0] / figures[0], base["x"][1] / figures[1], figures[2] / base["x"][2]
-        print(f"{name:14} load {figures[0]:.2f} s, picture and prompt {figures[1]:.2f} s, then {figures[2]:.1f} tokens/s"
-              f"  ({', '.join(f'{ratio:.2f} x' for ratio in ratios)})")  # fmt: skip
+        beside = ", ".join(f"{ratio:.2f} x" for ratio in ratios)
+        print(f"{name:14} load {figures[0]:.2f} s, picture and prompt {figures[1]:.2f} s, "
+              f"then {figures[2]:.1f} tokens/s  ({beside})")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -140,7 +140,8 @@ def test_feature_cache_forgets_the_longest_unused() -> None:
         before = network.encoders["image"].items
         found = cache.features(network, maker, maker.encode([user(*map(picture, seeds))]).placed)
         with torch.no_grad():
-            expected = network.encode("image", {"pixel_values": torch.stack([torch.from_numpy(picture(s).source) for s in seeds])})
+            pixels = torch.stack([torch.from_numpy(picture(s).source) for s in seeds])
+            expected = network.encode("image", {"pixel_values": pixels})
         network.encoders["image"].items -= len(seeds)
         torch.testing.assert_close(torch.stack(found["image"]), expected, atol=1e-6, rtol=0)
         return network.encoders["image"].items - before

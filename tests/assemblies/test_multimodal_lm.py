@@ -105,7 +105,7 @@ def test_wrong_counts_inputs_and_parts_are_named() -> None:
     with pytest.raises(PromptError, match="item"):
         network(**{**given, "pixel_values": given["pixel_values"][:2]})
     assert torch.equal(network(**{**given, "item_counts": None}), network(**given))
-    with pytest.raises(PromptError, match="left over|item"):
+    with pytest.raises(PromptError, match=r"left over|item"):
         network(**{**given, "item_counts": None, "pixel_values": given["pixel_values"][:1]})
     placeholder_without_item = torch.tensor([[1, PLACEHOLDER, 2]])
     with pytest.raises(PromptError, match="placeholder"):

@@ -10,13 +10,12 @@ import pytest
 from polymodal.check import engine
 from polymodal.check.compare import run_case
 from polymodal.check.record import TOLERANCE, MissingData
+from polymodal.cli.drawing import draw
 from polymodal.systems import _system
 
 SYSTEMS = engine.all_checked()
 EVIDENCE = {system.id: engine.evidence_of(system) for system in SYSTEMS}
-CASES = [
-    pytest.param(system, case, id=f"{system.id}-{case.name}") for system in SYSTEMS for case in EVIDENCE[system.id].cases
-]
+CASES = [pytest.param(s, case, id=f"{s.id}-{case.name}") for s in SYSTEMS for case in EVIDENCE[s.id].cases]
 
 
 def needed(package: str) -> None:
@@ -48,9 +47,12 @@ def test_published_sizes_have_the_published_names_and_numbers(system):
 def test_a_record_is_whole(system):
     assert system.variants and system.headline and system.sheet and system.names
     assert importlib.import_module(f"polymodal.check.evidence.{system.id.replace('-', '_').replace('.', '_')}")
-    for variant in system.variants:
-        assert variant.config is not None and variant.parameters > 0
-        assert system.drawing(variant), "show needs parts"
+    drawings = [draw(system, variant) for variant in system.variants]
+    for drawing in drawings:
+        assert drawing.variant.config is not None and drawing.boxes, "show needs parts"
+    # A part that some stage trains is held by some variant; else its name is wrong.
+    absent = [{(s.name, each) for s in drawing.stages for each in s.absent} for drawing in drawings]
+    assert not set.intersection(*absent)
     for name in (system.id, *system.names):
         assert _system.get(name) is system
 

@@ -50,7 +50,10 @@ def test_every_system_of_the_catalogue_is_in_this_list():
     assert set(_system.ids()) - {"mini"} == set(NAMES)
 
 
-@pytest.mark.parametrize(("address", "id", "variant"), [("llava:1.5-7b", "llava-1.5", "7b"), ("LLaVA-1.5:13b", "llava-1.5", "13b")])
+ADDRESSES = [("llava:1.5-7b", "llava-1.5", "7b"), ("LLaVA-1.5:13b", "llava-1.5", "13b")]
+
+
+@pytest.mark.parametrize(("address", "id", "variant"), ADDRESSES)
 def test_a_variant_may_be_part_of_the_name(address, id, variant):
     system, found = _system.find(address)
     assert (system.id, found.name) == (id, variant)

@@ -83,7 +83,7 @@ def guarded(work: Callable[[], Result]) -> Result:
 
 def build(system: System, evidence: Evidence) -> Result:
     """Parameters of every variant, built without memory, against the published number."""
-    rows = []
+    rows: list[Result] = []
     for variant in system.variants:
         size = size_of(evidence, variant)
         with torch.device("meta"):
@@ -96,7 +96,8 @@ def build(system: System, evidence: Evidence) -> Result:
     first = rows[0]
     wrong = [row for row in rows if row["ok"] is False]
     whys = [f"{r['variant']}: built {r['parameters']} + dropped {r['dropped']}, not {r['published']}" for r in wrong]
-    ok = combined([row["ok"] for row in rows])
+    answers: list[bool | None] = [row["ok"] for row in rows]
+    ok = combined(answers)
     made: Result = {"ok": ok, "parameters": first["parameters"], "published": first["published"], "variants": rows}
     if ok is None:
         made["why"] = "a variant has no list of the published names to count by"
@@ -136,8 +137,8 @@ def dropped_numbers(system: System, variant: Variant, module: torch.nn.Module, s
     return sum(math.prod(shapes[name]) for name in report.dropped if not buffer_name(name))
 
 
-BUFFERS = ("position_ids", "inv_freq", "token_type_ids", "masked_bias", "num_batches_tracked", "relative_position_index",
-           "mask")  # fmt: skip
+BUFFERS = ("position_ids", "inv_freq", "token_type_ids", "masked_bias", "num_batches_tracked",
+           "relative_position_index", "mask")  # fmt: skip
 
 
 def buffer_name(name: str) -> bool:

@@ -57,7 +57,7 @@ def hugging_case(
     def make(folder: Path) -> Expected:
         with quiet() as transformers:
             settings = config(transformers)
-            oracle = filled(getattr(transformers, model)(settings).eval())
+            oracle: Any = filled(getattr(transformers, model)(settings).eval())
             oracle.save_pretrained(folder)
             given = inputs(settings)
             with torch.no_grad():

@@ -25,8 +25,8 @@ class Expected:
     """What the oracle gave.  inputs: tensors by the published processor's names.
 
     logits: compared at real tokens.  features: by modality.  prompt: inputs of generation, where they are others;
-    generated: greedy ids [B, T + 16] as transformers returns them.  alone: (row, inputs of that row alone), whose logits
-    must be those of the row in the batch.  options: further ones for `generate`.  call: arguments of `pm.load`.
+    generated: greedy ids [B, T + 16] as transformers returns them.  alone: (row, inputs of that row alone), whose
+    logits must be those of the row in the batch.  options: further ones for `generate`.  call: arguments of `pm.load`.
     """
 
     inputs: Tensors

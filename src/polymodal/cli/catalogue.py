@@ -12,7 +12,7 @@ JSON = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.
 
 def systems(json: JSON = False) -> None:
     """List the models that polymodal knows; `show ID` has their variants."""
-    from polymodal.cli.output import console, human_count, print_json
+    from polymodal.cli.output import console, print_json
     from polymodal.systems import _system
 
     records = [_system.get(name) for name in _system.ids()]

@@ -28,13 +28,17 @@ class Box:
 
 @dataclass(frozen=True, kw_only=True)
 class StageShare:
-    """How many parameters one training stage changes, and their share of the whole (0 to 1)."""
+    """How many parameters one training stage changes, and their share of the whole (0 to 1).
+
+    absent: what the stage trains and this variant does not hold (a recipe makes the whole, a variant may be a part).
+    """
 
     name: str
     data: str
     train: tuple[str, ...]
     parameters: int
     share: float
+    absent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +86,7 @@ class Drawing:
 
 
 def draw(system: System, variant: Variant) -> Drawing:
-    """Build on the meta device and count; raises ConfigError when a part or stage names no parameter."""
+    """Build on the meta device and count; raises ConfigError when a part names no parameter."""
     import torch
 
     with torch.device("meta"):
@@ -92,9 +96,11 @@ def draw(system: System, variant: Variant) -> Drawing:
     total = sum(sizes.values()) + sum(box.parameters for box in boxes if not box.part.prefix)
     stages = []
     for stage in system.recipe:
-        trained = sum({name: sizes[name] for prefix in stage.train for name in _names(sizes, prefix)}.values())
-        share = trained / total if total else 0.0
-        stages.append(StageShare(name=stage.name, data=stage.data, train=stage.train, parameters=trained, share=share))
+        found = {prefix: _below(sizes, prefix) for prefix in stage.train}
+        trained = sum(sizes[name] for name in {name for names in found.values() for name in names})
+        absent = tuple(prefix for prefix, names in found.items() if not names)
+        stages.append(StageShare(name=stage.name, data=stage.data, train=stage.train, parameters=trained,
+                                 share=trained / total if total else 0.0, absent=absent))  # fmt: skip
     covered = {name for box in boxes if box.part.prefix for name in _names(sizes, box.part.prefix)}
     other = sum(size for name, size in sizes.items() if name not in covered)
     return Drawing(system=system, variant=variant, boxes=boxes, stages=tuple(stages), parameters=total, other=other)
@@ -106,10 +112,14 @@ def _box(sizes: dict[str, int], part: Part) -> Box:
     return Box(part=part, parameters=sum(sizes[name] for name in _names(sizes, part.prefix)))
 
 
-def _names(sizes: dict[str, int], prefix: str) -> list[str]:
+def _below(sizes: dict[str, int], prefix: str) -> list[str]:
     from polymodal.train.recipe import below
 
-    found = [name for name in sizes if below(name, prefix)]
+    return [name for name in sizes if below(name, prefix)]
+
+
+def _names(sizes: dict[str, int], prefix: str) -> list[str]:
+    found = _below(sizes, prefix)
     if not found:
         tops = sorted({".".join(name.split(".")[:2]) for name in sizes})
         raise ConfigError(f"'{prefix}' names no parameter of the built model; it has {', '.join(tops)}")
@@ -144,7 +154,10 @@ def render(drawing: Drawing) -> RenderableType:
         stages = Table("stage", "trains", "parameters", "share of the whole", "data")
         for stage in drawing.stages:
             share, count = f"{100 * stage.share:.2f} %", human_count(stage.parameters)
-            stages.add_row(stage.name, ", ".join(stage.train), count, share, stage.data)
+            trains = ", ".join(f"({each})" if each in stage.absent else each for each in stage.train)
+            stages.add_row(stage.name, trains, count, share, stage.data)
+        if any(stage.absent for stage in drawing.stages):
+            stages.caption = "(in brackets: trained by the recipe, not part of this variant)"
         lines.append(stages)
     sizes = ", ".join(f"{name} {human_bytes(size)}" for name, size in drawing.memory().items())
     lines.append(Text(f"memory of the weights: {sizes}"))

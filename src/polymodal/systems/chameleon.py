@@ -88,7 +88,7 @@ def drawn(backbone: DecoderConfig, codec: vq_codec.VQCodecConfig, side: int) -> 
     return (
         Part(slot="encoder", modality="image", name=f"VQ-GAN of {codec.codes} codes", prefix="encoders.image",
              takes=f"[N, 3, {side}, {side}]", gives=f"codes [N, {grid}, {grid}]", tokens=grid * grid),
-        Part(slot="connector", modality="image", name="codes to ids by name", prefix="connectors.image",
+        Part(slot="connector", modality="image", name="codes to ids by name", prefix="",
              takes=f"[N, {grid}, {grid}]", gives=f"ids [N, {grid * grid}]", tokens=grid * grid),
         Part(slot="backbone", name="decoder with normed queries and keys", prefix="backbone",
              takes=f"[B, T, {backbone.width}]", gives=f"[B, T, {backbone.vocab_size}]"),
