@@ -21,7 +21,7 @@ from torch import Tensor
 
 import polymodal as pm
 from polymodal.data.questions import Book, Question, exam
-from polymodal.systems._mini import BACKBONE, TRAINED, YES
+from polymodal.layouts.mini import BACKBONE, TRAINED, YES
 from polymodal.weights.export import save_safetensors
 from polymodal.weights.read import read_safetensors
 

@@ -36,9 +36,9 @@ from polymodal.data.processor import Encoded, Processor
 from polymodal.data.questions import Book, lesson
 from polymodal.data.template import Segment, Slot, Special
 from polymodal.fusion.splice import splice
+from polymodal.layouts.mini import ADAPTED, AFTER, ALPHA, BEFORE, PLACEHOLDER, RANK, TEMPLATE, YES, teach
 from polymodal.nn.lora import apply_lora, lora_state
 from polymodal.nn.mask import MaskSpec
-from polymodal.systems._mini import ADAPTED, AFTER, ALPHA, BEFORE, PLACEHOLDER, RANK, TEMPLATE, YES, teach
 from polymodal.train.loop import run_stage
 from polymodal.train.objectives import lm_loss
 from polymodal.train.recipe import Stage

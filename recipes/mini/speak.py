@@ -33,7 +33,7 @@ from polymodal.data.corpora import speech
 from polymodal.data.corpora.caption import phrase
 from polymodal.data.corpora.lexicon import Lexicon, read
 from polymodal.data.wordings import KIND_NAMES, WAYS
-from polymodal.systems._mini import TRAINED
+from polymodal.layouts.mini import TRAINED
 
 RATE = 16_000
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey")

@@ -11,7 +11,7 @@ import polymodal as pm
 from polymodal.check import randomise
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.evidence import blip, flava
-from polymodal.systems._med import MATCH
+from polymodal.layouts.med import MATCH
 
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a", "cat", "dog", "##s", "red"]
 

@@ -20,13 +20,13 @@ RANKS = {
     "assemblies": 4,
     "train": 5,
     "evaluate": 5,
-    "layouts": 5,
-    "systems": 6,
-    "serve": 7,
-    "check": 7,
-    "cli": 8,
-    "api": 7,
-    "__main__": 9,
+    "layouts": 6,
+    "systems": 7,
+    "serve": 8,
+    "check": 8,
+    "cli": 9,
+    "api": 8,
+    "__main__": 10,
 }
 # The command line and the server are clients of the public interface: they `import polymodal` as users do.
 CLIENTS = {"check", "cli", "serve"}

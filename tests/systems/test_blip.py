@@ -9,7 +9,7 @@ from polymodal.check import randomise
 from polymodal.check.evidence.blip import inputs, small, tiny
 from polymodal.check.fixture import store
 from polymodal.errors import ConfigError
-from polymodal.systems._med import ANSWER, CAPTION, MATCH
+from polymodal.layouts.med import ANSWER, CAPTION, MATCH
 from polymodal.systems.blip import PROMPT, SYSTEM
 
 transformers = pytest.importorskip("transformers")

@@ -10,7 +10,7 @@ from torch import Tensor
 from polymodal.data.corpora.record import normalise
 from polymodal.data.media import Image
 from polymodal.evaluate.metrics import word_errors
-from polymodal.systems import _mini as mini
+from polymodal.layouts import mini
 from polymodal.systems._system import LoadOptions, Variant, get
 from polymodal.weights.fetch import is_cached
 from polymodal.weights.packed import unpack

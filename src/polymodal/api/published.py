@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polymodal.errors import WeightsError
+from polymodal.layouts.record import Assembled, Files, Layout, Opened
 from polymodal.systems import _system
-from polymodal.systems._layout import Files, Layout, Opened
-from polymodal.systems._system import Assembled, LoadOptions, System, Variant
+from polymodal.systems._system import LoadOptions, System, Variant
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -36,8 +36,9 @@ def splice(
 
     embeds [B, T, D] is not modified; the values it holds at placeholders do not matter, NaN included.
     input_ids is int [B, T]; placeholder_id may also be a mask [B, T] of the places itself.  features is [N, Q, D], or
-    a sequence of N tensors [q_i, D], and is cast to the dtype of embeds.  item_counts [B] is the number of items in each row; None: each row takes items in order until
-    its placeholders are full.  Returns [B, T, D]; with no item and no placeholder this is `embeds` itself.
+    a sequence of N tensors [q_i, D], and is cast to the dtype of embeds.  item_counts [B] is the number of items in
+    each row; None: each row takes items in order until its placeholders are full.  Returns [B, T, D]; with no item and
+    no placeholder this is `embeds` itself.
 
     Raises PromptError when an item has another number of features than placeholders, ConfigError when the
     widths or the number of items do not fit.

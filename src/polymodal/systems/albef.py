@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from polymodal.systems._albef import ANSWER, ASSIGNMENT, PAIR, PRETRAINED, RETRIEVAL, open_config, read_shapes
-from polymodal.systems._layout import Layout, hf
+from polymodal.layouts.albef import ANSWER, ASSIGNMENT, PAIR, PRETRAINED, RETRIEVAL, open_config, read_shapes
+from polymodal.layouts.record import Layout, hf
 from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 

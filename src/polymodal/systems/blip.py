@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from polymodal.systems._layout import Layout, Repository, hf
-from polymodal.systems._med import ANSWER, CAPTION, JOINT, MATCH, open_config, open_official, read_official
+from polymodal.layouts.med import ANSWER, CAPTION, JOINT, MATCH, open_config, open_official, read_official
+from polymodal.layouts.record import Layout, Repository, hf
 from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 

@@ -17,9 +17,9 @@ from typing import Any
 from polymodal.assemblies.query_matcher import QueryMatcherConfig
 from polymodal.connectors import qformer
 from polymodal.encoders import eva_vit
-from polymodal.systems import _blip, _blip_chat, _lavis
-from polymodal.systems._layout import Layout, Opened, Repository, hf
-from polymodal.systems._system import Part, System, Variant
+from polymodal.layouts import bridge, bridge_chat, lavis
+from polymodal.layouts.record import Layout, Opened, Part, Repository, hf
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 
 RETRIEVAL = ("Blip2ForImageTextRetrieval", "Blip2VisionModelWithProjection", "Blip2TextModelWithProjection")
@@ -27,9 +27,9 @@ RETRIEVAL = ("Blip2ForImageTextRetrieval", "Blip2VisionModelWithProjection", "Bl
 
 def open_config(config: Mapping[str, Any]) -> Opened:
     """The generating model at any size."""
-    found = _blip.bridge(config)
+    found = bridge.bridge(config)
     return Opened(
-        build=found.build, keys=_blip.hf_keys(found), parts=found.drawing(), assemble=_blip_chat.assemble(found)
+        build=found.build, keys=bridge.hf_keys(found), parts=found.drawing(), assemble=bridge_chat.assemble(found)
     )
 
 
@@ -47,7 +47,7 @@ def open_retrieval(config: Mapping[str, Any]) -> Opened:
         lead=queries if whole and config.get("image_token_index") is not None else 0,
         images=pictures, texts=texts, matching=whole, pooled=whole,
     )  # fmt: skip
-    return Opened(build=model.build, keys=(_blip.retrieval_keys(model),), parts=_drawing(model))
+    return Opened(build=model.build, keys=(bridge.retrieval_keys(model),), parts=_drawing(model))
 
 
 def _drawing(model: QueryMatcherConfig) -> tuple[Part, ...]:
@@ -101,10 +101,10 @@ SYSTEM = System(
         Layout(name="transformers Blip2ForConditionalGeneration", open=open_config,
                matches=hf("blip-2", "Blip2ForConditionalGeneration", "Blip2Model")),
         Layout(name="transformers Blip2ForImageTextRetrieval", open=open_retrieval, matches=hf("blip-2", *RETRIEVAL)),
-        Layout(name="LAVIS Blip2OPT and Blip2T5", open=_lavis.open_second, matches=hf("lavis-blip2"),
-               infer=_lavis.infer_second, entry=("model", ""), gather=_lavis.gather),
-        Layout(name="LAVIS Blip2Qformer", open=_lavis.open_first, matches=hf("lavis-blip2-qformer"),
-               infer=_lavis.infer_first, entry=("model", "")),
+        Layout(name="LAVIS Blip2OPT and Blip2T5", open=lavis.open_second, matches=hf("lavis-blip2"),
+               infer=lavis.infer_second, entry=("model", ""), gather=lavis.gather),
+        Layout(name="LAVIS Blip2Qformer", open=lavis.open_first, matches=hf("lavis-blip2-qformer"),
+               infer=lavis.infer_first, entry=("model", "")),
     ),
     variants=(
         _variant("opt-2.7b", 3_744_679_936, OPT_2_7B, 50265, _OPT),

@@ -31,10 +31,10 @@ from polymodal.data.transforms import Squash
 from polymodal.encoders import nfnet
 from polymodal.fusion import cross_attention
 from polymodal.fusion.cross_attention import GatedCrossAttentionConfig, crossed
+from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, hf
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import MLPConfig
-from polymodal.systems._layout import Files, Layout, Opened, hf
-from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 from polymodal.weights.keytable import KeyTable
 

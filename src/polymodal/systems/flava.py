@@ -25,8 +25,8 @@ from polymodal.backbones.encoder import EMBEDDING_KEYS, pre_norm_keys
 from polymodal.data.hf_image import transform_of
 from polymodal.encoders import google_vit
 from polymodal.generators import dalle_codec
-from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
-from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 from polymodal.weights.keytable import KeyTable, rename
 from polymodal.weights.operations import Squeeze

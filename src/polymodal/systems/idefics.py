@@ -27,8 +27,8 @@ from polymodal.data.template import Special, Template, Turn, Words
 from polymodal.encoders.idefics_vit import IdeficsViT
 from polymodal.encoders.items import ItemEncoder
 from polymodal.fusion.visibility import InterleavedContext
-from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
-from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 
 FAKE, IMAGE, EOU = "<fake_token_around_image>", "<image>", "<end_of_utterance>"

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from polymodal.systems import _blip, _blip_chat, _lavis
-from polymodal.systems._layout import Layout, Opened, Repository, hf
+from polymodal.layouts import bridge, bridge_chat, lavis
+from polymodal.layouts.record import Layout, Opened, Repository, hf
 from polymodal.systems._system import System, Variant
 from polymodal.systems.blip_2 import FLAN_T5_XL, FLAN_T5_XXL
 from polymodal.train.recipe import Stage
@@ -23,9 +23,9 @@ from polymodal.train.recipe import Stage
 
 def open_config(config: Mapping[str, Any], *, video: bool = False) -> Opened:
     """The model at any size; `video`: it takes frames."""
-    found = _blip.bridge(config, instructed=True, video=video)
-    assemble = None if video else _blip_chat.assemble(found)
-    return Opened(build=found.build, keys=_blip.hf_keys(found), parts=found.drawing(), assemble=assemble)
+    found = bridge.bridge(config, instructed=True, video=video)
+    assemble = None if video else bridge_chat.assemble(found)
+    return Opened(build=found.build, keys=bridge.hf_keys(found), parts=found.drawing(), assemble=assemble)
 
 
 def _vicuna(width: int, depth: int, heads: int, ffn_width: int) -> dict[str, Any]:
@@ -57,7 +57,7 @@ SYSTEM = System(
         Layout(name="transformers InstructBlipVideoForConditionalGeneration", open=partial(open_config, video=True),
                matches=hf("instructblipvideo", "InstructBlipVideoForConditionalGeneration")),
         Layout(name="LAVIS Blip2VicunaInstruct and Blip2T5Instruct", matches=hf("lavis-instructblip"),
-               open=partial(_lavis.open_second, instructed=True), entry=("model", ""), gather=_lavis.gather),
+               open=partial(lavis.open_second, instructed=True), entry=("model", ""), gather=lavis.gather),
     ),
     variants=(
         _variant("vicuna-7b", 7_913_210_624, _vicuna(4096, 32, 32, 11008), "LLaMA research licence"),

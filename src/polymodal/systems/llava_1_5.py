@@ -25,8 +25,8 @@ from polymodal.data.hf_image import CLIP, squared
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Words
 from polymodal.encoders import hf_vision
+from polymodal.layouts.official_llava import official
 from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
-from polymodal.systems import llava
 from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 
@@ -95,7 +95,7 @@ SYSTEM = System(
     layouts=(
         Layout(name="transformers LlavaForConditionalGeneration", open=open_config,
                matches=hf("llava", "LlavaForConditionalGeneration")),
-        llava.official("mlp"),
+        official("mlp"),
     ),
     variants=(
         Variant(name="7b", parameters=7_063_427_072, config=published(4096, 32, 32, 11008),

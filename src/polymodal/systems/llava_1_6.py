@@ -29,8 +29,8 @@ from polymodal.data.tiles import GridTiles, SizedTiles, filled_up
 from polymodal.encoders import hf_vision
 from polymodal.encoders.tiled import TiledConfig
 from polymodal.errors import ConfigError
+from polymodal.layouts.official_llava import official
 from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
-from polymodal.systems import llava
 from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 from polymodal.weights.keytable import KeyTable, rename
@@ -123,7 +123,7 @@ SYSTEM = System(
     inputs=("text", "image"),
     outputs=("text",),
     layouts=(Layout(name="transformers LlavaNextForConditionalGeneration", open=open_config,
-                    matches=hf("llava_next", "LlavaNextForConditionalGeneration")), llava.official("anyres")),
+                    matches=hf("llava_next", "LlavaNextForConditionalGeneration")), official("anyres")),
     variants=(
         variant("vicuna-7b", 7_063_431_168, "Llama 2 community", published(4096, 32, 32, 11008)),
         variant("mistral-7b", 7_566_747_648, "Apache-2.0", published(4096, 32, 32, 14336, **MISTRAL)),

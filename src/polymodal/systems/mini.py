@@ -26,8 +26,9 @@ from polymodal.assemblies.multimodal_lm import MultimodalLM
 from polymodal.assemblies.sentence_space import MiniLM, SentenceSpace
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.tokenizer import Tokenizer
-from polymodal.systems import _mini as mini
-from polymodal.systems._system import Assembled, LoadOptions, Part, System, Variant
+from polymodal.layouts import mini
+from polymodal.layouts.record import Assembled, Part
+from polymodal.systems._system import LoadOptions, System, Variant
 from polymodal.train.recipe import Stage
 from polymodal.weights.load import open_source, under
 from polymodal.weights.packed import unpack

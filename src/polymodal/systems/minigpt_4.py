@@ -26,11 +26,11 @@ from polymodal.data.hf_image import transform_of
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Special, Template, Turn, Words
 from polymodal.encoders import eva_vit
-from polymodal.systems import _blip, _lavis
-from polymodal.systems._blip_chat import PICTURE
-from polymodal.systems._layout import Files, Layout, Opened, hf
-from polymodal.systems._system import Assembled, Part, System, Variant
-from polymodal.systems._video_llama import tokenizer_of
+from polymodal.layouts import bridge, lavis
+from polymodal.layouts.bridge_chat import PICTURE
+from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, hf
+from polymodal.layouts.video_llama import tokenizer_of
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 from polymodal.weights.keytable import KeyTable, drop
 
@@ -58,18 +58,18 @@ def open_config(config: Mapping[str, Any]) -> Opened:
     encoder, text = eva_vit.of_config(vision, official=True), hf_text.of_config(config.get("text_config") or {})
     has_qformer = config.get("has_qformer", True)
     connector: QFormerConnectorConfig | NeighboursConfig
-    keys = _lavis.vision_keys() + KeyTable((drop("t5_proj.**"),))
+    keys = lavis.vision_keys() + KeyTable((drop("t5_proj.**"),))
     if has_qformer:
         queries = config.get("num_query_token", 32)
         reads = qformer.of_config(asked, queries=queries, source_width=encoder.width)
         connector = QFormerConnectorConfig(qformer=reads, out_width=text.config.width)
-        keys += _lavis.qformer_keys(reads, "connectors.image.qformer.")
+        keys += lavis.qformer_keys(reads, "connectors.image.qformer.")
         tokens = queries
     else:
         encoder = replace(encoder, keep_class=False)
         connector = NeighboursConfig(width=encoder.width, out_width=text.config.width)
         tokens = connector.tokens(encoder.tokens)
-    keys += _blip.linear("llama_proj", "connectors.image.proj")
+    keys += bridge.linear("llama_proj", "connectors.image.proj")
     place = config.get("image_token_index", text.config.vocab_size)
 
     def build() -> MultimodalLM:
@@ -119,7 +119,7 @@ SYSTEM = System(
     outputs=("text",),
     layouts=(
         Layout(name="official MiniGPT-4", open=open_config, matches=hf("minigpt4"), entry=("model", ""),
-               gather=partial(_lavis.gather, language="llama_model")),
+               gather=partial(lavis.gather, language="llama_model")),
     ),
     variants=(
         _variant("vicuna-13b", 14_110_861_184, False, 5120, 40, 13824),

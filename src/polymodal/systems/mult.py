@@ -17,8 +17,8 @@ from typing import Any
 
 from polymodal.assemblies.sequence_fusion import MODALITIES, SequenceFusionConfig, official_keys
 from polymodal.errors import ConfigError
-from polymodal.systems._layout import Layout, Opened, hf
-from polymodal.systems._system import Part, System, Variant
+from polymodal.layouts.record import Layout, Opened, Part, hf
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 
 Shapes = Mapping[str, Sequence[int]]

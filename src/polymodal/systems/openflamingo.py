@@ -25,8 +25,8 @@ from polymodal.data.interleaved import Shots
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.data.transforms import ShorterSideCrop
-from polymodal.systems._layout import Files, Layout, Opened, Repository, hf
-from polymodal.systems._system import Assembled, Part, System, Variant
+from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 
 END, IMAGE, PAD = "<|endofchunk|>", "<image>", "<PAD>"

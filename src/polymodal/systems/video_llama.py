@@ -21,10 +21,10 @@ from polymodal.connectors import qformer
 from polymodal.connectors.timed_qformer import TimedQFormerConfig
 from polymodal.encoders import eva_vit, imagebind_keys
 from polymodal.encoders.frames import FrameEncoder
-from polymodal.systems import _blip, _lavis
-from polymodal.systems._layout import Layout, Opened, Repository, hf
-from polymodal.systems._system import Part, System, Variant
-from polymodal.systems._video_llama import RECIPE, assemble
+from polymodal.layouts import bridge, lavis
+from polymodal.layouts.record import Layout, Opened, Part, Repository, hf
+from polymodal.layouts.video_llama import RECIPE, assemble
+from polymodal.systems._system import System, Variant
 from polymodal.weights.keytable import KeyTable, drop
 
 TOKENS = {"video": 32000, "audio": 32001, "image": 32002}  # the last is ours: pictures take the place of videos
@@ -69,8 +69,8 @@ def open_config(config: Mapping[str, Any]) -> Opened:
 def _seen_keys(video: TimedQFormerConfig) -> KeyTable:
     assert video.frame is not None
     ours = "connectors.video."
-    vision = _lavis.vision_keys(ours="encoders.video.encoder.")
-    frame = _lavis.qformer_keys(video.frame, f"{ours}frames.")
+    vision = lavis.vision_keys(ours="encoders.video.encoder.")
+    frame = lavis.qformer_keys(video.frame, f"{ours}frames.")
     place = KeyTable.of({"video_frame_position_embedding.weight": f"{ours}positions.weight"})
     return vision + frame + _over_time(video, "video", "llama_proj") + place + KeyTable((drop("t5_proj.**"),))
 
@@ -86,9 +86,9 @@ def _heard_keys(sound: TimedQFormerConfig) -> KeyTable:
 
 def _over_time(config: TimedQFormerConfig, name: str, projection: str) -> KeyTable:
     ours = f"connectors.{name}."
-    queries = _blip.QUERIES.respelled({"query_tokens": f"{name}_query_tokens"}).prefixed("", f"{ours}qformer.")
+    queries = bridge.QUERIES.respelled({"query_tokens": f"{name}_query_tokens"}).prefixed("", f"{ours}qformer.")
     body = qformer.lavis_keys(config.over_time).prefixed(f"{name}_Qformer.bert.", f"{ours}qformer.")
-    return queries + body + _blip.linear(projection, f"{ours}proj")
+    return queries + body + bridge.linear(projection, f"{ours}proj")
 
 
 def _drawing(video: TimedQFormerConfig, sound: TimedQFormerConfig | None, width: int) -> tuple[Part, ...]:
@@ -130,7 +130,7 @@ SYSTEM = System(
     outputs=("text",),
     layouts=(
         Layout(name="official Video-LLaMA", open=open_config, matches=hf("video-llama"), entry=("model", ""),
-               gather=partial(_lavis.gather, language="llama_model")),
+               gather=partial(lavis.gather, language="llama_model")),
     ),
     variants=(
         _variant("vicuna-7b", 9_075_216_001, 4096, 32, 11008),

@@ -20,12 +20,12 @@ from polymodal.backbones.encoder import EMBEDDING_KEYS, TextEncoderConfig, Token
 from polymodal.data.labels import labels_of
 from polymodal.encoders.masked_patches import PATCH_KEYS, MaskedPatchesConfig
 from polymodal.errors import ConfigError
+from polymodal.layouts.record import Layout, Opened, Part, Repository, hf
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.block import PreNormBlockConfig
 from polymodal.nn.mlp import MLPConfig
 from polymodal.nn.norm import LayerNormConfig
-from polymodal.systems._layout import Layout, Opened, Repository, hf
-from polymodal.systems._system import Part, System, Variant
+from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 from polymodal.weights.keytable import KeyTable, rename
 

@@ -20,7 +20,7 @@ from polymodal.check.demo import write_config, write_weights
 from polymodal.check.fixture import fixture_case
 from polymodal.check.hugging import STEPS, Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, Lesson, Shown, Size, Tensors
-from polymodal.systems._med import ANSWER, CAPTION, JOINT, MATCH
+from polymodal.layouts.med import ANSWER, CAPTION, JOINT, MATCH
 from polymodal.systems._system import Variant
 from polymodal.systems.blip import SYSTEM
 

@@ -90,8 +90,8 @@ def headline() -> Shown:
         both = model.logits(input_ids=ids, video_values=film, audio_values=sound)
         other = model.logits(input_ids=ids, video_values=film, audio_values=sound.flip(1))
         moved = float((both - other)[:, -1].abs().max())
-    return Shown(ok=right == 8 and moved > 0, evidence=f"tiny weights trained on 8 pictures as videos of one frame: "
-                 f"chat names {right}; what is heard beside a video moves the answer's logits by {moved:.1e}")  # fmt: skip
+    return Shown(ok=right == 8 and moved > 0, evidence=f"tiny weights trained on 8 pictures as one-frame videos: chat "
+                 f"names {right}; what is heard beside a video moves the answer's logits by {moved:.1e}")  # fmt: skip
 
 
 EVIDENCE = Evidence(

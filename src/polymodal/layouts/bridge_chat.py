@@ -18,9 +18,8 @@ from polymodal.data.messages import Message
 from polymodal.data.normalise import CLIP_MEAN, CLIP_STD
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Special, Template, Turn, Words
-from polymodal.systems._blip import Bridge
-from polymodal.systems._layout import Files
-from polymodal.systems._system import Assembled
+from polymodal.layouts.bridge import Bridge
+from polymodal.layouts.record import Assembled, Files
 
 PICTURE = {**VIT, "resample": 3, "image_mean": CLIP_MEAN, "image_std": CLIP_STD}
 """Defaults of BlipImageProcessor, but for the size: both sides at once, whatever the picture's proportions."""

@@ -18,8 +18,7 @@ from polymodal.data.sense import sound
 from polymodal.data.template import Special, Template, Turn, Words
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.data.transforms import Squash, transform_frames
-from polymodal.systems._layout import Files
-from polymodal.systems._system import Assembled
+from polymodal.layouts.record import Assembled, Files
 from polymodal.train.recipe import Stage
 
 FRAMES, CLIPS = 8, 8

@@ -22,7 +22,7 @@ from polymodal.encoders import eva_vit
 from polymodal.encoders.frames import FrameEncoder
 from polymodal.encoders.vit import ViTConfig
 from polymodal.errors import ConfigError
-from polymodal.systems._system import Part
+from polymodal.layouts.record import Part
 from polymodal.weights.keytable import KeyTable, rename
 from polymodal.weights.operations import Squeeze
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from polymodal.assemblies.query_matcher import QueryMatcherConfig
 from polymodal.connectors import qformer
 from polymodal.encoders import eva_vit
-from polymodal.systems import _blip, _blip_chat
-from polymodal.systems._layout import Files, Opened
+from polymodal.layouts import bridge, bridge_chat
+from polymodal.layouts.record import Files, Opened
 from polymodal.weights.folder import weights_in
 from polymodal.weights.keytable import KeyTable, drop
 
@@ -31,26 +31,26 @@ NAMES = {"opt": ("opt_proj", "opt_model"), "t5": ("t5_proj", "t5_model"), "llama
 
 def vision_keys(ours: str = "encoders.image.") -> KeyTable:
     """EVA ViT-g and the norm behind it."""
-    norm = _blip.linear("ln_vision", f"{ours}final_norm")
+    norm = bridge.linear("ln_vision", f"{ours}final_norm")
     return eva_vit.OFFICIAL_KEYS.prefixed("visual_encoder.", ours) + norm
 
 
 def qformer_keys(config: qformer.QFormerConfig, ours: str) -> KeyTable:
     """Queries and Q-Former."""
-    return _blip.QUERIES.prefixed("", ours) + qformer.lavis_keys(config).prefixed("Qformer.bert.", ours)
+    return bridge.QUERIES.prefixed("", ours) + qformer.lavis_keys(config).prefixed("Qformer.bert.", ours)
 
 
 def open_second(config: Mapping[str, Any], *, instructed: bool = False) -> Opened:
     """Encoder, Q-Former, linear and language model under the official names."""
-    found = _blip.bridge(config, instructed=instructed, official=True)
+    found = bridge.bridge(config, instructed=instructed, official=True)
     projection, language = NAMES[(config.get("text_config") or {}).get("model_type", "opt")]
     body = (
         vision_keys()
         + qformer_keys(found.connector.qformer, "connectors.image.qformer.")
-        + _blip.linear(projection, "connectors.image.proj")
+        + bridge.linear(projection, "connectors.image.proj")
     )
     keys = tuple(body + table.prefixed(f"{language}.", "backbone.") for table in found.text.keys)
-    return Opened(build=found.build, keys=keys, parts=found.drawing(), assemble=_blip_chat.assemble(found))
+    return Opened(build=found.build, keys=keys, parts=found.drawing(), assemble=bridge_chat.assemble(found))
 
 
 def open_first(config: Mapping[str, Any]) -> Opened:
@@ -64,7 +64,7 @@ def open_first(config: Mapping[str, Any]) -> Opened:
     heads = {"vision_proj": "image_proj", "text_proj": "text_proj", "itm_head": "match_head"}
     keys = vision_keys() + qformer_keys(asked, "connectors.image.")
     for theirs, ours in heads.items():
-        keys += _blip.linear(theirs, f"connectors.{ours}")
+        keys += bridge.linear(theirs, f"connectors.{ours}")
     return Opened(build=model.build, keys=(keys + KeyTable((drop("temp"), drop("Qformer.cls.**"))),))
 
 

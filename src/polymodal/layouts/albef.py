@@ -19,8 +19,7 @@ from polymodal.assemblies.fusion_writer import AnswerRules, FusionWriter, Writer
 from polymodal.backbones import encoder as text_encoder
 from polymodal.backbones.encoder import BODY_KEYS, TokenHeadConfig, head_keys
 from polymodal.encoders import timm_vit
-from polymodal.systems._layout import Opened
-from polymodal.systems._system import Part
+from polymodal.layouts.record import Opened, Part
 from polymodal.weights.keytable import KeyTable, drop, rename
 
 PRETRAINED, RETRIEVAL, ANSWER = "pretrained", "retrieval", "answer"

@@ -27,11 +27,10 @@ from polymodal.encoders import timm_vit
 from polymodal.encoders.vit import ClassHeadConfig, ViTConfig
 from polymodal.errors import ConfigError
 from polymodal.fusion.picture_pair import PAIR_KEYS, PicturePairConfig
+from polymodal.layouts.record import Assembled, Files, Opened, Part
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.block import PostNormBlockConfig
 from polymodal.nn.norm import LayerNormConfig
-from polymodal.systems._layout import Files, Opened
-from polymodal.systems._system import Assembled, Part
 from polymodal.weights.keytable import KeyTable, rename
 
 CAPTION, ANSWER = "BlipForConditionalGeneration", "BlipForQuestionAnswering"

@@ -1,0 +1,67 @@
+"""The official layout of the LLaVAs: one LlavaLlamaForCausalLM whose `mm_*` settings tell v1, 1.5 and 1.6 apart.
+
+    config.json with mm_projector_type, image_aspect_ratio, ... -> assemblies/official_llava.py -> Opened
+    weights: the language model and `model.mm_projector.*`; the vision tower lies elsewhere (`mm_vision_tower`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from polymodal.assemblies import official_llava
+from polymodal.data.chat_formats import LLAVA_SYSTEM, vicuna
+from polymodal.data.hf_image import CLIP, squared
+from polymodal.data.processor import Modality, Processor
+from polymodal.data.template import Special, Words
+from polymodal.data.tiles import GridTiles, SizedTiles, filled_up
+from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part
+
+
+def open_official(config: Mapping[str, Any]) -> Opened:
+    """An official LLaVA config of any version -> the model; ConfigError for options that are not supported."""
+    found = official_llava.of_config(config)
+
+    def assemble(module: nn.Module, files: Files) -> Assembled:
+        processor = Processor(tokenizer=files.tokenizer(), template=vicuna(LLAVA_SYSTEM),
+                              modalities=(pictures(found, config),), max_length=found.text.max_length)  # fmt: skip
+        return Assembled(model=module, processor=processor)
+
+    return Opened(build=found.build, keys=(found.keys,), parts=drawn(found), assemble=assemble)
+
+
+def pictures(found: official_llava.OfficialLlava, config: Mapping[str, Any]) -> Modality:
+    """How pictures enter: squared with the mean colour, cropped, or in tiles, as `image_aspect_ratio` says."""
+    marked = bool(config.get("mm_use_im_start_end"))
+    before, after = ((Special(name="<im_start>"),), (Special(name="<im_end>"),)) if marked else ((), ())
+    name, behind, tiled = "<im_patch>" if marked else "<image>", (*after, Words(text="\n")), found.tiled
+    if tiled is not None:
+        cut = SizedTiles(tiles=GridTiles(tile=tiled.tile, grids=tiled.grids))
+        return Modality(name="image", placeholder=name, transform=cut, before=before, after=behind, collate=filled_up,
+                        tokens=lambda value: tiled.tokens_of(*value["size"].tolist()))  # fmt: skip
+    side = found.tower.image_size
+    size = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+    transform = squared({"do_pad": config.get("image_aspect_ratio") == "pad"}, {**CLIP, **size})
+    return Modality(name="image", placeholder=name, transform=transform, before=before, after=behind,
+                    tokens=lambda _: found.tower.tokens)  # fmt: skip
+
+
+def official(kind: str) -> Layout:
+    """The official layout as the LLaVA of a kind has it: "linear" (v1), "mlp" (1.5), "anyres" (1.6)."""
+    return Layout(name="official LlavaLlamaForCausalLM", open=open_official, matches=official_llava.matches(kind),
+                  gather=lambda files: official_llava.gather(files.folder))  # fmt: skip
+
+
+def drawn(found: official_llava.OfficialLlava) -> tuple[Part, ...]:
+    side, count, width = found.tower.image_size, found.tower.tokens, found.text.width
+    layers, tiles = found.connector.depth, "" if found.tiled is None else ", tiles laid out in rows"
+    return (
+        Part(slot="encoder", modality="image", name="CLIP ViT", prefix="encoders.image",
+             takes=f"[N, 3, {side}, {side}]", gives=f"[N, {count}, {found.tower.width}]", tokens=count),
+        Part(slot="connector", modality="image", name=("linear" if layers == 1 else f"{layers} linears") + tiles,
+             prefix="connectors.image", takes=f"[N, {count}, {found.tower.width}]", gives=f"[N, {count}, {width}]",
+             tokens=count),
+        Part(slot="backbone", name="language model", prefix="backbone", takes=f"[B, T, {width}]", gives="[B, T, V]"),
+    )  # fmt: skip
