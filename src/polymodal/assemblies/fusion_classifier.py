@@ -52,7 +52,8 @@ class FusionClassifier(nn.Module):
         self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), last) if hidden else last
         if reading.shared:
             for i in range(reading.first, len(self.text.blocks) - 1, 2):
-                lower, upper = self.text.blocks[i].cross, self.text.blocks[i + 1].cross
+                lower: Any = self.text.blocks[i].cross
+                upper: Any = self.text.blocks[i + 1].cross
                 lower.k_proj, lower.v_proj = upper.k_proj, upper.v_proj
 
     def features(self, **batch: Any) -> dict[str, Tensor]:

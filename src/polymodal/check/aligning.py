@@ -78,8 +78,9 @@ class Aligning:
             return loss
         masked, labels = MASKING(ids, self.generator)
         given = {**batch, "input_ids": masked}
+        teacher: Any = self.teacher.model
         with torch.no_grad():
-            soft = self.teacher.model.masked_words(**given)
+            soft = teacher.masked_words(**given)
         return loss + alignment.masked_loss(model.masked_words(**given), labels, soft, self.alpha)
 
 

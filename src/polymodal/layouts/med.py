@@ -136,7 +136,7 @@ def read_official(shapes: official.Shapes) -> dict[str, Any] | None:
     text["question_width"] = text["hidden_size"]
     kind = MATCH if "itm_head.weight" in shapes and not writes else ANSWER if reads and writes else CAPTION
     kind = PAIR if twin else kind
-    found = {"model_type": "official-blip", "architectures": [kind], "text_config": text}
+    found: dict[str, Any] = {"model_type": "official-blip", "architectures": [kind], "text_config": text}
     if "text_proj.weight" in shapes:
         found["image_text_hidden_size"] = shapes["text_proj.weight"][0]
     return {**found, "temperature": "temp" in shapes, "vision_config": official.vision_of(shapes)}
