@@ -288,6 +288,11 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
     assert fetching.home() == Path("~/.cache/polymodal").expanduser()
 
 
+def refuse(path: Path) -> None:
+    assert path.name == "config.json"
+    raise WeightsError("not ours")
+
+
 def test_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A whole checkpoint: one commit, no code, torch files only where there are no safetensors."""
     import huggingface_hub
@@ -317,11 +322,20 @@ def test_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     assert hub.fetch_repository("lab/tiny", "main") == folder
     assert asked == [(name, "abc") for name in ("config.json", "model.safetensors", "vae/config.json")]
-    names[:] = ["config.json", "pytorch_model.bin"]
+    # What is here is used as it is: no network, also by the name of the branch, but not when a shard is gone.
     asked.clear()
+    assert hub.fetch_repository("lab/tiny", "main", offline=True) == hub.fetch_repository("lab/tiny", "main") == folder
+    assert asked == []
+    (folder / "model.safetensors").unlink()
+    names[:] = ["pytorch_model.bin", "config.json"]
     hub.fetch_repository("lab/tiny", "main")
-    assert asked[-1] == ("pytorch_model.bin", "abc")
-    names[:] = ["README.md"]
+    assert asked == [("config.json", "abc"), ("pytorch_model.bin", "abc")]
+    (folder / "pytorch_model.bin").unlink()
+    asked.clear()
+    with pytest.raises(WeightsError, match="not ours"):
+        hub.fetch_repository("lab/tiny", "main", check=refuse)
+    assert asked == [("config.json", "abc")], "a model we cannot read costs its config only"
+    names[:] = ["README.md", "config.json"]
     with pytest.raises(WeightsError, match="holds no weights"):
         hub.fetch_repository("lab/tiny", "main")
     with pytest.raises(WeightsError, match="not in the cache, and offline"):

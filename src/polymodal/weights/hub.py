@@ -10,14 +10,16 @@ Traps: `revision` may be a branch, then the file can change over time: the recor
 
 from __future__ import annotations
 
+import json
 import socket
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from polymodal.errors import WeightsError
-from polymodal.weights.cache import home, storage_error, verify_outside
+from polymodal.weights.cache import home, is_offline, storage_error, verify_outside
 from polymodal.weights.network import Progress
 from polymodal.weights.source import Source, megabytes
 
@@ -65,23 +67,32 @@ def fetch_hub(source: Source, progress: Progress | None = None) -> Path:
     return path
 
 
-WANTED = (".json", ".safetensors", ".bin", ".pt", ".pth", ".model", ".txt", ".jinja")
+WANTED = (".json", ".safetensors", ".bin", ".pt", ".pth", ".npz", ".model", ".txt", ".jinja")
 """Files of a repository that are fetched: configs, tokenizers and weights; never code."""
 TORCH = (".bin", ".pt", ".pth")
+WEIGHTS = (".safetensors", ".npz", *TORCH)
 
 
-def fetch_repository(name: str, revision: str, progress: Progress | None = None, offline: bool = False) -> Path:
-    """The folder of a whole published checkpoint; what is here already is not fetched again.
+def fetch_repository(
+    name: str,
+    revision: str,
+    progress: Progress | None = None,
+    offline: bool = False,
+    check: Callable[[Path], None] | None = None,
+) -> Path:
+    """The folder of a whole published checkpoint.
 
-    All files are of one commit, the one the revision names now.  Where a repository holds safetensors, its torch files
-    are left out.  Raises WeightsError.
+    What is here already is used without a network; a branch that moved on since is not asked about again, another
+    state is had by its commit.  All files are of one commit, the one the revision names when it is fetched.  Where a
+    repository holds safetensors, its torch files are left out.  check(path of config.json) may refuse before
+    the weights are fetched.  Raises WeightsError.
     """
+    here = find_repository(name, revision)
+    if here is not None:
+        return here
     config = Source(kind="hub", name=name, revision=revision, file="config.json")
-    if offline:
-        here = find_hub(config)
-        if here is None:
-            raise WeightsError(f"hub {name}@{revision}: not in the cache, and offline; fetch it with `polymodal pull`")
-        return here.parent
+    if offline or is_offline():
+        raise WeightsError(f"hub {name}@{revision}: not in the cache, and offline; fetch it with `polymodal pull`")
     from huggingface_hub import HfApi
 
     _require_host(config)
@@ -92,13 +103,54 @@ def fetch_repository(name: str, revision: str, progress: Progress | None = None,
     names = [each.rfilename for each in found.siblings or () if each.rfilename.endswith(WANTED)]
     if any(each.endswith(".safetensors") for each in names):
         names = [each for each in names if not each.endswith(TORCH)]
-    if not names:
+    if not any(each.endswith(WEIGHTS) for each in names):
         raise WeightsError(f"hub {name}@{revision}: the repository holds no weights")
     commit = found.sha or revision
-    paths = {each: fetch_hub(Source(kind="hub", name=name, revision=commit, file=each), progress) for each in names}
-    # Files of sub-folders lie deeper than the repository's own folder.
-    first, path = next(iter(paths.items()))
-    return path.parents[first.count("/")]
+    names.sort(key=lambda each: each != config.file)
+    for each in names:
+        path = fetch_hub(Source(kind="hub", name=name, revision=commit, file=each), progress)
+        # Files of sub-folders lie deeper than the repository's own folder.
+        folder = path.parents[each.count("/")]
+        if each == config.file and check is not None:
+            check(path)
+    _mark(name, revision).parent.mkdir(parents=True, exist_ok=True)
+    _mark(name, revision).write_text(str(folder), encoding="utf-8")
+    return folder
+
+
+def find_repository(name: str, revision: str) -> Path | None:
+    """The folder of a checkpoint that was fetched whole, by us or into the user's hub cache; no network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        marked = Path(_mark(name, revision).read_text(encoding="utf-8"))
+    except OSError:
+        marked = None
+    if marked is not None and _is_whole(marked):
+        return marked
+    try:
+        found = Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, ValueError, OSError):
+        return None
+    return found if _is_whole(found) else None
+
+
+def _mark(name: str, revision: str) -> Path:
+    """Where it is noted that a repository is whole: files are fetched by commit, and a branch's name is kept here."""
+    return home() / "hub" / "whole" / f"{name}@{revision}".replace("/", "--")
+
+
+def _is_whole(folder: Path) -> bool:
+    """Weights are there, and every shard that an index names."""
+    files = [path.name for path in folder.rglob("*") if path.is_file()]
+    indexes = [path for path in folder.glob("*.index.json") if not path.name.startswith("pytorch_model")]
+    indexes = indexes or list(folder.glob("pytorch_model*.index.json"))
+    try:
+        shards = {shard for path in indexes for shard in json.loads(path.read_text("utf-8"))["weight_map"].values()}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return False
+    return any(each.endswith(WEIGHTS) for each in files) and shards <= set(files)
 
 
 def _require_host(source: Source) -> None:
