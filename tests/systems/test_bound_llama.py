@@ -13,18 +13,7 @@ from polymodal.check import fixture, randomise
 from polymodal.check.evidence import next_gpt as evidence
 from polymodal.errors import ConfigError
 from polymodal.generators.diffusion import PICTURE, SOUND, VIDEO, draw
-from polymodal.systems import next_gpt, pandagpt
-
-
-def test_pandagpt_speaks_as_published() -> None:
-    pieces = pandagpt.spelled([("What is it?", "A cat."), ("Sure?", "Yes."), ("Why?", "")])
-    assert "".join(text for text, _ in pieces) == (
-        "### Human: <Img></Img> What is it?\n### Assistant:A cat.\n###Human: Sure?\n### Assistant:Yes.\n###"
-        "Human: Why?\n### Assistant:"
-    )
-    assert [text for text, learn in pieces if learn] == ["A cat.\n###", "Yes.\n###"]
-    with pytest.raises(ConfigError, match="needs a question"):
-        pandagpt.spelled([])
+from polymodal.systems import next_gpt
 
 
 def test_next_gpt_signals_are_the_last_of_the_vocabulary() -> None:

@@ -87,6 +87,8 @@ class Model:
         chosen = replace(chosen, **changes)
         if chosen.logprobs is None and chosen.beams == 1:
             chosen = replace(chosen, logprobs=0)
+        if not chosen.stop and chosen.beams == 1:
+            chosen = replace(chosen, stop=self._parts.stop)
         return Stream(self, messages_of(content), chosen)
 
     def transcribe(self, recording: Any) -> Reply:

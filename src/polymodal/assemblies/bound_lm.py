@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from polymodal.assemblies.multimodal_lm import Inputs, MultimodalLM
 from polymodal.backbones.decoder import Decoder
-from polymodal.errors import ConfigError
+from polymodal.errors import ConfigError, PromptError
 from polymodal.generators.diffusion import DiffusionSettings, Pipeline, draw
 
 
@@ -51,12 +51,40 @@ class SummedLM(MultimodalLM):
         self.placeholders = {self.SLOT: placeholder}
 
     def features(self, **batch: Any) -> dict[str, Any]:
-        """The sum over the senses that are there, `[N, 1, D]`, as it enters the backbone."""
+        """The sum over the senses that are there, `[N, 1, D]`, as it enters the backbone.
+
+        Rows that hear and rows that see need `item_counts`; else every sense has an item for every place.
+        """
         found = super().features(**batch)
-        if len({len(each) for each in found.values()}) > 1:
-            counts = {name: len(each) for name, each in found.items()}
-            raise ConfigError(f"the senses of a place are added up and need equal numbers of items; found {counts}")
-        return {self.SLOT: torch.stack(list(found.values())).sum(0)} if found else {}
+        return {self.SLOT: self.summed(found, batch.get("item_counts"))} if found else {}
+
+    def prepare(self, batch: Mapping[str, Any], features: Mapping[str, Any] | None = None) -> Tensor:
+        """As in MultimodalLM; features: the sum, or each sense by itself for one row (as a chat keeps them)."""
+        found = self.features(**batch) if features is None else features
+        if not found:
+            raise PromptError("this model answers about a picture, video, sound, heat, depth or motion; found none")
+        return super().prepare({**batch, "item_counts": None}, {self.SLOT: self.summed(found)})
+
+    def summed(self, found: Mapping[str, Any], counts: Mapping[str, Tensor] | None = None) -> Tensor:
+        """`[N, 1, D]` by sense -> `[places, 1, D]`.  counts: items of each sense by row; a sense that is not named has
+        one for every row.  Raises ConfigError when the numbers of items do not fit."""
+        stacked = {name: torch.stack(list(each)) for name, each in found.items()}
+        rows = {name: counts[name] for name in found if counts is not None and name in counts}
+        if not rows:
+            if len({len(each) for each in stacked.values()}) > 1:
+                numbers = {name: len(each) for name, each in stacked.items()}
+                raise ConfigError(f"senses of one place are added up and need equal numbers of items; found {numbers}")
+            return torch.stack(list(stacked.values())).sum(0)
+        first, everywhere = next(iter(stacked.values())), torch.arange(len(next(iter(rows.values()))))
+        total = first.new_zeros(len(everywhere), *first.shape[1:])
+        seen = torch.zeros(len(everywhere), dtype=torch.bool, device=total.device)
+        for name, each in stacked.items():
+            where = everywhere.repeat_interleave(rows[name].cpu()) if name in rows else everywhere
+            if len(where) != len(each):
+                raise ConfigError(f"the rows announce {len(where)} items of {name}, but there are {len(each)}")
+            total = total.index_add(0, where.to(total.device), each)
+            seen[where.to(total.device)] = True
+        return total[seen]
 
 
 class SignalLM(MultimodalLM):

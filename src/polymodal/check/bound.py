@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from polymodal.check import real
+from polymodal.check.demo import BYTES, byte_tokenizer, write_config, write_weights
 from polymodal.check.lessons import caption_batch, lm_objective, rows
 from polymodal.check.record import Lesson
 
@@ -25,6 +27,22 @@ LLAMA: dict[str, Any] = {"model_type": "llama", "hidden_size": 48, "num_hidden_l
 
 def config(model_type: str, **more: Any) -> dict[str, Any]:
     return {"model_type": model_type, "imagebind": IMAGEBIND, "llama": LLAMA, "lora_r": 8, "lora_alpha": 8, **more}
+
+
+def published_folder(folder: Path, system: Any, last: Sequence[str] = (), **more: Any) -> Any:
+    """A tiny folder in the published layout with a tokenizer of bytes, fresh weights in it; returns what it opens as.
+
+    last: tokens behind the bytes, the last of the vocabulary.
+    """
+    names = {"<s>": 0, "</s>": 1} | {name: BYTES + 2 + index for index, name in enumerate(last)}
+    size = byte_tokenizer(folder, names, bos="<s>", eos="</s>")
+    wide = {"hidden_size": 64, "intermediate_size": 128, "vocab_size": size}
+    given = config(system.id, **more) | {"llama": LLAMA | wide}
+    write_config(folder, config=given)
+    torch.manual_seed(0)
+    opened = system.layouts[0].opened(given)
+    write_weights(folder, opened.build(), opened.keys[0])
+    return opened
 
 
 def naming(

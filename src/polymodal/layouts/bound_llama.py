@@ -10,15 +10,19 @@ in old versions and `q_proj.base_layer.weight` in new ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from polymodal.assemblies.bound_lm import BoundConnector
 from polymodal.assemblies.multimodal_lm import Inputs
 from polymodal.backbones import hf_text
+from polymodal.data import sense
+from polymodal.data.processor import Around, Modality
+from polymodal.data.tokenizer import Tokenizer
 from polymodal.encoders import imagebind_keys
 from polymodal.errors import ConfigError, WeightsError
 from polymodal.layouts.record import Files
@@ -36,6 +40,27 @@ def inputs_of(senses: Iterable[str]) -> dict[str, Inputs]:
     """Tensors by their official names; a video's is called `video` here, since both are `vision` there."""
     found = {name: Inputs(values=SENSES[name]) for name in senses}
     return found | {"video": Inputs(values="video", uses="image")}
+
+
+def modalities(names: Iterable[str], before: Around = (), after: Around = ()) -> tuple[Modality, ...]:
+    """What ImageBind's loaders make of media; the ids at their places are numbers outside the vocabulary."""
+    make: dict[str, Callable[[Any], Tensor]] = {"image": sense.picture, "audio": sense.sound, "video": sense.video}
+    numbers = {"image": -1, "audio": -2, "video": -3}
+
+    def modality(name: str) -> Modality:
+        values = inputs_of(SENSES)[name].values
+        return Modality(name=name, placeholder="", number=numbers[name], transform=make[name], tokens=lambda _: 1,
+                        before=before, after=after, collate=lambda x: {values: torch.stack(x)})  # fmt: skip
+
+    return tuple(modality(name) for name in names)
+
+
+def begin_of(tokenizer: Tokenizer) -> str:
+    """The begin token's name, which both formats write by hand.  Raises WeightsError for a tokenizer without one."""
+    for name, index in tokenizer.special_tokens.items():
+        if index == tokenizer.bos_id:
+            return name
+    raise WeightsError("tokenizer: no begin token is named; tokenizer_config.json should say bos_token")
 
 
 def encoders_of(config: Mapping[str, Any], senses: Iterable[str]) -> dict[str, nn.Module]:

@@ -11,8 +11,8 @@ one that fits is used, never a mixture.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -57,8 +57,9 @@ class Assembled:
     model: the assembly.  processor: messages -> batch.  The functions are None where a system cannot do it:
     transcribe(Audio) -> str; score(media, labels) -> probabilities [len(labels)] that sum to 1;
     embed(items) -> float32 [N, D], rows of length 1.  ends: the ids that end an answer and the one that pads it, where
-    the published files say so.  text() -> the assembly that answers conversations without
-    media, where that is not `model` itself; called when the first one comes.
+    the published files say so.  settings: the other options of generation that they name.  text() -> the assembly that answers conversations without
+    media, where that is not `model` itself; called when the first one comes.  stop: texts that end an answer, where the
+    published format has no token for that.
     """
 
     model: Any
@@ -67,7 +68,9 @@ class Assembled:
     transcribe: Callable[[Any], str] | None = None
     score: Callable[[Any, Sequence[str]], Any] | None = None
     embed: Callable[[Sequence[Any]], Any] | None = None
-    ends: tuple[frozenset[int], int | None] | None = None
+    ends: tuple[Collection[int], int | None] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +137,7 @@ class Opened:
     parts: tuple[Part, ...] = ()
     assemble: Callable[[nn.Module, Files], Assembled] | None = None
     tokenizer: bool = True
-    ends: tuple[frozenset[int], int | None] | None = None
+    ends: tuple[Collection[int], int | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,23 +14,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from polymodal.assemblies.bound_lm import SummedLM
+from polymodal.data.bound_talk import SummedProcessor, SummedTalk
 from polymodal.encoders import imagebind_keys
-from polymodal.errors import ConfigError
 from polymodal.layouts import bound_llama
-from polymodal.layouts.record import Layout, Opened, Part, Repository
+from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository
 from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 from polymodal.weights.keytable import KeyTable
 
 PLACEHOLDER = -1
 """Written where the vector of the senses goes; no token of the vocabulary stands there."""
-START = "### Human: <Img>"
-FIRST = "</Img> {text}\n### Assistant:"
-LATER = "Human: {text}\n### Assistant:"
-ANSWER = "{text}\n###"
-"""The pieces of a conversation, each tokenised alone; the begin token stands before START."""
-STOP = 2277
+STOP = "###"
+"""The published code looks for one of its two tokens (2277); here the text ends an answer, however it is tokenised."""
 
 
 def open_config(config: Mapping[str, Any]) -> Opened:
@@ -46,7 +44,8 @@ def open_config(config: Mapping[str, Any]) -> Opened:
                         bound_llama.inputs_of(senses))  # fmt: skip
 
     width = config["llama"].get("hidden_size", 4096)
-    return Opened(build=build, keys=bound_llama.keys_of(config, senses, KeyTable()), parts=drawn(width))
+    return Opened(build=build, keys=bound_llama.keys_of(config, senses, KeyTable()), parts=drawn(width),
+                  assemble=assemble)  # fmt: skip
 
 
 def drawn(width: int) -> tuple[Part, ...]:
@@ -62,17 +61,14 @@ def drawn(width: int) -> tuple[Part, ...]:
     )  # fmt: skip
 
 
-def spelled(turns: list[tuple[str, str]]) -> list[tuple[str, bool]]:
-    """Turns (question, answer or "") -> pieces (text, learn?) behind the begin token; the vector of the senses follows
-    the first piece.  Raises ConfigError for no turns."""
-    if not turns:
-        raise ConfigError("pandagpt: a conversation needs a question")
-    pieces = [(START, False)]
-    for index, (question, answer) in enumerate(turns):
-        pieces.append(((LATER if index else FIRST).format(text=question), False))
-        if answer:
-            pieces.append((ANSWER.format(text=answer), True))
-    return pieces
+def assemble(module: nn.Module, files: Files) -> Assembled:
+    """Conversations about a picture, a video and a sound at once, from a folder with Vicuna's tokenizer."""
+    tokenizer = files.tokenizer()
+    processor = SummedProcessor(
+        place=PLACEHOLDER, tokenizer=tokenizer, template=SummedTalk(begin=bound_llama.begin_of(tokenizer)),
+        modalities=bound_llama.modalities(("image", "audio", "video")),
+    )  # fmt: skip
+    return Assembled(model=module, processor=processor, stop=(STOP,))
 
 
 def published(name: str, parameters: int, width: int, depth: int, heads: int, ffn: int, repository: str) -> Variant:

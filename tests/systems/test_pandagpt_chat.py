@@ -1,0 +1,99 @@
+"""PandaGPT as a user meets it: words byte for byte, labels, chat and `ask` on real media, senses given as tensors."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import polymodal as pm
+from polymodal.check import bound, randomise
+from polymodal.cli.app import app
+from polymodal.data.bound_talk import SummedTalk
+from polymodal.data.media import Text
+from polymodal.data.messages import Message
+from polymodal.data.template import Special, Words
+from polymodal.errors import PromptError
+from polymodal.systems.pandagpt import PLACEHOLDER, SYSTEM
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+CAT, SPEECH = EXAMPLES / "cat.jpg", EXAMPLES / "speech.flac"
+TALK = ("What is it?", "A cat.", "Sure?", "Yes.", "Why?")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("pandagpt")
+    bound.published_folder(place, SYSTEM)
+    return place
+
+
+def messages(*texts: str) -> list[Message]:
+    return [Message(role=("user", "assistant")[i % 2], parts=(Text(text),)) for i, text in enumerate(texts)]
+
+
+def test_words_are_those_of_the_paper_code() -> None:
+    pieces = SummedTalk(begin="<s>").render(messages(*TALK), ask=True)
+    assert [piece.name if isinstance(piece, Special) else piece.text for piece in pieces] == [
+        "<s>", "### Human: <Img>", "the place of all senses", "</Img> What is it?\n### Assistant:", "A cat.\n###",
+        "Human: Sure?\n### Assistant:", "Yes.\n###", "Human: Why?\n### Assistant:",
+    ]  # fmt: skip
+    assert [piece.text for piece in pieces if isinstance(piece, Words) and piece.learn] == ["A cat.\n###", "Yes.\n###"]
+    for wrong in (messages("a", "b"), []):
+        with pytest.raises(PromptError):
+            SummedTalk(begin="<s>").render(wrong, ask=True)
+
+
+def test_labels_are_the_answers_alone(folder: Path) -> None:
+    processor = pm.load(folder).processor
+    talk = messages(*TALK[:4])
+    talk[0] = Message(role="user", parts=(pm.image(CAT), Text(TALK[0])))
+    batch = processor([talk, talk[:2]])
+    assert set(batch) >= {"vision", "labels"} and batch["vision"].shape == (2, 3, 224, 224)
+    for row, words in ((0, "A cat.\n###Yes.\n###"), (1, "A cat.\n###")):
+        ids, labels = batch["input_ids"][row], batch["labels"][row]
+        learned = labels >= 0
+        assert torch.equal(ids[learned], labels[learned])
+        assert processor.tokenizer.decode(labels[learned].tolist()) == words
+        assert int((ids == PLACEHOLDER).sum()) == 1
+
+
+def test_a_picture_a_sound_and_both_are_asked_about(folder: Path) -> None:
+    model = pm.load(folder)
+    image, sound = pm.image(CAT), pm.audio(SPEECH)
+    for content in ((image,), (sound,), (sound, image)):
+        reply = model.chat(*content, "What is it?", max_tokens=4)
+        asked = model.processor([Message(role="user", parts=(*content, Text("What is it?")))], generate=True)
+        assert int((asked["input_ids"] == PLACEHOLDER).sum()) == 1
+        ids = model.generate(**asked, max_new_tokens=4, eos_token_id=None)
+        said = model.processor.tokenizer.decode(ids[0, asked["input_ids"].shape[1] :].tolist())
+        assert reply.text == said.partition("###")[0]
+    with pytest.raises(PromptError, match="one item of each kind"):
+        model.chat(image, image, "What is it?")
+    with pytest.raises(PromptError, match="found none"):
+        model.chat("What is it?")
+
+
+def test_rows_may_see_or_hear(folder: Path) -> None:
+    model = pm.load(folder)
+    rows = [[Message(role="user", parts=(item, Text("What is it?")))] for item in (pm.image(CAT), pm.audio(SPEECH))]
+    rows.append([Message(role="user", parts=(pm.audio(SPEECH), pm.image(CAT), Text("What is it?")))])
+    together = model.logits(**model.processor(rows, generate=True))
+    for row, talk in enumerate(rows):
+        alone = model.logits(**model.processor([talk], generate=True))
+        torch.testing.assert_close(together[row, -alone.shape[1] :], alone[0], atol=1e-4, rtol=0)
+
+
+def test_senses_without_files_are_given_by_name(folder: Path) -> None:
+    model = pm.load(folder)
+    asked = model.processor(messages("What is it?"), generate=True)
+    seen = [model.logits(**asked, **{name: randomise.values(name, shape)}) for name, shape in
+            (("thermal", (1, 1, 224, 224)), ("depth", (1, 1, 224, 224)), ("imu", (1, 6, 2000)))]  # fmt: skip
+    assert all(float((one - other).abs().max()) > 1e-3 for one, other in pairwise(seen))
+
+
+def test_the_command_asks(folder: Path) -> None:
+    result = CliRunner().invoke(app, ["ask", str(CAT), "What is it?", "--model", str(folder), "--max-tokens", "3",
+                                      "--json"])  # fmt: skip
+    assert result.exit_code == 0 and '"image": 1' in result.stdout
