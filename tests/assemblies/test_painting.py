@@ -30,7 +30,7 @@ def pair(tmp_path_factory):
 
 def rule(codes: list[int], start: int):
     """Emu3's published rule, for a prompt of `start` ids."""
-    row = [*[codes] * WIDTH, [emu3.ROW_END]]
+    row = [*[codes] * WIDTH, [emu3.END]]
     steps = [*row * HEIGHT, *([id] for id in FORMAT.tail)]
     return lambda batch, ids: steps[len(ids) - start]
 
