@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "load": "polymodal.api.load",
+    "look": "polymodal.api.load",
     "pull": "polymodal.api.load",
     "Model": "polymodal.api.model",
     "Reply": "polymodal.api.reply",
@@ -26,6 +27,7 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from polymodal.api.load import load as load
+    from polymodal.api.load import look as look
     from polymodal.api.load import pull as pull
     from polymodal.api.media import audio as audio
     from polymodal.api.media import image as image
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from polymodal.api.model import Model as Model
     from polymodal.api.reply import Reply as Reply
 
-__all__ = ["Model", "Reply", "audio", "image", "load", "media", "pull", "text", "video"]
+__all__ = ["Model", "Reply", "audio", "image", "load", "look", "media", "pull", "text", "video"]
 
 
 def __getattr__(name: str) -> Any:

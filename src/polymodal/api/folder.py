@@ -1,10 +1,12 @@
 """A model saved to a folder by polymodal: which system it is, and its own weights.
 
-    folder/polymodal.json       {"format", "system", "variant", "sha256"}
+    folder/polymodal.json       {"format", "system", "variant", "sha256"}; a published one: "layout", "config" too
     folder/model.safetensors    every parameter and stored buffer by name, shared ones once
+    folder/*.json, ...          of a published checkpoint: tokenizer, preprocessing and settings, as they were beside it
 
-Written whole or not at all: a temporary folder beside it is renamed when complete.  Tokenizer and preprocessing
-come from the system, so the published files are fetched as for the system itself; the weights here replace them.
+Written whole or not at all: a temporary folder beside it is renamed when complete.  What came from a published
+checkpoint is whole in its folder.  For a system of another kind tokenizer and preprocessing come from the system, so
+the published files are fetched as for the system itself; the weights here replace them.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +24,15 @@ if TYPE_CHECKING:
     from torch import nn
 
 RECORD, WEIGHTS, FORMAT = "polymodal.json", "model.safetensors", 1
+BESIDE = (".json", ".txt", ".model", ".jinja")
 
 
-def save(folder: Path, module: nn.Module, system: str, variant: str) -> Path:
-    """Write the folder; raises ConfigError when it exists and is not a saved model, or cannot be written."""
+def save(folder: Path, module: nn.Module, record: Mapping[str, Any], beside: Path | None = None) -> Path:
+    """Write the folder.  record: "system", "variant" and what else tells how to build the module; beside: a published
+    folder whose small files go with the weights.
+
+    Raises ConfigError when the folder exists and is not a saved model, or cannot be written.
+    """
     from polymodal.weights.export import save_safetensors
 
     if folder.exists() and not (folder / RECORD).is_file() and any(folder.iterdir()):
@@ -33,13 +41,10 @@ def save(folder: Path, module: nn.Module, system: str, variant: str) -> Path:
     try:
         temporary.mkdir(parents=True)
         save_safetensors(module, temporary / WEIGHTS)
-        record = {
-            "format": FORMAT,
-            "system": system,
-            "variant": variant,
-            "sha256": digest(temporary / WEIGHTS),
-        }
-        (temporary / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        if beside is not None and beside.is_dir():
+            _copy_beside(beside, temporary)
+        whole = {"format": FORMAT, **record, "sha256": digest(temporary / WEIGHTS)}
+        (temporary / RECORD).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
     except OSError as problem:
@@ -47,6 +52,16 @@ def save(folder: Path, module: nn.Module, system: str, variant: str) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _copy_beside(source: Path, target: Path) -> None:
+    """Everything of a published folder and of its folders that is neither weights nor an index of them."""
+    for path in sorted([*source.glob("*"), *source.glob("*/*")]):
+        if path.suffix not in BESIDE or path.name.endswith(".index.json") or path.name == RECORD or not path.is_file():
+            continue
+        place = target / path.relative_to(source)
+        place.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, place)
 
 
 def record_of(folder: Path) -> dict[str, Any]:

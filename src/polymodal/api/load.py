@@ -1,17 +1,19 @@
 """`pm.load` and `pm.pull`: from a name to a model.
 
 "mini"  "mini:variant"  "./my_system.py"  "./saved_folder"  ->  fetch what is missing  ->  build and fill  ->  Model
-"./published_folder", a catalogue id with a repository  ->  recognise the layout  ->  build at its size, fill  ->  Model
+"./published_folder", "owner/repository" of the hub, a catalogue id with a repository
+                          ->  recognise the layout  ->  build at its size, fill  ->  Model
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from polymodal.errors import ConfigError
+from polymodal.errors import ConfigError, UnknownName
 from polymodal.systems import _system
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int | None], None]
 DTYPES = ("float32", "bfloat16", "float16")
+HUB = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w.-]+))?")
 
 
 def load(
@@ -32,10 +35,11 @@ def load(
 ) -> Model:
     """Load a model, fetching its weights first where they are not here yet.
 
-    model: a catalogue id ("mini", "llava:1.5-7b"), a folder written by `Model.save`, a published checkpoint (its
-    folder, or one official weights file) of any size, or your own system file (which is Python and is run).  system:
-    what to read a published folder as, when several systems share its layout.  progress(name, bytes done, bytes in all)
-    is called while fetching; offline refuses to.  Raises UnknownName, WeightsError, ConfigError.
+    model: a catalogue id ("mini", "llava:1.5-7b"), a folder written by `Model.save`, a published checkpoint of any size
+    (its folder, one official weights file, or "owner/repository@revision" of the hub), or your own system file (which
+    is Python and is run).  system: what to read a published checkpoint as, when several systems share its layout.
+    progress(name, bytes done, bytes in all) is called while fetching; offline refuses to.
+    Raises UnknownName, WeightsError, ConfigError.
     """
     # Importing torch is most of the wait on a first load, so it counts.
     start = time.perf_counter()
@@ -45,9 +49,14 @@ def load(
     place = published_place(model)
     if place is not None:
         return _published(place, system, options, start)
+    hub = hub_name(model)
+    if hub is not None:
+        place = pull_hub(*hub, system, progress, offline)
+        return _published(place, system, options, start, hub[0].partition("/")[2])
     found, variant = _system.find(address(model))
     if found.load is None:
-        return _published(pull_repository(found, variant, progress, offline), found.id, options, start, variant)
+        place = pull_repository(found, variant, progress, offline)
+        return _published(place, found.id, options, start, variant.name)
     return _ours(model, options, start)
 
 
@@ -67,15 +76,15 @@ def _ours(model: str | Path, options: _system.LoadOptions, start: float) -> Mode
 
 
 def _published(
-    place: Path, system: str | None, options: _system.LoadOptions, start: float, variant: _system.Variant | None = None
+    place: Path, system: str | None, options: _system.LoadOptions, start: float, name: str | None = None
 ) -> Model:
     from polymodal.api import published
     from polymodal.api.model import Model
 
     found = published.recognise(place, system)
-    opened, parts = published.open_folder(place, found, options)
+    variant, parts = published.open_folder(place, found, options, name)
     seconds = time.perf_counter() - start
-    return Model(system=found.system, variant=variant or opened, parts=parts, load_seconds=seconds, place=place)
+    return Model(system=found.system, variant=variant, parts=parts, load_seconds=seconds, place=place)
 
 
 def published_place(model: str | Path) -> Path | None:
@@ -84,6 +93,23 @@ def published_place(model: str | Path) -> Path | None:
 
     place = Path(model)
     return place if published.is_published(place) else None
+
+
+def look(model: str | Path) -> tuple[_system.System, _system.Variant]:
+    """The system and variant that a name, system file or folder stands for, without building or fetching anything.
+
+    Raises UnknownName, WeightsError (a repository of the hub that is not here yet).
+    """
+    from polymodal.api import published
+
+    place, name = published_place(model), None
+    hub = hub_name(model)
+    if place is None and hub is not None:
+        place, name = pull_hub(*hub, None, None, offline=True), hub[0].partition("/")[2]
+    if place is None:
+        return _system.find(address(model))
+    found = published.recognise(place)
+    return found.system, published.variant_of(place, found, name)
 
 
 def pull(model: str | Path, *, progress: Progress | None = None, offline: bool = False) -> list[Path]:
@@ -96,6 +122,9 @@ def pull(model: str | Path, *, progress: Progress | None = None, offline: bool =
 
     if published_place(model) is not None:
         return []
+    hub = hub_name(model)
+    if hub is not None:
+        return [pull_hub(*hub, None, progress, offline)]
     system, variant = _system.find(address(model))
     if system.load is None:
         return [pull_repository(system, variant, progress, offline)]
@@ -118,6 +147,25 @@ def pull_repository(
     return fetch_repository(variant.repository.name, variant.repository.revision, progress, offline)
 
 
+def hub_name(model: str | Path) -> tuple[str, str] | None:
+    """("owner/repository", revision) where a hub id is meant; a name whose first part is a folder here is a path."""
+    found = HUB.fullmatch(model) if isinstance(model, str) else None
+    if found is None or Path(model).suffix == ".py" or Path(model).parts[0] == ".." or Path(model).parent.is_dir():
+        return None
+    return found[1], found[2] or "main"
+
+
+def pull_hub(name: str, revision: str, system: str | None, progress: Progress | None, offline: bool) -> Path:
+    """The folder of a checkpoint on the hub; one that no system reads is refused by its config, before its weights."""
+    from polymodal.api import published
+    from polymodal.weights.hub import fetch_repository
+
+    def check(config: Path) -> None:
+        published.check_config(config, system, f"hub {name}@{revision}")
+
+    return fetch_repository(name, revision, progress, offline, check)
+
+
 def saved_folder(model: str | Path) -> Path | None:
     """The folder if a folder is meant (it exists, or is written as a path), else None."""
     place = Path(model)
@@ -130,6 +178,14 @@ def address(model: str | Path) -> str:
 
     saved = saved_folder(model)
     if saved is None:
-        return str(model)
+        return named(model)
     record = folder.record_of(saved)
     return f"{_system.get(record['system']).id}:{record['variant']}"
+
+
+def named(model: str | Path) -> str:
+    """A name as it was given; raises UnknownName for a path at which there is nothing."""
+    text = str(model)
+    if Path(text.partition(":")[0]).suffix != ".py" and (isinstance(model, Path) or re.search(r"[/\\]", text)):
+        raise UnknownName(f"there is no folder or weights file at {text}; `polymodal systems` lists the ids")
+    return text

@@ -1,6 +1,7 @@
 """`Model`: a loaded system as a user meets it.
 
 chat, stream   messages -> processor -> batch -> encoders, connectors -> backbone -> pieces of text -> Reply
+draw           the same, and what the answer asks for by the caller's diffusion pipelines -> Reply.media
 transcribe, classify, embed    what the system's own functions give, as records
 logits         the exact tensors, for research and parity: model.logits(**model.processor(messages))
 """
@@ -8,7 +9,7 @@ logits         the exact tensors, for research and parity: model.logits(**model.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -25,7 +26,8 @@ from polymodal.data.media import Audio, Image, Text, Video
 from polymodal.data.messages import Message, conversation, user
 from polymodal.data.processor import VALUES
 from polymodal.errors import ConfigError, PromptError
-from polymodal.systems._system import Assembled, System, Variant, unknown
+from polymodal.layouts.record import Assembled
+from polymodal.systems._system import System, Variant, unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,10 +77,7 @@ class Model:
 
     def stream(self, *content: Any, options: SamplingOptions | None = None, **changes: Any) -> Stream:
         """Like `chat`, but an iterator over pieces of text; its `reply` is there when it has ended."""
-        if self.processor is None or not hasattr(self.module, "backbone"):
-            raise self._cannot("chat") if self.processor is not None else ConfigError(
-                f"{self.name} has no tokenizer files: it takes tensors (logits, features, generate), not messages"
-            )
+        self.require("chat")
         chosen = options if options is not None else SamplingOptions(max_tokens=256)
         known = {field.name for field in fields(SamplingOptions)}
         for name in changes:
@@ -91,10 +90,36 @@ class Model:
             chosen = replace(chosen, stop=self._parts.stop)
         return Stream(self, messages_of(content), chosen)
 
+    def draw(
+        self,
+        *content: Any,
+        pipelines: Mapping[str, Callable[..., Any]],
+        drawing: Mapping[str, Any] | None = None,
+        options: SamplingOptions | None = None,
+        **changes: Any,
+    ) -> Reply:
+        """Answer like `chat`, and let diffusion pipelines make what the answer asks for: `reply.media["image"]`.
+
+        pipelines: "image", "video", "audio" -> a pipeline as diffusers has them, called with `prompt_embeds` in place
+        of a prompt.  drawing: further arguments of their calls, as num_inference_steps.
+        Raises ConfigError for a model that makes no media, or when the answer asks for some without a pipeline.
+        """
+        self.require("draw")
+        messages = list(messages_of(content))
+        stream = self.stream(messages, options=options, **changes)
+        for _ in stream:
+            pass
+        batch = self.processor(messages, generate=True)
+        written = torch.tensor([stream.ids], dtype=torch.int64)
+        known = {"labels", "position_ids", "token_types", "attention_mask"}
+        whole = {name: value for name, value in batch.items() if name not in known}
+        whole["input_ids"] = torch.cat((batch["input_ids"], written), 1)
+        return replace(stream.reply, media=self.module.render(pipelines, drawing, **self._tensors(whole)))
+
     def transcribe(self, recording: Any) -> Reply:
         """The words of a recording: a path, bytes, (samples, rate) or `pm.audio(...)`."""
-        if self._parts.transcribe is None:
-            raise self._cannot("transcribe")
+        self.require("transcribe")
+        assert self._parts.transcribe is not None
         item = recording_of(recording)
         begin = time.perf_counter()
         with torch.inference_mode():
@@ -104,8 +129,8 @@ class Model:
 
     def classify(self, item: Any, labels: Sequence[str]) -> list[Label]:
         """The labels, likeliest first, with probabilities that sum to 1; item: a path or media."""
-        if self._parts.score is None:
-            raise self._cannot("classify")
+        self.require("classify")
+        assert self._parts.score is not None
         if len(labels) < 2 or len(set(labels)) < len(labels):
             raise ConfigError(f"classify needs two or more different labels; found {list(labels)}")
         with torch.inference_mode():
@@ -115,8 +140,8 @@ class Model:
 
     def embed(self, items: Sequence[Any]) -> Tensor:
         """Paths, media or `pm.text(...)` -> float32 [N, D], rows of length 1: similarity is a dot product."""
-        if self._parts.embed is None:
-            raise self._cannot("embed")
+        self.require("embed")
+        assert self._parts.embed is not None
         if not items:
             raise ConfigError("embed needs at least one item")
         with torch.inference_mode():
@@ -127,34 +152,33 @@ class Model:
         [images, texts] of a dual encoder, [N, classes] of a classifier."""
         media = any(tensors.get(values) is not None for values in VALUES.values())
         module = self.module_for(media)
-        if not hasattr(module, "logits"):
-            raise self._cannot("give logits")
+        self.require("logits")
         with torch.inference_mode():
             return module.logits(**self._tensors(tensors))
 
     def features(self, **tensors: Any) -> dict[str, Any]:
         """By modality, what the encoders (and connectors) make of the tensors: [N, S, D], or a list of [s_i, D] where
         items differ in length; dual encoders give vectors of the joint space [N, E], not of unit length."""
-        if not hasattr(self.module, "features"):
-            raise self._cannot("give features")
+        self.require("features")
         with torch.inference_mode():
             return self.module.features(**self._tensors(tensors))
 
     def generate(self, *, options: SamplingOptions | None = None, **tensors: Any) -> Tensor:
         """Answers to a batch of tensors as ids [B, T + new], the prompt in front and padding behind, as transformers
         returns them; options may be given under its names too: max_new_tokens, do_sample, temperature, top_k, top_p,
-        min_p, repetition_penalty, num_beams, length_penalty, eos_token_id, pad_token_id, seed.
+        min_p, repetition_penalty, num_beams, length_penalty, eos_token_id, pad_token_id, seed.  What the call leaves
+        open is as the folder's generation_config.json says.
 
         Rows of unequal length are padded on the left.  Raises ConfigError, PromptError.
         """
         from polymodal.api.tensors import generated, split_options
 
-        ends = self._parts.ends if self._parts.ends is not None else (frozenset(), None)
-        given, chosen, eos, pad = split_options(tensors, options, *ends)
+        self.require("generate")
+        ends = self._parts.ends if self._parts.ends is not None else ((), None)
+        given, chosen, eos, pad = split_options(tensors, options, ends, self._parts.settings)
         with torch.inference_mode():
             found = generated(self.module, self._tensors(given), chosen, eos, pad)
-        if found is None:
-            raise self._cannot("generate")
+        assert found is not None
         return found
 
     def _tensors(self, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -176,10 +200,13 @@ class Model:
         return self._text
 
     def save(self, folder: str | Path) -> Path:
-        """Write the weights to a folder that `pm.load` reads."""
+        """Write the weights to a folder that `pm.load` reads, with all that a published checkpoint had beside them."""
         from polymodal.api import folder as folders
 
-        return folders.save(Path(folder), self.module, self.system.id, self.variant.name)
+        record: dict[str, Any] = {"system": self.system.id, "variant": self.variant.name}
+        if self.place is not None:
+            record |= {"layout": self.system.layouts[self.variant.layout].name, "config": self.variant.config}
+        return folders.save(Path(folder), self.module, record, self.place)
 
     @contextmanager
     def conversation(self, module: Any) -> Iterator[Chat]:
@@ -196,18 +223,50 @@ class Model:
         # Only a chat whose answer came to its end is kept; an abandoned one goes.
         idle.append(chat)
 
-    def _cannot(self, verb: str) -> ConfigError:
-        return ConfigError(f"{self.name} cannot {verb}; it takes {', '.join(self.system.inputs)}")
+    @property
+    def can(self) -> tuple[str, ...]:
+        """Which of chat, draw, transcribe, classify, embed, logits, features and generate this model does."""
+        from polymodal.api.tensors import writes
+
+        parts, module = self._parts, self.module
+        found = {
+            "chat": self.processor is not None and hasattr(module, "backbone"),
+            "draw": hasattr(module, "render"),
+            "transcribe": parts.transcribe is not None,
+            "classify": parts.score is not None,
+            "embed": parts.embed is not None,
+            "logits": hasattr(module, "logits"),
+            "features": hasattr(module, "features"),
+            "generate": writes(module),
+        }
+        return tuple(verb for verb, here in found.items() if here)
+
+    def require(self, verb: str) -> None:
+        """Raises ConfigError, saying what the model can do, unless `verb` is in `can`."""
+        if verb not in self.can:
+            lacks = "has no tokenizer files and " if self._lacks_tokenizer() else ""
+            raise ConfigError(
+                f"{self.name} {lacks}cannot {verb}; it takes {', '.join(self.system.inputs)} and does "
+                f"{', '.join(self.can)}"
+            )
+
+    def _lacks_tokenizer(self) -> bool:
+        """Whether it came from a folder that would do more with a tokenizer.json in it."""
+        if self.place is None or (self.place / "tokenizer.json").is_file():
+            return False
+        opened = self.system.opened(self.variant)
+        return opened.assemble is not None and opened.tokenizer
 
 
 class Stream:
-    """Pieces of one answer.  Iterate once; then `reply` holds the whole with its costs."""
+    """Pieces of one answer.  Iterate once; then `reply` holds the whole with its costs, and `ids` its tokens."""
 
     def __init__(self, model: Model, messages: tuple[Message, ...], options: SamplingOptions) -> None:
         self._model = model
         self._messages = messages
         self._options = options
         self._reply: Reply | None = None
+        self.ids: tuple[int, ...] = ()
 
     @property
     def reply(self) -> Reply:
@@ -247,6 +306,7 @@ class Stream:
         yield found.text or ""
 
     def _finish(self, found: Generation, processor: TimedProcessor, clock: Clock) -> None:
+        self.ids = found.ids
         self._reply = Reply(
             text=found.text or "",
             model=self._model.name,

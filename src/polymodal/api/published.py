@@ -34,11 +34,11 @@ class Found:
 
 
 def is_published(place: Path) -> bool:
-    """A folder with a config.json or weights, or a weights file, and not one that polymodal saved."""
+    """A folder with a config.json or weights, or a weights file; one that polymodal saved if it came from such."""
     from polymodal.api import folder
 
     if place.is_dir():
-        return not (place / folder.RECORD).is_file()
+        return not (place / folder.RECORD).is_file() or "config" in folder.record_of(place)
     return place.is_file() and place.suffix in (".safetensors", ".pt", ".pth", ".bin", ".npz")
 
 
@@ -47,6 +47,10 @@ def recognise(place: Path, system: str | None = None) -> Found:
 
     Raises WeightsError when nothing fits or several fit equally well.
     """
+    from polymodal.api import folder
+
+    if (place / folder.RECORD).is_file():
+        return _saved(place)
     pool = _system.every() if system is None else [_system.get(system)]
     config = Files(place).json(CONFIG) if place.is_dir() else {}
     found = _by_config(config, pool) if config else _by_shapes(place, pool)
@@ -61,6 +65,19 @@ def recognise(place: Path, system: str | None = None) -> Found:
             f"pm.load(folder, system='{names[0]}')"
         )
     return first[0]
+
+
+def _saved(place: Path) -> Found:
+    """What polymodal noted when it saved the folder."""
+    from polymodal.api import folder
+
+    record = folder.record_of(place)
+    system = _system.get(record["system"])
+    for layout in system.layouts:
+        if layout.name == record.get("layout") and isinstance(record["config"], dict):
+            return Found(system=system, layout=layout, config=record["config"])
+    layout_name = record.get("layout")
+    raise WeightsError(f"{place / folder.RECORD} names a layout that {system.id} does not read: {layout_name!r}")
 
 
 def _by_config(config: Mapping[str, Any], pool: list[System]) -> list[tuple[int, Found]]:
@@ -110,15 +127,43 @@ def _looked_for(config: Mapping[str, Any], pool: list[System], system: str | Non
     return f": {CONFIG} says {kind}; `polymodal systems` lists what there is"
 
 
-def open_folder(place: Path, found: Found, options: LoadOptions) -> tuple[Variant, Assembled]:
-    """Build what the folder holds, fill it strictly, and join processor and tokenizer where their files are there."""
+def variant_of(place: Path, found: Found, name: str | None = None) -> Variant:
+    """The folder as a variant of its system; nothing is built, so its parameters are not counted."""
+    from polymodal.api import folder
+
+    if name is None and (place / folder.RECORD).is_file():
+        name = str(folder.record_of(place)["variant"])
+    return Variant(name=name or place.absolute().name, parameters=0, config=found.config,
+                   layout=found.system.layouts.index(found.layout))  # fmt: skip
+
+
+def check_config(path: Path, system: str | None, where: str) -> None:
+    """Raises WeightsError unless some system (or this one) reads a checkpoint with this config.json."""
+    pool = _system.every() if system is None else [_system.get(system)]
+    config = Files(path.parent).json(path.name)
+    by_shapes = any(layout.infer is not None for each in pool for layout in each.layouts)
+    if not _by_config(config, pool) and not (by_shapes and "model_type" not in config):
+        raise WeightsError(f"{where} is of no layout known{_looked_for(config, pool, system)}")
+
+
+def open_folder(
+    place: Path, found: Found, options: LoadOptions, name: str | None = None
+) -> tuple[Variant, Assembled]:
+    """Build what the folder holds, fill it strictly, and join processor and tokenizer where their files are there.
+
+    name: of the variant, where it is not the folder's own.
+    """
     import torch
 
+    from polymodal.api import folder
+
     opened = found.layout.opened(found.config)
-    module = fill(place, found.layout, opened, options)
-    size = sum(p.numel() for p in module.parameters())
-    variant = Variant(name=place.name or "folder", parameters=size, config=found.config,
-                      layout=found.system.layouts.index(found.layout))  # fmt: skip
+    if (place / folder.RECORD).is_file():
+        module = opened.build().to(getattr(torch, options.dtype))
+        folder.fill(place, module)
+    else:
+        module = fill(place, found.layout, opened, options)
+    variant = replace(variant_of(place, found, name), parameters=sum(p.numel() for p in module.parameters()))
     module.to(device=torch.device(options.device)).eval()
     return variant, assembled(place, opened, module)
 
@@ -149,19 +194,21 @@ def assembled(place: Path, opened: Opened, module: nn.Module) -> Assembled:
     files = Files(place)
     if not place.is_dir():
         return Assembled(model=module, processor=None)
-    end = ends(place) if opened.ends is None else opened.ends
     if opened.assemble is None or (opened.tokenizer and not files.has("tokenizer.json")):
-        return Assembled(model=module, processor=None, ends=end)
-    return replace(opened.assemble(module, files), ends=end)
+        found = Assembled(model=module, processor=None)
+    else:
+        found = opened.assemble(module, files)
+    # A model that ends by ids of its own writes by rules of its own, in published generation too.
+    if opened.ends is not None:
+        return replace(found, ends=opened.ends)
+    return replace(found, ends=ends(place), settings=files.json("generation_config.json"))
 
 
-def ends(place: Path) -> tuple[frozenset[int], int | None]:
+def ends(place: Path) -> tuple[tuple[int, ...], int | None]:
     """The ids that end an answer and the id that pads it, as generation_config.json or config.json say."""
     files = Files(place)
     config = files.json(CONFIG)
     said = files.json("generation_config.json") or {**(config.get("text_config") or {}), **config}
     eos = said.get("eos_token_id")
     many = eos if isinstance(eos, list) else [] if eos is None else [eos]
-    pad = said.get("pad_token_id")
-    return frozenset(many), pad if pad is not None else (many[0] if many else None)
-
+    return tuple(many), said.get("pad_token_id")

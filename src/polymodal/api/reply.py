@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 SECONDS = ("load", "decode", "encode", "prefill", "generate")
 
@@ -16,6 +18,7 @@ class Reply:
     hearing recordings that enter as their words), "prefill" (the backbone over the prompt, to the first token),
     "generate" (the tokens after it).
     logprobs: natural log-probability of each generated token.  finish: "stop" or "length".
+    media: what `draw` made, by modality, in the order the answer asks for it.
     """
 
     text: str
@@ -24,6 +27,7 @@ class Reply:
     seconds: dict[str, float] = field(default_factory=dict)
     logprobs: tuple[float, ...] = ()
     finish: str = "stop"
+    media: Mapping[str, list[Any]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.text

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from polymodal.cli.catalogue import JSON
-from polymodal.cli.model import MODEL, open_model
+from polymodal.cli.model import MODEL, MODEL_HELP, open_model
 
 Longest = Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer in tokens.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")]
@@ -92,7 +92,7 @@ HELP = "Type a question. /file PATH shows the model a file with your next questi
 
 
 def chat(
-    model: Annotated[str, typer.Argument(help="An id, id:variant, a saved folder or your own ./system.py.")] = "mini",
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)] = "mini",
     max_tokens: Longest = 256,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
@@ -103,6 +103,7 @@ def chat(
     from polymodal.errors import PolymodalError
 
     loaded = open_model(model)
+    loaded.require("chat")
     if sys.stdin.isatty():
         typer.echo(HELP)
     turns: list[dict[str, Any]] = []
@@ -114,12 +115,12 @@ def chat(
                     return
                 continue
             message = {"role": "user", "content": [*waiting_files, line]}
+            waiting_files.clear()  # a file the model does not take goes with its turn, or every later turn would fail
             stream = loaded.stream([*turns, message], max_tokens=max_tokens, temperature=temperature, seed=seed)
             say(stream, quiet=json)
             if json:
                 print_json(as_dict(stream.reply), lines=True)
             turns += [message, {"role": "assistant", "content": stream.reply.text}]
-            waiting_files.clear()
         except PolymodalError as mistake:
             # A wrong file or a full context costs this turn, not the conversation.
             print(f"polymodal: {mistake}", file=sys.stderr)

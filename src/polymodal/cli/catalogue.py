@@ -61,16 +61,16 @@ def as_dict(record: Any) -> dict[str, Any]:
 
 
 def show(
-    model: Annotated[str, typer.Argument(help="An id, id:variant or your own ./system.py.")],
+    model: Annotated[str, typer.Argument(help="An id, id:variant, a folder of weights or your own ./system.py.")],
     json: JSON = False,
     svg: Annotated[Path | None, typer.Option(help="Write the drawing to this file.")] = None,
 ) -> None:
     """Draw one model: its modules, shapes, tokens, parameters, training stages and memory."""
+    import polymodal as pm
     from polymodal.cli.drawing import draw, render
     from polymodal.cli.output import console, print_json
-    from polymodal.systems import _system
 
-    drawing = draw(*_system.find(model))
+    drawing = draw(*pm.look(model))
     if svg is not None:
         from polymodal.cli.output import write_text
         from polymodal.cli.svg import render_svg

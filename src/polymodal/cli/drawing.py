@@ -68,6 +68,10 @@ class Drawing:
         """The boxes of one kind of module, of one modality or of all."""
         return [box for box in self.boxes if box.part.slot == slot and (lane is None or box.part.modality == lane)]
 
+    def layout(self) -> str | None:
+        """Whose layout the checkpoint is in; None for systems of another kind."""
+        return self.system.layouts[self.variant.layout].name if self.variant.config is not None else None
+
     def memory(self) -> dict[str, int]:
         """Bytes of the weights alone at each dtype; activations and the key/value cache come on top."""
         return {name: int(self.parameters * size) for name, size in BYTES.items()}
@@ -77,6 +81,7 @@ class Drawing:
         return {
             "id": self.system.id,
             "variant": self.variant.name,
+            "layout": self.layout(),
             "parameters": self.parameters,
             "parts": [asdict(replace(box.part, parameters=box.parameters)) for box in self.boxes],
             "other_parameters": self.other,
@@ -136,7 +141,7 @@ def render(drawing: Drawing) -> RenderableType:
 
     system, variant = drawing.system, drawing.variant
     title = Text.assemble((f"{system.id}:{variant.name}", "bold"), f"  {human_count(drawing.parameters)} parameters")
-    about = f"{', '.join(system.names)} ({system.year}), fusion {'+'.join(system.fusion)}, {system.assembly}"
+    about = f"{', '.join(system.names)} ({system.year}), fusion {'+'.join(system.fusion) or '-'}, {system.assembly}"
     modules = Table(show_lines=True)
     for slot in drawing.slots():
         modules.add_column(slot)
@@ -148,6 +153,8 @@ def render(drawing: Drawing) -> RenderableType:
             cells.append("\n".join(map(cell, boxes)) if slot != "backbone" or row == 0 else "  (the same)")
         modules.add_row(*cells)
     lines: list[RenderableType] = [title, Text(about), Text(system.headline), modules]
+    if drawing.layout() is not None:
+        lines.insert(2, Text(f"checkpoint: {drawing.layout()}"))
     if drawing.other:
         lines.append(Text(f"outside these parts: {human_count(drawing.other)} parameters"))
     if drawing.stages:

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-MODEL = Annotated[str, typer.Option("--model", "-m", help="An id, id:variant, a saved folder or your own ./system.py.")]
+MODEL_HELP = "An id, id:variant, a folder of weights, owner/repository of the hub or your own ./system.py."
+MODEL = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)]
 
 
 def open_model(address: str) -> Any:

@@ -57,9 +57,9 @@ class Assembled:
     model: the assembly.  processor: messages -> batch.  The functions are None where a system cannot do it:
     transcribe(Audio) -> str; score(media, labels) -> probabilities [len(labels)] that sum to 1;
     embed(items) -> float32 [N, D], rows of length 1.  ends: the ids that end an answer and the one that pads it, where
-    the published files say so.  settings: the other options of generation that they name.  text() -> the assembly that answers conversations without
-    media, where that is not `model` itself; called when the first one comes.  stop: texts that end an answer, where the
-    published format has no token for that.
+    the published files say so.  settings: the other options of generation that they name.  text() -> the assembly that
+    answers conversations without media, where that is not `model` itself; called when the first one comes.  stop:
+    texts that end an answer, where the published format has no token for that.
     """
 
     model: Any
