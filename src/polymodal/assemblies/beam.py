@@ -8,7 +8,7 @@ Traps: only the `beams` likeliest continuations may finish, so that an unlikely 
 others are looked at for every beam to go on.  Length counts generated tokens, the end token included.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from polymodal.errors import ConfigError
 
 
 @dataclass(kw_only=True)
-class _Row:
+class Beams:
     """The search of one row. open: (ids, score) of its beams; finished: (score, ids), best first."""
 
     options: SamplingOptions
@@ -81,21 +81,42 @@ def beam_search(
     running = start(model, batch, [1] * len(options), chunk, ending.beyond)
     lengths = [len(prompt) for prompt in running.prompts]
     limits = room(model, lengths, [option.max_tokens for option in options], ending.beyond)
+    prompts, seen = running.prompts, running.seen
     running = widened(running, beams, max(limits))
-    prompts = running.prompts[::beams]
     banned = [] if ending.placeholders else model.written_placeholders()
-    rows = [_Row(options=o, limit=n, ends=ending.ends) for o, n in zip(options, limits, strict=True)]
+    rows = [Beams(options=o, limit=n, ends=ending.ends) for o, n in zip(options, limits, strict=True)]
+
+    def step(parents: Tensor, ids: list[int]) -> Tensor:
+        running.cache.reorder(parents)
+        running.step(ids)
+        return running.logits
+
+    search(rows, seen, running.logits, step, banned)
+    return [found(row, prompt, ending) for row, prompt in zip(rows, prompts, strict=True)]
+
+
+def search(
+    rows: Sequence[Beams],
+    prompts: Sequence[list[int]],
+    logits: Tensor,
+    step: Callable[[Tensor, list[int]], Tensor],
+    banned: Sequence[int] = (),
+) -> None:
+    """Run all rows to their end.  logits [rows * beams, V] behind the prompt, every row `beams` times.
+
+    step(parents int64 [rows * beams], ids) -> logits: line i goes on from line parents[i], with ids[i] written.
+    """
+    beams = rows[0].options.beams
     while True:
-        scores = torch.log_softmax(running.logits, -1).unflatten(0, (len(rows), beams))
+        scores = torch.log_softmax(logits.float(), -1).unflatten(0, (len(rows), beams))
         parents: list[int] = []
         for i, row in enumerate(rows):
             scored = _penalised(scores[i], row, prompts[i], banned)
             parents += [i * beams + parent for parent in row.extend(scored + row.tensor_scores(beams, scored.device))]
         if all(row.done for row in rows):
-            break
-        running.cache.reorder(torch.tensor(parents, device=running.logits.device))
-        running.step([beam[0][-1] if beam[0] else 0 for row in rows for beam in _padded(row.open, beams)])
-    return [_best(row, prompt, ending) for row, prompt in zip(rows, prompts, strict=True)]
+            return
+        ids = [beam[0][-1] if beam[0] else 0 for row in rows for beam in _padded(row.open, beams)]
+        logits = step(torch.tensor(parents, device=logits.device), ids)
 
 
 def widened(running: Running, times: int, capacity: int) -> Running:
@@ -116,10 +137,10 @@ def widened(running: Running, times: int, capacity: int) -> Running:
     )
 
 
-def _penalised(logprobs: Tensor, row: _Row, prompt: list[int], banned: list[int]) -> Tensor:
+def _penalised(logprobs: Tensor, row: Beams, prompt: list[int], banned: Sequence[int]) -> Tensor:
     """Log-probabilities [beams, V] of one row after the repetition penalty, placeholders excluded."""
     if banned:
-        logprobs = logprobs.index_fill(-1, torch.tensor(banned, device=logprobs.device), NEVER)
+        logprobs = logprobs.index_fill(-1, torch.tensor(list(banned), device=logprobs.device), NEVER)
     if row.options.repetition_penalty == 1:
         return logprobs
     seen = torch.zeros(logprobs.shape, dtype=torch.bool, device=logprobs.device)
@@ -132,7 +153,8 @@ def _padded(beams: list, count: int) -> list:
     return beams + [beams[-1]] * (count - len(beams))
 
 
-def _best(row: _Row, prompt: list[int], ending: Ending) -> Generation:
+def found(row: Beams, prompt: list[int], ending: Ending) -> Generation:
+    """The best answer of a row whose search is over."""
     ids = row.finished[0][1] if row.finished else row.open[0][0]
     text = None if ending.tokenizer is None else ending.tokenizer.decode([i for i in ids if i not in row.ends])
     return Generation(

@@ -20,7 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from polymodal.assemblies.beam import Beams, found, search
 from polymodal.assemblies.generate import GREEDY, Ending, Generation, Writer, collected, per_row
+from polymodal.assemblies.running import copied
 from polymodal.assemblies.sampling import Sampler, SamplingOptions
 from polymodal.backbones.encoder import TextEncoderConfig, TokenHeadConfig
 from polymodal.errors import ConfigError, PromptError
@@ -132,8 +134,7 @@ class FusionWriter(nn.Module):
     ) -> list[Generation]:
         """Texts for a batch, one row each; `Generation.ids` are what was written, the end included.
 
-        `ending` None: texts end at [SEP].  Raises ConfigError for beams, PromptError when nothing more fits the
-        decoder's positions.
+        `ending` None: texts end at [SEP].  Raises PromptError when nothing more fits the decoder's positions.
         """
         batch = _known(batch)
         source = self._look(batch)
@@ -142,8 +143,6 @@ class FusionWriter(nn.Module):
             source = self._ask(source, batch)
         prompt, mask = self._prompt(batch, rows, source.device)
         choices = per_row(options, rows)
-        if any(choice.beams > 1 for choice in choices):
-            raise ConfigError("FusionWriter: beams are not supported; use beams=1")
         room = self.decoder.config.positions - prompt.shape[1]
         if room < 1:
             raise PromptError(f"FusionWriter: a prompt of {prompt.shape[1]} tokens leaves no position to write at")
@@ -154,9 +153,11 @@ class FusionWriter(nn.Module):
         ]
         words = batch.get("attention_mask") if self.question is not None and self.rules.masked else None
         seen = None if words is None else MaskSpec(causal=False, attention_mask=words)
+        if any(choice.beams > 1 for choice in choices):
+            return self._search(prompt, mask, (source, seen), writers)
         pieces = self._write(prompt, mask, (source, seen), writers)
         lengths = mask.sum(-1).tolist()
-        return [collected(found, length, end) for found, length in zip(pieces, lengths, strict=True)]
+        return [collected(parts, length, end) for parts, length in zip(pieces, lengths, strict=True)]
 
     def rank(self, source: Tensor, source_mask: Tensor | None, answers: Tensor, mask: Tensor, keep: int) -> Tensor:
         """Scores of a list of answers `[A, T]` (start and end ids included) for each source, `[B, A]`.
@@ -181,11 +182,8 @@ class FusionWriter(nn.Module):
 
     def _write(self, prompt: Tensor, mask: Tensor, source: Source, writers: list[Writer]) -> list[list[Any]]:
         """Prefill, then token by token; pieces of each row."""
-        longest = max(writer.limit for writer in writers)
-        cache = self.decoder.new_cache(len(prompt), prompt.shape[1] + longest)
-        places = (mask.long().cumsum(-1) - 1).masked_fill(mask == 0, 0)
-        logits = self._step(prompt, places, mask, cache, source)
-        prompts = [row[keep.bool()].tolist() for row, keep in zip(prompt, mask, strict=True)]
+        cache, places, logits = self._begin(prompt, mask, source, max(writer.limit for writer in writers))
+        prompts = _real(prompt, mask)
         sampler = Sampler([writer.options for writer in writers], prompts)
         pieces: list[list[Any]] = [[] for _ in writers]
         while True:
@@ -198,6 +196,38 @@ class FusionWriter(nn.Module):
             places = places[:, -1:] + 1
             mask = torch.cat((mask, mask.new_ones(len(mask), 1)), 1)
             logits = self._step(torch.tensor(ids, device=mask.device)[:, None], places, mask, cache, source)
+
+    def _search(self, prompt: Tensor, mask: Tensor, source: Source, writers: list[Writer]) -> list[Generation]:
+        """Prefill, then beam search; the best text of each row."""
+        beams, longest = writers[0].options.beams, max(writer.limit for writer in writers)
+        if any(writer.options.beams != beams for writer in writers):
+            raise ConfigError("FusionWriter: all rows need the same number of beams")
+        held, places, logits = self._begin(prompt, mask, source, 0)
+        size = len(prompt) * beams
+        cache = copied(held, self.decoder.new_cache(size, prompt.shape[1] + longest), beams)
+        states, seen = source
+        words = None if seen is None or seen.attention_mask is None else seen.attention_mask
+        if words is not None:
+            seen = MaskSpec(causal=False, attention_mask=words.repeat_interleave(beams, 0))
+        wide = states.repeat_interleave(beams, 0), seen
+        shown, last = mask.repeat_interleave(beams, 0), places[:, -1:].repeat_interleave(beams, 0)
+
+        def step(parents: Tensor, ids: list[int]) -> Tensor:
+            nonlocal shown, last
+            cache.reorder(parents)
+            shown, last = torch.cat((shown, shown.new_ones(size, 1)), 1), last + 1
+            return self._step(torch.tensor(ids, device=last.device)[:, None], last, shown, cache, wide)
+
+        rows = [Beams(options=w.options, limit=w.limit, ends=w.ending.ends) for w in writers]
+        prompts = _real(prompt, mask)
+        search(rows, prompts, logits.repeat_interleave(beams, 0), step)
+        return [found(row, ids, w.ending) for row, ids, w in zip(rows, prompts, writers, strict=True)]
+
+    def _begin(self, prompt: Tensor, mask: Tensor, source: Source, room: int) -> tuple[KVCache, Tensor, Tensor]:
+        """The prompt read: the cache with `room` for more, the places of its tokens, logits behind it."""
+        cache = self.decoder.new_cache(len(prompt), prompt.shape[1] + room)
+        places = (mask.long().cumsum(-1) - 1).masked_fill(mask == 0, 0)
+        return cache, places, self._step(prompt, places, mask, cache, source)
 
     def _step(self, ids: Tensor, places: Tensor, mask: Tensor, cache: KVCache, source: Source) -> Tensor:
         """Logits `[B, V]` at the last of `ids [B, T]`."""
@@ -233,6 +263,10 @@ class FusionWriter(nn.Module):
         assert self.question is not None
         mask = MaskSpec(causal=False, attention_mask=batch.get("attention_mask"))
         return self.question.run(self.question.embed(batch_ids(batch, "input_ids")), mask, source=image)
+
+
+def _real(prompt: Tensor, mask: Tensor) -> list[list[int]]:
+    return [row[keep.bool()].tolist() for row, keep in zip(prompt, mask, strict=True)]
 
 
 def batch_ids(batch: Mapping[str, Any], name: str) -> Tensor:

@@ -154,7 +154,7 @@ def answer(running: Running, options: Sequence[SamplingOptions], ending: Ending)
     writers = [Writer(row=i, options=o, limit=limits[i], ending=ending) for i, o in enumerate(options)]
     # A placeholder in an answer would be an item without a value.
     banned = [] if ending.placeholders else running.model.written_placeholders()
-    sampler = Sampler(options, running.prompts, banned=banned)
+    sampler = Sampler(options, running.seen, banned=banned)
     while True:
         allowed = None if rules is None else [rule(w.ids) for rule, w in zip(rules, writers, strict=True)]
         ids = sampler.choose(running.logits, allowed)

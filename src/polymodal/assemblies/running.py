@@ -27,7 +27,8 @@ class Running:
     """A batch between two tokens.
 
     mask: bool [B, capacity], True also at places not yet written; None without padding.  position: int64 [B] or
-    [axes, B], the next one.  logits: float32 [B, V] for the next token.  prompts: the real ids of each row.
+    [axes, B], the next one.  logits: float32 [B, V] for the next token.  prompts: the real ids of each row.  padding:
+    the others, where they count as seen (published repetition penalties look at whole rows).
     """
 
     model: MultimodalLM
@@ -37,6 +38,14 @@ class Running:
     mask: Tensor | None = None
     context: Any = None
     logits: Tensor
+    padding: list[list[int]] | None = None
+
+    @property
+    def seen(self) -> list[list[int]]:
+        """The ids of each row that a repetition penalty counts."""
+        if self.padding is None:
+            return self.prompts
+        return [prompt + extra for prompt, extra in zip(self.prompts, self.padding, strict=True)]
 
     @property
     def rows(self) -> int:
@@ -101,7 +110,8 @@ def room(model: MultimodalLM, lengths: Sequence[int], wanted: Sequence[int], bey
 def start(
     model: MultimodalLM, batch: Mapping[str, Any], wanted: Sequence[int], chunk: int = CHUNK, beyond: bool = False
 ) -> Running:
-    """Prefill a processor's batch, with room for `wanted[row]` new tokens in each row; beyond: see `room`.
+    """Prefill a processor's batch, with room for `wanted[row]` new tokens in each row; beyond: as published
+    generation, see `room` and `Running.padding`.
 
     Raises: ConfigError for a batch padded on the right, PromptError when it does not fit.
     """
@@ -126,6 +136,8 @@ def start(
         context=model.context_for(features, batch),
         logits=torch.empty(0),
     )
+    if beyond and running.mask is not None:
+        running.padding = [row[~real].tolist() for row, real in zip(input_ids.cpu(), mask.cpu(), strict=True)]
     running.prefill(model.prepare(batch, features), positions, batch.get("token_types"), chunk)
     return running
 

@@ -90,6 +90,13 @@ class Source:
     features: Tensor
     mask: Tensor | None = None
 
+    def repeated(self, times: int) -> Source:
+        """Every row `times` times."""
+        if times == 1:
+            return self
+        mask = None if self.mask is None else self.mask.repeat_interleave(times, 0)
+        return Source(features=self.features.repeat_interleave(times, 0), mask=mask)
+
 
 class StackBlock(nn.Module):
     """`x + attn(norm(x))`, `x + cross(norm(x), source)`, `x + mlp(norm(x))`; `[B, T, D] -> [B, T, D]`."""
@@ -177,12 +184,14 @@ class EncoderDecoder(nn.Module):
     ) -> Tensor:
         """The decoder's hidden states `[B, T, D]` after its norm.
 
-        context: the Source.  position_ids and token_types are not used; positions are counted from the cache.
+        context: the Source; where it has fewer rows than the embeddings, each counts for several in a row (beams).
+        position_ids and token_types are not used; positions are counted from the cache.
         cache: written in place and advanced by T.
         """
         if not isinstance(context, Source):
             raise PromptError("encoder-decoder: the decoder needs what `encode` gave as its context")
-        return self.decoder(inputs_embeds, MaskSpec() if mask is None else mask, context, cache)
+        times = len(inputs_embeds) // len(context.features)
+        return self.decoder(inputs_embeds, MaskSpec() if mask is None else mask, context.repeated(times), cache)
 
     def head(self, hidden: Tensor) -> Tensor:
         """`[..., D] -> logits [..., V]`"""
