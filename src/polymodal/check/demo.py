@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from polymodal.layouts.record import Layout
 from polymodal.weights.export import export_safetensors
 from polymodal.weights.keytable import KeyTable
 
@@ -84,3 +85,15 @@ def taught(
     again = pm.load(folder)
     answers = [again.chat(pm.image(picture), QUESTION, max_tokens=32, stop=stop).text.strip() for picture, _ in samples]
     return sum(answer == name for answer, (_, name) in zip(answers, samples, strict=True))
+
+
+def learns(folder: Path, layout: Layout, config: Mapping[str, Any], *, steps: int, stop: tuple[str, ...] = (),
+           **files: Mapping[str, Any]) -> int:  # fmt: skip
+    """A fresh tiny model of `config`, written as a published folder beside `files`, taught eight pictures: how many of
+    them `chat` names afterwards."""
+    import polymodal as pm
+
+    write_config(folder, config=config, **files)
+    opened = layout.opened(config)
+    write_weights(folder, opened.build(), opened.keys[0])
+    return taught(pm.load(folder), folder, opened, count=8, steps=steps, stop=stop)

@@ -12,9 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-import polymodal as pm
 from polymodal.check import randomise, real
-from polymodal.check.demo import byte_tokenizer, taught, write_config, write_weights
+from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.fixture import store
 from polymodal.check.hugging import Reading, filled, hugging_case, hugging_size, names_on_disk, quiet
 from polymodal.check.lessons import caption_lesson, letters, rows, table
@@ -312,11 +311,9 @@ def headline() -> Shown:
             "model_type": "blip-2",
             "architectures": [GENERATE],
         }
-        write_config(folder, config=config, preprocessor_config={"size": {"height": 56, "width": 56}},
-                     generation_config={"eos_token_id": 1})  # fmt: skip
-        opened = SYSTEM.layouts[0].opened(config)
-        write_weights(folder, opened.build(), opened.keys[0])
-        right = taught(pm.load(folder), folder, opened, count=8, steps=300)
+        right = learns(folder, SYSTEM.layouts[0], config, steps=300,
+                       preprocessor_config={"size": {"height": 56, "width": 56}},
+                       generation_config={"eos_token_id": 1})  # fmt: skip
     return Shown(ok=right == 8, evidence=f"tiny weights trained on 8 pictures: chat names {right} of them through 4 "
                  "queries (published weights are fetched from the hub by id and were not at hand)")  # fmt: skip
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-import polymodal as pm
-from polymodal.check.demo import byte_tokenizer, taught, write_config, write_weights
+from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
 from polymodal.check.lessons import caption_lesson
 from polymodal.check.record import Case, Evidence, Lesson, Shapes, Shown, Size, Tensors
@@ -81,10 +80,7 @@ def headline() -> Shown:
         folder = Path(place)
         size = byte_tokenizer(folder, ["<unk>", "<s>", "</s>"], bos="<s>", eos="</s>", pad="<unk>")
         config = small(size)
-        write_config(folder, config=config, generation_config={"eos_token_id": 2})
-        opened = SYSTEM.layouts[0].opened(config)
-        write_weights(folder, opened.build(), opened.keys[0])
-        right = taught(pm.load(folder), folder, opened, count=8, steps=100)
+        right = learns(folder, SYSTEM.layouts[0], config, steps=100, generation_config={"eos_token_id": 2})
     return Shown(ok=right == 8, evidence=f"tiny weights trained on 8 pictures: chat names {right} of them (published "
                  "weights are fetched from the hub by id and were not at hand)")  # fmt: skip
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-import polymodal as pm
 from polymodal.check import randomise, real
-from polymodal.check.demo import byte_tokenizer, taught, write_config, write_weights
+from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.lessons import caption_lesson
 from polymodal.check.record import Evidence, Lesson, Shown, Size, Tensors
@@ -109,11 +108,9 @@ def headline() -> Shown:
         folder = Path(place)
         specials = ["<s>", "|ENDOFTEXT|", "|SPEAKER|", "|NEWLINE|", "<0x04>"]
         config = small(byte_tokenizer(folder, specials, bos="<s>", eos="|ENDOFTEXT|", pad="|ENDOFTEXT|"), 2)
-        write_config(folder, config=config, generation_config={"eos_token_id": 1},
-                     preprocessor_config={"size": {"width": 120, "height": 120}})  # fmt: skip
-        opened = SYSTEM.layouts[0].opened(config)
-        write_weights(folder, opened.build(), opened.keys[0])
-        right = taught(pm.load(folder), folder, opened, count=8, steps=100)
+        right = learns(folder, SYSTEM.layouts[0], config, steps=100,
+                       generation_config={"eos_token_id": 1},
+                       preprocessor_config={"size": {"width": 120, "height": 120}})  # fmt: skip
     return Shown(ok=right == 8, evidence="tiny weights without an image encoder trained on 8 pictures: chat names "
                  f"{right} (published weights are fetched from the hub by id and were not at hand)")  # fmt: skip
 

@@ -11,7 +11,7 @@ import torch
 
 import polymodal as pm
 from polymodal.check import randomise, real
-from polymodal.check.demo import byte_tokenizer, taught, write_config, write_weights
+from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.evidence import blip_2
 from polymodal.check.evidence.blip_2 import IMAGE, QUERIES, T5, tiny, untied_size
 from polymodal.check.fixture import store
@@ -150,11 +150,9 @@ def headline() -> Shown:
         size = byte_tokenizer(folder, ["<pad>", "</s>", "<image>"], bos="</s>", eos="</s>", pad="<pad>")
         config = {**blip_2.small(SMALL, size, 2), "model_type": "instructblip", "architectures": [MODEL]}
         config["qformer_config"] |= {"vocab_size": words}
-        write_config(folder, config=config, preprocessor_config={"size": {"height": 56, "width": 56}},
-                     generation_config={"eos_token_id": 1})  # fmt: skip
-        opened = SYSTEM.layouts[0].opened(config)
-        write_weights(folder, opened.build(), opened.keys[0])
-        right = taught(pm.load(folder), folder, opened, count=8, steps=300)
+        right = learns(folder, SYSTEM.layouts[0], config, steps=300,
+                       preprocessor_config={"size": {"height": 56, "width": 56}},
+                       generation_config={"eos_token_id": 1})  # fmt: skip
         model = pm.load(folder)
         image = pm.image(real.pictures()[0][0])
         seen = [model.features(**_media(model.processor([user(image, said)]))) for said in ("What is it?", "How many?")]

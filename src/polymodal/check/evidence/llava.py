@@ -18,9 +18,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import polymodal as pm
 from polymodal.check import randomise
-from polymodal.check.demo import byte_tokenizer, taught, write_config, write_weights
+from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.hugging import STEPS, quiet
 from polymodal.check.lessons import caption_lesson
 from polymodal.check.record import Case, Evidence, Expected, Lesson, Shapes, Shown, Size, Tensors
@@ -166,10 +165,7 @@ def headline() -> Shown:
         ends = {"<s>": 0, "</s>": 1, "<im_patch>": 258, "<im_start>": 259, "<im_end>": 260}
         size = byte_tokenizer(folder, ends, bos="<s>", eos="</s>", pad="</s>")
         config = small(size, folder / "clip")
-        write_config(folder, config=config, generation_config={"eos_token_id": 1})
-        opened = SYSTEM.layouts[0].opened(config)
-        write_weights(folder, opened.build(), opened.keys[0])
-        right = taught(pm.load(folder), folder, opened, count=8, steps=80)
+        right = learns(folder, SYSTEM.layouts[0], config, steps=80, generation_config={"eos_token_id": 1})
     return Shown(ok=right == 8, evidence=f"tiny weights trained on 8 pictures: chat names {right} of them (published "
                  "weights are fetched from the hub by id and were not at hand)")  # fmt: skip
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-import polymodal as pm
 from polymodal.check import randomise
-from polymodal.check.demo import byte_tokenizer, taught, write_config, write_weights
+from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.evidence.llava import case as official_case
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.lessons import caption_lesson
@@ -98,10 +97,8 @@ def headline() -> Shown:
         size = byte_tokenizer(folder, specials, bos="<s>", eos="</s>", pad="</s>")
         config = small(size, 2)
         sides = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
-        write_config(folder, config=config, preprocessor_config=sides, generation_config={"eos_token_id": 1})
-        opened = SYSTEM.layouts[0].opened(config)
-        write_weights(folder, opened.build(), opened.keys[0])
-        right = taught(pm.load(folder), folder, opened, count=8, steps=80)
+        right = learns(folder, SYSTEM.layouts[0], config, steps=80,
+                       preprocessor_config=sides, generation_config={"eos_token_id": 1})  # fmt: skip
     return Shown(ok=right == 8, evidence=f"tiny weights trained on 8 pictures: chat names {right} of them (published "
                  "weights are fetched from the hub by id and were not at hand)")  # fmt: skip
 

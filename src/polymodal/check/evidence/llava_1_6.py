@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import polymodal as pm
 from polymodal.check import randomise, real
-from polymodal.check.demo import byte_tokenizer, taught, write_config, write_weights
+from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.evidence.llava import TEXT, Composite
 from polymodal.check.hugging import STEPS, Reading, hugging_case, hugging_size, quiet
 from polymodal.check.lessons import caption_lesson
@@ -177,10 +177,7 @@ def headline() -> Shown:
         folder = Path(place)
         size = byte_tokenizer(folder, ["<s>", "</s>", "<image>"], bos="<s>", eos="</s>", pad="</s>")
         config = small(size, 2)
-        write_config(folder, config=config, generation_config={"eos_token_id": 1})
-        opened = SYSTEM.layouts[0].opened(config)
-        write_weights(folder, opened.build(), opened.keys[0])
-        right = taught(pm.load(folder), folder, opened, count=8, steps=80)
+        right = learns(folder, SYSTEM.layouts[0], config, steps=80, generation_config={"eos_token_id": 1})
         image = pm.load(folder).processor.modalities["image"]
         shapes = {size: image.transform(Pillow.new("RGB", size)) for size in ((300, 120), (120, 300))}
         tokens = {size: image.tokens(value) for size, value in shapes.items()}

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-import polymodal as pm
-from polymodal.check.demo import byte_tokenizer, taught, write_config, write_weights
+from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.evidence import blip_2
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
 from polymodal.check.lessons import caption_lesson
@@ -53,10 +52,8 @@ def headline() -> Shown:
         folder = Path(place)
         size = byte_tokenizer(folder, ["<unk>", "<s>", "</s>"], bos="<s>", eos="</s>", pad="<unk>")
         config = small(size)
-        write_config(folder, config=config, preprocessor_config={"size": {"height": 56, "width": 56}})
-        opened = SYSTEM.layouts[0].opened(config)
-        write_weights(folder, opened.build(), opened.keys[0])
-        right = taught(pm.load(folder), folder, opened, count=8, steps=300, stop=("###",))
+        right = learns(folder, SYSTEM.layouts[0], config, steps=300, stop=("###",),
+                       preprocessor_config={"size": {"height": 56, "width": 56}})  # fmt: skip
     return Shown(ok=right == 8, evidence=f"tiny weights trained on 8 pictures: chat names {right} of them in the "
                  "published template (the published parts were not at hand)")  # fmt: skip
 

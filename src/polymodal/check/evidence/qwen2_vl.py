@@ -10,7 +10,7 @@ import torch
 
 import polymodal as pm
 from polymodal.check import randomise, real
-from polymodal.check.demo import byte_tokenizer, taught, write_config, write_weights
+from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.lessons import caption_lesson
 from polymodal.check.record import Evidence, Lesson, Shown, Size, Tensors
@@ -146,11 +146,9 @@ def headline() -> Shown:
         specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
                     "<|image_pad|>", "<|video_pad|>"]  # fmt: skip
         config = small(byte_tokenizer(folder, specials, eos="<|im_end|>", pad="<|endoftext|>"), 5, 6)
-        write_config(folder, config=config, generation_config={"eos_token_id": 2},
-                     preprocessor_config={"min_pixels": 56 * 56, "max_pixels": 112 * 112})  # fmt: skip
-        opened = SYSTEM.layouts[0].opened(config)
-        write_weights(folder, opened.build(), opened.keys[0])
-        right = taught(pm.load(folder), folder, opened, count=8, steps=80)
+        right = learns(folder, SYSTEM.layouts[0], config, steps=80,
+                       generation_config={"eos_token_id": 2},
+                       preprocessor_config={"min_pixels": 56 * 56, "max_pixels": 112 * 112})  # fmt: skip
         sizes = [pm.load(folder).processor.modalities["image"].transform.grid(*size) for size in ((300, 90), (90, 300))]
     return Shown(ok=right == 8 and sizes[0] == (1, sizes[1][2], sizes[1][1]), evidence=f"tiny weights trained on 8 "
                  f"pictures: chat names {right} of them; pictures of 300 x 90 and 90 x 300 are read as grids "

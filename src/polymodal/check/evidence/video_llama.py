@@ -10,7 +10,7 @@ import torch
 
 import polymodal as pm
 from polymodal.check import randomise, real
-from polymodal.check.demo import byte_tokenizer, taught, write_config, write_weights
+from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.evidence import blip_2
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
 from polymodal.check.lessons import caption_lesson
@@ -80,10 +80,7 @@ def headline() -> Shown:
         folder = Path(place)
         size = byte_tokenizer(folder, ["<unk>", "<s>", "</s>"], bos="<s>", eos="</s>", pad="<unk>")
         config = small(size)
-        write_config(folder, config=config)
-        opened = SYSTEM.layouts[0].opened(config)
-        write_weights(folder, opened.build(), opened.keys[0])
-        right = taught(pm.load(folder), folder, opened, count=8, steps=400, stop=("###",))
+        right = learns(folder, SYSTEM.layouts[0], config, steps=400, stop=("###",))
         model = pm.load(folder)
         film, sound = randomise.values("film", (1, 3, 3, 56, 56)), sense.sound_clips(real.speech(), clips=8)[None]
         ids = torch.tensor([[1, *[size + 1] * 2, 9, *[size] * 4, 10]])
