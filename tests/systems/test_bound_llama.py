@@ -10,14 +10,15 @@ from PIL import Image
 
 import polymodal as pm
 from polymodal.check import fixture, randomise
+from polymodal.check.diffusing import tiny_diffusion, tiny_film, tiny_sound
 from polymodal.check.evidence import next_gpt as evidence
+from polymodal.check.record import MissingData
 from polymodal.errors import ConfigError
 from polymodal.generators.diffusion import PICTURE, SOUND, VIDEO, draw
 from polymodal.systems import next_gpt
 
 
 def test_next_gpt_signals_are_the_last_of_the_vocabulary() -> None:
-    assert next_gpt.PROMPT.format(text="Hi") == "### Human: Hi\n### Assistant:"
     signals = next_gpt.signals_of({"llama": {"vocab_size": 32038}})
     assert {name: (ids[0], len(ids)) for name, ids in signals.items()} == {
         "image": (32002, 4), "video": (32006, 24), "audio": (32030, 8)
@@ -73,26 +74,26 @@ def test_generators_are_told_conditions() -> None:
         draw(Pipeline(), torch.zeros(2, 512), SOUND)
 
 
-def test_a_real_pipeline_draws_from_a_condition() -> None:
-    diffusers = pytest.importorskip("diffusers")
-    transformers = pytest.importorskip("transformers")
-    torch.manual_seed(0)
-    unet = diffusers.UNet2DConditionModel(
-        block_out_channels=(8, 16), layers_per_block=1, sample_size=8, in_channels=4, out_channels=4,
-        norm_num_groups=4, cross_attention_dim=32, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), attention_head_dim=4,
-    )  # fmt: skip
-    vae = diffusers.AutoencoderKL(
-        block_out_channels=(8, 16), norm_num_groups=4, latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-    )  # fmt: skip
-    text = transformers.CLIPTextModel(transformers.CLIPTextConfig(
-        hidden_size=32, intermediate_size=37, num_attention_heads=4, num_hidden_layers=1, vocab_size=99))  # fmt: skip
-    pipeline = diffusers.StableDiffusionPipeline(
-        vae=vae, text_encoder=text, tokenizer=None, unet=unet, scheduler=diffusers.DDIMScheduler(),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
-    pipeline.set_progress_bar_config(disable=True)
-    changes = {"num_inference_steps": 2, "negative_prompt_embeds": torch.zeros(1, 5, 32)}
-    (picture,) = draw(pipeline, randomise.values("c", (5, 32)), PICTURE, **changes)
+def test_real_pipelines_draw_from_conditions() -> None:
+    pytest.importorskip("diffusers")
+    pytest.importorskip("transformers")
+
+    def told(*shape: int) -> dict[str, Any]:
+        return {"num_inference_steps": 2, "negative_prompt_embeds": torch.zeros(1, *shape)}
+
+    (picture,) = draw(tiny_diffusion(32), randomise.values("c", (5, 32)), PICTURE, **told(5, 32))
     assert isinstance(picture, Image.Image) and picture.size == (16, 16)
+    small = {"height": 16, "width": 16, "num_frames": 3}
+    film = draw(tiny_film(32), randomise.values("c", (5, 32)), VIDEO, **told(5, 32), **small)
+    assert film.shape == (1, 3, 16, 16, 3)
+    sound = draw(tiny_sound(32), randomise.values("c", (1, 32)), SOUND, **told(32), audio_length_in_s=0.05)
+    assert sound.shape == (1, 800)
+
+
+def test_the_signal_of_an_answer_becomes_a_picture(tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    try:
+        text, (picture,) = evidence.drawn(tmp_path)
+    except MissingData as missing:
+        pytest.skip(str(missing))
+    assert text.strip() == "Here:" and isinstance(picture, Image.Image)

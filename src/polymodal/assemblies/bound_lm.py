@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from polymodal.assemblies.multimodal_lm import Inputs, MultimodalLM
 from polymodal.backbones.decoder import Decoder
 from polymodal.errors import ConfigError, PromptError
-from polymodal.generators.diffusion import DiffusionSettings, Pipeline, draw
+from polymodal.generators.diffusion import SETTINGS, Pipeline, draw
 
 
 class BoundConnector(nn.Module):
@@ -129,7 +129,6 @@ class SignalLM(MultimodalLM):
     def render(
         self,
         pipelines: Mapping[str, Pipeline],
-        settings: Mapping[str, DiffusionSettings],
         changes: Mapping[str, Any] | None = None,
         **batch: Any,
     ) -> dict[str, list[Any]]:
@@ -141,5 +140,5 @@ class SignalLM(MultimodalLM):
         for name, conditions in self.conditions(**batch).items():
             if name not in pipelines:
                 raise ConfigError(f"the answer asks for {name}; give a pipeline for it (found {sorted(pipelines)})")
-            made[name] = [draw(pipelines[name], each, settings[name], **(changes or {})) for each in conditions]
+            made[name] = [draw(pipelines[name], each, SETTINGS[name], **(changes or {})) for each in conditions]
         return made

@@ -45,6 +45,17 @@ def published_folder(folder: Path, system: Any, last: Sequence[str] = (), **more
     return opened
 
 
+def practised(model: Any, talks: Sequence[Any], folder: Path, opened: Any, steps: int = 60) -> None:
+    """Train a loaded folder on whole conversations through its own processor and save its weights back."""
+    batch, module = model.processor(list(talks)), model.module.train()
+    optimiser = torch.optim.AdamW(module.parameters(), lr=3e-3)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        lm_objective(module, batch).backward()
+        optimiser.step()
+    write_weights(folder, module.eval(), opened.keys[0])
+
+
 def naming(
     model: nn.Module,
     prompt: Sequence[int],

@@ -3,7 +3,8 @@
     condition [1, Q, E] (of an output projector, in place of the text encoder's output) -> pipeline -> media
 
 The pipeline is any object called as diffusers' are, with `prompt_embeds`, `guidance_scale` and `num_inference_steps`:
-StableDiffusionPipeline, TextToVideoSDPipeline, AudioLDMPipeline.  It is made and owned by the caller.
+StableDiffusionPipeline, TextToVideoSDPipeline, AudioLDMPipeline.  It is made and owned by the caller
+(`pip install ".[generate]"` brings diffusers; docs/draw.md).
 Traps: guidance needs the empty prompt, which the pipeline encodes itself; AudioLDM takes one vector [1, E].
 """
 
@@ -32,6 +33,9 @@ class DiffusionSettings:
 PICTURE = DiffusionSettings(gives="images")
 VIDEO = DiffusionSettings(gives="frames", more=(("height", 320), ("width", 576), ("num_frames", 16)))
 SOUND = DiffusionSettings(gives="audios", flat=True, more=(("audio_length_in_s", 5.0),))
+
+SETTINGS = {"image": PICTURE, "video": VIDEO, "audio": SOUND}
+"""As NExT-GPT's published demo calls Stable Diffusion, zeroscope and AudioLDM."""
 
 
 def draw(pipeline: Pipeline, condition: Tensor, settings: DiffusionSettings, **changes: Any) -> Any:

@@ -63,6 +63,16 @@ def begin_of(tokenizer: Tokenizer) -> str:
     raise WeightsError("tokenizer: no begin token is named; tokenizer_config.json should say bos_token")
 
 
+def signal_names(tokenizer: Tokenizer, signals: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[str, ...]]:
+    """Modality -> names of NExT-GPT's signal tokens in order.  Raises WeightsError where they have other ids."""
+    known = {"image": "[IMG{}]", "video": "[VID{}]", "audio": "[AUD{}]"}
+    names = {name: tuple(known[name].format(index) for index in range(len(ids))) for name, ids in signals.items()}
+    found = {name: tuple(tokenizer.special_tokens.get(each) for each in theirs) for name, theirs in names.items()}
+    if found != dict(signals):
+        raise WeightsError(f"tokenizer: expected the signal tokens [IMG0], [VID0], ... at {signals}, found {found}")
+    return names
+
+
 def encoders_of(config: Mapping[str, Any], senses: Iterable[str]) -> dict[str, nn.Module]:
     return {name: imagebind_keys.bound(config["imagebind"], SENSES[name], name != "audio") for name in senses}
 

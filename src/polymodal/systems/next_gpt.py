@@ -13,13 +13,19 @@ less makes up for the begin token of old libraries); each text piece of the demo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+from torch import nn
+
 from polymodal.assemblies.bound_lm import SignalLM
+from polymodal.data.bound_talk import SignalTalk
+from polymodal.data.processor import Processor
+from polymodal.data.template import Special
 from polymodal.encoders import imagebind_keys
 from polymodal.generators.query_projector import QueryProjectorConfig, official_keys
 from polymodal.layouts import bound_llama
-from polymodal.layouts.record import Layout, Opened, Part, Repository
+from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository
 from polymodal.systems._system import System, Variant
 from polymodal.train.recipe import Stage
 from polymodal.weights.keytable import KeyTable
@@ -33,8 +39,8 @@ OUT = {"image": (77, 768), "video": (77, 1024), "audio": (1, 512)}
 DEFAULTS = {"num_gen_img_tokens": 4, "num_gen_video_tokens": 24, "num_gen_audio_tokens": 8, "num_clip_tokens": 77,
             "text_fc_to_img_mode": "transformer", "text_fc_to_video_mode": "transformer",
             "text_fc_to_audio_mode": "transformer"}  # fmt: skip
-PROMPT = "### Human: {text}\n### Assistant:"
-STOP = ((835,), (2277, 29937))
+STOP = "###"
+"""The published code looks for its tokens (835, or 2277 and 29937); here the text ends an answer."""
 
 
 def signals_of(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -75,7 +81,19 @@ def open_config(config: Mapping[str, Any]) -> Opened:
     more = KeyTable()
     for name, file in FILES.items():
         more += official_keys().prefixed(f"{file}.0.", f"projectors.{name}.")
-    return Opened(build=build, keys=bound_llama.keys_of(config, SENSES, more), parts=drawn(width, projectors))
+    return Opened(build=build, keys=bound_llama.keys_of(config, SENSES, more), parts=drawn(width, projectors),
+                  assemble=partial(assemble, signals=signals))  # fmt: skip
+
+
+def assemble(module: nn.Module, files: Files, signals: Mapping[str, tuple[int, ...]]) -> Assembled:
+    """Conversations from a folder whose tokenizer ends in the signal tokens.  Raises WeightsError for another."""
+    tokenizer = files.tokenizer()
+    names = bound_llama.signal_names(tokenizer, signals)
+    processor = Processor(
+        tokenizer=tokenizer, template=SignalTalk(begin=bound_llama.begin_of(tokenizer), signals=names),
+        modalities=bound_llama.modalities(PLACEHOLDERS, (Special(name="<Img>"),), (Special(name="</Img>"),)),
+    )  # fmt: skip
+    return Assembled(model=module, processor=processor, stop=(STOP,))
 
 
 def drawn(width: int, projectors: Mapping[str, QueryProjectorConfig]) -> tuple[Part, ...]:

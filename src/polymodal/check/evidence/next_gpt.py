@@ -4,6 +4,7 @@ projectors in their published size; its conditions are compared as the headline.
 from __future__ import annotations
 
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,16 @@ import torch
 
 import polymodal as pm
 from polymodal.assemblies.bound_lm import SignalLM
-from polymodal.check import bound, randomise
+from polymodal.check import bound, randomise, real
+from polymodal.check.diffusing import tiny_diffusion
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
 from polymodal.check.lessons import lm_objective
 from polymodal.check.record import TOLERANCE, Evidence, Lesson, Shown, Tensors
+from polymodal.data.messages import Message
 from polymodal.systems.next_gpt import SYSTEM
+
+COUNTS = {"num_gen_img_tokens": 2, "num_gen_video_tokens": 3, "num_gen_audio_tokens": 2, "num_clip_tokens": 4}
+LAST = ("<Img>", "</Img>", "[IMG0]", "[IMG1]", "[VID0]", "[VID1]", "[VID2]", "[AUD0]", "[AUD1]")
 
 
 def batch() -> Tensors:
@@ -49,8 +55,7 @@ def conditions_error(folder: Path) -> tuple[float, dict[str, list[int]]]:
 
 def tiny() -> SignalLM:
     torch.manual_seed(0)
-    signals = {"num_gen_img_tokens": 2, "num_gen_video_tokens": 3, "num_gen_audio_tokens": 2, "num_clip_tokens": 4}
-    return SYSTEM.layouts[0].opened(bound.config("next-gpt", **signals)).build()  # type: ignore[return-value]
+    return SYSTEM.layouts[0].opened(bound.config("next-gpt", **COUNTS)).build()  # type: ignore[return-value]
 
 
 def encode() -> Lesson:
@@ -74,12 +79,33 @@ def decode() -> Lesson:
                         lr=1e-3, steps=6)
 
 
+def drawn(folder: Path) -> tuple[str, list[Any]]:
+    """A tiny folder in the published layout, taught to answer a real picture with words and a signal, is asked about it
+    by `draw`: what it says, and the pictures that a tiny Stable Diffusion makes of the signal."""
+    opened = bound.published_folder(folder, SYSTEM, LAST, **COUNTS)
+    seen = pm.image(real.pictures()[0][0])
+    question = Message(role="user", parts=(seen, pm.text("Another one?")))
+    answer = Message(role="assistant", parts=(pm.text("Here: "), seen))
+    bound.practised(pm.load(folder), [[question, answer]], folder, opened)
+    telling = {"num_inference_steps": 2, "negative_prompt_embeds": torch.zeros(1, 4, 768)}
+    reply = pm.load(folder).draw([question], pipelines={"image": tiny_diffusion(768)}, drawing=telling, max_tokens=20)
+    return reply.text, [picture for made in reply.media["image"] for picture in made]
+
+
 def headline() -> Shown:
-    """Signal tokens in an answer become what the three generators are told, as the official code makes it."""
+    """Signal tokens in an answer become what the three generators are told, as the official code makes it; and one that
+    a conversation ends in becomes a picture."""
     with tempfile.TemporaryDirectory() as place:
         error, shapes = conditions_error(Path(place))
     made = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-    return Shown(ok=error <= TOLERANCE, evidence=f"conditions of {made} differ from the official ones by {error:.1e}")
+    said = f"conditions of {made} differ from the official ones by {error:.1e}"
+    if find_spec("diffusers") is None:
+        return Shown(ok=error <= TOLERANCE, evidence=f"{said}; nothing was drawn: diffusers is not installed")
+    with tempfile.TemporaryDirectory() as place:
+        text, pictures = drawn(Path(place))
+    sizes = [picture.size for picture in pictures]
+    ok = error <= TOLERANCE and text.strip() == "Here:" and sizes == [(16, 16)]
+    return Shown(ok=ok, evidence=f"{said}; an answer {text!r} with its signal is drawn by a pipeline as {sizes} pixels")
 
 
 EVIDENCE = Evidence(
