@@ -53,6 +53,8 @@ def run_case(case: Case) -> Outcome:
             outcome |= generation(model, expected)
         if expected.alone:
             outcome["batched"] = rows_alone(model, expected) <= TOLERANCE
+        elif expected.generated is None:
+            outcome["batched"] = items_alone(model, expected)
         return Outcome(case=case.name, system=model.system.id, **outcome)
 
 
@@ -126,3 +128,32 @@ def rows_alone(model: Any, expected: Expected) -> float:
             wanted = wanted[mask[row].bool()]
         worst = max(worst, largest(found, wanted))
     return worst
+
+
+def items_alone(model: Any, expected: Expected) -> bool | None:
+    """For models whose tensors all count the same items: is each item's output that of the item alone?
+
+    None where tensors count different things (pictures and texts), or the output is one of pairs.
+    """
+    tensors = {name: value for name, value in expected.inputs.items() if isinstance(value, Tensor) and value.dim()}
+    counts = {len(value) for value in tensors.values()}
+    if len(counts) != 1 or counts == {1} or len(tensors) != len(expected.inputs):
+        return None
+    count = counts.pop()
+    whole = outputs(model, expected, expected.inputs)
+    if not whole or any(len(value) != count or value.shape[1:2] == (count,) for value in whole.values()):
+        return None
+    worst = 0.0
+    for row in range(count):
+        alone = outputs(model, expected, {name: value[row : row + 1] for name, value in tensors.items()})
+        worst = max([worst, *(largest(alone[name], value[row : row + 1]) for name, value in whole.items())])
+    return worst <= TOLERANCE
+
+
+def outputs(model: Any, expected: Expected, inputs: Tensors) -> dict[str, Tensor]:
+    """Logits and features, as far as the oracle gave them and they are single tensors."""
+    found = {} if expected.logits is None else {"logits": model.logits(**inputs)}
+    if expected.features is not None:
+        made = model.features(**inputs)
+        found |= {name: made[name] for name in expected.features if isinstance(made[name], Tensor)}
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from polymodal.check.engine import PARTS, Result
 from polymodal.systems._system import System
 
 MARK = {True: "yes", False: "**no**", None: "?"}
+NOTHING = ("no case generates", "no case compares")  # begins the reason why a question has no object
 
 
 def page(systems: Sequence[System], results: Sequence[Result]) -> str:
@@ -18,11 +20,12 @@ def page(systems: Sequence[System], results: Sequence[Result]) -> str:
         "# The catalogue: what is proved",
         "",
         "Written by `polymodal check --all` from the run itself; `polymodal check ID` repeats one row. *yes*: seen in",
-        "that run; **no**: failed in it; *?*: could not be checked (the reason stands below). *build*: every published",
-        "size has the published number of parameters. *keys*: every published name is used or dropped by name, every",
-        "parameter filled. *parity*: outputs equal the oracle's, all weights random. *cache*: cached steps equal the",
-        "full pass. *batch*: rows of a batch equal rows alone. *recipe*: each published stage trains at tiny size on",
-        "real data. *headline*: what it is counted for was seen. Error: largest absolute one, float32, at most 1e-4.",
+        "that run; **no**: failed in it; *?*: could not be checked (the reason stands below); -: nothing to ask.",
+        "*build*: every published size has the published number of parameters. *keys*: every published name is used or",
+        "dropped by name, every parameter filled. *parity*: outputs equal the oracle's, all weights random, at small",
+        "size. *cache*: cached steps equal the full pass. *batch*: rows of a batch equal rows alone. *recipe*: each",
+        "published stage trains at tiny size on real data. *headline*: what it is counted for was seen. Error: largest",
+        "absolute one, float32, at most 1e-4. Lines: of the system's file.",
         "",
         f"{len(results)} systems. Oracles: {oracles(results)}.",
         "",
@@ -30,12 +33,12 @@ def page(systems: Sequence[System], results: Sequence[Result]) -> str:
         "|---|---|" + "---|" * len(PARTS) + "---|---|---|",
     ]
     for system, result in zip(systems, results, strict=True):
-        marks = " | ".join(MARK[result[part]["ok"]] for part in PARTS)
+        marks = " | ".join(mark(result[part]) for part in PARTS)
         error = result["parity"].get("max_abs_error")
         shown = "" if error is None else f"{error:.1e}"
-        oracle = result["parity"].get("oracle", "")
+        oracle = kind_of(result["parity"].get("oracle", ""))
         lines.append(
-            f"| [{system.id}](#{anchor(system.id)}) | {'+'.join(system.fusion)} | {marks} | {shown} | "
+            f"| [{system.id}](#{anchor(system.id)}) | {'+'.join(system.fusion) or '-'} | {marks} | {shown} | "
             f"{file_lines(system)} | {oracle} |"
         )
     for system, result in zip(systems, results, strict=True):
@@ -43,10 +46,25 @@ def page(systems: Sequence[System], results: Sequence[Result]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def mark(found: Result) -> str:
+    """yes, no, unknown, or that there is nothing to ask."""
+    return "-" if found["ok"] is None and str(found.get("why", "")).startswith(NOTHING) else MARK[found["ok"]]
+
+
+def kind_of(oracle: str) -> str:
+    """What sort of oracle one is: the library, official code, another package, or one put together."""
+    if oracle.startswith("composite") or "joined" in oracle:
+        return "composite"
+    if oracle.startswith("transformers"):
+        return "transformers"
+    return "package" if oracle.startswith("pip ") else "official code"
+
+
 def details(system: System, result: Result) -> list[str]:
     """What stands behind one row."""
     build, keys, recipe = result["build"], result["keys"], result["recipe"]
     lines = [f"## {system.id}", "", f"{', '.join(system.names)} ({system.year}, {system.sheet}): {system.headline}."]
+    lines += ["", f"- oracle: {result['parity'].get('oracle', 'none')}"]
     for row in build.get("variants", ()):
         dropped = f" and {row['dropped']:,} dropped by name" if row["dropped"] else ""
         lines.append(f"- {row['variant']}: {row['parameters']:,} parameters{dropped}; published {row['published']:,}")
@@ -72,11 +90,8 @@ def anchor(id: str) -> str:
 
 def oracles(results: Sequence[Result]) -> str:
     """How many systems each kind of oracle proves."""
-    counts: dict[str, int] = {}
-    for result in results:
-        kind = str(result["parity"].get("oracle", "none")).split(" ")[0].rstrip(",:")
-        counts[kind] = counts.get(kind, 0) + 1
-    return ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items(), key=lambda pair: -pair[1]))
+    counts = Counter(kind_of(str(result["parity"].get("oracle", ""))) for result in results)
+    return ", ".join(f"{kind} {count}" for kind, count in counts.most_common())
 
 
 def file_lines(system: System) -> Any:
