@@ -3,7 +3,7 @@
 Paper: BEiT (arXiv 2106.08254); official files from microsoft/unilm.
 
     of_config(config.json of transformers' BeitConfig) -> BeitConfig          hf_keys() -> names under `beit.`
-    official_keys(): qkv in one matrix, separate q_bias and v_bias, gamma_1 and gamma_2 -> ours
+    OFFICIAL_KEYS: qkv in one matrix, separate q_bias and v_bias, gamma_1 and gamma_2 -> ours
 
 Traps: norm eps is 1e-12 in the hub's configs and 1e-6 in the official code; the official pretraining files have one
 shared table `rel_pos_bias`, the fine-tuned ones a table in each block, both with a `relative_position_index` buffer

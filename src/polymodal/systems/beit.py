@@ -24,6 +24,7 @@ from polymodal.data.labels import labels_of
 from polymodal.encoders import beit_keys
 from polymodal.encoders.beit import BeitConfig
 from polymodal.encoders.heads import ClassLogitsConfig, PatchLogitsConfig
+from polymodal.layouts import beit_official
 from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
 from polymodal.nn.norm import LayerNormConfig
 from polymodal.systems._system import System, Variant
@@ -109,6 +110,7 @@ SYSTEM = System(
         Layout(name="transformers BeitForMaskedImageModeling", open=open_masked,
                matches=hf("beit", "BeitForMaskedImageModeling")),
         Layout(name="transformers BeitModel", open=open_bare, matches=hf("beit", "BeitModel")),
+        beit_official.LAYOUT,
     ),
     variants=(
         published("base-pt22k", 91_965_776, "base-patch16-224-pt22k", 0),

@@ -11,6 +11,7 @@ import torch
 import polymodal as pm
 from polymodal.check import randomise, real
 from polymodal.check.demo import write_config, write_weights
+from polymodal.check.fixture import fixture_case
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.lessons import rows
 from polymodal.check.record import Case, Evidence, Lesson, Shown, Size, Tensors
@@ -105,7 +106,7 @@ def headline() -> Shown:
 
 
 EVIDENCE = Evidence(
-    oracle="transformers BeitForMaskedImageModeling, BeitForImageClassification, BeitModel",
+    oracle="transformers BeitForMaskedImageModeling, BeitForImageClassification, BeitModel; microsoft/unilm beit",
     cases=(
         case("masked model, one table for all blocks", MASKED, use_mask_token=True, use_mean_pooling=False,
              use_shared_relative_position_bias=True),
@@ -118,6 +119,9 @@ EVIDENCE = Evidence(
              use_shared_relative_position_bias=True, use_mean_pooling=False, layer_scale_init_value=0.0),
         case("one layer, two channels, other activation, no tables", num_hidden_layers=1, num_channels=2,
              hidden_act="relu", num_labels=0),
+        fixture_case("official masked model", "beit_masked"),
+        fixture_case("official classifier, mean of the patches", "beit_patches"),
+        fixture_case("official classifier, class token, positions of both kinds", "beit_class"),
         case("encoder, rectangle", "BeitModel", image_size=(15, 25), use_relative_position_bias=True),
     ),
     published=tuple(size(each) for each in SYSTEM.variants),
