@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import polymodal as pm
 from polymodal.check import randomise
-from polymodal.check.demo import write_config, write_weights
+from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.errors import ConfigError, PolymodalError, PromptError, UnknownName, WeightsError
 from polymodal.systems import _system
 
@@ -136,12 +136,32 @@ def test_a_truncated_file_and_an_index_without_its_shard(folder):
         ({"text_config": {**CONFIG["text_config"], "model_type": "tapir"}}, "tapir"),
         ({"vision_config": 7}, "llava|config"),
         ({"vision_feature_layer": -9}, "layer -9"),
+        ({"vision_config": {**CONFIG["vision_config"], "hidden_size": -32}}, "width -32"),
+        ({"vision_config": {**CONFIG["vision_config"], "num_attention_heads": 0}}, "heads"),
+        ({"text_config": {**CONFIG["text_config"], "hidden_size": "wide"}}, "config.json has a value of another kind"),
         ({"text_config": {**CONFIG["text_config"], "rope_scaling": {"rope_type": "spiral"}}}, "spiral"),
     ],
     ids=lambda value: str(value)[:30],
 )
 def test_a_config_that_is_not_understood_is_refused_by_name(folder, edit, words):
     (folder / "config.json").write_text(json.dumps({**CONFIG, **edit}))
+    with pytest.raises(PolymodalError, match=words):
+        pm.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("preprocessor_config", '{"size": "large"}', "preprocessor files say has a value"),
+        ("preprocessor_config", "[]", "preprocessor_config.json: expected a table"),
+        ("tokenizer", "[]", "tokenizer.json is not a tokenizer.json"),
+        ("tokenizer_config", '{"bos_token": "<nope>"}', "<nope>"),
+        ("generation_config", '{"eos_token_id": "x"}', "eos_token_id and pad_token_id must be numbers, found 'x'"),
+    ],
+)
+def test_damaged_files_beside_the_weights_are_named(folder, name, text, words):
+    byte_tokenizer(folder, ["<s>", "</s>", "<image>"], bos="<s>", eos="</s>")
+    (folder / f"{name}.json").write_text(text)
     with pytest.raises(PolymodalError, match=words):
         pm.load(folder)
 

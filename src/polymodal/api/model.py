@@ -231,7 +231,7 @@ class Model:
         parts, module = self._parts, self.module
         found = {
             "chat": self.processor is not None and hasattr(module, "backbone"),
-            "draw": hasattr(module, "render"),
+            "draw": self.processor is not None and hasattr(module, "render"),
             "transcribe": parts.transcribe is not None,
             "classify": parts.score is not None,
             "embed": parts.embed is not None,

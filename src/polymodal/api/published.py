@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polymodal.errors import WeightsError
-from polymodal.layouts.record import Assembled, Files, Layout, Opened
+from polymodal.errors import ConfigError, WeightsError
+from polymodal.layouts.record import Assembled, Files, Layout, Opened, understood
 from polymodal.systems import _system
 from polymodal.systems._system import LoadOptions, System, Variant
 
@@ -175,10 +175,11 @@ def fill(place: Path, layout: Layout, opened: Opened, options: LoadOptions) -> n
     from polymodal.weights.folder import fitting, weights_in, without_random
     from polymodal.weights.load import load_into
 
+    # First on the meta device: sizes that describe no module are found out before anything is read or allocated.
+    with understood(f"{layout.name}: config.json"), torch.device("meta"):
+        targets = opened.build().state_dict().keys()
     gathered: Mapping[str, Tensor]
     gathered = weights_in(place, layout.entry) if layout.gather is None else layout.gather(Files(place))
-    with torch.device("meta"):
-        targets = opened.build().state_dict().keys()
     table = fitting(opened.keys, gathered.keys(), targets)
     if table.new:
         module = opened.build()
@@ -197,7 +198,8 @@ def assembled(place: Path, opened: Opened, module: nn.Module) -> Assembled:
     if opened.assemble is None or (opened.tokenizer and not files.has("tokenizer.json")):
         found = Assembled(model=module, processor=None)
     else:
-        found = opened.assemble(module, files)
+        with understood(f"{place}: what its tokenizer or preprocessor files say"):
+            found = opened.assemble(module, files)
     # A model that ends by ids of its own writes by rules of its own, in published generation too.
     if opened.ends is not None:
         return replace(found, ends=opened.ends)
@@ -211,4 +213,7 @@ def ends(place: Path) -> tuple[tuple[int, ...], int | None]:
     said = files.json("generation_config.json") or {**(config.get("text_config") or {}), **config}
     eos = said.get("eos_token_id")
     many = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    for token in (*many, said.get("pad_token_id")):
+        if token is not None and type(token) is not int:
+            raise ConfigError(f"{place}: eos_token_id and pad_token_id must be numbers, found {token!r}")
     return tuple(many), said.get("pad_token_id")

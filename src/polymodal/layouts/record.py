@@ -11,7 +11,8 @@ one that fits is used, never a mixture.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -158,13 +159,26 @@ class Layout:
     gather: Callable[[Files], Mapping[str, Tensor]] | None = None
 
     def opened(self, config: Mapping[str, Any]) -> Opened:
-        """`open` with a clear error for a config that lacks what it needs."""
-        try:
+        """`open` with a clear error for a config that lacks what it needs or describes no module."""
+        with understood(f"{self.name}: config.json"):
             return self.open(config)
-        except KeyError as problem:
-            raise ConfigError(f"{self.name}: config.json lacks {problem.args[0]!r}, which is needed") from problem
-        except (TypeError, AttributeError) as problem:
-            raise ConfigError(f"{self.name}: config.json has a value of another kind: {problem}") from problem
+
+
+@contextmanager
+def understood(what: str) -> Iterator[None]:
+    """What published files say is not ours: numbers that make no sense of it are a ConfigError of one line."""
+    try:
+        yield
+    except KeyError as problem:
+        raise ConfigError(f"{what} lacks {problem.args[0]!r}, which is needed") from problem
+    except (TypeError, AttributeError) as problem:
+        raise ConfigError(f"{what} has a value of another kind: {_first_line(problem)}") from problem
+    except (ArithmeticError, ValueError, IndexError, RuntimeError) as problem:
+        raise ConfigError(f"{what} has a value out of range: {_first_line(problem)}") from problem
+
+
+def _first_line(problem: Exception) -> str:
+    return (str(problem).splitlines() or [type(problem).__name__])[0]
 
 
 def hf(model_type: str, *architectures: str) -> Callable[[Mapping[str, Any]], int]:

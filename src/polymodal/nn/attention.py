@@ -65,6 +65,8 @@ class AttentionConfig:
     linears: AttentionLinears = field(default_factory=AttentionLinears)
 
     def __post_init__(self) -> None:
+        if self.heads < 1 or self.key_heads < 1 or self.width < 1:
+            raise ConfigError(f"width {self.width}, heads {self.heads} and kv_heads {self.key_heads} must be 1 or more")
         if self.head_dim is None and self.width % self.heads:
             raise ConfigError(f"width {self.width} must be a multiple of heads {self.heads}, or set head_dim")
         if self.heads % self.key_heads:
