@@ -4,7 +4,9 @@ import pytest
 import torch
 
 import polymodal as pm
+from polymodal.assemblies.sampling import SamplingOptions
 from polymodal.check import randomise
+from polymodal.errors import ConfigError, WeightsError
 
 transformers = pytest.importorskip("transformers")
 LLAMA = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 60,
@@ -49,6 +51,32 @@ def test_rows_end_at_different_times(llama):
     ends = [int(free[0, 9]), int(free[1, 12])]
     same(llama, rows(), max_new_tokens=12, do_sample=False, eos_token_id=ends, pad_token_id=58)
     same(llama, rows(), max_new_tokens=12, do_sample=False, eos_token_id=ends)  # the first end id pads
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_shortest_and_longest_answers(llama, beams):
+    free = same(llama, rows(), max_new_tokens=12, do_sample=False, pad_token_id=0)
+    ends = {"do_sample": False, "eos_token_id": torch.tensor([int(free[0, 8])]), "pad_token_id": 1, "num_beams": beams}
+    same(llama, rows(), max_new_tokens=1, **ends)
+    same(llama, rows(), max_new_tokens=12, min_new_tokens=6, **ends)
+    same(llama, rows(), max_length=11, **ends)
+
+
+def test_options_that_do_nothing_are_taken_and_others_refused(llama, tmp_path):
+    same(llama, rows(), max_new_tokens=3, do_sample=False, pad_token_id=0, num_return_sequences=1, use_cache=True)
+    with pytest.raises(ConfigError, match="generate: no_repeat_ngram_size=2 is not supported"):
+        llama[1].generate(**rows(), no_repeat_ngram_size=2)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA))
+    _, ours = pair(model, tmp_path, no_repeat_ngram_size=2)
+    with pytest.raises(ConfigError, match=r"generation_config\.json: no_repeat_ngram_size=2"):
+        ours.generate(**rows())
+    assert ours.generate(**rows(), options=SamplingOptions(max_tokens=2)).shape == (3, 9)
+
+
+def test_a_base_class_is_refused_with_what_is_read(tmp_path):
+    transformers.LlamaModel(transformers.LlamaConfig(**LLAMA)).save_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match=r"\['LlamaModel'\]; of that model_type it reads .*LlamaForCausalLM"):
+        pm.load(tmp_path)
 
 
 @pytest.mark.parametrize("pad", [0, 58])
@@ -98,7 +126,7 @@ def test_captions_by_beam_search(tmp_path):
     words["attention_mask"] = (words["input_ids"] != 0).long()
     writer = pair(transformers.BlipForConditionalGeneration(config), tmp_path / "caption")
     for beams in (1, 2, 3):
-        same(writer, {"pixel_values": pixels}, max_new_tokens=10, num_beams=beams)
+        same(writer, {"pixel_values": pixels}, max_new_tokens=10, num_beams=beams, min_new_tokens=4)
         same(writer, {"pixel_values": pixels, **words}, max_new_tokens=10, num_beams=beams)
     answerer = pair(transformers.BlipForQuestionAnswering(config), tmp_path / "answer")
     same(answerer, {"pixel_values": pixels, **words}, max_new_tokens=10, num_beams=3)

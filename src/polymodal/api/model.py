@@ -165,9 +165,9 @@ class Model:
 
     def generate(self, *, options: SamplingOptions | None = None, **tensors: Any) -> Tensor:
         """Answers to a batch of tensors as ids [B, T + new], the prompt in front and padding behind, as transformers
-        returns them; options may be given under its names too: max_new_tokens, do_sample, temperature, top_k, top_p,
-        min_p, repetition_penalty, num_beams, length_penalty, eos_token_id, pad_token_id, seed.  What the call leaves
-        open is as the folder's generation_config.json says.
+        returns them; options may be given under its names too: max_new_tokens, min_new_tokens, max_length, do_sample,
+        temperature, top_k, top_p, min_p, repetition_penalty, num_beams, length_penalty, eos_token_id, pad_token_id,
+        seed.  What the call leaves open is as the folder's generation_config.json says.
 
         Rows of unequal length are padded on the left.  Raises ConfigError, PromptError.
         """

@@ -124,7 +124,14 @@ def _looked_for(config: Mapping[str, Any], pool: list[System], system: str | Non
     if not config:
         return f": it has no {CONFIG}, and its tensors are those of no official file"
     kind = f"model_type {config.get('model_type')!r}, architectures {config.get('architectures')}"
-    return f": {CONFIG} says {kind}; `polymodal systems` lists what there is"
+    near = sorted(
+        f"{layout.name} ({each.id})"
+        for each in pool
+        for layout in each.layouts
+        if config.get("architectures") and layout.matches({**config, "architectures": None})
+    )
+    read = f"of that model_type it reads {', '.join(near)}" if near else "`polymodal systems` lists what there is"
+    return f": {CONFIG} says {kind}; {read}"
 
 
 def variant_of(place: Path, found: Found, name: str | None = None) -> Variant:

@@ -18,9 +18,19 @@ from polymodal.assemblies.sampling import SamplingOptions
 from polymodal.errors import ConfigError
 
 _NAMES = {
-    "max_new_tokens": "max_tokens", "temperature": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
-    "repetition_penalty": "repetition_penalty", "num_beams": "beams", "length_penalty": "length_penalty",
-    "seed": "seed",
+    "max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens", "temperature": "temperature", "top_k": "top_k",
+    "top_p": "top_p", "min_p": "min_p", "repetition_penalty": "repetition_penalty", "num_beams": "beams",
+    "length_penalty": "length_penalty", "seed": "seed",
+}  # fmt: skip
+# Options of the library that do nothing at these values; at others they are refused by name.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "use_cache": (True, False), "return_dict_in_generate": (False,), "output_scores": (False,),
+    "output_logits": (False,), "output_attentions": (False,), "output_hidden_states": (False,),
+    "num_return_sequences": (1,), "early_stopping": (False,), "no_repeat_ngram_size": (0,), "min_length": (0,),
+    "typical_p": (1.0,), "renormalize_logits": (False,), "bad_words_ids": (), "suppress_tokens": (),
+    "begin_suppress_tokens": (), "forced_bos_token_id": (), "forced_eos_token_id": (), "penalty_alpha": (),
+    "encoder_no_repeat_ngram_size": (0,), "diversity_penalty": (0.0,), "num_beam_groups": (1,), "max_time": (),
+    "logits_processor": (), "stopping_criteria": (), "generation_config": (), "streamer": (), "assistant_model": (),
 }  # fmt: skip
 _DEFAULT = SamplingOptions(max_tokens=20)  # the library's own length of an answer
 _RANDOM = frozenset({"temperature", "top_k", "top_p", "min_p"})  # without meaning where nothing is drawn
@@ -55,21 +65,32 @@ def split_options(
     elif changes.get("temperature") is None and {"top_k", "top_p", "min_p"} & set(changes):
         raise ConfigError("generate: top_k, top_p and min_p need do_sample=True or a temperature")
     changes = {**held, **changes}
+    if rest.get("max_length") is not None and "max_tokens" not in changes and "input_ids" in rest:
+        changes["max_tokens"] = rest["max_length"] - rest["input_ids"].shape[1]
+    rest.pop("max_length", None)
     eos, pad = ends
     if "eos_token_id" in rest:
         named = rest.pop("eos_token_id")
+        named = named.tolist() if isinstance(named, Tensor) else named
         eos = tuple(named) if isinstance(named, list | tuple | set) else () if named is None else (named,)
     pad = rest.pop("pad_token_id", pad)
     if pad is None:
         pad = next(iter(eos), None)
-    for name in ("use_cache", "return_dict_in_generate"):
-        rest.pop(name, None)
+    _refuse(said, "generation_config.json", "give options=SamplingOptions(...) to write without it")
+    _refuse(rest, "generate", "leave it out")
+    rest = {name: value for name, value in rest.items() if name not in _NEUTRAL}
     return rest, replace(options or _DEFAULT, **changes), tuple(eos), pad
 
 
 def writes(module: Any) -> bool:
     """Whether the module generates from tensors."""
     return isinstance(module, MultimodalLM) or getattr(module, "generate", None) is not None
+
+
+def _refuse(given: Mapping[str, Any], place: str, instead: str) -> None:
+    for name in sorted(_NEUTRAL.keys() & given.keys()):
+        if given[name] is not None and given[name] not in _NEUTRAL[name]:
+            raise ConfigError(f"{place}: {name}={given[name]!r} is not supported; {instead}")
 
 
 def generated(

@@ -138,7 +138,9 @@ def widened(running: Running, times: int, capacity: int) -> Running:
 
 
 def _penalised(logprobs: Tensor, row: Beams, prompt: list[int], banned: Sequence[int]) -> Tensor:
-    """Log-probabilities [beams, V] of one row after the repetition penalty, placeholders excluded."""
+    """Log-probabilities [beams, V] of one row after the repetition penalty, without what may not come yet or ever."""
+    if len(row.open[0][0]) < row.options.min_tokens:
+        banned = [*banned, *row.ends]
     if banned:
         logprobs = logprobs.index_fill(-1, torch.tensor(list(banned), device=logprobs.device), NEVER)
     if row.options.repetition_penalty == 1:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from polymodal.assemblies.beam import Beams, found, search
-from polymodal.assemblies.generate import GREEDY, Ending, Generation, Writer, collected, per_row
+from polymodal.assemblies.generate import GREEDY, Ending, Generation, Writer, collected, per_row, unended
 from polymodal.assemblies.running import copied
 from polymodal.assemblies.sampling import Sampler, SamplingOptions
 from polymodal.backbones.encoder import TextEncoderConfig, TokenHeadConfig
@@ -187,7 +187,7 @@ class FusionWriter(nn.Module):
         sampler = Sampler([writer.options for writer in writers], prompts)
         pieces: list[list[Any]] = [[] for _ in writers]
         while True:
-            ids = sampler.choose(logits)
+            ids = sampler.choose(unended(logits, writers))
             for writer, index in zip(writers, ids, strict=True):
                 if writer.finish_reason is None:
                     pieces[writer.row].append(writer.accept(index, logits[writer.row]))

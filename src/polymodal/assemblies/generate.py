@@ -18,7 +18,7 @@ from torch import Tensor
 
 from polymodal.assemblies.multimodal_lm import MultimodalLM
 from polymodal.assemblies.running import CHUNK, Running, room, start
-from polymodal.assemblies.sampling import Sampler, SamplingOptions
+from polymodal.assemblies.sampling import NEVER, Sampler, SamplingOptions
 from polymodal.assemblies.stop import StopStrings
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.errors import ConfigError
@@ -157,7 +157,7 @@ def answer(running: Running, options: Sequence[SamplingOptions], ending: Ending)
     sampler = Sampler(options, running.seen, banned=banned)
     while True:
         allowed = None if rules is None else [rule(w.ids) for rule, w in zip(rules, writers, strict=True)]
-        ids = sampler.choose(running.logits, allowed)
+        ids = sampler.choose(unended(running.logits, writers), allowed)
         for writer, index in zip(writers, ids, strict=True):
             if writer.finish_reason is None:
                 yield writer.accept(index, running.logits[writer.row])
@@ -213,6 +213,16 @@ class Writer:
             logprob=None if self.options.logprobs is None else token_logprob(logits, index, self.options.logprobs),
             finish_reason=self.finish_reason,
         )
+
+
+def unended(logits: Tensor, writers: Sequence[Writer]) -> Tensor:
+    """Logits [B, V] without the end tokens of rows that are not yet as long as they must be."""
+    short = [w for w in writers if w.ending.ends and len(w.ids) < w.options.min_tokens]
+    if short:
+        logits = logits.clone()
+    for writer in short:
+        logits[writer.row, list(writer.ending.ends)] = NEVER
+    return logits
 
 
 def token_logprob(logits: Tensor, index: int, count: int) -> TokenLogprob:

@@ -22,11 +22,11 @@ NEVER = float("-inf")
 class SamplingOptions:
     """How to write an answer.
 
-    max_tokens: longest answer.  temperature: 0 = greedy.  top_k: 0 = off.  top_p: 1 = off.  min_p: 0 = off.
-    repetition_penalty: 1 = off; seen tokens of prompt and answer.  seed: None = a new one each time; two rows with
-    one seed and one prompt say the same.  stop: texts that end the answer and are not part of it.  beams: beam
-    search when above 1, which is not random.  length_penalty: beam scores are divided by length to this power.
-    logprobs: None = off, n = log-probability of each token and of the n likeliest, before any option above.
+    max_tokens: longest answer.  min_tokens: no end token before that many.  temperature: 0 = greedy.  top_k: 0 = off.
+    top_p: 1 = off.  min_p: 0 = off.  repetition_penalty: 1 = off; seen tokens of prompt and answer.  seed: None = a new
+    one each time; two rows with one seed and one prompt say the same.  stop: texts that end the answer and are not part
+    of it.  beams: beam search when above 1, which is not random.  length_penalty: beam scores are divided by length to
+    this power.  logprobs: None = off, n = log-probability of each token and of the n likeliest, before other options.
     """
 
     max_tokens: int = 256
@@ -40,11 +40,13 @@ class SamplingOptions:
     beams: int = 1
     length_penalty: float = 1.0
     logprobs: int | None = None
+    min_tokens: int = 0
 
     def __post_init__(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         object.__setattr__(self, "stop", stop)
         self._need("max_tokens", self.max_tokens >= 1, "1 or more")
+        self._need("min_tokens", self.min_tokens >= 0, "0 (off) or more")
         self._need("temperature", 0 <= self.temperature < float("inf"), "0 (greedy) or more")
         self._need("top_k", self.top_k >= 0, "0 (off) or more")
         self._need("top_p", 0 < self.top_p <= 1, "above 0 and at most 1 (off)")
