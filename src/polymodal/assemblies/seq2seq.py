@@ -47,6 +47,11 @@ class MultimodalSeq2Seq(MultimodalLM):
         mask = full.pop("decoder_attention_mask", None)
         return full if mask is None else {**full, "attention_mask": mask}
 
+    def check_names(self, values: Mapping[str, Any]) -> None:
+        """As for MultimodalLM; what the decoder reads first may be given."""
+        own = ("decoder_input_ids", "decoder_attention_mask")
+        super().check_names({name: value for name, value in values.items() if name not in own})
+
     def _answer(self, batch: Mapping[str, Any], rows: int) -> Tensor:
         """What the decoder reads first: given, or the start token alone."""
         if batch.get("decoder_input_ids") is not None:

@@ -226,9 +226,14 @@ class ExpertRoutes:
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         types = batch.get("token_type_ids")
-        if types is None or not bool((types == VISUAL).any()):
-            return {}
+        if types is None:
+            if batch.get("images") is not None or batch.get("input_ids") is None:
+                return {}
+            types = torch.zeros_like(batch["input_ids"])
         visual = types == VISUAL
+        if not bool(visual.any()):
+            # The published placeholder is the padding id too: of texts alone no padding may be taken for a picture.
+            return {"image_places": visual}
         routes = torch.zeros_like(types)
         routes[:, :-1] = (visual[:, :-1] & visual[:, 1:]).long()
         kinds = types if batch.get("attention_mask") is None else types.masked_fill(batch["attention_mask"] == 0, -1)
