@@ -2,7 +2,7 @@
 
     read_safetensors(path)    .safetensors, or a `*.safetensors.index.json` that lists shards
     read_gguf(path)           .gguf; quantised tensors are dequantised to float32
-    read_torch(path, key)     .pt .pth .bin; only tensors and plain containers, never code
+    read_torch(path, key)     .pt .pth .bin; only tensors and plain containers, never code; TorchScript archives too
     read_npz(path)            .npz; no pickled objects
 
 A source names its format, it is not guessed: `read(path, format)`.  Shapes, dtypes and metadata are known
@@ -35,6 +35,7 @@ from torch import Tensor
 
 from polymodal.errors import WeightsError
 from polymodal.weights.gguf_file import dequantise, parse_gguf, type_name
+from polymodal.weights.torchscript import Forbidden, script_root, script_tensor, script_views
 
 _MAX_HEADER = 100_000_000
 _LFS = b"version https://git-lfs"
@@ -194,6 +195,8 @@ def read_torch(path: str | Path, key: str | None = None) -> TensorFile:
     path = Path(path)
     start, _ = _begin(path, 4)
     zipped = start[:2] == b"PK"
+    if zipped and key is None and (found := _read_script(path)) is not None:
+        return found
     try:
         with warnings.catch_warnings():
             # Its advice about pickle protocols is for who writes files; ours is the error below.
@@ -222,6 +225,32 @@ def read_torch(path: str | Path, key: str | None = None) -> TensorFile:
         for name, x in tensors.items()
     }
     return TensorFile(path, "torch", infos, lambda name: tensors[name].detach(), rest)
+
+
+def _read_script(path: Path) -> TensorFile | None:
+    """A TorchScript archive's tensors, or None for a file of another kind."""
+    try:
+        archive = zipfile.ZipFile(path)
+        root = script_root(archive)
+        views = {} if root is None else script_views(archive, root)
+    except Forbidden as name:
+        raise WeightsError(
+            f"{path}: refused: this TorchScript archive asks for the object {str(name)!r}; only modules and tensors "
+            "are read, ask for a safetensors file"
+        ) from None
+    except Exception as error:
+        # An unpickler that meets damage fails in any way, as does a zip.
+        if isinstance(error, zipfile.BadZipFile):
+            return None
+        raise _damaged(path, "torch", f"{type(error).__name__}: {_line(error)}") from error
+    if root is None:
+        return None
+    infos = {
+        name: TensorInfo(view.shape, str(view.storage.dtype).removeprefix("torch."),
+                         math.prod(view.shape) * view.storage.dtype.itemsize)
+        for name, view in views.items()
+    }  # fmt: skip
+    return TensorFile(path, "torch", infos, lambda name: script_tensor(archive, views[name]))
 
 
 def read_npz(path: str | Path) -> TensorFile:
