@@ -94,7 +94,7 @@ def test_padding_inside_a_prompt_without_a_mask(llama):
         same(llama, {"input_ids": ids}, max_new_tokens=10, do_sample=False, pad_token_id=0, **options)
 
 
-def test_a_repetition_penalty_counts_padding(tmp_path):
+def test_a_repetition_penalty_counts_padding_inside_a_prompt_but_not_before_it(tmp_path):
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA))
     theirs, _ = pair(model, tmp_path)
     with torch.no_grad():
@@ -104,6 +104,8 @@ def test_a_repetition_penalty_counts_padding(tmp_path):
     plain = same(models, rows(), max_new_tokens=12, do_sample=False, pad_token_id=0)
     assert (plain[:, 7:] == 0).any()
     same(models, rows(), max_new_tokens=12, do_sample=False, pad_token_id=0, repetition_penalty=3.0)
+    ids = torch.tensor([[0, 0, 7, 4, 8], [6, 9, 0, 4, 3]])
+    same(models, {"input_ids": ids}, max_new_tokens=12, do_sample=False, pad_token_id=0, repetition_penalty=3.0)
 
 
 def test_the_folder_says_how_to_write(tmp_path):
@@ -127,7 +129,7 @@ def test_captions_by_beam_search(tmp_path):
     writer = pair(transformers.BlipForConditionalGeneration(config), tmp_path / "caption")
     for beams in (1, 2, 3):
         same(writer, {"pixel_values": pixels}, max_new_tokens=10, num_beams=beams, min_new_tokens=4)
-        same(writer, {"pixel_values": pixels, **words}, max_new_tokens=10, num_beams=beams)
+        same(writer, {"pixel_values": pixels, **words}, max_new_tokens=10, num_beams=beams, repetition_penalty=1.5)
     answerer = pair(transformers.BlipForQuestionAnswering(config), tmp_path / "answer")
     same(answerer, {"pixel_values": pixels, **words}, max_new_tokens=10, num_beams=3)
 

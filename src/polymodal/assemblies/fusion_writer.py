@@ -183,7 +183,7 @@ class FusionWriter(nn.Module):
     def _write(self, prompt: Tensor, mask: Tensor, source: Source, writers: list[Writer]) -> list[list[Any]]:
         """Prefill, then token by token; pieces of each row."""
         cache, places, logits = self._begin(prompt, mask, source, max(writer.limit for writer in writers))
-        prompts = _real(prompt, mask)
+        prompts = _seen(prompt, mask)
         sampler = Sampler([writer.options for writer in writers], prompts)
         pieces: list[list[Any]] = [[] for _ in writers]
         while True:
@@ -219,7 +219,7 @@ class FusionWriter(nn.Module):
             return self._step(torch.tensor(ids, device=last.device)[:, None], last, shown, cache, wide)
 
         rows = [Beams(options=w.options, limit=w.limit, ends=w.ending.ends) for w in writers]
-        prompts = _real(prompt, mask)
+        prompts = _seen(prompt, mask)
         search(rows, prompts, logits.repeat_interleave(beams, 0), step)
         return [found(row, ids, w.ending) for row, ids, w in zip(rows, prompts, writers, strict=True)]
 
@@ -265,8 +265,9 @@ class FusionWriter(nn.Module):
         return self.question.run(self.question.embed(batch_ids(batch, "input_ids")), mask, source=image)
 
 
-def _real(prompt: Tensor, mask: Tensor) -> list[list[int]]:
-    return [row[keep.bool()].tolist() for row, keep in zip(prompt, mask, strict=True)]
+def _seen(prompt: Tensor, mask: Tensor) -> list[list[int]]:
+    """The ids of each row that a repetition penalty counts: from the first real one on, padding behind it too."""
+    return [row[place.cumsum(-1) > 0].tolist() for row, place in zip(prompt, mask, strict=True)]
 
 
 def batch_ids(batch: Mapping[str, Any], name: str) -> Tensor:

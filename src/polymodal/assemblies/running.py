@@ -28,7 +28,7 @@ class Running:
 
     mask: bool [B, capacity], True also at places not yet written; None without padding.  position: int64 [B] or
     [axes, B], the next one.  logits: float32 [B, V] for the next token.  prompts: the real ids of each row.  padding:
-    the others, where they count as seen (published repetition penalties look at whole rows).
+    others behind the first real one, which published repetition penalties count too.
     """
 
     model: MultimodalLM
@@ -137,7 +137,8 @@ def start(
         logits=torch.empty(0),
     )
     if beyond and running.mask is not None:
-        running.padding = [row[~real].tolist() for row, real in zip(input_ids.cpu(), mask.cpu(), strict=True)]
+        behind = mask.cumsum(-1) > 0
+        running.padding = [row[gap].tolist() for row, gap in zip(input_ids, behind & ~mask, strict=True)]
     running.prefill(model.prepare(batch, features), positions, batch.get("token_types"), chunk)
     return running
 
