@@ -148,6 +148,18 @@ def test_a_defect_of_ours_is_not_blamed_on_the_user(polymodal, monkeypatch):
     assert outcome.code == 1 and "please report it" in outcome.err and "Traceback" not in outcome.err
 
 
+@pytest.mark.parametrize("problem", [MemoryError(), RuntimeError("[x] DefaultCPUAllocator: can't allocate memory: 9")])
+def test_too_little_memory_is_no_defect(polymodal, monkeypatch, problem):
+    from polymodal.systems import _system
+
+    def full():
+        raise problem
+
+    monkeypatch.setattr(_system, "ids", full)
+    outcome = polymodal("systems")
+    assert outcome.code == 1 and "not enough memory" in outcome.err and "defect" not in outcome.err
+
+
 def test_closed_pipe_is_silent(polymodal, monkeypatch):
     from polymodal.systems import _system
 

@@ -318,12 +318,15 @@ class Stream:
 
 
 def messages_of(content: Sequence[Any]) -> tuple[Message, ...]:
-    """What `chat` was given as messages: one list of messages, or texts and media of one user message."""
-    if not content:
+    """What `chat` was given as messages: one list of messages, or texts and media of one user message.
+
+    Raises PromptError when there is nothing to answer: the last message holds neither words nor media.
+    """
+    listed = len(content) == 1 and isinstance(content[0], list | tuple)
+    messages = conversation(content[0]) if listed else (user(*content),) if content else ()
+    if not messages or not (messages[-1].media or messages[-1].text.strip()):
         raise PromptError('chat needs something to answer, as in: model.chat("What is this?", pm.image("a.jpg"))')
-    if len(content) == 1 and isinstance(content[0], list | tuple):
-        return conversation(content[0])
-    return (user(*content),)
+    return messages
 
 
 def recording_of(item: Any) -> Audio:

@@ -16,6 +16,7 @@ from polymodal.cli import answer, catalogue, check, fetch, health, perceive
 from polymodal.errors import PolymodalError
 
 TRACE = "POLYMODAL_TRACE"
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
 
 app = typer.Typer(
     name="polymodal",
@@ -79,6 +80,8 @@ def other(problem: Exception) -> int:
         return complain("interrupted", 130)
     if os.environ.get(TRACE):
         raise problem
+    if isinstance(problem, MemoryError) or any(sign in str(problem) for sign in OUT_OF_MEMORY):
+        return complain("not enough memory on this machine; use a smaller model, a shorter text or less media", 1)
     return complain(
         f"a defect of polymodal, please report it: {type(problem).__name__}: {problem} (set {TRACE}=1 for the trace)",
         1,

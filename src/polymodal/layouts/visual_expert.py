@@ -55,8 +55,10 @@ def written_out(messages: Sequence[Message], words: str) -> tuple[Message, ...]:
     Raises PromptError for more than one picture, roles other than user and assistant, or turns out of order.
     """
     pictures = [part for message in messages for part in message.media]
-    if len(pictures) > 1 or not all(isinstance(picture, Image) for picture in pictures):
-        raise PromptError(f"cogvlm takes one picture a conversation; found {len(pictures)} items of media")
+    if other := [media for media in pictures if not isinstance(media, Image)]:
+        raise PromptError(f"messages: this model takes text, image; found {type(other[0]).__name__.lower()}")
+    if len(pictures) > 1:
+        raise PromptError(f"cogvlm takes one picture a conversation; found {len(pictures)}")
     if any(message.role != ("user", "assistant")[i % 2] for i, message in enumerate(messages)):
         raise PromptError("cogvlm: expected user and assistant in turn, the user first")
     last = len(messages) - (1 if len(messages) % 2 else 2)
