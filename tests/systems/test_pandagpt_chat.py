@@ -3,6 +3,8 @@
 from itertools import pairwise
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -73,6 +75,19 @@ def test_a_picture_a_sound_and_both_are_asked_about(folder: Path) -> None:
         model.chat(image, image, "What is it?")
     with pytest.raises(PromptError, match="found none"):
         model.chat("What is it?")
+
+
+def test_a_video_is_asked_about_beside_a_sound(folder: Path, tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "film.mp4"), "w") as output:
+        stream = output.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(20):
+            picture = np.full((48, 64, 3), 12 * index, dtype=np.uint8)
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        output.mux(stream.encode(None))
+    model = pm.load(folder)
+    reply = model.chat(pm.video(tmp_path / "film.mp4"), pm.audio(SPEECH), "What is it?", max_tokens=2)
+    assert reply.tokens["video"] == 1 and reply.tokens["generated"] == 2
 
 
 def test_rows_may_see_or_hear(folder: Path) -> None:
