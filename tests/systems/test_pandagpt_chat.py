@@ -73,8 +73,9 @@ def test_a_picture_a_sound_and_both_are_asked_about(folder: Path) -> None:
         assert reply.text == said.partition("###")[0]
     with pytest.raises(PromptError, match="one item of each kind"):
         model.chat(image, image, "What is it?")
-    with pytest.raises(PromptError, match="found none"):
+    with pytest.raises(PromptError, match="found none"):  # as the published demo, which asks for a file
         model.chat("What is it?")
+    assert model.logits(input_ids=torch.tensor([[0, 5, 6]])).shape[:2] == (1, 3)  # no place, nothing to see
 
 
 def test_a_video_is_asked_about_beside_a_sound(folder: Path, tmp_path: Path) -> None:
