@@ -6,7 +6,7 @@ import decoder_parity as parity
 import pytest
 import torch
 
-from polymodal.backbones import bloom
+from polymodal.backbones import bloom, hf_text
 from polymodal.check import randomise
 from polymodal.weights.load import load_into
 
@@ -48,6 +48,10 @@ def test_old_spellings_and_files_without_prefix() -> None:
     names = {name for name, _ in table.inverse().apply(model.state_dict())}
     assert "h.0.self_attention.query_key_value.weight" in names
     assert "word_embeddings_layernorm.bias" in names
+    tables = hf_text.of_config({**old, "model_type": "bloom"}).keys
+    first = [{row.sources[0].split(".")[0] for row in table.rows} for table in tables]
+    bare = {"word_embeddings", "word_embeddings_layernorm", "h", "ln_f", "lm_head"}
+    assert first == [{"transformer", "lm_head"}, bare]
 
 
 def test_slopes_are_those_of_transformers() -> None:

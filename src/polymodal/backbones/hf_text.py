@@ -59,7 +59,10 @@ def of_config(config: Mapping[str, Any], default: str = "llama") -> TextModel:
         raise ConfigError(f"text_config.model_type {kind!r} is not supported as a language model; known: {known}")
     config_of, keys_of = _DECODERS[kind]
     decoder = config_of(config)
-    return TextModel(config=decoder, keys=(keys_of(decoder),), columns=kind != "opt")
+    keys: tuple[KeyTable, ...] = (keys_of(decoder),)
+    if kind == "bloom":  # the first releases are files of the bare model
+        keys += (bloom.hf_keys(decoder, prefix=""),)
+    return TextModel(config=decoder, keys=keys, columns=kind != "opt")
 
 
 def decoder_of(config: Mapping[str, Any], default: str = "llama") -> tuple[DecoderConfig, KeyTable]:

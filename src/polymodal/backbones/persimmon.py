@@ -67,4 +67,5 @@ def hf_keys(config: DecoderConfig) -> KeyTable:
         targets = [f"blocks.{{}}.attn.{name}_proj.{leaf}" for name in "qkv"]
         rows.append(split(f"{_LAYER}.self_attn.query_key_value.{leaf}", targets, groups=heads))
     head = drop("lm_head.weight") if config.tied else rename("lm_head.weight", "lm_head.weight")
-    return KeyTable((rename("model.embed_tokens.weight", "embed_tokens.weight"), *rows, head))
+    angles = drop(f"{_LAYER}.self_attn.rotary_emb.inv_freq")  # in files of the first releases
+    return KeyTable((rename("model.embed_tokens.weight", "embed_tokens.weight"), *rows, head, angles))
