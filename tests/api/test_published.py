@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import polymodal as pm
+from polymodal.api.tensors import check_prompt, within_tables
 from polymodal.check import randomise
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.errors import ConfigError, PolymodalError, PromptError, UnknownName, WeightsError
@@ -192,6 +193,18 @@ def _with(place, config):
     return place
 
 
+def tiled():
+    """A tiny LLaVA that reads image_sizes."""
+    config = {**CONFIG, "model_type": "llava_next", "architectures": ["LlavaNextForConditionalGeneration"],
+              "image_grid_pinpoints": [[28, 56]]}  # fmt: skip
+    return _system.get("llava-1.6").layouts[0].opened(config).build()
+
+
+def test_an_id_that_an_encoder_has_no_row_for():
+    with pytest.raises(PromptError, match="an id lies outside of the vocabulary"), within_tables():
+        torch.nn.Embedding(3, 2)(torch.tensor([3]))
+
+
 def test_wrong_tensors_are_refused_with_counts_and_what_it_takes(folder):
     model = pm.load(folder)
     with pytest.raises(PromptError, match=r"item 1.*expected 4.*found 0|left over"):
@@ -204,6 +217,15 @@ def test_wrong_tensors_are_refused_with_counts_and_what_it_takes(folder):
         model.logits(**batch(), image_sizes=torch.tensor([[28, 28]]))
     with pytest.raises(ConfigError, match="28 x 28 pixels, found 42 x 28"):
         model.logits(**{**batch(), "pixel_values": torch.zeros(2, 3, 42, 28)})
+    with pytest.raises(PromptError, match="one of each of the 3 pictures, found 2"):
+        check_prompt(tiled(), {"input_ids": batch()["input_ids"], "pixel_values": [0] * 3, "image_sizes": [0] * 2})
+    for wrong in (None, torch.tensor([5, 6]), torch.zeros(1, 0, dtype=torch.int64), torch.ones(1, 2)):
+        for call in (model.logits, model.generate):
+            with pytest.raises(PromptError, match="input_ids: expected whole numbers"):
+                call(input_ids=wrong)
+    for wrong in (-7, 99, 10**6):
+        with pytest.raises(PromptError, match=f"input_ids: {wrong} is no id of a vocabulary of 99"):
+            model.logits(input_ids=torch.tensor([[5, wrong]]))
     given = {"transcribe": ["examples/speech.flac"], "embed": [["a"]], "classify": ["a", ["b", "c"]]}
     for verb, arguments in given.items():
         with pytest.raises(ConfigError, match=f"cannot {verb}; it takes text, image"):

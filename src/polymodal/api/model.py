@@ -131,8 +131,8 @@ class Model:
         """The labels, likeliest first, with probabilities that sum to 1; item: a path or media."""
         self.require("classify")
         assert self._parts.score is not None
-        if len(labels) < 2 or len(set(labels)) < len(labels):
-            raise ConfigError(f"classify needs two or more different labels; found {list(labels)}")
+        if isinstance(labels, str) or len(labels) < 2 or len(set(labels)) < len(labels):
+            raise ConfigError(f"classify needs two or more different labels; found {labels!r}")
         with torch.inference_mode():
             scores = self._parts.score(media_of(item), labels).tolist()
         found = [Label(label=label, probability=score) for label, score in zip(labels, scores, strict=True)]
@@ -142,18 +142,21 @@ class Model:
         """Paths, media or `pm.text(...)` -> float32 [N, D], rows of length 1: similarity is a dot product."""
         self.require("embed")
         assert self._parts.embed is not None
-        if not items:
-            raise ConfigError("embed needs at least one item")
+        if not items or isinstance(items, str | Path):
+            raise ConfigError(f"embed needs a list of at least one item, found {items!r}")
         with torch.inference_mode():
             return self._parts.embed([media_of(item) for item in items])
 
     def logits(self, **tensors: Any) -> Tensor:
         """Logits of a processor's batch, ours or the published one, by the same names: [B, T, V] of a language model,
         [images, texts] of a dual encoder, [N, classes] of a classifier."""
+        from polymodal.api.tensors import check_prompt, within_tables
+
         media = any(tensors.get(values) is not None for values in VALUES.values())
         module = self.module_for(media)
         self.require("logits")
-        with torch.inference_mode():
+        check_prompt(module, tensors)
+        with torch.inference_mode(), within_tables():
             return module.logits(**self._tensors(tensors))
 
     def features(self, **tensors: Any) -> dict[str, Any]:
@@ -171,11 +174,12 @@ class Model:
 
         Rows of unequal length are padded on the left.  Raises ConfigError, PromptError.
         """
-        from polymodal.api.tensors import generated, split_options
+        from polymodal.api.tensors import check_prompt, generated, split_options
 
         self.require("generate")
         ends = self._parts.ends if self._parts.ends is not None else ((), None)
         given, chosen, eos, pad = split_options(tensors, options, ends, self._parts.settings)
+        check_prompt(self.module, given)
         with torch.inference_mode():
             found = generated(self.module, self._tensors(given), chosen, eos, pad)
         assert found is not None

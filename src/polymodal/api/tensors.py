@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from polymodal.assemblies.generate import Ending, generate
 from polymodal.assemblies.multimodal_lm import MultimodalLM
 from polymodal.assemblies.sampling import SamplingOptions
-from polymodal.errors import ConfigError
+from polymodal.errors import ConfigError, PromptError
 
 _NAMES = {
     "max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens", "temperature": "temperature", "top_k": "top_k",
@@ -80,6 +81,45 @@ def split_options(
     _refuse(rest, "generate", "leave it out")
     rest = {name: value for name, value in rest.items() if name not in _NEUTRAL}
     return rest, replace(options or _DEFAULT, **changes), tuple(eos), pad
+
+
+def check_prompt(module: Any, tensors: Mapping[str, Any]) -> None:
+    """Raises PromptError for a batch that a language model cannot read: no ids, of another shape, out of the table.
+
+    A placeholder's id may lie outside of the vocabulary, as some published ones do.  ConfigError: a name nobody reads.
+    """
+    if not isinstance(module, MultimodalLM):
+        return
+    module.check_names(tensors)
+    ids = tensors.get("input_ids")
+    if not isinstance(ids, Tensor) or ids.dim() != 2 or ids.is_floating_point() or not ids.numel():
+        found = f"{ids.dtype} {list(ids.shape)}" if isinstance(ids, Tensor) else type(ids).__name__
+        raise PromptError(f"input_ids: expected whole numbers [B, T] with at least one token a row, found {found}")
+    size = module.backbone.config.vocab_size
+    wrong = (ids < 0) | (ids >= size)
+    for placeholder in module.placeholders.values():
+        wrong &= ids != placeholder
+    mask = tensors.get("attention_mask")
+    outside = len(module.placeholders) > len(module.written_placeholders())
+    if outside and isinstance(mask, Tensor) and mask.shape == ids.shape:
+        wrong &= mask.bool()  # padding is not read, and models with such placeholders may pad with any id
+    if bool(wrong.any()):
+        first = int(ids[wrong][0])
+        raise PromptError(f"input_ids: {first} is no id of a vocabulary of {size}; use the model's own tokenizer")
+    pixels, sizes = tensors.get("pixel_values"), tensors.get("image_sizes")
+    if pixels is not None and sizes is not None and len(pixels) != len(sizes):
+        raise PromptError(f"image_sizes: expected one of each of the {len(pixels)} pictures, found {len(sizes)}")
+
+
+@contextmanager
+def within_tables() -> Iterator[None]:
+    """An id that an embedding has no row for is a PromptError, whichever module holds the table."""
+    try:
+        yield
+    except IndexError as problem:
+        if str(problem) != "index out of range in self":
+            raise
+        raise PromptError("input_ids: an id lies outside of the vocabulary; use the model's own tokenizer") from problem
 
 
 def writes(module: Any) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from polymodal.errors import ConfigError
+from polymodal.data.media import Image
+from polymodal.errors import ConfigError, PromptError
 
 
 def scorer(
@@ -15,13 +17,20 @@ def scorer(
 ) -> Callable[[Any, Sequence[str]], Tensor]:
     """A function (picture, labels) -> probabilities [labels] that sum to 1 over those asked for.
 
-    known: the model's own labels in the order of its logits; another label raises ConfigError.
+    known: the model's own labels in the order of its logits; another label raises ConfigError, other media
+    PromptError.
     """
     places = {label: index for index, label in enumerate(known)}
 
     def score(item: Any, labels: Sequence[str]) -> Tensor:
+        if not isinstance(item, Image):
+            raise PromptError(f"classify: this model classifies pictures; found {type(item).__name__.lower()}")
         if missing := [label for label in labels if label not in places]:
-            raise ConfigError(f"this classifier knows {len(known)} labels; {missing[0]!r} is not one of them")
+            near = difflib.get_close_matches(missing[0], known, n=3, cutoff=0.5) or known[:3]
+            raise ConfigError(
+                f"this classifier knows {len(known)} labels and {missing[0][:60]!r} is not one of them; it knows "
+                f"{', '.join(map(repr, near))}"
+            )
         one = next(model.parameters())
         logits = model.logits(pixel_values=transform(item)[None].to(one.device, one.dtype))[0].float()
         return logits[[places[label] for label in labels]].softmax(0)
