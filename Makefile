@@ -47,7 +47,7 @@ $(VENV)/.installed: $(VENV)/pyvenv.cfg $(INPUTS)
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python scripts/install.py dev parity
+	$(BIN)/python scripts/install.py dev parity generate
 	@touch $@
 
 clean:
