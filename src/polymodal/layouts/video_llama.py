@@ -94,7 +94,7 @@ def assemble(side: int, seen: int, heard: int) -> Callable[[Any, Files], Assembl
                          before=(Words(text=HEARD_BEFORE),), after=(Words(text=HEARD_AFTER),))
             )  # fmt: skip
         processor = Processor(tokenizer=tokenizer_of(files), template=template(), modalities=modalities)
-        return Assembled(model=module, processor=processor)
+        return Assembled(model=module, processor=processor, stop=("###",))
 
     return joined
 

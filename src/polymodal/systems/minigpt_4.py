@@ -94,7 +94,7 @@ def open_config(config: Mapping[str, Any]) -> Opened:
                          before=BEFORE, after=AFTER)  # fmt: skip
         words = template(llama_2=not has_qformer)
         processor = Processor(tokenizer=tokenizer_of(files, ("<ImageHere>",)), template=words, modalities=(image,))
-        return Assembled(model=module, processor=processor)
+        return Assembled(model=module, processor=processor, stop=("###",) if has_qformer else ())
 
     spellings = tuple(keys + table.prefixed("llama_model.", "backbone.") for table in text.keys)
     return Opened(build=build, keys=spellings, parts=parts, assemble=assemble)

@@ -52,7 +52,7 @@ def headline() -> Shown:
         folder = Path(place)
         size = byte_tokenizer(folder, ["<unk>", "<s>", "</s>"], bos="<s>", eos="</s>", pad="<unk>")
         config = small(size)
-        right = learns(folder, SYSTEM.layouts[0], config, steps=300, stop=("###",),
+        right = learns(folder, SYSTEM.layouts[0], config, steps=300,
                        preprocessor_config={"size": {"height": 56, "width": 56}})  # fmt: skip
     return Shown(ok=right == 8, evidence=f"tiny weights trained on 8 pictures: chat names {right} of them in the "
                  "published template (the published parts were not at hand)")  # fmt: skip

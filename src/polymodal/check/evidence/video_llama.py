@@ -80,7 +80,7 @@ def headline() -> Shown:
         folder = Path(place)
         size = byte_tokenizer(folder, ["<unk>", "<s>", "</s>"], bos="<s>", eos="</s>", pad="<unk>")
         config = small(size)
-        right = learns(folder, SYSTEM.layouts[0], config, steps=400, stop=("###",))
+        right = learns(folder, SYSTEM.layouts[0], config, steps=400)
         model = pm.load(folder)
         film, sound = randomise.values("film", (1, 3, 3, 56, 56)), sense.sound_clips(real.speech(), clips=8)[None]
         ids = torch.tensor([[1, *[size + 1] * 2, 9, *[size] * 4, 10]])
