@@ -6,7 +6,7 @@ import torch
 import polymodal as pm
 from polymodal.assemblies.sampling import SamplingOptions
 from polymodal.check import randomise
-from polymodal.errors import ConfigError, WeightsError
+from polymodal.errors import ConfigError, PromptError, WeightsError
 
 transformers = pytest.importorskip("transformers")
 LLAMA = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 60,
@@ -148,3 +148,18 @@ def test_encoder_decoders_search_with_padded_prompts(tmp_path):
     batch = {"input_ids": ids, "attention_mask": (ids != 0).long()}
     batch["pixel_values"] = randomise.values("pixels", (2, 3, 16, 16))
     same(models, batch, max_new_tokens=8, num_beams=3, do_sample=False, eos_token_id=1, pad_token_id=0)
+
+
+def test_pictures_alone_are_captioned(tmp_path):
+    text = {"model_type": "opt", "hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 48, "num_hidden_layers": 1,
+            "num_attention_heads": 4, "vocab_size": 60, "bos_token_id": 2, "eos_token_id": None}  # fmt: skip
+    vision = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 1, "num_attention_heads": 2,
+              "image_size": 16, "patch_size": 8}  # fmt: skip
+    config = transformers.Blip2Config(
+        vision_config=vision, qformer_config={**BLIP, "encoder_hidden_size": 24, "num_hidden_layers": 1},
+        text_config=text, num_query_tokens=2, image_token_index=55,
+    )  # fmt: skip
+    models = pair(transformers.Blip2ForConditionalGeneration(config), tmp_path)
+    same(models, {"pixel_values": randomise.values("pixels", (2, 3, 16, 16))}, max_new_tokens=8, do_sample=False)
+    with pytest.raises(PromptError, match="input_ids: expected"):
+        models[1].generate(max_new_tokens=8)

@@ -92,6 +92,9 @@ def check_prompt(module: Any, tensors: Mapping[str, Any]) -> None:
         return
     module.check_names(tensors)
     ids = tensors.get("input_ids")
+    given = any(value is not None for value in tensors.values())
+    if ids is None and given and "input_ids" in getattr(module.arrange, "gives", ()):
+        return
     if not isinstance(ids, Tensor) or ids.dim() != 2 or ids.is_floating_point() or not ids.numel():
         found = f"{ids.dtype} {list(ids.shape)}" if isinstance(ids, Tensor) else type(ids).__name__
         raise PromptError(f"input_ids: expected whole numbers [B, T] with at least one token a row, found {found}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -32,6 +32,8 @@ QUERIES = KeyTable((rename("query_tokens", "queries", Squeeze()),))
 @dataclass(frozen=True, kw_only=True)
 class CaptionPrompt:
     """The prompt of pictures without a text: their placeholders and the token a text begins with."""
+
+    gives: ClassVar[tuple[str, ...]] = ("input_ids",)  # a batch may come without them
 
     ids: tuple[int, ...]
 
