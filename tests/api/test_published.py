@@ -168,6 +168,8 @@ def test_damaged_files_beside_the_weights_are_named(folder, name, text, words):
 
 
 def test_folders_that_are_no_models(tmp_path, folder):
+    with pytest.raises(WeightsError, match=r"config.json lies beside it, so load the folder"):
+        pm.load(folder / "model.safetensors")
     with pytest.raises(WeightsError, match="holds no weights"):
         pm.load(_empty(tmp_path))
     (folder / "model.safetensors").unlink()

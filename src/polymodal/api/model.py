@@ -174,13 +174,13 @@ class Model:
 
         Rows of unequal length are padded on the left.  Raises ConfigError, PromptError.
         """
-        from polymodal.api.tensors import check_prompt, generated, split_options
+        from polymodal.api.tensors import check_prompt, generated, split_options, within_tables
 
         self.require("generate")
         ends = self._parts.ends if self._parts.ends is not None else ((), None)
         given, chosen, eos, pad = split_options(tensors, options, ends, self._parts.settings)
         check_prompt(self.module, given)
-        with torch.inference_mode():
+        with torch.inference_mode(), within_tables():
             found = generated(self.module, self._tensors(given), chosen, eos, pad)
         assert found is not None
         return found

@@ -55,7 +55,9 @@ def recognise(place: Path, system: str | None = None) -> Found:
     config = Files(place).json(CONFIG) if place.is_dir() else {}
     found = _by_config(config, pool) if config else _by_shapes(place, pool)
     if not found:
-        raise WeightsError(f"{place} is of no layout known{_looked_for(config, pool, system)}")
+        beside = place.is_file() and (place.parent / CONFIG).is_file()
+        hint = f"; {CONFIG} lies beside it, so load the folder {place.parent}" if beside else ""
+        raise WeightsError(f"{place} is of no layout known{_looked_for(config, pool, system)}{hint}")
     best = max(score for score, _ in found)
     first = [each for score, each in found if score == best]
     names = sorted({each.system.id for each in first})
