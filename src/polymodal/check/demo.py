@@ -57,9 +57,7 @@ def write_weights(folder: Path, module: nn.Module, table: KeyTable) -> Path:
 QUESTION = "What is it?"
 
 
-def taught(
-    model: Any, folder: Path, opened: Any, *, count: int, steps: int, lr: float = 3e-3, stop: tuple[str, ...] = ()
-) -> int:
+def taught(model: Any, folder: Path, opened: Any, *, count: int, steps: int, lr: float = 3e-3) -> int:
     """Train a loaded folder on `count` real pictures and their names through its own processor, save it back, load it
     again, and ask about each picture by `chat`: how many answers are the name."""
     import torch
@@ -83,11 +81,11 @@ def taught(
         optimiser.step()
     write_weights(folder, module.eval(), opened.keys[0])
     again = pm.load(folder)
-    answers = [again.chat(pm.image(picture), QUESTION, max_tokens=32, stop=stop).text.strip() for picture, _ in samples]
+    answers = [again.chat(pm.image(picture), QUESTION, max_tokens=32).text.strip() for picture, _ in samples]
     return sum(answer == name for answer, (_, name) in zip(answers, samples, strict=True))
 
 
-def learns(folder: Path, layout: Layout, config: Mapping[str, Any], *, steps: int, stop: tuple[str, ...] = (),
+def learns(folder: Path, layout: Layout, config: Mapping[str, Any], *, steps: int,
            **files: Mapping[str, Any]) -> int:  # fmt: skip
     """A fresh tiny model of `config`, written as a published folder beside `files`, taught eight pictures: how many of
     them `chat` names afterwards."""
@@ -96,4 +94,4 @@ def learns(folder: Path, layout: Layout, config: Mapping[str, Any], *, steps: in
     write_config(folder, config=config, **files)
     opened = layout.opened(config)
     write_weights(folder, opened.build(), opened.keys[0])
-    return taught(pm.load(folder), folder, opened, count=8, steps=steps, stop=stop)
+    return taught(pm.load(folder), folder, opened, count=8, steps=steps)
