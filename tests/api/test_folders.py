@@ -9,7 +9,7 @@ import torch
 import polymodal as pm
 from polymodal.check import randomise
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
-from polymodal.errors import ConfigError, UnknownName, WeightsError
+from polymodal.errors import ConfigError, PolymodalError, UnknownName, WeightsError
 from polymodal.systems import _system
 from polymodal.weights import hub
 
@@ -90,6 +90,12 @@ def test_a_repository_of_the_hub(llava, monkeypatch):
     (llava / "config.json").write_text('{"model_type": "tapir"}')
     with pytest.raises(WeightsError, match=r"hub lab/tiny@main is of no layout known.*tapir"):
         pm.load("lab/tiny")
+
+
+@pytest.mark.parametrize("make", [pm.image, pm.audio, pm.video])
+def test_media_of_nothing_we_read(llava, make):
+    with pytest.raises(PolymodalError, match=r"bytes of a file, found int|found audio|found video"):
+        pm.load(llava).chat(make(7), "What?", max_tokens=1)
 
 
 def test_a_model_says_what_it_can_do(llava):

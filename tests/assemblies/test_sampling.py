@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from polymodal.assemblies import sampling
 from polymodal.assemblies.sampling import Sampler, SamplingOptions
 from polymodal.assemblies.stop import StopStrings
-from polymodal.errors import ConfigError
+from polymodal.errors import ConfigError, WeightsError
 
 seeds = st.integers(0, 10**6)
 
@@ -184,3 +184,8 @@ def test_text_is_shown_as_soon_as_it_is_certain() -> None:
     scanner = StopStrings(["\nUser:"])
     assert [scanner.push(piece) for piece in ("Hi", "\n", "Us", "a", "\nUser", ":x")] == ["Hi", "", "", "\nUsa", "", ""]
     assert scanner.found == "\nUser:"
+
+
+def test_scores_that_are_no_numbers_are_told() -> None:
+    with pytest.raises(WeightsError, match="no numbers"):
+        sampling.draw(torch.full((5,), float("nan")), torch.Generator().manual_seed(0))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from polymodal.errors import ConfigError
+from polymodal.errors import ConfigError, WeightsError
 
 NEVER = float("-inf")
 
@@ -121,8 +121,13 @@ def only(logits: Tensor, allowed: Tensor) -> Tensor:
 
 
 def draw(logits: Tensor, generator: torch.Generator) -> int:
-    """One id from softmax(logits [V]) by inverting its distribution at one uniform number of the CPU generator."""
+    """One id from softmax(logits [V]) by inverting its distribution at one uniform number of the CPU generator.
+
+    Raises WeightsError for scores that are no numbers.
+    """
     edge = torch.softmax(logits.double(), -1).cumsum(-1)
+    if not bool(edge[-1] > 0):
+        raise WeightsError("the model's scores are no numbers (NaN): its weights are damaged or its dtype is too small")
     uniform = torch.rand((), generator=generator, dtype=torch.float64)
     # Strictly below the total, so that rounding can never select an id behind the last possible one.
     target = torch.minimum(uniform.to(edge.device) * edge[-1], edge[-1].nextafter(edge.new_zeros(())))

@@ -122,6 +122,8 @@ def open_source(source: str | os.PathLike[str] | bytes, limits: Limits) -> Itera
             f"{clean_name(source)!r} looks like a URL or protocol, expected a local file; download it first "
             "(a file whose name contains ':' can be given as pathlib.Path)"
         )
+    if not isinstance(source, str | os.PathLike):
+        raise MediaError(f"media: expected a path or the bytes of a file, found {type(source).__name__}")
     with _open_file(Path(source)) as file:
         name = clean_name(Path(source).name)
         size = os.fstat(file.fileno()).st_size
