@@ -114,7 +114,8 @@ def test_show_counts_parts_beside_the_assembly(tiny):
     from dataclasses import replace
 
     from polymodal.cli.drawing import draw
-    from polymodal.systems._system import Part, find
+    from polymodal.layouts.record import Part
+    from polymodal.systems._system import find
 
     system, variant = find(tiny)
     beside = Part(slot="encoder", name="ears", prefix="", takes="sound", gives="words", modality="audio", parameters=7)

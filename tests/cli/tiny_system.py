@@ -19,10 +19,11 @@ from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import chatml
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.data.transforms import Squash
+from polymodal.layouts.record import Assembled, Part
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import GatedMLPConfig
 from polymodal.nn.rope import RopeConfig
-from polymodal.systems._system import Assembled, LoadOptions, Part, System, Variant
+from polymodal.systems._system import LoadOptions, System, Variant
 from polymodal.train.recipe import Stage
 
 WIDTH, PATCH, SIDE, CHUNKS, CHUNK = 32, 8, 16, 4, 100
