@@ -335,7 +335,7 @@ def _pickle_globals(path: Path) -> list[str]:
                     names.append(".".join(strings[-2:]))
                 elif isinstance(value, str):
                     strings.append(value)
-    except (ValueError, OSError, IndexError, struct.error):
+    except (ValueError, OSError, IndexError, struct.error, MemoryError):  # a length that no file has
         return names
     return names
 
