@@ -122,18 +122,19 @@ def headline() -> Shown:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         write_config(folder, config=small())
-        model = train(lesson(joint=True, count=8, steps=150))
+        model = train(lesson(joint=True, count=8, steps=240))
         write_weights(folder, model, SYSTEM.layouts[0].opened(small()).keys[0])
         loaded = pm.load(folder)
     texts, pixels = written(list(range(8))), real.pixels(64)[:8]
     right = int((loaded.logits(**texts, pixel_values=pixels).argmax(1) == torch.arange(8)).sum())
     with torch.no_grad():
-        true = loaded.module.predictions(**texts, pixel_values=pixels)["itm"].argmax(1)
-        false = loaded.module.predictions(**texts, pixel_values=pixels.roll(1, 0))["itm"].argmax(1)
+        true = loaded.module.predictions(**texts, pixel_values=pixels)["itm"].diff().flatten()
+        false = loaded.module.predictions(**texts, pixel_values=pixels.roll(1, 0))["itm"].diff().flatten()
         alone = loaded.module.predictions(**texts)["mlm"].shape
-    told = int(true.sum() + (1 - false).sum())
-    seen = f"{right} of 8 names found by contrast, {told} of 16 pairs judged rightly, words alone give {list(alone)}"
-    return Shown(ok=right >= 7 and told >= 12, evidence=f"tiny weights trained on 8 pictures with all losses: {seen}")
+    told = int((true > false).sum())
+    seen = f"{right} of 8 names found by contrast, {told} of 8 judged to fit their picture better than another's"
+    return Shown(ok=right >= 7 and told >= 7, evidence=f"tiny weights trained on 8 pictures with all losses: {seen}, "
+                 f"words alone give {list(alone)}")  # fmt: skip
 
 
 EVIDENCE = Evidence(
