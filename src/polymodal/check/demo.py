@@ -7,12 +7,14 @@ author would publish, and everything runs through `pm.load` as for any other.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from polymodal.check.record import Shown
 from polymodal.layouts.record import Layout
 from polymodal.weights.export import export_safetensors
 from polymodal.weights.keytable import KeyTable
@@ -95,3 +97,17 @@ def learns(folder: Path, layout: Layout, config: Mapping[str, Any], *, steps: in
     opened = layout.opened(config)
     write_weights(folder, opened.build(), opened.keys[0])
     return taught(pm.load(folder), folder, opened, count=8, steps=steps)
+
+
+def named_by_chat(layout: Layout, config: Callable[[int], Mapping[str, Any]], *, steps: int, wanting: str,
+                  **files: Mapping[str, Any]) -> Shown:  # fmt: skip
+    """`learns` for a system whose special tokens are LLaMA's three.  config(vocabulary size) -> its config.json;
+    wanting: in words, why it is shown on tiny weights."""
+    import torch
+
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        size = byte_tokenizer(folder, ["<unk>", "<s>", "</s>"], bos="<s>", eos="</s>", pad="<unk>")
+        right = learns(folder, layout, config(size), steps=steps, **files)
+    return Shown(ok=right == 8, evidence=f"tiny weights trained on 8 pictures: chat names {right} of them ({wanting})")
