@@ -41,8 +41,8 @@ def load_into(
     Raises WeightsError before anything is changed when names or shapes do not fit.
     """
     filled = table.apply(source_tensors, module)
-    _require_numbers(source_tensors, table, module)
     report = table.check(source_tensors.keys(), module.state_dict().keys())
+    _require_numbers(source_tensors, report, module)
     shared = shared_names(module)
     _require_equal(source_tensors, table, report, shared)
     _materialise(module, report, device)
@@ -93,10 +93,9 @@ def _require_equal(
                 first = tensor
 
 
-def _require_numbers(source: Mapping[str, Tensor], table: KeyTable, module: nn.Module) -> None:
+def _require_numbers(source: Mapping[str, Tensor], report: KeyReport, module: nn.Module) -> None:
     """A parameter of real numbers is not filled from whole ones: such a file is damaged or quantised in its own way."""
     places = module.state_dict(keep_vars=True)
-    report = table.check(source.keys(), places.keys())
     for use in report.uses:
         if not all(places[name].is_floating_point() for name in use.targets):
             continue
