@@ -76,9 +76,7 @@ def main() -> None:
 def installed_afresh(package: str) -> str:
     """The version in the environment as a new interpreter sees it (this one may have cached the folder)."""
     code = f"import importlib.metadata as m; print(m.version({package!r}))"
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":

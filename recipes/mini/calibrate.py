@@ -17,11 +17,11 @@ from pathlib import Path
 
 import torch
 from measure import Pictures
+from questions import Book, Question, exam
 from torch import Tensor
 
 import polymodal as pm
-from polymodal.data.questions import Book, Question, exam
-from polymodal.layouts.mini import BACKBONE, TRAINED, YES
+from polymodal.systems.mini.components import BACKBONE, TRAINED, YES
 from polymodal.weights.export import save_safetensors
 from polymodal.weights.read import read_safetensors
 

@@ -66,7 +66,7 @@ def speech(found: dict) -> str:
     size = f"{words['orders']['n']}, {words['orders']['words']}"
     rows.append(f"| coffee orders: words of the terms missed | {size} | {words['orders']['text']} "
                 f"| {direct['orders']['text']} | | |")  # fmt: skip
-    rows += ["", "| \"Is this ...?\", the noun is | right | the typed question's answer |", "|---|---|---|"]
+    rows += ["", '| "Is this ...?", the noun is | right | the typed question\'s answer |', "|---|---|---|"]
     rows += [f"| {title} | {asked[way]['right']['text']} | {asked[way]['as typed']['text']} |"
              for way, title in NOUNS.items()]  # fmt: skip
     return "\n".join(rows)

@@ -20,7 +20,7 @@ from features import SHAPE, load_encoder, normalise
 from torch import Tensor
 
 from polymodal.connectors.names import NamesConfig, NamesConnector
-from polymodal.layouts.mini import COLOURS, TRAINED
+from polymodal.systems.mini.components import COLOURS, TRAINED
 from polymodal.weights.export import save_safetensors
 from polymodal.weights.read import read_safetensors
 

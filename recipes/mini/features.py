@@ -97,8 +97,12 @@ def augment(image: Tensor, picture: str, view: int) -> Tensor:
     paper = (x.amin(0, keepdim=True) > 0.985).float()
     angle, zoom = math.radians(uniform(-18, 18)), uniform(0.75, 1.45)
     mirror = -1.0 if uniform(0, 1) < 0.5 else 1.0
-    theta = torch.tensor([[mirror * math.cos(angle) * zoom, -math.sin(angle) * zoom, uniform(-0.18, 0.18)],
-                          [mirror * math.sin(angle) * zoom, math.cos(angle) * zoom, uniform(-0.18, 0.18)]])
+    theta = torch.tensor(
+        [
+            [mirror * math.cos(angle) * zoom, -math.sin(angle) * zoom, uniform(-0.18, 0.18)],
+            [mirror * math.sin(angle) * zoom, math.cos(angle) * zoom, uniform(-0.18, 0.18)],
+        ]
+    )
     grid = F.affine_grid(theta[None], [1, 4, *x.shape[1:]], align_corners=False)
     moved = F.grid_sample(torch.cat([x - 1, paper - 1])[None], grid, align_corners=False)[0] + 1
     x, paper = moved[:3], moved[3:].clamp(0, 1)

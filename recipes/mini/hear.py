@@ -22,16 +22,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from corpora.record import normalise
 from replies import backbone
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from polymodal.assemblies.transcriber import OPENAI_KEYS, WHISPER, WhisperEncoder
 from polymodal.connectors.spoken import SpokenConfig, SpokenConnector, halved
-from polymodal.data.corpora.record import normalise
 from polymodal.data.mel import log_mel
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.evaluate.metrics import word_errors
+from polymodal.models.speech_seq2seq import OPENAI_KEYS, WHISPER, WhisperEncoder
 from polymodal.train.loop import run_stage
 from polymodal.train.recipe import Stage
 from polymodal.weights.export import save_safetensors
@@ -63,7 +63,7 @@ def encode(folder: Path, whisper: Path, part: str) -> None:
     total = 0
     rng = random.Random(1)
     for number, window in enumerate(windows):
-        samples, spans = arrange(window, sounds, rng if len(window) > 1 else None)
+        samples, spans = prepare_inputs(window, sounds, rng if len(window) > 1 else None)
         with torch.autocast("cpu", torch.bfloat16, enabled=len(window) > 1):
             features = encoded(encoder, samples)
         for line, (first, frames) in zip(window, spans, strict=True):
@@ -90,7 +90,7 @@ def windows_of(lines: list[dict]) -> list[list[dict]]:
     return groups
 
 
-def arrange(
+def prepare_inputs(
     window: list[dict], sounds: np.ndarray, rng: random.Random | None
 ) -> tuple[np.ndarray, list[tuple[int, int]]]:
     """The samples of a window and each utterance's (first feature, features)."""
@@ -237,7 +237,7 @@ def ctc(logits: Tensor, lengths: Tensor, targets: list[list[int]]) -> Tensor:
 
 
 @torch.inference_mode()
-def hear(connector: SpokenConnector, tokenizer: Tokenizer, features: Tensor) -> str:
+def load_audio(connector: SpokenConnector, tokenizer: Tokenizer, features: Tensor) -> str:
     """What is heard in features [S, 384], as text."""
     (chances,) = connector.heard(features[None], torch.tensor([len(features)]))
     return tokenizer.decode(connector.token_ids[chances.argmax(-1)].tolist()) if len(chances) else ""
@@ -246,7 +246,7 @@ def hear(connector: SpokenConnector, tokenizer: Tokenizer, features: Tensor) -> 
 def check(learner: Learner, tokenizer: Tokenizer, data: Sounds, lines: list[dict]) -> str:
     """Word error rate on recordings of `val` with true texts, and two samples."""
     learner.eval()
-    said = [hear(learner.connector, tokenizer, data.item(line)) for line in lines]
+    said = [load_audio(learner.connector, tokenizer, data.item(line)) for line in lines]
     learner.train()
     pairs = [(normalise(line["text"]), normalise(s)) for line, s in zip(lines, said, strict=True)]
     errors = [word_errors(a, b) for a, b in pairs]

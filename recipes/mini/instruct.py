@@ -22,23 +22,33 @@ import numpy as np
 import torch
 from align import WEIGHTS, WIDTH, Data, load, standardise, tell
 from features import SHAPE
+from questions import Book, lesson
 from replies import backbone
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrize
 
-from polymodal.assemblies.hearing import quoted
 from polymodal.connectors.names import NamesConfig, NamesConnector
 from polymodal.data.media import Image, Text
 from polymodal.data.messages import Message
 from polymodal.data.processor import Encoded, Processor
-from polymodal.data.questions import Book, lesson
 from polymodal.data.template import Segment, Slot, Special
 from polymodal.fusion.splice import splice
-from polymodal.layouts.mini import ADAPTED, AFTER, ALPHA, BEFORE, PLACEHOLDER, RANK, TEMPLATE, YES, teach
 from polymodal.nn.lora import apply_lora, lora_state
 from polymodal.nn.mask import MaskSpec
+from polymodal.pipelines.speech_as_text import quoted
+from polymodal.systems.mini.components import (
+    ADAPTED,
+    AFTER,
+    ALPHA,
+    BEFORE,
+    PLACEHOLDER,
+    RANK,
+    TEMPLATE,
+    YES,
+    set_vocabulary,
+)
 from polymodal.train.loop import run_stage
 from polymodal.train.objectives import lm_loss
 from polymodal.train.recipe import Stage
@@ -99,7 +109,7 @@ class Lessons:
 
         Lessons are branches: each is as if it were alone behind the picture (see `branched`).
         """
-        whole, starts = Encoded(input_ids=[], learn=[], token_types=[]), []
+        whole, starts = Encoded(input_ids=[], loss_mask=[], token_types=[]), []
         for number in range(LESSONS):
             kind = rng.choices(list(KIND_WEIGHTS), weights=list(KIND_WEIGHTS.values()))[0]
             question = lesson(picture, self.book, rng, (kind,))
@@ -109,8 +119,8 @@ class Lessons:
             shared = len(alone) - alone.input_ids[::-1].index(self.placeholder) + len(self.after)
             begin = shared if number else 0
             starts.append(len(whole) - begin + shared)
-            for mine, theirs in zip((whole.input_ids, whole.learn, whole.token_types),
-                                    (alone.input_ids, alone.learn, alone.token_types), strict=True):  # fmt: skip
+            for mine, theirs in zip((whole.input_ids, whole.loss_mask, whole.token_types),
+                                    (alone.input_ids, alone.loss_mask, alone.token_types), strict=True):  # fmt: skip
                 mine.extend(theirs[begin:])
         return whole, starts
 
@@ -219,7 +229,7 @@ def main() -> None:
     connector = NamesConfig(names=len(data.names), classes=len(tensors["class_index"])).build(SHAPE[1], WIDTH)
     connector.load_state_dict(tensors)
     language, tokenizer = backbone(args.language_model)
-    teach(connector, data.names, tokenizer, language.embed_tokens.weight)
+    set_vocabulary(connector, data.names, tokenizer, language.embed_tokens.weight)
     language.requires_grad_(False)
     adapted = apply_lora(language, ADAPTED, RANK, ALPHA)
     lower(language, getattr(torch, args.dtype))

@@ -21,16 +21,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image as Pillow
+from questions import Question, right
 from replies import backbone, sentences
 
 import polymodal as pm
-from polymodal.assemblies.generate import Ending, generate
-from polymodal.assemblies.multimodal_lm import MultimodalLM
-from polymodal.assemblies.sampling import SamplingOptions
 from polymodal.data.processor import Processor
-from polymodal.data.questions import Question, right
 from polymodal.data.template import SMOLLM2
 from polymodal.evaluate.metrics import Share, content_word, exact_name, ranks, recall_at
+from polymodal.generation.generate import generate
+from polymodal.generation.output import DecodingConstraints
+from polymodal.generation.sampling import SamplingOptions
+from polymodal.models.multimodal_lm import MultimodalLM
 
 ASK = "What is this?"
 Answerer = Callable[[Sequence[dict], Sequence[str]], list[str]]
@@ -49,6 +50,7 @@ class Pictures:
 
     def choose(self, size: int, **wanted: object) -> list[dict]:
         """At most `size` pictures with these field values (a tuple: any of them), by a fixed shuffle."""
+
         def fits(line: dict) -> bool:
             return all(line[k] in v if isinstance(v, tuple) else line[k] == v for k, v in wanted.items())
 
@@ -78,7 +80,7 @@ def answerers(model: pm.Model, pictures: Pictures, data: Path, language_model: P
 
     def write(module, processor, conversations) -> list[str]:
         batch = processor(conversations, generate=True)
-        ending = Ending(tokenizer=processor.tokenizer)
+        ending = DecodingConstraints(tokenizer=processor.tokenizer)
         return [g.text.strip() for g in generate(module, batch, SamplingOptions(max_tokens=16), ending)]
 
     def mini(lines, asks):

@@ -20,15 +20,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from corpora.record import normalise
 from measure import Pictures, share
 
 import polymodal as pm
-from polymodal.assemblies.generate import Ending, generate
-from polymodal.assemblies.sampling import SamplingOptions
-from polymodal.data.corpora.record import normalise
 from polymodal.data.media import Audio
 from polymodal.data.processor import Processor
 from polymodal.evaluate.metrics import error_rate, word_errors, yes_or_no
+from polymodal.generation.generate import generate
+from polymodal.generation.output import DecodingConstraints
+from polymodal.generation.sampling import SamplingOptions
 
 RATE = 16_000
 ASK = "What is said in the recording?"
@@ -65,7 +66,7 @@ def written(model: pm.Model, processor: Processor, conversations: list, tokens: 
     found = []
     for conversation in conversations:
         batch = processor([conversation], generate=True)
-        ending = Ending(tokenizer=processor.tokenizer)
+        ending = DecodingConstraints(tokenizer=processor.tokenizer)
         found.append(generate(model.module, batch, SamplingOptions(max_tokens=tokens), ending)[0].text.strip())
     return found
 

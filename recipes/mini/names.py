@@ -26,8 +26,17 @@ from polymodal.backbones.encoder import BERT_KEYS, MINILM_L6, TextEncoder
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.weights.read import read_gguf, read_safetensors
 
-VISIBLE = {"05": "animal", "06": "artifact", "08": "body", "13": "food", "17": "object", "19": "phenomenon",
-           "20": "plant", "25": "shape", "27": "substance"}
+VISIBLE = {
+    "05": "animal",
+    "06": "artifact",
+    "08": "body",
+    "13": "food",
+    "17": "object",
+    "19": "phenomenon",
+    "20": "plant",
+    "25": "shape",
+    "27": "substance",
+}
 PLAIN = re.compile(r"[a-z]+( [a-z]+)?$")
 
 
@@ -59,8 +68,7 @@ def wordnet_nouns(folder: Path) -> dict[str, tuple[str, int]]:
 
 def vocabulary(wordnet: Path, trained: Iterable[str], tokens: Callable[[str], int], limit: int = 4) -> list[str]:
     """The sorted names: common visible nouns and `trained`, each at most `limit` tokens of the language model."""
-    chosen = {n for n, (_, count) in wordnet_nouns(wordnet).items()
-              if count > 0 or (" " not in n and tokens(n) == 1)}
+    chosen = {n for n, (_, count) in wordnet_nouns(wordnet).items() if count > 0 or (" " not in n and tokens(n) == 1)}
     return sorted(n for n in chosen | set(trained) if n and tokens(n) <= limit)
 
 
@@ -95,8 +103,10 @@ def main() -> None:
     source = read_safetensors(args.minilm / "model.fp16.safetensors")
     encoder.load_state_dict({n: t.float() for n, t in BERT_KEYS.apply(source, encoder)})
     pipeline = Pipeline.from_file(str(args.minilm / "tokenizer.json"))
-    vectors = {"names": sentences(encoder, pipeline, names),
-               "captions": sentences(encoder, pipeline, [p["caption"] or p["nouns"][0] for p in pictures])}
+    vectors = {
+        "names": sentences(encoder, pipeline, names),
+        "captions": sentences(encoder, pipeline, [p["caption"] or p["nouns"][0] for p in pictures]),
+    }
     (args.data / "names.json").write_text(json.dumps(names))
     save_file(vectors, args.data / "text.safetensors")
     print(f"{len(names)} names, {len(trained)} of them trained")

@@ -24,9 +24,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-
-from polymodal.data import questions
-from polymodal.data.corpora import (
+import questions
+from corpora import (
     caption,
     cifar10,
     emoji,
@@ -38,6 +37,7 @@ from polymodal.data.corpora import (
     record,
     tuxpaint,
 )
+
 from polymodal.errors import MediaError
 
 SEED = 0

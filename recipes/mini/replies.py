@@ -16,23 +16,50 @@ from pathlib import Path
 
 import torch
 
-from polymodal.assemblies.generate import Ending, generate
-from polymodal.assemblies.multimodal_lm import MultimodalLM
-from polymodal.assemblies.sampling import SamplingOptions
 from polymodal.backbones.llama import CONFIGS, gguf_keys
 from polymodal.data.processor import Processor
 from polymodal.data.template import SMOLLM2
 from polymodal.data.tokenizer import Tokenizer
+from polymodal.generation.generate import generate
+from polymodal.generation.output import DecodingConstraints
+from polymodal.generation.sampling import SamplingOptions
+from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.weights.load import load_into
 from polymodal.weights.read import read_gguf
 
-ASKS = ("What is {}?", "Write one sentence about {}.", "Explain {} to a child.", "Where would you find {}?",
-        "Tell me a fact about {}.", "Give me three words that go with {}.", "What is {} used for?", "Who needs {}?")
-OPEN = ("What is the capital of France?", "Who are you?", "Hello!", "What can you do?", "Tell me a joke.",
-        "How many days are in a week?", "Write a short poem about the sea.", "What is 7 plus 5?", "Thank you!",
-        "How do I boil an egg?", "Name three planets.", "Translate 'good morning' to French.", "Why is the sky blue?")
-HEARD = ("What is said in the recording?", "What does the speaker say?", "What did you hear?", "Repeat what was said.",
-         "What does the person say?", "What is being said?")
+ASKS = (
+    "What is {}?",
+    "Write one sentence about {}.",
+    "Explain {} to a child.",
+    "Where would you find {}?",
+    "Tell me a fact about {}.",
+    "Give me three words that go with {}.",
+    "What is {} used for?",
+    "Who needs {}?",
+)
+OPEN = (
+    "What is the capital of France?",
+    "Who are you?",
+    "Hello!",
+    "What can you do?",
+    "Tell me a joke.",
+    "How many days are in a week?",
+    "Write a short poem about the sea.",
+    "What is 7 plus 5?",
+    "Thank you!",
+    "How do I boil an egg?",
+    "Name three planets.",
+    "Translate 'good morning' to French.",
+    "Why is the sky blue?",
+)
+HEARD = (
+    "What is said in the recording?",
+    "What does the speaker say?",
+    "What did you hear?",
+    "Repeat what was said.",
+    "What does the person say?",
+    "What is being said?",
+)
 
 
 def backbone(path: Path) -> tuple[torch.nn.Module, Tokenizer]:
@@ -78,7 +105,7 @@ def main() -> None:
         for start in range(0, len(asks), 16):
             part = asks[start : start + 16]
             batch = processor([[{"role": "user", "content": ask}] for ask in part], generate=True)
-            found = generate(lm, batch, SamplingOptions(max_tokens=48), Ending(tokenizer=tokenizer))
+            found = generate(lm, batch, SamplingOptions(max_tokens=48), DecodingConstraints(tokenizer=tokenizer))
             for ask, reply in zip(part, found, strict=True):
                 done = reply.finish_reason == "stop"
                 out.write(json.dumps({"ask": ask, "reply": reply.text, "complete": done}) + "\n")

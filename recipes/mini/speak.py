@@ -24,16 +24,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from corpora import speech
+from corpora.caption import phrase
+from corpora.lexicon import Lexicon, read
 from replies import sentences
 from safetensors import safe_open
+from wordings import KIND_NAMES, WAYS
 
 import polymodal as pm
 from polymodal.data.audio import read_audio
-from polymodal.data.corpora import speech
-from polymodal.data.corpora.caption import phrase
-from polymodal.data.corpora.lexicon import Lexicon, read
-from polymodal.data.wordings import KIND_NAMES, WAYS
-from polymodal.layouts.mini import TRAINED
+from polymodal.systems.mini.components import TRAINED
 
 RATE = 16_000
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey")

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import polymodal as pm
+from polymodal import systems
 from polymodal.check import randomise
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.errors import ConfigError, PolymodalError, UnknownName, WeightsError
-from polymodal.systems import _system
 from polymodal.weights import hub
 
 VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -28,10 +28,10 @@ def llava(tmp_path):
               "text_config": {**TEXT, "vocab_size": size}}  # fmt: skip
     sides = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
     write_config(folder, config=config, preprocessor_config=sides, generation_config={"eos_token_id": 1})
-    opened = _system.get("llava-1.5").layouts[0].opened(config)
-    module = opened.build()
+    model_spec = systems.get("llava-1.5").formats[0].model_spec(config)
+    module = model_spec.build()
     randomise.fill(module)
-    write_weights(folder, module, opened.keys[0])
+    write_weights(folder, module, model_spec.keys[0])
     (folder / "more").mkdir()
     (folder / "more" / "words.txt").write_text("a\n")
     return folder
@@ -88,7 +88,7 @@ def test_a_repository_of_the_hub(llava, monkeypatch):
     assert pm.look("lab/tiny")[1].name == "tiny"
     assert asked == [("lab/Tiny-llava.1", "abc123", False), ("lab/tiny", "main", False), ("lab/tiny", "main", True)]
     (llava / "config.json").write_text('{"model_type": "tapir"}')
-    with pytest.raises(WeightsError, match=r"hub lab/tiny@main is of no layout known.*tapir"):
+    with pytest.raises(WeightsError, match=r"hub lab/tiny@main is of no checkpoint format known.*tapir"):
         pm.load("lab/tiny")
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import polymodal as pm
-from polymodal.assemblies.sampling import SamplingOptions
 from polymodal.check import randomise
 from polymodal.errors import ConfigError, PromptError, WeightsError
+from polymodal.generation.sampling import SamplingOptions
 
 transformers = pytest.importorskip("transformers")
 LLAMA = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 60,

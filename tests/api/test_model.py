@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import polymodal as pm
+from polymodal import systems
 from polymodal.errors import ConfigError, MediaError, PromptError, UnknownName, WeightsError
 
 TINY = str(Path(__file__).parents[1] / "cli" / "tiny_system.py")
@@ -99,10 +100,9 @@ def test_media_by_content(photo, tmp_path):
 
 def catalogue_of_one(monkeypatch, model):
     """Pretend that the toy is in the catalogue, since folders may only name our own systems."""
-    from polymodal.systems import _system
 
-    monkeypatch.setattr(_system, "ids", lambda: ["tiny"])
-    monkeypatch.setattr(_system, "get", lambda name: model.system)
+    monkeypatch.setattr(systems, "ids", lambda: ["tiny"])
+    monkeypatch.setattr(systems, "get", lambda name: model.system)
 
 
 def test_saved_folder_comes_back(model, tmp_path, monkeypatch):

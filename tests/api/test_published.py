@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import polymodal as pm
+from polymodal import systems
 from polymodal.api.tensors import check_prompt, within_tables
 from polymodal.check import randomise
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.errors import ConfigError, PolymodalError, PromptError, UnknownName, WeightsError
-from polymodal.systems import _system
 
 IMAGE = 90
 CONFIG = {
@@ -30,11 +30,11 @@ PROJECTOR = "multi_modal_projector.linear_1.weight"
 def original(tmp_path_factory):
     """A tiny LLaVA as its authors would publish it, every weight random."""
     folder = tmp_path_factory.mktemp("llava")
-    opened = _system.get("llava-1.5").layouts[0].opened(CONFIG)
-    module = opened.build()
+    model_spec = systems.get("llava-1.5").formats[0].model_spec(CONFIG)
+    module = model_spec.build()
     randomise.fill(module)
     write_config(folder, config=CONFIG, generation_config={"eos_token_id": 2, "pad_token_id": 0})
-    write_weights(folder, module, opened.keys[0])
+    write_weights(folder, module, model_spec.keys[0])
     return folder
 
 
@@ -132,7 +132,7 @@ def test_a_truncated_file_and_an_index_without_its_shard(folder):
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        ({"model_type": "llavva"}, "no layout known.*llavva"),
+        ({"model_type": "llavva"}, "no checkpoint format known.*llavva"),
         ({"projector_hidden_act": "gelou"}, "gelou"),
         ({"text_config": {**CONFIG["text_config"], "model_type": "tapir"}}, "tapir"),
         ({"vision_config": 7}, "llava|config"),
@@ -199,7 +199,7 @@ def tiled():
     """A tiny LLaVA that reads image_sizes."""
     config = {**CONFIG, "model_type": "llava_next", "architectures": ["LlavaNextForConditionalGeneration"],
               "image_grid_pinpoints": [[28, 56]]}  # fmt: skip
-    return _system.get("llava-1.6").layouts[0].opened(config).build()
+    return systems.get("llava-1.6").formats[0].model_spec(config).build()
 
 
 def test_an_id_that_an_encoder_has_no_row_for():

@@ -12,8 +12,14 @@ TOLERANCE = 1e-4
 @pytest.mark.parametrize(("width", "depth", "heads", "ffn"), [(24, 3, 4, 40), (48, 1, 6, 96)])
 def test_hidden_states_equal_the_oracle_for_unequal_rows(width: int, depth: int, heads: int, ffn: int) -> None:
     torch.manual_seed(width)
-    config = transformers.BertConfig(vocab_size=99, hidden_size=width, num_hidden_layers=depth,
-                                     num_attention_heads=heads, intermediate_size=ffn, max_position_embeddings=512)
+    config = transformers.BertConfig(
+        vocab_size=99,
+        hidden_size=width,
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
+        intermediate_size=ffn,
+        max_position_embeddings=512,
+    )
     oracle = transformers.BertModel(config).eval()
     for parameter in oracle.parameters():
         torch.nn.init.normal_(parameter, std=0.3)

@@ -11,12 +11,12 @@ import os
 import pytest
 import torch
 
-from polymodal.assemblies.generate import generate
-from polymodal.assemblies.multimodal_lm import MultimodalLM
-from polymodal.assemblies.sampling import SamplingOptions
 from polymodal.backbones.llama import CONFIGS, gguf_keys, hf_keys
 from polymodal.data.processor import Processor
 from polymodal.data.template import SMOLLM2
+from polymodal.generation.generate import generate
+from polymodal.generation.sampling import SamplingOptions
+from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.weights.export import export_tensors
 from polymodal.weights.load import load_into
 from published_smollm2 import opened, tokenizer

@@ -1,6 +1,6 @@
 """Whisper's decoder against transformers, every parameter random; float32, absolute 1e-4 on outputs of order one.
 
-The published layout of the weights is compared in tests/assemblies/test_transcriber.py.
+The published layout of the weights is compared in tests/models/test_speech_seq2seq.py.
 """
 
 from dataclasses import replace

@@ -7,11 +7,11 @@ import importlib
 
 import pytest
 
+from polymodal import systems
 from polymodal.check import engine
 from polymodal.check.compare import run_case
 from polymodal.check.record import TOLERANCE, MissingData
 from polymodal.cli.drawing import draw
-from polymodal.systems import _system
 
 SYSTEMS = engine.all_checked()
 EVIDENCE = {system.id: engine.evidence_of(system) for system in SYSTEMS}
@@ -43,9 +43,9 @@ def test_published_sizes_have_the_published_names_and_numbers(system):
     assert engine.keys(system, evidence)["ok"] is not False
 
 
-@pytest.mark.parametrize("system", [s for s in _system.every() if s.layouts], ids=lambda system: system.id)
+@pytest.mark.parametrize("system", [s for s in systems.every() if s.formats], ids=lambda system: system.id)
 def test_a_record_is_whole(system):
-    assert system.variants and system.headline and system.sheet and system.names
+    assert system.variants and system.headline and system.reference and system.aliases
     assert importlib.import_module(f"polymodal.check.evidence.{system.id.replace('-', '_').replace('.', '_')}")
     drawings = [draw(system, variant) for variant in system.variants]
     for drawing in drawings:
@@ -53,14 +53,14 @@ def test_a_record_is_whole(system):
     # A part that some stage trains is held by some variant; else its name is wrong.
     absent = [{(s.name, each) for s in drawing.stages for each in s.absent} for drawing in drawings]
     assert not set.intersection(*absent)
-    for name in (system.id, *system.names):
-        assert _system.get(name) is system
+    for name in (system.id, *system.aliases):
+        assert systems.get(name) is system
 
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.id)
 def test_each_stage_of_the_recipe_learns_from_real_data(system):
     evidence = EVIDENCE[system.id]
-    assert set(evidence.lessons) <= {stage.name for stage in system.recipe}, "a lesson for no stage"
+    assert set(evidence.training_checks) <= {stage.name for stage in system.recipe}, "a lesson for no stage"
     try:
         found = engine.recipe(system, evidence, lambda text: None)
     except MissingData as missing:

@@ -2,8 +2,8 @@
 
 import pytest
 
+from polymodal import systems
 from polymodal.errors import UnknownName
-from polymodal.systems import _system
 
 NAMES = {
     "vit": ("ViT", "Vision Transformer"),
@@ -43,11 +43,11 @@ NAMES = {
 
 @pytest.mark.parametrize(("id", "name"), [(id, name) for id, names in NAMES.items() for name in (id, *names)])
 def test_a_survey_s_name_finds_its_system(id, name):
-    assert _system.get(name).id == id
+    assert systems.get(name).id == id
 
 
 def test_every_system_of_the_catalogue_is_in_this_list():
-    assert set(_system.ids()) - {"mini"} == set(NAMES)
+    assert set(systems.ids()) - {"mini"} == set(NAMES)
 
 
 ADDRESSES = [("llava:1.5-7b", "llava-1.5", "7b"), ("LLaVA-1.5:13b", "llava-1.5", "13b")]
@@ -55,17 +55,17 @@ ADDRESSES = [("llava:1.5-7b", "llava-1.5", "7b"), ("LLaVA-1.5:13b", "llava-1.5",
 
 @pytest.mark.parametrize(("address", "id", "variant"), ADDRESSES)
 def test_a_variant_may_be_part_of_the_name(address, id, variant):
-    system, found = _system.find(address)
+    system, found = systems.find(address)
     assert (system.id, found.name) == (id, variant)
 
 
 def test_no_two_systems_share_a_name():
     owners = {}
-    for system in _system.every():
-        for name in {_system.plain(name) for name in (system.id, *system.names)}:
+    for system in systems.every():
+        for name in {systems.plain(name) for name in (system.id, *system.aliases)}:
             assert owners.setdefault(name, system.id) == system.id, name
 
 
 def test_an_unknown_name_suggests_the_nearest():
     with pytest.raises(UnknownName, match=r"did you mean 'llava'"):
-        _system.get("lava")
+        systems.get("lava")

@@ -113,12 +113,12 @@ def test_show_counts_what_each_stage_trains(polymodal, tiny):
 def test_show_counts_parts_beside_the_assembly(tiny):
     from dataclasses import replace
 
+    from polymodal.checkpoints.record import Part
     from polymodal.cli.drawing import draw
-    from polymodal.layouts.record import Part
-    from polymodal.systems._system import find
+    from polymodal.systems import find
 
     system, variant = find(tiny)
-    beside = Part(slot="encoder", name="ears", prefix="", takes="sound", gives="words", modality="audio", parameters=7)
+    beside = Part(slot="encoder", name="ears", prefix="", input="sound", output="words", modality="audio", parameters=7)
     alone, both = draw(system, variant), draw(replace(system, parts=lambda v: (*system.parts(v), beside)), variant)
     assert both.parameters == alone.parameters + 7 and both.other == alone.other
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from outcome import is_one_line
 
+from polymodal import systems
+
 
 def png_claiming(width: int, height: int) -> bytes:
     """A PNG whose header promises far more pixels than it holds."""
@@ -141,31 +143,28 @@ def test_folder_may_not_name_code(polymodal, tmp_path, tiny):
 
 
 def test_a_defect_of_ours_is_not_blamed_on_the_user(polymodal, monkeypatch):
-    from polymodal.systems import _system
 
-    monkeypatch.setattr(_system, "ids", lambda: [][0])
+    monkeypatch.setattr(systems, "ids", lambda: [][0])
     outcome = polymodal("systems")
     assert outcome.code == 1 and "please report it" in outcome.err and "Traceback" not in outcome.err
 
 
 @pytest.mark.parametrize("problem", [MemoryError(), RuntimeError("[x] DefaultCPUAllocator: can't allocate memory: 9")])
 def test_too_little_memory_is_no_defect(polymodal, monkeypatch, problem):
-    from polymodal.systems import _system
 
     def full():
         raise problem
 
-    monkeypatch.setattr(_system, "ids", full)
+    monkeypatch.setattr(systems, "ids", full)
     outcome = polymodal("systems")
     assert outcome.code == 1 and "not enough memory" in outcome.err and "defect" not in outcome.err
 
 
 def test_closed_pipe_is_silent(polymodal, monkeypatch):
-    from polymodal.systems import _system
 
     def closed():
         raise BrokenPipeError(errno.EPIPE, "closed")
 
-    monkeypatch.setattr(_system, "ids", closed)
+    monkeypatch.setattr(systems, "ids", closed)
     outcome = polymodal("systems")
     assert outcome.code == 1 and outcome.err == ""

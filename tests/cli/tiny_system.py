@@ -13,18 +13,16 @@ from tokenizers import Tokenizer as Pipeline
 from tokenizers import decoders, models, pre_tokenizers
 from torch import Tensor, nn
 
-from polymodal.assemblies.multimodal_lm import MultimodalLM
 from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import chatml
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.data.transforms import Squash
-from polymodal.layouts.record import Assembled, Part
+from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import GatedMLPConfig
 from polymodal.nn.rope import RopeConfig
-from polymodal.systems._system import LoadOptions, System, Variant
-from polymodal.train.recipe import Stage
+from polymodal.systems import LoadedModel, LoadOptions, Part, Stage, System, Variant
 
 WIDTH, PATCH, SIDE, CHUNKS, CHUNK = 32, 8, 16, 4, 100
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|image|>", "<|audio|>")
@@ -96,7 +94,7 @@ def processor() -> Processor:
     )
 
 
-def load(variant: Variant, options: LoadOptions) -> Assembled:
+def load(variant: Variant, options: LoadOptions) -> LoadedModel:
     torch.manual_seed(0)
     model, prepare = build(variant), processor()
 
@@ -111,20 +109,20 @@ def load(variant: Variant, options: LoadOptions) -> Assembled:
     def transcribe(audio) -> str:
         return string.ascii_lowercase[int(samples(audio).abs().sum()) % 26]
 
-    return Assembled(model=model, processor=prepare, transcribe=transcribe, score=score, embed=embed)
+    return LoadedModel(model=model, processor=prepare, transcribe=transcribe, score=score, embed=embed)
 
 
 def parts(variant: Variant) -> tuple[Part, ...]:
     return (
-        Part(slot="encoder", modality="image", name="patches", prefix="encoders.image", takes="[N, 3, 16, 16]",
-             gives="[N, 4, 32]"),
-        Part(slot="encoder", modality="audio", name="chunks", prefix="encoders.audio", takes="[N, 400]",
-             gives="[N, 4, 32]"),
-        Part(slot="connector", modality="image", name="linear", prefix="connectors.image", takes="[N, 4, 32]",
-             gives="[N, 4, 32]", tokens=4),
-        Part(slot="connector", modality="audio", name="linear", prefix="connectors.audio", takes="[N, 4, 32]",
-             gives="[N, 4, 32]", tokens=4),
-        Part(slot="backbone", name="tiny decoder", prefix="backbone", takes="[B, T, 32]", gives="[B, T, 32]"),
+        Part(slot="encoder", modality="image", name="patches", prefix="encoders.image", input="[N, 3, 16, 16]",
+             output="[N, 4, 32]"),
+        Part(slot="encoder", modality="audio", name="chunks", prefix="encoders.audio", input="[N, 400]",
+             output="[N, 4, 32]"),
+        Part(slot="connector", modality="image", name="linear", prefix="connectors.image", input="[N, 4, 32]",
+             output="[N, 4, 32]", tokens=4),
+        Part(slot="connector", modality="audio", name="linear", prefix="connectors.audio", input="[N, 4, 32]",
+             output="[N, 4, 32]", tokens=4),
+        Part(slot="backbone", name="tiny decoder", prefix="backbone", input="[B, T, 32]", output="[B, T, 32]"),
     )  # fmt: skip
 
 
@@ -134,7 +132,7 @@ def stage(name: str, train: tuple[str, ...]) -> Stage:
 
 SYSTEM = System(
     id="tiny",
-    names=("Tiny <toy>",),
+    aliases=("Tiny <toy>",),
     year=2026,
     fusion=("C",),
     assembly="MultimodalLM",
@@ -142,7 +140,7 @@ SYSTEM = System(
     outputs=("text",),
     variants=(Variant(name="toy", parameters=0), Variant(name="other", parameters=0)),
     headline="babbles & nothing else",
-    sheet="tests/cli/tiny_system.py",
+    reference="tests/cli/tiny_system.py",
     build=build,
     parts=parts,
     load=load,

@@ -50,11 +50,11 @@ def test_the_template_above_is_the_one_in_the_weights() -> None:
 def test_learned_segments_are_exactly_the_assistant_turns(turns: list) -> None:
     messages = [{"role": role, "content": text} for role, text in turns]
     segments = SMOLLM2.render(conversation(messages), ask=False)
-    learned = [segment for segment in segments if not isinstance(segment, Slot) and segment.learn]
+    learned = [segment for segment in segments if not isinstance(segment, Slot) and segment.loss_mask]
     expected = "".join(text + "<|im_end|>" for role, text in turns if role == "assistant")
     assert written(learned) == expected
     for first, second in pairwise(segments):
-        assert not (isinstance(first, Words) and isinstance(second, Words) and first.learn == second.learn)
+        assert not (isinstance(first, Words) and isinstance(second, Words) and first.loss_mask == second.loss_mask)
 
 
 def test_media_keep_their_place_in_the_order_written() -> None:
@@ -67,11 +67,11 @@ def test_media_keep_their_place_in_the_order_written() -> None:
 
 
 def test_other_formats_are_other_data() -> None:
-    end = (Special(name="<|im_end|>", learn=True),)
+    end = (Special(name="<|im_end|>", loss_mask=True),)
     template = Template(
         turns={
             "user": Turn(before=(Words(text="USER: "),), after=(Words(text=" "),)),
-            "assistant": Turn(after=end, learn=True),
+            "assistant": Turn(after=end, loss_mask=True),
         },
         begin=(Special(name="<|endoftext|>"),),
         ask=(Words(text="ASSISTANT:"),),

@@ -143,8 +143,8 @@ def rank_file(ranks: dict[bytes, int]) -> bytes:
 
 def test_rank_file_round_trip() -> None:
     assert read_ranks(rank_file(RANKS)) == RANKS
-    ending = rank_file(RANKS) + b"= %d\n" % len(RANKS)  # the published multilingual file ends in an empty token
-    assert read_ranks(ending) == {**RANKS, b"": len(RANKS)}
+    constraints = rank_file(RANKS) + b"= %d\n" % len(RANKS)  # the published multilingual file ends in an empty token
+    assert read_ranks(constraints) == {**RANKS, b"": len(RANKS)}
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from polymodal.assemblies.encoder_with_head import EncoderWithHead
 from polymodal.check.randomise import fill, values
 from polymodal.encoders import beit_keys
 from polymodal.encoders.heads import ClassLogitsConfig, PatchLogitsConfig
 from polymodal.errors import ConfigError
+from polymodal.models.encoder_classifier import EncoderClassifier
 from polymodal.nn.norm import LayerNormConfig
 from polymodal.weights.keytable import KeyTable
 
@@ -35,7 +35,7 @@ KINDS: list[dict[str, Any]] = [
 def check(theirs: Any, head: Any, rows: KeyTable, folder: Path, inputs: dict[str, Any], prefix: str = "beit.") -> None:
     fill(theirs.eval())
     theirs.save_pretrained(folder)
-    ours = EncoderWithHead(beit_keys.of_config(theirs.config.to_dict()).build(), head).eval()
+    ours = EncoderClassifier(beit_keys.of_config(theirs.config.to_dict()).build(), head).eval()
     table = beit_keys.HF_KEYS.prefixed(source=prefix, target="encoders.image.") + rows
     ours.load_state_dict(dict(table.apply(load_file(folder / "model.safetensors"), ours)))
     with torch.no_grad():

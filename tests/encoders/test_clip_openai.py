@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
-from polymodal.assemblies.dual_encoder import DualEncoder
 from polymodal.check import randomise
 from polymodal.check.fixture import read
 from polymodal.encoders import clip_openai, clip_resnet
 from polymodal.errors import ConfigError
+from polymodal.models.dual_encoder import DualEncoder
 
 TOLERANCE = 1e-4  # float32, absolute
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from polymodal.assemblies.joint_space import JointSpace
 from polymodal.check import randomise
 from polymodal.check.fixture import read
 from polymodal.encoders import imagebind_keys
 from polymodal.errors import ConfigError
+from polymodal.models.joint_embedding import JointEmbedding
 from polymodal.weights.keytable import KeyTable
 
 TOLERANCE = 1e-4  # float32, absolute; the largest vectors have length 20
@@ -22,8 +22,8 @@ def opened(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return {key: json.loads(about[key]) for key in ("config", "shapes", "made")}, tensors
 
 
-def loaded(facts: dict[str, Any]) -> JointSpace:
-    model = JointSpace({m: imagebind_keys.bound(facts["config"], m) for m in imagebind_keys.MODALITIES}).eval()
+def loaded(facts: dict[str, Any]) -> JointEmbedding:
+    model = JointEmbedding({m: imagebind_keys.imagebind(facts["config"], m) for m in imagebind_keys.MODALITIES}).eval()
     table = KeyTable()
     for modality in imagebind_keys.MODALITIES:
         table += imagebind_keys.keys(modality).prefixed(target=f"encoders.{modality}.")
@@ -59,7 +59,7 @@ def test_config_is_read_off_the_shapes() -> None:
 
 def test_published_size() -> None:
     with torch.device("meta"):
-        model = JointSpace({m: imagebind_keys.bound(imagebind_keys.HUGE, m) for m in imagebind_keys.MODALITIES})
+        model = JointEmbedding({m: imagebind_keys.imagebind(imagebind_keys.HUGE, m) for m in imagebind_keys.MODALITIES})
     assert sum(x.numel() for x in model.parameters()) == 1_200_781_057
 
 
@@ -68,7 +68,7 @@ def test_refuses_what_it_does_not_know() -> None:
         imagebind_keys.of_config({"vision_depth": 3})
     with pytest.raises(ConfigError, match="video_frames"):
         imagebind_keys.of_config({"video_frames": 4})
-    model = JointSpace({"imu": imagebind_keys.bound({}, "imu")})
+    model = JointEmbedding({"imu": imagebind_keys.imagebind({}, "imu")})
     with pytest.raises(ConfigError, match="250 patches, found 100"):
         model.features(imu=torch.zeros(1, 6, 800))
     with pytest.raises(ConfigError, match="takes imu"):

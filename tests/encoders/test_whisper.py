@@ -1,6 +1,6 @@
 """Whisper's encoder against transformers, every parameter and the positions random; float32, absolute 1e-4.
 
-The published layout of the weights is compared in tests/assemblies/test_transcriber.py.
+The published layout of the weights is compared in tests/models/test_speech_seq2seq.py.
 """
 
 from dataclasses import replace

@@ -36,8 +36,14 @@ def test_the_interval_holds_the_share(n: int, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "said"),
-    [("A cat.", "cat"), ("It is an ice cream!", "ice cream"), ("This is the Eiffel-Tower. It is tall.", "eiffel tower"),
-     ("there are some apples", "apples"), ("thesaurus", "thesaurus"), ("", "")],
+    [
+        ("A cat.", "cat"),
+        ("It is an ice cream!", "ice cream"),
+        ("This is the Eiffel-Tower. It is tall.", "eiffel tower"),
+        ("there are some apples", "apples"),
+        ("thesaurus", "thesaurus"),
+        ("", ""),
+    ],
 )
 def test_plain(answer: str, said: str) -> None:
     assert plain(answer) == said

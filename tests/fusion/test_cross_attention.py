@@ -13,8 +13,8 @@ from polymodal.fusion.cross_attention import (
     OPEN_FLAMINGO_KEYS,
     CrossContext,
     GatedCrossAttentionConfig,
-    crossed,
     idefics_keys,
+    with_cross_attention,
 )
 from polymodal.fusion.visibility import InterleavedContext, visible_items
 from polymodal.nn.attention import AttentionConfig
@@ -121,7 +121,7 @@ def test_without_any_item_only_the_feed_forward_acts() -> None:
 def decoder(every: int = 2) -> nn.Module:
     config = LlamaShape(width=16, depth=4, heads=4, kv_heads=2, ffn_width=24, vocab_size=12).config()
     cross = open_flamingo(16, 12)
-    return random(replace(config, blocks=crossed(config.blocks, cross, range(1, 4, every))).build())
+    return random(replace(config, blocks=with_cross_attention(config.blocks, cross, range(1, 4, every))).build())
 
 
 @torch.no_grad()
@@ -223,7 +223,7 @@ def test_wrong_numbers_are_named() -> None:
     with pytest.raises(ConfigError, match="source_width"):
         GatedCrossAttentionConfig(attention=AttentionConfig(width=8, heads=2), mlp=MLPConfig(width=8, ffn_width=8))
     with pytest.raises(ConfigError, match="blocks \\[4\\] do not exist"):
-        crossed(LlamaShape(width=8, depth=4, heads=2, ffn_width=8).config().blocks, None, [4])
+        with_cross_attention(LlamaShape(width=8, depth=4, heads=2, ffn_width=8).config().blocks, None, [4])
 
 
 def test_mask_of_later_tokens_repeats_the_last_one() -> None:

@@ -31,8 +31,14 @@ _NAMES = {
 
 def _pair(width: int, heads: int, ffn: int) -> tuple[torch.nn.Module, PostNormBlock]:
     config = transformers.BertConfig(
-        hidden_size=width, num_attention_heads=heads, intermediate_size=ffn, is_decoder=True, add_cross_attention=True,
-        num_hidden_layers=1, vocab_size=10, attn_implementation="eager",
+        hidden_size=width,
+        num_attention_heads=heads,
+        intermediate_size=ffn,
+        is_decoder=True,
+        add_cross_attention=True,
+        num_hidden_layers=1,
+        vocab_size=10,
+        attn_implementation="eager",
     )
     oracle = transformers.BertModel(config, add_pooling_layer=False).eval()
     randomise.fill(oracle)

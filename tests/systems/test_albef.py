@@ -15,7 +15,7 @@ INPUTS = ("pixel_values", "input_ids", "attention_mask")
 
 
 @pytest.fixture
-def opened(tmp_path):
+def model_spec(tmp_path):
     def load(kind: str):
         about, tensors = read(f"albef_{kind}")
         store(randomise.state(json.loads(about["shapes"])), tmp_path / "ALBEF.pth", "model")
@@ -25,16 +25,16 @@ def opened(tmp_path):
 
 
 @torch.no_grad()
-def test_masked_words_equal_the_official_model(opened) -> None:
-    module, tensors = opened("pretrained")
+def test_masked_words_equal_the_official_model(model_spec) -> None:
+    module, tensors = model_spec("pretrained")
     found = module.masked_words(**{name: tensors[f"in.{name}"] for name in INPUTS})
     real = tensors["in.attention_mask"].bool()
     assert (found - tensors["out.words"])[real].abs().max() <= TOLERANCE
 
 
 @torch.no_grad()
-def test_shortlist_and_rerank_equal_the_official_evaluation(opened) -> None:
-    module, tensors = opened("retrieval")
+def test_shortlist_and_rerank_equal_the_official_evaluation(model_spec) -> None:
+    module, tensors = model_spec("retrieval")
     states = module.image(tensors["in.pixel_values"])
     by_image, by_text = module.shortlist(states, tensors["in.input_ids"], tensors["in.attention_mask"], keep=2)
     assert (by_image - tensors["out.shortlist"]).abs().max() <= TOLERANCE
@@ -43,8 +43,8 @@ def test_shortlist_and_rerank_equal_the_official_evaluation(opened) -> None:
 
 
 @torch.no_grad()
-def test_answers_are_ranked_as_by_the_official_code(opened) -> None:
-    module, tensors = opened("answer")
+def test_answers_are_ranked_as_by_the_official_code(model_spec) -> None:
+    module, tensors = model_spec("answer")
     question = {name: tensors[f"in.{name}"] for name in INPUTS}
     states = module.features(**question)["text"]
     answers, mask = tensors["out.answers"], tensors["out.answers_mask"]
@@ -61,10 +61,10 @@ def test_answers_are_ranked_as_by_the_official_code(opened) -> None:
 )  # fmt: skip
 def test_every_name_of_a_whole_official_file_is_used_or_dropped_by_name(kind: str, variant: str) -> None:
     about, _ = read(f"albef_{kind}")
-    opened = SYSTEM.opened(SYSTEM.variant(variant))
+    model_spec = SYSTEM.model_spec(SYSTEM.variant(variant))
     with torch.device("meta"):
-        target = opened.build().state_dict().keys()
-    report = opened.keys[0].check(json.loads(about["whole_names"]), target)
+        target = model_spec.build().state_dict().keys()
+    report = model_spec.keys[0].check(json.loads(about["whole_names"]), target)
     report.require()
     assert not report.new
 
@@ -73,7 +73,7 @@ def test_sizes_are_read_off_the_names_of_an_official_file() -> None:
     for kind, variant in (("pretrained", "pretrained-14m"), ("answer", "vqa"), ("pair", "nlvr2")):
         about, _ = read(f"albef_{kind}")
         shapes = json.loads(about["published_shapes"])
-        found = SYSTEM.layouts[0].infer(shapes)
+        found = SYSTEM.formats[0].infer(shapes)
         wanted = SYSTEM.variant(variant).config
         assert found["kind"] == wanted["kind"]
         assert found["vision_config"] == wanted["vision_config"]

@@ -8,8 +8,8 @@ from polymodal.check import randomise
 from polymodal.check.evidence.blip import inputs, small, tiny
 from polymodal.check.fixture import store
 from polymodal.errors import ConfigError
-from polymodal.layouts.med import ANSWER, CAPTION, MATCH
 from polymodal.systems.blip import PROMPT, SYSTEM
+from polymodal.systems.blip.checkpoint import ANSWER, CAPTION, MATCH
 
 transformers = pytest.importorskip("transformers")
 
@@ -58,9 +58,9 @@ def test_an_official_file_gives_what_the_library_layout_gives(kind, tmp_path) ->
     config = small(kind)
     config["vision_config"] |= {"layer_norm_eps": 1e-6, "num_attention_heads": 1}
     config["text_config"] |= {"num_attention_heads": 1}
-    module = SYSTEM.layouts[0].opened(config).build().eval()
+    module = SYSTEM.formats[0].model_spec(config).build().eval()
     randomise.fill(module)
-    official = SYSTEM.layouts[1].opened(
+    official = SYSTEM.formats[1].model_spec(
         {"model_type": "official-blip", "architectures": [kind], "image_text_hidden_size": 32, "temperature": False,
          "vision_config": config["vision_config"], "text_config": {**config["text_config"], "question_width": 64}}
     )  # fmt: skip

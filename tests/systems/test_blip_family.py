@@ -13,13 +13,14 @@ import polymodal as pm
 from polymodal.check import randomise
 from polymodal.check.demo import byte_tokenizer
 from polymodal.check.fixture import read
+from polymodal.checkpoints import qformer_chat as qformer_chat
+from polymodal.checkpoints import video_llama
 from polymodal.data.answering import AnsweringProcessor
 from polymodal.data.hf_image import transform_of
 from polymodal.data.media import Text
 from polymodal.data.messages import Message, user
 from polymodal.data.template import written
 from polymodal.data.tokenizer import Tokenizer
-from polymodal.layouts import bridge_chat, video_llama
 from polymodal.systems import minigpt_4
 
 CAT = Path(__file__).parents[2] / "examples" / "cat.jpg"
@@ -31,12 +32,12 @@ def told(text: str) -> Message:
 
 
 def shown(template: Any, *messages: Message, ask: bool = True) -> str:
-    return written(template.render(bridge_chat.picture_first(messages), ask=ask))
+    return written(template.render(qformer_chat.picture_first(messages), ask=ask))
 
 
 def test_blip_2_prompts() -> None:
-    opt = bridge_chat.template(bridge_chat.OPT_WORDS, seq2seq=False)
-    t5 = bridge_chat.template(bridge_chat.T5_WORDS, seq2seq=True)
+    opt = qformer_chat.template(qformer_chat.OPT_WORDS, seq2seq=False)
+    t5 = qformer_chat.template(qformer_chat.T5_WORDS, seq2seq=True)
     assert shown(opt, user(PICTURE, "Who?")) == "<image></s>Question: Who? Answer:"
     assert shown(t5, user(PICTURE, "Who?")) == "<image>Question: Who? Short answer:</s>"
     talk = shown(opt, user(PICTURE, "Q1"), told("A1"), user("Q2"))
@@ -45,7 +46,7 @@ def test_blip_2_prompts() -> None:
 
 
 def test_instructblip_prompts() -> None:
-    vicuna = bridge_chat.template(bridge_chat.PLAIN, seq2seq=False)
+    vicuna = qformer_chat.template(qformer_chat.PLAIN, seq2seq=False)
     assert shown(vicuna, user(PICTURE, "What is unusual?")) == "<image></s>What is unusual?"
     assert shown(vicuna, user(PICTURE, "Who?"), told("A cat"), ask=False) == "<image></s>Who? A cat</s>"
 
@@ -65,9 +66,7 @@ def test_minigpt_4_prompts() -> None:
 
 def test_video_llama_prompts() -> None:
     system = video_llama.SYSTEM_WORDS
-    assert (
-        written(video_llama.template().render([user("Who?")], ask=True)) == f"<s>{system}###Human: Who?###Assistant:"
-    )
+    assert written(video_llama.template().render([user("Who?")], ask=True)) == f"<s>{system}###Human: Who?###Assistant:"
     llama = written(video_llama.template(llama_2=True).render([user("Who?")], ask=True))
     assert llama == f"<s>[INST] <<SYS>>\n{video_llama.LLAMA_2_WORDS}\n<</SYS>>\n\nWho? [/INST]"
 
@@ -78,7 +77,7 @@ def test_pictures(box: tuple[int, int, int, int] | None) -> None:
     picture = Pillow.open(CAT).convert("RGB")
     picture = picture if box is None else picture.crop(box)
     size = {"height": 224, "width": 224}
-    ours = transform_of({}, {**bridge_chat.PICTURE, "size": size})(np.asarray(picture))
+    ours = transform_of({}, {**qformer_chat.PICTURE, "size": size})(np.asarray(picture))
     theirs = transformers.BlipImageProcessorPil(size=size)(images=picture, return_tensors="pt")["pixel_values"][0]
     assert (ours - theirs).abs().max() <= 1 / 255
 
@@ -87,8 +86,8 @@ def test_answers_go_to_the_decoder(tmp_path: Path) -> None:
     byte_tokenizer(tmp_path, ["<pad>", "</s>"], eos="</s>", pad="<pad>")
     tokenizer = Tokenizer.from_file(tmp_path / "tokenizer.json", eos="</s>", pad="<pad>")
     processor = AnsweringProcessor(
-        start_id=0, tokenizer=tokenizer, template=bridge_chat.template(bridge_chat.T5_WORDS, seq2seq=True),
-        rewrite=bridge_chat.picture_first,
+        start_id=0, tokenizer=tokenizer, template=qformer_chat.template(qformer_chat.T5_WORDS, seq2seq=True),
+        rewrite=qformer_chat.picture_first,
     )  # fmt: skip
     talks = [[user("Who?"), told("cat")], [user("What is it?"), told("a dog")]]
     batch = processor(talks)
@@ -105,10 +104,10 @@ def test_answers_go_to_the_decoder(tmp_path: Path) -> None:
 
 
 def test_added_placeholders_lie_behind_the_vocabulary(tmp_path: Path) -> None:
-    from polymodal.layouts.record import Files
+    from polymodal.checkpoints.record import CheckpointFiles
 
     size = byte_tokenizer(tmp_path, ["<unk>", "<s>", "</s>"], bos="<s>", eos="</s>")
-    tokenizer = video_llama.tokenizer_of(Files(tmp_path))
+    tokenizer = video_llama.tokenizer_of(CheckpointFiles(tmp_path))
     assert [tokenizer.special(name) for name in video_llama.ADDED] == [size, size + 1, size + 2]
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import polymodal as pm
-from polymodal.assemblies.zero_shot import search
 from polymodal.check.randomise import fill
 from polymodal.data.prompts import IMAGENET, PHOTO
+from polymodal.pipelines.zero_shot import search
 
 transformers = pytest.importorskip("transformers")
 CAT = Path(__file__).parents[2] / "examples" / "cat.jpg"

@@ -52,7 +52,7 @@ def test_prompt_is_the_papers() -> None:
 
 @torch.no_grad()
 def test_a_picture_is_a_video_of_one_frame_and_frames_are_in_order() -> None:
-    model = flamingo.open_config(small()).build().eval()
+    model = flamingo.parse_config(small()).build().eval()
     fill(model)
     ids = torch.tensor([[1, 2, 5, 6]])
     picture = values("picture", (1, 3, 64, 64))

@@ -171,9 +171,9 @@ def test_labels_are_the_answers(folder: tuple[Path, bool]) -> None:
 
 def test_options_and_tables_that_do_not_fit_are_named(folder: tuple[Path, bool]) -> None:
     with pytest.raises(ConfigError, match="cross_layer_interval 3"):
-        idefics.open_config({"num_hidden_layers": 4, "cross_layer_interval": 3})
+        idefics.parse_config({"num_hidden_layers": 4, "cross_layer_interval": 3})
     with pytest.raises(ConfigError, match="alpha_type 'table'"):
-        idefics.open_config({"alpha_type": "table"})
+        idefics.parse_config({"alpha_type": "table"})
     model = pm.load(folder[0])
     ids = torch.tensor([[1, 5, 6]])
     with pytest.raises(PromptError, match="1 rows of 2 items are announced, found 1"):

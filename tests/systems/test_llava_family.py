@@ -59,8 +59,8 @@ def test_prompts() -> None:
 def folder(place: Path, evidence: Any, config: dict[str, Any], **files: Any) -> Any:
     """A tiny checkpoint with a tokenizer of bytes beside it, loaded."""
     write_config(place, config=config, generation_config={"eos_token_id": 1}, **files)
-    opened = evidence.SYSTEM.layouts[0].opened(config)
-    write_weights(place, opened.build(), opened.keys[0])
+    model_spec = evidence.SYSTEM.formats[0].model_spec(config)
+    write_weights(place, model_spec.build(), model_spec.keys[0])
     return pm.load(place)
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from corpora.record import normalise
 from torch import Tensor
 
-from polymodal.data.corpora.record import normalise
 from polymodal.data.media import Image
 from polymodal.evaluate.metrics import word_errors
-from polymodal.layouts import mini
-from polymodal.systems._system import LoadOptions, Variant, get
+from polymodal.systems import LoadOptions, Variant, get
+from polymodal.systems.mini import components as mini
 from polymodal.weights.fetch import is_cached
 from polymodal.weights.packed import unpack
 from polymodal.weights.read import read_safetensors
@@ -56,13 +56,14 @@ def loaded():
 
 @pytest.mark.assets
 def test_it_sees_the_cat_of_the_example(loaded) -> None:
-    from polymodal.assemblies.generate import Ending, generate
-    from polymodal.assemblies.sampling import SamplingOptions
+    from polymodal.generation.generate import generate
+    from polymodal.generation.output import DecodingConstraints
+    from polymodal.generation.sampling import SamplingOptions
 
     def ask(*content: object) -> str:
         batch = loaded.processor([{"role": "user", "content": list(content)}], generate=True)
-        ending = Ending(tokenizer=loaded.processor.tokenizer)
-        return generate(loaded.model, batch, SamplingOptions(max_tokens=12), ending)[0].text.lower()
+        constraints = DecodingConstraints(tokenizer=loaded.processor.tokenizer)
+        return generate(loaded.model, batch, SamplingOptions(max_tokens=12), constraints)[0].text.lower()
 
     with torch.inference_mode():
         cat = Image(str(EXAMPLES / "cat.jpg"))

@@ -90,9 +90,9 @@ class Pipeline:
 
 
 def test_signals_in_an_answer_are_drawn(tmp_path: Path) -> None:
-    opened = bound.published_folder(tmp_path, SYSTEM, LAST, **COUNTS)
+    model_spec = bound.published_folder(tmp_path, SYSTEM, LAST, **COUNTS)
     talk = [user("Draw a cat"), answer("Yes", pm.image(CAT), pm.image(CAT))]
-    bound.practised(pm.load(tmp_path), [talk], tmp_path, opened)
+    bound.practised(pm.load(tmp_path), [talk], tmp_path, model_spec)
     model = pm.load(tmp_path)
     pipeline = Pipeline()
     reply = model.draw("Draw a cat", pipelines={"image": pipeline}, drawing={"num_inference_steps": 3}, max_tokens=20)

@@ -63,7 +63,7 @@ def test_a_missing_part_is_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="model_type None"):
         pm.load(tmp_path, system="openflamingo")
     with pytest.raises(ConfigError, match="'bert'; expected one of"):
-        openflamingo.open_config({"text_config": {"model_type": "bert"}, "media_token_id": 1})
+        openflamingo.parse_config({"text_config": {"model_type": "bert"}, "media_token_id": 1})
 
 
 @pytest.mark.parametrize(("size", "fixture"), [("3b", "_mosaic"), ("4b", "_neox"), ("9b", "")])

@@ -41,7 +41,10 @@ def test_words_are_those_of_the_paper_code() -> None:
         "<s>", "### Human: <Img>", "the place of all senses", "</Img> What is it?\n### Assistant:", "A cat.\n###",
         "Human: Sure?\n### Assistant:", "Yes.\n###", "Human: Why?\n### Assistant:",
     ]  # fmt: skip
-    assert [piece.text for piece in pieces if isinstance(piece, Words) and piece.learn] == ["A cat.\n###", "Yes.\n###"]
+    assert [piece.text for piece in pieces if isinstance(piece, Words) and piece.loss_mask] == [
+        "A cat.\n###",
+        "Yes.\n###",
+    ]
     for wrong in (messages("a", "b"), []):
         with pytest.raises(PromptError):
             SummedTalk(begin="<s>").render(wrong, ask=True)

@@ -19,10 +19,11 @@ from polymodal.data.messages import Message
 from polymodal.data.template import written
 from polymodal.data.transforms import CLIP_MEAN, CLIP_STD, ShorterSideCrop, Squash, StretchToSquare, SwappedChannels
 from polymodal.errors import ConfigError, PromptError
-from polymodal.layouts import llama_adapter, visual_expert
-from polymodal.systems.cogvlm import open_config as open_cogvlm
+from polymodal.systems.cogvlm import parse_config as open_cogvlm
+from polymodal.systems.llama_adapter_v2 import checkpoint as llama_adapter
+from polymodal.systems.llama_adapter_v2 import visual_expert
 from polymodal.systems.mplug_owl2 import TEMPLATE as OWL
-from polymodal.systems.mplug_owl2 import open_config as open_owl
+from polymodal.systems.mplug_owl2 import parse_config as open_owl
 
 CAT = Path(__file__).parents[2] / "examples" / "cat.jpg"
 BOXES = [None, (10, 20, 211, 93), (0, 0, 57, 180)]
@@ -43,8 +44,8 @@ def folder_of(evidence: Any, place: Path) -> Any:
     size = byte_tokenizer(place, ["<unk>", "<s>", "</s>"], bos="<s>", eos="</s>", pad="<unk>")
     config = evidence.small(size)
     write_config(place, config=config, generation_config={"eos_token_id": 2})
-    opened = evidence.SYSTEM.layouts[0].opened(config)
-    write_weights(place, opened.build(), opened.keys[0])
+    model_spec = evidence.SYSTEM.formats[0].model_spec(config)
+    write_weights(place, model_spec.build(), model_spec.keys[0])
     return pm.load(place)
 
 
@@ -200,4 +201,4 @@ def test_what_is_not_supported_is_refused():
         open_owl({"visual_config": {"visual_abstractor": {"grid_size": 16}}})
     config = json.loads(read("llama_adapter_v2_lora")[0]["config"])
     with pytest.raises(ConfigError, match="query_layer"):
-        llama_adapter_v2.SYSTEM.layouts[0].opened({**config, "query_layer": 9})
+        llama_adapter_v2.SYSTEM.formats[0].model_spec({**config, "query_layer": 9})

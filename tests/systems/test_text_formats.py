@@ -75,7 +75,7 @@ def test_chinese_llama_2() -> None:
 def test_who_reads_a_llama_folder(config: dict[str, object], expected: str) -> None:
     config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], **config}
     scores = {
-        system.id: max(int(layout.matches(config)) for layout in system.layouts)
+        system.id: max(int(layout.matches(config)) for layout in system.formats)
         for system in (bayling.SYSTEM, chinese_llama_2.SYSTEM, tigerbot.SYSTEM)
     }
     assert max(scores, key=lambda id: scores[id]) == expected

@@ -35,8 +35,8 @@ def folder(place: Path, evidence, system, eos: str, preprocessor: dict[str, obje
     else:
         config = evidence.small(size, index("<image>"))
     write_config(place, config=config, preprocessor_config=preprocessor)
-    opened = system.SYSTEM.layouts[0].opened(config)
-    write_weights(place, opened.build(), opened.keys[0])
+    model_spec = system.SYSTEM.formats[0].model_spec(config)
+    write_weights(place, model_spec.build(), model_spec.keys[0])
     return pm.load(place)
 
 
@@ -86,9 +86,9 @@ def test_published_codes_have_the_published_ids() -> None:
 
 def test_refusals() -> None:
     with pytest.raises(ConfigError, match="no vocabulary_map"):
-        chameleon.SYSTEM.layouts[0].opened({"model_type": "chameleon"})
+        chameleon.SYSTEM.formats[0].model_spec({"model_type": "chameleon"})
     with pytest.raises(ConfigError, match="vocabulary_map must name"):
-        emu3.SYSTEM.layouts[0].opened({"model_type": "emu3", "vocabulary_map": {"<image>": 3}})
+        emu3.SYSTEM.formats[0].model_spec({"model_type": "emu3", "vocabulary_map": {"<image>": 3}})
 
 
 def test_codecs_alone_are_read_from_their_folders(tmp_path: Path) -> None:

@@ -47,11 +47,7 @@ def tarball(top: str = "package") -> bytes:
 def pinned(**changes: object) -> Source:
     known = {"sha256": digest(MODEL), "size": len(MODEL), "license": "Apache-2.0", "format": "gguf"}
     return Source(
-        **(
-            {"kind": "pypi", "name": "Tiny_Model", "revision": "1.2.0", "file": "tiny/model.gguf"}
-            | known
-            | changes
-        )
+        **({"kind": "pypi", "name": "Tiny_Model", "revision": "1.2.0", "file": "tiny/model.gguf"} | known | changes)
     )  # type: ignore[arg-type]
 
 

@@ -57,9 +57,7 @@ def test_interrupted_download_continues(site: Site, target: Path, ranges: bool):
 def test_a_later_run_continues_the_partial_file(site: Site, target: Path):
     remote = offered(site, Page(BODY, cut=100_000, cuts=1))
     site.pages["/file.bin"].fail = []
-    with pytest.raises(
-        WeightsError, match=r"stopped at 0.1 MB of 1.0 MB .*partial file is kept.*same command"
-    ):
+    with pytest.raises(WeightsError, match=r"stopped at 0.1 MB of 1.0 MB .*partial file is kept.*same command"):
         download(remote, target, Network(tries=1))
     assert part_of(target).stat().st_size == 100_000 and not target.exists()
     counts: list[int] = []
@@ -95,9 +93,7 @@ def test_a_file_that_changed_on_the_server_is_not_mixed(site: Site, target: Path
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, 60_000), cuts=st.integers(0, 3), ranges=st.booleans(), kept=st.integers(0, 60_000))
-def test_any_interruption_ends_in_the_same_bytes(
-    tmp_path: Path, cut: int, cuts: int, ranges: bool, kept: int
-):
+def test_any_interruption_ends_in_the_same_bytes(tmp_path: Path, cut: int, cuts: int, ranges: bool, kept: int):
     body = BODY[:50_000]
     target = tmp_path / "file.bin"
     part_of(target).write_bytes(body[:kept])
@@ -132,9 +128,7 @@ def test_full_disk_keeps_the_partial_file(site: Site, target: Path, monkeypatch:
 
     monkeypatch.setattr(network, "write_block", full)
     remote = offered(site, Page(BODY))
-    with pytest.raises(
-        WeightsError, match=r"the disk is full at .* the partial file is kept; free some space"
-    ):
+    with pytest.raises(WeightsError, match=r"the disk is full at .* the partial file is kept; free some space"):
         download(remote, target, Network())
     assert part_of(target).stat().st_size == sum(written)
     monkeypatch.setattr(network, "write_block", write)
@@ -142,9 +136,7 @@ def test_full_disk_keeps_the_partial_file(site: Site, target: Path, monkeypatch:
     assert target.read_bytes() == BODY and site.seen[-1][1] == f"bytes={sum(written)}-"
 
 
-def test_too_little_room_is_said_before_the_download(
-    site: Site, target: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_too_little_room_is_said_before_the_download(site: Site, target: Path, monkeypatch: pytest.MonkeyPatch):
     room = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: room)
     with pytest.raises(WeightsError, match=r"1.0 MB are needed and 0.0 MB are free"):

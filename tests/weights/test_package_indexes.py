@@ -91,9 +91,7 @@ def test_pip_settings(monkeypatch: pytest.MonkeyPatch):
     found = pypi.pip_settings()
     assert found.indexes == ("https://me:pw@mirror.example/simple", "https://a.example", "https://b.example")
     assert found.network.cert == "/certs/ca.pem" and found.network.timeout == 7.0
-    assert found.network.proxy == "http://proxy.example:3128" and found.network.trusted_hosts == (
-        "mirror.example",
-    )
+    assert found.network.proxy == "http://proxy.example:3128" and found.network.trusted_hosts == ("mirror.example",)
     monkeypatch.setenv("PIP_INDEX_URL", "https://env.example/simple")
     assert pypi.pip_settings().indexes[0] == "https://env.example/simple"
 

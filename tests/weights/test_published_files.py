@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from polymodal.assemblies.sentence_space import MINILM
-from polymodal.assemblies.transcriber import TINY_EN_WEIGHTS as WHISPER
 from polymodal.backbones.llama import SMOLLM2_135M_GGUF as SMOLLM2
 from polymodal.encoders.efficientnet import LITE0_SOURCE as EFFICIENTNET
+from polymodal.models.speech_seq2seq import TINY_EN_WEIGHTS as WHISPER
+from polymodal.systems.mini.sentence_space import MINILM
 from polymodal.weights import cache
 from polymodal.weights.fetch import find
 from polymodal.weights.load import open_source
@@ -53,9 +53,7 @@ def test_gguf_equals_the_library(cached):
     assert len(opened) == len(reference) == 272
     for item in reference:
         wanted = torch.from_numpy(dequantize(item.data, item.tensor_type).copy())
-        assert torch.equal(opened[item.name], wanted.reshape(tuple(reversed(item.shape.tolist()))).float()), (
-            item.name
-        )
+        assert torch.equal(opened[item.name], wanted.reshape(tuple(reversed(item.shape.tolist()))).float()), item.name
     assert len(opened.metadata["tokenizer.ggml.tokens"]) == 49152
 
 

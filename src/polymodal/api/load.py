@@ -2,7 +2,7 @@
 
 "mini"  "mini:variant"  "./my_system.py"  "./saved_folder"  ->  fetch what is missing  ->  build and fill  ->  Model
 "./published_folder", "owner/repository" of the hub, a catalogue id with a repository
-                          ->  recognise the layout  ->  build at its size, fill  ->  Model
+                          ->  recognise the format  ->  build at its size, fill  ->  Model
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from polymodal import systems
 from polymodal.errors import ConfigError, UnknownName
-from polymodal.systems import _system
 
 if TYPE_CHECKING:
     from polymodal.api.model import Model
@@ -37,7 +37,7 @@ def load(
 
     model: a catalogue id ("mini", "llava:1.5-7b"), a folder written by `Model.save`, a published checkpoint of any size
     (its folder, one official weights file, or "owner/repository@revision" of the hub), or your own system file (which
-    is Python and is run).  system: what to read a published checkpoint as, when several systems share its layout.
+    is Python and is run).  system: what to read a published checkpoint as, when several systems share its format.
     progress(name, bytes done, bytes in all) is called while fetching; offline refuses to.
     Raises UnknownName, WeightsError, ConfigError.
     """
@@ -45,28 +45,28 @@ def load(
     start = time.perf_counter()
     if dtype not in DTYPES:
         raise ConfigError(f"unknown dtype '{dtype}'; expected {', '.join(DTYPES)}")
-    options = _system.LoadOptions(device=device, dtype=dtype, progress=progress, offline=offline)
-    place = published_place(model)
-    if place is not None:
-        return _published(place, system, options, start)
+    options = systems.LoadOptions(device=device, dtype=dtype, progress=progress, offline=offline)
+    path = published_path(model)
+    if path is not None:
+        return _published(path, system, options, start)
     hub = hub_name(model)
     if hub is not None:
-        place = pull_hub(*hub, system, progress, offline)
-        return _published(place, system, options, start, hub[0].partition("/")[2])
-    found, variant = _system.find(address(model))
+        path = pull_hub(*hub, system, progress, offline)
+        return _published(path, system, options, start, hub[0].partition("/")[2])
+    found, variant = systems.find(address(model))
     if found.load is None:
-        place = pull_repository(found, variant, progress, offline)
-        return _published(place, found.id, options, start, variant.name)
+        path = pull_repository(found, variant, progress, offline)
+        return _published(path, found.id, options, start, variant.name)
     return _ours(model, options, start)
 
 
-def _ours(model: str | Path, options: _system.LoadOptions, start: float) -> Model:
+def _ours(model: str | Path, options: systems.LoadOptions, start: float) -> Model:
     from polymodal.api import folder
     from polymodal.api.model import Model
 
     pull(model, progress=options.progress, offline=options.offline)
     saved = saved_folder(model)
-    system, variant = _system.find(address(model))
+    system, variant = systems.find(address(model))
     assert system.load is not None
     parts = system.load(variant, options)
     if saved is not None:
@@ -76,40 +76,40 @@ def _ours(model: str | Path, options: _system.LoadOptions, start: float) -> Mode
 
 
 def _published(
-    place: Path, system: str | None, options: _system.LoadOptions, start: float, name: str | None = None
+    path: Path, system: str | None, options: systems.LoadOptions, start: float, name: str | None = None
 ) -> Model:
     from polymodal.api import published
     from polymodal.api.model import Model
 
-    found = published.recognise(place, system)
-    variant, parts = published.open_folder(place, found, options, name)
+    found = published.recognise(path, system)
+    variant, parts = published.open_folder(path, found, options, name)
     seconds = time.perf_counter() - start
-    return Model(system=found.system, variant=variant, parts=parts, load_seconds=seconds, place=place)
+    return Model(system=found.system, variant=variant, parts=parts, load_seconds=seconds, path=path)
 
 
-def published_place(model: str | Path) -> Path | None:
+def published_path(model: str | Path) -> Path | None:
     """The folder or weights file that a published checkpoint is meant by, else None."""
     from polymodal.api import published
 
-    place = Path(model)
-    return place if published.is_published(place) else None
+    path = Path(model)
+    return path if published.is_published(path) else None
 
 
-def look(model: str | Path) -> tuple[_system.System, _system.Variant]:
+def look(model: str | Path) -> tuple[systems.System, systems.Variant]:
     """The system and variant that a name, system file or folder stands for, without building or fetching anything.
 
     Raises UnknownName, WeightsError (a repository of the hub that is not here yet).
     """
     from polymodal.api import published
 
-    place, name = published_place(model), None
+    path, name = published_path(model), None
     hub = hub_name(model)
-    if place is None and hub is not None:
-        place, name = pull_hub(*hub, None, None, offline=True), hub[0].partition("/")[2]
-    if place is None:
-        return _system.find(address(model))
-    found = published.recognise(place)
-    return found.system, published.variant_of(place, found, name)
+    if path is None and hub is not None:
+        path, name = pull_hub(*hub, None, None, offline=True), hub[0].partition("/")[2]
+    if path is None:
+        return systems.find(address(model))
+    found = published.recognise(path)
+    return found.system, published.variant_of(path, found, name)
 
 
 def pull(model: str | Path, *, progress: Progress | None = None, offline: bool = False) -> list[Path]:
@@ -120,12 +120,12 @@ def pull(model: str | Path, *, progress: Progress | None = None, offline: bool =
     """
     from polymodal.weights.fetch import fetch, fetch_all
 
-    if published_place(model) is not None:
+    if published_path(model) is not None:
         return []
     hub = hub_name(model)
     if hub is not None:
         return [pull_hub(*hub, None, progress, offline)]
-    system, variant = _system.find(address(model))
+    system, variant = systems.find(address(model))
     if system.load is None:
         return [pull_repository(system, variant, progress, offline)]
     whole = [source for source in variant.weights if not isinstance(source, tuple)]
@@ -133,16 +133,14 @@ def pull(model: str | Path, *, progress: Progress | None = None, offline: bool =
     return fetch_all(whole, progress, offline) + [fetch(sources, progress, offline) for sources in joined]
 
 
-def pull_repository(
-    system: _system.System, variant: _system.Variant, progress: Progress | None, offline: bool
-) -> Path:
+def pull_repository(system: systems.System, variant: systems.Variant, progress: Progress | None, offline: bool) -> Path:
     """The folder of a variant's published checkpoint, fetched where it is not here yet."""
     from polymodal.weights.hub import fetch_repository
 
     if variant.repository is None:
         raise ConfigError(
-            f"{system.id}:{variant.name}: no weights were released; train it, or load a folder in its layout with "
-            "pm.load(folder)"
+            f"{system.id}:{variant.name}: no weights were released; train it, or load a folder in its "
+            "checkpoint format with pm.load(folder)"
         )
     return fetch_repository(variant.repository.name, variant.repository.revision, progress, offline)
 
@@ -168,8 +166,8 @@ def pull_hub(name: str, revision: str, system: str | None, progress: Progress | 
 
 def saved_folder(model: str | Path) -> Path | None:
     """The folder if a folder is meant (it exists, or is written as a path), else None."""
-    place = Path(model)
-    return place if place.is_dir() else None
+    path = Path(model)
+    return path if path.is_dir() else None
 
 
 def address(model: str | Path) -> str:
@@ -180,7 +178,7 @@ def address(model: str | Path) -> str:
     if saved is None:
         return named(model)
     record = folder.record_of(saved)
-    return f"{_system.get(record['system']).id}:{record['variant']}"
+    return f"{systems.get(record['system']).id}:{record['variant']}"
 
 
 def named(model: str | Path) -> str:

@@ -19,15 +19,17 @@ import torch
 
 from polymodal.api.clock import Clock, TimedProcessor
 from polymodal.api.reply import Label, Reply
-from polymodal.assemblies.chat import Chat
-from polymodal.assemblies.generate import Ending, Generation, collected, generate
-from polymodal.assemblies.sampling import SamplingOptions
+from polymodal.checkpoints.record import LoadedModel
 from polymodal.data.media import Audio, Image, Text, Video
 from polymodal.data.messages import Message, conversation, user
 from polymodal.data.processor import VALUES
 from polymodal.errors import ConfigError, PromptError
-from polymodal.layouts.record import Assembled
-from polymodal.systems._system import System, Variant, unknown
+from polymodal.generation.chat import Chat
+from polymodal.generation.generate import generate
+from polymodal.generation.ids import can_generate, generate_ids
+from polymodal.generation.output import DecodingConstraints, Generation, collected
+from polymodal.generation.sampling import SamplingOptions
+from polymodal.systems import System, Variant, unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,9 +47,9 @@ class Model:
         *,
         system: System,
         variant: Variant,
-        parts: Assembled,
+        parts: LoadedModel,
         load_seconds: float = 0.0,
-        place: Path | None = None,
+        path: Path | None = None,
     ) -> None:
         self.system = system
         self.variant = variant
@@ -55,7 +57,7 @@ class Model:
         self.processor = parts.processor
         self.module = parts.model
         self.load_seconds = load_seconds
-        self.place = place
+        self.path = path
         self._parts = parts
         self._text: Any = None
         self._idle: dict[int, list[Chat]] = {}
@@ -174,16 +176,14 @@ class Model:
 
         Rows of unequal length are padded on the left.  Raises ConfigError, PromptError.
         """
-        from polymodal.api.tensors import check_prompt, generated, split_options, within_tables
+        from polymodal.api.tensors import check_prompt, split_options, within_tables
 
         self.require("generate")
         ends = self._parts.ends if self._parts.ends is not None else ((), None)
         given, chosen, eos, pad = split_options(tensors, options, ends, self._parts.settings)
         check_prompt(self.module, given)
         with torch.inference_mode(), within_tables():
-            found = generated(self.module, self._tensors(given), chosen, eos, pad)
-        assert found is not None
-        return found
+            return generate_ids(self.module, self._tensors(given), chosen, eos, pad)
 
     def _tensors(self, tensors: dict[str, Any]) -> dict[str, Any]:
         """On the model's device, real numbers in its dtype."""
@@ -208,9 +208,9 @@ class Model:
         from polymodal.api import folder as folders
 
         record: dict[str, Any] = {"system": self.system.id, "variant": self.variant.name}
-        if self.place is not None:
-            record |= {"layout": self.system.layouts[self.variant.layout].name, "config": self.variant.config}
-        return folders.save(Path(folder), self.module, record, self.place)
+        if self.path is not None:
+            record |= {"layout": self.system.formats[self.variant.format].name, "config": self.variant.config}
+        return folders.save(Path(folder), self.module, record, self.path)
 
     @contextmanager
     def conversation(self, module: Any) -> Iterator[Chat]:
@@ -230,8 +230,6 @@ class Model:
     @property
     def can(self) -> tuple[str, ...]:
         """Which of chat, draw, transcribe, classify, embed, logits, features and generate this model does."""
-        from polymodal.api.tensors import writes
-
         parts, module = self._parts, self.module
         found = {
             "chat": self.processor is not None and hasattr(module, "backbone"),
@@ -241,7 +239,7 @@ class Model:
             "embed": parts.embed is not None,
             "logits": hasattr(module, "logits"),
             "features": hasattr(module, "features"),
-            "generate": writes(module),
+            "generate": can_generate(module),
         }
         return tuple(verb for verb, here in found.items() if here)
 
@@ -256,10 +254,10 @@ class Model:
 
     def _lacks_tokenizer(self) -> bool:
         """Whether it came from a folder that would do more with a tokenizer.json in it."""
-        if self.place is None or (self.place / "tokenizer.json").is_file():
+        if self.path is None or (self.path / "tokenizer.json").is_file():
             return False
-        opened = self.system.opened(self.variant)
-        return opened.assemble is not None and opened.tokenizer
+        model_spec = self.system.model_spec(self.variant)
+        return model_spec.assemble is not None and model_spec.tokenizer
 
 
 class Stream:
@@ -298,14 +296,14 @@ class Stream:
                 phase = "generate"
                 if piece.text:
                     yield piece.text
-            self._finish(collected(pieces, len(processor.row), chat.ending), processor, clock)
+            self._finish(collected(pieces, len(processor.row), chat.constraints), processor, clock)
 
     def _searched(self, module: Any, processor: TimedProcessor, clock: Clock) -> Iterator[str]:
         """Beam search knows its answer only at the end: one piece."""
         row = processor.fit(processor.encode(self._messages, generate=True))
         batch = processor.collate([row], padding="left")
         with clock.measure("generate"), clock.encoding():
-            (found,) = generate(module, batch, self._options, Ending(tokenizer=processor.tokenizer))
+            (found,) = generate(module, batch, self._options, DecodingConstraints(tokenizer=processor.tokenizer))
         self._finish(found, processor, clock)
         yield found.text or ""
 

@@ -1,22 +1,20 @@
 """Generation from tensors, under the names of the transformers library, so that scripts can swap one for the other.
 
-    tensors and options in one call -> SamplingOptions, end and padding ids -> ids [B, T + new]
+tensors and options in one call -> SamplingOptions, end and padding ids -> ids [B, T + new]
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from polymodal.assemblies.generate import Ending, generate
-from polymodal.assemblies.multimodal_lm import MultimodalLM
-from polymodal.assemblies.sampling import SamplingOptions
 from polymodal.errors import ConfigError, PromptError
+from polymodal.generation.sampling import SamplingOptions
+from polymodal.models.multimodal_lm import MultimodalLM
 
 _NAMES = {
     "max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens", "temperature": "temperature", "top_k": "top_k",
@@ -93,7 +91,7 @@ def check_prompt(module: Any, tensors: Mapping[str, Any]) -> None:
     module.check_names(tensors)
     ids = tensors.get("input_ids")
     given = any(value is not None for value in tensors.values())
-    if ids is None and given and "input_ids" in getattr(module.arrange, "gives", ()):
+    if ids is None and given and "input_ids" in getattr(module.prepare_inputs, "gives", ()):
         return
     if not isinstance(ids, Tensor) or ids.dim() != 2 or ids.is_floating_point() or not ids.numel():
         found = f"{ids.dtype} {list(ids.shape)}" if isinstance(ids, Tensor) else type(ids).__name__
@@ -125,51 +123,7 @@ def within_tables() -> Iterator[None]:
         raise PromptError("input_ids: an id lies outside of the vocabulary; use the model's own tokenizer") from problem
 
 
-def writes(module: Any) -> bool:
-    """Whether the module generates from tensors."""
-    return isinstance(module, MultimodalLM) or getattr(module, "generate", None) is not None
-
-
 def _refuse(given: Mapping[str, Any], place: str, instead: str) -> None:
     for name in sorted(_NEUTRAL.keys() & given.keys()):
         if given[name] is not None and given[name] not in _NEUTRAL[name]:
             raise ConfigError(f"{place}: {name}={given[name]!r} is not supported; {instead}")
-
-
-def generated(
-    module: nn.Module, tensors: Mapping[str, Any], options: SamplingOptions, eos: Sequence[int], pad: int | None
-) -> Tensor | None:
-    """ids [B, T + new]; None for a module that does not write."""
-    if isinstance(module, MultimodalLM):
-        module.check_names(tensors)
-    # Published beam search takes a padding id of 0 for none, and fills with the first end id.
-    fill = eos[0] if options.beams > 1 and not pad and eos else pad
-    ending = Ending(eos=frozenset(eos), placeholders=True, beyond=True)
-    own = getattr(module, "generate", None)
-    if own is not None:
-        return own(tensors, options, ending, fill)
-    if not isinstance(module, MultimodalLM):
-        return None
-    tensors = module.arranged(masked(tensors, frozenset(eos), pad))
-    answers = generate(module, tensors, options, ending)
-    prompt = tensors["input_ids"]
-    return torch.cat((prompt, padded([answer.ids for answer in answers], fill).to(prompt.device)), dim=1)
-
-
-def masked(tensors: Mapping[str, Any], eos: frozenset[int], pad: int | None) -> Mapping[str, Any]:
-    """The tensors with the mask that published generation reads off the padding ids of a prompt without one."""
-    if "input_ids" not in tensors or tensors.get("attention_mask") is not None or pad is None or pad in eos:
-        return tensors
-    mask = tensors["input_ids"] != pad
-    return tensors if bool(mask.all()) else {**tensors, "attention_mask": mask.long()}
-
-
-def padded(rows: list[tuple[int, ...]], pad: int | None) -> Tensor:
-    """Rows of unequal length as one int64 table, padded behind."""
-    length = max(len(row) for row in rows)
-    if pad is None and any(len(row) < length for row in rows):
-        raise ConfigError("generate: rows end at different lengths; give pad_token_id")
-    table = torch.full((len(rows), length), 0 if pad is None else pad, dtype=torch.int64)
-    for i, row in enumerate(rows):
-        table[i, : len(row)] = torch.tensor(row, dtype=torch.int64)
-    return table

@@ -304,7 +304,6 @@ BODY_KEYS = EMBEDDING_KEYS + KeyTable(
 POOLER_KEYS = KeyTable(tuple(_pair("pooler.dense", "pooler")))
 
 
-
 def pre_norm_keys(*, norm: str = "final_norm", pooler: str | None = None) -> KeyTable:
     """Blocks with ViT's names (FLAVA's texts, ViLT) -> ours; `norm`, `pooler`: where the last two parts go."""
     rows = [

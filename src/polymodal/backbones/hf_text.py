@@ -3,7 +3,7 @@
     text_config -> TextModel: config of a Decoder or an EncoderDecoder, spellings of its names on the hub
 
 Traps: families differ in what a full pass without position ids counts: OPT counts real tokens, the others count
-columns (`columns`), padding included; generation counts real tokens in all of them.
+columns (`positions_ignore_padding`), padding included; generation counts real tokens in all of them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class TextModel:
 
     config: DecoderConfig | EncoderDecoderConfig
     keys: tuple[KeyTable, ...]
-    columns: bool = True
+    positions_ignore_padding: bool = True
 
     @property
     def seq2seq(self) -> bool:
@@ -53,7 +53,7 @@ def of_config(config: Mapping[str, Any], default: str = "llama") -> TextModel:
     kind = config.get("model_type", default)
     if kind == "t5":
         shape = t5.config_of(config)
-        return TextModel(config=shape, keys=t5.hf_keys(shape), columns=False)
+        return TextModel(config=shape, keys=t5.hf_keys(shape), positions_ignore_padding=False)
     if kind not in _DECODERS:
         known = ", ".join(sorted({*_DECODERS, "t5"}))
         raise ConfigError(f"text_config.model_type {kind!r} is not supported as a language model; known: {known}")
@@ -62,7 +62,7 @@ def of_config(config: Mapping[str, Any], default: str = "llama") -> TextModel:
     keys: tuple[KeyTable, ...] = (keys_of(decoder),)
     if kind == "bloom":  # the first releases are files of the bare model
         keys += (bloom.hf_keys(decoder, prefix=""),)
-    return TextModel(config=decoder, keys=keys, columns=kind != "opt")
+    return TextModel(config=decoder, keys=keys, positions_ignore_padding=kind != "opt")
 
 
 def decoder_of(config: Mapping[str, Any], default: str = "llama") -> tuple[DecoderConfig, KeyTable]:

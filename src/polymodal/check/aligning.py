@@ -1,7 +1,7 @@
 """Lessons of the fusion encoders at tiny size: real pictures and their names, letter by letter.
 
-    picture [3, side, side];  [CLS] letters [SEP] -> contrast with queue and teacher, match with hard negatives, masked
-    letters, or the next letter -> the loss must fall
+picture [3, side, side];  [CLS] letters [SEP] -> contrast with queue and teacher, match with hard negatives, masked
+letters, or the next letter -> the loss must fall
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polymodal.check import real
-from polymodal.check.lessons import LETTERS, letters, rows, table
-from polymodal.check.record import Lesson
+from polymodal.check.record import TrainingCheck
+from polymodal.check.training_checks import LETTERS, letters, rows, table
 from polymodal.train import alignment
 
 PAD, CLS, SEP, FIRST, MASK = 0, 1, 2, 3, 30
@@ -84,15 +84,17 @@ class Aligning:
         return loss + alignment.masked_loss(model.masked_words(**given), labels, soft, self.alpha)
 
 
-def align_lesson(model: nn.Module, side: int, width: int, *, alpha: float = 0.4, steps: int = 40) -> Lesson:
+def align_lesson(model: nn.Module, side: int, width: int, *, alpha: float = 0.4, steps: int = 40) -> TrainingCheck:
     """A FusionEncoder learns pairs."""
-    return Lesson(model=model, batches=pairs(side), objective=Aligning(model, width, alpha=alpha), steps=steps, lr=2e-3)
+    return TrainingCheck(
+        model=model, batches=pairs(side), objective=Aligning(model, width, alpha=alpha), steps=steps, lr=2e-3
+    )
 
 
 def write_lesson(
     model: nn.Module, side: int, *, question: bool = False, count: int = real.COUNT, steps: int = 40
-) -> Lesson:
-    """A FusionWriter learns to write the names of `count` pictures; `question`: asked by one letter."""
+) -> TrainingCheck:
+    """A VisionEncoderDecoder learns to write the names of `count` pictures; `question`: asked by one letter."""
     made = pairs(side, count)
 
     def batches(step: int) -> dict[str, Tensor]:
@@ -110,16 +112,16 @@ def write_lesson(
         weights = torch.ones(len(batch["labels"])) if question else None
         return alignment.next_word_loss(model.logits(**given), batch["labels"], smoothing=0.1, weights=weights)
 
-    return Lesson(model=model, batches=batches, objective=objective, steps=steps, lr=2e-3)
+    return TrainingCheck(model=model, batches=batches, objective=objective, steps=steps, lr=2e-3)
 
 
-def train(lesson: Lesson) -> nn.Module:
+def train(training_check: TrainingCheck) -> nn.Module:
     """All parameters of the lesson's model, by its own objective."""
-    optimiser = torch.optim.AdamW(lesson.model.parameters(), lr=lesson.lr)
-    lesson.model.train()
-    for step in range(lesson.steps):
-        loss = lesson.objective(lesson.model, lesson.batches(step))
+    optimiser = torch.optim.AdamW(training_check.model.parameters(), lr=training_check.lr)
+    training_check.model.train()
+    for step in range(training_check.steps):
+        loss = training_check.objective(training_check.model, training_check.batches(step))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    return lesson.model.eval()
+    return training_check.model.eval()

@@ -11,8 +11,8 @@ from torch import nn
 
 from polymodal.check import real
 from polymodal.check.demo import BYTES, byte_tokenizer, write_config, write_weights
-from polymodal.check.lessons import caption_batch, lm_objective, rows
-from polymodal.check.record import Lesson
+from polymodal.check.record import TrainingCheck
+from polymodal.check.training_checks import caption_batch, lm_objective, rows
 
 IMAGEBIND: dict[str, Any] = {
     "kernel_size": (2, 56, 56), "out_embed_dim": 48, "depth_kernel_size": 56, "thermal_kernel_size": 56,
@@ -30,7 +30,7 @@ def config(model_type: str, **more: Any) -> dict[str, Any]:
 
 
 def published_folder(folder: Path, system: Any, last: Sequence[str] = (), **more: Any) -> Any:
-    """A tiny folder in the published layout with a tokenizer of bytes, fresh weights in it; returns what it opens as.
+    """A tiny folder in the published format with a tokenizer of bytes, fresh weights in it; returns what it opens as.
 
     last: tokens behind the bytes, the last of the vocabulary.
     """
@@ -40,12 +40,12 @@ def published_folder(folder: Path, system: Any, last: Sequence[str] = (), **more
     given = config(system.id, **more) | {"llama": LLAMA | wide}
     write_config(folder, config=given)
     torch.manual_seed(0)
-    opened = system.layouts[0].opened(given)
-    write_weights(folder, opened.build(), opened.keys[0])
-    return opened
+    model_spec = system.formats[0].model_spec(given)
+    write_weights(folder, model_spec.build(), model_spec.keys[0])
+    return model_spec
 
 
-def practised(model: Any, talks: Sequence[Any], folder: Path, opened: Any, steps: int = 60) -> None:
+def practised(model: Any, talks: Sequence[Any], folder: Path, model_spec: Any, steps: int = 60) -> None:
     """Train a loaded folder on whole conversations through its own processor and save its weights back."""
     batch, module = model.processor(list(talks)), model.module.train()
     optimiser = torch.optim.AdamW(module.parameters(), lr=3e-3)
@@ -53,7 +53,7 @@ def practised(model: Any, talks: Sequence[Any], folder: Path, opened: Any, steps
         optimiser.zero_grad()
         lm_objective(module, batch).backward()
         optimiser.step()
-    write_weights(folder, module.eval(), opened.keys[0])
+    write_weights(folder, module.eval(), model_spec.keys[0])
 
 
 def naming(
@@ -64,7 +64,7 @@ def naming(
     behind: Sequence[int] = (),
     count: int = real.COUNT,
     **changes: Any,
-) -> Lesson:
+) -> TrainingCheck:
     """Pictures through `vision`, their names letter by letter; behind: ids that follow every name and are learned."""
     pixels, names = real.pixels(224, count=count), real.captions(count)
 
@@ -82,4 +82,4 @@ def naming(
         given = {name: value for name, value in batch.items() if name != "rows"}
         return objective(module, given if objective is lm_objective else batch)
 
-    return Lesson(model=model, batches=batches, objective=without_rows, **changes)
+    return TrainingCheck(model=model, batches=batches, objective=without_rows, **changes)

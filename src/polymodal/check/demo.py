@@ -1,4 +1,4 @@
-"""A folder that commands can work on: tiny weights in a published layout, with a tokenizer of bytes beside them.
+"""A folder that commands can work on: tiny weights in a published format, with a tokenizer of bytes beside them.
 
 Published weights cannot always be had, so a headline is shown at tiny size on real pictures: the folder is what an
 author would publish, and everything runs through `pm.load` as for any other.
@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import nn
 
-from polymodal.check.record import Shown
-from polymodal.layouts.record import Layout
+from polymodal.check.record import HeadlineResult
+from polymodal.checkpoints.record import CheckpointFormat
 from polymodal.weights.export import export_safetensors
 from polymodal.weights.keytable import KeyTable
 
@@ -59,14 +59,14 @@ def write_weights(folder: Path, module: nn.Module, table: KeyTable) -> Path:
 QUESTION = "What is it?"
 
 
-def taught(model: Any, folder: Path, opened: Any, *, count: int, steps: int, lr: float = 3e-3) -> int:
+def taught(model: Any, folder: Path, model_spec: Any, *, count: int, steps: int, lr: float = 3e-3) -> int:
     """Train a loaded folder on `count` real pictures and their names through its own processor, save it back, load it
     again, and ask about each picture by `chat`: how many answers are the name."""
     import torch
 
     import polymodal as pm
     from polymodal.check import real
-    from polymodal.check.lessons import lm_objective
+    from polymodal.check.training_checks import lm_objective
     from polymodal.data.media import Text
     from polymodal.data.messages import Message
 
@@ -81,26 +81,26 @@ def taught(model: Any, folder: Path, opened: Any, *, count: int, steps: int, lr:
         optimiser.zero_grad()
         lm_objective(module, batch).backward()
         optimiser.step()
-    write_weights(folder, module.eval(), opened.keys[0])
+    write_weights(folder, module.eval(), model_spec.keys[0])
     again = pm.load(folder)
     answers = [again.chat(pm.image(picture), QUESTION, max_tokens=32).text.strip() for picture, _ in samples]
     return sum(answer == name for answer, (_, name) in zip(answers, samples, strict=True))
 
 
-def learns(folder: Path, layout: Layout, config: Mapping[str, Any], *, steps: int,
+def learns(folder: Path, format: CheckpointFormat, config: Mapping[str, Any], *, steps: int,
            **files: Mapping[str, Any]) -> int:  # fmt: skip
     """A fresh tiny model of `config`, written as a published folder beside `files`, taught eight pictures: how many of
     them `chat` names afterwards."""
     import polymodal as pm
 
     write_config(folder, config=config, **files)
-    opened = layout.opened(config)
-    write_weights(folder, opened.build(), opened.keys[0])
-    return taught(pm.load(folder), folder, opened, count=8, steps=steps)
+    model_spec = format.model_spec(config)
+    write_weights(folder, model_spec.build(), model_spec.keys[0])
+    return taught(pm.load(folder), folder, model_spec, count=8, steps=steps)
 
 
-def named_by_chat(layout: Layout, config: Callable[[int], Mapping[str, Any]], *, steps: int, wanting: str,
-                  **files: Mapping[str, Any]) -> Shown:  # fmt: skip
+def named_by_chat(format: CheckpointFormat, config: Callable[[int], Mapping[str, Any]], *, steps: int, wanting: str,
+                  **files: Mapping[str, Any]) -> HeadlineResult:  # fmt: skip
     """`learns` for a system whose special tokens are LLaMA's three.  config(vocabulary size) -> its config.json;
     wanting: in words, why it is shown on tiny weights."""
     import torch
@@ -109,5 +109,7 @@ def named_by_chat(layout: Layout, config: Callable[[int], Mapping[str, Any]], *,
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         size = byte_tokenizer(folder, ["<unk>", "<s>", "</s>"], bos="<s>", eos="</s>", pad="<unk>")
-        right = learns(folder, layout, config(size), steps=steps, **files)
-    return Shown(ok=right == 8, evidence=f"tiny weights trained on 8 pictures: chat names {right} of them ({wanting})")
+        right = learns(folder, format, config(size), steps=steps, **files)
+    return HeadlineResult(
+        ok=right == 8, evidence=f"tiny weights trained on 8 pictures: chat names {right} of them ({wanting})"
+    )

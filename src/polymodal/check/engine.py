@@ -20,12 +20,12 @@ from typing import Any
 
 import torch
 
+from polymodal import systems
 from polymodal.check.compare import Outcome, run_case
-from polymodal.check.lessons import Learned, learn
 from polymodal.check.record import TOLERANCE, Evidence, MissingData, Size
+from polymodal.check.training_checks import TrainingResult, loss_mask
 from polymodal.errors import PolymodalError
-from polymodal.systems import _system
-from polymodal.systems._system import System, Variant
+from polymodal.systems import System, Variant
 
 Result = dict[str, Any]
 PARTS = ("build", "keys", "parity", "cache", "batch", "recipe", "headline")
@@ -132,7 +132,7 @@ def dropped_numbers(system: System, variant: Variant, module: torch.nn.Module, s
     from polymodal.weights.folder import fitting
 
     shapes = size.shapes()
-    table = fitting(system.opened(variant).keys, shapes, module.state_dict())
+    table = fitting(system.model_spec(variant).keys, shapes, module.state_dict())
     report = table.check(shapes, module.state_dict())
     return sum(math.prod(shapes[name]) for name in report.dropped if not buffer_name(name))
 
@@ -160,7 +160,7 @@ def keys(system: System, evidence: Evidence) -> Result:
         with torch.device("meta"):
             module = system.module(variant)
         named = _Named(size.shapes())
-        table = fitting(system.opened(variant).keys, named, module.state_dict())
+        table = fitting(system.model_spec(variant).keys, named, module.state_dict())
         table.apply(named, module)  # raises for shapes
         report = table.check(named, module.state_dict())
         used = sum(len(use.sources) for use in report.uses)
@@ -203,14 +203,14 @@ def recipe(system: System, evidence: Evidence, say: Callable[[str], None]) -> Re
     """Every stage at tiny size on real data."""
     if not system.recipe:
         return unknown("no recipe was published")
-    learned: list[Learned] = []
+    learned: list[TrainingResult] = []
     missing: list[str] = []
     for stage in system.recipe:
-        if stage.name not in evidence.lessons:
+        if stage.name not in evidence.training_checks:
             missing.append(stage.name)
             continue
         say(f"recipe: {stage.name}")
-        learned.append(learn(stage, evidence.lessons[stage.name]()))
+        learned.append(loss_mask(stage, evidence.training_checks[stage.name]()))
     if not learned:
         return unknown(f"no lesson for {', '.join(missing)}")
     wrong = [each.stage for each in learned if not each.ok]
@@ -243,4 +243,4 @@ def passed(result: Result) -> bool:
 
 def all_checked() -> list[System]:
     """The systems that have evidence, by id."""
-    return [system for system in _system.every() if evidence_of(system) is not None]
+    return [system for system in systems.every() if evidence_of(system) is not None]

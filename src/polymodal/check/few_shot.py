@@ -19,8 +19,8 @@ import torch
 import polymodal as pm
 from polymodal.check import real
 from polymodal.check.demo import QUESTION, write_weights
-from polymodal.check.lessons import lm_objective
-from polymodal.check.record import Shown
+from polymodal.check.record import HeadlineResult
+from polymodal.check.training_checks import lm_objective
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 
@@ -37,8 +37,8 @@ def talk(samples: Sequence[tuple[Any, str]], order: Sequence[int], answered: boo
 
 
 def shown(
-    folder: Path, opened: Any, *, system: str, count: int = 6, shots: int = 2, steps: int = 120, lr: float = 3e-3
-) -> Shown:
+    folder: Path, model_spec: Any, *, system: str, count: int = 6, shots: int = 2, steps: int = 120, lr: float = 3e-3
+) -> HeadlineResult:
     """Train the tiny published folder on all orders of the pictures but twelve, and ask in those."""
     samples = real.pictures()[:count]
     orders = list(itertools.permutations(range(count), shots + 1))
@@ -53,13 +53,13 @@ def shown(
         optimiser.zero_grad()
         lm_objective(module, model.processor([talk(samples, order, True) for order in chosen])).backward()
         optimiser.step()
-    write_weights(folder, module.eval(), opened.keys[0])
+    write_weights(folder, module.eval(), model_spec.keys[0])
     again = pm.load(folder, system=system)
     right = 0
     for order in asked:
         answer = again.chat(talk(samples, order, False), max_tokens=24).text.strip()
         right += answer == samples[order[-1]][1]
     words = f"{right} of {len(asked)} pictures named right after {shots} examples, in orders never trained"
-    return Shown(
+    return HeadlineResult(
         ok=right >= len(asked) - 2, evidence=f"tiny weights and real pictures, from a published folder: {words}"
     )

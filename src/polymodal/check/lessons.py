@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from polymodal.check import real
-from polymodal.check.record import Lesson
+from polymodal.check.record import TrainingCheck
 from polymodal.train.loop import run_stage
 from polymodal.train.objectives import lm_loss
 from polymodal.train.recipe import Stage
@@ -67,7 +67,7 @@ def caption_lesson(
     batch: int = 8,
     more: Callable[[list[int]], dict[str, Any]] | None = None,
     **changes: Any,
-) -> Lesson:
+) -> TrainingCheck:
     """A MultimodalLM that takes `pixel_values [N, 3, side, side]` learns to name the pictures.
 
     more(rows) -> further tensors of the batch, or others in place of `pixel_values` (None takes one out).
@@ -80,11 +80,11 @@ def caption_lesson(
         made |= more(chosen) if more is not None else {}
         return {name: value for name, value in made.items() if value is not None}
 
-    return Lesson(model=model, batches=batches, objective=lm_objective, **changes)
+    return TrainingCheck(model=model, batches=batches, objective=lm_objective, **changes)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Learned:
+class TrainingResult:
     """Mean loss of the first and of the last fifth of the steps, and the share of parameters that trained."""
 
     stage: str
@@ -97,21 +97,21 @@ class Learned:
         return self.last < self.first
 
 
-def learn(stage: Stage, lesson: Lesson) -> Learned:
+def loss_mask(stage: Stage, training_check: TrainingCheck) -> TrainingResult:
     """Run one stage of a recipe at tiny size with the project's own loop: its trainable parts, few steps."""
-    small = replace(stage, steps=lesson.steps, lr=lesson.lr, warmup=0, batch=1, final=0.5)
+    small = replace(stage, steps=training_check.steps, lr=training_check.lr, warmup=0, batch=1, final=0.5)
     with tempfile.TemporaryDirectory() as folder:
         losses = run_stage(
-            lesson.model,
+            training_check.model,
             small,
-            lambda step, generator: lesson.batches(step),
-            lambda model, batch: (lesson.objective(model, batch), {}),
+            lambda step, generator: training_check.batches(step),
+            lambda model, batch: (training_check.objective(model, batch), {}),
             Path(folder),
             save_every=10**9,
         )
-    trained = sum(p.numel() for p in lesson.model.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in lesson.model.parameters())
+    trained = sum(p.numel() for p in training_check.model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in training_check.model.parameters())
     few = max(1, len(losses) // 5)
-    return Learned(
+    return TrainingResult(
         stage=stage.name, first=sum(losses[:few]) / few, last=sum(losses[-few:]) / few, share=trained / total
     )

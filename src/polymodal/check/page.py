@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from polymodal.check.engine import PARTS, Result
-from polymodal.systems._system import System
+from polymodal.systems import System
 
 MARK = {True: "yes", False: "**no**", None: "?"}
 NOTHING = ("no case generates", "no case compares")  # begins the reason why a question has no object
@@ -63,7 +63,11 @@ def kind_of(oracle: str) -> str:
 def details(system: System, result: Result) -> list[str]:
     """What stands behind one row."""
     build, keys, recipe = result["build"], result["keys"], result["recipe"]
-    lines = [f"## {system.id}", "", f"{', '.join(system.names)} ({system.year}, {system.sheet}): {system.headline}."]
+    lines = [
+        f"## {system.id}",
+        "",
+        f"{', '.join(system.aliases)} ({system.year}, {system.reference}): {system.headline}.",
+    ]
     lines += ["", f"- oracle: {result['parity'].get('oracle', 'none')}"]
     for row in build.get("variants", ()):
         dropped = f" and {row['dropped']:,} dropped by name" if row["dropped"] else ""
@@ -95,8 +99,10 @@ def oracles(results: Sequence[Result]) -> str:
 
 
 def file_lines(system: System) -> Any:
-    """Lines of the system's file."""
+    """Lines of the system's record."""
     from polymodal import systems
 
     stem = system.id.replace("-", "_").replace(".", "_")
-    return len((Path(systems.__path__[0]) / f"{stem}.py").read_text(encoding="utf-8").splitlines())
+    entry = Path(systems.__path__[0]) / stem
+    record = entry / "__init__.py" if entry.is_dir() else entry.with_suffix(".py")
+    return len(record.read_text(encoding="utf-8").splitlines())

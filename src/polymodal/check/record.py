@@ -2,7 +2,7 @@
 
     EVIDENCE = Evidence(oracle=..., cases=(...), published=(...), lessons={...}, headline=...)
 
-A case writes a folder in the published layout with every parameter random and says what the oracle gave for some
+A case writes a folder in the published format with every parameter random and says what the oracle gave for some
 inputs; the engine loads that folder as anybody would, with `pm.load`, and compares.
 """
 
@@ -41,8 +41,8 @@ class Expected:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """make(folder) writes a published layout and gives what the oracle says.  file: the weights file in the folder to
-    load, where the layout is a single file.  needs: a package without which the case cannot run."""
+    """make(folder) writes a published checkpoint and gives what the oracle says.  file: the weights file in the
+    folder to load, where the checkpoint is a single file.  needs: a package without which the case cannot run."""
 
     name: str
     make: Callable[[Path], Expected]
@@ -65,7 +65,7 @@ class Size:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lesson:
+class TrainingCheck:
     """Training at tiny size on real data.  batches(step) -> batch; objective(model, batch) -> loss."""
 
     model: nn.Module
@@ -76,7 +76,7 @@ class Lesson:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class HeadlineResult:
     """Whether the headline was seen to work, and what was seen, in a sentence."""
 
     ok: bool | None
@@ -93,8 +93,8 @@ class Evidence:
     oracle: str
     cases: tuple[Case, ...]
     published: tuple[Size, ...] = ()
-    lessons: Mapping[str, Callable[[], Lesson]] = field(default_factory=dict)
-    headline: Callable[[], Shown] | None = None
+    training_checks: Mapping[str, Callable[[], TrainingCheck]] = field(default_factory=dict)
+    headline: Callable[[], HeadlineResult] | None = None
     exceptions: tuple[str, ...] = ()
 
 

@@ -12,17 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from polymodal.assemblies.dual_encoder import unit
 from polymodal.check import real
-from polymodal.check.lessons import letters, rows, table
-from polymodal.check.record import Lesson, Shown
+from polymodal.check.record import HeadlineResult, TrainingCheck
+from polymodal.check.training_checks import letters, rows, table
+from polymodal.models.dual_encoder import unit
 from polymodal.train.objectives import contrastive_loss
 
 COUNT = 8
 Made = Callable[[list[int]], Tensor]  # which samples -> their tensor
 
 
-def classes_lesson(model: nn.Module, side: int, count: int = COUNT, **changes: Any) -> Lesson:
+def classes_lesson(model: nn.Module, side: int, count: int = COUNT, **changes: Any) -> TrainingCheck:
     """Each picture is a class of its own: cross-entropy of `model.logits(pixel_values)`."""
     pixels = real.pixels(side, count=count)
 
@@ -33,12 +33,12 @@ def classes_lesson(model: nn.Module, side: int, count: int = COUNT, **changes: A
     def objective(module: Any, batch: dict[str, Tensor]) -> Tensor:
         return F.cross_entropy(module.logits(pixel_values=batch["pixel_values"]), batch["labels"])
 
-    return Lesson(model=model, batches=batches, objective=objective, **changes)
+    return TrainingCheck(model=model, batches=batches, objective=objective, **changes)
 
 
 def pairs_lesson(
     model: nn.Module, first: tuple[str, Made], second: tuple[str, Made], count: int = COUNT, **changes: Any
-) -> Lesson:
+) -> TrainingCheck:
     """Contrastive, both directions: (tensor name, rows -> tensor) of either side, vectors by `model.features`."""
 
     def batches(step: int) -> dict[str, Tensor]:
@@ -51,7 +51,7 @@ def pairs_lesson(
         heat: Any = 0.07 if scale is None else (-scale).exp()
         return contrastive_loss(unit(left), unit(right), heat, torch.arange(len(left)))
 
-    return Lesson(model=model, batches=batches, objective=objective, **changes)
+    return TrainingCheck(model=model, batches=batches, objective=objective, **changes)
 
 
 def sentences(begin: int, end: int, first: int) -> Made:
@@ -60,21 +60,23 @@ def sentences(begin: int, end: int, first: int) -> Made:
     return lambda chosen: table([[begin, *letters(names[i], first), end] for i in chosen], end)
 
 
-def trained(lesson: Lesson, steps: int, lr: float = 3e-3) -> nn.Module:
+def trained(training_check: TrainingCheck, steps: int, lr: float = 3e-3) -> nn.Module:
     """The lesson's model after some steps."""
-    optimiser = torch.optim.AdamW(lesson.model.parameters(), lr=lr)
+    optimiser = torch.optim.AdamW(training_check.model.parameters(), lr=lr)
     for step in range(steps):
         optimiser.zero_grad()
-        lesson.objective(lesson.model, lesson.batches(step)).backward()
+        training_check.objective(training_check.model, training_check.batches(step)).backward()
         optimiser.step()
-    return lesson.model.eval()
+    return training_check.model.eval()
 
 
-def told_apart(classify: Callable[[Any, Sequence[str]], Any], count: int = COUNT) -> Shown:
+def told_apart(classify: Callable[[Any, Sequence[str]], Any], count: int = COUNT) -> HeadlineResult:
     """How many real pictures get their own name among all names, through `Model.classify`; needs 7 of 8."""
     import polymodal as pm
 
     samples = real.pictures()[:count]
     names = [name for _, name in samples]
     right = sum(classify(pm.image(picture), names)[0].label == name for picture, name in samples)
-    return Shown(ok=right >= count - 1, evidence=f"{right} of {count} real pictures got their own name of {count}")
+    return HeadlineResult(
+        ok=right >= count - 1, evidence=f"{right} of {count} real pictures got their own name of {count}"
+    )

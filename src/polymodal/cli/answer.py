@@ -140,7 +140,7 @@ def read_line() -> str | None:
 def command(line: str, turns: list[dict[str, Any]], files: list[Any]) -> bool:
     """Do what a line that starts with / says; False when it ends the conversation."""
     import polymodal as pm
-    from polymodal.systems._system import unknown
+    from polymodal.systems import unknown
 
     name, _, rest = line[1:].partition(" ")
     if name == "file":

@@ -12,10 +12,10 @@ JSON = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.
 
 def systems(json: JSON = False) -> None:
     """List the models that polymodal knows; `show ID` has their variants."""
+    from polymodal import systems
     from polymodal.cli.output import console, print_json
-    from polymodal.systems import _system
 
-    records = [_system.get(name) for name in _system.ids()]
+    records = [systems.get(name) for name in systems.ids()]
     if json:
         print_json([as_dict(record) for record in records])
         return
@@ -56,7 +56,7 @@ def as_dict(record: Any) -> dict[str, Any]:
         "variants": [{"name": each.name, "parameters": each.parameters} for each in record.variants],
         "weights": [{"source": name, "license": source.license} for name, source in sources.items()],
         "headline": record.headline,
-        "sheet": record.sheet,
+        "sheet": record.reference,
     }
 
 

@@ -30,16 +30,16 @@ def check(
             return 0
     if (id is None) != all:
         raise ConfigError("check: name one system, or --all; `polymodal systems` lists them")
+    from polymodal import systems
     from polymodal.check import engine
-    from polymodal.systems import _system
 
-    systems = engine.all_checked() if all else [_system.get(str(id))]
-    results = [_one(system, json) for system in systems]
+    chosen = engine.all_checked() if all else [systems.get(str(id))]
+    results = [_one(system, json) for system in chosen]
     if all:
         from polymodal.check.page import page as written
         from polymodal.cli.output import write_text
 
-        write_text(page, written(systems, results))
+        write_text(page, written(chosen, results))
     if json:
         from polymodal.cli.output import print_json
 

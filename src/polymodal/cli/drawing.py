@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from polymodal.checkpoints.record import SLOTS, Part
 from polymodal.errors import ConfigError
-from polymodal.layouts.record import SLOTS, Part
-from polymodal.systems._system import System, Variant
+from polymodal.systems import System, Variant
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -70,7 +70,7 @@ class Drawing:
 
     def layout(self) -> str | None:
         """Whose layout the checkpoint is in; None for systems of another kind."""
-        return self.system.layouts[self.variant.layout].name if self.variant.config is not None else None
+        return self.system.formats[self.variant.format].name if self.variant.config is not None else None
 
     def memory(self) -> dict[str, int]:
         """Bytes of the weights alone at each dtype; activations and the key/value cache come on top."""
@@ -141,7 +141,7 @@ def render(drawing: Drawing) -> RenderableType:
 
     system, variant = drawing.system, drawing.variant
     title = Text.assemble((f"{system.id}:{variant.name}", "bold"), f"  {human_count(drawing.parameters)} parameters")
-    about = f"{', '.join(system.names)} ({system.year}), fusion {'+'.join(system.fusion) or '-'}, {system.assembly}"
+    about = f"{', '.join(system.aliases)} ({system.year}), fusion {'+'.join(system.fusion) or '-'}, {system.assembly}"
     modules = Table(show_lines=True)
     for slot in drawing.slots():
         modules.add_column(slot)
@@ -176,7 +176,7 @@ def cell(box: Box) -> str:
     from polymodal.cli.output import human_count
 
     part = box.part
-    lines = [f"{part.name}  {human_count(box.parameters)}", part.takes, f"-> {part.gives}"]
+    lines = [f"{part.name}  {human_count(box.parameters)}", part.input, f"-> {part.output}"]
     if part.tokens is not None:
         lines.append(f"{part.tokens} tokens an item")
     return "\n".join(line.replace("[", "\\[") for line in lines)

@@ -115,11 +115,11 @@ def nearest_existing(path: Path) -> Path:
 
 def pulled() -> list[str]:
     """The models, as id:variant, whose published files are all in the cache."""
-    from polymodal.systems import _system
+    from polymodal import systems
     from polymodal.weights.fetch import is_cached
 
     found = []
-    for system in map(_system.get, _system.ids()):
+    for system in map(systems.get, systems.ids()):
         for variant in system.variants:
             if variant.weights and all(map(is_cached, variant.weights)):
                 found.append(f"{system.id}:{variant.name}")

@@ -10,10 +10,10 @@ import typer
 from polymodal.cli.catalogue import JSON
 from polymodal.cli.model import MODEL, open_model
 
-Files = Annotated[list[Path], typer.Argument(help="One or more files.", show_default=False)]
+CheckpointFiles = Annotated[list[Path], typer.Argument(help="One or more files.", show_default=False)]
 
 
-def transcribe(files: Files, model: MODEL = "mini", json: JSON = False) -> None:
+def transcribe(files: CheckpointFiles, model: MODEL = "mini", json: JSON = False) -> None:
     """Write down what is said in recordings."""
     from polymodal.cli.output import print_json, waiting
 
@@ -55,7 +55,7 @@ def classify(
 
 
 def embed(
-    files: Files,
+    files: CheckpointFiles,
     model: MODEL = "mini",
     json: JSON = False,
     out: Annotated[Path | None, typer.Option(help="Write all vectors to this .npy file.")] = None,

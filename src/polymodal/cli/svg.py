@@ -91,7 +91,7 @@ def rectangle(box: Box, x: int, y: int, height: int) -> list[str]:
         text(x + 10, y + 20, part.slot, "small"),
         text(x + 10, y + 40, part.name, "name", room),
         text(x + 10, y + 60, f"{human_count(box.parameters)} parameters", "small", room),
-        text(x + 10, y + 80, f"{part.takes} -> {part.gives}", "small", room),
+        text(x + 10, y + 80, f"{part.input} -> {part.output}", "small", room),
     ]
 
 

@@ -87,10 +87,10 @@ class QFormerBlock(nn.Module):
         self.text_norm = LayerNormConfig(eps=config.eps).build(config.width) if config.text_mlp else None
 
     def forward(self, x: Tensor, queries: int, mask: PreparedMask | None, source: Tensor | None) -> Tensor:
-        x = self.query.attend(x, mask)
+        x = self.query.self_attn(x, mask)
         asked, text = x[:, :queries], x[:, queries:]
         if queries:
-            asked = self.query.transform(self.query.look(asked, source))
+            asked = self.query.mlp_block(self.query.cross_attn(asked, source))
         if not text.shape[1]:
             return asked
         if self.text_mlp is None or self.text_norm is None:

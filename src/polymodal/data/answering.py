@@ -30,10 +30,12 @@ class AnsweringProcessor(Processor):
         """See the module docstring; media as for Processor."""
         prompts, answers = [], []
         for row in rows:
-            cut = row.learn.index(True) if True in row.learn else len(row)
+            cut = row.loss_mask.index(True) if True in row.loss_mask else len(row)
             answers.append(row.input_ids[cut:])
             prompts.append(
-                replace(row, input_ids=row.input_ids[:cut], learn=row.learn[:cut], token_types=row.token_types[:cut])
+                replace(
+                    row, input_ids=row.input_ids[:cut], loss_mask=row.loss_mask[:cut], token_types=row.token_types[:cut]
+                )
             )
         batch = super().collate(prompts, padding=padding)
         ids = [torch.tensor([self._start, *answer]) for answer in answers]

@@ -46,7 +46,7 @@ class SummedTalk:
         pieces += [Special(name=self.begin), Words(text=START), PLACE]
         for index, message in enumerate(messages):
             if message.role == "assistant":
-                pieces.append(Words(text=ANSWER.format(text=message.text), learn=True))
+                pieces.append(Words(text=ANSWER.format(text=message.text), loss_mask=True))
             else:
                 pieces.append(Words(text=(LATER if index else FIRST).format(text=message.text)))
         return tuple(pieces)
@@ -65,13 +65,13 @@ class SummedProcessor(Processor):
         items = [self.prepare(segment.media, memo) for segment in segments if isinstance(segment, Slot)]
         if many := [name for name, count in Counter(item.modality for item in items).items() if count > 1]:
             raise PromptError(f"messages: this model takes one item of each kind in a conversation; found more {many}")
-        made = Encoded(input_ids=[], learn=[], token_types=[])
+        made = Encoded(input_ids=[], loss_mask=[], token_types=[])
         placed: tuple[Placed, ...] = ()
         for segment in segments:
             if segment is PLACE:
                 first = len(made)
                 made.input_ids.append(self.place)
-                made.learn.append(False)
+                made.loss_mask.append(False)
                 made.token_types.append(0)
                 placed = tuple(
                     Placed(item=replace(item, tokens=int(index == 0)), first=first, start=first, end=first + 1)
@@ -123,10 +123,10 @@ class SignalTalk:
         pieces: list[Segment] = []
         for part in message.parts:
             if isinstance(part, Text):
-                pieces.append(Words(text=part.text, learn=True))
+                pieces.append(Words(text=part.text, loss_mask=True))
             else:
-                pieces += [Special(name=name, learn=True) for name in self.signals[MODALITY[type(part)]]]
-        return [*pieces, Words(text=END, learn=True)]
+                pieces += [Special(name=name, loss_mask=True) for name in self.signals[MODALITY[type(part)]]]
+        return [*pieces, Words(text=END, loss_mask=True)]
 
 
 MODALITY: dict[type, str] = {Image: "image", Audio: "audio", Video: "video"}

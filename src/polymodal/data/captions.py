@@ -1,6 +1,6 @@
 """Captions of the web as ALBEF and BLIP clean them before they train on them (arXiv 2107.07651, 2201.12086).
 
-    "A man's <person>-photo!!  (2/3)" -> "a mans person photo 2 3"
+"A man's <person>-photo!!  (2/3)" -> "a mans person photo 2 3"
 """
 
 import re

@@ -22,11 +22,11 @@ LLAVA_SYSTEM = (
 def vicuna(system: str | None = VICUNA_SYSTEM, *, begin: bool = True) -> Template:
     """The format of Vicuna v1.1 and later: one line, a space after the question, the end token after the answer."""
     # The space after the colon is the model's to write: it begins the first word of the answer.
-    said = (Words(text="ASSISTANT:"), Words(text=" ", learn=True))
+    said = (Words(text="ASSISTANT:"), Words(text=" ", loss_mask=True))
     turns = {
         "system": Turn(after=(Words(text=" "),)),
         "user": Turn(before=(Words(text="USER: "),), after=(Words(text=" "),)),
-        "assistant": Turn(before=said, after=(Special(name="</s>", learn=True),), learn=True),
+        "assistant": Turn(before=said, after=(Special(name="</s>", loss_mask=True),), loss_mask=True),
     }
     start = (Special(name="<s>"),) if begin else ()
     return Template(turns=turns, begin=start, ask=(Words(text="ASSISTANT:"),), default_system=system)
@@ -36,7 +36,9 @@ def mistral() -> Template:
     """The format of Mistral Instruct as LLaVA-1.6 writes it; it has no system message."""
     turns = {
         "user": Turn(before=(Words(text="[INST] "),), after=(Words(text=" [/INST]"),)),
-        "assistant": Turn(before=(Words(text=" ", learn=True),), after=(Special(name="</s>", learn=True),), learn=True),
+        "assistant": Turn(
+            before=(Words(text=" ", loss_mask=True),), after=(Special(name="</s>", loss_mask=True),), loss_mask=True
+        ),
     }
     return Template(turns=turns, begin=(Special(name="<s>"),))
 
@@ -47,7 +49,7 @@ def chatml_direct(system: str | None = "Answer the questions.") -> Template:
     def turn(role: str) -> Turn:
         answer = role == "assistant"
         before = (Special(name="<|im_start|>"), Words(text=f"{role}\n"))
-        return Turn(before=before, after=(Special(name="<|im_end|>", learn=answer),), learn=answer)
+        return Turn(before=before, after=(Special(name="<|im_end|>", loss_mask=answer),), loss_mask=answer)
 
     turns = {role: turn(role) for role in ("system", "user", "assistant")}
     return Template(turns=turns, ask=turn("assistant").before, default_system=system)

@@ -36,7 +36,7 @@ class InstructedProcessor(Processor):
     def encode_segments(self, segments: Sequence[Segment], *, memo: Memo | None = None) -> Encoded:
         """As for Processor; the values of each item become a table with the instruction: the last words not learned."""
         made = super().encode_segments(segments, memo=memo)
-        said = [segment.text for segment in segments if isinstance(segment, Words) and not segment.learn]
+        said = [segment.text for segment in segments if isinstance(segment, Words) and not segment.loss_mask]
         words = self._read.encode(said[-1] if said else "")[-(self._longest - 2) :]
         ids = torch.tensor([*self._around[0], *words, *self._around[1]])
         placed = []

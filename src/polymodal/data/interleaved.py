@@ -71,7 +71,7 @@ class Shots:
             if message.role == "user":
                 made.append(Words(text=f"{self.question}{text}{self.answer}" if text else self.caption))
             elif message.role == "assistant":
-                made += [Words(text=self.space + text, learn=True), Special(name=self.end, learn=True)]
+                made += [Words(text=self.space + text, loss_mask=True), Special(name=self.end, loss_mask=True)]
             elif message.role == "system":
                 made.append(Words(text=text))
             else:

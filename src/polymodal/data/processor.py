@@ -91,7 +91,7 @@ class Encoded:
     """One conversation as lists of equal length, with its media in order of appearance."""
 
     input_ids: list[int]
-    learn: list[bool]
+    loss_mask: list[bool]
     token_types: list[int]
     placed: tuple[Placed, ...] = ()
 
@@ -181,7 +181,7 @@ class Processor:
 
     def encode_segments(self, segments: Sequence[Segment], *, memo: Memo | None = None) -> Encoded:
         """Segments -> ids and learn marks; each segment is tokenised once and nothing is searched for later."""
-        made = Encoded(input_ids=[], learn=[], token_types=[])
+        made = Encoded(input_ids=[], loss_mask=[], token_types=[])
         placed: list[Placed] = []
         for segment in segments:
             if isinstance(segment, Slot):
@@ -224,7 +224,7 @@ class Processor:
                 )
         return Encoded(
             input_ids=row.input_ids[:limit],
-            learn=row.learn[:limit],
+            loss_mask=row.loss_mask[:limit],
             token_types=row.token_types[:limit],
             placed=tuple(placed for placed in row.placed if placed.end <= limit),
         )
@@ -263,7 +263,7 @@ class Processor:
         else:
             ids, kind = self.tokenizer.encode(segment.text), TOKEN_TYPES["text"]
         made.input_ids.extend(ids)
-        made.learn.extend([segment.learn] * len(ids))
+        made.loss_mask.extend([segment.loss_mask] * len(ids))
         made.token_types.extend([kind] * len(ids))
 
     def _place(self, made: Encoded, item: Prepared) -> Placed:
@@ -276,7 +276,7 @@ class Processor:
         if modality.spell is not None:
             ids = [self.tokenizer.special(name) for name in modality.spell(item.values)]
         made.input_ids.extend(ids)
-        made.learn.extend([False] * len(ids))
+        made.loss_mask.extend([False] * len(ids))
         made.token_types.extend([TOKEN_TYPES[item.modality]] * len(ids))
         for segment in _around(modality.after, item.values):
             self._write(made, segment)
@@ -288,7 +288,7 @@ def _around(around: Around, values: Any) -> Sequence[Special | Words]:
 
 
 def _labels(row: Encoded) -> list[int]:
-    return [index if learn else IGNORE for index, learn in zip(row.input_ids, row.learn, strict=True)]
+    return [index if loss_mask else IGNORE for index, loss_mask in zip(row.input_ids, row.loss_mask, strict=True)]
 
 
 def _key(name: str, values: Any) -> str:

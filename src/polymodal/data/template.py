@@ -1,9 +1,9 @@
 """A prompt format as data: messages -> segments, each of which is tokenised exactly once.
 
 Flow: Message(role, parts) -> the role's Turn: before | parts | after -> Special, Words and Slot segments, each
-marked with `learn` -> the processor makes ids, labels and placeholders of them in one pass.  Labels are thus right
+marked with `loss_mask` -> the processor makes ids, labels and placeholders of them in one pass.  Labels are thus right
 by construction: nothing is ever searched for in finished ids.
-Traps: neighbouring words that agree on `learn` are joined before they are tokenised, so the ids equal those of the
+Traps: neighbouring words that agree on `loss_mask` are joined before they are tokenised, so the ids equal those of the
 rendered string wherever a published format has no learned border; at the border between a prompt and its answer
 the two are kept apart, because that is how the answer is generated.
 """
@@ -22,7 +22,7 @@ class Special:
     """One special token, by name.  token_type: the modality route it takes (0 text), see TOKEN_TYPES."""
 
     name: str
-    learn: bool = False
+    loss_mask: bool = False
     token_type: int = 0
 
 
@@ -31,7 +31,7 @@ class Words:
     """Plain text; whatever it says, it cannot become a special token."""
 
     text: str
-    learn: bool = False
+    loss_mask: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Turn:
 
     before: tuple[Special | Words, ...] = ()
     after: tuple[Special | Words, ...] = ()
-    learn: bool = False
+    loss_mask: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,18 +106,18 @@ class Template:
         yield from turn.before
         for part in message.parts:
             if isinstance(part, Text):
-                yield Words(text=part.text, learn=turn.learn)
+                yield Words(text=part.text, loss_mask=turn.loss_mask)
             else:
                 yield Slot(media=part)
         yield from turn.after
 
 
 def _joined(segments: Iterable[Segment]) -> tuple[Segment, ...]:
-    """Neighbouring words with the same `learn` become one; empty ones go."""
+    """Neighbouring words with the same `loss_mask` become one; empty ones go."""
     joined: list[Segment] = []
     for segment in segments:
         last = joined[-1] if joined else None
-        if isinstance(segment, Words) and isinstance(last, Words) and segment.learn == last.learn:
+        if isinstance(segment, Words) and isinstance(last, Words) and segment.loss_mask == last.loss_mask:
             joined[-1] = replace(last, text=last.text + segment.text)
         elif not isinstance(segment, Words) or segment.text:
             joined.append(segment)
@@ -143,8 +143,8 @@ def chatml(*, default_system: str | None, roles: Sequence[str] = ("system", "use
     def turn(role: str) -> Turn:
         answer = role == "assistant"
         before = (Special(name="<|im_start|>"), Words(text=f"{role}\n"))
-        after = (Special(name="<|im_end|>", learn=answer), Words(text="\n"))
-        return Turn(before=before, after=after, learn=answer)
+        after = (Special(name="<|im_end|>", loss_mask=answer), Words(text="\n"))
+        return Turn(before=before, after=after, loss_mask=answer)
 
     turns = {role: turn(role) for role in roles}
     return Template(turns=turns, ask=turn("assistant").before, default_system=default_system)

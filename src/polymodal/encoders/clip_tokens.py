@@ -1,6 +1,6 @@
 """CLIP's image encoder with its head applied to every token, not to the class token alone (LLaMA-Adapter V2).
 
-    pixel_values [N, 3, H, W] -> ViT -> [N, S, D] -> head's norm -> head's projection -> [N, S, E], class token first
+pixel_values [N, 3, H, W] -> ViT -> [N, S, D] -> head's norm -> head's projection -> [N, S, E], class token first
 """
 
 from dataclasses import dataclass

@@ -272,7 +272,7 @@ class ScaledUnit(nn.Module):
         return F.normalize(x, dim=-1) * self.log_scale.exp().clip(max=100.0)
 
 
-class BoundClips(nn.Module):
+class ImageBindClips(nn.Module):
     """An encoder with `joint` and what follows it: `[N, ...]` or `[N, clips, ...]` -> vectors `[N, E]` of the space.
 
     scale: module after the projection; None: unit length.

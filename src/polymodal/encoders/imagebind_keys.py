@@ -15,9 +15,9 @@ from typing import Any
 
 from polymodal.encoders.clip_text import ClipTextConfig
 from polymodal.encoders.imagebind import (
-    BoundClips,
     BoundEncoderConfig,
     ExtraKeyAttentionConfig,
+    ImageBindClips,
     PlaneStemConfig,
     ScaledUnit,
     SeriesStemConfig,
@@ -117,10 +117,10 @@ def _block(width: int, heads: int, modality: str) -> ViTBlockConfig:
     )
 
 
-def bound(config: Mapping[str, Any], modality: str, scaled: bool = True) -> BoundClips:
+def imagebind(config: Mapping[str, Any], modality: str, scaled: bool = True) -> ImageBindClips:
     """One modality's encoder with its scale (or without, as some systems read sound): values -> vectors [N, E]."""
     scale = ScaledUnit(SCALES[modality], learned=modality == "text") if scaled and modality in SCALES else None
-    return BoundClips(of_config(config)[modality].build(), scale)
+    return ImageBindClips(of_config(config)[modality].build(), scale)
 
 
 def _pair(source: str, target: str) -> list[Row]:
@@ -177,7 +177,7 @@ def _signal(modality: str) -> list[Row]:
 
 
 def keys(modality: str, scaled: bool = True) -> KeyTable:
-    """Official names of one modality -> those of its `BoundClips`."""
+    """Official names of one modality -> those of its `ImageBindClips`."""
     rows = _trunk(modality) + (_text() if modality == "text" else _signal(modality))
     table = KeyTable(tuple(rows)).prefixed(target="encoder.")
     log_scale = f"modality_postprocessors.{modality}.1.log_logit_scale"

@@ -115,7 +115,7 @@ class GatedCrossAttention(nn.Module):
         return out * self.attn_gate.tanh()
 
 
-def crossed(blocks: Iterable[Block], cross: Any, at: Collection[int]) -> tuple[Block, ...]:
+def with_cross_attention(blocks: Iterable[Block], cross: Any, at: Collection[int]) -> tuple[Block, ...]:
     """The block configs with `cross` in the slot of the blocks numbered in `at`; raises ConfigError for others."""
     blocks = tuple(blocks)
     if outside := sorted(i for i in at if not 0 <= i < len(blocks)):

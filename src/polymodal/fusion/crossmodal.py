@@ -46,9 +46,7 @@ class CrossModalBlock(nn.Module):
         super().__init__()
         width = config.width
         source = width if config.cross else None
-        attention = AttentionConfig(
-            width=width, heads=config.heads, qkv_bias=True, out_bias=True, source_width=source
-        )
+        attention = AttentionConfig(width=width, heads=config.heads, qkv_bias=True, out_bias=True, source_width=source)
         self.attn_norm = LayerNormConfig().build(width)
         self.attn = attention.build()
         self.mlp_norm = LayerNormConfig().build(width)

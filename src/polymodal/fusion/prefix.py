@@ -71,7 +71,7 @@ class RowPrompt(nn.Module):
 
 @dataclass(frozen=True)
 class BlankPicture:
-    """`arrange`: a batch without pictures gets a black (all zero) one of `size` x `size` in every row."""
+    """`prepare_inputs`: a batch without pictures gets a black (all zero) one of `size` x `size` in every row."""
 
     size: int
 

@@ -204,7 +204,7 @@ class RoutedDeltaConfig:
 
 @dataclass(frozen=True)
 class PlaceholderRoutes:
-    """`arrange` for systems in which exactly the placeholders are visual: adds `token_types` where there are any."""
+    """`prepare_inputs` where exactly the placeholders are visual: adds `token_types` where there are any."""
 
     placeholder: int
 
@@ -215,8 +215,8 @@ class PlaceholderRoutes:
 
 @dataclass(frozen=True)
 class ExpertRoutes:
-    """`arrange` of CogVLM: from `token_type_ids` (1 for begin marker, patches and end marker) the routes, the positions
-    and the places of the features.
+    """`prepare_inputs` of CogVLM: from `token_type_ids` (1 for begin marker, patches and end marker) the routes, the
+    positions and the places of the features.
 
     A visual token takes the visual branch when the next token is visual too: the begin marker does, the end marker does
     not.  All patches of a run share one position; marker and text positions count on.  Padding has no kind.

@@ -45,7 +45,7 @@ def splice(
     """
     lengths = _item_lengths(features)
     mask = input_ids == placeholder_id if isinstance(placeholder_id, int) else placeholder_id.bool()
-    given = dealt(mask, lengths) if item_counts is None else item_counts
+    given = infer_item_counts(mask, lengths) if item_counts is None else item_counts
     counts = [int(count) for count in given]
     if len(counts) != input_ids.shape[0]:
         raise ConfigError(f"splice: item_counts has {len(counts)} rows, input_ids has {input_ids.shape[0]}")
@@ -61,7 +61,7 @@ def splice(
     return embeds.masked_scatter(mask[..., None], flat.to(embeds.dtype))
 
 
-def dealt(mask: Tensor, lengths: Sequence[int]) -> list[int]:
+def infer_item_counts(mask: Tensor, lengths: Sequence[int]) -> list[int]:
     """How many items each row of `mask [B, T]` (True at placeholders) holds, when items of these lengths fill it up.
 
     A row that no whole number of items fills takes as many as fit, and items that are left over go to the last row, so
@@ -110,14 +110,14 @@ def _mismatch(row: int, first: int, expected: list[int], found: list[int]) -> st
     """The message for the first item of a row that does not fit."""
     advice = "the processor and the encoder disagree, or the prompt was cut"
     if len(found) != len(expected):  # runs cannot be told apart: deal the row's placeholders out in order
-        left, dealt = sum(found), []
+        left, infer_item_counts = sum(found), []
         for length in expected:
-            dealt.append(min(length, left))
-            left -= dealt[-1]
+            infer_item_counts.append(min(length, left))
+            left -= infer_item_counts[-1]
         if left:
             items = f"its {len(expected)} items"
             return f"row {row}: {left} placeholder tokens are left over after {items}; {advice}"
-        found = dealt
+        found = infer_item_counts
     item = next(i for i, pair in enumerate(zip(expected, found, strict=True)) if pair[0] != pair[1])
     return (
         f"item {first + item} (row {row}): expected {expected[item]} placeholder tokens, found {found[item]}; {advice}"

@@ -3,8 +3,8 @@
     PostNormBlock   x = attn_norm(x + attn(x)) -> x = cross_norm(x + cross(x, source))? -> x = mlp_norm(x + mlp(x))
     PreNormBlock    x = x + attn(attn_norm(x)) -> x = x + mlp(mlp_norm(x))
 
-The three steps are also methods of their own (`attend`, `look`, `transform`), for blocks that apply them to a part
-of the sequence only (a Q-Former's cross-attention reads for the queries alone).
+The three steps are also methods of their own (`self_attn`, `cross_attn`, `mlp_block`), for blocks that apply them to
+a part of the sequence only (a Q-Former's cross-attention reads for the queries alone).
 Causal use: the caller's mask says so; with a cache the keys of earlier tokens are read back, and keys and values of
 the source are computed at the first call and kept there.
 Traps: the norm follows the SUM, so nothing is normed before the first attention; a block with cross-attention
@@ -66,12 +66,12 @@ class PostNormBlock(nn.Module):
     ) -> Tensor:
         """`mask`: over cached and new keys.  `source [B, S, D']`: what cross-attention reads, `source_mask` of
         `[B, T, S]`; the source may be None once `cache` holds it."""
-        x = self.attend(x, mask, token_types, cache)
+        x = self.self_attn(x, mask, token_types, cache)
         if source is not None or (cache is not None and cache.source is not None):
-            x = self.look(x, source, source_mask, cache)
-        return self.transform(x, token_types)
+            x = self.cross_attn(x, source, source_mask, cache)
+        return self.mlp_block(x, token_types)
 
-    def attend(
+    def self_attn(
         self,
         x: Tensor,
         mask: MaskSpec | PreparedMask | None,
@@ -81,7 +81,7 @@ class PostNormBlock(nn.Module):
         """Self-attention, sum, norm."""
         return self.attn_norm(x + self.attn(x, mask, cache=cache, token_types=token_types), token_types)
 
-    def look(
+    def cross_attn(
         self,
         x: Tensor,
         source: Tensor | None,
@@ -93,7 +93,7 @@ class PostNormBlock(nn.Module):
             return x
         return self.cross_norm(x + self.cross(x, source_mask, source=source, cache=cache))
 
-    def transform(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
+    def mlp_block(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
         """Feed-forward, sum, norm."""
         return self.mlp_norm(x + self.mlp(x, token_types), token_types)
 

@@ -13,11 +13,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from polymodal.checkpoints.language_model import llama, llama_layout
 from polymodal.data.template import Special, Template, Turn, Words
-from polymodal.layouts.language_model import llama, llama_layout
-from polymodal.layouts.record import Repository
-from polymodal.systems._system import System, Variant
-from polymodal.train.recipe import Stage
+from polymodal.systems import Repository, Stage, System, Variant
 
 TEMPLATE = Template(
     begin=(Special(name="<s>"),),
@@ -26,8 +24,8 @@ TEMPLATE = Template(
         "user": Turn(before=(Words(text="### Instruction:\n"),), after=(Words(text="\n"),)),
         "assistant": Turn(
             before=(Words(text="### Response:\n"),),
-            after=(Special(name="</s>", learn=True), Words(text="\n")),
-            learn=True,
+            after=(Special(name="</s>", loss_mask=True), Words(text="\n")),
+            loss_mask=True,
         ),
     },
     ask=(Words(text="### Response:\n"),),
@@ -46,7 +44,7 @@ def _llama3_turn(role: str) -> Turn:
         Words(text="\n\n"),
     )
     answer = role == "assistant"
-    return Turn(before=head, after=(Special(name="<|eot_id|>", learn=answer),), learn=answer)
+    return Turn(before=head, after=(Special(name="<|eot_id|>", loss_mask=answer),), loss_mask=answer)
 
 
 LLAMA3_TEMPLATE = Template(
@@ -82,13 +80,13 @@ THREE = {**TWO, "vocab_size": 128256, "num_key_value_heads": 8, "ffn_width": 143
 
 SYSTEM = System(
     id="bayling",
-    names=("BayLing", "百聆", "BayLing-13B"),
+    aliases=("BayLing", "百聆", "BayLing-13B"),
     year=2023,
     fusion=(),
     assembly="MultimodalLM",
     inputs=("text",),
     outputs=("text",),
-    layouts=(llama_layout(template, score),),
+    formats=(llama_layout(template, score),),
     variants=(
         _release("13b", 13_015_864_320, "ICTNLP/bayling-13b-v1.1", **LARGE, **ONE),
         _release("7b-diff", 6_738_415_616, "ICTNLP/bayling-7b-diff", **SMALL, **ONE),
@@ -98,7 +96,7 @@ SYSTEM = System(
         _release("2-8b", 8_030_261_248, "ICTNLP/bayling-2-llama-3-8b", **{**SMALL, **THREE}),
     ),
     headline="follows instructions in many languages and translates interactively",
-    sheet="arXiv 2306.10968",
+    reference="arXiv 2306.10968",
     recipe=(
         Stage(name="instruct", data="160 thousand interactive translations, Alpaca and ShareGPT instructions",
               objective="language model, answers", train=("backbone",), lr=2e-5, batch=128, steps=3750, warmup=112),

@@ -14,26 +14,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from polymodal.assemblies.query_matcher import QueryMatcherConfig
+from polymodal.checkpoints import lavis, qformer_chat, qformer_lm
 from polymodal.connectors import qformer
 from polymodal.encoders import eva_vit
-from polymodal.layouts import bridge, bridge_chat, lavis
-from polymodal.layouts.record import Layout, Opened, Part, Repository, hf
-from polymodal.systems._system import System, Variant
-from polymodal.train.recipe import Stage
+from polymodal.models.qformer_retrieval import QFormerRetrievalConfig
+from polymodal.systems import CheckpointFormat, ModelSpec, Part, Repository, Stage, System, Variant, hf
 
 RETRIEVAL = ("Blip2ForImageTextRetrieval", "Blip2VisionModelWithProjection", "Blip2TextModelWithProjection")
 
 
-def open_config(config: Mapping[str, Any]) -> Opened:
+def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """The generating model at any size."""
-    found = bridge.bridge(config)
-    return Opened(
-        build=found.build, keys=bridge.hf_keys(found), parts=found.drawing(), assemble=bridge_chat.assemble(found)
+    found = qformer_lm.qformer_lm(config)
+    return ModelSpec(
+        build=found.build, keys=qformer_lm.hf_keys(found), parts=found.drawing(), assemble=qformer_chat.assemble(found)
     )
 
 
-def open_retrieval(config: Mapping[str, Any]) -> Opened:
+def open_retrieval(config: Mapping[str, Any]) -> ModelSpec:
     """The first stage: pictures against texts, or one of the two alone."""
     kind = (config.get("architectures") or RETRIEVAL[:1])[0]
     pictures, texts, whole = kind != RETRIEVAL[2], kind != RETRIEVAL[1], kind == RETRIEVAL[0]
@@ -42,22 +40,22 @@ def open_retrieval(config: Mapping[str, Any]) -> Opened:
     reads = "full" if texts else "mlp" if given.get("use_qformer_text_input") else "none"
     queries = config.get("num_query_tokens", 32)
     asked = qformer.of_config(given, queries=queries, source_width=encoder.width, text=reads)
-    model = QueryMatcherConfig(
+    model = QFormerRetrievalConfig(
         qformer=asked, encoder=encoder if pictures else None, joint_width=config.get("image_text_hidden_size", 256),
         lead=queries if whole and config.get("image_token_index") is not None else 0,
         images=pictures, texts=texts, matching=whole, pooled=whole,
     )  # fmt: skip
-    return Opened(build=model.build, keys=(bridge.retrieval_keys(model),), parts=_drawing(model))
+    return ModelSpec(build=model.build, keys=(qformer_lm.retrieval_keys(model),), parts=_drawing(model))
 
 
-def _drawing(model: QueryMatcherConfig) -> tuple[Part, ...]:
+def _drawing(model: QFormerRetrievalConfig) -> tuple[Part, ...]:
     asked = model.qformer
     return (
         Part(slot="encoder", modality="image", name="EVA-CLIP ViT-g/14, 39 blocks", prefix="encoders.image",
-             takes="[N, 3, 224, 224]", gives=f"[N, S, {asked.source_width}]"),
+             input="[N, 3, 224, 224]", output=f"[N, S, {asked.source_width}]"),
         Part(slot="connector", modality="image", name=f"Q-Former of {asked.queries} queries, reading text too",
-             prefix="connectors.image", takes=f"[N, S, {asked.source_width}]",
-             gives=f"[N, {asked.queries}, {asked.width}]", tokens=asked.queries),
+             prefix="connectors.image", input=f"[N, S, {asked.source_width}]",
+             output=f"[N, {asked.queries}, {asked.width}]", tokens=asked.queries),
     )  # fmt: skip
 
 
@@ -91,38 +89,78 @@ _OPT, _T5 = "MIT and the OPT licence (non-commercial)", "MIT and Apache-2.0"
 
 SYSTEM = System(
     id="blip-2",
-    names=("BLIP-2", "BLIP2"),
+    aliases=("BLIP-2", "BLIP2"),
     year=2023,
     fusion=("C",),
     assembly="MultimodalLM",
     inputs=("image", "text"),
     outputs=("text", "similarity", "match"),
-    layouts=(
-        Layout(name="transformers Blip2ForConditionalGeneration", open=open_config,
-               matches=hf("blip-2", "Blip2ForConditionalGeneration", "Blip2Model")),
-        Layout(name="transformers Blip2ForImageTextRetrieval", open=open_retrieval, matches=hf("blip-2", *RETRIEVAL)),
-        Layout(name="LAVIS Blip2OPT and Blip2T5", open=lavis.open_second, matches=hf("lavis-blip2"),
-               infer=lavis.infer_second, entry=("model", ""), gather=lavis.gather),
-        Layout(name="LAVIS Blip2Qformer", open=lavis.open_first, matches=hf("lavis-blip2-qformer"),
-               infer=lavis.infer_first, entry=("model", "")),
+    formats=(
+        CheckpointFormat(
+            name="transformers Blip2ForConditionalGeneration",
+            parse_config=parse_config,
+            matches=hf("blip-2", "Blip2ForConditionalGeneration", "Blip2Model"),
+        ),
+        CheckpointFormat(
+            name="transformers Blip2ForImageTextRetrieval",
+            parse_config=open_retrieval,
+            matches=hf("blip-2", *RETRIEVAL),
+        ),
+        CheckpointFormat(
+            name="LAVIS Blip2OPT and Blip2T5",
+            parse_config=lavis.open_second,
+            matches=hf("lavis-blip2"),
+            infer=lavis.infer_second,
+            entry=("model", ""),
+            gather=lavis.gather,
+        ),
+        CheckpointFormat(
+            name="LAVIS Blip2Qformer",
+            parse_config=lavis.open_first,
+            matches=hf("lavis-blip2-qformer"),
+            infer=lavis.infer_first,
+            entry=("model", ""),
+        ),
     ),
     variants=(
         _variant("opt-2.7b", 3_744_679_936, OPT_2_7B, 50265, _OPT),
         _variant("opt-6.7b", 7_752_738_304, OPT_6_7B, 50265, _OPT),
         _variant("flan-t5-xl", 3_942_446_592, FLAN_T5_XL, 32100, _T5),
         _variant("flan-t5-xxl", 12_229_596_672, FLAN_T5_XXL, 32100, _T5),
-        Variant(name="itm-vit-g", parameters=1_172_032_258, config=_ITM, layout=1,
-                repository=Repository(name="Salesforce/blip2-itm-vit-g", license="MIT")),
+        Variant(
+            name="itm-vit-g",
+            parameters=1_172_032_258,
+            config=_ITM,
+            format=1,
+            repository=Repository(name="Salesforce/blip2-itm-vit-g", license="MIT"),
+        ),
     ),
     headline="zero-shot image-to-text generation: only 32 queries and a linear lie between two frozen models",
-    sheet="arXiv 2301.12597",
+    reference="arXiv 2301.12597",
     recipe=(
-        Stage(name="represent", data="129M pairs: COCO, VG, CC3M, CC12M, SBU, LAION400M with CapFilt captions",
-              objective="image-text contrast, matching and captioning, equal weights",
-              train=("connectors", "encoders.image.final_norm"), lr=1e-4, batch=1680,
-              steps=250_000, warmup=5000, final=0.1, weight_decay=0.05),
-        Stage(name="generate", data="the same 129M pairs", objective="next token of the caption (prefix LM for T5)",
-              train=("connectors", "encoders.image.final_norm"), lr=1e-4, batch=1920, steps=80_000, warmup=2000,
-              final=0.1, weight_decay=0.05),
+        Stage(
+            name="represent",
+            data="129M pairs: COCO, VG, CC3M, CC12M, SBU, LAION400M with CapFilt captions",
+            objective="image-text contrast, matching and captioning, equal weights",
+            train=("connectors", "encoders.image.final_norm"),
+            lr=1e-4,
+            batch=1680,
+            steps=250_000,
+            warmup=5000,
+            final=0.1,
+            weight_decay=0.05,
+        ),
+        Stage(
+            name="generate",
+            data="the same 129M pairs",
+            objective="next token of the caption (prefix LM for T5)",
+            train=("connectors", "encoders.image.final_norm"),
+            lr=1e-4,
+            batch=1920,
+            steps=80_000,
+            warmup=2000,
+            final=0.1,
+            weight_decay=0.05,
+        ),
     ),
-)  # fmt: skip
+)

@@ -12,11 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from polymodal.checkpoints.language_model import llama, llama_layout
 from polymodal.data.template import Special, Template, Turn, Words
-from polymodal.layouts.language_model import llama, llama_layout
-from polymodal.layouts.record import Repository
-from polymodal.systems._system import System, Variant
-from polymodal.train.recipe import Stage
+from polymodal.systems import Repository, Stage, System, Variant
 
 SYSTEM_MESSAGE = (
     "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being safe.  "
@@ -32,9 +30,9 @@ TEMPLATE = Template(
         ),
         "user": Turn(before=(Special(name="<s>"), Words(text="[INST] ")), after=(Words(text=" [/INST]"),)),
         "assistant": Turn(
-            before=(Words(text=" ", learn=True),),
-            after=(Words(text=" ", learn=True), Special(name="</s>", learn=True)),
-            learn=True,
+            before=(Words(text=" ", loss_mask=True),),
+            after=(Words(text=" ", loss_mask=True), Special(name="</s>", loss_mask=True)),
+            loss_mask=True,
         ),
     },
     following={("system", "user"): Turn(after=(Words(text=" [/INST]"),))},
@@ -49,20 +47,20 @@ def score(config: Mapping[str, Any]) -> int:
 
 SYSTEM = System(
     id="chinese-llama-2",
-    names=("Chinese-Llama-2-7b", "Chinese Llama 2", "Chinese-Llama2"),
+    aliases=("Chinese-Llama-2-7b", "Chinese Llama 2", "Chinese-Llama2"),
     year=2023,
     fusion=(),
     assembly="MultimodalLM",
     inputs=("text",),
     outputs=("text",),
-    layouts=(llama_layout(lambda config: TEMPLATE, score),),
+    formats=(llama_layout(lambda config: TEMPLATE, score),),
     variants=(
         Variant(name="7b", parameters=6_738_415_616,
                 config=llama(4096, 32, 32, 11008, vocab_size=32000, rms_norm_eps=1e-5, max_position_embeddings=4096),
                 repository=Repository(name="LinkSoul/Chinese-Llama-2-7b", license="Apache-2.0; Llama 2 community")),
     ),
     headline="answers in Chinese and English in the format of llama-2-chat",
-    sheet="github.com/LinkSoul-AI/Chinese-Llama-2-7b",
+    reference="github.com/LinkSoul-AI/Chinese-Llama-2-7b",
     recipe=(
         Stage(name="instruct", data="LinkSoul/instruction_merge_set: ten million Chinese and English instructions",
               objective="language model, answers", train=("backbone",), lr=2e-5, batch=32, steps=312_500, warmup=9375),

@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from polymodal.assemblies.grafted_lm import Grafted, resampler_of
 from polymodal.backbones import chinchilla
+from polymodal.checkpoints.open_flamingo import OpenFlamingo, resampler_of
 from polymodal.connectors import resampler
 from polymodal.data.interleaved import Shots
 from polymodal.data.normalise import IMAGENET_MEAN, IMAGENET_STD
@@ -30,12 +30,20 @@ from polymodal.data.template import Special
 from polymodal.data.transforms import Squash
 from polymodal.encoders import nfnet
 from polymodal.fusion import cross_attention
-from polymodal.fusion.cross_attention import GatedCrossAttentionConfig, crossed
-from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, hf
+from polymodal.fusion.cross_attention import GatedCrossAttentionConfig, with_cross_attention
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import MLPConfig
-from polymodal.systems._system import System, Variant
-from polymodal.train.recipe import Stage
+from polymodal.systems import (
+    CheckpointFiles,
+    CheckpointFormat,
+    LoadedModel,
+    ModelSpec,
+    Part,
+    Stage,
+    System,
+    Variant,
+    hf,
+)
 from polymodal.weights.keytable import KeyTable
 
 BOS, END, IMAGE, EOS = "<BOS>", "<EOC>", "<image>", "<EOS>"
@@ -43,7 +51,7 @@ SHOTS = Shots(end=END, question="Question: ", answer=" Answer:", space=" ", begi
 RESAMPLER = {"depth": 6, "heads": 16, "dim_head": 96, "num_latents": 64, "max_num_frames": 8}
 
 
-def parts_of(config: Mapping[str, Any]) -> Grafted:
+def parts_of(config: Mapping[str, Any]) -> OpenFlamingo:
     """The parts a config describes; absent numbers are the paper's."""
     encoder = nfnet.of_config(config.get("vision_config") or {"image_size": 320})
     text = chinchilla.of_config(config.get("text_config") or {})
@@ -52,17 +60,17 @@ def parts_of(config: Mapping[str, Any]) -> Grafted:
     mlp = MLPConfig(width=text.width, ffn_width=4 * text.width, activation="squared_relu", bias=False)
     cross = GatedCrossAttentionConfig(attention=attention, mlp=mlp)
     found = resampler_of({**RESAMPLER, **(config.get("perceiver_config") or {})})
-    return Grafted(
+    return OpenFlamingo(
         encoder=encoder,
         connector=replace(found, activation="squared_relu"),
-        backbone=replace(text, blocks=crossed(text.blocks, cross, range(0, text.depth, every))),
+        backbone=replace(text, blocks=with_cross_attention(text.blocks, cross, range(0, text.depth, every))),
         kind="Chinchilla-shaped decoder",
         media=config.get("media_token_id", 2),
-        columns=False,
+        positions_ignore_padding=False,
     )
 
 
-def open_config(config: Mapping[str, Any]) -> Opened:
+def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """A config as `published` writes it -> the model, at any size."""
     found = parts_of(config)
     layers = "model.layers.{}"
@@ -73,7 +81,7 @@ def open_config(config: Mapping[str, Any]) -> Opened:
         + (gated + chinchilla.keys(f"{layers}.decoder_layer")).prefixed("lang_encoder.", "backbone.")
     )
 
-    def assemble(module: Any, files: Files) -> Assembled:
+    def assemble(module: Any, files: CheckpointFiles) -> LoadedModel:
         side: Any = found.encoder.image_size
         image = Modality(
             name="image", placeholder=IMAGE, tokens=lambda values: 1,
@@ -82,22 +90,22 @@ def open_config(config: Mapping[str, Any]) -> Opened:
         )  # fmt: skip
         words, limit = files.tokenizer(control=(BOS, END, IMAGE), eos=END), found.backbone.max_length
         processor = Processor(tokenizer=words, template=SHOTS, modalities=(image,), max_length=limit)
-        return Assembled(model=module, processor=processor)
+        return LoadedModel(model=module, processor=processor)
 
-    return Opened(build=found.build, keys=(keys,), parts=drawn(found), assemble=assemble)
+    return ModelSpec(build=found.build, keys=(keys,), parts=drawn(found), assemble=assemble)
 
 
-def drawn(found: Grafted) -> tuple[Part, ...]:
+def drawn(found: OpenFlamingo) -> tuple[Part, ...]:
     """The boxes of `show`."""
     vision, queries, width = found.encoder, found.connector.latents, found.backbone.width
     seen = f"[items, frames, {vision.tokens}, {vision.width}]"
     return (
         Part(slot="encoder", modality="image", name="NFNet, last stage", prefix="encoders.image", tokens=vision.tokens,
-             takes=f"[B, N, frames, 3, {vision.image_size}, {vision.image_size}]", gives=seen),
+             input=f"[B, N, frames, 3, {vision.image_size}, {vision.image_size}]", output=seen),
         Part(slot="connector", modality="image", name=f"Perceiver resampler, {found.connector.depth} blocks",
-             prefix="connectors.image", takes=seen, gives=f"[items, {queries}, {vision.width}]", tokens=queries),
+             prefix="connectors.image", input=seen, output=f"[items, {queries}, {vision.width}]", tokens=queries),
         Part(slot="backbone", name=f"{found.kind} with {len(found.gated)} gated cross-attention blocks",
-             prefix="backbone", takes=f"[B, T, {width}], context", gives=f"[B, T, {found.backbone.vocab_size}]"),
+             prefix="backbone", input=f"[B, T, {width}], context", output=f"[B, T, {found.backbone.vocab_size}]"),
     )  # fmt: skip
 
 
@@ -110,24 +118,36 @@ def published(width: int, depth: int, heads: int, every: int) -> dict[str, Any]:
 
 SYSTEM = System(
     id="flamingo",
-    names=("Flamingo", "Flamingo-80B", "DeepMind Flamingo"),
+    aliases=("Flamingo", "Flamingo-80B", "DeepMind Flamingo"),
     year=2022,
     fusion=("A",),
     assembly="MultimodalLM",
     inputs=("text", "image", "video"),
     outputs=("text",),
-    layouts=(Layout(name="OpenFlamingo's names, NFNet and Chinchilla", open=open_config, matches=hf("flamingo")),),
+    formats=(
+        CheckpointFormat(
+            name="OpenFlamingo's names, NFNet and Chinchilla", parse_config=parse_config, matches=hf("flamingo")
+        ),
+    ),
     variants=(
         Variant(name="3b", parameters=3_032_020_116, config=published(2048, 24, 16, 1)),
         Variant(name="9b", parameters=10_588_781_688, config=published(4096, 40, 32, 4)),
         Variant(name="80b", parameters=73_644_018_812, config=published(8192, 80, 64, 7)),
     ),
     headline="few-shot vision and language: a frozen encoder and a frozen language model, joined by gated blocks",
-    sheet="arXiv 2204.14198",
+    reference="arXiv 2204.14198",
     recipe=(
-        Stage(name="mixture", data="M3W 43M pages (weight 1), ALIGN 1.8B (0.2), LTIP 312M (0.2), VTP 27M videos (0.03)",
-              objective="weighted sum of the language model losses",
-              train=("connectors.image", "backbone.blocks.*.cross"), lr=1e-4, batch=2048, steps=500_000, warmup=5000,
-              final=1.0, weight_decay=0.1),
+        Stage(
+            name="mixture",
+            data="M3W 43M pages (weight 1), ALIGN 1.8B (0.2), LTIP 312M (0.2), VTP 27M videos (0.03)",
+            objective="weighted sum of the language model losses",
+            train=("connectors.image", "backbone.blocks.*.cross"),
+            lr=1e-4,
+            batch=2048,
+            steps=500_000,
+            warmup=5000,
+            final=1.0,
+            weight_decay=0.1,
+        ),
     ),
-)  # fmt: skip
+)

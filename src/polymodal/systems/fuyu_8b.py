@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polymodal.assemblies.multimodal_lm import Inputs, MultimodalLM
 from polymodal.backbones import hf_text
 from polymodal.connectors.patch_projection import PatchCounts, PatchProjectionConfig
 from polymodal.data.media import Text
@@ -26,9 +25,19 @@ from polymodal.data.messages import Message
 from polymodal.data.patches import RowPatches
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Special, Template, Turn
-from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
-from polymodal.systems._system import System, Variant
-from polymodal.train.recipe import Stage
+from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
+from polymodal.systems import (
+    CheckpointFiles,
+    CheckpointFormat,
+    LoadedModel,
+    ModelSpec,
+    Part,
+    Repository,
+    Stage,
+    System,
+    Variant,
+    hf,
+)
 from polymodal.weights.keytable import KeyTable
 
 FLAT = ("vocab_size", "max_position_embeddings", "hidden_size", "intermediate_size", "num_hidden_layers",
@@ -38,13 +47,13 @@ TEMPLATE = Template(
     turns={
         "picture": Turn(),
         "user": Turn(before=(Special(name="<s>"),), after=(Special(name="<0x04>"),)),
-        "assistant": Turn(after=(Special(name="|ENDOFTEXT|", learn=True),), learn=True),
+        "assistant": Turn(after=(Special(name="|ENDOFTEXT|", loss_mask=True),), loss_mask=True),
     },
 )
-INPUTS = {"image": Inputs(values="pixel_values", connector=("counts=patch_counts",))}
+INPUTS = {"image": ModalityInputs(values="pixel_values", connector=("counts=patch_counts",))}
 
 
-def open_config(config: Mapping[str, Any]) -> Opened:
+def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """A FuyuConfig dict, nested or flat -> the model; raises ConfigError for options that are not supported."""
     text = config.get("text_config") or {name: config[name] for name in FLAT if name in config}
     tied = bool(config.get("tie_word_embeddings", False))
@@ -55,22 +64,22 @@ def open_config(config: Mapping[str, Any]) -> Opened:
     def build() -> MultimodalLM:
         connector = PatchProjectionConfig().build(values, backbone.width)
         return MultimodalLM({"image": nn.Identity()}, {"image": connector}, backbone.build(), {"image": placeholder},
-                            inputs=INPUTS, arrange=PatchCounts(placeholder=placeholder))  # fmt: skip
+                            inputs=INPUTS, prepare_inputs=PatchCounts(placeholder=placeholder))  # fmt: skip
 
-    def assemble(module: nn.Module, files: Files) -> Assembled:
+    def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
         size = files.preprocessor.get("size") or {"width": 1920, "height": 1080}
         transform = RowPatches(patch=patch, width=size["width"], height=size["height"])
         image = Modality(name="image", placeholder="|SPEAKER|", transform=transform, collate=patches_alone,
                          tokens=lambda value: len(value["patches"]), spell=rows_with_ends)  # fmt: skip
         processor = Processor(tokenizer=files.tokenizer(), template=TEMPLATE, modalities=(image,),
                               max_length=backbone.max_length, rewrite=picture_first)  # fmt: skip
-        return Assembled(model=module, processor=processor)
+        return LoadedModel(model=module, processor=processor)
 
     table = KeyTable.of({f"vision_embed_tokens.{leaf}": f"connectors.image.proj.{leaf}" for leaf in ("weight", "bias")})
     table += keys.prefixed("language_model.", "backbone.")
     renamed = {"vision_embed_tokens.": "model.vision_embed_tokens.", "language_model.model.": "model.language_model.",
                "language_model.lm_head.": "lm_head."}  # fmt: skip
-    return Opened(build=build, keys=(table, table.respelled(renamed)), parts=drawn(values, backbone.width),
+    return ModelSpec(build=build, keys=(table, table.respelled(renamed)), parts=drawn(values, backbone.width),
                   assemble=assemble)  # fmt: skip
 
 
@@ -95,8 +104,8 @@ def patches_alone(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 def drawn(values: int, width: int) -> tuple[Part, ...]:
     return (
         Part(slot="connector", modality="image", name="raw patches through one linear", prefix="connectors.image",
-             takes=f"[P, {values}]", gives=f"[P, {width}]"),
-        Part(slot="backbone", name="Persimmon", prefix="backbone", takes=f"[B, T, {width}]", gives="[B, T, V]"),
+             input=f"[P, {values}]", output=f"[P, {width}]"),
+        Part(slot="backbone", name="Persimmon", prefix="backbone", input=f"[B, T, {width}]", output="[B, T, V]"),
     )  # fmt: skip
 
 
@@ -105,22 +114,37 @@ PUBLISHED = {"model_type": "fuyu", "architectures": ["FuyuForCausalLM"], "hidden
              "max_position_embeddings": 16384, "patch_size": 30, "num_channels": 3}  # fmt: skip
 SYSTEM = System(
     id="fuyu-8b",
-    names=("Fuyu-8B", "Fuyu"),
+    aliases=("Fuyu-8B", "Fuyu"),
     year=2023,
     fusion=("C",),
     assembly="MultimodalLM",
     inputs=("text", "image"),
     outputs=("text",),
-    layouts=(Layout(name="transformers FuyuForCausalLM", open=open_config, matches=hf("fuyu", "FuyuForCausalLM")),),
+    formats=(
+        CheckpointFormat(
+            name="transformers FuyuForCausalLM", parse_config=parse_config, matches=hf("fuyu", "FuyuForCausalLM")
+        ),
+    ),
     variants=(
-        Variant(name="8b", parameters=9_408_238_592, config=PUBLISHED,
-                repository=Repository(name="adept/fuyu-8b", license="CC BY-NC 4.0")),
+        Variant(
+            name="8b",
+            parameters=9_408_238_592,
+            config=PUBLISHED,
+            repository=Repository(name="adept/fuyu-8b", license="CC BY-NC 4.0"),
+        ),
     ),
     headline="reads raw patches of a picture of any size without an image encoder",
-    sheet="adept.ai/blog/fuyu-8b",
+    reference="adept.ai/blog/fuyu-8b",
     recipe=(
         # Nothing of the training is published; one stage over everything is what the architecture allows.
-        Stage(name="all", data="not published", objective="next token, text", train=("connectors.image", "backbone"),
-              lr=1e-4, batch=128, steps=1),
+        Stage(
+            name="all",
+            data="not published",
+            objective="next token, text",
+            train=("connectors.image", "backbone"),
+            lr=1e-4,
+            batch=128,
+            steps=1,
+        ),
     ),
-)  # fmt: skip
+)

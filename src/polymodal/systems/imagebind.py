@@ -16,13 +16,21 @@ from typing import Any
 
 from torch import nn
 
-from polymodal.assemblies.joint_space import JointSpace
-from polymodal.assemblies.sensing import embedder
 from polymodal.encoders import imagebind_keys
 from polymodal.encoders.imagebind_keys import MODALITIES
-from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository
-from polymodal.systems._system import System, Variant
-from polymodal.train.recipe import Stage
+from polymodal.models.joint_embedding import JointEmbedding
+from polymodal.pipelines.embedding import embedder
+from polymodal.systems import (
+    CheckpointFiles,
+    CheckpointFormat,
+    LoadedModel,
+    ModelSpec,
+    Part,
+    Repository,
+    Stage,
+    System,
+    Variant,
+)
 from polymodal.weights.keytable import KeyTable
 
 TAKES = {"vision": "[N, 3, 224, 224] or [N, clips, 3, 2, 224, 224]", "text": "[N, 77]",
@@ -30,7 +38,7 @@ TAKES = {"vision": "[N, 3, 224, 224] or [N, clips, 3, 2, 224, 224]", "text": "[N
          "imu": "[N, 6, 2000]"}  # fmt: skip
 
 
-def open_config(config: Mapping[str, Any]) -> Opened:
+def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """Arguments of the official constructor; raises ConfigError for others."""
     encoders, table = imagebind_keys.of_config(config), KeyTable()
     for name in MODALITIES:
@@ -38,17 +46,21 @@ def open_config(config: Mapping[str, Any]) -> Opened:
     width = encoders["vision"].out_width
     parts = tuple(
         Part(slot="encoder", modality="image" if name == "vision" else name, name=f"ImageBind {name}",
-             prefix=f"encoders.{name}", takes=TAKES[name], gives=f"[N, {width}]", tokens=1) for name in MODALITIES
+             prefix=f"encoders.{name}", input=TAKES[name], output=f"[N, {width}]", tokens=1) for name in MODALITIES
     )  # fmt: skip
-    return Opened(build=lambda: JointSpace({name: imagebind_keys.bound(config, name) for name in MODALITIES}),
-                  keys=(table,), parts=parts, assemble=assemble)  # fmt: skip
+    return ModelSpec(
+        build=lambda: JointEmbedding({name: imagebind_keys.imagebind(config, name) for name in MODALITIES}),
+        keys=(table,),
+        parts=parts,
+        assemble=assemble,
+    )
 
 
-def assemble(module: nn.Module, files: Files) -> Assembled:
+def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
     """Vectors of pictures, videos, sounds and sentences from a folder with CLIP's tokenizer."""
     tokenizer = files.tokenizer()
     begin, end = tokenizer.special("<|startoftext|>"), tokenizer.special("<|endoftext|>")
-    return Assembled(model=module, processor=None,
+    return LoadedModel(model=module, processor=None,
                      embed=embedder(module, lambda text: [begin, *tokenizer.encode(text)[:75], end]))  # fmt: skip
 
 
@@ -59,14 +71,14 @@ def stage(name: str, data: str, modality: str) -> Stage:
 
 SYSTEM = System(
     id="imagebind",
-    names=("ImageBind", "imagebind_huge"),
+    aliases=("ImageBind", "imagebind_huge"),
     year=2023,
     fusion=(),
-    assembly="JointSpace",
+    assembly="JointEmbedding",
     inputs=("image", "video", "text", "audio", "depth", "thermal", "imu"),
     outputs=("embedding",),
-    layouts=(
-        Layout(name="official imagebind_huge.pth", open=open_config, infer=imagebind_keys.infer,
+    formats=(
+        CheckpointFormat(name="official imagebind_huge.pth", parse_config=parse_config, infer=imagebind_keys.infer,
                matches=lambda config: "imu_embed_dim" in config or config.get("model_type") == "imagebind"),
     ),
     variants=(
@@ -74,7 +86,7 @@ SYSTEM = System(
                 repository=Repository(kind="official", name="imagebind_huge.pth", license="CC-BY-NC-4.0")),
     ),
     headline="finds pictures by sounds, sounds by sentences, and so on among six modalities bound by pictures alone",
-    sheet="arXiv 2305.05665",
+    reference="arXiv 2305.05665",
     recipe=(
         stage("audio", "AudioSet: video with its sound", "audio"),
         stage("depth", "SUN RGB-D: pictures with depth", "depth"),

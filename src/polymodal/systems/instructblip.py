@@ -14,18 +14,16 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from polymodal.layouts import bridge, bridge_chat, lavis
-from polymodal.layouts.record import Layout, Opened, Repository, hf
-from polymodal.systems._system import System, Variant
+from polymodal.checkpoints import lavis, qformer_chat, qformer_lm
+from polymodal.systems import CheckpointFormat, ModelSpec, Repository, Stage, System, Variant, hf
 from polymodal.systems.blip_2 import FLAN_T5_XL, FLAN_T5_XXL
-from polymodal.train.recipe import Stage
 
 
-def open_config(config: Mapping[str, Any], *, video: bool = False) -> Opened:
+def parse_config(config: Mapping[str, Any], *, video: bool = False) -> ModelSpec:
     """The model at any size; `video`: it takes frames."""
-    found = bridge.bridge(config, instructed=True, video=video)
-    assemble = None if video else bridge_chat.assemble(found)
-    return Opened(build=found.build, keys=bridge.hf_keys(found), parts=found.drawing(), assemble=assemble)
+    found = qformer_lm.qformer_lm(config, instructed=True, video=video)
+    assemble = None if video else qformer_chat.assemble(found)
+    return ModelSpec(build=found.build, keys=qformer_lm.hf_keys(found), parts=found.drawing(), assemble=assemble)
 
 
 def _vicuna(width: int, depth: int, heads: int, ffn_width: int) -> dict[str, Any]:
@@ -45,19 +43,30 @@ def _variant(name: str, parameters: int, text: dict[str, Any], license: str) -> 
 
 SYSTEM = System(
     id="instructblip",
-    names=("InstructBLIP",),
+    aliases=("InstructBLIP",),
     year=2023,
     fusion=("C",),
     assembly="MultimodalLM",
     inputs=("image", "text", "video"),
     outputs=("text",),
-    layouts=(
-        Layout(name="transformers InstructBlipForConditionalGeneration", open=open_config,
-               matches=hf("instructblip", "InstructBlipForConditionalGeneration")),
-        Layout(name="transformers InstructBlipVideoForConditionalGeneration", open=partial(open_config, video=True),
-               matches=hf("instructblipvideo", "InstructBlipVideoForConditionalGeneration")),
-        Layout(name="LAVIS Blip2VicunaInstruct and Blip2T5Instruct", matches=hf("lavis-instructblip"),
-               open=partial(lavis.open_second, instructed=True), entry=("model", ""), gather=lavis.gather),
+    formats=(
+        CheckpointFormat(
+            name="transformers InstructBlipForConditionalGeneration",
+            parse_config=parse_config,
+            matches=hf("instructblip", "InstructBlipForConditionalGeneration"),
+        ),
+        CheckpointFormat(
+            name="transformers InstructBlipVideoForConditionalGeneration",
+            parse_config=partial(parse_config, video=True),
+            matches=hf("instructblipvideo", "InstructBlipVideoForConditionalGeneration"),
+        ),
+        CheckpointFormat(
+            name="LAVIS Blip2VicunaInstruct and Blip2T5Instruct",
+            matches=hf("lavis-instructblip"),
+            parse_config=partial(lavis.open_second, instructed=True),
+            entry=("model", ""),
+            gather=lavis.gather,
+        ),
     ),
     variants=(
         _variant("vicuna-7b", 7_913_210_624, _vicuna(4096, 32, 32, 11008), "LLaMA research licence"),
@@ -66,10 +75,18 @@ SYSTEM = System(
         _variant("flan-t5-xxl", 12_310_119_168, FLAN_T5_XXL, "MIT and Apache-2.0"),
     ),
     headline="the visual tokens depend on the instruction: another question about one picture gives other features",
-    sheet="arXiv 2305.06500",
+    reference="arXiv 2305.06500",
     recipe=(
-        Stage(name="instruct", data="13 of 26 datasets as instructions, drawn by the square root of their sizes",
-              objective="next token of the answer", train=("connectors", "encoders.image.final_norm"), lr=1e-5,
-              batch=128, steps=60_000, warmup=1000, weight_decay=0.05),
+        Stage(
+            name="instruct",
+            data="13 of 26 datasets as instructions, drawn by the square root of their sizes",
+            objective="next token of the answer",
+            train=("connectors", "encoders.image.final_norm"),
+            lr=1e-5,
+            batch=128,
+            steps=60_000,
+            warmup=1000,
+            weight_decay=0.05,
+        ),
     ),
-)  # fmt: skip
+)

@@ -5,18 +5,16 @@ Paper: Visual Instruction Tuning (arXiv 2304.08485).
     picture -> 224 x 224 -> CLIP ViT-L/14, input of its last block, no class token [N, 256, 1024]
             -> linear [N, 256, D] -> spliced at id -200, or at `<im_patch>` -> Vicuna -> text        (fusion type C)
 
-Traps: only the official layout exists, and it leaves the vision tower out (`assemblies/official_llava.py`); v0 puts the
-picture behind the question, v1 before it; the first checkpoints expect `<im_start>` and `<im_end>` around it.
+Traps: only the official format exists, and it leaves the vision tower out (`checkpoints/official_llava_parts.py`); v0
+puts the picture behind the question, v1 before it; the first checkpoints expect `<im_start>` and `<im_end>` around it.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from polymodal.layouts.official_llava import official
-from polymodal.layouts.record import Repository
-from polymodal.systems._system import System, Variant
-from polymodal.train.recipe import Stage
+from polymodal.checkpoints.official_llava import official
+from polymodal.systems import Repository, Stage, System, Variant
 
 
 def published(width: int, depth: int, heads: int, ffn: int, **more: Any) -> dict[str, Any]:
@@ -30,13 +28,13 @@ def published(width: int, depth: int, heads: int, ffn: int, **more: Any) -> dict
 LATER = {"vocab_size": 32000, "mm_use_im_start_end": False, "rms_norm_eps": 1e-5, "max_position_embeddings": 4096}
 SYSTEM = System(
     id="llava",
-    names=("LLaVA", "LLaVA v1", "LLaVA v0"),
+    aliases=("LLaVA", "LLaVA v1", "LLaVA v0"),
     year=2023,
     fusion=("C",),
     assembly="MultimodalLM",
     inputs=("text", "image"),
     outputs=("text",),
-    layouts=(official("linear"),),
+    formats=(official("linear"),),
     variants=(
         Variant(name="7b-v1.1", parameters=7_045_818_368, config=published(4096, 32, 32, 11008),
                 repository=Repository(name="liuhaotian/LLaVA-Lightning-7B-delta-v1-1", license="LLaMA")),
@@ -47,7 +45,7 @@ SYSTEM = System(
                                       license="Llama 2 community")),
     ),
     headline="follows instructions about a picture that one linear map turned into words for Vicuna",
-    sheet="arXiv 2304.08485",
+    reference="arXiv 2304.08485",
     recipe=(
         Stage(name="align", data="CC-595K: pictures and captions", objective="language model, answers",
               train=("connectors.image",), lr=2e-3, batch=128, steps=4650, warmup=140),

@@ -17,24 +17,33 @@ from typing import Any
 
 from torch import nn
 
-from polymodal.assemblies.multimodal_lm import MultimodalLM
 from polymodal.backbones import hf_text
+from polymodal.checkpoints.official_llava import official
 from polymodal.connectors import hf_mlp
 from polymodal.data.chat_formats import LLAVA_SYSTEM, vicuna
 from polymodal.data.hf_image import CLIP, squared
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Words
 from polymodal.encoders import hf_vision
-from polymodal.layouts.official_llava import official
-from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
-from polymodal.systems._system import System, Variant
-from polymodal.train.recipe import Stage
+from polymodal.models.multimodal_lm import MultimodalLM
+from polymodal.systems import (
+    CheckpointFiles,
+    CheckpointFormat,
+    LoadedModel,
+    ModelSpec,
+    Part,
+    Repository,
+    Stage,
+    System,
+    Variant,
+    hf,
+)
 
 CLIP_L_336 = {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
               "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336, "patch_size": 14}  # fmt: skip
 
 
-def open_config(config: Mapping[str, Any]) -> Opened:
+def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """A LlavaConfig dict -> the model; raises ConfigError for options that are not supported."""
     vision = hf_vision.of_config(config.get("vision_config") or CLIP_L_336, config.get("vision_feature_layer", -2),
                                  config.get("vision_feature_select_strategy", "default"))  # fmt: skip
@@ -48,7 +57,7 @@ def open_config(config: Mapping[str, Any]) -> Opened:
         parts = tower.build(), connector.build(tower.out_width, width), text.build()
         return MultimodalLM({"image": parts[0]}, {"image": parts[1]}, parts[2], {"image": placeholder})
 
-    def assemble(module: nn.Module, files: Files) -> Assembled:
+    def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
         side = tower.image_size
         size = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
         transform = squared(files.preprocessor, {**CLIP, **size})
@@ -56,22 +65,22 @@ def open_config(config: Mapping[str, Any]) -> Opened:
                          tokens=lambda values: tower.tokens)  # fmt: skip
         processor = Processor(tokenizer=files.tokenizer(), template=vicuna(LLAVA_SYSTEM), modalities=(image,),
                               max_length=text.max_length)  # fmt: skip
-        return Assembled(model=module, processor=processor)
+        return LoadedModel(model=module, processor=processor)
 
     rest = hf_mlp.HF_KEYS.prefixed("multi_modal_projector.", "connectors.image.")
     rest += text_keys.prefixed("language_model.", "backbone.")
     tables = tuple(each + rest for each in vision.placed("vision_tower."))
-    return Opened(build=build, keys=hf_mlp.both_spellings(tables), parts=drawn(tower, width), assemble=assemble)
+    return ModelSpec(build=build, keys=hf_mlp.both_spellings(tables), parts=drawn(tower, width), assemble=assemble)
 
 
 def drawn(tower: hf_vision.ViTConfig, width: int) -> tuple[Part, ...]:
     side, count = tower.image_size, tower.tokens
     return (
         Part(slot="encoder", modality="image", name="ViT (CLIP)", prefix="encoders.image",
-             takes=f"[N, 3, {side}, {side}]", gives=f"[N, {count}, {tower.out_width}]", tokens=count),
+             input=f"[N, 3, {side}, {side}]", output=f"[N, {count}, {tower.out_width}]", tokens=count),
         Part(slot="connector", modality="image", name="linear, GELU, linear", prefix="connectors.image",
-             takes=f"[N, {count}, {tower.out_width}]", gives=f"[N, {count}, {width}]", tokens=count),
-        Part(slot="backbone", name="language model", prefix="backbone", takes=f"[B, T, {width}]", gives="[B, T, V]"),
+             input=f"[N, {count}, {tower.out_width}]", output=f"[N, {count}, {width}]", tokens=count),
+        Part(slot="backbone", name="language model", prefix="backbone", input=f"[B, T, {width}]", output="[B, T, V]"),
     )  # fmt: skip
 
 
@@ -86,14 +95,14 @@ def published(width: int, depth: int, heads: int, ffn_width: int) -> dict[str, A
 
 SYSTEM = System(
     id="llava-1.5",
-    names=("LLaVA-1.5", "LLaVA v1.5"),
+    aliases=("LLaVA-1.5", "LLaVA v1.5"),
     year=2023,
     fusion=("C",),
     assembly="MultimodalLM",
     inputs=("text", "image"),
     outputs=("text",),
-    layouts=(
-        Layout(name="transformers LlavaForConditionalGeneration", open=open_config,
+    formats=(
+        CheckpointFormat(name="transformers LlavaForConditionalGeneration", parse_config=parse_config,
                matches=hf("llava", "LlavaForConditionalGeneration")),
         official("mlp"),
     ),
@@ -104,7 +113,7 @@ SYSTEM = System(
                 repository=Repository(name="llava-hf/llava-1.5-13b-hf", license="Llama 2 community")),
     ),
     headline="answers questions about a picture with a two-layer connector between CLIP and Vicuna",
-    sheet="arXiv 2310.03744",
+    reference="arXiv 2310.03744",
     recipe=(
         Stage(name="align", data="LCS-558K: 558 thousand pictures and captions", objective="language model, answers",
               train=("connectors.image",), lr=1e-3, batch=256, steps=2181, warmup=65),

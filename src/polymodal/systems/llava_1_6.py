@@ -18,8 +18,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from polymodal.assemblies.multimodal_lm import Inputs, MultimodalLM
 from polymodal.backbones import hf_text
+from polymodal.checkpoints.official_llava import official
 from polymodal.connectors import hf_mlp
 from polymodal.connectors.anyres import AnyResConfig, grids_of_pinpoints
 from polymodal.data.chat_formats import LLAVA_SYSTEM, chatml_direct, mistral, vicuna
@@ -29,19 +29,28 @@ from polymodal.data.tiles import GridTiles, SizedTiles, filled_up
 from polymodal.encoders import hf_vision
 from polymodal.encoders.tiled import TiledConfig
 from polymodal.errors import ConfigError
-from polymodal.layouts.official_llava import official
-from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
-from polymodal.systems._system import System, Variant
-from polymodal.train.recipe import Stage
+from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
+from polymodal.systems import (
+    CheckpointFiles,
+    CheckpointFormat,
+    LoadedModel,
+    ModelSpec,
+    Part,
+    Repository,
+    Stage,
+    System,
+    Variant,
+    hf,
+)
 from polymodal.weights.keytable import KeyTable, rename
 
 CLIP_L_336 = {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
               "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336, "patch_size": 14}  # fmt: skip
 PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
-PICTURES = Inputs(values="pixel_values", encoder=("image_sizes",), connector=("image_sizes",))
+PICTURES = ModalityInputs(values="pixel_values", encoder=("image_sizes",), connector=("image_sizes",))
 
 
-def open_config(config: Mapping[str, Any]) -> Opened:
+def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """A LlavaNextConfig dict -> the model; raises ConfigError for options that are not supported."""
     vision = hf_vision.of_config(config.get("vision_config") or CLIP_L_336, config.get("vision_feature_layer", -2),
                                  config.get("vision_feature_select_strategy", "default"))  # fmt: skip
@@ -61,7 +70,7 @@ def open_config(config: Mapping[str, Any]) -> Opened:
         places = {"image": config.get("image_token_index", config.get("image_token_id", 32000))}
         return MultimodalLM({"image": parts[0]}, {"image": parts[1]}, parts[2], places, inputs={"image": PICTURES})
 
-    def assemble(module: nn.Module, files: Files) -> Assembled:
+    def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
         transform = SizedTiles(tiles=GridTiles(tile=tile, grids=grids)).tuned(files.preprocessor)
         image = Modality(name="image", placeholder="<image>", transform=transform, after=(Words(text="\n"),),
                          tokens=tokens, collate=filled_up)  # fmt: skip
@@ -72,7 +81,7 @@ def open_config(config: Mapping[str, Any]) -> Opened:
         elif "<|im_start|>" in tokenizer.special_tokens:
             template = chatml_direct()
         processor = Processor(tokenizer=tokenizer, template=template, modalities=(image,), max_length=text.max_length)
-        return Assembled(model=module, processor=processor)
+        return LoadedModel(model=module, processor=processor)
 
     def tokens(value: dict[str, Tensor]) -> int:
         height, width = value["size"].tolist()
@@ -82,17 +91,17 @@ def open_config(config: Mapping[str, Any]) -> Opened:
     between += KeyTable((rename("image_newline", "connectors.image.newline"),))
     rest = between + text_keys.prefixed("language_model.", "backbone.")
     tables = tuple(each + rest for each in vision.placed("vision_tower.", "encoders.image.tile."))
-    return Opened(build=build, keys=hf_mlp.both_spellings(tables), parts=drawn(tower, width), assemble=assemble)
+    return ModelSpec(build=build, keys=hf_mlp.both_spellings(tables), parts=drawn(tower, width), assemble=assemble)
 
 
 def drawn(tower: hf_vision.ViTConfig, width: int) -> tuple[Part, ...]:
     side, seen = tower.image_size, f"N of [t, {tower.patches}, {tower.out_width}]"
     return (
         Part(slot="encoder", modality="image", name="CLIP ViT on every tile", prefix="encoders.image",
-             takes=f"[N, t, 3, {side}, {side}], sizes [N, 2]", gives=seen),
+             input=f"[N, t, 3, {side}, {side}], sizes [N, 2]", output=seen),
         Part(slot="connector", modality="image", name="linear, GELU, linear; tiles laid out in rows with newlines",
-             prefix="connectors.image", takes=seen, gives=f"N of [q, {width}]"),
-        Part(slot="backbone", name="language model", prefix="backbone", takes=f"[B, T, {width}]", gives="[B, T, V]"),
+             prefix="connectors.image", input=seen, output=f"N of [q, {width}]"),
+        Part(slot="backbone", name="language model", prefix="backbone", input=f"[B, T, {width}]", output="[B, T, V]"),
     )  # fmt: skip
 
 
@@ -116,13 +125,13 @@ MISTRAL = {"model_type": "mistral", "num_key_value_heads": 8, "rope_theta": 1000
 YI = {"num_key_value_heads": 8, "rope_theta": 5000000.0, "vocab_size": 64064}
 SYSTEM = System(
     id="llava-1.6",
-    names=("LLaVA-1.6", "LLaVA-NeXT"),
+    aliases=("LLaVA-1.6", "LLaVA-NeXT"),
     year=2024,
     fusion=("C",),
     assembly="MultimodalLM",
     inputs=("text", "image"),
     outputs=("text",),
-    layouts=(Layout(name="transformers LlavaNextForConditionalGeneration", open=open_config,
+    formats=(CheckpointFormat(name="transformers LlavaNextForConditionalGeneration", parse_config=parse_config,
                     matches=hf("llava_next", "LlavaNextForConditionalGeneration")), official("anyres")),
     variants=(
         variant("vicuna-7b", 7_063_431_168, "Llama 2 community", published(4096, 32, 32, 11008)),
@@ -131,7 +140,7 @@ SYSTEM = System(
         variant("34b", 34_752_083_968, "Apache-2.0", published(7168, 60, 56, 20480, **YI)),
     ),
     headline="reads pictures of any proportions at up to four times the pixels, tile by tile",
-    sheet="llava-vl.github.io/blog/2024-01-30-llava-next",
+    reference="llava-vl.github.io/blog/2024-01-30-llava-next",
     recipe=(
         Stage(name="align", data="LCS-558K: 558 thousand pictures and captions", objective="language model, answers",
               train=("connectors.image",), lr=1e-3, batch=256, steps=2181, warmup=65),

@@ -17,8 +17,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from polymodal.assemblies.multimodal_lm import MultimodalLM
 from polymodal.backbones import hf_text
+from polymodal.checkpoints import lavis, qformer_lm
+from polymodal.checkpoints.qformer_chat import PICTURE
 from polymodal.connectors import qformer
 from polymodal.connectors.neighbours import NeighboursConfig
 from polymodal.connectors.qformer import QFormerConnectorConfig
@@ -26,12 +27,19 @@ from polymodal.data.hf_image import transform_of
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Special, Template, Turn, Words
 from polymodal.encoders import eva_vit
-from polymodal.layouts import bridge, lavis
-from polymodal.layouts.bridge_chat import PICTURE
-from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, hf
-from polymodal.layouts.video_llama import tokenizer_of
-from polymodal.systems._system import System, Variant
-from polymodal.train.recipe import Stage
+from polymodal.models.multimodal_lm import MultimodalLM
+from polymodal.systems import (
+    CheckpointFiles,
+    CheckpointFormat,
+    LoadedModel,
+    ModelSpec,
+    Part,
+    Stage,
+    System,
+    Variant,
+    hf,
+)
+from polymodal.systems.video_llama.processing import tokenizer_of
 from polymodal.weights.keytable import KeyTable, drop
 
 SYSTEM_WORDS = (
@@ -46,13 +54,13 @@ def template(llama_2: bool) -> Template:
     begin = (Special(name="<s>"), Words(text=SYSTEM_WORDS + ("" if llama_2 else "###")))
     if llama_2:
         user = Turn(before=(Special(name="<s>"), Words(text="[INST] ")), after=(Words(text=" [/INST] "),))
-        return Template(turns={"user": user, "assistant": Turn(learn=True)}, begin=begin)
+        return Template(turns={"user": user, "assistant": Turn(loss_mask=True)}, begin=begin)
     user = Turn(before=(Words(text="Human: "),), after=(Words(text="###"),))
-    assistant = Turn(before=(Words(text="Assistant: "),), after=(Words(text="###", learn=True),), learn=True)
+    assistant = Turn(before=(Words(text="Assistant: "),), after=(Words(text="###", loss_mask=True),), loss_mask=True)
     return Template(turns={"user": user, "assistant": assistant}, begin=begin, ask=assistant.before)
 
 
-def open_config(config: Mapping[str, Any]) -> Opened:
+def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """The whole model under the official names, at any size."""
     vision, asked = config.get("vision_config") or {}, config.get("qformer_config") or {}
     encoder, text = eva_vit.of_config(vision, official=True), hf_text.of_config(config.get("text_config") or {})
@@ -69,35 +77,51 @@ def open_config(config: Mapping[str, Any]) -> Opened:
         encoder = replace(encoder, keep_class=False)
         connector = NeighboursConfig(width=encoder.width, out_width=text.config.width)
         tokens = connector.tokens(encoder.tokens)
-    keys += bridge.linear("llama_proj", "connectors.image.proj")
+    keys += qformer_lm.linear("llama_proj", "connectors.image.proj")
     place = config.get("image_token_index", text.config.vocab_size)
 
     def build() -> MultimodalLM:
         backbone: Any = text.config.build()
         return MultimodalLM({"image": encoder.build()}, {"image": connector.build()}, backbone, {"image": place},
-                            columns=text.columns)  # fmt: skip
+                            positions_ignore_padding=text.positions_ignore_padding)  # fmt: skip
 
     seen, width = f"[N, {encoder.tokens}, {encoder.width}]", text.config.width
     name = f"Q-Former of {tokens} queries + linear" if has_qformer else "4 neighbours joined + linear"
     parts = (
-        Part(slot="encoder", modality="image", name="EVA-CLIP ViT-g/14, 39 blocks", prefix="encoders.image",
-             takes="[N, 3, 224, 224]", gives=seen, tokens=encoder.tokens),
-        Part(slot="connector", modality="image", name=name, prefix="connectors.image", takes=seen,
-             gives=f"[N, {tokens}, {width}]", tokens=tokens),
-        Part(slot="backbone", name="Vicuna or LLaMA-2", prefix="backbone", takes=f"[B, T, {width}]", gives="[B, T, V]"),
-    )  # fmt: skip
+        Part(
+            slot="encoder",
+            modality="image",
+            name="EVA-CLIP ViT-g/14, 39 blocks",
+            prefix="encoders.image",
+            input="[N, 3, 224, 224]",
+            output=seen,
+            tokens=encoder.tokens,
+        ),
+        Part(
+            slot="connector",
+            modality="image",
+            name=name,
+            prefix="connectors.image",
+            input=seen,
+            output=f"[N, {tokens}, {width}]",
+            tokens=tokens,
+        ),
+        Part(
+            slot="backbone", name="Vicuna or LLaMA-2", prefix="backbone", input=f"[B, T, {width}]", output="[B, T, V]"
+        ),
+    )
 
-    def assemble(module: Any, files: Files) -> Assembled:
+    def assemble(module: Any, files: CheckpointFiles) -> LoadedModel:
         side = encoder.image_size
         transform = transform_of(files.preprocessor, {**PICTURE, "size": {"height": side, "width": side}})
         image = Modality(name="image", placeholder="<ImageHere>", transform=transform, tokens=lambda values: tokens,
                          before=BEFORE, after=AFTER)  # fmt: skip
         words = template(llama_2=not has_qformer)
         processor = Processor(tokenizer=tokenizer_of(files, ("<ImageHere>",)), template=words, modalities=(image,))
-        return Assembled(model=module, processor=processor, stop=("###",) if has_qformer else ())
+        return LoadedModel(model=module, processor=processor, stop=("###",) if has_qformer else ())
 
     spellings = tuple(keys + table.prefixed("llama_model.", "backbone.") for table in text.keys)
-    return Opened(build=build, keys=spellings, parts=parts, assemble=assemble)
+    return ModelSpec(build=build, keys=spellings, parts=parts, assemble=assemble)
 
 
 def _variant(name: str, parameters: int, llama_2: bool, width: int, depth: int, ffn_width: int) -> Variant:
@@ -111,15 +135,20 @@ def _variant(name: str, parameters: int, llama_2: bool, width: int, depth: int, 
 
 SYSTEM = System(
     id="minigpt-4",
-    names=("MiniGPT-4", "MiniGPT4"),
+    aliases=("MiniGPT-4", "MiniGPT4"),
     year=2023,
     fusion=("C",),
     assembly="MultimodalLM",
     inputs=("image", "text"),
     outputs=("text",),
-    layouts=(
-        Layout(name="official MiniGPT-4", open=open_config, matches=hf("minigpt4"), entry=("model", ""),
-               gather=partial(lavis.gather, language="llama_model")),
+    formats=(
+        CheckpointFormat(
+            name="official MiniGPT-4",
+            parse_config=parse_config,
+            matches=hf("minigpt4"),
+            entry=("model", ""),
+            gather=partial(lavis.gather, language="llama_model"),
+        ),
     ),
     variants=(
         _variant("vicuna-13b", 14_110_861_184, False, 5120, 40, 13824),
@@ -127,13 +156,31 @@ SYSTEM = System(
         _variant("llama-2-7b", 7_747_385_728, True, 4096, 32, 11008),
     ),
     headline="detailed chat about a picture with a single linear layer trained between frozen models",
-    sheet="arXiv 2304.10592",
+    reference="arXiv 2304.10592",
     recipe=(
-        Stage(name="pretrain", data="LAION, CC3M and SBU captions, about 5M pairs",
-              objective="next token of the caption", train=("connectors.image.proj",), lr=1e-4, batch=256,
-              steps=20_000, warmup=5000, final=0.8, weight_decay=0.05),
-        Stage(name="align", data="cc_sbu_align, 3439 curated descriptions", objective="next token of the description",
-              train=("connectors.image.proj",), lr=3e-5, batch=12, steps=1000, warmup=200, final=0.33,
-              weight_decay=0.05),
+        Stage(
+            name="pretrain",
+            data="LAION, CC3M and SBU captions, about 5M pairs",
+            objective="next token of the caption",
+            train=("connectors.image.proj",),
+            lr=1e-4,
+            batch=256,
+            steps=20_000,
+            warmup=5000,
+            final=0.8,
+            weight_decay=0.05,
+        ),
+        Stage(
+            name="align",
+            data="cc_sbu_align, 3439 curated descriptions",
+            objective="next token of the description",
+            train=("connectors.image.proj",),
+            lr=3e-5,
+            batch=12,
+            steps=1000,
+            warmup=200,
+            final=0.33,
+            weight_decay=0.05,
+        ),
     ),
-)  # fmt: skip
+)

@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 
-from polymodal.assemblies.multimodal_lm import Inputs, MultimodalLM
 from polymodal.backbones import llama
 from polymodal.backbones.decoder import DecoderConfig
 from polymodal.connectors import abstractor
@@ -28,9 +27,19 @@ from polymodal.data.transforms import PadToSquare, StretchToSquare
 from polymodal.encoders import owl_vit
 from polymodal.errors import ConfigError
 from polymodal.fusion.routing import PlaceholderRoutes, RoutedLinearConfig, RoutedNormConfig
-from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
-from polymodal.systems._system import System, Variant
-from polymodal.train.recipe import Stage
+from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
+from polymodal.systems import (
+    CheckpointFiles,
+    CheckpointFormat,
+    LoadedModel,
+    ModelSpec,
+    Part,
+    Repository,
+    Stage,
+    System,
+    Variant,
+    hf,
+)
 from polymodal.weights.keytable import KeyTable, Row, rename
 
 IMAGE = -200  # the official id of a picture
@@ -38,13 +47,15 @@ TEMPLATE = Template(
     begin=(Special(name="<s>"),),
     turns={
         "user": Turn(before=(Words(text="USER: "),), after=(Words(text=" "),)),
-        "assistant": Turn(before=(Words(text="ASSISTANT:"),), after=(Special(name="</s>", learn=True),), learn=True),
+        "assistant": Turn(
+            before=(Words(text="ASSISTANT:"),), after=(Special(name="</s>", loss_mask=True),), loss_mask=True
+        ),
     },
     ask=(Words(text="ASSISTANT:"),),
 )
 
 
-def open_config(config: Mapping[str, Any]) -> Opened:
+def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """A MPLUGOwl2Config dict -> the model; raises ConfigError for options that are not supported."""
     visual = config.get("visual_config") or {}
     tower = owl_vit.of_config(visual.get("visual_model") or {})
@@ -55,11 +66,11 @@ def open_config(config: Mapping[str, Any]) -> Opened:
 
     def build() -> MultimodalLM:
         parts = tower.build(), connector.build(tower.width, text.width), text.build()
-        inputs = {"image": Inputs(values="images", places="token_types")}
+        inputs = {"image": ModalityInputs(values="images", places="token_types")}
         return MultimodalLM({"image": parts[0]}, {"image": parts[1]}, parts[2], {"image": IMAGE},
-                            inputs=inputs, arrange=PlaceholderRoutes(IMAGE))  # fmt: skip
+                            inputs=inputs, prepare_inputs=PlaceholderRoutes(IMAGE))  # fmt: skip
 
-    def assemble(module: Any, files: Files) -> Assembled:
+    def assemble(module: Any, files: CheckpointFiles) -> LoadedModel:
         side = tower.image_size if isinstance(tower.image_size, int) else tower.image_size[0]
         padded = config.get("image_aspect_ratio") == "pad"
         transform = PadToSquare(size=side) if padded else StretchToSquare(size=side)
@@ -68,7 +79,7 @@ def open_config(config: Mapping[str, Any]) -> Opened:
                            collate=lambda pictures: {"images": torch.stack(pictures)})  # fmt: skip
         processor = Processor(tokenizer=files.tokenizer(pad="<unk>"), template=TEMPLATE, modalities=(picture,),
                               max_length=text.max_length)  # fmt: skip
-        return Assembled(model=module, processor=processor)
+        return LoadedModel(model=module, processor=processor)
 
     connector_keys = abstractor.owl_keys(connector, tower.width, text.width)
     keys = (
@@ -76,7 +87,7 @@ def open_config(config: Mapping[str, Any]) -> Opened:
         + connector_keys.prefixed("model.visual_abstractor.", "connectors.image.")
         + kind_keys(text).prefixed("", "backbone.")
     )
-    return Opened(build=build, keys=(keys,), parts=drawn(tower, connector, text), assemble=assemble)
+    return ModelSpec(build=build, keys=(keys,), parts=drawn(tower, connector, text), assemble=assemble)
 
 
 def by_kind(config: DecoderConfig) -> DecoderConfig:
@@ -105,23 +116,23 @@ def drawn(tower: Any, connector: abstractor.AbstractorConfig, text: DecoderConfi
     side, seen, count = tower.image_size, f"[N, {tower.tokens}, {tower.width}]", connector.tokens(tower.tokens)
     return (
         Part(slot="encoder", modality="image", name="ViT-L/14", prefix="encoders.image",
-             takes=f"[N, 3, {side}, {side}]", gives=seen, tokens=tower.tokens),
-        Part(slot="connector", modality="image", name="visual abstractor", prefix="connectors.image", takes=seen,
-             gives=f"[N, {count}, {text.width}]", tokens=count),
+             input=f"[N, 3, {side}, {side}]", output=seen, tokens=tower.tokens),
+        Part(slot="connector", modality="image", name="visual abstractor", prefix="connectors.image", input=seen,
+             output=f"[N, {count}, {text.width}]", tokens=count),
         Part(slot="backbone", name="LLaMA-2 with norms, keys and values by kind of token", prefix="backbone",
-             takes=f"[B, T, {text.width}]", gives=f"[B, T, {text.vocab_size}]"),
+             input=f"[B, T, {text.width}]", output=f"[B, T, {text.vocab_size}]"),
     )  # fmt: skip
 
 
 SYSTEM = System(
     id="mplug-owl2",
-    names=("mPLUG-Owl2", "mPLUG-Owl2 8.2B"),
+    aliases=("mPLUG-Owl2", "mPLUG-Owl2 8.2B"),
     year=2023,
     fusion=("B", "C"),
     assembly="MultimodalLM",
     inputs=("text", "image"),
     outputs=("text",),
-    layouts=(Layout(name="X-PLUG MPLUGOwl2LlamaForCausalLM", open=open_config,
+    formats=(CheckpointFormat(name="X-PLUG MPLUGOwl2LlamaForCausalLM", parse_config=parse_config,
                     matches=hf("mplug_owl2", "MPLUGOwl2LlamaForCausalLM")),),
     variants=(
         Variant(name="llama2-7b", parameters=8_197_859_328,
@@ -130,7 +141,7 @@ SYSTEM = System(
                 repository=Repository(name="MAGAer13/mplug-owl2-llama2-7b", license="MIT, Llama 2 community")),
     ),
     headline="norms, keys and values of their own for pictures in every layer, everything else shared",
-    sheet="arXiv 2311.04257",
+    reference="arXiv 2311.04257",
     recipe=(
         Stage(name="align", data="400 million pairs of CC, COCO, COYO, LAION and DataComp at 224 pixels (recalled)",
               train=("encoders.image", "connectors.image", "backbone.*.branches.1"),

@@ -18,16 +18,24 @@ from typing import Any
 
 from torch import nn
 
-from polymodal.assemblies.bound_lm import SignalLM
+from polymodal.checkpoints import imagebind_llama
 from polymodal.data.bound_talk import SignalTalk
 from polymodal.data.processor import Processor
 from polymodal.data.template import Special
 from polymodal.encoders import imagebind_keys
 from polymodal.generators.query_projector import QueryProjectorConfig, official_keys
-from polymodal.layouts import bound_llama
-from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository
-from polymodal.systems._system import System, Variant
-from polymodal.train.recipe import Stage
+from polymodal.models.imagebind_lm import SignalTokenLM
+from polymodal.systems import (
+    CheckpointFiles,
+    CheckpointFormat,
+    LoadedModel,
+    ModelSpec,
+    Part,
+    Repository,
+    Stage,
+    System,
+    Variant,
+)
 from polymodal.weights.keytable import KeyTable
 
 SENSES = ("image", "audio")
@@ -57,60 +65,64 @@ def signals_of(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def projectors_of(config: Mapping[str, Any], width: int) -> dict[str, QueryProjectorConfig]:
     """Raises ConfigError for projectors that are no transformers."""
-    bound_llama.checked(config, set(DEFAULTS))
+    imagebind_llama.checked(config, set(DEFAULTS))
     for name in ("img", "video", "audio"):
-        bound_llama.expected(config, f"text_fc_to_{name}_mode", "transformer")
+        imagebind_llama.expected(config, f"text_fc_to_{name}_mode", "transformer")
     shapes = OUT | {name: (config.get("num_clip_tokens", 77), OUT[name][1]) for name in ("image", "video")}
     return {name: QueryProjectorConfig(in_width=width, out_width=out, queries=queries)
             for name, (queries, out) in shapes.items()}  # fmt: skip
 
 
-def open_config(config: Mapping[str, Any]) -> Opened:
+def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """imagebind, llama, lora_r, lora_alpha, and the official names of the output side.  Raises ConfigError."""
-    backbone, _ = bound_llama.backbone_of(config)
+    backbone, _ = imagebind_llama.backbone_of(config)
     width = config["llama"].get("hidden_size", 4096)
     projectors, signals = projectors_of(config, width), signals_of(config)
 
-    def build() -> SignalLM:
-        return SignalLM(
-            bound_llama.encoders_of(config, SENSES), bound_llama.connectors_of(config, SENSES, width), backbone(),
-            PLACEHOLDERS, bound_llama.inputs_of(SENSES), {name: each.build() for name, each in projectors.items()},
+    def build() -> SignalTokenLM:
+        return SignalTokenLM(
+            imagebind_llama.encoders_of(config, SENSES),
+            imagebind_llama.connectors_of(config, SENSES, width),
+            backbone(),
+            PLACEHOLDERS,
+            imagebind_llama.inputs_of(SENSES),
+            {name: each.build() for name, each in projectors.items()},
             signals,
-        )  # fmt: skip
+        )
 
     more = KeyTable()
     for name, file in FILES.items():
         more += official_keys().prefixed(f"{file}.0.", f"projectors.{name}.")
-    return Opened(build=build, keys=bound_llama.keys_of(config, SENSES, more), parts=drawn(width, projectors),
+    return ModelSpec(build=build, keys=imagebind_llama.keys_of(config, SENSES, more), parts=drawn(width, projectors),
                   assemble=partial(assemble, signals=signals))  # fmt: skip
 
 
-def assemble(module: nn.Module, files: Files, signals: Mapping[str, tuple[int, ...]]) -> Assembled:
+def assemble(module: nn.Module, files: CheckpointFiles, signals: Mapping[str, tuple[int, ...]]) -> LoadedModel:
     """Conversations from a folder whose tokenizer ends in the signal tokens.  Raises WeightsError for another."""
     tokenizer = files.tokenizer()
-    names = bound_llama.signal_names(tokenizer, signals)
+    names = imagebind_llama.signal_names(tokenizer, signals)
     processor = Processor(
-        tokenizer=tokenizer, template=SignalTalk(begin=bound_llama.begin_of(tokenizer), signals=names),
-        modalities=bound_llama.modalities(PLACEHOLDERS, (Special(name="<Img>"),), (Special(name="</Img>"),)),
+        tokenizer=tokenizer, template=SignalTalk(begin=imagebind_llama.begin_of(tokenizer), signals=names),
+        modalities=imagebind_llama.modalities(PLACEHOLDERS, (Special(name="<Img>"),), (Special(name="</Img>"),)),
     )  # fmt: skip
-    return Assembled(model=module, processor=processor, stop=(STOP,))
+    return LoadedModel(model=module, processor=processor, stop=(STOP,))
 
 
 def drawn(width: int, projectors: Mapping[str, QueryProjectorConfig]) -> tuple[Part, ...]:
     return (
-        *(Part(slot="encoder", modality=name, name="ImageBind", prefix=f"encoders.{name}", gives="[N, E]", tokens=1,
-               takes=bound_llama.SENSES[name]) for name in SENSES),
-        Part(slot="connector", modality="image", name="linear", prefix="connectors.image", takes="[N, E]",
-             gives=f"[N, 1, {width}]", tokens=1),
-        Part(slot="backbone", name="Vicuna", prefix="backbone", takes=f"[B, T, {width}]", gives="[B, T, V]"),
+        *(Part(slot="encoder", modality=name, name="ImageBind", prefix=f"encoders.{name}", output="[N, E]", tokens=1,
+               input=imagebind_llama.SENSES[name]) for name in SENSES),
+        Part(slot="connector", modality="image", name="linear", prefix="connectors.image", input="[N, E]",
+             output=f"[N, 1, {width}]", tokens=1),
+        Part(slot="backbone", name="Vicuna", prefix="backbone", input=f"[B, T, {width}]", output="[B, T, V]"),
         *(Part(slot="output connector", modality=name, name="query transformer", prefix=f"projectors.{name}",
-               takes=f"[k, n, {width}]", gives=f"[k, {each.queries}, {each.out_width}]")
+               input=f"[k, n, {width}]", output=f"[k, {each.queries}, {each.out_width}]")
           for name, each in projectors.items()),
     )  # fmt: skip
 
 
 def infer(shapes: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    found = bound_llama.infer(shapes) if any(name.startswith("gen_text_hidden_fcs") for name in shapes) else None
+    found = imagebind_llama.infer(shapes) if any(name.startswith("gen_text_hidden_fcs") for name in shapes) else None
     return None if found is None else {"model_type": "next-gpt", **found}
 
 
@@ -118,32 +130,68 @@ LLAMA_7B = {"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32,
             "intermediate_size": 11008, "vocab_size": 32038, "rms_norm_eps": 1e-6}  # fmt: skip
 SYSTEM = System(
     id="next-gpt",
-    names=("NExT-GPT", "NextGPT"),
+    aliases=("NExT-GPT", "NextGPT"),
     year=2023,
     fusion=("C",),
-    assembly="SignalLM",
+    assembly="SignalTokenLM",
     inputs=("text", "image", "video", "audio"),
     outputs=("text", "image", "video", "audio"),
-    layouts=(
-        Layout(name="official NExT-GPT (legacy)", open=open_config, infer=infer, gather=bound_llama.gather,
-               matches=lambda config: config.get("model_type") == "next-gpt"),
+    formats=(
+        CheckpointFormat(
+            name="official NExT-GPT (legacy)",
+            parse_config=parse_config,
+            infer=infer,
+            gather=imagebind_llama.gather,
+            matches=lambda config: config.get("model_type") == "next-gpt",
+        ),
     ),
     variants=(
-        Variant(name="7b", parameters=8_073_098_241, summary="delta on ImageBind huge and Vicuna v0",
-                config={"model_type": "next-gpt", "imagebind": imagebind_keys.HUGE, "llama": LLAMA_7B, "lora_r": 32,
-                        "lora_alpha": 32},
-                repository=Repository(name="ChocoWu/nextgpt_7b_tiva_v0", license="CC-BY-NC-4.0")),
+        Variant(
+            name="7b",
+            parameters=8_073_098_241,
+            summary="delta on ImageBind huge and Vicuna v0",
+            config={
+                "model_type": "next-gpt",
+                "imagebind": imagebind_keys.HUGE,
+                "llama": LLAMA_7B,
+                "lora_r": 32,
+                "lora_alpha": 32,
+            },
+            repository=Repository(name="ChocoWu/nextgpt_7b_tiva_v0", license="CC-BY-NC-4.0"),
+        ),
     ),
     headline="answers a question with words and with pictures, videos or sounds that its signal tokens ask for",
-    sheet="arXiv 2309.05519",
+    reference="arXiv 2309.05519",
     recipe=(
-        Stage(name="encode", data="CC3M, WebVid-2M and AudioCaps, captions", objective="language model, answers",
-              train=("connectors",), lr=4e-4, batch=64, steps=50_000, betas=(0.9, 0.95)),
-        Stage(name="decode", data="CC3M, WebVid-2M and AudioCaps, captions and signal tokens",
-              objective="language model and distance to the text encoder's output",
-              train=("projectors", "backbone.embed_tokens"), lr=4e-4, batch=64, steps=50_000, betas=(0.9, 0.95)),
-        Stage(name="instruct", data="LLaVA, Alpaca, VideoChat, T2M and MosIT",
-              objective="language model and distance to the text encoder's output", lr=5e-4, batch=64, steps=10_000,
-              train=("connectors", "projectors", "backbone.*.lora_A", "backbone.*.lora_B"), betas=(0.9, 0.95)),
+        Stage(
+            name="encode",
+            data="CC3M, WebVid-2M and AudioCaps, captions",
+            objective="language model, answers",
+            train=("connectors",),
+            lr=4e-4,
+            batch=64,
+            steps=50_000,
+            betas=(0.9, 0.95),
+        ),
+        Stage(
+            name="decode",
+            data="CC3M, WebVid-2M and AudioCaps, captions and signal tokens",
+            objective="language model and distance to the text encoder's output",
+            train=("projectors", "backbone.embed_tokens"),
+            lr=4e-4,
+            batch=64,
+            steps=50_000,
+            betas=(0.9, 0.95),
+        ),
+        Stage(
+            name="instruct",
+            data="LLaVA, Alpaca, VideoChat, T2M and MosIT",
+            objective="language model and distance to the text encoder's output",
+            lr=5e-4,
+            batch=64,
+            steps=10_000,
+            train=("connectors", "projectors", "backbone.*.lora_A", "backbone.*.lora_B"),
+            betas=(0.9, 0.95),
+        ),
     ),
-)  # fmt: skip
+)

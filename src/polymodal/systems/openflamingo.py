@@ -19,25 +19,34 @@ from typing import Any
 
 import torch
 
-from polymodal.assemblies import grafted_lm
-from polymodal.assemblies.grafted_lm import CLIP_L, Grafted
+from polymodal.checkpoints import open_flamingo
+from polymodal.checkpoints.open_flamingo import CLIP_L, OpenFlamingo
 from polymodal.data.interleaved import Shots
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.data.transforms import ShorterSideCrop
-from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
-from polymodal.systems._system import System, Variant
-from polymodal.train.recipe import Stage
+from polymodal.systems import (
+    CheckpointFiles,
+    CheckpointFormat,
+    LoadedModel,
+    ModelSpec,
+    Part,
+    Repository,
+    Stage,
+    System,
+    Variant,
+    hf,
+)
 
 END, IMAGE, PAD = "<|endofchunk|>", "<image>", "<PAD>"
 SHOTS = Shots(end=END)
 
 
-def open_config(config: Mapping[str, Any]) -> Opened:
+def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """A config as `published` writes it -> the model, at any size."""
-    found = grafted_lm.grafted(config)
+    found = open_flamingo.open_flamingo(config)
 
-    def assemble(module: Any, files: Files) -> Assembled:
+    def assemble(module: Any, files: CheckpointFiles) -> LoadedModel:
         side: Any = found.encoder.image_size
         words = tokenizer(files)
         image = Modality(
@@ -49,13 +58,13 @@ def open_config(config: Mapping[str, Any]) -> Opened:
         )
         limit = found.backbone.max_length
         processor = Processor(tokenizer=words, template=SHOTS, modalities=(image,), max_length=limit)
-        return Assembled(model=module, processor=processor)
+        return LoadedModel(model=module, processor=processor)
 
-    keys = grafted_lm.keys_of(config, found)
-    return Opened(build=found.build, keys=(keys,), parts=drawing(found), assemble=assemble)
+    keys = open_flamingo.keys_of(config, found)
+    return ModelSpec(build=found.build, keys=(keys,), parts=drawing(found), assemble=assemble)
 
 
-def tokenizer(files: Files) -> Tokenizer:
+def tokenizer(files: CheckpointFiles) -> Tokenizer:
     """The language model's tokenizer.json with the three tokens behind its last one, where it lacks them."""
     table = files.json("tokenizer.json")
     added = table.setdefault("added_tokens", [])
@@ -69,18 +78,18 @@ def tokenizer(files: Files) -> Tokenizer:
     return Tokenizer.from_json(json.dumps(table), control=(END, IMAGE, PAD), eos=END, pad=PAD)
 
 
-def drawing(found: Grafted) -> tuple[Part, ...]:
+def drawing(found: OpenFlamingo) -> tuple[Part, ...]:
     """The boxes of `show`."""
     vision, queries, side = found.encoder, found.connector.latents, found.encoder.image_size
     seen = f"[items, {vision.tokens}, {vision.width}]"
     return (
-        Part(slot="encoder", modality="image", name="CLIP ViT, patches of the last layer", gives=seen,
-             prefix="encoders.image", takes=f"[B, N, 1, 3, {side}, {side}]", tokens=vision.tokens),
+        Part(slot="encoder", modality="image", name="CLIP ViT, patches of the last layer", output=seen,
+             prefix="encoders.image", input=f"[B, N, 1, 3, {side}, {side}]", tokens=vision.tokens),
         Part(slot="connector", modality="image", name=f"Perceiver resampler, {found.connector.depth} blocks",
-             prefix="connectors.image", takes=seen, gives=f"[items, {queries}, {vision.width}]", tokens=queries),
+             prefix="connectors.image", input=seen, output=f"[items, {queries}, {vision.width}]", tokens=queries),
         Part(slot="backbone", name=f"{found.kind} with {len(found.gated)} gated cross-attention blocks",
-             prefix="backbone", takes=f"[B, T, {found.backbone.width}], context",
-             gives=f"[B, T, {found.backbone.vocab_size}]"),
+             prefix="backbone", input=f"[B, T, {found.backbone.width}], context",
+             output=f"[B, T, {found.backbone.vocab_size}]"),
     )  # fmt: skip
 
 
@@ -121,15 +130,15 @@ def _variant(name: str, size: str, parameters: int, license: str) -> Variant:
 
 SYSTEM = System(
     id="openflamingo",
-    names=("OpenFlamingo", "OpenFlamingo v2", "Open-Flamingo"),
+    aliases=("OpenFlamingo", "OpenFlamingo v2", "Open-Flamingo"),
     year=2023,
     fusion=("A",),
     assembly="MultimodalLM",
     inputs=("text", "image"),
     outputs=("text",),
-    layouts=(
-        Layout(name="official open_flamingo", open=open_config, matches=hf("open_flamingo"),
-               gather=lambda files: grafted_lm.gather(files.folder), infer=infer, entry=("model_state_dict", "")),
+    formats=(
+        CheckpointFormat(name="official open_flamingo", parse_config=parse_config, matches=hf("open_flamingo"),
+               gather=lambda files: open_flamingo.gather(files.folder), infer=infer, entry=("model_state_dict", "")),
     ),
     variants=(
         _variant("3B-vitl-mpt1b", "3b", 2_559_117_360, "MIT; language model Apache-2.0"),
@@ -139,7 +148,7 @@ SYSTEM = System(
         _variant("9B-vitl-mpt7b", "9b", 8_131_465_232, "MIT; language model Apache-2.0"),
     ),
     headline="few-shot captions and answers: examples of pictures with texts in the prompt, no training",
-    sheet="arXiv 2308.01390",
+    reference="arXiv 2308.01390",
     recipe=(
         Stage(name="interleaved",
               data="60 million MMC4 documents of 256 tokens and up to 6 pictures, 120 million LAION-2B pairs",

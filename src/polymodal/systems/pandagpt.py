@@ -16,13 +16,21 @@ from typing import Any
 
 from torch import nn
 
-from polymodal.assemblies.bound_lm import SummedLM
+from polymodal.checkpoints import imagebind_llama
 from polymodal.data.bound_talk import SummedProcessor, SummedTalk
 from polymodal.encoders import imagebind_keys
-from polymodal.layouts import bound_llama
-from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository
-from polymodal.systems._system import System, Variant
-from polymodal.train.recipe import Stage
+from polymodal.models.imagebind_lm import SummedEmbeddingLM
+from polymodal.systems import (
+    CheckpointFiles,
+    CheckpointFormat,
+    LoadedModel,
+    ModelSpec,
+    Part,
+    Repository,
+    Stage,
+    System,
+    Variant,
+)
 from polymodal.weights.keytable import KeyTable
 
 PLACEHOLDER = -1
@@ -31,44 +39,44 @@ STOP = "###"
 """The published code looks for one of its two tokens (2277); here the text ends an answer, however it is tokenised."""
 
 
-def open_config(config: Mapping[str, Any]) -> Opened:
+def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """imagebind: ImageBindModel's arguments; llama: a LlamaConfig; lora_r, lora_alpha.  Raises ConfigError."""
-    bound_llama.checked(config, set())
-    senses = tuple(bound_llama.SENSES)
-    backbone, _ = bound_llama.backbone_of(config)
+    imagebind_llama.checked(config, set())
+    senses = tuple(imagebind_llama.SENSES)
+    backbone, _ = imagebind_llama.backbone_of(config)
 
-    def build() -> SummedLM:
+    def build() -> SummedEmbeddingLM:
         language = backbone()
-        return SummedLM(bound_llama.encoders_of(config, senses),
-                        bound_llama.connectors_of(config, senses, language.config.width), language, PLACEHOLDER,
-                        bound_llama.inputs_of(senses))  # fmt: skip
+        return SummedEmbeddingLM(imagebind_llama.encoders_of(config, senses),
+                        imagebind_llama.connectors_of(config, senses, language.config.width), language, PLACEHOLDER,
+                        imagebind_llama.inputs_of(senses))  # fmt: skip
 
     width = config["llama"].get("hidden_size", 4096)
-    return Opened(build=build, keys=bound_llama.keys_of(config, senses, KeyTable()), parts=drawn(width),
+    return ModelSpec(build=build, keys=imagebind_llama.keys_of(config, senses, KeyTable()), parts=drawn(width),
                   assemble=assemble)  # fmt: skip
 
 
 def drawn(width: int) -> tuple[Part, ...]:
     encoders = tuple(
-        Part(slot="encoder", modality=name, name="ImageBind", prefix=f"encoders.{name}", takes=theirs, gives="[N, E]",
-             tokens=1) for name, theirs in bound_llama.SENSES.items()
+        Part(slot="encoder", modality=name, name="ImageBind", prefix=f"encoders.{name}", input=theirs, output="[N, E]",
+             tokens=1) for name, theirs in imagebind_llama.SENSES.items()
     )  # fmt: skip
     return (
         *encoders,
-        Part(slot="connector", modality="image", name="linear", prefix="connectors.image", takes="[N, E]",
-             gives=f"[N, 1, {width}]", tokens=1),
-        Part(slot="backbone", name="Vicuna", prefix="backbone", takes=f"[B, T, {width}]", gives="[B, T, V]"),
+        Part(slot="connector", modality="image", name="linear", prefix="connectors.image", input="[N, E]",
+             output=f"[N, 1, {width}]", tokens=1),
+        Part(slot="backbone", name="Vicuna", prefix="backbone", input=f"[B, T, {width}]", output="[B, T, V]"),
     )  # fmt: skip
 
 
-def assemble(module: nn.Module, files: Files) -> Assembled:
+def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
     """Conversations about a picture, a video and a sound at once, from a folder with Vicuna's tokenizer."""
     tokenizer = files.tokenizer()
     processor = SummedProcessor(
-        place=PLACEHOLDER, tokenizer=tokenizer, template=SummedTalk(begin=bound_llama.begin_of(tokenizer)),
-        modalities=bound_llama.modalities(("image", "audio", "video")),
+        place=PLACEHOLDER, tokenizer=tokenizer, template=SummedTalk(begin=imagebind_llama.begin_of(tokenizer)),
+        modalities=imagebind_llama.modalities(("image", "audio", "video")),
     )  # fmt: skip
-    return Assembled(model=module, processor=processor, stop=(STOP,))
+    return LoadedModel(model=module, processor=processor, stop=(STOP,))
 
 
 def published(name: str, parameters: int, width: int, depth: int, heads: int, ffn: int, repository: str) -> Variant:
@@ -81,31 +89,45 @@ def published(name: str, parameters: int, width: int, depth: int, heads: int, ff
 
 
 def infer(shapes: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    found = None if any(name.startswith("gen_text_hidden_fcs") for name in shapes) else bound_llama.infer(shapes)
+    found = None if any(name.startswith("gen_text_hidden_fcs") for name in shapes) else imagebind_llama.infer(shapes)
     return None if found is None else {"model_type": "pandagpt", **found}
 
 
 SYSTEM = System(
     id="pandagpt",
-    names=("PandaGPT",),
+    aliases=("PandaGPT",),
     year=2023,
     fusion=("C",),
-    assembly="SummedLM",
+    assembly="SummedEmbeddingLM",
     inputs=("text", "image", "video", "audio", "thermal", "depth", "imu"),
     outputs=("text",),
-    layouts=(
-        Layout(name="official PandaGPT", open=open_config, infer=infer, gather=bound_llama.gather,
-               matches=lambda config: config.get("model_type") == "pandagpt"),
+    formats=(
+        CheckpointFormat(
+            name="official PandaGPT",
+            parse_config=parse_config,
+            infer=infer,
+            gather=imagebind_llama.gather,
+            matches=lambda config: config.get("model_type") == "pandagpt",
+        ),
     ),
     variants=(
         published("7b", 7_976_949_505, 4096, 32, 32, 11008, "openllmplayground/pandagpt_7b_max_len_1024"),
         published("13b", 14_274_322_177, 5120, 40, 40, 13824, "openllmplayground/pandagpt_13b_max_len_400"),
     ),
     headline="answers about sounds, heat and sums of senses, though it was trained on pictures only",
-    sheet="arXiv 2305.16355",
+    reference="arXiv 2305.16355",
     recipe=(
-        Stage(name="instruct", data="160 thousand instructions about pictures of LLaVA and MiniGPT-4",
-              objective="language model, answers", train=("connectors", "backbone.*.lora_A", "backbone.*.lora_B"),
-              lr=5e-4, batch=64, steps=5000, warmup=500, weight_decay=1e-3, betas=(0.9, 0.95)),
+        Stage(
+            name="instruct",
+            data="160 thousand instructions about pictures of LLaVA and MiniGPT-4",
+            objective="language model, answers",
+            train=("connectors", "backbone.*.lora_A", "backbone.*.lora_B"),
+            lr=5e-4,
+            batch=64,
+            steps=5000,
+            warmup=500,
+            weight_decay=1e-3,
+            betas=(0.9, 0.95),
+        ),
     ),
-)  # fmt: skip
+)

@@ -18,7 +18,6 @@ from typing import Any
 
 from torch import nn
 
-from polymodal.assemblies.multimodal_lm import Inputs, MultimodalLM
 from polymodal.backbones import qwen
 from polymodal.connectors import patch_merger
 from polymodal.data.patches import MergedPatches, MergedVideo, joined
@@ -27,18 +26,28 @@ from polymodal.data.template import Special, chatml
 from polymodal.encoders import qwen2_vit
 from polymodal.errors import ConfigError
 from polymodal.fusion.grid_positions import GridPositions
-from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
-from polymodal.systems._system import System, Variant
-from polymodal.train.recipe import Stage
+from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
+from polymodal.systems import (
+    CheckpointFiles,
+    CheckpointFormat,
+    LoadedModel,
+    ModelSpec,
+    Part,
+    Repository,
+    Stage,
+    System,
+    Variant,
+    hf,
+)
 
 TEMPLATE = chatml(default_system="You are a helpful assistant.")
 INPUTS = {
-    "image": Inputs(values="pixel_values", encoder=("grid=image_grid_thw",)),
-    "video": Inputs(values="pixel_values_videos", encoder=("grid=video_grid_thw",), uses="image"),
+    "image": ModalityInputs(values="pixel_values", encoder=("grid=image_grid_thw",)),
+    "video": ModalityInputs(values="pixel_values_videos", encoder=("grid=video_grid_thw",), uses="image"),
 }
 
 
-def open_config(config: Mapping[str, Any]) -> Opened:
+def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """A Qwen2VLConfig dict, nested or flat -> the model; raises ConfigError for options that are not supported."""
     vision, text = config.get("vision_config") or {}, config.get("text_config") or config
     tied = bool(config.get("tie_word_embeddings") or text.get("tie_word_embeddings"))
@@ -48,13 +57,15 @@ def open_config(config: Mapping[str, Any]) -> Opened:
                           f"language model's {language.width}")  # fmt: skip
     connector = patch_merger.PatchMergerConfig(merge=tower.merge)
     places = {"image": config.get("image_token_id", 151655), "video": config.get("video_token_id", 151656)}
-    arrange = GridPositions(**places, merge=tower.merge)
+    prepare_inputs = GridPositions(**places, merge=tower.merge)
 
     def build() -> MultimodalLM:
         parts = tower.build(), connector.build(tower.width, language.width), language.build()
-        return MultimodalLM({"image": parts[0]}, {"image": parts[1]}, parts[2], places, inputs=INPUTS, arrange=arrange)
+        return MultimodalLM(
+            {"image": parts[0]}, {"image": parts[1]}, parts[2], places, inputs=INPUTS, prepare_inputs=prepare_inputs
+        )
 
-    def assemble(module: nn.Module, files: Files) -> Assembled:
+    def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
         cut: dict[str, Any] = {"patch": tower.patch_size, "merge": tower.merge, "frames": tower.frames}
         image = replace(MergedPatches(), **cut).tuned(files.preprocessor)
         of_video = files.json("video_preprocessor_config.json")
@@ -71,10 +82,10 @@ def open_config(config: Mapping[str, Any]) -> Opened:
         )  # fmt: skip
         processor = Processor(tokenizer=files.tokenizer(), template=TEMPLATE, modalities=media,
                               max_length=language.max_length, finish=placed)  # fmt: skip
-        return Assembled(model=module, processor=processor)
+        return LoadedModel(model=module, processor=processor)
 
     def placed(batch: dict[str, Any]) -> dict[str, Any]:
-        return {**batch, **arrange(batch)}
+        return {**batch, **prepare_inputs(batch)}
 
     table = (
         qwen2_vit.hf_keys(tower).prefixed("visual.", "encoders.image.")
@@ -82,19 +93,32 @@ def open_config(config: Mapping[str, Any]) -> Opened:
         + qwen.hf_keys(language).prefixed(target="backbone.")
     )
     renamed = {"visual.": "model.visual.", "model.": "model.language_model.", "lm_head.": "lm_head."}
-    return Opened(build=build, keys=(table, table.respelled(renamed)), parts=drawn(tower, language.width),
+    return ModelSpec(build=build, keys=(table, table.respelled(renamed)), parts=drawn(tower, language.width),
                   assemble=assemble)  # fmt: skip
 
 
 def drawn(tower: qwen2_vit.Qwen2ViTConfig, width: int) -> tuple[Part, ...]:
     return (
-        Part(slot="encoder", modality="image", name="ViT with 2-D rope, also for video", prefix="encoders.image",
-             takes=f"[P, {tower.patch_values}], grid [N, 3]", gives=f"N of [t*h*w, {tower.width}]"),
-        Part(slot="connector", modality="image", name=f"{tower.merge} x {tower.merge} patches joined, linear, GELU, "
-             "linear", prefix="connectors.image", takes=f"N of [t*h*w, {tower.width}]",
-             gives=f"N of [t*h*w/{tower.merge**2}, {width}]"),
-        Part(slot="backbone", name="Qwen2 with M-RoPE", prefix="backbone", takes=f"[B, T, {width}]", gives="[B, T, V]"),
-    )  # fmt: skip
+        Part(
+            slot="encoder",
+            modality="image",
+            name="ViT with 2-D rope, also for video",
+            prefix="encoders.image",
+            input=f"[P, {tower.patch_values}], grid [N, 3]",
+            output=f"N of [t*h*w, {tower.width}]",
+        ),
+        Part(
+            slot="connector",
+            modality="image",
+            name=f"{tower.merge} x {tower.merge} patches joined, linear, GELU, linear",
+            prefix="connectors.image",
+            input=f"N of [t*h*w, {tower.width}]",
+            output=f"N of [t*h*w/{tower.merge**2}, {width}]",
+        ),
+        Part(
+            slot="backbone", name="Qwen2 with M-RoPE", prefix="backbone", input=f"[B, T, {width}]", output="[B, T, V]"
+        ),
+    )
 
 
 def published(width: int, depth: int, heads: int, kv_heads: int, ffn: int, **more: Any) -> dict[str, Any]:
@@ -113,13 +137,13 @@ def variant(name: str, parameters: int, license: str, config: dict[str, Any]) ->
 
 SYSTEM = System(
     id="qwen2-vl",
-    names=("Qwen2-VL",),
+    aliases=("Qwen2-VL",),
     year=2024,
     fusion=("C",),
     assembly="MultimodalLM",
     inputs=("text", "image", "video"),
     outputs=("text",),
-    layouts=(Layout(name="transformers Qwen2VLForConditionalGeneration", open=open_config,
+    formats=(CheckpointFormat(name="transformers Qwen2VLForConditionalGeneration", parse_config=parse_config,
                     matches=hf("qwen2_vl", "Qwen2VLForConditionalGeneration")),),
     variants=(
         variant("2b", 2_208_985_600, "Apache-2.0",
@@ -128,7 +152,7 @@ SYSTEM = System(
         variant("72b", 73_405_560_320, "Qwen", published(8192, 80, 64, 8, 29568)),
     ),
     headline="reads pictures and videos of any resolution and answers about them",
-    sheet="arXiv 2409.12191",
+    reference="arXiv 2409.12191",
     recipe=(
         # The paper gives the data and what trains; rates, batches and steps are not published, these are placeholders.
         Stage(name="see", data="about 600 billion tokens: image-text pairs, text in pictures, classification",

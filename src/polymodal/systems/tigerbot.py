@@ -14,20 +14,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from polymodal.checkpoints.language_model import llama_layout, open_text
 from polymodal.data.template import Special, Template, Turn, Words
-from polymodal.layouts.language_model import llama_layout, open_text
-from polymodal.layouts.record import Layout, Repository, hf
-from polymodal.systems._system import System, Variant
-from polymodal.train.recipe import Stage
+from polymodal.systems import CheckpointFormat, Repository, Stage, System, Variant, hf
 
 RESPONSE = Words(text="\n\n### Response:\n")
 TEMPLATE = Template(
     turns={
         "user": Turn(before=(Words(text="\n\n### Instruction:\n"),)),
-        "assistant": Turn(before=(RESPONSE,), learn=True),
+        "assistant": Turn(before=(RESPONSE,), loss_mask=True),
     },
     ask=(RESPONSE,),
-    end=(Special(name="</s>", learn=True),),
+    end=(Special(name="</s>", loss_mask=True),),
 )
 VOCABULARIES = frozenset({60512, 60515, 60928, 65110, 65024})  # of the Llama releases, all extended by Chinese words
 
@@ -50,15 +48,15 @@ def _release(name: str, parameters: int, hub: str, config: dict[str, Any]) -> Va
 
 SYSTEM = System(
     id="tigerbot",
-    names=("TigerBot", "TigerBot-7B", "TigerBot-180B"),
+    aliases=("TigerBot", "TigerBot-7B", "TigerBot-180B"),
     year=2023,
     fusion=(),
     assembly="MultimodalLM",
     inputs=("text",),
     outputs=("text",),
-    layouts=(
-        Layout(name="transformers BloomForCausalLM", matches=hf("bloom", "BloomForCausalLM"),
-               open=lambda config: open_text(config, TEMPLATE)),
+    formats=(
+        CheckpointFormat(name="transformers BloomForCausalLM", matches=hf("bloom", "BloomForCausalLM"),
+               parse_config=lambda config: open_text(config, TEMPLATE)),
         llama_layout(lambda config: TEMPLATE, score),
     ),
     variants=(
@@ -66,7 +64,7 @@ SYSTEM = System(
         _release("180b", 176_247_271_424, "tigerbot-180b-research", bloom(14336, 70, 112)),
     ),
     headline="follows Chinese and English instructions",
-    sheet="arXiv 2312.08688",
+    reference="arXiv 2312.08688",
     recipe=(
         Stage(name="pretrain", data="100 GB of 2 TB of filtered Chinese, English and code, about 26 billion tokens",
               objective="language model", train=("backbone",), lr=1e-5, batch=8, steps=1_600_000),

@@ -17,16 +17,25 @@ from typing import Any
 
 from torch import nn
 
-from polymodal.assemblies.classes import scorer
-from polymodal.assemblies.encoder_with_head import EncoderWithHead
 from polymodal.data import hf_image
 from polymodal.data.labels import labels_of
 from polymodal.encoders import google_vit
 from polymodal.encoders.heads import ClassLogitsConfig, PatchPixelsConfig
 from polymodal.encoders.vit import ViTConfig, sides
-from polymodal.layouts.record import Assembled, Files, Layout, Opened, Part, Repository, hf
-from polymodal.systems._system import System, Variant
-from polymodal.train.recipe import Stage
+from polymodal.models.encoder_classifier import EncoderClassifier
+from polymodal.pipelines.classification import scorer
+from polymodal.systems import (
+    CheckpointFiles,
+    CheckpointFormat,
+    LoadedModel,
+    ModelSpec,
+    Part,
+    Repository,
+    Stage,
+    System,
+    Variant,
+    hf,
+)
 from polymodal.weights.keytable import KeyTable
 
 BODY = google_vit.HF_BASE_KEYS + google_vit.MASK_KEYS
@@ -35,11 +44,11 @@ PIXELS = KeyTable.of({f"decoder.0.{leaf}": f"head.proj.{leaf}" for leaf in ("wei
 POOLER = KeyTable(new=("encoders.image.head.dense.weight", "encoders.image.head.dense.bias"))
 
 
-def opened(tower: ViTConfig, head: Any, rows: KeyTable, prefix: str, *, labels: tuple[str, ...] = ()) -> Opened:
+def model_spec(tower: ViTConfig, head: Any, rows: KeyTable, prefix: str, *, labels: tuple[str, ...] = ()) -> ModelSpec:
     """An encoder whose names begin with `prefix` and a head on it."""
 
-    def build() -> EncoderWithHead:
-        return EncoderWithHead(tower.build(), None if head is None else head.build())
+    def build() -> EncoderClassifier:
+        return EncoderClassifier(tower.build(), None if head is None else head.build())
 
     body = BODY.prefixed(prefix, "encoders.image.") + rows
     keys: tuple[KeyTable, ...] = (body,)
@@ -48,44 +57,44 @@ def opened(tower: ViTConfig, head: Any, rows: KeyTable, prefix: str, *, labels: 
         keys = (body, longer, body + POOLER, longer + POOLER)
     height, width = tower.grid_sides
     part = Part(slot="encoder", modality="image", name="ViT", prefix="encoders.image", tokens=tower.tokens,
-                takes=f"[N, {tower.channels}, H, W]", gives=f"[N, 1 + {height} x {width}, {tower.width}]")  # fmt: skip
+                input=f"[N, {tower.channels}, H, W]", output=f"[N, 1 + {height} x {width}, {tower.width}]")  # fmt: skip
     joined = classifier(tower, labels) if labels else None
-    return Opened(build=build, keys=keys, parts=(part,), assemble=joined, tokenizer=False)
+    return ModelSpec(build=build, keys=keys, parts=(part,), assemble=joined, tokenizer=False)
 
 
 def classifier(tower: ViTConfig, labels: tuple[str, ...]) -> Any:
     """Classes of a picture among those the model was trained on."""
 
-    def assemble(module: nn.Module, files: Files) -> Assembled:
+    def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
         transform = hf_image.transform_of(files.preprocessor, {**hf_image.VIT, "size": sides(tower.image_size)})
-        return Assembled(model=module, processor=None, score=scorer(module, transform, labels))
+        return LoadedModel(model=module, processor=None, score=scorer(module, transform, labels))
 
     return assemble
 
 
-def open_bare(config: Mapping[str, Any]) -> Opened:
+def open_bare(config: Mapping[str, Any]) -> ModelSpec:
     """ViTModel, with its pooler."""
-    return opened(google_vit.with_pooler(google_vit.of_config(config), config), None, KeyTable(), "")
+    return model_spec(google_vit.with_pooler(google_vit.of_config(config), config), None, KeyTable(), "")
 
 
-def open_classes(config: Mapping[str, Any]) -> Opened:
+def open_classes(config: Mapping[str, Any]) -> ModelSpec:
     """ViTForImageClassification."""
     tower, labels = google_vit.of_config(config), labels_of(config)
-    return opened(tower, ClassLogitsConfig(width=tower.width, classes=len(labels)), CLASSES, "vit.", labels=labels)
+    return model_spec(tower, ClassLogitsConfig(width=tower.width, classes=len(labels)), CLASSES, "vit.", labels=labels)
 
 
-def open_pixels(config: Mapping[str, Any]) -> Opened:
+def open_pixels(config: Mapping[str, Any]) -> ModelSpec:
     """ViTForMaskedImageModeling."""
     tower = replace(google_vit.of_config(config), mask_token=True)
     head = PatchPixelsConfig(width=tower.width, stride=config.get("encoder_stride", 16), channels=tower.channels)
-    return opened(tower, head, PIXELS, "vit.")
+    return model_spec(tower, head, PIXELS, "vit.")
 
 
-def open_jax(config: Mapping[str, Any]) -> Opened:
+def open_jax(config: Mapping[str, Any]) -> ModelSpec:
     """Official .npz files, by what `google_vit.infer` reads off them."""
     tower = google_vit.of_jax(config)
     keys = google_vit.jax_keys(tower).prefixed(target="encoders.image.")
-    return Opened(build=lambda: EncoderWithHead(tower.build()), keys=(keys,))
+    return ModelSpec(build=lambda: EncoderClassifier(tower.build()), keys=(keys,))
 
 
 def published(name: str, parameters: int, width: int, depth: int, heads: int, patch: int, side: int = 224,
@@ -97,26 +106,36 @@ def published(name: str, parameters: int, width: int, depth: int, heads: int, pa
               "architectures": [kind], "num_labels": classes}  # fmt: skip
     size = {768: "base", 1024: "large", 1280: "huge"}[width]
     place = f"google/vit-{size}-patch{patch}-{side}{'' if classes else '-in21k'}"
-    return Variant(name=name, parameters=parameters, config=config, layout=0 if classes else 1,
+    return Variant(name=name, parameters=parameters, config=config, format=0 if classes else 1,
                    repository=Repository(name=place, license="Apache-2.0"))  # fmt: skip
 
 
 SYSTEM = System(
     id="vit",
-    names=("ViT", "Vision Transformer", "Vision Transformer (ViT)"),
+    aliases=("ViT", "Vision Transformer", "Vision Transformer (ViT)"),
     year=2020,
     fusion=(),
-    assembly="EncoderWithHead",
+    assembly="EncoderClassifier",
     inputs=("image",),
     outputs=("classes", "features"),
-    layouts=(
-        Layout(name="transformers ViTForImageClassification", open=open_classes,
-               matches=hf("vit", "ViTForImageClassification")),
-        Layout(name="transformers ViTModel", open=open_bare, matches=hf("vit", "ViTModel")),
-        Layout(name="transformers ViTForMaskedImageModeling", open=open_pixels,
-               matches=hf("vit", "ViTForMaskedImageModeling")),
-        Layout(name="official ViT .npz", open=open_jax, matches=lambda config: config.get("model_type") == "vit_jax",
-               infer=google_vit.infer),
+    formats=(
+        CheckpointFormat(
+            name="transformers ViTForImageClassification",
+            parse_config=open_classes,
+            matches=hf("vit", "ViTForImageClassification"),
+        ),
+        CheckpointFormat(name="transformers ViTModel", parse_config=open_bare, matches=hf("vit", "ViTModel")),
+        CheckpointFormat(
+            name="transformers ViTForMaskedImageModeling",
+            parse_config=open_pixels,
+            matches=hf("vit", "ViTForMaskedImageModeling"),
+        ),
+        CheckpointFormat(
+            name="official ViT .npz",
+            parse_config=open_jax,
+            matches=lambda config: config.get("model_type") == "vit_jax",
+            infer=google_vit.infer,
+        ),
     ),
     variants=(
         published("b-16", 86_567_656, 768, 12, 12, 16),
@@ -130,12 +149,29 @@ SYSTEM = System(
         published("h-14-in21k", 632_404_480, 1280, 32, 16, 14, classes=0),
     ),
     headline="classifies pictures with a plain transformer over patches; the encoder most later systems reuse",
-    sheet="arXiv 2010.11929",
+    reference="arXiv 2010.11929",
     recipe=(
-        Stage(name="pretrain", data="ImageNet-21k: 14 million pictures, 21843 classes", objective="classes",
-              train=("encoders.image", "head"), lr=1e-3, batch=4096, steps=311_000, warmup=10_000, weight_decay=0.03,
-              betas=(0.9, 0.999)),
-        Stage(name="fine-tune", data="ImageNet-1k at 384 pixels", objective="classes", train=("encoders.image", "head"),
-              lr=3e-2, batch=512, steps=20_000, warmup=500),
+        Stage(
+            name="pretrain",
+            data="ImageNet-21k: 14 million pictures, 21843 classes",
+            objective="classes",
+            train=("encoders.image", "head"),
+            lr=1e-3,
+            batch=4096,
+            steps=311_000,
+            warmup=10_000,
+            weight_decay=0.03,
+            betas=(0.9, 0.999),
+        ),
+        Stage(
+            name="fine-tune",
+            data="ImageNet-1k at 384 pixels",
+            objective="classes",
+            train=("encoders.image", "head"),
+            lr=3e-2,
+            batch=512,
+            steps=20_000,
+            warmup=500,
+        ),
     ),
-)  # fmt: skip
+)

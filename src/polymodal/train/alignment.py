@@ -23,9 +23,7 @@ from torch import Tensor, nn
 from polymodal.errors import ConfigError
 
 
-def scaled(
-    similarity: Tensor, *, temperature: Tensor | float | None = None, log_scale: Tensor | None = None
-) -> Tensor:
+def scaled(similarity: Tensor, *, temperature: Tensor | float | None = None, log_scale: Tensor | None = None) -> Tensor:
     """Cosines -> logits by a divisor or by the logarithm of a factor; exactly one is given."""
     if temperature is not None and log_scale is None:
         return similarity / temperature
@@ -189,9 +187,7 @@ def masked_loss(logits: Tensor, labels: Tensor, teacher: Tensor | None = None, a
     return (1 - alpha) * loss + alpha * soft
 
 
-def next_word_loss(
-    logits: Tensor, labels: Tensor, *, smoothing: float = 0.0, weights: Tensor | None = None
-) -> Tensor:
+def next_word_loss(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0, weights: Tensor | None = None) -> Tensor:
     """Next-word loss of logits `[B, T, V]` on labels [B, T] (-100: prompt and padding).
 
     weights [B]: answers counted by weight, each the sum over its words, over B (questions, ALBEF and BLIP).

@@ -24,8 +24,15 @@ from polymodal.errors import ConfigError
 MARKER = "complete.json"
 
 
-def save(folder: Path, step: int, model: nn.Module, optimiser: Optimizer, generator: torch.Generator,
-         about: dict[str, Any], keep: int = 2) -> Path:
+def save(
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimiser: Optimizer,
+    generator: torch.Generator,
+    about: dict[str, Any],
+    keep: int = 2,
+) -> Path:
     """Write `folder/step-N` atomically and delete all but the newest `keep`; returns the folder written."""
     target = folder / f"step-{step:08d}"
     temporary = folder / f".{target.name}.{os.getpid()}"
@@ -48,8 +55,9 @@ def complete(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("step-*") if (p / MARKER).is_file())
 
 
-def restore(folder: Path, model: nn.Module, optimiser: Optimizer, generator: torch.Generator,
-            about: dict[str, Any]) -> int:
+def restore(
+    folder: Path, model: nn.Module, optimiser: Optimizer, generator: torch.Generator, about: dict[str, Any]
+) -> int:
     """Load the newest finished checkpoint into everything given; returns its step, or 0 where there is none.
 
     Raises ConfigError when the checkpoint belongs to other settings (`about`) or other parameters.

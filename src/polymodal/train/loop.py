@@ -49,7 +49,8 @@ def run_stage(
     plain = [p for p in chosen if p.ndim <= 1]
     optimiser = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": stage.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=stage.lr, betas=stage.betas,
+        lr=stage.lr,
+        betas=stage.betas,
     )
     generator = torch.Generator().manual_seed(stage.seed)
     about = {"stage": asdict(stage)}
@@ -73,8 +74,13 @@ def run_stage(
             norm = torch.nn.utils.clip_grad_norm_(chosen, stage.clip or float("inf"))
             optimiser.step()
             losses.append(loss.item())
-            line = {"loss": losses[-1], "lr": stage.rate(step), "norm": norm.item(), **numbers,
-                    "seconds": time.perf_counter() - began}
+            line = {
+                "loss": losses[-1],
+                "lr": stage.rate(step),
+                "norm": norm.item(),
+                **numbers,
+                "seconds": time.perf_counter() - began,
+            }
             log.write(json.dumps({"step": step, **line}) + "\n")
             if report is not None:
                 report(step, line)

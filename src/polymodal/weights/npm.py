@@ -71,9 +71,7 @@ def obtain(source: Source, progress: Progress | None = None) -> tuple[Path, bool
     values = npm_settings()
     scope = source.name.partition("/")[0] if source.name.startswith("@") else ""
     registry = (values.get(f"{scope}:registry") or values.get("registry") or PUBLIC_REGISTRY).rstrip("/")
-    network = Network(
-        cert=values.get("cafile", ""), proxy=values.get("https-proxy") or values.get("proxy") or ""
-    )
+    network = Network(cert=values.get("cafile", ""), proxy=values.get("https-proxy") or values.get("proxy") or "")
     folder = packages() / "npm"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / (re.sub(r"[@/]+", "-", source.name).strip("-") + f"-{source.revision}.tgz")

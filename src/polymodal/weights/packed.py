@@ -1,7 +1,7 @@
 """Small files for what we ship: matrices as bytes with one scale a row, the rest as half precision.
 
-    pack(tensors, rows=("a",))  ->  {"a": int8 [N, M], "a.scale": float32 [N, 1], "b": float16 ...}
-    unpack(...)                 ->  float32 again; the error of a packed number is at most half of its row's scale
+pack(tensors, rows=("a",))  ->  {"a": int8 [N, M], "a.scale": float32 [N, 1], "b": float16 ...}
+unpack(...)                 ->  float32 again; the error of a packed number is at most half of its row's scale
 """
 
 from __future__ import annotations

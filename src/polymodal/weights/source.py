@@ -49,16 +49,12 @@ class Source:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
-            raise ConfigError(
-                f"source: unknown kind {self.kind!r}, expected one of {', '.join(get_args(Kind))}"
-            )
+            raise ConfigError(f"source: unknown kind {self.kind!r}, expected one of {', '.join(get_args(Kind))}")
         if self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise ConfigError(f"source {self.name!r}: sha256 must be 64 small hexadecimal digits")
         inside = PurePosixPath(self.file)
         if inside.is_absolute() or ".." in inside.parts or "\\" in self.file:
-            raise ConfigError(
-                f"source {self.name!r}: the file {self.file!r} must be a path inside the package"
-            )
+            raise ConfigError(f"source {self.name!r}: the file {self.file!r} must be a path inside the package")
         if self.kind == "file":
             return
         if not _NAME.fullmatch(self.name) or ".." in self.name:

@@ -15,11 +15,11 @@ import polymodal as pm
 from polymodal.check import randomise, real
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.hugging import hugging_case, hugging_size
-from polymodal.check.lessons import caption_batch, lm_objective, rows
-from polymodal.check.record import Case, Expected, Lesson, Shown, Size, Tensors
+from polymodal.check.record import Case, Expected, HeadlineResult, Size, Tensors, TrainingCheck
+from polymodal.check.training_checks import caption_batch, lm_objective, rows
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
-from polymodal.systems._system import System
+from polymodal.systems import System
 
 LLAMA = {"hidden_size": 48, "intermediate_size": 56, "num_hidden_layers": 2, "num_attention_heads": 4,
          "vocab_size": 83, "max_position_embeddings": 64}  # fmt: skip
@@ -90,20 +90,20 @@ def sizes(system: System) -> tuple[Size, ...]:
     return tuple(size(each.name, each.config) for each in system.variants if each.config is not None)
 
 
-def lessons(system: System, config: Mapping[str, Any]) -> dict[str, Callable[[], Lesson]]:
+def training_checks(system: System, config: Mapping[str, Any]) -> dict[str, Callable[[], TrainingCheck]]:
     """One lesson for every stage: to write names of real pictures letter by letter, after a prompt or from nothing."""
 
-    def lesson(prompt: Sequence[int]) -> Lesson:
+    def training_check(prompt: Sequence[int]) -> TrainingCheck:
         torch.manual_seed(0)
         names = real.captions()
-        return Lesson(
-            model=system.layouts[0].opened(config).build(),
+        return TrainingCheck(
+            model=system.formats[0].model_spec(config).build(),
             batches=lambda step: caption_batch([names[i] for i in rows(step, 8)], prompt),
             objective=lm_objective,
         )
 
     prompts = {stage.name: [1, 2] if "answers" in stage.objective else [1] for stage in system.recipe}
-    return {name: partial(lesson, prompt) for name, prompt in prompts.items()}
+    return {name: partial(training_check, prompt) for name, prompt in prompts.items()}
 
 
 def talk(system: System, question: str) -> list[Message]:
@@ -112,8 +112,8 @@ def talk(system: System, question: str) -> list[Message]:
     return [*said, Message(role="user", parts=(Text(question),))]
 
 
-def headline(system: System, config: Mapping[str, Any], specials: Sequence[str], steps: int = 100) -> Shown:
-    """Tiny weights in the published layout learn answers to English and Chinese questions, and `chat` gives them."""
+def headline(system: System, config: Mapping[str, Any], specials: Sequence[str], steps: int = 100) -> HeadlineResult:
+    """Tiny weights in the published format learn answers to English and Chinese questions, and `chat` gives them."""
     torch.manual_seed(0)
     count = 8
     with tempfile.TemporaryDirectory() as place:
@@ -121,8 +121,8 @@ def headline(system: System, config: Mapping[str, Any], specials: Sequence[str],
         size = byte_tokenizer(folder, specials, bos="<s>", eos="</s>", pad="</s>")
         config = {**config, "vocab_size": size}
         write_config(folder, config=config, generation_config={"eos_token_id": 1})
-        opened = system.layouts[0].opened(config)
-        write_weights(folder, opened.build(), opened.keys[0])
+        model_spec = system.formats[0].model_spec(config)
+        write_weights(folder, model_spec.build(), model_spec.keys[0])
         names = real.captions(count)
         asked = [f"What is picture {i}?" if i % 2 else f"\u56fe{i}\u662f\u4ec0\u4e48?" for i in range(count)]
         talks = [talk(system, question) for question in asked]
@@ -134,8 +134,8 @@ def headline(system: System, config: Mapping[str, Any], specials: Sequence[str],
             optimiser.zero_grad()
             lm_objective(module, batch).backward()
             optimiser.step()
-        write_weights(folder, module.eval(), opened.keys[0])
+        write_weights(folder, module.eval(), model_spec.keys[0])
         again = pm.load(folder, system=system.id)
         right = sum(again.chat(t, max_tokens=40).text.strip() == a for t, a in zip(talks, names, strict=True))
     seen = f"tiny weights trained on {count} English and Chinese questions: chat answers {right}"
-    return Shown(ok=right == count, evidence=f"{seen} (published weights were not at hand)")
+    return HeadlineResult(ok=right == count, evidence=f"{seen} (published weights were not at hand)")

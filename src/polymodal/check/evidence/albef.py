@@ -17,7 +17,7 @@ import polymodal as pm
 from polymodal.check import real
 from polymodal.check.aligning import Aligning, align_lesson, pairs, train, written
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
-from polymodal.check.record import Case, Evidence, Lesson, Shown, Size
+from polymodal.check.record import Case, Evidence, HeadlineResult, Size, TrainingCheck
 from polymodal.systems.albef import SYSTEM, published
 
 
@@ -47,27 +47,27 @@ def small(kind: str) -> dict[str, Any]:
     return {**made, "joint_width": 32}
 
 
-def pretrain() -> Lesson:
+def pretrain() -> TrainingCheck:
     torch.manual_seed(0)
-    return align_lesson(SYSTEM.layouts[0].opened(small("pretrained")).build(), 64, 32)
+    return align_lesson(SYSTEM.formats[0].model_spec(small("pretrained")).build(), 64, 32)
 
 
-def retrieval() -> Lesson:
+def retrieval() -> TrainingCheck:
     torch.manual_seed(0)
-    return align_lesson(SYSTEM.layouts[0].opened(small("retrieval")).build(), 64, 32)
+    return align_lesson(SYSTEM.formats[0].model_spec(small("retrieval")).build(), 64, 32)
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """A tiny model learns 8 pairs, is written as an official file, loaded, and asked for the text of each picture."""
     torch.manual_seed(0)
-    opened = SYSTEM.layouts[0].opened(small("retrieval"))
-    model = opened.build()
+    model_spec = SYSTEM.formats[0].model_spec(small("retrieval"))
+    model = model_spec.build()
     objective = Aligning(model, 32, alpha=0.0, queue=8)
-    train(Lesson(model=model, batches=pairs(64, 8), objective=objective, steps=200, lr=1e-3))
+    train(TrainingCheck(model=model, batches=pairs(64, 8), objective=objective, steps=200, lr=1e-3))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "config.json").write_text(json.dumps(small("retrieval")), encoding="utf-8")
-        names = dict(opened.keys[0].inverse().apply(model.state_dict()))
+        names = dict(model_spec.keys[0].inverse().apply(model.state_dict()))
         torch.save({"model": names}, folder / "pytorch_model.bin")
         loaded = pm.load(folder).module
     texts = written(list(range(8)))
@@ -75,8 +75,11 @@ def headline() -> Shown:
         states = loaded.image(real.pixels(64)[:8])
         scores, _ = loaded.shortlist(states, texts["input_ids"], texts["attention_mask"], keep=4)
     right = int((scores.argmax(1) == torch.arange(8)).sum())
-    return Shown(ok=right >= 6, evidence=f"tiny weights trained on 8 pictures: after a shortlist of 4 by cosine the "
-                 f"match head puts the right name first for {right} of 8 (chance 1)")  # fmt: skip
+    return HeadlineResult(
+        ok=right >= 6,
+        evidence=f"tiny weights trained on 8 pictures: after a shortlist of 4 by cosine the "
+        f"match head puts the right name first for {right} of 8 (chance 1)",
+    )
 
 
 EVIDENCE = Evidence(
@@ -96,6 +99,6 @@ EVIDENCE = Evidence(
         size("nlvr2", "pair"),
         size("pretrained-nlvr", "assignment"),
     ),
-    lessons={"pretrain": pretrain, "retrieval": retrieval},
+    training_checks={"pretrain": pretrain, "retrieval": retrieval},
     headline=headline,
 )

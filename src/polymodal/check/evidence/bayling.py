@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from polymodal.check.evidence._text import LLAMA, case, headline, lessons, sizes
+from polymodal.check.evidence._text import LLAMA, case, headline, sizes, training_checks
 from polymodal.check.record import Evidence
 from polymodal.systems.bayling import SYSTEM
 
@@ -16,6 +16,6 @@ EVIDENCE = Evidence(
         case("one layer, tied", "Llama", "bayling", num_hidden_layers=1, tie_word_embeddings=True),
     ),
     published=sizes(SYSTEM),
-    lessons=lessons(SYSTEM, SMALL),
+    training_checks=training_checks(SYSTEM, SMALL),
     headline=lambda: headline(SYSTEM, SMALL, ["<s>", "</s>"]),
 )  # fmt: skip

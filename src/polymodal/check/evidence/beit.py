@@ -13,10 +13,10 @@ from polymodal.check import randomise, real
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.fixture import fixture_case
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
-from polymodal.check.lessons import rows
-from polymodal.check.record import Case, Evidence, Lesson, Shown, Size, Tensors
+from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
 from polymodal.check.seeing import COUNT, classes_lesson, told_apart, trained
-from polymodal.systems._system import Variant
+from polymodal.check.training_checks import rows
+from polymodal.systems import Variant
 from polymodal.systems.beit import SYSTEM
 
 SMALL = {"hidden_size": 36, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 20, "image_size": 21,
@@ -59,7 +59,7 @@ def tiny(labels: list[str]) -> dict[str, Any]:
             "id2label": {str(i): label for i, label in enumerate(labels)}}  # fmt: skip
 
 
-def masked() -> Lesson:
+def masked() -> TrainingCheck:
     """Eight visual words, the brightness of a patch in eighths, at masked patches of real pictures."""
     torch.manual_seed(0)
     config = {**TINY, "architectures": [MASKED], "use_mask_token": True, "use_shared_relative_position_bias": True}
@@ -77,32 +77,34 @@ def masked() -> Lesson:
         found = module.logits(pixel_values=batch["pixel_values"], bool_masked_pos=places)
         return torch.nn.functional.cross_entropy(found[places], batch["labels"][places])
 
-    return Lesson(model=SYSTEM.layouts[1].opened(config).build(), batches=batches, objective=objective, steps=40)
+    return TrainingCheck(
+        model=SYSTEM.formats[1].model_spec(config).build(), batches=batches, objective=objective, steps=40
+    )
 
 
-def classes() -> Lesson:
+def classes() -> TrainingCheck:
     """Real pictures, each a class of its own."""
     torch.manual_seed(0)
-    return classes_lesson(SYSTEM.layouts[0].opened(tiny(real.captions(COUNT))).build(), 32)
+    return classes_lesson(SYSTEM.formats[0].model_spec(tiny(real.captions(COUNT))).build(), 32)
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """A tiny BEiT learns the words of masked patches; another is trained on eight real pictures, saved as the hub's
     files are, loaded and asked for classes."""
-    lesson = masked()
+    training_check = masked()
     with torch.no_grad():
-        before = float(lesson.objective(lesson.model, lesson.batches(0)))
-    trained(lesson, 60)
+        before = float(training_check.objective(training_check.model, training_check.batches(0)))
+    trained(training_check, 60)
     with torch.no_grad():
-        after = float(lesson.objective(lesson.model, lesson.batches(0)))
+        after = float(training_check.objective(training_check.model, training_check.batches(0)))
     with tempfile.TemporaryDirectory() as place:
         folder, config = Path(place), tiny(real.captions(COUNT))
-        opened = SYSTEM.layouts[0].opened(config)
+        model_spec = SYSTEM.formats[0].model_spec(config)
         write_config(folder, config=config, preprocessor_config={"size": 32})
-        write_weights(folder, trained(classes(), 60), opened.keys[0])
+        write_weights(folder, trained(classes(), 60), model_spec.keys[0])
         shown = told_apart(pm.load(folder).classify)
     said = f"loss on the words of masked patches {before:.2f} -> {after:.2f}; {shown.evidence}"
-    return Shown(ok=bool(shown.ok) and after < before, evidence=said)
+    return HeadlineResult(ok=bool(shown.ok) and after < before, evidence=said)
 
 
 EVIDENCE = Evidence(
@@ -125,6 +127,6 @@ EVIDENCE = Evidence(
         case("encoder, rectangle", "BeitModel", image_size=(15, 25), use_relative_position_bias=True),
     ),
     published=tuple(size(each) for each in SYSTEM.variants),
-    lessons={"masked-pictures": masked, "fine-tune": classes},
+    training_checks={"masked-pictures": masked, "fine-tune": classes},
     headline=headline,
 )  # fmt: skip

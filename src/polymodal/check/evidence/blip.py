@@ -19,10 +19,10 @@ from polymodal.check.aligning import written as names_of
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.fixture import fixture_case
 from polymodal.check.hugging import STEPS, Reading, hugging_case, hugging_size
-from polymodal.check.record import Case, Evidence, Lesson, Shown, Size, Tensors
-from polymodal.layouts.med import ANSWER, CAPTION, JOINT, MATCH
-from polymodal.systems._system import Variant
+from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
+from polymodal.systems import Variant
 from polymodal.systems.blip import SYSTEM
+from polymodal.systems.blip.checkpoint import ANSWER, CAPTION, JOINT, MATCH
 
 Settings = dict[str, Any] | None
 NEVER = 10_000  # an end id beyond the vocabulary: all 16 steps are compared
@@ -139,18 +139,18 @@ def small(kind: str) -> dict[str, Any]:
 
 def fresh(kind: str) -> nn.Module:
     torch.manual_seed(0)
-    return SYSTEM.layouts[0].opened(small(kind)).build()
+    return SYSTEM.formats[0].model_spec(small(kind)).build()
 
 
-def alignment() -> Lesson:
+def alignment() -> TrainingCheck:
     return align_lesson(fresh(MATCH), 64, 32)
 
 
-def captioner() -> Lesson:
+def captioner() -> TrainingCheck:
     return write_lesson(fresh(CAPTION), 64)
 
 
-def vqa() -> Lesson:
+def vqa() -> TrainingCheck:
     return write_lesson(fresh(ANSWER), 64, question=True)
 
 
@@ -158,14 +158,14 @@ def saved(model: nn.Module, kind: str, folder: Path) -> Any:
     """The module after a published folder."""
     folder.mkdir()
     write_config(folder, config=small(kind))
-    write_weights(folder, model, SYSTEM.layouts[0].opened(small(kind)).keys[0])
+    write_weights(folder, model, SYSTEM.formats[0].model_spec(small(kind)).keys[0])
     return pm.load(folder)
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """CapFilt on eight real pictures: a captioner writes a name for each, a filter keeps true pairs and drops wrong."""
     matched = fresh(MATCH)
-    filtered = Lesson(model=matched, batches=pairs(64, 8), objective=Aligning(matched, 32, alpha=0.0, queue=8),
+    filtered = TrainingCheck(model=matched, batches=pairs(64, 8), objective=Aligning(matched, 32, alpha=0.0, queue=8),
                       steps=200, lr=1e-3)  # fmt: skip
     named = write_lesson(fresh(CAPTION), 64, count=8, steps=150)
     pixels, names = real.pixels(64)[:8], names_of(list(range(8)))
@@ -178,9 +178,11 @@ def headline() -> Shown:
     words = [row[row != 0].tolist() for row in ids]
     right = sum(row == wanted[wanted != 0].tolist() for row, wanted in zip(words, names["input_ids"], strict=True))
     kept, dropped = int(true.sum()), int((1 - false).sum())
-    return Shown(ok=right >= 6 and kept >= 6 and dropped >= 6, evidence=f"tiny weights trained on 8 pictures: the "
-                 f"captioner writes {right} names, the filter keeps {kept} true and drops {dropped} wrong pairs of 8"
-                 )  # fmt: skip
+    return HeadlineResult(
+        ok=right >= 6 and kept >= 6 and dropped >= 6,
+        evidence=f"tiny weights trained on 8 pictures: the "
+        f"captioner writes {right} names, the filter keeps {kept} true and drops {dropped} wrong pairs of 8",
+    )
 
 
 EVIDENCE = Evidence(
@@ -207,7 +209,7 @@ EVIDENCE = Evidence(
                      reading=Reading(logits=lambda found: found.logits_per_image, features=joint)),
     ),
     published=tuple(size(each) for each in SYSTEM.variants),
-    lessons={"pretrain": alignment, "captioner": captioner, "filter": alignment, "vqa": vqa},
+    training_checks={"pretrain": alignment, "captioner": captioner, "filter": alignment, "vqa": vqa},
     headline=headline,
     exceptions=(
         "transformers 5.23 forgets a question's mask in the answer decoder's cross-attention; the official code and we "

@@ -16,8 +16,8 @@ from polymodal.check import randomise, real
 from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.fixture import store
 from polymodal.check.hugging import Reading, filled, hugging_case, hugging_size, names_on_disk, quiet
-from polymodal.check.lessons import caption_lesson, letters, rows, table
-from polymodal.check.record import Case, Evidence, Expected, Lesson, Shown, Size, Tensors
+from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Size, Tensors, TrainingCheck
+from polymodal.check.training_checks import caption_lesson, letters, rows, table
 from polymodal.systems.blip_2 import SYSTEM
 
 IMAGE, QUERIES, WORDS = 98, 5, 99
@@ -266,7 +266,7 @@ SMALL_T5 = {"model_type": "t5", "d_model": 64, "d_kv": 16, "d_ff": 128, "num_lay
             "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "decoder_start_token_id": 0}  # fmt: skip
 
 
-def representing() -> Lesson:
+def representing() -> TrainingCheck:
     """The first stage: pictures and their names near each other, by the contrastive loss."""
     torch.manual_seed(0)
     config = {
@@ -276,7 +276,7 @@ def representing() -> Lesson:
         "image_token_index": None,
     }
     config["qformer_config"] |= {"use_qformer_text_input": True}
-    model = SYSTEM.layouts[1].opened(config).build()
+    model = SYSTEM.formats[1].model_spec(config).build()
     pixels, names = real.pixels(56), real.captions()
 
     def batches(step: int) -> dict[str, Any]:
@@ -290,17 +290,17 @@ def representing() -> Lesson:
         right = torch.arange(len(logits))
         return (functional.cross_entropy(logits, right) + functional.cross_entropy(logits.T, right)) / 2
 
-    return Lesson(model=model, batches=batches, objective=contrast, steps=120, lr=1e-3)
+    return TrainingCheck(model=model, batches=batches, objective=contrast, steps=120, lr=1e-3)
 
 
-def generating() -> Lesson:
+def generating() -> TrainingCheck:
     """The second stage: OPT names the pictures, letter by letter; it and the encoder are frozen."""
     torch.manual_seed(0)
-    model = SYSTEM.layouts[0].opened(small(SMALL_OPT, 40, 31)).build()
+    model = SYSTEM.formats[0].model_spec(small(SMALL_OPT, 40, 31)).build()
     return caption_lesson(model, [31] * 4 + [32], side=56, steps=100)
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """A tiny BLIP-2 with Flan-T5 is trained on eight real pictures and asked about each by `chat`."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as place:
@@ -311,11 +311,14 @@ def headline() -> Shown:
             "model_type": "blip-2",
             "architectures": [GENERATE],
         }
-        right = learns(folder, SYSTEM.layouts[0], config, steps=300,
+        right = learns(folder, SYSTEM.formats[0], config, steps=300,
                        preprocessor_config={"size": {"height": 56, "width": 56}},
                        generation_config={"eos_token_id": 1})  # fmt: skip
-    return Shown(ok=right == 8, evidence=f"tiny weights trained on 8 pictures: chat names {right} of them through 4 "
-                 "queries (published weights are fetched from the hub by id and were not at hand)")  # fmt: skip
+    return HeadlineResult(
+        ok=right == 8,
+        evidence=f"tiny weights trained on 8 pictures: chat names {right} of them through 4 "
+        "queries (published weights are fetched from the hub by id and were not at hand)",
+    )
 
 
 T5 = {"model_type": "t5"}
@@ -350,6 +353,6 @@ EVIDENCE = Evidence(
         first_stage("official file of the first stage without config", False),
     ),
     published=tuple(untied_size(each, lambda t: t.Blip2Config) for each in SYSTEM.variants),
-    lessons={"represent": representing, "generate": generating},
+    training_checks={"represent": representing, "generate": generating},
     headline=headline,
 )  # fmt: skip

@@ -15,8 +15,8 @@ from polymodal.check import randomise
 from polymodal.check.demo import byte_tokenizer, taught, write_config, write_weights
 from polymodal.check.fixture import fixture_case, fixture_source
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
-from polymodal.check.lessons import caption_lesson, lm_objective
-from polymodal.check.record import Case, Evidence, Lesson, Shown, Tensors
+from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
+from polymodal.check.training_checks import caption_lesson, lm_objective
 from polymodal.systems.chameleon import SYSTEM
 from polymodal.train.objectives import lm_loss
 
@@ -89,13 +89,13 @@ def all_ids(model: Any, batch: dict[str, Any]) -> Tensor:
     return lm_loss(model(**spelled), model.backbone.head, labels, z_weight=1e-5)
 
 
-def lesson(objective: Any) -> Lesson:
+def training_check(objective: Any) -> TrainingCheck:
     """Pictures as ids, then their names; the codec's codes are made to differ by pictures' own latents."""
     torch.manual_seed(0)
-    model = SYSTEM.layouts[0].opened(small(40, 31)).build()
+    model = SYSTEM.formats[0].model_spec(small(40, 31)).build()
     spread(model)
     made = caption_lesson(model, [32, *[31] * 16, 33], side=16)
-    return Lesson(model=model, batches=made.batches, objective=objective)
+    return TrainingCheck(model=model, batches=made.batches, objective=objective)
 
 
 @torch.no_grad()
@@ -106,7 +106,7 @@ def spread(model: Any) -> None:
     codec.codebook.embedding.weight.copy_(latents[:: len(latents) // CODES][:CODES])
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """A tiny Chameleon is trained on eight real pictures as ids and asked about each by `chat`, from its folder."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as place:
@@ -115,13 +115,13 @@ def headline() -> Shown:
         config = small(size, SPECIALS.index("<image>"))
         sides = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
         write_config(folder, config=config, preprocessor_config=sides, generation_config={"eos_token_id": 1})
-        opened = SYSTEM.layouts[0].opened(config)
-        module = opened.build()
+        model_spec = SYSTEM.formats[0].model_spec(config)
+        module = model_spec.build()
         spread(module)
-        write_weights(folder, module, opened.keys[0])
-        right = taught(pm.load(folder), folder, opened, count=8, steps=120)
+        write_weights(folder, module, model_spec.keys[0])
+        right = taught(pm.load(folder), folder, model_spec, count=8, steps=120)
     seen = f"tiny weights trained on 8 pictures as ids of the text's vocabulary: chat names {right} of them"
-    return Shown(ok=right == 8, evidence=f"{seen} (published weights were not at hand)")
+    return HeadlineResult(ok=right == 8, evidence=f"{seen} (published weights were not at hand)")
 
 
 def configured(config: Any, transformers: Any) -> Any:
@@ -141,7 +141,7 @@ EVIDENCE = Evidence(
         fixture_case("official consolidated.pth", "chameleon_consolidated"),
     ),
     published=tuple(hugging_size(each.name, MODEL, partial(configured, each.config)) for each in SYSTEM.variants),
-    lessons={"pretrain 1": partial(lesson, all_ids), "pretrain 2": partial(lesson, all_ids),
-             "align": partial(lesson, lm_objective)},
+    training_checks={"pretrain 1": partial(training_check, all_ids), "pretrain 2": partial(training_check, all_ids),
+             "align": partial(training_check, lm_objective)},
     headline=headline,
 )  # fmt: skip

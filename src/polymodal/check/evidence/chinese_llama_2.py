@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from polymodal.check.evidence._text import LLAMA, case, headline, lessons, respelled, sizes
+from polymodal.check.evidence._text import LLAMA, case, headline, respelled, sizes, training_checks
 from polymodal.check.record import Evidence
 from polymodal.systems.chinese_llama_2 import SYSTEM
 
@@ -34,6 +34,6 @@ EVIDENCE = Evidence(
                   {"rope_parameters": None, "rope_theta": 777.0, "head_dim": None, "num_key_value_heads": None}),
     ),
     published=sizes(SYSTEM),
-    lessons=lessons(SYSTEM, SMALL),
+    training_checks=training_checks(SYSTEM, SMALL),
     headline=lambda: headline(SYSTEM, SMALL, ["<s>", "</s>"], steps=160),
 )  # fmt: skip

@@ -14,13 +14,13 @@ from polymodal.check import randomise, real
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
-from polymodal.check.lessons import table
-from polymodal.check.record import Case, Evidence, Lesson, Shown, Size, Tensors
+from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
 from polymodal.check.seeing import COUNT, pairs_lesson, sentences, told_apart, trained
+from polymodal.check.training_checks import table
+from polymodal.checkpoints.record import CheckpointFiles
 from polymodal.data.hf_image import CLIP, transform_of
 from polymodal.data.prompts import IMAGENET
-from polymodal.layouts.record import Files
-from polymodal.systems._system import Variant
+from polymodal.systems import Variant
 from polymodal.systems.clip import SYSTEM
 
 VISION = {"hidden_size": 32, "intermediate_size": 56, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -80,7 +80,7 @@ def classes(transformers: Any) -> Any:
 
 def size(variant: Variant) -> Size:
     """ViTs as the library saves them, ResNets as the official code names them."""
-    if variant.layout == 1:
+    if variant.format == 1:
         return packed_size("clip_sizes", variant.name, variant.parameters)
     return hugging_size(variant.name, "CLIPModel", lambda t: t.CLIPConfig(**(variant.config or {})))
 
@@ -94,15 +94,15 @@ def tiny(vocabulary: int, end: int) -> dict[str, Any]:
             "text_config": text}  # fmt: skip
 
 
-def lesson() -> Lesson:
+def training_check() -> TrainingCheck:
     """Real pictures and the letters of their names."""
     torch.manual_seed(0)
     pixels = real.pixels(32)
-    model = SYSTEM.layouts[0].opened(tiny(40, 2)).build()
+    model = SYSTEM.formats[0].model_spec(tiny(40, 2)).build()
     return pairs_lesson(model, ("pixel_values", lambda rows: pixels[rows]), ("input_ids", sentences(1, 2, 3)))
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """A tiny CLIP is trained on eight real pictures and sentences with their names, saved as published, loaded, and
     told the names as classes: zero-shot with the 80 published sentences."""
     torch.manual_seed(0)
@@ -111,9 +111,9 @@ def headline() -> Shown:
         size = byte_tokenizer(folder, ["<|startoftext|>", "<|endoftext|>"], bos="<|startoftext|>", eos="<|endoftext|>")
         config, sides = tiny(size, 1), {"size": {"shortest_edge": 32}, "crop_size": 32}
         write_config(folder, config=config, preprocessor_config=sides)
-        opened = SYSTEM.layouts[0].opened(config)
-        write_weights(folder, opened.build(), opened.keys[0])
-        words, names = Files(folder).tokenizer(), real.captions(COUNT)
+        model_spec = SYSTEM.formats[0].model_spec(config)
+        write_weights(folder, model_spec.build(), model_spec.keys[0])
+        words, names = CheckpointFiles(folder).tokenizer(), real.captions(COUNT)
         transform = transform_of(sides, CLIP, square=False)
         pixels = torch.stack([transform(picture) for picture, _ in real.pictures()[:COUNT]])
 
@@ -122,8 +122,8 @@ def headline() -> Shown:
         def said(rows: list[int]) -> torch.Tensor:
             return table([[0, *words.encode(next(turn).format(names[i])), 1] for i in rows], 1)
 
-        taught = pairs_lesson(opened.build(), ("pixel_values", lambda rows: pixels[rows]), ("input_ids", said))
-        write_weights(folder, trained(taught, 200), opened.keys[0])
+        taught = pairs_lesson(model_spec.build(), ("pixel_values", lambda rows: pixels[rows]), ("input_ids", said))
+        write_weights(folder, trained(taught, 200), model_spec.keys[0])
         return told_apart(pm.load(folder).classify)
 
 
@@ -144,6 +144,6 @@ EVIDENCE = Evidence(
         fixture_case("official state dict, ResNet", "clip_rn"),
     ),
     published=tuple(size(each) for each in SYSTEM.variants),
-    lessons={"contrastive": lesson, "larger-pictures": lesson},
+    training_checks={"contrastive": training_check, "larger-pictures": training_check},
     headline=headline,
 )  # fmt: skip

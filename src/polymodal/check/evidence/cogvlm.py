@@ -8,8 +8,8 @@ import torch
 
 from polymodal.check.demo import named_by_chat
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
-from polymodal.check.lessons import caption_lesson
-from polymodal.check.record import Case, Evidence, Lesson, Shapes, Shown, Size, Tensors
+from polymodal.check.record import Case, Evidence, HeadlineResult, Shapes, Size, Tensors, TrainingCheck
+from polymodal.check.training_checks import caption_lesson
 from polymodal.systems.cogvlm import SYSTEM
 
 KEYS = "CogVLMForCausalLM of the official code on the meta device"
@@ -53,10 +53,10 @@ def small(vocabulary: int) -> dict[str, Any]:
             "vision_config": vision}  # fmt: skip
 
 
-def lesson() -> Lesson:
+def training_check() -> TrainingCheck:
     """Pictures and their names, letter by letter; the stages differ only in what trains."""
     torch.manual_seed(0)
-    model = SYSTEM.layouts[0].opened(small(40)).build()
+    model = SYSTEM.formats[0].model_spec(small(40)).build()
     kinds = [0] + [1] * 18 + [0]
 
     pixels = caption_lesson(model, [1, *[0] * 18, 2], side=56)
@@ -68,12 +68,12 @@ def lesson() -> Lesson:
         types[:, : len(kinds)] = torch.tensor(kinds)
         return {**batch, "images": images, "token_type_ids": types}
 
-    return Lesson(model=model, batches=batches, objective=pixels.objective)
+    return TrainingCheck(model=model, batches=batches, objective=pixels.objective)
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """A tiny CogVLM is trained on eight real pictures and asked about each by `chat`, from its published folder."""
-    return named_by_chat(SYSTEM.layouts[0], small, steps=100, generation_config={"eos_token_id": 2},
+    return named_by_chat(SYSTEM.formats[0], small, steps=100, generation_config={"eos_token_id": 2},
                          wanting="published weights are fetched from the hub by id and were not at hand")  # fmt: skip
 
 
@@ -84,7 +84,7 @@ EVIDENCE = Evidence(
         case("one layer, odd widths, other activations", "cogvlm_small"),
     ),
     published=sizes(),
-    lessons={"caption": lesson, "ground": lesson, "instruct": lesson},
+    training_checks={"caption": training_check, "ground": training_check, "instruct": training_check},
     headline=headline,
     exceptions=(
         "the oracle is put together from official files: CogVLM2's CogVLMForCausalLM with the VisionExpertAttention "

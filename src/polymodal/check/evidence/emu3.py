@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 import polymodal as pm
-from polymodal.assemblies.painting import PictureFormat, paint
-from polymodal.assemblies.sampling import SamplingOptions
 from polymodal.check import randomise, real
 from polymodal.check.demo import QUESTION, byte_tokenizer, write_config, write_weights
 from polymodal.check.evidence import _text
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
-from polymodal.check.lessons import caption_batch, lm_objective, rows
-from polymodal.check.record import Case, Evidence, Lesson, Shown, Tensors
-from polymodal.data.any_size import AnySizeTransform, padded
+from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
+from polymodal.check.training_checks import caption_batch, lm_objective, rows
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
+from polymodal.generation.sampling import SamplingOptions
+from polymodal.pipelines.image_generation import PictureFormat, paint
 from polymodal.systems.emu3 import BEGIN, BOS, EOS, OPEN, ROW_END, SYSTEM, TAIL
+from polymodal.systems.emu3.picture_size import AnySizeTransform, padded
 from polymodal.train.objectives import lm_loss
 
 MODEL = "Emu3ForConditionalGeneration"
@@ -122,10 +122,10 @@ def learned(which: str, model: Any, batch: dict[str, Any]) -> Tensor:
     return lm_loss(model(**spelled), model.backbone.head, labels, weight)
 
 
-def lesson(which: str) -> Lesson:
+def training_check(which: str) -> TrainingCheck:
     """Pictures as ids and their names, letter by letter."""
     torch.manual_seed(0)
-    model = SYSTEM.layouts[0].opened(small(40, 31, 32)).build()
+    model = SYSTEM.formats[0].model_spec(small(40, 31, 32)).build()
     spread(model)
     pixels, names = real.pixels(SIDE), real.captions()
 
@@ -134,10 +134,10 @@ def lesson(which: str) -> Lesson:
         made = caption_batch([names[i] for i in chosen], [33, *[31] * (GRID * (GRID + 1)), 34])
         return {**made, **padded([pixels[i] for i in chosen])}
 
-    return Lesson(model=model, batches=batches, objective=partial(learned, which))
+    return TrainingCheck(model=model, batches=batches, objective=partial(learned, which))
 
 
-def headline(count: int = 4) -> Shown:
+def headline(count: int = 4) -> HeadlineResult:
     """A tiny Emu3 learns four real pictures both ways in its published folder: it paints them from their names, id by
     id as its codec spells them, and names them by `chat`."""
     torch.manual_seed(0)
@@ -147,16 +147,18 @@ def headline(count: int = 4) -> Shown:
         config = small(size, SPECIALS.index("<image>"), SPECIALS.index(ROW_END))
         bounds = {"min_pixels": SIDE * SIDE, "max_pixels": SIDE * SIDE, "spatial_factor": 4}
         write_config(folder, config=config, preprocessor_config=bounds, generation_config={"eos_token_id": 4})
-        opened = SYSTEM.layouts[0].opened(config)
-        module = opened.build()
+        model_spec = SYSTEM.formats[0].model_spec(config)
+        module = model_spec.build()
         spread(module)
-        write_weights(folder, module, opened.keys[0])
+        write_weights(folder, module, model_spec.keys[0])
         model = pm.load(folder)
         teach(model, count)
-        write_weights(folder, model.module.eval(), opened.keys[0])
+        write_weights(folder, model.module.eval(), model_spec.keys[0])
         named, painted = asked(pm.load(folder), count)
     seen = f"tiny weights trained on {count} pictures both ways: {painted} painted exactly from their names"
-    return Shown(ok=named == painted == count, evidence=f"{seen}, {named} named (published weights were not at hand)")
+    return HeadlineResult(
+        ok=named == painted == count, evidence=f"{seen}, {named} named (published weights were not at hand)"
+    )
 
 
 def layout_of(tokenizer: Any) -> PictureFormat:
@@ -200,6 +202,8 @@ def asked(model: Any, count: int) -> tuple[int, int]:
 
 
 OFFICIAL = {"model_type": "Emu3", "architectures": ["Emu3ForCausalLM"], "rope_parameters": None, "rope_theta": 1e6}
+
+
 def configured(config: Any, transformers: Any) -> Any:
     return transformers.Emu3Config(**config)
 
@@ -217,7 +221,7 @@ EVIDENCE = Evidence(
         _text.respelled(decoder("decoder of the official repository", num_hidden_layers=1), OFFICIAL),
     ),
     published=tuple(hugging_size(each.name, MODEL, partial(configured, each.config)) for each in SYSTEM.variants),
-    lessons={"pretrain": partial(lesson, "all"), "generate": partial(lesson, "pictures"),
-             "chat": partial(lesson, "answers")},
+    training_checks={"pretrain": partial(training_check, "all"), "generate": partial(training_check, "pictures"),
+             "chat": partial(training_check, "answers")},
     headline=headline,
 )  # fmt: skip

@@ -21,10 +21,10 @@ from polymodal.check import few_shot, randomise, real
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.fixture import read
 from polymodal.check.hugging import quiet
-from polymodal.check.lessons import caption_lesson
-from polymodal.check.record import Case, Evidence, Expected, Lesson, Shapes, Shown, Size, Tensors
+from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Shapes, Size, Tensors, TrainingCheck
+from polymodal.check.training_checks import caption_lesson
 from polymodal.encoders import nfnet
-from polymodal.systems._system import Variant
+from polymodal.systems import Variant
 from polymodal.systems.flamingo import BOS, END, IMAGE, SYSTEM
 
 MEDIA = 2
@@ -134,9 +134,7 @@ def case(name: str, config: Mapping[str, Any], frames: int) -> Case:
             for _ in range(16):
                 step = oracle(ids, mask, given["vision_x"])[:, -1].argmax(-1, keepdim=True)
                 ids, mask = torch.cat((ids, step), 1), torch.cat((mask, torch.ones_like(step)), 1)
-        return Expected(
-            inputs=given, logits=logits, features={"image": features}, generated=ids, alone=alone(given)
-        )
+        return Expected(inputs=given, logits=logits, features={"image": features}, generated=ids, alone=alone(given))
 
     return Case(name=name, make=make, needs="flamingo_pytorch")
 
@@ -181,26 +179,26 @@ def size(variant: Variant) -> Size:
     )
 
 
-def lesson() -> Lesson:
+def training_check() -> TrainingCheck:
     """Pictures and their names, letter by letter."""
     torch.manual_seed(0)
     pixels = real.pixels(64)
-    model = SYSTEM.layouts[0].opened(small(32)).build()
+    model = SYSTEM.formats[0].model_spec(small(32)).build()
     return caption_lesson(
         model, [1, MEDIA], side=64, more=lambda rows: {"vision_x": pixels[rows], "pixel_values": None}
     )
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """Few-shot naming of real pictures by `chat`, from a folder."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         config = small(byte_tokenizer(folder, {BOS: 0, END: 1, IMAGE: MEDIA}, bos=BOS, eos=END, pad=END))
         write_config(folder, config={**config, "eos_token_id": 1})
-        opened = SYSTEM.layouts[0].opened(config)
-        write_weights(folder, opened.build(), opened.keys[0])
-        return few_shot.shown(folder, opened, system="flamingo", lr=2e-3)
+        model_spec = SYSTEM.formats[0].model_spec(config)
+        write_weights(folder, model_spec.build(), model_spec.keys[0])
+        return few_shot.shown(folder, model_spec, system="flamingo", lr=2e-3)
 
 
 DEEP = small(61, cross_attn_every_n_layers=2,
@@ -216,7 +214,7 @@ EVIDENCE = Evidence(
         case("videos of two frames, in front of every second layer", DEEP, 2),
     ),
     published=tuple(size(each) for each in SYSTEM.variants),
-    lessons={"mixture": lesson},
+    training_checks={"mixture": training_check},
     headline=headline,
     exceptions=(
         "nothing was released: names and counts are those of the composite at the paper's sizes",

@@ -1,6 +1,6 @@
 """FLAVA against transformers: the three encoders, their projections, the contrastive logits and the codec.
 
-The pretraining heads are compared in tests/assemblies/test_joint_encoder.py: one forward gives several logits.
+The pretraining heads are compared in tests/models/test_multimodal_encoder.py: one forward gives several logits.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from polymodal.check import randomise, real
 from polymodal.check.aligning import MASKING, pairs, train, written
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
-from polymodal.check.record import Evidence, Lesson, Shown, Size, Tensors
+from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
 from polymodal.generators.dalle_codec import map_pixels
-from polymodal.systems._system import Variant
+from polymodal.systems import Variant
 from polymodal.systems.flava import MODEL, PRETRAINING, SYSTEM
 from polymodal.train.alignment import PatchMasking, masked_loss, negatives, pair_loss
 
@@ -43,8 +43,11 @@ def inputs(config: Any) -> Tensors:
     """Three pictures and texts of unequal length."""
     mask = torch.tensor([[1] * n + [0] * (7 - n) for n in (7, 4, 2)])
     ids = randomise.ids("words", (3, 7), 4, 50) * mask
-    height, width = (config.image_config.image_size,) * 2 if isinstance(config.image_config.image_size, int) else (
-        config.image_config.image_size)
+    height, width = (
+        (config.image_config.image_size,) * 2
+        if isinstance(config.image_config.image_size, int)
+        else (config.image_config.image_size)
+    )
     return {"input_ids": ids, "attention_mask": mask, "pixel_values": randomise.values("pixels", (3, 3, height, width))}
 
 
@@ -53,8 +56,6 @@ def projected(oracle: Any, given: Tensors) -> dict[str, Any]:
     image = oracle.get_image_features(given["pixel_values"]).pooler_output
     text = oracle.get_text_features(given["input_ids"], given["attention_mask"]).pooler_output
     return {"image": image, "text": text, "multimodal": oracle(**given).multimodal_embeddings}
-
-
 
 
 def size(variant: Variant) -> Size:
@@ -111,19 +112,21 @@ class Pretraining:
                 + masked_loss(found["mmm_text"], labels))  # fmt: skip
 
 
-def lesson(*, joint: bool, count: int = real.COUNT, steps: int = 40) -> Lesson:
+def training_check(*, joint: bool, count: int = real.COUNT, steps: int = 40) -> TrainingCheck:
     torch.manual_seed(0)
-    model = SYSTEM.layouts[0].opened(small()).build()
-    return Lesson(model=model, batches=pairs(64, count), objective=Pretraining(joint=joint), steps=steps, lr=2e-3)
+    model = SYSTEM.formats[0].model_spec(small()).build()
+    return TrainingCheck(
+        model=model, batches=pairs(64, count), objective=Pretraining(joint=joint), steps=steps, lr=2e-3
+    )
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """One model, loaded from a published folder: pairs by contrast, masked words alone and with the picture."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         write_config(folder, config=small())
-        model = train(lesson(joint=True, count=8, steps=240))
-        write_weights(folder, model, SYSTEM.layouts[0].opened(small()).keys[0])
+        model = train(training_check(joint=True, count=8, steps=240))
+        write_weights(folder, model, SYSTEM.formats[0].model_spec(small()).keys[0])
         loaded = pm.load(folder)
     texts, pixels = written(list(range(8))), real.pixels(64)[:8]
     right = int((loaded.logits(**texts, pixel_values=pixels).argmax(1) == torch.arange(8)).sum())
@@ -133,8 +136,10 @@ def headline() -> Shown:
         alone = loaded.module.predictions(**texts)["mlm"].shape
     told = int((true > false).sum())
     seen = f"{right} of 8 names found by contrast, {told} of 8 judged to fit their picture better than another's"
-    return Shown(ok=right >= 7 and told >= 7, evidence=f"tiny weights trained on 8 pictures with all losses: {seen}, "
-                 f"words alone give {list(alone)}")  # fmt: skip
+    return HeadlineResult(
+        ok=right >= 7 and told >= 7,
+        evidence=f"tiny weights trained on 8 pictures with all losses: {seen}, words alone give {list(alone)}",
+    )
 
 
 EVIDENCE = Evidence(
@@ -161,6 +166,6 @@ EVIDENCE = Evidence(
                      reading=Reading(logits=lambda found: found)),
     ),
     published=tuple(size(each) for each in SYSTEM.variants),
-    lessons={"unimodal": lambda: lesson(joint=False), "joint": lambda: lesson(joint=True)},
+    training_checks={"unimodal": lambda: training_check(joint=False), "joint": lambda: training_check(joint=True)},
     headline=headline,
 )  # fmt: skip

@@ -11,9 +11,9 @@ import torch
 from polymodal.check import randomise, real
 from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
-from polymodal.check.lessons import caption_lesson
-from polymodal.check.record import Evidence, Lesson, Shown, Size, Tensors
-from polymodal.systems._system import Variant
+from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
+from polymodal.check.training_checks import caption_lesson
+from polymodal.systems import Variant
 from polymodal.systems.fuyu_8b import SYSTEM
 
 IMAGE, NEWLINE = 90, 91
@@ -87,10 +87,10 @@ def small(vocabulary: int, image: int) -> dict[str, Any]:
             "vocab_size": vocabulary, "rope_theta": 25000.0}  # fmt: skip
 
 
-def lesson() -> Lesson:
+def training_check() -> TrainingCheck:
     """Pictures and their names, letter by letter."""
     torch.manual_seed(0)
-    model = SYSTEM.layouts[0].opened(small(40, 31)).build()
+    model = SYSTEM.formats[0].model_spec(small(40, 31)).build()
     pixels = (
         real.pixels(120).unflatten(2, (4, 30)).unflatten(4, (4, 30)).permute(0, 2, 4, 3, 5, 1).reshape(-1, 16, 2700)
     )
@@ -101,18 +101,21 @@ def lesson() -> Lesson:
     return caption_lesson(model, [*[31, 31, 31, 31, 32] * 4, 33], side=120, more=more)
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """A tiny Fuyu is trained on eight real pictures and asked about each by `chat`."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         specials = ["<s>", "|ENDOFTEXT|", "|SPEAKER|", "|NEWLINE|", "<0x04>"]
         config = small(byte_tokenizer(folder, specials, bos="<s>", eos="|ENDOFTEXT|", pad="|ENDOFTEXT|"), 2)
-        right = learns(folder, SYSTEM.layouts[0], config, steps=100,
+        right = learns(folder, SYSTEM.formats[0], config, steps=100,
                        generation_config={"eos_token_id": 1},
                        preprocessor_config={"size": {"width": 120, "height": 120}})  # fmt: skip
-    return Shown(ok=right == 8, evidence="tiny weights without an image encoder trained on 8 pictures: chat names "
-                 f"{right} (published weights are fetched from the hub by id and were not at hand)")  # fmt: skip
+    return HeadlineResult(
+        ok=right == 8,
+        evidence="tiny weights without an image encoder trained on 8 pictures: chat names "
+        f"{right} (published weights are fetched from the hub by id and were not at hand)",
+    )
 
 
 WHOLE = {"rope_parameters": {"rope_type": "default", "rope_theta": 300.0, "partial_rotary_factor": 1.0}}
@@ -128,6 +131,6 @@ EVIDENCE = Evidence(
         hugging_case("text alone", "FuyuForCausalLM", lambda t: tiny(t, {}), words, generate=True),
     ),
     published=tuple(size(variant) for variant in SYSTEM.variants),
-    lessons={"all": lesson},
+    training_checks={"all": training_check},
     headline=headline,
 )  # fmt: skip

@@ -11,9 +11,9 @@ import torch
 from polymodal.check import few_shot, randomise
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
-from polymodal.check.lessons import caption_lesson
-from polymodal.check.record import Evidence, Lesson, Shown, Size, Tensors
-from polymodal.systems._system import Variant
+from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
+from polymodal.check.training_checks import caption_lesson
+from polymodal.systems import Variant
 from polymodal.systems.idefics import EOU, FAKE, IMAGE, SYSTEM
 
 
@@ -101,23 +101,23 @@ def small(vocabulary: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def lesson() -> Lesson:
+def training_check() -> TrainingCheck:
     """Pictures and their names, letter by letter; the stages differ in what trains."""
     torch.manual_seed(0)
-    return caption_lesson(SYSTEM.layouts[0].opened(small(34)).build(), [1, 31, 32, 31], side=32)
+    return caption_lesson(SYSTEM.formats[0].model_spec(small(34)).build(), [1, 31, 32, 31], side=32)
 
 
-def headline() -> Shown:
-    """Few-shot naming of real pictures by `chat`, from a folder in the published layout."""
+def headline() -> HeadlineResult:
+    """Few-shot naming of real pictures by `chat`, from a folder in the published format."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         marks = {"<unk>": 0, "<s>": 1, "</s>": 2, FAKE: 259, IMAGE: 260, EOU: 261}
         config = small(byte_tokenizer(folder, marks, bos="<s>", eos="</s>", pad="<unk>"))
         write_config(folder, config=config, preprocessor_config={"image_size": 32})
-        opened = SYSTEM.layouts[0].opened(config)
-        write_weights(folder, opened.build(), opened.keys[0])
-        return few_shot.shown(folder, opened, system="idefics")
+        model_spec = SYSTEM.formats[0].model_spec(config)
+        write_weights(folder, model_spec.build(), model_spec.keys[0])
+        return few_shot.shown(folder, model_spec, system="idefics")
 
 
 LIKE_RELEASED = {"qk_layer_norms": True, "use_resampler": True, "alpha_type": "vector", "alpha_initializer": "normal"}
@@ -137,6 +137,6 @@ EVIDENCE = Evidence(
              {"hidden_act": "quick_gelu", "layer_norm_eps": 0.1}, {"resampler_depth": 1}),
     ),
     published=tuple(size(each) for each in SYSTEM.variants),
-    lessons={"pretrain": lesson, "instruct": lesson},
+    training_checks={"pretrain": training_check, "instruct": training_check},
     headline=headline,
 )  # fmt: skip

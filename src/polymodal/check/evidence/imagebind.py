@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 import polymodal as pm
-from polymodal.assemblies.dual_encoder import unit
 from polymodal.check import real
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size
-from polymodal.check.record import Evidence, Lesson, Shown
+from polymodal.check.record import Evidence, HeadlineResult, TrainingCheck
 from polymodal.check.seeing import COUNT, Made, pairs_lesson, trained
 from polymodal.data import sense
+from polymodal.models.dual_encoder import unit
 from polymodal.systems.imagebind import SYSTEM
 
 TINY: dict[str, Any] = {
@@ -43,29 +43,29 @@ def others() -> dict[str, Made]:
             "imu": lambda rows: series[rows], "audio": sounds}  # fmt: skip
 
 
-def lesson(modality: str) -> Callable[[], Lesson]:
+def training_check(modality: str) -> Callable[[], TrainingCheck]:
     """Pictures and another sense of them, pulled together; the picture's encoder is frozen."""
 
-    def made() -> Lesson:
+    def made() -> TrainingCheck:
         torch.manual_seed(0)
         pixels = real.pixels(224, count=COUNT)
-        model = SYSTEM.layouts[0].opened(TINY).build()
+        model = SYSTEM.formats[0].model_spec(TINY).build()
         return pairs_lesson(model, ("vision", lambda rows: pixels[rows]), (modality, others()[modality]), steps=20)
 
     return made
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """Series of motion bound to pictures, from a folder: each finds its own picture among eight."""
     with tempfile.TemporaryDirectory() as place:
-        folder, opened = Path(place), SYSTEM.layouts[0].opened(TINY)
+        folder, model_spec = Path(place), SYSTEM.formats[0].model_spec(TINY)
         write_config(folder, config=TINY)
-        write_weights(folder, trained(lesson("imu")(), 200, 2e-3), opened.keys[0])
+        write_weights(folder, trained(training_check("imu")(), 200, 2e-3), model_spec.keys[0])
         rows = list(range(COUNT))
         found = pm.load(folder).features(vision=real.pixels(224, count=COUNT), imu=others()["imu"](rows))
     nearest = (unit(found["imu"]) @ unit(found["vision"]).T).argmax(1)
     right = int((nearest == torch.arange(COUNT)).sum())
-    return Shown(ok=right >= COUNT - 1, evidence=f"{right} of {COUNT} series of motion find their own picture")
+    return HeadlineResult(ok=right >= COUNT - 1, evidence=f"{right} of {COUNT} series of motion find their own picture")
 
 
 EVIDENCE = Evidence(
@@ -76,7 +76,7 @@ EVIDENCE = Evidence(
         fixture_case("larger pictures", "imagebind_larger"),
     ),
     published=(packed_size("imagebind_sizes", "huge", 1_200_781_057),),
-    lessons={name: lesson(name) for name in ("audio", "depth", "thermal", "imu")},
+    training_checks={name: training_check(name) for name in ("audio", "depth", "thermal", "imu")},
     headline=headline,
     exceptions=(
         "videos are read at 8 frames a second, the official loader takes the very last frame of each clip",

@@ -16,8 +16,8 @@ from polymodal.check.evidence import blip_2
 from polymodal.check.evidence.blip_2 import IMAGE, QUERIES, T5, tiny, untied_size
 from polymodal.check.fixture import store
 from polymodal.check.hugging import Reading, hugging_case, quiet
-from polymodal.check.lessons import caption_lesson, letters
-from polymodal.check.record import Case, Evidence, Expected, Lesson, Shown, Tensors
+from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Tensors, TrainingCheck
+from polymodal.check.training_checks import caption_lesson, letters
 from polymodal.data.messages import user
 from polymodal.systems.instructblip import SYSTEM
 
@@ -129,10 +129,10 @@ def reading(rows: list[int]) -> dict[str, torch.Tensor]:
     return {"qformer_input_ids": ids, "qformer_attention_mask": torch.ones_like(ids)}
 
 
-def lesson() -> Lesson:
+def training_check() -> TrainingCheck:
     """Vicuna names the pictures, letter by letter; it and the encoder are frozen."""
     torch.manual_seed(0)
-    model = SYSTEM.layouts[0].opened(blip_2.small(SMALL, 40, 31)).build()
+    model = SYSTEM.formats[0].model_spec(blip_2.small(SMALL, 40, 31)).build()
     return caption_lesson(model, [31] * 4 + [32], side=56, more=reading, steps=100)
 
 
@@ -140,7 +140,7 @@ SMALL = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "nu
          "num_attention_heads": 4}  # fmt: skip
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """A tiny InstructBLIP learns eight real pictures by `chat`; then the features of one picture for two questions."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as place:
@@ -150,15 +150,18 @@ def headline() -> Shown:
         size = byte_tokenizer(folder, ["<pad>", "</s>", "<image>"], bos="</s>", eos="</s>", pad="<pad>")
         config = {**blip_2.small(SMALL, size, 2), "model_type": "instructblip", "architectures": [MODEL]}
         config["qformer_config"] |= {"vocab_size": words}
-        right = learns(folder, SYSTEM.layouts[0], config, steps=300,
+        right = learns(folder, SYSTEM.formats[0], config, steps=300,
                        preprocessor_config={"size": {"height": 56, "width": 56}},
                        generation_config={"eos_token_id": 1})  # fmt: skip
         model = pm.load(folder)
         image = pm.image(real.pictures()[0][0])
         seen = [model.features(**_media(model.processor([user(image, said)]))) for said in ("What is it?", "How many?")]
         differ = float((seen[0]["image"] - seen[1]["image"]).abs().max())
-    return Shown(ok=right == 8 and differ > 1e-3, evidence=f"tiny weights trained on 8 pictures: chat names {right} of "
-                 f"them; the features of one picture for two questions differ by {differ:.2f}")  # fmt: skip
+    return HeadlineResult(
+        ok=right == 8 and differ > 1e-3,
+        evidence=f"tiny weights trained on 8 pictures: chat names {right} of "
+        f"them; the features of one picture for two questions differ by {differ:.2f}",
+    )
 
 
 def _media(batch: dict[str, Any]) -> dict[str, Any]:
@@ -183,6 +186,6 @@ EVIDENCE = Evidence(
         official("official file, Flan-T5", T5, "t5_proj", "t5_model"),
     ),
     published=tuple(untied_size(each, lambda t: t.InstructBlipConfig) for each in SYSTEM.variants),
-    lessons={"instruct": lesson},
+    training_checks={"instruct": training_check},
     headline=headline,
 )  # fmt: skip

@@ -13,13 +13,22 @@ import polymodal as pm
 from polymodal.check import randomise, real
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
-from polymodal.check.lessons import caption_lesson, letters, lm_objective
-from polymodal.check.record import Evidence, Lesson, Shown, Size, Tensors
+from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
+from polymodal.check.training_checks import caption_lesson, letters, lm_objective
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
-from polymodal.data.patch_boxes import BETWEEN, SIDE, Box, box_of, cells_of, draw_boxes, object_text, read_boxes
-from polymodal.systems._system import Variant
+from polymodal.systems import Variant
 from polymodal.systems.kosmos_2 import MASK, SYSTEM
+from polymodal.systems.kosmos_2.patch_boxes import (
+    BETWEEN,
+    SIDE,
+    Box,
+    box_of,
+    cells_of,
+    draw_boxes,
+    object_text,
+    read_boxes,
+)
 
 WORDS = (20, 90)
 
@@ -98,10 +107,10 @@ def small(vocabulary: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def lesson() -> Lesson:
+def training_check() -> TrainingCheck:
     """Pictures and their names, letter by letter; both stages differ only in what trains."""
     torch.manual_seed(0)
-    model = SYSTEM.layouts[0].opened(small(40)).build()
+    model = SYSTEM.formats[0].model_spec(small(40)).build()
     prompt = [0, 31, *range(4, 12), 32, 33]
 
     def more(rows: list[int]) -> dict[str, Any]:
@@ -133,7 +142,7 @@ def scene(picture: Any, index: int) -> tuple[Pillow.Image, Box]:
     return canvas, (left / 128, top / 128, (left + 64) / 128, (top + 64) / 128)
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """A tiny KOSMOS-2 learns to name six pictures with their boxes; `chat` says them, they are read and drawn."""
     torch.manual_seed(0)
     names = real.pictures()[:6]
@@ -142,8 +151,8 @@ def headline() -> Shown:
         folder = Path(place)
         config = small(write_words(folder))
         write_config(folder, config=config, generation_config={"eos_token_id": 2})
-        opened = SYSTEM.layouts[0].opened(config)
-        write_weights(folder, opened.build(), opened.keys[0])
+        model_spec = SYSTEM.formats[0].model_spec(config)
+        write_weights(folder, model_spec.build(), model_spec.keys[0])
         model = pm.load(folder)
         talks = [[Message(role="user", parts=(pm.image(seen), Text(ASKED))),
                   Message(role="assistant", parts=(Text(f"<phrase> {name}</phrase>{object_text([box])}"),))]
@@ -156,9 +165,12 @@ def headline() -> Shown:
         good = text == name and bool(found) and found[0].boxes == (cells,)
         drawn = draw_boxes(seen, [(each.phrase, each.boxes) for each in found])
         right += good and drawn.tobytes() != seen.tobytes()
-    return Shown(ok=right == len(scenes), evidence=f"tiny weights trained on {len(scenes)} scenes: chat names {right} "
-                 "with the right box, which is read from the text and drawn on the picture (published weights are "
-                 "fetched from the hub by id and were not at hand)")  # fmt: skip
+    return HeadlineResult(
+        ok=right == len(scenes),
+        evidence=f"tiny weights trained on {len(scenes)} scenes: chat names {right} "
+        "with the right box, which is read from the text and drawn on the picture (published weights are "
+        "fetched from the hub by id and were not at hand)",
+    )
 
 
 def train(module: Any, batch: Tensors, steps: int) -> None:
@@ -183,7 +195,7 @@ EVIDENCE = Evidence(
              "layer_norm_eps": 1e-3}, {"patch_size": 14, "layer_norm_eps": 1e-2}),
     ),
     published=tuple(size(variant) for variant in SYSTEM.variants),
-    lessons={"ground": lesson, "instruct": lesson},
+    training_checks={"ground": training_check, "instruct": training_check},
     headline=headline,
     exceptions=("generation from rows padded on the left goes on from the padded length, as in the library",),
 )  # fmt: skip

@@ -8,8 +8,8 @@ import torch
 
 from polymodal.check.demo import named_by_chat
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
-from polymodal.check.lessons import caption_lesson
-from polymodal.check.record import Case, Evidence, Lesson, Shown, Tensors
+from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
+from polymodal.check.training_checks import caption_lesson
 from polymodal.systems.llama_adapter_v2 import SYSTEM
 
 KEYS = "LLaMA_adapter of the official code on the meta device"
@@ -38,16 +38,16 @@ def small(vocabulary: int) -> dict[str, Any]:
             "v_depth": 2, "v_mlp_ratio": 4.0, "clip": clip}  # fmt: skip
 
 
-def lesson() -> Lesson:
+def training_check() -> TrainingCheck:
     """Pictures and their names, letter by letter; both stages differ only in what trains."""
     torch.manual_seed(0)
-    model = SYSTEM.layouts[0].opened(small(40)).build()
+    model = SYSTEM.formats[0].model_spec(small(40)).build()
     return caption_lesson(model, [1, 2], side=56, lr=1e-2)
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """A tiny adapter is trained on eight real pictures and asked about each by `chat`, from its published folder."""
-    return named_by_chat(SYSTEM.layouts[0], small, steps=100, generation_config={"eos_token_id": 2},
+    return named_by_chat(SYSTEM.formats[0], small, steps=100, generation_config={"eos_token_id": 2},
                          wanting="the released weights need LLaMA's and were not at hand")  # fmt: skip
 
 
@@ -63,7 +63,7 @@ EVIDENCE = Evidence(
         fixture_size("llama_adapter_v2_lora", "lora-bias-7b", 7_183_783_969, KEYS),
         fixture_size("llama_adapter_v2_caption", "caption-7b", 7_142_709_249, KEYS),
     ),
-    lessons={"pretrain": lesson, "finetune": lesson},
+    training_checks={"pretrain": training_check, "finetune": training_check},
     headline=headline,
     exceptions=(
         "the official module keeps parts of CLIP's text side and the gates of the first layer, which nothing reads; "

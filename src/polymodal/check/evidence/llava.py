@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from polymodal.check import randomise
 from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.hugging import STEPS, quiet
-from polymodal.check.lessons import caption_lesson
-from polymodal.check.record import Case, Evidence, Expected, Lesson, Shapes, Shown, Size, Tensors
-from polymodal.systems._system import Variant
+from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Shapes, Size, Tensors, TrainingCheck
+from polymodal.check.training_checks import caption_lesson
+from polymodal.systems import Variant
 from polymodal.systems.llava import SYSTEM
 
 IMAGE = -200
@@ -149,15 +149,15 @@ def small(vocabulary: int, tower: Path) -> dict[str, Any]:
             "mm_vision_tower": str(tower), "mm_use_im_start_end": True}  # fmt: skip
 
 
-def lesson() -> Lesson:
+def training_check() -> TrainingCheck:
     """Pictures and their names, letter by letter; both stages differ only in what trains."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as place:
-        model = SYSTEM.layouts[0].opened(small(40, Path(place))).build()
+        model = SYSTEM.formats[0].model_spec(small(40, Path(place))).build()
     return caption_lesson(model, [38, *[37] * 16, 39], side=56)
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """A tiny LLaVA in the official layout is trained on eight real pictures and asked about each by `chat`."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as place:
@@ -165,9 +165,12 @@ def headline() -> Shown:
         ends = {"<s>": 0, "</s>": 1, "<im_patch>": 258, "<im_start>": 259, "<im_end>": 260}
         size = byte_tokenizer(folder, ends, bos="<s>", eos="</s>", pad="</s>")
         config = small(size, folder / "clip")
-        right = learns(folder, SYSTEM.layouts[0], config, steps=80, generation_config={"eos_token_id": 1})
-    return Shown(ok=right == 8, evidence=f"tiny weights trained on 8 pictures: chat names {right} of them (published "
-                 "weights are fetched from the hub by id and were not at hand)")  # fmt: skip
+        right = learns(folder, SYSTEM.formats[0], config, steps=80, generation_config={"eos_token_id": 1})
+    return HeadlineResult(
+        ok=right == 8,
+        evidence=f"tiny weights trained on 8 pictures: chat names {right} of them (published "
+        "weights are fetched from the hub by id and were not at hand)",
+    )
 
 
 EVIDENCE = Evidence(
@@ -178,6 +181,6 @@ EVIDENCE = Evidence(
         case("tower inside the checkpoint", inside=True, rms_norm_eps=1e-3),
     ),
     published=tuple(size(variant, linear_names) for variant in SYSTEM.variants),
-    lessons={"align": lesson, "instruct": lesson},
+    training_checks={"align": training_check, "instruct": training_check},
     headline=headline,
 )  # fmt: skip

@@ -12,9 +12,9 @@ from polymodal.check import randomise
 from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.evidence.llava import case as official_case
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
-from polymodal.check.lessons import caption_lesson
-from polymodal.check.record import Evidence, Lesson, Shown, Size, Tensors
-from polymodal.systems._system import Variant
+from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
+from polymodal.check.training_checks import caption_lesson
+from polymodal.systems import Variant
 from polymodal.systems.llava_1_5 import SYSTEM
 
 IMAGE = 90
@@ -81,14 +81,14 @@ def small(vocabulary: int, image: int, layers: int = 2) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def lesson() -> Lesson:
+def training_check() -> TrainingCheck:
     """Pictures and their names, letter by letter; both stages differ only in what trains."""
     torch.manual_seed(0)
-    model = SYSTEM.layouts[0].opened(small(40, 31)).build()
+    model = SYSTEM.formats[0].model_spec(small(40, 31)).build()
     return caption_lesson(model, [31] * 16 + [32], side=56)
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """A tiny LLaVA is trained on eight real pictures and asked about each by `chat`, from its published folder."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as place:
@@ -97,10 +97,13 @@ def headline() -> Shown:
         size = byte_tokenizer(folder, specials, bos="<s>", eos="</s>", pad="</s>")
         config = small(size, 2)
         sides = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
-        right = learns(folder, SYSTEM.layouts[0], config, steps=80,
+        right = learns(folder, SYSTEM.formats[0], config, steps=80,
                        preprocessor_config=sides, generation_config={"eos_token_id": 1})  # fmt: skip
-    return Shown(ok=right == 8, evidence=f"tiny weights trained on 8 pictures: chat names {right} of them (published "
-                 "weights are fetched from the hub by id and were not at hand)")  # fmt: skip
+    return HeadlineResult(
+        ok=right == 8,
+        evidence=f"tiny weights trained on 8 pictures: chat names {right} of them (published "
+        "weights are fetched from the hub by id and were not at hand)",
+    )
 
 
 EVIDENCE = Evidence(
@@ -123,6 +126,6 @@ EVIDENCE = Evidence(
         official_case("official names, three linears, tower inside", depth=3, inside=True),
     ),
     published=tuple(size(variant) for variant in SYSTEM.variants),
-    lessons={"align": lesson, "instruct": lesson},
+    training_checks={"align": training_check, "instruct": training_check},
     headline=headline,
 )  # fmt: skip

@@ -16,11 +16,11 @@ from polymodal.check import randomise, real
 from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.evidence.llava import TEXT, Composite
 from polymodal.check.hugging import STEPS, Reading, hugging_case, hugging_size, quiet
-from polymodal.check.lessons import caption_lesson
-from polymodal.check.record import Case, Evidence, Expected, Lesson, Shown, Size, Tensors
+from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Size, Tensors, TrainingCheck
+from polymodal.check.training_checks import caption_lesson
 from polymodal.connectors.anyres import AnyResConfig, grids_of_pinpoints
 from polymodal.encoders.tiled import tiles_of
-from polymodal.systems._system import Variant
+from polymodal.systems import Variant
 from polymodal.systems.llava_1_6 import SYSTEM
 
 IMAGE = 90
@@ -156,10 +156,10 @@ def small(vocabulary: int, image: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def lesson() -> Lesson:
+def training_check() -> TrainingCheck:
     """Wide pictures and their names, letter by letter; both stages differ only in what trains."""
     torch.manual_seed(0)
-    model = SYSTEM.layouts[0].opened(small(40, 31)).build()
+    model = SYSTEM.formats[0].model_spec(small(40, 31)).build()
     whole, wide = real.pixels(56), real.pixels(56, 112)
     rules = AnyResConfig(tile=56, side=4, grids=((1, 2), (2, 1), (2, 2)))
 
@@ -170,20 +170,23 @@ def lesson() -> Lesson:
     return caption_lesson(model, [31] * rules.tokens_of(56, 112) + [32], side=56, more=more)
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """A tiny LLaVA-1.6 is trained on eight real pictures, cut into tiles, and asked about each by `chat`."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         size = byte_tokenizer(folder, ["<s>", "</s>", "<image>"], bos="<s>", eos="</s>", pad="</s>")
         config = small(size, 2)
-        right = learns(folder, SYSTEM.layouts[0], config, steps=80, generation_config={"eos_token_id": 1})
+        right = learns(folder, SYSTEM.formats[0], config, steps=80, generation_config={"eos_token_id": 1})
         image = pm.load(folder).processor.modalities["image"]
         shapes = {size: image.transform(Pillow.new("RGB", size)) for size in ((300, 120), (120, 300))}
         tokens = {size: image.tokens(value) for size, value in shapes.items()}
-    return Shown(ok=right == 8, evidence=f"tiny weights trained on 8 pictures: chat names {right} of them; tokens by "
-                 f"size of the picture: {tokens} (published weights are fetched from the hub by id and were not at "
-                 "hand)")  # fmt: skip
+    return HeadlineResult(
+        ok=right == 8,
+        evidence=f"tiny weights trained on 8 pictures: chat names {right} of them; tokens by "
+        f"size of the picture: {tokens} (published weights are fetched from the hub by id and were not at "
+        "hand)",
+    )
 
 
 EVIDENCE = Evidence(
@@ -200,6 +203,6 @@ EVIDENCE = Evidence(
         Case(name="official names, tower inside", make=make_official, needs="transformers"),
     ),
     published=tuple(size(variant) for variant in SYSTEM.variants),
-    lessons={"align": lesson, "instruct": lesson},
+    training_checks={"align": training_check, "instruct": training_check},
     headline=headline,
 )  # fmt: skip

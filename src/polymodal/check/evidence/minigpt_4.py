@@ -9,8 +9,8 @@ import torch
 from polymodal.check.demo import named_by_chat
 from polymodal.check.evidence import blip_2
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
-from polymodal.check.lessons import caption_lesson
-from polymodal.check.record import Case, Evidence, Lesson, Shown, Tensors
+from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
+from polymodal.check.training_checks import caption_lesson
 from polymodal.systems.minigpt_4 import SYSTEM
 
 
@@ -36,16 +36,16 @@ def small(vocabulary: int) -> dict[str, Any]:
     return {**found, "model_type": "minigpt4", "num_query_token": found.pop("num_query_tokens")}
 
 
-def lesson() -> Lesson:
+def training_check() -> TrainingCheck:
     """The linear alone learns to let a frozen, random language model name pictures: the loss falls a little."""
     torch.manual_seed(0)
-    model = SYSTEM.layouts[0].opened(small(40)).build()
+    model = SYSTEM.formats[0].model_spec(small(40)).build()
     return caption_lesson(model, [40] * 4 + [32], side=56, steps=100)
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """A tiny MiniGPT-4 in the official layout is trained on eight real pictures and asked about each by `chat`."""
-    return named_by_chat(SYSTEM.layouts[0], small, steps=300, preprocessor_config={"size": {"height": 56, "width": 56}},
+    return named_by_chat(SYSTEM.formats[0], small, steps=300, preprocessor_config={"size": {"height": 56, "width": 56}},
                          wanting="in the published template; the published parts were not at hand")  # fmt: skip
 
 
@@ -56,6 +56,6 @@ EVIDENCE = Evidence(
         case("LLaMA-2, four neighbours, grouped heads, one layer", "minigpt_4_llama_2"),
     ),
     published=tuple(packed_size("minigpt_4_sizes", each.name, each.parameters) for each in SYSTEM.variants),
-    lessons={"pretrain": lesson, "align": lesson},
+    training_checks={"pretrain": training_check, "align": training_check},
     headline=headline,
 )

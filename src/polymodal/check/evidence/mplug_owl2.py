@@ -8,8 +8,8 @@ import torch
 
 from polymodal.check.demo import named_by_chat
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
-from polymodal.check.lessons import caption_lesson
-from polymodal.check.record import Case, Evidence, Lesson, Shown, Tensors
+from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
+from polymodal.check.training_checks import caption_lesson
 from polymodal.systems.mplug_owl2 import IMAGE, SYSTEM
 
 KEYS = "MPLUGOwl2LlamaForCausalLM of the official code on the meta device"
@@ -40,10 +40,10 @@ def small(vocabulary: int) -> dict[str, Any]:
             "visual_config": {"visual_model": vision, "visual_abstractor": abstractor}}  # fmt: skip
 
 
-def lesson() -> Lesson:
+def training_check() -> TrainingCheck:
     """Pictures and their names, letter by letter; both stages differ only in what trains."""
     torch.manual_seed(0)
-    model = SYSTEM.layouts[0].opened(small(40)).build()
+    model = SYSTEM.formats[0].model_spec(small(40)).build()
     pixels = caption_lesson(model, [1, *[IMAGE] * 9, 2], side=56)
 
     def batches(step: int) -> dict[str, Any]:
@@ -51,12 +51,12 @@ def lesson() -> Lesson:
         images = batch.pop("pixel_values")
         return {**batch, "images": images}
 
-    return Lesson(model=model, batches=batches, objective=pixels.objective)
+    return TrainingCheck(model=model, batches=batches, objective=pixels.objective)
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """A tiny mPLUG-Owl2 is trained on eight real pictures and asked about each by `chat`, from its published folder."""
-    return named_by_chat(SYSTEM.layouts[0], small, steps=100, generation_config={"eos_token_id": 2},
+    return named_by_chat(SYSTEM.formats[0], small, steps=100, generation_config={"eos_token_id": 2},
                          wanting="published weights are fetched from the hub by id and were not at hand")  # fmt: skip
 
 
@@ -68,7 +68,7 @@ EVIDENCE = Evidence(
         case("no class token, resized positions, stretched rope", "mplug_owl2_no_class"),
     ),
     published=(fixture_size("mplug_owl2", "llama2-7b", 8_197_859_328, KEYS),),
-    lessons={"align": lesson, "instruct": lesson},
+    training_checks={"align": training_check, "instruct": training_check},
     headline=headline,
     exceptions=(
         "grouped key heads have no oracle: the official routing of k and v needs as many key heads as heads",

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 import polymodal as pm
 from polymodal.check import real
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
-from polymodal.check.lessons import LETTERS, letters, rows
-from polymodal.check.record import Case, Evidence, Lesson, Shown, Size, Tensors
+from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
+from polymodal.check.training_checks import LETTERS, letters, rows
 from polymodal.systems.mult import SYSTEM, published
 
 LENGTHS = {"text": 12, "audio": 20, "vision": 16}
@@ -40,7 +40,7 @@ def sequences(count: int) -> Tensors:
     return {"text": text, "audio": audio, "vision": vision, "score": score}
 
 
-def lesson(steps: int = 40) -> Lesson:
+def training_check(steps: int = 40) -> TrainingCheck:
     """Absolute error of the score."""
     torch.manual_seed(0)
     data = sequences(real.COUNT)
@@ -53,13 +53,13 @@ def lesson(steps: int = 40) -> Lesson:
         given = {name: value for name, value in batch.items() if name != "score"}
         return F.l1_loss(model.logits(**given)[:, 0], batch["score"])
 
-    model = SYSTEM.layouts[0].opened(SMALL).build()
-    return Lesson(model=model, batches=batches, objective=objective, steps=steps, lr=2e-3)
+    model = SYSTEM.formats[0].model_spec(SMALL).build()
+    return TrainingCheck(model=model, batches=batches, objective=objective, steps=steps, lr=2e-3)
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """Three sequences of lengths 12, 20 and 16, no alignment between them: scores from a loaded folder."""
-    made = lesson(120)
+    made = training_check(120)
     optimiser = torch.optim.Adam(made.model.parameters(), lr=made.lr)
     for step in range(made.steps):
         loss = made.objective(made.model, made.batches(step))
@@ -70,7 +70,7 @@ def headline() -> Shown:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "config.json").write_text(json.dumps(SMALL), encoding="utf-8")
-        names = SYSTEM.layouts[0].opened(SMALL).keys[0].inverse()
+        names = SYSTEM.formats[0].model_spec(SMALL).keys[0].inverse()
         torch.save(dict(names.apply(made.model.state_dict())), folder / "pytorch_model.bin")
         loaded = pm.load(folder)
     data = sequences(real.COUNT)
@@ -78,7 +78,7 @@ def headline() -> Shown:
     error = float((loaded.logits(**data)[:, 0] - score).abs().mean())
     plain = float((score - score.median()).abs().mean())
     seen = f"error {error:.2f} of a score in -3 .. 3 (constant guess {plain:.2f})"
-    return Shown(
+    return HeadlineResult(
         ok=error < 0.6 * plain,
         evidence=f"tiny weights trained on sequences of 12, 20 and 16 steps from 96 real pictures and names: {seen}",
     )
@@ -114,6 +114,6 @@ EVIDENCE = Evidence(
         size("mmsa-mosi", "mult_mmsa", "MMSA's class on the meta device"),
         size("mmsa-mosei", "mult_mmsa_narrow", "MMSA's class on the meta device"),
     ),
-    lessons={"train": lesson},
+    training_checks={"train": training_check},
     headline=headline,
 )

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 import polymodal as pm
-from polymodal.assemblies.bound_lm import SignalLM
 from polymodal.check import bound, randomise, real
 from polymodal.check.diffusing import tiny_diffusion
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
-from polymodal.check.lessons import lm_objective
-from polymodal.check.record import TOLERANCE, Evidence, Lesson, Shown, Tensors
+from polymodal.check.record import TOLERANCE, Evidence, HeadlineResult, Tensors, TrainingCheck
+from polymodal.check.training_checks import lm_objective
 from polymodal.data.messages import Message
+from polymodal.models.imagebind_lm import SignalTokenLM
 from polymodal.systems.next_gpt import SYSTEM
 
 COUNTS = {"num_gen_img_tokens": 2, "num_gen_video_tokens": 3, "num_gen_audio_tokens": 2, "num_clip_tokens": 4}
@@ -53,17 +53,17 @@ def conditions_error(folder: Path) -> tuple[float, dict[str, list[int]]]:
     return error, {name: list(x.shape) for name, x in found.items()}
 
 
-def tiny() -> SignalLM:
+def tiny() -> SignalTokenLM:
     torch.manual_seed(0)
-    return SYSTEM.layouts[0].opened(bound.config("next-gpt", **COUNTS)).build()  # type: ignore[return-value]
+    return SYSTEM.formats[0].model_spec(bound.config("next-gpt", **COUNTS)).build()  # type: ignore[return-value]
 
 
-def encode() -> Lesson:
+def encode() -> TrainingCheck:
     """Real pictures and the letters of their names."""
     return bound.naming(tiny(), [1, -1, 2], steps=20)
 
 
-def decode() -> Lesson:
+def decode() -> TrainingCheck:
     """Names, then the signal of pictures; the condition comes near a vector per picture that stands for what a frozen
     text encoder makes of its name."""
     model, count = tiny(), 8
@@ -75,24 +75,25 @@ def decode() -> Lesson:
         distance = (condition - told[batch["rows"]]).square().sum(-1).sqrt().mean()
         return lm_objective(module, given) + distance
 
-    return bound.naming(model, [1, -1, 2], behind=model.signals["image"], objective=objective, count=count,
-                        lr=1e-3, steps=6)
+    return bound.naming(
+        model, [1, -1, 2], behind=model.signals["image"], objective=objective, count=count, lr=1e-3, steps=6
+    )
 
 
 def drawn(folder: Path) -> tuple[str, list[Any]]:
-    """A tiny folder in the published layout, taught to answer a real picture with words and a signal, is asked about it
+    """A tiny folder in the published format, taught to answer a real picture with words and a signal, is asked about it
     by `draw`: what it says, and the pictures that a tiny Stable Diffusion makes of the signal."""
-    opened = bound.published_folder(folder, SYSTEM, LAST, **COUNTS)
+    model_spec = bound.published_folder(folder, SYSTEM, LAST, **COUNTS)
     seen = pm.image(real.pictures()[0][0])
     question = Message(role="user", parts=(seen, pm.text("Another one?")))
     answer = Message(role="assistant", parts=(pm.text("Here: "), seen))
-    bound.practised(pm.load(folder), [[question, answer]], folder, opened)
+    bound.practised(pm.load(folder), [[question, answer]], folder, model_spec)
     telling = {"num_inference_steps": 2, "negative_prompt_embeds": torch.zeros(1, 4, 768)}
     reply = pm.load(folder).draw([question], pipelines={"image": tiny_diffusion(768)}, drawing=telling, max_tokens=20)
     return reply.text, [picture for made in reply.media["image"] for picture in made]
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """Signal tokens in an answer become what the three generators are told, as the official code makes it; and one that
     a conversation ends in becomes a picture."""
     with tempfile.TemporaryDirectory() as place:
@@ -101,12 +102,14 @@ def headline() -> Shown:
     said = f"conditions of {made} differ from the official ones by {error:.1e}"
     if find_spec("diffusers") is None:
         why = 'nothing was drawn: diffusers is not installed (pip install ".[generate]")'
-        return Shown(ok=None if error <= TOLERANCE else False, evidence=f"{said}; {why}")
+        return HeadlineResult(ok=None if error <= TOLERANCE else False, evidence=f"{said}; {why}")
     with tempfile.TemporaryDirectory() as place:
         text, pictures = drawn(Path(place))
     sizes = [picture.size for picture in pictures]
     ok = error <= TOLERANCE and text.strip() == "Here:" and sizes == [(16, 16)]
-    return Shown(ok=ok, evidence=f"{said}; an answer {text!r} with its signal is drawn by a pipeline as {sizes} pixels")
+    return HeadlineResult(
+        ok=ok, evidence=f"{said}; an answer {text!r} with its signal is drawn by a pipeline as {sizes} pixels"
+    )
 
 
 EVIDENCE = Evidence(
@@ -116,6 +119,6 @@ EVIDENCE = Evidence(
         fixture_case("two pictures, a sound and a video at places of their own, generated", "next_gpt_senses"),
     ),
     published=tuple(packed_size("next_gpt_sizes", each.name, each.parameters) for each in SYSTEM.variants),
-    lessons={"encode": encode, "decode": decode, "instruct": decode},
+    training_checks={"encode": encode, "decode": decode, "instruct": decode},
     headline=headline,
 )

@@ -16,13 +16,14 @@ import torch
 from polymodal.check import few_shot, real
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
-from polymodal.check.lessons import caption_lesson
-from polymodal.check.record import Case, Evidence, Lesson, Shown
+from polymodal.check.record import Case, Evidence, HeadlineResult, TrainingCheck
+from polymodal.check.training_checks import caption_lesson
 from polymodal.systems.openflamingo import END, IMAGE, PAD, SYSTEM
 
 FIXTURES = {"3b": "openflamingo_mosaic", "4b": "openflamingo_neox", "9b": "openflamingo"}
 COUNTED = {"3b": 2_559_117_360, "4b": 4_039_816_224, "9b": 8_131_465_232}  # by the official module itself
 SOURCE = "official Flamingo class over transformers 4.33.3 on the meta device, without its aliases"
+
 
 def case(name: str, fixture: str) -> Case:
     """The stored case, and each of its rows without padding and with its own pictures."""
@@ -46,26 +47,24 @@ def small(vocabulary: int, media: int) -> dict[str, Any]:
             "media_token_id": media}  # fmt: skip
 
 
-def lesson() -> Lesson:
+def training_check() -> TrainingCheck:
     """Pictures and their names, letter by letter."""
     torch.manual_seed(0)
     pixels = real.pixels(32)
-    model = SYSTEM.layouts[0].opened(small(32, 31)).build()
-    return caption_lesson(
-        model, [31, 1], side=32, more=lambda rows: {"vision_x": pixels[rows], "pixel_values": None}
-    )
+    model = SYSTEM.formats[0].model_spec(small(32, 31)).build()
+    return caption_lesson(model, [31, 1], side=32, more=lambda rows: {"vision_x": pixels[rows], "pixel_values": None})
 
 
-def headline() -> Shown:
-    """Few-shot naming of real pictures by `chat`, from a folder in the published layout."""
+def headline() -> HeadlineResult:
+    """Few-shot naming of real pictures by `chat`, from a folder in the published format."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         config = small(byte_tokenizer(folder, {END: 256, IMAGE: 257, PAD: 258}), 257)
         write_config(folder, config={**config, "eos_token_id": 256})
-        opened = SYSTEM.layouts[0].opened(config)
-        write_weights(folder, opened.build(), opened.keys[0])
-        return few_shot.shown(folder, opened, system="openflamingo", lr=2e-3)
+        model_spec = SYSTEM.formats[0].model_spec(config)
+        write_weights(folder, model_spec.build(), model_spec.keys[0])
+        return few_shot.shown(folder, model_spec, system="openflamingo", lr=2e-3)
 
 
 EVIDENCE = Evidence(
@@ -79,6 +78,6 @@ EVIDENCE = Evidence(
     published=tuple(
         fixture_size(FIXTURES[each.name[:2]], each.name, COUNTED[each.name[:2]], SOURCE) for each in SYSTEM.variants
     ),
-    lessons={"interleaved": lesson},
+    training_checks={"interleaved": training_check},
     headline=headline,
 )

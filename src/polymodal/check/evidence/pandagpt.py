@@ -12,7 +12,7 @@ import polymodal as pm
 from polymodal.check import bound, randomise, real
 from polymodal.check.demo import taught
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
-from polymodal.check.record import Evidence, Lesson, Shown, Tensors
+from polymodal.check.record import Evidence, HeadlineResult, Tensors, TrainingCheck
 from polymodal.data.messages import Message
 from polymodal.systems.pandagpt import SYSTEM
 
@@ -28,19 +28,19 @@ def rows() -> list[tuple[int, Tensors]]:
     ]
 
 
-def lesson() -> Lesson:
+def training_check() -> TrainingCheck:
     """Real pictures and the letters of their names, behind one place for the senses."""
     torch.manual_seed(0)
-    return bound.naming(SYSTEM.layouts[0].opened(bound.config("pandagpt")).build(), [1, -1, 2])
+    return bound.naming(SYSTEM.formats[0].model_spec(bound.config("pandagpt")).build(), [1, -1, 2])
 
 
-def headline() -> Shown:
-    """A tiny folder in the published layout, taught on real pictures through `pm.load`'s own processor, names them by
+def headline() -> HeadlineResult:
+    """A tiny folder in the published format, taught on real pictures through `pm.load`'s own processor, names them by
     `chat`; it answers about a picture and a real sound in one place, and heat, depth and motion move its logits."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        opened = bound.published_folder(folder, SYSTEM)
-        right = taught(pm.load(folder), folder, opened, count=8, steps=STEPS)
+        model_spec = bound.published_folder(folder, SYSTEM)
+        right = taught(pm.load(folder), folder, model_spec, count=8, steps=STEPS)
         model = pm.load(folder)
         picture, _ = real.pictures()[0]
         both = model.chat(pm.image(picture), pm.audio((real.speech().numpy(), 16000)), "What is it?", max_tokens=8)
@@ -52,8 +52,11 @@ def headline() -> Shown:
         }
     said = ", ".join(f"{name} {change:.2f}" for name, change in moved.items())
     ok = right >= 6 and min(moved.values()) > 1e-3 and both.tokens["generated"] > 0
-    return Shown(ok=ok, evidence=f"chat names {right} of 8 real pictures; picture and speech in one place are answered "
-                 f"with {both.tokens['generated']} tokens; logits move with {said}")  # fmt: skip
+    return HeadlineResult(
+        ok=ok,
+        evidence=f"chat names {right} of 8 real pictures; picture and speech in one place are answered "
+        f"with {both.tokens['generated']} tokens; logits move with {said}",
+    )
 
 
 def pm_user(picture: Any) -> Message:
@@ -69,7 +72,7 @@ EVIDENCE = Evidence(
         fixture_case("two rows, a picture each", "pandagpt", alone=rows()),
         fixture_case("picture, video, sound and heat in one place, generated", "pandagpt_senses"),
     ),
-    lessons={"instruct": lesson},
+    training_checks={"instruct": training_check},
     headline=headline,
     published=tuple(packed_size("pandagpt_sizes", each.name, each.parameters) for each in SYSTEM.variants),
 )

@@ -12,10 +12,10 @@ import polymodal as pm
 from polymodal.check import randomise, real
 from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
-from polymodal.check.lessons import caption_lesson
-from polymodal.check.record import Evidence, Lesson, Shown, Size, Tensors
+from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
+from polymodal.check.training_checks import caption_lesson
 from polymodal.data.patches import MergedPatches, joined
-from polymodal.systems._system import Variant
+from polymodal.systems import Variant
 from polymodal.systems.qwen2_vl import SYSTEM
 
 IMAGE, VIDEO, PATCH = 90, 91, 4
@@ -125,10 +125,10 @@ def small(vocabulary: int, image: int, video: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def lesson() -> Lesson:
+def training_check() -> TrainingCheck:
     """Pictures and their names, letter by letter; the stages differ only in what trains."""
     torch.manual_seed(0)
-    model = SYSTEM.layouts[0].opened(small(40, 31, 32)).build()
+    model = SYSTEM.formats[0].model_spec(small(40, 31, 32)).build()
     pixels, cut = real.pixels(112), MergedPatches()
 
     def more(rows: list[int]) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def lesson() -> Lesson:
     return caption_lesson(model, [33, *[31] * 16, 34], side=112, more=more)
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """A tiny Qwen2-VL is trained on eight real pictures and asked about each by `chat`."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as place:
@@ -146,14 +146,17 @@ def headline() -> Shown:
         specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
                     "<|image_pad|>", "<|video_pad|>"]  # fmt: skip
         config = small(byte_tokenizer(folder, specials, eos="<|im_end|>", pad="<|endoftext|>"), 5, 6)
-        right = learns(folder, SYSTEM.layouts[0], config, steps=80,
+        right = learns(folder, SYSTEM.formats[0], config, steps=80,
                        generation_config={"eos_token_id": 2},
                        preprocessor_config={"min_pixels": 56 * 56, "max_pixels": 112 * 112})  # fmt: skip
         sizes = [pm.load(folder).processor.modalities["image"].transform.grid(*size) for size in ((300, 90), (90, 300))]
-    return Shown(ok=right == 8 and sizes[0] == (1, sizes[1][2], sizes[1][1]), evidence=f"tiny weights trained on 8 "
-                 f"pictures: chat names {right} of them; pictures of 300 x 90 and 90 x 300 are read as grids "
-                 f"{sizes[0]} and {sizes[1]} (published weights are fetched from the hub by id and were not at "
-                 "hand)")  # fmt: skip
+    return HeadlineResult(
+        ok=right == 8 and sizes[0] == (1, sizes[1][2], sizes[1][1]),
+        evidence=f"tiny weights trained on 8 "
+        f"pictures: chat names {right} of them; pictures of 300 x 90 and 90 x 300 are read as grids "
+        f"{sizes[0]} and {sizes[1]} (published weights are fetched from the hub by id and were not at "
+        "hand)",
+    )
 
 
 YARN = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 64,
@@ -172,6 +175,6 @@ EVIDENCE = Evidence(
         hugging_case("text alone", "Qwen2VLForConditionalGeneration", lambda t: tiny(t, {}, {}), words, generate=True),
     ),
     published=tuple(size(variant) for variant in SYSTEM.variants),
-    lessons={"see": lesson, "all": lesson, "instruct": lesson},
+    training_checks={"see": training_check, "all": training_check, "instruct": training_check},
     headline=headline,
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from polymodal.check.evidence._text import BLOOM, case, headline, lessons, respelled, sizes
+from polymodal.check.evidence._text import BLOOM, case, headline, respelled, sizes, training_checks
 from polymodal.check.record import Evidence
 from polymodal.systems.tigerbot import SYSTEM
 
@@ -22,6 +22,6 @@ EVIDENCE = Evidence(
         case("Llama folder told to be TigerBot's", "Llama", "tigerbot"),
     ),
     published=sizes(SYSTEM),
-    lessons=lessons(SYSTEM, SMALL),
+    training_checks=training_checks(SYSTEM, SMALL),
     headline=lambda: headline(SYSTEM, SMALL, ["<s>", "</s>"], steps=160),
 )  # fmt: skip

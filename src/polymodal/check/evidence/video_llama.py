@@ -13,8 +13,8 @@ from polymodal.check import randomise, real
 from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.evidence import blip_2
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
-from polymodal.check.lessons import caption_lesson
-from polymodal.check.record import Case, Evidence, Lesson, Shown, Tensors
+from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
+from polymodal.check.training_checks import caption_lesson
 from polymodal.data import sense
 from polymodal.systems.video_llama import SYSTEM
 
@@ -48,10 +48,10 @@ def small(vocabulary: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def seen() -> Lesson:
+def seen() -> TrainingCheck:
     """Videos of two frames, a picture and the next one, are named after the first."""
     torch.manual_seed(0)
-    model = SYSTEM.layouts[0].opened(small(40)).build()
+    model = SYSTEM.formats[0].model_spec(small(40)).build()
     pixels = real.pixels(56)
 
     def films(rows: list[int]) -> dict[str, Any]:
@@ -61,10 +61,10 @@ def seen() -> Lesson:
     return caption_lesson(model, [40] * 4 + [32], side=56, more=films, steps=100)
 
 
-def heard() -> Lesson:
+def heard() -> TrainingCheck:
     """Two clips of a recorded sentence beside each name: the sound tells which."""
     torch.manual_seed(0)
-    model = SYSTEM.layouts[0].opened(small(40)).build()
+    model = SYSTEM.formats[0].model_spec(small(40)).build()
     clips = sense.sound_clips(real.speech(), clips=8)
 
     def sounds(rows: list[int]) -> dict[str, Any]:
@@ -73,22 +73,25 @@ def heard() -> Lesson:
     return caption_lesson(model, [41] * 2 + [32], side=56, more=sounds, steps=60, batch=4)
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """A tiny Video-LLaMA in the official layout names eight real pictures by `chat`, with sound in the same model."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         size = byte_tokenizer(folder, ["<unk>", "<s>", "</s>"], bos="<s>", eos="</s>", pad="<unk>")
         config = small(size)
-        right = learns(folder, SYSTEM.layouts[0], config, steps=400)
+        right = learns(folder, SYSTEM.formats[0], config, steps=400)
         model = pm.load(folder)
         film, sound = randomise.values("film", (1, 3, 3, 56, 56)), sense.sound_clips(real.speech(), clips=8)[None]
         ids = torch.tensor([[1, *[size + 1] * 2, 9, *[size] * 4, 10]])
         both = model.logits(input_ids=ids, video_values=film, audio_values=sound)
         other = model.logits(input_ids=ids, video_values=film, audio_values=sound.flip(1))
         moved = float((both - other)[:, -1].abs().max())
-    return Shown(ok=right == 8 and moved > 0, evidence=f"tiny weights trained on 8 pictures as one-frame videos: chat "
-                 f"names {right}; what is heard beside a video moves the answer's logits by {moved:.1e}")  # fmt: skip
+    return HeadlineResult(
+        ok=right == 8 and moved > 0,
+        evidence=f"tiny weights trained on 8 pictures as one-frame videos: chat "
+        f"names {right}; what is heard beside a video moves the answer's logits by {moved:.1e}",
+    )
 
 
 EVIDENCE = Evidence(
@@ -98,6 +101,11 @@ EVIDENCE = Evidence(
         case("video alone", "video_llama_silent"),
     ),
     published=tuple(packed_size("video_llama_sizes", each.name, each.parameters) for each in SYSTEM.variants),
-    lessons={"vision pretrain": seen, "vision instruct": seen, "audio pretrain": heard, "audio instruct": heard},
+    training_checks={
+        "vision pretrain": seen,
+        "vision instruct": seen,
+        "audio pretrain": heard,
+        "audio instruct": heard,
+    },
     headline=headline,
 )

@@ -14,9 +14,9 @@ from polymodal.check import randomise, real
 from polymodal.check.aligning import CLS, FIRST, MASKING, SEP, pairs, train
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
-from polymodal.check.lessons import rows
-from polymodal.check.record import Case, Evidence, Lesson, Shown, Size, Tensors
-from polymodal.systems._system import Variant
+from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
+from polymodal.check.training_checks import rows
+from polymodal.systems import Variant
 from polymodal.systems.vilt import ANSWERS, MASKED, PICTURES, RANK, SYSTEM, TOKENS
 from polymodal.train.alignment import masked_loss
 
@@ -92,7 +92,7 @@ def small(model: str, **more: Any) -> dict[str, Any]:
             **more}  # fmt: skip
 
 
-def pretrain() -> Lesson:
+def pretrain() -> TrainingCheck:
     """Masked letters of the names, with the pictures."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
@@ -101,11 +101,11 @@ def pretrain() -> Lesson:
         masked, labels = MASKING(batch["input_ids"], generator)
         return masked_loss(model.logits(**{**batch, "input_ids": masked}), labels)
 
-    model = SYSTEM.layouts[0].opened(small(MASKED)).build()
-    return Lesson(model=model, batches=pairs(64), objective=objective, steps=60, lr=2e-3)
+    model = SYSTEM.formats[0].model_spec(small(MASKED)).build()
+    return TrainingCheck(model=model, batches=pairs(64), objective=objective, steps=60, lr=2e-3)
 
 
-def answers() -> Lesson:
+def answers() -> TrainingCheck:
     """Which of eight pictures it is, by binary cross-entropy over the answers, times their number."""
     torch.manual_seed(0)
     pixels = real.pixels(64)
@@ -118,8 +118,8 @@ def answers() -> Lesson:
         given = {name: value for name, value in batch.items() if name != "wanted"}
         return F.binary_cross_entropy_with_logits(model.logits(**given), batch["wanted"]) * 8
 
-    model = SYSTEM.layouts[0].opened(small(ANSWERS, num_labels=8)).build()
-    return Lesson(model=model, batches=batches, objective=objective, steps=40, lr=1e-3)
+    model = SYSTEM.formats[0].model_spec(small(ANSWERS, num_labels=8)).build()
+    return TrainingCheck(model=model, batches=batches, objective=objective, steps=40, lr=1e-3)
 
 
 def asked(count: int) -> Tensors:
@@ -128,18 +128,20 @@ def asked(count: int) -> Tensors:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """Eight real pictures answered through linear patches alone, from a published folder."""
-    lesson = answers()
-    opened = SYSTEM.layouts[0].opened(small(ANSWERS, num_labels=8))
+    training_check = answers()
+    model_spec = SYSTEM.formats[0].model_spec(small(ANSWERS, num_labels=8))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         write_config(folder, config=small(ANSWERS, num_labels=8))
-        write_weights(folder, train(lesson), opened.keys[0])
+        write_weights(folder, train(training_check), model_spec.keys[0])
         found = pm.load(folder).logits(**asked(8), pixel_values=real.pixels(64)[:8])
     right = int((found.argmax(1) == torch.arange(8)).sum())
-    return Shown(ok=right >= 7, evidence=f"tiny weights trained on 8 pictures, patches embedded by one linear: "
-                 f"{right} of 8 answered")  # fmt: skip
+    return HeadlineResult(
+        ok=right >= 7,
+        evidence=f"tiny weights trained on 8 pictures, patches embedded by one linear: {right} of 8 answered",
+    )
 
 
 EVIDENCE = Evidence(
@@ -157,6 +159,6 @@ EVIDENCE = Evidence(
                      lambda t: tiny(t, num_images=3, modality_type_vocab_size=4, num_labels=5), several),
     ),
     published=tuple(size(each) for each in SYSTEM.variants),
-    lessons={"pretrain": pretrain, "vqa": answers},
+    training_checks={"pretrain": pretrain, "vqa": answers},
     headline=headline,
 )  # fmt: skip

@@ -13,9 +13,9 @@ from polymodal.check import randomise, real
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.fixture import fixture_case, fixture_source
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
-from polymodal.check.record import Case, Evidence, Lesson, Shown, Size, Tensors
+from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
 from polymodal.check.seeing import COUNT, classes_lesson, told_apart, trained
-from polymodal.systems._system import Variant
+from polymodal.systems import Variant
 from polymodal.systems.vit import SYSTEM
 
 SMALL = {"hidden_size": 36, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 20, "image_size": 21,
@@ -57,19 +57,19 @@ def tiny(labels: list[str]) -> dict[str, Any]:
     return {**TINY, "id2label": {str(i): label for i, label in enumerate(labels)}}
 
 
-def lesson() -> Lesson:
+def training_check() -> TrainingCheck:
     """Real pictures, each a class of its own."""
     torch.manual_seed(0)
-    return classes_lesson(SYSTEM.layouts[0].opened(tiny(real.captions(COUNT))).build(), 32)
+    return classes_lesson(SYSTEM.formats[0].model_spec(tiny(real.captions(COUNT))).build(), 32)
 
 
-def headline() -> Shown:
+def headline() -> HeadlineResult:
     """A tiny ViT is trained on eight real pictures, saved as the hub's files are, loaded and asked for classes."""
     with tempfile.TemporaryDirectory() as place:
         folder, config = Path(place), tiny(real.captions(COUNT))
-        opened = SYSTEM.layouts[0].opened(config)
+        model_spec = SYSTEM.formats[0].model_spec(config)
         write_config(folder, config=config, preprocessor_config={"size": 32, "resample": 3})
-        write_weights(folder, trained(lesson(), 60), opened.keys[0])
+        write_weights(folder, trained(training_check(), 60), model_spec.keys[0])
         return told_apart(pm.load(folder).classify)
 
 
@@ -88,6 +88,6 @@ EVIDENCE = Evidence(
         fixture_case("official .npz, fine-tuned, one layer", "vit_jax_fine_tuned"),
     ),
     published=tuple(size(each) for each in SYSTEM.variants),
-    lessons={"pretrain": lesson, "fine-tune": lesson},
+    training_checks={"pretrain": training_check, "fine-tune": training_check},
     headline=headline,
 )  # fmt: skip

@@ -1,1 +1,0 @@
-"""The few shapes of model that join parts, and sampling (rank 4)."""

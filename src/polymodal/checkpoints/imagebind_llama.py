@@ -1,0 +1,180 @@
+"""What PandaGPT and NExT-GPT share: ImageBind, one linear, LLaMA with low-rank paths, and the names of their files.
+
+    visual_encoder.* (ImageBind)   llama_proj.*   llama_model.base_model.model.* (LLaMA inside PEFT)
+
+A folder holds the whole state dict in one file, or the published pieces: `imagebind_huge.pth`, the delta
+`pytorch_model.pt` and the language model in a folder of its own.
+Traps: sound is NOT multiplied by its scale here, heat and the rest are; PEFT calls the frozen linear `q_proj.weight`
+in old versions and `q_proj.base_layer.weight` in new ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polymodal.backbones import hf_text
+from polymodal.checkpoints.record import CheckpointFiles
+from polymodal.data import sense
+from polymodal.data.processor import Around, Modality
+from polymodal.data.tokenizer import Tokenizer
+from polymodal.encoders import imagebind_keys
+from polymodal.errors import ConfigError, WeightsError
+from polymodal.models.imagebind_lm import ImageBindConnector
+from polymodal.models.multimodal_lm import ModalityInputs
+from polymodal.nn.lora import apply_lora
+from polymodal.weights.folder import weights_in
+from polymodal.weights.keytable import KeyTable, Row, rename
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
+LLAMA = "llama_model.base_model.model."
+SENSES = {"image": "vision", "audio": "audio", "thermal": "thermal", "depth": "depth", "imu": "imu"}
+"""Ours -> the official name; `video` goes through `image`."""
+
+
+def inputs_of(senses: Iterable[str]) -> dict[str, ModalityInputs]:
+    """Tensors by their official names; a video's is called `video` here, since both are `vision` there."""
+    found = {name: ModalityInputs(values=SENSES[name]) for name in senses}
+    return found | {"video": ModalityInputs(values="video", uses="image")}
+
+
+def modalities(names: Iterable[str], before: Around = (), after: Around = ()) -> tuple[Modality, ...]:
+    """What ImageBind's loaders make of media; the ids at their places are numbers outside the vocabulary."""
+    make: dict[str, Callable[[Any], Tensor]] = {"image": sense.picture, "audio": sense.sound, "video": sense.video}
+    numbers = {"image": -1, "audio": -2, "video": -3}
+
+    def modality(name: str) -> Modality:
+        values = inputs_of(SENSES)[name].values
+        return Modality(name=name, placeholder="", number=numbers[name], transform=make[name], tokens=lambda _: 1,
+                        before=before, after=after, collate=lambda x: {values: torch.stack(x)})  # fmt: skip
+
+    return tuple(modality(name) for name in names)
+
+
+def begin_of(tokenizer: Tokenizer) -> str:
+    """The begin token's name, which both formats write by hand.  Raises WeightsError for a tokenizer without one."""
+    for name, index in tokenizer.special_tokens.items():
+        if index == tokenizer.bos_id:
+            return name
+    raise WeightsError("tokenizer: no begin token is named; tokenizer_config.json should say bos_token")
+
+
+def signal_names(tokenizer: Tokenizer, signals: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[str, ...]]:
+    """Modality -> names of NExT-GPT's signal tokens in order.  Raises WeightsError where they have other ids."""
+    known = {"image": "[IMG{}]", "video": "[VID{}]", "audio": "[AUD{}]"}
+    names = {name: tuple(known[name].format(index) for index in range(len(ids))) for name, ids in signals.items()}
+    found = {name: tuple(tokenizer.special_tokens.get(each) for each in theirs) for name, theirs in names.items()}
+    if found != dict(signals):
+        raise WeightsError(f"tokenizer: expected the signal tokens [IMG0], [VID0], ... at {signals}, found {found}")
+    return names
+
+
+def encoders_of(config: Mapping[str, Any], senses: Iterable[str]) -> dict[str, nn.Module]:
+    return {name: imagebind_keys.imagebind(config["imagebind"], SENSES[name], name != "audio") for name in senses}
+
+
+def connectors_of(config: Mapping[str, Any], senses: Iterable[str], width: int) -> dict[str, nn.Module]:
+    """One linear under the name of every sense."""
+    space = {**imagebind_keys.DEFAULTS, **config["imagebind"]}["out_embed_dim"]
+    shared = ImageBindConnector(space, width)
+    return dict.fromkeys(senses, shared)
+
+
+def backbone_of(config: Mapping[str, Any]) -> tuple[Any, KeyTable]:
+    """A function that builds the decoder with low-rank paths, and its names below `base_model.model.`."""
+    decoder, table = hf_text.decoder_of(config["llama"])
+
+    def build() -> nn.Module:
+        model = decoder.build()
+        if config.get("lora_r"):
+            apply_lora(model, TARGETS, config["lora_r"], config.get("lora_alpha", 32))
+        return model
+
+    if not config.get("lora_r"):
+        return build, table
+    rows = []
+    for name in TARGETS:
+        source, target = f"model.layers.{{}}.self_attn.{name}", f"blocks.{{}}.attn.{name}"
+        rows += [rename(f"{source}.lora_{x}.{place}weight", f"{target}.lora_{x}.weight")
+                 for x in "AB" for place in ("default.", "")]  # fmt: skip
+    return build, table + KeyTable(tuple(rows))
+
+
+def keys_of(config: Mapping[str, Any], senses: tuple[str, ...], more: KeyTable) -> tuple[KeyTable, ...]:
+    """Both spellings of the whole state dict; more: rows for what only one of the systems has."""
+    table = KeyTable()
+    for name, theirs in SENSES.items():
+        part = imagebind_keys.keys(theirs, name != "audio").prefixed(target=f"encoders.{name}.")
+        table += part if name in senses else imagebind_keys.unused(theirs)
+    table = (table + imagebind_keys.unused("text")).prefixed("visual_encoder.")
+    first, *others = senses
+    shared = [(f"connectors.{name}.proj.{leaf}", f"connectors.{first}.proj.{leaf}")
+              for name in others for leaf in ("weight", "bias")]  # fmt: skip
+    linear = [rename(f"llama_proj.{leaf}", f"connectors.{first}.proj.{leaf}") for leaf in ("weight", "bias")]
+    _, llama = backbone_of(config)
+    prefix = LLAMA if config.get("lora_r") else "llama_model."
+    old = llama.prefixed(prefix, "backbone.")
+    whole = table + KeyTable(tuple(linear), tied=tuple(shared)) + more
+    return whole + old, whole + KeyTable(tuple(_wrapped(row) for row in old.rows), old.new, old.tied)
+
+
+def _wrapped(row: Row) -> Row:
+    """The row in the names of newer PEFT, which wraps the linears it adapts."""
+    adapted = tuple(f".{name}.{leaf}" for name in TARGETS for leaf in ("weight", "bias"))
+    sources = tuple(
+        name.removesuffix(leaf) + f"base_layer.{leaf}" if name.endswith(adapted) else name
+        for name in row.sources for leaf in (name.rpartition(".")[2],)
+    )  # fmt: skip
+    return replace(row, sources=sources)
+
+
+def gather(files: CheckpointFiles) -> Mapping[str, Tensor]:
+    """The whole state dict: from one file, or from the three published pieces.  Raises WeightsError."""
+    bind, delta = files.folder / "imagebind_huge.pth", files.folder / "pytorch_model.pt"
+    if not bind.is_file():
+        return weights_in(files.folder)
+    llama = [each for each in sorted(files.folder.iterdir()) if (each / "config.json").is_file()]
+    if len(llama) != 1 or not delta.is_file():
+        raise WeightsError(
+            f"{files.folder}: beside imagebind_huge.pth expected pytorch_model.pt and one folder of the language model"
+        )
+    found: dict[str, Tensor] = {f"visual_encoder.{name}": x for name, x in weights_in(bind).items()}
+    found |= {f"{LLAMA}{name}": x for name, x in weights_in(llama[0]).items()}
+    return found | dict(weights_in(delta).items())
+
+
+def checked(config: Mapping[str, Any], known: set[str]) -> Mapping[str, Any]:
+    """Raises ConfigError for an option nobody reads."""
+    if unknown := set(config) - known - {"model_type", "architectures", "imagebind", "llama", "lora_r", "lora_alpha"}:
+        raise ConfigError(f"{config.get('model_type')}: unknown options {sorted(unknown)}")
+    return config
+
+
+def infer(shapes: Mapping[str, Any], heads_of: int = 128) -> dict[str, Any] | None:
+    """The config of a whole state dict, read off its shapes; None for another file.
+
+    The numbers of heads are in no tensor: the published heads of 128 are taken.
+    """
+    if "llama_proj.weight" not in shapes:
+        return None
+    bind = imagebind_keys.infer({name[15:]: x for name, x in shapes.items() if name.startswith("visual_encoder.")})
+    prefix = LLAMA if f"{LLAMA}model.embed_tokens.weight" in shapes else "llama_model."
+    if bind is None or f"{prefix}model.embed_tokens.weight" not in shapes:
+        return None
+    vocabulary, width = shapes[f"{prefix}model.embed_tokens.weight"]
+    layers = {name.split(".layers.")[1].split(".")[0] for name in shapes if name.startswith(f"{prefix}model.layers.")}
+    ranks = [x[0] for name, x in shapes.items() if ".lora_A." in name]
+    llama = {"model_type": "llama", "hidden_size": width, "num_hidden_layers": len(layers),
+             "num_attention_heads": max(1, width // heads_of), "vocab_size": vocabulary, "rms_norm_eps": 1e-6,
+             "intermediate_size": shapes[f"{prefix}model.layers.0.mlp.gate_proj.weight"][0]}  # fmt: skip
+    return {"imagebind": bind, "llama": llama, "lora_r": ranks[0] if ranks else None, "lora_alpha": 32}
+
+
+def expected(config: Mapping[str, Any], name: str, value: str) -> None:
+    """Raises ConfigError for another value of an option than the one supported."""
+    if config.get(name, value) != value:
+        raise ConfigError(f"{config.get('model_type')}: {name} {config[name]!r} is not supported; expected {value!r}")

@@ -1,0 +1,61 @@
+"""Language models of any family, alone in a MultimodalLM: the layouts of the text-only systems.
+
+    config.json -> open_text(config, chat format) -> MultimodalLM without encoders; names on disk are the family's
+
+Several systems publish in the layout of LlamaForCausalLM.  Each scores a config by what its releases are known to say;
+a folder that says nothing of the kind goes to the one that scores every folder (chinese-llama-2, plain Llama 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from polymodal.backbones import hf_text
+from polymodal.backbones.decoder import DecoderConfig
+from polymodal.checkpoints.record import CheckpointFiles, CheckpointFormat, LoadedModel, ModelSpec, Part, hf
+from polymodal.data.processor import Processor
+from polymodal.data.template import Template
+from polymodal.errors import ConfigError
+from polymodal.models.multimodal_lm import MultimodalLM
+
+Config = Mapping[str, Any]
+
+
+def open_text(config: Config, template: Template) -> ModelSpec:
+    """A language model's config -> the model; raises ConfigError for options that are not supported."""
+    text = hf_text.of_config(config)
+    decoder = text.config
+    if not isinstance(decoder, DecoderConfig):
+        raise ConfigError(f"model_type {config.get('model_type')!r}: expected a decoder, found an encoder-decoder")
+
+    def assemble(module: Any, files: CheckpointFiles) -> LoadedModel:
+        processor = Processor(tokenizer=files.tokenizer(), template=template, max_length=decoder.max_length)
+        return LoadedModel(model=module, processor=processor)
+
+    return ModelSpec(
+        build=lambda: MultimodalLM({}, {}, decoder.build(), {}),
+        keys=tuple(table.prefixed("", "backbone.") for table in text.keys),
+        parts=(
+            Part(slot="backbone", name=f"{decoder.depth} blocks of width {decoder.width}", prefix="backbone",
+                 input=f"[B, T, {decoder.width}]", output=f"[B, T, {decoder.vocab_size}]"),
+        ),
+        assemble=assemble,
+    )  # fmt: skip
+
+
+def llama_layout(template: Callable[[Config], Template], score: Callable[[Config], int]) -> CheckpointFormat:
+    """The layout of LlamaForCausalLM for one of the systems that share it; the highest score reads a folder."""
+    named = hf("llama", "LlamaForCausalLM")
+    return CheckpointFormat(
+        name="transformers LlamaForCausalLM",
+        matches=lambda config: score(config) if named(config) else 0,
+        parse_config=lambda config: open_text(config, template(config)),
+    )
+
+
+def llama(width: int, depth: int, heads: int, ffn_width: int, **more: Any) -> dict[str, Any]:
+    """The config.json of a LlamaForCausalLM; what is not said is the library's default."""
+    return {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": width,
+            "num_hidden_layers": depth, "num_attention_heads": heads, "num_key_value_heads": heads,
+            "intermediate_size": ffn_width, **more}  # fmt: skip

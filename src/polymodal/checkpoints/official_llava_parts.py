@@ -1,0 +1,154 @@
+"""LLaVA 1, 1.5 and 1.6 as their official code keeps them: a LLaMA config with `mm_*`, names below `model.`.
+
+    config.json -> tower (named, not described), connector, language model -> MultimodalLM and its key table
+
+Traps
+- Checkpoints of 1 and 1.5 leave the vision tower out: its folder lies inside the checkpoint's, or where
+  `mm_vision_tower` says.  1.6 holds a tower of its own, which was trained on.
+- A picture is marked by the id -200 (here once per feature), in the first checkpoints by `<im_patch>`.
+- Grids are listed as (width, height); `image_sizes` of a batch are (height, width) here as everywhere.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from polymodal.backbones import hf_text
+from polymodal.backbones.decoder import DecoderConfig
+from polymodal.connectors import hf_mlp
+from polymodal.connectors.anyres import AnyResConfig, grids_of_pinpoints
+from polymodal.connectors.mlp import MLPConnectorConfig
+from polymodal.encoders import hf_vision
+from polymodal.encoders.tiled import TiledConfig
+from polymodal.encoders.vit import ViTConfig
+from polymodal.errors import ConfigError, WeightsError
+from polymodal.fusion.named_places import NamedPlaces
+from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
+from polymodal.weights.folder import weights_in
+from polymodal.weights.keytable import KeyTable, rename
+from polymodal.weights.together import Together
+
+CLIP_L = {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+          "num_attention_heads": 16, "image_size": 224, "patch_size": 14}  # fmt: skip
+TOWERS = {"clip-vit-large-patch14": CLIP_L, "clip-vit-large-patch14-336": {**CLIP_L, "image_size": 336}}
+FAMILIES = {"LlavaLlamaForCausalLM": "llama", "LlavaMistralForCausalLM": "mistral"}
+INSIDE = "model.vision_tower.vision_tower."
+IMAGE = -200
+_TOP = ("vision_model", "text_model", "visual_projection", "text_projection", "logit_scale")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfficialLlava:
+    """What an official config describes; `tiled`: the connector that lays tiles out (1.6), None before."""
+
+    tower: ViTConfig
+    connector: MLPConnectorConfig
+    text: DecoderConfig
+    keys: KeyTable
+    prepare_inputs: NamedPlaces
+    tiled: AnyResConfig | None = None
+
+    def build(self) -> MultimodalLM:
+        """The model with fresh weights."""
+        sizes = () if self.tiled is None else ("image_sizes",)
+        inputs = ModalityInputs(values="pixel_values", encoder=sizes, connector=sizes, places="image_places")
+        encoder: nn.Module = self.tower.build()
+        if self.tiled is not None:
+            encoder = TiledConfig(encoder=self.tower, tile=self.tiled.tile, grids=self.tiled.grids).build()
+        connector = (self.tiled or self.connector).build(self.tower.out_width, self.text.width)
+        return MultimodalLM(
+            {"image": encoder}, {"image": connector}, self.text.build(), {"image": IMAGE},
+            inputs={"image": inputs}, prepare_inputs=self.prepare_inputs,
+        )  # fmt: skip
+
+
+def matches(kind: str) -> Callable[[Mapping[str, Any]], int]:
+    """Scores official configs for the LLaVA of a kind, "linear", "mlp" or "anyres", by the connector they name."""
+
+    def score(config: Mapping[str, Any]) -> int:
+        if not set(FAMILIES) & set(config.get("architectures") or ()):
+            return 0
+        linear = (config.get("mm_projector_type") or "linear") == "linear"
+        return 2 * int(kind == ("anyres" if _is_tiled(config) else "linear" if linear else "mlp"))
+
+    return score
+
+
+def of_config(config: Mapping[str, Any]) -> OfficialLlava:
+    """Raises ConfigError for what is not supported, by its name in the config."""
+    family = next(FAMILIES[name] for name in config["architectures"] if name in FAMILIES)
+    text, text_keys = hf_text.decoder_of({**config, "model_type": family})
+    feature = config.get("mm_vision_select_feature") or "patch"
+    if feature not in ("patch", "cls_patch"):
+        raise ConfigError(f"llava: mm_vision_select_feature {feature!r} is not known; expected patch or cls_patch")
+    strategy = "default" if feature == "patch" else "full"
+    vision = hf_vision.of_config(tower_of(config), config.get("mm_vision_select_layer", -2), strategy)
+    connector, names = hf_mlp.official(config.get("mm_projector_type") or "linear")
+    tiled = _tiled(config, vision.config, connector) if _is_tiled(config) else None
+    one, two = ("", "") if tiled is None else ("tile.", "project.")
+    keys = vision.placed(INSIDE, f"encoders.image.{one}")[0] + text_keys.prefixed(target="backbone.")
+    keys += names.prefixed("model.mm_projector", f"connectors.image.{two}")
+    if tiled is not None:
+        keys += KeyTable((rename("model.image_newline", "connectors.image.newline"),))
+    # <im_patch>, <im_start> and <im_end> were appended to the vocabulary in this order.
+    patch = text.vocab_size - 3 if config.get("mm_use_im_start_end") else IMAGE
+    prepare_inputs = NamedPlaces(ids=(IMAGE, patch), names={"images": "pixel_values"})
+    return OfficialLlava(
+        tower=vision.config, connector=connector, text=text, keys=keys, prepare_inputs=prepare_inputs, tiled=tiled
+    )
+
+
+def _is_tiled(config: Mapping[str, Any]) -> bool:
+    return config.get("image_aspect_ratio") == "anyres"
+
+
+def _tiled(config: Mapping[str, Any], tower: ViTConfig, connector: MLPConnectorConfig) -> AnyResConfig:
+    merge = config.get("mm_patch_merge_type") or "flat"
+    if merge != "spatial_unpad" or not isinstance(tower.image_size, int) or tower.tokens != tower.patches:
+        raise ConfigError(f"llava: mm_patch_merge_type {merge!r} with tiles is not supported; expected spatial_unpad "
+                          "and mm_vision_select_feature patch")  # fmt: skip
+    points = [(height, width) for width, height in config["image_grid_pinpoints"]]
+    tile = tower.image_size
+    return AnyResConfig(
+        tile=tile, side=tower.grid, grids=grids_of_pinpoints(points, tile), project=connector, digits=None
+    )
+
+
+def tower_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The vision_config of the tower an official config names; ConfigError when it is not known or there."""
+    name = str(config.get("mm_vision_tower") or config.get("vision_tower") or "")
+    place = Path(name) / "config.json"
+    if place.is_file():
+        found = json.loads(place.read_text(encoding="utf-8"))
+        return found.get("vision_config") or found
+    if Path(name).name not in TOWERS:
+        known = ", ".join(f"openai/{each}" for each in TOWERS)
+        raise ConfigError(f"llava: mm_vision_tower {name!r} is neither a folder with a config.json nor {known}")
+    return TOWERS[Path(name).name]
+
+
+def gather(folder: Path) -> Mapping[str, Tensor]:
+    """All tensors of a checkpoint under official names, its tower's too; WeightsError without one."""
+    whole = weights_in(folder)
+    if any(name.startswith(INSIDE) for name in whole):
+        return whole
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    name = str(config.get("mm_vision_tower") or config.get("vision_tower") or "")
+    places = (Path(name), folder / name, folder / Path(name).name)
+    found = next((place for place in places if name and (place / "config.json").is_file()), None)
+    if found is None:
+        raise WeightsError(
+            f"{folder} leaves out its vision tower {name!r}; fetch that and put its folder at {places[-1]}"
+        )
+    return Together({"": whole, INSIDE: weights_in(found)}, _official_name)
+
+
+def _official_name(prefix: str, name: str) -> str | None:
+    """Names of the whole CLIP or of its image encoder -> names inside the official checkpoint."""
+    if not prefix or name.startswith("vision_model."):
+        return prefix + name
+    return None if name.split(".")[0] in _TOP else f"{prefix}vision_model.{name}"

@@ -1,0 +1,162 @@
+"""OpenFlamingo and its descendants as a MultimodalLM: CLIP, resampler, a decoder with gated blocks; the official names.
+
+    config {text_config: the language model's own, vision_config: open_clip's, cross_attn_every_n_layers, ...}
+    official module: vision_encoder.*, perceiver.*, lang_encoder.<layers>.{i}.{decoder_layer, gated_cross_attn_layer}.*
+    checkpoint.pt holds what was trained and the embeddings; CLIP and the language model lie in folders beside it
+
+Trap: gated blocks stand in front of the LAST layer of each group, i with (i + 1) % every == 0.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polymodal.backbones import hf_text
+from polymodal.backbones.decoder import DecoderConfig
+from polymodal.connectors import resampler
+from polymodal.connectors.resampler import ResamplerConfig
+from polymodal.encoders.clip_vit import OPENAI_FEATURE_KEYS, clip_vit
+from polymodal.encoders.items import ItemEncoder
+from polymodal.encoders.nfnet import NFNetConfig
+from polymodal.encoders.vit import ViTConfig
+from polymodal.errors import ConfigError, WeightsError
+from polymodal.fusion import cross_attention
+from polymodal.fusion.cross_attention import GatedCrossAttentionConfig, with_cross_attention
+from polymodal.fusion.visibility import InterleavedContext
+from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
+from polymodal.nn.attention import AttentionConfig
+from polymodal.nn.mlp import MLPConfig
+from polymodal.weights.folder import weights_in
+from polymodal.weights.keytable import KeyTable, drop
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LAYERS = {"mpt": "transformer.blocks", "mosaic_gpt": "transformer.blocks", "gpt_neox": "gpt_neox.layers",
+          "llama": "model.layers", "opt": "model.decoder.layers"}  # fmt: skip
+CLIP_L = {"image_size": 224, "patch_size": 14, "width": 1024, "layers": 24, "head_width": 64, "mlp_ratio": 4.0,
+          "embed_dim": 768, "quick_gelu": True}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenFlamingo:
+    """The parts.  every: distance of the gated blocks.  kind: model_type of the language model."""
+
+    encoder: ViTConfig | NFNetConfig
+    connector: ResamplerConfig
+    backbone: DecoderConfig
+    kind: str
+    media: int
+    positions_ignore_padding: bool
+
+    def build(self) -> MultimodalLM:
+        width = self.encoder.width
+        return MultimodalLM(
+            {"image": ItemEncoder(self.encoder.build(), framed=self.connector.max_frames is not None)},
+            {"image": self.connector.build(width, width)},
+            self.backbone.build(),
+            {},
+            context=InterleavedContext({"image": self.media}, table="vision_x"),
+            inputs={"image": ModalityInputs(values="vision_x")},
+            positions_ignore_padding=self.positions_ignore_padding,
+        )
+
+    @property
+    def gated(self) -> tuple[int, ...]:
+        """Numbers of the layers with a gated block in front."""
+        return tuple(i for i, block in enumerate(self.backbone.blocks) if block.cross is not None)
+
+
+def open_flamingo(config: Mapping[str, Any]) -> OpenFlamingo:
+    """The parts a config describes; raises ConfigError for a language model OpenFlamingo does not know."""
+    vision = {**CLIP_L, **(config.get("vision_config") or {})}
+    kind = config["text_config"].get("model_type")
+    if kind not in LAYERS:
+        raise ConfigError(f"open_flamingo: text_config.model_type {kind!r}; expected one of {', '.join(LAYERS)}")
+    encoder = clip_vit(
+        width=vision["width"], depth=vision["layers"], patch_size=vision["patch_size"], image_size=vision["image_size"],
+        heads=vision["width"] // vision["head_width"], ffn_width=int(vision["width"] * vision["mlp_ratio"]),
+        embed_width=vision["embed_dim"], activation="quick_gelu" if vision["quick_gelu"] else "gelu",
+    )  # fmt: skip
+    text = hf_text.of_config(config["text_config"])
+    if not isinstance(text.config, DecoderConfig):
+        raise ConfigError(f"open_flamingo: {kind} is no decoder")
+    width, every = text.config.width, config.get("cross_attn_every_n_layers", 1)
+    cross = GatedCrossAttentionConfig(
+        attention=AttentionConfig(width=width, heads=8, head_dim=64, source_width=encoder.width),
+        mlp=MLPConfig(width=width, ffn_width=4 * width, bias=False),
+    )
+    blocks = with_cross_attention(text.config.blocks, cross, range(every - 1, text.config.depth, every))
+    return OpenFlamingo(
+        encoder=replace(encoder, keep_class=False, head=None),
+        connector=resampler_of(config.get("perceiver_config") or {}),
+        backbone=replace(text.config, blocks=blocks),
+        kind=kind,
+        media=config["media_token_id"],
+        positions_ignore_padding=text.positions_ignore_padding,
+    )
+
+
+def resampler_of(given: Mapping[str, Any]) -> ResamplerConfig:
+    """The official constructor's arguments; OpenFlamingo itself gives none of them."""
+    if unknown := set(given) - {"depth", "dim_head", "heads", "num_latents", "max_num_frames"}:
+        raise ConfigError(f"open_flamingo: perceiver_config {sorted(unknown)} is not supported")
+    return ResamplerConfig(
+        latents=given.get("num_latents", 64),
+        depth=given.get("depth", 6),
+        heads=given.get("heads", 8),
+        head_dim=given.get("dim_head", 64),
+        max_frames=given.get("max_num_frames"),
+    )
+
+
+def keys_of(config: Mapping[str, Any], found: OpenFlamingo) -> KeyTable:
+    """The official module's names -> ours."""
+    layers = LAYERS[found.kind]
+    bare = hf_text.of_config(config["text_config"]).keys[0]
+    inner = KeyTable(
+        tuple(replace(row, sources=tuple(_nested(name, layers) for name in row.sources)) for row in bare.rows)
+    )
+    gated = cross_attention.OPEN_FLAMINGO_KEYS.prefixed(f"{layers}.{{}}.gated_cross_attn_layer.", "blocks.{}.cross.")
+    aliases = KeyTable((drop("old_decoder_blocks.**"), drop("gated_cross_attn_layers.**")))
+    vision = OPENAI_FEATURE_KEYS.respelled({"visual.": ""})
+    return (
+        vision.prefixed("vision_encoder.", "encoders.image.encoder.")
+        + resampler.OPEN_FLAMINGO_KEYS.prefixed("perceiver.", "connectors.image.")
+        + (aliases + gated + inner).prefixed("lang_encoder.", "backbone.")
+    )
+
+
+def _nested(name: str, layers: str) -> str:
+    """The language model's own name as it is called inside the official module."""
+    return re.sub(rf"^({re.escape(layers)}\.(?:\{{\}}|\d+)\.)", r"\1decoder_layer.", name)
+
+
+def gather(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder under the names of the whole official module.
+
+    One weights file holds everything; or checkpoint.pt holds what was trained, the folder `language` the language model
+    as published and the folder `vision` CLIP in OpenAI's or open_clip's names.
+    """
+    trained = weights_in(folder, ("model_state_dict", ""))
+    found = {name.removeprefix("module."): trained[name] for name in trained}
+    if not (folder / "language").is_dir():
+        return found
+    try:
+        kind = json.loads((folder / "language" / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError):
+        kind = None
+    if kind not in LAYERS:
+        raise WeightsError(f"{folder / 'language'}: model_type {kind!r}; expected one of {', '.join(LAYERS)}")
+    language, vision = weights_in(folder / "language"), weights_in(folder / "vision")
+    rest = {f"lang_encoder.{_nested(name, LAYERS[kind])}": name for name in language}
+    whole = {name: language[own] for name, own in rest.items() if name not in found}
+    whole |= {
+        f"vision_encoder.{name.removeprefix('visual.')}": vision[name] for name in vision if name.startswith("visual.")
+    }
+    return whole | found

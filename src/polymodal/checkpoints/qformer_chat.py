@@ -1,0 +1,98 @@
+"""How BLIP-2 and InstructBLIP answer messages: the picture's transform, the tokenizers, the words around a question.
+
+messages -> the picture first, then "Question: Q Answer:" (BLIP-2) or the words themselves (InstructBLIP)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from polymodal.backbones.encoder_decoder import EncoderDecoderConfig
+from polymodal.checkpoints.qformer_lm import QFormerLM
+from polymodal.checkpoints.record import CheckpointFiles, LoadedModel
+from polymodal.data.answering import AnsweringProcessor
+from polymodal.data.hf_image import VIT, transform_of
+from polymodal.data.instructed import InstructedProcessor, collate_instructed
+from polymodal.data.media import Text
+from polymodal.data.messages import Message
+from polymodal.data.normalise import CLIP_MEAN, CLIP_STD
+from polymodal.data.processor import Modality, Processor
+from polymodal.data.template import Special, Template, Turn, Words
+
+PICTURE = {**VIT, "resample": 3, "image_mean": CLIP_MEAN, "image_std": CLIP_STD}
+"""Defaults of BlipImageProcessor, but for the size: both sides at once, whatever the picture's proportions."""
+
+# Prompts of the papers: BLIP-2 asks in words, captions need none; InstructBLIP takes the instruction as it is.
+OPT_WORDS, T5_WORDS, PLAIN = ("Question: ", " Answer:"), ("Question: ", " Short answer:"), ("", "")
+
+
+class InstructedAnswering(InstructedProcessor, AnsweringProcessor):
+    """The instruction for the Q-Former, the answer for the decoder."""
+
+
+def template(words: tuple[str, str], seq2seq: bool, bos: str = "</s>", eos: str = "</s>") -> Template:
+    """`Question: Q1 Answer: A1. Question: Q2 Answer:` behind the picture and the token a text begins with.
+
+    seq2seq: no such token; the encoder's text ends with eos instead.  Answers end with eos.
+    """
+    between = words[1] and not seq2seq
+    after = (Words(text=". "),) if between else (Special(name=eos, loss_mask=True),)
+    turns = {
+        "picture": Turn(after=() if seq2seq else (Special(name=bos),)),
+        "user": Turn(
+            before=(Words(text=words[0]),), after=(Words(text=words[1]), *((Special(name=eos),) if seq2seq else ()))
+        ),
+        "assistant": Turn(before=() if seq2seq else (Words(text=" ", loss_mask=True),), after=after, loss_mask=True),
+    }
+    return Template(turns=turns)
+
+
+def picture_first(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The picture in a turn of its own at the start, and users without words (who want a caption) left out."""
+    media = tuple(part for message in messages for part in message.media)
+    rest = [replace(message, parts=(Text(message.text),)) for message in messages if message.text.strip()]
+    return (Message(role="picture", parts=media), *rest)
+
+
+def assemble(found: QFormerLM) -> Callable[[Any, CheckpointFiles], LoadedModel]:
+    """What a loaded model needs to answer messages."""
+
+    def joined(module: Any, files: CheckpointFiles) -> LoadedModel:
+        tokenizer, text = files.tokenizer(), found.text.config
+        named = files.json("tokenizer_config.json")
+        bos = _name(named, "bos_token") or "</s>"
+        seq2seq = isinstance(text, EncoderDecoderConfig)
+        asked = PLAIN if found.instructed else T5_WORDS if seq2seq else OPT_WORDS
+        given: dict[str, Any] = {
+            "tokenizer": tokenizer,
+            "template": template(asked, seq2seq, bos=bos),
+            "modalities": (_picture(found, files),),
+            "rewrite": picture_first,
+        }
+        if isinstance(text, EncoderDecoderConfig):
+            given["start_id"] = text.start_id
+        if not found.instructed:
+            return LoadedModel(model=module, processor=(AnsweringProcessor if seq2seq else Processor)(**given))
+        reader = CheckpointFiles(files.folder / "qformer_tokenizer").tokenizer()
+        given |= {"reader": reader, "begin": "[CLS]", "end": "[SEP]"}
+        return LoadedModel(model=module, processor=(InstructedAnswering if seq2seq else InstructedProcessor)(**given))
+
+    return joined
+
+
+def _name(settings: dict[str, Any], name: str) -> str | None:
+    token = settings.get(name)
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def _picture(found: QFormerLM, files: CheckpointFiles) -> Modality:
+    side = found.encoder.image_size
+    size = {"height": side, "width": side}
+    transform = transform_of(files.preprocessor, {**PICTURE, "size": size})
+    if not found.instructed:
+        return Modality(name="image", placeholder="<image>", transform=transform,
+                        tokens=lambda values: found.connector.tokens)  # fmt: skip
+    return Modality(name="image", placeholder="<image>", transform=transform, collate=collate_instructed,
+                    tokens=lambda values: found.connector.tokens)  # fmt: skip

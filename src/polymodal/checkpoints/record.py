@@ -1,0 +1,199 @@
+"""Published checkpoint formats as data: which config and tensor names a system reads, at any size.
+
+    config.json -> CheckpointFormat.matches -> .model_spec(config) -> ModelSpec: build() and the key tables
+                -> strict load
+    files without a config.json -> CheckpointFormat.infer(shapes) -> the same config dict
+
+`parse_config` is the one parser of a config: published sizes, test sizes and any folder go through it.
+Traps: a format may have several spellings of its names (libraries rename on load); each is a whole key table, and the
+one that fits is used, never a mixture.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from polymodal.errors import ConfigError, WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from polymodal.data.tokenizer import Tokenizer
+    from polymodal.weights.keytable import KeyTable
+
+Shapes = Mapping[str, Sequence[int]]
+
+
+Slot = Literal["encoder", "connector", "backbone", "output connector", "generator"]
+SLOTS: tuple[Slot, ...] = ("encoder", "connector", "backbone", "output connector", "generator")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One box of the drawing: which of the five modules, what goes in and comes out (shapes in words).
+
+    prefix: dotted start of its parameter names in the built model; "" for a part that is loaded beside it, whose
+    number of parameters is then given.  tokens: tokens per item it hands on.
+    """
+
+    slot: Slot
+    name: str
+    prefix: str
+    input: str
+    output: str
+    modality: str = "text"
+    tokens: int | None = None
+    parameters: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A loaded system: the model with what it needs to answer a person.
+
+    model: the nn.Module.  processor: messages -> batch.  The functions are None where a system cannot do
+    it:
+    transcribe(Audio) -> str; score(media, labels) -> probabilities [len(labels)] that sum to 1;
+    embed(items) -> float32 [N, D], rows of length 1.  ends: the ids that end an answer and the one that pads it, where
+    the published files say so.  settings: the other options of generation that they name.  text() -> the assembly that
+    answers conversations without media, where that is not `model` itself; called when the first one comes.  stop:
+    texts that end an answer, where the published format has no token for that.
+    """
+
+    model: Any
+    processor: Any
+    text: Callable[[], Any] | None = None
+    transcribe: Callable[[Any], str] | None = None
+    score: Callable[[Any, Sequence[str]], Any] | None = None
+    embed: Callable[[Sequence[Any]], Any] | None = None
+    ends: tuple[Collection[int], int | None] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repository:
+    """A published checkpoint on a hub: all its files, in one of the system's formats."""
+
+    name: str
+    revision: str = "main"
+    license: str = ""
+    kind: str = "hub"
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}@{self.revision}"
+
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """The files of a published folder beside its weights."""
+
+    folder: Path
+
+    def has(self, name: str) -> bool:
+        return (self.folder / name).is_file()
+
+    def json(self, name: str) -> dict[str, Any]:
+        """A JSON table, empty when there is no such file.  Raises WeightsError when it is not one."""
+        try:
+            found = json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as problem:
+            raise WeightsError(f"{self.folder / name} is damaged: {str(problem).splitlines()[0]}") from problem
+        if not isinstance(found, dict):
+            raise WeightsError(f"{self.folder / name}: expected a table, found {type(found).__name__}")
+        return found
+
+    @cached_property
+    def preprocessor(self) -> dict[str, Any]:
+        """Settings of the picture (or sound) transform, wherever the library of the day wrote them."""
+        found = self.json("preprocessor_config.json")
+        return found or dict(self.json("processor_config.json").get("image_processor") or {})
+
+    def tokenizer(self, **names: Any) -> Tokenizer:
+        """The tokenizer.json, with bos, eos and pad from tokenizer_config.json; keywords as for `Tokenizer`."""
+        from polymodal.data.tokenizer import Tokenizer
+
+        settings = self.json("tokenizer_config.json")
+        given = {name: _content(settings.get(f"{name}_token")) for name in ("bos", "eos", "pad")}
+        return Tokenizer.from_file(self.folder / "tokenizer.json", **{**given, **names})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """What one config describes.
+
+    build() -> module with fresh weights, also on the meta device.  keys: spellings of the names on disk, each a whole
+    strict table; export writes the first.  parts: the drawing.  assemble(module, CheckpointFiles) -> LoadedModel, for
+    folders that hold a tokenizer.json (tokenizer False: for all).  ends: ids that end an answer and the one that pads
+    it, where the model has its own and the folder's generation settings do not count.
+    """
+
+    build: Callable[[], nn.Module]
+    keys: tuple[KeyTable, ...]
+    parts: tuple[Part, ...] = ()
+    assemble: Callable[[nn.Module, CheckpointFiles], LoadedModel] | None = None
+    tokenizer: bool = True
+    ends: tuple[Collection[int], int | None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointFormat:
+    """One published checkpoint format.
+
+    name: whose it is, for people.  matches(config) -> 0 for another's, 1 for ours, more for ours in particular (when
+    systems share a format).  infer(shapes) -> a config for files that come without one, None for another's.  entry: the
+    keys of the tensors inside a torch file, tried in order.  gather: collects the tensors where they lie in several
+    files with names of their own.
+    """
+
+    name: str
+    matches: Callable[[Mapping[str, Any]], int | bool]
+    parse_config: Callable[[Mapping[str, Any]], ModelSpec]
+    infer: Callable[[Shapes], Mapping[str, Any] | None] | None = None
+    entry: tuple[str, ...] = ("",)
+    gather: Callable[[CheckpointFiles], Mapping[str, Tensor]] | None = None
+
+    def model_spec(self, config: Mapping[str, Any]) -> ModelSpec:
+        """`parse_config` with a clear error for a config that lacks what it needs or describes no module."""
+        with understood(f"{self.name}: config.json"):
+            return self.parse_config(config)
+
+
+@contextmanager
+def understood(what: str) -> Iterator[None]:
+    """What published files say is not ours: numbers that make no sense of it are a ConfigError of one line."""
+    try:
+        yield
+    except KeyError as problem:
+        raise ConfigError(f"{what} lacks {problem.args[0]!r}, which is needed") from problem
+    except (TypeError, AttributeError) as problem:
+        raise ConfigError(f"{what} has a value of another kind: {_first_line(problem)}") from problem
+    except (ArithmeticError, ValueError, IndexError, RuntimeError) as problem:
+        raise ConfigError(f"{what} has a value out of range: {_first_line(problem)}") from problem
+
+
+def _first_line(problem: Exception) -> str:
+    return (str(problem).splitlines() or [type(problem).__name__])[0]
+
+
+def hf(model_type: str, *architectures: str) -> Callable[[Mapping[str, Any]], int]:
+    """Matches a config.json by its `model_type` and, where both name some, its `architectures`."""
+
+    def matches(config: Mapping[str, Any]) -> int:
+        named = config.get("architectures") or ()
+        fits = not architectures or not named or any(name in architectures for name in named)
+        return int(config.get("model_type") == model_type and fits)
+
+    return matches
+
+
+def _content(token: Any) -> str | None:
+    """A token as tokenizer_config.json spells it: a text, a table with its content, or nothing."""
+    return token.get("content") if isinstance(token, dict) else token

@@ -1,0 +1,168 @@
+"""Sequences under way: what a prefilled batch keeps between one token and the next.
+
+    batch -> prepare -> inputs_embeds -> backbone in chunks, filling the cache -> logits of the last position
+    new ids -> embed -> backbone with the cache -> logits                        (step)
+
+Traps: rows of unequal length are padded on the LEFT, so that the last column is real in every row; the padding
+stays in the cache and is masked for ever.  Without padding there is no mask at all, which is the fast path.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polymodal.errors import ConfigError, PromptError
+from polymodal.models.multimodal_lm import MultimodalLM
+from polymodal.nn.cache import KVCache
+from polymodal.nn.mask import MaskSpec, position_ids_from_mask
+
+CHUNK = 512  # tokens of a prompt that go through the backbone at once
+
+
+@dataclass(kw_only=True, eq=False)
+class DecodeState:
+    """A batch between two tokens.
+
+    mask: bool [B, capacity], True also at places not yet written; None without padding.  position: int64 [B] or
+    [axes, B], the next one.  logits: float32 [B, V] for the next token.  prompts: the real ids of each row.  padding:
+    others behind the first real one, which published repetition penalties count too.
+    """
+
+    model: MultimodalLM
+    cache: KVCache
+    prompts: list[list[int]]
+    position: Tensor
+    mask: Tensor | None = None
+    context: Any = None
+    logits: Tensor
+    padding: list[list[int]] | None = None
+
+    @property
+    def seen(self) -> list[list[int]]:
+        """The ids of each row that a repetition penalty counts."""
+        if self.padding is None:
+            return self.prompts
+        return [prompt + extra for prompt, extra in zip(self.prompts, self.padding, strict=True)]
+
+    @property
+    def rows(self) -> int:
+        return len(self.prompts)
+
+    def feed(self, embeds: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> None:
+        """Run new embeddings [B, T, D] behind the cached ones; sets `logits`, not `position`."""
+        seen = None if self.mask is None else self.mask[:, : self.cache.length + embeds.shape[1]]
+        hidden = self.model.backbone(
+            embeds,
+            position_ids,
+            MaskSpec(attention_mask=seen),
+            token_types=token_types,
+            context=self.context,
+            cache=self.cache,
+        )
+        self.logits = self.model.read(hidden[:, -1]).float()
+
+    def prefill(
+        self, embeds: Tensor, position_ids: Tensor, token_types: Tensor | None = None, chunk: int = CHUNK
+    ) -> None:
+        """`feed` in chunks; sets `position` behind the last one."""
+        for start in range(0, embeds.shape[1], chunk):
+            piece = slice(start, start + chunk)
+            types = None if token_types is None else token_types[:, piece]
+            self.feed(embeds[:, piece], position_ids[..., piece], types)
+        # Every axis goes on from the last token, not from the largest position, as the library does from version 5 on.
+        self.position = position_ids[..., -1] + 1
+
+    def step(self, ids: Sequence[int]) -> None:
+        """One new token for every row."""
+        tokens = torch.tensor(ids, dtype=torch.int64, device=self.logits.device)[:, None]
+        # A few published models say otherwise than "one further" where a generated token stands.
+        rule = getattr(self.model.prepare_inputs, "next_positions", None)
+        where = self.position[..., None] if rule is None else rule(tokens, self.cache.length)
+        self.feed(self.model.backbone.embed(tokens), where)
+        self.position = self.position + 1
+        if has_learned_positions(self.model):
+            # A row that has ended is still carried along; its positions must not leave a table of learned ones.
+            self.position = self.position.clamp_max(self.model.backbone.config.max_length - 1)
+
+
+def has_learned_positions(model: MultimodalLM) -> bool:
+    """Whether a table of positions ends the context; what is computed (rope, ALiBi) goes on, less well."""
+    return getattr(model.backbone.config, "positions", None) is not None
+
+
+def room(
+    model: MultimodalLM, lengths: Sequence[int], wanted: Sequence[int], allow_past_context: bool = False
+) -> list[int]:
+    """New tokens that each row may get: what it wants, as far as the model's context goes, or beyond it.
+
+    Raises: PromptError when a prompt leaves no room at all.
+    """
+    if allow_past_context and not has_learned_positions(model):
+        return list(wanted)
+    limit = model.backbone.config.max_length
+    for row, length in enumerate(lengths):
+        if length >= limit:
+            raise PromptError(f"row {row}: {length} prompt tokens fill the model's context of {limit}; shorten it")
+    return [min(want, limit - length) for length, want in zip(lengths, wanted, strict=True)]
+
+
+def start(
+    model: MultimodalLM,
+    batch: Mapping[str, Any],
+    wanted: Sequence[int],
+    chunk: int = CHUNK,
+    allow_past_context: bool = False,
+) -> DecodeState:
+    """Prefill a processor's batch, with room for `wanted[row]` new tokens in each row; beyond: as published
+    generation, see `room` and `Running.padding`.
+
+    Raises: ConfigError for a batch padded on the right, PromptError when it does not fit.
+    """
+    batch = model.prepare_batch(on_device(batch, model.backbone.embed_tokens.weight.device))
+    input_ids = batch["input_ids"]
+    mask = batch.get("attention_mask")
+    mask = torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask.bool()
+    if not bool(mask[:, -1].all()):
+        raise ConfigError("generate: rows must be padded on the left; call the processor with generate=True")
+    prompts = [row[real].tolist() for row, real in zip(input_ids.cpu(), mask.cpu(), strict=True)]
+    capacity = input_ids.shape[1] + max(room(model, [len(prompt) for prompt in prompts], wanted, allow_past_context))
+    positions = batch.get("position_ids")
+    if positions is None:
+        positions = position_ids_from_mask(mask)
+    features = model.features(**batch)
+    running = DecodeState(
+        model=model,
+        cache=model.backbone.new_cache(input_ids.shape[0], capacity),
+        prompts=prompts,
+        position=positions[..., -1],
+        mask=None if bool(mask.all()) else torch.nn.functional.pad(mask, (0, capacity - mask.shape[1]), value=True),
+        context=model.context_for(features, batch),
+        logits=torch.empty(0),
+    )
+    if allow_past_context and running.mask is not None:
+        behind = mask.cumsum(-1) > 0
+        running.padding = [row[gap].tolist() for row, gap in zip(input_ids, behind & ~mask, strict=True)]
+    running.prefill(model.prepare(batch, features), positions, batch.get("token_types"), chunk)
+    return running
+
+
+def copied(cache: KVCache, into: KVCache, times: int = 1) -> KVCache:
+    """Write what `cache` holds into the empty cache `into`, every row `times` times; returns `into`."""
+    for index in range(len(cache)):
+        layer = cache.layer(index)
+        none = torch.empty(1, 1, 0, 1)  # an update without a token gives all that is held
+        keys, values = layer.update(none, none)
+        into.layer(index).update(keys.repeat_interleave(times, 0), values.repeat_interleave(times, 0))
+        if layer.source is not None:
+            keys, values = layer.source
+            into.layer(index).source = keys.repeat_interleave(times, 0), values.repeat_interleave(times, 0)
+    into.advance(cache.length)
+    return into
+
+
+def on_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """The batch with its tensors on `device`; item_counts stays where it is."""
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}

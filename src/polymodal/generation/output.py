@@ -1,0 +1,161 @@
+"""What generation hands out, and the rules that an answer keeps to.
+
+    ids, one by one -> Writer -> Piece (id, text that became certain, log-probability) -> Generation (the whole answer)
+
+Traps: `ids` hold what was generated, end token included, while `text` stops before the stop string; log-probabilities
+are those of the model itself, before penalties and temperature.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from polymodal.data.tokenizer import Tokenizer
+from polymodal.errors import ConfigError
+from polymodal.generation.sampling import NEVER, SamplingOptions
+from polymodal.generation.stopping import StopStrings
+
+# What a row has written so far -> the ids that may come next (int64 [n]), or None for all of them.
+Allowed = Callable[[Sequence[int]], Tensor | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenLogprob:
+    """Natural-log probability of a generated token, and of the likeliest tokens in its place."""
+
+    id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """One generated token of one row, and the text that became certain with it (often "", sometimes several).
+
+    finish_reason: None while the row goes on; "stop" for an end token or stop string, "length" for the limit.
+    """
+
+    row: int
+    id: int
+    text: str
+    logprob: TokenLogprob | None = None
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """One answer. text is None without a tokenizer; counts: tokens of "prompt" and "generated"."""
+
+    ids: tuple[int, ...]
+    text: str | None
+    finish_reason: str
+    counts: Mapping[str, int]
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingConstraints:
+    """How answers become text and where they end.
+
+    tokenizer: None = ids only.  eos: ids that end an answer; default the tokenizer's end token.  allowed: limits
+    what may come next, one rule for all rows or one for each (structured output, grids of discrete image tokens).
+    placeholders: the answer may hold placeholder ids, as published generation lets it; else they are never chosen.
+    beyond: the answer may go on beyond the model's context where no table of positions ends it, as published generation
+    does.
+    """
+
+    tokenizer: Tokenizer | None = None
+    eos: frozenset[int] | None = None
+    allowed: Allowed | Sequence[Allowed] | None = None
+    placeholders: bool = False
+    allow_past_context: bool = False
+
+    @property
+    def ends(self) -> frozenset[int]:
+        if self.eos is not None:
+            return frozenset(self.eos)
+        known = None if self.tokenizer is None else self.tokenizer.eos_id
+        return frozenset() if known is None else frozenset({known})
+
+
+GREEDY = SamplingOptions()
+UNCONSTRAINED = DecodingConstraints()
+
+
+def collected(pieces: Sequence[Piece], prompt: int, constraints: DecodingConstraints) -> Generation:
+    """The answer that all pieces of one row make up; prompt is the number of its prompt tokens."""
+    logprobs = tuple(piece.logprob for piece in pieces if piece.logprob is not None)
+    return Generation(
+        ids=tuple(piece.id for piece in pieces),
+        text=None if constraints.tokenizer is None else "".join(piece.text for piece in pieces),
+        finish_reason=pieces[-1].finish_reason or "length",
+        counts={"prompt": int(prompt), "generated": len(pieces)},
+        logprobs=logprobs or None,
+    )
+
+
+@dataclass(kw_only=True)
+class Writer:
+    """One row's answer so far: its ids, its text stream and its stop strings."""
+
+    row: int
+    options: SamplingOptions
+    limit: int
+    constraints: DecodingConstraints
+    ids: list[int] = field(default_factory=list)
+    finish_reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.options.stop and self.constraints.tokenizer is None:
+            raise ConfigError("generate: stop strings need a tokenizer to find them in text")
+        self._ends = self.constraints.ends
+        self._text = None if self.constraints.tokenizer is None else self.constraints.tokenizer.stream()
+        self._stop = StopStrings(self.options.stop)
+
+    def accept(self, index: int, logits: Tensor) -> Piece:
+        """Take the next id, chosen at `logits` [V]; sets finish_reason when it is the last."""
+        self.ids.append(index)
+        ended = index in self._ends
+        text = "" if ended or self._text is None else self._stop.push(self._text.push(index))
+        if ended or self._stop.found is not None:
+            self.finish_reason = "stop"
+        elif len(self.ids) >= self.limit:
+            self.finish_reason = "length"
+        if self.finish_reason is not None and self._stop.found is None and self._text is not None:
+            text += self._stop.push(self._text.finish()) + self._stop.finish()
+        return Piece(
+            row=self.row,
+            id=index,
+            text=text,
+            logprob=None if self.options.logprobs is None else token_logprob(logits, index, self.options.logprobs),
+            finish_reason=self.finish_reason,
+        )
+
+
+def unended(logits: Tensor, writers: Sequence[Writer]) -> Tensor:
+    """Logits [B, V] without the end tokens of rows that are not yet as long as they must be."""
+    short = [w for w in writers if w.constraints.ends and len(w.ids) < w.options.min_tokens]
+    if short:
+        logits = logits.clone()
+    for writer in short:
+        logits[writer.row, list(writer.constraints.ends)] = NEVER
+    return logits
+
+
+def token_logprob(logits: Tensor, index: int, count: int) -> TokenLogprob:
+    """Log-probability of `index` under logits [V], and the `count` likeliest ids."""
+    logprobs = torch.log_softmax(logits.float(), -1)
+    best = logprobs.topk(min(count, logprobs.shape[-1]))
+    top = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+    return TokenLogprob(id=index, logprob=float(logprobs[index]), top=top)
+
+
+def per_row(options: SamplingOptions | Sequence[SamplingOptions], rows: int) -> list[SamplingOptions]:
+    """One SamplingOptions for each row.  Raises ConfigError when a list has another length."""
+    if isinstance(options, SamplingOptions):
+        return [options] * rows
+    if len(options) != rows:
+        raise ConfigError(f"generate: {len(options)} sampling options for {rows} rows; give one, or one for each")
+    return list(options)

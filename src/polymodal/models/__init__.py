@@ -1,0 +1,1 @@
+"""The shapes of model: one nn.Module a file, put together from the parts (rank 3)."""

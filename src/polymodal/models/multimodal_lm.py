@@ -1,0 +1,220 @@
+"""The assembly of most systems: encoders and connectors whose features enter one language backbone.
+
+    pixel_values [N,...] -> encoders.image -> [N,S,D'] -> connectors.image -> [N,Q,D]
+                                                                                 | spliced at placeholders (type C)
+    input_ids [B,T] -> backbone.embed -> [B,T,D] ----------------------------------> inputs_embeds [B,T,D]
+    inputs_embeds, position_ids, mask -> backbone -> hidden [B,T,D] -> backbone.head -> logits [B,T,V]
+
+Names are the same in every system: `encoders.image`, `connectors.image`, `backbone`; recipes train by them.
+What the published processor leaves to the model (3-axis positions, routes) is added first, by
+`prepare_inputs`.
+Systems of type A give a `context` module instead of a placeholder; what it makes of the features goes to the
+backbone's cross-attention.
+Traps: no item means no encoder call; the sequence never changes its length; `forward` gives hidden states, `logits`
+gives logits, and neither ever gives the other.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polymodal.backbones.decoder import Decoder
+from polymodal.data.processor import VALUES
+from polymodal.errors import ConfigError, PromptError
+from polymodal.fusion.splice import splice
+from polymodal.nn.cache import KVCache
+from polymodal.nn.mask import MaskSpec, position_ids_from_mask
+
+# The batch as it came -> the inputs to add: position_ids, token_types, item_counts, ...  An attribute `reads` of it
+# (and of a context module) names the tensors it takes that no encoder and no connector does.
+InputPreparer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+# Let through: targets, and what published processors say about tokens that is known from the ids.
+PASSED = frozenset({"labels", "mm_token_type_ids"})
+TEXT = frozenset({"input_ids", "attention_mask", "position_ids", "token_types", "item_counts"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModalityInputs:
+    """Which tensors of a batch one modality reads, by their names.
+
+    values: the first argument of its encoder.  encoder, connector: further ones, given by keyword where the batch has
+    them; "grid=video_grid_thw" gives the keyword another name.  uses: the modality whose encoder and connector serve
+    this one as well (video through the image encoder).  places: a mask [B, T] of the batch that marks where features
+    go, for systems whose ids do not tell.
+    """
+
+    values: str
+    encoder: tuple[str, ...] = ()
+    connector: tuple[str, ...] = ()
+    uses: str = ""
+    places: str = ""
+
+    @property
+    def names(self) -> frozenset[str]:
+        more = (name.rpartition("=")[2] for name in (*self.encoder, *self.connector, self.places) if name)
+        return frozenset({self.values, *more})
+
+
+class MultimodalLM(nn.Module):
+    """Encoders and connectors by modality (image, audio, video), a backbone, and the placeholder id of each modality.
+
+    A text-only model has no encoder.  context: module called as f(features by modality, batch) -> the backbone's
+    `context`; modalities without a placeholder reach the backbone only that way.  inputs: by modality, where its
+    tensors have other names than `VALUES` or there are more of them.  arrange: adds what a batch lacks.  columns: a
+    full pass without position ids counts columns, as most published classes do, and not real tokens (as generation
+    always does); it matters where padding stands between pictures and text.
+    Raises: ConfigError when a modality lacks an encoder or connector, or leads nowhere.
+    """
+
+    backbone: Decoder
+    context: nn.Module | None
+    is_encoder_decoder = False  # an encoder reads it: nothing of it can be kept from turn to turn
+
+    def __init__(
+        self,
+        encoders: Mapping[str, nn.Module],
+        connectors: Mapping[str, nn.Module],
+        backbone: Decoder,
+        placeholders: Mapping[str, int],
+        context: nn.Module | None = None,
+        inputs: Mapping[str, ModalityInputs] | None = None,
+        prepare_inputs: InputPreparer | None = None,
+        positions_ignore_padding: bool = False,
+    ) -> None:
+        super().__init__()
+        self.inputs = {name: ModalityInputs(values=VALUES[name]) for name in encoders if name in VALUES} | dict(
+            inputs or {}
+        )
+        served = {name for name, given in self.inputs.items() if (given.uses or name) in encoders}
+        if set(encoders) != set(connectors) or not set(placeholders) <= served or served != set(self.inputs):
+            raise ConfigError(
+                f"MultimodalLM: encoders {sorted(encoders)}, connectors {sorted(connectors)} and placeholders "
+                f"{sorted(placeholders)} must name the same modalities out of {', '.join(VALUES)}"
+            )
+        if context is None and set(placeholders) != served:
+            lost = sorted(served - set(placeholders))
+            raise ConfigError(f"MultimodalLM: {lost} has neither a placeholder nor a context module")
+        self.encoders = nn.ModuleDict(encoders)
+        self.connectors = nn.ModuleDict(connectors)
+        self.backbone = backbone
+        self.context = context
+        self.prepare_inputs = prepare_inputs
+        self.positions_ignore_padding = positions_ignore_padding
+        self.placeholders = dict(placeholders)
+
+    def encode(self, modality: str, batch: Mapping[str, Any]) -> Any:
+        """Encode and connect one modality of a batch -> [N, Q, D] of the backbone's width, or a list of [q_i, D]."""
+        if modality not in self.inputs:
+            takes = ", ".join(["text", *self.inputs])
+            raise PromptError(f"this model takes {takes}; found {modality}")
+        given = self.inputs[modality]
+        uses = given.uses or modality
+        found = self.encoders[uses](batch[given.values], **_keywords(given.encoder, batch))
+        return self.connectors[uses](found, **_keywords(given.connector, batch))
+
+    def features(self, **batch: Any) -> dict[str, Any]:
+        """Features of every modality that has values in the batch, as they enter the backbone."""
+        return {
+            name: self.encode(name, batch) for name, given in self.inputs.items() if batch.get(given.values) is not None
+        }
+
+    def written_placeholders(self) -> list[int]:
+        """The placeholder ids that a head could choose: those inside the vocabulary."""
+        return [id for id in self.placeholders.values() if 0 <= id < self.backbone.config.vocab_size]
+
+    def context_for(self, features: Mapping[str, Any], batch: Mapping[str, Any]) -> Any:
+        """What the backbone takes as its `context`, made once for a full pass and once before generation."""
+        return None if self.context is None else self.context(features, batch)
+
+    def prepare_batch(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """The batch with what `prepare_inputs` adds; what is there already stays."""
+        added = {} if self.prepare_inputs is None else self.prepare_inputs(batch)
+        return {**added, **{name: value for name, value in batch.items() if value is not None}}
+
+    def prepare(self, batch: Mapping[str, Any], features: Mapping[str, Any] | None = None) -> Tensor:
+        """inputs_embeds [B, T, D] of a batch: embedded ids with features spliced at their placeholders.
+
+        features: modality -> [N, Q, D] or a list of [q_i, D], when they are known already (encoder cache).
+        Raises: PromptError when placeholders and features differ in number.
+        """
+        if features is None:
+            features = self.features(**batch)
+        input_ids = batch["input_ids"]
+        # Official placeholder ids may lie outside the vocabulary; what stands there before the splice does not matter.
+        outside = [id for id in self.placeholders.values() if id not in self.written_placeholders()]
+        written = input_ids.clamp(0, self.backbone.config.vocab_size - 1) if outside else input_ids
+        embeds = self.backbone.embed(written)
+        for name, placeholder in self.placeholders.items():
+            counts = (batch.get("item_counts") or {}).get(name)
+            places = batch.get(self.inputs[name].places)
+            where = placeholder if places is None else places
+            embeds = splice(embeds, input_ids, features.get(name, []), where, counts)
+        return embeds
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        token_types: Tensor | None = None,
+        item_counts: Mapping[str, Tensor] | None = None,
+        cache: KVCache | None = None,
+        **values: Any,
+    ) -> Tensor:
+        """Hidden states [B, T, D] of a processor's batch (`model(**batch)`).
+
+        values: pixel_values, audio_values, video_values and what else `inputs`, `prepare_inputs` and `context` read;
+        `labels` is let through for the objective.
+        Raises: ConfigError for a name nobody reads, PromptError when placeholders and features differ in number.
+        """
+        self.check_names(values)
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids,
+                 "token_types": token_types, "item_counts": item_counts, **values}  # fmt: skip
+        batch = self.prepare_batch(given)
+        features = self.features(**batch)
+        position_ids = batch.get("position_ids")
+        if position_ids is None:
+            mask = (
+                torch.ones_like(input_ids)
+                if attention_mask is None or self.positions_ignore_padding
+                else attention_mask
+            )
+            position_ids = position_ids_from_mask(mask)
+        return self.backbone(
+            self.prepare(batch, features),
+            position_ids,
+            MaskSpec(attention_mask=attention_mask),
+            token_types=batch.get("token_types"),
+            context=self.context_for(features, batch),
+            cache=cache,
+        )
+
+    def check_names(self, values: Mapping[str, Any]) -> None:
+        """Every tensor that is there must have a reader; a picture that nobody looks at is a mistake."""
+        known = {name for given in self.inputs.values() for name in given.names} | PASSED | TEXT
+        for part in (self.prepare_inputs, self.context):
+            known |= set(getattr(part, "reads", ()))
+        for name, value in values.items():
+            if name in known or value is None:
+                continue
+            for modality, key in VALUES.items():
+                if name == key:
+                    raise PromptError(f"this model takes {', '.join(['text', *self.inputs])}; found {modality}")
+            raise ConfigError(f"MultimodalLM: does not know the input {name!r}; it takes {', '.join(sorted(known))}")
+
+    def read(self, hidden: Tensor) -> Tensor:
+        """Hidden states [..., D] -> logits [..., V] as published inference gives them; objectives use the bare head."""
+        return self.backbone.head(hidden)
+
+    def logits(self, **batch: Any) -> Tensor:
+        """Logits [B, T, V] of a processor's batch: `model.logits(**processor(messages))`."""
+        return self.read(self(**batch))
+
+
+def _keywords(names: tuple[str, ...], batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments out of a batch: "name" or "keyword=name", those that are there."""
+    found = {name.partition("=")[0]: batch.get(name.rpartition("=")[2]) for name in names}
+    return {keyword: value for keyword, value in found.items() if value is not None}

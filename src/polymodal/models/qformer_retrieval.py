@@ -1,0 +1,132 @@
+"""BLIP-2's first stage as a retrieval model (arXiv 2301.12597 section 3.2): queries of a picture against texts.
+
+    pixel_values -> encoders.image -> connectors.image (Q-Former) -> 32 queries -> image_proj -> unit length [N, Q, E]
+    input_ids -> connectors.image.read -> first token -> text_proj -> unit length [B, E]
+    similarity [N, B] = the best of a picture's queries with each text;    matching [B, 2] = the mean over the queries,
+    read together with the text, of match_head
+
+Any of the three heads may be missing (a model of pictures alone, of texts alone).
+Traps: published processors write one placeholder per query before the text; they are cut off here (`lead`) and only
+stand for the queries in the joint attention mask.  Similarities are not divided by a temperature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from polymodal.connectors.qformer import QFormer, QFormerConfig
+from polymodal.encoders.vit import ViTConfig
+from polymodal.errors import ConfigError, PromptError
+from polymodal.nn.linear import Linear
+
+
+@dataclass(frozen=True, kw_only=True)
+class QFormerRetrievalConfig:
+    """`encoder` None: texts only.  `joint_width`: of the space.  `lead`: placeholders before each text.
+
+    `pooled` False: every token of a text gets a vector, as the hub's text-only class gives them.
+    """
+
+    qformer: QFormerConfig
+    encoder: ViTConfig | None = None
+    joint_width: int = 256
+    lead: int = 0
+    images: bool = True
+    texts: bool = True
+    matching: bool = True
+    pooled: bool = True
+
+    def build(self) -> QFormerRetrieval:
+        return QFormerRetrieval(self)
+
+
+class QFormerRetrieval(nn.Module):
+    """See the module docstring."""
+
+    def __init__(self, config: QFormerRetrievalConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.qformer.width
+        self.encoders = nn.ModuleDict({} if config.encoder is None else {"image": config.encoder.build()})
+        heads = {"image_proj": config.joint_width * config.images, "text_proj": config.joint_width * config.texts,
+                 "match_head": 2 * config.matching}  # fmt: skip
+        parts: dict[str, nn.Module] = {"image": config.qformer.build()}
+        # Beside the Q-Former, so that a recipe that trains the connectors trains them too.
+        self.connectors = nn.ModuleDict(parts | {name: Linear(width, out) for name, out in heads.items() if out})
+
+    @property
+    def _qformer(self) -> QFormer:
+        found = self.connectors["image"]
+        assert isinstance(found, QFormer)
+        return found
+
+    def features(
+        self,
+        pixel_values: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **more: Any,
+    ) -> dict[str, Tensor]:
+        """Vectors of unit length: image [N, Q, E], text [B, E] (or of each token [B, T, E])."""
+        _only(more)
+        found = {}
+        if pixel_values is not None:
+            found["image"] = self._unit("image_proj", self._qformer(self._encode(pixel_values)))
+        if input_ids is not None:
+            ids, mask = self._behind(input_ids, attention_mask)
+            states = self._qformer.read(ids, mask)
+            found["text"] = self._unit("text_proj", states[:, 0] if self.config.pooled else states)
+        return found
+
+    def logits(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        use_image_text_matching_head: bool = False,
+        **more: Any,
+    ) -> Tensor:
+        """Similarity [N, B], or with `use_image_text_matching_head` the two match logits of each pair [B, 2]."""
+        _only(more)
+        if use_image_text_matching_head:
+            return self.matching(pixel_values, input_ids, attention_mask)
+        found = self.features(pixel_values=pixel_values, input_ids=input_ids, attention_mask=attention_mask)
+        return (found["image"] @ found["text"].T).amax(1)
+
+    def matching(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Logits [B, 2] of "does not belong" and "belongs" for picture i and text i."""
+        if "match_head" not in self.connectors:
+            raise ConfigError("this model has no matching head")
+        ids, mask = self._behind(input_ids, attention_mask)
+        states = self._qformer(self._encode(pixel_values), ids, mask)
+        return self.connectors["match_head"](states).mean(1)
+
+    def forward(self, **batch: Any) -> Tensor:
+        """The same as `logits`."""
+        return self.logits(**batch)
+
+    def _encode(self, pixel_values: Tensor) -> Tensor:
+        if "image" not in self.encoders:
+            raise PromptError("this model takes text; found image")
+        return self.encoders["image"](pixel_values)
+
+    def _behind(self, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Ids and mask [B, T] without the placeholders in front."""
+        lead = self.config.lead
+        return ids[:, lead:], None if mask is None else mask[:, lead:]
+
+    def _unit(self, head: str, states: Tensor) -> Tensor:
+        if head not in self.connectors:
+            raise PromptError("this model has no projection for what it was given")
+        return F.normalize(self.connectors[head](states), dim=-1)
+
+
+def _only(more: dict[str, Any]) -> None:
+    """Refuse tensors nobody reads; segments of the text are zeros to a Q-Former and are let through."""
+    for name, value in more.items():
+        if value is not None and name not in ("token_type_ids", "labels", "interpolate_pos_encoding"):
+            raise ConfigError(f"QFormerRetrieval: does not know the input {name!r}")

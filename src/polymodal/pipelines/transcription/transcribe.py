@@ -1,0 +1,247 @@
+"""From a recording of any length to a transcript, by windows of 30 s (arXiv:2212.04356 §4.5).
+
+    samples -> log-mel of the whole -> window at `seek` -> encoder once -> decoder with fallback -> segments
+        -> `seek` moves to the last finished segment -> next window, told what was said before -> Transcript
+
+An answer that repeats itself (it compresses too well) or is too unsure is tried again at the next temperature; a
+window without speech is skipped.  Everything drawn at random comes from one seeded generator.
+Traps: the loudest value of the whole recording sets the floor of every window; the last window is filled with zeros
+of the spectrogram, not with silence; text of a window that needed a high temperature is not passed on.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from polymodal.backbones.whisper_decoder import AudioContext
+from polymodal.data.mel import log_mel
+from polymodal.data.whisper_languages import language_code
+from polymodal.data.whisper_tokenizer import SECONDS_PER_TIMESTAMP, WhisperTokenizer
+from polymodal.encoders.whisper import FRAMES_PER_SECOND
+from polymodal.errors import MediaError
+from polymodal.models.speech_seq2seq import SpeechSeq2Seq
+from polymodal.pipelines.transcription.search import Heard, SearchOptions, Start, language_probs, search
+from polymodal.pipelines.transcription.token_rules import TokenFilter, TokenRules
+
+_FRAMES_PER_TIMESTAMP = round(SECONDS_PER_TIMESTAMP * FRAMES_PER_SECOND)
+_TRUSTED_TEMPERATURE = 0.5  # text drawn above it is not told to the next window
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscribeOptions:
+    """How to transcribe.
+
+    `language`: code or English name, None = detect in the first window.  `task`: 'transcribe', or 'translate' to
+    English.  `temperatures` are tried in order until the text compresses no more than `repetition_limit` times and its
+    average log-probability reaches `logprob_limit`.  A window is skipped as silent when its no-speech probability
+    exceeds `no_speech_limit` and the text is that unsure.  None switches a limit off.  `prompt`: text that the first
+    window is taken to follow.
+    """
+
+    language: str | None = None
+    task: str = "transcribe"
+    timestamps: bool = True
+    temperatures: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    repetition_limit: float | None = 2.4
+    logprob_limit: float | None = -1.0
+    no_speech_limit: float | None = 0.6
+    condition_on_previous: bool = True
+    prompt: str | None = None
+    rules: TokenRules = field(default_factory=TokenRules)
+    search: SearchOptions = field(default_factory=SearchOptions)
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A stretch of speech; `start` and `end` in seconds of the recording, `tokens` with their timestamps."""
+
+    start: float
+    end: float
+    text: str
+    tokens: tuple[int, ...]
+    avg_logprob: float
+    no_speech_prob: float
+    compression_ratio: float
+    temperature: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transcript:
+    """`language`: its code. `seconds`: length of the recording."""
+
+    text: str
+    segments: tuple[Segment, ...]
+    language: str
+    seconds: float
+
+
+def compression_ratio(text: str) -> float:
+    """Bytes of the text over bytes of its zlib form; repetition makes it large."""
+    data = text.encode("utf-8")
+    return len(data) / len(zlib.compress(data))
+
+
+def spectrogram(model: SpeechSeq2Seq, audio: np.ndarray | Tensor) -> Tensor:
+    """Log-mel of a whole recording, mono float32 `[n]` at the model's rate -> `[mels, n // hop]`."""
+    wave = torch.as_tensor(audio, dtype=torch.float32)
+    if wave.dim() != 1:
+        raise MediaError(f"transcription expects mono samples [n], found shape {list(wave.shape)}")
+    mel = model.config.mel
+    # Two windows of silence behind the end, so that its last frames fade as they would before more silence.
+    return log_mel(F.pad(wave, (0, 2 * mel.window)), replace(mel, seconds=None))[:, : len(wave) // mel.hop]
+
+
+def transcribe(
+    model: SpeechSeq2Seq,
+    tokenizer: WhisperTokenizer,
+    audio: np.ndarray | Tensor,
+    options: TranscribeOptions | None = None,
+) -> Transcript:
+    """Transcript of `audio`, mono float32 `[n]` at 16 kHz (`data.audio.read_audio`)."""
+    work = Transcription(model, tokenizer, audio, options or TranscribeOptions())
+    segments = tuple(work.segments())
+    text = tokenizer.decode(token for segment in segments for token in segment.tokens)
+    return Transcript(text=text.strip(), segments=segments, language=work.language, seconds=work.seconds)
+
+
+class Transcription:
+    """One recording on its way through the windows; `segments()` gives them as they are found."""
+
+    def __init__(
+        self, model: SpeechSeq2Seq, tokenizer: WhisperTokenizer, audio: np.ndarray | Tensor, options: TranscribeOptions
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.options = options
+        self.mel = spectrogram(model, audio)
+        self.seconds = len(audio) / model.config.mel.rate
+        self._weight = model.backbone.embed_tokens.weight
+        self._generator = torch.Generator(self._weight.device).manual_seed(options.seed)
+        self._first: AudioContext | None = None
+        self.language = self._language()
+        self._sequence = tokenizer.start(language=self.language, task=options.task, timestamps=options.timestamps)
+        self._rules: TokenFilter = options.rules.build(
+            tokenizer, timestamps=options.timestamps, device=self._weight.device
+        )
+
+    def _language(self) -> str:
+        if self.options.language is not None:
+            return language_code(self.options.language, len(self.tokenizer.language_codes))
+        if not self.tokenizer.multilingual:
+            return "en"
+        self._first = self._listen(0)
+        probs = language_probs(self.model.backbone, self._first, self.tokenizer)[0]
+        return max(probs, key=lambda code: probs[code])
+
+    @torch.inference_mode()
+    def _listen(self, seek: int) -> AudioContext:
+        """Audio context of the window that starts at frame `seek`."""
+        if seek == 0 and self._first is not None:
+            return self._first
+        frames = self.model.config.encoder.frames
+        window = self.mel[:, seek : seek + frames]
+        window = F.pad(window, (0, frames - window.shape[1]))[None]
+        return self.model.backbone.listen(self.model.audio(window.to(self._weight)))
+
+    def segments(self) -> Iterator[Segment]:
+        """Segments in order; each window is encoded once, whatever number of attempts its text needs."""
+        options, seek = self.options, 0
+        previous = self.tokenizer.encode(" " + options.prompt.strip()) if options.prompt else []
+        while seek < self.mel.shape[1]:
+            frames = min(self.model.config.encoder.frames, self.mel.shape[1] - seek)
+            heard = self._hear(self._listen(seek), previous)
+            if self._silent(heard):
+                seek += frames
+                continue
+            pieces, advance = cut(heard.tokens, frames, self.tokenizer.timestamp_begin)
+            for start, end, ids in pieces:
+                text = self.tokenizer.decode(ids).strip()
+                if start == end or not text:
+                    continue
+                previous = [*previous, *ids]
+                yield self._segment(heard, seek / FRAMES_PER_SECOND, start, end, ids, text)
+            if not options.condition_on_previous or heard.temperature > _TRUSTED_TEMPERATURE:
+                previous = []
+            seek += advance
+
+    def _segment(self, heard: Heard, offset: float, start: float, end: float, ids: Sequence[int], text: str) -> Segment:
+        return Segment(
+            start=offset + start,
+            end=offset + end,
+            text=text,
+            tokens=tuple(ids),
+            avg_logprob=heard.avg_logprob,
+            no_speech_prob=heard.no_speech_prob,
+            compression_ratio=self._repetition(heard),
+            temperature=heard.temperature,
+        )
+
+    def _repetition(self, heard: Heard) -> float:
+        return compression_ratio(self.tokenizer.decode(heard.tokens).strip())
+
+    def _hear(self, context: AudioContext, previous: Sequence[int]) -> Heard:
+        """The first answer that passes the limits, or the last one tried."""
+        room = self.model.backbone.config.positions // 2
+        start = Start.of(self.tokenizer, self._sequence, previous, room)
+        for temperature in self.options.temperatures:
+            heard = search(
+                self.model.backbone,
+                context,
+                start,
+                self._rules,
+                self.options.search,
+                self.tokenizer.no_speech,
+                temperature=temperature,
+                generator=self._generator,
+            )[0]
+            if self._acceptable(heard):
+                break
+        return heard
+
+    def _acceptable(self, heard: Heard) -> bool:
+        limits = self.options
+        unsure = limits.logprob_limit is not None and heard.avg_logprob < limits.logprob_limit
+        if unsure and limits.no_speech_limit is not None and heard.no_speech_prob > limits.no_speech_limit:
+            return True  # silence; another attempt would only invent words
+        repeats = limits.repetition_limit is not None and self._repetition(heard) > limits.repetition_limit
+        return not unsure and not repeats
+
+    def _silent(self, heard: Heard) -> bool:
+        limits = self.options
+        if limits.no_speech_limit is None or heard.no_speech_prob <= limits.no_speech_limit:
+            return False
+        return limits.logprob_limit is None or heard.avg_logprob <= limits.logprob_limit
+
+
+def cut(tokens: Sequence[int], frames: int, begin: int) -> tuple[list[tuple[float, float, tuple[int, ...]]], int]:
+    """Split a window's ids at its timestamps.
+
+    `frames`: mel frames of sound in the window; `begin`: id of <|0.00|>.  Returns [(start, end, ids)] in seconds of
+    the window, and the frames to move on: to the last finished segment, or all when nothing is left open.
+    """
+    stamps = [token >= begin for token in tokens]
+    cuts = [place for place in range(1, len(tokens)) if stamps[place - 1] and stamps[place]]
+    if not cuts:
+        end = frames / FRAMES_PER_SECOND
+        last = next((token - begin for token in reversed(tokens) if token >= begin), 0)
+        if last:
+            end = last * SECONDS_PER_TIMESTAMP
+        return [(0.0, end, tuple(tokens))], frames
+    closed = stamps[-2:] == [False, True]  # a single stamp at the end: no speech after it
+    if closed:
+        cuts.append(len(tokens))
+    pieces, first = [], 0
+    for place in cuts:
+        ids = tuple(tokens[first:place])
+        pieces.append(((ids[0] - begin) * SECONDS_PER_TIMESTAMP, (ids[-1] - begin) * SECONDS_PER_TIMESTAMP, ids))
+        first = place
+    advance = (tokens[first - 1] - begin) * _FRAMES_PER_TIMESTAMP
+    return pieces, frames if closed or not advance else advance  # a pair at 0.00 must not stop the clock

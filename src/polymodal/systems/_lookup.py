@@ -1,0 +1,114 @@
+"""How a system is found.  Files are listed, not registered: nothing is imported before its id is asked for.
+
+    get("mini")  find("mini:variant")  find("./my_system.py")  ->  System (and Variant)
+
+The stem of an entry is its id with `-` and `.` as `_`; any name a system is called by in print finds it too, and
+`llava:1.5-7b` finds variant `7b` of `llava-1.5`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from polymodal.errors import ConfigError, UnknownName
+from polymodal.systems._record import System, Variant, unknown
+
+
+def stems() -> list[str]:
+    """Names of all entries, files and folders, sorted; nothing is imported."""
+    here = Path(__file__).parent
+    found = [*here.glob("*.py"), *(path.parent for path in here.glob("*/__init__.py"))]
+    return sorted(path.stem for path in found if not path.stem.startswith("_"))
+
+
+def ids() -> list[str]:
+    """The ids of all systems, sorted; every file is read."""
+    return sorted(system.id for system in every())
+
+
+def every() -> list[System]:
+    """All systems, by file name."""
+    return [_read(stem) for stem in stems()]
+
+
+def get(id: str) -> System:
+    """The system of this id, or called by this name; raises UnknownName."""
+    stem = re.sub(r"[-.]", "_", id)
+    if stem in stems():
+        return _read(stem)
+    wanted = plain(id)
+    for system in every():
+        if wanted in {plain(name) for name in (system.id, *system.aliases)}:
+            return system
+    raise unknown("model", id, ids())
+
+
+def plain(name: str) -> str:
+    """A name without what people spell differently: case, spaces, hyphens and dots."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _read(stem: str) -> System:
+    return _checked(importlib.import_module(f"polymodal.systems.{stem}"), f"systems/{stem}.py", stem)
+
+
+def find(address: str) -> tuple[System, Variant]:
+    """The system and variant of "id", "id:variant", "./file.py" or "./file.py:variant".
+
+    A file is Python and is run: only name files you trust.  Raises UnknownName or ConfigError.
+    """
+    name, separator, variant = address.partition(":")
+    if not name.endswith(".py"):
+        return _named(name, variant if separator else None)
+    system = _from_file(Path(name))
+    return system, system.variant(variant if separator else None)
+
+
+def _named(name: str, variant: str | None) -> tuple[System, Variant]:
+    """A system of the catalogue and its variant; "llava:1.5-7b" is 7b of llava-1.5 when llava has no such variant."""
+    try:
+        system = get(name)
+        return system, system.variant(variant)
+    except UnknownName:
+        joined = plain(f"{name}{variant}") if variant else ""
+        for system in every() if joined else ():
+            for each in system.variants:
+                if joined in {plain(called + each.name) for called in (system.id, *system.aliases)}:
+                    return system, each
+        raise
+
+
+def _from_file(path: Path) -> System:
+    if not path.is_file():
+        raise UnknownName(f"no system file at {path}; expected a Python file with SYSTEM = System(...)")
+    name = f"polymodal_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as problem:
+        lines = [frame.lineno for frame in traceback.extract_tb(problem.__traceback__) if frame.filename == str(path)]
+        line = problem.lineno if isinstance(problem, SyntaxError) else lines[-1] if lines else "?"
+        raise ConfigError(f"{path}, line {line}: {type(problem).__name__}: {problem}") from problem
+    return _checked(module, str(path), None)
+
+
+def _checked(module: Any, place: str, id: str | None) -> System:
+    system = getattr(module, "SYSTEM", None)
+    if not isinstance(system, System):
+        raise ConfigError(f"{place} must hold SYSTEM = System(...); found {type(system).__name__}")
+    if id is not None and re.sub(r"[-.]", "_", system.id) != id:
+        raise ConfigError(f"{place} must hold the system '{id}'; its record says '{system.id}'")
+    if not system.variants:
+        raise ConfigError(f"{place}: a system needs at least one variant")
+    if not system.formats and (system.build is None or system.parts is None or system.load is None):
+        raise ConfigError(f"{place}: a system needs formats, or build, parts and load")
+    return system

@@ -1,0 +1,114 @@
+"""The record every system is written as: `SYSTEM = System(...)` in `systems/<id>.py` or `systems/<id>/__init__.py`.
+
+A user's own file holds the same record.  What is public here is imported from `polymodal.systems`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from polymodal.checkpoints.record import CheckpointFormat, LoadedModel, ModelSpec, Part, Repository
+from polymodal.errors import ConfigError, UnknownName
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from polymodal.train.recipe import Stage
+    from polymodal.weights.source import Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One published size.
+
+    parameters: how many numbers it holds.  weights: where each file comes from; a file that was cut over several
+    packages is a tuple of sources.  config: what its published config.json says, for systems with checkpoint
+    formats; format: the index of the one it is written in.  repository: where the whole checkpoint lies.
+    """
+
+    name: str
+    parameters: int
+    weights: tuple[Source | tuple[Source, ...], ...] = ()
+    summary: str = ""
+    config: Mapping[str, Any] | None = None
+    format: int = 0
+    repository: Repository | None = None
+
+    def files(self) -> tuple[Source, ...]:
+        """All sources one by one."""
+        return tuple(part for each in self.weights for part in (each if isinstance(each, tuple) else (each,)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """How to load.  dtype: a torch name such as "float32".  The files of the variant have been fetched before;
+    progress and offline are for those that a system fetches only when they are needed (see `weights.fetch`).
+    """
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    progress: Callable[[str, int, int | None], None] | None = None
+    offline: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """One work of the survey, or a user's own.
+
+    aliases: how it is called in print.  fusion: letters A to D.  assembly: class name in `models`.
+    inputs, outputs: modalities.  variants: the first is the default.  headline: the one thing it is counted
+    for.  sheet: the paper or page.  formats: the published checkpoints it reads at any size; its variants then give a
+    config, and nothing more is needed.  Systems of another kind give build(variant) -> module with fresh weights (also
+    on the meta device); parts(variant) -> the drawing; load(variant, LoadOptions) -> LoadedModel.  recipe: training
+    stages, empty when none is published.
+    """
+
+    id: str
+    aliases: tuple[str, ...]
+    year: int
+    fusion: tuple[str, ...]
+    assembly: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    variants: tuple[Variant, ...]
+    headline: str
+    reference: str
+    formats: tuple[CheckpointFormat, ...] = ()
+    build: Callable[[Variant], nn.Module] | None = None
+    parts: Callable[[Variant], tuple[Part, ...]] | None = None
+    load: Callable[[Variant, LoadOptions], LoadedModel] | None = None
+    recipe: tuple[Stage, ...] = ()
+
+    def model_spec(self, variant: Variant) -> ModelSpec:
+        """What the variant's published config describes; raises ConfigError for a system without checkpoint formats."""
+        if not self.formats or variant.config is None:
+            raise ConfigError(f"{self.id}:{variant.name} is not read from a published config")
+        return self.formats[variant.format].model_spec(variant.config)
+
+    def module(self, variant: Variant) -> nn.Module:
+        """The variant with fresh weights, also on the meta device."""
+        return self.model_spec(variant).build() if self.build is None else self.build(variant)
+
+    def drawing(self, variant: Variant) -> tuple[Part, ...]:
+        """The boxes of `show`."""
+        return self.model_spec(variant).parts if self.parts is None else self.parts(variant)
+
+    def variant(self, name: str | None = None) -> Variant:
+        """The variant of that name, the first one for None; raises UnknownName."""
+        if name is None:
+            return self.variants[0]
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        raise unknown(f"variant of {self.id}", name, [variant.name for variant in self.variants])
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
+    """The error for a name that does not exist: the nearest one if there is one, else the choices."""
+    choices = sorted(known)
+    near = difflib.get_close_matches(name.lower(), choices, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(choices)}"
+    return UnknownName(f"unknown {kind} '{name}'; {hint}")

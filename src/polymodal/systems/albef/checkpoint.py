@@ -1,0 +1,105 @@
+"""ALBEF's official files as models: six kinds, told apart by their names, sizes read off their shapes.
+
+pretrained   text_encoder.{bert,cls}  joint space, match, masked words     retrieval   the same without words
+answer       text_encoder, text_decoder                                    entailment  text_encoder, cls_head of 3
+pair         18 blocks, cls_head of 2                                      assignment  18 blocks, ta_head
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from polymodal.backbones import encoder as text_encoder
+from polymodal.backbones.encoder import BODY_KEYS, TokenHeadConfig, head_keys
+from polymodal.checkpoints import albef_blip_keys as official
+from polymodal.encoders import timm_vit
+from polymodal.models.fusion_classifier import FusionClassifier, ReadingConfig
+from polymodal.models.fusion_encoder import FusionEncoder, JointConfig
+from polymodal.models.vision_encoder_decoder import AnswerRules, SpecialTokenIds, VisionEncoderDecoder
+from polymodal.systems import ModelSpec, Part
+from polymodal.weights.keytable import KeyTable, drop, rename
+
+PRETRAINED, RETRIEVAL, ANSWER = "pretrained", "retrieval", "answer"
+PAIR, ENTAILMENT, ASSIGNMENT = "pair", "entailment", "assignment"
+
+
+def read_shapes(shapes: official.Shapes) -> dict[str, Any] | None:
+    """The config of an official ALBEF file, None for another's."""
+    prefix = "text_encoder.bert" if "text_encoder.bert.embeddings.word_embeddings.weight" in shapes else "text_encoder"
+    if "visual_encoder.cls_token" not in shapes or f"{prefix}.embeddings.token_type_embeddings.weight" not in shapes:
+        return None
+    first = min(official.indices(shapes, rf"{prefix}\.encoder\.layer\.(\d+)\.crossattention\."), default=0)
+    text = {**official.text_of(shapes, prefix), "type_vocab_size": 2, "fusion_layer": first}
+    if "text_decoder.bert.embeddings.word_embeddings.weight" in shapes:
+        kind = ANSWER
+        text["decoder_layers"] = official.count(shapes, r"text_decoder\.bert\.encoder\.layer\.(\d+)\.")
+    elif "cls_head.2.weight" in shapes:
+        kind = ENTAILMENT if shapes["cls_head.2.weight"][0] == 3 else PAIR
+    else:
+        kind = ASSIGNMENT if "ta_head.weight" in shapes else PRETRAINED if prefix.endswith("bert") else RETRIEVAL
+    width = shapes["text_proj.weight"][0] if "text_proj.weight" in shapes else None
+    return {"model_type": "official-albef", "kind": kind, "joint_width": width, "text_config": text,
+            "vision_config": official.vision_of(shapes)}  # fmt: skip
+
+
+def parse_config(config: Mapping[str, Any]) -> ModelSpec:
+    """What `read_shapes` found, or the same dict by hand."""
+    vit, text, kind = timm_vit.blip_config(config["vision_config"]), config["text_config"], config["kind"]
+    width, first, depth = text["hidden_size"], text["fusion_layer"], text["num_hidden_layers"]
+    encoder = text_encoder.of_config(text, cross=(first, vit.width))
+    head = TokenHeadConfig(width=width, vocab_size=text["vocab_size"])
+    decoder = text_encoder.of_config({**text, "num_hidden_layers": text.get("decoder_layers", 6)}, cross=(0, width))
+    pairs = kind in (PAIR, ASSIGNMENT)
+    reading = ReadingConfig(pictures=2 if pairs else 1, turns=pairs, first=first, shared=pairs)
+
+    def build() -> nn.Module:
+        if kind == ANSWER:
+            return VisionEncoderDecoder(
+                vit.build(),
+                decoder,
+                head,
+                ids=SpecialTokenIds(bos=101, sep=102),
+                question=encoder,
+                rules=AnswerRules(masked=True, first_twice=True),
+            )
+        if kind in (PRETRAINED, RETRIEVAL):
+            joint = JointConfig(width=config["joint_width"], temperature=0.07)
+            return FusionEncoder(vit.build(), encoder, image_width=vit.width, joint=joint, text_layers=first,
+                                 token_head=head if kind == PRETRAINED else None)  # fmt: skip
+        classes = 2 if kind == PAIR else 3
+        return FusionClassifier(vit.build(), encoder, classes=classes, reading=reading, hidden=kind != ASSIGNMENT)
+
+    drawing = (
+        Part(slot="encoder", modality="image", name="DeiT", prefix="image", input="pixel_values [N, 3, S, S]",
+             output=f"[N, {vit.tokens}, {vit.width}]", tokens=vit.tokens),
+        Part(slot="backbone", name=f"BERT, reads the picture from block {first} on",
+             prefix="question" if kind == ANSWER else "text", input="input_ids [B, T]", output=f"[B, T, {width}]"),
+    )  # fmt: skip
+    ends = (frozenset({102}), 0) if kind == ANSWER else None
+    return ModelSpec(build=build, keys=(keys_of(kind, first, depth),), parts=drawing, ends=ends)
+
+
+def keys_of(kind: str, first: int, depth: int) -> KeyTable:
+    """The official names of one kind of file."""
+    keys = official.IMAGE_KEYS + official.RUN_KEYS
+    if kind == ANSWER:
+        return keys + official.writer_keys(tied=True, question=True)
+    if kind in (PRETRAINED, RETRIEVAL):
+        prefix = "text_encoder.bert." if kind == PRETRAINED else "text_encoder."
+        keys += BODY_KEYS.prefixed(prefix, "text.") + official.MATCH_KEYS + KeyTable((rename("temp", "temperature"),))
+        return keys + head_keys(tied=True).prefixed("text_encoder.cls.predictions.", "token_head.")
+    if kind == ENTAILMENT:
+        return keys + BODY_KEYS.prefixed("text_encoder.", "text.") + official.CLASS_KEYS
+    shared = [(i, name) for i in range(first, depth - 1, 2) for name in ("key", "value")]
+    same = tuple((f"text.blocks.{i + 1}.cross.{name[0]}_proj.{leaf}", f"text.blocks.{i}.cross.{name[0]}_proj.{leaf}")
+                 for i, name in shared for leaf in ("weight", "bias"))  # fmt: skip
+    twins = [drop(f"text_encoder.encoder.layer.{i + 1}.crossattention.self.{name}.**") for i, name in shared]
+    keys += KeyTable(tuple(twins), tied=same)
+    keys += BODY_KEYS.prefixed("text_encoder.", "text.")
+    if kind == PAIR:
+        return keys + official.CLASS_KEYS
+    own = [rename(f"ta_head.{leaf}", f"head.{leaf}") for leaf in ("weight", "bias")]
+    return keys + KeyTable((*own, drop("vision_proj.**"), drop("text_proj.**"), drop("temp")))

@@ -1,0 +1,161 @@
+"""How CLIP's checkpoints are read: both encoders, one of them, an image classifier, the official state dict.
+
+Traps: a published config may carry `text_config_dict`, which then says everything and `text_config` nothing; files of
+one encoder name it `vision_model.*` (published) or without a prefix (saved by transformers 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from polymodal.data import hf_image
+from polymodal.data.labels import labels_of
+from polymodal.encoders import clip_openai, clip_text, clip_vit
+from polymodal.encoders.heads import ClassLogitsConfig
+from polymodal.models.dual_encoder import PAIR, DualEncoder
+from polymodal.models.encoder_classifier import EncoderClassifier
+from polymodal.pipelines.zero_shot import ZeroShot
+from polymodal.systems import CheckpointFiles, CheckpointFormat, LoadedModel, ModelSpec, Part, hf
+from polymodal.weights.keytable import KeyTable
+
+SCALE = KeyTable.of({"logit_scale": "logit_scale"})
+TEXT = ("input_ids", "attention_mask", "position_ids")
+BARE = {"vision_model.": "", "visual_projection.": "visual_projection."}
+BARE_TEXT = {"text_model.": "", "text_projection.": "text_projection."}
+CLASSES = KeyTable.of({f"classifier.{leaf}": f"head.proj.{leaf}" for leaf in ("weight", "bias")})
+
+
+def half(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """text_config or vision_config; the old `_dict` spelling wins, as in the library."""
+    whole = config.get(f"{name}_config_dict")
+    return whole if whole is not None else config.get(f"{name}_config") or {}
+
+
+def open_pair(config: Mapping[str, Any]) -> ModelSpec:
+    """A CLIPConfig dict."""
+    width = config.get("projection_dim", 512)
+    image = clip_vit.with_projection(clip_vit.of_config(half(config, "vision")), width)
+    text = replace(clip_text.of_config(half(config, "text")), out_width=width)
+    keys = (
+        clip_vit.hf_keys(image).prefixed(target="encoders.image.")
+        + clip_text.hf_keys(text).prefixed(target="encoders.text.")
+        + SCALE
+    )
+    return ModelSpec(
+        build=lambda: DualEncoder({"image": image.build(), "text": text.build()}),
+        keys=(keys,), parts=drawn(image, text, width), assemble=assemble,
+    )  # fmt: skip
+
+
+def open_official(config: Mapping[str, Any]) -> ModelSpec:
+    """Arguments of the official constructor, which `infer` reads off a state dict."""
+    image, text = clip_openai.image_of(config), clip_openai.text_of(config)
+
+    def build() -> DualEncoder:
+        return DualEncoder({"image": image.build(), "text": text.build()},
+                           aliases={"image": "pixel_values", "text": "input_ids"})  # fmt: skip
+
+    parts = drawn(image, text, config["embed_dim"])
+    return ModelSpec(build=build, keys=(clip_openai.keys(config),), parts=parts, assemble=assemble)
+
+
+def open_vision(config: Mapping[str, Any]) -> ModelSpec:
+    """A CLIPVisionConfig dict: the image encoder alone, with its projection or without."""
+    tower = clip_vit.of_config(config)
+    if "CLIPVisionModelWithProjection" not in (config.get("architectures") or ()):
+        keys = clip_vit.hf_keys(tower).prefixed(target="encoders.image.")
+        bare = clip_vit.hf_keys(tower).respelled(BARE).prefixed(target="encoders.image.")
+        return ModelSpec(build=lambda: EncoderClassifier(tower.build()), keys=(bare, keys), parts=drawn_image(tower))
+    joint = clip_vit.with_projection(tower, config.get("projection_dim", 512))
+    keys = clip_vit.hf_keys(joint).prefixed(target="encoders.image.")
+    return ModelSpec(build=lambda: DualEncoder({"image": joint.build()}, {"image": PAIR["image"]}, None), keys=(keys,),
+                  parts=drawn_image(joint))  # fmt: skip
+
+
+def open_text(config: Mapping[str, Any]) -> ModelSpec:
+    """A CLIPTextConfig dict: the text encoder alone, with its projection or without."""
+    tower = clip_text.of_config(config)
+    if "CLIPTextModelWithProjection" not in (config.get("architectures") or ()):
+        keys = clip_text.hf_keys(tower).prefixed(target="encoders.text.")
+        bare = clip_text.hf_keys(tower).respelled(BARE_TEXT).prefixed(target="encoders.text.")
+        return ModelSpec(
+            build=lambda: EncoderClassifier(tower.build(), inputs=TEXT, modality="text"), keys=(bare, keys)
+        )
+    joint = replace(tower, out_width=config.get("projection_dim", 512))
+    keys = clip_text.hf_keys(joint).prefixed(target="encoders.text.")
+    return ModelSpec(build=lambda: DualEncoder({"text": joint.build()}, {"text": TEXT}, None), keys=(keys,))
+
+
+def open_classes(config: Mapping[str, Any]) -> ModelSpec:
+    """A CLIPConfig dict whose image encoder carries a classifier on the mean of its patches."""
+    tower = replace(clip_vit.of_config(half(config, "vision")), head=None)
+    head = ClassLogitsConfig(width=tower.width, classes=len(labels_of(config)), pool="patches")
+    keys = clip_vit.hf_keys(tower).prefixed(target="encoders.image.") + CLASSES
+    return ModelSpec(
+        build=lambda: EncoderClassifier(tower.build(), head.build()), keys=(keys,), parts=drawn_image(tower)
+    )
+
+
+def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
+    """Zero-shot classes and vectors from a folder with a tokenizer."""
+    assert isinstance(module, DualEncoder)
+    tokenizer = files.tokenizer()
+    image: Any = module.encoders["image"]
+    text: Any = module.encoders["text"]
+    side = image.config.image_size
+    settings = {**hf_image.CLIP, "size": side, "crop_size": side}
+    transform = hf_image.transform_of(files.preprocessor, settings, square=False)
+    begin, end = tokenizer.special("<|startoftext|>"), tokenizer.special("<|endoftext|>")
+
+    def ids(sentence: str) -> list[int]:
+        return [begin, *tokenizer.encode(sentence)[: text.config.positions - 2], end]
+
+    zero_shot = ZeroShot(module, transform, ids)
+    return LoadedModel(model=module, processor=None, score=zero_shot.score, embed=zero_shot.embed)
+
+
+def drawn_image(tower: Any) -> tuple[Part, ...]:
+    side, name = tower.image_size, "ViT" if isinstance(tower, clip_vit.ViTConfig) else "ResNet"
+    return (
+        Part(slot="encoder", modality="image", name=f"CLIP {name}", prefix="encoders.image", tokens=tower.tokens,
+             input=f"[N, 3, {side}, {side}]", output=f"[N, {tower.tokens}, {tower.width}]"),
+    )  # fmt: skip
+
+
+def drawn(image: Any, text: clip_text.ClipTextConfig, width: int) -> tuple[Part, ...]:
+    (first,) = drawn_image(image)
+    return (
+        replace(first, output=f"[N, {width}]"),
+        Part(slot="encoder", name="CLIP text encoder", prefix="encoders.text", input=f"[B, <= {text.positions}]",
+             output=f"[B, {width}]", tokens=1),
+    )  # fmt: skip
+
+
+LAYOUTS = (
+    CheckpointFormat(name="transformers CLIPModel", matches=hf("clip", "CLIPModel"), parse_config=open_pair),
+    CheckpointFormat(
+        name="official CLIP state dict",
+        matches=lambda config: "transformer_layers" in config,
+        parse_config=open_official,
+        infer=clip_openai.infer,
+    ),
+    CheckpointFormat(
+        name="transformers CLIPVisionModel",
+        parse_config=open_vision,
+        matches=hf("clip_vision_model", "CLIPVisionModel", "CLIPVisionModelWithProjection"),
+    ),
+    CheckpointFormat(
+        name="transformers CLIPTextModel",
+        parse_config=open_text,
+        matches=hf("clip_text_model", "CLIPTextModel", "CLIPTextModelWithProjection"),
+    ),
+    CheckpointFormat(
+        name="transformers CLIPForImageClassification",
+        parse_config=open_classes,
+        matches=hf("clip", "CLIPForImageClassification"),
+    ),
+)

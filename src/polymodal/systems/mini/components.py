@@ -1,0 +1,115 @@
+"""What `mini` is made of, and how its parts are built, filled and joined; the system itself is `mini`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from polymodal.backbones.decoder import Decoder
+from polymodal.backbones.llama import CONFIGS, SMOLLM2_135M_GGUF, gguf_keys
+from polymodal.connectors.names import NamesConfig, NamesConnector
+from polymodal.connectors.spoken import SpokenConfig, SpokenConnector
+from polymodal.data.processor import VALUES
+from polymodal.data.template import SMOLLM2, Words
+from polymodal.data.tokenizer import Tokenizer
+from polymodal.data.transforms import PadToSquare
+from polymodal.encoders.efficientnet import LITE0_SOURCE, PIXEL_MEAN, PIXEL_STD, PUBLISHED_KEYS, fold_batch_norms
+from polymodal.encoders.efficientnet_grid import EfficientNetGrid, EfficientNetGridConfig, grid_keys
+from polymodal.encoders.whisper import OPENAI_KEYS as WHISPER_KEYS
+from polymodal.encoders.whisper import WhisperEncoder
+from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
+from polymodal.models.speech_seq2seq import ENGLISH_RANKS, TINY_EN_WEIGHTS, WHISPER
+from polymodal.nn.fuse import fuse_projections
+from polymodal.nn.lora import apply_lora, load_lora, merge_lora
+from polymodal.pipelines.speech_as_features import LENGTHS
+from polymodal.systems.mini.sentence_space import MINILM, MINILM_TOKENIZER
+from polymodal.weights.load import load_into, load_part, under
+from polymodal.weights.packed import unpack
+from polymodal.weights.read import TensorFile
+from polymodal.weights.source import Source
+
+ENCODER = EfficientNetGridConfig()
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey")
+CONNECTOR = NamesConfig(names=7021, classes=3206, colours=len(COLOURS))
+SPOKEN = SpokenConfig(words=5960)
+BACKBONE = CONFIGS["smollm2-135m"]
+TEMPLATE = SMOLLM2
+PLACEHOLDER, SPOKEN_PLACEHOLDER = "<reponame>", "<filename>"  # special tokens that SmolLM2 never meets in a chat
+IMAGE = PadToSquare(size=224, colour=(255, 255, 255), interpolation="lanczos", mean=PIXEL_MEAN, std=PIXEL_STD)
+BEFORE, AFTER = (Words(text="Picture:"),), (Words(text="\n"),)
+ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+RANK, ALPHA = 8, 16.0
+WEIGHTS = (SMOLLM2_135M_GGUF, LITE0_SOURCE, TINY_EN_WEIGHTS, ENGLISH_RANKS, MINILM, MINILM_TOKENIZER)
+HEARS = "hears"  # the variant
+YES = "calibration.yes"  # what is added to the row of "Yes": see recipes/mini/calibrate.py
+TRAINED, TRAINED_HEARS = (
+    Source(kind="file", name=str(Path(__file__).parents[1] / "systems" / "assets" / "mini" / f"{name}.safetensors"),
+           license="Apache-2.0", format="safetensors") for name in ("trained", HEARS)
+)  # fmt: skip
+EAR = WHISPER["tiny.en"].encoder
+Hears = tuple[WhisperEncoder, SpokenConnector]
+
+
+def fresh() -> tuple[EfficientNetGrid, NamesConnector]:
+    """Encoder and connector of pictures with fresh weights, on the meta device too."""
+    return ENCODER.build(), CONNECTOR.build(ENCODER.width, BACKBONE.width)
+
+
+def fresh_hearing() -> Hears:
+    return EAR.build(), SPOKEN.build(EAR.width, BACKBONE.width)
+
+
+def join(encoder: EfficientNetGrid, connector: NamesConnector, backbone: Decoder, hears: Hears | None) -> MultimodalLM:
+    """The assembly; recordings enter through it where `hears` is given."""
+    if hears is None:
+        return MultimodalLM({"image": encoder}, {"image": connector}, backbone, {"image": 4})
+    return MultimodalLM(
+        {"image": encoder, "audio": hears[0]}, {"image": connector, "audio": hears[1]}, backbone,
+        {"image": 4, "audio": 6}, inputs={"audio": ModalityInputs(values=VALUES["audio"], connector=(LENGTHS,))},
+    )  # fmt: skip
+
+
+def set_vocabulary(connector: NamesConnector, names: list[str], tokenizer: Tokenizer, table: Tensor) -> None:
+    """Give the connector its names, and its colours where it has that head, as tokens of the language model."""
+    ids = [tokenizer.encode(f" {name}") for name in names]
+    separator, filler = (tokenizer.encode(mark)[0] for mark in (",", "."))
+    colours = [tokenizer.encode(f" {colour}")[0] for colour in COLOURS[: connector.config.colours]]
+    connector.set_names(ids, separator, filler, table, colours)
+
+
+def load_lm(language: TensorFile, adapters: dict[str, Tensor]) -> Decoder:
+    """The backbone, filled; with adapters, those are merged."""
+    backbone = BACKBONE.build()
+    load_into(backbone, language, gguf_keys(BACKBONE))
+    if adapters:
+        apply_lora(backbone, ADAPTED, RANK, ALPHA)
+        load_lora(backbone, adapters)
+        merge_lora(backbone)
+    fuse_projections(backbone)
+    return backbone.eval()
+
+
+def add_yes_bias(backbone: Decoder, tokenizer: Tokenizer, row: Tensor) -> None:
+    """Add `row` to the embedding of "Yes", which is also what the head compares an answer's beginning with."""
+    with torch.no_grad():
+        backbone.embed_tokens.weight[tokenizer.encode("Yes")[0]] += row
+
+
+def load_vision(published: TensorFile, ours: dict[str, Tensor]) -> tuple[EfficientNetGrid, NamesConnector]:
+    """Encoder and connector of pictures, filled; the connector has yet to be taught its names."""
+    encoder, connector = fresh()
+    load_into(encoder, published, grid_keys(PUBLISHED_KEYS))
+    encoder.trunk = fold_batch_norms(encoder.trunk)
+    load_part(connector, ours, "connector.")
+    return encoder, connector
+
+
+def load_audio(published: TensorFile, ours: TensorFile, table: Tensor) -> Hears:
+    """Encoder and connector of recordings, filled; table: the backbone's embeddings."""
+    ear, spoken = fresh_hearing()
+    load_into(ear, under(published, "encoder."), WHISPER_KEYS, dtype=torch.float32)
+    load_part(spoken, unpack(ours), "")
+    spoken.set_rows(table)
+    return ear, spoken

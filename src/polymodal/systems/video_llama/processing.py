@@ -1,0 +1,120 @@
+"""How Video-LLaMA answers messages, and how it was trained.
+
+frames 8, spread evenly, both sides at once to 224; sound in 8 clips of 2 seconds; the words of the demo
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from polymodal.data.media import Audio, Video
+from polymodal.data.normalise import CLIP_MEAN, CLIP_STD
+from polymodal.data.processor import Modality, Processor
+from polymodal.data.sense import sound
+from polymodal.data.template import Special, Template, Turn, Words
+from polymodal.data.tokenizer import Tokenizer
+from polymodal.data.transforms import Squash, transform_frames
+from polymodal.systems import CheckpointFiles, LoadedModel, Stage
+
+FRAMES, CLIPS = 8, 8
+ADDED = ("<ImageHere>", "<AudioHere>", "<StillHere>")
+SYSTEM_WORDS = (
+    "You are able to understand the visual content that the user provides. Follow the instructions carefully and "
+    "explain your answers in detail."
+)
+LLAMA_2_WORDS = (
+    "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
+    "provides, and assist the user with a variety of tasks using natural language."
+)
+HEARD_BEFORE = "Close your eyes, open your ears and you imagine only based on the sound that: "
+HEARD_AFTER = ".                 Close your ears, open your eyes and you see that "
+
+
+def template(llama_2: bool = False, system: str = SYSTEM_WORDS) -> Template:
+    """`system###Human: ...###Assistant: ...###`, or LLaMA-2's `[INST] <<SYS>>`."""
+    if llama_2:
+        begin = (Special(name="<s>"), Words(text=f"[INST] <<SYS>>\n{LLAMA_2_WORDS}\n<</SYS>>\n\n"))
+        user = Turn(after=(Words(text=" [/INST]"),))
+        answer = Turn(
+            before=(Words(text=" "),), after=(Words(text=" "), Special(name="</s>", loss_mask=True)), loss_mask=True
+        )
+        return Template(turns={"user": user, "assistant": answer}, begin=begin)
+    user = Turn(before=(Words(text="Human: "),), after=(Words(text="###"),))
+    answer = Turn(before=(Words(text="Assistant:"),), after=(Words(text="###", loss_mask=True),), loss_mask=True)
+    return Template(
+        turns={"user": user, "assistant": answer},
+        begin=(Special(name="<s>"), Words(text=f"{system}###")),
+        ask=answer.before,
+    )
+
+
+def frames_of(item: Video, side: int) -> Tensor:
+    """8 frames at int(i * length / 8) -> float32 [8, 3, side, side], resized without regard to proportions."""
+    # Sampling takes the middle of equal parts; the first of every 16 thin parts is where an eighth begins.
+    pixels, _ = item.clip(frames=FRAMES * 16)
+    return transform_frames(Squash(height=side, width=side, mean=CLIP_MEAN, std=CLIP_STD), pixels[::16])
+
+
+def tokenizer_of(files: CheckpointFiles, names: tuple[str, ...] = ADDED) -> Tokenizer:
+    """LLaMA's tokenizer with the placeholders the official code adds when it runs, behind its vocabulary."""
+    table = json.loads((files.folder / "tokenizer.json").read_text(encoding="utf-8"))
+    known = {token["content"] for token in table["added_tokens"]}
+    first = max([*(token["id"] for token in table["added_tokens"]), *table["model"]["vocab"].values()]) + 1
+    for name in names:
+        if name not in known:
+            table["added_tokens"].append({"id": first, "content": name, "special": True, "single_word": False,
+                                          "lstrip": False, "rstrip": False, "normalized": False})  # fmt: skip
+            first += 1
+    settings = files.json("tokenizer_config.json")
+    named = {name: settings.get(f"{name}_token") for name in ("bos", "eos", "pad")}
+    text = {name: token.get("content") if isinstance(token, dict) else token for name, token in named.items()}
+    return Tokenizer.from_json(json.dumps(table), where=str(files.folder / "tokenizer.json"), **text)
+
+
+def assemble(side: int, seen: int, heard: int) -> Callable[[Any, CheckpointFiles], LoadedModel]:
+    """What a loaded model needs to answer messages; `seen`, `heard`: features of a video and of a sound."""
+
+    def joined(module: Any, files: CheckpointFiles) -> LoadedModel:
+        def marked(tag: str) -> dict[str, Any]:
+            return {"before": (Words(text=f"<{tag}>"),), "after": (Words(text=f"</{tag}> "),)}
+
+        still = Squash(height=side, width=side, mean=CLIP_MEAN, std=CLIP_STD)
+        modalities = [
+            Modality(name="video", placeholder=ADDED[0], transform=lambda item: frames_of(item, side),
+                     tokens=lambda values: seen, **marked("Video")),
+            Modality(name="image", placeholder=ADDED[2], transform=still, tokens=lambda values: seen,
+                     **marked("Image")),
+        ]  # fmt: skip
+        if heard:
+            modalities.append(
+                Modality(name="audio", placeholder=ADDED[1], transform=hear, tokens=lambda values: heard,
+                         before=(Words(text=HEARD_BEFORE),), after=(Words(text=HEARD_AFTER),))
+            )  # fmt: skip
+        processor = Processor(tokenizer=tokenizer_of(files), template=template(), modalities=modalities)
+        return LoadedModel(model=module, processor=processor, stop=("###",))
+
+    return joined
+
+
+def hear(item: Audio) -> Tensor:
+    """Sound -> float32 [8, 1, 128, 204]."""
+    return sound(item, clips=CLIPS)
+
+
+_SEEN = ("connectors.video.qformer", "connectors.video.positions", "connectors.video.proj")
+_WATCHED = "MiniGPT-4 3k, LLaVA 150k, VideoChat 11k"
+RECIPE = (
+    Stage(name="vision pretrain", data="WebVid-2.5M and LLaVA-CC3M 595k", objective="next token of the caption",
+          train=_SEEN, lr=1e-4, batch=256, steps=12_500, warmup=2500, final=0.8, weight_decay=0.05),
+    Stage(name="vision instruct", data=_WATCHED, objective="next token of the answer", train=_SEEN, lr=3e-5, batch=32,
+          steps=3000, warmup=1000, final=0.33, weight_decay=0.05),
+    Stage(name="audio pretrain", data="the pictures of the first stage: ImageBind's image vectors stand in for sound",
+          objective="next token of the caption", train=("connectors.audio",), lr=1e-4, batch=256, steps=25_000,
+          warmup=5000, final=0.8, weight_decay=0.05),
+    Stage(name="audio instruct", data=_WATCHED, objective="next token of the answer", train=("connectors.audio",),
+          lr=3e-5, batch=32, steps=3000, warmup=1000, final=0.33, weight_decay=0.05),
+)  # fmt: skip
