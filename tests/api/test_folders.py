@@ -54,7 +54,7 @@ def test_what_was_published_is_saved_whole(llava, tmp_path):
     assert pm.load(saved, dtype="bfloat16").module.backbone.norm.weight.dtype == torch.bfloat16
     record = json.loads((saved / "polymodal.json").read_text())
     (saved / "polymodal.json").write_text(json.dumps({**record, "layout": "of another"}))
-    with pytest.raises(WeightsError, match=r"layout that llava-1.5 does not read: 'of another'"):
+    with pytest.raises(WeightsError, match=r"format that llava-1.5 does not read: 'of another'"):
         pm.load(saved)
 
 

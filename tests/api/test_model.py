@@ -100,9 +100,9 @@ def test_media_by_content(photo, tmp_path):
 
 def catalogue_of_one(monkeypatch, model):
     """Pretend that the toy is in the catalogue, since folders may only name our own systems."""
-
-    monkeypatch.setattr(systems, "ids", lambda: ["tiny"])
-    monkeypatch.setattr(systems, "get", lambda name: model.system)
+    for module in (systems, systems._lookup):
+        monkeypatch.setattr(module, "ids", lambda: ["tiny"])
+        monkeypatch.setattr(module, "get", lambda name: model.system)
 
 
 def test_saved_folder_comes_back(model, tmp_path, monkeypatch):

@@ -57,7 +57,7 @@ def batch(pictures=2):
 
 def test_a_folder_is_recognised_and_says_what_it_is(folder):
     model = pm.load(folder)
-    assert model.system.id == "llava-1.5" and model.place == folder
+    assert model.system.id == "llava-1.5" and model.path == folder
     assert model.logits(**batch()).shape == (1, 13, 99)
     assert model.features(**batch())["image"].shape == (2, 4, 32)
     ids = model.generate(**batch(), max_new_tokens=5, do_sample=False, eos_token_id=None)

@@ -5,7 +5,8 @@ import torch
 
 from polymodal.check import randomise
 from polymodal.check.evidence.flava import inputs, tiny
-from polymodal.systems.flava import PRETRAINING, SYSTEM
+from polymodal.systems.flava import SYSTEM
+from polymodal.systems.flava.checkpoint import PRETRAINING
 
 transformers = pytest.importorskip("transformers")
 TOLERANCE = 1e-4
@@ -17,7 +18,7 @@ def pair():
     config = tiny(transformers, return_loss=False)
     oracle = transformers.FlavaForPreTraining(config).eval()
     randomise.fill(oracle)
-    opened = SYSTEM.formats[0].opened({**config.to_dict(), "architectures": [PRETRAINING]})
+    opened = SYSTEM.formats[0].model_spec({**config.to_dict(), "architectures": [PRETRAINING]})
     ours = opened.build().eval()
     ours.load_state_dict(dict(opened.keys[0].apply(oracle.state_dict(), ours)))
     batch = inputs(config)

@@ -14,14 +14,14 @@ from polymodal.check import randomise
 from polymodal.check.demo import byte_tokenizer
 from polymodal.check.fixture import read
 from polymodal.checkpoints import qformer_chat as qformer_chat
-from polymodal.checkpoints import video_llama
 from polymodal.data.answering import AnsweringProcessor
 from polymodal.data.hf_image import transform_of
 from polymodal.data.media import Text
 from polymodal.data.messages import Message, user
 from polymodal.data.template import written
 from polymodal.data.tokenizer import Tokenizer
-from polymodal.systems import minigpt_4
+from polymodal.systems.minigpt_4 import checkpoint as minigpt_4
+from polymodal.systems.video_llama import processing as video_llama
 
 CAT = Path(__file__).parents[2] / "examples" / "cat.jpg"
 PICTURE = pm.image(np.zeros((4, 4, 3), dtype=np.uint8))
@@ -107,7 +107,7 @@ def test_added_placeholders_lie_behind_the_vocabulary(tmp_path: Path) -> None:
     from polymodal.checkpoints.record import CheckpointFiles
 
     size = byte_tokenizer(tmp_path, ["<unk>", "<s>", "</s>"], bos="<s>", eos="</s>")
-    tokenizer = video_llama.tokenizer_of(CheckpointFiles(tmp_path))
+    tokenizer = video_llama.tokenizer_of(CheckpointFiles(tmp_path), video_llama.ADDED)
     assert [tokenizer.special(name) for name in video_llama.ADDED] == [size, size + 1, size + 2]
 
 

@@ -15,7 +15,7 @@ from polymodal.check.evidence import next_gpt as evidence
 from polymodal.check.record import MissingData
 from polymodal.errors import ConfigError
 from polymodal.generators.diffusion import PICTURE, SOUND, VIDEO, draw
-from polymodal.systems import next_gpt
+from polymodal.systems.next_gpt import checkpoint as next_gpt
 
 
 def test_next_gpt_signals_are_the_last_of_the_vocabulary() -> None:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from polymodal.data import hf_image
 from polymodal.data.template import Special, Words
 from polymodal.errors import ConfigError
-from polymodal.systems import chameleon
-from polymodal.systems.emu3 import hf_image
-from polymodal.systems.emu3 import picture_size as any_size
+from polymodal.systems.chameleon import checkpoint as chameleon
+from polymodal.systems.emu3 import picture_size
 
 CAT = Path(__file__).parents[2] / "examples" / "cat.jpg"
 CUTS = ((0, 0, 201, 133), (10, 5, 60, 131), (3, 3, 34, 34))
@@ -36,23 +36,23 @@ def test_equals_the_library(changes: dict[str, Any]) -> None:
     if isinstance(changes.get("image_std"), float):
         changes = {**changes, "image_std": [changes["image_std"]] * 3}
     theirs = transformers.Emu3ImageProcessor(**changes)
-    transform = any_size.transform_of(theirs.to_dict())
-    assert transform == any_size.transform_of(changes)
+    transform = picture_size.transform_of(theirs.to_dict())
+    assert transform == picture_size.transform_of(changes)
     expected = theirs(pictures(), return_tensors="pt")
-    found = any_size.padded([transform(picture) for picture in pictures()])
+    found = picture_size.padded([transform(picture) for picture in pictures()])
     assert torch.equal(found["image_sizes"], torch.as_tensor(expected["image_sizes"]))
     torch.testing.assert_close(found["pixel_values"], expected["pixel_values"].float(), atol=1 / 255, rtol=0)
 
 
 def test_way_back_to_eight_bits() -> None:
-    transform = any_size.AnySizeTransform(factor=None)
+    transform = picture_size.AnySizeTransform(factor=None)
     picture = pictures()[1]
     assert torch.equal(transform.picture(transform(picture)), torch.from_numpy(np.array(picture)))
 
 
 def test_announces_its_size() -> None:
-    transform = any_size.AnySizeTransform(min_pixels=64, max_pixels=40 * 40)
-    modality = any_size.announced(transform, 8, "<image>", ("<begin>", "<open>"), ("<frame>", "<end>"))
+    transform = picture_size.AnySizeTransform(min_pixels=64, max_pixels=40 * 40)
+    modality = picture_size.announced(transform, 8, "<image>", ("<begin>", "<open>"), ("<frame>", "<end>"))
     pixels = transform(pictures()[1])
     height, width = pixels.shape[1] // 8, pixels.shape[2] // 8
     assert modality.tokens(pixels) == height * (width + 1)
@@ -73,4 +73,4 @@ def test_chameleon_equals_the_library() -> None:
 
 def test_refusal() -> None:
     with pytest.raises(ConfigError, match="resample 5"):
-        any_size.transform_of({"resample": 5})
+        picture_size.transform_of({"resample": 5})

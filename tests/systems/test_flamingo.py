@@ -13,7 +13,8 @@ from polymodal.check.randomise import fill, values
 from polymodal.data.messages import conversation
 from polymodal.data.template import written
 from polymodal.errors import ConfigError
-from polymodal.systems import flamingo
+from polymodal.systems.flamingo import SYSTEM as FLAMINGO
+from polymodal.systems.flamingo import checkpoint as flamingo
 
 PAPER = {"3b": (24, 1.2e9), "9b": (10, 1.6e9), "80b": (12, 10e9)}  # gated blocks and their parameters, rounded there
 
@@ -24,7 +25,7 @@ def count(module: nn.Module) -> int:
 
 @pytest.mark.parametrize("name", list(PAPER))
 def test_gated_blocks_are_as_many_and_about_as_large_as_in_the_paper(name: str) -> None:
-    config = flamingo.SYSTEM.variant(name).config
+    config = FLAMINGO.variant(name).config
     assert config is not None
     found = flamingo.parts_of(config)
     blocks, size = PAPER[name]
@@ -45,9 +46,9 @@ def test_prompt_is_the_papers() -> None:
     ]
     segments = flamingo.SHOTS.render(conversation(shots), ask=True)
     assert written(segments) == "<BOS><image>Question: What is it? Answer: a cat<EOC><image>Output:"
-    assert [segment.text for segment in segments if getattr(segment, "learn", False) and hasattr(segment, "text")] == [
-        " a cat"
-    ]
+    assert [
+        segment.text for segment in segments if getattr(segment, "loss_mask", False) and hasattr(segment, "text")
+    ] == [" a cat"]
 
 
 @torch.no_grad()

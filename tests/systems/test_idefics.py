@@ -17,7 +17,7 @@ from polymodal.check.evidence.idefics import tiny  # noqa: E402
 from polymodal.check.randomise import fill, values  # noqa: E402
 from polymodal.data.template import written  # noqa: E402
 from polymodal.errors import ConfigError, PromptError  # noqa: E402
-from polymodal.systems import idefics  # noqa: E402
+from polymodal.systems.idefics import checkpoint as idefics  # noqa: E402
 
 CAT = Path(__file__).parents[2] / "examples" / "cat.jpg"
 SIDE = 28

@@ -20,8 +20,8 @@ from polymodal.data.template import Template, written
 from polymodal.data.tiles import GridTiles, SizedTiles
 from polymodal.data.transforms import Squash
 from polymodal.systems import fuyu_8b as fuyu
-from polymodal.systems import kosmos_2 as kosmos
-from polymodal.systems import qwen2_vl as qwen
+from polymodal.systems.kosmos_2 import checkpoint as kosmos
+from polymodal.systems.qwen2_vl import checkpoint as qwen
 
 CAT = Pillow.open(Path(__file__).parents[2] / "examples" / "cat.jpg").convert("RGB")
 CROPS = [CAT, CAT.crop((3, 5, 120, 298)), CAT.crop((0, 0, 301, 77)), CAT.crop((10, 10, 31, 24))]

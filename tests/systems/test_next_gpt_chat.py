@@ -13,7 +13,8 @@ from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.data.template import written
 from polymodal.errors import ConfigError
-from polymodal.systems.next_gpt import PLACEHOLDERS, SYSTEM
+from polymodal.systems.next_gpt import SYSTEM
+from polymodal.systems.next_gpt.checkpoint import PLACEHOLDERS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CAT, SPEECH = EXAMPLES / "cat.jpg", EXAMPLES / "speech.flac"

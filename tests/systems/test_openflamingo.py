@@ -17,7 +17,7 @@ from polymodal.check.fixture import read
 from polymodal.data.messages import conversation
 from polymodal.data.template import written
 from polymodal.errors import ConfigError, WeightsError
-from polymodal.systems import openflamingo
+from polymodal.systems.openflamingo import checkpoint as openflamingo
 
 CAT = Path(__file__).parents[2] / "examples" / "cat.jpg"
 

@@ -19,11 +19,11 @@ from polymodal.data.messages import Message
 from polymodal.data.template import written
 from polymodal.data.transforms import CLIP_MEAN, CLIP_STD, ShorterSideCrop, Squash, StretchToSquare, SwappedChannels
 from polymodal.errors import ConfigError, PromptError
-from polymodal.systems.cogvlm import parse_config as open_cogvlm
+from polymodal.systems.cogvlm import checkpoint as visual_expert
+from polymodal.systems.cogvlm.checkpoint import parse_config as open_cogvlm
 from polymodal.systems.llama_adapter_v2 import checkpoint as llama_adapter
-from polymodal.systems.llama_adapter_v2 import visual_expert
-from polymodal.systems.mplug_owl2 import TEMPLATE as OWL
-from polymodal.systems.mplug_owl2 import parse_config as open_owl
+from polymodal.systems.mplug_owl2.checkpoint import TEMPLATE as OWL
+from polymodal.systems.mplug_owl2.checkpoint import parse_config as open_owl
 
 CAT = Path(__file__).parents[2] / "examples" / "cat.jpg"
 BOXES = [None, (10, 20, 211, 93), (0, 0, 57, 180)]

@@ -19,7 +19,7 @@ def asked(template: Template, *words: str) -> str:
 
 def learned(template: Template, *words: str) -> str:
     segments = template.render(said(*words), ask=False)
-    return written([segment for segment in segments if getattr(segment, "learn", False)])
+    return written([segment for segment in segments if getattr(segment, "loss_mask", False)])
 
 
 def test_tigerbot() -> None:

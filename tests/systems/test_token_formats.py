@@ -17,7 +17,10 @@ from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.data.template import written
 from polymodal.errors import ConfigError
-from polymodal.systems import chameleon, emu3
+from polymodal.systems.chameleon import SYSTEM as CHAMELEON
+from polymodal.systems.chameleon import checkpoint as chameleon
+from polymodal.systems.emu3 import SYSTEM as EMU3
+from polymodal.systems.emu3 import checkpoint as emu3
 
 CAT = Path(__file__).parents[2] / "examples" / "cat.jpg"
 
@@ -35,14 +38,14 @@ def folder(place: Path, evidence, system, eos: str, preprocessor: dict[str, obje
     else:
         config = evidence.small(size, index("<image>"))
     write_config(place, config=config, preprocessor_config=preprocessor)
-    model_spec = system.SYSTEM.formats[0].model_spec(config)
+    model_spec = system.formats[0].model_spec(config)
     write_weights(place, model_spec.build(), model_spec.keys[0])
     return pm.load(place)
 
 
 def test_emu3_prompt_is_the_official_one(tmp_path: Path) -> None:
     bounds = {"min_pixels": 256, "max_pixels": 700, "spatial_factor": 4}
-    model = folder(tmp_path, emu3_evidence, emu3, emu3.EOS, bounds)
+    model = folder(tmp_path, emu3_evidence, EMU3, emu3.EOS, bounds)
     batch = model.processor(asked("What is it?"), generate=True)
     (height, width), ids = (batch["image_sizes"][0] // 4).tolist(), batch["input_ids"][0].tolist()
     image = (
@@ -58,14 +61,14 @@ def test_emu3_prompt_is_the_official_one(tmp_path: Path) -> None:
 def test_emu3_answers_are_learned_with_their_space() -> None:
     talk = [*asked("Q"), Message(role="assistant", parts=(Text("A"),))]
     segments = emu3.TEMPLATE.render(talk, ask=False)
-    assert written([s for s in segments if getattr(s, "learn", False)]) == " A<|extra_204|>"
+    assert written([s for s in segments if getattr(s, "loss_mask", False)]) == " A<|extra_204|>"
     assert emu3.POSITIVE == " masterpiece, film grained, best quality."
     assert emu3.NEGATIVE.startswith("lowres, bad anatomy,") and emu3.NEGATIVE.endswith("watermark, username, blurry.")
 
 
 def test_chameleon_prompt_is_the_librarys(tmp_path: Path) -> None:
     sides = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
-    model = folder(tmp_path, chameleon_evidence, chameleon, "</s>", sides)
+    model = folder(tmp_path, chameleon_evidence, CHAMELEON, "</s>", sides)
     ids = model.processor(asked(QUESTION), generate=True)["input_ids"][0].tolist()
     text = f"<s><racm3:break>{'<image>' * 16}<eoss>{QUESTION}<reserved08706>"
     from tokenizers import Tokenizer
@@ -86,9 +89,9 @@ def test_published_codes_have_the_published_ids() -> None:
 
 def test_refusals() -> None:
     with pytest.raises(ConfigError, match="no vocabulary_map"):
-        chameleon.SYSTEM.formats[0].model_spec({"model_type": "chameleon"})
+        CHAMELEON.formats[0].model_spec({"model_type": "chameleon"})
     with pytest.raises(ConfigError, match="vocabulary_map must name"):
-        emu3.SYSTEM.formats[0].model_spec({"model_type": "emu3", "vocabulary_map": {"<image>": 3}})
+        EMU3.formats[0].model_spec({"model_type": "emu3", "vocabulary_map": {"<image>": 3}})
 
 
 def test_codecs_alone_are_read_from_their_folders(tmp_path: Path) -> None:

@@ -59,9 +59,9 @@ def _copy_beside(source: Path, target: Path) -> None:
     for path in sorted([*source.glob("*"), *source.glob("*/*")]):
         if path.suffix not in BESIDE or path.name.endswith(".index.json") or path.name == RECORD or not path.is_file():
             continue
-        path = target / path.relative_to(source)
-        path.parent.mkdir(exist_ok=True)
-        shutil.copyfile(path, path)
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, copy)
 
 
 def record_of(folder: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from polymodal.check import real
 from polymodal.check.record import TrainingCheck
-from polymodal.check.training_checks import LETTERS, letters, rows, table
+from polymodal.check.training import LETTERS, letters, rows, table
 from polymodal.train import alignment
 
 PAD, CLS, SEP, FIRST, MASK = 0, 1, 2, 3, 30

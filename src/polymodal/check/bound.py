@@ -12,7 +12,7 @@ from torch import nn
 from polymodal.check import real
 from polymodal.check.demo import BYTES, byte_tokenizer, write_config, write_weights
 from polymodal.check.record import TrainingCheck
-from polymodal.check.training_checks import caption_batch, lm_objective, rows
+from polymodal.check.training import caption_batch, lm_objective, rows
 
 IMAGEBIND: dict[str, Any] = {
     "kernel_size": (2, 56, 56), "out_embed_dim": 48, "depth_kernel_size": 56, "thermal_kernel_size": 56,

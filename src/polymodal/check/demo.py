@@ -66,7 +66,7 @@ def taught(model: Any, folder: Path, model_spec: Any, *, count: int, steps: int,
 
     import polymodal as pm
     from polymodal.check import real
-    from polymodal.check.training_checks import lm_objective
+    from polymodal.check.training import lm_objective
     from polymodal.data.media import Text
     from polymodal.data.messages import Message
 

@@ -23,7 +23,7 @@ import torch
 from polymodal import systems
 from polymodal.check.compare import Outcome, run_case
 from polymodal.check.record import TOLERANCE, Evidence, MissingData, Size
-from polymodal.check.training_checks import TrainingResult, loss_mask
+from polymodal.check.training import TrainingResult, train_stage
 from polymodal.errors import PolymodalError
 from polymodal.systems import System, Variant
 
@@ -210,7 +210,7 @@ def recipe(system: System, evidence: Evidence, say: Callable[[str], None]) -> Re
             missing.append(stage.name)
             continue
         say(f"recipe: {stage.name}")
-        learned.append(loss_mask(stage, evidence.training_checks[stage.name]()))
+        learned.append(train_stage(stage, evidence.training_checks[stage.name]()))
     if not learned:
         return unknown(f"no lesson for {', '.join(missing)}")
     wrong = [each.stage for each in learned if not each.ok]

@@ -20,7 +20,7 @@ import polymodal as pm
 from polymodal.check import real
 from polymodal.check.demo import QUESTION, write_weights
 from polymodal.check.record import HeadlineResult
-from polymodal.check.training_checks import lm_objective
+from polymodal.check.training import lm_objective
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 

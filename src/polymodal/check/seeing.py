@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from polymodal.check import real
 from polymodal.check.record import HeadlineResult, TrainingCheck
-from polymodal.check.training_checks import letters, rows, table
+from polymodal.check.training import letters, rows, table
 from polymodal.models.dual_encoder import unit
 from polymodal.train.objectives import contrastive_loss
 

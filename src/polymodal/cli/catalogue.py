@@ -47,7 +47,7 @@ def as_dict(record: Any) -> dict[str, Any]:
     sources |= {str(each.repository): each.repository for each in record.variants if each.repository is not None}
     return {
         "id": record.id,
-        "names": list(record.names),
+        "names": list(record.aliases),
         "year": record.year,
         "fusion": list(record.fusion),
         "assembly": record.assembly,

@@ -16,7 +16,7 @@ from typing import Any
 
 from polymodal.checkpoints import lavis, qformer_chat, qformer_lm
 from polymodal.systems import CheckpointFormat, ModelSpec, Repository, Stage, System, Variant, hf
-from polymodal.systems.blip_2 import FLAN_T5_XL, FLAN_T5_XXL
+from polymodal.systems.blip_2.checkpoint import FLAN_T5_XL, FLAN_T5_XXL
 
 
 def parse_config(config: Mapping[str, Any], *, video: bool = False) -> ModelSpec:

@@ -16,7 +16,7 @@ from polymodal.check import randomise, real
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.hugging import hugging_case, hugging_size
 from polymodal.check.record import Case, Expected, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training_checks import caption_batch, lm_objective, rows
+from polymodal.check.training import caption_batch, lm_objective, rows
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.systems import System

@@ -15,7 +15,7 @@ from polymodal.check.fixture import fixture_case
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
 from polymodal.check.seeing import COUNT, classes_lesson, told_apart, trained
-from polymodal.check.training_checks import rows
+from polymodal.check.training import rows
 from polymodal.systems import Variant
 from polymodal.systems.beit import SYSTEM
 

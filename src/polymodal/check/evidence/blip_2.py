@@ -17,7 +17,7 @@ from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.fixture import store
 from polymodal.check.hugging import Reading, filled, hugging_case, hugging_size, names_on_disk, quiet
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training_checks import caption_lesson, letters, rows, table
+from polymodal.check.training import caption_lesson, letters, rows, table
 from polymodal.systems.blip_2 import SYSTEM
 
 IMAGE, QUERIES, WORDS = 98, 5, 99

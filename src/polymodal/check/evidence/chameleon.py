@@ -16,7 +16,7 @@ from polymodal.check.demo import byte_tokenizer, taught, write_config, write_wei
 from polymodal.check.fixture import fixture_case, fixture_source
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training_checks import caption_lesson, lm_objective
+from polymodal.check.training import caption_lesson, lm_objective
 from polymodal.systems.chameleon import SYSTEM
 from polymodal.train.objectives import lm_loss
 

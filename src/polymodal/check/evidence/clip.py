@@ -16,7 +16,7 @@ from polymodal.check.fixture import fixture_case, fixture_source, packed_size
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
 from polymodal.check.seeing import COUNT, pairs_lesson, sentences, told_apart, trained
-from polymodal.check.training_checks import table
+from polymodal.check.training import table
 from polymodal.checkpoints.record import CheckpointFiles
 from polymodal.data.hf_image import CLIP, transform_of
 from polymodal.data.prompts import IMAGENET

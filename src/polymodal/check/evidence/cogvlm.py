@@ -9,7 +9,7 @@ import torch
 from polymodal.check.demo import named_by_chat
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Shapes, Size, Tensors, TrainingCheck
-from polymodal.check.training_checks import caption_lesson
+from polymodal.check.training import caption_lesson
 from polymodal.systems.cogvlm import SYSTEM
 
 KEYS = "CogVLMForCausalLM of the official code on the meta device"

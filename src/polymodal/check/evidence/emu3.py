@@ -16,12 +16,13 @@ from polymodal.check.demo import QUESTION, byte_tokenizer, write_config, write_w
 from polymodal.check.evidence import _text
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training_checks import caption_batch, lm_objective, rows
+from polymodal.check.training import caption_batch, lm_objective, rows
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.pipelines.image_generation import PictureFormat, paint
-from polymodal.systems.emu3 import BEGIN, BOS, EOS, OPEN, ROW_END, SYSTEM, TAIL
+from polymodal.systems.emu3 import SYSTEM
+from polymodal.systems.emu3.checkpoint import BEGIN, BOS, EOS, OPEN, ROW_END, TAIL
 from polymodal.systems.emu3.picture_size import AnySizeTransform, padded
 from polymodal.train.objectives import lm_loss
 

@@ -22,10 +22,11 @@ from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.fixture import read
 from polymodal.check.hugging import quiet
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Shapes, Size, Tensors, TrainingCheck
-from polymodal.check.training_checks import caption_lesson
+from polymodal.check.training import caption_lesson
 from polymodal.encoders import nfnet
 from polymodal.systems import Variant
-from polymodal.systems.flamingo import BOS, END, IMAGE, SYSTEM
+from polymodal.systems.flamingo import SYSTEM
+from polymodal.systems.flamingo.checkpoint import BOS, END, IMAGE
 
 MEDIA = 2
 

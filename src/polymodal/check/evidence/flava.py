@@ -20,7 +20,8 @@ from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
 from polymodal.generators.dalle_codec import map_pixels
 from polymodal.systems import Variant
-from polymodal.systems.flava import MODEL, PRETRAINING, SYSTEM
+from polymodal.systems.flava import SYSTEM
+from polymodal.systems.flava.checkpoint import MODEL, PRETRAINING
 from polymodal.train.alignment import PatchMasking, masked_loss, negatives, pair_loss
 
 Settings = dict[str, Any] | None

@@ -12,7 +12,7 @@ from polymodal.check import randomise, real
 from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training_checks import caption_lesson
+from polymodal.check.training import caption_lesson
 from polymodal.systems import Variant
 from polymodal.systems.fuyu_8b import SYSTEM
 

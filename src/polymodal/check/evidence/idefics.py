@@ -12,9 +12,10 @@ from polymodal.check import few_shot, randomise
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training_checks import caption_lesson
+from polymodal.check.training import caption_lesson
 from polymodal.systems import Variant
-from polymodal.systems.idefics import EOU, FAKE, IMAGE, SYSTEM
+from polymodal.systems.idefics import SYSTEM
+from polymodal.systems.idefics.checkpoint import EOU, FAKE, IMAGE
 
 
 def tiny(transformers: Any, text: dict[str, Any], vision: dict[str, Any], perceiver: dict[str, Any]) -> Any:

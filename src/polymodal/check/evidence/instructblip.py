@@ -17,7 +17,7 @@ from polymodal.check.evidence.blip_2 import IMAGE, QUERIES, T5, tiny, untied_siz
 from polymodal.check.fixture import store
 from polymodal.check.hugging import Reading, hugging_case, quiet
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training_checks import caption_lesson, letters
+from polymodal.check.training import caption_lesson, letters
 from polymodal.data.messages import user
 from polymodal.systems.instructblip import SYSTEM
 

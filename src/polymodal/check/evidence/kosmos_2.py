@@ -14,11 +14,12 @@ from polymodal.check import randomise, real
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training_checks import caption_lesson, letters, lm_objective
+from polymodal.check.training import caption_lesson, letters, lm_objective
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.systems import Variant
-from polymodal.systems.kosmos_2 import MASK, SYSTEM
+from polymodal.systems.kosmos_2 import SYSTEM
+from polymodal.systems.kosmos_2.checkpoint import MASK
 from polymodal.systems.kosmos_2.patch_boxes import (
     BETWEEN,
     SIDE,

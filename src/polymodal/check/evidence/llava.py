@@ -22,7 +22,7 @@ from polymodal.check import randomise
 from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.hugging import STEPS, quiet
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Shapes, Size, Tensors, TrainingCheck
-from polymodal.check.training_checks import caption_lesson
+from polymodal.check.training import caption_lesson
 from polymodal.systems import Variant
 from polymodal.systems.llava import SYSTEM
 

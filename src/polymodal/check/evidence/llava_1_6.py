@@ -17,7 +17,7 @@ from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.evidence.llava import TEXT, Composite
 from polymodal.check.hugging import STEPS, Reading, hugging_case, hugging_size, quiet
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training_checks import caption_lesson
+from polymodal.check.training import caption_lesson
 from polymodal.connectors.anyres import AnyResConfig, grids_of_pinpoints
 from polymodal.encoders.tiled import tiles_of
 from polymodal.systems import Variant

@@ -10,7 +10,7 @@ from polymodal.check.demo import named_by_chat
 from polymodal.check.evidence import blip_2
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training_checks import caption_lesson
+from polymodal.check.training import caption_lesson
 from polymodal.systems.minigpt_4 import SYSTEM
 
 

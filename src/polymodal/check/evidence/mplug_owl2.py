@@ -9,8 +9,9 @@ import torch
 from polymodal.check.demo import named_by_chat
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training_checks import caption_lesson
-from polymodal.systems.mplug_owl2 import IMAGE, SYSTEM
+from polymodal.check.training import caption_lesson
+from polymodal.systems.mplug_owl2 import SYSTEM
+from polymodal.systems.mplug_owl2.checkpoint import IMAGE
 
 KEYS = "MPLUGOwl2LlamaForCausalLM of the official code on the meta device"
 

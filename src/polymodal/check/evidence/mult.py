@@ -14,7 +14,7 @@ import polymodal as pm
 from polymodal.check import real
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training_checks import LETTERS, letters, rows
+from polymodal.check.training import LETTERS, letters, rows
 from polymodal.systems.mult import SYSTEM, published
 
 LENGTHS = {"text": 12, "audio": 20, "vision": 16}

@@ -15,7 +15,7 @@ from polymodal.check import bound, randomise, real
 from polymodal.check.diffusing import tiny_diffusion
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
 from polymodal.check.record import TOLERANCE, Evidence, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training_checks import lm_objective
+from polymodal.check.training import lm_objective
 from polymodal.data.messages import Message
 from polymodal.models.imagebind_lm import SignalTokenLM
 from polymodal.systems.next_gpt import SYSTEM

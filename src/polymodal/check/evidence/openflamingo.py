@@ -17,8 +17,9 @@ from polymodal.check import few_shot, real
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, TrainingCheck
-from polymodal.check.training_checks import caption_lesson
-from polymodal.systems.openflamingo import END, IMAGE, PAD, SYSTEM
+from polymodal.check.training import caption_lesson
+from polymodal.systems.openflamingo import SYSTEM
+from polymodal.systems.openflamingo.checkpoint import END, IMAGE, PAD
 
 FIXTURES = {"3b": "openflamingo_mosaic", "4b": "openflamingo_neox", "9b": "openflamingo"}
 COUNTED = {"3b": 2_559_117_360, "4b": 4_039_816_224, "9b": 8_131_465_232}  # by the official module itself

@@ -13,7 +13,7 @@ from polymodal.check import randomise, real
 from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training_checks import caption_lesson
+from polymodal.check.training import caption_lesson
 from polymodal.data.patches import MergedPatches, joined
 from polymodal.systems import Variant
 from polymodal.systems.qwen2_vl import SYSTEM

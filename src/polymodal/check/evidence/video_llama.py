@@ -14,7 +14,7 @@ from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.evidence import blip_2
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training_checks import caption_lesson
+from polymodal.check.training import caption_lesson
 from polymodal.data import sense
 from polymodal.systems.video_llama import SYSTEM
 

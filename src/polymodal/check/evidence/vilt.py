@@ -15,7 +15,7 @@ from polymodal.check.aligning import CLS, FIRST, MASKING, SEP, pairs, train
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training_checks import rows
+from polymodal.check.training import rows
 from polymodal.systems import Variant
 from polymodal.systems.vilt import ANSWERS, MASKED, PICTURES, RANK, SYSTEM, TOKENS
 from polymodal.train.alignment import masked_loss

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +10,25 @@ import torch
 
 from polymodal.backbones import llama
 from polymodal.backbones.decoder import DecoderConfig
+from polymodal.connectors.glu import GLUConnectorConfig, cogvlm_keys
 from polymodal.data.media import Image, Text
 from polymodal.data.messages import Message
+from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Special, Template, Turn
-from polymodal.errors import PromptError
-from polymodal.fusion.routing import RoutedLinearConfig, RoutedMLPConfig
+from polymodal.data.transforms import CLIP_MEAN, CLIP_STD, Squash
+from polymodal.encoders import eva2_clip
+from polymodal.errors import ConfigError, PromptError
+from polymodal.fusion.routing import ExpertRoutes, RoutedLinearConfig, RoutedMLPConfig
+from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
 from polymodal.nn.attention import AttentionLinears
+from polymodal.systems import (
+    CheckpointFiles,
+    LoadedModel,
+    ModelSpec,
+    Part,
+    Repository,
+    Variant,
+)
 from polymodal.weights.keytable import KeyTable, drop, rename, split
 
 
@@ -81,3 +94,72 @@ def finish(batch: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in batch.items() if name not in ("token_types", "position_ids")} | {
         "token_type_ids": batch["token_types"]
     }
+
+
+TEXT = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_act",
+        "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings")  # fmt: skip
+
+
+WORDS = {"base": "", "chat": "Answer:", "vqa": "Short answer:"}
+
+
+def parse_config(config: Mapping[str, Any]) -> ModelSpec:
+    """A CogVLMConfig dict -> the model; raises ConfigError for CogVLM2, whose experts and connector differ."""
+    if "num_multi_query_heads" in config:
+        raise ConfigError("cogvlm: num_multi_query_heads belongs to CogVLM2, which is another model; expected none")
+    tower = eva2_clip.of_config(config.get("vision_config") or {})
+    text = with_expert(llama.config_of({name: config[name] for name in TEXT if name in config}))
+    connector = GLUConnectorConfig(ffn_width=config.get("intermediate_size", 11008))
+    inputs, placeholders = {"image": ModalityInputs(values="images", places="image_places")}, {"image": 0}
+
+    def build() -> MultimodalLM:
+        parts = tower.build(), connector.build(tower.width, text.width), text.build()
+        return MultimodalLM({"image": parts[0]}, {"image": parts[1]}, parts[2], placeholders,
+                            inputs=inputs, prepare_inputs=ExpertRoutes())  # fmt: skip
+
+    def assemble(module: Any, files: CheckpointFiles) -> LoadedModel:
+        tokenizer = files.tokenizer(pad="<unk>")
+        side = config.get("vision_config", {}).get("image_size", 490)
+        picture = Modality(
+            name="image", placeholder="<unk>", transform=Squash(height=side, width=side, mean=CLIP_MEAN, std=CLIP_STD),
+            tokens=lambda _: connector.tokens(tower.tokens), collate=named)  # fmt: skip
+        wording = WORDS[config.get("template_version", "chat")]
+        processor = Processor(
+            tokenizer=tokenizer, template=TEMPLATE, modalities=(picture,), max_length=text.max_length,
+            rewrite=lambda messages: written_out(messages, wording), finish=finish)  # fmt: skip
+        return LoadedModel(model=module, processor=processor)
+
+    keys = (
+        eva2_clip.hf_keys(tower).prefixed("model.vision.", "encoders.image.")
+        + cogvlm_keys(text.width).prefixed("model.vision.", "connectors.image.")
+        + expert_keys(text).prefixed("", "backbone.")
+    )
+    return ModelSpec(build=build, keys=(keys,), parts=drawn(tower, connector, text), assemble=assemble)
+
+
+def drawn(tower: Any, connector: GLUConnectorConfig, text: Any) -> tuple[Part, ...]:
+    side, seen, count = tower.image_size, f"[N, {tower.tokens}, {tower.width}]", connector.tokens(tower.tokens)
+    return (
+        Part(slot="encoder", modality="image", name="EVA2-CLIP-E", prefix="encoders.image",
+             input=f"[N, 3, {side}, {side}]", output=seen, tokens=tower.tokens),
+        Part(slot="connector", modality="image", name="gated MLP, two markers", prefix="connectors.image", input=seen,
+             output=f"[N, {count}, {text.width}]", tokens=count),
+        Part(slot="backbone", name="Vicuna with a visual expert in every layer", prefix="backbone",
+             input=f"[B, T, {text.width}]", output=f"[B, T, {text.vocab_size}]"),
+    )  # fmt: skip
+
+
+def published(side: int, template: str) -> dict[str, Any]:
+    """The config.json of the released checkpoints."""
+    vision = {"dropout_prob": 0.0, "hidden_act": "gelu", "in_channels": 3, "num_hidden_layers": 63, "hidden_size": 1792,
+              "patch_size": 14, "num_heads": 16, "intermediate_size": 15360, "layer_norm_eps": 1e-6,
+              "num_positions": (side // 14) ** 2 + 1, "image_size": side}  # fmt: skip
+    return {"model_type": "cogvlm", "architectures": ["CogVLMForCausalLM"], "vocab_size": 32000, "hidden_size": 4096,
+            "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32, "hidden_act": "silu",
+            "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "template_version": template, "pad_token_id": 0,
+            "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False, "vision_config": vision}  # fmt: skip
+
+
+def _variant(name: str, repository: str, parameters: int, side: int, template: str) -> Variant:
+    place = Repository(name=f"THUDM/{repository}", license="CogVLM License")
+    return Variant(name=name, parameters=parameters, config=published(side, template), repository=place)

@@ -12,114 +12,16 @@ vocabulary of text sizes the word heads and the image config's `vocab_size` the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
-
-from torch import nn
-
-from polymodal.backbones import encoder as text_encoder
-from polymodal.backbones.encoder import EMBEDDING_KEYS, pre_norm_keys
-from polymodal.data.hf_image import transform_of
-from polymodal.encoders import google_vit
-from polymodal.generators import dalle_codec
-from polymodal.models.multimodal_encoder import (
-    MultimodalEncoderConfig,
-    heads_of,
-    multimodal_blocks_of,
-    pretraining_keys,
-)
-from polymodal.pipelines.image_text_matching import FLAVA_PICTURES, PairScores, bert_ids
 from polymodal.systems import (
-    CheckpointFiles,
     CheckpointFormat,
-    LoadedModel,
-    ModelSpec,
-    Part,
     Repository,
     Stage,
     System,
     Variant,
     hf,
 )
-from polymodal.weights.keytable import KeyTable, rename
-from polymodal.weights.operations import Squeeze
+from polymodal.systems.flava.checkpoint import _HUB, ALL, MODEL, PRETRAINING, open_codec, parse_config
 
-MODEL, PRETRAINING = "FlavaModel", "FlavaForPreTraining"
-
-
-def _child(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A nested config; `<name>_dict`, of the first releases, wins over it."""
-    return {**(config.get(name) or {}), **(config.get(f"{name}_dict") or {})}
-
-
-def parse_config(config: Mapping[str, Any]) -> ModelSpec:
-    """A FlavaConfig dict: the bare model, or with the heads and the codec of pretraining."""
-    bare = (config.get("architectures") or [PRETRAINING])[0] == MODEL
-    codec = dalle_codec.of_config(_child(config, "image_codebook_config"))
-    held = codec if config.get("init_codebook", True) else None
-    image, text = _child(config, "image_config"), _child(config, "text_config")
-    vit = google_vit.with_pooler(google_vit.of_config(image), {})
-    model = MultimodalEncoderConfig(
-        image=replace(vit, mask_token=image.get("mask_token", True)),
-        text=text_encoder.of_config(text, pre_norm=True, pooler=True),
-        joint=multimodal_blocks_of(_child(config, "multimodal_config")),
-        space=config.get("projection_dim", 768),
-        heads=None if bare else heads_of(image, text, config.get("hidden_size", 768), held),
-    )
-    keys: tuple[KeyTable, ...] = (keys_of(),)
-    if not bare:
-        body = keys_of().prefixed("flava.") + dalle_codec.hf_keys(codec).prefixed("image_codebook.", "codec.")
-        keys = tuple(body + pretraining_keys(bias) for bias in ("decoder.bias", "bias"))
-    return ModelSpec(build=model.build, keys=keys, parts=_drawing(model), assemble=assemble)
-
-
-def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
-    """classify and embed by the contrastive space, with the folder's transform and tokenizer."""
-    ids = bert_ids(files.tokenizer(), 77)
-    scores = PairScores(module, transform_of(files.preprocessor, FLAVA_PICTURES), ids)
-    return LoadedModel(model=module, processor=None, score=scores.score, embed=scores.embed)
-
-
-def open_codec(config: Mapping[str, Any]) -> ModelSpec:
-    """The codec of image tokens alone; its logits are over the vocabulary, per place."""
-    codec = dalle_codec.of_config(config)
-    part = Part(slot="encoder", name="DALL-E codec", prefix="", modality="image", input="pixel_values [N, 3, 112, 112]",
-                output="[N, V, 14, 14]", tokens=196)  # fmt: skip
-    return ModelSpec(build=codec.build, keys=(dalle_codec.hf_keys(codec),), parts=(part,))
-
-
-def keys_of() -> KeyTable:
-    """FlavaModel's names -> ours."""
-    pairs = {"image_projection": "image_proj", "text_projection": "text_proj",
-             "image_to_mm_projection": "to_joint.image", "text_to_mm_projection": "to_joint.text"}  # fmt: skip
-    rows = [rename(f"{a}.{leaf}", f"{b}.{leaf}") for a, b in pairs.items() for leaf in ("weight", "bias")]
-    rows.append(rename("logit_scale", "logit_scale"))
-    rows.append(rename("multimodal_model.cls_token", "joint.class_token", Squeeze(0), Squeeze(0)))
-    return (
-        KeyTable(tuple(rows))
-        + (google_vit.HF_BASE_KEYS + google_vit.MASK_KEYS).prefixed("image_model.", "image.")
-        + (EMBEDDING_KEYS + pre_norm_keys(pooler="pooler")).prefixed("text_model.", "text.")
-        + pre_norm_keys(norm="norm", pooler="pooler").prefixed("multimodal_model.", "joint.")
-    )
-
-
-def _drawing(model: MultimodalEncoderConfig) -> tuple[Part, ...]:
-    width, count = model.image.width, model.image.tokens
-    return (
-        Part(slot="encoder", name="ViT", prefix="image", modality="image", input="pixel_values [N, 3, H, W]",
-             output=f"[N, {count}, {width}]", tokens=count),
-        Part(slot="encoder", name="pre-norm text encoder", prefix="text", input="input_ids [B, T]",
-             output=f"[B, T, {model.text.width}]"),
-        Part(slot="connector", name="linear each", prefix="to_joint", input=f"[B, L, {width}]",
-             output=f"[B, L, {model.joint.width}]"),
-        Part(slot="backbone", name="blocks over both", prefix="joint", input=f"[B, S + T, {model.joint.width}]",
-             output=f"[B, 1 + S + T, {model.joint.width}]"),
-    )  # fmt: skip
-
-
-_HUB = Repository(name="facebook/flava-full", license="BSD-3-Clause")
-ALL = ("image", "text", "joint", "to_joint", "image_proj", "text_proj", "logit_scale", "heads")
 SYSTEM = System(
     id="flava",
     aliases=("FLAVA",),

@@ -13,121 +13,13 @@ feed-forward layers; pictures next to each other share the token between them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from torch import nn
-
-from polymodal.data.hf_image import CLIP, transform_of
-from polymodal.data.interleaved import SharedMarks
-from polymodal.data.processor import Modality, Processor
-from polymodal.data.template import Special, Template, Turn, Words
-from polymodal.encoders.idefics_vit import IdeficsViT
-from polymodal.encoders.items import ItemEncoder
-from polymodal.fusion.visibility import InterleavedContext
-from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
 from polymodal.systems import (
-    CheckpointFiles,
     CheckpointFormat,
-    LoadedModel,
-    ModelSpec,
-    Part,
-    Repository,
     Stage,
     System,
-    Variant,
     hf,
 )
-from polymodal.systems.idefics import checkpoint
-
-FAKE, IMAGE, EOU = "<fake_token_around_image>", "<image>", "<end_of_utterance>"
-
-
-def parse_config(config: Mapping[str, Any]) -> ModelSpec:
-    """An IdeficsConfig dict -> the model; raises ConfigError for options that are not supported."""
-    vision, resampler = checkpoint.vision_of(config), checkpoint.resampler_of(config)
-    backbone = checkpoint.backbone_of(config, vision.width)
-    eos = config.get("eos_token_id", 2)
-    ends = eos if isinstance(eos, list) else [] if eos is None else [eos]
-
-    def build() -> MultimodalLM:
-        connector = nn.Identity() if resampler is None else resampler.build(vision.width, vision.width)
-        see = InterleavedContext({"image": config.get("vocab_size", 32000) + 1}, ends=ends,
-                                 given="image_attention_mask", table="pixel_values")  # fmt: skip
-        inputs = {"image": ModalityInputs(values="pixel_values", encoder=("interpolate_pos_encoding",))}
-        encoder = ItemEncoder(IdeficsViT(vision))
-        return MultimodalLM({"image": encoder}, {"image": connector}, backbone.build(), {}, context=see, inputs=inputs)
-
-    def assemble(module: Any, files: CheckpointFiles) -> LoadedModel:
-        given = files.preprocessor
-        added = {token["content"] for token in files.json("tokenizer.json").get("added_tokens") or ()}
-        stop = {"eos": EOU} if EOU in added else {}
-        tokenizer = files.tokenizer(control=(FAKE, IMAGE, *stop.values()), **stop)
-        size = given.get("image_size") or vision.image_size
-        transform = transform_of({"size": size, **given}, {**CLIP, "do_center_crop": False})
-        image = Modality(name="image", placeholder=IMAGE, transform=transform, tokens=lambda values: 1)
-        module.context.placeholders["image"] = tokenizer.special(IMAGE)
-        talk, limit = template(bool(stop)), backbone.max_length
-        processor = Processor(tokenizer=tokenizer, template=talk, modalities=(image,), max_length=limit)
-        return LoadedModel(model=module, processor=processor)
-
-    return ModelSpec(
-        build=build,
-        keys=(checkpoint.keys_of(config, vision, backbone),),
-        parts=drawn(vision, resampler, backbone),
-        assemble=assemble,
-    )
-
-
-def template(instruct: bool) -> SharedMarks:
-    """`User: ...\nAssistant: ...\n`, with the token that ends an utterance in the instructed models."""
-    end = (Special(name=EOU),) if instruct else ()
-    said = (Special(name=EOU, loss_mask=True),) if instruct else ()
-    turns = {
-        "user": Turn(before=(Words(text="User: "),), after=(*end, Words(text="\n"))),
-        "assistant": Turn(before=(Words(text="Assistant:"), Words(text=" ", loss_mask=True)),
-                          after=(*said, Words(text="\n")), loss_mask=True),
-    }  # fmt: skip
-    plain = Template(turns=turns, begin=(Special(name="<s>"),), ask=(Words(text="Assistant:"),))
-    return SharedMarks(template=plain, mark=Special(name=FAKE))
-
-
-def drawn(vision: Any, resampler: Any, backbone: Any) -> tuple[Part, ...]:
-    """The boxes of `show`."""
-    seen = f"[items, {vision.tokens}, {vision.width}]"
-    count = vision.tokens if resampler is None else resampler.latents
-    name = "none, features as they are" if resampler is None else f"Perceiver resampler, {resampler.depth} blocks"
-    return (
-        Part(slot="encoder", modality="image", name="CLIP ViT", prefix="encoders.image", output=seen,
-             input=f"[B, N, 3, {vision.image_size}, {vision.image_size}]", tokens=vision.tokens),
-        Part(slot="connector", modality="image", name=name, prefix="connectors.image", input=seen,
-             output=f"[items, {count}, {vision.width}]", tokens=count),
-        Part(slot="backbone", name="LLaMA with gated cross-attention blocks", prefix="backbone",
-             input=f"[B, T, {backbone.width}], context", output=f"[B, T, {backbone.vocab_size}]"),
-    )  # fmt: skip
-
-
-def published(width: int, ffn_width: int, depth: int, heads: int, eps: float, added: int) -> dict[str, Any]:
-    """The config.json of the released checkpoints."""
-    return {
-        "model_type": "idefics", "architectures": ["IdeficsForVisionText2Text"], "vocab_size": 32000,
-        "additional_vocab_size": added, "hidden_size": width, "intermediate_size": ffn_width,
-        "num_hidden_layers": depth, "num_attention_heads": heads, "rms_norm_eps": eps, "alpha_type": "vector",
-        "cross_layer_interval": 4, "qk_layer_norms": True, "use_resampler": True, "max_position_embeddings": 2048,
-        "vision_config": {"embed_dim": 1280, "image_size": 224, "patch_size": 14, "intermediate_size": 5120,
-                          "num_hidden_layers": 32, "num_attention_heads": 16, "hidden_act": "gelu"},
-        "perceiver_config": {"use_resampler": True, "resampler_depth": 6, "resampler_n_heads": 16,
-                             "resampler_head_dim": 96, "resampler_n_latents": 64, "qk_layer_norms_perceiver": True},
-    }  # fmt: skip
-
-
-_9B, _80B = (4096, 11008, 32, 32, 1e-6), (8192, 22016, 80, 64, 1e-5)
-
-
-def _variant(name: str, parameters: int, size: tuple[int, int, int, int, float], added: int) -> Variant:
-    place = Repository(name=f"HuggingFaceM4/idefics-{name}", license="LLaMA v1, non-commercial")
-    return Variant(name=name, parameters=parameters, config=published(*size, added), repository=place)
-
+from polymodal.systems.idefics.checkpoint import _9B, _80B, _variant, parse_config
 
 SYSTEM = System(
     id="idefics",

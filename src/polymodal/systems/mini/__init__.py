@@ -7,7 +7,7 @@
     picture, sentence -> vectors of one space (all-MiniLM-L6-v2), for `embed` and `classify`
 
 Published weights are fetched from package registries; what we trained (the connectors and rank-8 adapters of SmolLM2)
-ships in `assets/mini`.  Recipe: recipes/mini; numbers: docs/mini.md.
+ships in `assets/`.  Recipe: recipes/mini; numbers: docs/mini.md.
 Traps: the adapters change what SmolLM2 says about anything, so a conversation without picture or recording is
 answered by the bare model, which takes its own memory when the first one comes.
 """

@@ -45,7 +45,7 @@ WEIGHTS = (SMOLLM2_135M_GGUF, LITE0_SOURCE, TINY_EN_WEIGHTS, ENGLISH_RANKS, MINI
 HEARS = "hears"  # the variant
 YES = "calibration.yes"  # what is added to the row of "Yes": see recipes/mini/calibrate.py
 TRAINED, TRAINED_HEARS = (
-    Source(kind="file", name=str(Path(__file__).parents[1] / "systems" / "assets" / "mini" / f"{name}.safetensors"),
+    Source(kind="file", name=str(Path(__file__).parent / "assets" / f"{name}.safetensors"),
            license="Apache-2.0", format="safetensors") for name in ("trained", HEARS)
 )  # fmt: skip
 EAR = WHISPER["tiny.en"].encoder

@@ -5,18 +5,17 @@ frames 8, spread evenly, both sides at once to 224; sound in 8 clips of 2 second
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
+from polymodal.checkpoints.added_tokens import tokenizer_of
 from polymodal.data.media import Audio, Video
 from polymodal.data.normalise import CLIP_MEAN, CLIP_STD
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.sense import sound
 from polymodal.data.template import Special, Template, Turn, Words
-from polymodal.data.tokenizer import Tokenizer
 from polymodal.data.transforms import Squash, transform_frames
 from polymodal.systems import CheckpointFiles, LoadedModel, Stage
 
@@ -59,22 +58,6 @@ def frames_of(item: Video, side: int) -> Tensor:
     return transform_frames(Squash(height=side, width=side, mean=CLIP_MEAN, std=CLIP_STD), pixels[::16])
 
 
-def tokenizer_of(files: CheckpointFiles, names: tuple[str, ...] = ADDED) -> Tokenizer:
-    """LLaMA's tokenizer with the placeholders the official code adds when it runs, behind its vocabulary."""
-    table = json.loads((files.folder / "tokenizer.json").read_text(encoding="utf-8"))
-    known = {token["content"] for token in table["added_tokens"]}
-    first = max([*(token["id"] for token in table["added_tokens"]), *table["model"]["vocab"].values()]) + 1
-    for name in names:
-        if name not in known:
-            table["added_tokens"].append({"id": first, "content": name, "special": True, "single_word": False,
-                                          "lstrip": False, "rstrip": False, "normalized": False})  # fmt: skip
-            first += 1
-    settings = files.json("tokenizer_config.json")
-    named = {name: settings.get(f"{name}_token") for name in ("bos", "eos", "pad")}
-    text = {name: token.get("content") if isinstance(token, dict) else token for name, token in named.items()}
-    return Tokenizer.from_json(json.dumps(table), where=str(files.folder / "tokenizer.json"), **text)
-
-
 def assemble(side: int, seen: int, heard: int) -> Callable[[Any, CheckpointFiles], LoadedModel]:
     """What a loaded model needs to answer messages; `seen`, `heard`: features of a video and of a sound."""
 
@@ -94,7 +77,7 @@ def assemble(side: int, seen: int, heard: int) -> Callable[[Any, CheckpointFiles
                 Modality(name="audio", placeholder=ADDED[1], transform=hear, tokens=lambda values: heard,
                          before=(Words(text=HEARD_BEFORE),), after=(Words(text=HEARD_AFTER),))
             )  # fmt: skip
-        processor = Processor(tokenizer=tokenizer_of(files), template=template(), modalities=modalities)
+        processor = Processor(tokenizer=tokenizer_of(files, ADDED), template=template(), modalities=modalities)
         return LoadedModel(model=module, processor=processor, stop=("###",))
 
     return joined

@@ -1,24 +1,14 @@
-"""MiniGPT-4 (arXiv 2304.10592): BLIP-2's frozen eyes and a frozen Vicuna, joined by one trained linear layer.
-
-    pixel_values -> EVA ViT-g -> ln_vision -> BLIP-2's Q-Former (Flan-T5-XXL's) -> linear [N, 32, D] -> Vicuna
-    with LLaMA-2: no Q-Former; 256 features without the class token, joined by fours along a row -> linear [N, 64, D]
-
-    {system}###Human: <Img><ImageHere></Img> {question}###Assistant:          the words around <ImageHere> are
-    {system}<s>[INST] <Img><ImageHere></Img> {question} [/INST]                tokenised by themselves
-
-Traps: Vicuna is v0, which stops at `###`; published files hold the linear alone, so the folder needs EVA's file, the
-BLIP-2 file and the language model in a subfolder; the id of <ImageHere> lies behind the vocabulary.
-"""
+"""Published checkpoints of MiniGPT-4: config to model, names of tensors, processor."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from polymodal.backbones import hf_text
 from polymodal.checkpoints import lavis, qformer_lm
+from polymodal.checkpoints.added_tokens import tokenizer_of
 from polymodal.checkpoints.qformer_chat import PICTURE
 from polymodal.connectors import qformer
 from polymodal.connectors.neighbours import NeighboursConfig
@@ -30,22 +20,19 @@ from polymodal.encoders import eva_vit
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.systems import (
     CheckpointFiles,
-    CheckpointFormat,
     LoadedModel,
     ModelSpec,
     Part,
-    Stage,
-    System,
     Variant,
-    hf,
 )
-from polymodal.systems.video_llama.processing import tokenizer_of
 from polymodal.weights.keytable import KeyTable, drop
 
 SYSTEM_WORDS = (
     "Give the following image: <Img>ImageContent</Img>. You will be able to see the image once I provide it to you. "
     "Please answer my questions."
 )
+
+
 BEFORE, AFTER = (Words(text="<Img>"),), (Words(text="</Img> "),)
 
 
@@ -68,11 +55,10 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     connector: QFormerConnectorConfig | NeighboursConfig
     keys = lavis.vision_keys() + KeyTable((drop("t5_proj.**"),))
     if has_qformer:
-        queries = config.get("num_query_token", 32)
-        reads = qformer.of_config(asked, queries=queries, source_width=encoder.width)
+        tokens = config.get("num_query_token", 32)
+        reads = qformer.of_config(asked, queries=tokens, source_width=encoder.width)
         connector = QFormerConnectorConfig(qformer=reads, out_width=text.config.width)
         keys += lavis.qformer_keys(reads, "connectors.image.qformer.")
-        tokens = queries
     else:
         encoder = replace(encoder, keep_class=False)
         connector = NeighboursConfig(width=encoder.width, out_width=text.config.width)
@@ -131,56 +117,3 @@ def _variant(name: str, parameters: int, llama_2: bool, width: int, depth: int, 
             "max_position_embeddings": 4096 if llama_2 else 2048}  # fmt: skip
     return Variant(name=name, parameters=parameters,
                    config={"model_type": "minigpt4", "has_qformer": not llama_2, "text_config": text})  # fmt: skip
-
-
-SYSTEM = System(
-    id="minigpt-4",
-    aliases=("MiniGPT-4", "MiniGPT4"),
-    year=2023,
-    fusion=("C",),
-    assembly="MultimodalLM",
-    inputs=("image", "text"),
-    outputs=("text",),
-    formats=(
-        CheckpointFormat(
-            name="official MiniGPT-4",
-            parse_config=parse_config,
-            matches=hf("minigpt4"),
-            entry=("model", ""),
-            gather=partial(lavis.gather, language="llama_model"),
-        ),
-    ),
-    variants=(
-        _variant("vicuna-13b", 14_110_861_184, False, 5120, 40, 13824),
-        _variant("vicuna-7b", 7_832_625_024, False, 4096, 32, 11008),
-        _variant("llama-2-7b", 7_747_385_728, True, 4096, 32, 11008),
-    ),
-    headline="detailed chat about a picture with a single linear layer trained between frozen models",
-    reference="arXiv 2304.10592",
-    recipe=(
-        Stage(
-            name="pretrain",
-            data="LAION, CC3M and SBU captions, about 5M pairs",
-            objective="next token of the caption",
-            train=("connectors.image.proj",),
-            lr=1e-4,
-            batch=256,
-            steps=20_000,
-            warmup=5000,
-            final=0.8,
-            weight_decay=0.05,
-        ),
-        Stage(
-            name="align",
-            data="cc_sbu_align, 3439 curated descriptions",
-            objective="next token of the description",
-            train=("connectors.image.proj",),
-            lr=3e-5,
-            batch=12,
-            steps=1000,
-            warmup=200,
-            final=0.33,
-            weight_decay=0.05,
-        ),
-    ),
-)

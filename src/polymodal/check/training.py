@@ -97,7 +97,7 @@ class TrainingResult:
         return self.last < self.first
 
 
-def loss_mask(stage: Stage, training_check: TrainingCheck) -> TrainingResult:
+def train_stage(stage: Stage, training_check: TrainingCheck) -> TrainingResult:
     """Run one stage of a recipe at tiny size with the project's own loop: its trainable parts, few steps."""
     small = replace(stage, steps=training_check.steps, lr=training_check.lr, warmup=0, batch=1, final=0.5)
     with tempfile.TemporaryDirectory() as folder:

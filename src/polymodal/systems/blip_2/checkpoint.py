@@ -1,24 +1,15 @@
-"""BLIP-2 (arXiv 2301.12597): a frozen image encoder and a frozen language model, bridged by a Q-Former alone.
-
-    pixel_values [N,3,224,224] -> EVA ViT-g, 39 blocks -> norm [N,257,1408] -> Q-Former, 32 queries -> linear
-    [<image> x 32] </s> text -> OPT: queries at <image>, answer behind the text
-    [<image> x 32] text </s> -> Flan-T5's encoder; its decoder writes the answer
-    first stage alone: queries against texts (similarity), queries with a text (matching)
-
-Traps: the image comes before the BOS token of OPT; Flan-T5 runs with the exact gelu; the official file's ln_vision has
-eps 1e-5, the hub's class 1e-6; the official files do not hold the language model.
-"""
+"""Published checkpoints of BLIP-2: config to model, names of tensors, processor."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from polymodal.checkpoints import lavis, qformer_chat, qformer_lm
+from polymodal.checkpoints import qformer_chat, qformer_lm
 from polymodal.connectors import qformer
 from polymodal.encoders import eva_vit
 from polymodal.models.qformer_retrieval import QFormerRetrievalConfig
-from polymodal.systems import CheckpointFormat, ModelSpec, Part, Repository, Stage, System, Variant, hf
+from polymodal.systems import ModelSpec, Part, Repository, Variant
 
 RETRIEVAL = ("Blip2ForImageTextRetrieval", "Blip2VisionModelWithProjection", "Blip2TextModelWithProjection")
 
@@ -66,10 +57,16 @@ def _size(text: dict[str, Any], token: int) -> dict[str, Any]:
 
 OPT_2_7B = {"model_type": "opt", "hidden_size": 2560, "num_hidden_layers": 32, "num_attention_heads": 32,
             "ffn_dim": 10240, "word_embed_proj_dim": 2560, "vocab_size": 50272, "eos_token_id": 50118}  # fmt: skip
+
+
 OPT_6_7B = {**OPT_2_7B, "hidden_size": 4096, "ffn_dim": 16384, "word_embed_proj_dim": 4096}
+
+
 FLAN_T5_XL = {"model_type": "t5", "d_model": 2048, "d_kv": 64, "d_ff": 5120, "num_layers": 24, "num_heads": 32,
               "vocab_size": 32128, "feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu", "eos_token_id": 1,
               "tie_word_embeddings": False, "decoder_start_token_id": 0, "bos_token_id": 1}  # fmt: skip
+
+
 FLAN_T5_XXL = {**FLAN_T5_XL, "d_model": 4096, "d_ff": 10240, "num_heads": 64}
 
 
@@ -85,82 +82,6 @@ _ITM = {
     "image_text_hidden_size": 256,
     "qformer_config": {"vocab_size": 30523, "use_qformer_text_input": True},
 }
-_OPT, _T5 = "MIT and the OPT licence (non-commercial)", "MIT and Apache-2.0"
 
-SYSTEM = System(
-    id="blip-2",
-    aliases=("BLIP-2", "BLIP2"),
-    year=2023,
-    fusion=("C",),
-    assembly="MultimodalLM",
-    inputs=("image", "text"),
-    outputs=("text", "similarity", "match"),
-    formats=(
-        CheckpointFormat(
-            name="transformers Blip2ForConditionalGeneration",
-            parse_config=parse_config,
-            matches=hf("blip-2", "Blip2ForConditionalGeneration", "Blip2Model"),
-        ),
-        CheckpointFormat(
-            name="transformers Blip2ForImageTextRetrieval",
-            parse_config=open_retrieval,
-            matches=hf("blip-2", *RETRIEVAL),
-        ),
-        CheckpointFormat(
-            name="LAVIS Blip2OPT and Blip2T5",
-            parse_config=lavis.open_second,
-            matches=hf("lavis-blip2"),
-            infer=lavis.infer_second,
-            entry=("model", ""),
-            gather=lavis.gather,
-        ),
-        CheckpointFormat(
-            name="LAVIS Blip2Qformer",
-            parse_config=lavis.open_first,
-            matches=hf("lavis-blip2-qformer"),
-            infer=lavis.infer_first,
-            entry=("model", ""),
-        ),
-    ),
-    variants=(
-        _variant("opt-2.7b", 3_744_679_936, OPT_2_7B, 50265, _OPT),
-        _variant("opt-6.7b", 7_752_738_304, OPT_6_7B, 50265, _OPT),
-        _variant("flan-t5-xl", 3_942_446_592, FLAN_T5_XL, 32100, _T5),
-        _variant("flan-t5-xxl", 12_229_596_672, FLAN_T5_XXL, 32100, _T5),
-        Variant(
-            name="itm-vit-g",
-            parameters=1_172_032_258,
-            config=_ITM,
-            format=1,
-            repository=Repository(name="Salesforce/blip2-itm-vit-g", license="MIT"),
-        ),
-    ),
-    headline="zero-shot image-to-text generation: only 32 queries and a linear lie between two frozen models",
-    reference="arXiv 2301.12597",
-    recipe=(
-        Stage(
-            name="represent",
-            data="129M pairs: COCO, VG, CC3M, CC12M, SBU, LAION400M with CapFilt captions",
-            objective="image-text contrast, matching and captioning, equal weights",
-            train=("connectors", "encoders.image.final_norm"),
-            lr=1e-4,
-            batch=1680,
-            steps=250_000,
-            warmup=5000,
-            final=0.1,
-            weight_decay=0.05,
-        ),
-        Stage(
-            name="generate",
-            data="the same 129M pairs",
-            objective="next token of the caption (prefix LM for T5)",
-            train=("connectors", "encoders.image.final_norm"),
-            lr=1e-4,
-            batch=1920,
-            steps=80_000,
-            warmup=2000,
-            final=0.1,
-            weight_decay=0.05,
-        ),
-    ),
-)
+
+_OPT, _T5 = "MIT and the OPT licence (non-commercial)", "MIT and Apache-2.0"

@@ -1,14 +1,4 @@
-"""mPLUG-Owl2: every layer of LLaMA-2 has norms, keys and values of its own for pictures.
-
-Paper: mPLUG-Owl2: Revolutionizing Multi-modal Large Language Model with Modality Collaboration (arXiv 2311.04257).
-
-    picture -> stretched to a square, 448 x 448 -> ViT-L/14 with class token [N, 1025, 1024]
-            -> visual abstractor, 64 queries and an end marker [N, 65, D] -> spliced at `<|image|>`  (fusion type C)
-    every block: two norms and k, v by kind of token; q, o and MLP are shared                        (fusion type B)
-
-Traps: the end marker counts as visual; the second norm is by kind though the MLP is not; the conversation's system
-sentence is never written; the official files mark a picture by the id -200, which no vocabulary has.
-"""
+"""Published checkpoints of mPLUG-Owl2: config to model, names of tensors, processor."""
 
 from __future__ import annotations
 
@@ -30,19 +20,15 @@ from polymodal.fusion.routing import PlaceholderRoutes, RoutedLinearConfig, Rout
 from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
 from polymodal.systems import (
     CheckpointFiles,
-    CheckpointFormat,
     LoadedModel,
     ModelSpec,
     Part,
-    Repository,
-    Stage,
-    System,
-    Variant,
-    hf,
 )
 from polymodal.weights.keytable import KeyTable, Row, rename
 
 IMAGE = -200  # the official id of a picture
+
+
 TEMPLATE = Template(
     begin=(Special(name="<s>"),),
     turns={
@@ -122,32 +108,3 @@ def drawn(tower: Any, connector: abstractor.AbstractorConfig, text: DecoderConfi
         Part(slot="backbone", name="LLaMA-2 with norms, keys and values by kind of token", prefix="backbone",
              input=f"[B, T, {text.width}]", output=f"[B, T, {text.vocab_size}]"),
     )  # fmt: skip
-
-
-SYSTEM = System(
-    id="mplug-owl2",
-    aliases=("mPLUG-Owl2", "mPLUG-Owl2 8.2B"),
-    year=2023,
-    fusion=("B", "C"),
-    assembly="MultimodalLM",
-    inputs=("text", "image"),
-    outputs=("text",),
-    formats=(CheckpointFormat(name="X-PLUG MPLUGOwl2LlamaForCausalLM", parse_config=parse_config,
-                    matches=hf("mplug_owl2", "MPLUGOwl2LlamaForCausalLM")),),
-    variants=(
-        Variant(name="llama2-7b", parameters=8_197_859_328,
-                config={"model_type": "mplug_owl2", "architectures": ["MPLUGOwl2LlamaForCausalLM"],
-                        "rms_norm_eps": 1e-5, "max_position_embeddings": 4096},
-                repository=Repository(name="MAGAer13/mplug-owl2-llama2-7b", license="MIT, Llama 2 community")),
-    ),
-    headline="norms, keys and values of their own for pictures in every layer, everything else shared",
-    reference="arXiv 2311.04257",
-    recipe=(
-        Stage(name="align", data="400 million pairs of CC, COCO, COYO, LAION and DataComp at 224 pixels (recalled)",
-              train=("encoders.image", "connectors.image", "backbone.*.branches.1"),
-              objective="language model, captions", lr=1e-4, batch=8192, steps=42_500),
-        Stage(name="instruct", data="captions, visual questions, regions and instructions, then llava_v1_5_mix665k",
-              objective="language model, answers", train=("encoders.image", "connectors.image", "backbone"), lr=2e-5,
-              batch=256, steps=2600, warmup=78),
-    ),
-)  # fmt: skip

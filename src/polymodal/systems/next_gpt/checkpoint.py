@@ -1,14 +1,4 @@
-"""NExT-GPT: sees, hears and reads, and answers with text, pictures, videos and sounds.
-
-Paper: NExT-GPT: Any-to-Any Multimodal LLM (arXiv 2309.05519); the published 7b_tiva_v0 ("legacy" code).
-
-    picture, video, sound -> ImageBind -> linear [N, 1, D] -> spliced between <Img> and </Img> -> Vicuna -> text
-    [IMG0]..[IMG3] in the answer -> their states + embeddings -> output projector [1, 77, 768] -> Stable Diffusion
-    [VID0]..[VID23] -> [1, 77, 1024] -> zeroscope;   [AUD0]..[AUD7] -> [1, 1, 512] -> AudioLDM          (type C)
-
-Traps: sound enters without ImageBind's scale; the states are those AT the signal tokens (the official index of one
-less makes up for the begin token of old libraries); each text piece of the demo gets a begin token of its own.
-"""
+"""Published checkpoints of NExT-GPT: config to model, names of tensors, processor."""
 
 from __future__ import annotations
 
@@ -22,32 +12,42 @@ from polymodal.checkpoints import imagebind_llama
 from polymodal.data.bound_talk import SignalTalk
 from polymodal.data.processor import Processor
 from polymodal.data.template import Special
-from polymodal.encoders import imagebind_keys
 from polymodal.generators.query_projector import QueryProjectorConfig, official_keys
 from polymodal.models.imagebind_lm import SignalTokenLM
 from polymodal.systems import (
     CheckpointFiles,
-    CheckpointFormat,
     LoadedModel,
     ModelSpec,
     Part,
-    Repository,
-    Stage,
-    System,
-    Variant,
 )
 from polymodal.weights.keytable import KeyTable
 
 SENSES = ("image", "audio")
+
+
 PLACEHOLDERS = {"image": -1, "audio": -2, "video": -3}
+
+
 """Written where a vector goes; no token of the vocabulary stands there."""
+
+
 FILES = {"image": "gen_text_hidden_fcs", "video": "gen_text_hidden_fcs_video", "audio": "gen_text_hidden_fcs_audio"}
+
+
 OUT = {"image": (77, 768), "video": (77, 1024), "audio": (1, 512)}
+
+
 """Queries and width of each generator's condition."""
+
+
 DEFAULTS = {"num_gen_img_tokens": 4, "num_gen_video_tokens": 24, "num_gen_audio_tokens": 8, "num_clip_tokens": 77,
             "text_fc_to_img_mode": "transformer", "text_fc_to_video_mode": "transformer",
             "text_fc_to_audio_mode": "transformer"}  # fmt: skip
+
+
 STOP = "###"
+
+
 """The published code looks for its tokens (835, or 2277 and 29937); here the text ends an answer."""
 
 
@@ -128,70 +128,3 @@ def infer(shapes: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 LLAMA_7B = {"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
             "intermediate_size": 11008, "vocab_size": 32038, "rms_norm_eps": 1e-6}  # fmt: skip
-SYSTEM = System(
-    id="next-gpt",
-    aliases=("NExT-GPT", "NextGPT"),
-    year=2023,
-    fusion=("C",),
-    assembly="SignalTokenLM",
-    inputs=("text", "image", "video", "audio"),
-    outputs=("text", "image", "video", "audio"),
-    formats=(
-        CheckpointFormat(
-            name="official NExT-GPT (legacy)",
-            parse_config=parse_config,
-            infer=infer,
-            gather=imagebind_llama.gather,
-            matches=lambda config: config.get("model_type") == "next-gpt",
-        ),
-    ),
-    variants=(
-        Variant(
-            name="7b",
-            parameters=8_073_098_241,
-            summary="delta on ImageBind huge and Vicuna v0",
-            config={
-                "model_type": "next-gpt",
-                "imagebind": imagebind_keys.HUGE,
-                "llama": LLAMA_7B,
-                "lora_r": 32,
-                "lora_alpha": 32,
-            },
-            repository=Repository(name="ChocoWu/nextgpt_7b_tiva_v0", license="CC-BY-NC-4.0"),
-        ),
-    ),
-    headline="answers a question with words and with pictures, videos or sounds that its signal tokens ask for",
-    reference="arXiv 2309.05519",
-    recipe=(
-        Stage(
-            name="encode",
-            data="CC3M, WebVid-2M and AudioCaps, captions",
-            objective="language model, answers",
-            train=("connectors",),
-            lr=4e-4,
-            batch=64,
-            steps=50_000,
-            betas=(0.9, 0.95),
-        ),
-        Stage(
-            name="decode",
-            data="CC3M, WebVid-2M and AudioCaps, captions and signal tokens",
-            objective="language model and distance to the text encoder's output",
-            train=("projectors", "backbone.embed_tokens"),
-            lr=4e-4,
-            batch=64,
-            steps=50_000,
-            betas=(0.9, 0.95),
-        ),
-        Stage(
-            name="instruct",
-            data="LLaVA, Alpaca, VideoChat, T2M and MosIT",
-            objective="language model and distance to the text encoder's output",
-            lr=5e-4,
-            batch=64,
-            steps=10_000,
-            train=("connectors", "projectors", "backbone.*.lora_A", "backbone.*.lora_B"),
-            betas=(0.9, 0.95),
-        ),
-    ),
-)

@@ -1,0 +1,87 @@
+"""ViT: a picture as 16 x 16 words for a plain transformer encoder.
+
+Paper: An Image is Worth 16x16 Words (arXiv 2010.11929); sizes Ti and S from AugReg (arXiv 2106.10270).
+
+    picture -> squashed to 224 x 224, -1..1 -> patches + class token -> blocks -> norm -> class token -> linear
+
+Traps: files of the hub hold old names; norms have eps 1e-12 there and 1e-6 in the official .npz files, whose GELU is
+the tanh form; only the ImageNet-21k originals have a dense layer before the classes (the hub's pooler); a folder of
+the bare model may lack that pooler, which is then left as it starts, because features do not pass it.
+"""
+
+from __future__ import annotations
+
+from polymodal.encoders import google_vit
+from polymodal.systems import (
+    CheckpointFormat,
+    Stage,
+    System,
+    hf,
+)
+from polymodal.systems.vit.checkpoint import open_bare, open_classes, open_jax, open_pixels, published
+
+SYSTEM = System(
+    id="vit",
+    aliases=("ViT", "Vision Transformer", "Vision Transformer (ViT)"),
+    year=2020,
+    fusion=(),
+    assembly="EncoderClassifier",
+    inputs=("image",),
+    outputs=("classes", "features"),
+    formats=(
+        CheckpointFormat(
+            name="transformers ViTForImageClassification",
+            parse_config=open_classes,
+            matches=hf("vit", "ViTForImageClassification"),
+        ),
+        CheckpointFormat(name="transformers ViTModel", parse_config=open_bare, matches=hf("vit", "ViTModel")),
+        CheckpointFormat(
+            name="transformers ViTForMaskedImageModeling",
+            parse_config=open_pixels,
+            matches=hf("vit", "ViTForMaskedImageModeling"),
+        ),
+        CheckpointFormat(
+            name="official ViT .npz",
+            parse_config=open_jax,
+            matches=lambda config: config.get("model_type") == "vit_jax",
+            infer=google_vit.infer,
+        ),
+    ),
+    variants=(
+        published("b-16", 86_567_656, 768, 12, 12, 16),
+        published("b-16-384", 86_859_496, 768, 12, 12, 16, 384),
+        published("b-32-384", 88_297_192, 768, 12, 12, 32, 384),
+        published("l-16", 304_326_632, 1024, 24, 16, 16),
+        published("l-16-384", 304_715_752, 1024, 24, 16, 16, 384),
+        published("l-32-384", 306_632_680, 1024, 24, 16, 32, 384),
+        published("b-16-in21k", 86_389_248, 768, 12, 12, 16, classes=0),
+        published("l-16-in21k", 304_351_232, 1024, 24, 16, 16, classes=0),
+        published("h-14-in21k", 632_404_480, 1280, 32, 16, 14, classes=0),
+    ),
+    headline="classifies pictures with a plain transformer over patches; the encoder most later systems reuse",
+    reference="arXiv 2010.11929",
+    recipe=(
+        Stage(
+            name="pretrain",
+            data="ImageNet-21k: 14 million pictures, 21843 classes",
+            objective="classes",
+            train=("encoders.image", "head"),
+            lr=1e-3,
+            batch=4096,
+            steps=311_000,
+            warmup=10_000,
+            weight_decay=0.03,
+            betas=(0.9, 0.999),
+        ),
+        Stage(
+            name="fine-tune",
+            data="ImageNet-1k at 384 pixels",
+            objective="classes",
+            train=("encoders.image", "head"),
+            lr=3e-2,
+            batch=512,
+            steps=20_000,
+            warmup=500,
+        ),
+    ),
+)
