@@ -33,7 +33,7 @@ def folder(place: Path, evidence, system, eos: str, preprocessor: dict[str, obje
     """A published folder of test size with a tokenizer of bytes."""
     size = byte_tokenizer(place, evidence.SPECIALS, bos=evidence.SPECIALS[0], eos=eos, pad=evidence.SPECIALS[0])
     index = evidence.SPECIALS.index
-    if system is emu3:
+    if system is EMU3:
         config = evidence.small(size, index("<image>"), index(emu3.ROW_END))
     else:
         config = evidence.small(size, index("<image>"))
