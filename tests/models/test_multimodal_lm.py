@@ -43,7 +43,7 @@ def test_forward_is_the_decoder_on_embeddings_put_together_by_hand() -> None:
         features = network.connectors["image"](network.encoders["image"](given["pixel_values"]))
         embeds = network.backbone.embed_tokens(given["input_ids"]).clone()
         embeds[0, 6:10], embeds[1, 4:8], embeds[1, 8:12] = features
-        assert torch.equal(network.prepare(given), embeds)
+        assert torch.equal(network.embed_inputs(given), embeds)
         assert torch.equal(network.encode("image", given), features)
         for row, start in ((0, 6), (1, 0)):
             alone = network.backbone(embeds[row : row + 1, start:], torch.arange(14 - start)[None])
@@ -55,11 +55,11 @@ def test_forward_is_the_decoder_on_embeddings_put_together_by_hand() -> None:
 def test_known_features_need_no_encoder_and_nan_at_placeholders_does_not_matter() -> None:
     network, given = model(), batch()
     with torch.no_grad():
-        expected = network.prepare(given)
+        expected = network.embed_inputs(given)
         features = network.encode("image", given)
         seen = network.encoders["image"].items
         network.backbone.embed_tokens.weight[PLACEHOLDER] = float("nan")
-        assert torch.equal(network.prepare(given, {"image": list(features)}), expected)
+        assert torch.equal(network.embed_inputs(given, {"image": list(features)}), expected)
         assert network.encoders["image"].items == seen
         assert not network(**given)[given["attention_mask"].bool()].isnan().any()
 

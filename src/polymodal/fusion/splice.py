@@ -110,14 +110,14 @@ def _mismatch(row: int, first: int, expected: list[int], found: list[int]) -> st
     """The message for the first item of a row that does not fit."""
     advice = "the processor and the encoder disagree, or the prompt was cut"
     if len(found) != len(expected):  # runs cannot be told apart: deal the row's placeholders out in order
-        left, infer_item_counts = sum(found), []
+        left, taken = sum(found), []
         for length in expected:
-            infer_item_counts.append(min(length, left))
-            left -= infer_item_counts[-1]
+            taken.append(min(length, left))
+            left -= taken[-1]
         if left:
             items = f"its {len(expected)} items"
             return f"row {row}: {left} placeholder tokens are left over after {items}; {advice}"
-        found = infer_item_counts
+        found = taken
     item = next(i for i, pair in enumerate(zip(expected, found, strict=True)) if pair[0] != pair[1])
     return (
         f"item {first + item} (row {row}): expected {expected[item]} placeholder tokens, found {found[item]}; {advice}"

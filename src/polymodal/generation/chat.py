@@ -178,7 +178,7 @@ class Chat:
             context=context,
             logits=torch.empty(0),
         )
-        embeds = self.model.prepare(batch, features)
+        embeds = self.model.embed_inputs(batch, features)
         running.prefill(embeds[:, rest], batch["position_ids"][..., rest], batch["token_types"][:, rest])
         return running
 

@@ -62,7 +62,7 @@ class DecodeState:
             context=self.context,
             cache=self.cache,
         )
-        self.logits = self.model.read(hidden[:, -1]).float()
+        self.logits = self.model.compute_logits(hidden[:, -1]).float()
 
     def prefill(
         self, embeds: Tensor, position_ids: Tensor, token_types: Tensor | None = None, chunk: int = CHUNK
@@ -145,7 +145,7 @@ def start(
     if allow_past_context and running.mask is not None:
         behind = mask.cumsum(-1) > 0
         running.padding = [row[gap].tolist() for row, gap in zip(input_ids, behind & ~mask, strict=True)]
-    running.prefill(model.prepare(batch, features), positions, batch.get("token_types"), chunk)
+    running.prefill(model.embed_inputs(batch, features), positions, batch.get("token_types"), chunk)
     return running
 
 

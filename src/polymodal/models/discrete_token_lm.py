@@ -70,7 +70,7 @@ class DiscreteTokenLM(MultimodalLM):
                 found.pop(used, None)
         return found
 
-    def read(self, hidden: Tensor) -> Tensor:
+    def compute_logits(self, hidden: Tensor) -> Tensor:
         """Logits of the head, the least number at `silent` ids."""
         logits = self.backbone.head(hidden)
         if not self.silent:

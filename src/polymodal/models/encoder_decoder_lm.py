@@ -56,7 +56,7 @@ class EncoderDecoderLM(MultimodalLM):
         device = self.backbone.embed_tokens.weight.device
         return torch.full((rows, 1), self.backbone.config.start_id, dtype=torch.int64, device=device)
 
-    def prepare(self, batch: Mapping[str, Any], features: Mapping[str, Any] | None = None) -> Tensor:
+    def embed_inputs(self, batch: Mapping[str, Any], features: Mapping[str, Any] | None = None) -> Tensor:
         """The decoder's embeddings [B, T, D] of an arranged batch; features enter through `context_for`."""
         return self.backbone.embed(self.prepare_batch(batch)["input_ids"])
 
@@ -64,7 +64,7 @@ class EncoderDecoderLM(MultimodalLM):
         """The encoder's reading of the prompt with the features spliced in."""
         prepare_batch = self.prepare_batch(batch)
         prompt = {**prepare_batch, **prepare_batch[_READ]}
-        return self.backbone.encode(super().prepare(prompt, features), prompt["attention_mask"])
+        return self.backbone.encode(super().embed_inputs(prompt, features), prompt["attention_mask"])
 
     def forward(  # type: ignore[override]
         self,
@@ -99,7 +99,7 @@ class EncoderDecoderLM(MultimodalLM):
             }
         )
         return self.backbone(
-            self.prepare(batch),
+            self.embed_inputs(batch),
             mask=MaskSpec(attention_mask=batch.get("attention_mask")),
             context=self.context_for(self.features(**batch), batch),
             cache=cache,

@@ -58,15 +58,15 @@ class SummedEmbeddingLM(MultimodalLM):
         found = super().features(**batch)
         return {self.SLOT: self.summed(found, batch.get("item_counts"))} if found else {}
 
-    def prepare(self, batch: Mapping[str, Any], features: Mapping[str, Any] | None = None) -> Tensor:
+    def embed_inputs(self, batch: Mapping[str, Any], features: Mapping[str, Any] | None = None) -> Tensor:
         """As in MultimodalLM; features: the sum, or each sense by itself for one row (as a chat keeps them)."""
         found = self.features(**batch) if features is None else features
         given = {**batch, "item_counts": None}
         if found:
-            return super().prepare(given, {self.SLOT: self.summed(found)})
+            return super().embed_inputs(given, {self.SLOT: self.summed(found)})
         if bool((batch["input_ids"] == self.placeholders[self.SLOT]).any()):
             raise PromptError("this model answers about a picture, video, sound, heat, depth or motion; found none")
-        return super().prepare(given, {})
+        return super().embed_inputs(given, {})
 
     def summed(self, found: Mapping[str, Any], counts: Mapping[str, Tensor] | None = None) -> Tensor:
         """`[N, 1, D]` by sense -> `[places, 1, D]`.  counts: items of each sense by row; a sense that is not named has

@@ -134,7 +134,7 @@ class MultimodalLM(nn.Module):
         added = {} if self.prepare_inputs is None else self.prepare_inputs(batch)
         return {**added, **{name: value for name, value in batch.items() if value is not None}}
 
-    def prepare(self, batch: Mapping[str, Any], features: Mapping[str, Any] | None = None) -> Tensor:
+    def embed_inputs(self, batch: Mapping[str, Any], features: Mapping[str, Any] | None = None) -> Tensor:
         """inputs_embeds [B, T, D] of a batch: embedded ids with features spliced at their placeholders.
 
         features: modality -> [N, Q, D] or a list of [q_i, D], when they are known already (encoder cache).
@@ -184,7 +184,7 @@ class MultimodalLM(nn.Module):
             )
             position_ids = position_ids_from_mask(mask)
         return self.backbone(
-            self.prepare(batch, features),
+            self.embed_inputs(batch, features),
             position_ids,
             MaskSpec(attention_mask=attention_mask),
             token_types=batch.get("token_types"),
@@ -205,13 +205,13 @@ class MultimodalLM(nn.Module):
                     raise PromptError(f"this model takes {', '.join(['text', *self.inputs])}; found {modality}")
             raise ConfigError(f"MultimodalLM: does not know the input {name!r}; it takes {', '.join(sorted(known))}")
 
-    def read(self, hidden: Tensor) -> Tensor:
+    def compute_logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., D] -> logits [..., V] as published inference gives them; objectives use the bare head."""
         return self.backbone.head(hidden)
 
     def logits(self, **batch: Any) -> Tensor:
         """Logits [B, T, V] of a processor's batch: `model.logits(**processor(messages))`."""
-        return self.read(self(**batch))
+        return self.compute_logits(self(**batch))
 
 
 def _keywords(names: tuple[str, ...], batch: Mapping[str, Any]) -> dict[str, Any]:
