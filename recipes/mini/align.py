@@ -28,8 +28,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from polymodal.connectors.names import NamesConfig, NamesConnector
+from polymodal.nn.losses import names_loss
 from polymodal.train.loop import run_stage
-from polymodal.train.objectives import names_loss
 from polymodal.train.recipe import Stage
 
 WEIGHTS = {"fluent": 3.0, "tuxpaint": 2.0, "openclipart": 3.0, "quickdraw": 1.5, "cifar10": 1.0, "groceries": 0.7}

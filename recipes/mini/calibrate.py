@@ -34,7 +34,7 @@ def states(model: pm.Model, pictures: Pictures, asked: list[Question], batch: in
         tensors = model.processor(
             [[{"role": "user", "content": [pm.image(pictures.image(pictures.by_id[q.picture])), q.question]}]
              for q in part], generate=True)  # fmt: skip
-        found.append(model.module(**tensors)[:, -1])
+        found.append(model.module(**tensors, return_logits=False).hidden[:, -1])
     return torch.cat(found)
 
 

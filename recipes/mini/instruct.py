@@ -36,6 +36,7 @@ from polymodal.data.processor import Encoded, Processor
 from polymodal.data.template import Segment, Slot, Special
 from polymodal.fusion.splice import splice
 from polymodal.nn.lora import apply_lora, lora_state
+from polymodal.nn.losses import lm_head_loss
 from polymodal.nn.mask import MaskSpec
 from polymodal.pipelines.speech_as_text import quoted
 from polymodal.systems.mini.components import (
@@ -50,7 +51,6 @@ from polymodal.systems.mini.components import (
     set_vocabulary,
 )
 from polymodal.train.loop import run_stage
-from polymodal.train.objectives import lm_loss
 from polymodal.train.recipe import Stage
 from polymodal.weights.export import save_safetensors
 from polymodal.weights.packed import pack
@@ -204,7 +204,7 @@ def objective_of(lessons: Lessons):
             embeds = splice(embeds, batch["input_ids"], features, placeholder, counts)
         mask = MaskSpec(attention_mask=batch["attention_mask"], visible=batch["visible"])
         hidden = learner.backbone(embeds, batch["position_ids"], mask)
-        loss = lm_loss(hidden, learner.backbone.head, batch["labels"])
+        loss = lm_head_loss(hidden, learner.backbone.head, batch["labels"])
         return loss, {"tokens": float(batch["attention_mask"].sum())}
 
     return objective

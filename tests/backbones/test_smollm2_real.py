@@ -58,7 +58,7 @@ def test_logits_and_greedy_text_equal_transformers() -> None:
         batch = processor([{"role": "user", "content": prompt}], generate=True)
         with torch.inference_mode():
             for dtype, (mine, other) in pairs.items():
-                error = (mine.logits(**batch) - other(batch["input_ids"]).logits).abs().max().item()
+                error = (mine(**batch).logits - other(batch["input_ids"]).logits).abs().max().item()
                 worst[dtype] = max(worst[dtype], error)
             theirs = oracle.generate(
                 batch["input_ids"], attention_mask=batch["attention_mask"], max_new_tokens=length, do_sample=False,

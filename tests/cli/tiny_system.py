@@ -100,7 +100,7 @@ def load(variant: Variant, options: LoadOptions) -> LoadedModel:
 
     def embed(items) -> Tensor:
         batches = [prepare([{"role": "user", "content": [item]}]) for item in items]
-        rows = [model(**batch)[0].mean(0) for batch in batches]
+        rows = [model(**batch).hidden[0].mean(0) for batch in batches]
         return nn.functional.normalize(torch.stack(rows), dim=-1)
 
     def score(item, labels) -> Tensor:

@@ -41,7 +41,7 @@ def check(theirs: Any, head: Any, rows: KeyTable, folder: Path, inputs: dict[str
     with torch.no_grad():
         expected = theirs(**inputs, output_hidden_states=True)
         features = ours.features(**inputs)["image"]
-        logits = None if head is None else ours.logits(**inputs)
+        logits = None if head is None else ours(**inputs).logits
     wanted = expected.last_hidden_state if head is None else expected.hidden_states[-1]
     if head is None or theirs.config.use_mean_pooling:
         torch.testing.assert_close(features, wanted, atol=TOLERANCE, rtol=0)

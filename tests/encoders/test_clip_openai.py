@@ -28,7 +28,7 @@ def test_equals_the_official_code(name: str) -> None:
     model.load_state_dict(dict(clip_openai.keys(config).apply(state, model)))
     batch = {"image": tensors["in.image"], "text": tensors["in.text"]}
     with torch.no_grad():
-        logits, features = model.logits(**batch), model.features(**batch)
+        logits, features = model(**batch).logits, model.features(**batch)
     torch.testing.assert_close(logits, tensors["out.logits"], atol=TOLERANCE, rtol=0)
     for modality in batch:
         torch.testing.assert_close(features[modality], tensors[f"out.features.{modality}"], atol=TOLERANCE, rtol=0)

@@ -115,7 +115,7 @@ def test_logprobs_are_those_of_a_full_pass() -> None:
         assert generation.logprobs is not None
         ids = torch.cat([row_of(batch, row)["input_ids"][0], torch.tensor(generation.ids)])[None]
         with torch.no_grad():
-            full = model.logits(input_ids=ids)[0].log_softmax(-1)[-10:-1]
+            full = model(input_ids=ids).logits[0].log_softmax(-1)[-10:-1]
         found = torch.tensor([entry.logprob for entry in generation.logprobs])
         torch.testing.assert_close(found, full.gather(-1, ids[0, -9:, None])[:, 0], atol=1e-4, rtol=0)
         for entry, expected in zip(generation.logprobs, full, strict=True):
@@ -189,5 +189,5 @@ def test_generation_leaves_the_model_trainable() -> None:
     model = text_model(0)
     batch = prompts(0, 5)
     generate(model, batch, SamplingOptions(max_tokens=2))
-    model.logits(**batch).sum().backward()
+    model(**batch).logits.sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())

@@ -9,7 +9,7 @@ from polymodal.errors import ConfigError, PromptError
 from polymodal.fusion.vocabulary import Span, Spelling, Vocabulary
 from polymodal.generators import vq_codec
 from polymodal.models.discrete_token_lm import DiscreteTokenLM
-from polymodal.train.objectives import lm_loss
+from polymodal.nn.losses import lm_head_loss, token_loss, z_loss
 
 PLACE = 9
 CODEC = {"embed_dim": 8, "num_embeddings": 24, "latent_channels": 8, "resolution": 8, "base_channels": 32,
@@ -40,18 +40,16 @@ def test_pictures_and_their_ids_are_one() -> None:
     assert set(spelled) == {"input_ids", "labels"}
     assert not bool((spelled["input_ids"] == PLACE).any())
     assert torch.equal(spelled["input_ids"], spelled["labels"])
-    assert torch.allclose(ours.logits(**given), ours.logits(input_ids=spelled["input_ids"]), atol=1e-5)
+    assert torch.allclose(ours(**given).logits, ours(input_ids=spelled["input_ids"]).logits, atol=1e-5)
     features = ours.features(**given)["image"]
     assert torch.equal(features, ours.backbone.embed(ours.tokens("image", given)))
 
 
 def test_silent_ids_are_learned_and_never_written() -> None:
     ours, given = model(silent=tuple(range(30, 54))), batch()
-    logits = ours.logits(**given)
+    logits = ours(**given).logits
     assert bool((logits[..., 30:54] == torch.finfo(torch.float32).min).all())
-    spelled = ours.spelled({**given, "labels": given["input_ids"]})
-    labels = spelled.pop("labels")
-    loss = lm_loss(ours(**spelled), ours.backbone.head, labels)
+    loss = ours(**given, labels=given["input_ids"]).loss
     assert float(loss.detach()) < 50
     loss.backward()
     assert all(p.grad is None for p in ours.encoders.parameters())
@@ -79,11 +77,10 @@ def test_ids_to_pixels() -> None:
 
 def test_loss_weighs_ids_and_adds_the_square_of_log_z() -> None:
     hidden, labels = values("h", (1, 4, 6)), torch.tensor([[-100, 1, 2, 1]])
-    plain = lm_loss(hidden, lambda h: h, labels)
-    logits = hidden[:, :-1].flatten(0, 1)
-    assert torch.allclose(lm_loss(hidden, lambda h: h, labels, z_weight=0.5) - plain,
-                          0.5 * logits.logsumexp(-1).square().mean())  # fmt: skip
+    logits, wanted = hidden[:, :-1].flatten(0, 1), labels[0, 1:]
+    assert torch.allclose(z_loss(logits, wanted), logits.logsumexp(-1).square().mean())
     weight = torch.tensor([1.0, 0.5, 1.0, 1.0, 1.0, 1.0])
     each = torch.nn.functional.cross_entropy(logits, labels[0, 1:], reduction="none")
     expected = (each * weight[labels[0, 1:]]).sum() / weight[labels[0, 1:]].sum()
-    assert torch.allclose(lm_loss(hidden, lambda h: h, labels, weight), expected)
+    assert torch.allclose(token_loss(logits, wanted, weight[wanted]), expected)
+    assert torch.allclose(token_loss(logits, wanted), lm_head_loss(hidden, lambda h: h, labels))

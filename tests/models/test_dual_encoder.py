@@ -13,6 +13,7 @@ from polymodal.encoders import clip_text, clip_vit
 from polymodal.errors import ConfigError, PromptError
 from polymodal.models.dual_encoder import DualEncoder, class_vectors
 from polymodal.weights.keytable import KeyTable, rename
+from polymodal.weights.operations import Unsqueeze
 
 transformers = pytest.importorskip("transformers")
 TOLERANCE = 1e-4  # float32, absolute
@@ -38,7 +39,7 @@ def pair(folder: Path) -> tuple[nn.Module, DualEncoder]:
     keys = (
         clip_vit.hf_keys(image).prefixed(target="encoders.image.")
         + clip_text.hf_keys(text).prefixed(target="encoders.text.")
-        + KeyTable((rename("logit_scale", "logit_scale"),))
+        + KeyTable((rename("logit_scale", "logit_scale", Unsqueeze()),))
     )
     ours.load_state_dict(dict(keys.apply(load_file(folder / "model.safetensors"), ours)))
     return theirs, ours
@@ -54,11 +55,11 @@ def test_equals_transformers(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = theirs(**batch)
         features = ours.features(**batch)
-        torch.testing.assert_close(ours.logits(**batch), expected.logits_per_image, atol=TOLERANCE, rtol=0)
+        torch.testing.assert_close(ours(**batch).logits, expected.logits_per_image, atol=TOLERANCE, rtol=0)
         image = theirs.get_image_features(batch["pixel_values"]).pooler_output  # type: ignore[operator]
         torch.testing.assert_close(features["image"], image, atol=TOLERANCE, rtol=0)
         larger = {**batch, "pixel_values": values("larger", (2, 4, 30, 37)), "interpolate_pos_encoding": True}
-        torch.testing.assert_close(ours.logits(**larger), theirs(**larger).logits_per_image, atol=TOLERANCE, rtol=0)
+        torch.testing.assert_close(ours(**larger).logits, theirs(**larger).logits_per_image, atol=TOLERANCE, rtol=0)
         del batch["pixel_values"]
         text = theirs.get_text_features(**batch).pooler_output  # type: ignore[operator]
         only = ours.features(**batch)
@@ -68,8 +69,10 @@ def test_equals_transformers(tmp_path: Path) -> None:
 
 def test_names_what_is_missing(tmp_path: Path) -> None:
     _, ours = pair(tmp_path)
-    with pytest.raises(PromptError, match="found no text"):
-        ours.logits(pixel_values=values("pixels", (1, 4, 22, 22)))
+    pixels = values("pixels", (1, 4, 22, 22))
+    assert ours(pixel_values=pixels).logits is None
+    with pytest.raises(PromptError, match="needs image and text, found \\['image'\\]"):
+        ours(pixel_values=pixels, return_loss=True)
     with pytest.raises(PromptError, match="expected one of"):
         ours.features(attention_mask=torch.ones(1, 4))
     with pytest.raises(ConfigError, match="audio_values"):

@@ -48,8 +48,8 @@ def test_forward_is_the_decoder_on_embeddings_put_together_by_hand() -> None:
         for row, start in ((0, 6), (1, 0)):
             alone = network.backbone(embeds[row : row + 1, start:], torch.arange(14 - start)[None])
             # Left padding changes the order of additions, so equality is to 1e-5 and not to the bit.
-            torch.testing.assert_close(network(**given)[row, start:], alone[0], atol=1e-5, rtol=0)
-        assert torch.equal(network.logits(**given), network.backbone.head(network(**given)))
+            torch.testing.assert_close(network(**given).hidden[row, start:], alone[0], atol=1e-5, rtol=0)
+        assert torch.equal(network(**given).logits, network.backbone.head(network(**given).hidden))
 
 
 def test_known_features_need_no_encoder_and_nan_at_placeholders_does_not_matter() -> None:
@@ -61,7 +61,7 @@ def test_known_features_need_no_encoder_and_nan_at_placeholders_does_not_matter(
         network.backbone.embed_tokens.weight[PLACEHOLDER] = float("nan")
         assert torch.equal(network.embed_inputs(given, {"image": list(features)}), expected)
         assert network.encoders["image"].items == seen
-        assert not network(**given)[given["attention_mask"].bool()].isnan().any()
+        assert not network(**given).hidden[given["attention_mask"].bool()].isnan().any()
 
 
 def test_text_only_calls_no_encoder_and_equals_the_bare_backbone() -> None:
@@ -69,9 +69,9 @@ def test_text_only_calls_no_encoder_and_equals_the_bare_backbone() -> None:
     ids = torch.tensor([[1, 2, 3, 4]])
     with torch.no_grad():
         bare = network.backbone(network.backbone.embed(ids), torch.arange(4)[None])
-        assert torch.equal(network(input_ids=ids), bare)
+        assert torch.equal(network(input_ids=ids).hidden, bare)
         counted = network(input_ids=ids, item_counts={"image": torch.tensor([0])}, labels=ids)
-        assert torch.equal(counted, bare)
+        assert torch.equal(counted.hidden, bare)
     assert network.encoders["image"].items == 0
 
 
@@ -81,9 +81,8 @@ def test_generation_with_pictures_equals_full_passes_token_by_token() -> None:
     ids, mask = given["input_ids"], given["attention_mask"]
     for step in range(6):
         with torch.no_grad():
-            logits = network.logits(
-                **{**given, "input_ids": ids, "attention_mask": mask, "position_ids": None, "token_types": None}
-            )
+            shown = {"position_ids": None, "token_types": None, "labels": None}
+            logits = network(**{**given, **shown, "input_ids": ids, "attention_mask": mask}).logits
         logits[..., PLACEHOLDER] = float("-inf")
         following = logits[:, -1].argmax(-1)
         assert following.tolist() == [generation.ids[step] for generation in found]
@@ -93,7 +92,7 @@ def test_generation_with_pictures_equals_full_passes_token_by_token() -> None:
 
 def test_gradients_reach_every_part_and_the_names_are_fixed() -> None:
     network = model()
-    network.logits(**batch()).sum().backward()
+    network(**batch()).logits.sum().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
     prefixes = {".".join(name.split(".")[:2]) for name, _ in network.named_parameters() if "backbone" not in name}
     assert prefixes == {"encoders.image", "connectors.image"}
@@ -104,7 +103,7 @@ def test_wrong_counts_inputs_and_parts_are_named() -> None:
     network, given = model(), batch()
     with pytest.raises(PromptError, match="item"):
         network(**{**given, "pixel_values": given["pixel_values"][:2]})
-    assert torch.equal(network(**{**given, "item_counts": None}), network(**given))
+    assert torch.equal(network(**{**given, "item_counts": None}).hidden, network(**given).hidden)
     with pytest.raises(PromptError, match=r"left over|item"):
         network(**{**given, "item_counts": None, "pixel_values": given["pixel_values"][:1]})
     placeholder_without_item = torch.tensor([[1, PLACEHOLDER, 2]])
@@ -143,5 +142,5 @@ def test_a_context_module_takes_the_place_of_a_placeholder() -> None:
     recorder = Recorder(scrambled(tiny_decoder(), 0))
     network = MultimodalLM({"image": nn.Identity()}, {"image": nn.Identity()}, recorder, {}, context=Seen())
     ids, features = torch.tensor([[1, 2]]), torch.rand(1, 2, WIDTH)
-    network(input_ids=ids, pixel_values=features)
+    network(input_ids=ids, pixel_values=features, return_logits=False)
     assert torch.equal(recorder.contexts[0]["features"], features) and torch.equal(recorder.contexts[0]["ids"], ids)

@@ -107,7 +107,7 @@ class Plain:
 
     @torch.no_grad()
     def logprobs(self, said: tuple[int, ...]) -> Tensor:
-        logits = self.network(self.mel[None], torch.tensor([[*self.start, *said]]))[:, -1]
+        logits = self.network(self.mel[None], torch.tensor([[*self.start, *said]])).logits[:, -1]
         return self.rules.apply(logits.clone(), [said]).log_softmax(-1)[0]
 
 
@@ -172,7 +172,7 @@ def test_greedy_scores_equal_a_plain_run() -> None:
         assert heard.tokens == said
         assert heard.avg_logprob == pytest.approx(score / (len(said) + 1), abs=1e-4)
         with torch.no_grad():
-            first = network(item[None], torch.tensor([plain.start]))[0, 0].softmax(-1)
+            first = network(item[None], torch.tensor([plain.start])).logits[0, 0].softmax(-1)
         assert heard.no_speech_prob == pytest.approx(float(first[WORDS.no_speech]), abs=1e-5)
 
 

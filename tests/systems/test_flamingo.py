@@ -57,11 +57,11 @@ def test_a_picture_is_a_video_of_one_frame_and_frames_are_in_order() -> None:
     fill(model)
     ids = torch.tensor([[1, 2, 5, 6]])
     picture = values("picture", (1, 3, 64, 64))
-    alone = model.logits(input_ids=ids, vision_x=picture)
-    torch.testing.assert_close(model.logits(input_ids=ids, vision_x=picture[None, :, None]), alone)
+    alone = model(input_ids=ids, vision_x=picture).logits
+    torch.testing.assert_close(model(input_ids=ids, vision_x=picture[None, :, None]).logits, alone)
     video = values("video", (1, 1, 3, 3, 64, 64))
     assert not torch.allclose(
-        model.logits(input_ids=ids, vision_x=video), model.logits(input_ids=ids, vision_x=video.flip(2))
+        model(input_ids=ids, vision_x=video).logits, model(input_ids=ids, vision_x=video.flip(2)).logits
     )
     with pytest.raises(ConfigError, match="at most 3 frames, found 4"):
-        model.logits(input_ids=ids, vision_x=values("long", (1, 1, 4, 3, 64, 64)))
+        model(input_ids=ids, vision_x=values("long", (1, 1, 4, 3, 64, 64)))

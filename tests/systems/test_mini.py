@@ -90,7 +90,7 @@ def test_without_media_the_bare_language_model_answers(loaded) -> None:
     said = model.chat("What does a cat eat? Answer in one sentence.", max_tokens=24)
     assert len(said.text.split()) > 5
     batch = model.processor("What does a cat eat?")
-    bare, adapted = model.logits(**batch), loaded.model.logits(**batch)
+    bare, adapted = model.logits(**batch), loaded.model(**batch).logits
     assert (bare - adapted).abs().max() > 1
     again = model.chat("What is this?", Image(str(EXAMPLES / "cat.jpg")), max_tokens=8)
     assert again.text == seen.text and again.seconds["encode"] < 0.01

@@ -11,6 +11,7 @@ import polymodal as pm
 from polymodal.check import randomise
 from polymodal.check.fixture import read, store
 from polymodal.errors import ConfigError
+from polymodal.nn import losses
 from polymodal.train import alignment as a
 
 TOLERANCE = 1e-4
@@ -64,7 +65,7 @@ def test_contrast_with_queue_and_soft_targets_equals_the_official_loss(official)
 def test_masked_words_with_a_teacher_equal_the_official_loss(official) -> None:
     student, moved, _, tensors = official
     batch = {name: tensors[f"in.{name}"] for name in ("input_ids", "attention_mask", "pixel_values")}
-    loss = a.masked_loss(
+    loss = losses.masked_token_loss(
         student.masked_words(**batch), tensors["out.words_labels"], moved.masked_words(**batch), alpha=0.4
     )
     assert (loss - tensors["out.words_loss"][0]).abs() <= TOLERANCE
@@ -83,7 +84,7 @@ def test_pair_loss_skips_pairs_that_are_none() -> None:
     rows = [0, 2, 3]
     wanted = sum(F.cross_entropy(logits[i : i + 1], torch.tensor([i])) for i in rows)
     wanted += sum(F.cross_entropy(logits.T[i : i + 1], torch.tensor([i])) for i in rows)
-    assert a.pair_loss(logits, kept) == pytest.approx(float(wanted) / 6, abs=1e-5)
+    assert losses.pair_loss(logits, kept) == pytest.approx(float(wanted) / 6, abs=1e-5)
 
 
 def test_queue_replaces_the_oldest_and_refuses_a_batch_that_does_not_divide_it() -> None:
@@ -126,11 +127,11 @@ def test_teacher_moves_by_the_momentum_and_is_not_trained() -> None:
 
 def test_negatives_are_hard_and_never_right() -> None:
     logits = torch.tensor([[9.0, 8.0, -9.0], [0.0, 9.0, -9.0], [-9.0, 5.0, 9.0]])
-    drawn = torch.stack([a.negatives(logits, torch.Generator().manual_seed(i)) for i in range(30)])
+    drawn = torch.stack([losses.negatives(logits, torch.Generator().manual_seed(i)) for i in range(30)])
     assert (drawn[:, 0] == 1).all()
     assert (drawn[:, 1] == 0).all()
     assert (drawn[:, 2] == 1).all()
-    same = a.negatives(logits, ids=torch.tensor([3, 3, 4]))
+    same = losses.negatives(logits, ids=torch.tensor([3, 3, 4]))
     assert same[0] == 2
     assert same[1] == 2
 
@@ -138,7 +139,7 @@ def test_negatives_are_hard_and_never_right() -> None:
 def test_match_loss_counts_true_pairs_first() -> None:
     logits = torch.randn(6, 2)
     wanted = F.cross_entropy(logits, torch.tensor([1, 1, 0, 0, 0, 0]))
-    assert torch.equal(a.match_loss(logits, 2), wanted)
+    assert torch.equal(losses.match_loss(logits, 2), wanted)
 
 
 def test_words_are_masked_in_the_published_shares_and_exempt_ones_never() -> None:
@@ -162,9 +163,11 @@ def test_next_word_loss_is_weighted_and_smoothed_as_published() -> None:
         F.cross_entropy(logits[1, :3], torch.tensor([5, 6, 7]), reduction="sum", label_smoothing=0.1),
     ]
     weights = torch.tensor([0.25, 1.0])
-    found = a.next_word_loss(logits, labels, smoothing=0.1, weights=weights)
+    found = losses.language_model_loss(logits, labels, smoothing=0.1, answer_weights=weights)
     assert found == pytest.approx(float(0.25 * rows[0] + rows[1]) / 2, abs=1e-5)
-    assert a.next_word_loss(logits, labels, smoothing=0.1) == pytest.approx(float(rows[0] + rows[1]) / 5, abs=1e-5)
+    assert losses.language_model_loss(logits, labels, smoothing=0.1) == pytest.approx(
+        float(rows[0] + rows[1]) / 5, abs=1e-5
+    )
 
 
 def test_patches_are_hidden_in_blocks() -> None:

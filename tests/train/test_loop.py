@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
+from polymodal.nn.losses import contrastive_loss, lm_head_loss, names_loss
 from polymodal.train import checkpoint
 from polymodal.train.loop import run_stage
-from polymodal.train.objectives import contrastive_loss, lm_loss, names_loss
 from polymodal.train.recipe import Stage, freeze_except
 
 STAGE = Stage(name="fit", data="noise", train=("head",), objective="mse", lr=1e-2, batch=4, steps=12, warmup=3, seed=5)
@@ -125,7 +125,7 @@ def test_losses_equal_their_definitions() -> None:
     labels = torch.tensor([[-100, 3, -100, 7, 1], [2, -100, -100, -100, 4]])
     wanted = [-head(hidden[b, t - 1]).log_softmax(-1)[labels[b, t]] for b in range(2) for t in range(1, 5)
               if labels[b, t] != -100]  # fmt: skip
-    assert lm_loss(hidden, head, labels).item() == pytest.approx(torch.stack(wanted).mean().item(), abs=1e-5)
+    assert lm_head_loss(hidden, head, labels).item() == pytest.approx(torch.stack(wanted).mean().item(), abs=1e-5)
 
     logits, right = torch.randn(3, 6), torch.zeros(3, 6, dtype=torch.bool)
     right[0, 1] = right[0, 4] = right[1, 0] = right[2, 5] = True

@@ -29,10 +29,14 @@ from polymodal.generation.generate import generate
 from polymodal.generation.ids import can_generate, generate_ids
 from polymodal.generation.output import DecodingConstraints, Generation, collected
 from polymodal.generation.sampling import SamplingOptions
+from polymodal.models.multimodal_lm import MultimodalLM
+from polymodal.models.output import Output
+from polymodal.models.protocols import HasFeatures, RendersMedia, fills
 from polymodal.systems import System, Variant, unknown
+from polymodal.train.recipe import train_mode
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 class Model:
@@ -65,6 +69,28 @@ class Model:
 
     def __repr__(self) -> str:
         return f"Model({self.name})"
+
+    def __call__(self, **tensors: Any) -> Output:
+        """`module(**tensors)` on the model's device and in its dtype: gradients flow, a loss comes with labels."""
+        return self.module(**self._tensors(tensors))
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters of `module`."""
+        return self.module.parameters()
+
+    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Model:
+        """Move `module` in place to a device, a dtype, or both; returns the model itself."""
+        self.module.to(device=device, dtype=dtype)
+        return self
+
+    def train(self, mode: bool = True) -> Model:
+        """Training mode, as torch has it; parts of which no parameter learns stay in evaluation mode."""
+        train_mode(self.module, mode)
+        return self
+
+    def eval(self) -> Model:
+        """Evaluation mode."""
+        return self.train(False)
 
     def chat(self, *content: Any, options: SamplingOptions | None = None, **changes: Any) -> Reply:
         """Answer texts and media in order, or one list of (OpenAI-style) messages.
@@ -152,21 +178,20 @@ class Model:
     def logits(self, **tensors: Any) -> Tensor:
         """Logits of a processor's batch, ours or the published one, by the same names: [B, T, V] of a language model,
         [images, texts] of a dual encoder, [N, classes] of a classifier."""
-        from polymodal.api.tensors import check_prompt, within_tables
+        from polymodal.api.tensors import check_prompt, logits_of, within_tables
 
         media = any(tensors.get(values) is not None for values in VALUES.values())
         module = self.module_for(media)
         self.require("logits")
         check_prompt(module, tensors)
         with torch.inference_mode(), within_tables():
-            return module.logits(**self._tensors(tensors))
+            return logits_of(module(**self._tensors(tensors)), self.name)
 
     def features(self, **tensors: Any) -> dict[str, Any]:
         """By modality, what the encoders (and connectors) make of the tensors: [N, S, D], or a list of [s_i, D] where
         items differ in length; dual encoders give vectors of the joint space [N, E], not of unit length."""
         self.require("features")
-        with torch.inference_mode():
-            return self.module.features(**self._tensors(tensors))
+        return self.module.features(**self._tensors(tensors))
 
     def generate(self, *, options: SamplingOptions | None = None, **tensors: Any) -> Tensor:
         """Answers to a batch of tensors as ids [B, T + new], the prompt in front and padding behind, as transformers
@@ -232,13 +257,13 @@ class Model:
         """Which of chat, draw, transcribe, classify, embed, logits, features and generate this model does."""
         parts, module = self._parts, self.module
         found = {
-            "chat": self.processor is not None and hasattr(module, "backbone"),
-            "draw": self.processor is not None and hasattr(module, "render"),
+            "chat": self.processor is not None and isinstance(module, MultimodalLM),
+            "draw": self.processor is not None and isinstance(module, RendersMedia),
             "transcribe": parts.transcribe is not None,
             "classify": parts.score is not None,
             "embed": parts.embed is not None,
-            "logits": hasattr(module, "logits"),
-            "features": hasattr(module, "features"),
+            "logits": fills(module, "logits"),
+            "features": isinstance(module, HasFeatures),
             "generate": can_generate(module),
         }
         return tuple(verb for verb, here in found.items() if here)

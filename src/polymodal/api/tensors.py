@@ -15,6 +15,7 @@ from torch import Tensor
 from polymodal.errors import ConfigError, PromptError
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.models.multimodal_lm import MultimodalLM
+from polymodal.models.output import Output
 
 _NAMES = {
     "max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens", "temperature": "temperature", "top_k": "top_k",
@@ -110,6 +111,13 @@ def check_prompt(module: Any, tensors: Mapping[str, Any]) -> None:
     pixels, sizes = tensors.get("pixel_values"), tensors.get("image_sizes")
     if pixels is not None and sizes is not None and len(pixels) != len(sizes):
         raise PromptError(f"image_sizes: expected one of each of the {len(pixels)} pictures, found {len(sizes)}")
+
+
+def logits_of(output: Output, name: str) -> Tensor:
+    """The logits of what a model returned; raises PromptError where this batch gives it none."""
+    if output.logits is None:
+        raise PromptError(f"{name}: this batch gives no logits; they compare two modalities, of which one is missing")
+    return output.logits
 
 
 @contextmanager

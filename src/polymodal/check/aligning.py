@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from polymodal.check import real
 from polymodal.check.record import TrainingCheck
 from polymodal.check.training import LETTERS, letters, rows, table
+from polymodal.nn.losses import masked_token_loss, match_loss, negatives
 from polymodal.train import alignment
 
 PAD, CLS, SEP, FIRST, MASK = 0, 1, 2, 3, 30
@@ -69,11 +70,11 @@ class Aligning:
         found = alignment.contrast(units(model, batch), taught, self.queue, scale, alpha=self.alpha)
         self.queue.push(*taught)
         image = model.image(batch["pixel_values"])
-        texts = alignment.negatives(found.image_to_text, self.generator, floor=1e-4)
-        images = alignment.negatives(found.text_to_image, self.generator, floor=1e-4)
+        texts = negatives(found.image_to_text, self.generator, floor=1e-4)
+        images = negatives(found.text_to_image, self.generator, floor=1e-4)
         states = torch.cat((image, image[images], image))
-        hidden = model.fuse(states, torch.cat((ids, ids, ids[texts])), torch.cat((mask, mask, mask[texts])))
-        loss = found.loss + alignment.match_loss(model.match(hidden[:, 0]), len(ids))
+        matched = model.match_logits(states, torch.cat((ids, ids, ids[texts])), torch.cat((mask, mask, mask[texts])))
+        loss = found.loss + match_loss(matched, len(ids))
         if model.token_head is None:
             return loss
         masked, labels = MASKING(ids, self.generator)
@@ -81,7 +82,7 @@ class Aligning:
         teacher: Any = self.teacher.model
         with torch.no_grad():
             soft = teacher.masked_words(**given)
-        return loss + alignment.masked_loss(model.masked_words(**given), labels, soft, self.alpha)
+        return loss + masked_token_loss(model.masked_words(**given), labels, soft, self.alpha)
 
 
 def align_lesson(model: nn.Module, side: int, width: int, *, alpha: float = 0.4, steps: int = 40) -> TrainingCheck:
@@ -110,7 +111,7 @@ def write_lesson(
     def objective(model: Any, batch: dict[str, Tensor]) -> Tensor:
         given = {name: value for name, value in batch.items() if name != "labels"}
         weights = torch.ones(len(batch["labels"])) if question else None
-        return alignment.next_word_loss(model.logits(**given), batch["labels"], smoothing=0.1, weights=weights)
+        return model(**given, labels=batch["labels"], label_smoothing=0.1, answer_weights=weights).loss
 
     return TrainingCheck(model=model, batches=batches, objective=objective, steps=steps, lr=2e-3)
 

@@ -9,21 +9,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polymodal.check import real
 from polymodal.check.record import HeadlineResult, TrainingCheck
 from polymodal.check.training import letters, rows, table
-from polymodal.models.dual_encoder import unit
-from polymodal.train.objectives import contrastive_loss
 
 COUNT = 8
 Made = Callable[[list[int]], Tensor]  # which samples -> their tensor
 
 
 def classes_lesson(model: nn.Module, side: int, count: int = COUNT, **changes: Any) -> TrainingCheck:
-    """Each picture is a class of its own: cross-entropy of `model.logits(pixel_values)`."""
+    """Each picture is a class of its own: cross-entropy of the logits."""
     pixels = real.pixels(side, count=count)
 
     def batches(step: int) -> dict[str, Tensor]:
@@ -31,7 +28,7 @@ def classes_lesson(model: nn.Module, side: int, count: int = COUNT, **changes: A
         return {"pixel_values": pixels[chosen], "labels": torch.tensor(chosen)}
 
     def objective(module: Any, batch: dict[str, Tensor]) -> Tensor:
-        return F.cross_entropy(module.logits(pixel_values=batch["pixel_values"]), batch["labels"])
+        return module(**batch).loss
 
     return TrainingCheck(model=model, batches=batches, objective=objective, **changes)
 
@@ -46,10 +43,7 @@ def pairs_lesson(
         return {name: made(chosen) for name, made in (first, second)}
 
     def objective(module: Any, batch: dict[str, Tensor]) -> Tensor:
-        left, right = module.features(**batch).values()
-        scale = getattr(module, "logit_scale", None)
-        heat: Any = 0.07 if scale is None else (-scale).exp()
-        return contrastive_loss(unit(left), unit(right), heat, torch.arange(len(left)))
+        return module(**batch, return_loss=True).loss
 
     return TrainingCheck(model=model, batches=batches, objective=objective, **changes)
 

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from polymodal.check import real
 from polymodal.check.record import TrainingCheck
 from polymodal.train.loop import run_stage
-from polymodal.train.objectives import lm_loss
 from polymodal.train.recipe import Stage
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz "
@@ -53,9 +52,7 @@ def caption_batch(texts: Sequence[str], prompt: Sequence[int], first: int = 3, p
 
 def lm_objective(model: nn.Module, batch: dict[str, Any]) -> Tensor:
     """Next-token loss of a MultimodalLM on a batch with labels."""
-    given = {name: value for name, value in batch.items() if name != "labels"}
-    backbone: Any = model.backbone
-    return lm_loss(model(**given), backbone.head, batch["labels"])
+    return model(**batch, return_logits=False).loss
 
 
 def caption_lesson(

@@ -18,6 +18,7 @@ from polymodal.encoders.clip_resnet import ClipResNetConfig
 from polymodal.encoders.clip_text import ClipTextConfig
 from polymodal.encoders.vit import ViTConfig
 from polymodal.weights.keytable import KeyTable, drop, rename
+from polymodal.weights.operations import Unsqueeze
 
 
 def infer(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
@@ -92,7 +93,7 @@ def keys(config: Mapping[str, Any]) -> KeyTable:
     image = clip_vit.OPENAI_KEYS if isinstance(config["vision_layers"], int) else clip_resnet.openai_keys()
     rest = KeyTable(
         (
-            rename("logit_scale", "logit_scale"),
+            rename("logit_scale", "logit_scale", Unsqueeze()),
             *(drop(name) for name in ("input_resolution", "context_length", "vocab_size")),
         )
     )

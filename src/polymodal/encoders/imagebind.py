@@ -262,7 +262,7 @@ class ScaledUnit(nn.Module):
 
     def __init__(self, scale: float, learned: bool = False) -> None:
         super().__init__()
-        start = torch.tensor(math.log(scale))
+        start = torch.tensor([math.log(scale)])
         if learned:
             self.log_scale = nn.Parameter(start)
         else:

@@ -30,7 +30,7 @@ from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import MLPConfig
 from polymodal.nn.norm import LayerNormConfig
 from polymodal.weights.keytable import KeyTable, Row, drop, rename, split
-from polymodal.weights.operations import Squeeze
+from polymodal.weights.operations import Squeeze, Unsqueeze
 
 MODALITIES = ("vision", "text", "audio", "depth", "thermal", "imu")
 SCALES = {"text": 1 / 0.07, "audio": 20.0, "depth": 5.0, "thermal": 10.0, "imu": 5.0}
@@ -181,7 +181,7 @@ def keys(modality: str, scaled: bool = True) -> KeyTable:
     rows = _trunk(modality) + (_text() if modality == "text" else _signal(modality))
     table = KeyTable(tuple(rows)).prefixed(target="encoder.")
     log_scale = f"modality_postprocessors.{modality}.1.log_logit_scale"
-    return table + KeyTable((rename(log_scale, "scale.log_scale") if scaled else drop(log_scale),))
+    return table + KeyTable((rename(log_scale, "scale.log_scale", Unsqueeze()) if scaled else drop(log_scale),))
 
 
 def unused(modality: str) -> KeyTable:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
 from polymodal.weights.keytable import KeyTable, drop, rename
+from polymodal.weights.operations import Unsqueeze
 
 GELU_GAIN = 1.7015043497085571  # keeps the variance of gelu(x) at one for x of variance one
 EPS, ALPHA = 1e-5, 0.2
@@ -113,7 +114,7 @@ class NFBlock(nn.Module):
         self.conv3 = ScaledConv(inner, inner, 3, 1, groups)
         self.conv4 = ScaledConv(inner, outputs, 1)
         self.squeeze = Squeeze(outputs)
-        self.gain = nn.Parameter(torch.zeros(()))
+        self.gain = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
         out = act(x) * self.beta
@@ -182,7 +183,7 @@ TIMM_KEYS = KeyTable(
             for theirs, ours in {"fc1": "down", "fc2": "up"}.items()
             for leaf in ("weight", "bias")
         ),
-        rename(f"{_O}.skipinit_gain", f"{_O}.gain"),
+        rename(f"{_O}.skipinit_gain", f"{_O}.gain", Unsqueeze()),
         drop("final_conv.**"),
         drop("head.**"),
     )

@@ -92,14 +92,6 @@ class DalleCodec(nn.Module):
                 x = F.max_pool2d(x, 2)
         return self.out(F.relu(x))
 
-    def logits(self, *, pixel_values: Tensor) -> Tensor:
-        """The same as `forward`."""
-        return self(pixel_values)
-
-    def features(self, *, pixel_values: Tensor) -> dict[str, Tensor]:
-        """The logits, under `image`."""
-        return {"image": self(pixel_values)}
-
     def encode(self, pixel_values: Tensor) -> Tensor:
         """Image tokens `[N, H/8, W/8]` int64 in 0 .. V - 1."""
         return self(pixel_values).argmax(1)

@@ -21,6 +21,8 @@ from polymodal.backbones.decoder import Decoder
 from polymodal.errors import PromptError
 from polymodal.fusion.vocabulary import Spelling, fill
 from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
+from polymodal.models.output import Output
+from polymodal.nn.cache import KVCache
 
 
 class DiscreteTokenLM(MultimodalLM):
@@ -69,6 +71,13 @@ class DiscreteTokenLM(MultimodalLM):
             for used in given.names:
                 found.pop(used, None)
         return found
+
+    def forward(self, *, cache: KVCache | None = None, return_logits: bool = True, **batch: Any) -> Output:
+        """As for MultimodalLM; labels that hold a placeholder learn the token ids of its items."""
+        self.check_names(batch)
+        if batch.get("labels") is not None:
+            batch = self.spelled(batch)
+        return super().forward(cache=cache, return_logits=return_logits, **batch)
 
     def compute_logits(self, hidden: Tensor) -> Tensor:
         """Logits of the head, the least number at `silent` ids."""

@@ -5,7 +5,7 @@
 
 An encoder is any module with `joint(**its tensors) -> [N, E]`; which tensors of a batch are whose is said by `inputs`.
 Traps: `features` are projected but NOT of unit length; `logits` are per item of the first modality, [N, B]; the scale
-is stored as its logarithm.
+is stored as its logarithm, and has one dimension (sharding takes no scalars).
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError, PromptError
+from polymodal.models.output import Output
+from polymodal.nn.losses import pair_loss
 
 PAIR: Mapping[str, tuple[str, ...]] = {
     "image": ("pixel_values", "interpolate_pos_encoding"),
@@ -31,6 +33,8 @@ class DualEncoder(nn.Module):
     tensors -> those in `inputs`.  Raises ConfigError for modalities that do not agree.
     """
 
+    output_fields = frozenset({"logits", "embeddings"})
+
     def __init__(
         self,
         encoders: Mapping[str, nn.Module],
@@ -44,7 +48,7 @@ class DualEncoder(nn.Module):
                 f"DualEncoder: encoders {sorted(encoders)} and inputs {sorted(inputs)} must name the same modalities"
             )
         self.encoders = nn.ModuleDict(encoders)
-        self.logit_scale = None if scale is None else nn.Parameter(torch.tensor(scale))
+        self.logit_scale = None if scale is None else nn.Parameter(torch.tensor([scale]))
         self.inputs = {name: tuple(inputs[name]) for name in encoders}
         self.aliases = dict(aliases or {})
 
@@ -66,24 +70,30 @@ class DualEncoder(nn.Module):
             raise PromptError(f"DualEncoder: expected one of {wanted}, found {sorted(given)}")
         return found
 
-    def logits(self, **batch: Any) -> Tensor:
-        """[N, B]: scaled cosine of each item of the first modality with each of the second."""
-        features = self.features(**batch)
-        if len(self.inputs) < 2:
-            raise ConfigError(f"DualEncoder: logits need two modalities, this one has only {next(iter(self.inputs))}")
-        first, second = list(self.inputs)[:2]
-        if missing := [name for name in (first, second) if name not in features]:
-            raise PromptError(f"DualEncoder: logits need {first} and {second}, found no {missing[0]}")
-        return self.similarity(features[first], features[second])
-
     def similarity(self, first: Tensor, second: Tensor) -> Tensor:
         """[N, E], [B, E] of any length -> scaled cosines [N, B]; not scaled without a temperature."""
         cosines = unit(first) @ unit(second).T
         return cosines if self.logit_scale is None else cosines * self.logit_scale.exp()
 
-    def forward(self, **batch: Any) -> Tensor:
-        """The same as `logits`; the contrastive objective reads both directions from it."""
-        return self.logits(**batch)
+    def forward(self, *, return_loss: bool = False, **batch: Any) -> Output:
+        """embeddings [N, E] of what is in the batch; logits [N, B], the scaled cosine of each item of the first
+        modality with each of the second, where both are.  return_loss: the contrastive loss, pair i on the diagonal.
+
+        Raises PromptError when a loss is asked for and one of the two is not there.
+        """
+        found = self.features(**batch)
+        first, *others = self.inputs
+        pair = [found[name] for name in (first, *others[:1]) if name in found]
+        if len(pair) < 2:
+            if return_loss:
+                wanted = " and ".join(list(self.inputs)[:2])
+                raise PromptError(f"DualEncoder: a loss needs {wanted}, found {list(found)}")
+            return Output(embeddings=found)
+        logits = self.similarity(pair[0], pair[1])
+        if not return_loss:
+            return Output(logits=logits, embeddings=found)
+        loss = pair_loss(logits)
+        return Output(logits=logits, embeddings=found, loss=loss, losses={"contrastive": loss})
 
 
 def unit(x: Tensor) -> Tensor:

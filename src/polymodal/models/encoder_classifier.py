@@ -11,6 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
+from polymodal.models.output import Output
+from polymodal.nn.losses import classification_loss
 
 IMAGE = ("pixel_values", "bool_masked_pos", "interpolate_pos_encoding")
 """What an image encoder takes, in the transformers library's names."""
@@ -32,9 +34,33 @@ class EncoderClassifier(nn.Module):
         self.modality = modality
         self.inputs = inputs
 
-    def forward(self, **batch: Any) -> Tensor:
-        """Features [N, S, D].  Raises ConfigError for a tensor the encoder does not take; `labels` are let through."""
-        given = {name: value for name, value in batch.items() if value is not None and name != "labels"}
+    @property
+    def output_fields(self) -> frozenset[str]:
+        """A bare encoder gives no logits."""
+        encoder: Any = self.encoders[self.modality]
+        classifies = self.head is not None or getattr(encoder, "classifies", False)
+        return frozenset({"hidden", "features"}) | ({"logits"} if classifies else frozenset())
+
+    def forward(self, *, labels: Tensor | None = None, **batch: Any) -> Output:
+        """hidden [N, S, D]: the encoder's last hidden state; logits [N, classes] or of every patch, where there is a
+        head.  labels: classes [N] (or of patches, -100 elsewhere), or scores of the logits' shape (sigmoid).
+
+        Raises ConfigError for a tensor the encoder does not take, or labels without a head.
+        """
+        hidden = self.encode(**batch)
+        encoder: Any = self.encoders[self.modality]
+        if "logits" not in self.output_fields:
+            if labels is not None:
+                raise ConfigError("this is a bare encoder without a head: it has features, no logits and no loss")
+            return Output(hidden=hidden, features={self.modality: hidden})
+        logits = encoder.classify(hidden) if self.head is None else self.head(hidden)
+        loss = None if labels is None else classification_loss(logits, labels)
+        losses = None if loss is None else {"classification": loss}
+        return Output(logits=logits, hidden=hidden, features={self.modality: hidden}, loss=loss, losses=losses)
+
+    def encode(self, **batch: Any) -> Tensor:
+        """Features [N, S, D].  Raises ConfigError for a tensor the encoder does not take."""
+        given = {name: value for name, value in batch.items() if value is not None}
         if unknown := set(given) - set(self.inputs):
             raise ConfigError(f"this encoder takes {', '.join(self.inputs)}; found {sorted(unknown)}")
         if self.inputs[0] not in given:
@@ -43,14 +69,4 @@ class EncoderClassifier(nn.Module):
 
     def features(self, **batch: Any) -> dict[str, Tensor]:
         """The encoder's last hidden state by its modality."""
-        return {self.modality: self(**batch)}
-
-    def logits(self, **batch: Any) -> Tensor:
-        """What the head makes of the features; raises ConfigError without a head."""
-        features = self(**batch)
-        if self.head is not None:
-            return self.head(features)
-        encoder: Any = self.encoders[self.modality]
-        if not getattr(encoder, "classifies", False):
-            raise ConfigError("this is a bare encoder without a head: it has features, no logits")
-        return encoder.classify(features)
+        return {self.modality: self.encode(**batch)}

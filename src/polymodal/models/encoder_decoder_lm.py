@@ -20,7 +20,9 @@ from torch import Tensor
 from polymodal.backbones.encoder_decoder import EncoderDecoder, Source, shifted_right
 from polymodal.errors import PromptError
 from polymodal.models.multimodal_lm import MultimodalLM
+from polymodal.models.output import Output, total
 from polymodal.nn.cache import KVCache
+from polymodal.nn.losses import IGNORE, token_loss
 from polymodal.nn.mask import MaskSpec
 
 _READ = "prompt"  # what the encoder reads, once the batch is arranged for the decoder
@@ -66,41 +68,40 @@ class EncoderDecoderLM(MultimodalLM):
         prompt = {**prepare_batch, **prepare_batch[_READ]}
         return self.backbone.encode(super().embed_inputs(prompt, features), prompt["attention_mask"])
 
-    def forward(  # type: ignore[override]
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        decoder_input_ids: Tensor | None = None,
-        decoder_attention_mask: Tensor | None = None,
-        item_counts: Mapping[str, Tensor] | None = None,
-        cache: KVCache | None = None,
-        **values: Any,
-    ) -> Tensor:
-        """The decoder's hidden states [B, T, D]; `values` as for MultimodalLM.
+    def forward(self, *, cache: KVCache | None = None, return_logits: bool = True, **batch: Any) -> Output:
+        """The decoder's logits and hidden states [B, T, D]; the batch as for MultimodalLM, with `decoder_input_ids`.
 
-        Raises: PromptError when there are neither `decoder_input_ids` nor `labels`.
+        labels [B, T]: of the decoder; without `decoder_input_ids` these are the labels shifted right by one.
+        Raises: PromptError when there are neither.
         """
-        values = {name: x for name, x in values.items() if name not in ("position_ids", "token_types")}
-        self.check_names(values)
-        labels = values.pop("labels", None)
-        if decoder_input_ids is None and labels is None:
-            raise PromptError("an encoder-decoder needs decoder_input_ids or labels beside the prompt; found neither")
-        if decoder_input_ids is None:
+        given = {name: x for name, x in batch.items() if name not in ("position_ids", "token_types")}
+        self.check_names(given)
+        labels = given.get("labels")
+        if given.get("decoder_input_ids") is None:
+            if labels is None:
+                raise PromptError(
+                    "an encoder-decoder needs decoder_input_ids or labels beside the prompt; found neither"
+                )
             config = self.backbone.config
-            decoder_input_ids = shifted_right(labels, config.start_id, config.pad_id)
-        batch = self.prepare_batch(
-            {
-                "input_ids": input_ids,
-                "attention_mask": attention_mask,
-                "decoder_input_ids": decoder_input_ids,
-                "decoder_attention_mask": decoder_attention_mask,
-                "item_counts": item_counts,
-                **values,
-            }
-        )
-        return self.backbone(
-            self.embed_inputs(batch),
-            mask=MaskSpec(attention_mask=batch.get("attention_mask")),
-            context=self.context_for(self.features(**batch), batch),
+            given["decoder_input_ids"] = shifted_right(labels, config.start_id, config.pad_id)
+        full = self.prepare_batch(given)
+        features = self.features(**full)
+        hidden = self.backbone(
+            self.embed_inputs(full),
+            mask=MaskSpec(attention_mask=full.get("attention_mask")),
+            context=self.context_for(features, full),
             cache=cache,
         )
+        losses = None if labels is None else self.losses(hidden, full)
+        return Output(
+            logits=self.compute_logits(hidden) if return_logits else None,
+            hidden=hidden,
+            features=features,
+            loss=None if losses is None else total(losses),
+            losses=losses,
+        )
+
+    def losses(self, hidden: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """`language_model`: the decoder's input is shifted already, so labels stand where they are predicted."""
+        learned = batch["labels"] != IGNORE
+        return {"language_model": token_loss(self.backbone.head(hidden[learned]), batch["labels"][learned])}

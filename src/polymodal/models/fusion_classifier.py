@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from polymodal.backbones.encoder import TextEncoderConfig
 from polymodal.errors import ConfigError, PromptError
+from polymodal.models.output import Output
+from polymodal.nn.losses import classification_loss
 from polymodal.nn.mask import MaskSpec
 
 _INPUTS = ("pixel_values", "input_ids", "attention_mask")
@@ -33,6 +35,8 @@ class ReadingConfig:
 
 class FusionClassifier(nn.Module):
     """See the module docstring; `classes` C.  `hidden` False: the head is one linear."""
+
+    output_fields = frozenset({"logits", "hidden", "features"})
 
     def __init__(
         self,
@@ -60,19 +64,20 @@ class FusionClassifier(nn.Module):
         """Picture states `[B * P, S, D']`, pictures of a row beside each other."""
         return {"image": self.image(self._pixels(_known(batch)).flatten(0, 1))}
 
-    def logits(self, **batch: Any) -> Tensor:
-        """`[B, C]`"""
+    def forward(self, *, labels: Tensor | None = None, **batch: Any) -> Output:
+        """logits `[B, C]`; labels `[B]`: classes."""
         given = _known(batch)
         if "input_ids" not in given:
             raise PromptError(f"FusionClassifier: expected input_ids, found {sorted(given)}")
         pixels = self._pixels(given)
-        states = self.image(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
+        images = self.image(pixels.flatten(0, 1))
+        states = images.unflatten(0, pixels.shape[:2])
         mask = MaskSpec(causal=False, attention_mask=given.get("attention_mask"))
-        return self.head(self._read(self.text.embed(given["input_ids"]), mask, states)[:, 0])
-
-    def forward(self, **batch: Any) -> Tensor:
-        """The same as `logits`."""
-        return self.logits(**batch)
+        hidden = self._read(self.text.embed(given["input_ids"]), mask, states)
+        logits = self.head(hidden[:, 0])
+        loss = None if labels is None else classification_loss(logits, labels)
+        losses = None if loss is None else {"classification": loss}
+        return Output(logits=logits, hidden=hidden, features={"image": images}, loss=loss, losses=losses)
 
     def _read(self, x: Tensor, mask: MaskSpec, states: Tensor) -> Tensor:
         """The text's states after all blocks; states `[B, P, S, D']`."""

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from polymodal.backbones.encoder import TextEncoderConfig, TokenHeadConfig
 from polymodal.errors import ConfigError, PromptError
+from polymodal.models.output import Output, total
+from polymodal.nn.losses import masked_token_loss, match_loss, negatives, pair_loss
 from polymodal.nn.mask import MaskSpec
 
 
@@ -34,6 +36,8 @@ class JointConfig:
 
 class FusionEncoder(nn.Module):
     """See the module docstring.  `text_layers` None: all blocks make the text-only states."""
+
+    output_fields = frozenset({"logits", "embeddings", "features"})
 
     def __init__(
         self,
@@ -52,7 +56,7 @@ class FusionEncoder(nn.Module):
         self.text_proj = nn.Linear(text.width, joint.width)
         self.match = nn.Linear(text.width, 2)
         self.token_head = None if token_head is None else token_head.build()
-        self.temperature = None if joint.temperature is None else nn.Parameter(torch.tensor(joint.temperature))
+        self.temperature = None if joint.temperature is None else nn.Parameter(torch.tensor([joint.temperature]))
         self.text_layers = len(text.blocks) if text_layers is None else text_layers
 
     def read(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -85,26 +89,61 @@ class FusionEncoder(nn.Module):
             raise PromptError("FusionEncoder: expected pixel_values or input_ids, found neither")
         return found
 
-    def logits(self, **batch: Any) -> Tensor:
-        """`[B, 2]` match logits (no, yes) of each row's picture and text; `use_itm_head=False`: cosines `[N, B]`."""
-        batch = _known(batch)
-        if batch.get("use_itm_head") is False:
-            found = self.features(**batch)
-            return F.normalize(found["image"], dim=-1) @ F.normalize(found["text"], dim=-1).T
-        hidden = self.fuse(self._look(batch), _needed(batch, "input_ids"), batch.get("attention_mask"))
-        return self.match(hidden[:, 0])
+    def forward(
+        self,
+        *,
+        return_loss: bool = False,
+        masked_input_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        **batch: Any,
+    ) -> Output:
+        """logits `[B, 2]`: match (no, yes) of each row's picture and text; `use_itm_head=False`: cosines `[N, B]`.
 
-    def forward(self, **batch: Any) -> Tensor:
-        """The same as `logits`."""
-        return self.logits(**batch)
+        return_loss: contrast of the pairs and match with hard negatives of the batch.  masked_input_ids, labels
+        `[B, T]`: a text with hidden words and what they were (-100 elsewhere), learned by the token head.  The
+        published runs add a momentum teacher and a queue (train/objectives.py).
+        """
+        batch = _known(batch)
+        if batch.get("use_itm_head") is False and not return_loss:
+            found = self.features(**batch)
+            cosines = F.normalize(found["image"], dim=-1) @ F.normalize(found["text"], dim=-1).T
+            return Output(logits=cosines, embeddings=found)
+        image, ids, mask = self._look(batch), _needed(batch, "input_ids"), batch.get("attention_mask")
+        losses: dict[str, Tensor] = {}
+        embeddings = None
+        logits = self.match_logits(image, ids, mask)
+        if return_loss:
+            embeddings = self.features(**batch)
+            cosines = F.normalize(embeddings["image"], dim=-1) @ F.normalize(embeddings["text"], dim=-1).T
+            similarity = cosines / (0.07 if self.temperature is None else self.temperature)
+            losses["contrastive"] = pair_loss(similarity)
+            texts, images = negatives(similarity, floor=1e-4), negatives(similarity.T, floor=1e-4)
+            mask = torch.ones_like(ids) if mask is None else mask
+            wrong = self.match_logits(
+                torch.cat((image[images], image)), torch.cat((ids, ids[texts])), torch.cat((mask, mask[texts]))
+            )
+            losses["match"] = match_loss(torch.cat((logits, wrong)), len(ids))
+        if labels is not None:
+            hidden = ids if masked_input_ids is None else masked_input_ids
+            found_words = self.token_logits(image, hidden, batch.get("attention_mask"))
+            losses["masked_words"] = masked_token_loss(found_words, labels)
+        loss = total(losses) if losses else None
+        return Output(logits=logits, embeddings=embeddings, features={"image": image}, loss=loss, losses=losses or None)
+
+    def match_logits(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """`[B, 2]` (no, yes) of picture states `[B, S, D']` and texts, row by row."""
+        return self.match(self.fuse(image, input_ids, attention_mask)[:, 0])
+
+    def token_logits(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """`[B, T, V]` of every place of the text, picture states read; raises ConfigError without a token head."""
+        if self.token_head is None:
+            raise ConfigError("FusionEncoder: this checkpoint has no token head")
+        return self.token_head(self.fuse(image, input_ids, attention_mask), self.text.embed_tokens.weight)
 
     def masked_words(self, **batch: Any) -> Tensor:
         """`[B, T, V]`: logits of every place of the text, picture read; raises ConfigError without a token head."""
-        if self.token_head is None:
-            raise ConfigError("FusionEncoder: this checkpoint has no token head")
         batch = _known(batch)
-        hidden = self.fuse(self._look(batch), _needed(batch, "input_ids"), batch.get("attention_mask"))
-        return self.token_head(hidden, self.text.embed_tokens.weight)
+        return self.token_logits(self._look(batch), _needed(batch, "input_ids"), batch.get("attention_mask"))
 
     def shortlist(self, images: Tensor, input_ids: Tensor, attention_mask: Tensor, keep: int) -> tuple[Tensor, Tensor]:
         """Retrieval as published: scores of every picture with every text `[N, B]`, and texts with pictures `[B, N]`.

@@ -114,7 +114,7 @@ class SignalTokenLM(MultimodalLM):
 
         The batch is that of `logits`: prompt and answer together, as `generate` returns them.
         """
-        hidden, ids = self(**batch), batch["input_ids"]
+        hidden, ids = self(return_logits=False, **batch).hidden, batch["input_ids"]
         found = {}
         for name, signal in self.signals.items():
             wanted = torch.tensor(signal, device=ids.device)

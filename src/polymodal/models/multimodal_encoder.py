@@ -27,7 +27,9 @@ from polymodal.backbones.encoder import TextEncoderConfig, TokenHeadConfig, head
 from polymodal.encoders.vit import ViTConfig
 from polymodal.errors import ConfigError, PromptError
 from polymodal.generators.dalle_codec import DalleCodecConfig
+from polymodal.models.output import Output
 from polymodal.nn.block import PreNormBlockConfig
+from polymodal.nn.losses import pair_loss
 from polymodal.nn.mask import MaskSpec
 from polymodal.nn.norm import LayerNormConfig, NormConfig
 from polymodal.weights.keytable import KeyTable, rename
@@ -143,6 +145,8 @@ class MultimodalEncoderConfig:
 class MultimodalEncoder(nn.Module):
     """See the module docstring."""
 
+    output_fields = frozenset({"logits", "embeddings"})
+
     def __init__(self, config: MultimodalEncoderConfig):
         super().__init__()
         self.image = config.image.build()
@@ -152,7 +156,7 @@ class MultimodalEncoder(nn.Module):
         self.image_proj = nn.Linear(image, config.space)
         self.text_proj = nn.Linear(text, config.space)
         self.to_joint = nn.ModuleDict({"image": nn.Linear(image, joint), "text": nn.Linear(text, joint)})
-        self.logit_scale = nn.Parameter(torch.tensor(config.scale))
+        self.logit_scale = nn.Parameter(torch.tensor([config.scale]))
         heads = config.heads
         self.heads = (
             None
@@ -192,18 +196,25 @@ class MultimodalEncoder(nn.Module):
         projections = {"image": self.image_proj, "text": self.text_proj}
         return {name: projections[name](x) if name in projections else x for name, x in found.items()}
 
-    def logits(self, **batch: Any) -> Tensor:
-        """Contrastive logits per image `[B, B]`."""
-        found = self.embeddings(joint=False, **{k: v for k, v in batch.items() if k not in _MASKED})
-        if missing := [name for name in ("image", "text") if name not in found]:
-            raise PromptError(f"MultimodalEncoder: logits need a picture and a text, found no {missing[0]}")
-        image = F.normalize(self.image_proj(found["image"][:, 0]), dim=-1)
-        text = F.normalize(self.text_proj(found["text"][:, 0]), dim=-1)
-        return image @ text.T * self.logit_scale.exp()
+    def forward(self, *, return_loss: bool = False, **batch: Any) -> Output:
+        """logits `[B, B]`: contrastive, per image, where a picture and a text are there; embeddings: of unit length.
 
-    def forward(self, **batch: Any) -> Tensor:
-        """The same as `logits`."""
-        return self.logits(**batch)
+        return_loss: the contrast of the pairs.  The losses of masked words and image tokens and of the match need
+        wrong pairs and targets of a codec; train/objectives.py makes them of `predictions`.
+        """
+        unmasked = {name: value for name, value in batch.items() if name not in _MASKED}
+        found = self.embeddings(joint=False, **unmasked)
+        heads = {"image": self.image_proj, "text": self.text_proj}
+        vectors = {name: F.normalize(heads[name](found[name][:, 0]), dim=-1) for name in heads if name in found}
+        if missing := [name for name in heads if name not in found]:
+            if return_loss:
+                raise PromptError(f"MultimodalEncoder: a loss needs a picture and a text, found no {missing[0]}")
+            return Output(embeddings=vectors)
+        logits = vectors["image"] @ vectors["text"].T * self.logit_scale.exp()
+        if not return_loss:
+            return Output(logits=logits, embeddings=vectors)
+        loss = pair_loss(logits)
+        return Output(logits=logits, embeddings=vectors, loss=loss, losses={"contrastive": loss})
 
     def predictions(self, **batch: Any) -> dict[str, Tensor]:
         """Logits of the pretraining heads from masked inputs (`input_ids_masked`, `bool_masked_pos`).

@@ -10,8 +10,7 @@ What the published processor leaves to the model (3-axis positions, routes) is a
 `prepare_inputs`.
 Systems of type A give a `context` module instead of a placeholder; what it makes of the features goes to the
 backbone's cross-attention.
-Traps: no item means no encoder call; the sequence never changes its length; `forward` gives hidden states, `logits`
-gives logits, and neither ever gives the other.
+Traps: no item means no encoder call; the sequence never changes its length.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,14 +24,16 @@ from polymodal.backbones.decoder import Decoder
 from polymodal.data.processor import VALUES
 from polymodal.errors import ConfigError, PromptError
 from polymodal.fusion.splice import splice
+from polymodal.models.output import Output, total
 from polymodal.nn.cache import KVCache
+from polymodal.nn.losses import IGNORE, shifted, token_loss, z_loss
 from polymodal.nn.mask import MaskSpec, position_ids_from_mask
 
 # The batch as it came -> the inputs to add: position_ids, token_types, item_counts, ...  An attribute `reads` of it
 # (and of a context module) names the tensors it takes that no encoder and no connector does.
 InputPreparer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-# Let through: targets, and what published processors say about tokens that is known from the ids.
-PASSED = frozenset({"labels", "mm_token_type_ids"})
+# Let through: targets and how they count, and what published processors say about tokens that is known from the ids.
+PASSED = frozenset({"labels", "token_weights", "z_loss_weight", "dummy_modalities", "mm_token_type_ids"})
 TEXT = frozenset({"input_ids", "attention_mask", "position_ids", "token_types", "item_counts"})
 
 
@@ -68,6 +69,8 @@ class MultimodalLM(nn.Module):
     always does); it matters where padding stands between pictures and text.
     Raises: ConfigError when a modality lacks an encoder or connector, or leads nowhere.
     """
+
+    output_fields = frozenset({"logits", "hidden", "features"})
 
     backbone: Decoder
     context: nn.Module | None
@@ -154,43 +157,61 @@ class MultimodalLM(nn.Module):
             embeds = splice(embeds, input_ids, features.get(name, []), where, counts)
         return embeds
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        token_types: Tensor | None = None,
-        item_counts: Mapping[str, Tensor] | None = None,
-        cache: KVCache | None = None,
-        **values: Any,
-    ) -> Tensor:
-        """Hidden states [B, T, D] of a processor's batch (`model(**batch)`).
+    def forward(self, *, cache: KVCache | None = None, return_logits: bool = True, **batch: Any) -> Output:
+        """Logits, hidden states and features of a processor's batch, with the loss where it has `labels`.
 
-        values: pixel_values, audio_values, video_values and what else `inputs`, `prepare_inputs` and `context` read;
-        `labels` is let through for the objective.
+        batch: input_ids [B, T], attention_mask, position_ids, token_types, item_counts; pixel_values, audio_values,
+        video_values and what else `inputs`, `prepare_inputs` and `context` read.
+        labels [B, T]: aligned with input_ids, -100 = not learned.  token_weights [V]: how much each id counts as a
+        label.  z_loss_weight: of the squared logarithm of the softmax's sum (PaLM).  dummy_modalities: names of those
+        whose items stand for none (other processes have some): they pass their encoder, and count nothing.
+        return_logits False: none of the whole sequence; the loss then computes them at learned positions only.
         Raises: ConfigError for a name nobody reads, PromptError when placeholders and features differ in number.
         """
-        self.check_names(values)
-        given = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids,
-                 "token_types": token_types, "item_counts": item_counts, **values}  # fmt: skip
-        batch = self.prepare_batch(given)
+        self.check_names(batch)
+        batch = self.prepare_batch(batch)
         features = self.features(**batch)
-        position_ids = batch.get("position_ids")
+        hidden = self.run_backbone(batch, features, cache)
+        logits = self.compute_logits(hidden) if return_logits else None
+        losses = self.losses(hidden, batch) if batch.get("labels") is not None else None
+        return Output(
+            logits=logits,
+            hidden=hidden,
+            features=features,
+            loss=None if losses is None else total(losses),
+            losses=losses,
+        )
+
+    def run_backbone(self, batch: Mapping[str, Any], features: Mapping[str, Any], cache: KVCache | None) -> Tensor:
+        """Hidden states [B, T, D] of a prepared batch with its features."""
+        attention_mask, position_ids = batch.get("attention_mask"), batch.get("position_ids")
         if position_ids is None:
-            mask = (
-                torch.ones_like(input_ids)
-                if attention_mask is None or self.positions_ignore_padding
-                else attention_mask
-            )
-            position_ids = position_ids_from_mask(mask)
+            counted = None if self.positions_ignore_padding else attention_mask
+            position_ids = position_ids_from_mask(torch.ones_like(batch["input_ids"]) if counted is None else counted)
+        dummies = [name for name in batch.get("dummy_modalities") or () if name in features]
+        used = {name: value for name, value in features.items() if name not in dummies}
+        embeds = self.embed_inputs(batch, used if self.context is None else features)
+        for name in dummies:
+            embeds = embeds + 0.0 * sum(item.sum() for item in features[name])
         return self.backbone(
-            self.embed_inputs(batch, features),
+            embeds,
             position_ids,
             MaskSpec(attention_mask=attention_mask),
             token_types=batch.get("token_types"),
             context=self.context_for(features, batch),
             cache=cache,
         )
+
+    def losses(self, hidden: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """`language_model`, and `z_loss` where it has a weight: hidden [B, T, D] against the batch's labels."""
+        labels = shifted(batch["labels"])
+        learned = labels != IGNORE
+        wanted, weights = labels[learned], batch.get("token_weights")
+        logits = self.backbone.head(hidden[learned])
+        found = {"language_model": token_loss(logits, wanted, None if weights is None else weights[wanted])}
+        if weight := batch.get("z_loss_weight"):
+            found["z_loss"] = weight * z_loss(logits, wanted)
+        return found
 
     def check_names(self, values: Mapping[str, Any]) -> None:
         """Every tensor that is there must have a reader; a picture that nobody looks at is a mistake."""
@@ -206,12 +227,8 @@ class MultimodalLM(nn.Module):
             raise ConfigError(f"MultimodalLM: does not know the input {name!r}; it takes {', '.join(sorted(known))}")
 
     def compute_logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states [..., D] -> logits [..., V] as published inference gives them; objectives use the bare head."""
+        """Hidden states [..., D] -> logits [..., V] as published inference gives them; losses use the bare head."""
         return self.backbone.head(hidden)
-
-    def logits(self, **batch: Any) -> Tensor:
-        """Logits [B, T, V] of a processor's batch: `model.logits(**processor(messages))`."""
-        return self.compute_logits(self(**batch))
 
 
 def _keywords(names: tuple[str, ...], batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -27,3 +28,8 @@ class Output(NamedTuple):
     predictions: Mapping[str, Tensor] | None = None
     loss: Tensor | None = None
     losses: Mapping[str, Tensor] | None = None
+
+
+def total(losses: Mapping[str, Tensor]) -> Tensor:
+    """The sum of losses by name, each a scalar."""
+    return torch.stack([loss.float() for loss in losses.values()]).sum()

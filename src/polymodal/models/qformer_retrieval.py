@@ -15,13 +15,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polymodal.connectors.qformer import QFormer, QFormerConfig
 from polymodal.encoders.vit import ViTConfig
 from polymodal.errors import ConfigError, PromptError
+from polymodal.models.output import Output, total
 from polymodal.nn.linear import Linear
+from polymodal.nn.losses import match_loss, negatives, pair_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,8 @@ class QFormerRetrievalConfig:
 
 class QFormerRetrieval(nn.Module):
     """See the module docstring."""
+
+    output_fields = frozenset({"logits", "embeddings"})
 
     def __init__(self, config: QFormerRetrievalConfig) -> None:
         super().__init__()
@@ -82,20 +87,39 @@ class QFormerRetrieval(nn.Module):
             found["text"] = self._unit("text_proj", states[:, 0] if self.config.pooled else states)
         return found
 
-    def logits(
+    def forward(
         self,
-        pixel_values: Tensor,
-        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         use_image_text_matching_head: bool = False,
+        return_loss: bool = False,
         **more: Any,
-    ) -> Tensor:
-        """Similarity [N, B], or with `use_image_text_matching_head` the two match logits of each pair [B, 2]."""
+    ) -> Output:
+        """embeddings of what is there; with both, logits: similarity [N, B], or with `use_image_text_matching_head` the
+        two match logits of each pair [B, 2].
+
+        return_loss: contrast of the pairs at a temperature of 0.07, and the match of true pairs with hard negatives
+        where there is a head for it.
+        """
         _only(more)
-        if use_image_text_matching_head:
-            return self.matching(pixel_values, input_ids, attention_mask)
+        if use_image_text_matching_head and pixel_values is not None and input_ids is not None:
+            return Output(logits=self.matching(pixel_values, input_ids, attention_mask))
         found = self.features(pixel_values=pixel_values, input_ids=input_ids, attention_mask=attention_mask)
-        return (found["image"] @ found["text"].T).amax(1)
+        if pixel_values is None or input_ids is None or len(found) < 2:
+            return Output(embeddings=found)
+        # [N, Q, E] x [B, E] -> [N, B], the best of a picture's queries with each text
+        logits = (found["image"] @ found["text"].T).amax(1)
+        if not return_loss:
+            return Output(logits=logits, embeddings=found)
+        losses = {"contrastive": pair_loss(logits / 0.07)}
+        if "match_head" in self.connectors:
+            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            texts, images = negatives(logits / 0.07, floor=1e-4), negatives(logits.T / 0.07, floor=1e-4)
+            every = torch.cat((pixel_values, pixel_values[images], pixel_values))
+            ids, kept = torch.cat((input_ids, input_ids, input_ids[texts])), torch.cat((mask, mask, mask[texts]))
+            losses["match"] = match_loss(self.matching(every, ids, kept), len(input_ids))
+        return Output(logits=logits, embeddings=found, loss=total(losses), losses=losses)
 
     def matching(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Logits [B, 2] of "does not belong" and "belongs" for picture i and text i."""
@@ -104,10 +128,6 @@ class QFormerRetrieval(nn.Module):
         ids, mask = self._behind(input_ids, attention_mask)
         states = self._qformer(self._encode(pixel_values), ids, mask)
         return self.connectors["match_head"](states).mean(1)
-
-    def forward(self, **batch: Any) -> Tensor:
-        """The same as `logits`."""
-        return self.logits(**batch)
 
     def _encode(self, pixel_values: Tensor) -> Tensor:
         if "image" not in self.encoders:

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from polymodal.errors import ConfigError, PromptError
 from polymodal.fusion.crossmodal import OFFICIAL_KEYS, CrossModalConfig
+from polymodal.models.output import Output, total
+from polymodal.nn.losses import classification_loss, regression_loss
 from polymodal.weights.keytable import KeyTable, Row, drop, rename
 
 MODALITIES = ("text", "audio", "vision")
@@ -51,6 +53,8 @@ class SequenceFusionConfig:
 
 class SequenceFusion(nn.Module):
     """See the module docstring."""
+
+    output_fields = frozenset({"logits", "hidden", "features", "predictions"})
 
     def __init__(self, config: SequenceFusionConfig):
         super().__init__()
@@ -94,23 +98,33 @@ class SequenceFusion(nn.Module):
             found[name] = self.proj[name](x.transpose(1, 2)).transpose(1, 2) if name in self.proj else x
         return found
 
-    def joint(self, **batch: Any) -> Tensor:
+    def joint(self, states: Mapping[str, Tensor]) -> Tensor:
         """What the head reads: the last step of each target's memory, joined `[B, 2 D targets]`."""
-        states = self.features(**batch)
         last = []
         for target in self.config.targets:
             read = [self.cross[f"{target}_{b}"](states[target], states[b]) for b in MODALITIES if b != target]
             last.append(self.memory[target](torch.cat(read, -1))[:, -1])
         return torch.cat(last, -1)
 
-    def logits(self, **batch: Any) -> Tensor:
-        """`[B, outputs]`: a sentiment score, or class logits."""
-        h = self.joint(**batch)
-        return self.out(h + self.proj2(F.relu(self.proj1(h))))
+    def forward(self, *, labels: Tensor | None = None, **batch: Any) -> Output:
+        """logits `[B, outputs]`: a sentiment score, or class logits; predictions["score"] `[B]` of one output.
 
-    def forward(self, **batch: Any) -> Tensor:
-        """The same as `logits`."""
-        return self.logits(**batch)
+        labels: scores `[B]` (absolute error), classes `[B]`, or classes of several emotions `[B, outputs / 2]`.
+        """
+        states = self.features(**batch)
+        h = self.joint(states)
+        logits = self.out(h + self.proj2(F.relu(self.proj1(h))))
+        predictions = {"score": logits[:, 0]} if logits.shape[1] == 1 else None
+        if labels is None:
+            return Output(logits=logits, hidden=h, features=states, predictions=predictions)
+        if predictions is not None:
+            losses = {"score": regression_loss(logits[:, 0], labels.reshape(-1))}
+        else:
+            each = logits.unflatten(1, (labels.shape[1], -1)) if labels.dim() == 2 else logits
+            losses = {"classification": classification_loss(each, labels)}
+        return Output(
+            logits=logits, hidden=h, features=states, predictions=predictions, loss=total(losses), losses=losses
+        )
 
 
 _LETTERS = {"text": "l", "audio": "a", "vision": "v"}

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from polymodal.backbones.encoder import TextEncoderConfig, TokenHead
 from polymodal.encoders.masked_patches import MaskedPatchesConfig
 from polymodal.errors import ConfigError, PromptError
+from polymodal.models.output import Output
 from polymodal.nn.block import PreNormBlockConfig
+from polymodal.nn.losses import classification_loss
 from polymodal.nn.mask import MaskSpec
 from polymodal.nn.norm import NormConfig
 from polymodal.weights.keytable import KeyTable, rename
@@ -83,6 +85,8 @@ class SingleStreamConfig:
 class SingleStream(nn.Module):
     """See the module docstring."""
 
+    output_fields = frozenset({"logits", "hidden", "features"})
+
     def __init__(self, config: SingleStreamConfig):
         super().__init__()
         width = config.text.width
@@ -101,26 +105,35 @@ class SingleStream(nn.Module):
         image, _ = self._pictures(given)[0]
         return {"text": self._text(given), "image": image + self.kinds.weight[1]}
 
-    def logits(self, **batch: Any) -> Tensor:
-        """`[B, classes]`, or `[B, T, V]` over the text places (`pooled` False)."""
-        given = _known(batch)
-        text = self._text(given)
-        states = [self._run(text, given, image, kind + 1) for kind, image in enumerate(self._pictures(given))]
-        if not self.config.pooled:
-            hidden = states[0][:, : text.shape[1]]
-            if isinstance(self.head, TokenHead):
-                return self.head(hidden, self.text.embed_tokens.weight if self.head.weight is None else None)
-            return self.head(hidden)
-        return self.head(torch.cat([self._pool(hidden) for hidden in states], -1))
+    def forward(self, *, labels: Tensor | None = None, **batch: Any) -> Output:
+        """logits `[B, classes]`, or `[B, T, V]` over the text (`pooled` False); hidden `[B, T + S, D]` after the norm,
+        of the first picture.
 
-    def forward(self, **batch: Any) -> Tensor:
-        """The same as `logits`."""
-        return self.logits(**batch)
-
-    def hidden(self, **batch: Any) -> Tensor:
-        """States `[B, T + S, D]` after the norm, of the first picture."""
+        labels: classes `[B]`, scores `[B, classes]` of several right answers, or hidden words `[B, T]` (-100
+        elsewhere).
+        """
         given = _known(batch)
-        return self._run(self._text(given), given, self._pictures(given)[0], 1)
+        text, pictures = self._text(given), self._pictures(given)
+        states = [self._run(text, given, image, kind + 1) for kind, image in enumerate(pictures)]
+        logits = self._read(states, text.shape[1])
+        loss = None if labels is None else classification_loss(logits, labels)
+        name = "classification" if self.config.pooled else "masked_words"
+        return Output(
+            logits=logits,
+            hidden=states[0],
+            features={"text": text, "image": pictures[0][0] + self.kinds.weight[1]},
+            loss=loss,
+            losses=None if loss is None else {name: loss},
+        )
+
+    def _read(self, states: Sequence[Tensor], length: int) -> Tensor:
+        """What the head makes of the states of each picture's pass; `length`: of the text."""
+        if self.config.pooled:
+            return self.head(torch.cat([self._pool(hidden) for hidden in states], -1))
+        words = states[0][:, :length]
+        if isinstance(self.head, TokenHead):
+            return self.head(words, self.text.embed_tokens.weight if self.head.weight is None else None)
+        return self.head(words)
 
     def _text(self, batch: Mapping[str, Any]) -> Tensor:
         if "input_ids" not in batch:

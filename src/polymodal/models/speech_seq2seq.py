@@ -20,6 +20,8 @@ from polymodal.data.whisper_tokenizer import WhisperTokenizer
 from polymodal.encoders import whisper as whisper_encoder
 from polymodal.encoders.whisper import WHISPER_ENCODERS, WhisperEncoder, WhisperEncoderConfig
 from polymodal.errors import ConfigError
+from polymodal.models.output import Output
+from polymodal.nn.losses import language_model_loss
 from polymodal.weights.keytable import KeyTable, drop
 from polymodal.weights.source import Source
 
@@ -65,6 +67,8 @@ class SpeechSeq2SeqConfig:
 class SpeechSeq2Seq(nn.Module):
     """Encoder-decoder for speech; children `encoders.audio` and `backbone`."""
 
+    output_fields = frozenset({"logits", "hidden", "features"})
+
     def __init__(self, config: SpeechSeq2SeqConfig) -> None:
         super().__init__()
         self.config = config
@@ -78,10 +82,17 @@ class SpeechSeq2Seq(nn.Module):
         assert isinstance(encoder, WhisperEncoder)
         return encoder
 
-    def forward(self, audio_values: Tensor, input_ids: Tensor) -> Tensor:
-        """`audio_values [N, mels, frames]`, `input_ids [N, T]` -> logits `[N, T, V]` of the next tokens."""
-        context = self.backbone.listen(self.audio(audio_values))
-        return self.backbone.head(self.backbone(self.backbone.embed(input_ids), context=context))
+    def forward(self, audio_values: Tensor, input_ids: Tensor, labels: Tensor | None = None) -> Output:
+        """`audio_values [N, mels, frames]`, `input_ids [N, T]` -> logits `[N, T, V]` of the next tokens.
+
+        labels `[N, T]`: aligned with input_ids, -100 = not learned.
+        """
+        features = self.audio(audio_values)
+        hidden = self.backbone(self.backbone.embed(input_ids), context=self.backbone.listen(features))
+        logits = self.backbone.head(hidden)
+        loss = None if labels is None else language_model_loss(logits, labels)
+        losses = None if loss is None else {"language_model": loss}
+        return Output(logits=logits, hidden=hidden, features={"audio": features}, loss=loss, losses=losses)
 
 
 def _size(name: str) -> SpeechSeq2SeqConfig:

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from polymodal.backbones.encoder import TextEncoderConfig, TokenHeadConfig
 from polymodal.errors import ConfigError, PromptError
+from polymodal.models.output import Output
+from polymodal.nn.losses import language_model_loss
 from polymodal.nn.mask import MaskSpec
 
 _INPUTS = (
@@ -60,6 +62,8 @@ class AnswerRules:
 class VisionEncoderDecoder(nn.Module):
     """`question` None: the decoder reads the picture and continues `input_ids`; else it answers them."""
 
+    output_fields = frozenset({"logits", "features"})
+
     def __init__(
         self,
         image: nn.Module,
@@ -87,18 +91,31 @@ class VisionEncoderDecoder(nn.Module):
             found["text"] = self.encode_question(found["image"], batch)
         return found
 
-    def logits(self, **batch: Any) -> Tensor:
-        """`[B, T, V]` of the prompt (`input_ids`), or of `decoder_input_ids` after a question."""
-        batch = known_inputs(batch)
-        if self.question is None:
-            return self.score(batch_ids(batch, "input_ids"), batch.get("attention_mask"), self.encode_image(batch))
-        source = self.encode_question(self.encode_image(batch), batch)
-        ids = batch_ids(batch, "decoder_input_ids")
-        return self.score(ids, batch.get("decoder_attention_mask"), source, batch.get("attention_mask"))
+    def forward(
+        self,
+        *,
+        labels: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        answer_weights: Tensor | None = None,
+        **batch: Any,
+    ) -> Output:
+        """logits `[B, T, V]` of the prompt (`input_ids`), or of `decoder_input_ids` after a question.
 
-    def forward(self, **batch: Any) -> Tensor:
-        """The same as `logits`."""
-        return self.logits(**batch)
+        labels `[B, T]`: aligned with what the decoder reads, -100 = not learned.  answer_weights `[B]`: each answer is
+        the sum over its tokens, counted by its weight.
+        """
+        batch = known_inputs(batch)
+        found = {"image": self.encode_image(batch)}
+        if self.question is None:
+            logits = self.score(batch_ids(batch, "input_ids"), batch.get("attention_mask"), found["image"])
+        else:
+            found["text"] = self.encode_question(found["image"], batch)
+            ids, mask = batch_ids(batch, "decoder_input_ids"), batch.get("decoder_attention_mask")
+            logits = self.score(ids, mask, found["text"], batch.get("attention_mask"))
+        if labels is None:
+            return Output(logits=logits, features=found)
+        loss = language_model_loss(logits, labels, smoothing=label_smoothing, answer_weights=answer_weights)
+        return Output(logits=logits, features=found, loss=loss, losses={"language_model": loss})
 
     def score(
         self, input_ids: Tensor, attention_mask: Tensor | None, source: Tensor, source_mask: Tensor | None = None

@@ -32,7 +32,7 @@ def scorer(
                 f"{', '.join(map(repr, near))}"
             )
         one = next(model.parameters())
-        logits = model.logits(pixel_values=transform(item)[None].to(one.device, one.dtype))[0].float()
+        logits = model(pixel_values=transform(item)[None].to(one.device, one.dtype)).logits[0].float()
         return logits[[places[label] for label in labels]].softmax(0)
 
     return score

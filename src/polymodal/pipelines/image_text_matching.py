@@ -69,7 +69,7 @@ class PairScores:
             image = self.model.image(pixels).expand(len(sentences), -1, -1)
             logits = self.model.match(self.model.fuse(image, **texts)[:, 0])
             return (logits[:, 1] - logits[:, 0]).float().softmax(-1)
-        return self.model.logits(pixel_values=pixels, **texts)[0].float().softmax(-1)
+        return self.model(pixel_values=pixels, **texts).logits[0].float().softmax(-1)
 
     @torch.inference_mode()
     def embed(self, items: Sequence[Any]) -> Tensor:

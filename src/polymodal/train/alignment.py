@@ -1,7 +1,7 @@
-"""Objectives that align pictures and texts: contrast with a queue and a momentum teacher, match, masked tokens.
+"""What training on aligned pictures and texts needs beside a loss: a momentum teacher, queues, masks.
 
-    student, teacher features -> contrast(...)  -> loss and similarities -> negatives(...) -> match pairs -> match_loss
-    mask_words / mask_patches -> the model's logits -> masked_loss (hard labels, or mixed with the teacher's)
+    student, teacher features -> contrast(...)  -> loss and similarities -> nn.losses.negatives -> pairs to match
+    WordMasking, PatchMasking -> the model's logits -> nn.losses.masked_token_loss (hard labels, or the teacher's too)
 
 ALBEF (arXiv 2107.07651), BLIP (2201.12086), FLAVA (2112.04482); blockwise masks of BEiT (2106.08254); queue of MoCo
 (1911.05722).
@@ -36,16 +36,6 @@ def scaled(similarity: Tensor, *, temperature: Tensor | float | None = None, log
 def keep_within(parameter: Tensor, low: float, high: float) -> None:
     """Clamp a learned temperature in place, as the published runs do after a step."""
     parameter.clamp_(low, high)
-
-
-def pair_loss(logits: Tensor, kept: Tensor | None = None) -> Tensor:
-    """Contrast without queue: `[B, B]` logits of pictures against texts, pair i on the diagonal; both directions.
-
-    kept: bool [B], rows that are true pairs (FLAVA, where some pairs are negatives of the match).
-    """
-    rows = torch.arange(len(logits), device=logits.device)
-    chosen = rows if kept is None else rows[kept]
-    return (F.cross_entropy(logits[chosen], chosen) + F.cross_entropy(logits.T[chosen], chosen)) / 2
 
 
 class FeatureQueue(nn.Module):
@@ -130,33 +120,6 @@ def contrast(
     return Contrast(loss=(losses[0] + losses[1]) / 2, image_to_text=found[0], text_to_image=found[1])
 
 
-@torch.no_grad()
-def negatives(
-    logits: Tensor,
-    generator: torch.Generator | None = None,
-    *,
-    ids: Tensor | None = None,
-    floor: float = 0.0,
-) -> Tensor:
-    """For each row of `[B, B + ...]` logits one wrong partner of the batch, drawn in proportion to its softmax: [B].
-
-    ids: rows with one id are right for each other.  floor: added to every weight (fine-tuning and BLIP: 1e-4).
-    """
-    count = len(logits)
-    weights = logits[:, :count].softmax(1) + floor
-    same = torch.eye(count, dtype=torch.bool, device=logits.device) if ids is None else ids[:, None] == ids[None]
-    weights = weights.masked_fill(same, 0)
-    # A row without any wrong partner left would stop the draw.
-    weights = torch.where(weights.sum(1, keepdim=True) > 0, weights, (~same).float() + same.all(1, keepdim=True))
-    return torch.multinomial(weights, 1, generator=generator)[:, 0]
-
-
-def match_loss(logits: Tensor, right: int) -> Tensor:
-    """`[R, 2]` logits (no, yes) whose first `right` rows are true pairs."""
-    labels = (torch.arange(len(logits), device=logits.device) < right).long()
-    return F.cross_entropy(logits, labels)
-
-
 @dataclass(frozen=True, kw_only=True)
 class WordMasking:
     """Which words are hidden: of `probability` of them 80% become `mask`, 10% a random word, 10% stay."""
@@ -174,29 +137,6 @@ class WordMasking:
         words = torch.randint(self.vocabulary, tuple(input_ids.shape), generator=generator).to(input_ids.device)
         masked = torch.where(hidden & (draw[1] < 0.8), self.mask, input_ids)
         return torch.where(hidden & (draw[1] >= 0.8) & (draw[2] < 0.5), words, masked), labels
-
-
-def masked_loss(logits: Tensor, labels: Tensor, teacher: Tensor | None = None, alpha: float = 0.0) -> Tensor:
-    """Cross-entropy of `[..., V]` at labels >= 0 (words, or image tokens), mixed with the teacher's distribution."""
-    places = labels != -100
-    found = logits[places].float()
-    loss = F.cross_entropy(found, labels[places])
-    if teacher is None:
-        return loss
-    soft = -(found.log_softmax(-1) * teacher[places].float().softmax(-1)).sum(-1).mean()
-    return (1 - alpha) * loss + alpha * soft
-
-
-def next_word_loss(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0, weights: Tensor | None = None) -> Tensor:
-    """Next-word loss of logits `[B, T, V]` on labels [B, T] (-100: prompt and padding).
-
-    weights [B]: answers counted by weight, each the sum over its words, over B (questions, ALBEF and BLIP).
-    """
-    shifted, wanted = logits[:, :-1].float().transpose(1, 2), labels[:, 1:]
-    if weights is None:
-        return F.cross_entropy(shifted, wanted, label_smoothing=smoothing)
-    each = F.cross_entropy(shifted, wanted, reduction="none", label_smoothing=smoothing).sum(1)
-    return (weights * each).sum() / len(logits)
 
 
 @dataclass(frozen=True, kw_only=True)

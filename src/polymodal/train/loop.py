@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
 from polymodal.train import checkpoint
-from polymodal.train.recipe import Stage, freeze_except, trainable
+from polymodal.train.recipe import Stage, freeze_except, train_mode, trainable
 
 Batches = Callable[[int, torch.Generator], Any]
 Objective = Callable[[nn.Module, Any], tuple[Tensor, dict[str, float]]]
@@ -58,7 +58,7 @@ def run_stage(
     if start == 0:
         torch.manual_seed(stage.seed)
     end = min(stage.steps, stop_at or stage.steps)
-    model.train()
+    train_mode(model)
     losses: list[float] = []
     forget_after(folder / "log.jsonl", start)
     with (folder / "log.jsonl").open("a") as log:

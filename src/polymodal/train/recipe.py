@@ -72,6 +72,20 @@ def freeze_except(model: nn.Module, prefixes: tuple[str, ...]) -> int:
     return total
 
 
+def train_mode(model: nn.Module, mode: bool = True) -> None:
+    """`model.train(mode)`, but a part of which no parameter learns stays in evaluation mode (dropout, batch norms).
+
+    A part without parameters follows what holds it.
+    """
+    model.train(mode)
+    if not mode:
+        return
+    for part in model.modules():
+        own = list(part.parameters())
+        if own and not any(parameter.requires_grad for parameter in own):
+            part.eval()
+
+
 def below(name: str, prefix: str) -> bool:
     """Whether a parameter's dotted name lies under a prefix of `Stage.train`."""
     if "*" in prefix:

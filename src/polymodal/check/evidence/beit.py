@@ -73,9 +73,7 @@ def masked() -> TrainingCheck:
         return {"pixel_values": pixels[chosen], "bool_masked_pos": hidden.expand(16, -1), "labels": words[chosen]}
 
     def objective(module: Any, batch: Tensors) -> torch.Tensor:
-        places = batch["bool_masked_pos"]
-        found = module.logits(pixel_values=batch["pixel_values"], bool_masked_pos=places)
-        return torch.nn.functional.cross_entropy(found[places], batch["labels"][places])
+        return module(**{**batch, "labels": batch["labels"].masked_fill(~batch["bool_masked_pos"], -100)}).loss
 
     return TrainingCheck(
         model=SYSTEM.formats[1].model_spec(config).build(), batches=batches, objective=objective, steps=40

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from polymodal.check import randomise, real
 from polymodal.check.demo import byte_tokenizer, learns
@@ -286,9 +285,7 @@ def representing() -> TrainingCheck:
         return {"pixel_values": pixels[chosen], "input_ids": table(texts, 0), "attention_mask": mask}
 
     def contrast(matcher: Any, batch: dict[str, Any]) -> torch.Tensor:
-        logits = matcher.logits(**batch) / 0.07
-        right = torch.arange(len(logits))
-        return (functional.cross_entropy(logits, right) + functional.cross_entropy(logits.T, right)) / 2
+        return matcher(**batch, return_loss=True).losses["contrastive"]
 
     return TrainingCheck(model=model, batches=batches, objective=contrast, steps=120, lr=1e-3)
 

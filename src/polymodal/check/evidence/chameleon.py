@@ -18,7 +18,6 @@ from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
 from polymodal.check.training import caption_lesson, lm_objective
 from polymodal.systems.chameleon import SYSTEM
-from polymodal.train.objectives import lm_loss
 
 IMAGE = 9  # the placeholder
 CODES = 24
@@ -84,9 +83,7 @@ def small(size: int, placeholder: int) -> dict[str, Any]:
 def all_ids(model: Any, batch: dict[str, Any]) -> Tensor:
     """Next-id loss over pictures and text alike, with the paper's z-loss."""
     learned = {**batch, "labels": torch.where(batch["attention_mask"].bool(), batch["input_ids"], -100)}
-    spelled = model.spelled(learned)
-    labels = spelled.pop("labels")
-    return lm_loss(model(**spelled), model.backbone.head, labels, z_weight=1e-5)
+    return model(**learned, z_loss_weight=1e-5).loss
 
 
 def training_check(objective: Any) -> TrainingCheck:

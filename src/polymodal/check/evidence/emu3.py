@@ -24,7 +24,6 @@ from polymodal.pipelines.image_generation import PictureFormat, paint
 from polymodal.systems.emu3 import SYSTEM
 from polymodal.systems.emu3.checkpoint import BEGIN, BOS, EOS, OPEN, ROW_END, TAIL
 from polymodal.systems.emu3.picture_size import AnySizeTransform, padded
-from polymodal.train.objectives import lm_loss
 
 MODEL = "Emu3ForConditionalGeneration"
 IMAGE, END, CODES = 9, 8, 24
@@ -115,12 +114,10 @@ def learned(which: str, model: Any, batch: dict[str, Any]) -> Tensor:
         return lm_objective(model, batch)
     places, real_ids = batch["input_ids"] == model.placeholders["image"], batch["attention_mask"].bool()
     wanted = batch["input_ids"].where(places if which == "pictures" else real_ids, -100)
-    spelled = model.spelled({**batch, "labels": wanted})
     weight = torch.ones(model.backbone.config.vocab_size)
     if which == "all":
         weight[model.connectors["image"].vocabulary.ids("image")] = 0.5
-    labels = spelled.pop("labels")
-    return lm_loss(model(**spelled), model.backbone.head, labels, weight)
+    return model(**{**batch, "labels": wanted}, token_weights=weight).loss
 
 
 def training_check(which: str) -> TrainingCheck:
@@ -182,7 +179,7 @@ def teach(model: Any, count: int) -> None:
         loss = lm_objective(module, understood)
         for row in drawn:
             given = torch.tensor([row])
-            loss = loss + lm_loss(module(given), module.backbone.head, given) / count
+            loss = loss + module(input_ids=given, labels=given).loss / count
         loss.backward()
         optimiser.step()
 

@@ -19,10 +19,11 @@ from polymodal.check.demo import write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
 from polymodal.generators.dalle_codec import map_pixels
+from polymodal.nn.losses import masked_token_loss, negatives, pair_loss
 from polymodal.systems import Variant
 from polymodal.systems.flava import SYSTEM
 from polymodal.systems.flava.checkpoint import MODEL, PRETRAINING
-from polymodal.train.alignment import PatchMasking, masked_loss, negatives, pair_loss
+from polymodal.train.alignment import PatchMasking
 
 Settings = dict[str, Any] | None
 
@@ -101,16 +102,16 @@ class Pretraining:
         if not self.joint:
             if self.step % 2:
                 found = model.predictions(pixel_values=pixels, bool_masked_pos=patches)["mim"]
-                return masked_loss(found[:, 1:], tokens)
+                return masked_token_loss(found[:, 1:], tokens)
             found = model.predictions(input_ids=masked, attention_mask=batch["attention_mask"])["mlm"]
-            return masked_loss(found, labels)
-        logits = model.logits(**batch)
+            return masked_token_loss(found, labels)
+        logits = model(**batch).logits
         found = model.predictions(**batch, **given)
         wrong = negatives(logits, self.generator)
         other = model.predictions(**{**batch, "pixel_values": pixels[wrong]}, **given)["itm"]
         match = F.cross_entropy(torch.cat((found["itm"], other)), torch.arange(2 * len(ids)).lt(len(ids)).long())
-        return (pair_loss(logits) + match + masked_loss(found["mmm_image"], tokens)
-                + masked_loss(found["mmm_text"], labels))  # fmt: skip
+        return (pair_loss(logits) + match + masked_token_loss(found["mmm_image"], tokens)
+                + masked_token_loss(found["mmm_text"], labels))  # fmt: skip
 
 
 def training_check(*, joint: bool, count: int = real.COUNT, steps: int = 40) -> TrainingCheck:

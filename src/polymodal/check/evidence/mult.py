@@ -51,7 +51,7 @@ def training_check(steps: int = 40) -> TrainingCheck:
 
     def objective(model: Any, batch: Tensors) -> torch.Tensor:
         given = {name: value for name, value in batch.items() if name != "score"}
-        return F.l1_loss(model.logits(**given)[:, 0], batch["score"])
+        return model(**given, labels=batch["score"]).loss
 
     model = SYSTEM.formats[0].model_spec(SMALL).build()
     return TrainingCheck(model=model, batches=batches, objective=objective, steps=steps, lr=2e-3)

@@ -18,7 +18,6 @@ from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors
 from polymodal.check.training import rows
 from polymodal.systems import Variant
 from polymodal.systems.vilt import ANSWERS, MASKED, PICTURES, RANK, SYSTEM, TOKENS
-from polymodal.train.alignment import masked_loss
 
 HEIGHT, WIDTH = 24, 32
 
@@ -99,7 +98,7 @@ def pretrain() -> TrainingCheck:
 
     def objective(model: Any, batch: Tensors) -> torch.Tensor:
         masked, labels = MASKING(batch["input_ids"], generator)
-        return masked_loss(model.logits(**{**batch, "input_ids": masked}), labels)
+        return model(**{**batch, "input_ids": masked}, labels=labels).loss
 
     model = SYSTEM.formats[0].model_spec(small(MASKED)).build()
     return TrainingCheck(model=model, batches=pairs(64), objective=objective, steps=60, lr=2e-3)
@@ -112,11 +111,10 @@ def answers() -> TrainingCheck:
 
     def batches(step: int) -> Tensors:
         chosen = rows(step, 8, 8)
-        return {**asked(8), "pixel_values": pixels[chosen], "wanted": F.one_hot(torch.tensor(chosen), 8).float()}
+        return {**asked(8), "pixel_values": pixels[chosen], "labels": F.one_hot(torch.tensor(chosen), 8).float()}
 
     def objective(model: Any, batch: Tensors) -> torch.Tensor:
-        given = {name: value for name, value in batch.items() if name != "wanted"}
-        return F.binary_cross_entropy_with_logits(model.logits(**given), batch["wanted"]) * 8
+        return model(**batch).loss
 
     model = SYSTEM.formats[0].model_spec(small(ANSWERS, num_labels=8)).build()
     return TrainingCheck(model=model, batches=batches, objective=objective, steps=40, lr=1e-3)

@@ -21,6 +21,7 @@ from polymodal.models.fusion_encoder import FusionEncoder, JointConfig
 from polymodal.models.vision_encoder_decoder import AnswerRules, SpecialTokenIds, VisionEncoderDecoder
 from polymodal.systems import ModelSpec, Part
 from polymodal.weights.keytable import KeyTable, drop, rename
+from polymodal.weights.operations import Unsqueeze
 
 PRETRAINED, RETRIEVAL, ANSWER = "pretrained", "retrieval", "answer"
 PAIR, ENTAILMENT, ASSIGNMENT = "pair", "entailment", "assignment"
@@ -89,7 +90,11 @@ def keys_of(kind: str, first: int, depth: int) -> KeyTable:
         return keys + official.writer_keys(tied=True, question=True)
     if kind in (PRETRAINED, RETRIEVAL):
         prefix = "text_encoder.bert." if kind == PRETRAINED else "text_encoder."
-        keys += BODY_KEYS.prefixed(prefix, "text.") + official.MATCH_KEYS + KeyTable((rename("temp", "temperature"),))
+        keys += (
+            BODY_KEYS.prefixed(prefix, "text.")
+            + official.MATCH_KEYS
+            + KeyTable((rename("temp", "temperature", Unsqueeze()),))
+        )
         return keys + head_keys(tied=True).prefixed("text_encoder.cls.predictions.", "token_head.")
     if kind == ENTAILMENT:
         return keys + BODY_KEYS.prefixed("text_encoder.", "text.") + official.CLASS_KEYS

@@ -32,6 +32,7 @@ from polymodal.nn.norm import LayerNormConfig
 from polymodal.pipelines.image_text_matching import BLIP_PICTURES, PairScores, bert_ids
 from polymodal.systems import CheckpointFiles, LoadedModel, ModelSpec, Part
 from polymodal.weights.keytable import KeyTable, rename
+from polymodal.weights.operations import Unsqueeze
 
 CAPTION, ANSWER = "BlipForConditionalGeneration", "BlipForQuestionAnswering"
 MATCH, JOINT = "BlipForImageTextRetrieval", "BlipModel"
@@ -75,7 +76,7 @@ def _open_match(vit: ViTConfig, text: Mapping[str, Any], image: KeyTable, joint:
 
     keys = image + BODY_KEYS.prefixed("text_encoder.", "text.") + official.MATCH_KEYS
     if joint.temperature is not None:
-        keys += KeyTable((rename("temp", "temperature"),))
+        keys += KeyTable((rename("temp", "temperature", Unsqueeze()),))
     return ModelSpec(build=build, keys=(keys,), parts=drawing(vit, "text", matcher=True), assemble=assemble)
 
 
@@ -175,7 +176,7 @@ def _open_joint(config: Mapping[str, Any], vit: ViTConfig, text: Mapping[str, An
     keys += KeyTable((
         rename("visual_projection.weight", "encoders.image.head.proj.weight"),
         rename("text_projection.weight", "encoders.text.proj.weight"),
-        rename("logit_scale", "logit_scale"),
+        rename("logit_scale", "logit_scale", Unsqueeze()),
     ))  # fmt: skip
     return ModelSpec(
         build=build, keys=(keys,), parts=drawing(vit, "encoders.text", matcher=True, image="encoders.image")

@@ -20,9 +20,10 @@ from polymodal.models.dual_encoder import PAIR, DualEncoder
 from polymodal.models.encoder_classifier import EncoderClassifier
 from polymodal.pipelines.zero_shot import ZeroShot
 from polymodal.systems import CheckpointFiles, CheckpointFormat, LoadedModel, ModelSpec, Part, hf
-from polymodal.weights.keytable import KeyTable
+from polymodal.weights.keytable import KeyTable, rename
+from polymodal.weights.operations import Unsqueeze
 
-SCALE = KeyTable.of({"logit_scale": "logit_scale"})
+SCALE = KeyTable((rename("logit_scale", "logit_scale", Unsqueeze()),))
 TEXT = ("input_ids", "attention_mask", "position_ids")
 BARE = {"vision_model.": "", "visual_projection.": "visual_projection."}
 BARE_TEXT = {"text_model.": "", "text_projection.": "text_projection."}

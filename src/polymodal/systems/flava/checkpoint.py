@@ -13,6 +13,7 @@ from polymodal.backbones.encoder import EMBEDDING_KEYS, pre_norm_keys
 from polymodal.data.hf_image import transform_of
 from polymodal.encoders import google_vit
 from polymodal.generators import dalle_codec
+from polymodal.models.encoder_classifier import EncoderClassifier
 from polymodal.models.multimodal_encoder import (
     MultimodalEncoderConfig,
     heads_of,
@@ -28,7 +29,7 @@ from polymodal.systems import (
     Repository,
 )
 from polymodal.weights.keytable import KeyTable, rename
-from polymodal.weights.operations import Squeeze
+from polymodal.weights.operations import Squeeze, Unsqueeze
 
 MODEL, PRETRAINING = "FlavaModel", "FlavaForPreTraining"
 
@@ -69,9 +70,15 @@ def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
 def open_codec(config: Mapping[str, Any]) -> ModelSpec:
     """The codec of image tokens alone; its logits are over the vocabulary, per place."""
     codec = dalle_codec.of_config(config)
-    part = Part(slot="encoder", name="DALL-E codec", prefix="", modality="image", input="pixel_values [N, 3, 112, 112]",
-                output="[N, V, 14, 14]", tokens=196)  # fmt: skip
-    return ModelSpec(build=codec.build, keys=(dalle_codec.hf_keys(codec),), parts=(part,))
+
+    def build() -> EncoderClassifier:
+        # Its features are logits already.
+        return EncoderClassifier(codec.build(), head=nn.Identity(), inputs=("pixel_values",))
+
+    part = Part(slot="encoder", name="DALL-E codec", prefix="encoders.image", modality="image",
+                input="pixel_values [N, 3, 112, 112]", output="[N, V, 14, 14]", tokens=196)  # fmt: skip
+    keys = dalle_codec.hf_keys(codec).prefixed("", "encoders.image.")
+    return ModelSpec(build=build, keys=(keys,), parts=(part,))
 
 
 def keys_of() -> KeyTable:
@@ -79,7 +86,7 @@ def keys_of() -> KeyTable:
     pairs = {"image_projection": "image_proj", "text_projection": "text_proj",
              "image_to_mm_projection": "to_joint.image", "text_to_mm_projection": "to_joint.text"}  # fmt: skip
     rows = [rename(f"{a}.{leaf}", f"{b}.{leaf}") for a, b in pairs.items() for leaf in ("weight", "bias")]
-    rows.append(rename("logit_scale", "logit_scale"))
+    rows.append(rename("logit_scale", "logit_scale", Unsqueeze()))
     rows.append(rename("multimodal_model.cls_token", "joint.class_token", Squeeze(0), Squeeze(0)))
     return (
         KeyTable(tuple(rows))

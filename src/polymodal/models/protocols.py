@@ -1,0 +1,45 @@
+"""What a model can do, as types: code asks `isinstance(model, GeneratesText)`, never for the name of a class.
+
+model(**batch) -> Output         every model; `output_fields` names the fields that this one fills
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from polymodal.models.output import Output
+
+
+@runtime_checkable
+class ReturnsOutput(Protocol):
+    """An nn.Module called as `model(**batch) -> Output`.
+
+    output_fields: which fields of Output it can fill ("logits", "hidden", "features", "embeddings", "predictions").
+    """
+
+    @property
+    def output_fields(self) -> frozenset[str]: ...
+
+    def forward(self, **batch: Any) -> Output: ...
+
+
+@runtime_checkable
+class HasFeatures(Protocol):
+    """features(**batch) -> by modality, what enters the backbone or the joint space."""
+
+    def features(self, **batch: Any) -> Mapping[str, Any]: ...
+
+
+@runtime_checkable
+class RendersMedia(Protocol):
+    """render(pipelines, **batch) -> by modality, what the caller's diffusion pipelines make of the signals written."""
+
+    def render(
+        self, pipelines: Mapping[str, Any], changes: Mapping[str, Any] | None = None, **batch: Any
+    ) -> Mapping[str, list[Any]]: ...
+
+
+def fills(model: Any, field: str) -> bool:
+    """Whether `model(**batch)` can fill this field of Output."""
+    return isinstance(model, ReturnsOutput) and field in model.output_fields
