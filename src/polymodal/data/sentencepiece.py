@@ -84,7 +84,7 @@ def read_sentencepiece(data: bytes, *, where: str) -> SentencePieceModel:
         _check_pieces(pieces, kinds)
         return _model(pieces, scores, kinds, trainer, normalizer, where)
     except (ValueError, struct.error) as problem:
-        raise WeightsError(f"tokenizer: {where} is not a sentencepiece model ({problem})") from None
+        raise WeightsError(f"tokenizer: {where} is not a sentencepiece model ({problem}); fetch it again") from None
 
 
 def _model(

@@ -66,22 +66,15 @@ def read_ranks(data: bytes, *, where: str = "rank file") -> dict[bytes, int]:
             continue
         try:
             token, rank = line.split()
-            ranks[base64.b64decode(token, validate=True)] = int(rank)
+            # Whisper's multilingual file ends in a place holder: "=" stands for a token without bytes.
+            ranks[b"" if token == b"=" else base64.b64decode(token, validate=True)] = int(rank)
         except (ValueError, binascii.Error):
-            raise WeightsError(
-                f"tokenizer: {where} line {number}: expected 'base64 rank', found {line[:40]!r}"
-            ) from None
-    if not ranks or sorted(ranks.values()) != list(range(len(ranks))):
-        raise WeightsError(
-            f"tokenizer: {where} has {len(ranks)} tokens whose ranks are not 0 to {len(ranks) - 1} once each"
-        )
+            raise WeightsError(f"{where} line {number}: expected 'base64 rank', found {line[:40]!r}") from None
     missing = [value for value in range(256) if bytes([value]) not in ranks]
     if missing:
-        raise WeightsError(f"tokenizer: {where} lacks the single byte {missing[0]:#04x}; it is no byte BPE")
-    try:
-        check_cuts(list(ranks))
-    except ValueError as problem:
-        raise WeightsError(f"tokenizer: {where} is no rank file ({problem})") from None
+        raise WeightsError(f"{where} has {len(ranks)} tokens but lacks the single byte {missing[0]:#04x}; no byte BPE")
+    if sorted(ranks.values()) != list(range(len(ranks))):
+        raise WeightsError(f"{where} has {len(ranks)} tokens whose ranks are not 0..{len(ranks) - 1} once each")
     return ranks
 
 
@@ -90,7 +83,7 @@ def qwen(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Voca
 
     Raises WeightsError when the ids that config.json gives are others.
     """
-    pipeline = _pipeline(read_ranks(read_bytes(path), where=str(path)), QWEN2_WORDS)
+    pipeline = _pipeline(_ranks(path), QWEN2_WORDS)
     pipeline.normalizer = normalizers.NFC()
     vision, audio = config.get("visual"), config.get("audio")
     names = (*QWEN, *(QWEN_VL if vision else QWEN_AUDIO if audio else ()))
@@ -107,7 +100,7 @@ def qwen(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Voca
 
 def emu3(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Vocabulary:
     """Emu3Tokenizer: Qwen's tokens, then those of emu3_vision_tokens.txt beside the file, one a line."""
-    pipeline = _pipeline(read_ranks(read_bytes(path), where=str(path)), QWEN2_WORDS)
+    pipeline = _pipeline(_ranks(path), QWEN2_WORDS)
     pipeline.normalizer = normalizers.NFC()
     lines = read_text(path.with_name(EMU3_TOKENS)).split("\n")
     pipeline.add_special_tokens(_special((*QWEN, *(line.strip() for line in lines if line.strip()))))
@@ -116,13 +109,23 @@ def emu3(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Voca
 
 def llama3(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Vocabulary:
     """A rank file without code of its own: LLaMA 3's words; gaps among the ids of added tokens are filled."""
-    ranks = read_ranks(read_bytes(path), where=str(path))
+    ranks = _ranks(path)
     pipeline = _pipeline(ranks, LLAMA3_WORDS)
     last = max((index for index in settings.placed if index < 1 << 22), default=-1)
     names = {index: token.content for index, token in settings.placed.items()}
     fill = [names.get(index, f"<|reserved_token_{index}|>") for index in range(len(ranks), last + 1)]
     pipeline.add_special_tokens(_special(fill))
     return Vocabulary(pipeline=pipeline)
+
+
+def _ranks(path: Path) -> dict[bytes, int]:
+    """The ranks of a file, none of which may be so long that merges would take hours."""
+    ranks = read_ranks(read_bytes(path), where=f"tokenizer: {path}")
+    try:
+        check_cuts(list(ranks))
+    except ValueError as problem:
+        raise WeightsError(f"tokenizer: {path} is no rank file ({problem})") from None
+    return ranks
 
 
 def _pipeline(ranks: Mapping[bytes, int], words: str) -> Pipeline:

@@ -1,6 +1,7 @@
 """Text <-> token ids, with control tokens kept out of a user's reach.
 
-Flow: tokenizer.json | GGUF metadata -> one `tokenizers` pipeline -> ids.  There are two ways in:
+Flow: tokenizer.json | GGUF metadata -> one `tokenizers` pipeline -> ids (data/tokenizer_files.py reads the other
+files that a checkpoint may have).  There are two ways in:
 `encode(text)` is for whatever a person typed and can never produce a control token, `special(name)` is for
 templates and gives exactly one.
 Traps: a byte-level vocabulary may lack some bytes (SmolLM2 lacks 21 of 256: those that never occur in UTF-8
@@ -44,8 +45,9 @@ class Tokenizer:
     """Text <-> ids on a `tokenizers` pipeline.
 
     Args: pipeline, the library's object; control, names that users must not be able to type although the file
-    does not mark them as special (they become special here); bos, eos, pad, names of those tokens, None where
-    unused.  Raises: UnknownName when one of the names is not in the vocabulary.
+    does not mark them as special (they become special here); added, the same, but put behind the vocabulary, in
+    this order, where it lacks them (what official code adds when it runs); bos, eos, pad, names of those tokens,
+    None where unused.  Raises: UnknownName when one of the names is not in the vocabulary.
     """
 
     def __init__(
@@ -53,20 +55,24 @@ class Tokenizer:
         pipeline: Pipeline,
         *,
         control: Iterable[str] = (),
+        added: Iterable[str] = (),
         bos: str | None = None,
         eos: str | None = None,
         pad: str | None = None,
     ) -> None:
         self._pipeline = pipeline
+        control, added = tuple(control), tuple(added)
+        missing = [name for name in added if pipeline.token_to_id(name) is None]
+        pipeline.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in missing])
         for name in control:
             if pipeline.token_to_id(name) is None:
                 raise UnknownName(f"tokenizer: control token {name!r} is not in the vocabulary")
-        pipeline.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in control])
+        pipeline.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in (*control, *added)])
         pipeline.encode_special_tokens = True  # what looks like a special token is encoded as plain text
         pipeline.no_truncation()
         pipeline.no_padding()
-        added = pipeline.get_added_tokens_decoder()
-        self._special = {token.content: i for i, token in added.items() if token.special}
+        tokens = pipeline.get_added_tokens_decoder()
+        self._special = {token.content: i for i, token in tokens.items() if token.special}
         self.special_ids: frozenset[int] = frozenset(self._special.values())
         self.bos_id = None if bos is None else self.special(bos)
         self.eos_id = None if eos is None else self.special(eos)
@@ -138,6 +144,10 @@ class Tokenizer:
     def special_tokens(self) -> Mapping[str, int]:
         """Name -> id of every token that only templates may write."""
         return dict(self._special)
+
+    def knows(self, name: str) -> bool:
+        """Whether the vocabulary has a token written `name`, special or not."""
+        return self._pipeline.token_to_id(name) is not None
 
     @cached_property
     def missing_bytes(self) -> frozenset[int]:
@@ -249,7 +259,6 @@ class TokenStream:
         self._window = self._window[self._done :] if self._done else self._window
         self._done = len(self._window)
         return text[len(before) :]
-
 
     def _within_bytes(self) -> bool:
         """Whether the last id is one of several bytes in a row, which are decoded together: all of them, or none."""

@@ -14,7 +14,6 @@ tokenizer.model as sentencepiece does, `PLAIN_MODEL_TYPES`; names of classes end
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,9 +122,18 @@ class _Source:
     roles: Mapping[str, str | None]
 
 
-def has_vocabulary(folder: Path) -> bool:
-    """Whether a tokenizer can be made of the files of a folder, as far as their names tell."""
-    return bool(_vocabulary_files(folder))
+def lacks_vocabulary(folder: Path) -> str | None:
+    """Why no tokenizer can be made of a folder: no file for it, or of a kind that is not supported; None where one can.
+
+    Vocabulary files themselves are not read.  Raises WeightsError and ConfigError for damaged files beside them.
+    """
+    files = _vocabulary_files(folder)
+    if not files:
+        return f"no tokenizer files, any of {VOCABULARY_FILES} would do"
+    if files[0].name == "tokenizer.json":
+        return None
+    found = _reader(files, read_settings(folder), read_table(folder / "config.json"))
+    return found if isinstance(found, str) else None
 
 
 def read_tokenizer(folder: str | Path, **names: Any) -> Tokenizer:
@@ -138,22 +146,19 @@ def read_tokenizer(folder: str | Path, **names: Any) -> Tokenizer:
     return Tokenizer(source.pipeline, **{**source.roles, **names})
 
 
-def tokenizer_table(folder: str | Path) -> dict[str, Any]:
-    """The same as the table of a tokenizer.json, for systems that add tokens to it; raises as `read_tokenizer`."""
-    found: dict[str, Any] = json.loads(_read(Path(folder)).pipeline.to_str())
-    return found
-
-
 def _read(folder: Path) -> _Source:
     files = _vocabulary_files(folder)
     if not files:
-        raise WeightsError(f"tokenizer: {folder} has no vocabulary; expected one of {VOCABULARY_FILES}")
+        raise WeightsError(f"tokenizer: {folder} has {lacks_vocabulary(folder)}")
     settings = read_settings(folder)
     if files[0].name == "tokenizer.json":
         pipeline = pipeline_of_json(read_text(files[0], MAX_TOKENIZER_JSON), where=str(files[0]))
         return _Source(pipeline=pipeline, roles=_roles_of_json(pipeline, settings))
     config = read_table(folder / "config.json")
-    path, reader = _reader(files, settings, config)
+    found = _reader(files, settings, config)
+    if isinstance(found, str):
+        raise ConfigError(f"tokenizer: {folder} has {found}")
+    path, reader = found
     try:
         vocabulary = reader(path, settings, config)
     except PolymodalError:
@@ -185,8 +190,8 @@ def _vocabulary_files(folder: Path) -> list[Path]:
     return [path for path in found if path.name != "vocab.json" or (folder / word_files.MERGES).is_file()]
 
 
-def _reader(files: list[Path], settings: TokenSettings, config: Mapping[str, Any]) -> tuple[Path, Reader]:
-    """The file that is read, and how.  Raises ConfigError when no file is of a class that is supported."""
+def _reader(files: list[Path], settings: TokenSettings, config: Mapping[str, Any]) -> tuple[Path, Reader] | str:
+    """The file that is read, and how; a text that says what is wrong when no file is of a class that is supported."""
     name, own = _class_name(settings, config)
     if files[0].name == "tokenizer.model" and config.get("model_type") in PLAIN_MODEL_TYPES:
         return files[0], READERS[PIECES][PLAIN]
@@ -195,13 +200,12 @@ def _reader(files: list[Path], settings: TokenSettings, config: Mapping[str, Any
     for path in files:
         if name in READERS[KINDS[path.name]]:
             return path, READERS[KINDS[path.name]][name]
-    path = files[0]
-    kind = KINDS[path.name]
-    said = "no tokenizer_class is named" if name is None else f"tokenizer_class {name!r} is not supported"
-    code = ", and code of the folder is not run" if own else ""
-    raise ConfigError(
-        f"tokenizer: {path} ({kind}): {said}{code}; expected one of {', '.join(READERS[kind])} in "
-        f"tokenizer_config.json, or a tokenizer.json beside it"
+    file, kind = files[0].name, KINDS[files[0].name]
+    said = "but no tokenizer_class" if name is None else f"with tokenizer_class {name!r}, which is not supported"
+    code = " (code of the folder is not run)" if own else ""
+    return (
+        f"{file} ({kind}) {said}{code}; expected one of {', '.join(READERS[kind])} in tokenizer_config.json, "
+        f"or a tokenizer.json beside it"
     )
 
 
