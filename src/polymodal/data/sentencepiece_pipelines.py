@@ -20,7 +20,7 @@ from tokenizers import Tokenizer as Pipeline
 
 from polymodal.data.sentencepiece import CONTROL, NORMAL, USER_DEFINED, SentencePieceModel
 from polymodal.data.token_settings import TokenSettings
-from polymodal.errors import WeightsError
+from polymodal.errors import ConfigError, WeightsError
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 EXTRA_IDS = 100  # T5's sentinels
@@ -31,12 +31,14 @@ class Vocabulary:
     """A pipeline before its special tokens are added.
 
     roles: the special tokens that the tokenizer's class gives where no file speaks of them.  control: those that the
-    vocabulary file has itself.
+    vocabulary file has itself.  raw: tokens with a given id are looked for in the text as it was typed, whatever their
+    flag says, so that each part between them gets a space in front.
     """
 
     pipeline: Pipeline
     roles: Mapping[str, str | None] = field(default_factory=dict)
     control: tuple[AddedToken, ...] = ()
+    raw: bool = False
 
 
 def plain(model: SentencePieceModel, settings: TokenSettings) -> Vocabulary:
@@ -63,7 +65,7 @@ def plain(model: SentencePieceModel, settings: TokenSettings) -> Vocabulary:
     pipeline.decoder = _decoder(byte_fallback=model.byte_fallback, dummy_prefix=model.dummy_prefix)
     control = tuple(_added(text, special=True) for _, text in model.of_kind(CONTROL))
     roles = {role: text for role, text in model.roles.items() if role != "pad"}
-    return Vocabulary(pipeline=pipeline, roles=roles, control=control)
+    return Vocabulary(pipeline=pipeline, roles=roles, control=control, raw=model.dummy_prefix)
 
 
 def llama(model: SentencePieceModel, settings: TokenSettings) -> Vocabulary:
@@ -101,7 +103,7 @@ def t5(model: SentencePieceModel, settings: TokenSettings) -> Vocabulary:
     """T5Tokenizer: Unigram on words between white space, <extra_id_99> to <extra_id_0> behind the file's pieces."""
     count = settings.option("extra_ids", int, EXTRA_IDS)
     if not 0 <= count <= 10_000:
-        raise WeightsError(f"tokenizer: extra_ids is {count}, expected 0 to 10000")
+        raise ConfigError(f"tokenizer: extra_ids is {count}, expected 0 to 10000")
     known = set(model.pieces)
     sentinels = [f"<extra_id_{index}>" for index in range(count)]
     behind = [name for name in reversed(sentinels) if name not in known]

@@ -54,11 +54,13 @@ class TokenSettings:
             raise ConfigError(f"{CONFIG}: {name} must be a {kind.__name__}, found {found!r}")
         return found
 
-    def tokens(self, defaults: Mapping[str, str | None], control: Iterable[AddedToken] = ()) -> list[AddedToken]:
+    def tokens(
+        self, defaults: Mapping[str, str | None], control: Iterable[AddedToken] = (), raw: bool = False
+    ) -> list[AddedToken]:
         """What is added to a vocabulary, in the order that gives new tokens their ids.
 
         defaults: the roles that the tokenizer's class gives.  control: special tokens of the vocabulary file, which
-        count where no file lists extra ones.
+        count where no file lists extra ones.  raw: tokens with a given id are looked for before text is normalised.
         """
         standard = {name: self.roles.get(name, _special(defaults.get(name))) for name in ROLES}
         own = {name: token for name, token in self.roles.items() if name not in ROLES}
@@ -66,12 +68,14 @@ class TokenSettings:
         special = {token.content for token in named}
         added = []
         for _, token in sorted(self.placed.items(), key=lambda item: item[0]):
-            added.append(_with(token, special=True) if token.content in special else token)
+            normalized = token.normalized and not raw
+            added.append(_with(token, special=token.special or token.content in special, normalized=normalized))
         present = {token.content for token in added}
         others = [*named, *(tuple(control) if self.extra is None else self.extra)]
         for token in others:
             if token.content not in present:
-                added.append(_with(token, special=True) if token.content in special else token)
+                special_too = token.special or token.content in special
+                added.append(_with(token, special=special_too, normalized=token.normalized))
         return added
 
     def add_to(self, pipeline: Pipeline, tokens: Iterable[AddedToken], where: Path) -> None:
@@ -163,13 +167,13 @@ def _special(name: str | None) -> AddedToken | None:
     return None if name is None else AddedToken(name, special=True)
 
 
-def _with(token: AddedToken, *, special: bool) -> AddedToken:
-    """The token with another flag; what else it says stays."""
+def _with(token: AddedToken, *, special: bool, normalized: bool) -> AddedToken:
+    """The token with other flags; what else it says stays."""
     return AddedToken(
         token.content,
         single_word=token.single_word,
         lstrip=token.lstrip,
         rstrip=token.rstrip,
-        normalized=token.normalized,
+        normalized=normalized,
         special=special,
     )

@@ -166,7 +166,7 @@ def _read(folder: Path) -> _Source:
     except Exception as error:  # the library raises a bare Exception for everything that it does not like
         raise WeightsError(f"tokenizer: {path} makes no vocabulary ({str(error)[:120]})") from None
     pipeline = vocabulary.pipeline
-    settings.add_to(pipeline, settings.tokens(vocabulary.roles, vocabulary.control), path)
+    settings.add_to(pipeline, settings.tokens(vocabulary.roles, vocabulary.control, vocabulary.raw), path)
     ids = pipeline.get_vocab(with_added_tokens=True)
     if len(set(ids.values())) != len(ids):
         raise WeightsError(f"tokenizer: {path} has gaps: {len(ids)} tokens share {len(set(ids.values()))} ids")
