@@ -70,7 +70,7 @@ def plain(model: SentencePieceModel, settings: TokenSettings) -> Vocabulary:
 
 def llama(model: SentencePieceModel, settings: TokenSettings) -> Vocabulary:
     """LlamaTokenizer: BPE whose merges go by id, bytes for what is unknown, text as it is."""
-    if model.algorithm != "bpe":
+    if model.algorithm != "bpe":  # transformers 5 makes merges of a Unigram file: ids that no model was trained with
         return plain(model, settings)
     vocabulary = _ids(model)
     merges = _merges(vocabulary, vocabulary)
