@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer_samples import SENTENCES, SPECIALS, bpe_files, model_file, rank_file, ranks, word_pieces, write
 
 from polymodal.data import vocabulary_files
 from polymodal.data.tiktoken_file import QWEN, QWEN_AUDIO, QWEN_VL
 from polymodal.data.tokenizer import Tokenizer, iterate_text
 from polymodal.data.tokenizer_files import KINDS, lacks_vocabulary, read_tokenizer
 from polymodal.errors import ConfigError, PolymodalError, PromptError, UnknownName, WeightsError
+from tokenizer_samples import SENTENCES, SPECIALS, bpe_files, model_file, rank_file, ranks, word_pieces, write
 
 
 def config(name: str | None, **options: Any) -> dict[str, Any]:
@@ -187,6 +187,8 @@ WRONG: dict[str, tuple[dict[str, Any], type[PolymodalError], str]] = {
     "id as text": ({**FOLDERS["plain"], "added_tokens.json": {"<a>": "6"}}, ConfigError, "has the id '6'"),
     "another id": ({**FOLDERS["plain"], "added_tokens.json": {"<a>": 700}}, WeightsError,
                    "gives '<a>' the id 700, but behind the vocabulary it is 600"),
+    "far id": ({**FOLDERS["llama3"], **config(None, added_tokens_decoder={"4000000": token("<a>")})}, WeightsError,
+               "gives '<a>' the id 4000000"),
     "no option": ({**FOLDERS["plain"], **config(None, legacy="no")}, ConfigError, "legacy must be a bool, found 'no'"),
     "extra ids": ({**FOLDERS["t5"], **config("T5Tokenizer", extra_ids=-1)}, ConfigError, "extra_ids is -1"),
     "no model": ({"tokenizer.model": b"any"}, WeightsError, "is not a sentencepiece model.*fetch it again"),
@@ -254,3 +256,10 @@ def test_damaged_files_are_refused_or_work(tmp_path_factory: Any, kind: str, cha
     for text in SENTENCES:
         with suppress(PromptError):
             tokenizer.decode(tokenizer.encode(text, allow_special=True))
+
+
+def test_a_long_run_of_spaces_takes_no_time(tokenizers: Any, tmp_path: Path) -> None:
+    collapsed = read_tokenizer(write(tmp_path / "x", {"tokenizer.model": model_file("t5")}))
+    text = f"a{' ' * 200_000}b"
+    assert collapsed.encode(text) == collapsed.encode("a b")
+    assert len(tokenizers["llama"].encode(text)) > 1

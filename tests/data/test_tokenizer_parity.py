@@ -12,6 +12,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from polymodal.data.byte_level import QWEN2_WORDS
+from polymodal.data.tiktoken_file import QWEN, QWEN_VL
+from polymodal.data.tokenizer import Tokenizer
+from polymodal.data.tokenizer_files import CLASS_OF_MODEL_TYPE, PLAIN, PLAIN_MODEL_TYPES, READERS, read_tokenizer
+from polymodal.errors import PromptError
 from tokenizer_samples import (
     LLAMA,
     SENTENCES,
@@ -26,14 +32,8 @@ from tokenizer_samples import (
     write,
 )
 
-from polymodal.data.byte_level import QWEN2_WORDS
-from polymodal.data.tiktoken_file import QWEN, QWEN_VL
-from polymodal.data.tokenizer import Tokenizer
-from polymodal.data.tokenizer_files import CLASS_OF_MODEL_TYPE, PLAIN, PLAIN_MODEL_TYPES, READERS, read_tokenizer
-from polymodal.errors import PromptError
-
 letters = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
-words = st.text("aA bZ 09.,'!\n\t éß▁<>|中🙂", max_size=12)
+words = st.text("aA bZ 09.,'!\n\t\x1f\x85 éß▁<>|中🙂", max_size=12)
 typed = st.lists(letters | words | st.sampled_from([*SPECIALS, *SENTENCES]), max_size=5).map("".join)
 
 IMAGE = {"content": "<image>", "lstrip": False, "rstrip": False, "normalized": False, "single_word": False,

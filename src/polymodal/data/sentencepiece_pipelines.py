@@ -46,8 +46,8 @@ def plain(model: SentencePieceModel, settings: TokenSettings) -> Vocabulary:
     legacy = settings.option("legacy", bool, True)
     pipeline = Pipeline(_scored_bpe(model) if model.algorithm == "bpe" else _unigram(model, model.unknown))
     steps: list[normalizers.Normalizer] = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
-    if model.collapse_spaces:  # spaces only: other white space stays
-        steps += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+    if model.collapse_spaces:  # spaces only: other white space stays; runs first, or a long one costs its square
+        steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Replace(Regex(r"\A | \z"), "")]
     if model.escape_spaces:
         steps.append(normalizers.Replace(" ", SPACE))
     if model.dummy_prefix and legacy:  # Metaspace puts none before a text that begins with one

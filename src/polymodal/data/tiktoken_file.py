@@ -50,6 +50,7 @@ QWEN_AUDIO = (
     "<audio>",
     "</audio>",
 )  # fmt: skip
+MAX_GAP = 1 << 16  # ids behind a rank file that may be free
 EMU3_TOKENS = "emu3_vision_tokens.txt"
 
 
@@ -111,7 +112,7 @@ def llama3(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Vo
     """A rank file without code of its own: LLaMA 3's words; gaps among the ids of added tokens are filled."""
     ranks = _ranks(path)
     pipeline = _pipeline(ranks, LLAMA3_WORDS)
-    last = max((index for index in settings.placed if index < 1 << 22), default=-1)
+    last = max((index for index in settings.placed if index < len(ranks) + MAX_GAP), default=-1)
     names = {index: token.content for index, token in settings.placed.items()}
     fill = [names.get(index, f"<|reserved_token_{index}|>") for index in range(len(ranks), last + 1)]
     pipeline.add_special_tokens(_special(fill))

@@ -27,6 +27,7 @@ from polymodal.errors import WeightsError
 MERGES = "merges.txt"
 MAX_IDS = 1 << 24
 CLIP_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+OUTSIDE = r"\A[\s\x1c-\x1f]+|[\s\x1c-\x1f]+\z"  # the white space that Python strips
 _END = "<|endoftext|>"
 BERT_ROLES = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
 ROBERTA_ROLES = {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "sep": "</s>", "pad": "<pad>", "cls": "<s>",
@@ -72,7 +73,7 @@ def clip(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Voca
     pipeline.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     # The letter of a space, so that the suffix survives the way back to bytes; `Strip` cannot take an empty text.
     space = decoders.Replace("</w>", letters()[ord(" ")])
-    pipeline.decoder = decoders.Sequence([space, decoders.ByteLevel(), decoders.Replace(Regex(r"\s+\z"), "")])
+    pipeline.decoder = decoders.Sequence([space, decoders.ByteLevel(), decoders.Replace(Regex(OUTSIDE), "")])
     return Vocabulary(pipeline=pipeline, roles={"bos": "<|startoftext|>", "eos": _END, "unk": _END, "pad": _END})
 
 
