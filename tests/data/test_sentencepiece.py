@@ -8,7 +8,6 @@ from functools import lru_cache
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer_samples import FIXTURES, LLAMA, SENTENCES, T5, model_file, train
 from tokenizers import normalizers
 
 from polymodal.data.charsmap import check_charsmap
@@ -26,6 +25,7 @@ from polymodal.data.sentencepiece_pipelines import plain
 from polymodal.data.token_settings import TokenSettings
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.errors import ConfigError, PolymodalError, PromptError, WeightsError
+from tokenizer_samples import FIXTURES, LLAMA, SENTENCES, T5, model_file, train
 
 NOTHING = TokenSettings(options={}, roles={}, extra=None, placed={})
 
