@@ -104,5 +104,5 @@ def test_a_model_says_what_it_can_do(llava):
     with pytest.raises(ConfigError, match="cannot embed; it takes text, image and does chat, logits"):
         model.embed([Path("examples/cat.jpg")])
     (llava / "tokenizer.json").unlink()
-    with pytest.raises(ConfigError, match="has no tokenizer files and cannot chat"):
+    with pytest.raises(ConfigError, match=r"cannot chat; it takes .* has no tokenizer files.*tokenizer.model"):
         pm.load(llava).chat("Hello")

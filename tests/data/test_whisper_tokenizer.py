@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from polymodal.data.tiktoken_file import read_ranks
 from polymodal.data.whisper_languages import LANGUAGES, language_code
-from polymodal.data.whisper_tokenizer import WORD_PATTERN, WhisperTokenizer, read_ranks
+from polymodal.data.whisper_tokenizer import WORD_PATTERN, WhisperTokenizer
 from polymodal.errors import ConfigError, UnknownName, WeightsError
 
 CORPUS = (

@@ -107,7 +107,7 @@ def test_added_placeholders_lie_behind_the_vocabulary(tmp_path: Path) -> None:
     from polymodal.checkpoints.record import CheckpointFiles
 
     size = byte_tokenizer(tmp_path, ["<unk>", "<s>", "</s>"], bos="<s>", eos="</s>")
-    tokenizer = video_llama.tokenizer_of(CheckpointFiles(tmp_path), video_llama.ADDED)
+    tokenizer = CheckpointFiles(tmp_path).tokenizer(added=video_llama.ADDED)
     assert [tokenizer.special(name) for name in video_llama.ADDED] == [size, size + 1, size + 2]
 
 

@@ -19,7 +19,7 @@ import torch
 
 from polymodal.api.clock import Clock, TimedProcessor
 from polymodal.api.reply import Label, Reply
-from polymodal.checkpoints.record import LoadedModel
+from polymodal.checkpoints.record import CheckpointFiles, LoadedModel
 from polymodal.data.media import Audio, Image, Text, Video
 from polymodal.data.messages import Message, conversation, user
 from polymodal.data.processor import VALUES
@@ -271,18 +271,19 @@ class Model:
     def require(self, verb: str) -> None:
         """Raises ConfigError, saying what the model can do, unless `verb` is in `can`."""
         if verb not in self.can:
-            lacks = "has no tokenizer files and " if self._lacks_tokenizer() else ""
+            lack = self._lacks_tokenizer()
             raise ConfigError(
-                f"{self.name} {lacks}cannot {verb}; it takes {', '.join(self.system.inputs)} and does "
-                f"{', '.join(self.can)}"
+                f"{self.name} cannot {verb}; it takes {', '.join(self.system.inputs)} and does "
+                f"{', '.join(self.can)}{f'; its folder has {lack}' if lack else ''}"
             )
 
-    def _lacks_tokenizer(self) -> bool:
-        """Whether it came from a folder that would do more with a tokenizer.json in it."""
-        if self.path is None or (self.path / "tokenizer.json").is_file():
-            return False
+    def _lacks_tokenizer(self) -> str | None:
+        """What is wrong with the tokenizer of a folder that would do more with one; None where nothing is."""
+        lack = None if self.path is None else CheckpointFiles(self.path).lacks_tokenizer()
+        if lack is None:
+            return None
         model_spec = self.system.model_spec(self.variant)
-        return model_spec.assemble is not None and model_spec.tokenizer
+        return lack if model_spec.assemble is not None and model_spec.tokenizer else None
 
 
 class Stream:

@@ -204,7 +204,7 @@ def assembled(path: Path, model_spec: ModelSpec, module: nn.Module) -> LoadedMod
     files = CheckpointFiles(path)
     if not path.is_dir():
         return LoadedModel(model=module, processor=None)
-    if model_spec.assemble is None or (model_spec.tokenizer and not files.has("tokenizer.json")):
+    if model_spec.assemble is None or (model_spec.tokenizer and files.lacks_tokenizer()):
         found = LoadedModel(model=module, processor=None)
     else:
         with understood(f"{path}: what its tokenizer or preprocessor files say"):

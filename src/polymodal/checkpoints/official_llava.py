@@ -19,14 +19,17 @@ from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Special, Words
 from polymodal.data.tiles import GridTiles, SizedTiles, filled_up
 
+MARKS = ("<im_patch>", "<im_start>", "<im_end>")  # appended to the vocabulary in this order
+
 
 def open_official(config: Mapping[str, Any]) -> ModelSpec:
     """An official LLaVA config of any version -> the model; ConfigError for options that are not supported."""
     found = official_llava.of_config(config)
 
     def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
-        processor = Processor(tokenizer=files.tokenizer(), template=vicuna(LLAVA_SYSTEM),
-                              modalities=(pictures(found, config),), max_length=found.text.max_length)  # fmt: skip
+        tokenizer = files.tokenizer(added=MARKS if config.get("mm_use_im_start_end") else ())
+        processor = Processor(tokenizer=tokenizer, template=vicuna(LLAVA_SYSTEM), modalities=(pictures(found, config),),
+                              max_length=found.text.max_length)  # fmt: skip
         return LoadedModel(model=module, processor=processor)
 
     return ModelSpec(build=found.build, keys=(found.keys,), parts=drawn(found), assemble=assemble)
@@ -36,15 +39,17 @@ def pictures(found: official_llava.OfficialLlava, config: Mapping[str, Any]) -> 
     """How pictures enter: squared with the mean colour, cropped, or in tiles, as `image_aspect_ratio` says."""
     marked = bool(config.get("mm_use_im_start_end"))
     before, after = ((Special(name="<im_start>"),), (Special(name="<im_end>"),)) if marked else ((), ())
-    name, behind, tiled = "<im_patch>" if marked else "<image>", (*after, Words(text="\n")), found.tiled
+    # Without marks the official placeholder is no word: every feature stands at -200.
+    name, number = ("<im_patch>", None) if marked else ("", official_llava.IMAGE)
+    behind, tiled = (*after, Words(text="\n")), found.tiled
     if tiled is not None:
         cut = SizedTiles(tiles=GridTiles(tile=tiled.tile, grids=tiled.grids))
-        return Modality(name="image", placeholder=name, transform=cut, before=before, after=behind, collate=filled_up,
-                        tokens=lambda value: tiled.tokens_of(*value["size"].tolist()))  # fmt: skip
+        return Modality(name="image", placeholder=name, number=number, transform=cut, before=before, after=behind,
+                        collate=filled_up, tokens=lambda value: tiled.tokens_of(*value["size"].tolist()))  # fmt: skip
     side = found.tower.image_size
     size = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
     transform = squared({"do_pad": config.get("image_aspect_ratio") == "pad"}, {**CLIP, **size})
-    return Modality(name="image", placeholder=name, transform=transform, before=before, after=behind,
+    return Modality(name="image", placeholder=name, number=number, transform=transform, before=before, after=behind,
                     tokens=lambda _: found.tower.tokens)  # fmt: skip
 
 

@@ -117,12 +117,16 @@ class CheckpointFiles:
         return found or dict(self.json("processor_config.json").get("image_processor") or {})
 
     def tokenizer(self, **names: Any) -> Tokenizer:
-        """The tokenizer.json, with bos, eos and pad from tokenizer_config.json; keywords as for `Tokenizer`."""
-        from polymodal.data.tokenizer import Tokenizer
+        """The tokenizer of whichever vocabulary file there is, `read_tokenizer`; keywords as for `Tokenizer`."""
+        from polymodal.data.tokenizer_files import read_tokenizer
 
-        settings = self.json("tokenizer_config.json")
-        given = {name: _content(settings.get(f"{name}_token")) for name in ("bos", "eos", "pad")}
-        return Tokenizer.from_file(self.folder / "tokenizer.json", **{**given, **names})
+        return read_tokenizer(self.folder, **names)
+
+    def lacks_tokenizer(self) -> str | None:
+        """Why no tokenizer can be made of these files (none, or of a kind not supported), None where one can."""
+        from polymodal.data.tokenizer_files import lacks_vocabulary
+
+        return lacks_vocabulary(self.folder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +135,7 @@ class ModelSpec:
 
     build() -> module with fresh weights, also on the meta device.  keys: spellings of the names on disk, each a whole
     strict table; export writes the first.  parts: the drawing.  assemble(module, CheckpointFiles) -> LoadedModel, for
-    folders that hold a tokenizer.json (tokenizer False: for all).  ends: ids that end an answer and the one that pads
+    folders that hold a tokenizer (tokenizer False: for all).  ends: ids that end an answer and the one that pads
     it, where the model has its own and the folder's generation settings do not count.
     """
 
@@ -192,8 +196,3 @@ def hf(model_type: str, *architectures: str) -> Callable[[Mapping[str, Any]], in
         return int(config.get("model_type") == model_type and fits)
 
     return matches
-
-
-def _content(token: Any) -> str | None:
-    """A token as tokenizer_config.json spells it: a text, a table with its content, or nothing."""
-    return token.get("content") if isinstance(token, dict) else token

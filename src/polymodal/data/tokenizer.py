@@ -1,6 +1,7 @@
 """Text <-> token ids, with control tokens kept out of a user's reach.
 
-Flow: tokenizer.json | GGUF metadata -> one `tokenizers` pipeline -> ids.  There are two ways in:
+Flow: tokenizer.json | GGUF metadata -> one `tokenizers` pipeline -> ids (data/tokenizer_files.py reads the other
+files that a checkpoint may have).  There are two ways in:
 `encode(text)` is for whatever a person typed and can never produce a control token, `special(name)` is for
 templates and gives exactly one.
 Traps: a byte-level vocabulary may lack some bytes (SmolLM2 lacks 21 of 256: those that never occur in UTF-8
@@ -15,38 +16,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Pipeline
 
+from polymodal.data.byte_level import LLAMA3_WORDS, QWEN2_WORDS, gpt2_words, letters, split_then_bytes
 from polymodal.errors import ConfigError, PromptError, UnknownName, WeightsError
 
 # GGUF token types (ggml's `llama_token_type`): 3 = control, 4 = user defined.
 _GGUF_CONTROL, _GGUF_USER = 3, 4
 
-_QWEN2_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_LLAMA3_WORDS = _QWEN2_WORDS.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
-
-
-def _split_then_bytes(pattern: str) -> pre_tokenizers.PreTokenizer:
-    """Words by a published regular expression, then their bytes."""
-    words = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
-    return pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-
 
 def _pre_tokenizer(kind: str) -> pre_tokenizers.PreTokenizer:
     """The pre-tokeniser that GGUF calls `kind` (metadata `tokenizer.ggml.pre`)."""
-    gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     if kind in ("gpt-2", "default"):
-        return gpt2
+        return gpt2_words()
     if kind == "smollm":
-        return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), gpt2])
+        return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), gpt2_words()])
     if kind == "qwen2":
-        return _split_then_bytes(_QWEN2_WORDS)
+        return split_then_bytes(QWEN2_WORDS)
     if kind == "llama-bpe":
-        return _split_then_bytes(_LLAMA3_WORDS)
+        return split_then_bytes(LLAMA3_WORDS)
     raise WeightsError(
         f"tokenizer: pre-tokeniser kind {kind!r} is not known; expected smollm, gpt-2, qwen2 or llama-bpe"
     )
@@ -56,8 +45,9 @@ class Tokenizer:
     """Text <-> ids on a `tokenizers` pipeline.
 
     Args: pipeline, the library's object; control, names that users must not be able to type although the file
-    does not mark them as special (they become special here); bos, eos, pad, names of those tokens, None where
-    unused.  Raises: UnknownName when one of the names is not in the vocabulary.
+    does not mark them as special (they become special here); added, the same, but put behind the vocabulary, in
+    this order, where it lacks them (what official code adds when it runs); bos, eos, pad, names of those tokens,
+    None where unused.  Raises: UnknownName when one of the names is not in the vocabulary.
     """
 
     def __init__(
@@ -65,20 +55,24 @@ class Tokenizer:
         pipeline: Pipeline,
         *,
         control: Iterable[str] = (),
+        added: Iterable[str] = (),
         bos: str | None = None,
         eos: str | None = None,
         pad: str | None = None,
     ) -> None:
         self._pipeline = pipeline
+        control, added = tuple(control), tuple(added)
+        missing = [name for name in added if pipeline.token_to_id(name) is None]
+        pipeline.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in missing])
         for name in control:
             if pipeline.token_to_id(name) is None:
                 raise UnknownName(f"tokenizer: control token {name!r} is not in the vocabulary")
-        pipeline.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in control])
+        pipeline.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in (*control, *added)])
         pipeline.encode_special_tokens = True  # what looks like a special token is encoded as plain text
         pipeline.no_truncation()
         pipeline.no_padding()
-        added = pipeline.get_added_tokens_decoder()
-        self._special = {token.content: i for i, token in added.items() if token.special}
+        tokens = pipeline.get_added_tokens_decoder()
+        self._special = {token.content: i for i, token in tokens.items() if token.special}
         self.special_ids: frozenset[int] = frozenset(self._special.values())
         self.bos_id = None if bos is None else self.special(bos)
         self.eos_id = None if eos is None else self.special(eos)
@@ -96,12 +90,7 @@ class Tokenizer:
     @classmethod
     def from_json(cls, text: str, *, where: str = "tokenizer.json", **names: Any) -> "Tokenizer":
         """From the text of a `tokenizer.json`."""
-        try:
-            json.loads(text)
-            pipeline = Pipeline.from_str(text)
-        except Exception as error:  # the library raises a bare Exception for every defect of the file
-            raise WeightsError(f"tokenizer: {where} is not a tokenizer.json ({str(error)[:120]})") from None
-        return cls(pipeline, **names)
+        return cls(pipeline_of_json(text, where=where), **names)
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any], *, control: Iterable[str] = ()) -> "Tokenizer":
@@ -156,18 +145,25 @@ class Tokenizer:
         """Name -> id of every token that only templates may write."""
         return dict(self._special)
 
+    def knows(self, name: str) -> bool:
+        """Whether the vocabulary has a token written `name`, special or not."""
+        return self._pipeline.token_to_id(name) is not None
+
     @cached_property
     def missing_bytes(self) -> frozenset[int]:
         """Bytes that a byte-level vocabulary cannot write; empty for other kinds of vocabulary."""
         if not isinstance(self._pipeline.decoder, decoders.ByteLevel):
             return frozenset()
         vocabulary = self._pipeline.get_vocab()
-        letters = set(pre_tokenizers.ByteLevel.alphabet())
-        # The alphabet keeps printable Latin-1 as it is; the other bytes follow, in order, from U+0100 on.
-        kept = {ord(letter) for letter in letters if ord(letter) < 256}
-        moved = [byte for byte in range(256) if byte not in kept]
-        letter_of = {byte: chr(byte) for byte in kept} | {byte: chr(256 + i) for i, byte in enumerate(moved)}
-        return frozenset(byte for byte, letter in letter_of.items() if letter not in vocabulary)
+        return frozenset(byte for byte, letter in enumerate(letters()) if letter not in vocabulary)
+
+    @cached_property
+    def fallback_ids(self) -> frozenset[int]:
+        """Ids of the pieces <0x00> to <0xFF>, where the vocabulary writes unknown characters with them."""
+        if "ByteFallback" not in str(self._pipeline.decoder):
+            return frozenset()
+        ids = (self._pipeline.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
+        return frozenset(index for index in ids if index is not None)
 
     @cached_property
     def _trusting(self) -> Pipeline:
@@ -206,7 +202,10 @@ class Tokenizer:
     @cached_property
     def _reachable(self) -> frozenset[int]:
         """Special ids that plain text must not give: all but the unknown token, which is harmless."""
-        unknown = getattr(self._pipeline.model, "unk_token", None)
+        model = self._pipeline.model
+        if isinstance(model, models.Unigram):  # says its unknown token only by using it
+            return self.special_ids - {token.id for token in model.tokenize("\U0010ffff")}
+        unknown = getattr(model, "unk_token", None)
         index = None if unknown is None else self._pipeline.token_to_id(unknown)
         return self.special_ids - {index}
 
@@ -253,13 +252,26 @@ class TokenStream:
     def _emit(self, final: bool) -> str:
         before = self._tokenizer.decode(self._window[: self._done], self._skip)
         text = self._tokenizer.decode(self._window, self._skip)
-        if not final and text.endswith("\N{REPLACEMENT CHARACTER}"):
+        if not final and (text.endswith("\N{REPLACEMENT CHARACTER}") or self._within_bytes()):
             return ""
         if len(text) <= len(before):  # an id without text, such as a lone SentencePiece space
             return ""
         self._window = self._window[self._done :] if self._done else self._window
         self._done = len(self._window)
         return text[len(before) :]
+
+    def _within_bytes(self) -> bool:
+        """Whether the last id is one of several bytes in a row, which are decoded together: all of them, or none."""
+        return bool(self._window) and self._window[-1] in self._tokenizer.fallback_ids
+
+
+def pipeline_of_json(text: str, *, where: str) -> Pipeline:
+    """The library's object from the text of a `tokenizer.json`; raises WeightsError, naming `where`, for another's."""
+    try:
+        json.loads(text)
+        return Pipeline.from_str(text)
+    except Exception as error:  # the library raises a bare Exception for every defect of the file
+        raise WeightsError(f"tokenizer: {where} is not a tokenizer.json ({str(error)[:120]})") from None
 
 
 def iterate_text(tokenizer: Tokenizer, ids: Iterable[int], skip_special: bool = True) -> Iterator[str]:

@@ -10,15 +10,14 @@ decoding; special tokens written by a user in the text are plain text.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
+from polymodal.data.tiktoken_file import read_ranks
 from polymodal.data.whisper_languages import LANGUAGES, language_code
-from polymodal.errors import ConfigError, UnknownName, WeightsError
+from polymodal.errors import ConfigError, UnknownName
 
 # GPT-2's split into words; the last but one branch leaves one space for the following word.
 WORD_PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
@@ -29,28 +28,6 @@ TASKS = ("transcribe", "translate")
 _SINGLE = '"#()*+/:;<=>@[\\]^_`{|}~「」『』'
 _GROUPS = "<< >> <<< >>> -- --- -( -[ (' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪"
 _MUSIC = "♩♪♫♬♭♮♯"
-
-
-def read_ranks(data: bytes) -> dict[bytes, int]:
-    """Rank table of a `.tiktoken` file: each line `base64(token) rank`. `WeightsError` names the first bad line."""
-    ranks: dict[bytes, int] = {}
-    for number, line in enumerate(data.splitlines(), start=1):
-        if not line:
-            continue
-        try:
-            token, rank = line.split()
-            # The published multilingual file ends in a place holder: "=" stands for a token without bytes.
-            ranks[b"" if token == b"=" else base64.b64decode(token, validate=True)] = int(rank)
-        except (ValueError, binascii.Error) as error:
-            raise WeightsError(f"rank file line {number}: expected 'base64 rank', found {line[:40]!r}") from error
-    missing = [value for value in range(256) if bytes([value]) not in ranks]
-    if missing:
-        raise WeightsError(
-            f"rank file has {len(ranks)} tokens but lacks the single byte {missing[0]:#04x}; not a byte BPE"
-        )
-    if sorted(ranks.values()) != list(range(len(ranks))):
-        raise WeightsError(f"rank file has {len(ranks)} tokens whose ranks are not 0..{len(ranks) - 1} once each")
-    return ranks
 
 
 class WhisperTokenizer:

@@ -67,7 +67,7 @@ def fetch_hub(source: Source, progress: Progress | None = None) -> Path:
     return path
 
 
-WANTED = (".json", ".safetensors", ".bin", ".pt", ".pth", ".npz", ".model", ".txt", ".jinja")
+WANTED = (".json", ".safetensors", ".bin", ".pt", ".pth", ".npz", ".model", ".txt", ".tiktoken", ".jinja")
 """Files of a repository that are fetched: configs, tokenizers and weights; never code."""
 TORCH = (".bin", ".pt", ".pth")
 WEIGHTS = (".safetensors", ".npz", *TORCH)

@@ -131,14 +131,15 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
 
     def assemble(module: Any, files: CheckpointFiles) -> LoadedModel:
         given = files.preprocessor
-        added = {token["content"] for token in files.json("tokenizer.json").get("added_tokens") or ()}
-        stop = {"eos": EOU} if EOU in added else {}
-        tokenizer = files.tokenizer(control=(FAKE, IMAGE, *stop.values()), **stop)
+        tokenizer = files.tokenizer(control=(FAKE, IMAGE))
+        instructed = tokenizer.knows(EOU)
+        if instructed:
+            tokenizer = files.tokenizer(control=(FAKE, IMAGE, EOU), eos=EOU)
         size = given.get("image_size") or vision.image_size
         transform = transform_of({"size": size, **given}, {**CLIP, "do_center_crop": False})
         image = Modality(name="image", placeholder=IMAGE, transform=transform, tokens=lambda values: 1)
         module.context.placeholders["image"] = tokenizer.special(IMAGE)
-        talk, limit = template(bool(stop)), backbone.max_length
+        talk, limit = template(instructed), backbone.max_length
         processor = Processor(tokenizer=tokenizer, template=talk, modalities=(image,), max_length=limit)
         return LoadedModel(model=module, processor=processor)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from polymodal.backbones import hf_text
 from polymodal.checkpoints import lavis, qformer_lm
-from polymodal.checkpoints.added_tokens import tokenizer_of
 from polymodal.checkpoints.qformer_chat import PICTURE
 from polymodal.connectors import qformer
 from polymodal.connectors.neighbours import NeighboursConfig
@@ -27,6 +26,7 @@ from polymodal.systems import (
 )
 from polymodal.weights.keytable import KeyTable, drop
 
+HERE = "<ImageHere>"  # one per feature of a picture
 SYSTEM_WORDS = (
     "Give the following image: <Img>ImageContent</Img>. You will be able to see the image once I provide it to you. "
     "Please answer my questions."
@@ -100,10 +100,10 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     def assemble(module: Any, files: CheckpointFiles) -> LoadedModel:
         side = encoder.image_size
         transform = transform_of(files.preprocessor, {**PICTURE, "size": {"height": side, "width": side}})
-        image = Modality(name="image", placeholder="<ImageHere>", transform=transform, tokens=lambda values: tokens,
+        image = Modality(name="image", placeholder=HERE, transform=transform, tokens=lambda values: tokens,
                          before=BEFORE, after=AFTER)  # fmt: skip
         words = template(llama_2=not has_qformer)
-        processor = Processor(tokenizer=tokenizer_of(files, ("<ImageHere>",)), template=words, modalities=(image,))
+        processor = Processor(tokenizer=files.tokenizer(added=(HERE,)), template=words, modalities=(image,))
         return LoadedModel(model=module, processor=processor, stop=("###",) if has_qformer else ())
 
     spellings = tuple(keys + table.prefixed("llama_model.", "backbone.") for table in text.keys)

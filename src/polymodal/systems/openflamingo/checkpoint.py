@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,6 @@ from polymodal.checkpoints import open_flamingo
 from polymodal.checkpoints.open_flamingo import CLIP_L, OpenFlamingo
 from polymodal.data.interleaved import Shots
 from polymodal.data.processor import Modality, Processor
-from polymodal.data.tokenizer import Tokenizer
 from polymodal.data.transforms import ShorterSideCrop
 from polymodal.systems import (
     CheckpointFiles,
@@ -35,7 +33,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
 
     def assemble(module: Any, files: CheckpointFiles) -> LoadedModel:
         side: Any = found.encoder.image_size
-        words = tokenizer(files)
+        words = files.tokenizer(added=(END, IMAGE, PAD), eos=END, pad=PAD)
         image = Modality(
             name="image",
             placeholder=IMAGE,
@@ -49,20 +47,6 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
 
     keys = open_flamingo.keys_of(config, found)
     return ModelSpec(build=found.build, keys=(keys,), parts=drawing(found), assemble=assemble)
-
-
-def tokenizer(files: CheckpointFiles) -> Tokenizer:
-    """The language model's tokenizer.json with the three tokens behind its last one, where it lacks them."""
-    table = files.json("tokenizer.json")
-    added = table.setdefault("added_tokens", [])
-    known = {token["content"]: token["id"] for token in added}
-    following = max([*known.values(), *table["model"]["vocab"].values()]) + 1
-    for name in (END, IMAGE, PAD):
-        if name not in known:
-            added.append({"id": following, "content": name, "special": True, "normalized": False, "single_word": False,
-                          "lstrip": False, "rstrip": False})  # fmt: skip
-            following += 1
-    return Tokenizer.from_json(json.dumps(table), control=(END, IMAGE, PAD), eos=END, pad=PAD)
 
 
 def drawing(found: OpenFlamingo) -> tuple[Part, ...]:

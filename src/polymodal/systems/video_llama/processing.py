@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor
 
-from polymodal.checkpoints.added_tokens import tokenizer_of
 from polymodal.data.media import Audio, Video
 from polymodal.data.normalise import CLIP_MEAN, CLIP_STD
 from polymodal.data.processor import Modality, Processor
@@ -77,7 +76,7 @@ def assemble(side: int, seen: int, heard: int) -> Callable[[Any, CheckpointFiles
                 Modality(name="audio", placeholder=ADDED[1], transform=hear, tokens=lambda values: heard,
                          before=(Words(text=HEARD_BEFORE),), after=(Words(text=HEARD_AFTER),))
             )  # fmt: skip
-        processor = Processor(tokenizer=tokenizer_of(files, ADDED), template=template(), modalities=modalities)
+        processor = Processor(tokenizer=files.tokenizer(added=ADDED), template=template(), modalities=modalities)
         return LoadedModel(model=module, processor=processor, stop=("###",))
 
     return joined
