@@ -186,6 +186,17 @@ class KeyTable:
                 best = best if indices is None else (position, indices)
         return best
 
+    def use_of(self, key: str) -> Use | None:
+        """The row that a source key belongs to, with all its concrete names; None when no row does."""
+        found = self._find(key, "sources")
+        if found is None:
+            return None
+        row = self.rows[found[0]]
+        if not row.targets:
+            return Use(found[0], (key,), ())
+        sources, targets = (tuple(fill_pattern(name, found[1]) for name in side) for side in (row.sources, row.targets))
+        return Use(found[0], sources, targets)
+
     @functools.cached_property
     def _index(self) -> dict[str, tuple[dict[str, list[tuple[int, Pattern]]], list[tuple[int, Pattern]]]]:
         """Per side: patterns by skeleton, and those that end in '**'; keeps large tables fast."""
