@@ -79,8 +79,9 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     table += keys.prefixed("language_model.", "backbone.")
     renamed = {"vision_embed_tokens.": "model.vision_embed_tokens.", "language_model.model.": "model.language_model.",
                "language_model.lm_head.": "lm_head."}  # fmt: skip
-    return ModelSpec(build=build, keys=(table, table.respelled(renamed)), parts=drawn(values, backbone.width),
-                  assemble=assemble)  # fmt: skip
+    in_memory = table.respelled(renamed)
+    return ModelSpec(build=build, keys=(table, in_memory), in_memory=in_memory, parts=drawn(values, backbone.width),
+                     assemble=assemble)  # fmt: skip
 
 
 def picture_first(messages: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -91,7 +91,8 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     between += KeyTable((rename("image_newline", "connectors.image.newline"),))
     rest = between + text_keys.prefixed("language_model.", "backbone.")
     tables = tuple(each + rest for each in vision.placed("vision_tower.", "encoders.image.tile."))
-    return ModelSpec(build=build, keys=hf_mlp.both_spellings(tables), parts=drawn(tower, width), assemble=assemble)
+    keys = hf_mlp.both_spellings(tables)
+    return ModelSpec(build=build, keys=keys, in_memory=keys[-1], parts=drawn(tower, width), assemble=assemble)
 
 
 def drawn(tower: hf_vision.ViTConfig, width: int) -> tuple[Part, ...]:

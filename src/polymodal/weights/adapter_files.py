@@ -119,21 +119,21 @@ def read_config(folder: Path) -> AdapterConfig:
     return config_of(said, str(path))
 
 
-def config_of(said: Mapping[str, Any], place: str = CONFIG) -> AdapterConfig:
+def config_of(said: Mapping[str, Any], source: str = CONFIG) -> AdapterConfig:
     """The config of a dict as PEFT writes it.  Raises ConfigError naming the option that is not supported or wrong."""
     kind = said.get("peft_type", "LORA")
     if kind != "LORA":
-        raise ConfigError(f"{place}: peft_type {kind!r} is not supported; expected LORA")
+        raise ConfigError(f"{source}: peft_type {kind!r} is not supported; expected LORA")
     if said.get("init_lora_weights") not in _INITIALISATIONS:
         raise ConfigError(
-            f"{place}: init_lora_weights {said['init_lora_weights']!r} changes the base weights; convert it to a plain "
-            "LoRA with PEFT's save_pretrained(path_initial_model_for_weight_conversion=...)"
+            f"{source}: init_lora_weights {said['init_lora_weights']!r} changes the base weights; convert it to a "
+            "plain LoRA with PEFT's save_pretrained(path_initial_model_for_weight_conversion=...)"
         )
     for name, value in said.items():
         if name not in _READ | _NO_MATTER and value:
-            raise ConfigError(f"{place}: the option {name} ({value!r}) is not supported")
+            raise ConfigError(f"{source}: the option {name} ({value!r}) is not supported")
     if said.get("bias", "none") not in ("none", "all", "lora_only"):
-        raise ConfigError(f"{place}: bias {said['bias']!r} is not supported; expected none, all or lora_only")
+        raise ConfigError(f"{source}: bias {said['bias']!r} is not supported; expected none, all or lora_only")
     try:
         config = AdapterConfig(
             rank=int(said.get("r", 8)),
@@ -151,10 +151,10 @@ def config_of(said: Mapping[str, Any], place: str = CONFIG) -> AdapterConfig:
             task=said.get("task_type"),
         )
     except (TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{place} has a value of another kind: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{source} has a value of another kind: {str(error).splitlines()[0]}") from error
     ranks = (config.rank, *config.rank_pattern.values())
     if min(ranks) < 1 or not all(map(math.isfinite, (config.alpha, *config.alpha_pattern.values()))):
-        raise ConfigError(f"{place}: ranks must be at least 1 and alphas finite; found r {min(ranks)}")
+        raise ConfigError(f"{source}: ranks must be at least 1 and alphas finite; found r {min(ranks)}")
     return config
 
 

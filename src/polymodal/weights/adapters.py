@@ -29,6 +29,7 @@ from polymodal.weights.keytable import KeyTable
 from polymodal.weights.load import shared_names
 from polymodal.weights.low_rank_rows import carry, row_of_linears, trimmed
 from polymodal.weights.report import Use, nearest_row
+from polymodal.weights.rows import Row
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,7 +78,7 @@ def attach(
             originals[target] = _put(module, target, nn.Parameter(value, value.is_floating_point()))
         for path, change in changes.items():
             part = module.get_submodule(path)
-            adapt(part, _placed(change, part, weight), name, path)
+            adapt(part, _beside(part, change, weight), name, path)
     except PolymodalError as error:
         detach(module, Attached(name=name, adapter=adapter, table=table, originals=originals))
         raise type(error)(f"{adapter.folder}: {error}") from error
@@ -142,7 +143,7 @@ def _table_for(adapter: Adapter, tables: Sequence[KeyTable]) -> KeyTable:
         first = lacking[best][0]
         near = nearest_row(first, tables[best].rows)
         raise WeightsError(
-            f"{adapter.folder}: the base has no place for {first.removesuffix('.weight')!r} of the adapter "
+            f"{adapter.folder}: the model has no {first.removesuffix('.weight')!r}, which the adapter changes "
             f"({len(lacking[best])} of {len(names)} such names){near}; is it the adapter of another model?"
         )
     return tables[best]
@@ -174,12 +175,17 @@ def _changes(module: nn.Module, adapter: Adapter, table: KeyTable) -> Iterator[t
             if path in adapter.changes and (path in adapter.embeddings) != embedding:
                 kinds = ("an embedding", "a linear") if embedding else ("a linear", "an embedding")
                 raise WeightsError(f"{adapter.folder}: {path!r} is {kinds[0]} here, its adapter is that of {kinds[1]}")
+        wanted = [adapter.changes.get(path) for path in modules]
         try:
-            sources = row_of_linears(row).inverse().convert([torch.empty(shape, device="meta") for shape in shapes])
-            found = carry(row, [adapter.changes.get(path) for path in modules], [x.shape for x in sources], embedding)
+            found = carry(row, wanted, _source_shapes(row, shapes) if len(modules) > 1 else shapes, embedding)
         except (ConfigError, WeightsError) as error:
             raise WeightsError(f"{adapter.folder}: {use.sources[0]!r}: {error}") from error
         yield from zip(paths, found, strict=True)
+
+
+def _source_shapes(row: Row, shapes: Sequence[torch.Size]) -> list[torch.Size]:
+    """Shapes of a row's sources from those of its targets."""
+    return [x.shape for x in row_of_linears(row).inverse().convert([torch.empty(s, device="meta") for s in shapes])]
 
 
 def _values(module: nn.Module, adapter: Adapter, table: KeyTable) -> dict[str, Tensor]:
@@ -195,7 +201,10 @@ def _values(module: nn.Module, adapter: Adapter, table: KeyTable) -> dict[str, T
         if not targets:
             continue
         row, own = table.rows[use.row], [_tensor(module, target).detach() for target in targets]
-        base = dict(zip(use.sources, row.inverse().convert(own), strict=True))
+        try:
+            base = dict(zip(use.sources, row.inverse().convert(own), strict=True))
+        except ConfigError as error:
+            raise WeightsError(f"{adapter.folder}: {use.sources[0]!r} cannot be replaced: {error}") from error
         given = {name: adapter.tensors[name] for name in use.sources if name in adapter.tensors}
         for name, tensor in given.items():
             if tensor.shape != base[name].shape:
@@ -251,7 +260,7 @@ def _published_tensors(module: nn.Module, attached: Attached) -> dict[str, Tenso
     return tensors
 
 
-def _placed(change: LowRank, part: nn.Module, weight: float) -> LowRank:
+def _beside(part: nn.Module, change: LowRank, weight: float) -> LowRank:
     """In memory of its own, where the part is; float32 beside a half-precision weight, as PEFT has it."""
     like: Any = part.weight
     dtype = torch.promote_types(torch.promote_types(change.a.dtype, like.dtype), torch.float32)
@@ -289,7 +298,7 @@ def _tensor(module: nn.Module, name: str) -> Tensor:
 
 
 def _put(module: nn.Module, name: str, tensor: Tensor) -> Tensor:
-    """Put a parameter in its place; what was there."""
+    """Set a parameter; returns the one that was there."""
     before = _tensor(module, name)
     setattr(_owner(module, name), name.rpartition(".")[2], tensor)
     return before

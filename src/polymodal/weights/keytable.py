@@ -111,6 +111,17 @@ class KeyTable:
         rows = tuple(replace(row, sources=tuple(map(spell, row.sources))) for row in self.rows)
         return KeyTable(rows, self.new, self.tied)
 
+    def reworded(self, words: Mapping[str, str]) -> KeyTable:
+        """The same table for files that call things by other words: pieces of source names replaced, one by one."""
+
+        def spell(name: str) -> str:
+            for old, new in words.items():
+                name = name.replace(old, new)
+            return name
+
+        rows = tuple(replace(row, sources=tuple(map(spell, row.sources))) for row in self.rows)
+        return KeyTable(rows, self.new, self.tied)
+
     def inverse(self) -> KeyTable:
         """The table for export: module names -> file names."""
         tied = tuple(drop(name) for name, _ in self.tied)
