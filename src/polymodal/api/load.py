@@ -3,18 +3,19 @@
 "mini"  "mini:variant"  "./my_system.py"  "./saved_folder"  ->  fetch what is missing  ->  build and fill  ->  Model
 "./published_folder", "owner/repository" of the hub, a catalogue id with a repository
                           ->  recognise the format  ->  build at its size, fill  ->  Model
+"./adapter_folder"        ->  the base that it names, as above  ->  attach  ->  Model
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polymodal import systems
-from polymodal.errors import ConfigError, UnknownName
+from polymodal.errors import ConfigError, UnknownName, WeightsError
 
 if TYPE_CHECKING:
     from polymodal.api.model import Model
@@ -30,6 +31,7 @@ def load(
     system: str | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    adapters: str | Path | Iterable[str | Path] | Mapping[str | Path, float] = (),
     progress: Progress | None = None,
     offline: bool = False,
 ) -> Model:
@@ -38,6 +40,8 @@ def load(
     model: a catalogue id ("mini", "llava:1.5-7b"), a folder written by `Model.save`, a published checkpoint of any size
     (its folder, one official weights file, or "owner/repository@revision" of the hub), or your own system file (which
     is Python and is run).  system: what to read a published checkpoint as, when several systems share its format.
+    A folder or repository that holds only a PEFT adapter is loaded with the base that it names.
+    adapters: PEFT folders or repositories to attach, summed; as a mapping, with their weights.
     progress(name, bytes done, bytes in all) is called while fetching; offline refuses to.
     Raises UnknownName, WeightsError, ConfigError.
     """
@@ -46,18 +50,46 @@ def load(
     if dtype not in DTYPES:
         raise ConfigError(f"unknown dtype '{dtype}'; expected {', '.join(DTYPES)}")
     options = systems.LoadOptions(device=device, dtype=dtype, progress=progress, offline=offline)
+    named = [adapters] if isinstance(adapters, str | Path) else adapters
+    weights = list(named.items()) if isinstance(named, Mapping) else [(name, 1.0) for name in named]
+    folders = [(adapter_path(name, progress, offline, needed=True), weight) for name, weight in weights]
+    own = adapter_path(model, progress, offline)
+    if own is None:
+        loaded = _load(model, system, options, start)
+    else:
+        loaded, folders = _load_base(own, system, options, start), [(own, 1.0), *folders]
+    for folder, weight in folders:
+        assert folder is not None
+        loaded.attach(folder, weight=weight)
+    loaded.load_seconds = time.perf_counter() - start
+    return loaded
+
+
+def _load(model: str | Path, system: str | None, options: systems.LoadOptions, start: float) -> Model:
+    """What `load` does without adapters."""
     path = published_path(model)
     if path is not None:
         return _published(path, system, options, start)
     hub = hub_name(model)
     if hub is not None:
-        path = pull_hub(*hub, system, progress, offline)
-        return _published(path, system, options, start, hub[0].partition("/")[2])
+        path = pull_hub(*hub, system, options.progress, options.offline)
+        return _published(path, system, options, start, hub[0].partition("/")[2], hub[0])
     found, variant = systems.find(address(model))
     if found.load is None:
-        path = pull_repository(found, variant, progress, offline)
-        return _published(path, found.id, options, start, variant.name)
+        path = pull_repository(found, variant, options.progress, options.offline)
+        source = variant.repository.name if variant.repository is not None else None
+        return _published(path, found.id, options, start, variant.name, source)
     return _ours(model, options, start)
+
+
+def _load_base(adapter: Path, system: str | None, options: systems.LoadOptions, start: float) -> Model:
+    """The model that an adapter belongs to."""
+    base = base_of(adapter)
+    try:
+        return _load(base, system, options, start)
+    except (UnknownName, WeightsError) as error:
+        own = f"pm.load(base, adapters=[{str(adapter)!r}])"
+        raise type(error)(f"{adapter}: its base model {str(base)!r}: {error}; or load your copy with {own}") from error
 
 
 def _ours(model: str | Path, options: systems.LoadOptions, start: float) -> Model:
@@ -76,15 +108,64 @@ def _ours(model: str | Path, options: systems.LoadOptions, start: float) -> Mode
 
 
 def _published(
-    path: Path, system: str | None, options: systems.LoadOptions, start: float, name: str | None = None
+    path: Path,
+    system: str | None,
+    options: systems.LoadOptions,
+    start: float,
+    name: str | None = None,
+    source: str | None = None,
 ) -> Model:
+    """name: of the variant; source: where others find the checkpoint, when that is not its folder."""
     from polymodal.api import published
     from polymodal.api.model import Model
 
     found = published.recognise(path, system)
     variant, parts = published.open_folder(path, found, options, name)
     seconds = time.perf_counter() - start
-    return Model(system=found.system, variant=variant, parts=parts, load_seconds=seconds, path=path)
+    return Model(system=found.system, variant=variant, parts=parts, load_seconds=seconds, path=path, source=source)
+
+
+def adapter_path(name: str | Path, progress: Progress | None, offline: bool, needed: bool = False) -> Path | None:
+    """The folder of a PEFT adapter alone that a name stands for, fetched from the hub where it lies there; else None.
+
+    needed: it must be one; raises UnknownName or WeightsError then.
+    """
+    from polymodal.weights.adapter_config import holds_adapter
+
+    hub, path = hub_name(name), Path(name)
+    if hub is not None and not path.is_dir():
+        path = pull_hub(*hub, None, progress, offline)
+    if path.is_dir() and holds_adapter(path):
+        return path
+    if needed and not path.is_dir():
+        raise UnknownName(f"there is no adapter folder at {name}")
+    if needed and not (path / "adapter_config.json").is_file():
+        raise WeightsError(f"{path} holds no adapter: it has no adapter_config.json")
+    return path if needed else None
+
+
+def base_of(folder: Path) -> str | Path:
+    """The model that a folder's adapter belongs to: a folder here, a hub id or a catalogue id.
+
+    It is a name that somebody else wrote: it is looked up as data only, never run as a system file.  Raises ConfigError
+    when there is none or one that cannot be a base, WeightsError for a folder that is not here.
+    """
+    from polymodal.weights.adapter_config import holds_adapter, read_config
+
+    config = read_config(folder)
+    base, own = config.base, f"pm.load(base, adapters=[{str(folder)!r}])"
+    if not base:
+        raise ConfigError(f"{folder} names no base model; load yours and the adapter with {own}")
+    if base.partition(":")[0].endswith(".py"):
+        raise ConfigError(f"{folder} names Python code as its base, {base!r}, which is not run; use {own}")
+    for path in (Path(base), folder / base):
+        if path.exists():
+            if path.is_dir() and holds_adapter(path):
+                raise ConfigError(f"{folder} names {base!r} as its base, which is an adapter itself; use {own}")
+            return path
+    if Path(base).is_absolute() or base.startswith((".", "~")) or "\\" in base or base.count("/") > 1:
+        raise WeightsError(f"{folder}: its base model {base!r} is not on this machine; load your copy with {own}")
+    return f"{base}@{config.revision}" if config.revision and "/" in base else base
 
 
 def published_path(model: str | Path) -> Path | None:
@@ -102,6 +183,9 @@ def look(model: str | Path) -> tuple[systems.System, systems.Variant]:
     """
     from polymodal.api import published
 
+    own = adapter_path(model, None, offline=True)
+    if own is not None:
+        model = base_of(own)
     path, name = published_path(model), None
     hub = hub_name(model)
     if path is None and hub is not None:
@@ -120,6 +204,9 @@ def pull(model: str | Path, *, progress: Progress | None = None, offline: bool =
     """
     from polymodal.weights.fetch import fetch, fetch_all
 
+    own = adapter_path(model, progress, offline)
+    if own is not None:
+        model = base_of(own)
     if published_path(model) is not None:
         return []
     hub = hub_name(model)

@@ -79,7 +79,7 @@ class LowRankPath(nn.Module):
 
     def norm(self, weight: Tensor) -> Tensor:
         """The length of every output's row of the changed weight ``[out, in]``, detached -> ``[out]``."""
-        return torch.linalg.vector_norm(weight.detach() + self.delta(), dim=1)
+        return row_lengths(weight.detach() + self.delta())
 
     def delta(self) -> Tensor:
         """``scale * B A``, ``[out, in]``, at least float32 and detached."""
@@ -92,6 +92,11 @@ class LowRankPath(nn.Module):
         magnitude = None if self.magnitude is None else self.magnitude.detach()
         return LowRank(a=self.lora_A.weight.detach(), b=self.lora_B.weight.detach(), scale=self.scale,
                        magnitude=magnitude, dropout=self.dropout.p)  # fmt: skip
+
+
+def row_lengths(weight: Tensor) -> Tensor:
+    """``[out, in] -> [out]``; rows of zeros (padding of a vocabulary) have a length that can be divided by."""
+    return torch.linalg.vector_norm(weight, dim=1).clamp_min(torch.finfo(weight.dtype).tiny)
 
 
 class _Adapted:
@@ -199,8 +204,7 @@ def merge_lora(module: nn.Module, adapter: str | None = None) -> int:
             if adapter in (None, name):
                 changed = changed + path.delta()
                 if path.magnitude is not None:
-                    length = torch.linalg.vector_norm(changed, dim=1)
-                    changed = changed * (path.magnitude / length)[:, None]
+                    changed = changed * (path.magnitude / row_lengths(changed))[:, None]
         weight.copy_(changed)
     return remove_lora(module, adapter)
 

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from polymodal.errors import ConfigError, PolymodalError, WeightsError
 from polymodal.nn.lora import LoRAEmbedding, LowRank, adapt, lora_changes, merge_lora, remove_lora
-from polymodal.weights.adapter_files import Adapter, AdapterConfig, write_adapter
+from polymodal.weights.adapter_config import AdapterConfig
+from polymodal.weights.adapter_files import Adapter, write_adapter
 from polymodal.weights.keytable import KeyTable
 from polymodal.weights.load import shared_names
 from polymodal.weights.low_rank_rows import carry, row_of_linears, trimmed
@@ -62,14 +63,14 @@ def attach(
     """
     if lora_changes(module, name) or any(each.name == name for each in beside):
         raise ConfigError(f"the model has an adapter {name!r} already; detach it first")
-    if weight != 1.0 and adapter.tensors:
-        whole = min(adapter.tensors)
-        raise ConfigError(f"{adapter.folder} replaces {whole!r} whole, so its weight must be 1; found {weight}")
     table = _table_for(adapter, tables)
     changes = dict(_changes(module, adapter, table))
     values = _values(module, adapter, table)
+    if weight != 1.0 and values:
+        raise ConfigError(f"{adapter.folder} replaces {min(values)!r} whole, so its weight must be 1; found {weight}")
+    given = {target for name in adapter.tensors if (use := table.use_of(name)) for target in use.targets}
     for other in beside:
-        for target in values.keys() & other.originals.keys():
+        for target in given & other.originals.keys():
             folders = f"{adapter.folder} and {other.adapter.folder}"
             raise ConfigError(f"{folders} both replace {target!r}; attach one of them")
     originals: dict[str, Tensor] = {}
@@ -191,10 +192,11 @@ def _source_shapes(row: Row, shapes: Sequence[torch.Size]) -> list[torch.Size]:
 def _values(module: nn.Module, adapter: Adapter, table: KeyTable) -> dict[str, Tensor]:
     """By our names, the whole tensors that differ from the module's own."""
     uses = {use.targets: use for name in adapter.tensors if (use := table.use_of(name)) is not None}
-    for name in adapter.tensors:
+    for name, tensor in adapter.tensors.items():
         use = table.use_of(name)
-        # Biases of parts that the system has no use for come with bias="all".
-        if use is not None and not use.targets and not name.endswith(".bias"):
+        # Biases of parts that the system has no use for come with bias="all", and a tied head with its embedding.
+        again = any(other != name and torch.equal(tensor, x) for other, x in adapter.tensors.items())
+        if use is not None and not use.targets and not name.endswith(".bias") and not again:
             raise WeightsError(f"{adapter.folder}: {name!r} is stored whole, but is unused or tied in this model")
     values: dict[str, Tensor] = {}
     for targets, use in uses.items():
