@@ -237,7 +237,7 @@ def test_a_folder_with_an_adapter_alone_loads_its_base(bases: Any, tmp_path: Pat
     (tmp_path / "evil.py").write_text("raise SystemExit('it was run')")
     for value, kind, match in (
         ("", ConfigError, "names no base model; load yours"),
-        ("/home/somebody/clip", WeightsError, "'/home/somebody/clip' is not on this machine; load your copy"),
+        ("/models/clip", WeightsError, "'/models/clip' is not on this machine; load your copy"),
         (str(tmp_path / "evil.py"), ConfigError, "Python code"),
         (str(folder), ConfigError, "is an adapter itself"),
         ("owner/never-fetched", WeightsError, "never-fetched.*or load your copy with pm.load"),
@@ -292,6 +292,25 @@ def test_what_does_not_fit_is_told_and_leaves_the_model_as_it_was(bases: Any, tm
     for name, match in (("nothing/here/at/all", "no adapter folder"), (str(clip.folder), "holds no adapter")):
         with pytest.raises(PolymodalError, match=match):
             pm.load(clip.folder, adapters=[name])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("first_out", [0, 1])
+def test_parameters_train_as_before_when_all_are_off(bases: Any, first_out: int, tmp_path: Path) -> None:
+    base = bases["clip"]
+    folders = [made(base, tmp_path / "a", target_modules=["q_proj"], r=2),
+               made(base, tmp_path / "b", target_modules=["q_proj", "fc1"], r=2, bias="lora_only")]  # fmt: skip
+    model = pm.load(base.folder)
+    part = next(m for name, m in model.module.named_modules() if name.endswith("blocks.0.attn.q_proj"))
+    part.weight.requires_grad_(False)
+    before = {name: (id(p), p.requires_grad) for name, p in model.module.named_parameters()}
+    for folder in folders:
+        model.attach(folder)
+    assert part.bias.requires_grad and id(part.bias) not in {each for each, _ in before.values()}
+    model.detach(folders.pop(first_out))
+    assert not part.bias.requires_grad or first_out == 0
+    model.detach()
+    assert {name: (id(p), p.requires_grad) for name, p in model.module.named_parameters()} == before
 
 
 @pytest.mark.filterwarnings("ignore")

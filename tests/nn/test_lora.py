@@ -9,6 +9,7 @@ from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.linear import Linear
 from polymodal.nn.lora import LoRALinear, LowRank, adapt, apply_lora, load_lora, lora_state, merge_lora, remove_lora
 from polymodal.nn.mlp import GatedMLPConfig
+from polymodal.nn.quantise import Int8Linear
 
 
 class Pair(nn.Module):
@@ -202,6 +203,22 @@ def test_half_precision_weights_take_float32_adapters() -> None:
     plain = nn.functional.linear(x, part.weight, part.bias).float()
     expected = plain + x.float() @ low.a.T @ low.b.T * 0.7
     assert y.dtype == torch.bfloat16 and torch.equal(y, expected.bfloat16())
+
+
+def test_int8_weights_take_lora_beside_them() -> None:
+    torch.manual_seed(0)
+    part, low = Int8Linear.of(torch.randn(5, 6), torch.randn(5)), change(5, 6)
+    x = torch.randn(3, 6)
+    before, kept = part(x), {name: each.clone() for name, each in part.state_dict().items()}
+    adapt(part, low)
+    assert (part(x) - before - 0.7 * x @ low.a.T @ low.b.T).abs().max() <= 1e-5
+    with pytest.raises(ConfigError, match="int8 weights; load it without"):
+        merge_lora(part)
+    remove_lora(part)
+    assert type(part) is Int8Linear and torch.equal(part(x), before)
+    assert list(part.state_dict()) == list(kept)
+    with pytest.raises(ConfigError, match="no DoRA"):
+        adapt(part, change(5, 6, dora=True))
 
 
 def test_what_takes_no_adapter_is_told() -> None:

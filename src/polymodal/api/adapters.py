@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from polymodal.errors import ConfigError, UnknownName
 from polymodal.nn.lora import DEFAULT, lora_changes
+from polymodal.weights.adapter_export import save_adapter
 from polymodal.weights.adapter_files import read_adapter
-from polymodal.weights.adapters import Attached, attach, detach, merge, save
+from polymodal.weights.adapters import Attached, attach, detach, merge
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,10 +65,10 @@ class Adapters:
             raise ConfigError(f"{len(chosen)} adapters are attached ({names}); say which to save")
         if not chosen:
             named = {"base_model_name_or_path": self._source}
-            return save(self._module, target, self._tables()[0], metadata=named)
+            return save_adapter(self._module, target, self._tables()[0], metadata=named)
         (found,) = chosen
         named = {} if found.adapter.config.base else {"base_model_name_or_path": self._source}
-        return save(self._module, target, found.table, found, metadata=named)
+        return save_adapter(self._module, target, found.table, found, metadata=named)
 
     def _chosen(self, folder: Path | None) -> list[Attached]:
         if folder is None:

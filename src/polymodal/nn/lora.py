@@ -9,8 +9,8 @@
 An adapted part stays the same object with the same parameters under the same names, so tied weights, optimisers, key
 tables and checkpoints of the bare model still fit; its class changes, and `adapters.<name>` is added below it.
 Several adapters on one part are summed.  Equal to PEFT 0.21, whose names A, B and `magnitude` have here.
-Traps: what is adapted is frozen until the last adapter is removed, everything else keeps its requires_grad; fuse or
-quantise only after merging.
+Traps: what is adapted is frozen until the last adapter is removed, everything else keeps its requires_grad; fuse only
+after merging; int8 weights take LoRA beside them, but neither DoRA nor merging, which need the weight itself.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from polymodal.errors import ConfigError, UnknownName, WeightsError
 from polymodal.nn.linear import Linear
+from polymodal.nn.quantise import Int8Linear
 
 DEFAULT = "default"
 
@@ -128,8 +129,13 @@ class LoRAEmbedding(nn.Embedding, _Adapted):
 
 
 # Exact classes only: a subclass may do more behind the product, where the low-rank path does not belong.
-_CLASSES: dict[type, type] = {Linear: LoRALinear, nn.Linear: LoRALinear, nn.Embedding: LoRAEmbedding}
-_ADAPTED = (LoRALinear, LoRAEmbedding)
+_CLASSES: dict[type, type] = {
+    Linear: LoRALinear,
+    nn.Linear: LoRALinear,
+    Int8Linear: LoRALinear,
+    nn.Embedding: LoRAEmbedding,
+}
+ADAPTED = (LoRALinear, LoRAEmbedding)
 
 
 def adapt(part: nn.Module, change: LowRank, name: str = DEFAULT, path: str = "") -> None:
@@ -138,7 +144,7 @@ def adapt(part: nn.Module, change: LowRank, name: str = DEFAULT, path: str = "")
     Raises ConfigError for parts of another kind, for a name that is taken and for DoRA beside another adapter;
     WeightsError for other shapes.
     """
-    if not isinstance(part, _ADAPTED) and type(part) not in _CLASSES:
+    if not isinstance(part, ADAPTED) and type(part) not in _CLASSES:
         raise ConfigError(f"{path!r} is a {type(part).__name__}; low-rank adapters go on linears and embeddings")
     own: Any = part
     rows, columns = own.weight.T.shape if isinstance(part, nn.Embedding) else own.weight.shape
@@ -146,11 +152,13 @@ def adapt(part: nn.Module, change: LowRank, name: str = DEFAULT, path: str = "")
     if change.a.shape != (rank, columns) or change.b.shape != (rows, rank):
         expected, found = f"A [rank, {columns}], B [{rows}, rank]", f"{list(change.a.shape)}, {list(change.b.shape)}"
         raise WeightsError(f"adapter {name!r} of {path!r}: expected {expected}, found {found}")
+    if change.magnitude is not None and not own.weight.is_floating_point():
+        raise ConfigError(f"{path!r} holds {own.weight.dtype} weights, which take no DoRA; load it without quantising")
     if change.magnitude is not None and change.magnitude.shape != (rows,):
         raise WeightsError(
             f"adapter {name!r} of {path!r}: expected a magnitude [{rows}], found {list(change.magnitude.shape)}"
         )
-    if isinstance(part, _ADAPTED):
+    if isinstance(part, ADAPTED):
         if name in part.adapters:
             raise ConfigError(f"{path!r} has an adapter {name!r} already; merge or remove it first")
         if change.magnitude is not None or any(each.magnitude is not None for each in part.adapters.values()):
@@ -161,6 +169,11 @@ def adapt(part: nn.Module, change: LowRank, name: str = DEFAULT, path: str = "")
         part.requires_grad_(False)
         own.__class__ = _CLASSES[type(part)]
     own.adapters[name] = LowRankPath(change).train(part.training)
+
+
+def trains(part: nn.Module, name: str) -> bool:
+    """Whether a parameter of a part is trainable when no adapter lies on it."""
+    return part.trainable[name] if isinstance(part, ADAPTED) else part.get_parameter(name).requires_grad
 
 
 def apply_lora(
@@ -195,8 +208,14 @@ def apply_lora(
 
 @torch.no_grad()
 def merge_lora(module: nn.Module, adapter: str | None = None) -> int:
-    """Add one adapter (None: all) to the weights, rounded once from float32, and remove it; how many parts changed."""
+    """Add one adapter (None: all) to the weights, rounded once from float32, and remove it; how many parts changed.
+
+    Raises ConfigError, before anything changes, for int8 weights.
+    """
     parts = list(_having(module, adapter))
+    for part in parts:
+        if not part.weight.is_floating_point():
+            raise ConfigError(f"adapters cannot be merged into {part.weight.dtype} weights; load it without quantising")
     for part in parts:
         weight = part.weight.T if isinstance(part, nn.Embedding) else part.weight
         changed = weight.to(torch.promote_types(weight.dtype, torch.float32))
@@ -228,7 +247,7 @@ def lora_changes(module: nn.Module, adapter: str = DEFAULT) -> dict[str, LowRank
     return {
         path: part.adapters[adapter].change()
         for path, part in module.named_modules()
-        if isinstance(part, _ADAPTED) and adapter in part.adapters
+        if isinstance(part, ADAPTED) and adapter in part.adapters
     }
 
 
@@ -236,7 +255,7 @@ def lora_state(module: nn.Module, adapter: str = DEFAULT) -> dict[str, Tensor]:
     """An adapter's tensors by dotted name without the adapter's own: ``...q_proj.lora_A.weight``; detached."""
     state = {}
     for path, part in module.named_modules():
-        if isinstance(part, _ADAPTED) and adapter in part.adapters:
+        if isinstance(part, ADAPTED) and adapter in part.adapters:
             prefix = f"{path}." if path else ""
             state.update({f"{prefix}{name}": x.detach() for name, x in part.adapters[adapter].named_parameters()})
     return state
@@ -270,5 +289,5 @@ def _paths(module: nn.Module) -> Iterator[LowRankPath]:
 def _having(module: nn.Module, adapter: str | None) -> Iterator[Any]:
     """The parts with this adapter, or with any."""
     for part in module.modules():
-        if isinstance(part, _ADAPTED) and (adapter is None or adapter in part.adapters):
+        if isinstance(part, ADAPTED) and (adapter is None or adapter in part.adapters):
             yield part

@@ -1,10 +1,9 @@
-"""PEFT adapters on a module whose parameters have other names: attach, detach, merge, save.
+"""PEFT adapters on a module whose parameters have other names: attach, detach, merge.
 
     Adapter (names of the library's class)  --key table of the base-->  low-rank changes of our linears and embeddings
     attach(module, adapter, tables)   the forward pass has the adapter, gradients reach it
     detach                            the weights are, bit for bit, what they were
     merge                             the weights hold the adapter, rounded once from float32
-    save                              the way back: a folder that PEFT loads with equal outputs
 
 The tables are those of the base checkpoint, one for each spelling of its names; the one that knows every name of the
 adapter is used.  Whole tensors of the folder (biases, `modules_to_save`) take the place of ours while it is attached.
@@ -16,31 +15,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError, PolymodalError, WeightsError
-from polymodal.nn.lora import LoRAEmbedding, LowRank, adapt, lora_changes, merge_lora, remove_lora
-from polymodal.weights.adapter_config import AdapterConfig
-from polymodal.weights.adapter_files import Adapter, write_adapter
+from polymodal.nn.lora import ADAPTED, LowRank, adapt, lora_changes, merge_lora, remove_lora, trains
+from polymodal.nn.quantise import Int8Linear
+from polymodal.weights.adapter_files import Adapter
 from polymodal.weights.keytable import KeyTable
 from polymodal.weights.load import shared_names
-from polymodal.weights.low_rank_rows import carry, row_of_linears, trimmed
+from polymodal.weights.low_rank_rows import carry, row_of_linears
 from polymodal.weights.report import Use, nearest_row
 from polymodal.weights.rows import Row
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Attached:
-    """An adapter that a module has.  originals: what its whole tensors stand in for, by our names."""
+    """An adapter that a module has.
+
+    originals: what its whole tensors stand in for, by our names; trainable: which of them trained before.
+    """
 
     name: str
     adapter: Adapter
     table: KeyTable
     originals: Mapping[str, Tensor] = field(default_factory=dict)
+    trainable: frozenset[str] = frozenset()
 
 
 def own_names(module: nn.Module) -> KeyTable:
@@ -74,6 +76,7 @@ def attach(
             folders = f"{adapter.folder} and {other.adapter.folder}"
             raise ConfigError(f"{folders} both replace {target!r}; attach one of them")
     originals: dict[str, Tensor] = {}
+    trainable = frozenset(target for target in values if trains(*_owner_and_leaf(module, target)))
     try:
         for target, value in values.items():
             originals[target] = _put(module, target, nn.Parameter(value, value.is_floating_point()))
@@ -81,11 +84,11 @@ def attach(
             part = module.get_submodule(path)
             adapt(part, _beside(part, change, weight), name, path)
     except PolymodalError as error:
-        detach(module, Attached(name=name, adapter=adapter, table=table, originals=originals))
+        detach(module, Attached(name=name, adapter=adapter, table=table, originals=originals, trainable=trainable))
         raise type(error)(f"{adapter.folder}: {error}") from error
     for target in originals:
         module.get_parameter(target).requires_grad_(values[target].is_floating_point())
-    return Attached(name=name, adapter=adapter, table=table, originals=originals)
+    return Attached(name=name, adapter=adapter, table=table, originals=originals, trainable=trainable)
 
 
 def detach(module: nn.Module, attached: Attached) -> None:
@@ -93,7 +96,7 @@ def detach(module: nn.Module, attached: Attached) -> None:
     remove_lora(module, attached.name)
     for target, original in attached.originals.items():
         original.data = original.data.to(module.get_parameter(target))
-        _put(module, target, original)
+        _restore(module, target, original, attached)
 
 
 @torch.no_grad()
@@ -105,34 +108,7 @@ def merge(module: nn.Module, attached: Attached) -> None:
     merge_lora(module, attached.name)
     for target, original in attached.originals.items():
         original.data = module.get_parameter(target).data
-        _put(module, target, original)
-
-
-def save(
-    module: nn.Module,
-    folder: Path,
-    table: KeyTable,
-    attached: Attached | None = None,
-    *,
-    name: str = "default",
-    metadata: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write what is attached, or what `apply_lora` made under a name, as a PEFT folder; table: our names in PEFT's.
-
-    metadata: entries of adapter_config.json such as base_model_name_or_path.  Raises ConfigError, WeightsError.
-    """
-    name, table = (name, table) if attached is None else (attached.name, attached.table)
-    found = lora_changes(module, name)
-    originals = {} if attached is None else attached.originals
-    if not found and not originals:
-        raise ConfigError(f"the model has no adapter {name!r} to save")
-    config = AdapterConfig(targets=()) if attached is None else attached.adapter.config
-    if any(change.magnitude is not None for change in found.values()):
-        config = replace(config, dora=True)
-    changes, embeddings = _published(module, found, table.inverse())
-    tensors = _published_tensors(module, attached) if attached is not None else {}
-    adapter = Adapter(folder=folder, config=config, changes=changes, embeddings=embeddings, tensors=tensors)
-    return write_adapter(folder, adapter, metadata)
+        _restore(module, target, original, attached)
 
 
 def _table_for(adapter: Adapter, tables: Sequence[KeyTable]) -> KeyTable:
@@ -164,7 +140,7 @@ def _changes(module: nn.Module, adapter: Adapter, table: KeyTable) -> Iterator[t
         shapes = []
         for target in use.targets:
             part = _owner(module, target)
-            if not target.endswith(".weight") or not isinstance(part, nn.Linear | nn.Embedding):
+            if not target.endswith(".weight") or not isinstance(part, nn.Linear | nn.Embedding | Int8Linear):
                 raise WeightsError(
                     f"{adapter.folder}: {use.sources[0]!r} is {target!r} here, which is neither a linear nor an "
                     "embedding and takes no adapter"
@@ -202,7 +178,7 @@ def _values(module: nn.Module, adapter: Adapter, table: KeyTable) -> dict[str, T
     for targets, use in uses.items():
         if not targets:
             continue
-        row, own = table.rows[use.row], [_tensor(module, target).detach() for target in targets]
+        row, own = table.rows[use.row], [tensor_of(module, target).detach() for target in targets]
         try:
             base = dict(zip(use.sources, row.inverse().convert(own), strict=True))
         except ConfigError as error:
@@ -216,50 +192,12 @@ def _values(module: nn.Module, adapter: Adapter, table: KeyTable) -> dict[str, T
         for target, value, before in zip(targets, new, own, strict=True):
             if torch.equal(value, before):
                 continue
-            if not isinstance(_tensor(module, target), nn.Parameter):
+            if not isinstance(tensor_of(module, target), nn.Parameter):
                 raise WeightsError(f"{adapter.folder}: {use.sources[0]!r} is no parameter here; it cannot be replaced")
             if _tied(module, target):
                 raise WeightsError(f"{adapter.folder}: {use.sources[0]!r} is tied in this model; it cannot be replaced")
             values[target] = value.clone()
     return values
-
-
-def _published(
-    module: nn.Module, found: Mapping[str, LowRank], back: KeyTable
-) -> tuple[dict[str, LowRank], frozenset[str]]:
-    """Our changes under the library's names, and which of them are embeddings."""
-    uses: dict[tuple[str, ...], Use] = {}
-    for path in found:
-        use = back.use_of(f"{path}.weight")
-        if use is None or not use.targets:
-            raise WeightsError(f"{path!r} has an adapter, but no name in the published layout; it cannot be saved")
-        uses[use.targets] = use
-    changes: dict[str, LowRank] = {}
-    embeddings = set()
-    for use in uses.values():
-        paths = [source.removesuffix(".weight") for source in use.sources]
-        embedding = any(isinstance(module.get_submodule(path), LoRAEmbedding) for path in paths)
-        theirs = [target.removesuffix(".weight") for target in use.targets]
-        shapes = [_tensor(module, source).shape for source in use.sources]
-        for path, change in zip(theirs, carry(back.rows[use.row], [found.get(p) for p in paths], shapes, embedding),
-                                strict=True):  # fmt: skip
-            changes[path] = trimmed(change) if len(theirs) > 1 else change
-        embeddings |= set(theirs) if embedding else set()
-    return changes, frozenset(embeddings)
-
-
-def _published_tensors(module: nn.Module, attached: Attached) -> dict[str, Tensor]:
-    """The whole tensors as they are now, under the names that the folder had."""
-    tensors = {}
-    for name in attached.adapter.tensors:
-        use = attached.table.use_of(name)
-        if use is not None and set(use.targets) & attached.originals.keys():
-            row = attached.table.rows[use.row]
-            now = row.inverse().convert([_tensor(module, target).detach() for target in use.targets])
-            tensors[name] = dict(zip(use.sources, now, strict=True))[name]
-        else:
-            tensors[name] = attached.adapter.tensors[name]
-    return tensors
 
 
 def _beside(part: nn.Module, change: LowRank, weight: float) -> LowRank:
@@ -293,14 +231,27 @@ def _owner(module: nn.Module, name: str) -> nn.Module:
     return module.get_submodule(name.rpartition(".")[0])
 
 
-def _tensor(module: nn.Module, name: str) -> Tensor:
-    found = getattr(_owner(module, name), name.rpartition(".")[2])
+def _owner_and_leaf(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    return _owner(module, name), name.rpartition(".")[2]
+
+
+def tensor_of(module: nn.Module, name: str) -> Tensor:
+    """A parameter or buffer by its dotted name."""
+    found = getattr(*_owner_and_leaf(module, name))
     assert isinstance(found, Tensor)
     return found
 
 
 def _put(module: nn.Module, name: str, tensor: Tensor) -> Tensor:
     """Set a parameter; returns the one that was there."""
-    before = _tensor(module, name)
-    setattr(_owner(module, name), name.rpartition(".")[2], tensor)
+    owner, leaf = _owner_and_leaf(module, name)
+    before = getattr(owner, leaf)
+    setattr(owner, leaf, tensor)
     return before
+
+
+def _restore(module: nn.Module, name: str, original: Tensor, attached: Attached) -> None:
+    """Put a parameter back; frozen while another adapter lies on its part."""
+    _put(module, name, original)
+    adapted = isinstance(_owner(module, name), ADAPTED)
+    original.requires_grad_(name in attached.trainable and not adapted)
