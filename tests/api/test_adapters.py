@@ -17,6 +17,7 @@ from polymodal.check.evidence import llava_1_5
 from polymodal.check.hugging import quiet
 from polymodal.errors import ConfigError, PolymodalError, UnknownName, WeightsError
 from polymodal.nn.lora import apply_lora, lora_state
+from polymodal.weights import hub
 
 peft = pytest.importorskip("peft")
 pytest.importorskip("transformers")
@@ -247,6 +248,35 @@ def test_a_folder_with_an_adapter_alone_loads_its_base(bases: Any, tmp_path: Pat
         with pytest.raises(kind, match=match) as told:
             pm.load(folder, offline=True)
         assert "\n" not in str(told.value)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_repositories_of_the_hub_may_hold_adapters(bases: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    base, folder = bases["clip"], made(bases["clip"], tmp_path / "adapter", target_modules=["q_proj"], r=2)
+    here = {"lab/base@main": base.folder, "lab/base@v1": base.folder, "lab/adapter@main": folder}
+
+    def fetch(name: str, revision: str, progress: Any = None, offline: bool = False, check: Any = None) -> Path:
+        return here[f"{name}@{revision}"]
+
+    def named(value: str, revision: str | None = None) -> None:
+        said = json.loads((folder / "adapter_config.json").read_text())
+        said |= {"base_model_name_or_path": value, "revision": revision}
+        (folder / "adapter_config.json").write_text(json.dumps(said))
+
+    monkeypatch.setattr(hub, "fetch_repository", fetch)
+    named("lab/base", "v1")
+    expected = base.by_peft(folder)
+    for model in (pm.load("lab/adapter"), pm.load("lab/base", adapters=["lab/adapter"])):
+        assert model.name == "clip:base" and error(model.logits(**base.inputs), expected) <= TOLERANCE
+    assert pm.look("lab/adapter")[0].id == "clip" and pm.pull("lab/adapter") == [folder, base.folder]
+    model.detach()
+    apply_lora(model.module, ("q_proj",), 2, 2)
+    said = json.loads((model.save_adapter(tmp_path / "new") / "adapter_config.json").read_text())
+    assert said["base_model_name_or_path"] == "lab/base"
+    named("lab/adapter")
+    for call in (pm.load, pm.look, pm.pull):
+        with pytest.raises(ConfigError, match="is an adapter itself"):
+            call("lab/adapter")
 
 
 @pytest.mark.filterwarnings("ignore")

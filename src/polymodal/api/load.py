@@ -52,44 +52,40 @@ def load(
     options = systems.LoadOptions(device=device, dtype=dtype, progress=progress, offline=offline)
     named = [adapters] if isinstance(adapters, str | Path) else adapters
     weights = list(named.items()) if isinstance(named, Mapping) else [(name, 1.0) for name in named]
-    folders = [(adapter_path(name, progress, offline, needed=True), weight) for name, weight in weights]
-    own = adapter_path(model, progress, offline)
-    if own is None:
-        loaded = _load(model, system, options, start)
-    else:
-        loaded, folders = _load_base(own, system, options, start), [(own, 1.0), *folders]
+    folders = [(adapter_folder(name, progress, offline), weight) for name, weight in weights]
+    loaded = _load(model, system, options, start)
     for folder, weight in folders:
-        assert folder is not None
         loaded.attach(folder, weight=weight)
     loaded.load_seconds = time.perf_counter() - start
     return loaded
 
 
-def _load(model: str | Path, system: str | None, options: systems.LoadOptions, start: float) -> Model:
-    """What `load` does without adapters."""
-    path = published_path(model)
-    if path is not None:
-        return _published(path, system, options, start)
+def _load(
+    model: str | Path, system: str | None, options: systems.LoadOptions, start: float, adapter: Path | None = None
+) -> Model:
+    """The model of a name.  adapter: the folder whose base it is."""
+    path, name, source = published_path(model), None, None
     hub = hub_name(model)
-    if hub is not None:
+    if path is None and hub is not None:
         path = pull_hub(*hub, system, options.progress, options.offline)
-        return _published(path, system, options, start, hub[0].partition("/")[2], hub[0])
-    found, variant = systems.find(address(model))
-    if found.load is None:
+        name, source = hub[0].partition("/")[2], hub[0]
+    if path is None:
+        found, variant = systems.find(address(model))
+        if found.load is not None:
+            return _ours(model, options, start)
         path = pull_repository(found, variant, options.progress, options.offline)
+        system, name = found.id, variant.name
         source = variant.repository.name if variant.repository is not None else None
-        return _published(path, found.id, options, start, variant.name, source)
-    return _ours(model, options, start)
-
-
-def _load_base(adapter: Path, system: str | None, options: systems.LoadOptions, start: float) -> Model:
-    """The model that an adapter belongs to."""
-    base = base_of(adapter)
+    base = base_of(path, adapter)
+    if base is None:
+        return _published(path, system, options, start, name, source)
     try:
-        return _load(base, system, options, start)
+        loaded = _load(base, system, options, start, path)
     except (UnknownName, WeightsError) as error:
-        own = f"pm.load(base, adapters=[{str(adapter)!r}])"
-        raise type(error)(f"{adapter}: its base model {str(base)!r}: {error}; or load your copy with {own}") from error
+        own = f"pm.load(base, adapters=[{str(path)!r}])"
+        raise type(error)(f"{path}: its base model {str(base)!r}: {error}; or load your copy with {own}") from error
+    loaded.attach(path)
+    return loaded
 
 
 def _ours(model: str | Path, options: systems.LoadOptions, start: float) -> Model:
@@ -125,33 +121,29 @@ def _published(
     return Model(system=found.system, variant=variant, parts=parts, load_seconds=seconds, path=path, source=source)
 
 
-def adapter_path(name: str | Path, progress: Progress | None, offline: bool, needed: bool = False) -> Path | None:
-    """The folder of a PEFT adapter alone that a name stands for, fetched from the hub where it lies there; else None.
-
-    needed: it must be one; raises UnknownName or WeightsError then.
-    """
-    from polymodal.weights.adapter_config import holds_adapter
-
+def adapter_folder(name: str | Path, progress: Progress | None, offline: bool) -> Path:
+    """The folder of a PEFT adapter, fetched from the hub where it lies there.  Raises UnknownName or WeightsError."""
     hub, path = hub_name(name), Path(name)
     if hub is not None and not path.is_dir():
         path = pull_hub(*hub, None, progress, offline)
-    if path.is_dir() and holds_adapter(path):
-        return path
-    if needed and not path.is_dir():
+    if not path.is_dir():
         raise UnknownName(f"there is no adapter folder at {name}")
-    if needed and not (path / "adapter_config.json").is_file():
-        raise WeightsError(f"{path} holds no adapter: it has no adapter_config.json")
-    return path if needed else None
+    return path
 
 
-def base_of(folder: Path) -> str | Path:
-    """The model that a folder's adapter belongs to: a folder here, a hub id or a catalogue id.
+def base_of(folder: Path, above: Path | None = None) -> str | Path | None:
+    """The model that a folder's adapter belongs to, a folder, a hub id or a catalogue id; None for another folder.
 
-    It is a name that somebody else wrote: it is looked up as data only, never run as a system file.  Raises ConfigError
-    when there is none or one that cannot be a base, WeightsError for a folder that is not here.
+    above: the adapter that named this folder as its base.  The base is a name that somebody else wrote: it is looked up
+    as data only, never run as a system file.  Raises ConfigError when there is none or one that cannot be a base,
+    WeightsError for a folder that is not here.
     """
     from polymodal.weights.adapter_config import holds_adapter, read_config
 
+    if not (folder.is_dir() and holds_adapter(folder)):
+        return None
+    if above is not None:
+        raise ConfigError(f"{above} names {str(folder)!r} as its base, which is an adapter itself; expected a model")
     config = read_config(folder)
     base, own = config.base, f"pm.load(base, adapters=[{str(folder)!r}])"
     if not base:
@@ -160,8 +152,6 @@ def base_of(folder: Path) -> str | Path:
         raise ConfigError(f"{folder} names Python code as its base, {base!r}, which is not run; use {own}")
     for path in (Path(base), folder / base):
         if path.exists():
-            if path.is_dir() and holds_adapter(path):
-                raise ConfigError(f"{folder} names {base!r} as its base, which is an adapter itself; use {own}")
             return path
     if Path(base).is_absolute() or base.startswith((".", "~")) or "\\" in base or base.count("/") > 1:
         raise WeightsError(f"{folder}: its base model {base!r} is not on this machine; load your copy with {own}")
@@ -179,19 +169,24 @@ def published_path(model: str | Path) -> Path | None:
 def look(model: str | Path) -> tuple[systems.System, systems.Variant]:
     """The system and variant that a name, system file or folder stands for, without building or fetching anything.
 
-    Raises UnknownName, WeightsError (a repository of the hub that is not here yet).
+    Of an adapter alone they are those of its base.  Raises UnknownName, WeightsError (a repository of the hub that is
+    not here yet).
     """
+    return _look(model)
+
+
+def _look(model: str | Path, adapter: Path | None = None) -> tuple[systems.System, systems.Variant]:
     from polymodal.api import published
 
-    own = adapter_path(model, None, offline=True)
-    if own is not None:
-        model = base_of(own)
     path, name = published_path(model), None
     hub = hub_name(model)
     if path is None and hub is not None:
         path, name = pull_hub(*hub, None, None, offline=True), hub[0].partition("/")[2]
     if path is None:
         return systems.find(address(model))
+    base = base_of(path, adapter)
+    if base is not None:
+        return _look(base, path)
     found = published.recognise(path)
     return found.system, published.variant_of(path, found, name)
 
@@ -199,19 +194,23 @@ def look(model: str | Path) -> tuple[systems.System, systems.Variant]:
 def pull(model: str | Path, *, progress: Progress | None = None, offline: bool = False) -> list[Path]:
     """Fetch a model's published files into the cache, each checked by hash; returns where they are.
 
-    A broken transfer goes on where it stopped.  Raises WeightsError when a file cannot be had or is not the
-    published one.
+    Of an adapter its base is fetched too.  A broken transfer goes on where it stopped.  Raises WeightsError when a file
+    cannot be had or is not the published one.
     """
+    return _pull(model, progress, offline)
+
+
+def _pull(model: str | Path, progress: Progress | None, offline: bool, adapter: Path | None = None) -> list[Path]:
     from polymodal.weights.fetch import fetch, fetch_all
 
-    own = adapter_path(model, progress, offline)
-    if own is not None:
-        model = base_of(own)
-    if published_path(model) is not None:
-        return []
-    hub = hub_name(model)
-    if hub is not None:
-        return [pull_hub(*hub, None, progress, offline)]
+    path, hub = published_path(model), hub_name(model)
+    fetched = []
+    if path is None and hub is not None:
+        path = pull_hub(*hub, None, progress, offline)
+        fetched = [path]
+    if path is not None:
+        base = base_of(path, adapter)
+        return fetched + ([] if base is None else _pull(base, progress, offline, path))
     system, variant = systems.find(address(model))
     if system.load is None:
         return [pull_repository(system, variant, progress, offline)]

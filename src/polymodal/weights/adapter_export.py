@@ -60,7 +60,7 @@ def _published(
     for path in found:
         use = back.use_of(f"{path}.weight")
         if use is None or not use.targets:
-            raise WeightsError(f"{path!r} has an adapter, but the published checkpoint has no name for it; it cannot be saved")
+            raise WeightsError(f"{path!r} has an adapter and no name in published checkpoints; it cannot be saved")
         uses[use.targets] = use
     changes: dict[str, LowRank] = {}
     embeddings = set()
