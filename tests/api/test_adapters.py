@@ -193,7 +193,7 @@ def test_gradients_reach_the_adapter_alone_and_what_was_learned_is_saved(bases: 
     ]
     for parameter in learning:
         parameter.requires_grad_(True)
-    model.module.logits(**base.inputs).square().sum().backward()
+    model(**base.inputs).logits.square().sum().backward()
     assert len(learning) == 3 * 5 + 1 and all(p.grad is not None and p.grad.abs().sum() > 0 for p in learning)
     with torch.no_grad():
         for parameter in learning:
