@@ -4,6 +4,7 @@ them; folders that hold only an adapter load their base."""
 import json
 import shutil
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,38 @@ def test_names_of_older_libraries_find_the_same_modules(bases: Any, spelling: di
     save_file(renamed, folder / "adapter_model.safetensors")
     model.attach(folder)
     assert torch.equal(model.logits(**base.inputs), expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["vit", "beit", "emu3", "fuyu_8b", "qwen2_vl", "tigerbot"])
+def test_systems_with_other_names_and_fused_weights(name: str, tmp_path: Path) -> None:
+    """Names of the class in memory that differ from those on disk; q, k and v in one matrix, by heads or in a row."""
+    evidence = import_module(f"polymodal.check.evidence.{name}").EVIDENCE
+    case = next(each for each in evidence.cases if name != "beit" or "classifier" in each.name)
+    expected = case.make(tmp_path / "base")
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    with quiet() as transformers:
+        kind = getattr(transformers, config["architectures"][0])
+    base = Base(folder=tmp_path / "base", kind=kind, inputs=expected.inputs, logits="logits")
+    linears = [path for path, part in base.library().named_modules() if type(part) is torch.nn.Linear]
+    tied = {"lm_head"} if config.get("tie_word_embeddings", True) and name == "tigerbot" else set()
+    folder = made(base, tmp_path / "a", target_modules=sorted({*linears} - tied), r=2, lora_alpha=2,
+                  use_dora=name == "qwen2_vl")  # fmt: skip
+    model = pm.load(base.folder)
+    mask = expected.inputs.get("attention_mask", torch.ones(1)).bool()
+    model.attach(folder)
+    found, theirs = model.logits(**base.inputs), base.by_peft(folder)
+    if mask.shape == theirs.shape[:2]:
+        found, theirs = found[mask], theirs[mask]
+    assert error(found, theirs) <= TOLERANCE
+    model.adapters.attached.clear()  # as if `apply_lora` had made it here
+    state = lora_state(model.module, "a")
+    for part in model.module.modules():
+        if "a" in getattr(part, "adapters", ()):
+            part.adapters["default"] = part.adapters.pop("a")
+    assert state.keys() == lora_state(model.module).keys()
+    again = base.by_peft(model.save_adapter(tmp_path / "saved"))
+    assert error(again[mask] if mask.shape == again.shape[:2] else again, theirs) <= TOLERANCE
 
 
 @pytest.mark.filterwarnings("ignore")
