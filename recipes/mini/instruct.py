@@ -235,7 +235,7 @@ def main() -> None:
     lower(language, getattr(torch, args.dtype))
     learner = Learner(connector, language)
     lessons = lessons_of(args.data, args.aligned, data, tokenizer, connector)
-    paths = tuple(f"backbone.{path}.{leaf}" for path in adapted for leaf in ("lora_A", "lora_B"))
+    paths = tuple(f"backbone.{path}.adapters" for path in adapted)
     stage = Stage(name="instruct", data="questions about pictures", objective="next token", lr=args.lr,
                   train=("connector.dense", "connector.confidence", *paths), batch=args.batch, steps=args.steps,
                   warmup=50, seed=2)  # fmt: skip

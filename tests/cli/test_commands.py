@@ -8,6 +8,10 @@ import xml.etree.ElementTree as ElementTree
 import numpy
 import pytest
 
+import polymodal as pm
+from polymodal.check import randomise
+from polymodal.nn.lora import apply_lora, lora_state
+
 SECONDS = {"load", "decode", "encode", "prefill", "generate"}
 COMMANDS = ("ask", "chat", "transcribe", "classify", "embed", "systems", "show", "check", "pull", "doctor")
 
@@ -33,6 +37,17 @@ def test_ask_with_own_system_first(polymodal, tiny, photo):
     assert first["answer"] == given["answer"]
     other = polymodal("ask", f"{tiny}:other", "what?", "--max-tokens", 3, "--json").json
     assert other["model"] == "tiny:other"
+
+
+def test_an_adapter_of_an_own_system_changes_its_answers(polymodal, tiny, tmp_path):
+    model = pm.load(tiny)
+    apply_lora(model.module, ("backbone",), rank=2, alpha=8)
+    for name, tensor in lora_state(model.module).items():
+        tensor.copy_(randomise.tensor(name, tensor.shape))
+    folder = model.save_adapter(tmp_path / "adapter")
+    expected = model.chat("what?", max_tokens=9).text
+    arguments = ("ask", "what?", "-m", tiny, "--max-tokens", 9, "--json")
+    assert polymodal(*arguments, "--adapter", folder).json["answer"] == expected != polymodal(*arguments).json["answer"]
 
 
 def test_seed_decides(polymodal, tiny):

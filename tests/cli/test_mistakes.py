@@ -127,6 +127,12 @@ def test_folder_that_is_no_model(polymodal, tmp_path):
     assert is_one_line(outcome) and "polymodal.json" in outcome.err
 
 
+def test_adapter_that_is_none(polymodal, tmp_path, tiny):
+    for folder, word in ((tmp_path / "nowhere", "nowhere"), (tmp_path, "adapter_config.json")):
+        outcome = polymodal("ask", "what?", "--model", tiny, "--adapter", folder)
+        assert is_one_line(outcome) and word in outcome.err
+
+
 @pytest.mark.parametrize("record", ["", "[]", json.dumps({"format": 9, "system": "x", "variant": "y", "sha256": "z"})])
 def test_folder_with_a_damaged_record(polymodal, tmp_path, record):
     (tmp_path / "polymodal.json").write_text(record)

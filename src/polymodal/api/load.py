@@ -3,18 +3,19 @@
 "mini"  "mini:variant"  "./my_system.py"  "./saved_folder"  ->  fetch what is missing  ->  build and fill  ->  Model
 "./published_folder", "owner/repository" of the hub, a catalogue id with a repository
                           ->  recognise the format  ->  build at its size, fill  ->  Model
+"./adapter_folder"        ->  the base that it names, as above  ->  attach  ->  Model
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polymodal import systems
-from polymodal.errors import ConfigError, UnknownName
+from polymodal.errors import ConfigError, UnknownName, WeightsError
 
 if TYPE_CHECKING:
     from polymodal.api.model import Model
@@ -30,6 +31,7 @@ def load(
     system: str | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    adapters: str | Path | Iterable[str | Path] | Mapping[str | Path, float] = (),
     progress: Progress | None = None,
     offline: bool = False,
 ) -> Model:
@@ -38,6 +40,8 @@ def load(
     model: a catalogue id ("mini", "llava:1.5-7b"), a folder written by `Model.save`, a published checkpoint of any size
     (its folder, one official weights file, or "owner/repository@revision" of the hub), or your own system file (which
     is Python and is run).  system: what to read a published checkpoint as, when several systems share its format.
+    A folder or repository that holds only a PEFT adapter is loaded with the base that it names.
+    adapters: PEFT folders or repositories to attach, summed; as a mapping, with their weights.
     progress(name, bytes done, bytes in all) is called while fetching; offline refuses to.
     Raises UnknownName, WeightsError, ConfigError.
     """
@@ -46,18 +50,42 @@ def load(
     if dtype not in DTYPES:
         raise ConfigError(f"unknown dtype '{dtype}'; expected {', '.join(DTYPES)}")
     options = systems.LoadOptions(device=device, dtype=dtype, progress=progress, offline=offline)
-    path = published_path(model)
-    if path is not None:
-        return _published(path, system, options, start)
+    named = [adapters] if isinstance(adapters, str | Path) else adapters
+    weights = list(named.items()) if isinstance(named, Mapping) else [(name, 1.0) for name in named]
+    folders = [(adapter_folder(name, progress, offline), weight) for name, weight in weights]
+    loaded = _load(model, system, options, start)
+    for folder, weight in folders:
+        loaded.attach(folder, weight=weight)
+    loaded.load_seconds = time.perf_counter() - start
+    return loaded
+
+
+def _load(
+    model: str | Path, system: str | None, options: systems.LoadOptions, start: float, adapter: Path | None = None
+) -> Model:
+    """The model of a name.  adapter: the folder whose base it is."""
+    path, name, source = published_path(model), None, None
     hub = hub_name(model)
-    if hub is not None:
-        path = pull_hub(*hub, system, progress, offline)
-        return _published(path, system, options, start, hub[0].partition("/")[2])
-    found, variant = systems.find(address(model))
-    if found.load is None:
-        path = pull_repository(found, variant, progress, offline)
-        return _published(path, found.id, options, start, variant.name)
-    return _ours(model, options, start)
+    if path is None and hub is not None:
+        path = pull_hub(*hub, system, options.progress, options.offline)
+        name, source = hub[0].partition("/")[2], hub[0]
+    if path is None:
+        found, variant = systems.find(address(model))
+        if found.load is not None:
+            return _ours(model, options, start)
+        path = pull_repository(found, variant, options.progress, options.offline)
+        system, name = found.id, variant.name
+        source = variant.repository.name if variant.repository is not None else None
+    base = base_of(path, adapter)
+    if base is None:
+        return _published(path, system, options, start, name, source)
+    try:
+        loaded = _load(base, system, options, start, path)
+    except (UnknownName, WeightsError) as error:
+        own = f"pm.load(base, adapters=[{str(path)!r}])"
+        raise type(error)(f"{path}: its base model {str(base)!r}: {error}; or load your copy with {own}") from error
+    loaded.attach(path)
+    return loaded
 
 
 def _ours(model: str | Path, options: systems.LoadOptions, start: float) -> Model:
@@ -76,15 +104,58 @@ def _ours(model: str | Path, options: systems.LoadOptions, start: float) -> Mode
 
 
 def _published(
-    path: Path, system: str | None, options: systems.LoadOptions, start: float, name: str | None = None
+    path: Path,
+    system: str | None,
+    options: systems.LoadOptions,
+    start: float,
+    name: str | None = None,
+    source: str | None = None,
 ) -> Model:
+    """name: of the variant; source: where others find the checkpoint, when that is not its folder."""
     from polymodal.api import published
     from polymodal.api.model import Model
 
     found = published.recognise(path, system)
     variant, parts = published.open_folder(path, found, options, name)
     seconds = time.perf_counter() - start
-    return Model(system=found.system, variant=variant, parts=parts, load_seconds=seconds, path=path)
+    return Model(system=found.system, variant=variant, parts=parts, load_seconds=seconds, path=path, source=source)
+
+
+def adapter_folder(name: str | Path, progress: Progress | None, offline: bool) -> Path:
+    """The folder of a PEFT adapter, fetched from the hub where it lies there.  Raises UnknownName or WeightsError."""
+    hub, path = hub_name(name), Path(name)
+    if hub is not None and not path.is_dir():
+        path = pull_hub(*hub, None, progress, offline)
+    if not path.is_dir():
+        raise UnknownName(f"there is no adapter folder at {name}")
+    return path
+
+
+def base_of(folder: Path, above: Path | None = None) -> str | Path | None:
+    """The model that a folder's adapter belongs to, a folder, a hub id or a catalogue id; None for another folder.
+
+    above: the adapter that named this folder as its base.  The base is a name that somebody else wrote: it is looked up
+    as data only, never run as a system file.  Raises ConfigError when there is none or one that cannot be a base,
+    WeightsError for a folder that is not here.
+    """
+    from polymodal.weights.adapter_config import holds_adapter, read_config
+
+    if not (folder.is_dir() and holds_adapter(folder)):
+        return None
+    if above is not None:
+        raise ConfigError(f"{above} names {str(folder)!r} as its base, which is an adapter itself; expected a model")
+    config = read_config(folder)
+    base, own = config.base, f"pm.load(base, adapters=[{str(folder)!r}])"
+    if not base:
+        raise ConfigError(f"{folder} names no base model; load yours and the adapter with {own}")
+    if base.partition(":")[0].endswith(".py"):
+        raise ConfigError(f"{folder} names Python code as its base, {base!r}, which is not run; use {own}")
+    for path in (Path(base), folder / base):
+        if path.exists():
+            return path
+    if Path(base).is_absolute() or base.startswith((".", "~")) or "\\" in base or base.count("/") > 1:
+        raise WeightsError(f"{folder}: its base model {base!r} is not on this machine; load your copy with {own}")
+    return f"{base}@{config.revision}" if config.revision and "/" in base else base
 
 
 def published_path(model: str | Path) -> Path | None:
@@ -98,8 +169,13 @@ def published_path(model: str | Path) -> Path | None:
 def look(model: str | Path) -> tuple[systems.System, systems.Variant]:
     """The system and variant that a name, system file or folder stands for, without building or fetching anything.
 
-    Raises UnknownName, WeightsError (a repository of the hub that is not here yet).
+    Of an adapter alone they are those of its base.  Raises UnknownName, WeightsError (a repository of the hub that is
+    not here yet).
     """
+    return _look(model)
+
+
+def _look(model: str | Path, adapter: Path | None = None) -> tuple[systems.System, systems.Variant]:
     from polymodal.api import published
 
     path, name = published_path(model), None
@@ -108,6 +184,9 @@ def look(model: str | Path) -> tuple[systems.System, systems.Variant]:
         path, name = pull_hub(*hub, None, None, offline=True), hub[0].partition("/")[2]
     if path is None:
         return systems.find(address(model))
+    base = base_of(path, adapter)
+    if base is not None:
+        return _look(base, path)
     found = published.recognise(path)
     return found.system, published.variant_of(path, found, name)
 
@@ -115,16 +194,23 @@ def look(model: str | Path) -> tuple[systems.System, systems.Variant]:
 def pull(model: str | Path, *, progress: Progress | None = None, offline: bool = False) -> list[Path]:
     """Fetch a model's published files into the cache, each checked by hash; returns where they are.
 
-    A broken transfer goes on where it stopped.  Raises WeightsError when a file cannot be had or is not the
-    published one.
+    Of an adapter its base is fetched too.  A broken transfer goes on where it stopped.  Raises WeightsError when a file
+    cannot be had or is not the published one.
     """
+    return _pull(model, progress, offline)
+
+
+def _pull(model: str | Path, progress: Progress | None, offline: bool, adapter: Path | None = None) -> list[Path]:
     from polymodal.weights.fetch import fetch, fetch_all
 
-    if published_path(model) is not None:
-        return []
-    hub = hub_name(model)
-    if hub is not None:
-        return [pull_hub(*hub, None, progress, offline)]
+    path, hub = published_path(model), hub_name(model)
+    fetched = []
+    if path is None and hub is not None:
+        path = pull_hub(*hub, None, progress, offline)
+        fetched = [path]
+    if path is not None:
+        base = base_of(path, adapter)
+        return fetched + ([] if base is None else _pull(base, progress, offline, path))
     system, variant = systems.find(address(model))
     if system.load is None:
         return [pull_repository(system, variant, progress, offline)]

@@ -4,6 +4,7 @@ chat, stream   messages -> processor -> batch -> encoders, connectors -> backbon
 draw           the same, and what the answer asks for by the caller's diffusion pipelines -> Reply.media
 transcribe, classify, embed    what the system's own functions give, as records
 logits         the exact tensors, for research and parity: model.logits(**model.processor(messages))
+attach, detach, merge, save_adapter    PEFT adapters (api/adapters.py)
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from polymodal.api.adapters import Adapters
 from polymodal.api.clock import Clock, TimedProcessor
 from polymodal.api.reply import Label, Reply
 from polymodal.checkpoints.record import CheckpointFiles, LoadedModel
@@ -34,9 +36,12 @@ from polymodal.models.output import Output
 from polymodal.models.protocols import HasFeatures, RendersMedia, fills
 from polymodal.systems import System, Variant, unknown
 from polymodal.train.recipe import train_mode
+from polymodal.weights.adapters import own_names
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from polymodal.weights.keytable import KeyTable
 
 
 class Model:
@@ -54,6 +59,7 @@ class Model:
         parts: LoadedModel,
         load_seconds: float = 0.0,
         path: Path | None = None,
+        source: str | None = None,
     ) -> None:
         self.system = system
         self.variant = variant
@@ -66,6 +72,8 @@ class Model:
         self._text: Any = None
         self._idle: dict[int, list[Chat]] = {}
         self._version = -1
+        base = source or (self.name if path is None else str(path.absolute()))
+        self.adapters = Adapters(self.module, self._adapter_keys, base)
 
     def __repr__(self) -> str:
         return f"Model({self.name})"
@@ -222,16 +230,56 @@ class Model:
 
     def module_for(self, media: bool) -> Any:
         """The assembly that answers: `module`, or the system's own for conversations without media."""
-        if media or self._parts.text is None:
+        if media or self._parts.text is None or self.adapters:
             return self.module
         if self._text is None:
             self._text = self._parts.text()
         return self._text
 
+    def attach(self, folder: str | Path, *, weight: float = 1.0) -> None:
+        """Attach a PEFT folder (LoRA or DoRA) beside what is attached; weight: of its low-rank part.
+
+        Gradients reach it; the linears that it changes are frozen until it is detached or merged.  Raises WeightsError
+        or ConfigError, with the model as it was, for what does not fit or is not supported.
+        """
+        self.adapters.attach(Path(folder), weight)
+        self._weights_changed()
+
+    def detach(self, folder: str | Path | None = None) -> None:
+        """Take the adapter of one folder off, or all; the weights are, bit for bit, what they were before."""
+        self.adapters.detach(None if folder is None else Path(folder))
+        self._weights_changed()
+
+    def merge(self, folder: str | Path | None = None) -> None:
+        """Write the adapter of one folder into the weights, or all, rounded once from float32."""
+        self.adapters.merge(None if folder is None else Path(folder))
+        self._weights_changed()
+
+    def save_adapter(self, folder: str | Path, of: str | Path | None = None) -> Path:
+        """Write what is attached, or what `apply_lora` made, as a folder that PEFT and `pm.load` read.
+
+        of: the folder it came from, where several are attached.  Raises ConfigError when there is none to write.
+        """
+        return self.adapters.save(Path(folder), None if of is None else Path(of))
+
+    def _adapter_keys(self) -> tuple[KeyTable, ...]:
+        if self.system.formats and self.variant.config is not None:
+            return self.system.model_spec(self.variant).adapter_keys
+        return (own_names(self.module),)
+
+    def _weights_changed(self) -> None:
+        """Nothing that was computed before is used again."""
+        self._idle, self._version = {}, -1
+
     def save(self, folder: str | Path) -> Path:
-        """Write the weights to a folder that `pm.load` reads, with all that a published checkpoint had beside them."""
+        """Write the weights to a folder that `pm.load` reads, with all that a published checkpoint had beside them.
+
+        Raises ConfigError while adapters are attached.
+        """
         from polymodal.api import folder as folders
 
+        if self.adapters:
+            raise ConfigError(f"{self.name} has adapters; merge() or detach() them, or save_adapter(), before save()")
         record: dict[str, Any] = {"system": self.system.id, "variant": self.variant.name}
         if self.path is not None:
             record |= {"layout": self.system.formats[self.variant.format].name, "config": self.variant.config}

@@ -99,7 +99,7 @@ def backbone_of(config: Mapping[str, Any]) -> tuple[Any, KeyTable]:
     rows = []
     for name in TARGETS:
         source, target = f"model.layers.{{}}.self_attn.{name}", f"blocks.{{}}.attn.{name}"
-        rows += [rename(f"{source}.lora_{x}.{place}weight", f"{target}.lora_{x}.weight")
+        rows += [rename(f"{source}.lora_{x}.{place}weight", f"{target}.adapters.default.lora_{x}.weight")
                  for x in "AB" for place in ("default.", "")]  # fmt: skip
     return build, table + KeyTable(tuple(rows))
 

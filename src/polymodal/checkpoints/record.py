@@ -134,17 +134,25 @@ class ModelSpec:
     """What one config describes.
 
     build() -> module with fresh weights, also on the meta device.  keys: spellings of the names on disk, each a whole
-    strict table; export writes the first.  parts: the drawing.  assemble(module, CheckpointFiles) -> LoadedModel, for
-    folders that hold a tokenizer (tokenizer False: for all).  ends: ids that end an answer and the one that pads
-    it, where the model has its own and the folder's generation settings do not count.
+    strict table; export writes the first.  in_memory: the table of the names that the library's class has in memory,
+    in which PEFT writes adapters, where they are not those of the first table.  parts: the drawing.
+    assemble(module, CheckpointFiles) -> LoadedModel, for folders that hold a tokenizer (tokenizer False: for all).
+    ends: ids that end an answer and the one that pads it, where the model has its own and the folder's generation
+    settings do not count.
     """
 
     build: Callable[[], nn.Module]
     keys: tuple[KeyTable, ...]
+    in_memory: KeyTable | None = None
     parts: tuple[Part, ...] = ()
     assemble: Callable[[nn.Module, CheckpointFiles], LoadedModel] | None = None
     tokenizer: bool = True
     ends: tuple[Collection[int], int | None] | None = None
+
+    @property
+    def adapter_keys(self) -> tuple[KeyTable, ...]:
+        """Spellings that adapters may have; new ones are written in the first."""
+        return self.keys if self.in_memory is None else (self.in_memory, *self.keys)
 
 
 @dataclass(frozen=True, kw_only=True)

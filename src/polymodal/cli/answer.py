@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from polymodal.cli.catalogue import JSON
-from polymodal.cli.model import MODEL, MODEL_HELP, open_model
+from polymodal.cli.model import ADAPTER, MODEL, MODEL_HELP, open_model
 
 Longest = Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer in tokens.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")]
@@ -20,6 +20,7 @@ def ask(
     files: Annotated[list[str] | None, typer.Argument(help="Pictures, recordings, videos, texts.")] = None,
     question: Annotated[str, typer.Argument(help="What you want to know.", show_default=False)] = "",
     model: MODEL = "mini",
+    adapter: ADAPTER = None,
     max_tokens: Longest = 128,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
@@ -33,7 +34,7 @@ def ask(
     check_question(question)
     # Files are opened before the model is loaded: a wrong name costs a moment, not a minute.
     content = [*all_media(places), question]
-    loaded = open_model(own or model)
+    loaded = open_model(own or model, adapter)
     stream = loaded.stream(*content, max_tokens=max_tokens, temperature=temperature, seed=seed)
     say(stream, quiet=json)
     if json:
@@ -93,6 +94,7 @@ HELP = "Type a question. /file PATH shows the model a file with your next questi
 
 def chat(
     model: Annotated[str, typer.Argument(help=MODEL_HELP)] = "mini",
+    adapter: ADAPTER = None,
     max_tokens: Longest = 256,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
@@ -102,7 +104,7 @@ def chat(
     from polymodal.cli.output import print_json
     from polymodal.errors import PolymodalError
 
-    loaded = open_model(model)
+    loaded = open_model(model, adapter)
     loaded.require("chat")
     if sys.stdin.isatty():
         typer.echo(HELP)

@@ -8,17 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from polymodal.cli.catalogue import JSON
-from polymodal.cli.model import MODEL, open_model
+from polymodal.cli.model import ADAPTER, MODEL, open_model
 
 CheckpointFiles = Annotated[list[Path], typer.Argument(help="One or more files.", show_default=False)]
 
 
-def transcribe(files: CheckpointFiles, model: MODEL = "mini", json: JSON = False) -> None:
+def transcribe(files: CheckpointFiles, model: MODEL = "mini", adapter: ADAPTER = None, json: JSON = False) -> None:
     """Write down what is said in recordings."""
     from polymodal.cli.output import print_json, waiting
 
     media = all_media(files)
-    loaded = open_model(model)
+    loaded = open_model(model, adapter)
     results = []
     for path, item in zip(files, media, strict=True):
         with waiting(f"listening to {path.name}"):
@@ -34,6 +34,7 @@ def classify(
     file: Annotated[Path, typer.Argument(help="A picture or recording.", show_default=False)],
     labels: Annotated[list[str], typer.Argument(help="Two or more labels.", show_default=False)],
     model: MODEL = "mini",
+    adapter: ADAPTER = None,
     json: JSON = False,
 ) -> None:
     """Choose among labels you name; needs no training on them."""
@@ -43,7 +44,7 @@ def classify(
     if len(labels) < 2:
         raise ConfigError("classify needs at least two labels, as in: polymodal classify photo.jpg cat dog")
     (item,) = all_media([file])
-    loaded = open_model(model)
+    loaded = open_model(model, adapter)
     with waiting(f"looking at {file.name}"):
         ranked = loaded.classify(item, labels)
     if json:
@@ -57,6 +58,7 @@ def classify(
 def embed(
     files: CheckpointFiles,
     model: MODEL = "mini",
+    adapter: ADAPTER = None,
     json: JSON = False,
     out: Annotated[Path | None, typer.Option(help="Write all vectors to this .npy file.")] = None,
 ) -> None:
@@ -64,7 +66,7 @@ def embed(
     from polymodal.cli.output import console, print_json
 
     media = all_media(files)
-    loaded = open_model(model)
+    loaded = open_model(model, adapter)
     vectors = loaded.embed(media)
     if out is not None:
         save_array(out, vectors)

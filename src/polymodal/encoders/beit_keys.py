@@ -13,6 +13,7 @@ that is computed here.
 from collections.abc import Mapping
 from typing import Any
 
+from polymodal.encoders import google_vit
 from polymodal.encoders.beit import BeitBlockConfig, BeitConfig, RelativePositionsConfig
 from polymodal.encoders.vit import sides
 from polymodal.nn.attention import AttentionConfig, AttentionLinears
@@ -97,6 +98,13 @@ HF_KEYS = KeyTable(
     )
 )
 """Hub names on disk, which lie under `beit.` in models with a head -> ours."""
+
+IN_MEMORY = {
+    "encoder.relative_position_bias": "shared_position_bias",
+    "attention.attention.relative_position_bias": "relative_position_bias",
+    **google_vit.IN_MEMORY,
+}
+"""What version 5 of the library calls the same parts in memory, where PEFT names adapters: for `KeyTable.reworded`."""
 
 _BLOCK = "blocks.{}"
 OFFICIAL_KEYS = KeyTable(

@@ -103,6 +103,17 @@ HF_BASE_KEYS = KeyTable(
 )
 """Hub checkpoints of the bare encoder (names on disk) -> ours; `pooler` is the dense layer of the head."""
 
+IN_MEMORY = {
+    "encoder.layer.": "layers.",
+    "attention.attention.query": "attention.q_proj",
+    "attention.attention.key": "attention.k_proj",
+    "attention.attention.value": "attention.v_proj",
+    "attention.output.dense": "attention.o_proj",
+    "intermediate.dense": "mlp.fc1",
+    "output.dense": "mlp.fc2",
+}
+"""What version 5 of the library calls the same parts in memory, where PEFT names adapters: for `KeyTable.reworded`."""
+
 MASK_KEYS = KeyTable((rename("embeddings.mask_token", "mask_token", Squeeze(0), Squeeze(0)),))
 """What masked image models have besides."""
 

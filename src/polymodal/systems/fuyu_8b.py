@@ -77,10 +77,10 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
 
     table = KeyTable.of({f"vision_embed_tokens.{leaf}": f"connectors.image.proj.{leaf}" for leaf in ("weight", "bias")})
     table += keys.prefixed("language_model.", "backbone.")
-    renamed = {"vision_embed_tokens.": "model.vision_embed_tokens.", "language_model.model.": "model.language_model.",
-               "language_model.lm_head.": "lm_head."}  # fmt: skip
-    return ModelSpec(build=build, keys=(table, table.respelled(renamed)), parts=drawn(values, backbone.width),
-                  assemble=assemble)  # fmt: skip
+    in_memory = table.respelled({"language_model.model.": "model.language_model.", "language_model.": "",
+                                 "vision_embed_tokens.": "model.vision_embed_tokens."})  # fmt: skip
+    return ModelSpec(build=build, keys=(table, in_memory), in_memory=in_memory, parts=drawn(values, backbone.width),
+                     assemble=assemble)  # fmt: skip
 
 
 def picture_first(messages: tuple[Message, ...]) -> tuple[Message, ...]:

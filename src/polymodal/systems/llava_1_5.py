@@ -70,7 +70,8 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     rest = hf_mlp.HF_KEYS.prefixed("multi_modal_projector.", "connectors.image.")
     rest += text_keys.prefixed("language_model.", "backbone.")
     tables = tuple(each + rest for each in vision.placed("vision_tower."))
-    return ModelSpec(build=build, keys=hf_mlp.both_spellings(tables), parts=drawn(tower, width), assemble=assemble)
+    keys = hf_mlp.both_spellings(tables)
+    return ModelSpec(build=build, keys=keys, in_memory=keys[-1], parts=drawn(tower, width), assemble=assemble)
 
 
 def drawn(tower: hf_vision.ViTConfig, width: int) -> tuple[Part, ...]:

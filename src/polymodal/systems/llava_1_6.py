@@ -87,11 +87,11 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         height, width = value["size"].tolist()
         return connector.tokens_of(height, width)
 
-    between = hf_mlp.HF_KEYS.prefixed("multi_modal_projector.", "connectors.image.project.")
-    between += KeyTable((rename("image_newline", "connectors.image.newline"),))
-    rest = between + text_keys.prefixed("language_model.", "backbone.")
-    tables = tuple(each + rest for each in vision.placed("vision_tower.", "encoders.image.tile."))
-    return ModelSpec(build=build, keys=hf_mlp.both_spellings(tables), parts=drawn(tower, width), assemble=assemble)
+    rest = hf_mlp.HF_KEYS.prefixed("multi_modal_projector.", "connectors.image.project.")
+    rest += KeyTable((rename("image_newline", "connectors.image.newline"),))
+    rest += text_keys.prefixed("language_model.", "backbone.")
+    keys = hf_mlp.both_spellings(tuple(t + rest for t in vision.placed("vision_tower.", "encoders.image.tile.")))
+    return ModelSpec(build=build, keys=keys, in_memory=keys[-1], parts=drawn(tower, width), assemble=assemble)
 
 
 def drawn(tower: hf_vision.ViTConfig, width: int) -> tuple[Part, ...]:

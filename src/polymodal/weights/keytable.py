@@ -111,6 +111,17 @@ class KeyTable:
         rows = tuple(replace(row, sources=tuple(map(spell, row.sources))) for row in self.rows)
         return KeyTable(rows, self.new, self.tied)
 
+    def reworded(self, words: Mapping[str, str]) -> KeyTable:
+        """The same table for files that call things by other words: pieces of source names replaced, one by one."""
+
+        def spell(name: str) -> str:
+            for old, new in words.items():
+                name = name.replace(old, new)
+            return name
+
+        rows = tuple(replace(row, sources=tuple(map(spell, row.sources))) for row in self.rows)
+        return KeyTable(rows, self.new, self.tied)
+
     def inverse(self) -> KeyTable:
         """The table for export: module names -> file names."""
         tied = tuple(drop(name) for name, _ in self.tied)
@@ -185,6 +196,17 @@ class KeyTable:
                 indices = pattern.match(key)
                 best = best if indices is None else (position, indices)
         return best
+
+    def use_of(self, key: str) -> Use | None:
+        """The row that a source key belongs to, with all its concrete names; None when no row does."""
+        found = self._find(key, "sources")
+        if found is None:
+            return None
+        row = self.rows[found[0]]
+        if not row.targets:
+            return Use(found[0], (key,), ())
+        sources, targets = (tuple(fill_pattern(name, found[1]) for name in side) for side in (row.sources, row.targets))
+        return Use(found[0], sources, targets)
 
     @functools.cached_property
     def _index(self) -> dict[str, tuple[dict[str, list[tuple[int, Pattern]]], list[tuple[int, Pattern]]]]:

@@ -60,7 +60,8 @@ def model_spec(tower: BeitConfig, head: Any, rows: KeyTable, prefix: str = "beit
     (height, width), body = tower.grid, beit_keys.HF_KEYS.prefixed(prefix, "encoders.image.")
     part = Part(slot="encoder", modality="image", name="BEiT", prefix="encoders.image", tokens=tower.tokens,
                 input=f"[N, {tower.channels}, H, W]", output=f"[N, 1 + {height} x {width}, {tower.width}]")  # fmt: skip
-    return ModelSpec(build=build, keys=(body + rows,), parts=(part,))
+    table = body + rows
+    return ModelSpec(build=build, keys=(table,), in_memory=table.reworded(beit_keys.IN_MEMORY), parts=(part,))
 
 
 def open_bare(config: Mapping[str, Any]) -> ModelSpec:

@@ -98,7 +98,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
                     input="[N, 3, H, W]", output="codes [N, H/8, W/8]"),
                Part(slot="backbone", name="LLaMA-like decoder", prefix="backbone", input="ids of text and pictures",
                     output=f"[B, T, {backbone.vocab_size}]"))  # fmt: skip
-    return ModelSpec(build=build, keys=tables, parts=drawing, assemble=assemble)
+    return ModelSpec(build=build, keys=tables, in_memory=tables[-1], parts=drawing, assemble=assemble)
 
 
 def open_text(config: Mapping[str, Any]) -> ModelSpec:

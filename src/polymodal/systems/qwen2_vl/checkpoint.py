@@ -81,8 +81,9 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         + qwen.hf_keys(language).prefixed(target="backbone.")
     )
     renamed = {"visual.": "model.visual.", "model.": "model.language_model.", "lm_head.": "lm_head."}
-    return ModelSpec(build=build, keys=(table, table.respelled(renamed)), parts=drawn(tower, language.width),
-                  assemble=assemble)  # fmt: skip
+    in_memory = table.respelled(renamed)
+    return ModelSpec(build=build, keys=(table, in_memory), in_memory=in_memory, parts=drawn(tower, language.width),
+                     assemble=assemble)  # fmt: skip
 
 
 def drawn(tower: qwen2_vit.Qwen2ViTConfig, width: int) -> tuple[Part, ...]:

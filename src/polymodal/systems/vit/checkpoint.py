@@ -52,7 +52,8 @@ def model_spec(tower: ViTConfig, head: Any, rows: KeyTable, prefix: str, *, labe
     part = Part(slot="encoder", modality="image", name="ViT", prefix="encoders.image", tokens=tower.tokens,
                 input=f"[N, {tower.channels}, H, W]", output=f"[N, 1 + {height} x {width}, {tower.width}]")  # fmt: skip
     joined = classifier(tower, labels) if labels else None
-    return ModelSpec(build=build, keys=keys, parts=(part,), assemble=joined, tokenizer=False)
+    return ModelSpec(build=build, keys=keys, in_memory=body.reworded(google_vit.IN_MEMORY), parts=(part,),
+                     assemble=joined, tokenizer=False)  # fmt: skip
 
 
 def classifier(tower: ViTConfig, labels: tuple[str, ...]) -> Any:
