@@ -206,7 +206,7 @@ EVIDENCE = Evidence(
     training_checks={"pretrain": alignment, "captioner": captioner, "filter": alignment, "vqa": vqa},
     headline=headline,
     exceptions=(
-        "transformers 5.23 forgets a question's mask in the answer decoder's cross-attention; the official code and we "
-        "apply it in logits and ranking; none of the three does when it writes",
+        "transformers 5.23 and 5.24 forget a question's mask in the answer decoder's cross-attention; the official "
+        "code and we apply it in logits and ranking; none of the three does when it writes",
     ),
 )  # fmt: skip
