@@ -3,8 +3,8 @@
     PYTHON scripts/pins.py write     pin what the environment of this Python holds
     PYTHON scripts/pins.py changed   print where that environment differs from the pins, as a table
 
-`make pins` and `make test-newest` run these in .venv-newest.  Left out are polymodal itself, pip, and torch with the
-CUDA packages its builds bring: torch is chosen by the machine (scripts/install.py).
+`make pins` and `make test-newest` run these in .venv-newest.  Left out are polymodal itself, pip, and torch with all
+that only torch asks for: the machine chooses it (scripts/install.py), and it may want these at versions of its own.
 """
 
 import importlib.metadata
@@ -15,7 +15,7 @@ import tomllib
 from install import CONSTRAINTS, ROOT
 
 PINS = CONSTRAINTS / "test.txt"
-BY_MACHINE = re.compile(r"^(polymodal|pip|torch|triton|nvidia-.*|cuda-.*)$")
+BY_MACHINE = re.compile(r"^(polymodal|pip|torch|sympy|mpmath|networkx|setuptools|triton|nvidia-.*|cuda-.*)$")
 
 
 def normal(name: str) -> str:
