@@ -23,17 +23,17 @@ LIBRARY_NAMES = {
 
 
 def read_past_the_doors(tree: ast.Module) -> list[tuple[int, str]]:
-    """(line, name) of attributes that only the library has; `.logits` that is not a call is one of its outputs too."""
-    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    passed = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.keyword)}
+    """(line, name) of attributes that only the library has; our models' outputs have `logits` too, an oracle's are its.
+
+    `library.logits` and its like are the doors.
+    """
     found = []
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Attribute):
-            continue
-        through = isinstance(node.value, ast.Name) and node.value.id == "library"
-        output = node.attr == "logits" and id(node) not in called | passed
-        if not through and (node.attr in LIBRARY_NAMES or output):
-            found.append((node.lineno, node.attr))
+        if isinstance(node, ast.Attribute):
+            door = isinstance(node.value, ast.Name) and node.value.id == "library"
+            output = node.attr == "logits" and ast.unparse(node.value).startswith("oracle")
+            if not door and (node.attr in LIBRARY_NAMES or output):
+                found.append((node.lineno, node.attr))
     return found
 
 
@@ -62,7 +62,7 @@ def test_evidence_reads_the_library_through_its_doors():
     [
         ("oracle(**given).logits", ["logits"]),
         ("oracle.get_image_features(x).pooler_output", ["get_image_features", "pooler_output"]),
-        ("model.logits(**given)", []),
+        ("model.logits(**given) + model(**given).logits", []),
         ("library.logits(oracle, given)", []),
         ("Reading(logits=library.logits)", []),
         ("transformers.models.blip.Text", ["models"]),
