@@ -2,17 +2,24 @@
 #   make demo   set up, fetch the default model, ask it about a picture and about a recording
 #   make test   set up and run the whole test suite
 #   make lint   style and types
+#   make test-newest   the suite with the newest releases instead of the pinned ones, and what changed
+#   make pins   pin the newest releases in constraints/test.txt
 PYTHON ?= python3
 VENV ?= .venv
+NEWEST ?= .venv-newest
 BIN := $(VENV)/bin
-INPUTS := pyproject.toml scripts/install.py $(wildcard constraints/*.txt)
+INPUTS := pyproject.toml scripts/install.py constraints/any.txt constraints/cpu.txt
+EXTRAS := dev parity generate
+# OMP threads: the workers of pytest-xdist already use every core.
+THREADS := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+SUITE := -m pytest -n auto --dist loadfile $(PYTEST)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint setup weights clean help
+.PHONY: demo test lint setup weights test-newest newest pins clean help
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# \{0,1\}//; 1,4p' Makefile
+	@sed -n 's/^# \{0,1\}//; 1,6p' Makefile
 
 demo: $(VENV)/.installed
 	@$(BIN)/polymodal pull mini
@@ -21,9 +28,9 @@ demo: $(VENV)/.installed
 	@echo; echo '$$ polymodal ask examples/speech.flac "What does the speaker say?"'
 	@$(BIN)/polymodal ask examples/speech.flac "What does the speaker say?"
 
-# OMP threads: the workers of pytest-xdist already use every core.
-test: $(VENV)/.installed-dev weights
-	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST)
+test: $(VENV)/.installed-dev
+	@$(MAKE) --no-print-directory weights
+	$(THREADS) $(BIN)/python $(SUITE)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -46,9 +53,27 @@ $(VENV)/.installed: $(VENV)/pyvenv.cfg $(INPUTS)
 	$(BIN)/python scripts/install.py
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python scripts/install.py dev parity generate
-	@touch $@
+# With the exact versions of constraints/test.txt; what a user gets (above) has lower bounds only.
+$(VENV)/.installed-dev: $(VENV)/pyvenv.cfg $(INPUTS) constraints/test.txt
+	$(BIN)/python scripts/install.py --pinned $(EXTRAS)
+	@touch $(VENV)/.installed $@
+
+# An environment of its own; all but torch is upgraded at every call. The table comes below pytest's list of failures.
+newest:
+	@$(MAKE) --no-print-directory VENV=$(NEWEST) $(NEWEST)/pyvenv.cfg
+	$(NEWEST)/bin/python scripts/install.py --newest $(EXTRAS)
+	@touch $(NEWEST)/.installed
+
+test-newest: newest
+	@$(MAKE) --no-print-directory VENV=$(NEWEST) weights
+	@failed=0; \
+	$(NEWEST)/bin/ruff check . || failed=1; \
+	$(NEWEST)/bin/mypy || failed=1; \
+	$(THREADS) $(NEWEST)/bin/python $(SUITE) || failed=1; \
+	echo; $(NEWEST)/bin/python scripts/pins.py changed; exit $$failed
+
+pins: newest
+	$(NEWEST)/bin/python scripts/pins.py write
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

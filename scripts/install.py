@@ -1,13 +1,17 @@
 """Install polymodal into the environment of the Python that runs this file.
 
-    .venv/bin/python scripts/install.py [EXTRA ...]
+    .venv/bin/python scripts/install.py [--pinned | --newest] [EXTRA ...]
+
+Without an option this is what a user gets: the lower bounds of pyproject.toml.  --pinned takes the exact versions of
+constraints/test.txt, which everything is tested against; --newest upgrades everything to its newest release.
 
 Why not plain `pip install -e .`: on Linux the default torch wheel brings several GB of CUDA packages.  Where
 no NVIDIA GPU is found this takes the CPU build: first from the package sources you have configured, then from
 PyTorch's own index of CPU builds, and only if neither has it the default build, with a warning.  A torch that
-is already installed is kept.
+is already installed is kept, whatever the option.
 """
 
+import argparse
 import importlib.metadata
 import platform
 import shutil
@@ -16,6 +20,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+CONSTRAINTS = ROOT / "constraints"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 QUICK = ("--retries", "1", "--timeout", "15")
 
@@ -43,12 +48,16 @@ def pip(*arguments: str, quiet: bool = False) -> bool:
 
 
 def install_torch() -> None:
-    """Put the right build of torch in place unless one is there."""
+    """Put the right build of torch in place unless one is there.
+
+    The pins of constraints/test.txt are not applied here: one that a build of torch did not accept would make pip
+    refuse every CPU build and end at the default one.
+    """
     if installed("torch"):
         return
     default_build_is_cpu = platform.system() == "Darwin"
     if not default_build_is_cpu and not has_nvidia_gpu():
-        wanted = ("-c", str(ROOT / "constraints" / "cpu.txt"), "torch")
+        wanted = ("-c", str(CONSTRAINTS / "cpu.txt"), "torch")
         print("No NVIDIA GPU found: installing the CPU build of PyTorch.", flush=True)
         if pip(*wanted, quiet=True):
             return
@@ -61,14 +70,29 @@ def install_torch() -> None:
         sys.exit("PyTorch could not be installed; see pip's message above.")
 
 
+def options(*, pinned: bool, newest: bool, keep: Path) -> list[str]:
+    """What pip is told beside the target.  keep: a constraints file that names the torch that is installed."""
+    chosen = ["-c", str(keep), "-c", str(CONSTRAINTS / "any.txt")]
+    if pinned:
+        chosen += ["-c", str(CONSTRAINTS / "test.txt")]
+    if newest:
+        chosen += ["--upgrade", "--upgrade-strategy", "eager"]
+    return chosen
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description="Install polymodal into the environment of this Python.")
+    versions = parser.add_mutually_exclusive_group()
+    versions.add_argument("--pinned", action="store_true", help="the exact versions that tests compare against")
+    versions.add_argument("--newest", action="store_true", help="upgrade everything but torch")
+    parser.add_argument("extras", nargs="*", metavar="EXTRA")
+    given = parser.parse_args()
     install_torch()
     keep = Path(sys.prefix) / "keep-torch.txt"
     keep.write_text(f"torch=={installed_afresh('torch')}\n", encoding="utf-8")
-    extras = ",".join(sys.argv[1:])
+    extras = ",".join(given.extras)
     target = f"{ROOT}[{extras}]" if extras else str(ROOT)
-    constraints = ("-c", str(keep), "-c", str(ROOT / "constraints" / "any.txt"))
-    if not pip(*constraints, "-e", target):
+    if not pip(*options(pinned=given.pinned, newest=given.newest, keep=keep), "-e", target):
         sys.exit("polymodal could not be installed; see pip's message above.")
     sys.exit(subprocess.run([sys.executable, str(ROOT / "scripts" / "check_environment.py")]).returncode)
 

@@ -11,7 +11,7 @@ import polymodal as pm
 def test_generation_behind_padding_equals_transformers(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     from polymodal.check.evidence.kosmos_2 import inputs, tiny
-    from polymodal.check.hugging import filled, greedy, quiet
+    from polymodal.check.library import filled, greedy, quiet
 
     with quiet() as transformers:
         settings = tiny(transformers, {}, {})

@@ -72,7 +72,7 @@ def largest(found: Tensor, wanted: Tensor) -> float:
     """Largest absolute error; infinite where shapes differ or numbers are none (equal infinities are equal)."""
     if found.shape != wanted.shape:
         return float("inf")
-    found, wanted = found.float(), wanted.float()
+    found, wanted = found.detach().float(), wanted.detach().float()  # features carry gradients
     difference = torch.where(found == wanted, 0.0, (found - wanted).abs())
     return float("inf") if difference.isnan().any() else float(difference.max()) if difference.numel() else 0.0
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from polymodal.check.library import quiet
+
 BLOCKS = (8, 16)
 
 
@@ -37,17 +39,18 @@ def tiny_film(width: int) -> Any:
 def tiny_sound(width: int) -> Any:
     """An AudioLDMPipeline; takes one vector `[1, width]`."""
     import diffusers
-    import transformers
 
     torch.manual_seed(0)
     unet = diffusers.UNet2DConditionModel(
         cross_attention_dim=BLOCKS, class_embed_type="simple_projection", class_embeddings_concat=True,
         projection_class_embeddings_input_dim=width, **_unet("2D"))  # fmt: skip
-    vocoder = transformers.SpeechT5HifiGan(transformers.SpeechT5HifiGanConfig(
-        model_in_dim=8, upsample_initial_channel=16, upsample_rates=[2, 2], upsample_kernel_sizes=[4, 4],
-        resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1, 3]], normalize_before=False))  # fmt: skip
-    text = transformers.ClapTextModelWithProjection(transformers.ClapTextConfig(
-        hidden_size=32, intermediate_size=32, num_attention_heads=4, num_hidden_layers=1, vocab_size=99))  # fmt: skip
+    with quiet() as transformers:
+        vocoder = transformers.SpeechT5HifiGan(transformers.SpeechT5HifiGanConfig(
+            model_in_dim=8, upsample_initial_channel=16, upsample_rates=[2, 2], upsample_kernel_sizes=[4, 4],
+            resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1, 3]], normalize_before=False))  # fmt: skip
+        text = transformers.ClapTextModelWithProjection(
+            transformers.ClapTextConfig(hidden_size=32, intermediate_size=32, num_attention_heads=4,
+                                        num_hidden_layers=1, vocab_size=99))  # fmt: skip
     return _quiet(diffusers.AudioLDMPipeline(
         vae=_vae(1), text_encoder=text, tokenizer=None, unet=unet, scheduler=diffusers.DDIMScheduler(),
         vocoder=vocoder))  # fmt: skip
@@ -69,11 +72,10 @@ def _vae(channels: int) -> Any:
 
 
 def _text() -> Any:
-    import transformers
-
-    return transformers.CLIPTextModel(transformers.CLIPTextConfig(
-        hidden_size=32, intermediate_size=32, num_attention_heads=4, num_hidden_layers=1, vocab_size=99,
-        bos_token_id=0, eos_token_id=1))  # fmt: skip
+    with quiet() as transformers:
+        return transformers.CLIPTextModel(transformers.CLIPTextConfig(
+            hidden_size=32, intermediate_size=32, num_attention_heads=4, num_hidden_layers=1, vocab_size=99,
+            bos_token_id=0, eos_token_id=1))  # fmt: skip
 
 
 def _quiet(pipeline: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import polymodal as pm
-from polymodal.check import randomise, real
+from polymodal.check import library, randomise, real
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.fixture import fixture_case
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
@@ -39,9 +39,10 @@ def case(name: str, model: str = "BeitForImageClassification", larger: bool = Fa
         return given
 
     def features(oracle: Any, given: Tensors) -> dict[str, Any]:
-        return {"image": getattr(oracle, "beit", oracle)(**given).last_hidden_state}
+        encoder = oracle if model == "BeitModel" else library.part(oracle, "beit")
+        return {"image": library.states(encoder(**given))}
 
-    reading = Reading(logits=None if model == "BeitModel" else lambda outputs: outputs.logits, features=features)
+    reading = Reading(logits=None if model == "BeitModel" else library.logits, features=features)
     return hugging_case(name, model, config, inputs, reading=reading)
 
 

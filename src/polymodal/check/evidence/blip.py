@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 import polymodal as pm
-from polymodal.check import randomise, real
+from polymodal.check import library, randomise, real
 from polymodal.check.aligning import CLS, SEP, Aligning, align_lesson, pairs, train, write_lesson
 from polymodal.check.aligning import written as names_of
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.fixture import fixture_case
-from polymodal.check.hugging import STEPS, Reading, hugging_case, hugging_size
+from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
 from polymodal.systems import Variant
 from polymodal.systems.blip import SYSTEM
@@ -66,51 +66,45 @@ def alone(config: Any, given: Tensors) -> list[tuple[int, Tensors]]:
 def written(oracle: Any, given: Tensors, options: dict[str, Any]) -> Tensor:
     """16 greedy steps; these classes pass their own end and padding ids, and write into the ids they are given."""
     copies = {name: value.clone() for name, value in given.items()}
-    return oracle.generate(**copies, max_new_tokens=STEPS, do_sample=False, **options)
+    return library.generate(oracle, copies, options)
 
 
 def looked(oracle: Any, given: Tensors) -> dict[str, Tensor]:
     """What the decoder of captions reads."""
-    return {"image": oracle.vision_model(given["pixel_values"]).last_hidden_state}
+    return {"image": seen(oracle, given)}
+
+
+def seen(oracle: Any, given: Tensors) -> Tensor:
+    return library.states(library.part(oracle, "vision_model")(given["pixel_values"]))
 
 
 def joint(oracle: Any, given: Tensors) -> dict[str, Tensor]:
-    image = oracle.get_image_features(pixel_values=given["pixel_values"])
-    text = oracle.get_text_features(input_ids=given["input_ids"], attention_mask=given["attention_mask"])
-    return {"image": image.pooler_output, "text": text.pooler_output}
+    text = {name: given[name] for name in ("input_ids", "attention_mask")}
+    return {"image": library.features(oracle, "image", pixel_values=given["pixel_values"]),
+            "text": library.features(oracle, "text", **text)}  # fmt: skip
 
 
 def projected(oracle: Any, given: Tensors) -> dict[str, Tensor]:
     """Joint vectors of the match model."""
-    image = oracle.vision_model(given["pixel_values"]).last_hidden_state[:, 0]
-    text = oracle.text_encoder(given["input_ids"], given["attention_mask"]).last_hidden_state[:, 0]
-    return {"image": oracle.vision_proj(image), "text": oracle.text_proj(text)}
+    text = library.states(library.part(oracle, "text_encoder")(given["input_ids"], given["attention_mask"]))
+    return {"image": library.part(oracle, "vision_proj")(seen(oracle, given)[:, 0]),
+            "text": library.part(oracle, "text_proj")(text[:, 0])}  # fmt: skip
 
 
 def answers(name: str, **more: Any) -> Case:
     """The question model: its decoder's scores are caught on the way, since its output leaves them out."""
-    caught: list[Tensor] = []
 
-    def config(transformers: Any) -> Any:
-        cls = transformers.models.blip.modeling_blip_text.BlipTextLMHeadModel
-        plain = cls.forward
-
-        def catching(self: Any, *args: Any, **kwargs: Any) -> Any:
-            found = plain(self, *args, **kwargs)
-            caught.append(found.logits)
-            cls.forward = plain
-            return found
-
-        cls.forward = catching
-        return tiny(transformers, {}, {"hidden_size": 36, "num_attention_heads": 3}, **more)
+    def logits(oracle: Any, given: Tensors) -> Tensor:
+        return library.output(library.caught(oracle, given, "text_decoder"), "logits")
 
     def features(oracle: Any, given: Tensors) -> dict[str, Tensor]:
-        image = oracle.vision_model(given["pixel_values"]).last_hidden_state
-        states = oracle.text_encoder(given["input_ids"], given["attention_mask"], encoder_hidden_states=image)
-        return {"image": image, "text": states.last_hidden_state}
+        image, reader = seen(oracle, given), library.part(oracle, "text_encoder")
+        read = reader(given["input_ids"], given["attention_mask"], encoder_hidden_states=image)
+        return {"image": image, "text": library.states(read)}
 
-    return hugging_case(name, ANSWER, config, asked, generate=inputs,
-                        reading=Reading(logits=lambda _: caught.pop(), features=features, written=written))  # fmt: skip
+    return hugging_case(name, ANSWER, lambda t: tiny(t, {}, {"hidden_size": 36, "num_attention_heads": 3}, **more),
+                        asked, generate=inputs,
+                        reading=Reading(logits=logits, features=features, written=written))  # fmt: skip
 
 
 def captions(name: str, text: Settings = None, vision: Settings = None, **more: Any) -> Case:
@@ -120,7 +114,7 @@ def captions(name: str, text: Settings = None, vision: Settings = None, **more: 
 
 def matches(name: str, **more: Any) -> Case:
     return hugging_case(name, MATCH, lambda t: tiny(t, {}, {}, **more), inputs, alone=alone,
-                        reading=Reading(logits=lambda found: found.itm_score, features=projected))  # fmt: skip
+                        reading=Reading(logits=library.field("itm_score"), features=projected))  # fmt: skip
 
 
 def size(variant: Variant) -> Size:
@@ -200,19 +194,19 @@ EVIDENCE = Evidence(
         hugging_case("cosines of the match model", MATCH,
                      lambda t: tiny(t, {}, {}, image_text_hidden_size=20),
                      lambda config: {**inputs(config), "use_itm_head": False},
-                     reading=Reading(logits=lambda found: found.itm_score)),
+                     reading=Reading(logits=library.field("itm_score"))),
         fixture_case("official file: captions", "blip_official_caption"),
         fixture_case("official file: answers, questions of unequal length", "blip_official_answer"),
         fixture_case("official file: matches", "blip_official_match"),
         fixture_case("official file: pairs of pictures, mean below and linear above", "blip_official_pair"),
         hugging_case("joint space", JOINT, lambda t: tiny(t, {}, {}, projection_dim=28), inputs,
-                     reading=Reading(logits=lambda found: found.logits_per_image, features=joint)),
+                     reading=Reading(logits=library.field("logits_per_image"), features=joint)),
     ),
     published=tuple(size(each) for each in SYSTEM.variants),
     training_checks={"pretrain": alignment, "captioner": captioner, "filter": alignment, "vqa": vqa},
     headline=headline,
     exceptions=(
-        "transformers 5.23 forgets a question's mask in the answer decoder's cross-attention; the official code and we "
-        "apply it in logits and ranking; none of the three does when it writes",
+        "transformers 5.23 and 5.24 forget a question's mask in the answer decoder's cross-attention; the official "
+        "code and we apply it in logits and ranking; none of the three does when it writes",
     ),
 )  # fmt: skip

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from polymodal.check import randomise, real
+from polymodal.check import library, randomise, real
 from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.fixture import store
-from polymodal.check.hugging import Reading, filled, hugging_case, hugging_size, names_on_disk, quiet
+from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Size, Tensors, TrainingCheck
 from polymodal.check.training import caption_lesson, letters, rows, table
 from polymodal.systems.blip_2 import SYSTEM
@@ -82,7 +82,7 @@ def alone(config: Any, given: Tensors) -> list[tuple[int, Tensors]]:
 
 def features(oracle: Any, given: Tensors) -> dict[str, Any]:
     named = {name: given[name] for name in given if name == "pixel_values" or name.startswith("qformer")}
-    return {"image": oracle.get_image_features(**named).pooler_output}
+    return {"image": library.features(oracle, "image", **named)}
 
 
 def case(
@@ -119,10 +119,10 @@ def retrieval(name: str, model: str, token: int | None, matching: bool = False) 
 
     def vectors(oracle: Any, tensors: Tensors) -> dict[str, Any]:
         outputs = oracle(**tensors)
-        pairs = {"image": "image_embeds", "text": "text_embeds"}
-        return {ours: outputs[theirs] for ours, theirs in pairs.items() if outputs.get(theirs) is not None}
+        read = [side for side, name in (("image", "pixel_values"), ("text", "input_ids")) if name in tensors]
+        return {side: library.output(outputs, f"{side}_embeds") for side in read}
 
-    logits = (lambda outputs: outputs.logits_per_image) if model == RETRIEVE else None
+    logits = library.field("logits_per_image") if model == RETRIEVE else None
     return hugging_case(
         name, model,
         lambda t: tiny(t.Blip2Config, {}, {}, {"use_qformer_text_input": True}, image_token_index=token,
@@ -160,11 +160,10 @@ def official_names(state: dict[str, Any], width: int, more: tuple[tuple[str, str
 
 def official(oracle: Any) -> Any:
     """The library's class as the official code computes: no biases of keys, eps 1e-5 in the norm behind the encoder."""
-    filled(oracle)
-    oracle.vision_model.post_layernorm.eps = 1e-5
-    for layer in oracle.vision_model.encoder.layers:
-        width = layer.self_attn.embed_dim
-        layer.self_attn.qkv.bias.data[width : 2 * width] = 0
+    library.part(oracle, "vision_model.post_layernorm").eps = 1e-5
+    for layer in library.part(oracle, "vision_model.encoder.layers"):
+        bias = library.part(layer, "self_attn.qkv").bias.data
+        bias.chunk(3)[1].zero_()
     return oracle
 
 
@@ -176,16 +175,16 @@ def lavis(name: str, text: dict[str, Any], config: bool, projection: str, langua
         heads: Any = {} if config else {"hidden_size": 64}
         vision = {"num_attention_heads": 4} if config else {"num_attention_heads": 1}
         asked = {"num_attention_heads": 4} if config else {"num_attention_heads": 1}
-        with quiet() as transformers, torch.no_grad():
+        with library.quiet() as transformers, torch.no_grad():
             settings = tiny(transformers.Blip2Config, text, {**vision, **sizes}, {**asked, **heads})
-            oracle = official(getattr(transformers, GENERATE)(settings).eval())
+            oracle = official(library.built(transformers, GENERATE, settings))
             given = answered(settings) if text.get("model_type") == "t5" else inputs(settings)
-            logits = oracle(**given).logits
+            logits = library.logits(oracle, given)
             more = (("language_projection", projection), ("language_model", language))
             state = official_names(oracle.state_dict(), settings.vision_config.hidden_size, more)
             store(state, folder / "model.pth", "model")
             if config:
-                said = {**settings.to_dict(), "model_type": "lavis-blip2", "architectures": None}
+                said = {**library.settings(settings), "model_type": "lavis-blip2", "architectures": None}
                 (folder / "config.json").write_text(json.dumps(said), encoding="utf-8")
         return Expected(inputs=given, logits=logits)
 
@@ -198,14 +197,14 @@ def first_stage(name: str, config: bool) -> Case:
     def make(folder: Path) -> Expected:
         vision = {"num_attention_heads": 4} if config else {"num_attention_heads": 1, "hidden_size": 88}
         asked = {"num_attention_heads": 4} if config else {"num_attention_heads": 1, "hidden_size": 64}
-        with quiet() as transformers, torch.no_grad():
+        with library.quiet() as transformers, torch.no_grad():
             settings = tiny(transformers.Blip2Config, {}, vision, {**asked, "use_qformer_text_input": True},
                             image_token_index=None, image_text_hidden_size=14)  # fmt: skip
-            oracle = official(getattr(transformers, RETRIEVE)(settings).eval())
+            oracle = official(library.built(transformers, RETRIEVE, settings))
             given = {"input_ids": randomise.ids("texts", (2, 8), 3, 60),
                      "pixel_values": randomise.values("pixels", (2, 3, 28, 28)),
                      "attention_mask": torch.tensor([[1] * 8, [1] * 5 + [0] * 3])}  # fmt: skip
-            logits = oracle(**given).logits_per_image
+            logits = library.field("logits_per_image")(oracle, given)
             heads = (("vision_projection", "vision_proj"), ("text_projection", "text_proj"))
             tensors = oracle.state_dict()
             words = {f"Qformer.bert.{name}": x for name, x in tensors.items() if name.startswith("embeddings.")}
@@ -214,7 +213,7 @@ def first_stage(name: str, config: bool) -> Case:
                      "temp": torch.tensor(0.07), "Qformer.cls.predictions.bias": torch.zeros(60)}  # fmt: skip
             store(state, folder / "model.pth", "model")
             if config:
-                said = {**settings.to_dict(), "model_type": "lavis-blip2-qformer", "architectures": None}
+                said = {**library.settings(settings), "model_type": "lavis-blip2-qformer", "architectures": None}
                 (folder / "config.json").write_text(json.dumps(said), encoding="utf-8")
         return Expected(inputs=given, logits=logits)
 
@@ -232,15 +231,15 @@ def untied_size(variant: Any, config: Callable[[Any], Any]) -> Size:
         return size
 
     def built() -> Any:
-        with quiet() as transformers, torch.device("meta"):
+        with library.quiet() as transformers, torch.device("meta"):
             oracle = getattr(transformers, model)(config(transformers)(**variant.config))
-            head = oracle.language_model.lm_head
+            head = library.part(oracle, "language_model.lm_head")
             head.weight = nn.Parameter(torch.empty_like(head.weight))
             return oracle
 
     return Size(
         variant=variant.name,
-        shapes=lambda: {name: tuple(x.shape) for name, x in names_on_disk(built()).items()},
+        shapes=lambda: {name: tuple(x.shape) for name, x in library.names_on_disk(built()).items()},
         source=f"{size.source}, with the head untied as published",
         parameters=lambda: sum(p.numel() for p in built().parameters()),
         needs="transformers",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import polymodal as pm
-from polymodal.check import randomise
+from polymodal.check import library, randomise
 from polymodal.check.demo import byte_tokenizer, taught, write_config, write_weights
 from polymodal.check.fixture import fixture_case, fixture_source
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
@@ -59,7 +59,7 @@ def alone(config: Any, given: Tensors) -> list[tuple[int, Tensors]]:
 
 
 def features(oracle: Any, given: Tensors) -> dict[str, Any]:
-    return {"image": oracle.get_image_features(given["pixel_values"]).pooler_output}
+    return {"image": library.features(oracle, "image", pixel_values=given["pixel_values"])}
 
 
 def case(name: str, first: int = 60, codec: dict[str, Any] | None = None, **text: Any) -> Case:

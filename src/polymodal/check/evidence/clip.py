@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import polymodal as pm
-from polymodal.check import randomise, real
+from polymodal.check import library, randomise, real
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
@@ -50,11 +50,11 @@ def pair(name: str, vision: dict[str, Any] | None = None, text: dict[str, Any] |
         return {**words(), **pixels(settings.vision_config)}
 
     def features(oracle: Any, given: Tensors) -> dict[str, Any]:
-        image = oracle.get_image_features(pixel_values=given["pixel_values"])
-        text = oracle.get_text_features(input_ids=given["input_ids"], attention_mask=given["attention_mask"])
-        return {"image": image.pooler_output, "text": text.pooler_output}
+        text = {name: given[name] for name in ("input_ids", "attention_mask")}
+        return {"image": library.features(oracle, "image", pixel_values=given["pixel_values"]),
+                "text": library.features(oracle, "text", **text)}  # fmt: skip
 
-    reading = Reading(logits=lambda outputs: outputs.logits_per_image, features=features)
+    reading = Reading(logits=library.field("logits_per_image"), features=features)
     return hugging_case(name, "CLIPModel", config, inputs, reading=reading)
 
 
@@ -70,7 +70,8 @@ def half(model: str, output: str, **changes: Any) -> Case:
     def inputs(settings: Any) -> Tensors:
         return pixels(settings) if modality == "image" else {"input_ids": words()["input_ids"]}
 
-    reading = Reading(logits=None, features=lambda oracle, given: {modality: getattr(oracle(**given), output)})
+    read = library.field(output)
+    reading = Reading(logits=None, features=lambda oracle, given: {modality: read(oracle, given)})
     return hugging_case(f"{model} alone", model, config, inputs, reading=reading)
 
 

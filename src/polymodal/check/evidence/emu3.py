@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import polymodal as pm
-from polymodal.check import randomise, real
+from polymodal.check import library, randomise, real
 from polymodal.check.demo import QUESTION, byte_tokenizer, write_config, write_weights
 from polymodal.check.evidence import _text
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
@@ -65,8 +65,8 @@ def alone(config: Any, given: Tensors) -> list[tuple[int, Tensors]]:
 
 
 def features(oracle: Any, given: Tensors) -> dict[str, Any]:
-    found = oracle.model.get_image_features(given["pixel_values"], given["image_sizes"])
-    return {"image": list(found.pooler_output)}
+    named = {name: given[name] for name in ("pixel_values", "image_sizes")}
+    return {"image": list(library.features(oracle, "image", **named))}
 
 
 def case(name: str, first: int = 60, codec: dict[str, Any] | None = None, tied: bool = False, **text: Any) -> Case:
@@ -78,7 +78,7 @@ def decoder(name: str, **text: Any) -> Case:
     """The language model alone."""
     small = {"vocab_size": 83, "hidden_size": 48, "intermediate_size": 56, "num_hidden_layers": 2,
              "num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0, **text}  # fmt: skip
-    return hugging_case(name, "Emu3ForCausalLM", lambda t: t.models.emu3.Emu3TextConfig(**small), _text.inputs,
+    return hugging_case(name, "Emu3ForCausalLM", lambda t: t.Emu3TextConfig(**small), _text.inputs,
                         generate=True, alone=_text.alone)  # fmt: skip
 
 

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from polymodal.backbones import chinchilla
-from polymodal.check import few_shot, randomise, real
+from polymodal.check import few_shot, library, randomise, real
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.fixture import read
-from polymodal.check.hugging import quiet
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Shapes, Size, Tensors, TrainingCheck
 from polymodal.check.training import caption_lesson
 from polymodal.encoders import nfnet
@@ -66,7 +65,7 @@ class Layer(nn.Module):
 class Composite(nn.Module):
     """The whole oracle; its state dict has the names of the layout."""
 
-    def __init__(self, library: Any, config: Mapping[str, Any]) -> None:
+    def __init__(self, transformers: Any, config: Mapping[str, Any]) -> None:
         super().__init__()
         import flamingo_pytorch
 
@@ -80,10 +79,10 @@ class Composite(nn.Module):
             num_latents=given["num_latents"], num_media_embeds=1,
         )  # fmt: skip
         self.perceiver.frame_embs = nn.Parameter(torch.zeros(given["max_num_frames"], seen))
-        settings = library.LlamaConfig(
+        settings = transformers.LlamaConfig(
             **text, intermediate_size=4 * width, rms_norm_eps=1e-6, tie_word_embeddings=True, attention_bias=False
         )
-        lm = self.lang_encoder = library.LlamaForCausalLM(settings)
+        lm = self.lang_encoder = transformers.LlamaForCausalLM(settings)
         self.context: dict[str, Tensor] = {}
         layers = []
         for number, layer in enumerate(lm.model.layers):
@@ -112,13 +111,14 @@ class Composite(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, vision_x: Tensor) -> Tensor:
         self.context["media"], self.context["places"] = self.features(vision_x), input_ids == MEDIA
-        return self.lang_encoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
+        return library.logits(self.lang_encoder, given)
 
 
 def case(name: str, config: Mapping[str, Any], frames: int) -> Case:
     def make(folder: Path) -> Expected:
-        with quiet() as library:
-            oracle = Composite(library, config).eval()
+        with library.quiet() as transformers:
+            oracle = Composite(transformers, config).eval()
         randomise.fill(oracle)
         nn.init.zeros_(oracle.perceiver.media_pos_emb)  # frames have positions here, items have none
         dropped = ("lang_encoder.lm_head.weight", "perceiver.media_pos_emb")
@@ -163,8 +163,8 @@ def size(variant: Variant) -> Size:
     """The composite at the paper's size, timm's F6 in front without the classifier's last layers."""
 
     def shapes() -> Shapes:
-        with quiet() as library, torch.device("meta"):
-            made = Composite(library, dict(variant.config or {}))
+        with library.quiet() as transformers, torch.device("meta"):
+            made = Composite(transformers, dict(variant.config or {}))
         left_out = ("vision_encoder.", "lang_encoder.lm_head.weight", "perceiver.media_pos_emb")
         found = {n: tuple(x.shape) for n, x in made.state_dict().items() if not n.startswith(left_out)}
         vision = json.loads(read("nfnet")[0]["published_shapes"])

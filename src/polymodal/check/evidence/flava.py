@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 import polymodal as pm
-from polymodal.check import randomise, real
+from polymodal.check import library, randomise, real
 from polymodal.check.aligning import MASKING, pairs, train, written
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
@@ -55,9 +55,10 @@ def inputs(config: Any) -> Tensors:
 
 def projected(oracle: Any, given: Tensors) -> dict[str, Any]:
     """Every token in the joint space, and the joint embeddings."""
-    image = oracle.get_image_features(given["pixel_values"]).pooler_output
-    text = oracle.get_text_features(given["input_ids"], given["attention_mask"]).pooler_output
-    return {"image": image, "text": text, "multimodal": oracle(**given).multimodal_embeddings}
+    text = {name: given[name] for name in ("input_ids", "attention_mask")}
+    return {"image": library.features(oracle, "image", pixel_values=given["pixel_values"]),
+            "text": library.features(oracle, "text", **text),
+            "multimodal": library.field("multimodal_embeddings")(oracle, given)}  # fmt: skip
 
 
 def size(variant: Variant) -> Size:
@@ -157,15 +158,15 @@ EVIDENCE = Evidence(
                                     {"num_hidden_layers": 1}, {"num_hidden_layers": 1}),
                      inputs, reading=Reading(logits=None, features=projected)),
         hugging_case("contrastive logits of the pretraining class", PRETRAINING, lambda t: tiny(t, return_loss=False),
-                     inputs, reading=Reading(logits=lambda found: found.contrastive_logits_per_image)),
+                     inputs, reading=Reading(logits=library.field("contrastive_logits_per_image"))),
         hugging_case("pretraining class without codec", PRETRAINING,
                      lambda t: tiny(t, return_loss=False, init_codebook=False), inputs,
-                     reading=Reading(logits=lambda found: found.contrastive_logits_per_image)),
+                     reading=Reading(logits=library.field("contrastive_logits_per_image"))),
         hugging_case("codec", "FlavaImageCodebook",
                      lambda t: t.FlavaImageCodebookConfig(hidden_size=8, vocab_size=30, num_blocks_per_group=3,
                                                           num_groups=2),
                      lambda config: {"pixel_values": randomise.values("pixels", (2, 3, 32, 48))},
-                     reading=Reading(logits=lambda found: found)),
+                     reading=Reading(logits=lambda oracle, given: oracle(**given))),
     ),
     published=tuple(size(each) for each in SYSTEM.variants),
     training_checks={"unimodal": lambda: training_check(joint=False), "joint": lambda: training_check(joint=True)},

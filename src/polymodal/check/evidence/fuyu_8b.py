@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from polymodal.check import randomise, real
+from polymodal.check import library, randomise, real
 from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
@@ -55,8 +55,7 @@ def alone(config: Any, given: Tensors) -> list[tuple[int, Tensors]]:
 
 
 def features(oracle: Any, given: Tensors) -> dict[str, Any]:
-    found = oracle.model.get_image_features(given["pixel_values"]).last_hidden_state
-    return {"image": found}
+    return {"image": library.features(oracle, "image", pixel_values=given["pixel_values"])}
 
 
 def older(config: Any) -> Tensors:

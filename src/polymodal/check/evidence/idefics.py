@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from polymodal.check import few_shot, randomise
+from polymodal.check import few_shot, library, randomise
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
@@ -73,8 +73,12 @@ def alone(config: Any, given: Tensors) -> list[tuple[int, Tensors]]:
 
 
 def features(oracle: Any, given: Tensors) -> dict[str, Any]:
-    """What the gated blocks look at, item by item."""
-    return {"image": oracle.model(**given).image_hidden_states.flatten(0, 1)}
+    """What the gated blocks look at, item by item: from the resampler, or the encoder where there is none.
+
+    The class's own `image_hidden_states` are these until 5.23, the encoder's pooled vectors since 5.24.
+    """
+    looked_at = library.caught(oracle, given, "model.perceiver_resampler", "model.vision_model")
+    return {"image": library.states(looked_at)}
 
 
 def case(name: str, text: Any = (), vision: Any = (), perceiver: Any = ()) -> Any:

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 import polymodal as pm
-from polymodal.check import randomise, real
+from polymodal.check import library, randomise, real
 from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.evidence import blip_2
 from polymodal.check.evidence.blip_2 import IMAGE, QUERIES, T5, tiny, untied_size
 from polymodal.check.fixture import store
-from polymodal.check.hugging import Reading, hugging_case, quiet
+from polymodal.check.hugging import Reading, hugging_case
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Tensors, TrainingCheck
 from polymodal.check.training import caption_lesson, letters
 from polymodal.data.messages import user
@@ -98,7 +98,7 @@ def video(name: str, text: dict[str, Any]) -> Case:
 
     def features(oracle: Any, tensors: Tensors) -> dict[str, Any]:
         named = {name: tensors[name] for name in tensors if name.startswith(("pixel", "qformer"))}
-        found = oracle.get_video_features(**named).pooler_output
+        found = library.features(oracle, "video", **named)
         return {"video": found.reshape(2, FRAMES * QUERIES, -1)}
 
     return hugging_case(name, VIDEO, config, given, reading=Reading(features=features), generate=filmed)
@@ -108,15 +108,15 @@ def official(name: str, text: dict[str, Any], projection: str, language: str) ->
     """Everything in one official file beside a config.json."""
 
     def make(folder: Path) -> Expected:
-        with quiet() as transformers, torch.no_grad():
+        with library.quiet() as transformers, torch.no_grad():
             settings = tiny(transformers.InstructBlipConfig, text, {}, {})
-            oracle = blip_2.official(getattr(transformers, MODEL)(settings).eval())
+            oracle = blip_2.official(library.built(transformers, MODEL, settings))
             given = answered(settings) if text.get("model_type") == "t5" else inputs(settings)
-            logits = oracle(**given).logits
+            logits = library.logits(oracle, given)
             more = (("language_projection", projection), ("language_model", language))
             state = blip_2.official_names(oracle.state_dict(), settings.vision_config.hidden_size, more)
             store(state, folder / "model.pth", "model")
-            said = {**settings.to_dict(), "model_type": "lavis-instructblip", "architectures": None}
+            said = {**library.settings(settings), "model_type": "lavis-instructblip", "architectures": None}
             (folder / "config.json").write_text(json.dumps(said), encoding="utf-8")
         return Expected(inputs=given, logits=logits)
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image as Pillow
 
 import polymodal as pm
-from polymodal.check import randomise, real
+from polymodal.check import library, randomise, real
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
@@ -84,7 +84,7 @@ def prompt(config: Any) -> Tensors:
 
 
 def features(oracle: Any, given: Tensors) -> dict[str, Any]:
-    return {"image": oracle(**given).image_embeds}
+    return {"image": library.field("image_embeds")(oracle, given)}
 
 
 def case(name: str, text: dict[str, Any] | None = None, vision: dict[str, Any] | None = None, **more: Any) -> Any:

@@ -18,9 +18,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from polymodal.check import randomise
+from polymodal.check import library, randomise
 from polymodal.check.demo import byte_tokenizer, learns
-from polymodal.check.hugging import STEPS, quiet
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Shapes, Size, Tensors, TrainingCheck
 from polymodal.check.training import caption_lesson
 from polymodal.systems import Variant
@@ -46,10 +45,10 @@ class Composite(nn.Module):
         self.connector = nn.Sequential(*[part for linear in linears for part in (linear, nn.GELU())][:-1])
 
     def features(self, pixels: Tensor) -> Tensor:
-        return self.connector(self.tower(pixels, output_hidden_states=True).hidden_states[self.layer][:, 1:])
+        return self.connector(library.layer(self.tower, self.layer, pixels)[:, 1:])
 
     def embeds(self, ids: Tensor, pixels: Tensor, marks: tuple[int, ...]) -> Tensor:
-        embeds = self.text.get_input_embeddings()(ids.clamp_min(0))
+        embeds = library.embedded(self.text, ids.clamp_min(0))
         embeds[torch.isin(ids, torch.tensor(marks))] = self.features(pixels).flatten(0, 1)
         return embeds
 
@@ -77,13 +76,13 @@ def case(
     """An official checkpoint of test size.  legacy: with <im_patch>; inside: it holds its tower, as 1.6 does."""
 
     def make(folder: Path) -> Expected:
-        with quiet() as transformers:
+        with library.quiet() as transformers:
             oracle = Composite(transformers, depth, text, layer)
             randomise.fill(oracle)
             linear = depth == 1
             whole, tower = oracle.on_disk(linear)
             place = folder / "clip"
-            oracle.tower.save_pretrained(place)
+            library.saved(oracle.tower, place)
             if inside:
                 whole |= {f"model.vision_tower.vision_tower.vision_model.{key}": x for key, x in tower.items()}
             save_file({key: x.contiguous() for key, x in whole.items()}, folder / "model.safetensors")
@@ -95,10 +94,9 @@ def case(
             given = inputs(96 if legacy else IMAGE, ([97], [98]) if legacy else ([], []))
             with torch.no_grad():
                 embeds = oracle.embeds(given["input_ids"], given["images"], (IMAGE, 96) if legacy else (IMAGE,))
-                logits = oracle.text(inputs_embeds=embeds, attention_mask=given["attention_mask"]).logits
-                oracle.text.generation_config.eos_token_id = None
-                new = oracle.text.generate(inputs_embeds=embeds, attention_mask=given["attention_mask"],
-                                           max_new_tokens=STEPS, do_sample=False, pad_token_id=0)  # fmt: skip
+                prompt = {"inputs_embeds": embeds, "attention_mask": given["attention_mask"]}
+                logits = library.logits(oracle.text, prompt)
+                new = library.greedy(oracle.text, prompt, {})
         alone = []
         for row, chosen in ((0, slice(0, 1)), (1, slice(1, 3))):
             ids = given["input_ids"][row][given["attention_mask"][row].bool()][None]
@@ -113,8 +111,8 @@ def size(variant: Variant, names: Callable[[int, int], dict[str, tuple[int, ...]
 
     def shapes() -> Shapes:
         config = dict(variant.config or {})
-        with quiet() as transformers, torch.device("meta"):
-            keep = transformers.LlamaConfig().to_dict()
+        with library.quiet() as transformers, torch.device("meta"):
+            keep = library.settings(transformers.LlamaConfig())
             text = transformers.LlamaForCausalLM(
                 transformers.LlamaConfig(**{name: value for name, value in config.items() if name in keep})
             )

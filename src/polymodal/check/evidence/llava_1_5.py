@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from polymodal.check import randomise
+from polymodal.check import library, randomise
 from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.evidence.llava import case as official_case
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
@@ -55,8 +55,7 @@ def alone(config: Any, given: Tensors) -> list[tuple[int, Tensors]]:
 
 
 def features(oracle: Any, given: Tensors) -> dict[str, Any]:
-    found = oracle.get_image_features(pixel_values=given["pixel_values"])
-    return {"image": list(getattr(found, "pooler_output", found))}
+    return {"image": list(library.features(oracle, "image", pixel_values=given["pixel_values"]))}
 
 
 def case(name: str, text: dict[str, Any] | None = None, vision: dict[str, Any] | None = None, **more: Any) -> Any:

@@ -12,10 +12,10 @@ from PIL import Image as Pillow
 from safetensors.torch import save_file
 
 import polymodal as pm
-from polymodal.check import randomise, real
+from polymodal.check import library, randomise, real
 from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.evidence.llava import TEXT, Composite
-from polymodal.check.hugging import STEPS, Reading, hugging_case, hugging_size, quiet
+from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Size, Tensors, TrainingCheck
 from polymodal.check.training import caption_lesson
 from polymodal.connectors.anyres import AnyResConfig, grids_of_pinpoints
@@ -78,8 +78,8 @@ def alone(config: Any, given: Tensors) -> list[tuple[int, Tensors]]:
 
 
 def features(oracle: Any, given: Tensors) -> dict[str, Any]:
-    found = oracle.get_image_features(pixel_values=given["pixel_values"], image_sizes=given["image_sizes"])
-    return {"image": list(found.pooler_output)}
+    named = {name: given[name] for name in ("pixel_values", "image_sizes")}
+    return {"image": list(library.features(oracle, "image", **named))}
 
 
 def case(name: str, text: dict[str, Any] | None = None, vision: dict[str, Any] | None = None, **more: Any) -> Any:
@@ -112,12 +112,12 @@ class Official(Composite):
 
 def make_official(folder: Path) -> Expected:
     """An official checkpoint of test size with two pictures in one row."""
-    with quiet() as transformers:
+    with library.quiet() as transformers:
         oracle = Official(transformers)
         randomise.fill(oracle)
         whole, tower = oracle.on_disk(linear=False)
         whole |= {f"model.vision_tower.vision_tower.vision_model.{key}": x for key, x in tower.items()}
-        oracle.tower.save_pretrained(folder / "clip")
+        library.saved(oracle.tower, folder / "clip")
         save_file({**whole, "model.image_newline": oracle.newline.detach()}, folder / "model.safetensors")
         config = {**TEXT, "model_type": "llava", "architectures": ["LlavaLlamaForCausalLM"],
                   "mm_vision_tower": str(folder / "clip"), "mm_projector_type": "mlp2x_gelu",
@@ -130,11 +130,10 @@ def make_official(folder: Path) -> Expected:
             words = randomise.ids("words", (12,), 3, 90).tolist()
             ids = [*words[:4], *[-200] * len(seen[0]), *words[4:7], *[-200] * len(seen[1]), *words[7:]]
             given = torch.tensor([ids])
-            embeds = oracle.text.get_input_embeddings()(given.clamp_min(0))
+            embeds = library.embedded(oracle.text, given.clamp_min(0))
             embeds[given == -200] = torch.cat(seen)
-            logits = oracle.text(inputs_embeds=embeds).logits
-            oracle.text.generation_config.eos_token_id = None
-            new = oracle.text.generate(inputs_embeds=embeds, max_new_tokens=STEPS, do_sample=False, pad_token_id=0)
+            logits = library.logits(oracle.text, {"inputs_embeds": embeds})
+            new = library.greedy(oracle.text, {"inputs_embeds": embeds}, {})
     inputs = {"input_ids": given, "images": torch.cat(tiles), "image_sizes": torch.tensor([[30, 71], [90, 83]])}
     return Expected(inputs=inputs, logits=logits, generated=torch.cat((given, new), 1))
 

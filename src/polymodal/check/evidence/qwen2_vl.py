@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import polymodal as pm
-from polymodal.check import randomise, real
+from polymodal.check import library, randomise, real
 from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
@@ -96,9 +96,9 @@ def words(config: Any) -> Tensors:
 
 
 def features(oracle: Any, given: Tensors) -> dict[str, Any]:
-    image = oracle.get_image_features(given["pixel_values"], given["image_grid_thw"])
-    video = oracle.get_video_features(given["pixel_values_videos"], given["video_grid_thw"])
-    return {"image": list(image.pooler_output), "video": list(video.pooler_output)}
+    names = {"image": ("pixel_values", "image_grid_thw"), "video": ("pixel_values_videos", "video_grid_thw")}
+    named = {modality: {name: given[name] for name in some} for modality, some in names.items()}
+    return {modality: list(library.features(oracle, modality, **some)) for modality, some in named.items()}
 
 
 def case(name: str, text: dict[str, Any] | None = None, vision: dict[str, Any] | None = None, **more: Any) -> Any:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import polymodal as pm
-from polymodal.check import randomise, real
+from polymodal.check import library, randomise, real
 from polymodal.check.aligning import CLS, FIRST, MASKING, SEP, pairs, train
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
@@ -69,9 +69,9 @@ def alone(config: Any, given: Tensors) -> list[tuple[int, Tensors]]:
 
 def features(oracle: Any, given: Tensors) -> dict[str, Any]:
     """The text side of what enters the blocks; its image side comes in a random order."""
-    embeddings = oracle.vilt.embeddings
-    text = embeddings.text_embeddings(given["input_ids"], given.get("token_type_ids"))
-    return {"text": text + embeddings.token_type_embeddings.weight[0]}
+    text = library.part(oracle, "vilt.embeddings.text_embeddings")
+    kinds = library.part(oracle, "vilt.embeddings.token_type_embeddings")
+    return {"text": text(given["input_ids"], given.get("token_type_ids")) + kinds.weight[0]}
 
 
 def case(name: str, model: str, **more: Any) -> Case:

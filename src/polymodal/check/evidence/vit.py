@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import polymodal as pm
-from polymodal.check import randomise, real
+from polymodal.check import library, randomise, real
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.fixture import fixture_case, fixture_source
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
@@ -37,10 +37,11 @@ def case(name: str, model: str = "ViTForImageClassification", larger: bool = Fal
         return {**given, "interpolate_pos_encoding": True} if larger else given
 
     def features(oracle: Any, given: Tensors) -> dict[str, Any]:
-        return {"image": getattr(oracle, "vit", oracle)(**given).last_hidden_state}
+        encoder = oracle if model == "ViTModel" else library.part(oracle, "vit")
+        return {"image": library.states(encoder(**given))}
 
-    logits = {"ViTModel": None, "ViTForMaskedImageModeling": lambda outputs: outputs.reconstruction}
-    reading = Reading(logits=logits.get(model, lambda outputs: outputs.logits), features=features)
+    logits = {"ViTModel": None, "ViTForMaskedImageModeling": library.field("reconstruction")}
+    reading = Reading(logits=logits.get(model, library.logits), features=features)
     return hugging_case(name, model, config, inputs, reading=reading)
 
 
