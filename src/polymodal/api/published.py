@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polymodal import systems
+from polymodal.checkpoints.gguf import is_gguf
+from polymodal.checkpoints.gguf_files import GGUFFiles
 from polymodal.checkpoints.record import CheckpointFiles, CheckpointFormat, LoadedModel, ModelSpec, understood
 from polymodal.errors import ConfigError, WeightsError
 from polymodal.systems import LoadOptions, System, Variant
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 CONFIG = "config.json"
 
@@ -39,7 +41,12 @@ def is_published(path: Path) -> bool:
 
     if path.is_dir():
         return not (path / folder.RECORD).is_file() or "config" in folder.record_of(path)
-    return path.is_file() and path.suffix in (".safetensors", ".pt", ".pth", ".bin", ".npz")
+    return path.is_file() and path.suffix in (".safetensors", ".gguf", ".pt", ".pth", ".bin", ".npz")
+
+
+def files_at(path: Path) -> CheckpointFiles:
+    """The files of a published checkpoint; of llama.cpp's they are what its metadata says."""
+    return GGUFFiles.at(path) if is_gguf(path) else CheckpointFiles(path)
 
 
 def recognise(path: Path, system: str | None = None) -> Found:
@@ -52,7 +59,8 @@ def recognise(path: Path, system: str | None = None) -> Found:
     if (path / folder.RECORD).is_file():
         return _saved(path)
     pool = systems.every() if system is None else [systems.get(system)]
-    config = CheckpointFiles(path).json(CONFIG) if path.is_dir() else {}
+    files = files_at(path)
+    config = files.json(CONFIG) if path.is_dir() or isinstance(files, GGUFFiles) else {}
     found = _by_config(config, pool) if config else _by_shapes(path, pool)
     if not found:
         beside = path.is_file() and (path.parent / CONFIG).is_file()
@@ -181,15 +189,16 @@ def fill(path: Path, format: CheckpointFormat, model_spec: ModelSpec, options: L
     """A module with the folder's weights; raises WeightsError, with nothing half loaded, unless all of them fit."""
     import torch
 
-    from polymodal.weights.folder import fitting, weights_in, without_random
+    from polymodal.weights.folder import without_random
     from polymodal.weights.load import load_into
+    from polymodal.weights.quantised import fitting_unquantised, quantisation_of
 
     # First on the meta device: sizes that describe no module are found out before anything is read or allocated.
     with understood(f"{format.name}: config.json"), torch.device("meta"):
         targets = model_spec.build().state_dict().keys()
-    gathered: Mapping[str, Tensor]
-    gathered = weights_in(path, format.entry) if format.gather is None else format.gather(CheckpointFiles(path))
-    table = fitting(model_spec.keys, gathered.keys(), targets)
+    files = files_at(path)
+    gathered = files.tensors(format.entry) if format.gather is None else format.gather(files)
+    table, gathered = fitting_unquantised(model_spec.keys, gathered, targets, quantisation_of(files.json(CONFIG), path))
     if table.new:
         module = model_spec.build()
     else:
@@ -201,8 +210,8 @@ def fill(path: Path, format: CheckpointFormat, model_spec: ModelSpec, options: L
 
 def assembled(path: Path, model_spec: ModelSpec, module: nn.Module) -> LoadedModel:
     """The module with what the files beside it allow: chat, classify and embed need a tokenizer."""
-    files = CheckpointFiles(path)
-    if not path.is_dir():
+    files = files_at(path)
+    if not path.is_dir() and not isinstance(files, GGUFFiles):
         return LoadedModel(model=module, processor=None)
     if model_spec.assemble is None or (model_spec.tokenizer and files.lacks_tokenizer()):
         found = LoadedModel(model=module, processor=None)
@@ -212,17 +221,16 @@ def assembled(path: Path, model_spec: ModelSpec, module: nn.Module) -> LoadedMod
     # A model that ends by ids of its own writes by rules of its own, in published generation too.
     if model_spec.ends is not None:
         return replace(found, ends=model_spec.ends)
-    return replace(found, ends=ends(path), settings=files.json("generation_config.json"))
+    return replace(found, ends=ends(files), settings=files.json("generation_config.json"))
 
 
-def ends(path: Path) -> tuple[tuple[int, ...], int | None]:
+def ends(files: CheckpointFiles) -> tuple[tuple[int, ...], int | None]:
     """The ids that end an answer and the id that pads it, as generation_config.json or config.json say."""
-    files = CheckpointFiles(path)
     config = files.json(CONFIG)
     said = files.json("generation_config.json") or {**(config.get("text_config") or {}), **config}
     eos = said.get("eos_token_id")
     many = eos if isinstance(eos, list) else [] if eos is None else [eos]
     for token in (*many, said.get("pad_token_id")):
         if token is not None and type(token) is not int:
-            raise ConfigError(f"{path}: eos_token_id and pad_token_id must be numbers, found {token!r}")
+            raise ConfigError(f"{files.folder}: eos_token_id and pad_token_id must be numbers, found {token!r}")
     return tuple(many), said.get("pad_token_id")

@@ -22,12 +22,12 @@ from polymodal.weights.read import TensorInfo
 
 @dataclass(frozen=True, kw_only=True)
 class Derivation:
-    """One tensor: its shape, the tensors it is made of and how.  dtype: what it is stored as, for people."""
+    """One tensor: its shape, the tensors it is made of and how.  stored: what it is stored as, for people."""
 
     shape: tuple[int, ...]
     sources: tuple[str, ...]
     compute: Callable[[Sequence[Tensor]], Tensor]
-    dtype: str
+    stored: str
 
 
 class DerivedTensors(Mapping[str, Tensor]):
@@ -40,7 +40,7 @@ class DerivedTensors(Mapping[str, Tensor]):
         self.infos: dict[str, TensorInfo] = {name: info_of(source, name) for name in kept}
         for name, each in self._derived.items():
             size = sum(info_of(source, part).bytes for part in each.sources)
-            self.infos[name] = TensorInfo(each.shape, each.dtype, size)
+            self.infos[name] = TensorInfo(each.shape, each.stored, size)
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.infos:
@@ -51,7 +51,7 @@ class DerivedTensors(Mapping[str, Tensor]):
         try:
             tensor = found.compute([self._source[part] for part in found.sources])
         except (ConfigError, RuntimeError, IndexError, ValueError) as problem:
-            raise WeightsError(f"tensor {name!r} cannot be read from {found.dtype}: {_line(problem)}") from problem
+            raise WeightsError(f"tensor {name!r} cannot be read from {found.stored}: {_line(problem)}") from problem
         if tuple(tensor.shape) != found.shape:
             raise WeightsError(f"tensor {name!r} must have shape {found.shape}, its parts give {tuple(tensor.shape)}")
         return tensor
@@ -94,7 +94,7 @@ def converted(source: Mapping[str, Tensor], table: KeyTable) -> DerivedTensors:
             raise WeightsError(f"{use.sources[0]!r} {shape} does not fit its row: {_line(problem)}") from problem
         derived[target] = Derivation(
             shape=tuple(result.shape), sources=use.sources, compute=_single(row),
-            dtype=info_of(source, use.sources[0]).dtype,
+            stored=info_of(source, use.sources[0]).dtype,
         )  # fmt: skip
     return DerivedTensors(source, derived)
 

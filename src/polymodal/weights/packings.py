@@ -61,7 +61,7 @@ class Plan:
         def run(parts: Sequence[Tensor]) -> Tensor:
             return compute(**dict(zip(arguments, parts, strict=True)))
 
-        self.made[f"{layer}.weight"] = Derivation(shape=shape, sources=sources, compute=run, dtype=self.method)
+        self.made[f"{layer}.weight"] = Derivation(shape=shape, sources=sources, compute=run, stored=self.method)
         self.used.update(sources)
 
     def layers(self, ending: str) -> Iterator[str]:

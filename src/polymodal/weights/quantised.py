@@ -12,7 +12,7 @@ are.  Files of AutoGPTQ hold biases of zeros for layers that have none, see `spa
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from torch import Tensor
 from polymodal.errors import WeightsError
 from polymodal.weights import packings
 from polymodal.weights.derived import DerivedTensors, info_of
+from polymodal.weights.folder import fitting
+from polymodal.weights.keytable import KeyTable
 from polymodal.weights.packings import BITSANDBYTES, Plan, Settings, where
 
 METHODS: dict[str, Callable[[Plan, Settings], None]] = {
@@ -85,6 +87,23 @@ def spare_biases(tensors: Mapping[str, Tensor]) -> list[str]:
     packed = [name for name in tensors if name.endswith(".weight") and info_of(tensors, name).dtype == "gptq"]
     biases = [bias for name in packed if (bias := name.removesuffix("weight") + "bias") in names]
     return [name for name in biases if not tensors[name].any()]
+
+
+def fitting_unquantised(
+    tables: Sequence[KeyTable], source: Mapping[str, Tensor], targets: Iterable[str], settings: Settings | None
+) -> tuple[KeyTable, Mapping[str, Tensor]]:
+    """The table that fits a checkpoint, and its tensors as plain ones; raises WeightsError when none does.
+
+    Biases of zeros that a GPTQ writer added are left out where the model has no place for them.
+    """
+    tensors, places = unquantised(source, settings), list(targets)
+    try:
+        return fitting(tables, tensors, places), tensors
+    except WeightsError:
+        if not isinstance(tensors, DerivedTensors) or not (spare := spare_biases(tensors)):
+            raise
+        fewer = tensors.without(spare)
+        return fitting(tables, fewer, places), fewer
 
 
 def _method(source: Mapping[str, Tensor], settings: Settings | None) -> str | None:

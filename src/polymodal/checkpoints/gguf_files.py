@@ -1,0 +1,121 @@
+"""What stands beside the weights of llama.cpp's files: tokenizer, ends of an answer, preprocessing, chat format.
+
+    tokenizer.ggml.*                 -> Tokenizer; ends and padding
+    tokenizer.chat_template          -> one of the known formats; a model with another one does everything but chat
+    clip.vision.image_mean, ...      -> the settings of the picture transform
+
+A tokenizer.json, preprocessor_config.json or generation_config.json beside the file goes first.
+Traps: a LLaVA made for llama.cpp has no `<image>` in its vocabulary, which is put behind it here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polymodal.checkpoints.gguf import GGUFCheckpoint, open_gguf
+from polymodal.checkpoints.language_model import open_text
+from polymodal.checkpoints.record import CheckpointFiles, CheckpointFormat, ModelSpec
+from polymodal.data import chat_formats
+from polymodal.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from polymodal.data.tokenizer import Tokenizer
+
+_CONTROL, _UNUSED = 3, 5
+_ENDS = ("eos", "eot", "eom")
+TEXT = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
+
+
+@dataclass(frozen=True)
+class GGUFFiles(CheckpointFiles):
+    """The files of a published folder whose weights are `model`'s; what the folder lacks is read from the metadata."""
+
+    model: GGUFCheckpoint
+
+    @classmethod
+    def at(cls, path: Path) -> GGUFFiles:
+        """The model at a .gguf file or in a folder; raises WeightsError unless it is one that is read."""
+        return cls(path if path.is_dir() else path.parent, open_gguf(path))
+
+    def has(self, name: str) -> bool:
+        return super().has(name) or (name == "tokenizer.json" and bool(self.model.tokens))
+
+    def json(self, name: str) -> dict[str, Any]:
+        """A file beside the weights, else what the metadata says; the config is always the metadata's."""
+        if name == "config.json":
+            return self.model.config
+        made = {"generation_config.json": self._generation, "preprocessor_config.json": self._preprocessor}
+        found = super().json(name)
+        return made[name]() if not found and name in made else found
+
+    def tensors(self, entry: Sequence[str] = ("",)) -> Mapping[str, Tensor]:
+        return self.model.tensors
+
+    def tokenizer(self, **names: Any) -> Tokenizer:
+        """The tokenizer.json beside the file, else the file's own vocabulary."""
+        return super().tokenizer(**names) if super().has("tokenizer.json") else tokenizer_of(self.model, **names)
+
+    def _generation(self) -> dict[str, Any]:
+        said = self.model.text.metadata
+        ends = dict.fromkeys(said[key] for name in _ENDS if (key := f"tokenizer.ggml.{name}_token_id") in said)
+        pad = said.get("tokenizer.ggml.padding_token_id")
+        return {"eos_token_id": list(ends)} | ({} if pad is None else {"pad_token_id": pad})
+
+    def _preprocessor(self) -> dict[str, Any]:
+        if self.model.vision is None:
+            return {}
+        said = self.model.vision.metadata
+        names = {"image_mean": "image_mean", "image_std": "image_std", "min_pixels": "image_min_pixels",
+                 "max_pixels": "image_max_pixels"}  # fmt: skip
+        found = {name: said[key] for name, own in names.items() if (key := f"clip.vision.{own}") in said}
+        # LLaVA's own code and llama.cpp fill a picture up to a square.
+        return found | ({"do_pad": True} if self.model.projector == "mlp" else {})
+
+
+def tokenizer_of(model: GGUFCheckpoint, **names: Any) -> Tokenizer:
+    """The tokenizer in a file's metadata; a LLaVA's has `<image>`.  names: as for `Tokenizer.from_gguf`."""
+    from polymodal.data.tokenizer import Tokenizer
+
+    metadata = model.text.metadata
+    place = model.config.get("image_token_index")
+    if place is not None and place >= len(model.tokens):
+        metadata = _longer(metadata, "<image>", place)
+    return Tokenizer.from_gguf(metadata, **names)
+
+
+def _longer(metadata: Mapping[str, Any], name: str, place: int) -> dict[str, Any]:
+    """The metadata with a control token at an id behind the vocabulary; ids between are filled with unused names."""
+    tokens = list(metadata["tokenizer.ggml.tokens"])
+    more = [f"<unused behind {index}>" for index in range(len(tokens), place)]
+    types = metadata.get("tokenizer.ggml.token_type") or [1] * len(tokens)
+    added = {
+        "tokenizer.ggml.tokens": [*tokens, *more, name],
+        "tokenizer.ggml.token_type": [*types, *[_UNUSED] * len(more), _CONTROL],
+    }
+    if scores := metadata.get("tokenizer.ggml.scores"):
+        added["tokenizer.ggml.scores"] = [*scores, *[0.0] * (len(more) + 1)]
+    return {**metadata, **added}
+
+
+def text_format() -> CheckpointFormat:
+    """A language model alone, of any family that is read, with the chat format that its file carries."""
+    return CheckpointFormat(
+        name="llama.cpp GGUF of a language model",
+        matches=lambda config: 4 * int("gguf" in config and any(x in TEXT for x in config.get("architectures") or ())),
+        parse_config=_text_spec,
+    )
+
+
+def _text_spec(config: Mapping[str, Any]) -> ModelSpec:
+    said = config["gguf"]
+    if not isinstance(said, Mapping):
+        raise WeightsError(f"config: 'gguf' must be a table, found {type(said).__name__}")
+    source, begin = said.get("chat_template"), said.get("begin")
+    template = chat_formats.plain(begin) if source is None else chat_formats.of_chat_template(source)
+    spec = open_text(config, template or chat_formats.plain(begin))
+    return spec if template is not None else replace(spec, assemble=None)
