@@ -20,7 +20,8 @@ KINDS = gguf.GGMLQuantizationType
 
 def permute(weights: np.ndarray, heads: int) -> np.ndarray:
     """Halves of each head -> neighbouring pairs."""
-    return weights.reshape(heads, 2, weights.shape[0] // heads // 2, *weights.shape[1:]).swapaxes(1, 2).reshape(weights.shape)
+    halves = weights.reshape(heads, 2, weights.shape[0] // heads // 2, *weights.shape[1:])
+    return halves.swapaxes(1, 2).reshape(weights.shape)
 
 
 def add(writer: gguf.GGUFWriter, name: str, values: np.ndarray, kind: KINDS) -> np.ndarray:
@@ -105,7 +106,8 @@ def write_text(
         heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
         heads = heads.get(name.split(".")[-2], 0) if arch == "llama" else 0
         values = tensor.numpy()
-        back = add(writer, names.get_name(name, (".weight", ".bias")), permute(values, heads) if heads else values, kind)
+        theirs = names.get_name(name, (".weight", ".bias"))
+        back = add(writer, theirs, permute(values, heads) if heads else values, kind)
         order = permute(np.arange(len(values)), heads).argsort() if heads else slice(None)
         written[name] = torch.from_numpy(back[order].copy())
     finish(writer)
@@ -128,7 +130,13 @@ CLIP = (
 
 
 def write_llava(
-    path: Path, tensors: dict[str, torch.Tensor], config: Any, layer: int, *, metadata: dict[str, Any], newer: bool = False
+    path: Path,
+    tensors: dict[str, torch.Tensor],
+    config: Any,
+    layer: int,
+    *,
+    metadata: dict[str, Any],
+    newer: bool = False,
 ) -> None:
     """Write an mmproj from the names below `model.` of LlavaForConditionalGeneration; `layer` counts hidden states.
 

@@ -43,7 +43,8 @@ class GGUFFiles(CheckpointFiles):
         return cls(path if path.is_dir() else path.parent, open_gguf(path))
 
     def has(self, name: str) -> bool:
-        return super().has(name) or (name == "tokenizer.json" and bool(self.model.tokens))
+        """Whether the file is there or the metadata stands in for it."""
+        return super().has(name) or (name == "tokenizer.json" and "tokenizer.ggml.model" in self.model.text.metadata)
 
     def json(self, name: str) -> dict[str, Any]:
         """A file beside the weights, else what the metadata says; the config is always the metadata's."""

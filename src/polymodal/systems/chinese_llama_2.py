@@ -4,8 +4,9 @@
 
 Source: the repository LinkSoul-AI/Chinese-Llama-2-7b (README, train.py); there is no paper.
 Traps: exactly the format of llama-2-chat, with the beginning token before every question; the system message keeps the
-line break and the twelve spaces of the README; no words were added to the vocabulary.  As plain Llama 2 it also reads
-what no other system claims: folders of LlamaForCausalLM, and language models in files of llama.cpp with their own format.
+line break and the twelve spaces of the README; no words were added to the vocabulary.  As plain Llama 2 this system
+also reads what no other one claims: folders of LlamaForCausalLM, and language models in llama.cpp's files, whose own
+chat format is used then.
 """
 
 from __future__ import annotations
