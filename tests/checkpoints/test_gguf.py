@@ -83,12 +83,13 @@ def test_blocks_are_read_as_the_numbers_they_stand_for(tmp_path, arch, kind):
     assert (pm.load(tmp_path / "tiny.gguf").logits(input_ids=IDS) - wanted).abs().max() <= 1e-4
 
 
-def llava_model(**more) -> torch.nn.Module:
+def llava_model(vocab_size: int = 96, **more) -> torch.nn.Module:
+    """With one row more for the placeholder."""
     vision = transformers.CLIPVisionConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=3, patch_size=14,
                                            num_attention_heads=4, image_size=28, layer_norm_eps=1e-4)  # fmt: skip
     config = transformers.LlavaConfig(vision_config=vision, text_config=transformers.LlamaConfig(**TINY),
-                                      image_token_index=96, **more)  # fmt: skip
-    config.text_config.vocab_size = 97
+                                      image_token_index=vocab_size, **more)  # fmt: skip
+    config.text_config.vocab_size = vocab_size + 1
     return random(transformers.LlavaForConditionalGeneration(config))
 
 
@@ -97,12 +98,12 @@ def below(tensors, prefix, instead=""):
     return {instead + name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
 
 
-def write_both(folder, model, *, layer=2, newer=False, metadata=None, text_metadata=None) -> None:
+def write_both(folder, model, *, vocab_size=96, layer=2, newer=False, metadata=None, text_metadata=None) -> None:
     """A language model without the row of the placeholder, as vicuna's vocabulary has none, and its mmproj."""
     state = {name.removeprefix("model."): x for name, x in model.state_dict().items()}
     text = {"lm_head.weight": state["lm_head.weight"], **below(state, "language_model.", "model.")}
-    text = {name: x[:96] if len(x) == 97 else x for name, x in text.items()}
-    config = transformers.LlamaConfig(**TINY)
+    text = {name: x[:vocab_size] if len(x) == vocab_size + 1 else x for name, x in text.items()}
+    config = transformers.LlamaConfig(**{**TINY, "vocab_size": vocab_size})
     write_text(folder / "ggml-model.gguf", text, config, metadata=text_metadata)
     rest = {name: x for name, x in state.items() if not name.startswith(("language_", "lm_head"))}
     vision = model.config.vision_config

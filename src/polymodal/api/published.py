@@ -33,6 +33,7 @@ class Found:
     system: System
     format: CheckpointFormat
     config: Mapping[str, Any]
+    files: CheckpointFiles
 
 
 def is_published(path: Path) -> bool:
@@ -61,7 +62,7 @@ def recognise(path: Path, system: str | None = None) -> Found:
     pool = systems.every() if system is None else [systems.get(system)]
     files = files_at(path)
     config = files.json(CONFIG) if path.is_dir() or isinstance(files, GGUFFiles) else {}
-    found = _by_config(config, pool) if config else _by_shapes(path, pool)
+    found = _by_config(config, files, pool) if config else _by_shapes(path, pool)
     if not found:
         beside = path.is_file() and (path.parent / CONFIG).is_file()
         hint = f"; {CONFIG} lies beside it, so load the folder {path.parent}" if beside else ""
@@ -85,16 +86,18 @@ def _saved(path: Path) -> Found:
     system = systems.get(record["system"])
     for format in system.formats:
         if format.name == record.get("layout") and isinstance(record["config"], dict):
-            return Found(system=system, format=format, config=record["config"])
+            return Found(system=system, format=format, config=record["config"], files=CheckpointFiles(path))
     format_name = record.get("layout")
     raise WeightsError(
         f"{path / folder.RECORD} names a checkpoint format that {system.id} does not read: {format_name!r}"
     )
 
 
-def _by_config(config: Mapping[str, Any], pool: list[System]) -> list[tuple[int, Found]]:
+def _by_config(
+    config: Mapping[str, Any], files: CheckpointFiles, pool: list[System]
+) -> list[tuple[int, Found]]:
     return [
-        (score, Found(system=system, format=format, config=config))
+        (score, Found(system=system, format=format, config=config, files=files))
         for system in pool
         for format in system.formats
         if (score := int(format.matches(config)))
@@ -122,7 +125,8 @@ def _by_shapes(path: Path, pool: list[System]) -> list[tuple[int, Found]]:
             config = format.infer(shapes[format.entry]) if shapes[format.entry] else None
             if config is not None:
                 score = int(format.matches(config)) or 1
-                found.append((score, Found(system=system, format=format, config=config)))
+                files = CheckpointFiles(path)
+                found.append((score, Found(system=system, format=format, config=config, files=files)))
     if problem is not None and not any(shapes.values()):
         nothing = "" if path.is_file() else f"no polymodal.json, no {CONFIG}, and "
         raise WeightsError(f"{path} is no model: {nothing}{problem}") from problem
@@ -159,9 +163,10 @@ def variant_of(path: Path, found: Found, name: str | None = None) -> Variant:
 def check_config(path: Path, system: str | None, where: str) -> None:
     """Raises WeightsError unless some system (or this one) reads a checkpoint with this config.json."""
     pool = systems.every() if system is None else [systems.get(system)]
-    config = CheckpointFiles(path.parent).json(path.name)
+    files = CheckpointFiles(path.parent)
+    config = files.json(path.name)
     by_shapes = any(format.infer is not None for each in pool for format in each.formats)
-    if not _by_config(config, pool) and not (by_shapes and "model_type" not in config):
+    if not _by_config(config, files, pool) and not (by_shapes and "model_type" not in config):
         raise WeightsError(f"{where} is of no checkpoint format known{_looked_for(config, pool, system)}")
 
 
@@ -179,13 +184,13 @@ def open_folder(path: Path, found: Found, options: LoadOptions, name: str | None
         module = model_spec.build().to(getattr(torch, options.dtype))
         folder.fill(path, module)
     else:
-        module = fill(path, found.format, model_spec, options)
+        module = fill(found, model_spec, options)
     variant = replace(variant_of(path, found, name), parameters=sum(p.numel() for p in module.parameters()))
     module.to(device=torch.device(options.device)).eval()
-    return variant, assembled(path, model_spec, module)
+    return variant, assembled(found.files, model_spec, module)
 
 
-def fill(path: Path, format: CheckpointFormat, model_spec: ModelSpec, options: LoadOptions) -> nn.Module:
+def fill(found: Found, model_spec: ModelSpec, options: LoadOptions) -> nn.Module:
     """A module with the folder's weights; raises WeightsError, with nothing half loaded, unless all of them fit."""
     import torch
 
@@ -194,11 +199,12 @@ def fill(path: Path, format: CheckpointFormat, model_spec: ModelSpec, options: L
     from polymodal.weights.quantised import fitting_unquantised, quantisation_of
 
     # First on the meta device: sizes that describe no module are found out before anything is read or allocated.
+    format, files = found.format, found.files
     with understood(f"{format.name}: config.json"), torch.device("meta"):
         targets = model_spec.build().state_dict().keys()
-    files = files_at(path)
     gathered = files.tensors(format.entry) if format.gather is None else format.gather(files)
-    table, gathered = fitting_unquantised(model_spec.keys, gathered, targets, quantisation_of(files.json(CONFIG), path))
+    settings = quantisation_of(found.config, files.folder)
+    table, gathered = fitting_unquantised(model_spec.keys, gathered, targets, settings)
     if table.new:
         module = model_spec.build()
     else:
@@ -208,15 +214,14 @@ def fill(path: Path, format: CheckpointFormat, model_spec: ModelSpec, options: L
     return module
 
 
-def assembled(path: Path, model_spec: ModelSpec, module: nn.Module) -> LoadedModel:
+def assembled(files: CheckpointFiles, model_spec: ModelSpec, module: nn.Module) -> LoadedModel:
     """The module with what the files beside it allow: chat, classify and embed need a tokenizer."""
-    files = files_at(path)
-    if not path.is_dir() and not isinstance(files, GGUFFiles):
+    if not files.folder.is_dir() and not isinstance(files, GGUFFiles):
         return LoadedModel(model=module, processor=None)
     if model_spec.assemble is None or (model_spec.tokenizer and files.lacks_tokenizer()):
         found = LoadedModel(model=module, processor=None)
     else:
-        with understood(f"{path}: what its tokenizer or preprocessor files say"):
+        with understood(f"{files.folder}: what its tokenizer or preprocessor files say"):
             found = model_spec.assemble(module, files)
     # A model that ends by ids of its own writes by rules of its own, in published generation too.
     if model_spec.ends is not None:

@@ -10,8 +10,10 @@ Traps: a LLaVA made for llama.cpp has no `<image>` in its vocabulary, which is p
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,25 +35,25 @@ TEXT = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
 
 @dataclass(frozen=True)
 class GGUFFiles(CheckpointFiles):
-    """The files of a published folder whose weights are `model`'s; what the folder lacks is read from the metadata."""
+    """The files of `model`: what its metadata says, and what lies beside it where `folder` is one and not the file."""
 
     model: GGUFCheckpoint
 
     @classmethod
     def at(cls, path: Path) -> GGUFFiles:
         """The model at a .gguf file or in a folder; raises WeightsError unless it is one that is read."""
-        return cls(path if path.is_dir() else path.parent, open_gguf(path))
+        return cls(path, open_gguf(path))
 
     def has(self, name: str) -> bool:
         """Whether the file is there or the metadata stands in for it."""
-        return super().has(name) or (name == "tokenizer.json" and "tokenizer.ggml.model" in self.model.text.metadata)
+        return super().has(name) or (name == "tokenizer.json" and self._own_tokenizer is not None)
 
     def json(self, name: str) -> dict[str, Any]:
         """A file beside the weights, else what the metadata says; the config is always the metadata's."""
         if name == "config.json":
             return self.model.config
         made = {"generation_config.json": self._generation, "preprocessor_config.json": self._preprocessor}
-        found = super().json(name)
+        found = super().json(name) if self.folder.is_dir() else {}
         return made[name]() if not found and name in made else found
 
     def tensors(self, entry: Sequence[str] = ("",)) -> Mapping[str, Tensor]:
@@ -61,11 +63,33 @@ class GGUFFiles(CheckpointFiles):
         """The tokenizer.json beside the file, else the file's own vocabulary."""
         return super().tokenizer(**names) if super().has("tokenizer.json") else tokenizer_of(self.model, **names)
 
+    def write(self, folder: Path) -> None:
+        """Write what the metadata holds as the files that a folder of transformers has."""
+        tables = {name: self.json(name) for name in ("generation_config.json", "preprocessor_config.json")}
+        tokenizer = None if super().has("tokenizer.json") else self._own_tokenizer
+        if tokenizer is not None:
+            roles = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id, "pad_token": tokenizer.pad_id}
+            named = {role: tokenizer.token(index) for role, index in roles.items() if index is not None}
+            tables["tokenizer_config.json"] = named
+            (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
+        for name, table in tables.items():
+            if table:
+                (folder / name).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+
+    @cached_property
+    def _own_tokenizer(self) -> Tokenizer | None:
+        """The tokenizer in the metadata; None for a file without one, or with one of a kind that is not read."""
+        try:
+            return tokenizer_of(self.model) if self.model.tokens else None
+        except WeightsError:
+            return None
+
     def _generation(self) -> dict[str, Any]:
         said = self.model.text.metadata
         ends = dict.fromkeys(said[key] for name in _ENDS if (key := f"tokenizer.ggml.{name}_token_id") in said)
+        found: dict[str, Any] = {"eos_token_id": list(ends)} if ends else {}
         pad = said.get("tokenizer.ggml.padding_token_id")
-        return {"eos_token_id": list(ends)} | ({} if pad is None else {"pad_token_id": pad})
+        return found if pad is None else found | {"pad_token_id": pad}
 
     def _preprocessor(self) -> dict[str, Any]:
         if self.model.vision is None:

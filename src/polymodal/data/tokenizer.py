@@ -135,6 +135,10 @@ class Tokenizer:
 
         return cls(pipeline, control=control, bos=named("bos"), eos=named("eos"), pad=named("padding"))
 
+    def to_json(self) -> str:
+        """The text of a tokenizer.json; the names of bos, eos and pad are not in it."""
+        return self._pipeline.to_str()
+
     @property
     def vocab_size(self) -> int:
         """Number of ids, special tokens included (a model's table may be padded beyond it)."""
