@@ -17,7 +17,9 @@ from safetensors.torch import save_file
 
 from polymodal.errors import ConfigError, WeightsError
 from polymodal.weights import dequantise
-from polymodal.weights.quantised import METHODS, quantisation_of, spare_biases, unquantised
+from polymodal.weights.derived import Derivation, DerivedTensors
+from polymodal.weights.keytable import KeyTable
+from polymodal.weights.quantised import METHODS, quantisation_of, unquantised, without_spare_biases
 from polymodal.weights.read import read_safetensors
 
 COMPRESSED = {"quant_method": "compressed-tensors"}
@@ -267,13 +269,32 @@ def test_scales_that_do_not_cover_are_told_when_the_tensor_is_read():
         dequantise.scaled(torch.ones(2, 6), torch.ones(2, 4))
 
 
-def test_biases_of_zeros_are_told_apart_from_real_ones():
+def test_biases_of_zeros_are_left_out_where_the_model_has_none():
     file = {f"{layer}.{leaf}": x for layer in "abc" for leaf, x in
             {"qweight": GPTQ["a.qweight"], "qzeros": GPTQ["a.qzeros"], "scales": GPTQ["a.scales"]}.items()}  # fmt: skip
     file |= {"a.bias": torch.zeros(8), "b.bias": torch.ones(8), "d.bias": torch.zeros(8), "d.weight": torch.ones(8, 8)}
-    read = unquantised(file, {"quant_method": "gptq", "bits": 4})
-    assert spare_biases(read) == ["a.bias"]
-    assert set(read.without(["a.bias"])) == {"a.weight", "b.weight", "b.bias", "c.weight", "d.weight", "d.bias"}
+    read = unquantised(file, BITS_4)
+    every = [*read]
+    table = KeyTable.of({name: name for name in every})
+    assert without_spare_biases(read, (table,), every) is read
+    fewer = without_spare_biases(read, (table,), [name for name in every if name != "a.bias"])
+    assert set(fewer) == set(every) - {"a.bias"} and torch.equal(fewer["b.weight"], read["b.weight"])
+    for lacks in ("b.bias", "d.bias"):  # a bias that counts, and one that is not beside packed weights
+        assert without_spare_biases(read, (table,), [name for name in every if name != lacks]) is read
+
+
+def test_a_tensor_that_is_read_in_parts_is_unpacked_once():
+    calls = []
+    weight = torch.randn(6, 4)
+    made = {"shape": (6, 4), "sources": ("q",), "stored": "x"}
+    derived = Derivation(**made, compute=lambda parts: calls.append(1) or parts[0] * 2)
+    tensors = DerivedTensors({"q": weight, "b": torch.ones(3)}, {"a": derived}, ("b",))
+    out = torch.empty(6, 4, dtype=torch.float64)
+    for row in range(6):
+        tensors.read_into("a", out[row], 4 * row)
+    assert torch.equal(out, weight.double() * 2) and len(calls) == 1
+    tensors.read_into("a", out)
+    assert len(calls) == 2 and tensors.dtype("a") == tensors.dtype("b") == torch.float32
 
 
 def test_where_the_settings_stand(tmp_path):

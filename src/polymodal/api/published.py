@@ -194,17 +194,18 @@ def fill(found: Found, model_spec: ModelSpec, options: LoadOptions) -> nn.Module
     """A module with the folder's weights; raises WeightsError, with nothing half loaded, unless all of them fit."""
     import torch
 
-    from polymodal.weights.folder import without_random
+    from polymodal.weights.folder import fitting, without_random
     from polymodal.weights.load import load_into
-    from polymodal.weights.quantised import fitting_unquantised, quantisation_of
+    from polymodal.weights.quantised import quantisation_of, unquantised, without_spare_biases
 
     # First on the meta device: sizes that describe no module are found out before anything is read or allocated.
     format, files = found.format, found.files
     with understood(f"{format.name}: config.json"), torch.device("meta"):
         targets = model_spec.build().state_dict().keys()
     gathered = files.tensors(format.entry) if format.gather is None else format.gather(files)
-    settings = quantisation_of(found.config, files.folder)
-    table, gathered = fitting_unquantised(model_spec.keys, gathered, targets, settings)
+    gathered = unquantised(gathered, quantisation_of(found.config, files.folder))
+    gathered = without_spare_biases(gathered, model_spec.keys, targets)
+    table = fitting(model_spec.keys, gathered.keys(), targets)
     if table.new:
         module = model_spec.build()
     else:

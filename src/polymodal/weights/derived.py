@@ -9,6 +9,7 @@ published format: to them it looks like a file in that format.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,15 +20,19 @@ from polymodal.errors import ConfigError, WeightsError
 from polymodal.weights.keytable import KeyTable, Row, source_shape
 from polymodal.weights.read import TensorInfo
 
+# What a GGUF file's reader does not turn into float32.
+_KEPT = {"F16": torch.float16, "F64": torch.float64}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Derivation:
-    """One tensor: its shape, the tensors it is made of and how.  stored: what it is stored as, for people."""
+    """One tensor: its shape and dtype, the tensors it is made of and how.  stored: what it is stored as, for people."""
 
     shape: tuple[int, ...]
     sources: tuple[str, ...]
     compute: Callable[[Sequence[Tensor]], Tensor]
     stored: str
+    dtype: torch.dtype = torch.float32
 
 
 class DerivedTensors(Mapping[str, Tensor]):
@@ -36,7 +41,7 @@ class DerivedTensors(Mapping[str, Tensor]):
     def __init__(
         self, source: Mapping[str, Tensor], derived: Mapping[str, Derivation], kept: Iterable[str] = ()
     ) -> None:
-        self._source, self._derived = source, dict(derived)
+        self._source, self._derived, self._last = source, dict(derived), threading.local()
         self.infos: dict[str, TensorInfo] = {name: info_of(source, name) for name in kept}
         for name, each in self._derived.items():
             size = sum(info_of(source, part).bytes for part in each.sources)
@@ -56,6 +61,23 @@ class DerivedTensors(Mapping[str, Tensor]):
             raise WeightsError(f"tensor {name!r} must have shape {found.shape}, its parts give {tuple(tensor.shape)}")
         return tensor
 
+    def read_into(self, name: str, out: Tensor, first: int = 0) -> None:
+        """Fill `out` with values of one tensor from `first` on, in row-major order, in out's dtype and on its device.
+
+        A tensor that is read in parts is computed once; each thread keeps its last one until its end has been read.
+        """
+        ask = None if name in self._derived else getattr(self._source, "read_into", None)
+        if ask is not None:
+            ask(name, out, first)
+            return
+        held: tuple[str, Tensor] | None = getattr(self._last, "held", None)
+        if held is None or held[0] != name:
+            held = self._last.held = name, self[name]
+        values = held[1].reshape(-1)
+        out.copy_(values[first : first + out.numel()].view(out.shape))
+        if first + out.numel() >= len(values):
+            self._last.held = None
+
     def __contains__(self, name: object) -> bool:
         return name in self.infos
 
@@ -68,6 +90,14 @@ class DerivedTensors(Mapping[str, Tensor]):
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of one tensor without reading it."""
         return self.infos[name].shape
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Dtype of one tensor: what is unpacked is float32."""
+        derived = self._derived.get(name)
+        if derived is not None:
+            return derived.dtype
+        ask = getattr(self._source, "dtype", None)
+        return ask(name) if callable(ask) else self._source[name].dtype
 
     def without(self, names: Iterable[str]) -> DerivedTensors:
         """The same tensors but those."""
@@ -92,9 +122,10 @@ def converted(source: Mapping[str, Tensor], table: KeyTable) -> DerivedTensors:
         except (ConfigError, RuntimeError, IndexError) as problem:
             shape = tuple(parts[0].shape)
             raise WeightsError(f"{use.sources[0]!r} {shape} does not fit its row: {_line(problem)}") from problem
+        stored = info_of(source, use.sources[0]).dtype
         derived[target] = Derivation(
             shape=tuple(result.shape), sources=use.sources, compute=_single(row),
-            stored=info_of(source, use.sources[0]).dtype,
+            stored=stored, dtype=_KEPT.get(stored, torch.float32),
         )  # fmt: skip
     return DerivedTensors(source, derived)
 

@@ -6,13 +6,13 @@
 A kind that is not read, or an option of one, is refused by its name: nothing packed is ever taken for plain numbers.
 
 Traps: a config may say "quantised" over plain tensors (they are to be quantised while loading); those are read as they
-are.  Files of AutoGPTQ hold biases of zeros for layers that have none, see `spare_biases`.
+are.  Files of AutoGPTQ hold biases of zeros for layers that have none, see `without_spare_biases`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from torch import Tensor
 from polymodal.errors import WeightsError
 from polymodal.weights import packings
 from polymodal.weights.derived import DerivedTensors, info_of
-from polymodal.weights.folder import fitting
 from polymodal.weights.keytable import KeyTable
 from polymodal.weights.packings import BITSANDBYTES, Plan, Settings, where
 
@@ -81,29 +80,24 @@ def unquantised(source: Mapping[str, Tensor], settings: Settings | None = None) 
     return source if len(left) == len(source) else DerivedTensors(source, plan.made, left)
 
 
-def spare_biases(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Biases of nothing but zeros beside GPTQ weights: some writers give them to layers that have none."""
-    names = set(tensors)
-    packed = [name for name in tensors if name.endswith(".weight") and info_of(tensors, name).dtype == "gptq"]
-    biases = [bias for name in packed if (bias := name.removesuffix("weight") + "bias") in names]
-    return [name for name in biases if not tensors[name].any()]
+def without_spare_biases(
+    tensors: Mapping[str, Tensor], tables: Sequence[KeyTable], targets: Iterable[str]
+) -> Mapping[str, Tensor]:
+    """The tensors without the biases of nothing but zeros that a GPTQ writer gave to layers which have none.
 
-
-def fitting_unquantised(
-    tables: Sequence[KeyTable], source: Mapping[str, Tensor], targets: Iterable[str], settings: Settings | None
-) -> tuple[KeyTable, Mapping[str, Tensor]]:
-    """The table that fits a checkpoint, and its tensors as plain ones; raises WeightsError when none does.
-
-    Biases of zeros that a GPTQ writer added are left out where the model has no place for them.
+    They are left out only where a model with these names fits without them and does not fit with them.
     """
-    tensors, places = unquantised(source, settings), list(targets)
-    try:
-        return fitting(tables, tensors, places), tensors
-    except WeightsError:
-        if not isinstance(tensors, DerivedTensors) or not (spare := spare_biases(tensors)):
-            raise
-        fewer = tensors.without(spare)
-        return fitting(tables, fewer, places), fewer
+    names, places = set(tensors), list(targets)
+    packed = [name for name in names if name.endswith(".weight") and info_of(tensors, name).dtype == "gptq"]
+    biases = names.intersection(name.removesuffix("weight") + "bias" for name in packed)
+    if not biases or not isinstance(tensors, DerivedTensors) or _fits(names, tables, places):
+        return tensors
+    zero = {name for name in biases if not tensors[name].any()}
+    return tensors.without(zero) if _fits(names - zero, tables, places) else tensors
+
+
+def _fits(names: Collection[str], tables: Sequence[KeyTable], targets: Sequence[str]) -> bool:
+    return any(table.check(names, targets).ok for table in tables)
 
 
 def _method(source: Mapping[str, Tensor], settings: Settings | None) -> str | None:
