@@ -27,7 +27,6 @@ from polymodal.checkpoints.gguf_config import ADVICE, llava_vision, qwen2_vl_vis
 from polymodal.errors import WeightsError
 from polymodal.weights.derived import converted
 from polymodal.weights.read import TensorFile, read_gguf
-from polymodal.weights.together import Together
 
 ARCHITECTURES = ("llama", "qwen2", "qwen2vl")
 PROJECTORS = {"mlp": "llama", "qwen2vl_merger": "qwen2vl"}
@@ -112,7 +111,7 @@ class GGUFCheckpoint:
             table = table.prefixed(target="language_model.") + gguf_names.llava_keys(swapped)
         else:
             table += gguf_names.qwen2_vl_keys(swapped)
-        return converted(Together({"text": self.text, "vision": self.vision}, lambda _, name: name), table)
+        return converted(_joined(self.text, self.vision), table)
 
 
 def is_gguf(path: Path) -> bool:
@@ -146,9 +145,13 @@ def _whole(first: Path) -> TensorFile:
     if shard is None:
         return file
     names = [f"{shard[1]}-{number:05d}-of-{shard[3]}.gguf" for number in range(2, int(shard[3]) + 1)]
-    parts = [file, *(read_gguf(first.with_name(name)) for name in names)]
+    return _joined(file, *(read_gguf(first.with_name(name)) for name in names))
+
+
+def _joined(*parts: TensorFile) -> TensorFile:
+    """Several files as one, with the metadata of the first; WeightsError when two hold the same tensor."""
     homes = {name: part for part in parts for name in part.infos}
     if len(homes) < sum(map(len, parts)):
-        raise WeightsError(f"{first}: two of its {len(parts)} parts hold the same tensor; fetch them again")
+        raise WeightsError(f"{parts[0].path} and the files that belong to it hold a tensor twice; download them again")
     infos = {name: part.infos[name] for name, part in homes.items()}
-    return TensorFile(first, "gguf", infos, lambda name: homes[name][name], file.metadata)
+    return TensorFile(parts[0].path, "gguf", infos, lambda name: homes[name][name], parts[0].metadata)

@@ -6,14 +6,11 @@ Together({"": checkpoint, "vision_tower.": encoder}) -> names with their prefixe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 
 from torch import Tensor
 
 from polymodal.errors import WeightsError
-from polymodal.weights.derived import info_of
 from polymodal.weights.keytable import source_shape
-from polymodal.weights.read import TensorInfo
 
 
 class Together(Mapping[str, Tensor]):
@@ -36,17 +33,9 @@ class Together(Mapping[str, Tensor]):
                 if shown is not None:
                     self._places[shown] = (tensors, name)
 
-    @cached_property
-    def infos(self) -> dict[str, TensorInfo]:
-        """Shape, stored type and bytes of every tensor, as a TensorFile has them."""
-        return {name: info_of(tensors, own) for name, (tensors, own) in self._places.items()}
-
     def __getitem__(self, name: str) -> Tensor:
         tensors, own = self._places[name]
         return tensors[own]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._places
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
