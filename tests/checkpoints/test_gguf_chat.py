@@ -1,5 +1,7 @@
 """Models in llama.cpp's files chat with the tokenizer, the format and the ends that their files carry."""
 
+from pathlib import Path
+
 import jinja2
 import pytest
 import transformers
@@ -10,6 +12,7 @@ from tokenizers import pre_tokenizers
 import polymodal as pm
 from polymodal.data import chat_formats
 from polymodal.data.messages import conversation
+from polymodal.data.sentencepiece import read_sentencepiece
 from polymodal.data.template import written
 from polymodal.errors import ConfigError
 
@@ -71,9 +74,9 @@ def vocabulary(*specials: str, **ids: int) -> dict:
     }  # fmt: skip
 
 
-def saved(path, *specials: str, template: str | None, **ids: int):
+def saved(path, *specials: str, template: str | None, kind: str = "gpt2", **ids: int):
     """A tiny random model with that vocabulary."""
-    said = vocabulary(*specials, **ids)
+    said = vocabulary(*specials, **ids) | {"tokenizer.ggml.model": kind}
     config = transformers.LlamaConfig(**{**TINY, "vocab_size": len(said["tokenizer.ggml.tokens"])})
     model = random(transformers.LlamaForCausalLM(config))
     if template is not None:
@@ -113,6 +116,14 @@ def test_a_model_with_an_unknown_format_does_all_but_chat(tmp_path, template):
         model.chat("Hi")
 
 
+def test_a_vocabulary_that_is_not_read_is_named_when_it_is_missed(tmp_path):
+    saved(tmp_path / "a.gguf", "<s>", template=None, kind="bert", bos=0)
+    model = pm.load(tmp_path / "a.gguf")
+    assert model.can == ("logits", "features", "generate")
+    with pytest.raises(ConfigError, match=r"cannot chat.*vocabulary is of kind 'bert'; expected 'gpt2' or 'llama'"):
+        model.chat("Hi")
+
+
 def test_a_file_is_not_told_by_what_lies_beside_it(tmp_path):
     saved(tmp_path / "a.gguf", "<|im_start|>", "<|im_end|>", template=QWEN, eos=1)
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": 7}')
@@ -120,9 +131,18 @@ def test_a_file_is_not_told_by_what_lies_beside_it(tmp_path):
     assert pm.load(tmp_path)._parts.ends == ((7,), None)
 
 
-def test_llava_looks_at_a_picture(tmp_path):
+def pieces() -> dict:
+    """A vocabulary of sentencepiece, as files of LLaMA have it."""
+    path = Path(__file__).parents[1] / "fixtures" / "tokenizers" / "llama.model"
+    model = read_sentencepiece(path.read_bytes(), where="llama.model")
+    said = {"model": "llama", "tokens": list(model.pieces), "scores": list(model.scores), "unknown_token_id": 0,
+            "token_type": list(model.kinds), "bos_token_id": 1, "eos_token_id": 2}  # fmt: skip
+    return {f"tokenizer.ggml.{name}": value for name, value in said.items()}
+
+
+@pytest.mark.parametrize("said", [vocabulary("<s>", "</s>", bos=0, eos=1), pieces()], ids=["bytes", "pieces"])
+def test_llava_looks_at_a_picture(tmp_path, said):
     """Its vocabulary has no placeholder: one is put behind it."""
-    said = vocabulary("<s>", "</s>", bos=0, eos=1)
     size = len(said["tokenizer.ggml.tokens"])
     write_both(tmp_path, llava_model(vocab_size=size), vocab_size=size, text_metadata=said)
     model = pm.load(tmp_path)

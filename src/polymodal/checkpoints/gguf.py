@@ -94,7 +94,7 @@ class GGUFCheckpoint:
 
     def placeholder(self, vocab_size: int) -> int:
         """The id of `<image>`; of a vocabulary without it, the first one behind."""
-        return self.tokens.index("<image>") if "<image>" in self.tokens else max(len(self.tokens), vocab_size)
+        return self.tokens.index("<image>") if "<image>" in self.tokens else len(self.tokens) or vocab_size
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:

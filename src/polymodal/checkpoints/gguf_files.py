@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
     from polymodal.data.tokenizer import Tokenizer
 
-_CONTROL, _UNUSED = 3, 5
 _ENDS = ("eos", "eot", "eom")
 TEXT = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
 
@@ -44,10 +42,6 @@ class GGUFFiles(CheckpointFiles):
         """The model at a .gguf file or in a folder; raises WeightsError unless it is one that is read."""
         return cls(path, open_gguf(path))
 
-    def has(self, name: str) -> bool:
-        """Whether the file is there or the metadata stands in for it."""
-        return super().has(name) or (name == "tokenizer.json" and self._own_tokenizer is not None)
-
     def json(self, name: str) -> dict[str, Any]:
         """A file beside the weights, else what the metadata says; the config is always the metadata's."""
         if name == "config.json":
@@ -60,14 +54,40 @@ class GGUFFiles(CheckpointFiles):
         return self.model.tensors
 
     def tokenizer(self, **names: Any) -> Tokenizer:
-        """The tokenizer.json beside the file, else the file's own vocabulary."""
-        return super().tokenizer(**names) if super().has("tokenizer.json") else tokenizer_of(self.model, **names)
+        """The tokenizer of the files beside, else of the file's own vocabulary, where a LLaVA's gets its `<image>`."""
+        if self._beside:
+            return super().tokenizer(added=self._added, **names)
+        from polymodal.data.gguf_tokenizer import gguf_tokenizer
+
+        return gguf_tokenizer(self.model.text.metadata, added=self._added, **names)
+
+    def lacks_tokenizer(self) -> str | None:
+        """Why neither the files beside nor the metadata make a tokenizer, None where one of them does."""
+        if self._beside:
+            return None
+        if "tokenizer.ggml.model" not in self.model.text.metadata:
+            return "no tokenizer in its metadata, and no tokenizer.json beside it"
+        try:
+            self.tokenizer()
+        except WeightsError as problem:
+            return str(problem)
+        return None
+
+    @property
+    def _beside(self) -> bool:
+        """Whether tokenizer files that are read lie in the folder."""
+        return self.folder.is_dir() and super().lacks_tokenizer() is None
+
+    @property
+    def _added(self) -> tuple[str, ...]:
+        """Tokens that stand behind the vocabulary."""
+        return ("<image>",) if self.model.projector == "mlp" and "<image>" not in self.model.tokens else ()
 
     def write(self, folder: Path) -> None:
         """Write what the metadata holds as the files that a folder of transformers has."""
         tables = {name: self.json(name) for name in ("generation_config.json", "preprocessor_config.json")}
-        tokenizer = None if super().has("tokenizer.json") else self._own_tokenizer
-        if tokenizer is not None:
+        if not self._beside and self.lacks_tokenizer() is None:
+            tokenizer = self.tokenizer()
             roles = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id, "pad_token": tokenizer.pad_id}
             named = {role: tokenizer.token(index) for role, index in roles.items() if index is not None}
             tables["tokenizer_config.json"] = named
@@ -75,14 +95,6 @@ class GGUFFiles(CheckpointFiles):
         for name, table in tables.items():
             if table:
                 (folder / name).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
-
-    @cached_property
-    def _own_tokenizer(self) -> Tokenizer | None:
-        """The tokenizer in the metadata; None for a file without one, or with one of a kind that is not read."""
-        try:
-            return tokenizer_of(self.model) if self.model.tokens else None
-        except WeightsError:
-            return None
 
     def _generation(self) -> dict[str, Any]:
         said = self.model.text.metadata
@@ -100,31 +112,6 @@ class GGUFFiles(CheckpointFiles):
         found = {name: said[key] for name, own in names.items() if (key := f"clip.vision.{own}") in said}
         # LLaVA's own code and llama.cpp fill a picture up to a square.
         return found | ({"do_pad": True} if self.model.projector == "mlp" else {})
-
-
-def tokenizer_of(model: GGUFCheckpoint, **names: Any) -> Tokenizer:
-    """The tokenizer in a file's metadata; a LLaVA's has `<image>`.  names: as for `Tokenizer.from_gguf`."""
-    from polymodal.data.tokenizer import Tokenizer
-
-    metadata = model.text.metadata
-    place = model.config.get("image_token_index")
-    if place is not None and place >= len(model.tokens):
-        metadata = _longer(metadata, "<image>", place)
-    return Tokenizer.from_gguf(metadata, **names)
-
-
-def _longer(metadata: Mapping[str, Any], name: str, place: int) -> dict[str, Any]:
-    """The metadata with a control token at an id behind the vocabulary; ids between are filled with unused names."""
-    tokens = list(metadata["tokenizer.ggml.tokens"])
-    more = [f"<unused behind {index}>" for index in range(len(tokens), place)]
-    types = metadata.get("tokenizer.ggml.token_type") or [1] * len(tokens)
-    added = {
-        "tokenizer.ggml.tokens": [*tokens, *more, name],
-        "tokenizer.ggml.token_type": [*types, *[_UNUSED] * len(more), _CONTROL],
-    }
-    if scores := metadata.get("tokenizer.ggml.scores"):
-        added["tokenizer.ggml.scores"] = [*scores, *[0.0] * (len(more) + 1)]
-    return {**metadata, **added}
 
 
 def text_format() -> CheckpointFormat:
