@@ -330,3 +330,30 @@ def test_equal_to_the_libraries_that_write_such_files(case):
 
 def test_every_packing_is_compared():
     assert {case.split()[0] for case in CASES} == set(METHODS) - {"fp8", "fbgemm_fp8"} and len(CASES) == 15
+
+
+LEAVES = ("weight", "bias", "SCB", "qweight", "qzeros", "scales", "g_idx", "weight_packed", "weight_scale",
+          "weight_shape", "weight_zero_point", "weight_scale_inv", "weight.absmax", "weight.quant_map", "weight_format",
+          "weight.quant_state.bitsandbytes__nf4", "weight.nested_absmax", "weight.nested_quant_map")  # fmt: skip
+DTYPES = (torch.int8, torch.uint8, torch.int32, torch.int64, torch.float32, torch.float16, torch.float8_e4m3fn)
+STATE = json.dumps({"shape": [4, 8], "blocksize": 8, "nested_blocksize": 4, "nested_offset": 0.5})
+FORMS = st.tuples(st.sampled_from(DTYPES), st.lists(st.integers(0, 8), max_size=2))
+
+
+@settings(deadline=None, max_examples=400, derandomize=True)
+@given(leaves=st.dictionaries(st.sampled_from(LEAVES), FORMS, min_size=1, max_size=6),
+       method=st.sampled_from((None, *METHODS)), bits=st.sampled_from((2, 3, 4, 8, None)),
+       block=st.sampled_from((None, [2, 3])), seed=st.integers(0, 99))  # fmt: skip
+def test_any_tensors_are_read_or_refused_in_one_line(leaves, method, bits, block, seed):
+    chance = torch.Generator().manual_seed(seed)
+    file = {f"a.{name}": torch.randint(0, 9, form, generator=chance).to(kind) for name, (kind, form) in leaves.items()}
+    blob = "a.weight.quant_state.bitsandbytes__nf4"
+    if seed % 2 and blob in file:
+        file[blob] = torch.tensor(list(STATE.encode()), dtype=torch.uint8)
+    said = None if method is None else {"quant_method": method, "bits": bits, "weight_block_size": block}
+    try:
+        read = unquantised(file, said)
+        for name in read:
+            assert tuple(read[name].shape) == (file[name].shape if read is file else read.shape(name))
+    except WeightsError as problem:
+        assert "\n" not in str(problem)

@@ -14,6 +14,7 @@ block gives the features (llama.cpp itself runs one block less of files that do 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -39,11 +40,28 @@ class Metadata:
         self.left = {key.removeprefix(prefix): value for key, value in file.metadata.items() if key.startswith(prefix)}
 
     def number(self, name: str, default: Any = ...) -> Any:
-        """An int or float; WeightsError when it is another kind, or missing without a default."""
+        """A number above zero; WeightsError when it is something else, or missing without a default."""
         found = self.left.pop(name, default)
-        if found is ... or not (found is default or type(found) in (int, float)):
-            what = "is missing" if found is ... else f"is {str(found)[:60]}, expected a number"
+        if found is ... or not (found is default or (type(found) in (int, float) and 0 < found < math.inf)):
+            what = "is missing" if found is ... else f"is {str(found)[:60]}, expected a number above zero"
             raise WeightsError(f"{self.file.path}: the metadata {self.prefix}{name} {what}; {ADVICE}")
+        return found
+
+    def count(self, name: str, default: Any = ...) -> Any:
+        """A whole number above zero, or the default."""
+        found = self.number(name, default)
+        if found is not default and type(found) is not int:
+            what = f"the metadata {self.prefix}{name} is {found}, expected a whole number"
+            raise WeightsError(f"{self.file.path}: {what}; {ADVICE}")
+        return found
+
+    def blocks(self, name: str, tensor: str) -> int:
+        """How many blocks there are; WeightsError unless the last of them has its `tensor`."""
+        found = self.count(name)
+        last = tensor.format(found - 1)
+        if last not in self.file.infos:
+            what = f"{found} blocks are announced, the tensor {last!r} is missing"
+            raise WeightsError(f"{self.file.path}: {what}; download it again")
         return found
 
     def list(self, name: str) -> list[Any]:
@@ -69,24 +87,23 @@ class Metadata:
 def text_config(file: TensorFile, arch: str) -> dict[str, Any]:
     """A language model's config; raises WeightsError for a setting that is missing or not supported."""
     meta = Metadata(file, f"{arch}.")
-    width, heads = meta.number("embedding_length"), meta.number("attention.head_count")
-    for name in ("token_embd.weight", "blk.0.attn_q.weight"):
-        if name not in file.infos:
-            raise WeightsError(f"{file.path}: the tensor {name!r} is missing; download it again")
-    window = meta.number("attention.sliding_window", None) if arch == "llama" else None
+    width, heads = meta.count("embedding_length"), meta.count("attention.head_count")
+    if len(file.infos["token_embd.weight"].shape if "token_embd.weight" in file.infos else ()) != 2:
+        raise WeightsError(f"{file.path}: there is no table of tokens 'token_embd.weight'; download it again")
+    window = _window(meta) if arch == "llama" else None
     kind = "mistral" if window else {"qwen2vl": "qwen2_vl"}.get(arch, arch)
     config = {
         "model_type": kind,
         "architectures": [CAUSAL[kind]],
         "vocab_size": file.infos["token_embd.weight"].shape[0],
         "hidden_size": width,
-        "num_hidden_layers": meta.number("block_count"),
+        "num_hidden_layers": meta.blocks("block_count", "blk.{}.attn_norm.weight"),
         "num_attention_heads": heads,
-        "num_key_value_heads": meta.number("attention.head_count_kv", heads),
-        "head_dim": meta.number("attention.key_length", width // heads),
-        "intermediate_size": meta.number("feed_forward_length"),
+        "num_key_value_heads": meta.count("attention.head_count_kv", heads),
+        "head_dim": meta.count("attention.key_length", max(1, width // heads)),
+        "intermediate_size": meta.count("feed_forward_length"),
         "rms_norm_eps": meta.number("attention.layer_norm_rms_epsilon"),
-        "max_position_embeddings": meta.number("context_length"),
+        "max_position_embeddings": meta.count("context_length"),
         "rope_theta": float(meta.number("rope.freq_base", 10000.0)),
         "tie_word_embeddings": "output.weight" not in file.infos,
     }
@@ -102,6 +119,13 @@ def text_config(file: TensorFile, arch: str) -> dict[str, Any]:
     meta.only("pooling_type", 0)
     meta.done(_NO_EFFECT)
     return config
+
+
+def _window(meta: Metadata) -> int | None:
+    """The sliding window of a Mistral; None for none, which some files write as 0."""
+    if meta.left.get("attention.sliding_window") == 0:
+        del meta.left["attention.sliding_window"]
+    return meta.count("attention.sliding_window", None)
 
 
 def _rope_scaling(meta: Metadata, config: dict[str, Any]) -> dict[str, Any] | None:
@@ -136,7 +160,7 @@ def _rope_scaling(meta: Metadata, config: dict[str, Any]) -> dict[str, Any] | No
 def llava_vision(file: TensorFile) -> dict[str, Any]:
     """CLIP's config and the layer that is read, of an mmproj with projector "mlp"."""
     meta = Metadata(file, "clip.")
-    blocks, layers = meta.number("vision.block_count"), meta.list("vision.feature_layer")
+    blocks, layers = meta.blocks("vision.block_count", "v.blk.{}.ln1.weight"), meta.list("vision.feature_layer")
     if meta.list("vision.image_grid_pinpoints"):
         raise WeightsError(f"{file.path}: pictures in tiles (LLaVA 1.6) are not read from GGUF; {ADVICE}")
     meta.only("vision.mm_patch_merge_type", "flat")
@@ -148,12 +172,12 @@ def llava_vision(file: TensorFile) -> dict[str, Any]:
         raise WeightsError(f"{file.path}: a connector of one linear (LLaVA 1) is not read from GGUF; {ADVICE}")
     vision = {
         "model_type": "clip_vision_model",
-        "hidden_size": meta.number("vision.embedding_length"),
-        "intermediate_size": meta.number("vision.feed_forward_length"),
+        "hidden_size": meta.count("vision.embedding_length"),
+        "intermediate_size": meta.count("vision.feed_forward_length"),
         "num_hidden_layers": blocks,
-        "num_attention_heads": meta.number("vision.attention.head_count"),
-        "image_size": meta.number("vision.image_size"),
-        "patch_size": meta.number("vision.patch_size"),
+        "num_attention_heads": meta.count("vision.attention.head_count"),
+        "image_size": meta.count("vision.image_size"),
+        "patch_size": meta.count("vision.patch_size"),
         "layer_norm_eps": meta.number("vision.attention.layer_norm_epsilon"),
         "hidden_act": _activation(meta),
     }
@@ -164,17 +188,17 @@ def llava_vision(file: TensorFile) -> dict[str, Any]:
 def qwen2_vl_vision(file: TensorFile, width: int) -> dict[str, Any]:
     """The vision_config of an mmproj with projector "qwen2vl_merger"; width: of the language model."""
     meta = Metadata(file, "clip.")
-    own = meta.number("vision.embedding_length")
+    own = meta.count("vision.embedding_length")
     shape = file.infos["v.blk.0.ffn_up.weight"].shape if "v.blk.0.ffn_up.weight" in file.infos else (4 * own, own)
     hidden = shape[0] if shape[-1] == own else shape[-1]
     config = {
-        "depth": meta.number("vision.block_count"),
+        "depth": meta.blocks("vision.block_count", "v.blk.{}.ln1.weight"),
         "embed_dim": own,
-        "num_heads": meta.number("vision.attention.head_count"),
+        "num_heads": meta.count("vision.attention.head_count"),
         "hidden_size": width,
         "mlp_ratio": hidden // own,
-        "patch_size": meta.number("vision.patch_size"),
-        "spatial_merge_size": meta.number("vision.spatial_merge_size", 2),
+        "patch_size": meta.count("vision.patch_size"),
+        "spatial_merge_size": meta.count("vision.spatial_merge_size", 2),
         "temporal_patch_size": 2,
         "hidden_act": _activation(meta),
     }
