@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import polymodal as pm
 from polymodal.errors import WeightsError
+from polymodal.weights import hub
 
 VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
           "image_size": 28, "patch_size": 14}  # fmt: skip
@@ -168,6 +169,20 @@ def test_what_is_not_read_is_refused_by_name(llava, kind, config, words):
     with pytest.raises(WeightsError, match=words) as caught:
         pm.load(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_a_packing_that_is_not_read_costs_its_config_only(llava, monkeypatch):
+    """A repository of the hub is refused before its weights are fetched."""
+    _, folder = llava
+    pack(folder, gptq, {"quant_method": "aqlm"})
+
+    def fetch(name, revision, progress=None, offline=False, check=None):
+        check(folder / "config.json")
+        raise AssertionError("its weights would be fetched")
+
+    monkeypatch.setattr(hub, "fetch_repository", fetch)
+    with pytest.raises(WeightsError, match=r"hub lab/tiny@main is quantised with aqlm, which is not read"):
+        pm.load("lab/tiny")
 
 
 def test_settings_in_a_file_of_their_own(llava):

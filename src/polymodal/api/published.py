@@ -161,13 +161,17 @@ def variant_of(path: Path, found: Found, name: str | None = None) -> Variant:
 
 
 def check_config(path: Path, system: str | None, where: str) -> None:
-    """Raises WeightsError unless some system (or this one) reads a checkpoint with this config.json."""
+    """Raises WeightsError unless some system (or this one) reads a checkpoint with this config.json and packing."""
+    from polymodal.weights.quantised import method_of, quantisation_of
+
     pool = systems.every() if system is None else [systems.get(system)]
     files = CheckpointFiles(path.parent)
     config = files.json(path.name)
     by_shapes = any(format.infer is not None for each in pool for format in each.formats)
     if not _by_config(config, files, pool) and not (by_shapes and "model_type" not in config):
         raise WeightsError(f"{where} is of no checkpoint format known{_looked_for(config, pool, system)}")
+    if (settings := quantisation_of(config)) is not None:
+        method_of(settings, where)
 
 
 def open_folder(path: Path, found: Found, options: LoadOptions, name: str | None = None) -> tuple[Variant, LoadedModel]:

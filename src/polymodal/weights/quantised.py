@@ -100,16 +100,21 @@ def _fits(names: Collection[str], tables: Sequence[KeyTable], targets: Sequence[
     return any(table.check(names, targets).ok for table in tables)
 
 
+def method_of(settings: Settings, place: str) -> str:
+    """The packing that a `quantization_config` names; WeightsError, naming `place`, for one that is not read."""
+    method = str(settings.get("quant_method") or "").lower()
+    if not method and ("load_in_4bit" in settings or "load_in_8bit" in settings):
+        method = "bitsandbytes"
+    if method not in METHODS:
+        kind = method or "a method without a name"
+        raise WeightsError(f"{place} is quantised with {kind}, which is not read; {ADVICE}")
+    return method
+
+
 def _method(source: Mapping[str, Tensor], settings: Settings | None) -> str | None:
     """The packing of a checkpoint, None for a plain one; WeightsError for one that is not read."""
     if settings is not None:
-        method = str(settings.get("quant_method") or "").lower()
-        if not method and ("load_in_4bit" in settings or "load_in_8bit" in settings):
-            method = "bitsandbytes"
-        if method not in METHODS:
-            kind = method or "a method without a name"
-            raise WeightsError(f"{where(source)} is quantised with {kind}, which is not read; {ADVICE}")
-        return method
+        return method_of(settings, where(source))
     packed = next(filter(_is_packed, source), None)
     if packed is None or packed.endswith(".SCB") or BITSANDBYTES in packed:
         return None if packed is None else "bitsandbytes"  # whose tensors say everything
