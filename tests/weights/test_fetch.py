@@ -332,7 +332,10 @@ def test_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         hub.fetch_repository("lab/tiny", "main", check=refuse)
     assert asked == [("config.json", "abc")], "a model we cannot read costs its config only"
     names[:] = ["README.md", "config.json"]
-    with pytest.raises(WeightsError, match="holds no weights"):
+    with pytest.raises(WeightsError, match=r"holds no weights$"):
+        hub.fetch_repository("lab/tiny", "main")
+    names[:] = ["config.json", "a.Q4_0.gguf", "a.Q8_0.gguf", "mmproj.gguf", "b.gguf"]
+    with pytest.raises(WeightsError, match=r"but GGUF files .a.Q4_0.gguf, a.Q8_0.gguf, mmproj.gguf.; download one"):
         hub.fetch_repository("lab/tiny", "main")
     with pytest.raises(WeightsError, match="not in the cache, and offline"):
         hub.fetch_repository("lab/other", "main", offline=True)

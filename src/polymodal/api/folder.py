@@ -33,6 +33,8 @@ def save(folder: Path, module: nn.Module, record: Mapping[str, Any], beside: Pat
 
     Raises ConfigError when the folder exists and is not a saved model, or cannot be written.
     """
+    from polymodal.checkpoints.gguf import is_gguf
+    from polymodal.checkpoints.gguf_files import GGUFFiles
     from polymodal.weights.export import save_safetensors
 
     if folder.exists() and not (folder / RECORD).is_file() and any(folder.iterdir()):
@@ -43,6 +45,8 @@ def save(folder: Path, module: nn.Module, record: Mapping[str, Any], beside: Pat
         save_safetensors(module, temporary / WEIGHTS)
         if beside is not None and beside.is_dir():
             _copy_beside(beside, temporary)
+        if beside is not None and is_gguf(beside):
+            GGUFFiles.at(beside).write(temporary)
         whole = {"format": FORMAT, **record, "sha256": digest(temporary / WEIGHTS)}
         (temporary / RECORD).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)

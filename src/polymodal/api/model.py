@@ -21,7 +21,7 @@ import torch
 from polymodal.api.adapters import Adapters
 from polymodal.api.clock import Clock, TimedProcessor
 from polymodal.api.reply import Label, Reply
-from polymodal.checkpoints.record import CheckpointFiles, LoadedModel
+from polymodal.checkpoints.record import LoadedModel
 from polymodal.data.media import Audio, Image, Text, Video
 from polymodal.data.messages import Message, conversation, user
 from polymodal.data.processor import VALUES
@@ -327,7 +327,9 @@ class Model:
 
     def _lacks_tokenizer(self) -> str | None:
         """What is wrong with the tokenizer of a folder that would do more with one; None where nothing is."""
-        lack = None if self.path is None else CheckpointFiles(self.path).lacks_tokenizer()
+        from polymodal.api.published import files_at
+
+        lack = None if self.path is None else files_at(self.path).lacks_tokenizer()
         if lack is None:
             return None
         model_spec = self.system.model_spec(self.variant)

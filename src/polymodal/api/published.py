@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polymodal import systems
+from polymodal.checkpoints.gguf import is_gguf
+from polymodal.checkpoints.gguf_files import GGUFFiles
 from polymodal.checkpoints.record import CheckpointFiles, CheckpointFormat, LoadedModel, ModelSpec, understood
 from polymodal.errors import ConfigError, WeightsError
 from polymodal.systems import LoadOptions, System, Variant
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 CONFIG = "config.json"
 
@@ -31,6 +33,7 @@ class Found:
     system: System
     format: CheckpointFormat
     config: Mapping[str, Any]
+    files: CheckpointFiles
 
 
 def is_published(path: Path) -> bool:
@@ -39,7 +42,12 @@ def is_published(path: Path) -> bool:
 
     if path.is_dir():
         return not (path / folder.RECORD).is_file() or "config" in folder.record_of(path)
-    return path.is_file() and path.suffix in (".safetensors", ".pt", ".pth", ".bin", ".npz")
+    return path.is_file() and path.suffix in (".safetensors", ".gguf", ".pt", ".pth", ".bin", ".npz")
+
+
+def files_at(path: Path) -> CheckpointFiles:
+    """The files of a published checkpoint; of llama.cpp's they are what its metadata says."""
+    return GGUFFiles.at(path) if is_gguf(path) else CheckpointFiles(path)
 
 
 def recognise(path: Path, system: str | None = None) -> Found:
@@ -52,8 +60,9 @@ def recognise(path: Path, system: str | None = None) -> Found:
     if (path / folder.RECORD).is_file():
         return _saved(path)
     pool = systems.every() if system is None else [systems.get(system)]
-    config = CheckpointFiles(path).json(CONFIG) if path.is_dir() else {}
-    found = _by_config(config, pool) if config else _by_shapes(path, pool)
+    files = files_at(path)
+    config = files.json(CONFIG) if path.is_dir() or isinstance(files, GGUFFiles) else {}
+    found = _by_config(config, files, pool) if config else _by_shapes(path, pool)
     if not found:
         beside = path.is_file() and (path.parent / CONFIG).is_file()
         hint = f"; {CONFIG} lies beside it, so load the folder {path.parent}" if beside else ""
@@ -77,16 +86,18 @@ def _saved(path: Path) -> Found:
     system = systems.get(record["system"])
     for format in system.formats:
         if format.name == record.get("layout") and isinstance(record["config"], dict):
-            return Found(system=system, format=format, config=record["config"])
+            return Found(system=system, format=format, config=record["config"], files=CheckpointFiles(path))
     format_name = record.get("layout")
     raise WeightsError(
         f"{path / folder.RECORD} names a checkpoint format that {system.id} does not read: {format_name!r}"
     )
 
 
-def _by_config(config: Mapping[str, Any], pool: list[System]) -> list[tuple[int, Found]]:
+def _by_config(
+    config: Mapping[str, Any], files: CheckpointFiles, pool: list[System]
+) -> list[tuple[int, Found]]:
     return [
-        (score, Found(system=system, format=format, config=config))
+        (score, Found(system=system, format=format, config=config, files=files))
         for system in pool
         for format in system.formats
         if (score := int(format.matches(config)))
@@ -114,7 +125,8 @@ def _by_shapes(path: Path, pool: list[System]) -> list[tuple[int, Found]]:
             config = format.infer(shapes[format.entry]) if shapes[format.entry] else None
             if config is not None:
                 score = int(format.matches(config)) or 1
-                found.append((score, Found(system=system, format=format, config=config)))
+                files = CheckpointFiles(path)
+                found.append((score, Found(system=system, format=format, config=config, files=files)))
     if problem is not None and not any(shapes.values()):
         nothing = "" if path.is_file() else f"no polymodal.json, no {CONFIG}, and "
         raise WeightsError(f"{path} is no model: {nothing}{problem}") from problem
@@ -149,12 +161,17 @@ def variant_of(path: Path, found: Found, name: str | None = None) -> Variant:
 
 
 def check_config(path: Path, system: str | None, where: str) -> None:
-    """Raises WeightsError unless some system (or this one) reads a checkpoint with this config.json."""
+    """Raises WeightsError unless some system (or this one) reads a checkpoint with this config.json and packing."""
+    from polymodal.weights.quantised import method_of, quantisation_of
+
     pool = systems.every() if system is None else [systems.get(system)]
-    config = CheckpointFiles(path.parent).json(path.name)
+    files = CheckpointFiles(path.parent)
+    config = files.json(path.name)
     by_shapes = any(format.infer is not None for each in pool for format in each.formats)
-    if not _by_config(config, pool) and not (by_shapes and "model_type" not in config):
+    if not _by_config(config, files, pool) and not (by_shapes and "model_type" not in config):
         raise WeightsError(f"{where} is of no checkpoint format known{_looked_for(config, pool, system)}")
+    if (settings := quantisation_of(config)) is not None:
+        method_of(settings, where)
 
 
 def open_folder(path: Path, found: Found, options: LoadOptions, name: str | None = None) -> tuple[Variant, LoadedModel]:
@@ -171,24 +188,27 @@ def open_folder(path: Path, found: Found, options: LoadOptions, name: str | None
         module = model_spec.build().to(getattr(torch, options.dtype))
         folder.fill(path, module)
     else:
-        module = fill(path, found.format, model_spec, options)
+        module = fill(found, model_spec, options)
     variant = replace(variant_of(path, found, name), parameters=sum(p.numel() for p in module.parameters()))
     module.to(device=torch.device(options.device)).eval()
-    return variant, assembled(path, model_spec, module)
+    return variant, assembled(found.files, model_spec, module)
 
 
-def fill(path: Path, format: CheckpointFormat, model_spec: ModelSpec, options: LoadOptions) -> nn.Module:
+def fill(found: Found, model_spec: ModelSpec, options: LoadOptions) -> nn.Module:
     """A module with the folder's weights; raises WeightsError, with nothing half loaded, unless all of them fit."""
     import torch
 
-    from polymodal.weights.folder import fitting, weights_in, without_random
+    from polymodal.weights.folder import fitting, without_random
     from polymodal.weights.load import load_into
+    from polymodal.weights.quantised import quantisation_of, unquantised, without_spare_biases
 
     # First on the meta device: sizes that describe no module are found out before anything is read or allocated.
+    format, files = found.format, found.files
     with understood(f"{format.name}: config.json"), torch.device("meta"):
         targets = model_spec.build().state_dict().keys()
-    gathered: Mapping[str, Tensor]
-    gathered = weights_in(path, format.entry) if format.gather is None else format.gather(CheckpointFiles(path))
+    gathered = files.tensors(format.entry) if format.gather is None else format.gather(files)
+    gathered = unquantised(gathered, quantisation_of(found.config, files.folder))
+    gathered = without_spare_biases(gathered, model_spec.keys, targets)
     table = fitting(model_spec.keys, gathered.keys(), targets)
     if table.new:
         module = model_spec.build()
@@ -199,30 +219,28 @@ def fill(path: Path, format: CheckpointFormat, model_spec: ModelSpec, options: L
     return module
 
 
-def assembled(path: Path, model_spec: ModelSpec, module: nn.Module) -> LoadedModel:
+def assembled(files: CheckpointFiles, model_spec: ModelSpec, module: nn.Module) -> LoadedModel:
     """The module with what the files beside it allow: chat, classify and embed need a tokenizer."""
-    files = CheckpointFiles(path)
-    if not path.is_dir():
+    if not files.folder.is_dir() and not isinstance(files, GGUFFiles):
         return LoadedModel(model=module, processor=None)
     if model_spec.assemble is None or (model_spec.tokenizer and files.lacks_tokenizer()):
         found = LoadedModel(model=module, processor=None)
     else:
-        with understood(f"{path}: what its tokenizer or preprocessor files say"):
+        with understood(f"{files.folder}: what its tokenizer or preprocessor files say"):
             found = model_spec.assemble(module, files)
     # A model that ends by ids of its own writes by rules of its own, in published generation too.
     if model_spec.ends is not None:
         return replace(found, ends=model_spec.ends)
-    return replace(found, ends=ends(path), settings=files.json("generation_config.json"))
+    return replace(found, ends=ends(files), settings=files.json("generation_config.json"))
 
 
-def ends(path: Path) -> tuple[tuple[int, ...], int | None]:
+def ends(files: CheckpointFiles) -> tuple[tuple[int, ...], int | None]:
     """The ids that end an answer and the id that pads it, as generation_config.json or config.json say."""
-    files = CheckpointFiles(path)
     config = files.json(CONFIG)
     said = files.json("generation_config.json") or {**(config.get("text_config") or {}), **config}
     eos = said.get("eos_token_id")
     many = eos if isinstance(eos, list) else [] if eos is None else [eos]
     for token in (*many, said.get("pad_token_id")):
         if token is not None and type(token) is not int:
-            raise ConfigError(f"{path}: eos_token_id and pad_token_id must be numbers, found {token!r}")
+            raise ConfigError(f"{files.folder}: eos_token_id and pad_token_id must be numbers, found {token!r}")
     return tuple(many), said.get("pad_token_id")

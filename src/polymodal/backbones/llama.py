@@ -219,6 +219,9 @@ GGUF_NAMES: dict[str, str | None] = {
     "blk.{}.ffn_gate.weight": "blocks.{}.mlp.gate_proj.weight",
     "blk.{}.ffn_up.weight": "blocks.{}.mlp.up_proj.weight",
     "blk.{}.ffn_down.weight": "blocks.{}.mlp.down_proj.weight",
+    "blk.{}.ffn_gate.bias": "blocks.{}.mlp.gate_proj.bias",
+    "blk.{}.ffn_up.bias": "blocks.{}.mlp.up_proj.bias",
+    "blk.{}.ffn_down.bias": "blocks.{}.mlp.down_proj.bias",
     "output_norm.weight": "norm.weight",
     "rope_freqs.weight": None,
 }

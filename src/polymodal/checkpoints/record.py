@@ -110,6 +110,12 @@ class CheckpointFiles:
             raise WeightsError(f"{self.folder / name}: expected a table, found {type(found).__name__}")
         return found
 
+    def tensors(self, entry: Sequence[str] = ("",)) -> Mapping[str, Tensor]:
+        """The weights, read when asked for; entry: where they lie inside a torch file, tried in order."""
+        from polymodal.weights.folder import weights_in
+
+        return weights_in(self.folder, entry)
+
     @cached_property
     def preprocessor(self) -> dict[str, Any]:
         """Settings of the picture (or sound) transform, wherever the library of the day wrote them."""

@@ -3,11 +3,17 @@
 vicuna    SYSTEM USER: question ASSISTANT: answer</s>USER: ...      (Vicuna v1.1 and v1.5, arXiv 2306.05685)
 mistral   [INST] question [/INST] answer</s>[INST] ...              (Mistral Instruct, arXiv 2310.06825)
 chatml_direct   ChatML without line ends between turns              (LLaVA-1.6-34B)
+llama2    <s>[INST] <<SYS>> system <</SYS>> question [/INST] answer </s><s>[INST] ...          (arXiv 2307.09288)
+llama3    <|start_header_id|>user<|end_header_id|> question<|eot_id|>...                        (arXiv 2407.21783)
+
+`of_chat_template` tells from the Jinja source that a checkpoint carries which of these it writes; it is never run.
 """
 
 from __future__ import annotations
 
-from polymodal.data.template import Special, Template, Turn, Words
+import re
+
+from polymodal.data.template import Special, Template, Turn, Words, chatml
 
 VICUNA_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
@@ -53,3 +59,55 @@ def chatml_direct(system: str | None = "Answer the questions.") -> Template:
 
     turns = {role: turn(role) for role in ("system", "user", "assistant")}
     return Template(turns=turns, ask=turn("assistant").before, default_system=system)
+
+
+def llama2(system: str | None = None) -> Template:
+    """The format of Llama 2 Chat: the beginning token before every question, the system message inside the first."""
+    turns = {
+        "system": Turn(
+            before=(Special(name="<s>"), Words(text="[INST] <<SYS>>\n")), after=(Words(text="\n<</SYS>>\n\n"),)
+        ),
+        "user": Turn(before=(Special(name="<s>"), Words(text="[INST] ")), after=(Words(text=" [/INST]"),)),
+        "assistant": Turn(
+            before=(Words(text=" ", loss_mask=True),),
+            after=(Words(text=" ", loss_mask=True), Special(name="</s>", loss_mask=True)),
+            loss_mask=True,
+        ),
+    }
+    following = {("system", "user"): Turn(after=(Words(text=" [/INST]"),))}
+    return Template(turns=turns, following=following, default_system=system)
+
+
+def llama3(system: str | None = None) -> Template:
+    """The format of Llama 3 Instruct: a header for every role, the end of turn after every message."""
+
+    def turn(role: str) -> Turn:
+        head = (Special(name="<|start_header_id|>"), Words(text=role), Special(name="<|end_header_id|>"))
+        after = (Special(name="<|eot_id|>", loss_mask=role == "assistant"),)
+        return Turn(before=(*head, Words(text="\n\n")), after=after, loss_mask=role == "assistant")
+
+    turns = {role: turn(role) for role in ("system", "user", "assistant")}
+    begin = (Special(name="<|begin_of_text|>"),)
+    return Template(begin=begin, turns=turns, ask=turn("assistant").before, default_system=system)
+
+
+def plain(begin: str | None = None) -> Template:
+    """No format: the messages one after another, for models that only go on with a text.  begin: a special token."""
+    start = () if begin is None else (Special(name=begin),)
+    return Template(turns={"user": Turn(), "assistant": Turn(loss_mask=True)}, begin=start)
+
+
+def of_chat_template(source: str) -> Template | None:
+    """The format that a Jinja chat template of a published checkpoint writes; None when it is none of these.
+
+    A default system message is taken over where the source spells it out.
+    """
+    if "<|im_start|>" in source:
+        said = re.search(r"<\|im_start\|>system\\n([^{}'\"]+?)<\|im_end\|>", source)
+        return chatml(default_system=None if said is None else said[1])
+    if "<|start_header_id|>" in source:
+        # Version 3.1 and later write dates and tools into a system message of their own.
+        return None if "strftime_now" in source or "date_string" in source else llama3()
+    if "[INST]" in source:
+        return llama2() if "<<SYS>>" in source else mistral()
+    return vicuna(None) if "USER:" in source and "ASSISTANT:" in source else None

@@ -81,7 +81,7 @@ def read_sentencepiece(data: bytes, *, where: str) -> SentencePieceModel:
                 trainer.update(_fields(_expect(value, bytes, "the trainer's settings")))
             elif number == 3:
                 normalizer.update(_fields(_expect(value, bytes, "the normaliser's settings")))
-        _check_pieces(pieces, kinds)
+        check_pieces(pieces, kinds)
         return _model(pieces, scores, kinds, trainer, normalizer, where)
     except (ValueError, struct.error) as problem:
         raise WeightsError(f"tokenizer: {where} is not a sentencepiece model ({problem}); fetch it again") from None
@@ -133,7 +133,7 @@ def _model(
     )
 
 
-def _check_pieces(pieces: list[str], kinds: list[int]) -> None:
+def check_pieces(pieces: list[str], kinds: list[int]) -> None:
     """Raises ValueError for pieces that are no vocabulary, or that it would take hours to work with."""
     if not pieces:
         raise ValueError("it has no pieces")

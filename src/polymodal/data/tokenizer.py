@@ -93,8 +93,8 @@ class Tokenizer:
         return cls(pipeline_of_json(text, where=where), **names)
 
     @classmethod
-    def from_gguf(cls, metadata: Mapping[str, Any], *, control: Iterable[str] = ()) -> "Tokenizer":
-        """From GGUF metadata (key -> value), byte-level BPE vocabularies only.
+    def from_gguf(cls, metadata: Mapping[str, Any], **names: Any) -> "Tokenizer":
+        """From GGUF metadata (key -> value), byte-level BPE vocabularies only; keywords as for the class.
 
         Reads `tokenizer.ggml.{model,pre,tokens,merges,token_type}` and the bos, eos and padding ids.
         Raises: WeightsError when a key is missing, of another kind, or the vocabulary contradicts itself.
@@ -133,7 +133,11 @@ class Tokenizer:
             index = metadata.get(f"tokenizer.ggml.{role}_token_id")
             return None if index is None else tokens[int(index)]
 
-        return cls(pipeline, control=control, bos=named("bos"), eos=named("eos"), pad=named("padding"))
+        return cls(pipeline, **{"bos": named("bos"), "eos": named("eos"), "pad": named("padding"), **names})
+
+    def to_json(self) -> str:
+        """The text of a tokenizer.json; the names of bos, eos and pad are not in it."""
+        return self._pipeline.to_str()
 
     @property
     def vocab_size(self) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from polymodal.checkpoints.language_model import llama, llama_layout
+from polymodal.data.chat_formats import llama3
 from polymodal.data.template import Special, Template, Turn, Words
 from polymodal.systems import Repository, Stage, System, Variant
 
@@ -36,23 +37,7 @@ TEMPLATE = Template(
 )
 
 
-def _llama3_turn(role: str) -> Turn:
-    head = (
-        Special(name="<|start_header_id|>"),
-        Words(text=role),
-        Special(name="<|end_header_id|>"),
-        Words(text="\n\n"),
-    )
-    answer = role == "assistant"
-    return Turn(before=head, after=(Special(name="<|eot_id|>", loss_mask=answer),), loss_mask=answer)
-
-
-LLAMA3_TEMPLATE = Template(
-    begin=(Special(name="<|begin_of_text|>"),),
-    turns={role: _llama3_turn(role) for role in ("system", "user", "assistant")},
-    ask=_llama3_turn("assistant").before,
-    default_system="I am BayLing developed by the NLP Group of ICT/CAS.",
-)
+LLAMA3_TEMPLATE = llama3("I am BayLing developed by the NLP Group of ICT/CAS.")
 
 
 def template(config: Mapping[str, Any]) -> Template:

@@ -4,7 +4,9 @@
 
 Source: the repository LinkSoul-AI/Chinese-Llama-2-7b (README, train.py); there is no paper.
 Traps: exactly the format of llama-2-chat, with the beginning token before every question; the system message keeps the
-line break and the twelve spaces of the README; no words were added to the vocabulary.
+line break and the twelve spaces of the README; no words were added to the vocabulary.  As plain Llama 2 this system
+also reads what no other one claims: folders of LlamaForCausalLM, and language models in llama.cpp's files, whose own
+chat format is used then.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from polymodal.checkpoints.gguf_files import text_format
 from polymodal.checkpoints.language_model import llama, llama_layout
-from polymodal.data.template import Special, Template, Turn, Words
+from polymodal.data.chat_formats import llama2
 from polymodal.systems import Repository, Stage, System, Variant
 
 SYSTEM_MESSAGE = (
@@ -23,21 +26,7 @@ SYSTEM_MESSAGE = (
     "If a question does not make any sense, or is not factually coherent, explain why instead of answering something "
     "not correct. If you don't know the answer to a question, please don't share false information."
 )
-TEMPLATE = Template(
-    turns={
-        "system": Turn(
-            before=(Special(name="<s>"), Words(text="[INST] <<SYS>>\n")), after=(Words(text="\n<</SYS>>\n\n"),)
-        ),
-        "user": Turn(before=(Special(name="<s>"), Words(text="[INST] ")), after=(Words(text=" [/INST]"),)),
-        "assistant": Turn(
-            before=(Words(text=" ", loss_mask=True),),
-            after=(Words(text=" ", loss_mask=True), Special(name="</s>", loss_mask=True)),
-            loss_mask=True,
-        ),
-    },
-    following={("system", "user"): Turn(after=(Words(text=" [/INST]"),))},
-    default_system=SYSTEM_MESSAGE,
-)
+TEMPLATE = llama2(SYSTEM_MESSAGE)
 
 
 def score(config: Mapping[str, Any]) -> int:
@@ -53,7 +42,7 @@ SYSTEM = System(
     assembly="MultimodalLM",
     inputs=("text",),
     outputs=("text",),
-    formats=(llama_layout(lambda config: TEMPLATE, score),),
+    formats=(llama_layout(lambda config: TEMPLATE, score), text_format()),
     variants=(
         Variant(name="7b", parameters=6_738_415_616,
                 config=llama(4096, 32, 32, 11008, vocab_size=32000, rms_norm_eps=1e-5, max_position_embeddings=4096),

@@ -100,11 +100,14 @@ def fetch_repository(
         found = HfApi().model_info(name, revision=revision)
     except Exception as error:
         raise _explained(config, error) from error
-    names = [each.rfilename for each in found.siblings or () if each.rfilename.endswith(WANTED)]
+    every = [each.rfilename for each in found.siblings or ()]
+    names = [each for each in every if each.endswith(WANTED)]
     if any(each.endswith(".safetensors") for each in names):
         names = [each for each in names if not each.endswith(TORCH)]
     if not any(each.endswith(WEIGHTS) for each in names):
-        raise WeightsError(f"hub {name}@{revision}: the repository holds no weights")
+        packed = [each for each in every if each.endswith(".gguf")]
+        hint = f" but GGUF files ({', '.join(packed[:3])}); download one, with its mmproj, and load its folder"
+        raise WeightsError(f"hub {name}@{revision}: the repository holds no weights{hint if packed else ''}")
     commit = found.sha or revision
     names.sort(key=lambda each: each != config.file)
     for each in names:

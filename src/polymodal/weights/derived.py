@@ -1,0 +1,149 @@
+"""Tensors that are computed from those of a file when they are asked for, one at a time.
+
+    DerivedTensors(file, {"a.weight": Derivation(...)}, kept=("a.bias",))   names, shapes and types known, nothing read
+    converted(file, table)      the names that a key table gives to the tensors of a file, without a module
+
+This is how a file of another format (llama.cpp's names, packed numbers) is read through the key tables of the
+published format: to them it looks like a file in that format.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from polymodal.errors import ConfigError, WeightsError
+from polymodal.weights.keytable import KeyTable, Row, source_shape
+from polymodal.weights.read import TensorInfo
+
+# What a GGUF file's reader does not turn into float32.
+_KEPT = {"F16": torch.float16, "F64": torch.float64}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derivation:
+    """One tensor: its shape and dtype, the tensors it is made of and how.  stored: what it is stored as, for people."""
+
+    shape: tuple[int, ...]
+    sources: tuple[str, ...]
+    compute: Callable[[Sequence[Tensor]], Tensor]
+    stored: str
+    dtype: torch.dtype = torch.float32
+
+
+class DerivedTensors(Mapping[str, Tensor]):
+    """`derived` tensors and those `kept` as they are, lazily; `infos` and `shape` as a TensorFile has them."""
+
+    def __init__(
+        self, source: Mapping[str, Tensor], derived: Mapping[str, Derivation], kept: Iterable[str] = ()
+    ) -> None:
+        self._source, self._derived, self._last = source, dict(derived), threading.local()
+        self.infos: dict[str, TensorInfo] = {name: info_of(source, name) for name in kept}
+        for name, each in self._derived.items():
+            size = sum(info_of(source, part).bytes for part in each.sources)
+            self.infos[name] = TensorInfo(each.shape, each.stored, size)
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.infos:
+            raise KeyError(name)
+        found = self._derived.get(name)
+        if found is None:
+            return self._source[name]
+        try:
+            tensor = found.compute([self._source[part] for part in found.sources])
+        except (ConfigError, RuntimeError, IndexError, ValueError) as problem:
+            raise WeightsError(f"tensor {name!r} cannot be read from {found.stored}: {_line(problem)}") from problem
+        if tuple(tensor.shape) != found.shape:
+            raise WeightsError(f"tensor {name!r} must have shape {found.shape}, its parts give {tuple(tensor.shape)}")
+        return tensor
+
+    def read_into(self, name: str, out: Tensor, first: int = 0) -> None:
+        """Fill `out` with values of one tensor from `first` on, in row-major order, in out's dtype and on its device.
+
+        A tensor that is read in parts is computed once; each thread keeps its last one until its end has been read.
+        """
+        ask = None if name in self._derived else getattr(self._source, "read_into", None)
+        if ask is not None:
+            ask(name, out, first)
+            return
+        held: tuple[str, Tensor] | None = getattr(self._last, "held", None)
+        if held is None or held[0] != name:
+            held = self._last.held = name, self[name]
+        values = held[1].reshape(-1)
+        out.copy_(values[first : first + out.numel()].view(out.shape))
+        if first + out.numel() >= len(values):
+            self._last.held = None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.infos
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.infos)
+
+    def __len__(self) -> int:
+        return len(self.infos)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of one tensor without reading it."""
+        return self.infos[name].shape
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Dtype of one tensor: what is unpacked is float32."""
+        derived = self._derived.get(name)
+        if derived is not None:
+            return derived.dtype
+        ask = getattr(self._source, "dtype", None)
+        return ask(name) if callable(ask) else self._source[name].dtype
+
+    def without(self, names: Iterable[str]) -> DerivedTensors:
+        """The same tensors but those."""
+        gone = set(names)
+        derived = {name: each for name, each in self._derived.items() if name not in gone}
+        return DerivedTensors(self._source, derived, [name for name in self.infos if name not in gone | derived.keys()])
+
+
+def converted(source: Mapping[str, Tensor], table: KeyTable) -> DerivedTensors:
+    """The targets of `table`, each converted when it is asked for; rows must have one target each.
+
+    Raises WeightsError for a name that the table does not know, and for shapes that do not fit its rows.
+    """
+    report = table.check(source.keys(), None)
+    report.require()
+    derived: dict[str, Derivation] = {}
+    for use in report.uses:
+        row, (target,) = table.rows[use.row], use.targets
+        parts = [torch.empty(source_shape(source, name), device="meta") for name in use.sources]
+        try:
+            (result,) = row.convert(parts)
+        except (ConfigError, RuntimeError, IndexError) as problem:
+            shape = tuple(parts[0].shape)
+            raise WeightsError(f"{use.sources[0]!r} {shape} does not fit its row: {_line(problem)}") from problem
+        stored = info_of(source, use.sources[0]).dtype
+        derived[target] = Derivation(
+            shape=tuple(result.shape), sources=use.sources, compute=_single(row),
+            stored=stored, dtype=_KEPT.get(stored, torch.float32),
+        )  # fmt: skip
+    return DerivedTensors(source, derived)
+
+
+def _single(row: Row) -> Callable[[Sequence[Tensor]], Tensor]:
+    return lambda parts: row.convert(parts)[0]
+
+
+def info_of(source: Mapping[str, Tensor], name: str) -> TensorInfo:
+    """Shape, stored type and bytes of one tensor, without reading it where the reader can tell."""
+    infos = getattr(source, "infos", None)
+    if infos is not None:
+        return infos[name]
+    tensor = source[name]
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return TensorInfo(tuple(tensor.shape), dtype, tensor.numel() * tensor.element_size())
+
+
+def _line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
