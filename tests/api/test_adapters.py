@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import polymodal as pm
 from polymodal.check import randomise
 from polymodal.check.evidence import llava_1_5
-from polymodal.check.hugging import quiet
+from polymodal.check.library import quiet
 from polymodal.errors import ConfigError, PolymodalError, UnknownName, WeightsError
 from polymodal.nn.lora import apply_lora, lora_state
 from polymodal.weights import hub
