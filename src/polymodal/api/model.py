@@ -255,13 +255,15 @@ class Model:
         temperature, top_k, top_p, min_p, repetition_penalty, num_beams, length_penalty, eos_token_id, pad_token_id,
         seed.  What the call leaves open is as the folder's generation_config.json says.
 
-        Rows of unequal length are padded on the left.  Raises ConfigError, PromptError.
+        Rows of unequal length are padded on the left, or given as lists: `input_ids=[[1, 2, 3], [4]]`.
+        Raises ConfigError, PromptError.
         """
-        from polymodal.api.tensors import check_prompt, split_options, within_tables
+        from polymodal.api.tensors import check_prompt, left_padded, split_options, within_tables
 
         self.require("generate")
         ends = self._parts.ends if self._parts.ends is not None else ((), None)
-        given, chosen, eos, pad = split_options(tensors, options, ends, self._parts.settings)
+        rows = left_padded(tensors, tensors.get("pad_token_id", ends[1]))
+        given, chosen, eos, pad = split_options(rows, options, ends, self._parts.settings)
         check_prompt(self.module, given)
         with torch.inference_mode(), within_tables():
             return generate_ids(self.module, self._tensors(given), chosen, eos, pad)

@@ -14,17 +14,17 @@ from torch import Tensor
 from polymodal.data.media import Text
 from polymodal.errors import ConfigError
 
-BATCH = 32  # items that go through an encoder at once, where nobody says otherwise
+BATCH = 32  # items that `Model.embed` and `classify` put through an encoder at once, unless told otherwise
 
 
-def in_batches(items: Iterable[Any], encode: Callable[[list[Any]], Tensor], batch_size: int = BATCH) -> Tensor:
+def in_batches(items: Iterable[Any], encode: Callable[[list[Any]], Tensor], batch_size: int | None = None) -> Tensor:
     """Rows of `encode` for all items, in their order.
 
-    encode: up to `batch_size` items of one type (a str comes as Text) -> [n, ...].  What is decoded of an item (a
-    picture's pixels) can go as soon as its batch is done, when `items` are made on the way (a generator).
-    Raises: ConfigError for no items.
+    encode: up to `batch_size` items of one type (a str comes as Text) -> [n, ...]; None: all of one type together.
+    What is decoded of an item (a picture's pixels) can go as soon as its batch is done, when `items` are made on the
+    way (a generator).  Raises: ConfigError for no items.
     """
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise ConfigError(f"batch_size: expected 1 or more, found {batch_size}")
     waiting = [Text(item) if isinstance(item, str) else item for item in items]
     kinds: dict[type, list[int]] = {}
@@ -34,8 +34,9 @@ def in_batches(items: Iterable[Any], encode: Callable[[list[Any]], Tensor], batc
         raise ConfigError("embed: expected at least one item, found none")
     rows: list[Any] = [None] * len(waiting)
     for indices in kinds.values():
-        for first in range(0, len(indices), batch_size):
-            some = indices[first : first + batch_size]
+        size = batch_size or len(indices)
+        for first in range(0, len(indices), size):
+            some = indices[first : first + size]
             for index, row in zip(some, encode([waiting[index] for index in some]), strict=True):
                 rows[index], waiting[index] = row, None
     return torch.stack(rows)
