@@ -6,10 +6,16 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig
 from polymodal.generation.generate import generate
 from polymodal.generation.grammars import Grid
 from polymodal.generation.output import DecodingConstraints
 from polymodal.generation.sampling import SamplingOptions
+from polymodal.models.discrete_token_lm import DiscreteTokenLM
+from polymodal.models.multimodal_lm import MultimodalLM
+from polymodal.nn.attention import AttentionConfig
+from polymodal.nn.mlp import GatedMLPConfig
+from polymodal.nn.rope import RopeConfig
 from tiny_models import VOCABULARY, text_model
 from tiny_text import letters_tokenizer
 
@@ -32,9 +38,9 @@ class Traffic(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def traffic(options, constraints, steps: int, rows: int = 3) -> Counter[str]:
+def traffic(options, constraints, steps: int, rows: int = 3, model: MultimodalLM | None = None) -> Counter[str]:
     """Reads and sends of a whole generation of `steps` tokens for each row."""
-    model = text_model(0, max_length=2048)
+    model = text_model(0, max_length=2048) if model is None else model
     ids = torch.randint(0, VOCABULARY, (rows, 6), generator=torch.Generator().manual_seed(1))
     rows_of = [SamplingOptions(**{**option, "max_tokens": steps}) for option in options]
     with Traffic() as found:
@@ -42,8 +48,9 @@ def traffic(options, constraints, steps: int, rows: int = 3) -> Counter[str]:
     return found.count
 
 
-def per_step(options, constraints=DecodingConstraints(), rows: int = 3) -> dict[str, float]:  # noqa: B008
-    short, long = (traffic(options, constraints, steps, rows) for steps in (10, 30))
+def per_step(options, constraints: DecodingConstraints, rows: int = 3, model: MultimodalLM | None = None):
+    """The same for one more token."""
+    short, long = (traffic(options, constraints, steps, rows, model) for steps in (10, 30))
     return {name: (long[name] - short[name]) / 20 for name in ("read", "send")}
 
 
@@ -78,6 +85,25 @@ def test_a_grammar_costs_no_further_read() -> None:
 def test_beams_cost_one_read_and_one_send() -> None:
     options = [{"beams": 4, "repetition_penalty": 1.1, "min_tokens": 5}] * 3
     assert per_step(options, DecodingConstraints(eos=frozenset({200}))) == {"read": 1, "send": 1}
+
+
+def decoder(**options):
+    """A tiny decoder with what some families have besides."""
+    block = DecoderBlockConfig(attention=AttentionConfig(width=16, heads=2), mlp=GatedMLPConfig(width=16, ffn_width=12))
+    return DecoderConfig(vocab_size=VOCABULARY, width=16, blocks=(block,), max_length=256, **options).build().eval()
+
+
+def test_what_families_have_besides_sends_nothing_at_a_step() -> None:
+    axes = MultimodalLM({}, {}, decoder(rope=RopeConfig(head_dim=8, sections=(2, 1, 1))), {})
+    axes.prepare_inputs = lambda batch: {"position_ids": torch.arange(6).expand(3, len(batch["input_ids"]), 6)}
+    models = [
+        axes,
+        MultimodalLM({}, {}, decoder(alibi=(0.5, 0.25)), {}),
+        DiscreteTokenLM({}, {}, decoder(rope=RopeConfig(head_dim=8)), {}, silent=(5, 9)),
+    ]
+    for model in models:
+        traffic([{}] * 3, DecodingConstraints(), 3, model=model)  # tables are made at the first use
+        assert per_step([{}] * 3, DecodingConstraints(), model=model) == {"read": 1, "send": 0}
 
 
 def test_logprobs_are_computed_only_when_asked(monkeypatch) -> None:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from polymodal.errors import ConfigError
 from polymodal.nn.attention import AttentionConfig, narrowed
 from polymodal.nn.cache import KVCache, LayerCache
+from polymodal.nn.constant import constant
 from polymodal.nn.linear import Linear, linear
 from polymodal.nn.mask import MaskSpec, PreparedMask, position_ids_from_mask
 from polymodal.nn.mlp import FeedForwardConfig
@@ -256,7 +257,7 @@ class Decoder(nn.Module):
 
     def _alibi(self, mask: MaskSpec, total: int, like: Tensor) -> Tensor:
         """``[B|1, H, 1, S]``: slope times the key's position; counting from the query would differ by a constant."""
-        slopes = torch.tensor(self.config.alibi, dtype=torch.float32, device=like.device)
+        slopes = constant(self.config.alibi or (), torch.float32, like.device)
         if mask.attention_mask is None:
             places = torch.arange(total, device=like.device)[None]
         else:
