@@ -51,7 +51,8 @@ def test_stream_is_the_answer_in_pieces(model):
 
 def test_logprobs_are_those_of_the_logits(model, photo):
     messages = [{"role": "user", "content": [pm.image(photo), "what?"]}]
-    reply = model.chat(messages, max_tokens=1)
+    assert model.chat(messages, max_tokens=1).logprobs == ()
+    reply = model.chat(messages, max_tokens=1, logprobs=0)
     logits = model.logits(**model.processor(messages, generate=True))
     assert reply.logprobs == pytest.approx([float(logits[0, -1].log_softmax(-1).max())], abs=1e-5)
 
@@ -165,11 +166,11 @@ def test_streams_side_by_side_do_not_disturb_each_other(model, photo):
 
 def test_changed_weights_change_the_answer(photo):
     model = pm.load(TINY)
-    before = model.chat("what?", max_tokens=4)
+    before = model.chat("what?", max_tokens=4, logprobs=0)
     with torch.no_grad():
         for parameter in model.module.backbone.parameters():
             parameter.copy_(torch.randn_like(parameter))
-    after = model.chat("what?", max_tokens=4)
+    after = model.chat("what?", max_tokens=4, logprobs=0)
     batch = model.processor("what?", generate=True)
     assert after.logprobs[0] == pytest.approx(float(model.logits(**batch)[0, -1].log_softmax(-1).max()), abs=1e-4)
     assert after.logprobs != before.logprobs

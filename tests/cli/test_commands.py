@@ -95,6 +95,34 @@ def test_transcribe_classify_embed(polymodal, tiny, photo, sound, tmp_path):
     assert numpy.allclose(numpy.load(target), rows, atol=1e-6)
 
 
+def test_classify_takes_several_files(polymodal, tiny, photo, sound, tmp_path):
+    one = polymodal("classify", photo, "cat", "dog", "-m", tiny, "--json").json
+    several = polymodal("classify", photo, sound, photo, "cat", "dog", "-m", tiny, "--json").json
+    assert [each["file"] for each in several] == [str(photo), str(sound), str(photo)] and several[2] == several[0]
+    assert several[0]["label"] == one["label"] and several[0].keys() == one.keys()
+    for mine, alone in zip(several[0]["labels"], one["labels"], strict=True):
+        assert mine["probability"] == pytest.approx(alone["probability"], abs=1e-5)
+    lines = polymodal("classify", photo, sound, "cat", "dog", "-m", tiny).out.splitlines()
+    assert len(lines) == 2 and lines[1].endswith(f"  {sound}")
+
+
+def test_classify_with_labels_that_are_files(polymodal, tiny, photo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cat").write_text("a file")
+    found = polymodal("classify", photo, "-l", "cat", "-l", "dog", "-m", tiny, "--json").json
+    assert {each["label"] for each in found["labels"]} == {"cat", "dog"}
+    outcome = polymodal("classify", photo, "cat", "dog", "-m", tiny)
+    assert outcome.code == 2 and "two labels" in outcome.err
+
+
+def test_batch_size_changes_nothing(polymodal, tiny, photo, sound):
+    def vectors(size):
+        made = polymodal("embed", photo, sound, photo, "-m", tiny, "--json", "--batch-size", size).json
+        return numpy.array([each["vector"] for each in made["items"]])
+
+    assert numpy.allclose(vectors(1), vectors(32), atol=1e-6)
+
+
 def test_transcribe_needs_sound(polymodal, tiny, photo):
     outcome = polymodal("transcribe", photo, "-m", tiny)
     assert outcome.code == 2 and "no sound" in outcome.err

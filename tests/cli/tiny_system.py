@@ -103,8 +103,8 @@ def load(variant: Variant, options: LoadOptions) -> LoadedModel:
         rows = [model(**batch).hidden[0].mean(0) for batch in batches]
         return nn.functional.normalize(torch.stack(rows), dim=-1)
 
-    def score(item, labels) -> Tensor:
-        return (embed([item]) @ embed(labels).T)[0].softmax(0)
+    def score(items, labels) -> Tensor:
+        return (embed(items) @ embed(labels).T).softmax(-1)
 
     def transcribe(audio) -> str:
         return string.ascii_lowercase[int(samples(audio).abs().sum()) % 26]

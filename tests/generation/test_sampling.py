@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from polymodal.errors import ConfigError, WeightsError
 from polymodal.generation import sampling
-from polymodal.generation.sampling import Sampler, SamplingOptions
+from polymodal.generation.output import TokenLogprob
+from polymodal.generation.sampler import Readout, Sampler
+from polymodal.generation.sampling import OptionTable, SamplingOptions
 from polymodal.generation.stopping import StopStrings
 
 seeds = st.integers(0, 10**6)
@@ -83,15 +85,63 @@ def test_filters_leave_their_input_alone() -> None:
 
 def test_draws_follow_the_distribution_and_never_leave_it() -> None:
     logits = torch.tensor([float("-inf"), 0.0, float("-inf"), 1.0, 2.0, float("-inf")])
-    generator = torch.Generator().manual_seed(7)
-    drawn = torch.tensor([sampling.draw(logits, generator) for _ in range(6000)])
+    uniform = torch.rand(6000, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    drawn = sampling.draw(logits.expand(6000, -1), uniform)
     found = torch.bincount(drawn, minlength=6) / 6000
     # Three standard errors of a frequency at 6000 draws are below 0.02.
     torch.testing.assert_close(found, logits.softmax(-1), atol=0.02, rtol=0)
     assert found[[0, 2, 5]].sum() == 0
-    certain = torch.full((9,), float("-inf"))
-    certain[4] = -3.0
-    assert sampling.draw(certain, generator) == 4
+    assert sampling.draw(logits.expand(2, -1), torch.tensor([0.0, 1 - 2.0**-53])).tolist() == [1, 4]
+    certain = torch.full((1, 9), float("-inf"))
+    certain[0, 4] = -3.0
+    assert sampling.draw(certain, torch.rand(1, dtype=torch.float64)).tolist() == [4]
+
+
+def one_by_one(logits: torch.Tensor, options: SamplingOptions, generator: torch.Generator) -> int:
+    """A draw in plain words, for one row: a number from the generator, where the distribution's steps reach it."""
+    edges = sampling.adjust(logits[None], options)[0].double().softmax(-1).cumsum(-1).tolist()
+    number = torch.rand((), generator=generator, dtype=torch.float64).item() * edges[-1]
+    return next(index for index, edge in enumerate(edges) if edge > number)
+
+
+def test_draws_in_blocks_are_those_of_a_generator_asked_step_by_step() -> None:
+    """Ids as they were before rows were drawn together: beyond one block, rows of different options."""
+    options = [
+        SamplingOptions(temperature=1.3, seed=5),
+        SamplingOptions(),
+        SamplingOptions(temperature=0.7, top_k=9, top_p=0.8, seed=5),
+    ]
+    sampler = Sampler(options, [[]] * 3)
+    generators = [torch.Generator().manual_seed(5) for _ in options]
+    for step in range(150):
+        logits = random_logits(step)
+        found = sampler.choose(logits).tolist()
+        wanted = [
+            int(row.argmax()) if option.greedy else one_by_one(row, option, generator)
+            for row, option, generator in zip(logits, options, generators, strict=True)
+        ]
+        assert found == wanted
+
+
+options_of_a_row = st.builds(
+    SamplingOptions,
+    temperature=st.sampled_from([0.0, 0.4, 1.0, 1.7]),
+    top_k=st.sampled_from([0, 1, 3, 40, 70]),
+    top_p=st.sampled_from([0.05, 0.5, 0.95, 1.0]),
+    min_p=st.sampled_from([0.0, 0.05, 0.5]),
+    repetition_penalty=st.sampled_from([0.7, 1.0, 1.4]),
+)
+
+
+@given(seeds, st.lists(options_of_a_row, min_size=1, max_size=5))
+@settings(max_examples=60, deadline=None)
+def test_filters_of_many_rows_equal_those_of_each_alone(seed: int, options: list[SamplingOptions]) -> None:
+    logits = random_logits(seed, len(options))
+    seen = torch.rand(logits.shape, generator=torch.Generator().manual_seed(seed)) < 0.2
+    together = OptionTable(options, "cpu").adjust(logits, seen)
+    for row, option in enumerate(options):
+        one = slice(row, row + 1)
+        assert torch.equal(together[one], sampling.adjust(logits[one], option, seen[one]))
 
 
 @given(seeds, st.integers(0, 3), st.integers(1, 4))
@@ -105,8 +155,8 @@ def test_a_row_does_not_notice_its_neighbours(seed: int, place: int, rows: int) 
     steps = [random_logits(seed + i, rows) for i in range(6)]
     together = Sampler(batch, [[1, 2]] * rows)
     alone = Sampler([mine], [[1, 2]])
-    assert [together.choose(logits)[place] for logits in steps] == [
-        alone.choose(logits[place : place + 1])[0] for logits in steps
+    assert [int(together.choose(logits)[place]) for logits in steps] == [
+        int(alone.choose(logits[place : place + 1])[0]) for logits in steps
     ]
 
 
@@ -115,7 +165,7 @@ def test_seed_repeats_and_none_does_not() -> None:
 
     def ids(seed: int | None) -> list[int]:
         sampler = Sampler([SamplingOptions(temperature=1.0, seed=seed)], [[]])
-        return [sampler.choose(logits)[0] for logits in steps]
+        return [int(sampler.choose(logits)[0]) for logits in steps]
 
     assert ids(3) == ids(3) != ids(4)
     assert ids(None) != ids(None)
@@ -123,10 +173,51 @@ def test_seed_repeats_and_none_does_not() -> None:
 
 def test_banned_and_allowed_ids() -> None:
     logits = torch.tensor([[5.0, 4.0, 3.0, 2.0]])
-    sampler = Sampler([SamplingOptions()], [[]], banned=[0])
-    assert sampler.choose(logits) == [1]
-    assert sampler.choose(logits, [torch.tensor([2, 3])]) == [2]
-    assert sampler.choose(logits, [None]) == [1]
+    sampler = Sampler([SamplingOptions()], [[]], banned=[0, -5])
+    assert sampler.choose(logits).tolist() == [1]
+    assert sampler.choose(logits, [torch.tensor([2, 3])]).tolist() == [2]
+    assert sampler.choose(logits, [None]).tolist() == [1]
+
+
+@given(seeds, st.lists(st.lists(st.sampled_from([None, 0, 1, 2, 40]), min_size=3, max_size=3), max_size=60))
+@settings(max_examples=40, deadline=None)
+def test_rules_of_rows_hold_for_their_own_row_alone(seed: int, steps: list[list[int | None]]) -> None:
+    """Tensors that come again, new ones with equal ids, and none, in any mixture."""
+    known = {number: torch.arange(number, 50, 7) for number in (0, 1, 2, 40)}
+    sampler = Sampler([SamplingOptions()] * 3, [[]] * 3)
+    for step, numbers in enumerate(steps):
+        logits = random_logits(seed + step)
+        allowed = [
+            None if number is None else known[number] if (step + row) % 3 else known[number].clone()
+            for row, number in enumerate(numbers)
+        ]
+        found = sampler.choose(logits, allowed).tolist()
+        for row, ids in enumerate(allowed):
+            places = range(50) if ids is None else ids.tolist()
+            assert found[row] == max(places, key=lambda index: float(logits[row, index]))
+
+
+def test_no_end_token_before_the_shortest_length() -> None:
+    logits = torch.tensor([[9.0, 8.0, 1.0]] * 2)
+    options = [SamplingOptions(min_tokens=2), SamplingOptions(min_tokens=1)]
+    sampler = Sampler(options, [[], []], ends=frozenset({0, 1, 77}))
+    assert [sampler.choose(logits).tolist() for _ in range(3)] == [[2, 2], [2, 0], [0, 0]]
+
+
+def test_logprobs_come_with_the_ids_for_the_rows_that_ask() -> None:
+    logits = random_logits(3, rows=4)
+    ids = torch.tensor([4, 49, 0, 7])
+    options = [SamplingOptions(logprobs=count) for count in (None, 0, 3, 1)]
+    readout = Readout(options)
+    for _ in range(2):
+        found = readout.read(ids, logits)
+    assert [index for index, _ in found] == ids.tolist() and found[0][1] is None
+    expected = logits.log_softmax(-1)
+    for row, count in ((1, 0), (2, 3), (3, 1)):
+        likeliest = expected[row].topk(count)
+        top = tuple(zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True))
+        index = int(ids[row])
+        assert found[row][1] == TokenLogprob(id=index, logprob=float(expected[row, index]), top=top)
 
 
 @pytest.mark.parametrize(
@@ -187,5 +278,9 @@ def test_text_is_shown_as_soon_as_it_is_certain() -> None:
 
 
 def test_scores_that_are_no_numbers_are_told() -> None:
+    options = [SamplingOptions(temperature=1.0, seed=0), SamplingOptions()]
+    logits = torch.stack([torch.full((5,), float("nan")), torch.zeros(5)])
+    ids = Sampler(options, [[], []]).choose(logits)
+    assert ids[1] == 0
     with pytest.raises(WeightsError, match="no numbers"):
-        sampling.draw(torch.full((5,), float("nan")), torch.Generator().manual_seed(0))
+        Readout(options).read(ids, logits)

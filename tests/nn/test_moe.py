@@ -2,11 +2,15 @@
 
 import pytest
 import torch
+from torch.utils._pytree import tree_map
 
+from polymodal.backbones.decoder import Decoder, DecoderBlockConfig, DecoderConfig
 from polymodal.check import randomise
 from polymodal.errors import ConfigError
+from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import GatedMLPConfig
-from polymodal.nn.moe import MoE, MoEConfig, balance_loss, gate_logits
+from polymodal.nn.moe import MoE, MoEConfig, RouterLogits, balance_loss
+from polymodal.nn.rope import RopeConfig
 
 
 def moe(experts: int = 5, top_k: int = 2, **options: bool) -> MoE:
@@ -36,14 +40,14 @@ def test_balance_loss_equals_transformers():
     layers = torch.nn.ModuleList([moe(), moe()])
     randomise.fill(layers)
     x, mask = randomise.values("x", (2, 7, 16)), torch.tensor([[1] * 7, [0, 0, 1, 1, 1, 1, 1]])
-    with gate_logits(layers) as gates:
-        layers[1](layers[0](x))
+    gates = RouterLogits()
+    layers[1](layers[0](x, router_logits=gates), router_logits=gates)
     assert [tuple(g.shape) for g in gates] == [(14, 5), (14, 5)]
     for given in (None, mask):
         want = mixtral.load_balancing_loss_func(tuple(gates), 5, 2, given)
         torch.testing.assert_close(balance_loss(gates, 2, given), want)
     layers[0](x)
-    assert len(gates) == 2  # nothing listens outside the `with`
+    assert len(gates) == 2  # nobody listens who was not asked
 
 
 @torch.no_grad()
@@ -57,13 +61,12 @@ def test_dense_and_gathered_agree_with_and_without_normalising():
 
 def test_the_gate_learns_from_the_task_and_from_the_balance():
     part = moe()
-    with gate_logits(part) as gates:
-        out = part(torch.randn(4, 16))
+    out = part(torch.randn(4, 16))
     out.sum().backward()
     assert part.gate.weight.grad.abs().sum() > 0
     part.zero_grad()
-    with gate_logits(part) as gates:
-        part(torch.randn(4, 16))
+    gates = RouterLogits()
+    part(torch.randn(4, 16), router_logits=gates)
     balance_loss(gates, 2).backward()
     assert part.gate.weight.grad.abs().sum() > 0
 
@@ -73,3 +76,35 @@ def test_refusals():
         moe(experts=2, top_k=3)
     with pytest.raises(ConfigError, match="no gate logits"):
         balance_loss([], 2)
+
+
+def mixed_decoder() -> Decoder:
+    """Mixtures in every second layer."""
+    attention = AttentionConfig(width=16, heads=2)
+    plain = GatedMLPConfig(width=16, ffn_width=12)
+    mixture = MoEConfig(width=16, expert=plain, experts=4)
+    blocks = tuple(DecoderBlockConfig(attention=attention, mlp=(mixture, plain)[i % 2]) for i in range(4))
+    decoder = DecoderConfig(vocab_size=11, width=16, blocks=blocks, rope=RopeConfig(head_dim=8)).build()
+    randomise.fill(decoder)
+    return decoder
+
+
+def test_a_decoder_hands_out_the_logits_of_its_own_pass_and_no_other():
+    decoder = mixed_decoder()
+    x, positions = randomise.values("x", (2, 5, 16)), torch.arange(5)[None]
+    mine, other = RouterLogits(), RouterLogits()
+    hidden = decoder(x, positions, router_logits=mine)
+    decoder(x + 1, positions, router_logits=other)
+    torch.testing.assert_close(decoder(x, positions), hidden)
+    assert [tuple(logits.shape) for logits in mine] == [(10, 4), (10, 4)] and len(other) == 2
+    assert not torch.equal(mine[0], other[0])
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in decoder.modules())
+    balance_loss(mine, 2).backward()
+    assert all(block.mlp.gate.weight.grad is not None for block in decoder.blocks[::2])
+
+
+def test_a_collector_is_not_copied_with_the_arguments():
+    """Fully sharded modules flatten and rebuild their arguments; what is appended must reach the caller."""
+    gates = RouterLogits()
+    (kept,), options = tree_map(lambda x: x, ((gates,), {"router_logits": gates}))
+    assert kept is gates and options["router_logits"] is gates

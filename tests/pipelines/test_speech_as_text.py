@@ -86,7 +86,7 @@ def test_pictures_and_sentences_lie_in_one_space(space: SentenceSpace) -> None:
     found = space.embed([blue, "red", Text("blue")])
     assert found.shape == (3, 3) and torch.allclose(found.norm(dim=-1), torch.ones(3))
     assert found[0] @ found[2] > 0.99 > found[0] @ found[1]
-    chances = space.score(blue, ["red", "blue"])
+    (chances,) = space.score([blue], ["red", "blue"])
     assert chances.sum().item() == pytest.approx(1) and chances.argmax() == 1
     expected = (found[0] @ colours(["red", "blue"]).T * np.exp(2.0)).softmax(0)
     assert torch.allclose(chances, expected, atol=1e-6)
@@ -98,4 +98,4 @@ def test_what_cannot_be_compared_is_refused(space: SentenceSpace) -> None:
     with pytest.raises(ConfigError, match="expected at least one item"):
         space.embed([])
     with pytest.raises(ConfigError, match="at least one label"):
-        space.score("red", [])
+        space.score(["red"], [])

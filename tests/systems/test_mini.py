@@ -69,7 +69,7 @@ def test_it_sees_the_cat_of_the_example(loaded) -> None:
         cat = Image(str(EXAMPLES / "cat.jpg"))
         assert "cat" in ask(cat, "What animal is in the picture?")
         assert ask(cat, "Is there a truck in the picture?").startswith("no")
-        scores = loaded.score(cat, ["a truck", "a cat", "a banana"])
+        scores = loaded.score([cat], ["a truck", "a cat", "a banana"])[0]
         assert scores.argmax() == 1
 
 

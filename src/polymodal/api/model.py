@@ -1,8 +1,9 @@
 """`Model`: a loaded system as a user meets it.
 
 chat, stream   messages -> processor -> batch -> encoders, connectors -> backbone -> pieces of text -> Reply
+chat_batch     the same for many conversations at once
 draw           the same, and what the answer asks for by the caller's diffusion pipelines -> Reply.media
-transcribe, classify, embed    what the system's own functions give, as records
+transcribe, classify, embed    what the system's own functions give, as records; the last two take lists
 logits         the exact tensors, for research and parity: model.logits(**model.processor(messages))
 attach, detach, merge, save_adapter    PEFT adapters (api/adapters.py)
 """
@@ -11,29 +12,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
 from polymodal.api.adapters import Adapters
-from polymodal.api.clock import Clock, TimedProcessor
+from polymodal.api.asking import Stream, answer_batch, messages_of
 from polymodal.api.reply import Label, Reply
 from polymodal.checkpoints.record import LoadedModel
 from polymodal.data.media import Audio, Image, Text, Video
-from polymodal.data.messages import Message, conversation, user
 from polymodal.data.processor import VALUES
 from polymodal.errors import ConfigError, PromptError
-from polymodal.generation.chat import Chat
-from polymodal.generation.generate import generate
 from polymodal.generation.ids import can_generate, generate_ids
-from polymodal.generation.output import DecodingConstraints, Generation, collected
 from polymodal.generation.sampling import SamplingOptions
+from polymodal.generation.sessions import IdleLimits, Sessions
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.models.output import Output
 from polymodal.models.protocols import HasFeatures, RendersMedia, fills
+from polymodal.pipelines.batches import BATCH, in_batches
 from polymodal.systems import System, Variant, unknown
 from polymodal.train.recipe import train_mode
 from polymodal.weights.adapters import own_names
@@ -48,7 +46,11 @@ class Model:
     """A loaded system; made by `pm.load`.
 
     name: "id:variant".  processor: messages -> batch of tensors; None for a published folder without tokenizer files.
-    module: the assembly, an `nn.Module`.  place: the published folder it came from.
+    module: the assembly, an `nn.Module`.  path: the published folder it came from.
+
+    Memory between calls: conversations that have ended keep their keys and values for their next turn, together at
+    most `limits` (8 conversations and 2 GiB, unless you set another `IdleLimits`), media features and prepared media
+    256 MiB each, class vectors of `classify` 64 MiB.  Changed weights drop all of it; so does `clear_caches`.
     """
 
     def __init__(
@@ -69,9 +71,9 @@ class Model:
         self.load_seconds = load_seconds
         self.path = path
         self._parts = parts
+        self.limits = IdleLimits()
         self._text: Any = None
-        self._idle: dict[int, list[Chat]] = {}
-        self._version = -1
+        self._sessions: dict[int, Sessions] = {}
         base = source or (self.name if path is None else str(path.absolute()))
         self.adapters = Adapters(self.module, self._adapter_keys, base)
 
@@ -103,7 +105,8 @@ class Model:
     def chat(self, *content: Any, options: SamplingOptions | None = None, **changes: Any) -> Reply:
         """Answer texts and media in order, or one list of (OpenAI-style) messages.
 
-        options and changes: see SamplingOptions; `chat("Why?", max_tokens=50, temperature=0.7)`.
+        options and changes: see SamplingOptions; `chat("Why?", max_tokens=50, temperature=0.7)`.  Several conversations
+        at once are for `chat_batch`.
         Raises PromptError, MediaError, UnknownName for an option that does not exist.
         """
         stream = self.stream(*content, options=options, **changes)
@@ -114,17 +117,39 @@ class Model:
     def stream(self, *content: Any, options: SamplingOptions | None = None, **changes: Any) -> Stream:
         """Like `chat`, but an iterator over pieces of text; its `reply` is there when it has ended."""
         self.require("chat")
-        chosen = options if options is not None else SamplingOptions(max_tokens=256)
+        return Stream(self, messages_of(content), self._chosen(options, changes))
+
+    def chat_batch(
+        self,
+        conversations: Sequence[Any],
+        *,
+        options: SamplingOptions | Sequence[SamplingOptions] | None = None,
+        batch_size: int = 8,
+        **changes: Any,
+    ) -> list[Reply]:
+        """Answer many conversations, `batch_size` at a time, each as `chat` answers it alone.
+
+        conversations: of each what `chat` takes: a text, one item of media, a tuple or list of texts and media, or a
+        list of messages.  options: one for all, or one for each.  A picture that several ask about is encoded once.
+        `seconds` of a reply are those of the batch it was in.
+        Raises as `chat` does, naming the conversation, before anything is answered in its batch.
+        """
+        self.require("chat")
+        if isinstance(conversations, str) or not isinstance(conversations, Sequence):
+            raise PromptError(f"chat_batch: expected a list of conversations, found {type(conversations).__name__}")
+        each = options if isinstance(options, Sequence) else [options] * len(conversations)
+        if len(each) != len(conversations):
+            raise ConfigError(f"chat_batch: {len(each)} options for {len(conversations)} conversations")
+        return answer_batch(self, conversations, [self._chosen(option, changes) for option in each], batch_size)
+
+    def _chosen(self, options: SamplingOptions | None, changes: Mapping[str, Any]) -> SamplingOptions:
+        """The options of one call; raises UnknownName."""
         known = {field.name for field in fields(SamplingOptions)}
         for name in changes:
             if name not in known:
                 raise unknown("option", name, known)
-        chosen = replace(chosen, **changes)
-        if chosen.logprobs is None and chosen.beams == 1:
-            chosen = replace(chosen, logprobs=0)
-        if not chosen.stop and chosen.beams == 1:
-            chosen = replace(chosen, stop=self._parts.stop)
-        return Stream(self, messages_of(content), chosen)
+        chosen = replace(options if options is not None else SamplingOptions(max_tokens=256), **changes)
+        return chosen if chosen.stop or chosen.beams > 1 else replace(chosen, stop=self._parts.stop)
 
     def draw(
         self,
@@ -163,25 +188,48 @@ class Model:
         seconds = {"load": self.load_seconds, "generate": time.perf_counter() - begin}
         return Reply(text=text, model=self.name, seconds=seconds)
 
-    def classify(self, item: Any, labels: Sequence[str]) -> list[Label]:
-        """The labels, likeliest first, with probabilities that sum to 1; item: a path or media."""
+    @overload
+    def classify(
+        self, items: list[Any] | tuple[Any, ...], labels: Sequence[str], *, batch_size: int = BATCH
+    ) -> list[list[Label]]: ...
+
+    @overload
+    def classify(self, items: Any, labels: Sequence[str], *, batch_size: int = BATCH) -> list[Label]: ...
+
+    def classify(self, items: Any, labels: Sequence[str], *, batch_size: int = BATCH) -> Any:
+        """The labels, likeliest first, with probabilities that sum to 1; items: a path or media.
+
+        A list of items gives a list of such results, `batch_size` items at a time.
+        """
         self.require("classify")
-        assert self._parts.score is not None
+        score = self._parts.score
+        assert score is not None
         if isinstance(labels, str) or len(labels) < 2 or len(set(labels)) < len(labels):
             raise ConfigError(f"classify needs two or more different labels; found {labels!r}")
+        several = isinstance(items, list | tuple)
+        if several and not items:
+            raise ConfigError("classify needs at least one item, found none")
         with torch.inference_mode():
-            scores = self._parts.score(media_of(item), labels).tolist()
-        found = [Label(label=label, probability=score) for label, score in zip(labels, scores, strict=True)]
-        return sorted(found, key=lambda label: -label.probability)
+            media = (media_of(item) for item in (items if several else [items]))
+            table = in_batches(media, lambda some: score(some, labels), batch_size).tolist()
+        found = [
+            sorted((Label(label=label, probability=p) for label, p in zip(labels, row, strict=True)),
+                   key=lambda label: -label.probability)
+            for row in table
+        ]  # fmt: skip
+        return found if several else found[0]
 
-    def embed(self, items: Sequence[Any]) -> Tensor:
-        """Paths, media or `pm.text(...)` -> float32 [N, D], rows of length 1: similarity is a dot product."""
+    def embed(self, items: Sequence[Any], *, batch_size: int = BATCH) -> Tensor:
+        """Paths, media or `pm.text(...)` -> float32 [N, D], rows of length 1: similarity is a dot product.
+
+        Items of one kind go through their encoder `batch_size` at a time.
+        """
         self.require("embed")
         assert self._parts.embed is not None
-        if not items or isinstance(items, str | Path):
+        if isinstance(items, str | Path) or not items:
             raise ConfigError(f"embed needs a list of at least one item, found {items!r}")
         with torch.inference_mode():
-            return self._parts.embed([media_of(item) for item in items])
+            return in_batches((media_of(item) for item in items), self._parts.embed, batch_size)
 
     def logits(self, **tensors: Any) -> Tensor:
         """Logits of a processor's batch, ours or the published one, by the same names: [B, T, V] of a language model,
@@ -207,13 +255,15 @@ class Model:
         temperature, top_k, top_p, min_p, repetition_penalty, num_beams, length_penalty, eos_token_id, pad_token_id,
         seed.  What the call leaves open is as the folder's generation_config.json says.
 
-        Rows of unequal length are padded on the left.  Raises ConfigError, PromptError.
+        Rows of unequal length are padded on the left, or given as lists: `input_ids=[[1, 2, 3], [4]]`.
+        Raises ConfigError, PromptError.
         """
-        from polymodal.api.tensors import check_prompt, split_options, within_tables
+        from polymodal.api.tensors import check_prompt, left_padded, split_options, within_tables
 
         self.require("generate")
         ends = self._parts.ends if self._parts.ends is not None else ((), None)
-        given, chosen, eos, pad = split_options(tensors, options, ends, self._parts.settings)
+        rows = left_padded(tensors, tensors.get("pad_token_id", ends[1]))
+        given, chosen, eos, pad = split_options(rows, options, ends, self._parts.settings)
         check_prompt(self.module, given)
         with torch.inference_mode(), within_tables():
             return generate_ids(self.module, self._tensors(given), chosen, eos, pad)
@@ -243,17 +293,17 @@ class Model:
         or ConfigError, with the model as it was, for what does not fit or is not supported.
         """
         self.adapters.attach(Path(folder), weight)
-        self._weights_changed()
+        self.clear_caches()
 
     def detach(self, folder: str | Path | None = None) -> None:
         """Take the adapter of one folder off, or all; the weights are, bit for bit, what they were before."""
         self.adapters.detach(None if folder is None else Path(folder))
-        self._weights_changed()
+        self.clear_caches()
 
     def merge(self, folder: str | Path | None = None) -> None:
         """Write the adapter of one folder into the weights, or all, rounded once from float32."""
         self.adapters.merge(None if folder is None else Path(folder))
-        self._weights_changed()
+        self.clear_caches()
 
     def save_adapter(self, folder: str | Path, of: str | Path | None = None) -> Path:
         """Write what is attached, or what `apply_lora` made, as a folder that PEFT and `pm.load` read.
@@ -266,10 +316,6 @@ class Model:
         if self.system.formats and self.variant.config is not None:
             return self.system.model_spec(self.variant).adapter_keys
         return (own_names(self.module),)
-
-    def _weights_changed(self) -> None:
-        """Nothing that was computed before is used again."""
-        self._idle, self._version = {}, -1
 
     def save(self, folder: str | Path) -> Path:
         """Write the weights to a folder that `pm.load` reads, with all that a published checkpoint had beside them.
@@ -285,20 +331,18 @@ class Model:
             record |= {"layout": self.system.formats[self.variant.format].name, "config": self.variant.config}
         return folders.save(Path(folder), self.module, record, self.path)
 
-    @contextmanager
-    def conversation(self, module: Any) -> Iterator[Chat]:
-        """A chat with `module` that nobody else uses now; what it computed serves the next one that begins alike.
+    def sessions(self, module: Any) -> Sessions:
+        """The conversations with `module` (see `module_for`), and what they keep."""
+        found = self._sessions.get(id(module))
+        if found is None:
+            found = self._sessions.setdefault(id(module), Sessions(module, self.processor))
+        found.limits = self.limits
+        return found
 
-        Weights that were changed in place make everything computed before worthless, so it is dropped.
-        """
-        version = sum(tensor._version for tensor in self.module.parameters())
-        if version != self._version:
-            self._idle, self._version = {}, version
-        idle = self._idle.setdefault(id(module), [])
-        chat = idle.pop() if idle else Chat(module, self.processor)
-        yield chat
-        # Only a chat whose answer came to its end is kept; an abandoned one goes.
-        idle.append(chat)
+    def clear_caches(self) -> None:
+        """Forget what conversations and media left behind; their next turns compute everything anew."""
+        for each in self._sessions.values():
+            each.clear()
 
     @property
     def can(self) -> tuple[str, ...]:
@@ -334,77 +378,6 @@ class Model:
             return None
         model_spec = self.system.model_spec(self.variant)
         return lack if model_spec.assemble is not None and model_spec.tokenizer else None
-
-
-class Stream:
-    """Pieces of one answer.  Iterate once; then `reply` holds the whole with its costs, and `ids` its tokens."""
-
-    def __init__(self, model: Model, messages: tuple[Message, ...], options: SamplingOptions) -> None:
-        self._model = model
-        self._messages = messages
-        self._options = options
-        self._reply: Reply | None = None
-        self.ids: tuple[int, ...] = ()
-
-    @property
-    def reply(self) -> Reply:
-        """The finished answer; raises PromptError before the stream has ended."""
-        if self._reply is None:
-            raise PromptError("the answer is not finished; iterate over the stream first")
-        return self._reply
-
-    def __iter__(self) -> Iterator[str]:
-        """Pieces that are not empty, as soon as they are certain."""
-        module = self._model.module_for(any(message.media for message in self._messages))
-        clock = Clock(module)
-        processor: Any = TimedProcessor(self._model.processor, clock)
-        if self._options.beams > 1:
-            yield from self._searched(module, processor, clock)
-            return
-        with self._model.conversation(module) as chat, clock.encoding():
-            chat.processor = processor
-            chat.options = self._options
-            pieces = []
-            # Everything before the first token is prefill, apart from what the clock files elsewhere.
-            written, phase = chat.answer(self._messages), "prefill"
-            while (piece := clock.next(phase, written)) is not None:
-                pieces.append(piece)
-                phase = "generate"
-                if piece.text:
-                    yield piece.text
-            self._finish(collected(pieces, len(processor.row), chat.constraints), processor, clock)
-
-    def _searched(self, module: Any, processor: TimedProcessor, clock: Clock) -> Iterator[str]:
-        """Beam search knows its answer only at the end: one piece."""
-        row = processor.fit(processor.encode(self._messages, generate=True))
-        batch = processor.collate([row], padding="left")
-        with clock.measure("generate"), clock.encoding():
-            (found,) = generate(module, batch, self._options, DecodingConstraints(tokenizer=processor.tokenizer))
-        self._finish(found, processor, clock)
-        yield found.text or ""
-
-    def _finish(self, found: Generation, processor: TimedProcessor, clock: Clock) -> None:
-        self.ids = found.ids
-        self._reply = Reply(
-            text=found.text or "",
-            model=self._model.name,
-            tokens={**processor.row.counts(), "generated": len(found.ids)},
-            seconds={"load": self._model.load_seconds, **clock.seconds},
-            logprobs=tuple(each.logprob for each in found.logprobs or ()),
-            finish=found.finish_reason,
-        )
-
-
-def messages_of(content: Sequence[Any]) -> tuple[Message, ...]:
-    """What `chat` was given as messages: one list of messages, or texts and media of one user message.
-
-    Raises PromptError when there is nothing to answer: the last message holds neither words nor media.
-    """
-    listed = len(content) == 1 and isinstance(content[0], list | tuple)
-    messages = conversation(content[0]) if listed else (user(*content),) if content else ()
-    if not messages or not (messages[-1].media or messages[-1].text.strip()):
-        raise PromptError('chat needs something to answer, as in: model.chat("What is this?", pm.image("a.jpg"))')
-    return messages
 
 
 def recording_of(item: Any) -> Audio:

@@ -17,7 +17,8 @@ class Reply:
     seconds: "load" (the model, once), "decode" (reading and preparing media), "encode" (encoders and connectors, and
     hearing recordings that enter as their words), "prefill" (the backbone over the prompt, to the first token),
     "generate" (the tokens after it).
-    logprobs: natural log-probability of each generated token.  finish: "stop" or "length".
+    logprobs: natural log-probability of each generated token, where it was asked for: `chat(..., logprobs=0)`.
+    finish: "stop" or "length".
     media: what `draw` made, by modality, in the order the answer asks for it.
     """
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from polymodal.errors import ConfigError, PromptError
@@ -118,6 +119,28 @@ def logits_of(output: Output, name: str) -> Tensor:
     if output.logits is None:
         raise PromptError(f"{name}: this batch gives no logits; they compare two modalities, of which one is missing")
     return output.logits
+
+
+def left_padded(tensors: Mapping[str, Any], pad: int | None) -> dict[str, Any]:
+    """The tensors, where `input_ids` are a list of rows of any lengths as int64 [B, T] with the mask of their padding.
+
+    Raises PromptError for rows that are no whole numbers or empty, ConfigError for a mask beside such a list.
+    """
+    rows = tensors.get("input_ids")
+    if not isinstance(rows, list | tuple):
+        return dict(tensors)
+    if tensors.get("attention_mask") is not None:
+        raise ConfigError("generate: input_ids as a list of rows need no attention_mask; leave it out")
+    try:
+        found = [torch.as_tensor(row, dtype=torch.int64) for row in rows]
+    except (TypeError, ValueError, RuntimeError) as problem:
+        raise PromptError("input_ids: expected a tensor [B, T] or a list of rows of whole numbers") from problem
+    if not found or any(row.dim() != 1 or not len(row) for row in found):
+        raise PromptError("input_ids: expected rows of at least one id each, as in [[1, 2, 3], [4]]")
+    longest = max(map(len, found))
+    ids = torch.stack([torch.nn.functional.pad(row, (longest - len(row), 0), value=pad or 0) for row in found])
+    lengths = torch.tensor([[len(row)] for row in found])
+    return {**tensors, "input_ids": ids, "attention_mask": (torch.arange(longest) >= longest - lengths).long()}
 
 
 @contextmanager

@@ -23,9 +23,11 @@ from torch import Tensor, nn
 from polymodal.errors import ConfigError
 from polymodal.nn.attention import AttentionConfig, narrowed
 from polymodal.nn.cache import KVCache, LayerCache
+from polymodal.nn.constant import constant
 from polymodal.nn.linear import Linear, linear
 from polymodal.nn.mask import MaskSpec, PreparedMask, position_ids_from_mask
 from polymodal.nn.mlp import FeedForwardConfig
+from polymodal.nn.moe import MoE, RouterLogits
 from polymodal.nn.norm import NormConfig, RMSNormConfig
 from polymodal.nn.quantise import Int8Linear, quantise_linears
 from polymodal.nn.rope import RopeConfig
@@ -99,6 +101,7 @@ class DecoderBlock(nn.Module):
         self.mlp_norm = (config.mlp_norm or config.norm).build(width)
         self.mlp = config.mlp.build()
         self.order, self.parallel = config.order, config.parallel
+        self._is_mixture = isinstance(self.mlp, MoE)
 
     def forward(
         self,
@@ -108,25 +111,28 @@ class DecoderBlock(nn.Module):
         cache: LayerCache | None = None,
         context: Any = None,
         token_types: Tensor | None = None,
+        router_logits: RouterLogits | None = None,
     ) -> Tensor:
+        """router_logits: receives the gate logits of a mixture of experts; see ``nn/moe.py``."""
+        routes = {"router_logits": router_logits} if self._is_mixture else {}
         if self.cross is not None and context is not None:
             x = x + self.cross(x, context, cache)
         prompt = context if self.attn.prefix is not None else None
         if self.order == "pre":
             mixed = self.attn(self.attn_norm(x, token_types), mask, rope, cache, prompt, token_types)
             if self.parallel:
-                return x + mixed + self.mlp(self.mlp_norm(x, token_types), token_types)
+                return x + mixed + self.mlp(self.mlp_norm(x, token_types), token_types, **routes)
             x = x + mixed
-            return x + self.mlp(self.mlp_norm(x, token_types), token_types)
+            return x + self.mlp(self.mlp_norm(x, token_types), token_types, **routes)
         if self.order == "residual":
             x = self.attn_norm(x, token_types)
             x = self.mlp_norm(x + self.attn(x, mask, rope, cache, prompt, token_types), token_types)
-            return x + self.mlp(x, token_types)
+            return x + self.mlp(x, token_types, **routes)
         if self.order == "swin":
             x = x + self.attn_norm(self.attn(x, mask, rope, cache, prompt, token_types), token_types)
-            return x + self.mlp_norm(self.mlp(x, token_types), token_types)
+            return x + self.mlp_norm(self.mlp(x, token_types, **routes), token_types)
         x = self.attn_norm(x + self.attn(x, mask, rope, cache, prompt, token_types), token_types)
-        return self.mlp_norm(x + self.mlp(x, token_types), token_types)
+        return self.mlp_norm(x + self.mlp(x, token_types, **routes), token_types)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,12 +222,14 @@ class Decoder(nn.Module):
         token_types: Tensor | None = None,
         context: Any = None,
         cache: KVCache | None = None,
+        router_logits: RouterLogits | None = None,
     ) -> Tensor:
         """Hidden states ``[B, T, D]`` after the final norm.
 
         position_ids: ``[B, T]`` (``[1, T]`` serves all rows) or ``[axes, B, T]``.  mask: over cached and new
         keys.  token_types ``[B, T]``.  context: what the ``cross`` children take.  cache: written in place and
-        advanced by T.  Raises PromptError when the cache is too small.
+        advanced by T.  router_logits: collects the gate logits of mixtures of experts (``nn/moe.py``).  Raises
+        PromptError when the cache is too small.
         """
         count = inputs_embeds.shape[1]
         total = count if cache is None else cache.length + count
@@ -242,14 +250,14 @@ class Decoder(nn.Module):
             x = self.embed_norm(x, token_types)
         for i, block in enumerate(self.blocks):
             layer = None if cache is None else cache.layer(i)
-            x = block(x, prepared[self._windows[i]], rope, layer, context, token_types)
+            x = block(x, prepared[self._windows[i]], rope, layer, context, token_types, router_logits)
         if cache is not None:
             cache.advance(count)
         return x if self.norm is None else self.norm(x, token_types)
 
     def _alibi(self, mask: MaskSpec, total: int, like: Tensor) -> Tensor:
         """``[B|1, H, 1, S]``: slope times the key's position; counting from the query would differ by a constant."""
-        slopes = torch.tensor(self.config.alibi, dtype=torch.float32, device=like.device)
+        slopes = constant(self.config.alibi or (), torch.float32, like.device)
         if mask.attention_mask is None:
             places = torch.arange(total, device=like.device)[None]
         else:

@@ -56,20 +56,19 @@ class Part:
 class LoadedModel:
     """A loaded system: the model with what it needs to answer a person.
 
-    model: the nn.Module.  processor: messages -> batch.  The functions are None where a system cannot do
-    it:
-    transcribe(Audio) -> str; score(media, labels) -> probabilities [len(labels)] that sum to 1;
-    embed(items) -> float32 [N, D], rows of length 1.  ends: the ids that end an answer and the one that pads it, where
-    the published files say so.  settings: the other options of generation that they name.  text() -> the assembly that
-    answers conversations without media, where that is not `model` itself; called when the first one comes.  stop:
-    texts that end an answer, where the published format has no token for that.
+    model: the nn.Module.  processor: messages -> batch.  The functions are None where a system cannot do it:
+    transcribe(Audio) -> str; score(items of media, labels) -> probabilities [N, len(labels)], rows that sum to 1;
+    embed(items) -> float32 [N, D], rows of length 1; both get whole batches.  ends: the ids that end an answer and the
+    one that pads it, where the published files say so.  settings: the other options of generation that they name.
+    text() -> the assembly that answers conversations without media, where that is not `model` itself; called when the
+    first one comes.  stop: texts that end an answer, where the published format has no token for that.
     """
 
     model: Any
     processor: Any
     text: Callable[[], Any] | None = None
     transcribe: Callable[[Any], str] | None = None
-    score: Callable[[Any, Sequence[str]], Any] | None = None
+    score: Callable[[Sequence[Any], Sequence[str]], Any] | None = None
     embed: Callable[[Sequence[Any]], Any] | None = None
     ends: tuple[Collection[int], int | None] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""`transcribe`, `classify` and `embed`: a recording's words, a file's label, a file as numbers."""
+"""`transcribe`, `classify` and `embed`: a recording's words, files' labels, files as numbers."""
 
 from __future__ import annotations
 
@@ -31,8 +31,13 @@ def transcribe(files: CheckpointFiles, model: MODEL = "mini", adapter: ADAPTER =
 
 
 def classify(
-    file: Annotated[Path, typer.Argument(help="A picture or recording.", show_default=False)],
-    labels: Annotated[list[str], typer.Argument(help="Two or more labels.", show_default=False)],
+    things: Annotated[
+        list[str], typer.Argument(metavar="FILE... LABEL LABEL...", help="Pictures or recordings, then labels.")
+    ],
+    label: Annotated[
+        list[str] | None, typer.Option("--label", "-l", help="A label; given so, every other word is a file.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Files looked at together.")] = 32,
     model: MODEL = "mini",
     adapter: ADAPTER = None,
     json: JSON = False,
@@ -41,18 +46,39 @@ def classify(
     from polymodal.cli.output import print_json, waiting
     from polymodal.errors import ConfigError
 
+    names, labels = (things, label) if label else files_and_labels(things)
     if len(labels) < 2:
-        raise ConfigError("classify needs at least two labels, as in: polymodal classify photo.jpg cat dog")
-    (item,) = all_media([file])
+        raise ConfigError(
+            "classify needs at least two labels, as in: polymodal classify photo.jpg cat dog (or -l cat -l dog)"
+        )
+    media = all_media([Path(name) for name in names])
     loaded = open_model(model, adapter)
-    with waiting(f"looking at {file.name}"):
-        ranked = loaded.classify(item, labels)
+    with waiting(f"looking at {names[0] if len(names) == 1 else f'{len(names)} files'}"):
+        results = loaded.classify(media, labels, batch_size=batch_size)
     if json:
-        choices = [{"label": each.label, "probability": each.probability} for each in ranked]
-        print_json({"file": str(file), "label": ranked[0].label, "labels": choices, "model": loaded.name})
+        found = [
+            {"file": name, "label": ranked[0].label, "labels": [as_dict(each) for each in ranked], "model": loaded.name}
+            for name, ranked in zip(names, results, strict=True)
+        ]
+        print_json(found[0] if len(found) == 1 else found)
         return
-    for each in ranked:
-        typer.echo(f"{each.probability:7.1%}  {each.label}")
+    for name, ranked in zip(names, results, strict=True):
+        if len(names) == 1:
+            for each in ranked:
+                typer.echo(f"{each.probability:7.1%}  {each.label}")
+        else:
+            typer.echo(f"{ranked[0].probability:7.1%}  {ranked[0].label}  {name}")
+
+
+def as_dict(label: Any) -> dict[str, Any]:
+    """The stable keys of a label in `classify --json`."""
+    return {"label": label.label, "probability": label.probability}
+
+
+def files_and_labels(things: list[str]) -> tuple[list[str], list[str]]:
+    """The first word is a file, and so are those behind it that name one; the rest are labels."""
+    count = next((i for i, name in enumerate(things) if i and not Path(name).is_file()), len(things))
+    return things[:count], things[count:]
 
 
 def embed(
@@ -61,13 +87,14 @@ def embed(
     adapter: ADAPTER = None,
     json: JSON = False,
     out: Annotated[Path | None, typer.Option(help="Write all vectors to this .npy file.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Files that go through the model together.")] = 32,
 ) -> None:
     """Turn files into vectors; similar contents have a large dot product."""
     from polymodal.cli.output import console, print_json
 
     media = all_media(files)
     loaded = open_model(model, adapter)
-    vectors = loaded.embed(media)
+    vectors = loaded.embed(media, batch_size=batch_size)
     if out is not None:
         save_array(out, vectors)
     if json:

@@ -33,14 +33,15 @@ class Beams:
     finished: list[tuple[float, list[int]]] = field(default_factory=list)
     done: bool = False
 
-    def extend(self, scores: Tensor) -> list[int]:
-        """Take one step.  scores [beams, V]: log-probability of each beam with each token; returns parent beams."""
-        beams, vocabulary = scores.shape
-        wanted = max(2, 1 + len(self.ends)) * beams
-        best = scores.flatten().topk(min(wanted, scores.numel()))
+    def extend(self, likeliest: Sequence[tuple[int, float]], vocabulary: int) -> list[int]:
+        """Take one step; returns the parent of each beam.
+
+        likeliest: (parent * vocabulary + token, log-probability of that continuation), best first.
+        """
+        beams = self.options.beams
         open_beams: list[tuple[list[int], float]] = []
         parents: list[int] = []
-        for rank, (place, score) in enumerate(zip(best.indices.tolist(), best.values.tolist(), strict=True)):
+        for rank, (place, score) in enumerate(likeliest):
             parent, index = divmod(place, vocabulary)
             if score == NEVER:
                 continue
@@ -60,10 +61,16 @@ class Beams:
         self.done = self.done or (len(self.finished) == beams and reachable <= self.finished[-1][0])
         return parents + [parents[-1]] * (beams - len(parents))
 
-    def tensor_scores(self, beams: int, device: torch.device) -> Tensor:
-        """Scores [beams, 1] of the open beams; places without one can never be chosen."""
-        scores = [score for _, score in self.open] + [NEVER] * (beams - len(self.open))
-        return torch.tensor(scores, dtype=torch.float32, device=device)[:, None]
+    @property
+    def scores(self) -> list[float]:
+        """Scores of the open beams; places without one can never be chosen."""
+        return [score for _, score in self.open] + [NEVER] * (self.options.beams - len(self.open))
+
+    @property
+    def newest(self) -> list[int]:
+        """The last id of each beam, the worst one's at places without one; 0 before the first step."""
+        ids = [beam[-1] if beam else 0 for beam, _ in self.open]
+        return ids + [ids[-1]] * (self.options.beams - len(ids))
 
 
 @torch.inference_mode()
@@ -73,12 +80,13 @@ def beam_search(
     options: Sequence[SamplingOptions],
     constraints: DecodingConstraints,
     chunk: int = CHUNK,
+    features: Mapping[str, Any] | None = None,
 ) -> list[Generation]:
     """The best answer of each row; all rows use the same number of beams.  Raises ConfigError otherwise."""
     beams = options[0].beams
     if any(option.beams != beams for option in options) or constraints.allowed is not None:
         raise ConfigError("beam search: all rows need the same number of beams, and no rule for allowed ids")
-    running = start(model, batch, [1] * len(options), chunk, constraints.allow_past_context)
+    running = start(model, batch, [1] * len(options), chunk, constraints.allow_past_context, features)
     lengths = [len(prompt) for prompt in running.prompts]
     limits = room(model, lengths, [option.max_tokens for option in options], constraints.allow_past_context)
     prompts, seen = running.prompts, running.seen
@@ -86,7 +94,7 @@ def beam_search(
     banned = [] if constraints.placeholders else model.written_placeholders()
     rows = [Beams(options=o, limit=n, ends=constraints.ends) for o, n in zip(options, limits, strict=True)]
 
-    def step(parents: Tensor, ids: list[int]) -> Tensor:
+    def step(parents: Tensor, ids: Tensor) -> Tensor:
         running.cache.reorder(parents)
         running.step(ids)
         return running.logits
@@ -99,24 +107,76 @@ def search(
     rows: Sequence[Beams],
     prompts: Sequence[list[int]],
     logits: Tensor,
-    step: Callable[[Tensor, list[int]], Tensor],
+    step: Callable[[Tensor, Tensor], Tensor],
     banned: Sequence[int] = (),
 ) -> None:
     """Run all rows to their end.  logits [rows * beams, V] behind the prompt, every row `beams` times.
 
-    step(parents int64 [rows * beams], ids) -> logits: line i goes on from line parents[i], with ids[i] written.
+    step(parents int64 [rows * beams], ids int64 [rows * beams]) -> logits: line i goes on from line parents[i], with
+    ids[i] written.  The host reads and sends once a step, for all rows.
     """
-    beams = rows[0].options.beams
+    beams, vocabulary = rows[0].options.beams, logits.shape[-1]
+    wanted = min(max(2, 1 + len(rows[0].ends)) * beams, beams * vocabulary)
+    rules = _Rules(rows, prompts, banned, logits)
+    scores = torch.tensor([row.scores for row in rows], device=logits.device)
     while True:
-        scores = torch.log_softmax(logits.float(), -1).unflatten(0, (len(rows), beams))
+        logprobs = rules.apply(torch.log_softmax(logits.float(), -1)).unflatten(0, (len(rows), beams))
+        best = (logprobs + scores[..., None]).flatten(1).topk(wanted)
         parents: list[int] = []
-        for i, row in enumerate(rows):
-            scored = _penalised(scores[i], row, prompts[i], banned)
-            parents += [i * beams + parent for parent in row.extend(scored + row.tensor_scores(beams, scored.device))]
+        # A double holds every place and every float32 exactly, so that one copy brings both.
+        for i, line in enumerate(torch.cat((best.indices.double(), best.values.double()), 1).tolist()):
+            likeliest = list(zip(map(int, line[:wanted]), line[wanted:], strict=True))
+            parents += [i * beams + parent for parent in rows[i].extend(likeliest, vocabulary)]
         if all(row.done for row in rows):
             return
-        ids = [beam[0][-1] if beam[0] else 0 for row in rows for beam in _padded(row.open, beams)]
-        logits = step(torch.tensor(parents, device=logits.device), ids)
+        state = [[score, id] for row in rows for score, id in zip(row.scores, row.newest, strict=True)]
+        sent = torch.tensor(
+            [[*each, parent] for each, parent in zip(state, parents, strict=True)],
+            dtype=torch.float64,
+            device=logits.device,
+        )
+        scores = sent[:, 0].float().view(len(rows), beams)
+        ids, origin = sent[:, 1].long(), sent[:, 2].long()
+        rules.advance(origin, ids)
+        logits = step(origin, ids)
+
+
+class _Rules:
+    """What changes the log-probabilities [rows * beams, V] of all beams: bans, shortest lengths, repetition penalty."""
+
+    def __init__(
+        self, rows: Sequence[Beams], prompts: Sequence[list[int]], banned: Sequence[int], logits: Tensor
+    ) -> None:
+        options = [row.options for row in rows for _ in range(row.options.beams)]
+        device, size = logits.device, logits.shape[-1]
+        self._banned = torch.tensor(sorted(set(banned)), dtype=torch.int64, device=device)
+        self._ends = torch.tensor([id for id in rows[0].ends if 0 <= id < size], dtype=torch.int64, device=device)
+        self._shortest = torch.tensor([option.min_tokens for option in options], device=device)[:, None]
+        self._longest_wait = max(option.min_tokens for option in options) if rows[0].ends else 0
+        self._written = 0
+        penalties = [option.repetition_penalty for option in options]
+        self._penalty = torch.tensor(penalties, device=device)[:, None]
+        self._seen: Tensor | None = None
+        if set(penalties) != {1.0}:
+            seen = torch.zeros(len(rows), size, dtype=torch.bool)
+            for row, ids in enumerate(prompts):
+                seen[row, [id for id in ids if 0 <= id < size]] = True
+            self._seen = seen.to(device).repeat_interleave(rows[0].options.beams, 0)
+
+    def apply(self, logprobs: Tensor) -> Tensor:
+        """After the repetition penalty, without what may not come yet or ever."""
+        if self._written < self._longest_wait:
+            early = self._shortest > self._written
+            logprobs = logprobs.index_copy(-1, self._ends, logprobs[:, self._ends].masked_fill(early, NEVER))
+        if len(self._banned):
+            logprobs = logprobs.index_fill(-1, self._banned, NEVER)
+        return logprobs if self._seen is None else repetition_penalty(logprobs, self._seen, self._penalty)
+
+    def advance(self, parents: Tensor, ids: Tensor) -> None:
+        """Line i goes on from line parents[i] with ids[i] written."""
+        self._written += 1
+        if self._seen is not None:
+            self._seen = self._seen[parents].scatter_(1, ids[:, None], True)
 
 
 def expand_beams(running: DecodeState, times: int, capacity: int) -> DecodeState:
@@ -135,24 +195,6 @@ def expand_beams(running: DecodeState, times: int, capacity: int) -> DecodeState
         context=running.context,
         logits=running.logits.repeat_interleave(times, 0),
     )
-
-
-def _penalised(logprobs: Tensor, row: Beams, prompt: list[int], banned: Sequence[int]) -> Tensor:
-    """Log-probabilities [beams, V] of one row after the repetition penalty, without what may not come yet or ever."""
-    if len(row.open[0][0]) < row.options.min_tokens:
-        banned = [*banned, *row.ends]
-    if banned:
-        logprobs = logprobs.index_fill(-1, torch.tensor(list(banned), device=logprobs.device), NEVER)
-    if row.options.repetition_penalty == 1:
-        return logprobs
-    seen = torch.zeros(logprobs.shape, dtype=torch.bool, device=logprobs.device)
-    for beam, (ids, _) in enumerate(row.open):
-        seen[beam, prompt + ids] = True
-    return repetition_penalty(logprobs, seen, row.options.repetition_penalty)
-
-
-def _padded(beams: list, count: int) -> list:
-    return beams + [beams[-1]] * (count - len(beams))
 
 
 def found(row: Beams, prompt: list[int], constraints: DecodingConstraints) -> Generation:

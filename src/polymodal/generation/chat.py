@@ -1,17 +1,18 @@
 """A conversation that is not computed twice: keys and values, and the features of media, live on between turns.
 
-    messages -> processor.encode -> ids and items
-        -> features: those seen before from FeatureCache, the others encoded
-        -> longest common prefix with what the cache holds -> only the rest goes through the backbone -> answer
+    messages -> processor -> ids and items
+        -> longest common prefix with what the cache holds
+        -> what stands behind it: its media (those not seen before encoded), embedded and through the backbone -> answer
 
 Two prefixes are equal when their token ids are equal and the media that begin in them are the same (SHA-256 over what
 the encoder sees).  Where they differ, the cache is cut back to that place; the answer is the same either way.
+Where a model's positions just count, nothing of the prefix is touched.  Where the published rule reads the whole
+conversation (grids of pictures, routes, cross-attention), it gets all ids, and the media as shapes without values.
 Traps: an answer is tokenised anew when it becomes history; if that gives other ids than were generated, the common
 prefix ends there and nothing else happens.  One conversation at a time: a Chat is not for two threads.
 """
 
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,10 +20,11 @@ import torch
 from torch import Tensor
 
 from polymodal.data.media import Text
-from polymodal.data.messages import Message, conversation, user
-from polymodal.data.processor import Encoded, Memo, Placed, Processor
+from polymodal.data.messages import Media, Message, conversation, user
+from polymodal.data.processor import Encoded, Placed, Prepared, Processor
 from polymodal.errors import ConfigError
 from polymodal.generation.decode_state import DecodeState, copied, on_device, room, start
+from polymodal.generation.feature_cache import FeatureCache, Measure, PreparedMedia, unmeasured
 from polymodal.generation.generate import answer
 from polymodal.generation.output import GREEDY, DecodingConstraints, Generation, Piece, collected
 from polymodal.generation.sampling import SamplingOptions
@@ -30,44 +32,7 @@ from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.nn.cache import KVCache
 
 CAPACITY_STEP = 256  # caches grow by whole steps, so that a short turn seldom needs a new one
-
-
-class FeatureCache:
-    """Connected features [q, D] of media by their key; the longest unused go when `limit_bytes` are exceeded."""
-
-    def __init__(self, limit_bytes: int = 256 * 2**20) -> None:
-        self._limit = limit_bytes
-        self._held: OrderedDict[str, Tensor] = OrderedDict()
-        self._bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    @torch.inference_mode()
-    def features(self, model: MultimodalLM, processor: Processor, placed: Iterable[Placed]) -> dict[str, list[Tensor]]:
-        """Features of every item by modality, in order; only items never seen before reach their encoder."""
-        items = [place.item for place in placed]
-        known = {item.key: self._held[item.key] for item in items if item.key in self._held}
-        for name, modality in processor.modalities.items():
-            new = {item.key: item.values for item in items if item.modality == name and item.key not in known}
-            if new:
-                values = on_device(modality.batch(list(new.values())), model.backbone.embed_tokens.weight.device)
-                known |= dict(zip(new, model.encode(name, values), strict=True))
-        self._keep(known)
-        found: dict[str, list[Tensor]] = {}
-        for item in items:
-            found.setdefault(item.modality, []).append(known[item.key])
-        return found
-
-    def _keep(self, used: Mapping[str, Tensor]) -> None:
-        for key, value in used.items():
-            if key not in self._held:
-                # A row of a batch would keep the memory of the whole batch alive.
-                self._held[key] = value.clone()
-                self._bytes += value.nbytes
-            self._held.move_to_end(key)
-        while self._bytes > self._limit and self._held:
-            self._bytes -= self._held.popitem(last=False)[1].nbytes
+Items = frozenset[tuple[int, str]]  # where media begin, and what they are
 
 
 class Chat:
@@ -75,7 +40,8 @@ class Chat:
 
     `say` and `stream` keep the history in `messages`; `answer` takes the whole conversation each time, as a server
     does, and finds out by itself what it has computed already.  `reused`: prompt tokens that the last turn took
-    from the cache.  Raises: ConfigError when the processor feeds modalities the model does not splice.
+    from the cache.  features, prepared: shared with other conversations with this model, or its own.
+    Raises: ConfigError when the processor feeds modalities the model does not splice.
     """
 
     def __init__(
@@ -87,6 +53,7 @@ class Chat:
         system: str | None = None,
         constraints: DecodingConstraints | None = None,
         features: FeatureCache | None = None,
+        prepared: PreparedMedia | None = None,
     ) -> None:
         # Where a mask of the batch marks the places, the processor's own ids may be any.
         by_id = {(name, index) for name, index in model.placeholders.items() if not model.inputs[name].places}
@@ -100,10 +67,10 @@ class Chat:
         self.reused = 0
         self._prompt_length = 0
         self._features = FeatureCache() if features is None else features
-        self._memo: Memo = {}
+        self._prepared = PreparedMedia() if prepared is None else prepared
         self._cache: KVCache | None = None
         self._ids: list[int] = []  # the tokens whose keys and values the cache holds
-        self._placed: tuple[Placed, ...] = ()
+        self._items: Items = frozenset()
 
     def say(self, *content: Any, **changes: Any) -> Generation:
         """Say texts and media in order, and get the whole answer; `changes` replace sampling options this once."""
@@ -119,79 +86,185 @@ class Chat:
             yield piece
         self.messages = [*messages, Message(role="assistant", parts=(Text(text),))]
 
-    @torch.inference_mode()
     def answer(self, messages: Any, **changes: Any) -> Iterator[Piece]:
         """Pieces of the answer to a whole conversation, written as OpenAI-style or typed messages."""
-        options = replace(self.options, **changes)
+        encoded = encode(self.processor, conversation(messages), self._prepared)
+        yield from self.write(encoded, replace(self.options, **changes))
+
+    @torch.inference_mode()
+    def write(self, encoded: Encoded, options: SamplingOptions, measure: Measure = unmeasured) -> Iterator[Piece]:
+        """Pieces of the answer to a conversation that `encode` has made a row of.  Raises ConfigError for beams."""
         if options.beams > 1:
             raise ConfigError("chat: beam search is for `generate`; a conversation is written token by token")
-        messages = conversation(messages)
-        encoded = self.processor.fit(self.processor.encode(messages, generate=True, memo=self._memo))
-        present = {id(media) for message in messages for media in message.media}
-        self._memo = {key: kept for key, kept in self._memo.items() if key in present}
         self._prompt_length = len(encoded)
         if self.model.is_encoder_decoder:
-            batch = self.processor.collate([encoded], padding="left")
-            yield from answer(start(self.model, batch, [options.max_tokens]), [options], self.constraints)
+            features = self._features.features(self.model, self.processor, encoded.placed, measure)
+            batch = collated(self.processor, [encoded])
+            running = start(self.model, batch, [options.max_tokens], features=features)
+            yield from answer(running, [options], self.constraints)
             return
-        features = self._features.features(self.model, self.processor, encoded.placed)
-        written: list[int] = []
         cache = self._cache_for(encoded, options)
+        written: list[int] = []
         try:
-            running = self._running(encoded, features, cache)
+            running = self._running(encoded, cache, measure)
             for piece in answer(running, [options], self.constraints):
                 written.append(piece.id)
                 yield piece
         finally:
             self._ids = [*encoded.input_ids, *written][: cache.length]
-            self._placed = encoded.placed
+            self._items = items_of(encoded)
 
     def reset(self) -> None:
         """Forget what was computed (after a change of weights); history and media stay."""
-        self._cache, self._ids, self._placed = None, [], ()
-        self._features = FeatureCache()
+        self._cache, self._ids, self._items = None, [], frozenset()
+        self._features.clear()
+
+    def shared_prefix(self, encoded: Encoded) -> int:
+        """Leading tokens of a conversation whose keys and values this one holds."""
+        return common_prefix(encoded, self._ids, self._items)
+
+    @property
+    def held(self) -> int:
+        """Tokens whose keys and values are held."""
+        return len(self._ids)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys and values that are held, room for more included."""
+        return 0 if self._cache is None else self._cache.nbytes
 
     def _cache_for(self, encoded: Encoded, options: SamplingOptions) -> KVCache:
         """A cache that holds exactly the reusable prefix and has room for the rest and the answer."""
-        # The last prompt token always runs: its hidden state gives the first token of the answer.
-        self.reused = min(common_prefix(encoded, self._ids, self._placed), len(encoded) - 1)
         needed = len(encoded) + room(self.model, [len(encoded)], [options.max_tokens])[0]
+        # The last prompt token always runs: its hidden state gives the first token of the answer.
+        self.reused = outside_items(min(self.shared_prefix(encoded), len(encoded) - 1), encoded.placed)
         if self._cache is not None:
             self._cache.truncate(self.reused)
         if self._cache is None or self._cache.capacity < needed:
             capacity = -(-needed // CAPACITY_STEP) * CAPACITY_STEP
             grown = self.model.backbone.new_cache(1, capacity)
             self._cache = grown if self._cache is None else copied(self._cache, grown)
-        self._cache.forget_sources()
+        if items_of(encoded) != self._items:
+            self._cache.forget_sources()
         return self._cache
 
-    def _running(self, encoded: Encoded, features: Mapping[str, Sequence[Tensor]], cache: KVCache) -> DecodeState:
-        device = self.model.backbone.embed_tokens.weight.device
-        batch = self.model.prepare_batch(on_device(self.processor.collate([encoded], padding="left"), device))
-        context = self.model.context_for(features, batch)
-        rest = slice(cache.length, None)
+    def _running(self, encoded: Encoded, cache: KVCache, measure: Measure) -> DecodeState:
+        """Everything behind the tokens that the cache holds, embedded and run."""
+        model, first = self.model, cache.length
+        behind = [place for place in encoded.placed if place.first >= first]
+        needed = behind if model.context is None else encoded.placed
+        features = self._features.features(model, self.processor, needed, measure)
+        device = model.backbone.embed_tokens.weight.device
+        if model.prepare_inputs is None and model.context is None and self.processor.finish is None:
+            batch, context = counted(encoded, first, device), None
+        else:
+            batch, context = arranged(model, self.processor, encoded, features, first)
+        batch["item_counts"] = {
+            name: torch.tensor([sum(place.item.modality == name for place in behind)])
+            for name in self.processor.modalities
+        }
         running = DecodeState(
-            model=self.model,
+            model=model,
             cache=cache,
             prompts=[encoded.input_ids],
             position=batch["position_ids"][..., -1],
             context=context,
             logits=torch.empty(0),
         )
-        embeds = self.model.embed_inputs(batch, features)
-        running.prefill(embeds[:, rest], batch["position_ids"][..., rest], batch["token_types"][:, rest])
+        # Items stand in order, so that those behind are the last of their modality.
+        counts = {name: int(count) for name, count in batch["item_counts"].items()}
+        new = {name: found[len(found) - counts[name] :] for name, found in features.items() if counts[name]}
+        running.prefill(model.embed_inputs(batch, new), batch["position_ids"], batch.get("token_types"))
         return running
 
 
-def common_prefix(encoded: Encoded, ids: Sequence[int], placed: Sequence[Placed]) -> int:
+@torch.inference_mode()
+def encode(
+    processor: Processor,
+    messages: Sequence[Message],
+    prepared: MutableMapping[int, tuple[Media, Prepared]] | None = None,
+    measure: Measure = unmeasured,
+) -> Encoded:
+    """A conversation as the row that asks for its answer: `Processor.encode` in its two steps, each measured.
+
+    Recordings that enter as their words are heard first ("encode"), the rest is "decode".  Raises PromptError for one
+    that is too long.
+    """
+    if processor.rewrite is not None:
+        with measure("encode"):
+            messages = processor.rewrite(tuple(messages))
+    with measure("decode"):
+        segments = processor.template.render(messages, ask=True)
+        return processor.fit(processor.encode_segments(segments, memo=prepared))
+
+
+def counted(encoded: Encoded, first: int, device: torch.device) -> dict[str, Any]:
+    """The batch of one conversation from token `first` on, for a model whose positions count tokens."""
+    types = encoded.token_types[first:]
+    batch: dict[str, Any] = {
+        "input_ids": torch.tensor([encoded.input_ids[first:]], device=device),
+        "position_ids": torch.arange(first, len(encoded), device=device)[None],
+    }
+    return batch | {"token_types": torch.tensor([types], device=device)} if any(types) else batch
+
+
+def arranged(
+    model: MultimodalLM, processor: Processor, encoded: Encoded, features: Mapping[str, Any], first: int
+) -> tuple[dict[str, Any], Any]:
+    """The batch of one conversation from token `first` on, and its context, where they follow from all of it."""
+    device = model.backbone.embed_tokens.weight.device
+    names = {"input_ids", "token_types", *(given.places for given in model.inputs.values())}
+    for collate in (collated_bare, collated):
+        try:
+            full = model.prepare_batch(on_device(collate(processor, [encoded]), device))
+            context = model.context_for(features, full)
+        except (NotImplementedError, RuntimeError, TypeError):
+            if collate is collated:
+                raise
+            continue  # something of a user's own looks at values: it gets them, and its own mistakes come from there
+        tail = {name: full[name][:, first:] for name in names if full.get(name) is not None}
+        tail["position_ids"] = full["position_ids"][..., first:]
+        if not any(value.is_meta for value in tail.values()):
+            break
+    return tail, context
+
+
+def collated(processor: Processor, rows: Sequence[Encoded]) -> dict[str, Any]:
+    """The batch of whole conversations, padded on the left."""
+    return processor.collate(rows, padding="left")
+
+
+def collated_bare(processor: Processor, rows: Sequence[Encoded]) -> dict[str, Any]:
+    """The same with media that have shapes but no values (meta tensors): all that a batch needs beside the features."""
+    bare = [
+        replace(row, placed=tuple(replace(p, item=replace(p.item, values=_bare(p.item.values))) for p in row.placed))
+        for row in rows
+    ]
+    return processor.collate(bare, padding="left")
+
+
+def _bare(values: Any) -> Any:
+    """Real numbers without their values; whole ones (sizes, grids, ids) as they are."""
+    if isinstance(values, Tensor):
+        return values.to("meta") if values.is_floating_point() else values
+    return {name: _bare(value) for name, value in values.items()} if isinstance(values, dict) else values
+
+
+def items_of(encoded: Encoded) -> Items:
+    """The media of a conversation."""
+    return frozenset((place.first, place.item.key) for place in encoded.placed)
+
+
+def common_prefix(encoded: Encoded, ids: Sequence[int], items: Items) -> int:
     """Number of leading tokens that are equal, in ids and in the media that stand there."""
     length = 0
     for ours, theirs in zip(encoded.input_ids, ids, strict=False):
         if ours != theirs:
             break
         length += 1
-    known = {place.first: place.item.key for place in placed}
-    for place in encoded.placed:
-        if place.first < length and known.get(place.first) != place.item.key:
-            return place.first
-    return length
+    return min((first for first, _ in items_of(encoded) ^ items if first < length), default=length)
+
+
+def outside_items(length: int, placed: Sequence[Placed]) -> int:
+    """`length`, or where the item begins through whose placeholders it would cut: an item enters whole."""
+    return next((place.first for place in placed if place.first < length < place.end), length)

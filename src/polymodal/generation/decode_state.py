@@ -75,9 +75,9 @@ class DecodeState:
         # Every axis goes on from the last token, not from the largest position, as the library does from version 5 on.
         self.position = position_ids[..., -1] + 1
 
-    def step(self, ids: Sequence[int]) -> None:
-        """One new token for every row."""
-        tokens = torch.tensor(ids, dtype=torch.int64, device=self.logits.device)[:, None]
+    def step(self, ids: Tensor) -> None:
+        """One new token for every row; ids int64 [B] on the model's device."""
+        tokens = ids[:, None]
         # A few published models say otherwise than "one further" where a generated token stands.
         rule = getattr(self.model.prepare_inputs, "next_positions", None)
         where = self.position[..., None] if rule is None else rule(tokens, self.cache.length)
@@ -115,9 +115,10 @@ def start(
     wanted: Sequence[int],
     chunk: int = CHUNK,
     allow_past_context: bool = False,
+    features: Mapping[str, Any] | None = None,
 ) -> DecodeState:
-    """Prefill a processor's batch, with room for `wanted[row]` new tokens in each row; beyond: as published
-    generation, see `room` and `Running.padding`.
+    """Prefill a processor's batch, with room for `wanted[row]` new tokens in each row; allow_past_context: as published
+    generation, see `room` and `DecodeState.padding`.  features: by modality, where they are known already.
 
     Raises: ConfigError for a batch padded on the right, PromptError when it does not fit.
     """
@@ -132,7 +133,7 @@ def start(
     positions = batch.get("position_ids")
     if positions is None:
         positions = position_ids_from_mask(mask)
-    features = model.features(**batch)
+    features = model.features(**batch) if features is None else features
     running = DecodeState(
         model=model,
         cache=model.backbone.new_cache(input_ids.shape[0], capacity),
@@ -164,5 +165,6 @@ def copied(cache: KVCache, into: KVCache, times: int = 1) -> KVCache:
 
 
 def on_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """The batch with its tensors on `device`; item_counts stays where it is."""
-    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+    """The batch with its tensors on `device`; item_counts and stand-ins without values (meta) stay where they are."""
+    moves = {name for name, value in batch.items() if isinstance(value, Tensor) and not value.is_meta}
+    return {name: value.to(device) if name in moves else value for name, value in batch.items()}

@@ -1,16 +1,18 @@
 """Writing answers: prefill a batch, then choose, show and feed one token after another.
 
-    batch -> start (prefill) -> logits -> Sampler -> ids -> TokenStream -> StopStrings -> Piece, row by row
-                                  ^------------- step(ids) <---'
+    batch -> start (prefill) -> logits -> Sampler -> ids -> Readout -> TokenStream -> StopStrings -> Piece, row by row
+                                  ^--- step(ids) <----'
 
+The ids stay on the device for the next step; the host reads them once a step, for all rows together.
 `stream` yields a Piece for each token of each row; `generate` collects them.  Rows are independent: an answer does
 not depend on who else is in the batch.  A row ends at an end token, a stop string, or its length.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from polymodal.errors import ConfigError
 from polymodal.generation.beam_search import beam_search
@@ -25,9 +27,9 @@ from polymodal.generation.output import (
     Writer,
     collected,
     per_row,
-    unended,
 )
-from polymodal.generation.sampling import Sampler, SamplingOptions
+from polymodal.generation.sampler import Readout, Sampler
+from polymodal.generation.sampling import SamplingOptions
 from polymodal.models.multimodal_lm import MultimodalLM
 
 
@@ -37,18 +39,20 @@ def generate(
     options: SamplingOptions | Sequence[SamplingOptions] = GREEDY,
     constraints: DecodingConstraints = UNCONSTRAINED,
     chunk: int = CHUNK,
+    features: Mapping[str, Any] | None = None,
 ) -> list[Generation]:
     """Answers to a processor's batch (`processor(messages, generate=True)`), one for each row.
 
     options: one for all rows, or one for each.  chunk: prompt tokens that go through the backbone at once.
+    features: by modality, where they are known already (`FeatureCache`).
     Raises: ConfigError for a batch padded on the right or options that do not fit, PromptError for a prompt that
     does not fit.
     """
     rows = per_row(options, len(batch["input_ids"]))
     if any(option.beams > 1 for option in rows):
-        return beam_search(model, batch, rows, constraints, chunk)
+        return beam_search(model, batch, rows, constraints, chunk, features)
     pieces: list[list[Piece]] = [[] for _ in rows]
-    for piece in stream(model, batch, rows, constraints, chunk):
+    for piece in stream(model, batch, rows, constraints, chunk, features):
         pieces[piece.row].append(piece)
     mask = batch.get("attention_mask")
     length = len(batch["input_ids"][0])
@@ -63,12 +67,14 @@ def stream(
     options: SamplingOptions | Sequence[SamplingOptions] = GREEDY,
     constraints: DecodingConstraints = UNCONSTRAINED,
     chunk: int = CHUNK,
+    features: Mapping[str, Any] | None = None,
 ) -> Iterator[Piece]:
     """Like `generate`, token by token: every step yields one Piece for each row that still goes on."""
     rows = per_row(options, len(batch["input_ids"]))
     if any(option.beams > 1 for option in rows):
         raise ConfigError("stream: beam search knows its answer only at the end; use generate")
-    running = start(model, batch, [option.max_tokens for option in rows], chunk, constraints.allow_past_context)
+    wanted = [option.max_tokens for option in rows]
+    running = start(model, batch, wanted, chunk, constraints.allow_past_context, features)
     yield from answer(running, rows, constraints)
 
 
@@ -79,20 +85,40 @@ def answer(
     """Pieces of all rows until each has ended; the last token of all is chosen but not fed to the cache."""
     lengths = [len(prompt) for prompt in running.prompts]
     limits = room(running.model, lengths, [o.max_tokens for o in options], constraints.allow_past_context)
-    rules = _rules(constraints.allowed, len(options))
     writers = [Writer(row=i, options=o, limit=limits[i], constraints=constraints) for i, o in enumerate(options)]
     # A placeholder in an answer would be an item without a value.
     banned = [] if constraints.placeholders else running.model.written_placeholders()
-    sampler = Sampler(options, running.seen, banned=banned)
+
+    def step(ids: Tensor) -> Tensor:
+        running.step(ids)
+        return running.logits
+
+    yield from decode(running.logits, step, writers, running.seen, banned)
+
+
+def decode(
+    logits: Tensor,
+    step: Callable[[Tensor], Tensor],
+    writers: Sequence[Writer],
+    prompts: Sequence[Sequence[int]],
+    banned: Sequence[int] = (),
+) -> Iterator[Piece]:
+    """The loop itself, for every shape of model.  logits [B, V] behind the prompts; step(ids int64 [B]) -> the next.
+
+    prompts: ids of each row that a repetition penalty counts.  banned: ids never written.
+    """
+    options, constraints = [writer.options for writer in writers], writers[0].constraints
+    rules = _rules(constraints.allowed, len(writers))
+    sampler, readout = Sampler(options, prompts, banned, constraints.ends), Readout(options)
     while True:
         allowed = None if rules is None else [rule(w.ids) for rule, w in zip(rules, writers, strict=True)]
-        ids = sampler.choose(unended(running.logits, writers), allowed)
-        for writer, index in zip(writers, ids, strict=True):
+        ids = sampler.choose(logits, allowed)
+        for writer, found in zip(writers, readout.read(ids, logits), strict=True):
             if writer.finish_reason is None:
-                yield writer.accept(index, running.logits[writer.row])
+                yield writer.accept(*found)
         if all(writer.finish_reason is not None for writer in writers):
             return
-        running.step(ids)
+        logits = step(ids)
 
 
 def _rules(allowed: Allowed | Sequence[Allowed] | None, rows: int) -> Sequence[Allowed] | None:

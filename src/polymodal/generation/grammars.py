@@ -5,7 +5,8 @@
 `Grid` writes one picture and nothing else (Emu3, arXiv 2409.18869): rows of codes, each followed by a row end, then a
 fixed tail.  `Interleaved` lets text and pictures alternate (Chameleon, arXiv 2405.09818): begin-of-image is followed
 by exactly as many codes as a picture has, and by end-of-image; codes stand nowhere else.
-A picture therefore always has its length.  Rules hold no state: they read it off the ids.
+A picture therefore always has its length.  Rules hold no state: they read it off the ids.  A rule gives the same tensor
+for the same ids, by which the sampler knows a mask that it has already.
 Trap: the official Emu3 rule takes the tail for row ends when the grid is one or two columns wide; this one does not.
 """
 
@@ -54,10 +55,14 @@ class Grid:
         place = len(written)
         if place < self.size:
             at_end = self.row_end is not None and place % self.columns == self.width
-            return torch.tensor([self.row_end]) if at_end else self.codes
+            return self._single[self.row_end] if at_end else self.codes
         if place < self.size + len(self.tail):
-            return torch.tensor([self.tail[place - self.size]])
-        return None if self.after is None else torch.tensor([self.after])
+            return self._single[self.tail[place - self.size]]
+        return None if self.after is None else self._single[self.after]
+
+    @cached_property
+    def _single(self) -> dict[int | None, Tensor]:
+        return {id: torch.tensor([id]) for id in (self.row_end, *self.tail, self.after) if id is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +82,10 @@ class Interleaved:
     inside: int = -1
 
     @cached_property
+    def _end(self) -> Tensor:
+        return torch.tensor([self.end])
+
+    @cached_property
     def _text(self) -> Tensor:
         allowed = torch.ones(self.vocab_size, dtype=torch.bool)
         allowed[self.codes] = False
@@ -90,7 +99,7 @@ class Interleaved:
         count = self._inside(written)
         if count < 0:
             return self._text
-        return self.codes if count < self.length else torch.tensor([self.end])
+        return self.codes if count < self.length else self._end
 
     def _inside(self, written: Sequence[int]) -> int:
         """Codes of the open picture, -1 in text."""

@@ -37,7 +37,7 @@ class Guided(DecodeState):
         super().__init__(model=first.model, cache=first.cache, prompts=first.prompts, position=first.position,
                          mask=first.mask, context=first.context, logits=self._mixed())  # fmt: skip
 
-    def step(self, ids: Sequence[int]) -> None:
+    def step(self, ids: Tensor) -> None:
         """One new token for every row of every branch."""
         for branch in self.branches:
             branch.step(ids)

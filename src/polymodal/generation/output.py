@@ -9,12 +9,11 @@ are those of the model itself, before penalties and temperature.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.errors import ConfigError
-from polymodal.generation.sampling import NEVER, SamplingOptions
+from polymodal.generation.sampling import SamplingOptions
 from polymodal.generation.stopping import StopStrings
 
 # What a row has written so far -> the ids that may come next (int64 [n]), or None for all of them.
@@ -62,8 +61,8 @@ class DecodingConstraints:
     tokenizer: None = ids only.  eos: ids that end an answer; default the tokenizer's end token.  allowed: limits
     what may come next, one rule for all rows or one for each (structured output, grids of discrete image tokens).
     placeholders: the answer may hold placeholder ids, as published generation lets it; else they are never chosen.
-    beyond: the answer may go on beyond the model's context where no table of positions ends it, as published generation
-    does.
+    allow_past_context: the answer may go on beyond the model's context where no table of positions ends it, as
+    published generation does.
     """
 
     tokenizer: Tokenizer | None = None
@@ -114,8 +113,8 @@ class Writer:
         self._text = None if self.constraints.tokenizer is None else self.constraints.tokenizer.stream()
         self._stop = StopStrings(self.options.stop)
 
-    def accept(self, index: int, logits: Tensor) -> Piece:
-        """Take the next id, chosen at `logits` [V]; sets finish_reason when it is the last."""
+    def accept(self, index: int, logprob: TokenLogprob | None = None) -> Piece:
+        """Take the next id; sets finish_reason when it is the last."""
         self.ids.append(index)
         ended = index in self._ends
         text = "" if ended or self._text is None else self._stop.push(self._text.push(index))
@@ -129,27 +128,9 @@ class Writer:
             row=self.row,
             id=index,
             text=text,
-            logprob=None if self.options.logprobs is None else token_logprob(logits, index, self.options.logprobs),
+            logprob=logprob,
             finish_reason=self.finish_reason,
         )
-
-
-def unended(logits: Tensor, writers: Sequence[Writer]) -> Tensor:
-    """Logits [B, V] without the end tokens of rows that are not yet as long as they must be."""
-    short = [w for w in writers if w.constraints.ends and len(w.ids) < w.options.min_tokens]
-    if short:
-        logits = logits.clone()
-    for writer in short:
-        logits[writer.row, list(writer.constraints.ends)] = NEVER
-    return logits
-
-
-def token_logprob(logits: Tensor, index: int, count: int) -> TokenLogprob:
-    """Log-probability of `index` under logits [V], and the `count` likeliest ids."""
-    logprobs = torch.log_softmax(logits.float(), -1)
-    best = logprobs.topk(min(count, logprobs.shape[-1]))
-    top = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
-    return TokenLogprob(id=index, logprob=float(logprobs[index]), top=top)
 
 
 def per_row(options: SamplingOptions | Sequence[SamplingOptions], rows: int) -> list[SamplingOptions]:

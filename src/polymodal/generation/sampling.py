@@ -1,19 +1,20 @@
-"""How the next token is chosen: options, pure functions logits -> logits, and a draw that is private to its row.
+"""How the next token is chosen: options, and pure functions logits -> logits -> ids over all rows of a batch at once.
 
 Flow: logits [B, V] -> repetition_penalty -> temperature -> top_k -> top_p -> min_p -> draw.  A filtered-out token has
 logit -inf.  The order is the one the field uses, so numbers found elsewhere mean the same here.
 top-p: nucleus sampling (arXiv:1904.09751); min-p (arXiv:2407.01082); repetition penalty (arXiv:1909.05858).
-Traps: temperature 0 means greedy.  Every row draws from its own generator on the CPU, so that neither its neighbours
-nor the device change what it says.
+Every filter takes one number for all rows, or a tensor [B, 1] with one for each (`OptionTable`); a row gets the same
+logits either way.
+Traps: temperature 0 means greedy.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from polymodal.errors import ConfigError, WeightsError
+from polymodal.errors import ConfigError
 
 NEVER = float("-inf")
 
@@ -69,128 +70,97 @@ class SamplingOptions:
             raise ConfigError(f"SamplingOptions.{name}: expected {expected}, found {getattr(self, name)!r}")
 
 
-def repetition_penalty(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+def repetition_penalty(logits: Tensor, seen: Tensor, penalty: float | Tensor) -> Tensor:
     """Make tokens `seen` (bool [B, V]) less likely: positive logits / penalty, negative ones * penalty."""
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
-def temperature(logits: Tensor, value: float) -> Tensor:
+def temperature(logits: Tensor, value: float | Tensor) -> Tensor:
     """Logits [B, V] / value, value above 0."""
     return logits / value
 
 
-def top_k(logits: Tensor, k: int) -> Tensor:
-    """Keep the k likeliest tokens of each row (more where they tie)."""
-    border = logits.topk(min(k, logits.shape[-1])).values[..., -1:]
-    return logits.masked_fill(logits < border, NEVER)
+def top_k(logits: Tensor, k: int | Tensor, largest: int | None = None) -> Tensor:
+    """Keep the k likeliest tokens of each row (more where they tie); 0 keeps all.
+
+    k int64 [B, 1] goes with `largest`, a bound on its values that the host knows.
+    """
+    size = logits.shape[-1]
+    if isinstance(k, int):
+        return logits if k == 0 else logits.masked_fill(logits < logits.topk(min(k, size)).values[..., -1:], NEVER)
+    likeliest = logits.topk(min(size if largest is None else largest, size)).values
+    border = likeliest.gather(-1, (k - 1).clamp(0, likeliest.shape[-1] - 1).expand(len(logits), 1))
+    return logits.masked_fill((logits < border) & (k > 0), NEVER)
 
 
-def top_p(logits: Tensor, p: float) -> Tensor:
-    """Keep the smallest set of likeliest tokens whose probabilities sum to at least p; never fewer than one."""
+def top_p(logits: Tensor, p: float | Tensor) -> Tensor:
+    """Keep the smallest set of likeliest tokens whose probabilities sum to at least p; never fewer than one.
+
+    1 keeps all, also what is too unlikely for a float32.
+    """
     ordered, order = logits.sort(descending=False)
-    dropped = ordered.softmax(-1).cumsum(-1) <= 1 - p
+    # Rounded once, from a double, whether p is one number or one of each row.
+    rest = 1 - p if isinstance(p, float | int) else (1 - p.double()).to(logits.dtype)
+    dropped = ordered.softmax(-1).cumsum(-1) <= rest
     dropped[..., -1] = False
+    if isinstance(p, Tensor):
+        dropped &= p < 1
     return logits.masked_fill(dropped.scatter(-1, order, dropped), NEVER)
 
 
-def min_p(logits: Tensor, p: float) -> Tensor:
+def min_p(logits: Tensor, p: float | Tensor) -> Tensor:
     """Keep tokens at least p times as likely as the likeliest."""
     probabilities = logits.softmax(-1)
     return logits.masked_fill(probabilities < p * probabilities.amax(-1, keepdim=True), NEVER)
 
 
-def adjust(logits: Tensor, options: SamplingOptions, seen: Tensor | None = None) -> Tensor:
-    """All of the above in order, as far as the options ask for them. logits float [B, V]; seen bool [B, V]."""
-    if options.repetition_penalty != 1 and seen is not None:
-        logits = repetition_penalty(logits, seen, options.repetition_penalty)
-    if options.greedy:
-        return logits
-    logits = temperature(logits, options.temperature)
-    if options.top_k:
-        logits = top_k(logits, options.top_k)
-    if options.top_p < 1:
-        logits = top_p(logits, options.top_p)
-    return min_p(logits, options.min_p) if options.min_p else logits
+def draw(logits: Tensor, uniform: Tensor) -> Tensor:
+    """One id for each row of logits [B, V], int64 [B], by inverting softmax(logits) at `uniform` float64 [B] in [0, 1).
 
-
-def only(logits: Tensor, allowed: Tensor) -> Tensor:
-    """Keep the ids in `allowed` (int64 [n]) of one row [V]: structured output, grids of discrete image tokens."""
-    kept = torch.full_like(logits, NEVER)
-    kept[allowed] = logits[allowed]
-    return kept
-
-
-def draw(logits: Tensor, generator: torch.Generator) -> int:
-    """One id from softmax(logits [V]) by inverting its distribution at one uniform number of the CPU generator.
-
-    Raises WeightsError for scores that are no numbers.
+    -1 where the scores are no numbers (NaN), or every token is filtered out.
     """
-    edge = torch.softmax(logits.double(), -1).cumsum(-1)
-    if not bool(edge[-1] > 0):
-        raise WeightsError("the model's scores are no numbers (NaN): its weights are damaged or its dtype is too small")
-    uniform = torch.rand((), generator=generator, dtype=torch.float64)
+    edges = torch.softmax(logits.double(), -1).cumsum(-1)
+    total = edges[..., -1]
     # Strictly below the total, so that rounding can never select an id behind the last possible one.
-    target = torch.minimum(uniform.to(edge.device) * edge[-1], edge[-1].nextafter(edge.new_zeros(())))
-    return int(torch.searchsorted(edge, target, right=True))
+    target = torch.minimum(uniform * total, total.nextafter(torch.zeros_like(total)))
+    ids = torch.searchsorted(edges, target[..., None], right=True)[..., 0]
+    return torch.where(total > 0, ids, -1)
 
 
-class Sampler:
-    """Chooses tokens for the rows of a batch, each by its own options, generator and history."""
+class OptionTable:
+    """Options of all rows as tensors on the logits' device, made once; `adjust` is then a few calls for all rows.
 
-    def __init__(
-        self, options: Sequence[SamplingOptions], prompts: Sequence[Sequence[int]], banned: Sequence[int] = ()
-    ) -> None:
-        """prompts: the real ids of each row, which the repetition penalty counts; banned: ids never written."""
-        self._options = tuple(options)
-        self._generators = [_generator(option.seed) for option in options]
-        self._prompts = prompts
-        self._banned = [index for index in banned if index >= 0]
-        self._seen: Tensor | None = None
-        # One vectorised call where the rows differ in nothing but seed, stop and length.
-        self._alike = len({replace(option, seed=None, stop=(), max_tokens=1) for option in options}) == 1
+    A filter runs when some row needs it; a neutral number leaves the others as they are.
+    """
 
-    def choose(self, logits: Tensor, allowed: Sequence[Tensor | None] | None = None) -> list[int]:
-        """logits float [B, V] -> one id for each row; `allowed` limits rows to some ids."""
-        if self._banned:
-            logits = logits.index_fill(-1, torch.tensor(self._banned, device=logits.device), NEVER)
-        if allowed is not None:
-            rows = [
-                row if ids is None else only(row, ids.to(row.device)) for row, ids in zip(logits, allowed, strict=True)
-            ]
-            logits = torch.stack(rows)
-        seen = self._history(logits)
-        if self._alike:
-            logits = adjust(logits, self._options[0], seen)
-        else:
-            logits = torch.cat(
-                [
-                    adjust(logits[i : i + 1], option, None if seen is None else seen[i : i + 1])
-                    for i, option in enumerate(self._options)
-                ]
-            )
-        best = logits.argmax(-1).tolist()
-        chosen = [
-            index if option.greedy else draw(row, generator)
-            for index, row, option, generator in zip(best, logits, self._options, self._generators, strict=True)
-        ]
-        if seen is not None:
-            seen[torch.arange(len(chosen)), chosen] = True
-        return chosen
+    def __init__(self, options: Sequence[SamplingOptions], device: torch.device | str) -> None:
+        def column(values: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.tensor(values, dtype=dtype, device=device)[:, None]
 
-    def _history(self, logits: Tensor) -> Tensor | None:
-        if all(option.repetition_penalty == 1 for option in self._options):
-            return None
-        if self._seen is None:
-            self._seen = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
-            for row, ids in enumerate(self._prompts):
-                self._seen[row, [index for index in ids if index >= 0]] = True
-        return self._seen
+        top = [0 if option.greedy else option.top_k for option in options]
+        nucleus = [1.0 if option.greedy else option.top_p for option in options]
+        least = [0.0 if option.greedy else option.min_p for option in options]
+        heat = [option.temperature or 1.0 for option in options]
+        self._penalty = column([option.repetition_penalty for option in options])
+        self._heat, self._least = column(heat), column(least)
+        self._top, self._nucleus = column(top, torch.int64), column(nucleus, torch.float64)
+        self.penalised = any(option.repetition_penalty != 1 for option in options)
+        self._largest = max(top)
+        self._heated, self._cut, self._floored = set(heat) != {1.0}, min(nucleus) < 1, max(least) > 0
+
+    def adjust(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
+        """All filters in order, as far as some row's options ask for them.  logits float [B, V]; seen bool [B, V]."""
+        if self.penalised and seen is not None:
+            logits = repetition_penalty(logits, seen, self._penalty)
+        if self._heated:
+            logits = temperature(logits, self._heat)
+        if self._largest:
+            logits = top_k(logits, self._top, self._largest)
+        if self._cut:
+            logits = top_p(logits, self._nucleus)
+        return min_p(logits, self._least) if self._floored else logits
 
 
-def _generator(seed: int | None) -> torch.Generator:
-    generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
-    return generator
+def adjust(logits: Tensor, options: SamplingOptions, seen: Tensor | None = None) -> Tensor:
+    """The filters of one set of options for all rows. logits float [B, V]; seen bool [B, V]."""
+    return OptionTable([options], logits.device).adjust(logits, seen)

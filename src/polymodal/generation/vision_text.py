@@ -16,8 +16,9 @@ from torch import Tensor
 from polymodal.errors import ConfigError, PromptError
 from polymodal.generation.beam_search import Beams, found, search
 from polymodal.generation.decode_state import copied
-from polymodal.generation.output import GREEDY, DecodingConstraints, Generation, Writer, collected, per_row, unended
-from polymodal.generation.sampling import Sampler, SamplingOptions
+from polymodal.generation.generate import decode
+from polymodal.generation.output import GREEDY, DecodingConstraints, Generation, Piece, Writer, collected, per_row
+from polymodal.generation.sampling import SamplingOptions
 from polymodal.models.vision_encoder_decoder import VisionEncoderDecoder, batch_ids, known_inputs
 from polymodal.nn.cache import KVCache
 from polymodal.nn.mask import MaskSpec
@@ -71,24 +72,47 @@ def write(
     return [collected(parts, length, end) for parts, length in zip(pieces, lengths, strict=True)]
 
 
+class _Text:
+    """Texts under way: what is read, the cache, and the place of the next token.  room: tokens still to come."""
+
+    def __init__(self, model: VisionEncoderDecoder, mask: Tensor, source: Source, cache: KVCache, room: int) -> None:
+        self.model, self.source, self.cache = model, source, cache
+        self.place = (mask.long().cumsum(-1) - 1).masked_fill(mask == 0, 0)
+        # Read once: where nothing is padded no later step needs a mask.
+        padded = not bool(mask.all())
+        self.mask = torch.nn.functional.pad(mask, (0, room), value=1) if padded else None
+
+    def read(self, ids: Tensor, place: Tensor) -> Tensor:
+        """Logits float32 `[B, V]` at the last of `ids [B, T]`, which stand at `place`."""
+        x = self.model.decoder.embed(ids, position_ids=place)
+        states, seen = self.source
+        rule = MaskSpec(attention_mask=None if self.mask is None else self.mask[:, : self.cache.length + ids.shape[1]])
+        hidden = self.model.decoder.run(x, rule, source=states, source_mask=seen, cache=self.cache)
+        self.place = place[:, -1:] + 1
+        return self.model.compute_logits(hidden[:, -1]).float()
+
+    def step(self, ids: Tensor) -> Tensor:
+        """One new token for every row, int64 `[B]`."""
+        return self.read(ids[:, None], self.place)
+
+
+def _begin(
+    model: VisionEncoderDecoder, prompt: Tensor, mask: Tensor, source: Source, room: int
+) -> tuple[_Text, Tensor]:
+    """The prompt read, with `room` for more, and the logits behind it."""
+    text = _Text(model, mask, source, model.decoder.new_cache(len(prompt), prompt.shape[1] + room), room)
+    return text, text.read(prompt, text.place)
+
+
 def _write(
     model: VisionEncoderDecoder, prompt: Tensor, mask: Tensor, source: Source, writers: list[Writer]
-) -> list[list[Any]]:
+) -> list[list[Piece]]:
     """Prefill, then token by token; pieces of each row."""
-    cache, places, logits = _begin(model, prompt, mask, source, max(writer.limit for writer in writers))
-    prompts = _seen(prompt, mask)
-    sampler = Sampler([writer.options for writer in writers], prompts)
-    pieces: list[list[Any]] = [[] for _ in writers]
-    while True:
-        ids = sampler.choose(unended(logits, writers))
-        for writer, index in zip(writers, ids, strict=True):
-            if writer.finish_reason is None:
-                pieces[writer.row].append(writer.accept(index, logits[writer.row]))
-        if all(writer.finish_reason is not None for writer in writers):
-            return pieces
-        places = places[:, -1:] + 1
-        mask = torch.cat((mask, mask.new_ones(len(mask), 1)), 1)
-        logits = _step(model, torch.tensor(ids, device=mask.device)[:, None], places, mask, cache, source)
+    text, logits = _begin(model, prompt, mask, source, max(writer.limit for writer in writers))
+    pieces: list[list[Piece]] = [[] for _ in writers]
+    for piece in decode(logits, text.step, writers, _seen(prompt, mask)):
+        pieces[piece.row].append(piece)
+    return pieces
 
 
 def _search(
@@ -98,46 +122,24 @@ def _search(
     beams, longest = writers[0].options.beams, max(writer.limit for writer in writers)
     if any(writer.options.beams != beams for writer in writers):
         raise ConfigError("VisionEncoderDecoder: all rows need the same number of beams")
-    held, places, logits = _begin(model, prompt, mask, source, 0)
-    size = len(prompt) * beams
-    cache = copied(held, model.decoder.new_cache(size, prompt.shape[1] + longest), beams)
+    alone, logits = _begin(model, prompt, mask, source, 0)
+    cache = copied(alone.cache, model.decoder.new_cache(len(prompt) * beams, prompt.shape[1] + longest), beams)
     states, seen = source
     words = None if seen is None or seen.attention_mask is None else seen.attention_mask
     if words is not None:
         seen = MaskSpec(causal=False, attention_mask=words.repeat_interleave(beams, 0))
     wide = states.repeat_interleave(beams, 0), seen
-    shown, last = mask.repeat_interleave(beams, 0), places[:, -1:].repeat_interleave(beams, 0)
+    text = _Text(model, mask.repeat_interleave(beams, 0), wide, cache, longest)
+    text.place = alone.place.repeat_interleave(beams, 0)
 
-    def step(parents: Tensor, ids: list[int]) -> Tensor:
-        nonlocal shown, last
-        cache.reorder(parents)
-        shown, last = torch.cat((shown, shown.new_ones(size, 1)), 1), last + 1
-        return _step(model, torch.tensor(ids, device=last.device)[:, None], last, shown, cache, wide)
+    def step(parents: Tensor, ids: Tensor) -> Tensor:
+        cache.reorder(parents)  # within a row, whose beams stand at one place
+        return text.step(ids)
 
     rows = [Beams(options=w.options, limit=w.limit, ends=w.constraints.ends) for w in writers]
     prompts = _seen(prompt, mask)
     search(rows, prompts, logits.repeat_interleave(beams, 0), step)
     return [found(row, ids, w.constraints) for row, ids, w in zip(rows, prompts, writers, strict=True)]
-
-
-def _begin(
-    model: VisionEncoderDecoder, prompt: Tensor, mask: Tensor, source: Source, room: int
-) -> tuple[KVCache, Tensor, Tensor]:
-    """The prompt read: the cache with `room` for more, the places of its tokens, logits behind it."""
-    cache = model.decoder.new_cache(len(prompt), prompt.shape[1] + room)
-    places = (mask.long().cumsum(-1) - 1).masked_fill(mask == 0, 0)
-    return cache, places, _step(model, prompt, places, mask, cache, source)
-
-
-def _step(
-    model: VisionEncoderDecoder, ids: Tensor, places: Tensor, mask: Tensor, cache: KVCache, source: Source
-) -> Tensor:
-    """Logits `[B, V]` at the last of `ids [B, T]`."""
-    x = model.decoder.embed(ids, position_ids=places)
-    states, seen = source
-    rule = MaskSpec(attention_mask=mask)
-    hidden = model.decoder.run(x, rule, source=states, source_mask=seen, cache=cache)
-    return model.compute_logits(hidden[:, -1])
 
 
 def _prompt(

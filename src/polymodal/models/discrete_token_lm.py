@@ -23,6 +23,7 @@ from polymodal.fusion.vocabulary import Spelling, fill
 from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
 from polymodal.models.output import Output
 from polymodal.nn.cache import KVCache
+from polymodal.nn.constant import constant
 
 
 class DiscreteTokenLM(MultimodalLM):
@@ -84,7 +85,7 @@ class DiscreteTokenLM(MultimodalLM):
         logits = self.backbone.head(hidden)
         if not self.silent:
             return logits
-        where = torch.tensor(self.silent, device=logits.device)
+        where = constant(self.silent, torch.int64, logits.device)
         return logits.index_fill(-1, where, torch.finfo(logits.dtype).min)
 
     @torch.no_grad()

@@ -59,11 +59,12 @@ class SummedEmbeddingLM(MultimodalLM):
         return {self.SLOT: self.summed(found, batch.get("item_counts"))} if found else {}
 
     def embed_inputs(self, batch: Mapping[str, Any], features: Mapping[str, Any] | None = None) -> Tensor:
-        """As in MultimodalLM; features: the sum, or each sense by itself for one row (as a chat keeps them)."""
+        """As in MultimodalLM; features: the sum as one tensor, or lists of each sense's items (as chats keep them)."""
         found = self.features(**batch) if features is None else features
         given = {**batch, "item_counts": None}
         if found:
-            return super().embed_inputs(given, {self.SLOT: self.summed(found)})
+            counts = None if isinstance(found.get(self.SLOT), Tensor) else batch.get("item_counts")
+            return super().embed_inputs(given, {self.SLOT: self.summed(found, counts)})
         if bool((batch["input_ids"] == self.placeholders[self.SLOT]).any()):
             raise PromptError("this model answers about a picture, video, sound, heat, depth or motion; found none")
         return super().embed_inputs(given, {})

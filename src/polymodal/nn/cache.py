@@ -45,6 +45,11 @@ class LayerCache:
         self._values[:, :, start:end] = v
         return self._keys[:, :, :end], self._values[:, :, :end]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, the source's keys and values included."""
+        return sum(tensor.nbytes for tensor in (self._keys, self._values, *(self.source or ())))
+
     def reorder(self, index: Tensor) -> None:
         length = self._owner.length
         self._keys[:, :, :length] = self._keys[index, :, :length]
@@ -78,6 +83,11 @@ class KVCache:
             [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)],
             [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)],
         )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by all layers, room for tokens to come included."""
+        return sum(layer.nbytes for layer in self._layers)
 
     def layer(self, index: int) -> LayerCache:
         return self._layers[index]

@@ -3,18 +3,19 @@
     x -> gate -> softmax -> top k -> (over their sum) -> sum of weight * expert(x)     Mixtral (arXiv 2401.04088)
     balance_loss: experts * sum_e(share of choices of e * mean probability of e)       Switch (arXiv 2101.03961)
 
-The block's output is the only thing ``forward`` returns, so a decoder needs not know that its MLPs are mixtures.  The
-auxiliary loss is made from the gates' logits, which ``gate_logits`` hands to whoever asks for them:
+The block's output is the only thing ``forward`` returns.  The auxiliary loss is made from the gates' logits, which go
+into a collector that the caller brings:
 
-    with gate_logits(model) as gates:
-        hidden = model(**batch)
+    gates = RouterLogits()
+    hidden = decoder(inputs_embeds, position_ids, router_logits=gates)
     loss = objective(hidden) + 0.01 * balance_loss(gates, top_k=2, attention_mask=batch["attention_mask"])
 
-Nothing stays on a module: the list belongs to the caller.  Trap: the list grows with every forward inside the ``with``.
+Nothing stays on a module, and two callers never see each other's.  Traps: the collector grows with every forward it is
+given to, also with those that activation checkpointing repeats in the backward pass: make the loss before that, and a
+new collector for the next step.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,9 +58,14 @@ class MoE(nn.Module):
         self.gate = Linear(config.width, config.experts, bias=False)
         self.experts = nn.ModuleList(config.expert.build() for _ in range(config.experts))
 
-    def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, token_types: Tensor | None = None, router_logits: "RouterLogits | None" = None
+    ) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        weights, chosen = self.choose(self.gate(flat))
+        logits = self.gate(flat)
+        if router_logits is not None:
+            router_logits.append(logits)
+        weights, chosen = self.choose(logits)
         if self.config.dense or torch.compiler.is_compiling():
             return self._dense(flat, weights, chosen).view_as(x)
         out = torch.zeros_like(flat)
@@ -83,20 +89,11 @@ class MoE(nn.Module):
         return (outputs * shares[..., None]).sum(1)
 
 
-@contextmanager
-def gate_logits(module: nn.Module) -> Iterator[list[Tensor]]:
-    """A list that receives the gate logits ``[B * T, E]`` of every MoE below ``module``, in order of the calls."""
-    found: list[Tensor] = []
+class RouterLogits(list[Tensor]):
+    """Collects the gate logits ``[B * T, E]`` of every MoE of a forward pass, in order of the layers.
 
-    def keep(gate: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
-        found.append(logits.reshape(-1, logits.shape[-1]))
-
-    hooks = [part.gate.register_forward_hook(keep) for part in module.modules() if isinstance(part, MoE)]
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
+    A class of its own, since torch's tools (fully sharded data parallel, for one) copy plain lists of arguments.
+    """
 
 
 def balance_loss(logits: Sequence[Tensor], top_k: int, attention_mask: Tensor | None = None) -> Tensor:
@@ -106,7 +103,7 @@ def balance_loss(logits: Sequence[Tensor], top_k: int, attention_mask: Tensor | 
     an empty list.
     """
     if not logits:
-        raise ConfigError("balance loss: no gate logits; run the model inside `with gate_logits(model) as gates`")
+        raise ConfigError("balance loss: no gate logits; give the forward pass router_logits=RouterLogits()")
     experts = logits[0].shape[-1]
     rows = torch.ones(len(logits[0])) if attention_mask is None else attention_mask.reshape(-1)
     counted = rows.to(device=logits[0].device, dtype=torch.float32)[:, None]

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from polymodal.errors import ConfigError
+from polymodal.nn.constant import constant
 
 
 class RopeScaling(Protocol):
@@ -222,7 +223,8 @@ class Rope:
                 f"position_ids {list(position_ids.shape)} do not fit a rope with sections {sections}; "
                 "expected [B, T] or [axes, B, T] with one axis per section"
             )
-        axes = torch.repeat_interleave(torch.tensor(sections)).to(position_ids.device)
+        owners = tuple(axis for axis, count in enumerate(sections) for _ in range(count))
+        axes = constant(owners, torch.int64, position_ids.device)
         return position_ids[axes].movedim(0, -1).float()
 
     def _frequencies(self, position_ids: Tensor) -> tuple[Tensor, float]:

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from polymodal.data.media import Image
@@ -14,17 +15,17 @@ from polymodal.errors import ConfigError, PromptError
 
 def scorer(
     model: Any, transform: Callable[[Any], Tensor], known: Sequence[str]
-) -> Callable[[Any, Sequence[str]], Tensor]:
-    """A function (picture, labels) -> probabilities [labels] that sum to 1 over those asked for.
+) -> Callable[[Sequence[Any], Sequence[str]], Tensor]:
+    """A function (pictures, labels) -> probabilities [N, labels], rows that sum to 1 over those asked for.
 
     known: the model's own labels in the order of its logits; another label raises ConfigError, other media
     PromptError.
     """
     places = {label: index for index, label in enumerate(known)}
 
-    def score(item: Any, labels: Sequence[str]) -> Tensor:
-        if not isinstance(item, Image):
-            raise PromptError(f"classify: this model classifies pictures; found {type(item).__name__.lower()}")
+    def score(items: Sequence[Any], labels: Sequence[str]) -> Tensor:
+        if wrong := [type(item).__name__.lower() for item in items if not isinstance(item, Image)]:
+            raise PromptError(f"classify: this model classifies pictures; found {wrong[0]}")
         if missing := [label for label in labels if label not in places]:
             near = difflib.get_close_matches(missing[0], known, n=3, cutoff=0.5) or known[:3]
             raise ConfigError(
@@ -32,7 +33,8 @@ def scorer(
                 f"{', '.join(map(repr, near))}"
             )
         one = next(model.parameters())
-        logits = model(pixel_values=transform(item)[None].to(one.device, one.dtype)).logits[0].float()
-        return logits[[places[label] for label in labels]].softmax(0)
+        pixels = torch.stack([transform(item) for item in items]).to(one.device, one.dtype)
+        logits = model(pixel_values=pixels).logits.float()
+        return logits[:, [places[label] for label in labels]].softmax(-1)
 
     return score

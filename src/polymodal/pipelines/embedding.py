@@ -12,6 +12,7 @@ from torch import Tensor
 from polymodal.data import sense
 from polymodal.data.media import Audio, Image, Text, Video
 from polymodal.errors import PromptError
+from polymodal.pipelines.batches import in_batches
 
 
 def embedder(model: Any, ids: Callable[[str], Sequence[int]], length: int = 77) -> Callable[[Sequence[Any]], Tensor]:
@@ -23,14 +24,13 @@ def embedder(model: Any, ids: Callable[[str], Sequence[int]], length: int = 77) 
 
     @torch.inference_mode()
     def embed(items: Sequence[Any]) -> Tensor:
+        return F.normalize(in_batches(items, vectors), dim=-1)
+
+    def vectors(items: list[Any]) -> Tensor:
         one = next(model.parameters())
-        rows = []
-        for item in items:
-            name, values = tensors(item)
-            if values.is_floating_point():
-                values = values.to(one.dtype)
-            rows.append(model.features(**{name: values[None].to(one.device)})[name][0].float())
-        return F.normalize(torch.stack(rows), dim=-1)
+        names, rows = zip(*map(tensors, items), strict=True)
+        values = torch.stack(rows).to(one.device, one.dtype if rows[0].is_floating_point() else None)
+        return model.features(**{names[0]: values})[names[0]].float()
 
     def tensors(item: Any) -> tuple[str, Tensor]:
         if isinstance(item, Image):
@@ -39,8 +39,8 @@ def embedder(model: Any, ids: Callable[[str], Sequence[int]], length: int = 77) 
             return "vision", sense.video(item)
         if isinstance(item, Audio):
             return "audio", sense.sound(item)
-        if isinstance(item, Text | str):
-            row = list(ids(item if isinstance(item, str) else item.text))
+        if isinstance(item, Text):
+            row = list(ids(item.text))
             return "text", torch.tensor(row + [0] * (length - len(row)))
         raise PromptError(f"embed: this model embeds pictures, video, sound and text; found {type(item).__name__}")
 

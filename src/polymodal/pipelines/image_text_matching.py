@@ -1,7 +1,7 @@
 """`classify` and `embed` of encoders that compare one picture with sentences: ALBEF, BLIP, FLAVA.
 
     picture -> transform -> pixel_values;  sentence -> [CLS] pieces [SEP] -> input_ids, attention_mask
-    score: a match head judges every pair (ALBEF, BLIP), else contrastive logits (FLAVA) -> softmax over the sentences
+    score: a match head judges every pair (ALBEF, BLIP), else scaled cosines (FLAVA) -> softmax over the sentences
     embed: joint vectors of length 1
 
 Traps: a match is the difference of the two logits (yes - no); FLAVA's features are of every token, the first counts.
@@ -22,6 +22,8 @@ from polymodal.data.normalise import CLIP_MEAN, CLIP_STD
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.errors import PromptError
 from polymodal.models.fusion_encoder import FusionEncoder
+from polymodal.pipelines.batches import in_batches
+from polymodal.pipelines.kept_vectors import KeptVectors
 
 BLIP_PICTURES = {**VIT, "size": {"height": 384, "width": 384}, "resample": 3, "image_mean": CLIP_MEAN,
                  "image_std": CLIP_STD}  # fmt: skip
@@ -46,6 +48,7 @@ class PairScores:
         self.model: Any = model
         self._transform = transform
         self._ids = ids
+        self._kept = KeptVectors(model)
 
     def texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """`input_ids` and `attention_mask` of sentences, padded on the right with 0."""
@@ -56,31 +59,38 @@ class PairScores:
         mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
         return {"input_ids": ids, "attention_mask": mask}
 
-    def picture(self, picture: Any) -> Tensor:
-        """`pixel_values [1, 3, H, W]`."""
+    def pictures(self, pictures: Sequence[Any]) -> Tensor:
+        """`pixel_values [N, 3, H, W]`."""
         one = next(self.model.parameters())
-        return self._transform(picture)[None].to(one.device, one.dtype)
+        return torch.stack([self._transform(picture) for picture in pictures]).to(one.device, one.dtype)
 
     @torch.inference_mode()
-    def score(self, picture: Any, sentences: Sequence[str]) -> Tensor:
-        """Probabilities [len(sentences)] that sum to 1."""
-        texts, pixels = self.texts(sentences), self.picture(picture)
-        if isinstance(self.model, FusionEncoder):
-            image = self.model.image(pixels).expand(len(sentences), -1, -1)
-            logits = self.model.match(self.model.fuse(image, **texts)[:, 0])
-            return (logits[:, 1] - logits[:, 0]).float().softmax(-1)
-        return self.model(pixel_values=pixels, **texts).logits[0].float().softmax(-1)
+    def score(self, pictures: Sequence[Any], sentences: Sequence[str]) -> Tensor:
+        """Probabilities [N, len(sentences)]; rows sum to 1.  Raises PromptError for what is no picture."""
+        if wrong := [type(item).__name__.lower() for item in pictures if not isinstance(item, Image)]:
+            raise PromptError(f"classify: this model classifies pictures; found {wrong[0]}")
+        if not isinstance(self.model, FusionEncoder):
+            words = self._kept.of(list(sentences), lambda new: self._vectors([Text(text) for text in new]))
+            cosines = self._vectors(list(pictures)) @ words.T
+            return (cosines * self.model.logit_scale.exp().float()).softmax(-1)
+        texts, rows = self.texts(sentences), []
+        # Pictures are encoded together; each then meets all sentences, which is a batch of its own.
+        for image in self.model.image(self.pictures(pictures)):
+            logits = self.model.match(self.model.fuse(image.expand(len(sentences), -1, -1), **texts)[:, 0])
+            rows.append((logits[:, 1] - logits[:, 0]).float().softmax(-1))
+        return torch.stack(rows)
 
     @torch.inference_mode()
     def embed(self, items: Sequence[Any]) -> Tensor:
         """Image, Text or str items -> float32 [N, E], rows of length 1; raises PromptError for other media."""
-        rows = []
-        for item in items:
-            if isinstance(item, Image):
-                found = self.model.features(pixel_values=self.picture(item))["image"][0]
-            elif isinstance(item, Text | str):
-                found = self.model.features(**self.texts([item if isinstance(item, str) else item.text]))["text"][0]
-            else:
-                raise PromptError(f"embed: this model embeds pictures and text; found {type(item).__name__}")
-            rows.append(F.normalize((found[0] if found.dim() == 2 else found).float(), dim=-1))
-        return torch.stack(rows)
+        return in_batches(items, self._vectors)
+
+    def _vectors(self, items: list[Any]) -> Tensor:
+        """Items of one kind -> float32 [N, E], rows of length 1."""
+        if isinstance(items[0], Image):
+            found = self.model.features(pixel_values=self.pictures(items))["image"]
+        elif isinstance(items[0], Text):
+            found = self.model.features(**self.texts([item.text for item in items]))["text"]
+        else:
+            raise PromptError(f"embed: this model embeds pictures and text; found {type(items[0]).__name__}")
+        return F.normalize((found[:, 0] if found.dim() == 3 else found).float(), dim=-1)

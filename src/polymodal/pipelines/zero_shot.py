@@ -3,6 +3,7 @@
     picture -> transform -> encoders.image.joint -> unit length [E] --+
     label -> templates -> tokenizer -> encoders.text.joint -> mean ----+-> dot product * exp(logit_scale) -> softmax
 
+A class's vector is made once and kept (`KeptVectors`), until the weights change.
 Traps: every sentence's vector is normed before the mean and the mean after it; sentences longer than the encoder's
 positions are cut in front of the end token.
 """
@@ -19,6 +20,10 @@ from polymodal.data.media import Image, Text
 from polymodal.data.prompts import IMAGENET
 from polymodal.errors import ConfigError, PromptError
 from polymodal.models.dual_encoder import DualEncoder, class_vectors, unit
+from polymodal.pipelines.batches import in_batches
+from polymodal.pipelines.kept_vectors import KeptVectors
+
+SENTENCES = 256  # that go through the text encoder at once
 
 
 class ZeroShot:
@@ -37,6 +42,7 @@ class ZeroShot:
         self.templates = tuple(templates)
         self._transform = transform
         self._ids = ids
+        self._kept = KeptVectors(model)
 
     @torch.inference_mode()
     def pictures(self, pictures: Sequence[Any]) -> Tensor:
@@ -57,26 +63,33 @@ class ZeroShot:
 
     def embed(self, items: Sequence[Any]) -> Tensor:
         """Image, Text or str items -> float32 [N, E], rows of length 1; raises PromptError for other media."""
-        found = []
-        for item in items:
-            if isinstance(item, Image):
-                found.append(self.pictures([item])[0])
-            elif isinstance(item, Text | str):
-                found.append(self.texts([item if isinstance(item, str) else item.text])[0])
-            else:
-                raise PromptError(f"embed: this model embeds pictures and text; found {type(item).__name__.lower()}")
-        return torch.stack(found)
+        return in_batches(items, self._vectors)
+
+    def _vectors(self, items: list[Any]) -> Tensor:
+        """Items of one kind -> [N, E], rows of length 1."""
+        if isinstance(items[0], Image):
+            return self.pictures(items)
+        if isinstance(items[0], Text):
+            return self.texts([item.text for item in items])
+        raise PromptError(f"embed: this model embeds pictures and text; found {type(items[0]).__name__.lower()}")
 
     def classes(self, labels: Sequence[str]) -> Tensor:
         """Labels -> [classes, E]: the mean over all templates, rows of length 1."""
-        return class_vectors([self.texts([each.format(label) for each in self.templates]) for label in labels])
+        return self._kept.of([(label, self.templates) for label in labels], self._means)
+
+    def _means(self, classes: list[tuple[str, tuple[str, ...]]]) -> Tensor:
+        """(label, templates), the same templates for all -> [classes, E]."""
+        templates = classes[0][1]
+        sentences = [template.format(label) for label, _ in classes for template in templates]
+        pieces = [self.texts(sentences[first : first + SENTENCES]) for first in range(0, len(sentences), SENTENCES)]
+        return class_vectors(torch.cat(pieces).split(len(templates)))
 
     @torch.inference_mode()
-    def score(self, item: Any, labels: Sequence[str]) -> Tensor:
-        """Probabilities [classes] that the picture shows each label; they sum to 1.  Raises PromptError."""
-        if not isinstance(item, Image):
-            raise PromptError(f"classify: this model classifies pictures; found {type(item).__name__.lower()}")
-        return self.model.similarity(self.pictures([item]), self.classes(labels))[0].softmax(0)
+    def score(self, items: Sequence[Any], labels: Sequence[str]) -> Tensor:
+        """Probabilities [N, classes] that pictures show each label; rows sum to 1.  Raises PromptError."""
+        if wrong := [type(item).__name__.lower() for item in items if not isinstance(item, Image)]:
+            raise PromptError(f"classify: this model classifies pictures; found {wrong[0]}")
+        return self.model.similarity(self.pictures(items), self.classes(labels)).softmax(-1)
 
 
 def search(queries: Tensor, gallery: Tensor, count: int) -> Tensor:

@@ -143,10 +143,11 @@ def _sample(
         chosen = chosen.masked_fill(done, rules.eot)
         gained = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
         scores += gained.masked_fill(done, 0.0)
+        done |= chosen == rules.eot
+        # The one read of a step; a row that has ended keeps writing the end.
         for ids, token in zip(said, chosen.tolist(), strict=True):
             ids.append(token)
-        done |= chosen == rules.eot
-        if bool(done.all()) or rows.full(len(said[0])):
+        if all(ids[-1] == rules.eot for ids in said) or rows.full(len(said[0])):
             break
         rows.step(chosen)
     return [(_until(ids, rules.eot), score) for ids, score in zip(said, scores.tolist(), strict=True)]
@@ -162,8 +163,10 @@ def _beam(rows: _Rows, rules: TokenFilter, options: SearchOptions, longest: int)
     for _ in range(longest):
         logprobs = rules.apply(rows.logits, said).log_softmax(-1)
         likeliest = logprobs.topk(beams + 1)
-        values: list[list[float]] = (scores[:, None] + likeliest.values).tolist()
-        ids: list[list[int]] = likeliest.indices.tolist()
+        # A double holds every id and every float32 exactly, so that one copy brings both.
+        both = torch.cat((scores[:, None] + likeliest.values, likeliest.indices.double()), 1).tolist()
+        values: list[list[float]] = [row[: beams + 1] for row in both]
+        ids: list[list[int]] = [[int(index) for index in row[beams + 1 :]] for row in both]
         kept: list[tuple[float, int, int]] = []  # score, row it continues, new token
         for item, ended in enumerate(finished):
             # Equal rows at the first step: the others would only repeat row one.
@@ -173,13 +176,13 @@ def _beam(rows: _Rows, rules: TokenFilter, options: SearchOptions, longest: int)
                 key=lambda option: -option[0],
             )
             kept += _keep(ranked, said, ended, rules.eot, beams, enough)
-        scores = torch.tensor([score for score, _, _ in kept], device=scores.device)
+        sent = torch.tensor(kept, dtype=torch.float64, device=scores.device)
+        scores, source, written = sent[:, 0].float(), sent[:, 1].long(), sent[:, 2].long()
         said = [[*said[row], token] for _, row, token in kept]
         if all(len(ended) >= enough for ended in finished) or rows.full(len(said[0])):
             break
-        source = torch.tensor([row for _, row, _ in kept], device=scores.device)
         rows.cache.reorder(source)
-        rows.step(torch.tensor([token for _, _, token in kept], device=scores.device))
+        rows.step(written)
     ends = scores.tolist()
     for item, ended in enumerate(finished):
         left = sorted(range(item * beams, (item + 1) * beams), key=lambda row: -ends[row])

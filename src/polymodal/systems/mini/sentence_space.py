@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from polymodal.backbones.encoder import BERT_KEYS, MINILM_L6, TextEncoder
 from polymodal.data.media import Image, Text
 from polymodal.errors import ConfigError, PromptError
+from polymodal.pipelines.batches import in_batches
+from polymodal.pipelines.kept_vectors import KeptVectors
 from polymodal.weights.fetch import fetch
 from polymodal.weights.load import load_into
 from polymodal.weights.read import TensorFile
@@ -81,6 +83,7 @@ class SentenceSpace(nn.Module):
         self.connector = connector
         self._transform = transform
         self._sentences = sentences
+        self._kept = KeptVectors(self)  # of labels; the sentence encoder lies outside and is never trained
 
     def pictures(self, pictures: Sequence[Any]) -> Tensor:
         """Decoded pictures -> unit vectors [N, E]."""
@@ -94,22 +97,20 @@ class SentenceSpace(nn.Module):
     @torch.inference_mode()
     def embed(self, items: Sequence[Any]) -> Tensor:
         """Image, Text or str items -> float32 [N, E], unit rows; raises PromptError for other media."""
-        rows = []
-        for item in items:
-            if isinstance(item, Image):
-                rows.append(self.pictures([item])[0])
-            elif isinstance(item, Text | str):
-                rows.append(self.texts([item if isinstance(item, str) else item.text])[0])
-            else:
-                raise PromptError(f"embed: this model embeds pictures and text; found {type(item).__name__.lower()}")
-        if not rows:
-            raise ConfigError("embed: expected at least one item, found none")
-        return torch.stack(rows).float()
+        return in_batches(items, self._vectors)
+
+    def _vectors(self, items: list[Any]) -> Tensor:
+        """Items of one kind -> float32 [N, E], unit rows."""
+        if isinstance(items[0], Image):
+            return self.pictures(items).float()
+        if isinstance(items[0], Text):
+            return self.texts([item.text for item in items]).float()
+        raise PromptError(f"embed: this model embeds pictures and text; found {type(items[0]).__name__.lower()}")
 
     @torch.inference_mode()
-    def score(self, item: Any, labels: Sequence[str]) -> Tensor:
-        """Probabilities [len(labels)] that the picture shows each label; they sum to 1."""
+    def score(self, items: Sequence[Any], labels: Sequence[str]) -> Tensor:
+        """Probabilities [N, len(labels)] that pictures show each label; rows sum to 1."""
         if not labels:
             raise ConfigError("classify: expected at least one label, found none")
-        similarity = self.texts(labels) @ self.embed([item])[0]
-        return (similarity * self.connector.mix[0].exp()).softmax(0)
+        words = self._kept.of(list(labels), self.texts).float()
+        return (self.embed(items) @ words.T * self.connector.mix[0].exp()).softmax(-1)

@@ -1,0 +1,187 @@
+"""Choosing the next token of every row of a batch: masks, penalties and draws as calls over all rows, read back once.
+
+    logits [B, V] -> Sampler.choose -> ids int64 [B], on the device -> Readout.read -> ids (and log-probabilities) here
+
+What a row's options, history, bans and rules ask for lies on the device as tensors, made at the first step.  Nothing is
+read back while choosing: the host sees the ids by one copy a step, log-probabilities in the same one.
+Traps: every row draws from a generator of its own on the CPU, so that neither its neighbours nor the device change what
+it says; the numbers are drawn and sent in blocks, which gives the same numbers as one at a time.  A row that has ended
+goes on drawing until its batch is done.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from polymodal.errors import WeightsError
+from polymodal.generation.output import TokenLogprob
+from polymodal.generation.sampling import NEVER, OptionTable, SamplingOptions, draw
+
+BLOCK = 64  # random numbers that are sent to the device at once, for each row
+MASKS = 32  # masks of allowed ids that are kept on the device
+
+
+class Sampler:
+    """Chooses tokens for the rows of a batch, each by its own options, generator and history.
+
+    prompts: the real ids of each row, which the repetition penalty counts.  banned: ids never written.  ends: ids that
+    end an answer, which no row writes before its `min_tokens`.
+    """
+
+    def __init__(
+        self,
+        options: Sequence[SamplingOptions],
+        prompts: Sequence[Sequence[int]],
+        banned: Sequence[int] = (),
+        ends: frozenset[int] = frozenset(),
+    ) -> None:
+        self._options = tuple(options)
+        self._prompts = prompts
+        self._banned = sorted({index for index in banned if index >= 0})
+        self._ends = sorted(ends)
+        self._shortest = max(option.min_tokens for option in options) if ends else 0
+        self._step = 0
+        self._rows: _Rows | None = None
+
+    def choose(self, logits: Tensor, allowed: Sequence[Tensor | None] | None = None) -> Tensor:
+        """logits float [B, V] -> int64 [B] on their device; -1 where the scores are no numbers.
+
+        allowed: for each row the only ids that may come (int64 [n]), or None for all.
+        """
+        if self._rows is None:
+            self._rows = _Rows(self._options, self._prompts, self._banned, self._ends, logits)
+        rows = self._rows
+        if self._step < self._shortest:
+            early = rows.shortest > self._step
+            logits = logits.index_copy(-1, rows.ends, logits[:, rows.ends].masked_fill(early, NEVER))
+        if self._banned:
+            logits = logits.index_fill(-1, rows.banned, NEVER)
+        if allowed is not None and (forbidden := rows.masks.forbidden(allowed)) is not None:
+            logits = logits.masked_fill(forbidden, NEVER)
+        logits = rows.table.adjust(logits, rows.seen)
+        ids = logits.argmax(-1)
+        if rows.drawn is not None:
+            ids = ids.index_copy(0, rows.drawn, draw(logits[rows.drawn], rows.uniform(self._step)))
+        if rows.seen is not None:
+            rows.seen.scatter_(1, ids.clamp_min(0)[:, None], True)
+        self._step += 1
+        return ids
+
+
+class _Rows:
+    """What the rows of a batch keep on the device of its logits."""
+
+    def __init__(
+        self,
+        options: Sequence[SamplingOptions],
+        prompts: Sequence[Sequence[int]],
+        banned: list[int],
+        ends: list[int],
+        logits: Tensor,
+    ) -> None:
+        def on_device(values: list[int]) -> Tensor:
+            return torch.tensor(values, dtype=torch.int64, device=logits.device)
+
+        self.table = OptionTable(options, logits.device)
+        self.banned, self.ends = on_device(banned), on_device([id for id in ends if 0 <= id < logits.shape[-1]])
+        self.shortest = on_device([option.min_tokens for option in options])[:, None]
+        self.masks = _Masks(logits)
+        drawn = [row for row, option in enumerate(options) if not option.greedy]
+        self.drawn = on_device(drawn) if drawn else None
+        self._generators = [_generator(options[row].seed) for row in drawn]
+        self._block = torch.empty(0)
+        self.seen: Tensor | None = None
+        if self.table.penalised:
+            self.seen = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
+            places = [(row, id) for row, ids in enumerate(prompts) for id in set(ids) if 0 <= id < logits.shape[-1]]
+            if places:
+                self.seen[tuple(on_device([place[axis] for place in places]) for axis in (0, 1))] = True
+
+    def uniform(self, step: int) -> Tensor:
+        """The numbers in [0, 1) of one step, float64 [drawn rows]; called step after step from 0 on."""
+        if step % BLOCK == 0:
+            drawn = [torch.rand(BLOCK, generator=each, dtype=torch.float64) for each in self._generators]
+            self._block = torch.stack(drawn, 1).to(self.banned.device)
+        return self._block[step % BLOCK]
+
+
+class _Masks:
+    """Allowed ids as masks of forbidden ones, bool [V].  A rule that gives the same tensor again costs nothing."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self._size, self._device = logits.shape[-1], logits.device
+        # By identity; the tensor itself is held too, so that its identity is not given to another.
+        self._held: OrderedDict[int, tuple[Tensor, Tensor]] = OrderedDict()
+        self._nothing = torch.zeros(self._size, dtype=torch.bool, device=self._device)
+        self._last: tuple[list[Tensor | None], Tensor] | None = None
+
+    def forbidden(self, allowed: Sequence[Tensor | None]) -> Tensor | None:
+        """bool [B, V] (or [1, V] for all rows), None where everything is allowed."""
+        if all(ids is None for ids in allowed):
+            return None
+        if self._last is None or any(new is not old for new, old in zip(allowed, self._last[0], strict=True)):
+            masks = [self._nothing if ids is None else self._mask(ids) for ids in allowed]
+            alike = all(mask is masks[0] for mask in masks)
+            self._last = list(allowed), masks[0][None] if alike else torch.stack(masks)
+        return self._last[1]
+
+    def _mask(self, ids: Tensor) -> Tensor:
+        known = self._held.get(id(ids))
+        if known is None:
+            mask = torch.ones(self._size, dtype=torch.bool, device=self._device)
+            known = self._held[id(ids)] = (ids, mask.index_fill(0, ids.to(self._device), False))
+            if len(self._held) > MASKS:
+                self._held.popitem(last=False)
+        self._held.move_to_end(id(ids))
+        return known[1]
+
+
+class Readout:
+    """Reads the chosen ids of all rows to the host, with the log-probabilities that rows ask for, by one copy."""
+
+    def __init__(self, options: Sequence[SamplingOptions]) -> None:
+        self._counts = [option.logprobs for option in options]
+        self._asking = [row for row, count in enumerate(self._counts) if count is not None]
+        self._rows: Tensor | None = None
+
+    def read(self, ids: Tensor, logits: Tensor) -> list[tuple[int, TokenLogprob | None]]:
+        """ids int64 [B], chosen at `logits` [B, V] (those of the model itself, before penalties and temperature).
+
+        Raises WeightsError for scores that are no numbers.
+        """
+        if not self._asking:
+            return [(_checked(index), None) for index in ids.tolist()]
+        if self._rows is None:
+            self._rows = torch.tensor(self._asking, device=ids.device)
+        logprobs = torch.log_softmax(logits[self._rows].float(), -1)
+        chosen = logprobs.gather(-1, ids[self._rows].clamp_min(0)[:, None])
+        count = min(max(self._counts[row] or 0 for row in self._asking), logprobs.shape[-1])
+        top = logprobs.topk(count)
+        # A double holds every id and every float32 exactly, so that one copy brings them all.
+        table = torch.cat((chosen.double(), top.values.double(), top.indices.double()), 1)
+        values = torch.cat((ids.double(), table.flatten())).tolist()
+        found: list[tuple[int, TokenLogprob | None]] = [(_checked(int(index)), None) for index in values[: len(ids)]]
+        for line, row in enumerate(self._asking):
+            first = len(ids) + line * (1 + 2 * count)
+            logprob, *rest = values[first : first + 1 + 2 * count]
+            likeliest = zip(map(int, rest[count:]), rest[:count], strict=True)
+            kept = tuple(likeliest)[: self._counts[row]]
+            found[row] = found[row][0], TokenLogprob(id=found[row][0], logprob=logprob, top=kept)
+        return found
+
+
+def _checked(index: int) -> int:
+    if index < 0:
+        raise WeightsError("the model's scores are no numbers (NaN): its weights are damaged or its dtype is too small")
+    return index
+
+
+def _generator(seed: int | None) -> torch.Generator:
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    return generator

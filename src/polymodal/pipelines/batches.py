@@ -1,0 +1,42 @@
+"""Media of any kinds in any order, encoded in batches of one kind each.
+
+[picture, text, picture, sound, text] -> [picture, picture], [text, text], [sound] -> rows in the items' order
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polymodal.data.media import Text
+from polymodal.errors import ConfigError
+
+BATCH = 32  # items that `Model.embed` and `classify` put through an encoder at once, unless told otherwise
+
+
+def in_batches(items: Iterable[Any], encode: Callable[[list[Any]], Tensor], batch_size: int | None = None) -> Tensor:
+    """Rows of `encode` for all items, in their order.
+
+    encode: up to `batch_size` items of one type (a str comes as Text) -> [n, ...]; None: all of one type together.
+    What is decoded of an item (a picture's pixels) can go as soon as its batch is done, when `items` are made on the
+    way (a generator).  Raises: ConfigError for no items.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise ConfigError(f"batch_size: expected 1 or more, found {batch_size}")
+    waiting = [Text(item) if isinstance(item, str) else item for item in items]
+    kinds: dict[type, list[int]] = {}
+    for index, item in enumerate(waiting):
+        kinds.setdefault(type(item), []).append(index)
+    if not kinds:
+        raise ConfigError("embed: expected at least one item, found none")
+    rows: list[Any] = [None] * len(waiting)
+    for indices in kinds.values():
+        size = batch_size or len(indices)
+        for first in range(0, len(indices), size):
+            some = indices[first : first + size]
+            for index, row in zip(some, encode([waiting[index] for index in some]), strict=True):
+                rows[index], waiting[index] = row, None
+    return torch.stack(rows)
