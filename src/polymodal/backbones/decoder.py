@@ -15,6 +15,7 @@ features spliced in afterwards are not scaled; ``mask`` None means plain causal 
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, Protocol
 
 import torch
@@ -29,6 +30,7 @@ from polymodal.nn.mlp import FeedForwardConfig
 from polymodal.nn.norm import NormConfig, RMSNormConfig
 from polymodal.nn.quantise import Int8Linear, quantise_linears
 from polymodal.nn.rope import RopeConfig
+from polymodal.nn.token_types import TokenTypes
 
 
 class CrossConfig(Protocol):
@@ -107,7 +109,7 @@ class DecoderBlock(nn.Module):
         rope: tuple[Tensor, Tensor] | None,
         cache: LayerCache | None = None,
         context: Any = None,
-        token_types: Tensor | None = None,
+        token_types: TokenTypes | None = None,
     ) -> Tensor:
         if self.cross is not None and context is not None:
             x = x + self.cross(x, context, cache)
@@ -197,6 +199,7 @@ class Decoder(nn.Module):
         self.lm_head = None if config.tied else Linear(outer, config.vocab_size, bias=config.head_bias)
         self.rope = None if config.rope is None else config.rope.build()
         self._windows = [block.attention.window for block in config.blocks]
+        self._slopes: dict[torch.device, Tensor] = {}
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """``input_ids [B, T]`` int64 -> ``[B, T, D]``, scaled where the family scales."""
@@ -206,7 +209,7 @@ class Decoder(nn.Module):
         if self.config.embed_scale is None:
             return embeds
         # The factor is rounded to the weights' dtype first, as the family was trained.
-        return embeds * torch.tensor(self.config.embed_scale, dtype=embeds.dtype).item()
+        return embeds * _rounded(self.config.embed_scale, embeds.dtype)
 
     def forward(
         self,
@@ -220,8 +223,9 @@ class Decoder(nn.Module):
         """Hidden states ``[B, T, D]`` after the final norm.
 
         position_ids: ``[B, T]`` (``[1, T]`` serves all rows) or ``[axes, B, T]``.  mask: over cached and new
-        keys.  token_types ``[B, T]``.  context: what the ``cross`` children take.  cache: written in place and
-        advanced by T.  Raises PromptError when the cache is too small.
+        keys; its ``segments`` are the sequences of packed rows.  token_types ``[B, T]``, which slots get as TokenTypes.
+        context: what the ``cross`` children take.  cache: written in place and advanced by T.  Raises PromptError when
+        the cache is too small.
         """
         count = inputs_embeds.shape[1]
         total = count if cache is None else cache.length + count
@@ -232,29 +236,35 @@ class Decoder(nn.Module):
         if self.config.alibi is not None:
             bias = self._alibi(mask, total, inputs_embeds)
             prepared = {window: each.biased(bias, count) for window, each in prepared.items()}
-        rope = None if self.rope is None else self.rope(position_ids, inputs_embeds.dtype)
+        segments = None if mask.segments is None else mask.segments[:, -count:]
+        rope = None if self.rope is None else self.rope(position_ids, inputs_embeds.dtype, segments)
+        kinds = TokenTypes.of(token_types)
         x = inputs_embeds
         if self.config.input_scale is not None:
             x = x * self.config.input_scale
         if self.positions is not None:
             x = x + self.positions(position_ids)
         if self.embed_norm is not None:
-            x = self.embed_norm(x, token_types)
+            x = self.embed_norm(x, kinds)
         for i, block in enumerate(self.blocks):
             layer = None if cache is None else cache.layer(i)
-            x = block(x, prepared[self._windows[i]], rope, layer, context, token_types)
+            x = block(x, prepared[self._windows[i]], rope, layer, context, kinds)
         if cache is not None:
             cache.advance(count)
-        return x if self.norm is None else self.norm(x, token_types)
+        return x if self.norm is None else self.norm(x, kinds)
 
     def _alibi(self, mask: MaskSpec, total: int, like: Tensor) -> Tensor:
         """``[B|1, H, 1, S]``: slope times the key's position; counting from the query would differ by a constant."""
-        slopes = torch.tensor(self.config.alibi, dtype=torch.float32, device=like.device)
-        if mask.attention_mask is None:
-            places = torch.arange(total, device=like.device)[None]
+        if like.device not in self._slopes:
+            self._slopes[like.device] = torch.tensor(self.config.alibi, device="cpu").to(like.device, torch.float32)
+        slopes = self._slopes[like.device]
+        given = mask.segments if mask.attention_mask is None else mask.attention_mask
+        if given is None:
+            positions = torch.arange(total, device=like.device)[None]
         else:
-            places = position_ids_from_mask(mask.attention_mask.to(like.device))
-        return (slopes[None, :, None] * places[:, None, :].float()).to(like.dtype)[:, :, None]
+            real = torch.ones_like(given) if mask.attention_mask is None else given
+            positions = position_ids_from_mask(real.to(like.device), mask.segments)
+        return (slopes[None, :, None] * positions[:, None, :].float()).to(like.dtype)[:, :, None]
 
     def head(self, hidden: Tensor) -> Tensor:
         """``[..., D] -> logits [..., V]``; pass only the positions whose logits are wanted."""
@@ -282,3 +292,8 @@ class Decoder(nn.Module):
             dtype=weight.dtype,
             device=weight.device,
         )
+
+
+@lru_cache(maxsize=16)
+def _rounded(factor: float, dtype: torch.dtype) -> float:
+    return float(torch.tensor(factor, dtype=dtype, device="cpu"))

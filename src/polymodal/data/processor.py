@@ -88,12 +88,17 @@ class Placed:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Encoded:
-    """One conversation as lists of equal length, with its media in order of appearance."""
+    """One conversation as lists of equal length, with its media in order of appearance.
+
+    segments: the lengths of several conversations that stand one after another in this row (`data/packing.py`); empty
+    for one alone.
+    """
 
     input_ids: list[int]
     loss_mask: list[bool]
     token_types: list[int]
     placed: tuple[Placed, ...] = ()
+    segments: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -160,8 +165,9 @@ class Processor:
         truncate: cut a row that is too long at its end, never inside media, instead of refusing it.
         files, limits: whether messages may name files of this machine, and the bounds of media they carry.
 
-        Returns input_ids, attention_mask, labels, token_types, position_ids, all int64 [B, T]; item_counts,
-        modality -> int64 [B]; and pixel_values, audio_values, video_values [N, ...] where there are items.
+        Returns input_ids, attention_mask, labels, token_types, position_ids, all int64 [B, T], attention_mask None
+        where nothing is padded; item_counts and item_tokens, modality -> int64 [B] items of each row and int64 [N]
+        placeholders of each item; and pixel_values, audio_values, video_values [N, ...] where there are items.
         Raises: PromptError for messages that cannot become a sequence, MediaError for media that cannot be read.
         """
         if generate and truncate:
@@ -216,6 +222,8 @@ class Processor:
             raise PromptError(
                 f"{where}: {len(row)} tokens ({found}) for a limit of {limit}; shorten the text or send less media"
             )
+        if row.segments:
+            raise PromptError(f"{where}: packed rows are not cut; fit each conversation before they are packed")
         for placed in row.placed:
             if placed.start < limit < placed.end:
                 raise PromptError(
@@ -230,9 +238,13 @@ class Processor:
         )
 
     def collate(self, rows: Sequence[Encoded], *, padding: Literal["left", "right"]) -> dict[str, Any]:
-        """Rows of any lengths -> batch dict as described at `__call__`; labels and media included."""
+        """Rows of any lengths -> batch dict as described at `__call__`; labels and media included.
+
+        With packed rows among them `segments` int64 [B, T] too: 1, 2, ... in each row, 0 for padding.
+        """
         length = max(len(row) for row in rows)
-        pad = pad_id_of(self.tokenizer) if any(len(row) < length for row in rows) else 0
+        padded = any(len(row) < length for row in rows)
+        pad = pad_id_of(self.tokenizer) if padded else 0
 
         def table(values: Sequence[list[int]], fill: int) -> Tensor:
             out = torch.full((len(rows), length), fill, dtype=torch.int64)
@@ -244,17 +256,23 @@ class Processor:
         mask = table([[1] * len(row) for row in rows], 0)
         batch: dict[str, Any] = {
             "input_ids": table([row.input_ids for row in rows], pad),
-            "attention_mask": mask,
+            "attention_mask": mask if padded else None,
             "labels": table([_labels(row) for row in rows], IGNORE),
             "token_types": table([row.token_types for row in rows], 0),
             "position_ids": position_ids_from_mask(mask),
             "item_counts": {},
+            "item_tokens": {},
         }
+        if any(row.segments for row in rows):
+            batch["segments"] = table([_numbered(row) for row in rows], 0)
+            batch["position_ids"] = position_ids_from_mask(mask, batch["segments"])
         for name, modality in self.modalities.items():
-            items = [[p.item.values for p in row.placed if p.item.modality == name] for row in rows]
+            items = [[p.item for p in row.placed if p.item.modality == name] for row in rows]
+            flat = [item for found in items for item in found]
             batch["item_counts"][name] = torch.tensor([len(found) for found in items], dtype=torch.int64)
-            if flat := [values for found in items for values in found]:
-                batch.update(modality.batch(flat))
+            batch["item_tokens"][name] = torch.tensor([item.tokens for item in flat], dtype=torch.int64)
+            if flat:
+                batch.update(modality.batch([item.values for item in flat]))
         return batch if self.finish is None else self.finish(batch)
 
     def _write(self, made: Encoded, segment: Special | Words) -> None:
@@ -289,6 +307,12 @@ def _around(around: Around, values: Any) -> Sequence[Special | Words]:
 
 def _labels(row: Encoded) -> list[int]:
     return [index if loss_mask else IGNORE for index, loss_mask in zip(row.input_ids, row.loss_mask, strict=True)]
+
+
+def _numbered(row: Encoded) -> list[int]:
+    """1, 2, ... for the tokens of each conversation in the row."""
+    lengths = row.segments or (len(row),)
+    return [number for number, length in enumerate(lengths, 1) for _ in range(length)]
 
 
 def _key(name: str, values: Any) -> str:

@@ -38,6 +38,8 @@ class EncoderDecoderLM(MultimodalLM):
         """The batch as generation sees it: `input_ids` of the decoder, the encoder's under `prompt`."""
         if _READ in batch:
             return dict(batch)
+        if batch.get("segments") is not None:
+            raise PromptError("segments: an encoder-decoder takes one sequence a row; collate the rows unpacked")
         full = super().prepare_batch(batch)
         full[_READ] = {"input_ids": full.pop("input_ids"), "attention_mask": full.pop("attention_mask", None)}
         full["input_ids"] = self._answer(full, len(full[_READ]["input_ids"]))

@@ -27,14 +27,14 @@ from polymodal.fusion.splice import splice
 from polymodal.models.output import Output, total
 from polymodal.nn.cache import KVCache
 from polymodal.nn.losses import IGNORE, shifted, token_loss, z_loss
-from polymodal.nn.mask import MaskSpec, position_ids_from_mask
+from polymodal.nn.mask import MaskSpec, padding_mask, position_ids_from_mask
 
 # The batch as it came -> the inputs to add: position_ids, token_types, item_counts, ...  An attribute `reads` of it
 # (and of a context module) names the tensors it takes that no encoder and no connector does.
 InputPreparer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 # Let through: targets and how they count, and what published processors say about tokens that is known from the ids.
 PASSED = frozenset({"labels", "token_weights", "z_loss_weight", "dummy_modalities", "mm_token_type_ids"})
-TEXT = frozenset({"input_ids", "attention_mask", "position_ids", "token_types", "item_counts"})
+TEXT = frozenset({"input_ids", "attention_mask", "position_ids", "token_types", "item_counts", "item_tokens", "segments"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,9 +133,14 @@ class MultimodalLM(nn.Module):
         return None if self.context is None else self.context(features, batch)
 
     def prepare_batch(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """The batch with what `prepare_inputs` adds; what is there already stays."""
-        added = {} if self.prepare_inputs is None else self.prepare_inputs(batch)
-        return {**added, **{name: value for name, value in batch.items() if value is not None}}
+        """The batch with what `prepare_inputs` adds; what is there already stays.
+
+        A mask on the host under which nothing is padded goes: here is the one place that looks (`nn/mask.py`).
+        """
+        given = {name: value for name, value in batch.items() if value is not None}
+        if "attention_mask" in given and padding_mask(given["attention_mask"]) is None:
+            del given["attention_mask"]
+        return given if self.prepare_inputs is None else {**self.prepare_inputs(given), **given}
 
     def embed_inputs(self, batch: Mapping[str, Any], features: Mapping[str, Any] | None = None) -> Tensor:
         """inputs_embeds [B, T, D] of a batch: embedded ids with features spliced at their placeholders.
@@ -151,10 +156,10 @@ class MultimodalLM(nn.Module):
         written = input_ids.clamp(0, self.backbone.config.vocab_size - 1) if outside else input_ids
         embeds = self.backbone.embed(written)
         for name, placeholder in self.placeholders.items():
-            counts = (batch.get("item_counts") or {}).get(name)
+            counts, tokens = ((batch.get(key) or {}).get(name) for key in ("item_counts", "item_tokens"))
             places = batch.get(self.inputs[name].places)
             where = placeholder if places is None else places
-            embeds = splice(embeds, input_ids, features.get(name, []), where, counts)
+            embeds = splice(embeds, input_ids, features.get(name, []), where, counts, tokens)
         return embeds
 
     def forward(self, *, cache: KVCache | None = None, return_logits: bool = True, **batch: Any) -> Output:
@@ -162,6 +167,7 @@ class MultimodalLM(nn.Module):
 
         batch: input_ids [B, T], attention_mask, position_ids, token_types, item_counts; pixel_values, audio_values,
         video_values and what else `inputs`, `prepare_inputs` and `context` read.
+        segments int [B, T]: the sequences of packed rows (`nn/segments.py`), which never see one another.
         labels [B, T]: aligned with input_ids, -100 = not learned.  token_weights [V]: how much each id counts as a
         label.  z_loss_weight: of the squared logarithm of the softmax's sum (PaLM).  dummy_modalities: names of those
         whose items stand for none (other processes have some): they pass their encoder, and count nothing.
@@ -184,10 +190,10 @@ class MultimodalLM(nn.Module):
 
     def run_backbone(self, batch: Mapping[str, Any], features: Mapping[str, Any], cache: KVCache | None) -> Tensor:
         """Hidden states [B, T, D] of a prepared batch with its features."""
-        attention_mask, position_ids = batch.get("attention_mask"), batch.get("position_ids")
+        position_ids, mask, segments = (batch.get(key) for key in ("position_ids", "attention_mask", "segments"))
         if position_ids is None:
-            counted = None if self.positions_ignore_padding else attention_mask
-            position_ids = position_ids_from_mask(torch.ones_like(batch["input_ids"]) if counted is None else counted)
+            counted = torch.ones_like(batch["input_ids"]) if mask is None or self.positions_ignore_padding else mask
+            position_ids = position_ids_from_mask(counted, segments)
         dummies = [name for name in batch.get("dummy_modalities") or () if name in features]
         used = {name: value for name, value in features.items() if name not in dummies}
         embeds = self.embed_inputs(batch, used if self.context is None else features)
@@ -196,7 +202,7 @@ class MultimodalLM(nn.Module):
         return self.backbone(
             embeds,
             position_ids,
-            MaskSpec(attention_mask=attention_mask),
+            MaskSpec(attention_mask=mask, segments=segments),
             token_types=batch.get("token_types"),
             context=self.context_for(features, batch),
             cache=cache,

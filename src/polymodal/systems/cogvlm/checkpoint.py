@@ -88,12 +88,12 @@ def named(pictures: list[torch.Tensor]) -> dict[str, Any]:
 
 
 def finish(batch: dict[str, Any]) -> dict[str, Any]:
-    """With a picture, routes and positions are made by the model from `token_type_ids`, as published."""
+    """With a picture, routes and positions are made from `token_type_ids`, as published."""
     if "images" not in batch:
         return batch
-    return {name: value for name, value in batch.items() if name not in ("token_types", "position_ids")} | {
-        "token_type_ids": batch["token_types"]
-    }
+    made = {name: value for name, value in batch.items() if name not in ("token_types", "position_ids")}
+    made["token_type_ids"] = batch["token_types"]
+    return made | ExpertRoutes()(made)
 
 
 TEXT = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_act",
