@@ -5,8 +5,8 @@
 
     batch = processor.collate(pack(rows, 4096), padding="right")
 
-The model keeps the segments apart: positions begin anew, attention and media never cross (`nn/segments.py`), so a packed
-row gives the numbers of its conversations alone.  Rows are put where they fit first, longest first (first-fit
+The model keeps the segments apart: positions begin anew, attention and media never cross (`nn/segments.py`), so a
+packed row gives the numbers of its conversations alone.  Rows are put where they fit first, longest first (first-fit
 decreasing: at most 11/9 of the fewest rows possible, and 6/9 of one more).
 Traps: a conversation is never cut here, media included; the first token of a conversation is no target, since in a
 packed row the token before it belongs to another one.

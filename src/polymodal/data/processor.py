@@ -27,6 +27,8 @@ from polymodal.nn.mask import position_ids_from_mask
 TOKEN_TYPES = {"text": 0, "image": 1, "audio": 2, "video": 3}
 VALUES = {"image": "pixel_values", "audio": "audio_values", "video": "video_values"}
 IGNORE = -100  # label of a position that is not learned
+HOST_FACTS = frozenset({"item_counts", "item_tokens", "token_type_counts"})
+"""What a batch says about itself in numbers that stay on the host, so that no device has to be asked for them."""
 _MODALITY: dict[type, str] = {Image: "image", Audio: "audio", Video: "video"}
 
 
@@ -166,8 +168,9 @@ class Processor:
         files, limits: whether messages may name files of this machine, and the bounds of media they carry.
 
         Returns input_ids, attention_mask, labels, token_types, position_ids, all int64 [B, T], attention_mask None
-        where nothing is padded; item_counts and item_tokens, modality -> int64 [B] items of each row and int64 [N]
-        placeholders of each item; and pixel_values, audio_values, video_values [N, ...] where there are items.
+        where nothing is padded; pixel_values, audio_values, video_values [N, ...] where there are items; and what the
+        batch knows about itself on the host: item_counts, modality -> int64 [B], items of each row; item_tokens,
+        modality -> the placeholders of each item; token_type_counts, how many tokens there are of kind 0, 1, ...
         Raises: PromptError for messages that cannot become a sequence, MediaError for media that cannot be read.
         """
         if generate and truncate:
@@ -263,6 +266,7 @@ class Processor:
             "item_counts": {},
             "item_tokens": {},
         }
+        batch["token_type_counts"] = kind_counts(batch["token_types"])
         if any(row.segments for row in rows):
             batch["segments"] = table([_numbered(row) for row in rows], 0)
             batch["position_ids"] = position_ids_from_mask(mask, batch["segments"])
@@ -270,7 +274,7 @@ class Processor:
             items = [[p.item for p in row.placed if p.item.modality == name] for row in rows]
             flat = [item for found in items for item in found]
             batch["item_counts"][name] = torch.tensor([len(found) for found in items], dtype=torch.int64)
-            batch["item_tokens"][name] = torch.tensor([item.tokens for item in flat], dtype=torch.int64)
+            batch["item_tokens"][name] = tuple(item.tokens for item in flat)
             if flat:
                 batch.update(modality.batch([item.values for item in flat]))
         return batch if self.finish is None else self.finish(batch)
@@ -307,6 +311,11 @@ def _around(around: Around, values: Any) -> Sequence[Special | Words]:
 
 def _labels(row: Encoded) -> list[int]:
     return [index if loss_mask else IGNORE for index, loss_mask in zip(row.input_ids, row.loss_mask, strict=True)]
+
+
+def kind_counts(token_types: Tensor) -> tuple[int, ...]:
+    """How many tokens of kind 0, 1, ... there are in `token_types [B, T]` on the host, padding included."""
+    return tuple(torch.bincount(token_types.flatten()).tolist())
 
 
 def _numbered(row: Encoded) -> list[int]:

@@ -38,7 +38,7 @@ class GridPositions:
     reads: frozenset[str] = frozenset({"image_grid_thw", "video_grid_thw", "mm_token_type_ids"})
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Adds nothing to a batch of text alone, whose tokens just count, nor to one that has its three axes already."""
+        """Adds nothing to a batch of text alone, whose tokens just count, or to one that has its three axes already."""
         given = batch.get("position_ids")
         if given is not None and given.dim() == 3:
             return {}

@@ -35,15 +35,15 @@ def splice(
     features: Tensor | Sequence[Tensor],
     placeholder_id: int | Tensor,
     item_counts: Tensor | Sequence[int] | None = None,
-    item_tokens: Tensor | Sequence[int] | None = None,
+    item_tokens: Sequence[int] | None = None,
 ) -> Tensor:
     """Replace the embeddings at the placeholders by the features of the items.
 
     embeds [B, T, D] is not modified; the values it holds at placeholders do not matter, NaN included.
     input_ids is int [B, T]; placeholder_id may also be a mask [B, T] of the places itself.  features is [N, Q, D], or
     a list of [q, D] where items differ in length, over the whole batch in order of appearance.  item_counts: items in
-    each row; None: each row takes items in order until its placeholders are full.  item_tokens [N], on the host: the
-    placeholders that were written for each item.  Returns [B, T, D]; with no item and no placeholder this is `embeds`
+    each row; None: each row takes items in order until its placeholders are full.  item_tokens: the placeholders
+    that were written for each of the N items.  Returns [B, T, D]; with no item and no placeholder this is `embeds`
     itself.
 
     Raises PromptError when an item has another number of features than placeholders, ConfigError when the
@@ -52,7 +52,7 @@ def splice(
     lengths = _item_lengths(features)
     mask = input_ids == placeholder_id if isinstance(placeholder_id, int) else placeholder_id.bool()
     if item_tokens is not None:
-        _check_tokens(lengths, [int(count) for count in item_tokens])
+        _check_tokens(lengths, list(item_tokens))
     if item_tokens is None or mask.device.type == "cpu":
         given = infer_item_counts(mask, lengths) if item_counts is None else item_counts
         _check_counts(mask.cpu(), lengths, [int(count) for count in given])
@@ -110,8 +110,8 @@ def _check_tokens(lengths: list[int], tokens: list[int]) -> None:
         raise PromptError(f"splice: the processor announces {len(tokens)} items, but features holds {len(lengths)}")
     item = next(i for i, pair in enumerate(zip(lengths, tokens, strict=True)) if pair[0] != pair[1])
     raise PromptError(
-        f"item {item}: the processor wrote {tokens[item]} placeholder tokens, the encoder gave {lengths[item]} features; "
-        "its modality's `tokens` must count what the connector gives"
+        f"item {item}: the processor wrote {tokens[item]} placeholder tokens, the encoder gave {lengths[item]} "
+        "features; `tokens` of its modality must count what the connector gives"
     )
 
 

@@ -117,7 +117,7 @@ class InterleavedContext(nn.Module):
         names = {index: name for name, index in self.placeholders.items()}
         left = {name: list(features.get(name, ())) for name in self.placeholders}
         if len(left) == 1 and ids.device.type != "cpu" and (name := next(iter(left))) in counts:
-            wanted = [[name] * int(count) for count in counts[name]]
+            wanted = [[name] * count for count in torch.as_tensor(counts[name]).tolist()]
         else:
             wanted = [[names[index] for index in row if index in names] for row in ids.tolist()]
         rows: list[Sequence[Tensor]] = []

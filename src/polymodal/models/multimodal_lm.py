@@ -21,20 +21,21 @@ import torch
 from torch import Tensor, nn
 
 from polymodal.backbones.decoder import Decoder
-from polymodal.data.processor import VALUES
+from polymodal.data.processor import HOST_FACTS, VALUES
 from polymodal.errors import ConfigError, PromptError
 from polymodal.fusion.splice import splice
 from polymodal.models.output import Output, total
 from polymodal.nn.cache import KVCache
 from polymodal.nn.losses import IGNORE, shifted, token_loss, z_loss
 from polymodal.nn.mask import MaskSpec, padding_mask, position_ids_from_mask
+from polymodal.nn.token_types import TokenTypes
 
 # The batch as it came -> the inputs to add: position_ids, token_types, item_counts, ...  An attribute `reads` of it
 # (and of a context module) names the tensors it takes that no encoder and no connector does.
 InputPreparer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 # Let through: targets and how they count, and what published processors say about tokens that is known from the ids.
 PASSED = frozenset({"labels", "token_weights", "z_loss_weight", "dummy_modalities", "mm_token_type_ids"})
-TEXT = frozenset({"input_ids", "attention_mask", "position_ids", "token_types", "item_counts", "item_tokens", "segments"})
+TEXT = frozenset({"input_ids", "attention_mask", "position_ids", "token_types", "segments"} | HOST_FACTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +204,7 @@ class MultimodalLM(nn.Module):
             embeds,
             position_ids,
             MaskSpec(attention_mask=mask, segments=segments),
-            token_types=batch.get("token_types"),
+            token_types=token_types_of(batch),
             context=self.context_for(features, batch),
             cache=cache,
         )
@@ -241,3 +242,9 @@ def _keywords(names: tuple[str, ...], batch: Mapping[str, Any]) -> dict[str, Any
     """Keyword arguments out of a batch: "name" or "keyword=name", those that are there."""
     found = {name.partition("=")[0]: batch.get(name.rpartition("=")[2]) for name in names}
     return {keyword: value for keyword, value in found.items() if value is not None}
+
+
+def token_types_of(batch: Mapping[str, Any]) -> TokenTypes | None:
+    """The kinds of a batch's tokens for the backbone, with how many there are of each where the processor said so."""
+    kinds = batch.get("token_types")
+    return None if kinds is None else TokenTypes(kinds, batch.get("token_type_counts"))

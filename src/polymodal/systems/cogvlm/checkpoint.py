@@ -13,7 +13,7 @@ from polymodal.backbones.decoder import DecoderConfig
 from polymodal.connectors.glu import GLUConnectorConfig, cogvlm_keys
 from polymodal.data.media import Image, Text
 from polymodal.data.messages import Message
-from polymodal.data.processor import Modality, Processor
+from polymodal.data.processor import Modality, Processor, kind_counts
 from polymodal.data.template import Special, Template, Turn
 from polymodal.data.transforms import CLIP_MEAN, CLIP_STD, Squash
 from polymodal.encoders import eva2_clip
@@ -93,7 +93,8 @@ def finish(batch: dict[str, Any]) -> dict[str, Any]:
         return batch
     made = {name: value for name, value in batch.items() if name not in ("token_types", "position_ids")}
     made["token_type_ids"] = batch["token_types"]
-    return made | ExpertRoutes()(made)
+    made |= ExpertRoutes()(made)
+    return made | {"token_type_counts": kind_counts(made["token_types"])}
 
 
 TEXT = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_act",
