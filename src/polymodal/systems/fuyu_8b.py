@@ -97,9 +97,8 @@ def rows_with_ends(value: dict[str, Tensor]) -> list[str]:
 
 
 def patches_alone(items: list[dict[str, Tensor]]) -> dict[str, Any]:
-    """The patches of all items, and how many each has: numbers that decide shapes, so they stay on the host."""
     patches = [item["patches"] for item in items]
-    return {"pixel_values": torch.cat(patches), "patch_counts": tuple(map(len, patches))}
+    return {"pixel_values": torch.cat(patches), "patch_counts": tuple(map(len, patches))}  # the counts stay on the host
 
 
 def drawn(values: int, width: int) -> tuple[Part, ...]:
