@@ -1,6 +1,6 @@
 """What each process of tests/train/test_two_ranks.py runs: one backward pass of a sharded model on its own batch.
 
-    python sharded_run.py RANK WORLD PORT KIND FOLDER      writes FOLDER/KIND-RANK.pt: the loss and all gradients
+python sharded_run.py RANK WORLD PORT KIND FOLDER      writes FOLDER/KIND-RANK.pt: the loss and all gradients
 """
 
 import sys
