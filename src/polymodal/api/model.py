@@ -22,9 +22,9 @@ from polymodal.api.adapters import Adapters
 from polymodal.api.clock import Clock, TimedProcessor
 from polymodal.api.reply import Label, Reply
 from polymodal.checkpoints.record import LoadedModel
-from polymodal.data.media import Audio, Image, Text, Video
+from polymodal.data.media import Audio, Media, Text, Video
 from polymodal.data.messages import Message, conversation, user
-from polymodal.data.processor import VALUES
+from polymodal.data.modalities import holds_media
 from polymodal.errors import ConfigError, PromptError
 from polymodal.generation.chat import Chat
 from polymodal.generation.generate import generate
@@ -188,8 +188,7 @@ class Model:
         [images, texts] of a dual encoder, [N, classes] of a classifier."""
         from polymodal.api.tensors import check_prompt, logits_of, within_tables
 
-        media = any(tensors.get(values) is not None for values in VALUES.values())
-        module = self.module_for(media)
+        module = self.module_for(holds_media(tensors))
         self.require("logits")
         check_prompt(module, tensors)
         with torch.inference_mode(), within_tables():
@@ -409,7 +408,7 @@ def messages_of(content: Sequence[Any]) -> tuple[Message, ...]:
 
 def recording_of(item: Any) -> Audio:
     """A recording: media, a path, bytes or (samples, rate); of a video its sound.  Raises PromptError."""
-    found = item if isinstance(item, Image | Audio | Video | Text) else Audio(item)
+    found = item if isinstance(item, Media | Text) else Audio(item)
     if isinstance(found, Video):
         found = found.sound or found
     if not isinstance(found, Audio):
@@ -417,9 +416,9 @@ def recording_of(item: Any) -> Audio:
     return found
 
 
-def media_of(item: Any) -> Image | Audio | Video | Text:
+def media_of(item: Any) -> Media | Text:
     """Media as it is; a path as the media that the file holds."""
-    if isinstance(item, Image | Audio | Video | Text):
+    if isinstance(item, Media | Text):
         return item
     if isinstance(item, str | Path):
         from polymodal.api.media import media

@@ -17,20 +17,17 @@ import torch
 from torch import Tensor
 
 from polymodal.data.limits import DEFAULT_LIMITS, Limits
-from polymodal.data.media import Audio, Image, Video
-from polymodal.data.messages import Media, Message, conversation
+from polymodal.data.media import Array, Media
+from polymodal.data.messages import Message, conversation
+from polymodal.data.modalities import KnownModality, modality_of
 from polymodal.data.template import Format, Segment, Slot, Special, Words
 from polymodal.data.tokenizer import Tokenizer, pad_id_of
 from polymodal.errors import ConfigError, PromptError
 from polymodal.nn.mask import position_ids_from_mask
 
-TOKEN_TYPES = {"text": 0, "image": 1, "audio": 2, "video": 3}
-VALUES = {"image": "pixel_values", "audio": "audio_values", "video": "video_values"}
 IGNORE = -100  # label of a position that is not learned
 HOST_FACTS = frozenset({"item_counts", "item_tokens", "token_type_counts"})
 """What a batch says about itself in numbers that stay on the host, so that no device has to be asked for them."""
-_MODALITY: dict[type, str] = {Image: "image", Audio: "audio", Video: "video"}
-
 
 # What stands around an item: the same for all, or made from its value (the size of a picture, in words).
 Around = tuple[Special | Words, ...] | Callable[[Any], Sequence[Special | Words]]
@@ -40,32 +37,54 @@ Around = tuple[Special | Words, ...] | Callable[[Any], Sequence[Special | Words]
 class Modality:
     """How one modality enters the sequence; a system declares one for each kind of media it takes.
 
-    name: image, audio or video.  placeholder: special token repeated once per feature.  transform: one media record
-    -> its tensor, or a table of tensors.  tokens: that value -> number of features the connector will give.  before,
-    after: what stands around the placeholders.  collate: values of all items of a batch -> one tensor [N, ...], or the
-    named tensors that the model takes.  spell: value -> the ids' layout where it is no plain run (row ends, markers): a
-    list of token names in which the placeholder's own name stands for a feature.  number: the placeholder's id where
-    the published one is no token of the vocabulary (-200).
+    name: image, audio, video or any other, a system's own too (`data/modalities.py`).  placeholder: special token
+    repeated once per feature.  transform: one media record -> its tensor, or a table of tensors.  tokens: that value ->
+    number of features the connector will give.  before, after: what stands around the placeholders.  collate: values of
+    all items of a batch -> one tensor [N, ...], or the named tensors that the model takes.  spell: value -> the ids'
+    layout where it is no plain run (row ends, markers): a list of token names in which the placeholder's own name
+    stands for a feature.  number: the placeholder's id where the published one is no token of the vocabulary (-200).
+    values, token_type: the tensor's name and the number in `token_types`, where they are not the table's.
+    Raises ConfigError for a name that is none, and without `tokens` where the table does not know how to count.
     """
 
     name: str
     placeholder: str
     transform: Callable[[Any], Any]
-    tokens: Callable[[Any], int]
+    tokens: Callable[[Any], int] | None = None
     before: Around = ()
     after: Around = ()
     collate: Callable[[list[Any]], Any] = torch.stack
     spell: Callable[[Any], Sequence[str]] | None = None
     number: int | None = None
+    values: str = ""
+    token_type: int | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in VALUES:
-            raise ConfigError(f"modality {self.name!r}: expected one of {', '.join(VALUES)}")
+        if self.known.media is None:
+            raise ConfigError(f"modality {self.name!r} is what messages are written in; give media another name")
+        if self.tokens is None and self.known.tokens is None:
+            raise ConfigError(f"modality {self.name!r}: say with `tokens` how many tokens an item takes")
+
+    @property
+    def known(self) -> KnownModality:
+        """Its row of the table, or what a name nobody knows has for one."""
+        return modality_of(self.name)
+
+    @property
+    def kind(self) -> int:
+        """Its number in `token_types`."""
+        return self.known.token_type if self.token_type is None else self.token_type
+
+    def count(self, values: Any) -> int:
+        """How many tokens the value of an item takes."""
+        tokens = self.tokens or self.known.tokens
+        assert tokens is not None
+        return tokens(values)
 
     def batch(self, items: list[Any]) -> dict[str, Any]:
         """The tensors of all items of a batch by the names the model takes them under."""
         made = self.collate(items)
-        return made if isinstance(made, dict) else {VALUES[self.name]: made}
+        return made if isinstance(made, dict) else {self.values or self.known.values: made}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -168,9 +187,9 @@ class Processor:
         files, limits: whether messages may name files of this machine, and the bounds of media they carry.
 
         Returns input_ids, attention_mask, labels, token_types, position_ids, all int64 [B, T], attention_mask None
-        where nothing is padded; pixel_values, audio_values, video_values [N, ...] where there are items; and what the
-        batch knows about itself on the host: item_counts, modality -> int64 [B], items of each row; item_tokens,
-        modality -> the placeholders of each item; token_type_counts, how many tokens there are of kind 0, 1, ...
+        where nothing is padded; pixel_values, audio_values, ... [N, ...] where there are items; and what the batch
+        knows about itself on the host: item_counts, modality -> int64 [B], items of each row; item_tokens, modality ->
+        the placeholders of each item; token_type_counts, how many tokens there are of kind 0, 1, ...
         Raises: PromptError for messages that cannot become a sequence, MediaError for media that cannot be read.
         """
         if generate and truncate:
@@ -203,16 +222,26 @@ class Processor:
         """One item through its declared transform.  Raises PromptError for media the model does not take."""
         if memo is not None and id(media) in memo:
             return memo[id(media)][1]
-        name = _MODALITY[type(media)]
-        modality = self.modalities.get(name)
-        if modality is None:
-            takes = ", ".join(["text", *self.modalities])
-            raise PromptError(f"messages: this model takes {takes}; found {name}")
+        modality = self.modality_for(media)
         values = modality.transform(media)
-        item = Prepared(modality=name, values=values, tokens=modality.tokens(values), key=_key(name, values))
+        key = _key(modality.name, values)
+        item = Prepared(modality=modality.name, values=values, tokens=modality.count(values), key=key)
         if memo is not None:
             memo[id(media)] = (media, item)  # holding the record keeps its identity from being reused
         return item
+
+    def modality_for(self, media: Media) -> Modality:
+        """What takes an item; an array of no name goes to the one modality that takes arrays.  Raises PromptError."""
+        found = self.modalities.get(media.modality)
+        if found is not None:
+            return found
+        takes = ", ".join(["text", *self.modalities])
+        if media.modality:
+            raise PromptError(f"messages: this model takes {takes}; found {media.modality}")
+        arrays = [each for each in self.modalities.values() if each.known.media is Array]
+        if len(arrays) != 1:
+            raise PromptError(f"messages: this model takes {takes}; say which an array is, as in pm.array(x, 'imu')")
+        return arrays[0]
 
     def fit(self, row: Encoded, max_length: int | None = None, truncate: bool = False, where: str = "") -> Encoded:
         """The row itself if it fits in max_length (default: the model's), else cut at its end or refused."""
@@ -283,7 +312,7 @@ class Processor:
         if isinstance(segment, Special):
             ids, kind = [self.tokenizer.special(segment.name)], segment.token_type
         else:
-            ids, kind = self.tokenizer.encode(segment.text), TOKEN_TYPES["text"]
+            ids, kind = self.tokenizer.encode(segment.text), 0
         made.input_ids.extend(ids)
         made.loss_mask.extend([segment.loss_mask] * len(ids))
         made.token_types.extend([kind] * len(ids))
@@ -299,7 +328,7 @@ class Processor:
             ids = [self.tokenizer.special(name) for name in modality.spell(item.values)]
         made.input_ids.extend(ids)
         made.loss_mask.extend([False] * len(ids))
-        made.token_types.extend([TOKEN_TYPES[item.modality]] * len(ids))
+        made.token_types.extend([modality.kind] * len(ids))
         for segment in _around(modality.after, item.values):
             self._write(made, segment)
         return Placed(item=item, first=first, start=start, end=len(made))

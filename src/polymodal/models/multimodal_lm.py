@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from polymodal.backbones.decoder import Decoder
-from polymodal.data.processor import HOST_FACTS, VALUES
+from polymodal.data.modalities import MODALITIES, modality_of
+from polymodal.data.processor import HOST_FACTS
 from polymodal.errors import ConfigError, PromptError
 from polymodal.fusion.splice import splice
 from polymodal.models.output import Output, total
@@ -61,13 +62,13 @@ class ModalityInputs:
 
 
 class MultimodalLM(nn.Module):
-    """Encoders and connectors by modality (image, audio, video), a backbone, and the placeholder id of each modality.
+    """Encoders and connectors by modality (image, audio, a system's own), a backbone, and each modality's placeholder.
 
     A text-only model has no encoder.  context: module called as f(features by modality, batch) -> the backbone's
     `context`; modalities without a placeholder reach the backbone only that way.  inputs: by modality, where its
-    tensors have other names than `VALUES` or there are more of them.  arrange: adds what a batch lacks.  columns: a
-    full pass without position ids counts columns, as most published classes do, and not real tokens (as generation
-    always does); it matters where padding stands between pictures and text.
+    tensors have other names than in `data/modalities.py` or there are more of them.  prepare_inputs: adds what a batch
+    lacks.  positions_ignore_padding: a full pass without position ids counts columns, as most published classes do,
+    and not real tokens (as generation always does); it matters where padding stands between pictures and text.
     Raises: ConfigError when a modality lacks an encoder or connector, or leads nowhere.
     """
 
@@ -89,14 +90,12 @@ class MultimodalLM(nn.Module):
         positions_ignore_padding: bool = False,
     ) -> None:
         super().__init__()
-        self.inputs = {name: ModalityInputs(values=VALUES[name]) for name in encoders if name in VALUES} | dict(
-            inputs or {}
-        )
+        self.inputs = {name: ModalityInputs(values=modality_of(name).values) for name in encoders} | dict(inputs or {})
         served = {name for name, given in self.inputs.items() if (given.uses or name) in encoders}
         if set(encoders) != set(connectors) or not set(placeholders) <= served or served != set(self.inputs):
             raise ConfigError(
                 f"MultimodalLM: encoders {sorted(encoders)}, connectors {sorted(connectors)} and placeholders "
-                f"{sorted(placeholders)} must name the same modalities out of {', '.join(VALUES)}"
+                f"{sorted(placeholders)} must name the same modalities"
             )
         if context is None and set(placeholders) != served:
             lost = sorted(served - set(placeholders))
@@ -228,9 +227,9 @@ class MultimodalLM(nn.Module):
         for name, value in values.items():
             if name in known or value is None:
                 continue
-            for modality, key in VALUES.items():
-                if name == key:
-                    raise PromptError(f"this model takes {', '.join(['text', *self.inputs])}; found {modality}")
+            for each in MODALITIES.values():
+                if name == each.values:
+                    raise PromptError(f"this model takes {', '.join(['text', *self.inputs])}; found {each.name}")
             raise ConfigError(f"MultimodalLM: does not know the input {name!r}; it takes {', '.join(sorted(known))}")
 
     def compute_logits(self, hidden: Tensor) -> Tensor:
