@@ -200,6 +200,15 @@ class Model:
         self.require("features")
         return self.module.features(**self._tensors(tensors))
 
+    def predict(self, **tensors: Any) -> dict[str, Tensor]:
+        """What a model with regression heads says of a batch, by name: the score [B] of a sentiment, a distance, ...
+
+        Raises ConfigError for a model without such heads.
+        """
+        self.require("predict")
+        with torch.inference_mode():
+            return dict(self.module(**self._tensors(tensors)).predictions)
+
     def generate(self, *, options: SamplingOptions | None = None, **tensors: Any) -> Tensor:
         """Answers to a batch of tensors as ids [B, T + new], the prompt in front and padding behind, as transformers
         returns them; options may be given under its names too: max_new_tokens, min_new_tokens, max_length, do_sample,
@@ -219,7 +228,7 @@ class Model:
 
     def _tensors(self, tensors: dict[str, Any]) -> dict[str, Any]:
         """On the model's device, real numbers in its dtype."""
-        one = next(self.module.parameters())
+        one = next(self.module.parameters(), torch.empty(0))  # an agent has none
         return {
             name: value.to(one.device, one.dtype if value.is_floating_point() else None)
             if isinstance(value, torch.Tensor) and name != "item_counts"
@@ -301,7 +310,7 @@ class Model:
 
     @property
     def can(self) -> tuple[str, ...]:
-        """Which of chat, draw, transcribe, classify, embed, logits, features and generate this model does."""
+        """Which of chat, draw, transcribe, classify, embed, logits, features, predict and generate this model does."""
         parts, module = self._parts, self.module
         found = {
             "chat": self.processor is not None and isinstance(module, MultimodalLM),
@@ -311,6 +320,7 @@ class Model:
             "embed": parts.embed is not None,
             "logits": fills(module, "logits"),
             "features": isinstance(module, HasFeatures),
+            "predict": fills(module, "predictions"),
             "generate": can_generate(module),
         }
         return tuple(verb for verb, here in found.items() if here)

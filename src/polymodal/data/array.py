@@ -26,7 +26,9 @@ _SHAPE = re.compile(r"""['"]shape['"]\s*:\s*\(([\d, ]{0,200})\)""")
 
 def read_array(source: Any, limits: Limits) -> np.ndarray:
     """The numbers of a source.  Raises MediaError for what holds none, is damaged, or has more than `Limits.bytes`."""
-    if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
+    if isinstance(source, bytearray | memoryview):
+        source = bytes(source)
+    if isinstance(source, str | os.PathLike | bytes):
         with open_source(source, limits) as opened:
             return _numbers(_read_file(opened), opened.name, limits)
     if hasattr(source, "detach"):  # a tensor, wherever it lies
