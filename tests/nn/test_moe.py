@@ -73,3 +73,12 @@ def test_refusals():
         moe(experts=2, top_k=3)
     with pytest.raises(ConfigError, match="no gate logits"):
         balance_loss([], 2)
+
+
+def test_in_training_every_expert_takes_part_if_only_with_no_token() -> None:
+    part = moe(experts=5, top_k=1).train()
+    x = randomise.values("x", (1, 2, 16))
+    found = part(x)
+    found.sum().backward()
+    assert all(parameter.grad is not None for parameter in part.parameters())
+    torch.testing.assert_close(part.eval()(x), found)
