@@ -21,6 +21,7 @@ _HOMES = {
     "image": "polymodal.api.media",
     "audio": "polymodal.api.media",
     "video": "polymodal.api.media",
+    "array": "polymodal.api.media",
     "text": "polymodal.api.media",
     "media": "polymodal.api.media",
 }
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from polymodal.api.load import load as load
     from polymodal.api.load import look as look
     from polymodal.api.load import pull as pull
+    from polymodal.api.media import array as array
     from polymodal.api.media import audio as audio
     from polymodal.api.media import image as image
     from polymodal.api.media import media as media
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from polymodal.api.model import Model as Model
     from polymodal.api.reply import Reply as Reply
 
-__all__ = ["Model", "Reply", "audio", "image", "load", "look", "media", "pull", "text", "video"]
+__all__ = ["Model", "Reply", "array", "audio", "image", "load", "look", "media", "pull", "text", "video"]
 
 
 def __getattr__(name: str) -> Any:

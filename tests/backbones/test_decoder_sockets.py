@@ -16,6 +16,7 @@ from polymodal.nn.cache import LayerCache
 from polymodal.nn.fuse import fuse_projections
 from polymodal.nn.linear import Linear
 from polymodal.nn.mask import MaskSpec
+from polymodal.nn.token_types import TokenTypes
 
 SHAPE = LlamaShape(width=32, depth=3, heads=4, kv_heads=2, ffn_width=48, vocab_size=61, qkv_bias=True)
 
@@ -98,9 +99,9 @@ class Routed(nn.Module):
         super().__init__()
         self.branches = nn.ModuleList(branches)
 
-    def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, token_types: TokenTypes | None = None) -> Tensor:
         text, image = self.branches[0](x), self.branches[1](x)
-        return text if token_types is None else torch.where((token_types == 1)[..., None], image, text)
+        return text if token_types is None else torch.where((token_types.kinds == 1)[..., None], image, text)
 
 
 @torch.no_grad()

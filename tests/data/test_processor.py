@@ -10,7 +10,8 @@ from tiny_vocabulary import SPECIALS, tiny_tokenizer
 import published_smollm2
 from polymodal.data.media import Audio, Image, Video
 from polymodal.data.messages import conversation, user
-from polymodal.data.processor import IGNORE, TOKEN_TYPES, Modality, Processor
+from polymodal.data.modalities import modality_of
+from polymodal.data.processor import IGNORE, Modality, Processor
 from polymodal.data.template import SMOLLM2, Slot, Special, Words, written
 from polymodal.errors import ConfigError, PromptError, UnknownName
 
@@ -103,7 +104,7 @@ def test_items_stand_in_order_over_the_batch_with_their_own_counts() -> None:
     expected = torch.stack([picture_values(p) for p in (first, second, third)])
     assert torch.equal(batch["pixel_values"], expected) and batch["audio_values"].shape == (1, 3, 1)
     assert batch["item_counts"]["image"].tolist() == [2, 1] and batch["item_counts"]["audio"].tolist() == [0, 1]
-    assert (batch["token_types"] == TOKEN_TYPES["audio"]).sum(1).tolist() == [0, 2]
+    assert (batch["token_types"] == modality_of("audio").token_type).sum(1).tolist() == [0, 2]
 
 
 def test_media_of_other_kinds_are_refused() -> None:
@@ -179,8 +180,11 @@ def test_declarations_are_checked() -> None:
         build(modality("image", "<picture>"))
     with pytest.raises(ConfigError, match="own placeholder"):
         build(modality("image", "<reponame>"), modality("audio", "<reponame>"))
-    with pytest.raises(ConfigError, match="'smell'"):
-        modality("smell", "<reponame>")
+    for name, message in (("a smell", "expected a name"), ("text", "is what messages are written in")):
+        with pytest.raises(ConfigError, match=message):
+            modality(name, "<reponame>")
+    with pytest.raises(ConfigError, match="'smell': say with `tokens`"):
+        Modality(name="smell", placeholder="<reponame>", transform=picture_values)
 
 
 def test_smollm2_prompt_ids_equal_a_tokenizer_that_reads_the_rendered_string() -> None:

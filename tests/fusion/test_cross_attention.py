@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from polymodal.backbones.llama import LlamaShape
@@ -231,3 +233,20 @@ def test_mask_of_later_tokens_repeats_the_last_one() -> None:
     spec = context.mask(6, 4, 3)
     assert isinstance(spec, MaskSpec) and spec.visible is not None
     assert torch.equal(spec.visible[:, 1:], spec.visible[:, 1:2].expand(-1, 3, -1))
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(".*e"), min_size=1, max_size=6), min_size=1, max_size=4),
+    st.booleans(),
+    st.booleans(),
+)
+def test_in_packed_rows_each_segment_sees_what_it_sees_alone(parts: list[list[str]], every: bool, ended: bool) -> None:
+    """Rows of text `.`, pictures `*` and end tokens `e`."""
+
+    def seen(row: list[str], segments: Tensor | None = None) -> Tensor:
+        marks, ends = (torch.tensor([[sign == letter for sign in row]]) for letter in "*e")
+        return visible_items(marks, row.count("*"), every=every, ends=ends if ended else None, segments=segments)[0]
+
+    row = [sign for part in parts for sign in part]
+    segments = torch.tensor([[number for number, part in enumerate(parts, 1) for _ in part]])
+    assert torch.equal(seen(row, segments), torch.block_diag(*(seen(part).int() for part in parts)).bool())

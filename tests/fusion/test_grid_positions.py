@@ -77,3 +77,15 @@ def test_items_and_tokens_that_disagree_are_named() -> None:
         grid_positions(torch.tensor([[1, 1]]), {})
     with pytest.raises(PromptError, match="more tokens than the row"):
         grid_positions(torch.tensor([[1, 1]]), {1: [(1, 4, 4)]}, MERGE)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_each_segment_of_a_packed_row_has_the_positions_it_has_alone(seed: int) -> None:
+    rng = random.Random(seed)
+    rows = [mixture(rng) for _ in range(4)]
+    alone = [grid_positions(torch.tensor([types]), grids, MERGE)[:, 0] for types, grids in rows]
+    types = torch.tensor([[kind for row, _ in rows for kind in row] + [0, 0]])
+    segments = torch.tensor([[number for number, (row, _) in enumerate(rows, 1) for _ in row] + [0, 0]])
+    together = {kind: [grid for _, grids in rows for grid in grids[kind]] for kind in (1, 2)}
+    found = grid_positions(types, together, MERGE, (segments > 0).long(), segments)[:, 0]
+    assert torch.equal(found, torch.cat((*alone, torch.zeros(3, 2, dtype=torch.int64)), 1))

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from polymodal.backbones.decoder import DecoderConfig
 from polymodal.backbones.llama import LlamaShape
@@ -22,6 +24,7 @@ from polymodal.fusion.routing import (
 from polymodal.nn.attention import AttentionLinears
 from polymodal.nn.linear import Linear, LinearConfig
 from polymodal.nn.norm import RMSNormConfig
+from polymodal.nn.token_types import TokenTypes
 
 BARE = LlamaShape(width=48, depth=2, heads=6, kv_heads=2, ffn_width=40, vocab_size=50).config()
 POSITIONS = torch.arange(7)[None]
@@ -161,3 +164,49 @@ def test_placeholder_routes():
     made = PlaceholderRoutes(-200)({"input_ids": torch.tensor([[1, -200, -200, 4]])})
     assert made["token_types"].tolist() == [[0, 1, 1, 0]]
     assert PlaceholderRoutes(-200)({"input_ids": torch.tensor([[1, 4]])}) == {}
+
+
+@pytest.mark.parametrize("types", [None, [[0, 0, 0]], [[1, 1, 1]], [[0, 1, 0]]])
+def test_in_training_every_branch_takes_part_if_only_with_no_token(types: list | None) -> None:
+    kinds = None if types is None else torch.tensor(types)
+    for part in (Routed([Linear(4, 3), Linear(4, 3)]), RoutedDeltaConfig(rank=2).build(4, 3)):
+        randomise.fill(part)
+        x = torch.randn(1, 3, 4)
+        found = part.train()(x, kinds)
+        found.sum().backward()
+        assert all(parameter.grad is not None for parameter in part.parameters())
+        torch.testing.assert_close(part.eval()(x, kinds), found)
+
+
+def test_text_alone_in_training_equals_the_text_branch_to_the_bit() -> None:
+    part = Routed([Linear(4, 3), Linear(4, 3)]).train()
+    x = torch.randn(2, 3, 4)
+    assert torch.equal(part(x), part.branches[0](x))
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=20), st.integers(1, 4))
+def test_places_of_each_kind_are_found_once(kinds: list[int], count: int) -> None:
+    row = torch.tensor([kinds])
+    by_kind = TokenTypes(row).split(count, row.device)
+    for kind, places in enumerate(by_kind):
+        assert places.tolist() == [i for i, found in enumerate(kinds) if found == kind]
+
+
+def test_known_numbers_of_each_kind_ask_no_device() -> None:
+    """On the meta device every read of a value is an error."""
+    kinds = torch.zeros(2, 3, dtype=torch.int64, device="meta")
+    assert [len(places) for places in TokenTypes(kinds, (4, 2)).split(2, kinds.device)] == [4, 2]
+    for unusable in (None, (4, 1)):  # none are said, or those of another batch
+        with pytest.raises(NotImplementedError):
+            TokenTypes(kinds, unusable).split(2, kinds.device)
+    here = torch.tensor([[0, 1, 1]])
+    assert [len(places) for places in TokenTypes(here, (2, 1)).split(2, here.device)] == [1, 2], "counted on the host"
+
+
+def test_routes_and_positions_begin_anew_in_each_segment() -> None:
+    types = torch.tensor([[0, 1, 1, 1, 1, 1, 1, 0, 0]])
+    segments = torch.tensor([[1, 1, 1, 1, 2, 2, 2, 2, 2]])
+    made = ExpertRoutes()({"token_type_ids": types, "segments": segments})
+    assert made["token_types"].tolist() == [[0, 1, 1, 0, 1, 1, 0, 0, 0]]
+    assert made["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, 2, 3, 4]]
+    assert ExpertRoutes()({**made, "token_type_ids": types}) == {}, "what was prepared stays"

@@ -132,3 +132,26 @@ def test_wrong_shapes_are_refused() -> None:
         splice(torch.zeros(1, 2, 3), ids("**"), torch.ones(1, 2, 3), P, [1, 0])
     with pytest.raises(ConfigError, match=r"must be \[N, Q, D\]"):
         splice(torch.zeros(1, 2, 3), ids("**"), torch.ones(2, 3), P, [1])
+
+
+def test_what_the_processor_wrote_is_compared_with_the_features_alone() -> None:
+    token_ids, items = ids("**.**", ".*..."), [torch.ones(2, 3), torch.ones(2, 3), torch.ones(1, 3)]
+    embeds = torch.randn(2, 5, 3)
+    known = splice(embeds, token_ids, items, P, [2, 1], (2, 2, 1))
+    assert torch.equal(known, splice(embeds, token_ids, items, P))
+    with pytest.raises(PromptError, match="item 1: the processor wrote 2 placeholder tokens, the encoder gave 1 feat"):
+        splice(embeds, token_ids, [items[0], items[2], items[1]], P, [2, 1], (2, 2, 1))
+    with pytest.raises(PromptError, match="announces 3 items, but features holds 2"):
+        splice(embeds, token_ids, items[:2], P, None, (2, 2, 1))
+    with pytest.raises(PromptError, match="left over"):
+        splice(embeds, token_ids, items[:2], P, None, (2, 2))  # on the host the placeholders are counted all the same
+
+
+def test_known_counts_ask_no_device() -> None:
+    """On the meta device every read of a value is an error."""
+    embeds, token_ids = torch.zeros(2, 5, 3, device="meta"), torch.zeros(2, 5, dtype=torch.int64, device="meta")
+    items = torch.zeros(3, 2, 3, device="meta")
+    assert splice(embeds, token_ids, items, P, torch.tensor([2, 1]), (2, 2, 2)).shape == embeds.shape
+    assert splice(embeds, token_ids, [], P, torch.tensor([0, 0]), ()) is embeds
+    with pytest.raises(NotImplementedError):
+        splice(embeds, token_ids, items, P)

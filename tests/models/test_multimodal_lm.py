@@ -116,7 +116,7 @@ def test_wrong_counts_inputs_and_parts_are_named() -> None:
     with pytest.raises(ConfigError, match="same modalities"):
         MultimodalLM({"image": nn.Identity()}, {}, tiny_decoder(), {})
     with pytest.raises(ConfigError, match="same modalities"):
-        MultimodalLM({"smell": nn.Identity()}, {"smell": nn.Identity()}, tiny_decoder(), {"smell": 3})
+        MultimodalLM({"smell": nn.Identity()}, {"smell": nn.Identity()}, tiny_decoder(), {"scent": 3})
     with pytest.raises(ConfigError, match="neither a placeholder nor a context"):
         MultimodalLM({"image": nn.Identity()}, {"image": nn.Identity()}, tiny_decoder(), {})
     assert list(text_model().encoders) == []

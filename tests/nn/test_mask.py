@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polymodal.nn.attention import attend
-from polymodal.nn.mask import MaskSpec, position_ids_from_mask
+from polymodal.nn.mask import MaskSpec, padding_mask, position_ids_from_mask
 
 
 @st.composite
@@ -91,13 +91,31 @@ def test_rows_without_keys_give_finite_gradients() -> None:
 
 
 def test_nothing_masked_builds_nothing() -> None:
-    whole = torch.ones(2, 6, dtype=torch.long)
-    assert MaskSpec(causal=False, attention_mask=whole).prepare(6, 6).allow is None
-    for spec in (MaskSpec(), MaskSpec(attention_mask=whole), MaskSpec(window=6)):
+    assert MaskSpec(causal=False).prepare(6, 6).allow is None
+    for spec in (MaskSpec(), MaskSpec(window=6)):
         full, step = spec.prepare(6, 6), spec.prepare(1, 6)
         assert full.causal and full.allow is None
         assert not step.causal and step.allow is None
     assert MaskSpec().prepare(3, 6).allow is not None
+
+
+def test_a_mask_without_padding_goes_at_the_border_and_stays_correct_where_it_may_not_be_read() -> None:
+    whole, padded = torch.ones(2, 6, dtype=torch.long), torch.tensor([[0, 1, 1], [1, 1, 1]])
+    assert padding_mask(None) is None and padding_mask(whole) is None and padding_mask(padded) is padded
+    elsewhere = torch.ones(2, 6, dtype=torch.long, device="meta")
+    assert padding_mask(elsewhere) is elsewhere
+    q, k, v = (torch.randn(2, 4, 6, 8) for _ in range(3))
+    fast, dense = (attend(q, k, v, MaskSpec(attention_mask=mask).prepare(6, 6)) for mask in (None, whole))
+    assert (fast - dense).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_preparing_reads_nothing_back(window: int | None) -> None:
+    """On the meta device every read of a value is an error."""
+    rows = torch.ones(2, 6, dtype=torch.long, device="meta")
+    for changes in ({"attention_mask": rows}, {"segments": rows}, {"two_way": rows, "attention_mask": rows}):
+        prepared = MaskSpec(window=window, **changes).prepare(4, 6, "meta")
+        assert prepared.allow is not None and prepared.allow.device.type == "meta"
 
 
 def test_wrong_lengths_are_refused() -> None:
@@ -110,3 +128,5 @@ def test_wrong_lengths_are_refused() -> None:
 def test_positions_count_real_tokens() -> None:
     mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0]])
     assert position_ids_from_mask(mask).tolist() == [[0, 0, 0, 1], [0, 1, 2, 2]]
+    packed = torch.tensor([[1, 1, 2, 2], [1, 2, 2, 0]])
+    assert position_ids_from_mask(mask, packed).tolist() == [[0, 0, 0, 1], [0, 0, 1, 0]]

@@ -108,3 +108,12 @@ def test_a_collector_is_not_copied_with_the_arguments():
     gates = RouterLogits()
     (kept,), options = tree_map(lambda x: x, ((gates,), {"router_logits": gates}))
     assert kept is gates and options["router_logits"] is gates
+
+
+def test_in_training_every_expert_takes_part_if_only_with_no_token() -> None:
+    part = moe(experts=5, top_k=1).train()
+    x = randomise.values("x", (1, 2, 16))
+    found = part(x)
+    found.sum().backward()
+    assert all(parameter.grad is not None for parameter in part.parameters())
+    torch.testing.assert_close(part.eval()(x), found)

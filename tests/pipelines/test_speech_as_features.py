@@ -8,7 +8,8 @@ from polymodal.connectors.spoken import SpokenConfig
 from polymodal.data.media import Audio, Text
 from polymodal.data.mel import MelConfig
 from polymodal.data.messages import Message
-from polymodal.data.processor import VALUES, Processor
+from polymodal.data.modalities import modality_of
+from polymodal.data.processor import Processor
 from polymodal.data.template import SMOLLM2
 from polymodal.encoders.whisper import WhisperEncoderConfig
 from polymodal.errors import MediaError
@@ -33,7 +34,7 @@ def listening() -> SpeechAsFeatures:
     backbone = scrambled(tiny_decoder(vocabulary=300), 3)
     spoken.token_ids.copy_(torch.arange(100, 140))
     spoken.set_rows(backbone.embed_tokens.weight)
-    inputs = {"audio": ModalityInputs(values=VALUES["audio"], connector=(LENGTHS,))}
+    inputs = {"audio": ModalityInputs(values=modality_of("audio").values, connector=(LENGTHS,))}
     model = MultimodalLM({"audio": encoder}, {"audio": spoken}, backbone, {"audio": PLACE}, inputs=inputs).eval()
     return SpeechAsFeatures(model, tokenizer, MelConfig(seconds=2))
 

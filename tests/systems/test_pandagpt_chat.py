@@ -15,6 +15,7 @@ from polymodal.cli.app import app
 from polymodal.data.bound_talk import SummedTalk
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
+from polymodal.data.processor import HOST_FACTS
 from polymodal.data.template import Special, Words
 from polymodal.errors import PromptError
 from polymodal.systems.pandagpt import PLACEHOLDER, SYSTEM
@@ -107,9 +108,23 @@ def test_rows_may_see_or_hear(folder: Path) -> None:
 def test_senses_without_files_are_given_by_name(folder: Path) -> None:
     model = pm.load(folder)
     asked = model.processor(messages("What is it?"), generate=True)
+    asked = {name: value for name, value in asked.items() if name not in HOST_FACTS}
     seen = [model.logits(**asked, **{name: randomise.values(name, shape)}) for name, shape in
             (("thermal", (1, 1, 224, 224)), ("depth", (1, 1, 224, 224)), ("imu", (1, 6, 2000)))]  # fmt: skip
     assert all(float((one - other).abs().max()) > 1e-3 for one, other in pairwise(seen))
+
+
+def test_heat_depth_and_motion_are_asked_about_as_pictures_and_sounds_are(folder: Path) -> None:
+    model = pm.load(folder)
+    moves = np.random.default_rng(0).normal(size=(6, 300)).tolist()
+    items = (pm.image(CAT), pm.image(CAT, "thermal"), pm.image(CAT, "depth"), pm.array(moves, "imu"))
+    seen = [model.logits(**model.processor([Message(role="user", parts=(item, Text("Hm?")))])) for item in items]
+    assert all(float((one - other).abs().max()) > 1e-4 for one, other in pairwise(seen))
+    both = [{"type": "thermal", "thermal": str(CAT)}, {"type": "imu", "imu": moves}, "Hm?"]
+    reply = model.chat([{"role": "user", "content": both}], max_tokens=3)
+    assert reply.tokens["generated"] == 3
+    with pytest.raises(PromptError, match="takes text, image, audio, thermal, depth, imu, video; found point_cloud"):
+        model.chat(pm.array(moves, "point_cloud"), "Hm?")
 
 
 def test_the_command_asks(folder: Path) -> None:

@@ -139,7 +139,8 @@ def test_the_processor_writes_what_the_official_code_takes(tmp_path: Path):
     types = batch["token_type_ids"][0].tolist()
     assert types[:20] == [0, *[1] * 18, 0] and not any(types[19:])
     assert batch["input_ids"][0, :20].tolist()[:19] == [1, *[0] * 18]
-    assert batch["images"].shape == (1, 3, 56, 56) and "token_types" not in batch
+    assert batch["images"].shape == (1, 3, 56, 56)
+    assert batch["token_types"][0].tolist() == [0, *[1] * 17, *[0] * (len(types) - 18)], "the end marker counts as text"
     with_text = model.logits(**{name: value for name, value in batch.items() if name != "labels"})
     assert torch.isfinite(with_text).all()
     alone = model.processor([said("user", "Hi")], generate=True)

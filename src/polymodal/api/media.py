@@ -1,4 +1,4 @@
-"""`pm.image`, `pm.audio`, `pm.video`, `pm.text` and `pm.media`: what a model is asked about.
+"""`pm.image`, `pm.audio`, `pm.video`, `pm.array`, `pm.text` and `pm.media`: what a model is asked about.
 
 Each gives a small record; nothing is decoded before a model needs it.
 """
@@ -10,16 +10,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-from polymodal.data.media import Audio, Image, Text, Video, guess_media
+from polymodal.data.media import Array, Audio, Image, Media, Text, Video, guess_media
 from polymodal.errors import MediaError
 
 LONGEST_TEXT = 200_000
 NOT_WORDS = ("image", "audio", "video")
 
 
-def image(source: Any) -> Image:
-    """A picture: a path, the bytes of a file, or a PIL image."""
-    return Image(source)
+def image(source: Any, modality: str = "image") -> Image:
+    """A picture: a path, the bytes of a file, or a PIL image.  modality: "depth" or "thermal" for one of those."""
+    return Image(source, modality=modality)
 
 
 def audio(source: Any) -> Audio:
@@ -32,13 +32,21 @@ def video(source: Any) -> Video:
     return Video(source)
 
 
+def array(source: Any, modality: str = "") -> Array:
+    """Numbers: an array, a tensor, nested lists, a path or the bytes of a .npy file.
+
+    modality: "imu", "point_cloud", "features" or one of a system's own; may be left out where a model takes one only.
+    """
+    return Array(source, modality=modality)
+
+
 def text(words: str) -> Text:
     """Words said by the user; special tokens typed in them stay plain text."""
     return Text(words)
 
 
-def media(path: str | os.PathLike[str]) -> Image | Audio | Video | Text:
-    """The file as what it holds: a picture, recording, video or text; raises MediaError.
+def media(path: str | os.PathLike[str]) -> Media | Text:
+    """The file as what it holds: a picture, recording, video, array (.npy) or text; raises MediaError.
 
     Contents decide, not the extension; but text under a media extension (a web page saved as photo.jpg) is a
     mistake and is refused.

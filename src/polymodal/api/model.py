@@ -22,8 +22,8 @@ from polymodal.api.adapters import Adapters
 from polymodal.api.asking import Stream, answer_batch, messages_of
 from polymodal.api.reply import Label, Reply
 from polymodal.checkpoints.record import LoadedModel
-from polymodal.data.media import Audio, Image, Text, Video
-from polymodal.data.processor import VALUES
+from polymodal.data.media import Audio, Media, Text, Video
+from polymodal.data.modalities import holds_media
 from polymodal.errors import ConfigError, PromptError
 from polymodal.generation.ids import can_generate, generate_ids
 from polymodal.generation.sampling import SamplingOptions
@@ -236,8 +236,7 @@ class Model:
         [images, texts] of a dual encoder, [N, classes] of a classifier."""
         from polymodal.api.tensors import check_prompt, logits_of, within_tables
 
-        media = any(tensors.get(values) is not None for values in VALUES.values())
-        module = self.module_for(media)
+        module = self.module_for(holds_media(tensors))
         self.require("logits")
         check_prompt(module, tensors)
         with torch.inference_mode(), within_tables():
@@ -248,6 +247,15 @@ class Model:
         items differ in length; dual encoders give vectors of the joint space [N, E], not of unit length."""
         self.require("features")
         return self.module.features(**self._tensors(tensors))
+
+    def predict(self, **tensors: Any) -> dict[str, Tensor]:
+        """What a model with regression heads says of a batch, by name: the score [B] of a sentiment, a distance, ...
+
+        Raises ConfigError for a model without such heads.
+        """
+        self.require("predict")
+        with torch.inference_mode():
+            return dict(self.module(**self._tensors(tensors)).predictions)
 
     def generate(self, *, options: SamplingOptions | None = None, **tensors: Any) -> Tensor:
         """Answers to a batch of tensors as ids [B, T + new], the prompt in front and padding behind, as transformers
@@ -270,7 +278,7 @@ class Model:
 
     def _tensors(self, tensors: dict[str, Any]) -> dict[str, Any]:
         """On the model's device, real numbers in its dtype."""
-        one = next(self.module.parameters())
+        one = next(self.module.parameters(), torch.empty(0))  # an agent has none
         return {
             name: value.to(one.device, one.dtype if value.is_floating_point() else None)
             if isinstance(value, torch.Tensor) and name != "item_counts"
@@ -346,7 +354,7 @@ class Model:
 
     @property
     def can(self) -> tuple[str, ...]:
-        """Which of chat, draw, transcribe, classify, embed, logits, features and generate this model does."""
+        """Which of chat, draw, transcribe, classify, embed, logits, features, predict and generate this model does."""
         parts, module = self._parts, self.module
         found = {
             "chat": self.processor is not None and isinstance(module, MultimodalLM),
@@ -356,6 +364,7 @@ class Model:
             "embed": parts.embed is not None,
             "logits": fills(module, "logits"),
             "features": isinstance(module, HasFeatures),
+            "predict": fills(module, "predictions"),
             "generate": can_generate(module),
         }
         return tuple(verb for verb, here in found.items() if here)
@@ -382,7 +391,7 @@ class Model:
 
 def recording_of(item: Any) -> Audio:
     """A recording: media, a path, bytes or (samples, rate); of a video its sound.  Raises PromptError."""
-    found = item if isinstance(item, Image | Audio | Video | Text) else Audio(item)
+    found = item if isinstance(item, Media | Text) else Audio(item)
     if isinstance(found, Video):
         found = found.sound or found
     if not isinstance(found, Audio):
@@ -390,9 +399,9 @@ def recording_of(item: Any) -> Audio:
     return found
 
 
-def media_of(item: Any) -> Image | Audio | Video | Text:
+def media_of(item: Any) -> Media | Text:
     """Media as it is; a path as the media that the file holds."""
-    if isinstance(item, Image | Audio | Video | Text):
+    if isinstance(item, Media | Text):
         return item
     if isinstance(item, str | Path):
         from polymodal.api.media import media

@@ -93,9 +93,7 @@ def _saved(path: Path) -> Found:
     )
 
 
-def _by_config(
-    config: Mapping[str, Any], files: CheckpointFiles, pool: list[System]
-) -> list[tuple[int, Found]]:
+def _by_config(config: Mapping[str, Any], files: CheckpointFiles, pool: list[System]) -> list[tuple[int, Found]]:
     return [
         (score, Found(system=system, format=format, config=config, files=files))
         for system in pool

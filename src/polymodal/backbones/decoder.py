@@ -15,6 +15,7 @@ features spliced in afterwards are not scaled; ``mask`` None means plain causal 
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, Protocol
 
 import torch
@@ -31,6 +32,7 @@ from polymodal.nn.moe import MoE, RouterLogits
 from polymodal.nn.norm import NormConfig, RMSNormConfig
 from polymodal.nn.quantise import Int8Linear, quantise_linears
 from polymodal.nn.rope import RopeConfig
+from polymodal.nn.token_types import TokenTypes
 
 
 class CrossConfig(Protocol):
@@ -110,7 +112,7 @@ class DecoderBlock(nn.Module):
         rope: tuple[Tensor, Tensor] | None,
         cache: LayerCache | None = None,
         context: Any = None,
-        token_types: Tensor | None = None,
+        token_types: TokenTypes | None = None,
         router_logits: RouterLogits | None = None,
     ) -> Tensor:
         """router_logits: receives the gate logits of a mixture of experts; see ``nn/moe.py``."""
@@ -212,7 +214,7 @@ class Decoder(nn.Module):
         if self.config.embed_scale is None:
             return embeds
         # The factor is rounded to the weights' dtype first, as the family was trained.
-        return embeds * torch.tensor(self.config.embed_scale, dtype=embeds.dtype).item()
+        return embeds * _rounded(self.config.embed_scale, embeds.dtype)
 
     def forward(
         self,
@@ -227,9 +229,9 @@ class Decoder(nn.Module):
         """Hidden states ``[B, T, D]`` after the final norm.
 
         position_ids: ``[B, T]`` (``[1, T]`` serves all rows) or ``[axes, B, T]``.  mask: over cached and new
-        keys.  token_types ``[B, T]``.  context: what the ``cross`` children take.  cache: written in place and
-        advanced by T.  router_logits: collects the gate logits of mixtures of experts (``nn/moe.py``).  Raises
-        PromptError when the cache is too small.
+        keys; its ``segments`` are the sequences of packed rows.  token_types ``[B, T]``, which slots get as TokenTypes.
+        context: what the ``cross`` children take.  cache: written in place and advanced by T.  router_logits: collects
+        the gate logits of mixtures of experts (``nn/moe.py``).  Raises PromptError when the cache is too small.
         """
         count = inputs_embeds.shape[1]
         total = count if cache is None else cache.length + count
@@ -240,29 +242,33 @@ class Decoder(nn.Module):
         if self.config.alibi is not None:
             bias = self._alibi(mask, total, inputs_embeds)
             prepared = {window: each.biased(bias, count) for window, each in prepared.items()}
-        rope = None if self.rope is None else self.rope(position_ids, inputs_embeds.dtype)
+        segments = None if mask.segments is None else mask.segments[:, -count:]
+        rope = None if self.rope is None else self.rope(position_ids, inputs_embeds.dtype, segments)
+        kinds = TokenTypes.of(token_types)
         x = inputs_embeds
         if self.config.input_scale is not None:
             x = x * self.config.input_scale
         if self.positions is not None:
             x = x + self.positions(position_ids)
         if self.embed_norm is not None:
-            x = self.embed_norm(x, token_types)
+            x = self.embed_norm(x, kinds)
         for i, block in enumerate(self.blocks):
             layer = None if cache is None else cache.layer(i)
-            x = block(x, prepared[self._windows[i]], rope, layer, context, token_types, router_logits)
+            x = block(x, prepared[self._windows[i]], rope, layer, context, kinds, router_logits)
         if cache is not None:
             cache.advance(count)
-        return x if self.norm is None else self.norm(x, token_types)
+        return x if self.norm is None else self.norm(x, kinds)
 
     def _alibi(self, mask: MaskSpec, total: int, like: Tensor) -> Tensor:
         """``[B|1, H, 1, S]``: slope times the key's position; counting from the query would differ by a constant."""
         slopes = constant(self.config.alibi or (), torch.float32, like.device)
-        if mask.attention_mask is None:
-            places = torch.arange(total, device=like.device)[None]
+        given = mask.segments if mask.attention_mask is None else mask.attention_mask
+        if given is None:
+            positions = torch.arange(total, device=like.device)[None]
         else:
-            places = position_ids_from_mask(mask.attention_mask.to(like.device))
-        return (slopes[None, :, None] * places[:, None, :].float()).to(like.dtype)[:, :, None]
+            real = torch.ones_like(given) if mask.attention_mask is None else given
+            positions = position_ids_from_mask(real.to(like.device), mask.segments)
+        return (slopes[None, :, None] * positions[:, None, :].float()).to(like.dtype)[:, :, None]
 
     def head(self, hidden: Tensor) -> Tensor:
         """``[..., D] -> logits [..., V]``; pass only the positions whose logits are wanted."""
@@ -290,3 +296,8 @@ class Decoder(nn.Module):
             dtype=weight.dtype,
             device=weight.device,
         )
+
+
+@lru_cache(maxsize=16)
+def _rounded(factor: float, dtype: torch.dtype) -> float:
+    return float(torch.tensor(factor, dtype=dtype, device="cpu"))

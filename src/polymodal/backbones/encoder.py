@@ -24,7 +24,7 @@ from polymodal.nn.activation import activation
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.block import PostNormBlockConfig, PreNormBlockConfig
 from polymodal.nn.cache import KVCache
-from polymodal.nn.mask import MaskSpec
+from polymodal.nn.mask import MaskSpec, padding_mask
 from polymodal.nn.mlp import MLPConfig
 from polymodal.nn.norm import LayerNormConfig, NormConfig
 from polymodal.weights.keytable import KeyTable, Row, drop, rename
@@ -75,7 +75,7 @@ class TextEncoder(nn.Module):
     ) -> Tensor:
         """Two-way hidden states `[B, T, D]`; `token_type_ids [B, T]` are BERT's segments, default 0."""
         x = self.embed(input_ids, token_type_ids)
-        return self.run(x, MaskSpec(causal=False, attention_mask=attention_mask))
+        return self.run(x, MaskSpec(causal=False, attention_mask=padding_mask(attention_mask)))
 
     def embed(
         self,
@@ -170,7 +170,7 @@ class ProjectedText(nn.Module):
     ) -> Tensor:
         """`[B, T] -> [B, E]`, not of unit length."""
         x = self.encoder.embed(input_ids, position_ids=position_ids)
-        hidden = self.encoder.run(x, MaskSpec(causal=False, attention_mask=attention_mask))
+        hidden = self.encoder.run(x, MaskSpec(causal=False, attention_mask=padding_mask(attention_mask)))
         return self.proj(self.encoder.pool(hidden))
 
 

@@ -22,6 +22,7 @@ from polymodal.nn.attention import AttentionConfig, AttentionLinears
 from polymodal.nn.linear import NormedLinearConfig
 from polymodal.nn.mlp import MLPConfig
 from polymodal.nn.norm import LayerNormConfig
+from polymodal.nn.segments import counted_within
 from polymodal.weights.keytable import KeyTable, Row, drop, rename
 
 
@@ -54,10 +55,16 @@ class SinusoidalPositions(nn.Module):
         return torch.where((position_ids < 0)[..., None], 0.0, table)
 
 
-def positions_of(input_ids: Tensor, padding: int) -> Tensor:
-    """Positions [B, T] that count from 0 the tokens which are not the padding id; that id itself gets -1."""
+def positions_of(input_ids: Tensor, padding: int, segments: Tensor | None = None) -> Tensor:
+    """Positions [B, T] that count from 0 the tokens which are not the padding id; that id itself gets -1.
+
+    segments [B, T]: positions begin at 0 again with every segment of a packed row.
+    """
     real = (input_ids != padding).long()
-    return real.cumsum(-1) * real - 1
+    count = real.cumsum(-1)
+    if segments is not None:
+        count = counted_within(count, real, segments)
+    return count * real - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +76,7 @@ class CountedPositions:
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Adds `position_ids` [B, T]."""
-        return {"position_ids": positions_of(batch["input_ids"], self.padding)}
+        return {"position_ids": positions_of(batch["input_ids"], self.padding, batch.get("segments"))}
 
     def next_positions(self, tokens: Tensor, held: int) -> Tensor:
         """Positions [B, 1] of generated `tokens` [B, 1] behind `held` cached ones.

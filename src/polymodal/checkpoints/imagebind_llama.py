@@ -10,11 +10,10 @@ in old versions and `q_proj.base_layer.weight` in new ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from polymodal.backbones import hf_text
@@ -44,13 +43,12 @@ def inputs_of(senses: Iterable[str]) -> dict[str, ModalityInputs]:
 
 def modalities(names: Iterable[str], before: Around = (), after: Around = ()) -> tuple[Modality, ...]:
     """What ImageBind's loaders make of media; the ids at their places are numbers outside the vocabulary."""
-    make: dict[str, Callable[[Any], Tensor]] = {"image": sense.picture, "audio": sense.sound, "video": sense.video}
-    numbers = {"image": -1, "audio": -2, "video": -3}
+    numbers = {"image": -1, "audio": -2, "video": -3, "thermal": -4, "depth": -5, "imu": -6}
 
     def modality(name: str) -> Modality:
         values = inputs_of(SENSES)[name].values
-        return Modality(name=name, placeholder="", number=numbers[name], transform=make[name], tokens=lambda _: 1,
-                        before=before, after=after, collate=lambda x: {values: torch.stack(x)})  # fmt: skip
+        return Modality(name=name, placeholder="", number=numbers[name], transform=sense.INPUTS[name][1],
+                        tokens=lambda _: 1, before=before, after=after, values=values)  # fmt: skip
 
     return tuple(modality(name) for name in names)
 

@@ -30,13 +30,14 @@ if TYPE_CHECKING:
 Shapes = Mapping[str, Sequence[int]]
 
 
-Slot = Literal["encoder", "connector", "backbone", "output connector", "generator"]
-SLOTS: tuple[Slot, ...] = ("encoder", "connector", "backbone", "output connector", "generator")
+Slot = Literal["encoder", "connector", "backbone", "output connector", "generator", "tool"]
+SLOTS: tuple[Slot, ...] = ("encoder", "connector", "backbone", "output connector", "generator", "tool")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One box of the drawing: which of the five modules, what goes in and comes out (shapes in words).
+    """One box of the drawing: which of the five modules (or the tool that an agent calls), what goes in and comes out
+    (shapes in words).
 
     prefix: dotted start of its parameter names in the built model; "" for a part that is loaded beside it, whose
     number of parameters is then given.  tokens: tokens per item it hands on.
@@ -56,12 +57,13 @@ class Part:
 class LoadedModel:
     """A loaded system: the model with what it needs to answer a person.
 
-    model: the nn.Module.  processor: messages -> batch.  The functions are None where a system cannot do it:
-    transcribe(Audio) -> str; score(items of media, labels) -> probabilities [N, len(labels)], rows that sum to 1;
-    embed(items) -> float32 [N, D], rows of length 1; both get whole batches.  ends: the ids that end an answer and the
-    one that pads it, where the published files say so.  settings: the other options of generation that they name.
-    text() -> the assembly that answers conversations without media, where that is not `model` itself; called when the
-    first one comes.  stop: texts that end an answer, where the published format has no token for that.
+    model: the nn.Module; of an agent one without parameters.  processor: messages -> batch, None where there is none.
+    The functions are None where a system cannot do it: transcribe(Audio) -> str; score(items of media, labels) ->
+    probabilities [N, len(labels)], rows that sum to 1; embed(items) -> float32 [N, D], rows of length 1; both get whole
+    batches.  ends: the ids that end an answer and the one that pads it, where the published files say so.  settings:
+    the other options of generation that they name.  text() -> the model that answers conversations without media,
+    where that is not `model` itself; called when the first one comes.  stop: texts that end an answer, where the
+    published format has no token for that.
     """
 
     model: Any

@@ -21,6 +21,7 @@ COLOURS = {
     "backbone": "#fef3c7",
     "output connector": "#dcfce7",
     "generator": "#fae8ff",
+    "tool": "#f1f5f9",
 }
 STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#111}.name{font-weight:600}.small{font-size:11px;fill:#444}"
@@ -101,6 +102,8 @@ def arrows(drawing: Drawing, column: dict[str, int], row: dict[str, int]) -> lis
     for lane, y in row.items():
         middle = y + BOX_HEIGHT // 2
         stops = [slot for slot in column if slot == "backbone" or drawing.at(slot, lane)]
+        if not stops:  # an agent may draw nothing
+            continue
         if stops[0] != "backbone":
             shapes.append(text(MARGIN, middle + 4, lane))
             shapes.append(line(MARGIN + LABEL_WIDTH - 16, column[stops[0]], middle))

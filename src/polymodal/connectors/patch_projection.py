@@ -6,7 +6,7 @@ Flow
 Trap: nothing in the patches says which picture they belong to; `PatchCounts` reads it off the placeholders.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ class PatchCounts:
         """Adds `patch_counts`, and `pixel_values` where the batch calls them `image_patches`."""
         patches = batch.get("image_patches")
         found = {} if patches is None else {"pixel_values": patches}
-        if "input_ids" in batch:
+        if "input_ids" in batch and batch.get("patch_counts") is None:
             found["patch_counts"] = (batch["input_ids"] == self.placeholder).sum(-1)
         return found
 
@@ -52,12 +52,16 @@ class PatchProjection(nn.Module):
         super().__init__()
         self.proj = Linear(in_width, out_width)
 
-    def forward(self, patches: Tensor, counts: Tensor | None = None) -> Tensor | list[Tensor]:
-        """Project float patches; counts int [B].  Raises PromptError when their sum is another number of patches."""
+    def forward(self, patches: Tensor, counts: Tensor | Sequence[int] | None = None) -> Tensor | list[Tensor]:
+        """Project float patches; counts int [B], or numbers, for which no device is asked.
+
+        Raises PromptError when their sum is another number of patches.
+        """
         features = self.proj(patches.to(self.proj.weight.dtype))
         if counts is None:
             return features
-        flat, lengths = features.reshape(-1, features.shape[-1]), counts.tolist()
+        flat = features.reshape(-1, features.shape[-1])
+        lengths = counts.tolist() if isinstance(counts, Tensor) else list(counts)
         if len(flat) != sum(lengths):
             raise PromptError(f"patches: the rows hold {sum(lengths)} placeholders, found {len(flat)} patches")
         return [item for item, length in zip(flat.split(lengths), lengths, strict=True) if length]

@@ -18,6 +18,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from polymodal.data.processor import IGNORE, Encoded, Processor
+from polymodal.errors import PromptError
 
 
 class AnsweringProcessor(Processor):
@@ -28,7 +29,9 @@ class AnsweringProcessor(Processor):
         self._start = start_id
 
     def collate(self, rows: Sequence[Encoded], *, padding: Literal["left", "right"]) -> dict[str, Any]:
-        """See the module docstring; media as for Processor."""
+        """See the module docstring; media as for Processor.  Raises PromptError for packed rows."""
+        if any(row.segments for row in rows):
+            raise PromptError("packed rows: an encoder-decoder takes one conversation a row; collate them unpacked")
         prompts, answers = [], []
         for row in rows:
             cut = row.loss_mask.index(True) if True in row.loss_mask else len(row)

@@ -20,7 +20,7 @@ import numpy as np
 from polymodal.data.container import damaged, open_container
 from polymodal.data.limits import DEFAULT_LIMITS, Limits
 from polymodal.data.resample import BLOCK, Resampler
-from polymodal.data.source import SOUND_FORMATS, ModelSpec, open_source, sniff
+from polymodal.data.source import SOUND_FORMATS, OpenFile, open_source, sniff
 from polymodal.errors import MediaError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _from_array(samples: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
     raise MediaError(f"samples must be floats in [-1, 1], signed integers or uint8, found {samples.dtype}")
 
 
-def _read_sound_file(opened: ModelSpec, format_name: str, rate: int, limits: Limits) -> np.ndarray:
+def _read_sound_file(opened: OpenFile, format_name: str, rate: int, limits: Limits) -> np.ndarray:
     import soundfile
 
     if format_name == "wav":
@@ -129,7 +129,7 @@ def _sound_blocks(sound, name: str, format_name: str) -> Iterator[np.ndarray]:
         )
 
 
-def check_wav_sizes(opened: ModelSpec) -> None:
+def check_wav_sizes(opened: OpenFile) -> None:
     """Refuse a WAV whose data chunk claims more bytes than the file holds; libsndfile reads on silently."""
     file: BinaryIO = opened.file
     file.seek(12)
@@ -154,7 +154,7 @@ def check_wav_sizes(opened: ModelSpec) -> None:
     file.seek(0)
 
 
-def _read_container(opened: ModelSpec, format_name: str, rate: int, limits: Limits) -> np.ndarray:
+def _read_container(opened: OpenFile, format_name: str, rate: int, limits: Limits) -> np.ndarray:
     with open_container(opened, format_name) as container:
         if not container.streams.audio:
             raise MediaError(f"{opened.name} has no sound track")

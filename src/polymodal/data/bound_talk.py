@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from polymodal.data.media import Audio, Image, Text, Video
+from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.data.processor import Encoded, Memo, Placed, Processor
 from polymodal.data.template import Segment, Slot, Special, Words
@@ -125,11 +125,8 @@ class SignalTalk:
             if isinstance(part, Text):
                 pieces.append(Words(text=part.text, loss_mask=True))
             else:
-                pieces += [Special(name=name, loss_mask=True) for name in self.signals[MODALITY[type(part)]]]
+                pieces += [Special(name=name, loss_mask=True) for name in self.signals[part.modality]]
         return [*pieces, Words(text=END, loss_mask=True)]
-
-
-MODALITY: dict[type, str] = {Image: "image", Audio: "audio", Video: "video"}
 
 
 def alternating(messages: Sequence[Message], ask: bool) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from polymodal.data.source import ModelSpec
+from polymodal.data.source import OpenFile
 from polymodal.errors import MediaError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ _AUDIO_DECODERS = (
 
 
 @contextmanager
-def open_container(opened: ModelSpec, format_name: str) -> Iterator["InputContainer"]:
+def open_container(opened: OpenFile, format_name: str) -> Iterator["InputContainer"]:
     """Open a container whose magic bytes said `format_name`; what goes wrong inside is a MediaError."""
     import av
 
@@ -66,6 +66,6 @@ def open_container(opened: ModelSpec, format_name: str) -> Iterator["InputContai
         raise damaged(opened, format_name) from error
 
 
-def damaged(opened: ModelSpec, format_name: str) -> MediaError:
+def damaged(opened: OpenFile, format_name: str) -> MediaError:
     """The error for data that the decoder gave up on."""
     return MediaError(f"{opened.name} is damaged or cut short: its {format_name} data cannot be decoded")

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image as Pillow
 
 from polymodal.data.limits import DEFAULT_LIMITS, Limits
-from polymodal.data.source import IMAGE_FORMATS, ModelSpec, open_source, sniff
+from polymodal.data.source import IMAGE_FORMATS, OpenFile, open_source, sniff
 from polymodal.errors import MediaError
 
 ImageSource = str | os.PathLike[str] | bytes | Pillow.Image | np.ndarray
@@ -61,7 +61,7 @@ def read_image(
         return _guarded(opened.name, picture, background)
 
 
-def _open(opened: ModelSpec, format_name: str) -> Pillow.Image:
+def _open(opened: OpenFile, format_name: str) -> Pillow.Image:
     try:
         return Pillow.open(opened.file, formats=[format_name])
     except Pillow.DecompressionBombError as error:

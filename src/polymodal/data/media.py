@@ -1,7 +1,10 @@
 """Media as a user gives them: records that hold a source and decode it once, when first asked.
 
-Image -> picture (RGB) | Audio -> samples at a rate | Video -> sampled frames, and its sound as Audio | Text
+Image -> picture (RGB) | Audio -> samples at a rate | Video -> sampled frames, and its sound as Audio
+Array -> numbers of another sensor or model: point clouds, motion, features | Text
 
+Each says which modality it is (`modality`), so a picture may be one of depth or heat; a system's own file may bring a
+record of its own, a subclass of Media.
 Making a record opens nothing and imports no media library.  `guess_media` tells which record a file is by its
 content, for the command line.
 
@@ -15,7 +18,7 @@ import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -44,8 +47,18 @@ class Text:
     text: str
 
 
+class Media:
+    """What every record of media is.  modality: the one it enters a model as (`data/modalities.py`).
+
+    mime: the first word of the type that a `data:` URL of it has; "" where there is none.
+    """
+
+    modality: str
+    mime: ClassVar[str] = ""
+
+
 @dataclass(frozen=True, repr=False)
-class Image:
+class Image(Media):
     """A picture: a path, the bytes of a file, a Pillow image, or uint8 [H, W], [H, W, 3], [H, W, 4].
 
     background: colour 0..255 that shows through transparent pixels.
@@ -54,6 +67,8 @@ class Image:
     source: Any
     limits: Limits = DEFAULT_LIMITS
     background: tuple[int, int, int] = (255, 255, 255)
+    modality: str = field(default="image", kw_only=True)
+    mime: ClassVar[str] = "image"
 
     @cached_property
     def picture(self) -> "Pillow.Image":
@@ -73,7 +88,7 @@ class Image:
 
 
 @dataclass(frozen=True, repr=False)
-class Audio:
+class Audio(Media):
     """A recording: a path, the bytes of a file, or (samples, rate) with samples [n] or [channels, n].
 
     A video file is a source too; its first sound track is read.
@@ -81,6 +96,8 @@ class Audio:
 
     source: Any
     limits: Limits = DEFAULT_LIMITS
+    modality: str = field(default="audio", kw_only=True)
+    mime: ClassVar[str] = "audio"
     _decoded: dict[int, np.ndarray] = field(default_factory=dict, init=False, compare=False)
 
     def samples(self, rate: int) -> np.ndarray:
@@ -101,11 +118,13 @@ class Audio:
 
 
 @dataclass(frozen=True, repr=False)
-class Video:
+class Video(Media):
     """A video: a path or the bytes of a file."""
 
     source: Any
     limits: Limits = DEFAULT_LIMITS
+    modality: str = field(default="video", kw_only=True)
+    mime: ClassVar[str] = "video"
     _decoded: dict[tuple, "Clip"] = field(default_factory=dict, init=False, compare=False)
 
     def clip(self, *, fps: float | None = None, frames: int | None = None, max_side: int | None = None) -> "Clip":
@@ -133,11 +152,40 @@ class Video:
         return f"Video({_shown(self.source)})"
 
 
-def guess_media(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> Image | Audio | Video | Text:
+@dataclass(frozen=True, repr=False)
+class Array(Media):
+    """Numbers that are no picture, sound or video: point clouds, motion, features of any width.
+
+    source: an array, a tensor, nested lists of numbers, or a path or the bytes of a .npy file.  modality "": the one
+    that a model takes as numbers, where it takes only one.
+    """
+
+    source: Any
+    limits: Limits = DEFAULT_LIMITS
+    modality: str = field(default="", kw_only=True)
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """The numbers: float32, or whole numbers as they are.  Raises MediaError as `read_array` does."""
+        from polymodal.data.array import read_array
+
+        return read_array(self.source, self.limits)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 over type, shape and values, in hexadecimal."""
+        return _digest(f"array {self.values.dtype} {self.values.shape}", self.values)
+
+    def __repr__(self) -> str:
+        return f"Array({_shown(self.source)}{f', {self.modality}' if self.modality else ''})"
+
+
+def guess_media(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> Media | Text:
     """The record for a file, by its content; its extension is never looked at.
 
     A GIF is an Image; a container is a Video when it holds moving pictures, an Audio when it holds only
-    sound; any other file that is UTF-8 throughout is Text.  Raises MediaError for anything else.
+    sound; a .npy file is an Array; any other file that is UTF-8 throughout is Text.  Raises MediaError for anything
+    else.
     """
     with open_source(path, limits) as opened:
         format_name = sniff(opened.head)
@@ -149,6 +197,8 @@ def guess_media(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -
         name = opened.name
     if format_name in IMAGE_FORMATS:
         return Image(path, limits)
+    if format_name == "npy":
+        return Array(path, limits)
     if format_name in SOUND_FORMATS and format_name != "ogg":
         return Audio(path, limits)
     if format_name == "ogg" or format_name in CONTAINER_FORMATS:
@@ -158,7 +208,7 @@ def guess_media(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -
         if kinds:
             return Video(path, limits) if "video" in kinds else Audio(path, limits)
         raise MediaError(f"{name} holds neither pictures nor sound")
-    raise MediaError(f"{name} is neither a picture, a recording, a video nor text in a format that is read here")
+    raise MediaError(f"{name} is no picture, recording, video, array or text in a format that is read here")
 
 
 def _digest(header: str, data: bytes | np.ndarray) -> str:

@@ -1,7 +1,7 @@
 """Conversations as people write them (OpenAI-style) -> typed records.
 
-Flow: str | media | list of parts | list of {"role", "content"} -> Message(role, parts) with parts Text, Image,
-Audio or Video, in the order they were written.
+Flow: str | media | list of parts | list of {"role", "content"} -> Message(role, parts) with parts Text and Media
+(Image, Audio, Video, Array, a system's own), in the order they were written.
 Traps: base64 pasted as a text part stays text.  Nothing is downloaded: a picture is bytes, a `data:` URL or, for
 callers who trust the sender (`files=True`), a path.  A server passes `files=False`.
 """
@@ -10,17 +10,17 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from polymodal.data.limits import DEFAULT_LIMITS, Limits
-from polymodal.data.media import Audio, Image, Text, Video
+from polymodal.data.media import Array, Audio, Media, Text
+from polymodal.data.modalities import MODALITIES
 from polymodal.errors import PromptError
 
 ROLES = ("system", "user", "assistant", "tool")
-Media = Image | Audio | Video
 Part = Text | Media
-_KINDS: dict[str, type[Media]] = {"image": Image, "audio": Audio, "video": Video}
+_MEDIA: dict[str, Any] = {each.name: each.media for each in MODALITIES.values() if each.media is not None}
 _DATA_URL = re.compile(r"data:(?P<kind>[a-z]+)/[\w.+-]+(?:;[\w=.+-]+)*;base64,(?P<data>.*)", re.DOTALL)
 
 
@@ -52,12 +52,13 @@ def conversation(messages: Any, *, files: bool = True, limits: Limits = DEFAULT_
     """Typed messages from a string, one media record, or a list of messages.
 
     A message is a Message or a mapping with `role` and `content`; content is a string, None (nothing said), one
-    media record or a list of parts.  A part is a str, a media record, or a mapping: `text`; `image`, `audio`,
-    `video` with bytes, a decoded object or (files=True) a path under the same key; `image_url`, `video_url` with
-    {"url": "data:..."}; `input_audio` with base64 {"data", "format"}.  limits: bounds of the media made here.
+    media record or a list of parts.  A part is a str, a media record, or a mapping: `text`; a modality (`image`,
+    `audio`, `video`, `depth`, ...) with bytes, a decoded object or (files=True) a path under the same key, or an array
+    under the name of any other one; `image_url`, `video_url` with {"url": "data:..."}; `input_audio` with base64
+    {"data", "format"}.  limits: bounds of the media made here.
     Raises: PromptError naming the message, the part and what was expected.
     """
-    if isinstance(messages, str | Text | Image | Audio | Video):
+    if isinstance(messages, str | Text | Media):
         return (user(messages),)
     if isinstance(messages, Message | Mapping):
         messages = [messages]
@@ -113,7 +114,7 @@ class _Reader:
         )
 
     def part(self, part: Any, where: str) -> Part:
-        if isinstance(part, Text | Image | Audio | Video):
+        if isinstance(part, Text | Media):
             return part
         if isinstance(part, str):
             return Text(part)
@@ -122,7 +123,7 @@ class _Reader:
         kind = part.get("type")
         if kind == "text":
             return Text(_field(part, "text", str, where))
-        if kind in _KINDS:
+        if kind in _MEDIA:
             if kind not in part:
                 raise PromptError(f"{where}: a part of type {kind!r} needs the key {kind!r}")
             return self._given(kind, part[kind], f"{where}.{kind}")
@@ -134,28 +135,41 @@ class _Reader:
             sound = _field(part, "input_audio", Mapping, where)
             where = f"{where}.input_audio"
             return Audio(_decoded(_field(sound, "data", str, where), f"{where}.data"), self.limits)
-        expected = "text, image, audio, video, image_url, video_url, input_audio"
-        raise PromptError(f"{where}: part type {kind!r} is not known; expected {expected}")
+        if isinstance(kind, str) and _holds_numbers(part.get(kind)):
+            return Array(part[kind], self.limits, modality=kind)
+        expected = ", ".join(["text", *_MEDIA, "image_url", "video_url", "input_audio"])
+        raise PromptError(
+            f"{where}: part type {kind!r} is not known; expected {expected}, or numbers under a modality's name"
+        )
 
     def _given(self, kind: str, value: Any, where: str) -> Media:
-        if isinstance(value, Image | Audio | Video):
-            if isinstance(value, _KINDS[kind]):
-                return value
+        if isinstance(value, Media):
+            if isinstance(value, _MEDIA[kind]):
+                item: Any = value
+                return item if item.modality == kind else replace(item, modality=kind)
             raise PromptError(f"{where}: expected {kind}, found {_kind(value).lower()}")
         if isinstance(value, str) and value.startswith("data:"):
             return self._from_url(kind, value, where)
-        if not self.files and not isinstance(value, bytes):
+        own = isinstance(value, bytes) or (_MEDIA[kind] is Array and _holds_numbers(value))
+        if not self.files and not own:
             raise PromptError(f"{where}: files of this machine are not open to messages; send the data itself")
-        return _KINDS[kind](value, self.limits)
+        return _MEDIA[kind](value, self.limits, modality=kind)
 
     def _from_url(self, kind: str, url: Any, where: str) -> Media:
         match = _DATA_URL.fullmatch(url) if isinstance(url, str) else None
         if match is None:
             shown = repr(url[:40]) if isinstance(url, str) else _kind(url)
             raise PromptError(f"{where}: expected a URL of the form data:{kind}/...;base64,... , found {shown}")
-        if match["kind"] != kind:
-            raise PromptError(f"{where}: expected {kind} data, found {match['kind']} data")
-        return _KINDS[kind](_decoded(match["data"], where), self.limits)
+        if match["kind"] != _MEDIA[kind].mime:
+            raise PromptError(f"{where}: expected {_MEDIA[kind].mime or 'no'} data, found {match['kind']} data")
+        return _MEDIA[kind](_decoded(match["data"], where), self.limits, modality=kind)
+
+
+def _holds_numbers(value: Any) -> bool:
+    """Whether a value can be an array: an array or tensor, or a list that begins with a number or with such a list."""
+    if isinstance(value, list | tuple):
+        return bool(value) and (isinstance(value[0], int | float) or _holds_numbers(value[0]))
+    return hasattr(value, "__array__") and hasattr(value, "shape")
 
 
 def _decoded(data: str, where: str) -> bytes:

@@ -17,18 +17,17 @@ import torch
 from torch import Tensor
 
 from polymodal.data.limits import DEFAULT_LIMITS, Limits
-from polymodal.data.media import Audio, Image, Video
-from polymodal.data.messages import Media, Message, conversation
+from polymodal.data.media import Array, Media
+from polymodal.data.messages import Message, conversation
+from polymodal.data.modalities import KnownModality, modality_of
 from polymodal.data.template import Format, Segment, Slot, Special, Words
 from polymodal.data.tokenizer import Tokenizer, pad_id_of
 from polymodal.errors import ConfigError, PromptError
 from polymodal.nn.mask import position_ids_from_mask
 
-TOKEN_TYPES = {"text": 0, "image": 1, "audio": 2, "video": 3}
-VALUES = {"image": "pixel_values", "audio": "audio_values", "video": "video_values"}
 IGNORE = -100  # label of a position that is not learned
-_MODALITY: dict[type, str] = {Image: "image", Audio: "audio", Video: "video"}
-
+HOST_FACTS = frozenset({"item_counts", "item_tokens", "token_type_counts"})
+"""What a batch says about itself in numbers that stay on the host, so that no device has to be asked for them."""
 
 # What stands around an item: the same for all, or made from its value (the size of a picture, in words).
 Around = tuple[Special | Words, ...] | Callable[[Any], Sequence[Special | Words]]
@@ -38,32 +37,54 @@ Around = tuple[Special | Words, ...] | Callable[[Any], Sequence[Special | Words]
 class Modality:
     """How one modality enters the sequence; a system declares one for each kind of media it takes.
 
-    name: image, audio or video.  placeholder: special token repeated once per feature.  transform: one media record
-    -> its tensor, or a table of tensors.  tokens: that value -> number of features the connector will give.  before,
-    after: what stands around the placeholders.  collate: values of all items of a batch -> one tensor [N, ...], or the
-    named tensors that the model takes.  spell: value -> the ids' layout where it is no plain run (row ends, markers): a
-    list of token names in which the placeholder's own name stands for a feature.  number: the placeholder's id where
-    the published one is no token of the vocabulary (-200).
+    name: image, audio, video or any other, a system's own too (`data/modalities.py`).  placeholder: special token
+    repeated once per feature.  transform: one media record -> its tensor, or a table of tensors.  tokens: that value ->
+    number of features the connector will give.  before, after: what stands around the placeholders.  collate: values of
+    all items of a batch -> one tensor [N, ...], or the named tensors that the model takes.  spell: value -> the ids'
+    layout where it is no plain run (row ends, markers): a list of token names in which the placeholder's own name
+    stands for a feature.  number: the placeholder's id where the published one is no token of the vocabulary (-200).
+    values, token_type: the tensor's name and the number in `token_types`, where they are not the table's.
+    Raises ConfigError for a name that is none, and without `tokens` where the table does not know how to count.
     """
 
     name: str
     placeholder: str
     transform: Callable[[Any], Any]
-    tokens: Callable[[Any], int]
+    tokens: Callable[[Any], int] | None = None
     before: Around = ()
     after: Around = ()
     collate: Callable[[list[Any]], Any] = torch.stack
     spell: Callable[[Any], Sequence[str]] | None = None
     number: int | None = None
+    values: str = ""
+    token_type: int | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in VALUES:
-            raise ConfigError(f"modality {self.name!r}: expected one of {', '.join(VALUES)}")
+        if self.known.media is None:
+            raise ConfigError(f"modality {self.name!r} is what messages are written in; give media another name")
+        if self.tokens is None and self.known.tokens is None:
+            raise ConfigError(f"modality {self.name!r}: say with `tokens` how many tokens an item takes")
+
+    @property
+    def known(self) -> KnownModality:
+        """Its row of the table, or what a name nobody knows has for one."""
+        return modality_of(self.name)
+
+    @property
+    def kind(self) -> int:
+        """Its number in `token_types`."""
+        return self.known.token_type if self.token_type is None else self.token_type
+
+    def count(self, values: Any) -> int:
+        """How many tokens the value of an item takes."""
+        tokens = self.tokens or self.known.tokens
+        assert tokens is not None
+        return tokens(values)
 
     def batch(self, items: list[Any]) -> dict[str, Any]:
         """The tensors of all items of a batch by the names the model takes them under."""
         made = self.collate(items)
-        return made if isinstance(made, dict) else {VALUES[self.name]: made}
+        return made if isinstance(made, dict) else {self.values or self.known.values: made}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,12 +109,17 @@ class Placed:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Encoded:
-    """One conversation as lists of equal length, with its media in order of appearance."""
+    """One conversation as lists of equal length, with its media in order of appearance.
+
+    segments: the lengths of several conversations that stand one after another in this row (`data/packing.py`); empty
+    for one alone.
+    """
 
     input_ids: list[int]
     loss_mask: list[bool]
     token_types: list[int]
     placed: tuple[Placed, ...] = ()
+    segments: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -160,8 +186,10 @@ class Processor:
         truncate: cut a row that is too long at its end, never inside media, instead of refusing it.
         files, limits: whether messages may name files of this machine, and the bounds of media they carry.
 
-        Returns input_ids, attention_mask, labels, token_types, position_ids, all int64 [B, T]; item_counts,
-        modality -> int64 [B]; and pixel_values, audio_values, video_values [N, ...] where there are items.
+        Returns input_ids, attention_mask, labels, token_types, position_ids, all int64 [B, T], attention_mask None
+        where nothing is padded; pixel_values, audio_values, ... [N, ...] where there are items; and what the batch
+        knows about itself on the host: item_counts, modality -> int64 [B], items of each row; item_tokens, modality ->
+        the placeholders of each item; token_type_counts, how many tokens there are of kind 0, 1, ...
         Raises: PromptError for messages that cannot become a sequence, MediaError for media that cannot be read.
         """
         if generate and truncate:
@@ -194,16 +222,26 @@ class Processor:
         """One item through its declared transform.  Raises PromptError for media the model does not take."""
         if memo is not None and id(media) in memo:
             return memo[id(media)][1]
-        name = _MODALITY[type(media)]
-        modality = self.modalities.get(name)
-        if modality is None:
-            takes = ", ".join(["text", *self.modalities])
-            raise PromptError(f"messages: this model takes {takes}; found {name}")
+        modality = self.modality_for(media)
         values = modality.transform(media)
-        item = Prepared(modality=name, values=values, tokens=modality.tokens(values), key=_key(name, values))
+        key = _key(modality.name, values)
+        item = Prepared(modality=modality.name, values=values, tokens=modality.count(values), key=key)
         if memo is not None:
             memo[id(media)] = (media, item)  # holding the record keeps its identity from being reused
         return item
+
+    def modality_for(self, media: Media) -> Modality:
+        """What takes an item; an array of no name goes to the one modality that takes arrays.  Raises PromptError."""
+        found = self.modalities.get(media.modality)
+        if found is not None:
+            return found
+        takes = ", ".join(["text", *self.modalities])
+        if media.modality:
+            raise PromptError(f"messages: this model takes {takes}; found {media.modality}")
+        arrays = [each for each in self.modalities.values() if each.known.media is Array]
+        if len(arrays) != 1:
+            raise PromptError(f"messages: this model takes {takes}; say which an array is, as in pm.array(x, 'imu')")
+        return arrays[0]
 
     def fit(self, row: Encoded, max_length: int | None = None, truncate: bool = False, where: str = "") -> Encoded:
         """The row itself if it fits in max_length (default: the model's), else cut at its end or refused."""
@@ -216,6 +254,8 @@ class Processor:
             raise PromptError(
                 f"{where}: {len(row)} tokens ({found}) for a limit of {limit}; shorten the text or send less media"
             )
+        if row.segments:
+            raise PromptError(f"{where}: packed rows are not cut; fit each conversation before they are packed")
         for placed in row.placed:
             if placed.start < limit < placed.end:
                 raise PromptError(
@@ -230,9 +270,13 @@ class Processor:
         )
 
     def collate(self, rows: Sequence[Encoded], *, padding: Literal["left", "right"]) -> dict[str, Any]:
-        """Rows of any lengths -> batch dict as described at `__call__`; labels and media included."""
+        """Rows of any lengths -> batch dict as described at `__call__`; labels and media included.
+
+        With packed rows among them `segments` int64 [B, T] too: 1, 2, ... in each row, 0 for padding.
+        """
         length = max(len(row) for row in rows)
-        pad = pad_id_of(self.tokenizer) if any(len(row) < length for row in rows) else 0
+        padded = any(len(row) < length for row in rows)
+        pad = pad_id_of(self.tokenizer) if padded else 0
 
         def table(values: Sequence[list[int]], fill: int) -> Tensor:
             out = torch.full((len(rows), length), fill, dtype=torch.int64)
@@ -244,24 +288,31 @@ class Processor:
         mask = table([[1] * len(row) for row in rows], 0)
         batch: dict[str, Any] = {
             "input_ids": table([row.input_ids for row in rows], pad),
-            "attention_mask": mask,
+            "attention_mask": mask if padded else None,
             "labels": table([_labels(row) for row in rows], IGNORE),
             "token_types": table([row.token_types for row in rows], 0),
             "position_ids": position_ids_from_mask(mask),
             "item_counts": {},
+            "item_tokens": {},
         }
+        batch["token_type_counts"] = kind_counts(batch["token_types"])
+        if any(row.segments for row in rows):
+            batch["segments"] = table([_numbered(row) for row in rows], 0)
+            batch["position_ids"] = position_ids_from_mask(mask, batch["segments"])
         for name, modality in self.modalities.items():
-            items = [[p.item.values for p in row.placed if p.item.modality == name] for row in rows]
+            items = [[p.item for p in row.placed if p.item.modality == name] for row in rows]
+            flat = [item for found in items for item in found]
             batch["item_counts"][name] = torch.tensor([len(found) for found in items], dtype=torch.int64)
-            if flat := [values for found in items for values in found]:
-                batch.update(modality.batch(flat))
+            batch["item_tokens"][name] = tuple(item.tokens for item in flat)
+            if flat:
+                batch.update(modality.batch([item.values for item in flat]))
         return batch if self.finish is None else self.finish(batch)
 
     def _write(self, made: Encoded, segment: Special | Words) -> None:
         if isinstance(segment, Special):
             ids, kind = [self.tokenizer.special(segment.name)], segment.token_type
         else:
-            ids, kind = self.tokenizer.encode(segment.text), TOKEN_TYPES["text"]
+            ids, kind = self.tokenizer.encode(segment.text), 0
         made.input_ids.extend(ids)
         made.loss_mask.extend([segment.loss_mask] * len(ids))
         made.token_types.extend([kind] * len(ids))
@@ -277,7 +328,7 @@ class Processor:
             ids = [self.tokenizer.special(name) for name in modality.spell(item.values)]
         made.input_ids.extend(ids)
         made.loss_mask.extend([False] * len(ids))
-        made.token_types.extend([TOKEN_TYPES[item.modality]] * len(ids))
+        made.token_types.extend([modality.kind] * len(ids))
         for segment in _around(modality.after, item.values):
             self._write(made, segment)
         return Placed(item=item, first=first, start=start, end=len(made))
@@ -289,6 +340,17 @@ def _around(around: Around, values: Any) -> Sequence[Special | Words]:
 
 def _labels(row: Encoded) -> list[int]:
     return [index if loss_mask else IGNORE for index, loss_mask in zip(row.input_ids, row.loss_mask, strict=True)]
+
+
+def kind_counts(token_types: Tensor) -> tuple[int, ...]:
+    """How many tokens of kind 0, 1, ... there are in `token_types [B, T]` on the host, padding included."""
+    return tuple(torch.bincount(token_types.flatten()).tolist())
+
+
+def _numbered(row: Encoded) -> list[int]:
+    """1, 2, ... for the tokens of each conversation in the row."""
+    lengths = row.segments or (len(row),)
+    return [number for number, length in enumerate(lengths, 1) for _ in range(length)]
 
 
 def _key(name: str, values: Any) -> str:

@@ -12,7 +12,8 @@ offsets rounded up; silence added behind a short sound is zero BEFORE the shift 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,3 +106,14 @@ def motion(samples: np.ndarray | Sequence[Sequence[float]], length: int = 2000) 
     """Six series of an inertial sensor [6, n] -> [6, length], cut or filled with zeros at the end."""
     series = torch.as_tensor(np.asarray(samples), dtype=torch.float32)[:, :length]
     return F.pad(series, (0, length - series.shape[1]))
+
+
+INPUTS: Mapping[str, tuple[str, Callable[[Any], Tensor]]] = {
+    "image": ("vision", picture),
+    "video": ("vision", video),
+    "audio": ("audio", sound),
+    "depth": ("depth", plane),
+    "thermal": ("thermal", plane),
+    "imu": ("imu", lambda item: motion(item.values)),
+}
+"""Modality of an item -> the official name of its tensor, and how it is made from the item's record."""

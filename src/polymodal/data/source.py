@@ -32,6 +32,7 @@ _BMP_HEADER_SIZES = (12, 16, 40, 52, 56, 64, 108, 124)
 _MAGIC = (
     ("jpeg", b"\xff\xd8\xff"),
     ("png", b"\x89PNG\r\n\x1a\n"),
+    ("npy", b"\x93NUMPY"),
     ("gif", b"GIF87a"),
     ("gif", b"GIF89a"),
     ("tiff", b"II*\x00"),
@@ -49,7 +50,7 @@ _FOUR_CC = {b"WAVE": "wav", b"WEBP": "webp", b"AVI ": "avi", b"AIFF": "aiff", b"
 
 
 @dataclass(frozen=True)
-class ModelSpec:
+class OpenFile:
     """An open source: a name fit for messages, the file at position 0, its size and its first bytes."""
 
     name: str
@@ -105,7 +106,7 @@ def megabytes(size: float) -> str:
 
 
 @contextmanager
-def open_source(source: str | os.PathLike[str] | bytes, limits: Limits) -> Iterator[ModelSpec]:
+def open_source(source: str | os.PathLike[str] | bytes, limits: Limits) -> Iterator[OpenFile]:
     """Open a path or bytes for reading, after checking that it is local, regular, not empty and small enough.
 
     Raises MediaError for what looks like a URL, is missing, a folder, a device, empty, unreadable or too
@@ -115,7 +116,7 @@ def open_source(source: str | os.PathLike[str] | bytes, limits: Limits) -> Itera
         data = bytes(source)
         name = f"media of {len(data):,} bytes"
         _check_size(name, len(data), limits)
-        yield ModelSpec(name, io.BytesIO(data), len(data), data[:HEAD_BYTES])
+        yield OpenFile(name, io.BytesIO(data), len(data), data[:HEAD_BYTES])
         return
     if isinstance(source, str) and _SCHEME.match(source):
         raise MediaError(
@@ -130,7 +131,7 @@ def open_source(source: str | os.PathLike[str] | bytes, limits: Limits) -> Itera
         _check_size(name, size, limits)
         head = file.read(HEAD_BYTES)
         file.seek(0)
-        yield ModelSpec(name, file, size, head)
+        yield OpenFile(name, file, size, head)
 
 
 def _check_size(name: str, size: int, limits: Limits) -> None:

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from polymodal.data.media import Audio, Image, Text, Video
-from polymodal.data.messages import Media, Message
+from polymodal.data.media import Media, Text
+from polymodal.data.messages import Message
 from polymodal.errors import ConfigError, PromptError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Special:
-    """One special token, by name.  token_type: the modality route it takes (0 text), see TOKEN_TYPES."""
+    """One special token, by name.  token_type: the modality route it takes (0 text), see `data/modalities.py`."""
 
     name: str
     loss_mask: bool = False
@@ -36,7 +36,7 @@ class Words:
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """The place of one picture, recording or video; the processor fills in its placeholders."""
+    """The place of one item of media; the processor fills in its placeholders."""
 
     media: Media
 
@@ -134,7 +134,7 @@ def _written(segment: Segment) -> str:
         return segment.name
     if isinstance(segment, Words):
         return segment.text
-    return {Image: "<image>", Audio: "<audio>", Video: "<video>"}[type(segment.media)]
+    return f"<{segment.media.modality}>"
 
 
 def chatml(*, default_system: str | None, roles: Sequence[str] = ("system", "user", "assistant")) -> Template:

@@ -24,7 +24,7 @@ import numpy as np
 from polymodal.data.audio import stream_seconds
 from polymodal.data.container import open_container
 from polymodal.data.limits import DEFAULT_LIMITS, Limits
-from polymodal.data.source import ModelSpec, open_source, sniff
+from polymodal.data.source import OpenFile, open_source, sniff
 from polymodal.errors import ConfigError, MediaError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def read_video(
     return Clip(pixels, (timeline.ticks[chosen] - timeline.ticks[0]) * float(timeline.tick))
 
 
-def sniff_video(opened: ModelSpec) -> str:
+def sniff_video(opened: OpenFile) -> str:
     """Format name of an opened video.  Raises MediaError for text and unknown formats."""
     format_name = sniff(opened.head)
     if format_name is None or format_name == "text":
@@ -142,14 +142,14 @@ class _Sizes:
     seekable: bool
 
 
-def _stream(opened: ModelSpec, container: "InputContainer") -> "VideoStream":
+def _stream(opened: OpenFile, container: "InputContainer") -> "VideoStream":
     for stream in container.streams.video:
         if not is_cover(stream):
             return stream
     raise MediaError(f"{opened.name} holds no moving pictures")
 
 
-def _check_pixels(opened: ModelSpec, width: int, height: int, limits: Limits) -> None:
+def _check_pixels(opened: OpenFile, width: int, height: int, limits: Limits) -> None:
     if width * height > limits.pixels:
         raise MediaError(
             f"{opened.name} has frames of {width} x {height} = {width * height:,} pixels, the limit is "
@@ -157,12 +157,12 @@ def _check_pixels(opened: ModelSpec, width: int, height: int, limits: Limits) ->
         )
 
 
-def _check_seconds(opened: ModelSpec, seconds: float, limits: Limits) -> None:
+def _check_seconds(opened: OpenFile, seconds: float, limits: Limits) -> None:
     if seconds > limits.seconds:
         raise MediaError(f"{opened.name} is {seconds:.1f} s long, the limit is {limits.seconds:g} s (Limits.seconds)")
 
 
-def _scan(opened: ModelSpec, format_name: str, container: "InputContainer", limits: Limits) -> Timeline:
+def _scan(opened: OpenFile, format_name: str, container: "InputContainer", limits: Limits) -> Timeline:
     """Read the timestamps of all packets without decoding any."""
     stream = _stream(opened, container)
     _check_pixels(opened, stream.codec_context.width, stream.codec_context.height, limits)
@@ -197,7 +197,7 @@ def _scan(opened: ModelSpec, format_name: str, container: "InputContainer", limi
 
 
 def _decode(
-    opened: ModelSpec, container: "InputContainer", timeline: Timeline, chosen: np.ndarray, sizes: _Sizes
+    opened: OpenFile, container: "InputContainer", timeline: Timeline, chosen: np.ndarray, sizes: _Sizes
 ) -> np.ndarray:
     """The frames at the chosen indices, uint8 [F, H, W, 3]."""
     pixels: np.ndarray | None = None
@@ -218,7 +218,7 @@ def _decode(
 
 
 def _frames_at(
-    opened: ModelSpec, container: "InputContainer", timeline: Timeline, wanted: list[int], sizes: _Sizes
+    opened: OpenFile, container: "InputContainer", timeline: Timeline, wanted: list[int], sizes: _Sizes
 ) -> Iterator[tuple[int, "VideoFrame"]]:
     """(wanted tick, frame shown then) for each different wanted tick, in order."""
     stream = _stream(opened, container)
@@ -263,7 +263,7 @@ def _tick(frame: "VideoFrame") -> int:
     return 0 if stamp is None else stamp
 
 
-def _to_rgb(opened: ModelSpec, frame: "VideoFrame", sizes: _Sizes) -> np.ndarray:
+def _to_rgb(opened: OpenFile, frame: "VideoFrame", sizes: _Sizes) -> np.ndarray:
     """One frame as uint8 [H, W, 3], shrunk to max_side and turned upright."""
     _check_pixels(opened, frame.width, frame.height, sizes.limits)
     width, height = frame.width, frame.height
@@ -276,7 +276,7 @@ def _to_rgb(opened: ModelSpec, frame: "VideoFrame", sizes: _Sizes) -> np.ndarray
     return np.rot90(picture, round(frame.rotation / 90) % 4) if frame.rotation % 90 == 0 else picture
 
 
-def _allocate(opened: ModelSpec, count: int, picture: np.ndarray, limits: Limits) -> np.ndarray:
+def _allocate(opened: OpenFile, count: int, picture: np.ndarray, limits: Limits) -> np.ndarray:
     height, width, _ = picture.shape
     if count * height * width > limits.total_pixels:
         raise MediaError(

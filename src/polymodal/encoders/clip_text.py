@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from polymodal.encoders.vit import ViTBlockConfig
 from polymodal.errors import ConfigError
 from polymodal.nn.attention import AttentionConfig
-from polymodal.nn.mask import MaskSpec
+from polymodal.nn.mask import MaskSpec, padding_mask
 from polymodal.nn.mlp import MLPConfig
 from polymodal.nn.norm import LayerNormConfig, NormConfig
 from polymodal.weights.keytable import KeyTable, Row, drop, rename, split
@@ -78,7 +78,7 @@ class ClipText(nn.Module):
             )
         places = self.positions[:length] if position_ids is None else self.positions[position_ids]
         x = self.embed_tokens(input_ids) + places
-        mask = MaskSpec(attention_mask=attention_mask).prepare(length, length, x.device)
+        mask = MaskSpec(attention_mask=padding_mask(attention_mask)).prepare(length, length, x.device)
         for block in self.blocks:
             x = block(x, mask)
         return self.final_norm(x)

@@ -95,6 +95,7 @@ class Qwen2ViT(nn.Module):
     def forward(self, patches: Tensor, grid: Tensor) -> list[Tensor]:
         """float [P, C*F*p*p] and int [N, 3] -> N features [frames*rows*columns, D], in merge-block order.
 
+        The grid decides shapes, so it is read once; one that stays on the host costs no wait for an accelerator.
         Raises PromptError when the patches are not as many as the grids announce.
         """
         shapes = grids_of(grid)
@@ -103,7 +104,7 @@ class Qwen2ViT(nn.Module):
         if sum(frames) != len(patches):
             raise PromptError(f"qwen2 vit: the grids announce {sum(frames)} patches, found {len(patches)}")
         x = self.patch_embed(patches.to(self.patch_embed.weight.dtype))
-        positions = torch.cat([self._positions(shape) for shape in shapes]).to(x.device)
+        positions = torch.cat([self._positions(shape) for shape in shapes]).to(x.device, non_blocking=True)
         pieces, places = list(x.split(frames)), positions.split(frames)
         for size in set(frames):
             chosen = [i for i, found in enumerate(frames) if found == size]

@@ -10,6 +10,7 @@ Traps
 - The published processor ignores the frames when it goes on after a video: with more frames than rows and columns
   the next token stands before the last frame. Up to version 4 of the transformers library it went on behind them.
 - Padding gets 0 and counts for nothing; a generated token stands one behind the last on every axis.
+- Positions begin at 0 again with every segment of a packed row.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +38,10 @@ class GridPositions:
     reads: frozenset[str] = frozenset({"image_grid_thw", "video_grid_thw", "mm_token_type_ids"})
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Adds nothing to a batch of text alone, whose tokens just count."""
+        """Adds nothing to a batch of text alone, whose tokens just count, or to one that has its three axes already."""
+        given = batch.get("position_ids")
+        if given is not None and given.dim() == 3:
+            return {}
         names = {1: "image_grid_thw", 2: "video_grid_thw"}
         found = {kind: batch[name] for kind, name in names.items() if batch.get(name) is not None}
         if not found:
@@ -47,21 +51,31 @@ class GridPositions:
         if types is None:
             types = (ids == self.image).long() + 2 * (ids == self.video).long()
         grids = {kind: [(int(t), int(h), int(w)) for t, h, w in grid.tolist()] for kind, grid in found.items()}
-        return {"position_ids": grid_positions(types, grids, self.merge, batch.get("attention_mask"))}
+        mask, segments = batch.get("attention_mask"), batch.get("segments")
+        return {"position_ids": grid_positions(types, grids, self.merge, mask, segments)}
 
 
 def grid_positions(
-    types: Tensor, grids: Mapping[int, Sequence[Grid]], merge: int = 1, attention_mask: Tensor | None = None
+    types: Tensor,
+    grids: Mapping[int, Sequence[Grid]],
+    merge: int = 1,
+    attention_mask: Tensor | None = None,
+    segments: Tensor | None = None,
 ) -> Tensor:
     """int64 [3, B, T] for `types` [B, T]; `grids`: token type -> (frames, rows, columns) in patches, over the batch.
 
-    Touching items of one type are told apart by their lengths.  Raises PromptError when items and tokens do not agree.
+    segments int [B, T]: the sequences of packed rows.  Touching items of one type are told apart by their lengths.
+    Raises PromptError when items and tokens do not agree.
     """
     out = torch.zeros(3, *types.shape, dtype=torch.int64)
     waiting = {kind: iter(items) for kind, items in grids.items()}
     mask = torch.ones_like(types) if attention_mask is None else attention_mask
-    for row, (kinds, real) in enumerate(zip(types.cpu(), mask.cpu().bool(), strict=True)):
-        out[:, row, real] = _row(kinds[real], waiting, merge, row)
+    segments = torch.zeros_like(types) if segments is None else segments
+    table = zip(types.cpu(), mask.cpu().bool(), segments.cpu(), strict=True)
+    for row, (kinds, real, segment) in enumerate(table):
+        lengths = torch.unique_consecutive(segment[real], return_counts=True)[1].tolist()
+        pieces = [_row(piece, waiting, merge, row) for piece in kinds[real].split(lengths)]
+        out[:, row, real] = torch.cat(pieces, 1) if pieces else out[:, row, real]
     return out.to(types.device)
 
 

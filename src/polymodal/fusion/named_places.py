@@ -25,4 +25,7 @@ class NamedPlaces:
         """Adds `image_places` int64 [B, T] and the tensors by their usual names."""
         found = {new: batch[old] for old, new in self.names.items() if batch.get(old) is not None}
         ids = batch["input_ids"]
-        return {"image_places": torch.isin(ids, torch.tensor(self.ids, device=ids.device)).long(), **found}
+        places = torch.zeros_like(ids, dtype=torch.bool)
+        for index in self.ids:  # one by one: a list of them would have to be copied to the device
+            places = places | (ids == index)
+        return {"image_places": places.long(), **found}

@@ -62,7 +62,10 @@ class RowPrompt(nn.Module):
     """The `context` of these systems: features of one picture a row, [B, length, D], passed on as they are."""
 
     def forward(self, features: Mapping[str, Any], batch: Mapping[str, Any]) -> Tensor:
-        """features: [N, length, D] or a list.  Raises PromptError when there are not as many pictures as rows."""
+        """features: [N, length, D] or a list.  Raises PromptError when there are not as many pictures as rows, and for
+        packed rows, whose conversations would share one picture."""
+        if batch.get("segments") is not None:
+            raise PromptError("segments: the picture of this model belongs to a whole row; collate the rows unpacked")
         found, rows = features.get("image", ()), len(batch["input_ids"])
         if len(found) != rows:
             raise PromptError(f"this model takes exactly one picture a row; found {len(found)} for {rows} rows")

@@ -23,6 +23,8 @@ from polymodal.errors import ConfigError
 from polymodal.nn.linear import Linear, LinearConfig, ProjectionConfig, linear
 from polymodal.nn.mlp import FeedForwardConfig
 from polymodal.nn.norm import NormConfig
+from polymodal.nn.segments import counted_within, segment_starts
+from polymodal.nn.token_types import TokenTypes
 
 TEXT, VISUAL = 0, 1  # the kinds of `token_types` that most systems have
 
@@ -41,40 +43,53 @@ class Routed(nn.Module):
         self.routes = tuple(routes)
         self.dense = dense
 
-    def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """``token_types [B, T]`` int64 below ``len(routes)``; None: all text."""
-        if token_types is None or len(self.branches) == 1:
-            return self.branches[self.routes[0]](x)
-        if self.dense or torch.compiler.is_compiling():
-            return self._dense(x, token_types)
-        return self._gathered(x, token_types)
+    def forward(self, x: Tensor, token_types: Tensor | TokenTypes | None = None) -> Tensor:
+        """``token_types [B, T]`` int64 below ``len(routes)``; None: all text.
 
-    def _chosen(self, token_types: Tensor, branch: int) -> Tensor:
-        """Bool ``[B, T]``: the tokens of one branch."""
-        kinds = [kind for kind, route in enumerate(self.routes) if route == branch]
-        chosen = token_types == kinds[0]
-        for kind in kinds[1:]:
-            chosen = chosen | (token_types == kind)
-        return chosen
+        In training every branch takes part, if only with no token, so that all ranks have gradients of the same
+        parameters.
+        """
+        if len(self.branches) == 1:
+            return cast(Tensor, self.branches[self.routes[0]](x))
+        if token_types is None:
+            return self._text(x)
+        if self.dense or torch.compiler.is_compiling():
+            return self._dense(x, token_types.kinds if isinstance(token_types, TokenTypes) else token_types)
+        return self._gathered(x, token_types if isinstance(token_types, TokenTypes) else TokenTypes(token_types))
+
+    def _text(self, x: Tensor) -> Tensor:
+        out: Tensor = self.branches[self.routes[0]](x)
+        if self.training:
+            for branch in self._others():
+                out = out + self.branches[branch](x.reshape(-1, x.shape[-1])[:0]).sum()
+        return out
+
+    def _others(self) -> list[int]:
+        return sorted(set(self.routes) - {self.routes[0]})
 
     def _dense(self, x: Tensor, token_types: Tensor) -> Tensor:
         out: Tensor = self.branches[self.routes[0]](x)
-        for branch in sorted(set(self.routes) - {self.routes[0]}):
-            chosen = self._chosen(token_types, branch)
+        for branch in self._others():
+            chosen = torch.zeros_like(token_types, dtype=torch.bool)
+            for kind, route in enumerate(self.routes):
+                if route == branch:
+                    chosen = chosen | (token_types == kind)
             out = torch.where(chosen[..., None], self.branches[branch](x), out)
         return out
 
-    def _gathered(self, x: Tensor, token_types: Tensor) -> Tensor:
+    def _gathered(self, x: Tensor, token_types: TokenTypes) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
+        by_kind = token_types.split(len(self.routes), x.device)
+        if sum(len(places) for places in by_kind) != len(flat):
+            raise ConfigError(f"routed: token_types must lie in 0..{len(self.routes) - 1}")
         pieces: list[tuple[Tensor, Tensor]] = []
         for branch in sorted(set(self.routes)):
-            places = self._chosen(token_types, branch).reshape(-1).nonzero()[:, 0]
-            if len(places) == len(flat):
+            kinds = [places for places, route in zip(by_kind, self.routes, strict=True) if route == branch]
+            places = kinds[0] if len(kinds) == 1 else torch.cat(kinds)
+            if len(places) == len(flat) and not self.training:
                 return cast(Tensor, self.branches[branch](x))
-            if len(places):
+            if len(places) or self.training:
                 pieces.append((places, self.branches[branch](flat[places])))
-        if sum(len(places) for places, _ in pieces) != len(flat):
-            raise ConfigError(f"routed: token_types must lie in 0..{len(self.routes) - 1}")
         first = pieces[0][1]
         out = first.new_empty(len(flat), first.shape[-1])
         for places, values in pieces:
@@ -163,18 +178,21 @@ class RoutedDelta(Linear):
         """The product without the low-rank path."""
         return linear(x, self.weight, self.bias)
 
-    def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
-        base = self.plain(x)
-        kinds = self.config.kinds
+    def forward(self, x: Tensor, token_types: Tensor | TokenTypes | None = None) -> Tensor:
+        base, kinds = self.plain(x), self.config.kinds
         if kinds is None:
             return base + self._delta(x)
         if token_types is None:
-            return base
-        chosen = torch.isin(token_types, torch.tensor(kinds, device=token_types.device))
+            return base + self._delta(x.reshape(-1, x.shape[-1])[:0]).sum() if self.training else base
+        token_types = token_types if isinstance(token_types, TokenTypes) else TokenTypes(token_types)
         if self.config.dense or torch.compiler.is_compiling():
+            chosen = torch.zeros_like(token_types.kinds, dtype=torch.bool)
+            for kind in kinds:
+                chosen = chosen | (token_types.kinds == kind)
             return base + self._delta(x) * chosen[..., None].to(x.dtype)
-        places = chosen.reshape(-1).nonzero()[:, 0]
-        if not len(places):
+        by_kind = token_types.split(max(kinds) + 1, x.device)
+        places = torch.cat([by_kind[kind] for kind in kinds])
+        if not len(places) and not self.training:
             return base
         delta = self._delta(x.reshape(-1, x.shape[-1])[places])
         return base.reshape(-1, base.shape[-1]).index_add(0, places, delta).view_as(base)
@@ -209,6 +227,9 @@ class PlaceholderRoutes:
     placeholder: int
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Adds nothing to a batch that has its token types."""
+        if batch.get("token_types") is not None:
+            return {}
         visual = batch["input_ids"] == self.placeholder
         return {"token_types": visual.long()} if bool(visual.any()) else {}
 
@@ -219,39 +240,59 @@ class ExpertRoutes:
     positions and the places of the features.
 
     A visual token takes the visual branch when the next token is visual too: the begin marker does, the end marker does
-    not.  All patches of a run share one position; marker and text positions count on.  Padding has no kind.
+    not.  All patches of a run share one position; marker and text positions count on.  Padding has no kind.  A run ends
+    where a segment of a packed row does.
     """
 
-    reads = frozenset({"token_type_ids"})
+    reads = frozenset({"token_type_ids", "image_places"})
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Adds nothing to a batch that was prepared already, as the processor does on the host."""
         types = batch.get("token_type_ids")
+        if batch.get("image_places") is not None:
+            return {}
         if types is None:
             if batch.get("images") is not None or batch.get("input_ids") is None:
                 return {}
-            types = torch.zeros_like(batch["input_ids"])
+            # The published placeholder is the padding id too: of texts alone no padding may be taken for a picture.
+            return {"image_places": torch.zeros_like(batch["input_ids"], dtype=torch.bool)}
         visual = types == VISUAL
         if not bool(visual.any()):
-            # The published placeholder is the padding id too: of texts alone no padding may be taken for a picture.
             return {"image_places": visual}
-        routes = torch.zeros_like(types)
-        routes[:, :-1] = (visual[:, :-1] & visual[:, 1:]).long()
+        segments = batch.get("segments")
+        routes = (visual & _behind(visual, segments)).long()
         kinds = types if batch.get("attention_mask") is None else types.masked_fill(batch["attention_mask"] == 0, -1)
-        return {"token_types": routes, "image_places": visual, "position_ids": shared_positions(kinds)}
+        return {"token_types": routes, "image_places": visual, "position_ids": shared_positions(kinds, segments)}
 
 
-def shared_positions(kinds: Tensor) -> Tensor:
+def _behind(chosen: Tensor, segments: Tensor | None) -> Tensor:
+    """Bool [B, T]: whether the next token, of the same segment, is chosen; False at the end."""
+    found = torch.zeros_like(chosen)
+    found[:, :-1] = chosen[:, 1:]
+    if segments is not None:
+        found[:, :-1] &= ~segment_starts(segments)[:, 1:]
+    return found
+
+
+def _before(chosen: Tensor, segments: Tensor | None) -> Tensor:
+    """Bool [B, T]: whether the token before, of the same segment, is chosen; False at the beginning."""
+    found = torch.zeros_like(chosen)
+    found[:, 1:] = chosen[:, :-1]
+    return found if segments is None else found & ~segment_starts(segments)
+
+
+def shared_positions(kinds: Tensor, segments: Tensor | None = None) -> Tensor:
     """Positions ``[B, T]`` in which the inner tokens of each visual run have one position.
 
     kinds: 0 text, 1 visual, -1 padding.  The first and the last token of a run are markers and count like text; a
-    step is made at every token that counts and at the first inner one after such a token.
+    step is made at every token that counts and at the first inner one after such a token.  segments ``[B, T]``: the
+    sequences of packed rows, each of which begins at 0 and ends its runs.
     """
     visual, text = kinds == VISUAL, kinds == TEXT
-    edge = torch.zeros_like(visual)
-    edge[:, 0], edge[:, -1] = visual[:, 0], visual[:, -1]
-    edge[:, 1:] |= visual[:, 1:] & text[:, :-1]
-    edge[:, :-1] |= visual[:, :-1] & text[:, 1:]
+    whole = torch.ones_like(visual)
+    inside = _before(whole, segments), _behind(whole, segments)  # not the first, not the last of its sequence
+    edge = visual & (_before(text, segments) | _behind(text, segments) | ~inside[0] | ~inside[1])
     counts, inner = text | edge, visual & ~edge
-    steps = torch.zeros_like(kinds)
-    steps[:, 1:] = (counts[:, 1:] | (inner[:, 1:] & counts[:, :-1])).long()
-    return steps.cumsum(-1)
+    steps = (inside[0] & (counts | (inner & _before(counts, segments)))).long()
+    found = steps.cumsum(-1)
+    return found if segments is None else counted_within(found, steps, segments)

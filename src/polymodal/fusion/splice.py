@@ -9,6 +9,10 @@ Flow
 The length never changes: the processor has already repeated the placeholder once per feature.  The inverse,
 `gather`, serves generators that are driven by hidden states at output placeholders (GILL, NExT-GPT, Emu).
 
+A processor says how many placeholders it wrote for each item (`item_tokens`); against that the features are checked by
+their shapes alone, and on an accelerator nothing is read back.  Tensors without such knowledge, and all that lie on the
+host anyway, are checked by counting the placeholders themselves.
+
 Traps
 - A total that happens to fit can still be wrong per item (one picture cut by truncation, the next too long),
   so counts are checked per item.
@@ -31,34 +35,38 @@ def splice(
     features: Tensor | Sequence[Tensor],
     placeholder_id: int | Tensor,
     item_counts: Tensor | Sequence[int] | None = None,
+    item_tokens: Sequence[int] | None = None,
 ) -> Tensor:
     """Replace the embeddings at the placeholders by the features of the items.
 
     embeds [B, T, D] is not modified; the values it holds at placeholders do not matter, NaN included.
     input_ids is int [B, T]; placeholder_id may also be a mask [B, T] of the places itself.  features is [N, Q, D], or
-    a sequence of N tensors [q_i, D], and is cast to the dtype of embeds.  item_counts [B] is the number of items in
-    each row; None: each row takes items in order until its placeholders are full.  Returns [B, T, D]; with no item and
-    no placeholder this is `embeds` itself.
+    a list of [q, D] where items differ in length, over the whole batch in order of appearance.  item_counts: items in
+    each row; None: each row takes items in order until its placeholders are full.  item_tokens: the placeholders
+    that were written for each of the N items.  Returns [B, T, D]; with no item and no placeholder this is `embeds`
+    itself.
 
     Raises PromptError when an item has another number of features than placeholders, ConfigError when the
     widths or the number of items do not fit.
     """
     lengths = _item_lengths(features)
     mask = input_ids == placeholder_id if isinstance(placeholder_id, int) else placeholder_id.bool()
-    given = infer_item_counts(mask, lengths) if item_counts is None else item_counts
-    counts = [int(count) for count in given]
-    if len(counts) != input_ids.shape[0]:
-        raise ConfigError(f"splice: item_counts has {len(counts)} rows, input_ids has {input_ids.shape[0]}")
-    if sum(counts) != len(lengths):
-        raise PromptError(f"splice: item_counts announces {sum(counts)} items, but features holds {len(lengths)}")
-    if not lengths and not bool(mask.any()):
+    if item_tokens is not None:
+        _check_tokens(lengths, list(item_tokens))
+    if item_tokens is None or mask.device.type == "cpu":
+        given = infer_item_counts(mask, lengths) if item_counts is None else item_counts
+        _check_counts(mask.cpu(), lengths, [int(count) for count in given])
+    if not lengths:
         return embeds
-    _check_counts(mask.cpu(), lengths, counts)
     flat = features.flatten(0, 1) if isinstance(features, Tensor) else torch.cat(tuple(features))
     if flat.shape[-1] != embeds.shape[-1]:
         raise ConfigError(f"splice: features are {flat.shape[-1]} wide, the sequence is {embeds.shape[-1]} wide")
-    # masked_scatter gives the overwritten embeddings a zero gradient, so a NaN there stays without effect
-    return embeds.masked_scatter(mask[..., None], flat.to(embeds.dtype))
+    if not len(flat):
+        return embeds
+    # The n-th placeholder of the batch takes the n-th feature; elsewhere any row will do, it is not looked at.
+    index = (mask.flatten().cumsum(0) - 1).clamp(0, len(flat) - 1)
+    rows = flat.to(embeds.dtype).index_select(0, index).view_as(embeds)
+    return torch.where(mask[..., None], rows, embeds)
 
 
 def infer_item_counts(mask: Tensor, lengths: Sequence[int]) -> list[int]:
@@ -94,8 +102,27 @@ def _item_lengths(features: Tensor | Sequence[Tensor]) -> list[int]:
     return [item.shape[0] for item in features]
 
 
+def _check_tokens(lengths: list[int], tokens: list[int]) -> None:
+    """Compare the lengths of the items with the placeholders that the processor wrote for each."""
+    if lengths == tokens:
+        return
+    if len(lengths) != len(tokens):
+        raise PromptError(f"splice: the processor announces {len(tokens)} items, but features holds {len(lengths)}")
+    item = next(i for i, pair in enumerate(zip(lengths, tokens, strict=True)) if pair[0] != pair[1])
+    raise PromptError(
+        f"item {item}: the processor wrote {tokens[item]} placeholder tokens, the encoder gave {lengths[item]} "
+        "features; `tokens` of its modality must count what the connector gives"
+    )
+
+
 def _check_counts(mask: Tensor, lengths: list[int], counts: list[int]) -> None:
     """Compare the placeholders of every row [B, T] with the lengths of its items."""
+    if len(counts) != len(mask):
+        raise ConfigError(f"splice: item_counts has {len(counts)} rows, input_ids has {len(mask)}")
+    if sum(counts) != len(lengths):
+        raise PromptError(f"splice: item_counts announces {sum(counts)} items, but features holds {len(lengths)}")
+    if not lengths and not bool(mask.any()):
+        return
     first = 0
     for row, count in enumerate(counts):
         expected = lengths[first : first + count]

@@ -13,9 +13,11 @@ Traps
 - IDEFICS forgets the picture after an end token (the end token still sees it), until the next picture.
 - A batch may bring the visibility itself (`image_attention_mask [B, T, N]`), or its pictures as a table [B, N, ...];
   then every row has N items, and those that only pad it are seen by no token.
+- In packed rows (`segments`) a token sees items of its own segment only; text in front of the segment's first picture
+  sees none, though there are pictures before it in the row.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,17 +25,29 @@ from torch import Tensor, nn
 
 from polymodal.errors import PromptError
 from polymodal.fusion.cross_attention import CrossContext
+from polymodal.nn.segments import counted_within
 
 
-def visible_items(placeholders: Tensor, items: int, *, every: bool = False, ends: Tensor | None = None) -> Tensor:
+def visible_items(
+    placeholders: Tensor,
+    items: int,
+    *,
+    every: bool = False,
+    ends: Tensor | None = None,
+    segments: Tensor | None = None,
+) -> Tensor:
     """Bool [B, T, items]: the last item at or before each token, or all of them with `every`.
 
     placeholders: bool [B, T], True at each item's one placeholder.  ends: bool [B, T], tokens behind which nothing
-    is seen until the next item.
+    is seen until the next item.  segments: int [B, T] of packed rows; what stands in another segment is not seen.
     """
-    count = placeholders.long().cumsum(-1)
+    steps = placeholders.long()
+    count = steps.cumsum(-1)
     index = torch.arange(1, items + 1, device=placeholders.device)
     seen = count[..., None] >= index if every else count[..., None] == index
+    if segments is not None:
+        earlier = count - counted_within(count, steps, segments)  # items of the segments before
+        seen = seen & (index > earlier[..., None])
     if ends is None:
         return seen
     ended = torch.where(ends, count, -1).cummax(-1).values
@@ -77,10 +91,15 @@ class InterleavedContext(nn.Module):
         if isinstance(table, Tensor) and table.dim() > 4:
             rows = self._equal_rows(features, len(ids), table.shape[1])
         else:
-            rows = self._rows(features, ids)
-        placeholders = torch.isin(ids, torch.tensor(list(self.placeholders.values()), device=ids.device))
-        ends = torch.isin(ids, torch.tensor(self.ends, device=ids.device)) if self.ends else None
-        return packed(rows, visible_items(placeholders, max(map(len, rows)), every=self.every, ends=ends))
+            rows = self._rows(features, ids, (batch.get("item_counts") or {}))
+        rule = visible_items(
+            _any_of(ids, self.placeholders.values()),
+            max(map(len, rows)),
+            every=self.every,
+            ends=_any_of(ids, self.ends) if self.ends else None,
+            segments=batch.get("segments"),
+        )
+        return packed(rows, rule)
 
     def _equal_rows(self, features: Mapping[str, Any], rows: int, count: int) -> list[Sequence[Tensor]]:
         flat = [item for found in features.values() for item in found]
@@ -90,22 +109,36 @@ class InterleavedContext(nn.Module):
             raise PromptError(f"{rows} rows of {count} items are announced, found {len(flat)}; pad every row")
         return [flat[row * count : (row + 1) * count] for row in range(rows)]
 
-    def _rows(self, features: Mapping[str, Any], ids: Tensor) -> list[Sequence[Tensor]]:
-        """The items of each row in order of appearance."""
+    def _rows(self, features: Mapping[str, Any], ids: Tensor, counts: Mapping[str, Any]) -> list[Sequence[Tensor]]:
+        """The items of each row in order of appearance.
+
+        Of one modality alone the processor's counts tell it, and ids on an accelerator are not read back.
+        """
         names = {index: name for name, index in self.placeholders.items()}
         left = {name: list(features.get(name, ())) for name in self.placeholders}
+        if len(left) == 1 and ids.device.type != "cpu" and (name := next(iter(left))) in counts:
+            wanted = [[name] * count for count in torch.as_tensor(counts[name]).tolist()]
+        else:
+            wanted = [[names[index] for index in row if index in names] for row in ids.tolist()]
         rows: list[Sequence[Tensor]] = []
-        for number, row in enumerate(ids.tolist()):
-            wanted = [names[index] for index in row if index in names]
-            for name in set(wanted):
-                if wanted.count(name) > len(left[name]):
+        for number, row in enumerate(wanted):
+            for name in set(row):
+                if row.count(name) > len(left[name]):
                     raise PromptError(
-                        f"row {number}: {wanted.count(name)} {name} placeholders, {len(left[name])} items are left"
+                        f"row {number}: {row.count(name)} {name} placeholders, {len(left[name])} items are left"
                     )
-            rows.append([left[name].pop(0) for name in wanted])
+            rows.append([left[name].pop(0) for name in row])
         if lost := {name: len(items) for name, items in left.items() if items}:
             raise PromptError(f"items without a placeholder token: {lost}; the prompt was cut or lacks them")
         return rows
+
+
+def _any_of(ids: Tensor, wanted: Iterable[int]) -> Tensor:
+    """Bool like `ids`: which of them are among `wanted`; the numbers are not copied to the device."""
+    found = torch.zeros_like(ids, dtype=torch.bool)
+    for index in wanted:
+        found = found | (ids == index)
+    return found
 
 
 def packed(rows: Sequence[Sequence[Tensor]], visible: Tensor) -> CrossContext:
@@ -117,7 +150,7 @@ def packed(rows: Sequence[Sequence[Tensor]], visible: Tensor) -> CrossContext:
     for number, row in enumerate(lengths):
         owners = torch.arange(len(row)).repeat_interleave(torch.tensor(row, dtype=torch.int64))
         items[number, : len(owners)] = owners
-    items = items.to(visible.device)
+    items = items.to(visible.device, non_blocking=True)
     if size == 0:
         return CrossContext(features=None, items=items, visible=visible)
     like = next(row[0] for row in rows if row)

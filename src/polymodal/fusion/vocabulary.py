@@ -100,8 +100,14 @@ class Vocabulary:
         """int64 ids of a codec in the order of its codes."""
         return self._tables[self._known(codec)][2]
 
-    def from_codec(self, codec: str, codes: Tensor) -> Tensor:
-        """codes int [...] -> ids int64 [...].  Raises PromptError for a code that has no id."""
+    def from_codec(self, codec: str, codes: Tensor, known: bool = False) -> Tensor:
+        """codes int [...] -> ids int64 [...].  Raises PromptError for a code that has no id.
+
+        known: the codes are a codec's own output.  Where every code has an id these need no check, which on an
+        accelerator would make the host wait; on the host they are checked all the same.
+        """
+        if known and codes.device.type != "cpu" and self._whole[self._known(codec)]:
+            return self._on(codec, codes.device)[codes.long()]
         table = self._tables[self._known(codec)][0].to(codes.device)
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < len(table):
             raise PromptError(f"codes of {codec} must lie in 0..{len(table) - 1}; found {_range(codes)}")
@@ -118,6 +124,22 @@ class Vocabulary:
         if codec not in self.codecs:
             raise UnknownName(f"vocabulary: no codec {codec!r}; known: {', '.join(self.codecs) or 'none'}")
         return codec
+
+    def _on(self, codec: str, device: torch.device) -> Tensor:
+        """Ids by code on `device`, copied there once."""
+        key = codec, device
+        if key not in self._copies:
+            self._copies[key] = self._tables[codec][0].to(device)
+        return self._copies[key]
+
+    @cached_property
+    def _copies(self) -> dict[tuple[str, torch.device], Tensor]:
+        return {}
+
+    @cached_property
+    def _whole(self) -> dict[str, bool]:
+        """By codec: whether all of its codes have an id."""
+        return {name: bool((forth >= 0).all()) for name, (forth, _, _) in self._tables.items()}
 
     @staticmethod
     def _found(found: Tensor, codec: str, asked: Tensor, this: str, that: str) -> Tensor:
@@ -155,7 +177,7 @@ class Spelling(nn.Module):
         return self._spell(codes).flatten(1)
 
     def _spell(self, codes: Tensor) -> Tensor:
-        ids = self.vocabulary.from_codec(self.codec, codes)
+        ids = self.vocabulary.from_codec(self.codec, codes, known=True)
         return ids if self.row_end is None else torch.nn.functional.pad(ids, (0, 1), value=self.row_end)
 
     def codes(self, ids: Tensor, height: int, width: int) -> Tensor:

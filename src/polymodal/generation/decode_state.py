@@ -122,6 +122,8 @@ def start(
 
     Raises: ConfigError for a batch padded on the right, PromptError when it does not fit.
     """
+    if batch.get("segments") is not None:
+        raise PromptError("segments: an answer follows one sequence a row; generate from rows that are not packed")
     batch = model.prepare_batch(on_device(batch, model.backbone.embed_tokens.weight.device))
     input_ids = batch["input_ids"]
     mask = batch.get("attention_mask")

@@ -71,6 +71,9 @@ class DiscreteTokenLM(MultimodalLM):
                     found[key] = fill(found[key], items, self.placeholders[name])
             for used in given.names:
                 found.pop(used, None)
+            for fact in ("item_counts", "item_tokens"):  # its items are words now
+                if found.get(fact) is not None:
+                    found[fact] = {key: value for key, value in found[fact].items() if key != name}
         return found
 
     def forward(self, *, cache: KVCache | None = None, return_logits: bool = True, **batch: Any) -> Output:

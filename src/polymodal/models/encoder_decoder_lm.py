@@ -23,7 +23,7 @@ from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.models.output import Output, total
 from polymodal.nn.cache import KVCache
 from polymodal.nn.losses import IGNORE, token_loss
-from polymodal.nn.mask import MaskSpec
+from polymodal.nn.mask import MaskSpec, padding_mask
 
 _READ = "prompt"  # what the encoder reads, once the batch is arranged for the decoder
 
@@ -38,12 +38,14 @@ class EncoderDecoderLM(MultimodalLM):
         """The batch as generation sees it: `input_ids` of the decoder, the encoder's under `prompt`."""
         if _READ in batch:
             return dict(batch)
+        if batch.get("segments") is not None:
+            raise PromptError("segments: an encoder-decoder takes one sequence a row; collate the rows unpacked")
         full = super().prepare_batch(batch)
         full[_READ] = {"input_ids": full.pop("input_ids"), "attention_mask": full.pop("attention_mask", None)}
         full["input_ids"] = self._answer(full, len(full[_READ]["input_ids"]))
         for name in ("position_ids", "token_types"):  # of the prompt; the encoder counts columns by itself
             full.pop(name, None)
-        mask = full.pop("decoder_attention_mask", None)
+        mask = padding_mask(full.pop("decoder_attention_mask", None))
         return full if mask is None else {**full, "attention_mask": mask}
 
     def check_names(self, values: Mapping[str, Any]) -> None:

@@ -55,13 +55,15 @@ class SummedEmbeddingLM(MultimodalLM):
 
         Rows that hear and rows that see need `item_counts`; else every sense has an item for every place.
         """
+        if batch.get("segments") is not None:
+            raise PromptError("segments: the senses of a whole row are added up; collate the rows unpacked")
         found = super().features(**batch)
         return {self.SLOT: self.summed(found, batch.get("item_counts"))} if found else {}
 
     def embed_inputs(self, batch: Mapping[str, Any], features: Mapping[str, Any] | None = None) -> Tensor:
         """As in MultimodalLM; features: the sum as one tensor, or lists of each sense's items (as chats keep them)."""
         found = self.features(**batch) if features is None else features
-        given = {**batch, "item_counts": None}
+        given = {**batch, "item_counts": None, "item_tokens": None}
         if found:
             counts = None if isinstance(found.get(self.SLOT), Tensor) else batch.get("item_counts")
             return super().embed_inputs(given, {self.SLOT: self.summed(found, counts)})

@@ -21,20 +21,22 @@ import torch
 from torch import Tensor, nn
 
 from polymodal.backbones.decoder import Decoder
-from polymodal.data.processor import VALUES
+from polymodal.data.modalities import MODALITIES, modality_of
+from polymodal.data.processor import HOST_FACTS
 from polymodal.errors import ConfigError, PromptError
 from polymodal.fusion.splice import splice
 from polymodal.models.output import Output, total
 from polymodal.nn.cache import KVCache
 from polymodal.nn.losses import IGNORE, shifted, token_loss, z_loss
-from polymodal.nn.mask import MaskSpec, position_ids_from_mask
+from polymodal.nn.mask import MaskSpec, padding_mask, position_ids_from_mask
+from polymodal.nn.token_types import TokenTypes
 
 # The batch as it came -> the inputs to add: position_ids, token_types, item_counts, ...  An attribute `reads` of it
 # (and of a context module) names the tensors it takes that no encoder and no connector does.
 InputPreparer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 # Let through: targets and how they count, and what published processors say about tokens that is known from the ids.
 PASSED = frozenset({"labels", "token_weights", "z_loss_weight", "dummy_modalities", "mm_token_type_ids"})
-TEXT = frozenset({"input_ids", "attention_mask", "position_ids", "token_types", "item_counts"})
+TEXT = frozenset({"input_ids", "attention_mask", "position_ids", "token_types", "segments"} | HOST_FACTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +62,13 @@ class ModalityInputs:
 
 
 class MultimodalLM(nn.Module):
-    """Encoders and connectors by modality (image, audio, video), a backbone, and the placeholder id of each modality.
+    """Encoders and connectors by modality (image, audio, a system's own), a backbone, and each modality's placeholder.
 
     A text-only model has no encoder.  context: module called as f(features by modality, batch) -> the backbone's
     `context`; modalities without a placeholder reach the backbone only that way.  inputs: by modality, where its
-    tensors have other names than `VALUES` or there are more of them.  arrange: adds what a batch lacks.  columns: a
-    full pass without position ids counts columns, as most published classes do, and not real tokens (as generation
-    always does); it matters where padding stands between pictures and text.
+    tensors have other names than in `data/modalities.py` or there are more of them.  prepare_inputs: adds what a batch
+    lacks.  positions_ignore_padding: a full pass without position ids counts columns, as most published classes do,
+    and not real tokens (as generation always does); it matters where padding stands between pictures and text.
     Raises: ConfigError when a modality lacks an encoder or connector, or leads nowhere.
     """
 
@@ -88,14 +90,12 @@ class MultimodalLM(nn.Module):
         positions_ignore_padding: bool = False,
     ) -> None:
         super().__init__()
-        self.inputs = {name: ModalityInputs(values=VALUES[name]) for name in encoders if name in VALUES} | dict(
-            inputs or {}
-        )
+        self.inputs = {name: ModalityInputs(values=modality_of(name).values) for name in encoders} | dict(inputs or {})
         served = {name for name, given in self.inputs.items() if (given.uses or name) in encoders}
         if set(encoders) != set(connectors) or not set(placeholders) <= served or served != set(self.inputs):
             raise ConfigError(
                 f"MultimodalLM: encoders {sorted(encoders)}, connectors {sorted(connectors)} and placeholders "
-                f"{sorted(placeholders)} must name the same modalities out of {', '.join(VALUES)}"
+                f"{sorted(placeholders)} must name the same modalities"
             )
         if context is None and set(placeholders) != served:
             lost = sorted(served - set(placeholders))
@@ -133,9 +133,14 @@ class MultimodalLM(nn.Module):
         return None if self.context is None else self.context(features, batch)
 
     def prepare_batch(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """The batch with what `prepare_inputs` adds; what is there already stays."""
-        added = {} if self.prepare_inputs is None else self.prepare_inputs(batch)
-        return {**added, **{name: value for name, value in batch.items() if value is not None}}
+        """The batch with what `prepare_inputs` adds; what is there already stays.
+
+        A mask on the host under which nothing is padded goes: here is the one place that looks (`nn/mask.py`).
+        """
+        given = {name: value for name, value in batch.items() if value is not None}
+        if "attention_mask" in given and padding_mask(given["attention_mask"]) is None:
+            del given["attention_mask"]
+        return given if self.prepare_inputs is None else {**self.prepare_inputs(given), **given}
 
     def embed_inputs(self, batch: Mapping[str, Any], features: Mapping[str, Any] | None = None) -> Tensor:
         """inputs_embeds [B, T, D] of a batch: embedded ids with features spliced at their placeholders.
@@ -151,10 +156,10 @@ class MultimodalLM(nn.Module):
         written = input_ids.clamp(0, self.backbone.config.vocab_size - 1) if outside else input_ids
         embeds = self.backbone.embed(written)
         for name, placeholder in self.placeholders.items():
-            counts = (batch.get("item_counts") or {}).get(name)
+            counts, tokens = ((batch.get(key) or {}).get(name) for key in ("item_counts", "item_tokens"))
             places = batch.get(self.inputs[name].places)
             where = placeholder if places is None else places
-            embeds = splice(embeds, input_ids, features.get(name, []), where, counts)
+            embeds = splice(embeds, input_ids, features.get(name, []), where, counts, tokens)
         return embeds
 
     def forward(self, *, cache: KVCache | None = None, return_logits: bool = True, **batch: Any) -> Output:
@@ -162,6 +167,7 @@ class MultimodalLM(nn.Module):
 
         batch: input_ids [B, T], attention_mask, position_ids, token_types, item_counts; pixel_values, audio_values,
         video_values and what else `inputs`, `prepare_inputs` and `context` read.
+        segments int [B, T]: the sequences of packed rows (`nn/segments.py`), which never see one another.
         labels [B, T]: aligned with input_ids, -100 = not learned.  token_weights [V]: how much each id counts as a
         label.  z_loss_weight: of the squared logarithm of the softmax's sum (PaLM).  dummy_modalities: names of those
         whose items stand for none (other processes have some): they pass their encoder, and count nothing.
@@ -184,10 +190,10 @@ class MultimodalLM(nn.Module):
 
     def run_backbone(self, batch: Mapping[str, Any], features: Mapping[str, Any], cache: KVCache | None) -> Tensor:
         """Hidden states [B, T, D] of a prepared batch with its features."""
-        attention_mask, position_ids = batch.get("attention_mask"), batch.get("position_ids")
+        position_ids, mask, segments = (batch.get(key) for key in ("position_ids", "attention_mask", "segments"))
         if position_ids is None:
-            counted = None if self.positions_ignore_padding else attention_mask
-            position_ids = position_ids_from_mask(torch.ones_like(batch["input_ids"]) if counted is None else counted)
+            counted = torch.ones_like(batch["input_ids"]) if mask is None or self.positions_ignore_padding else mask
+            position_ids = position_ids_from_mask(counted, segments)
         dummies = [name for name in batch.get("dummy_modalities") or () if name in features]
         used = {name: value for name, value in features.items() if name not in dummies}
         embeds = self.embed_inputs(batch, used if self.context is None else features)
@@ -196,8 +202,8 @@ class MultimodalLM(nn.Module):
         return self.backbone(
             embeds,
             position_ids,
-            MaskSpec(attention_mask=attention_mask),
-            token_types=batch.get("token_types"),
+            MaskSpec(attention_mask=mask, segments=segments),
+            token_types=token_types_of(batch),
             context=self.context_for(features, batch),
             cache=cache,
         )
@@ -221,9 +227,9 @@ class MultimodalLM(nn.Module):
         for name, value in values.items():
             if name in known or value is None:
                 continue
-            for modality, key in VALUES.items():
-                if name == key:
-                    raise PromptError(f"this model takes {', '.join(['text', *self.inputs])}; found {modality}")
+            for each in MODALITIES.values():
+                if name == each.values:
+                    raise PromptError(f"this model takes {', '.join(['text', *self.inputs])}; found {each.name}")
             raise ConfigError(f"MultimodalLM: does not know the input {name!r}; it takes {', '.join(sorted(known))}")
 
     def compute_logits(self, hidden: Tensor) -> Tensor:
@@ -235,3 +241,9 @@ def _keywords(names: tuple[str, ...], batch: Mapping[str, Any]) -> dict[str, Any
     """Keyword arguments out of a batch: "name" or "keyword=name", those that are there."""
     found = {name.partition("=")[0]: batch.get(name.rpartition("=")[2]) for name in names}
     return {keyword: value for keyword, value in found.items() if value is not None}
+
+
+def token_types_of(batch: Mapping[str, Any]) -> TokenTypes | None:
+    """The kinds of a batch's tokens for the backbone, with how many there are of each where the processor said so."""
+    kinds = batch.get("token_types")
+    return None if kinds is None else TokenTypes(kinds, batch.get("token_type_counts"))

@@ -59,6 +59,8 @@ class SequenceFusion(nn.Module):
     def __init__(self, config: SequenceFusionConfig):
         super().__init__()
         self.config = config
+        if config.outputs > 1:  # classes, whose logits are all there is
+            self.output_fields = self.output_fields - {"predictions"}
         width = config.width
         self.proj = nn.ModuleDict(
             {

@@ -1,8 +1,10 @@
 """One description of who may see whom, for every attention in the library.
 
 MaskSpec says the rule; ``prepare`` turns it once per forward into what scaled-dot-product attention takes,
-and all layers share that.  Nothing masked costs nothing: one query, or a whole unpadded causal pass, never
-builds a dense mask.  The rule:  key j is visible to query i when
+and all layers share that.  Nothing masked costs nothing: one query, or a whole causal pass, never builds a dense
+mask.  ``attention_mask`` None says that nothing is padded; a mask is never read back from its device to find that
+out.  Whoever has the batch on the host knows (the processor gives None, ``padding_mask`` looks once).
+The rule:  key j is visible to query i when
 
     ((not causal or j <= i) and within window) or (i and j belong to the same two_way span)
     and  both in the same segment  and  attention_mask[j]  and  visible[i, j]
@@ -16,6 +18,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from polymodal.nn.segments import counted_within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +78,7 @@ class MaskSpec:
 
     def prepare(self, q_len: int, k_len: int, device: torch.device | str | None = None) -> PreparedMask:
         """The cheapest form for this call; share it between layers of equal window."""
-        if self._only_causal(q_len, k_len):
+        if self._only_causal(k_len):
             if not self.causal or q_len == 1:
                 return PreparedMask()
             if q_len == k_len:
@@ -85,20 +89,11 @@ class MaskSpec:
         if self.attention_mask is None and self.visible is None:
             return PreparedMask(allow=allow)
         empty = ~allow.any(-1, keepdim=True)
-        if empty.device.type == "cpu" and not bool(empty.any()):
-            return PreparedMask(allow=allow)
         return PreparedMask(allow=allow | empty, empty=empty)
 
-    def _only_causal(self, q_len: int, k_len: int) -> bool:
-        if self.segments is not None or self.two_way is not None or self.visible is not None:
-            return False
-        if self.window is not None and self.window < k_len:
-            return False
-        if self.attention_mask is None:
-            return True
-        self._check(q_len, k_len)
-        # Reading one bool is free on a CPU; on an accelerator it would make the host wait.
-        return self.attention_mask.device.type == "cpu" and bool(self.attention_mask.all())
+    def _only_causal(self, k_len: int) -> bool:
+        rules = (self.attention_mask, self.segments, self.two_way, self.visible)
+        return all(rule is None for rule in rules) and (self.window is None or self.window >= k_len)
 
     def _positional(self, q_len: int, k_len: int, device: torch.device | str | None) -> Tensor | None:
         narrow = self.window is not None and self.window < k_len
@@ -132,6 +127,24 @@ class MaskSpec:
             raise ValueError(f"visible must be [B, {q_len}, {k_len}]; found {list(self.visible.shape)}")
 
 
-def position_ids_from_mask(attention_mask: Tensor) -> Tensor:
-    """Positions ``[B, T]`` that count real tokens from 0 on either side's padding; padding gets 0."""
-    return (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
+def padding_mask(attention_mask: Tensor | None) -> Tensor | None:
+    """``attention_mask [B, T]``, or None where it lies on the host and no token of it is padding.
+
+    For the border of a model, once per batch.  A mask on an accelerator stays as it is: reading it would make the
+    host wait, and the dense mask gives the same numbers.
+    """
+    if attention_mask is None or attention_mask.device.type != "cpu" or torch.compiler.is_compiling():
+        return attention_mask
+    return None if bool(attention_mask.all()) else attention_mask
+
+
+def position_ids_from_mask(attention_mask: Tensor, segments: Tensor | None = None) -> Tensor:
+    """Positions ``[B, T]`` that count real tokens from 0 on either side's padding; padding gets 0.
+
+    segments ``[B, T]``: positions begin at 0 again with every segment of a packed row.
+    """
+    real = attention_mask.long()
+    count = real.cumsum(-1)
+    if segments is not None:
+        count = counted_within(count, real, segments)
+    return (count - 1).clamp_min(0)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from polymodal.errors import ConfigError
 from polymodal.nn.linear import Linear
 from polymodal.nn.mlp import FeedForwardConfig
+from polymodal.nn.token_types import split_by_kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +69,12 @@ class MoE(nn.Module):
         weights, chosen = self.choose(logits)
         if self.config.dense or torch.compiler.is_compiling():
             return self._dense(flat, weights, chosen).view_as(x)
-        out = torch.zeros_like(flat)
-        for index, expert in enumerate(self.experts):
-            places, slots = (chosen == index).nonzero(as_tuple=True)
-            if len(places):
-                out = out.index_add(0, places, expert(flat[places]) * weights[places, slots, None])
+        out, weights = torch.zeros_like(flat), weights.flatten()
+        # How many tokens each expert gets decides shapes, so it is asked of the device, once for all experts.
+        for expert, slots in zip(self.experts, split_by_kind(chosen.flatten(), len(self.experts)), strict=True):
+            if len(slots) or self.training:  # in training every rank has gradients of every expert
+                places = slots // self.config.top_k
+                out = out.index_add(0, places, expert(flat[places]) * weights[slots, None])
         return out.view_as(x)
 
     def choose(self, logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ Trap: ``sin`` carries the sign of the rotation (minus on a pair's first member),
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Protocol
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from polymodal.errors import ConfigError
 from polymodal.nn.constant import constant
+from polymodal.nn.segments import largest_within
 
 
 class RopeScaling(Protocol):
@@ -31,14 +33,23 @@ class RopeScaling(Protocol):
         """Sequences longer than this have frequencies of their own; None: all lengths share theirs."""
         ...
 
-    def frequencies(self, dim: int, theta: float, length: int) -> tuple[Tensor, float]:
-        """Float64 ``[dim / 2]`` frequencies for a sequence of ``length`` and the factor on cos and sin."""
+    def frequencies(self, dim: int, theta: float, length: Tensor) -> tuple[Tensor, float]:
+        """Frequencies ``[..., dim / 2]`` for sequences of ``length`` int [...] and the factor on cos and sin.
+
+        Where there is a border they lie on the device of ``length``, which is not read back to the host; those of
+        other scalings are ``[dim / 2]``.
+        """
         ...
 
 
-def base_frequencies(dim: int, theta: float) -> Tensor:
-    """``theta ** (-2i / dim)`` for i < dim / 2, float64."""
-    return theta ** -(torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+def base_frequencies(dim: int, theta: float | Tensor) -> Tensor:
+    """``theta ** (-2i / dim)`` for i < dim / 2, float64 (float32 on devices without it); theta may be ``[..., 1]``."""
+    like = theta if isinstance(theta, Tensor) else torch.empty((), dtype=torch.float64, device="cpu")
+    return theta ** -(torch.arange(0, dim, 2, dtype=like.dtype, device=like.device) / dim)
+
+
+def _wide(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +59,7 @@ class LinearScaling:
     border: ClassVar[None] = None
     factor: float
 
-    def frequencies(self, dim: int, theta: float, length: int) -> tuple[Tensor, float]:
+    def frequencies(self, dim: int, theta: float, length: Tensor) -> tuple[Tensor, float]:
         return base_frequencies(dim, theta) / self.factor, 1.0
 
 
@@ -68,11 +79,11 @@ class NTKScaling:
     def border(self) -> int | None:
         return self.trained_length
 
-    def frequencies(self, dim: int, theta: float, length: int) -> tuple[Tensor, float]:
-        stretch = self.factor
-        if self.trained_length is not None:
-            longest = max(length, self.trained_length)
-            stretch = self.factor * longest / self.trained_length - (self.factor - 1)
+    def frequencies(self, dim: int, theta: float, length: Tensor) -> tuple[Tensor, float]:
+        if self.trained_length is None:
+            return base_frequencies(dim, theta * self.factor ** (dim / (dim - 2))), 1.0
+        longest = length[..., None].to(_wide(length.device)).clamp_min(self.trained_length)
+        stretch = self.factor * longest / self.trained_length - (self.factor - 1)
         return base_frequencies(dim, theta * stretch ** (dim / (dim - 2))), 1.0
 
 
@@ -91,7 +102,7 @@ class YarnScaling:
     attention_factor: float | None = None
     truncate: bool = True
 
-    def frequencies(self, dim: int, theta: float, length: int) -> tuple[Tensor, float]:
+    def frequencies(self, dim: int, theta: float, length: Tensor) -> tuple[Tensor, float]:
         def turning_dim(turns: float) -> float:
             return dim * math.log(self.trained_length / (turns * 2 * math.pi)) / (2 * math.log(theta))
 
@@ -117,7 +128,7 @@ class Llama3Scaling:
     low_frequency_factor: float = 1.0
     high_frequency_factor: float = 4.0
 
-    def frequencies(self, dim: int, theta: float, length: int) -> tuple[Tensor, float]:
+    def frequencies(self, dim: int, theta: float, length: Tensor) -> tuple[Tensor, float]:
         base = base_frequencies(dim, theta)
         turns = self.trained_length * base / (2 * math.pi)
         low, high = self.low_frequency_factor, self.high_frequency_factor
@@ -141,11 +152,17 @@ class LongRopeScaling:
     def border(self) -> int | None:
         return self.trained_length
 
-    def frequencies(self, dim: int, theta: float, length: int) -> tuple[Tensor, float]:
-        divisors = self.long if length > self.trained_length else self.short
-        if len(divisors) != dim // 2:
-            raise ConfigError(f"longrope needs {dim // 2} divisors, one for each frequency; found {len(divisors)}")
-        return base_frequencies(dim, theta) / torch.tensor(divisors, dtype=torch.float64), self.attention_factor
+    def frequencies(self, dim: int, theta: float, length: Tensor) -> tuple[Tensor, float]:
+        near, far = (_divided(dim, theta, divisors, length.device) for divisors in (self.short, self.long))
+        return torch.where(length[..., None] > self.trained_length, far, near), self.attention_factor
+
+
+@lru_cache(maxsize=64)
+def _divided(dim: int, theta: float, divisors: tuple[float, ...], device: torch.device) -> Tensor:
+    if len(divisors) != dim // 2:
+        raise ConfigError(f"longrope needs {dim // 2} divisors, one for each frequency; found {len(divisors)}")
+    made = base_frequencies(dim, theta) / torch.tensor(divisors, dtype=torch.float64, device="cpu")
+    return made.to(device, _wide(device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +173,7 @@ class ProportionalScaling:
     share: float
     factor: float = 1.0
 
-    def frequencies(self, dim: int, theta: float, length: int) -> tuple[Tensor, float]:
+    def frequencies(self, dim: int, theta: float, length: Tensor) -> tuple[Tensor, float]:
         turning = int(self.share * dim // 2)
         frequencies = base_frequencies(dim, theta) / self.factor
         return torch.cat((frequencies[:turning], torch.zeros(dim // 2 - turning, dtype=torch.float64))), 1.0
@@ -200,12 +217,16 @@ class Rope:
         self.interleaved = config.interleaved
         self._tables: dict[torch.device, tuple[Tensor, float]] = {}
 
-    def __call__(self, position_ids: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, position_ids: Tensor, dtype: torch.dtype = torch.float32, segments: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """``position_ids [B, T]`` (with sections also ``[axes, B, T]``) -> cos, sin ``[B, 1, T, R]``.
 
-        Plain positions given to a rope with sections count for every axis alike (pure text).
+        Plain positions given to a rope with sections count for every axis alike (pure text).  segments ``[B, T]``:
+        the sequences of packed rows, each of which has a length of its own where frequencies depend on it; without
+        them the longest of the batch counts for all, as published.
         """
-        frequencies, factor = self._frequencies(position_ids)
+        frequencies, factor = self._frequencies(position_ids, segments)
         angles = self._per_frequency(position_ids) * frequencies
         cos, sin = angles.cos() * factor, angles.sin() * factor
         if self.interleaved:
@@ -227,14 +248,15 @@ class Rope:
         axes = constant(owners, torch.int64, position_ids.device)
         return position_ids[axes].movedim(0, -1).float()
 
-    def _frequencies(self, position_ids: Tensor) -> tuple[Tensor, float]:
+    def _frequencies(self, position_ids: Tensor, segments: Tensor | None) -> tuple[Tensor, float]:
         config, device = self.config, position_ids.device
-        border = None if config.scaling is None else config.scaling.border
-        if config.scaling is not None and border is not None:
-            length = int(position_ids.max()) + 1
-            if length > border:
-                frequencies, factor = config.scaling.frequencies(config.dim, config.theta, length)
-                return frequencies.float().to(device), factor
+        scaling = config.scaling
+        if scaling is not None and scaling.border is not None:
+            # The length stays on its device: what depends on it is computed there.
+            last = position_ids if position_ids.dim() == 2 else position_ids.amax(0)
+            last = last.max() if segments is None else largest_within(last, segments)
+            frequencies, factor = scaling.frequencies(config.dim, config.theta, last + 1)
+            return frequencies.float(), factor
         if device not in self._tables:
             frequencies, factor = self._initial()
             self._tables[device] = frequencies.float().to(device), factor
@@ -247,7 +269,7 @@ class Rope:
             return torch.cat([base_frequencies(2 * n, config.theta) for n in config.sections]), 1.0
         if config.scaling is None:
             return base_frequencies(config.dim, config.theta), 1.0
-        return config.scaling.frequencies(config.dim, config.theta, 0)
+        return config.scaling.frequencies(config.dim, config.theta, torch.zeros((), device="cpu"))
 
 
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> Tensor:

@@ -1,4 +1,4 @@
-"""Vectors of pictures, videos, sounds and sentences by an assembly of many encoders (ImageBind)."""
+"""Vectors of items of every sense and of sentences by an assembly of many encoders (ImageBind)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from polymodal.data import sense
-from polymodal.data.media import Audio, Image, Text, Video
+from polymodal.data.media import Media, Text
 from polymodal.errors import PromptError
 from polymodal.pipelines.batches import in_batches
 
@@ -18,8 +18,8 @@ from polymodal.pipelines.batches import in_batches
 def embedder(model: Any, ids: Callable[[str], Sequence[int]], length: int = 77) -> Callable[[Sequence[Any]], Tensor]:
     """A function of media items -> float32 [N, E], rows of length 1.
 
-    model: `features(vision=, text=, audio=)`; ids: sentence -> token ids with begin and end; the rest up to `length`
-    is filled with 0.  The function raises PromptError for media the model does not take.
+    model: `features(vision=, text=, audio=, ...)`; ids: sentence -> token ids with begin and end; the rest up to
+    `length` is filled with 0.  The function raises PromptError for media the model does not take.
     """
 
     @torch.inference_mode()
@@ -33,15 +33,13 @@ def embedder(model: Any, ids: Callable[[str], Sequence[int]], length: int = 77) 
         return model.features(**{names[0]: values})[names[0]].float()
 
     def tensors(item: Any) -> tuple[str, Tensor]:
-        if isinstance(item, Image):
-            return "vision", sense.picture(item)
-        if isinstance(item, Video):
-            return "vision", sense.video(item)
-        if isinstance(item, Audio):
-            return "audio", sense.sound(item)
-        if isinstance(item, Text):
-            row = list(ids(item.text))
+        if isinstance(item, Text | str):
+            row = list(ids(item if isinstance(item, str) else item.text))
             return "text", torch.tensor(row + [0] * (length - len(row)))
-        raise PromptError(f"embed: this model embeds pictures, video, sound and text; found {type(item).__name__}")
+        if isinstance(item, Media) and item.modality in sense.INPUTS:
+            name, made = sense.INPUTS[item.modality]
+            return name, made(item)
+        found = item.modality if isinstance(item, Media) else type(item).__name__
+        raise PromptError(f"embed: this model embeds text, {', '.join(sense.INPUTS)}; found {found or 'an array'}")
 
     return embed

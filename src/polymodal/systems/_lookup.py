@@ -109,6 +109,9 @@ def _checked(module: Any, place: str, id: str | None) -> System:
         raise ConfigError(f"{place} must hold the system '{id}'; its record says '{system.id}'")
     if not system.variants:
         raise ConfigError(f"{place}: a system needs at least one variant")
-    if not system.formats and (system.build is None or system.parts is None or system.load is None):
-        raise ConfigError(f"{place}: a system needs formats, or build, parts and load")
+    whole = system.build is not None and system.parts is not None and system.load is not None
+    if not (system.formats or whole or system.is_agent):
+        raise ConfigError(
+            f"{place}: a system needs formats, or build, parts and load; an agent (0 parameters) needs load"
+        )
     return system

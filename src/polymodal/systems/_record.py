@@ -62,7 +62,8 @@ class System:
     inputs, outputs: modalities.  variants: the first is the default.  headline: the one thing it is counted
     for.  sheet: the paper or page.  formats: the published checkpoints it reads at any size; its variants then give a
     config, and nothing more is needed.  Systems of another kind give build(variant) -> module with fresh weights (also
-    on the meta device); parts(variant) -> the drawing; load(variant, LoadOptions) -> LoadedModel.  recipe: training
+    on the meta device); parts(variant) -> the drawing; load(variant, LoadOptions) -> LoadedModel.  An agent, which only
+    calls other models, has no weights: it gives load alone, and its variants have 0 parameters.  recipe: training
     stages, empty when none is published.
     """
 
@@ -89,12 +90,24 @@ class System:
         return self.formats[variant.format].model_spec(variant.config)
 
     def module(self, variant: Variant) -> nn.Module:
-        """The variant with fresh weights, also on the meta device."""
+        """The variant with fresh weights, also on the meta device; of an agent a module without any."""
+        if self.is_agent:
+            from torch import nn
+
+            return nn.Module()
         return self.model_spec(variant).build() if self.build is None else self.build(variant)
 
     def drawing(self, variant: Variant) -> tuple[Part, ...]:
         """The boxes of `show`."""
-        return self.model_spec(variant).parts if self.parts is None else self.parts(variant)
+        if self.parts is None:
+            return () if self.is_agent else self.model_spec(variant).parts
+        return self.parts(variant)
+
+    @property
+    def is_agent(self) -> bool:
+        """Whether it has no weights of its own: nothing to build and no checkpoint to read."""
+        weightless = all(variant.parameters == 0 for variant in self.variants)
+        return weightless and self.build is None and not self.formats and self.load is not None
 
     def variant(self, name: str | None = None) -> Variant:
         """The variant of that name, the first one for None; raises UnknownName."""

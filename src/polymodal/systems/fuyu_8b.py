@@ -96,9 +96,9 @@ def rows_with_ends(value: dict[str, Tensor]) -> list[str]:
     return [name for _ in range(rows) for name in (*["|SPEAKER|"] * columns, "|NEWLINE|")]
 
 
-def patches_alone(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    counts = torch.tensor([len(item["patches"]) for item in items])
-    return {"pixel_values": torch.cat([item["patches"] for item in items]), "patch_counts": counts}
+def patches_alone(items: list[dict[str, Tensor]]) -> dict[str, Any]:
+    patches = [item["patches"] for item in items]
+    return {"pixel_values": torch.cat(patches), "patch_counts": tuple(map(len, patches))}  # the counts stay on the host
 
 
 def drawn(values: int, width: int) -> tuple[Part, ...]:

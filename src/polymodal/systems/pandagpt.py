@@ -70,11 +70,11 @@ def drawn(width: int) -> tuple[Part, ...]:
 
 
 def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
-    """Conversations about a picture, a video and a sound at once, from a folder with Vicuna's tokenizer."""
+    """Conversations about one item of each sense at once, from a folder with Vicuna's tokenizer."""
     tokenizer = files.tokenizer()
     processor = SummedProcessor(
         place=PLACEHOLDER, tokenizer=tokenizer, template=SummedTalk(begin=imagebind_llama.begin_of(tokenizer)),
-        modalities=imagebind_llama.modalities(("image", "audio", "video")),
+        modalities=imagebind_llama.modalities((*imagebind_llama.SENSES, "video")),
     )  # fmt: skip
     return LoadedModel(model=module, processor=processor, stop=(STOP,))
 

@@ -50,9 +50,7 @@ class Plan:
         # A mapping of tensors may answer `in` by reading the tensor.
         self.names = frozenset(self.source)
 
-    def add(
-        self, layer: str, shape: tuple[int, ...], names: Mapping[str, str], compute: Callable[..., Tensor]
-    ) -> None:
+    def add(self, layer: str, shape: tuple[int, ...], names: Mapping[str, str], compute: Callable[..., Tensor]) -> None:
         """`layer`.weight of `shape` is `compute(**tensors)`; names: argument -> tensor of the file."""
         arguments, sources = tuple(names), tuple(names.values())
         if min(shape, default=1) < 1:

@@ -13,7 +13,7 @@ from polymodal.backbones.decoder import DecoderConfig
 from polymodal.connectors.glu import GLUConnectorConfig, cogvlm_keys
 from polymodal.data.media import Image, Text
 from polymodal.data.messages import Message
-from polymodal.data.processor import Modality, Processor
+from polymodal.data.processor import Modality, Processor, kind_counts
 from polymodal.data.template import Special, Template, Turn
 from polymodal.data.transforms import CLIP_MEAN, CLIP_STD, Squash
 from polymodal.encoders import eva2_clip
@@ -88,12 +88,13 @@ def named(pictures: list[torch.Tensor]) -> dict[str, Any]:
 
 
 def finish(batch: dict[str, Any]) -> dict[str, Any]:
-    """With a picture, routes and positions are made by the model from `token_type_ids`, as published."""
+    """With a picture, routes and positions are made from `token_type_ids`, as published."""
     if "images" not in batch:
         return batch
-    return {name: value for name, value in batch.items() if name not in ("token_types", "position_ids")} | {
-        "token_type_ids": batch["token_types"]
-    }
+    made = {name: value for name, value in batch.items() if name not in ("token_types", "position_ids")}
+    made["token_type_ids"] = batch["token_types"]
+    made |= ExpertRoutes()(made)
+    return made | {"token_type_counts": kind_counts(made["token_types"])}
 
 
 TEXT = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_act",

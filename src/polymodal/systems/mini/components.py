@@ -11,7 +11,6 @@ from polymodal.backbones.decoder import Decoder
 from polymodal.backbones.llama import CONFIGS, SMOLLM2_135M_GGUF, gguf_keys
 from polymodal.connectors.names import NamesConfig, NamesConnector
 from polymodal.connectors.spoken import SpokenConfig, SpokenConnector
-from polymodal.data.processor import VALUES
 from polymodal.data.template import SMOLLM2, Words
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.data.transforms import PadToSquare
@@ -67,7 +66,7 @@ def join(encoder: EfficientNetGrid, connector: NamesConnector, backbone: Decoder
         return MultimodalLM({"image": encoder}, {"image": connector}, backbone, {"image": 4})
     return MultimodalLM(
         {"image": encoder, "audio": hears[0]}, {"image": connector, "audio": hears[1]}, backbone,
-        {"image": 4, "audio": 6}, inputs={"audio": ModalityInputs(values=VALUES["audio"], connector=(LENGTHS,))},
+        {"image": 4, "audio": 6}, inputs={"audio": ModalityInputs(values="audio_values", connector=(LENGTHS,))},
     )  # fmt: skip
 
 
