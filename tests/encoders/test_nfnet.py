@@ -14,7 +14,7 @@ from polymodal.errors import ConfigError
 @torch.no_grad()
 def test_equals_timm() -> None:
     about, stored = read("nfnet")
-    model = nfnet.of_config(json.loads(about["config"])).build().eval()
+    model = nfnet.parse_config(json.loads(about["config"])).build().eval()
     weights = randomise.state(json.loads(about["shapes"]))
     model.load_state_dict(dict(nfnet.TIMM_KEYS.apply(weights, model)))
     found = model(stored["in.pixel_values"])
@@ -39,4 +39,4 @@ def test_what_does_not_fit_is_named() -> None:
     with pytest.raises(ConfigError, match="whole groups of 128"):
         nfnet.NFNetConfig(channels=(256, 512, 1536, 100))
     with pytest.raises(ConfigError, match="'gamma'"):
-        nfnet.of_config({"gamma": 1})
+        nfnet.parse_config({"gamma": 1})

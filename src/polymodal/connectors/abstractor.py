@@ -123,7 +123,7 @@ def sine_plane(grid: int, width: int, class_row: bool) -> Tensor:
     return torch.cat((torch.zeros(1, width), plane)) if class_row else plane
 
 
-def of_config(config: Mapping[str, Any], encoder_width: int) -> AbstractorConfig:
+def parse_config(config: Mapping[str, Any], encoder_width: int) -> AbstractorConfig:
     """The connector of mPLUG-Owl2 that a MplugOwlVisualAbstractorConfig dict describes.  Raises ConfigError."""
     for name in ("hidden_size", "encoder_hidden_size"):
         if config.get(name, 1024) != encoder_width:

@@ -13,7 +13,7 @@ from polymodal.errors import ConfigError
 from polymodal.weights.keytable import KeyTable
 
 
-def of_config(config: Mapping[str, Any]) -> MLPConnectorConfig:
+def parse_config(config: Mapping[str, Any]) -> MLPConnectorConfig:
     """The connector of a LLaVA-like config, with the library's defaults for absent keys."""
     return MLPConnectorConfig(
         activation=config.get("projector_hidden_act", "gelu"), bias=bool(config.get("multimodal_projector_bias", True))

@@ -185,7 +185,7 @@ class QFormerConnector(nn.Module):
         return self.proj(self.qformer(features.flatten(0, 1), *text)).unflatten(0, (items, frames)).flatten(1, 2)
 
 
-def of_config(config: Mapping[str, Any], *, queries: int, source_width: int, text: str = "none") -> QFormerConfig:
+def parse_config(config: Mapping[str, Any], *, queries: int, source_width: int, text: str = "none") -> QFormerConfig:
     """The Q-Former that a `qformer_config` of the hub describes.
 
     text: "none"; "mlp" when only the feed-forward exists; "full" with the embeddings too.

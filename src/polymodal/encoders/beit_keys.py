@@ -2,7 +2,7 @@
 
 Paper: BEiT (arXiv 2106.08254); official files from microsoft/unilm.
 
-    of_config(config.json of transformers' BeitConfig) -> BeitConfig          hf_keys() -> names under `beit.`
+    parse_config(config.json of transformers' BeitConfig) -> BeitConfig          hf_keys() -> names under `beit.`
     OFFICIAL_KEYS: qkv in one matrix, separate q_bias and v_bias, gamma_1 and gamma_2 -> ours
 
 Traps: norm eps is 1e-12 in the hub's configs and 1e-6 in the official code; the official pretraining files have one
@@ -29,7 +29,7 @@ PIXEL_STD = (0.5, 0.5, 0.5)
 """Standard deviation of pixels scaled to 0..1, per channel; belongs to the published weights."""
 
 
-def of_config(config: Mapping[str, Any]) -> BeitConfig:
+def parse_config(config: Mapping[str, Any]) -> BeitConfig:
     """The encoder, without head, that a `BeitConfig` dict of transformers describes; absent keys take its defaults."""
     width, heads = config.get("hidden_size", 768), config.get("num_attention_heads", 12)
     image_size, patch_size = sides(config.get("image_size", 224)), sides(config.get("patch_size", 16))

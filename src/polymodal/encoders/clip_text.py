@@ -123,7 +123,7 @@ def clip_text(
     return ClipTextConfig(vocab_size=vocab_size, width=width, blocks=(block,) * depth, norm=norm, out_width=out_width)
 
 
-def of_config(config: Mapping[str, Any]) -> ClipTextConfig:
+def parse_config(config: Mapping[str, Any]) -> ClipTextConfig:
     """The encoder, without projection, that a `CLIPTextConfig` dict describes; absent keys take its defaults.
 
     Raises ConfigError for a list of end tokens.

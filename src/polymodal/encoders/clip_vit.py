@@ -60,7 +60,7 @@ def clip_vit(
     )
 
 
-def of_config(config: Mapping[str, Any]) -> ViTConfig:
+def parse_config(config: Mapping[str, Any]) -> ViTConfig:
     """The encoder that a `CLIPVisionConfig` dict describes, its pooled norm but no projection; absent keys take the
     library's defaults.
 

@@ -56,7 +56,7 @@ class BranchNormBlock(nn.Module):
         return x + self.mlp_norm(self.mlp(x))
 
 
-def of_config(config: Mapping[str, Any]) -> ViTConfig:
+def parse_config(config: Mapping[str, Any]) -> ViTConfig:
     """The encoder that the `vision_config` of a CogVLM checkpoint describes, at any size.
 
     Raises ConfigError when the number of positions is not that of the image's patches and the class token.

@@ -28,7 +28,7 @@ from polymodal.weights.keytable import KeyTable, Row, rename, split
 from polymodal.weights.operations import Squeeze
 
 
-def of_config(config: Mapping[str, Any], official: bool = False) -> ViTConfig:
+def parse_config(config: Mapping[str, Any], official: bool = False) -> ViTConfig:
     """The encoder that a `vision_config` of the hub's BLIP-2 or InstructBLIP describes.
 
     official: as the official code builds it, without biases of keys and with eps 1e-5 in the norm at the end.

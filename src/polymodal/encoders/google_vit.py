@@ -121,7 +121,7 @@ HF_KEYS = HF_BASE_KEYS.prefixed(source="vit.") + KeyTable(_pair("classifier", "h
 """Hub checkpoints with a classifier (names on disk) -> ours."""
 
 
-def of_config(config: Mapping[str, Any]) -> ViTConfig:
+def parse_config(config: Mapping[str, Any]) -> ViTConfig:
     """The encoder, without head, that a `ViTConfig` dict of transformers describes; absent keys take its defaults.
 
     `with_pooler` adds the pooler; `image_size` and `patch_size` may be pairs.

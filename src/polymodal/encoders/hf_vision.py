@@ -29,7 +29,7 @@ class VisionTower:
         return tuple(table.prefixed(source, target) for table in self.keys)
 
 
-def of_config(config: Mapping[str, Any], layer: int | list[int] = -2, strategy: str = "default") -> VisionTower:
+def parse_config(config: Mapping[str, Any], layer: int | list[int] = -2, strategy: str = "default") -> VisionTower:
     """The encoder of a `vision_config`; absent keys take the library's defaults.
 
     Raises ConfigError for another kind of encoder or another strategy.
@@ -39,10 +39,10 @@ def of_config(config: Mapping[str, Any], layer: int | list[int] = -2, strategy: 
     layers = layer if isinstance(layer, int) else tuple(layer)
     kind, first = config.get("model_type", "clip_vision_model"), strategy == "full"
     if kind == "clip_vision_model":
-        tower = replace(clip_vit.of_config(config), layer=layers, keep_class=first, head=None)
+        tower = replace(clip_vit.parse_config(config), layer=layers, keep_class=first, head=None)
         table = clip_vit.hf_keys(tower)
     elif kind == "siglip_vision_model":
-        tower = replace(siglip_vit.of_config(config), layer=layers, final_norm=None, skip=int(not first))
+        tower = replace(siglip_vit.parse_config(config), layer=layers, final_norm=None, skip=int(not first))
         table = siglip_vit.hf_keys(tower)
     else:
         raise ConfigError(

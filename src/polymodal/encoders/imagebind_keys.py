@@ -2,7 +2,7 @@
 
 Paper: ImageBind (arXiv 2305.05665); facebookresearch/ImageBind, file imagebind_huge.pth.
 
-    config: the arguments of ImageBindModel ("vision_embed_dim", ...) -> of_config -> encoders by modality
+    config: the arguments of ImageBindModel ("vision_embed_dim", ...) -> parse_config -> encoders by modality
     keys(): modality_{preprocessors,trunks,heads,postprocessors}.<modality>.* -> encoders.<modality>.*
     infer(shapes): the config a state dict belongs to
 
@@ -60,7 +60,7 @@ _EPS = LayerNormConfig(eps=1e-6)
 _STEM_EPS = LayerNormConfig(eps=1e-5)
 
 
-def of_config(config: Mapping[str, Any]) -> dict[str, BoundEncoderConfig | ClipTextConfig]:
+def parse_config(config: Mapping[str, Any]) -> dict[str, BoundEncoderConfig | ClipTextConfig]:
     """Encoders by official modality name.  Raises ConfigError for an argument the constructor does not have, and for
     sizes it cannot have: it builds motion for kernels of 8 and images of 224 pixels."""
     if unknown := set(config) - set(DEFAULTS) - {"model_type", "architectures"}:
@@ -120,7 +120,7 @@ def _block(width: int, heads: int, modality: str) -> ViTBlockConfig:
 def imagebind(config: Mapping[str, Any], modality: str, scaled: bool = True) -> ImageBindClips:
     """One modality's encoder with its scale (or without, as some systems read sound): values -> vectors [N, E]."""
     scale = ScaledUnit(SCALES[modality], learned=modality == "text") if scaled and modality in SCALES else None
-    return ImageBindClips(of_config(config)[modality].build(), scale)
+    return ImageBindClips(parse_config(config)[modality].build(), scale)
 
 
 def _pair(source: str, target: str) -> list[Row]:

@@ -158,7 +158,7 @@ class NFNet(nn.Module):
         return x.flatten(2).transpose(1, 2)
 
 
-def of_config(config: Mapping[str, Any]) -> NFNetConfig:
+def parse_config(config: Mapping[str, Any]) -> NFNetConfig:
     """{image_size, depths, channels, stem_width, group_size} -> the encoder; absent keys are F6's."""
     names = ("image_size", "depths", "channels", "stem_width", "group_size")
     if unknown := set(config) - {*names, "model_type"}:

@@ -25,7 +25,7 @@ from polymodal.weights.operations import Reshape, ResizePositions
 TABLE = 16  # side of the position table of models without a class token
 
 
-def of_config(config: Mapping[str, Any]) -> ViTConfig:
+def parse_config(config: Mapping[str, Any]) -> ViTConfig:
     """The encoder that a MplugOwlVisionConfig dict describes, at any size."""
     if config.get("num_channels", 3) != 3:
         raise ConfigError(f"owl vit: num_channels {config['num_channels']} is not supported; expected 3")

@@ -135,7 +135,7 @@ def grids_of(grid: Tensor) -> list[tuple[int, int, int]]:
     return [(int(count), int(rows), int(columns)) for count, rows, columns in grid.tolist()]
 
 
-def of_config(config: Mapping[str, Any]) -> Qwen2ViTConfig:
+def parse_config(config: Mapping[str, Any]) -> Qwen2ViTConfig:
     """The encoder that a published `vision_config` describes, at any size, with the library's defaults."""
     for name in ("patch_size", "temporal_patch_size"):
         if not isinstance(config.get(name, 0), int):

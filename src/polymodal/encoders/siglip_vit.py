@@ -24,7 +24,7 @@ PIXEL_STD = (0.5, 0.5, 0.5)
 """Standard deviation of pixels scaled to 0..1, per channel; belongs to the published weights."""
 
 
-def of_config(config: Mapping[str, Any]) -> ViTConfig:
+def parse_config(config: Mapping[str, Any]) -> ViTConfig:
     """The encoder that a `SiglipVisionConfig` dict describes, with the library's defaults for absent keys."""
     image_size, patch_size = config.get("image_size", 224), config.get("patch_size", 16)
     if not isinstance(image_size, int) or not isinstance(patch_size, int):

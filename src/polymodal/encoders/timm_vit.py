@@ -28,7 +28,7 @@ DEIT_B_16 = google_vit(width=768, depth=12, heads=12, patch_size=16, eps=1e-6)
 VIT_L_16 = google_vit(width=1024, depth=24, heads=16, patch_size=16, eps=1e-6)
 
 
-def blip_config(config: Mapping[str, Any]) -> ViTConfig:
+def parse_blip_config(config: Mapping[str, Any]) -> ViTConfig:
     """The encoder a `BlipVisionConfig` describes, at any size; raises ConfigError for sides that are not one number."""
     for name, default in (("image_size", 384), ("patch_size", 16)):
         if not isinstance(config.get(name, default), int):

@@ -102,7 +102,7 @@ def map_pixels(pixels: Tensor) -> Tensor:
     return 0.8 * pixels + 0.1
 
 
-def of_config(config: Mapping[str, Any]) -> DalleCodecConfig:
+def parse_config(config: Mapping[str, Any]) -> DalleCodecConfig:
     """The codec a `FlavaImageCodebookConfig` describes."""
     return DalleCodecConfig(
         vocab_size=config.get("vocab_size", 8192),

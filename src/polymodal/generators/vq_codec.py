@@ -65,7 +65,7 @@ class VQCodec(nn.Module):
         return self.decoder(self.post_quant_conv(vectors))
 
 
-def of_config(config: Mapping[str, Any], decode: bool = False) -> VQCodecConfig:
+def parse_config(config: Mapping[str, Any], decode: bool = False) -> VQCodecConfig:
     """The codec of transformers' ChameleonVQVAEConfig.  Raises ConfigError for options it cannot have."""
     if config.get("double_latent"):
         raise ConfigError("vq_config.double_latent is not supported: no published codec quantises a double latent")

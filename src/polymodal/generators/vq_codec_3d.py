@@ -154,7 +154,7 @@ class VideoCodec(nn.Module):
         return pixels.unflatten(0, latents.shape[:2])
 
 
-def of_config(config: Mapping[str, Any]) -> VideoCodecConfig:
+def parse_config(config: Mapping[str, Any]) -> VideoCodecConfig:
     """The codec of transformers' Emu3VQVAEConfig, and of the official one.  Raises ConfigError for what it cannot."""
     if config.get("double_latent") or config.get("double_z"):
         raise ConfigError("vq_config.double_latent is not supported: no published codec quantises a double latent")

@@ -58,7 +58,7 @@ def infer(shapes: Shapes) -> Mapping[str, Any] | None:
 
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """What `infer` found."""
-    tower, kind, count = beit_keys.of_config(config), config["head"], config["num_labels"]
+    tower, kind, count = beit_keys.parse_config(config), config["head"], config["num_labels"]
     norm, width = LayerNormConfig(eps=config["layer_norm_eps"]), tower.width
     linear, theirs = HEADS[kind]
     rows = {linear: "head.proj", **({"norm": "encoders.image.final_norm"} if theirs is None else {theirs: "head.norm"})}
