@@ -36,6 +36,6 @@ def test_neighbours() -> None:
 def test_frames() -> None:
     inner = torch.nn.Flatten(2)
     assert FrameEncoder(inner)(torch.randn(2, 3, 3, 4, 4)).shape == (2, 3, 3, 16)
-    assert FrameEncoder(inner, still=True)(torch.randn(2, 3, 4, 4)).shape == (2, 1, 3, 16)
+    assert FrameEncoder(inner, accept_images=True)(torch.randn(2, 3, 4, 4)).shape == (2, 1, 3, 16)
     with pytest.raises(ConfigError, match="frames"):
         FrameEncoder(inner)(torch.randn(2, 3, 4, 4))

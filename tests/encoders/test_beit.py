@@ -71,7 +71,7 @@ def test_bare_and_classifier_equal_transformers(tmp_path: Path, changes: dict[st
 def test_masked_image_model_equals_transformers(tmp_path: Path, changes: dict[str, Any]) -> None:
     config = transformers.BeitConfig(**{**SMALL, **changes, "use_mask_token": True})
     inputs = {"pixel_values": values("p", (2, 3, 21, 21)), "bool_masked_pos": torch.arange(32).view(2, 16) % 3 == 0}
-    head = PatchLogitsConfig(width=36, words=30, norm=LayerNormConfig(eps=1e-6)).build()
+    head = PatchLogitsConfig(width=36, codes=30, norm=LayerNormConfig(eps=1e-6)).build()
     names = {f"{a}.{leaf}": f"head.{b}.{leaf}" for a, b in (("layernorm", "norm"), ("lm_head", "proj"))
              for leaf in ("weight", "bias")}  # fmt: skip
     check(transformers.BeitForMaskedImageModeling(config), head, KeyTable.of(names), tmp_path, inputs)

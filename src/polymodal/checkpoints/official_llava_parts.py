@@ -90,7 +90,7 @@ def parse_config(config: Mapping[str, Any]) -> OfficialLlava:
     connector, names = hf_mlp.official(config.get("mm_projector_type") or "linear")
     tiled = _tiled(config, vision.config, connector) if _is_tiled(config) else None
     one, two = ("", "") if tiled is None else ("tile.", "project.")
-    keys = vision.placed(INSIDE, f"encoders.image.{one}")[0] + text_keys.prefixed(target="backbone.")
+    keys = vision.prefixed(INSIDE, f"encoders.image.{one}")[0] + text_keys.prefixed(target="backbone.")
     keys += names.prefixed("model.mm_projector", f"connectors.image.{two}")
     if tiled is not None:
         keys += KeyTable((rename("model.image_newline", "connectors.image.newline"),))

@@ -57,7 +57,7 @@ class OpenFlamingo:
     def build(self) -> MultimodalLM:
         width = self.encoder.width
         return MultimodalLM(
-            {"image": ItemEncoder(self.encoder.build(), framed=self.connector.max_frames is not None)},
+            {"image": ItemEncoder(self.encoder.build(), keep_frames=self.connector.max_frames is not None)},
             {"image": self.connector.build(width, width)},
             self.backbone.build(),
             {},

@@ -74,7 +74,7 @@ def open_bare(config: Mapping[str, Any]) -> ModelSpec:
 def open_masked(config: Mapping[str, Any]) -> ModelSpec:
     """BeitForMaskedImageModeling."""
     tower = beit_keys.parse_config(config)
-    head = PatchLogitsConfig(width=tower.width, words=config.get("vocab_size", 8192), norm=norm_of(config))
+    head = PatchLogitsConfig(width=tower.width, codes=config.get("vocab_size", 8192), norm=norm_of(config))
     return model_spec(tower, head, pairs({"layernorm": "head.norm", "lm_head": "head.proj"}))
 
 

@@ -65,7 +65,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
 
     def head() -> nn.Module:
         if kind == "lm_head":
-            return PatchLogitsConfig(width=width, words=count, norm=norm).build()
+            return PatchLogitsConfig(width=width, codes=count, norm=norm).build()
         pooled = norm if kind == "patches" else None
         return ClassLogitsConfig(width=width, classes=count, pool=kind, norm=pooled).build()
 

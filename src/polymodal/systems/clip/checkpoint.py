@@ -54,7 +54,7 @@ def open_pair(config: Mapping[str, Any]) -> ModelSpec:
 
 def open_official(config: Mapping[str, Any]) -> ModelSpec:
     """Arguments of the official constructor, which `infer` reads off a state dict."""
-    image, text = clip_openai.image_of(config), clip_openai.text_of(config)
+    image, text = clip_openai.image_config(config), clip_openai.text_config(config)
 
     def build() -> DualEncoder:
         return DualEncoder({"image": image.build(), "text": text.build()},

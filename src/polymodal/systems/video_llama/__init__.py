@@ -50,7 +50,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
 
     def build() -> MultimodalLM:
         backbone: Any = text.config.build()
-        encoders = {"video": FrameEncoder(encoder.build(), still=True)}
+        encoders = {"video": FrameEncoder(encoder.build(), accept_images=True)}
         connectors = {"video": video.build()}
         if hears:
             encoders["audio"] = FrameEncoder(imagebind_keys.imagebind(bound, "audio"))

@@ -86,7 +86,7 @@ def open_pixels(config: Mapping[str, Any]) -> ModelSpec:
 
 def open_jax(config: Mapping[str, Any]) -> ModelSpec:
     """Official .npz files, by what `google_vit.infer` reads off them."""
-    tower = google_vit.of_jax(config)
+    tower = google_vit.parse_jax_config(config)
     keys = google_vit.jax_keys(tower).prefixed(target="encoders.image.")
     return ModelSpec(build=lambda: EncoderClassifier(tower.build()), keys=(keys,))
 
