@@ -53,8 +53,8 @@ def test_a_picture_without_tiles_ends_with_one_newline() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"\[20, 30\] is no multiple"):
+    with pytest.raises(ConfigError, match=r"multiples of 20 pixels, found \[20, 30\]"):
         grids_of_pinpoints([[20, 30]], TILE)
     ours = AnyResConfig(tile=TILE, side=SIDE).build(8, WIDTH)
-    with pytest.raises(ConfigError, match="expected 5 x 5 features for a tile, found 26"):
+    with pytest.raises(ConfigError, match="expected 5 x 5 features per tile, found 26"):
         ours([torch.zeros(3, 26, 8)], torch.tensor([[20, 40]]))

@@ -70,7 +70,7 @@ def test_instructblip(sizes: dict[str, Any]) -> None:
     assert (module(source, ids, mask) - expected).abs().max() <= 1e-5
     alone = module(source[1:], ids[1:, :4])
     assert (alone - expected[1:]).abs().max() <= 1e-5
-    with pytest.raises(PromptError, match="2 items"):
+    with pytest.raises(PromptError, match=r"one text per item \(2\), found 1"):
         module(source, ids[:1])
 
 

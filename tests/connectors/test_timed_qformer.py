@@ -29,7 +29,7 @@ def test_neighbours() -> None:
     features = torch.randn(2, 8, 6)
     expected = connector.proj(torch.cat([features[:, i::4] for i in range(4)], -1))
     assert torch.allclose(connector(features), expected, atol=1e-6)
-    with pytest.raises(ConfigError, match="divide"):
+    with pytest.raises(ConfigError, match="a multiple of 4 features, found 7"):
         connector(torch.randn(1, 7, 6))
 
 

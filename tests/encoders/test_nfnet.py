@@ -36,7 +36,7 @@ def test_f6_has_the_published_names_and_numbers() -> None:
 
 
 def test_what_does_not_fit_is_named() -> None:
-    with pytest.raises(ConfigError, match="whole groups of 128"):
+    with pytest.raises(ConfigError, match="channels / 2 of 128"):
         nfnet.NFNetConfig(channels=(256, 512, 1536, 100))
     with pytest.raises(ConfigError, match="'gamma'"):
         nfnet.parse_config({"gamma": 1})

@@ -58,9 +58,9 @@ def test_items_do_not_see_each_other() -> None:
 
 def test_mistakes_are_named() -> None:
     model = Qwen2ViTConfig(width=16, depth=1, heads=2, ffn_width=20, patch_size=2).build()
-    with pytest.raises(PromptError, match="announce 24 patches, found 23"):
+    with pytest.raises(PromptError, match="need 24 patches, found 23"):
         model(torch.zeros(23, 24), torch.tensor([[1, 4, 6]]))
-    with pytest.raises(PromptError, match="blocks of 2"):
+    with pytest.raises(PromptError, match="multiples of 2, found 3 x 5"):
         model(torch.zeros(15, 24), torch.tensor([[1, 3, 5]]))
     with pytest.raises(ConfigError, match="patch_size"):
         parse_config({"patch_size": [14, 14]})

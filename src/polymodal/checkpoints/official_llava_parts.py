@@ -87,7 +87,7 @@ def parse_config(config: Mapping[str, Any]) -> OfficialLlava:
         raise ConfigError(f"llava: mm_vision_select_feature {feature!r} is not known; expected patch or cls_patch")
     strategy = "default" if feature == "patch" else "full"
     vision = hf_vision.parse_config(tower_of(config), config.get("mm_vision_select_layer", -2), strategy)
-    connector, names = hf_mlp.official(config.get("mm_projector_type") or "linear")
+    connector, names = hf_mlp.parse_projector_type(config.get("mm_projector_type") or "linear")
     tiled = _tiled(config, vision.config, connector) if _is_tiled(config) else None
     one, two = ("", "") if tiled is None else ("tile.", "project.")
     keys = vision.prefixed(INSIDE, f"encoders.image.{one}")[0] + text_keys.prefixed(target="backbone.")

@@ -70,7 +70,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     rest = hf_mlp.HF_KEYS.prefixed("multi_modal_projector.", "connectors.image.")
     rest += text_keys.prefixed("language_model.", "backbone.")
     tables = tuple(each + rest for each in vision.prefixed("vision_tower."))
-    keys = hf_mlp.both_spellings(tables)
+    keys = hf_mlp.with_in_memory_names(tables)
     return ModelSpec(build=build, keys=keys, in_memory=keys[-1], parts=drawn(tower, width), assemble=assemble)
 
 

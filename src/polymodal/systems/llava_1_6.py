@@ -90,7 +90,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     rest = hf_mlp.HF_KEYS.prefixed("multi_modal_projector.", "connectors.image.project.")
     rest += KeyTable((rename("image_newline", "connectors.image.newline"),))
     rest += text_keys.prefixed("language_model.", "backbone.")
-    keys = hf_mlp.both_spellings(tuple(t + rest for t in vision.prefixed("vision_tower.", "encoders.image.tile.")))
+    keys = hf_mlp.with_in_memory_names(t + rest for t in vision.prefixed("vision_tower.", "encoders.image.tile."))
     return ModelSpec(build=build, keys=keys, in_memory=keys[-1], parts=drawn(tower, width), assemble=assemble)
 
 
