@@ -248,14 +248,14 @@ def best_names(connector: NamesConnector, data: Data, near: list[tuple[Tensor, T
     for start in range(0, len(data.views), 1024):
         rows = np.arange(start, min(start + 1024, len(data.views)))
         summary = standardise(connector, data, rows)
-        chance, order = connector.best(connector.logits(summary))
+        chance, order = connector.top_names(connector.logits(summary))
         far = torch.empty(len(rows), len(data.names))
         for fold in range(FOLDS):
             here = torch.from_numpy(data.fold[rows] == fold)
             weight, bias = near[fold]
             vectors = F.normalize(summary[here] @ weight.T + bias, dim=-1)
             far[here] = vectors @ connector.keys.T * connector.mix[0].exp()
-        far_chance, far_order = connector.best(far)
+        far_chance, far_order = connector.top_names(far)
         for name, value in zip(found, (order, chance, far_order, far_chance), strict=True):
             found[name].append(value.numpy())
     return {name: np.concatenate(parts) for name, parts in found.items()}

@@ -27,7 +27,7 @@ from replies import backbone
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from polymodal.connectors.spoken import SpokenConfig, SpokenConnector, halved
+from polymodal.connectors.ctc import CTCConnector, CTCConnectorConfig, halved
 from polymodal.data.mel import log_mel
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.evaluate.metrics import word_errors
@@ -116,7 +116,7 @@ def encoded(encoder: WhisperEncoder, samples: np.ndarray) -> Tensor:
 class Learner(nn.Module):
     """The connector, and the head on letters that only training needs."""
 
-    def __init__(self, connector: SpokenConnector):
+    def __init__(self, connector: CTCConnector):
         super().__init__()
         self.connector = connector
         self.letters = nn.Linear(connector.config.width, len(LETTERS) + 1)
@@ -237,9 +237,9 @@ def ctc(logits: Tensor, lengths: Tensor, targets: list[list[int]]) -> Tensor:
 
 
 @torch.inference_mode()
-def load_audio(connector: SpokenConnector, tokenizer: Tokenizer, features: Tensor) -> str:
+def load_audio(connector: CTCConnector, tokenizer: Tokenizer, features: Tensor) -> str:
     """What is heard in features [S, 384], as text."""
-    (chances,) = connector.heard(features[None], torch.tensor([len(features)]))
+    (chances,) = connector.decode(features[None], torch.tensor([len(features)]))
     return tokenizer.decode(connector.token_ids[chances.argmax(-1)].tolist()) if len(chances) else ""
 
 
@@ -278,7 +278,7 @@ def main() -> None:
     found = Counter(i for text in texts for i in tokenizer.encode(text))
     kept = sorted(i for i, n in found.items() if n > 1)
     torch.manual_seed(0)
-    connector = SpokenConfig(words=len(kept)).build(WIDTH, 576)
+    connector = CTCConnectorConfig(vocab_size=len(kept)).build(WIDTH, 576)
     connector.token_ids.copy_(torch.tensor(kept))
     nn.init.zeros_(connector.classes.weight)
     spelled_keys = Spelled(spellings([tokenizer.decode([i]) for i in kept]), connector.config.key_width)

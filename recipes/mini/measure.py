@@ -27,7 +27,7 @@ from replies import backbone, sentences
 import polymodal as pm
 from polymodal.data.processor import Processor
 from polymodal.data.template import SMOLLM2
-from polymodal.evaluate.metrics import Share, content_word, exact_name, ranks, recall_at
+from polymodal.evaluate.metrics import Proportion, content_word, exact_name, ranks, recall_at
 from polymodal.generation.generate import generate
 from polymodal.generation.output import DecodingConstraints
 from polymodal.generation.sampling import SamplingOptions
@@ -204,10 +204,10 @@ def text_only(model: pm.Model, language_model: Path, wordnet: Path, count: int =
 
 
 def share(hits: int, n: int) -> dict:
-    return _text(Share(hits, n))
+    return _text(Proportion(hits, n))
 
 
-def _text(found: Share) -> dict:
+def _text(found: Proportion) -> dict:
     return {"hits": found.hits, "n": found.n, "share": found.value, "interval": found.interval, "text": str(found)}
 
 

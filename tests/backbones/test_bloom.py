@@ -26,7 +26,7 @@ def test_against_transformers(options: dict[str, Any]) -> None:
     transformers = pytest.importorskip("transformers")
     oracle = transformers.BloomForCausalLM(transformers.BloomConfig(**{**TINY, **options})).eval()
     randomise.fill(oracle)
-    config = bloom.config_of(oracle.config.to_dict())
+    config = bloom.parse_config(oracle.config.to_dict())
     model = config.build().eval()
     load_into(model, oracle.state_dict(), bloom.hf_keys(config))
     ids = randomise.ids("ids", (3, 9), 4, 70)
@@ -41,14 +41,14 @@ def test_against_transformers(options: dict[str, Any]) -> None:
 
 def test_old_spellings_and_files_without_prefix() -> None:
     old = {"n_embed": 32, "n_layer": 1, "num_attention_heads": 4, "vocab_size": 70}
-    config = bloom.config_of(old)
-    assert config == bloom.config_of({"hidden_size": 32, "num_hidden_layers": 1, "n_head": 4, "vocab_size": 70})
+    config = bloom.parse_config(old)
+    assert config == bloom.parse_config({"hidden_size": 32, "num_hidden_layers": 1, "n_head": 4, "vocab_size": 70})
     model = config.build()
     table = bloom.hf_keys(config, prefix="")
     names = {name for name, _ in table.inverse().apply(model.state_dict())}
     assert "h.0.self_attention.query_key_value.weight" in names
     assert "word_embeddings_layernorm.bias" in names
-    tables = hf_text.of_config({**old, "model_type": "bloom"}).keys
+    tables = hf_text.parse_config({**old, "model_type": "bloom"}).keys
     first = [{row.sources[0].split(".")[0] for row in table.rows} for table in tables]
     bare = {"word_embeddings", "word_embeddings_layernorm", "h", "ln_f", "lm_head"}
     assert first == [{"transformer", "lm_head"}, bare]

@@ -85,7 +85,7 @@ def pair(name: str) -> tuple[Any, Any, torch.Tensor]:
     family, prefix, changes = CASES[name]
     hf_config = getattr(transformers, f"{prefix}Config")(**{**BASE, **changes})
     theirs = tiny(getattr(transformers, f"{prefix}ForCausalLM"), hf_config)
-    config = family.config_of(hf_config.to_dict())
+    config = family.parse_config(hf_config.to_dict())
     ours = build_like(config, family.hf_keys(config), theirs.state_dict())
     ids = torch.randint(3, 97, (2, 21), generator=torch.Generator().manual_seed(1))
     return ours, theirs, ids
@@ -161,13 +161,13 @@ def test_tables_are_strict_both_ways() -> None:
 def test_unknown_scaling_is_refused() -> None:
     config = {**BASE, "rope_scaling": {"type": "su", "factor": 2.0}}
     with pytest.raises(ConfigError, match="'su'"):
-        llama.config_of(config)
+        llama.parse_config(config)
 
 
 def test_old_and_new_spelling_of_rope_settings_agree() -> None:
     settings = {k: v for k, v in LLAMA3.items() if k != "rope_theta"}
     old = {**BASE, "rope_theta": 500.0, "rope_scaling": settings}
-    assert llama.config_of(old) == llama.config_of({**BASE, "rope_parameters": LLAMA3})
+    assert llama.parse_config(old) == llama.parse_config({**BASE, "rope_parameters": LLAMA3})
 
 
 @pytest.mark.parametrize(
@@ -175,4 +175,4 @@ def test_old_and_new_spelling_of_rope_settings_agree() -> None:
 )
 def test_absent_keys_take_the_defaults_of_the_library(family: Any, prefix: str) -> None:
     full = getattr(transformers, f"{prefix}Config")().to_dict()
-    assert family.config_of({}) == family.config_of(full)
+    assert family.parse_config({}) == family.parse_config(full)

@@ -38,7 +38,7 @@ def test_equals_transformers(name: str) -> None:
     settings = {"rope_theta": 100.0, **ROPES[name]}
     hf_config = transformers.LlamaConfig(**BASE, rope_parameters=settings)
     theirs = parity.tiny(transformers.LlamaForCausalLM, hf_config)
-    config = llama.config_of(hf_config.to_dict())
+    config = llama.parse_config(hf_config.to_dict())
     ours = parity.build_like(config, llama.hf_keys(config), theirs.state_dict())
     ids = torch.randint(3, 60, (2, 21), generator=torch.Generator().manual_seed(1))
     assert (parity.logits(ours, ids) - theirs(ids).logits).abs().max() <= parity.TOLERANCE

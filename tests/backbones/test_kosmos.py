@@ -6,7 +6,7 @@ import pytest
 import torch
 from decoder_parity import TOLERANCE, build_like, stepwise
 
-from polymodal.backbones.kosmos import SinusoidalPositionsConfig, config_of, hf_keys, positions_of
+from polymodal.backbones.kosmos import SinusoidalPositionsConfig, hf_keys, parse_config, positions_of
 from polymodal.check.randomise import fill, ids, values
 from polymodal.connectors.latent_query import HF_KEYS, LatentQueryConfig
 from polymodal.errors import ConfigError
@@ -30,7 +30,7 @@ def test_equals_transformers(options: dict[str, Any]) -> None:
     given = Kosmos2TextConfig(**{**BASE, **options})
     theirs = Kosmos2TextForCausalLM(given).eval()
     fill(theirs)
-    config = config_of(given.to_dict())
+    config = parse_config(given.to_dict())
     ours = build_like(config, hf_keys(config), theirs.state_dict())
     input_ids = ids("ids", (2, 11), 5, 61)
     mask = torch.ones_like(input_ids)
@@ -72,4 +72,4 @@ def test_padding_has_no_position() -> None:
 
 def test_a_config_without_padding_is_refused() -> None:
     with pytest.raises(ConfigError, match="pad_token_id"):
-        config_of({"pad_token_id": None})
+        parse_config({"pad_token_id": None})

@@ -52,8 +52,8 @@ def test_equals_transformers(name: str) -> None:
     family, prefix, options = CASES[name]
     theirs = tiny(getattr(transformers, f"{prefix}ForCausalLM"), getattr(transformers, f"{prefix}Config")(**options))
     fill(theirs)
-    config = family.of_config(theirs.config.to_dict())
-    assert family.of_config(options) == config  # absent keys take the library's defaults
+    config = family.parse_config(theirs.config.to_dict())
+    assert family.parse_config(options) == config  # absent keys take the library's defaults
     ours = build_like(config, family.hf_keys(config), dict(theirs.state_dict()))
     expected = theirs(input_ids=IDS, attention_mask=MASK).logits
     real = MASK.bool()
@@ -92,7 +92,7 @@ def test_mosaic_gpt_equals_mpt_with_normed_queries_and_keys() -> None:
         source[name] = value
     del source["lm_head.weight"]
     options = {"model_type": "mosaic_gpt", **MPT, "attn_qk_ln": True, "alibi": True, "no_bias": True}
-    config = mpt.of_config(options)
+    config = mpt.parse_config(options)
     ours = build_like(config, mpt.hf_keys(config, "mosaic_gpt"), source)
     expected = theirs(input_ids=IDS, attention_mask=MASK).logits[MASK.bool()]
     torch.testing.assert_close(logits(ours, IDS, MASK)[MASK.bool()], expected, atol=TOLERANCE, rtol=0)
@@ -107,7 +107,7 @@ def test_mosaic_gpt_equals_mpt_with_normed_queries_and_keys() -> None:
 )
 def test_published_sizes(module: Any, options: dict[str, Any], count: int) -> None:
     with torch.device("meta"):
-        model = module.of_config(options).build()
+        model = module.parse_config(options).build()
     assert sum(p.numel() for p in model.parameters()) == count
 
 
@@ -116,7 +116,7 @@ def test_redpajama_3b_is_the_preset() -> None:
         "hidden_size": 2560, "num_hidden_layers": 32, "num_attention_heads": 32, "intermediate_size": 10240,
         "rotary_pct": 1.0, "use_parallel_residual": False, "vocab_size": 50432,
     }  # fmt: skip
-    assert gpt_neox.of_config(published) == gpt_neox.REDPAJAMA_3B.config()
+    assert gpt_neox.parse_config(published) == gpt_neox.REDPAJAMA_3B.config()
     with torch.device("meta"):
         count = sum(p.numel() for p in gpt_neox.REDPAJAMA_3B.config().build().parameters())
         theirs = transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**published))
@@ -125,6 +125,6 @@ def test_redpajama_3b_is_the_preset() -> None:
 
 def test_options_that_are_not_supported_are_named() -> None:
     with pytest.raises(ConfigError, match="multiquery_attention"):
-        mpt.of_config({"attn_config": {"attn_type": "multiquery_attention"}})
+        mpt.parse_config({"attn_config": {"attn_type": "multiquery_attention"}})
     with pytest.raises(ConfigError, match="logit_scale"):
-        mpt.of_config({"logit_scale": "inv_sqrt_d_model"})
+        mpt.parse_config({"logit_scale": "inv_sqrt_d_model"})

@@ -29,7 +29,7 @@ OPTIONS: list[dict[str, Any]] = [
 def test_against_transformers(options: dict[str, Any]) -> None:
     oracle = transformers.OPTForCausalLM(transformers.OPTConfig(**{**TINY, **options})).eval()
     randomise.fill(oracle)
-    config = opt.config_of(oracle.config.to_dict())
+    config = opt.parse_config(oracle.config.to_dict())
     model = config.build().eval()
     load_into(model, oracle.state_dict(), opt.hf_keys(config))
     ids = randomise.ids("ids", (3, 9), 2, 70)

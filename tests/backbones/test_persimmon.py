@@ -6,7 +6,7 @@ import pytest
 import torch
 from decoder_parity import TOLERANCE, build_like, logits, stepwise, tiny
 
-from polymodal.backbones.persimmon import config_of, hf_keys
+from polymodal.backbones.persimmon import hf_keys, parse_config
 from polymodal.errors import ConfigError
 
 BASE = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -27,7 +27,7 @@ def test_equals_transformers(options: dict[str, Any]) -> None:
     transformers = pytest.importorskip("transformers")
     given = transformers.PersimmonConfig(**{**BASE, **options})
     theirs = tiny(transformers.PersimmonForCausalLM, given)
-    config = config_of(given.to_dict())
+    config = parse_config(given.to_dict())
     ours = build_like(config, hf_keys(config), theirs.state_dict())
     input_ids = torch.randint(0, 61, (2, 13))
     mask = torch.ones_like(input_ids)
@@ -44,11 +44,11 @@ def test_equals_transformers(options: dict[str, Any]) -> None:
 
 
 def test_defaults_are_the_published_8b() -> None:
-    config = config_of({})
+    config = parse_config({})
     with torch.device("meta"):
         assert sum(p.numel() for p in config.build().parameters()) == 9_397_175_296
 
 
 def test_widths_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ConfigError, match="multiple of"):
-        config_of({"hidden_size": 30, "num_attention_heads": 4})
+        parse_config({"hidden_size": 30, "num_attention_heads": 4})

@@ -31,7 +31,7 @@ def pair(options: dict[str, Any], untied: bool) -> tuple[Any, EncoderDecoder]:
     if untied:
         oracle.lm_head.weight = torch.nn.Parameter(oracle.lm_head.weight.detach().clone())
     randomise.fill(oracle)
-    config = t5.config_of(oracle.config.to_dict())
+    config = t5.parse_config(oracle.config.to_dict())
     model = config.build().eval()
     tensors = oracle.state_dict()
     tables = t5.hf_keys(config)
@@ -96,9 +96,9 @@ def test_published_sizes(shape: str, count: int) -> None:
 
 def test_refused() -> None:
     with pytest.raises(ConfigError, match="feed_forward_proj"):
-        t5.config_of({"feed_forward_proj": "wide-gelu"})
+        t5.parse_config({"feed_forward_proj": "wide-gelu"})
     with pytest.raises(ConfigError, match="buckets"):
         RelativePositionsConfig(heads=1, two_way=True, buckets=2)
-    model = t5.config_of(TINY).build()
+    model = t5.parse_config(TINY).build()
     with pytest.raises(PromptError, match="encode"):
         model(model.embed(torch.ones(1, 2, dtype=torch.int64)))

@@ -8,7 +8,7 @@ import torch
 from polymodal.check.randomise import fill, values
 from polymodal.connectors.anyres import AnyResConfig, grids_of_pinpoints
 from polymodal.data.tiles import best_grid
-from polymodal.encoders.tiled import tiles_of
+from polymodal.encoders.tiled import tile_counts
 from polymodal.errors import ConfigError
 
 TILE, SIDE, WIDTH = 20, 5, 12
@@ -20,7 +20,7 @@ def test_equals_transformers() -> None:
     rng = random.Random(0)
     sizes = [(rng.randint(1, 200), rng.randint(1, 200)) for _ in range(60)] + [(7, 7), (40, 20), (333, 10)]
     grids = grids_of_pinpoints(PINPOINTS, TILE)
-    counts = tiles_of(sizes, TILE, grids)
+    counts = tile_counts(sizes, TILE, grids)
     config = AnyResConfig(tile=TILE, side=SIDE, grids=grids)
     ours = config.build(8, WIDTH).eval()
     fill(ours)
@@ -43,7 +43,7 @@ def test_equals_transformers() -> None:
 def test_the_number_of_tiles_is_that_of_the_grid() -> None:
     grids = grids_of_pinpoints(PINPOINTS, TILE)
     assert best_grid(30, 10, TILE, grids) == (1, 2) or best_grid(30, 10, TILE, grids) == (1, 3)
-    assert tiles_of([(20, 40), (100, 100)], TILE, grids) == [3, 5]
+    assert tile_counts([(20, 40), (100, 100)], TILE, grids) == [3, 5]
 
 
 def test_a_picture_without_tiles_ends_with_one_newline() -> None:
@@ -53,8 +53,8 @@ def test_a_picture_without_tiles_ends_with_one_newline() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"\[20, 30\] is no multiple"):
+    with pytest.raises(ConfigError, match=r"multiples of 20 pixels, found \[20, 30\]"):
         grids_of_pinpoints([[20, 30]], TILE)
     ours = AnyResConfig(tile=TILE, side=SIDE).build(8, WIDTH)
-    with pytest.raises(ConfigError, match="expected 5 x 5 features for a tile, found 26"):
+    with pytest.raises(ConfigError, match="expected 5 x 5 features per tile, found 26"):
         ours([torch.zeros(3, 26, 8)], torch.tensor([[20, 40]]))

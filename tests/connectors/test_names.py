@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from polymodal.connectors.names import NamesConfig, NamesConnector
 from polymodal.errors import ConfigError
 
-CONFIG = NamesConfig(names=7, classes=3, name_tokens=3, key_width=5, class_width=4, cells=2, placed_width=3,
+CONFIG = NamesConfig(names=7, classes=3, name_tokens=3, key_width=5, class_width=4, cells=2, cell_width=3,
                      hidden_width=6, top=3, word_slots=6, dense_slots=2)  # fmt: skip
 NAMES = [[10], [11, 12], [13, 14, 15], [16], [17, 10], [18], [19]]
 SEPARATOR, FILLER = 1, 2
@@ -58,10 +58,10 @@ def test_words_are_rows_of_the_table_in_order_of_likelihood(connector: NamesConn
     table = torch.randn(20, 4)
     connector.set_names(NAMES, SEPARATOR, FILLER, table)
     logits = torch.tensor([[0.0, 3, 2, 1, 0, 0, 0], [5.0, 0, 0, 4, 0, 3, 0]])
-    places, weights = connector.pack(*connector.best(logits))
+    tokens, weights = connector.pack(*connector.top_names(logits))
     # names 1, 2, 3: the third no longer fits behind 2 + 3 tokens and separators; names 0, 3, 5 leave room
-    wanted = [[11, 12, SEPARATOR, 13, 14, 15], [10, SEPARATOR, 16, SEPARATOR, 18, SEPARATOR]]
-    assert torch.equal(connector.rows[places], table[torch.tensor(wanted)])
+    expected = [[11, 12, SEPARATOR, 13, 14, 15], [10, SEPARATOR, 16, SEPARATOR, 18, SEPARATOR]]
+    assert torch.equal(connector.rows[tokens], table[torch.tensor(expected)])
     chances = logits.log_softmax(-1)
     first = [chances[0, 1]] * 2 + [torch.tensor(0.0)] + [chances[0, 2]] * 3
     assert torch.allclose(weights[0], torch.stack(first))

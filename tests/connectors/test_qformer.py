@@ -37,7 +37,7 @@ def load(config: qformer.QFormerConfig, queries: torch.Tensor, tensors: Any, tab
 def test_blip_2(sizes: dict[str, Any]) -> None:
     theirs = transformers.Blip2QFormerConfig(**sizes, encoder_hidden_size=28, vocab_size=60)
     oracle = filled(transformers.Blip2QFormerModel(theirs))
-    config = qformer.of_config(theirs.to_dict(), queries=5, source_width=28)
+    config = qformer.parse_config(theirs.to_dict(), queries=5, source_width=28)
     queries = randomise.values("queries", (5, theirs.hidden_size))
     module = load(config, queries, oracle.state_dict(), qformer.hf_keys(config))
     source = randomise.values("source", (3, 7, 28))
@@ -53,7 +53,7 @@ def test_blip_2(sizes: dict[str, Any]) -> None:
 def test_instructblip(sizes: dict[str, Any]) -> None:
     theirs = transformers.InstructBlipQFormerConfig(**sizes, encoder_hidden_size=28, vocab_size=60)
     oracle = filled(transformers.InstructBlipQFormerModel(theirs))
-    config = qformer.of_config(theirs.to_dict(), queries=4, source_width=28, text="full")
+    config = qformer.parse_config(theirs.to_dict(), queries=4, source_width=28, text="full")
     queries = randomise.values("queries", (4, theirs.hidden_size))
     table = qformer.hf_keys(config, norm="embeddings.layernorm")
     module = load(config, queries, oracle.state_dict(), table)
@@ -70,7 +70,7 @@ def test_instructblip(sizes: dict[str, Any]) -> None:
     assert (module(source, ids, mask) - expected).abs().max() <= 1e-5
     alone = module(source[1:], ids[1:, :4])
     assert (alone - expected[1:]).abs().max() <= 1e-5
-    with pytest.raises(PromptError, match="2 items"):
+    with pytest.raises(PromptError, match=r"one text per item \(2\), found 1"):
         module(source, ids[:1])
 
 

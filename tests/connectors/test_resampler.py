@@ -104,17 +104,17 @@ def test_project_changes_the_width() -> None:
 
 
 def test_refusals_name_the_numbers() -> None:
-    with pytest.raises(ConfigError, match="keeps the width 8, but 12 is wanted"):
+    with pytest.raises(ConfigError, match="expected out_width 8, found 12"):
         ResamplerConfig().build(8, 12)
     small = ResamplerConfig(latents=2, depth=1, heads=1, head_dim=4)
     with pytest.raises(ConfigError, match=r"must be \[N, S, D\], found \[1, 1, 5, 8\]"):
         small.build(8, 8)(torch.zeros(1, 1, 5, 8))
-    with pytest.raises(ConfigError, match="media_index is given, but the config has no max_media"):
+    with pytest.raises(ConfigError, match="media_index needs max_media in the config"):
         small.build(8, 8)(torch.zeros(1, 5, 8), media_index=torch.tensor([0]))
     timed = ResamplerConfig(latents=2, depth=1, heads=1, head_dim=4, max_frames=2, max_media=1).build(8, 8)
     with pytest.raises(ConfigError, match="at most 2 frames, found 3"):
         timed(torch.zeros(1, 3, 5, 8), media_index=torch.tensor([0]))
     with pytest.raises(ConfigError, match="media_index is missing"):
         timed(torch.zeros(1, 2, 5, 8))
-    with pytest.raises(ConfigError, match="at most 1 items a sequence, found 2"):
+    with pytest.raises(ConfigError, match="at most 1 items per sequence, found 2"):
         timed(torch.zeros(2, 2, 5, 8), media_index=torch.tensor([0, 1]))

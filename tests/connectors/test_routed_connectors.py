@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from polymodal.check import randomise
-from polymodal.connectors.abstractor import AbstractorConfig, sine_line, sine_plane
+from polymodal.connectors.abstractor import AbstractorConfig, sine_positions, sine_positions_2d
 from polymodal.connectors.glu import GLUConnectorConfig
 from polymodal.connectors.query_blocks import QueryBlocksConfig
 from polymodal.encoders.vit import ViTBlockConfig
@@ -33,13 +33,13 @@ def test_sine_tables_equal_their_formula():
     def half(position: int) -> np.ndarray:
         return np.concatenate((np.sin(position * rates), np.cos(position * rates)))
 
-    plane = sine_plane(grid, width, class_row=True)
+    plane = sine_positions_2d(grid, width, class_row=True)
     assert not plane[0].any()
     for row in range(grid):
         for column in range(grid):
             want = np.concatenate((half(column), half(row)))
             np.testing.assert_allclose(plane[1 + row * grid + column], want, atol=1e-6)
-    line = sine_line(torch.arange(4), 6)
+    line = sine_positions(torch.arange(4), 6)
     assert line.shape == (4, 6) and torch.equal(line[0], torch.tensor([0.0, 0, 0, 1, 1, 1]))
 
 

@@ -29,13 +29,13 @@ def test_neighbours() -> None:
     features = torch.randn(2, 8, 6)
     expected = connector.proj(torch.cat([features[:, i::4] for i in range(4)], -1))
     assert torch.allclose(connector(features), expected, atol=1e-6)
-    with pytest.raises(ConfigError, match="divide"):
+    with pytest.raises(ConfigError, match="a multiple of 4 features, found 7"):
         connector(torch.randn(1, 7, 6))
 
 
 def test_frames() -> None:
     inner = torch.nn.Flatten(2)
     assert FrameEncoder(inner)(torch.randn(2, 3, 3, 4, 4)).shape == (2, 3, 3, 16)
-    assert FrameEncoder(inner, still=True)(torch.randn(2, 3, 4, 4)).shape == (2, 1, 3, 16)
+    assert FrameEncoder(inner, accept_images=True)(torch.randn(2, 3, 4, 4)).shape == (2, 1, 3, 16)
     with pytest.raises(ConfigError, match="frames"):
         FrameEncoder(inner)(torch.randn(2, 3, 4, 4))

@@ -35,7 +35,7 @@ KINDS: list[dict[str, Any]] = [
 def check(theirs: Any, head: Any, rows: KeyTable, folder: Path, inputs: dict[str, Any], prefix: str = "beit.") -> None:
     fill(theirs.eval())
     theirs.save_pretrained(folder)
-    ours = EncoderClassifier(beit_keys.of_config(theirs.config.to_dict()).build(), head).eval()
+    ours = EncoderClassifier(beit_keys.parse_config(theirs.config.to_dict()).build(), head).eval()
     table = beit_keys.HF_KEYS.prefixed(source=prefix, target="encoders.image.") + rows
     ours.load_state_dict(dict(table.apply(load_file(folder / "model.safetensors"), ours)))
     with torch.no_grad():
@@ -71,18 +71,18 @@ def test_bare_and_classifier_equal_transformers(tmp_path: Path, changes: dict[st
 def test_masked_image_model_equals_transformers(tmp_path: Path, changes: dict[str, Any]) -> None:
     config = transformers.BeitConfig(**{**SMALL, **changes, "use_mask_token": True})
     inputs = {"pixel_values": values("p", (2, 3, 21, 21)), "bool_masked_pos": torch.arange(32).view(2, 16) % 3 == 0}
-    head = PatchLogitsConfig(width=36, words=30, norm=LayerNormConfig(eps=1e-6)).build()
+    head = PatchLogitsConfig(width=36, codes=30, norm=LayerNormConfig(eps=1e-6)).build()
     names = {f"{a}.{leaf}": f"head.{b}.{leaf}" for a, b in (("layernorm", "norm"), ("lm_head", "proj"))
              for leaf in ("weight", "bias")}  # fmt: skip
     check(transformers.BeitForMaskedImageModeling(config), head, KeyTable.of(names), tmp_path, inputs)
 
 
 def test_absent_keys_take_the_librarys_defaults() -> None:
-    assert beit_keys.of_config({}) == beit_keys.of_config(transformers.BeitConfig().to_dict())
+    assert beit_keys.parse_config({}) == beit_keys.parse_config(transformers.BeitConfig().to_dict())
 
 
 def test_says_what_is_missing() -> None:
-    model = beit_keys.of_config(SMALL).build()
+    model = beit_keys.parse_config(SMALL).build()
     with pytest.raises(ConfigError, match="mask token"):
         model(torch.zeros(1, 3, 21, 21), torch.zeros(1, 16))
     with pytest.raises(ConfigError, match=r"\[N, 3, H, W\]"):

@@ -21,7 +21,7 @@ def test_equals_the_official_code(name: str) -> None:
     config = clip_openai.infer(shapes)
     assert config is not None
     model = DualEncoder(
-        {"image": clip_openai.image_of(config).build(), "text": clip_openai.text_of(config).build()},
+        {"image": clip_openai.image_config(config).build(), "text": clip_openai.text_config(config).build()},
         aliases={"image": "pixel_values", "text": "input_ids"},
     ).eval()
     state = randomise.state(shapes)

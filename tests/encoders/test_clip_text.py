@@ -36,7 +36,7 @@ def test_equals_transformers(tmp_path: Path, changes: dict[str, Any]) -> None:
     theirs = transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(**{**SMALL, **changes})).eval()
     fill(theirs)
     theirs.save_pretrained(tmp_path)
-    config = replace(clip_text.of_config(theirs.config.to_dict()), out_width=20)
+    config = replace(clip_text.parse_config(theirs.config.to_dict()), out_width=20)
     ours = config.build().eval()
     table = clip_text.hf_keys(config)
     ours.load_state_dict(dict(table.apply(load_file(tmp_path / "model.safetensors"), ours)))
@@ -51,12 +51,12 @@ def test_equals_transformers(tmp_path: Path, changes: dict[str, Any]) -> None:
 
 
 def test_absent_keys_take_the_librarys_defaults() -> None:
-    assert clip_text.of_config({}) == clip_text.of_config(transformers.CLIPTextConfig().to_dict())
+    assert clip_text.parse_config({}) == clip_text.parse_config(transformers.CLIPTextConfig().to_dict())
 
 
 def test_refuses_what_it_cannot_do() -> None:
     with pytest.raises(ConfigError, match="eos_token_id"):
-        clip_text.of_config({"eos_token_id": [1, 2]})
-    tower = clip_text.of_config(SMALL).build()
+        clip_text.parse_config({"eos_token_id": [1, 2]})
+    tower = clip_text.parse_config(SMALL).build()
     with pytest.raises(ConfigError, match="at most 17 tokens, found 18"):
         tower(torch.zeros(1, 18, dtype=torch.int64))

@@ -144,7 +144,7 @@ def test_items_do_not_influence_each_other() -> None:
 
 def test_mismatched_blocks_are_refused() -> None:
     block = InvertedBottleneckConfig(in_width=8, out_width=8, kernel=3)
-    with pytest.raises(ConfigError, match="block 0: in_width 8, but it receives 32"):
+    with pytest.raises(ConfigError, match="block 0: expected in_width 32, found 8"):
         EfficientNetConfig(blocks=(block,))
 
 

@@ -29,5 +29,5 @@ def test_features_are_the_pooled_maps_of_top_and_taps() -> None:
 
 @pytest.mark.parametrize("taps", [(10, 7), (7, 7), (len(LITE0.blocks),)])
 def test_taps_out_of_order_or_range_are_refused(taps: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match="taps must ascend"):
+    with pytest.raises(ConfigError, match="taps must be ascending"):
         EfficientNetGridConfig(taps=taps)

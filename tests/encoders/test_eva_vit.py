@@ -24,7 +24,7 @@ SIZES = [
 def test_against_transformers(sizes: dict[str, Any]) -> None:
     oracle = transformers.Blip2VisionModel(transformers.Blip2VisionConfig(**sizes)).eval()
     randomise.fill(oracle)
-    config = eva_vit.of_config(oracle.config.to_dict())
+    config = eva_vit.parse_config(oracle.config.to_dict())
     module = config.build().eval()
     load_into(module, oracle.state_dict(), eva_vit.HF_KEYS)
     side = sizes["image_size"]
@@ -42,7 +42,7 @@ def test_official_names() -> None:
     config = transformers.Blip2VisionConfig(
         hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=30, image_size=28,
     )  # fmt: skip
-    ours = eva_vit.of_config(config.to_dict(), official=True).build()
+    ours = eva_vit.parse_config(config.to_dict(), official=True).build()
     randomise.fill(ours)
     official = dict(
         eva_vit.OFFICIAL_KEYS.inverse().apply({k: v for k, v in ours.state_dict().items() if "final" not in k})
@@ -74,12 +74,12 @@ def test_official_names() -> None:
 
 def test_published_size() -> None:
     with torch.device("meta"):
-        official = eva_vit.of_config({}, official=True).build()
-        hub = eva_vit.of_config({}).build()
+        official = eva_vit.parse_config({}, official=True).build()
+        hub = eva_vit.parse_config({}).build()
     assert sum(p.numel() for p in official.parameters()) == 985_894_528 + 2 * 1408
     assert sum(p.numel() for p in hub.parameters()) == 985_952_256
 
 
 def test_two_sides_are_refused() -> None:
     with pytest.raises(ConfigError, match="image_size"):
-        eva_vit.of_config({"image_size": [224, 224]})
+        eva_vit.parse_config({"image_size": [224, 224]})

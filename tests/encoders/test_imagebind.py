@@ -65,9 +65,9 @@ def test_published_size() -> None:
 
 def test_refuses_what_it_does_not_know() -> None:
     with pytest.raises(ConfigError, match="vision_depth"):
-        imagebind_keys.of_config({"vision_depth": 3})
+        imagebind_keys.parse_config({"vision_depth": 3})
     with pytest.raises(ConfigError, match="video_frames"):
-        imagebind_keys.of_config({"video_frames": 4})
+        imagebind_keys.parse_config({"video_frames": 4})
     model = JointEmbedding({"imu": imagebind_keys.imagebind({}, "imu")})
     with pytest.raises(ConfigError, match="250 patches, found 100"):
         model.features(imu=torch.zeros(1, 6, 800))

@@ -14,7 +14,7 @@ from polymodal.errors import ConfigError
 @torch.no_grad()
 def test_equals_timm() -> None:
     about, stored = read("nfnet")
-    model = nfnet.of_config(json.loads(about["config"])).build().eval()
+    model = nfnet.parse_config(json.loads(about["config"])).build().eval()
     weights = randomise.state(json.loads(about["shapes"]))
     model.load_state_dict(dict(nfnet.TIMM_KEYS.apply(weights, model)))
     found = model(stored["in.pixel_values"])
@@ -36,7 +36,7 @@ def test_f6_has_the_published_names_and_numbers() -> None:
 
 
 def test_what_does_not_fit_is_named() -> None:
-    with pytest.raises(ConfigError, match="whole groups of 128"):
+    with pytest.raises(ConfigError, match="channels / 2 of 128"):
         nfnet.NFNetConfig(channels=(256, 512, 1536, 100))
     with pytest.raises(ConfigError, match="'gamma'"):
-        nfnet.of_config({"gamma": 1})
+        nfnet.parse_config({"gamma": 1})

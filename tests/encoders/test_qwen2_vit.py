@@ -7,7 +7,7 @@ import torch
 
 from polymodal.check.randomise import fill, values
 from polymodal.connectors.patch_merger import HF_KEYS, PatchMergerConfig
-from polymodal.encoders.qwen2_vit import Qwen2ViTConfig, hf_keys, of_config
+from polymodal.encoders.qwen2_vit import Qwen2ViTConfig, hf_keys, parse_config
 from polymodal.errors import ConfigError, PromptError
 from polymodal.weights.keytable import KeyTable
 
@@ -31,7 +31,7 @@ def test_equals_transformers(options: dict[str, Any]) -> None:
     given = transformers.models.qwen2_vl.configuration_qwen2_vl.Qwen2VLVisionConfig(**sizes)
     theirs = Qwen2VisionTransformerPretrainedModel(given).eval()
     fill(theirs)
-    config = of_config(given.to_dict())
+    config = parse_config(given.to_dict())
     model = torch.nn.ModuleDict(
         {"encoder": config.build(), "connector": PatchMergerConfig(merge=config.merge).build(config.width, 24)}
     ).eval()
@@ -58,9 +58,9 @@ def test_items_do_not_see_each_other() -> None:
 
 def test_mistakes_are_named() -> None:
     model = Qwen2ViTConfig(width=16, depth=1, heads=2, ffn_width=20, patch_size=2).build()
-    with pytest.raises(PromptError, match="announce 24 patches, found 23"):
+    with pytest.raises(PromptError, match="need 24 patches, found 23"):
         model(torch.zeros(23, 24), torch.tensor([[1, 4, 6]]))
-    with pytest.raises(PromptError, match="blocks of 2"):
+    with pytest.raises(PromptError, match="multiples of 2, found 3 x 5"):
         model(torch.zeros(15, 24), torch.tensor([[1, 3, 5]]))
     with pytest.raises(ConfigError, match="patch_size"):
-        of_config({"patch_size": [14, 14]})
+        parse_config({"patch_size": [14, 14]})

@@ -35,7 +35,7 @@ def test_equals_transformers(options: dict[str, Any]) -> None:
     given = transformers.SiglipVisionConfig(**SIZES, **options)
     theirs = transformers.SiglipVisionModel(given).eval()
     fill(theirs)
-    config = siglip_vit.of_config(given.to_dict())
+    config = siglip_vit.parse_config(given.to_dict())
     pixels = values("pixels", (2, given.num_channels, 23, 23))
     with torch.no_grad():
         expected = theirs(pixels, output_hidden_states=True)
@@ -53,7 +53,7 @@ def test_layers_of_clip_are_joined() -> None:
     given = transformers.CLIPVisionConfig(**SIZES)
     theirs = transformers.CLIPVisionModel(given).eval()
     fill(theirs)
-    config = replace(clip_vit.of_config(given.to_dict()), layer=(1, -2, -1), keep_class=False, head=None)
+    config = replace(clip_vit.parse_config(given.to_dict()), layer=(1, -2, -1), keep_class=False, head=None)
     pixels = values("pixels", (2, 3, 23, 23))
     with torch.no_grad():
         states = theirs(pixels, output_hidden_states=True).hidden_states
@@ -64,6 +64,6 @@ def test_layers_of_clip_are_joined() -> None:
 
 def test_defaults_are_those_of_the_library() -> None:
     transformers = pytest.importorskip("transformers")
-    assert siglip_vit.of_config({}) == siglip_vit.of_config(transformers.SiglipVisionConfig().to_dict())
+    assert siglip_vit.parse_config({}) == siglip_vit.parse_config(transformers.SiglipVisionConfig().to_dict())
     with pytest.raises(ConfigError, match="layer 5 does not exist"):
-        replace(siglip_vit.of_config(SIZES), layer=(1, 5))
+        replace(siglip_vit.parse_config(SIZES), layer=(1, 5))

@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 
 from polymodal.errors import ConfigError
 from polymodal.evaluate.metrics import (
-    Share,
+    Proportion,
     content_word,
     error_rate,
     exact_name,
-    plain,
+    normalise_answer,
     ranks,
     recall_at,
     wilson,
@@ -46,7 +46,7 @@ def test_the_interval_holds_the_share(n: int, data: st.DataObject) -> None:
     ],
 )
 def test_plain(answer: str, said: str) -> None:
-    assert plain(answer) == said
+    assert normalise_answer(answer) == said
 
 
 def test_names_and_words() -> None:
@@ -63,7 +63,7 @@ def test_a_constant_model_gets_no_credit_in_retrieval() -> None:
     assert recall_at(found, 1).hits == 0 and recall_at(found, 5).hits == 0
     found = ranks(torch.tensor([[0.1, 0.9, 0.5], [0.3, 0.2, 0.1]]), [[2], [0, 2]])
     assert found == [1, 0] and str(recall_at(found, 1)).startswith("50.0 %")
-    assert Share(0, 0).interval == (0.0, 1.0)
+    assert Proportion(0, 0).interval == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(

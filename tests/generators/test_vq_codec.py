@@ -38,7 +38,7 @@ def test_ids_equal_transformers(change):
         settings["attn_type"] = "None"  # the class insists on a string
     theirs = ChameleonVQVAE(ChameleonVQVAEConfig(**settings)).eval()
     fill(theirs)
-    config = vq_codec.of_config(settings)
+    config = vq_codec.parse_config(settings)
     ours = config.build().eval()
     table = vq_codec.keys(config)
     ours.load_state_dict(dict(table.apply(theirs.state_dict(), ours)))
@@ -53,7 +53,7 @@ def test_ids_equal_transformers(change):
 
 
 def test_way_back_to_pixels_has_the_size_of_the_way_in():
-    config = vq_codec.of_config(TINY, decode=True)
+    config = vq_codec.parse_config(TINY, decode=True)
     codec = config.build().eval()
     fill(codec)
     with torch.no_grad():
@@ -62,13 +62,13 @@ def test_way_back_to_pixels_has_the_size_of_the_way_in():
 
 def test_refusals():
     with pytest.raises(ConfigError, match="double_latent"):
-        vq_codec.of_config({"double_latent": True})
+        vq_codec.parse_config({"double_latent": True})
     with pytest.raises(ConfigError, match="attn_type"):
-        vq_codec.of_config({"attn_type": "linear"})
+        vq_codec.parse_config({"attn_type": "linear"})
     with pytest.raises(ConfigError, match="multiple of 32"):
-        vq_codec.of_config({**TINY, "base_channels": 40}).build()
+        vq_codec.parse_config({**TINY, "base_channels": 40}).build()
     with pytest.raises(ConfigError, match="no decoder"):
-        vq_codec.of_config(TINY).build().decode(torch.zeros(1, 2, 2, dtype=torch.int64))
+        vq_codec.parse_config(TINY).build().decode(torch.zeros(1, 2, 2, dtype=torch.int64))
 
 
 def test_both_ways_equal_the_official_code():
@@ -76,7 +76,7 @@ def test_both_ways_equal_the_official_code():
     with safe_open(path, "pt") as file:
         note = file.metadata()
         known = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    config = vq_codec.of_config(json.loads(note["config"]), decode=True)
+    config = vq_codec.parse_config(json.loads(note["config"]), decode=True)
     codec = config.build().eval()
     codec.load_state_dict(dict(vq_codec.keys(config).apply(state(json.loads(note["shapes"])), codec)))
     with torch.no_grad():

@@ -24,7 +24,7 @@ def converted(settings):
 
     theirs = transformers.Emu3VQVAE(Emu3VQVAEConfig(**settings)).eval()
     fill(theirs)
-    ours = vq_codec_3d.of_config(settings).build().eval()
+    ours = vq_codec_3d.parse_config(settings).build().eval()
     ours.load_state_dict(dict(vq_codec_3d.keys().apply(theirs.state_dict(), ours)))
     return theirs, ours
 
@@ -66,7 +66,7 @@ def test_both_ways_equal_the_official_code():
     with safe_open(path, "pt") as file:
         note = file.metadata()
         known = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    codec = vq_codec_3d.of_config(json.loads(note["config"])).build().eval()
+    codec = vq_codec_3d.parse_config(json.loads(note["config"])).build().eval()
     weights = state(json.loads(note["shapes"]))
     codec.load_state_dict(dict(vq_codec_3d.keys(official=True).apply(weights, codec)))
     with torch.no_grad():
@@ -78,6 +78,6 @@ def test_both_ways_equal_the_official_code():
 
 def test_refusals():
     with pytest.raises(ConfigError, match="double_latent"):
-        vq_codec_3d.of_config({"double_latent": True})
+        vq_codec_3d.parse_config({"double_latent": True})
     with pytest.raises(ConfigError, match="hidden_size"):
-        vq_codec_3d.of_config({**TINY, "hidden_size": 32})
+        vq_codec_3d.parse_config({**TINY, "hidden_size": 32})

@@ -19,7 +19,7 @@ CODEC = {"embed_dim": 8, "num_embeddings": 24, "latent_channels": 8, "resolution
 def model(silent: tuple[int, ...] = (), decode: bool = False) -> DiscreteTokenLM:
     shape = LlamaShape(width=32, depth=1, heads=2, ffn_width=48, vocab_size=60)
     vocabulary = Vocabulary(size=60, codecs={"image": Span(start=30, count=24)})
-    codec = vq_codec.of_config(CODEC, decode=decode).build()
+    codec = vq_codec.parse_config(CODEC, decode=decode).build()
     made = DiscreteTokenLM({"image": codec}, {"image": Spelling(vocabulary)}, shape.config().build(), {"image": PLACE},
                    silent=silent)  # fmt: skip
     fill(made)

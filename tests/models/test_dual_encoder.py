@@ -33,8 +33,8 @@ def pair(folder: Path) -> tuple[nn.Module, DualEncoder]:
     theirs = transformers.CLIPModel(config).eval()
     fill(theirs)
     theirs.save_pretrained(folder)
-    image = clip_vit.with_projection(clip_vit.of_config(VISION), 20)
-    text = replace(clip_text.of_config(TEXT), out_width=20)
+    image = clip_vit.with_projection(clip_vit.parse_config(VISION), 20)
+    text = replace(clip_text.parse_config(TEXT), out_width=20)
     ours = DualEncoder({"image": image.build(), "text": text.build()}).eval()
     keys = (
         clip_vit.hf_keys(image).prefixed(target="encoders.image.")

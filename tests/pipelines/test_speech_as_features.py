@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from polymodal.connectors.spoken import SpokenConfig
+from polymodal.connectors.ctc import CTCConnectorConfig
 from polymodal.data.media import Audio, Text
 from polymodal.data.mel import MelConfig
 from polymodal.data.messages import Message
@@ -30,10 +30,10 @@ def sound(seconds: float) -> Audio:
 def listening() -> SpeechAsFeatures:
     tokenizer = letters_tokenizer()
     encoder = scrambled(WhisperEncoderConfig(width=16, depth=1, heads=2, frames=200).build(), 1)
-    spoken = scrambled(SpokenConfig(words=40, width=16, kernel=3, key_width=8).build(16, WIDTH), 2)
+    spoken = scrambled(CTCConnectorConfig(vocab_size=40, width=16, kernel=3, key_width=8).build(16, WIDTH), 2)
     backbone = scrambled(tiny_decoder(vocabulary=300), 3)
     spoken.token_ids.copy_(torch.arange(100, 140))
-    spoken.set_rows(backbone.embed_tokens.weight)
+    spoken.set_embeddings(backbone.embed_tokens.weight)
     inputs = {"audio": ModalityInputs(values=modality_of("audio").values, connector=(LENGTHS,))}
     model = MultimodalLM({"audio": encoder}, {"audio": spoken}, backbone, {"audio": PLACE}, inputs=inputs).eval()
     return SpeechAsFeatures(model, tokenizer, MelConfig(seconds=2))

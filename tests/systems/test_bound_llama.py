@@ -14,7 +14,7 @@ from polymodal.check.diffusing import tiny_diffusion, tiny_film, tiny_sound
 from polymodal.check.evidence import next_gpt as evidence
 from polymodal.check.record import MissingData
 from polymodal.errors import ConfigError
-from polymodal.generators.diffusion import PICTURE, SOUND, VIDEO, draw
+from polymodal.generators.diffusion import AUDIO, IMAGE, VIDEO, run_pipeline
 from polymodal.systems.next_gpt import checkpoint as next_gpt
 
 
@@ -66,12 +66,12 @@ def test_generators_are_told_conditions() -> None:
             told.update(given)
             return self
 
-    assert draw(Pipeline(), torch.zeros(77, 768), PICTURE, num_inference_steps=3) == "made"
+    assert run_pipeline(Pipeline(), torch.zeros(77, 768), IMAGE, num_inference_steps=3) == "made"
     assert told["prompt_embeds"].shape == (1, 77, 768) and told["num_inference_steps"] == 3
-    assert draw(Pipeline(), torch.zeros(77, 1024), VIDEO) == "made" and told["num_frames"] == 16
-    assert draw(Pipeline(), torch.zeros(1, 512), SOUND) == "made" and told["prompt_embeds"].shape == (1, 512)
+    assert run_pipeline(Pipeline(), torch.zeros(77, 1024), VIDEO) == "made" and told["num_frames"] == 16
+    assert run_pipeline(Pipeline(), torch.zeros(1, 512), AUDIO) == "made" and told["prompt_embeds"].shape == (1, 512)
     with pytest.raises(ConfigError, match=r"\[1, 1, E\]"):
-        draw(Pipeline(), torch.zeros(2, 512), SOUND)
+        run_pipeline(Pipeline(), torch.zeros(2, 512), AUDIO)
 
 
 def test_real_pipelines_draw_from_conditions() -> None:
@@ -81,12 +81,12 @@ def test_real_pipelines_draw_from_conditions() -> None:
     def told(*shape: int) -> dict[str, Any]:
         return {"num_inference_steps": 2, "negative_prompt_embeds": torch.zeros(1, *shape)}
 
-    (picture,) = draw(tiny_diffusion(32), randomise.values("c", (5, 32)), PICTURE, **told(5, 32))
+    (picture,) = run_pipeline(tiny_diffusion(32), randomise.values("c", (5, 32)), IMAGE, **told(5, 32))
     assert isinstance(picture, Image.Image) and picture.size == (16, 16)
     small = {"height": 16, "width": 16, "num_frames": 3}
-    film = draw(tiny_film(32), randomise.values("c", (5, 32)), VIDEO, **told(5, 32), **small)
+    film = run_pipeline(tiny_film(32), randomise.values("c", (5, 32)), VIDEO, **told(5, 32), **small)
     assert film.shape == (1, 3, 16, 16, 3)
-    sound = draw(tiny_sound(32), randomise.values("c", (1, 32)), SOUND, **told(32), audio_length_in_s=0.05)
+    sound = run_pipeline(tiny_sound(32), randomise.values("c", (1, 32)), AUDIO, **told(32), audio_length_in_s=0.05)
     assert sound.shape == (1, 800)
 
 

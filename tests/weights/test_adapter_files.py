@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from polymodal.errors import ConfigError, PolymodalError, WeightsError
 from polymodal.nn.lora import LowRank
-from polymodal.weights.adapter_config import CONFIG, AdapterConfig, as_dict, config_of, holds_adapter
+from polymodal.weights.adapter_config import CONFIG, AdapterConfig, as_dict, holds_adapter, parse_config
 from polymodal.weights.adapter_files import Adapter, read_adapter, write_adapter
 
 Q = "base_model.model.layers.0.q_proj"
@@ -159,7 +159,7 @@ def test_a_config_is_written_as_it_was_read() -> None:
             "alpha_pattern": {"b": 2.5}, "base_model_name_or_path": "owner/base", "revision": "main",
             "task_type": "CAUSAL_LM", "inference_mode": True, "init_lora_weights": True,
             "fan_in_fan_out": False}  # fmt: skip
-    assert as_dict(config_of(said)) == said
+    assert as_dict(parse_config(said)) == said
 
 
 def test_only_adapters_are_written_over(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def shape_of(config: Mapping[str, Any]) -> BloomShape:
     )
 
 
-def config_of(config: Mapping[str, Any]) -> DecoderConfig:
+def parse_config(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder a published `config.json` of this family describes, at any size."""
     return shape_of(config).config()
 

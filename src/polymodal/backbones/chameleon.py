@@ -24,9 +24,9 @@ from polymodal.weights.operations import Unsqueeze, to_half_split
 DEFAULTS = {"vocab_size": 65536, "num_key_value_heads": 32, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5}
 
 
-def of_config(config: Mapping[str, Any], shared: bool = False) -> DecoderConfig:
+def parse_config(config: Mapping[str, Any], shared: bool = False) -> DecoderConfig:
     """A ChameleonConfig dict -> the decoder.  shared: all heads have one norm, as in the official file of the 7B."""
-    plain = llama.config_of({**DEFAULTS, **config, "head_dim": None})
+    plain = llama.parse_config({**DEFAULTS, **config, "head_dim": None})
     block = plain.blocks[0]
     heads = block.attention.heads, block.attention.key_heads
     queries, keys = (HeadLayerNormConfig(heads=n, groups=1 if shared else n) for n in heads)

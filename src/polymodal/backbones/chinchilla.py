@@ -25,7 +25,7 @@ DEFAULTS = {"hidden_size": 2048, "num_hidden_layers": 24, "num_attention_heads":
             "vocab_size": 32000, "max_position_embeddings": 2048}  # fmt: skip
 
 
-def of_config(config: Mapping[str, Any]) -> DecoderConfig:
+def parse_config(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder of these numbers; absent ones are those of 1.4B.  Raises ConfigError for other options."""
     if unknown := set(config) - {*DEFAULTS, "model_type"}:
         raise ConfigError(f"chinchilla: {sorted(unknown)} is not supported; it takes {', '.join(DEFAULTS)}")

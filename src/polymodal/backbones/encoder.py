@@ -218,7 +218,7 @@ def bert(width: int, depth: int, heads: int, ffn_width: int, vocab_size: int = 3
     return TextEncoderConfig(vocab_size=vocab_size, width=width, blocks=(block,) * depth)
 
 
-def of_config(
+def parse_config(
     config: Mapping[str, Any], *, pooler: bool = False, pre_norm: bool = False, cross: tuple[int, int] | None = None
 ) -> TextEncoderConfig:
     """The encoder a BERT-like text config describes, at any size.

@@ -24,7 +24,7 @@ from polymodal.nn.rope import RopeConfig
 from polymodal.weights.keytable import KeyTable, Row
 from polymodal.weights.operations import Shift
 
-__all__ = ["CONFIGS", "config_of", "gemma", "gguf_keys", "hf_keys"]
+__all__ = ["CONFIGS", "gemma", "gguf_keys", "hf_keys", "parse_config"]
 
 
 def gemma(
@@ -71,7 +71,7 @@ HF_DEFAULTS: dict[str, Any] = {
 """What the transformers library takes for keys that a `config.json` of this family leaves out."""
 
 
-def config_of(config: Mapping[str, Any]) -> DecoderConfig:
+def parse_config(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder a published `config.json` of this family describes, at any size; "gelu" means its tanh form."""
     config = {**HF_DEFAULTS, **config}
     if config.get("use_bidirectional_attention"):

@@ -83,7 +83,7 @@ def shape_of(config: Mapping[str, Any]) -> GPTNeoXShape:
     )
 
 
-def of_config(config: Mapping[str, Any]) -> DecoderConfig:
+def parse_config(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder a `config.json` of model_type gpt_neox describes, at any size."""
     return shape_of(config).config()
 

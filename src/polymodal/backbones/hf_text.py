@@ -35,30 +35,30 @@ class TextModel:
 
 
 _DECODERS: dict[str, tuple[Callable[[Mapping[str, Any]], DecoderConfig], Callable[[DecoderConfig], KeyTable]]] = {
-    "bloom": (bloom.config_of, bloom.hf_keys),
-    "gemma": (gemma.config_of, llama.hf_keys),
-    "gpt_neox": (gpt_neox.of_config, gpt_neox.hf_keys),
-    "llama": (llama.config_of, llama.hf_keys),
-    "mistral": (mistral.config_of, llama.hf_keys),
-    "mosaic_gpt": (mpt.of_config, partial(mpt.hf_keys, spelling="mosaic_gpt")),
-    "mpt": (mpt.of_config, mpt.hf_keys),
-    "opt": (opt.config_of, opt.hf_keys),
-    "persimmon": (persimmon.config_of, persimmon.hf_keys),
-    "qwen2": (qwen.config_of, llama.hf_keys),
+    "bloom": (bloom.parse_config, bloom.hf_keys),
+    "gemma": (gemma.parse_config, llama.hf_keys),
+    "gpt_neox": (gpt_neox.parse_config, gpt_neox.hf_keys),
+    "llama": (llama.parse_config, llama.hf_keys),
+    "mistral": (mistral.parse_config, llama.hf_keys),
+    "mosaic_gpt": (mpt.parse_config, partial(mpt.hf_keys, spelling="mosaic_gpt")),
+    "mpt": (mpt.parse_config, mpt.hf_keys),
+    "opt": (opt.parse_config, opt.hf_keys),
+    "persimmon": (persimmon.parse_config, persimmon.hf_keys),
+    "qwen2": (qwen.parse_config, llama.hf_keys),
 }
 
 
-def of_config(config: Mapping[str, Any], default: str = "llama") -> TextModel:
+def parse_config(config: Mapping[str, Any], default: str = "llama") -> TextModel:
     """The model a `text_config` describes, `default` when it names no type.  Raises ConfigError for other families."""
     kind = config.get("model_type", default)
     if kind == "t5":
-        shape = t5.config_of(config)
+        shape = t5.parse_config(config)
         return TextModel(config=shape, keys=t5.hf_keys(shape), positions_ignore_padding=False)
     if kind not in _DECODERS:
         known = ", ".join(sorted({*_DECODERS, "t5"}))
         raise ConfigError(f"text_config.model_type {kind!r} is not supported as a language model; known: {known}")
-    config_of, keys_of = _DECODERS[kind]
-    decoder = config_of(config)
+    parse, keys_of = _DECODERS[kind]
+    decoder = parse(config)
     keys: tuple[KeyTable, ...] = (keys_of(decoder),)
     if kind == "bloom":  # the first releases are files of the bare model
         keys += (bloom.hf_keys(decoder, prefix=""),)
@@ -67,7 +67,7 @@ def of_config(config: Mapping[str, Any], default: str = "llama") -> TextModel:
 
 def decoder_of(config: Mapping[str, Any], default: str = "llama") -> tuple[DecoderConfig, KeyTable]:
     """The decoder a `text_config` describes and the table of its names; ConfigError for an encoder-decoder."""
-    found = of_config(config, default)
+    found = parse_config(config, default)
     if not isinstance(found.config, DecoderConfig):
         raise ConfigError(f"text_config.model_type {config.get('model_type')!r} is no decoder, which this system needs")
     return found.config, found.keys[0]

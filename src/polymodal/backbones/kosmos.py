@@ -86,7 +86,7 @@ class CountedPositions:
         return torch.where(tokens == self.padding, -1, held)
 
 
-def config_of(config: Mapping[str, Any]) -> DecoderConfig:
+def parse_config(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder that a published `text_config` describes, with the library's defaults."""
     width, heads = config.get("embed_dim", 2048), config.get("attention_heads", 32)
     if width % heads:

@@ -163,7 +163,7 @@ def shape_of(config: Mapping[str, Any], defaults: Mapping[str, Any] = HF_DEFAULT
     )
 
 
-def config_of(config: Mapping[str, Any]) -> DecoderConfig:
+def parse_config(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder a published `config.json` of this family describes, at any size."""
     return with_mlp(shape_of(config).config(), config)
 

@@ -12,7 +12,7 @@ from polymodal.backbones.decoder import DecoderConfig
 from polymodal.backbones.llama import HF_DEFAULTS as LLAMA_DEFAULTS
 from polymodal.backbones.llama import LlamaShape, gguf_keys, hf_keys, shape_of, with_mlp
 
-__all__ = ["CONFIGS", "SHAPES", "config_of", "gguf_keys", "hf_keys"]
+__all__ = ["CONFIGS", "SHAPES", "gguf_keys", "hf_keys", "parse_config"]
 
 MISTRAL_7B_V0_1 = LlamaShape(width=4096, depth=32, heads=32, kv_heads=8, ffn_width=14336, max_length=32768, window=4096)
 MISTRAL_7B_V0_2 = replace(MISTRAL_7B_V0_1, theta=1000000.0, window=None)
@@ -39,7 +39,7 @@ HF_DEFAULTS: dict[str, Any] = {
 """What the transformers library takes for absent keys; a window of null is none."""
 
 
-def config_of(config: Mapping[str, Any]) -> DecoderConfig:
+def parse_config(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder a published `config.json` of this family describes, at any size."""
     config = {**HF_DEFAULTS, **config}
     shape = shape_of({**config, "attention_bias": False})

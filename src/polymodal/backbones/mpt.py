@@ -137,7 +137,7 @@ def shape_of(config: Mapping[str, Any]) -> MptShape:
     )
 
 
-def of_config(config: Mapping[str, Any]) -> DecoderConfig:
+def parse_config(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder a `config.json` of model_type mpt or mosaic_gpt describes, at any size."""
     return shape_of(config).config()
 

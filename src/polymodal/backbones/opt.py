@@ -87,7 +87,7 @@ def shape_of(config: Mapping[str, Any]) -> OPTShape:
     )
 
 
-def config_of(config: Mapping[str, Any]) -> DecoderConfig:
+def parse_config(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder a published `config.json` of this family describes, at any size."""
     return shape_of(config).config()
 

@@ -32,7 +32,7 @@ _PAIRS = (
 )
 
 
-def config_of(config: Mapping[str, Any]) -> DecoderConfig:
+def parse_config(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder that a published `config.json` of this family describes, with the library's defaults."""
     width, heads = config.get("hidden_size", 4096), config.get("num_attention_heads", 64)
     if width % heads:

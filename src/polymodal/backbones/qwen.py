@@ -14,7 +14,7 @@ from polymodal.backbones.hf_rope import rope_of
 from polymodal.backbones.llama import LlamaShape, gguf_keys, hf_keys, shape_of, with_mlp
 from polymodal.errors import ConfigError
 
-__all__ = ["CONFIGS", "SHAPES", "config_of", "gguf_keys", "hf_keys", "vl_config_of"]
+__all__ = ["CONFIGS", "SHAPES", "gguf_keys", "hf_keys", "parse_config", "parse_vl_config"]
 
 QWEN2_0_5B = LlamaShape(
     width=896,
@@ -79,7 +79,7 @@ VL_DEFAULTS: dict[str, Any] = {
 """The same for the language half of Qwen2-VL."""
 
 
-def config_of(config: Mapping[str, Any]) -> DecoderConfig:
+def parse_config(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder a published `config.json` of this family describes, at any size."""
     config = {**HF_DEFAULTS, **config}
     shape = replace(shape_of({**config, "attention_bias": False}), qkv_bias=True)
@@ -96,12 +96,12 @@ def config_of(config: Mapping[str, Any]) -> DecoderConfig:
     return replace(decoder, blocks=tuple(narrow if kind == "sliding_attention" else block for kind, block in chosen))
 
 
-def vl_config_of(config: Mapping[str, Any]) -> DecoderConfig:
+def parse_vl_config(config: Mapping[str, Any]) -> DecoderConfig:
     """The language half of Qwen2-VL: Qwen2 whose rope reads three axes of positions (`mrope_section`)."""
     config = {**VL_DEFAULTS, **config}
     settings = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
     theta, scaling = rope_of(config, theta=1000000.0)
-    decoder = config_of({**config, "head_dim": None})
+    decoder = parse_config({**config, "head_dim": None})
     assert decoder.rope is not None
     sections = tuple(settings.get("mrope_section") or (16, 24, 24))
     if len(sections) != 3:

@@ -110,7 +110,7 @@ def shape_of(config: Mapping[str, Any]) -> T5Shape:
     )
 
 
-def config_of(config: Mapping[str, Any]) -> EncoderDecoderConfig:
+def parse_config(config: Mapping[str, Any]) -> EncoderDecoderConfig:
     """The encoder-decoder a published `config.json` of this family describes, at any size."""
     return shape_of(config).config()
 

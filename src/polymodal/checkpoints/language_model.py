@@ -24,7 +24,7 @@ Config = Mapping[str, Any]
 
 def open_text(config: Config, template: Template) -> ModelSpec:
     """A language model's config -> the model; raises ConfigError for options that are not supported."""
-    text = hf_text.of_config(config)
+    text = hf_text.parse_config(config)
     decoder = text.config
     if not isinstance(decoder, DecoderConfig):
         raise ConfigError(f"model_type {config.get('model_type')!r}: expected a decoder, found an encoder-decoder")

@@ -55,9 +55,9 @@ def open_second(config: Mapping[str, Any], *, instructed: bool = False) -> Model
 
 def open_first(config: Mapping[str, Any]) -> ModelSpec:
     """The first stage: Q-Former with its text path and the three heads."""
-    encoder = eva_vit.of_config(config.get("vision_config") or {}, official=True)
+    encoder = eva_vit.parse_config(config.get("vision_config") or {}, official=True)
     given = {"vocab_size": 30523, **(config.get("qformer_config") or {})}
-    asked = qformer.of_config(
+    asked = qformer.parse_config(
         given, queries=config.get("num_query_tokens", 32), source_width=encoder.width, text="full"
     )
     model = QFormerRetrievalConfig(

@@ -24,7 +24,7 @@ MARKS = ("<im_patch>", "<im_start>", "<im_end>")  # appended to the vocabulary i
 
 def open_official(config: Mapping[str, Any]) -> ModelSpec:
     """An official LLaVA config of any version -> the model; ConfigError for options that are not supported."""
-    found = official_llava.of_config(config)
+    found = official_llava.parse_config(config)
 
     def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
         tokenizer = files.tokenizer(added=MARKS if config.get("mm_use_im_start_end") else ())

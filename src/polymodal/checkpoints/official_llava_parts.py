@@ -78,7 +78,7 @@ def matches(kind: str) -> Callable[[Mapping[str, Any]], int]:
     return score
 
 
-def of_config(config: Mapping[str, Any]) -> OfficialLlava:
+def parse_config(config: Mapping[str, Any]) -> OfficialLlava:
     """Raises ConfigError for what is not supported, by its name in the config."""
     family = next(FAMILIES[name] for name in config["architectures"] if name in FAMILIES)
     text, text_keys = hf_text.decoder_of({**config, "model_type": family})
@@ -86,11 +86,11 @@ def of_config(config: Mapping[str, Any]) -> OfficialLlava:
     if feature not in ("patch", "cls_patch"):
         raise ConfigError(f"llava: mm_vision_select_feature {feature!r} is not known; expected patch or cls_patch")
     strategy = "default" if feature == "patch" else "full"
-    vision = hf_vision.of_config(tower_of(config), config.get("mm_vision_select_layer", -2), strategy)
-    connector, names = hf_mlp.official(config.get("mm_projector_type") or "linear")
+    vision = hf_vision.parse_config(tower_of(config), config.get("mm_vision_select_layer", -2), strategy)
+    connector, names = hf_mlp.parse_projector_type(config.get("mm_projector_type") or "linear")
     tiled = _tiled(config, vision.config, connector) if _is_tiled(config) else None
     one, two = ("", "") if tiled is None else ("tile.", "project.")
-    keys = vision.placed(INSIDE, f"encoders.image.{one}")[0] + text_keys.prefixed(target="backbone.")
+    keys = vision.prefixed(INSIDE, f"encoders.image.{one}")[0] + text_keys.prefixed(target="backbone.")
     keys += names.prefixed("model.mm_projector", f"connectors.image.{two}")
     if tiled is not None:
         keys += KeyTable((rename("model.image_newline", "connectors.image.newline"),))

@@ -57,7 +57,7 @@ class OpenFlamingo:
     def build(self) -> MultimodalLM:
         width = self.encoder.width
         return MultimodalLM(
-            {"image": ItemEncoder(self.encoder.build(), framed=self.connector.max_frames is not None)},
+            {"image": ItemEncoder(self.encoder.build(), keep_frames=self.connector.max_frames is not None)},
             {"image": self.connector.build(width, width)},
             self.backbone.build(),
             {},
@@ -83,7 +83,7 @@ def open_flamingo(config: Mapping[str, Any]) -> OpenFlamingo:
         heads=vision["width"] // vision["head_width"], ffn_width=int(vision["width"] * vision["mlp_ratio"]),
         embed_width=vision["embed_dim"], activation="quick_gelu" if vision["quick_gelu"] else "gelu",
     )  # fmt: skip
-    text = hf_text.of_config(config["text_config"])
+    text = hf_text.parse_config(config["text_config"])
     if not isinstance(text.config, DecoderConfig):
         raise ConfigError(f"open_flamingo: {kind} is no decoder")
     width, every = text.config.width, config.get("cross_attn_every_n_layers", 1)
@@ -118,7 +118,7 @@ def resampler_of(given: Mapping[str, Any]) -> ResamplerConfig:
 def keys_of(config: Mapping[str, Any], found: OpenFlamingo) -> KeyTable:
     """The official module's names -> ours."""
     layers = LAYERS[found.kind]
-    bare = hf_text.of_config(config["text_config"]).keys[0]
+    bare = hf_text.parse_config(config["text_config"]).keys[0]
     inner = KeyTable(
         tuple(replace(row, sources=tuple(_nested(name, layers) for name in row.sources)) for row in bare.rows)
     )

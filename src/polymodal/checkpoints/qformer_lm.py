@@ -107,8 +107,8 @@ def qformer_lm(
     official: the encoder as the official code builds it.  video: it sees frames.
     """
     queries = config.get("qformer_config") or {}
-    text = hf_text.of_config(config.get("text_config") or {}, default="opt")
-    encoder = eva_vit.of_config(config.get("vision_config") or {}, official)
+    text = hf_text.parse_config(config.get("text_config") or {}, default="opt")
+    encoder = eva_vit.parse_config(config.get("vision_config") or {}, official)
     marks = ("video_token_index", "video_token_id") if video else ("image_token_index", "image_token_id")
     placeholder = next((config[name] for name in marks if config.get(name) is not None), None)
     if placeholder is None:
@@ -116,7 +116,7 @@ def qformer_lm(
     if getattr(text.config, "embed_width", None) is not None:
         raise ConfigError("text_config.word_embed_proj_dim: must be hidden_size here, features enter at that width")
     reads = "full" if instructed else "mlp" if queries.get("use_qformer_text_input") else "none"
-    asked = qformer.of_config(
+    asked = qformer.parse_config(
         queries, queries=config.get("num_query_tokens", 32), source_width=encoder.width, text=reads
     )
     connector = QFormerConnectorConfig(qformer=asked, out_width=text.config.width)

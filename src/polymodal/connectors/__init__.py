@@ -1,1 +1,1 @@
-"""Input and output projectors between an encoder's width and a backbone's (rank 2)."""
+"""Connectors: map encoder features to the width of a backbone, often to fewer tokens (rank 2)."""

@@ -1,13 +1,13 @@
 """The visual abstractor of mPLUG-Owl (arXiv 2304.14178) and mPLUG-Owl2 (arXiv 2311.04257).
 
 Flow
-    features [N, S, D] , queries [Q, D]
-    layer:  q = norm(x);  keys = [q, norm(features)];  x = q + attention(q + query positions, keys + positions, keys)
-            x = x + down(norm(silu(gate) * up))                  with biases, norm of the inner width
-    -> proj -> [queries, end marker] [N, Q + 1, Dout]
+    features [N, S, D], queries [Q, D]
+    layer:  q = norm(x);  kv = [q, norm(features)];  x = q + attention(q + query positions, kv + positions, kv)
+            x = x + down(norm(silu(gate) * up))                  with biases; the inner norm has the width of up
+    -> proj -> [queries, end token] [N, Q + 1, Dout]
 
-Traps: the residual starts from the normed queries; positions (mPLUG-Owl2) are added to queries and keys after the norms
-and never to values; they are fixed sine tables that checkpoints store in every layer, so they are loaded, not computed.
+Traps: the residual branch starts from the normalised queries; positions (mPLUG-Owl2) are added to queries and keys
+after the norms and never to values; checkpoints store these fixed sine tables in every layer, so they are loaded.
 """
 
 from collections.abc import Mapping
@@ -30,8 +30,8 @@ from polymodal.weights.operations import Reshape
 class AbstractorConfig:
     """`queries` learned queries in `depth` layers.
 
-    grid: side of the patch grid whose positions the keys get, None for none.  class_row: a row of zeros in front of
-    them, for the class token.
+    grid: side of the patch grid for the key positions, None: no positions.  class_row: prepend a row of zeros for the
+    class token.
     """
 
     queries: int = 64
@@ -48,7 +48,7 @@ class AbstractorConfig:
         return Abstractor(self, in_width, out_width)
 
     def tokens(self, n_in: int) -> int:
-        """Features out: the queries and the end marker."""
+        """Features out: the queries and the end token."""
         return self.queries + 1
 
 
@@ -87,49 +87,52 @@ class AbstractorLayer(nn.Module):
         self.gate_proj, self.up_proj = Linear(width, config.ffn_width), Linear(width, config.ffn_width)
         self.inner_norm = config.inner_norm.build(config.ffn_width)
         self.down_proj = Linear(config.ffn_width, width)
-        line = None if config.grid is None else sine_line(torch.arange(config.queries), width)
-        plane = None if config.grid is None else sine_plane(config.grid, width, config.class_row)
-        self.register_buffer("query_positions", line)
-        self.register_buffer("key_positions", plane)
+        query_positions = None if config.grid is None else sine_positions(torch.arange(config.queries), width)
+        key_positions = None if config.grid is None else sine_positions_2d(config.grid, width, config.class_row)
+        self.register_buffer("query_positions", query_positions)
+        self.register_buffer("key_positions", key_positions)
 
     def forward(self, x: Tensor, features: Tensor) -> Tensor:
         x = self.query_norm(x)
         keys = values = torch.cat((x, self.feature_norm(features)), dim=1)
-        asking = x
+        queries = x
         if self.query_positions is not None and self.key_positions is not None:
             positions = torch.cat((self.query_positions, self.key_positions)).to(x.dtype)
-            keys, asking = keys + positions, x + self.query_positions.to(x.dtype)
-        q, k, v = (self._split(t) for t in (self.q_proj(asking), self.k_proj(keys), self.v_proj(values)))
+            keys, queries = keys + positions, x + self.query_positions.to(x.dtype)
+        q, k, v = (self._split_heads(t) for t in (self.q_proj(queries), self.k_proj(keys), self.v_proj(values)))
         x = x + self.o_proj(attend(q, k, v, None).transpose(1, 2).flatten(2))
         inner = self.mlp_norm(x)
         inner = F.silu(self.gate_proj(inner)) * self.up_proj(inner)
         return x + self.down_proj(self.inner_norm(inner))
 
-    def _split(self, x: Tensor) -> Tensor:
+    def _split_heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
-def sine_line(positions: Tensor, width: int) -> Tensor:
-    """Sines, then cosines of positions [M] at `width / 2` frequencies each -> float32 [M, width]."""
+def sine_positions(positions: Tensor, width: int) -> Tensor:
+    """Sinusoidal embedding of positions [M]: `width / 2` sines, then as many cosines -> float32 [M, width]."""
     frequencies = 10000.0 ** -(torch.arange(width // 2, dtype=torch.float64) / (width / 2))
     angles = positions.double()[:, None] * frequencies
     return torch.cat((angles.sin(), angles.cos()), 1).float()
 
 
-def sine_plane(grid: int, width: int, class_row: bool) -> Tensor:
-    """Positions of a square grid, row-major: first half of the width from the column, second half from the row."""
+def sine_positions_2d(grid: int, width: int, class_row: bool) -> Tensor:
+    """Positions of a square grid, row-major: the first half of the width encodes the column, the second the row."""
     row, column = torch.arange(grid).repeat_interleave(grid), torch.arange(grid).repeat(grid)
-    plane = torch.cat((sine_line(column, width // 2), sine_line(row, width // 2)), 1)
+    plane = torch.cat((sine_positions(column, width // 2), sine_positions(row, width // 2)), 1)
     return torch.cat((torch.zeros(1, width), plane)) if class_row else plane
 
 
-def of_config(config: Mapping[str, Any], encoder_width: int) -> AbstractorConfig:
-    """The connector of mPLUG-Owl2 that a MplugOwlVisualAbstractorConfig dict describes.  Raises ConfigError."""
+def parse_config(config: Mapping[str, Any], encoder_width: int) -> AbstractorConfig:
+    """The connector of mPLUG-Owl2 from a MplugOwlVisualAbstractorConfig dict.
+
+    Raises ConfigError if a width is not that of the encoder, and for add_v2t_pos_emb.
+    """
     for name in ("hidden_size", "encoder_hidden_size"):
         if config.get(name, 1024) != encoder_width:
-            raise ConfigError(f"abstractor: {name} {config.get(name, 1024)} must be {encoder_width}")
+            raise ConfigError(f"abstractor: {name} must be {encoder_width}, found {config.get(name, 1024)}")
     if config.get("add_v2t_pos_emb"):
-        raise ConfigError("abstractor: add_v2t_pos_emb is not supported; the official code never reads its tables")
+        raise ConfigError("abstractor: add_v2t_pos_emb is not supported; the official code never uses its tables")
     return AbstractorConfig(
         queries=config.get("num_learnable_queries", 64),
         depth=config.get("num_hidden_layers", 6),
@@ -158,7 +161,7 @@ def owl_keys(config: AbstractorConfig, in_width: int, out_width: int) -> KeyTabl
         "normk": "feature_norm",
     }
     rows: list[Row] = [
-        rename("query_embeds", "queries", _flat(config.queries, in_width)),
+        rename("query_embeds", "queries", Reshape((1, config.queries, in_width), (config.queries, in_width))),
         rename("vit_eos", "end", Reshape((1, 1, out_width), (out_width,))),
     ]
     for source, target in ((f"{layer}.{a}", f"layers.{{}}.{b}") for a, b in names.items()):
@@ -169,6 +172,3 @@ def owl_keys(config: AbstractorConfig, in_width: int, out_width: int) -> KeyTabl
         rows.append(rename(f"{layer}.attention.k_pos_embed", "layers.{}.key_positions"))
     return KeyTable(tuple(rows))
 
-
-def _flat(count: int, width: int) -> Reshape:
-    return Reshape((1, count, width), (count, width))

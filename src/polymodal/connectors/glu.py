@@ -1,9 +1,9 @@
-"""The connector of CogVLM (arXiv 2311.03079): a gated MLP between two learned markers.
+"""The connector of CogVLM (arXiv 2311.03079): a gated MLP, with learned begin and end embeddings around the image.
 
 Flow
     features [N, S, Din] -> proj -> norm -> GELU -> gated MLP (SiLU) -> [begin, S features, end] [N, S + 2, Dout]
 
-Trap: the markers are features, not tokens of the vocabulary, so an image takes two placeholders more than patches.
+Trap: begin and end are features, not tokens of the vocabulary, so an image needs two more placeholders than patches.
 """
 
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from polymodal.weights.operations import Reshape
 
 @dataclass(frozen=True, kw_only=True)
 class GLUConnectorConfig:
-    """`ffn_width` of the gated MLP; `markers` puts a learned vector before and after every item."""
+    """`ffn_width`: of the gated MLP; `markers`: add a learned vector before and after every item."""
 
     ffn_width: int
     norm: NormConfig = field(default_factory=LayerNormConfig)
@@ -49,7 +49,7 @@ class GLUConnector(nn.Module):
         self.end = nn.Parameter(torch.zeros(out_width)) if config.markers else None
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map float [N, S, Din] to [N, S + 2, Dout], or S without markers."""
+        """Map float [N, S, Din] to [N, S + 2, Dout], or to [N, S, Dout] without markers."""
         x = self.mlp(F.gelu(self.norm(self.proj(features))))
         if self.begin is None or self.end is None:
             return x

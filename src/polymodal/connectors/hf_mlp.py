@@ -1,11 +1,11 @@
-"""The two-layer connector as LLaVA's checkpoints describe and name it.
+"""The MLP connector of LLaVA checkpoints: config parsers and key tables.
 
 config {"projector_hidden_act", "multimodal_projector_bias"} -> MLPConnectorConfig
-library names linear_1, linear_2;  official names 0, 2 (the activation between them counts)
+transformers' names linear_1, linear_2;  official names 0, 2 (activations are numbered too)
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from polymodal.connectors.mlp import MLPConnectorConfig
@@ -13,8 +13,8 @@ from polymodal.errors import ConfigError
 from polymodal.weights.keytable import KeyTable
 
 
-def of_config(config: Mapping[str, Any]) -> MLPConnectorConfig:
-    """The connector of a LLaVA-like config, with the library's defaults for absent keys."""
+def parse_config(config: Mapping[str, Any]) -> MLPConnectorConfig:
+    """The connector of a LLaVA-like config; absent keys take transformers' defaults."""
     return MLPConnectorConfig(
         activation=config.get("projector_hidden_act", "gelu"), bias=bool(config.get("multimodal_projector_bias", True))
     )
@@ -26,21 +26,21 @@ def _table(first: str, second: str) -> KeyTable:
 
 
 HF_KEYS = _table("linear_1", "linear_2")
-"""Names of the transformers library (without the prefix `multi_modal_projector.`) -> ours."""
+"""transformers' names (without the prefix `multi_modal_projector.`) -> ours."""
 
 
-def official(kind: str) -> tuple[MLPConnectorConfig, KeyTable]:
-    """The connector that official code calls "linear", "mlp2x_gelu", ... and its names behind `model.mm_projector`.
+def parse_projector_type(kind: str) -> tuple[MLPConnectorConfig, KeyTable]:
+    """The connector for an official `mm_projector_type` ("linear", "mlp2x_gelu", ...) and its names.
 
-    Raises ConfigError for other kinds.
+    The names come without the prefix `model.mm_projector`.  Raises ConfigError for other types.
     """
-    found = re.fullmatch(r"linear|mlp([1-9]\d*)x_gelu", kind)
-    if found is None:
+    match = re.fullmatch(r"linear|mlp([1-9]\d*)x_gelu", kind)
+    if match is None:
         raise ConfigError(f"mm_projector_type {kind!r} is not supported; expected linear or mlp<depth>x_gelu")
-    depth = int(found[1] or 1)
-    # Linears and activations are counted together; a single linear of the kind "linear" has no number.
-    places = [""] if found[1] is None else [f".{2 * index}" for index in range(depth)]
-    rows = {f"{place}.{leaf}": f"layers.{i}.{leaf}" for i, place in enumerate(places) for leaf in ("weight", "bias")}
+    depth = int(match[1] or 1)
+    # Activations are numbered too; the single layer of "linear" has no number.
+    prefixes = [""] if match[1] is None else [f".{2 * index}" for index in range(depth)]
+    rows = {f"{name}.{leaf}": f"layers.{i}.{leaf}" for i, name in enumerate(prefixes) for leaf in ("weight", "bias")}
     return MLPConnectorConfig(depth=depth), KeyTable.of(rows)
 
 
@@ -54,6 +54,7 @@ _IN_MEMORY = {
 }
 
 
-def both_spellings(tables: tuple[KeyTable, ...]) -> tuple[KeyTable, ...]:
-    """Tables of whole LLaVA checkpoints as published, and as the library names the same tensors in memory."""
+def with_in_memory_names(tables: Iterable[KeyTable]) -> tuple[KeyTable, ...]:
+    """Tables of whole LLaVA checkpoints, then the same for the names that transformers uses in memory."""
+    tables = tuple(tables)
     return (*tables, *(table.respelled(_IN_MEMORY) for table in tables))

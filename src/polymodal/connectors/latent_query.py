@@ -1,11 +1,11 @@
-"""The connector of KOSMOS-2 (arXiv 2306.14824): learned queries read the features once, and themselves.
+"""The connector of KOSMOS-2 (arXiv 2306.14824): one attention of learned queries over the features and themselves.
 
 Flow
     features [N, S, Din] -> dense -> [N, S, D];  queries [Q, D]
-    attention of the queries over (features, queries) -> [N, Q, D]
+    attention of the queries over [features, queries] -> [N, Q, D]
 
-One attention layer and nothing else: no norm, no residual, no feed-forward.
-Trap: the queries stand on the keys' side too, behind the features.
+One attention layer only: no norm, no residual, no feed-forward.
+Trap: the queries are keys and values too, after the features.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from polymodal.weights.keytable import KeyTable, rename
 
 @dataclass(frozen=True, kw_only=True)
 class LatentQueryConfig:
-    """`queries` tokens come out for each item; `unit` scales every feature to unit length first."""
+    """`queries`: features out per item; `unit`: L2 normalise the input features first."""
 
     queries: int = 64
     heads: int = 32
@@ -31,7 +31,7 @@ class LatentQueryConfig:
         return LatentQuery(self, in_width, out_width)
 
     def tokens(self, n_in: int) -> int:
-        """Features out, whatever number goes in."""
+        """Features out, independent of `n_in`."""
         return self.queries
 
 

@@ -3,7 +3,7 @@
 Flow
     features [N, S, Din] -> proj -> [N, S, Dout]
 
-`ConnectorConfig` is what every connector config offers; the widths come from its neighbours at build time.
+`ConnectorConfig` is the protocol of connector configs; the widths are passed to `build`.
 """
 
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from polymodal.nn.linear import LinearConfig
 
 
 class ConnectorConfig(Protocol):
-    """What stands between an encoder and a backbone.
+    """Config of a connector between an encoder and a backbone.
 
-    `build` gives a module that maps features [N, S, Din] to [N, Q, Dout]; `tokens` says Q for a given S.
+    `build` returns a module that maps features [N, S, Din] to [N, Q, Dout]; `tokens` returns Q for S.
     """
 
     def build(self, in_width: int, out_width: int) -> nn.Module: ...
@@ -27,7 +27,7 @@ class ConnectorConfig(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class LinearConnectorConfig:
-    """One linear map, the same for every feature."""
+    """One linear map, applied to every feature."""
 
     bias: bool = True
 

@@ -1,10 +1,10 @@
-"""A few linears with an activation between them: the connector of LLaVA-1.5 (arXiv 2310.03744) and many others.
+"""The MLP connector of LLaVA-1.5 (arXiv 2310.03744) and many others.
 
 Flow
     features [N, S, Din] -> (norm) -> layers.0 -> activation -> layers.1 ... -> [N, S, Dout]
 
-LLaVA-1.5 is the default (two layers, exact GELU, no norm); InternVL adds a layer norm in front.
-Trap: published files number linears and activations together (`mm_projector.0`, `.2`); here only linears count.
+The defaults are LLaVA-1.5's (two layers, exact GELU, no norm); InternVL adds a layer norm before them.
+Trap: published files number linears and activations together (`mm_projector.0`, `.2`); here only linears are numbered.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from polymodal.nn.norm import NormConfig
 
 @dataclass(frozen=True, kw_only=True)
 class MLPConnectorConfig:
-    """`depth` linears; those in between are `hidden_width` wide (default: the output width)."""
+    """`depth` linears; `hidden_width`: width between them (default: the output width)."""
 
     depth: int = 2
     hidden_width: int | None = None

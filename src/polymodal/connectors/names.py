@@ -1,22 +1,22 @@
-"""A connector that hands a language model words it already knows, and a few dense features beside them.
+"""A connector that gives a language model the embeddings of predicted names, plus a few dense features.
 
-    features [N, S, D] -> summary [N, W] (some channels averaged, some kept cell by cell; standardised)
-    summary -> sentence -> unit vector [N, E]   . keys [V, E]        how near is each of V names, seen or not
-    summary -> recall   -> unit vector [N, R]   . class_keys [C, R]  which of the C names that training showed
-    both -> logits [N, V] -> the best few names, as tokens looked up in the backbone's own embedding table
+    features [N, S, D] -> summary [N, W] (some channels averaged, some kept per cell; standardised)
+    summary -> sentence -> unit vector [N, E]   . keys [V, E]        similarity to all V names, zero-shot
+    summary -> recall   -> unit vector [N, R]   . class_keys [C, R]  similarity to the C names of the training set
+    both -> logits [N, V] -> the top few names, as rows of the backbone's embedding table
             -> word slots [N, K, D'];       summary -> MLP -> dense slots [N, Q, D']
-    summary -> colour -> the likeliest of a few colours, whose word takes the last word slot (where there is that head)
+    summary -> colour -> the most likely colour, whose word goes to the last word slot (only with that head)
 
-Why: with little paired data a connector cannot learn where every word lies in a language model's embedding space, but
-it can learn where a picture lies among sentence vectors of names (CLIP's zero-shot classifier, arXiv 2103.00020; a
-fixed text tower, LiT, arXiv 2111.07991).  A name that no training picture showed still has its key there.  The second
-space is free of the sentence encoder's idea of likeness, so names that were shown are told apart better.
+Why: with little paired data a connector cannot learn the embedding of every word of a language model, but it can learn
+to map an image into a space of sentence vectors of names (CLIP's zero-shot classifier, arXiv 2103.00020; a frozen text
+encoder, LiT, arXiv 2111.07991).  There, a name without any training image still has a key.  The second space is
+learned without the sentence encoder, so it separates the names of the training set better.
 
-The word slots are exact rows of the embedding table plus a learned multiple of the name's log-probability; they carry
-no gradient to the logits, which have their own training.  The dense slots are trained by the language-model loss.
+The word slots are exact rows of the embedding table plus a learned vector times the log-probability of the name; they
+pass no gradient to the logits, which are trained separately.  The language-model loss trains the dense slots.
 
-Traps: the rows of the embedding table that names need are copied by `set_names` and not saved with the connector:
-load the backbone first, and call `set_names` again if its table is trained further.
+Traps: `set_names` copies the rows of the embedding table that the names need; they are not saved with the connector.
+Load the backbone first, and call `set_names` again if its table is trained further.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from polymodal.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class NamesConfig:
-    """`names` V with `name_tokens` ids each at most, `classes` C of them shown in training.
+    """`names` V with at most `name_tokens` ids each, of which `classes` C are in the training set.
 
-    `cells` S features an item; of each, the last `placed_width` channels are kept cell by cell and the others are
-    averaged over the cells.  `top` names fill `word_slots`; `dense_slots` follow them.  `colours`: 0 for no such head.
+    `cells`: S features per item; their last `cell_width` channels are kept per cell, the others are averaged over the
+    cells.  The `top` names fill `word_slots`; `dense_slots` follow.  `colours`: number of colours, 0: no colour head.
     """
 
     names: int
@@ -45,7 +45,7 @@ class NamesConfig:
     key_width: int = 384
     class_width: int = 384
     cells: int = 9
-    placed_width: int = 704
+    cell_width: int = 704
     hidden_width: int = 128
     top: int = 5
     word_slots: int = 12
@@ -53,7 +53,7 @@ class NamesConfig:
     colours: int = 0
 
     def tokens(self, n_in: int) -> int:
-        """Features per item, whatever the encoder gives."""
+        """Features per item, independent of `n_in`."""
         return self.word_slots + self.dense_slots
 
     def build(self, in_width: int, out_width: int) -> NamesConnector:
@@ -61,13 +61,13 @@ class NamesConfig:
 
 
 class NamesConnector(nn.Module):
-    """``features [N, S, D] -> [N, word_slots + dense_slots, D']``; see the module's text.
+    """`features [N, S, D] -> [N, word_slots + dense_slots, D']`; see the module docstring.
 
-    Saved with the connector: `keys` [V, E] and `class_keys` [C, R] unit rows, `class_index` [C] places of the shown
-    names among all, `centre` and `spread` of the summary over the training pictures, and `mix`: logarithms of the two
-    scales and what being shown adds.  Made by `set_names` when loading: `rows`, the embeddings of the token ids
-    that names and colours use, separator and filler last; `name_rows` [V, name_tokens], each name's tokens as
-    positions in `rows`, -1 behind the end.
+    Saved with the connector: `keys` [V, E] and `class_keys` [C, R], unit vectors; `class_index` [C], the index of each
+    training name among all names; `centre` and `spread`, mean and standard deviation of the summary over the training
+    images; `mix`, the log scales of the two similarities and a bias for training names.  Set by `set_names` after
+    loading: `rows`, the embeddings of all token ids of names and colours, then separator and filler; `name_rows`
+    [V, name_tokens], the tokens of each name as indices into `rows`, padded with -1.
     """
 
     keys: Tensor
@@ -82,7 +82,7 @@ class NamesConnector(nn.Module):
         super().__init__()
         self.config = config
         self.out_width = out_width
-        summary = in_width - config.placed_width + config.cells * config.placed_width
+        summary = in_width - config.cell_width + config.cells * config.cell_width
         self.sentence = nn.Linear(summary, config.key_width)
         self.recall = nn.Linear(summary, config.class_width)
         self.mix = nn.Parameter(torch.tensor([3.0, 3.0, 0.0]))
@@ -99,27 +99,27 @@ class NamesConnector(nn.Module):
         self.register_buffer("centre", torch.zeros(summary))
         self.register_buffer("spread", torch.ones(summary))
         self.register_buffer("rows", torch.zeros(2, out_width), persistent=False)
-        absent = torch.full((config.names, config.name_tokens), -1)
-        self.register_buffer("name_rows", absent, persistent=False)
+        padding = torch.full((config.names, config.name_tokens), -1)
+        self.register_buffer("name_rows", padding, persistent=False)
 
     def summary(self, features: Tensor) -> Tensor:
         """[N, S, D] -> [N, W], standardised."""
-        averaged, placed = features.split([features.shape[-1] - self.config.placed_width, self.config.placed_width], -1)
-        return (torch.cat([averaged.mean(1), placed.flatten(1)], dim=-1) - self.centre) / self.spread
+        pooled, per_cell = features.split([features.shape[-1] - self.config.cell_width, self.config.cell_width], -1)
+        return (torch.cat([pooled.mean(1), per_cell.flatten(1)], dim=-1) - self.centre) / self.spread
 
     def embed(self, features: Tensor) -> Tensor:
-        """[N, S, D] -> unit vectors [N, E] in the space of the names' keys."""
-        return self.point(self.summary(features))
+        """[N, S, D] -> unit vectors [N, E] in the space of `keys`."""
+        return self.embed_summary(self.summary(features))
 
-    def point(self, summary: Tensor) -> Tensor:
+    def embed_summary(self, summary: Tensor) -> Tensor:
         """Summaries [N, W] -> unit vectors [N, E]."""
         return F.normalize(self.sentence(summary), dim=-1)
 
     def logits(self, summary: Tensor) -> Tensor:
         """Summaries [N, W] -> logits [N, V] of the names."""
-        near = self.point(summary) @ self.keys.T * self.mix[0].exp()
-        shown = F.normalize(self.recall(summary), dim=-1) @ self.class_keys.T * self.mix[1].exp() + self.mix[2]
-        return near.index_add(1, self.class_index, shown.to(near.dtype))
+        zero_shot = self.embed_summary(summary) @ self.keys.T * self.mix[0].exp()
+        trained = F.normalize(self.recall(summary), dim=-1) @ self.class_keys.T * self.mix[1].exp() + self.mix[2]
+        return zero_shot.index_add(1, self.class_index, trained.to(zero_shot.dtype))
 
     @torch.no_grad()
     def set_names(
@@ -130,10 +130,10 @@ class NamesConnector(nn.Module):
         table: Tensor,
         colour_ids: Sequence[int] = (),
     ) -> None:
-        """Copy from the backbone's embedding `table` [vocab, D'] the rows that the V names' token ids need.
+        """Copy the rows of the backbone's embedding `table` [vocab, D'] for the token ids of the V names.
 
-        colour_ids: the token of every colour.  Raises ConfigError when there are not V names or not as many colours
-        as the head has, or when a name has more than `name_tokens` tokens.
+        colour_ids: one token per colour.  Raises ConfigError if the number of names or colours does not match the
+        config, or if a name has more than `name_tokens` tokens.
         """
         longest = max(map(len, name_ids), default=0)
         if len(name_ids) != self.config.names or longest > self.config.name_tokens:
@@ -143,54 +143,55 @@ class NamesConnector(nn.Module):
             )
         if len(colour_ids) != self.config.colours:
             raise ConfigError(
-                f"names connector: expected tokens of {self.config.colours} colours, found {len(colour_ids)}"
+                f"names connector: expected tokens for {self.config.colours} colours, found {len(colour_ids)}"
             )
         used = sorted({i for ids in name_ids for i in ids} - {separator_id, filler_id})
-        place = {token: row for row, token in enumerate(used)}
-        place |= {separator_id: len(used) + len(colour_ids), filler_id: len(used) + len(colour_ids) + 1}
-        padded = [[place[i] for i in ids] + [-1] * (self.config.name_tokens - len(ids)) for ids in name_ids]
+        row_of = {token: row for row, token in enumerate(used)}
+        row_of |= {separator_id: len(used) + len(colour_ids), filler_id: len(used) + len(colour_ids) + 1}
+        padded = [[row_of[i] for i in ids] + [-1] * (self.config.name_tokens - len(ids)) for ids in name_ids]
         self.name_rows.copy_(torch.tensor(padded))
         self.rows = table[[*used, *colour_ids, separator_id, filler_id]].detach().clone().to(self.keys)
 
-    def best(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [N, V] -> log-probabilities and places among the names of the `top` best, both [N, top]."""
-        chances, order = logits.log_softmax(-1).topk(self.config.top, dim=-1)
-        return chances, order
+    def top_names(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [N, V] -> log-probabilities and name indices of the `top` names, both [N, top]."""
+        log_probs, indices = logits.log_softmax(-1).topk(self.config.top, dim=-1)
+        return log_probs, indices
 
-    def pack(self, chances: Tensor, order: Tensor, colours: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What `best` gave -> positions in `rows` [N, K] of the names' tokens, and log-probabilities [N, K].
+    def pack(self, log_probs: Tensor, indices: Tensor, colours: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Output of `top_names` -> tokens as indices into `rows` [N, K], and their log-probabilities [N, K].
 
-        Names are separated and filled up; one that no longer fits is left out whole, and separators and filler
-        have log-probability 0.  colours [N]: each item's, put in the last slot, with log-probability 0 too.
+        Names are joined by separators and padded with filler, both with log-probability 0; packing stops at the
+        first name that does not fit.  colours [N]: colour index of each item, for the last slot, with
+        log-probability 0.
         """
-        width = self.config.word_slots - (colours is not None)
+        slots = self.config.word_slots - (colours is not None)
         filler = self.rows.shape[0] - 1
-        places = torch.full((order.shape[0], self.config.word_slots), filler)
-        weights = torch.zeros(order.shape[0], self.config.word_slots)
+        tokens = torch.full((indices.shape[0], self.config.word_slots), filler)
+        weights = torch.zeros(indices.shape[0], self.config.word_slots)
         if colours is not None:
-            places[:, -1] = filler - 1 - self.config.colours + colours.cpu()
-        for row, (names, logs) in enumerate(zip(self.name_rows[order].tolist(), chances.tolist(), strict=True)):
+            tokens[:, -1] = filler - 1 - self.config.colours + colours.cpu()
+        for row, (names, scores) in enumerate(zip(self.name_rows[indices].tolist(), log_probs.tolist(), strict=True)):
             end = 0
-            for name, log in zip(names, logs, strict=True):
-                tokens = [token for token in name if token >= 0]
-                if end + len(tokens) > width:
+            for padded, log_prob in zip(names, scores, strict=True):
+                name = [token for token in padded if token >= 0]
+                if end + len(name) > slots:
                     break
-                written = torch.tensor([*tokens, filler - 1])[: width - end]
-                places[row, end : end + len(written)] = written
-                weights[row, end : end + len(tokens)] = log
-                end += len(tokens) + 1
-        return places.to(order.device), weights.to(chances)
+                with_separator = torch.tensor([*name, filler - 1])[: slots - end]
+                tokens[row, end : end + len(with_separator)] = with_separator
+                weights[row, end : end + len(name)] = log_prob
+                end += len(name) + 1
+        return tokens.to(indices.device), weights.to(log_probs)
 
     def forward(self, features: Tensor) -> Tensor:
         """features [N, S, D] -> [N, word_slots + dense_slots, D']."""
         summary = self.summary(features)
         with torch.no_grad():
             colours = None if self.colour is None else self.colour(summary).argmax(-1)
-            places, weights = self.pack(*self.best(self.logits(summary)), colours)
-        return self.assemble(summary, places, weights)
+            tokens, weights = self.pack(*self.top_names(self.logits(summary)), colours)
+        return self.assemble(summary, tokens, weights)
 
-    def assemble(self, summary: Tensor, places: Tensor, weights: Tensor) -> Tensor:
-        """The output for words chosen before (training takes them from a model that has not seen the picture)."""
+    def assemble(self, summary: Tensor, tokens: Tensor, weights: Tensor) -> Tensor:
+        """The output for given words (training uses the predictions of a model not trained on the image)."""
         dense = self.dense(summary).unflatten(-1, (self.config.dense_slots, self.out_width))
-        words = F.embedding(places, self.rows).to(dense.dtype) + weights[..., None].to(dense.dtype) * self.confidence
+        words = F.embedding(tokens, self.rows).to(dense.dtype) + weights[..., None].to(dense.dtype) * self.confidence
         return torch.cat([words, dense], dim=1)

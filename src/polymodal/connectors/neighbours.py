@@ -1,6 +1,6 @@
-"""Neighbouring features joined, then one linear: the connector of MiniGPT-4 with LLaMA-2 (arXiv 2304.10592).
+"""Concatenates neighbouring features, then one linear: the connector of MiniGPT-4 with LLaMA-2 (arXiv 2304.10592).
 
-[N, S, D'] -> groups of `count` CONSECUTIVE features, row-major: a run along a row, not a square -> [N, S / count,
+[N, S, D'] -> concatenate `count` CONSECUTIVE features, row-major: along a row, not a square -> [N, S / count,
 count * D'] -> linear -> [N, S / count, E]
 """
 
@@ -16,14 +16,14 @@ from polymodal.nn.linear import Linear
 
 @dataclass(frozen=True, kw_only=True)
 class NeighboursConfig:
-    """`count`: features joined into one."""
+    """`count`: features that are concatenated into one."""
 
     width: int
     out_width: int
     count: int = 4
 
     def tokens(self, features: int) -> int:
-        """Features that leave for `features` that enter."""
+        """Features out for `features` in."""
         return features // self.count
 
     def build(self) -> Neighbours:
@@ -39,8 +39,8 @@ class Neighbours(nn.Module):
         self.proj = Linear(config.width * config.count, config.out_width)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Raises ConfigError when the features do not divide into groups."""
+        """Raises ConfigError unless the number of features is a multiple of `count`."""
         count = self.config.count
         if features.shape[1] % count:
-            raise ConfigError(f"neighbours: {features.shape[1]} features do not divide into groups of {count}")
+            raise ConfigError(f"neighbours: expected a multiple of {count} features, found {features.shape[1]}")
         return self.proj(features.unflatten(1, (-1, count)).flatten(2))

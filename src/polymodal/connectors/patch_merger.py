@@ -1,10 +1,11 @@
-"""The connector of Qwen2-VL (arXiv 2409.12191): neighbouring patches become one token through two linears.
+"""The connector of Qwen2-VL (arXiv 2409.12191): merges m x m neighbouring patches into one token with an MLP.
 
 Flow
-    features of one item [S, Din] -> norm -> runs of m*m -> [S / (m*m), m*m*Din] -> layers.0 -> GELU -> layers.1
+    features of one item [S, Din] -> norm -> concatenate each m*m -> [S / (m*m), m*m*Din] -> layers.0 -> GELU
+    -> layers.1
 
-Traps: the runs are the encoder's merge blocks, so the encoder's order of patches matters; the GELU is exact; the
-hidden layer is as wide as the joined patches.
+Traps: m*m consecutive features are one merge block, so the patch order of the encoder matters; the GELU is exact; the
+hidden width is m*m*Din.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from polymodal.weights.keytable import KeyTable, rename
 
 @dataclass(frozen=True, kw_only=True)
 class PatchMergerConfig:
-    """`merge`: side of the square of patches that becomes one token."""
+    """`merge`: side m of the square of patches that becomes one token."""
 
     merge: int = 2
     activation: str = "gelu"
@@ -42,14 +43,14 @@ class PatchMerger(nn.Module):
     def __init__(self, config: PatchMergerConfig, in_width: int, out_width: int) -> None:
         super().__init__()
         self.config = config
-        joined = in_width * config.merge**2
+        merged = in_width * config.merge**2
         self.norm = config.norm.build(in_width)
-        self.layers = nn.ModuleList((LinearConfig().build(joined, joined, True),))
-        self.layers.append(LinearConfig().build(joined, out_width, True))
+        self.layers = nn.ModuleList((LinearConfig().build(merged, merged, True),))
+        self.layers.append(LinearConfig().build(merged, out_width, True))
         self.act = activation(config.activation)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """One float tensor [S, Din] for each item, S a multiple of m*m -> one [S / (m*m), Dout] for each."""
+        """One float tensor [S, Din] per item, S a multiple of m*m -> one [S / (m*m), Dout] per item."""
         lengths = [self.config.tokens(len(item)) for item in features]
         x = self.norm(torch.cat(list(features))).reshape(sum(lengths), -1)
         x = self.layers[1](self.act(self.layers[0](x)))

@@ -1,9 +1,9 @@
 """The connector of models without an image encoder (Fuyu-8B): raw patches through one linear.
 
 Flow
-    patches of all items [P, values] -> proj -> [P, D] -> cut into one tensor [p, D] for each row of the batch
+    patches of all items [P, values] -> proj -> [P, D] -> split into one tensor [p, D] per row of the batch
 
-Trap: nothing in the patches says which picture they belong to; `PatchCounts` reads it off the placeholders.
+Trap: the patches do not say which row they belong to; `PatchCounts` counts the placeholders of each row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,18 +18,18 @@ from polymodal.nn.linear import Linear
 
 @dataclass(frozen=True, kw_only=True)
 class PatchCounts:
-    """What a batch lacks: `patch_counts` [B], placeholders in each row; and its patches under their newer name."""
+    """Prepares a batch: `patch_counts` [B], the placeholders per row, and `image_patches` renamed to `pixel_values`."""
 
     placeholder: int
     reads: frozenset[str] = frozenset({"image_patches", "image_patches_indices"})
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Adds `patch_counts`, and `pixel_values` where the batch calls them `image_patches`."""
+        """New batch entries: `patch_counts`, and `pixel_values` if the batch has `image_patches`."""
         patches = batch.get("image_patches")
-        found = {} if patches is None else {"pixel_values": patches}
+        extra = {} if patches is None else {"pixel_values": patches}
         if "input_ids" in batch and batch.get("patch_counts") is None:
-            found["patch_counts"] = (batch["input_ids"] == self.placeholder).sum(-1)
-        return found
+            extra["patch_counts"] = (batch["input_ids"] == self.placeholder).sum(-1)
+        return extra
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class PatchProjectionConfig:
 
 
 class PatchProjection(nn.Module):
-    """`[P, values]` or `[N, P, values]` -> the same with D; with counts a list of `[p, D]`, one for each row."""
+    """`[P, values]` or `[N, P, values]` -> the same with D; with counts, a list of `[p, D]`, one per row."""
 
     def __init__(self, in_width: int, out_width: int) -> None:
         super().__init__()
@@ -63,5 +63,5 @@ class PatchProjection(nn.Module):
         flat = features.reshape(-1, features.shape[-1])
         lengths = counts.tolist() if isinstance(counts, Tensor) else list(counts)
         if len(flat) != sum(lengths):
-            raise PromptError(f"patches: the rows hold {sum(lengths)} placeholders, found {len(flat)} patches")
+            raise PromptError(f"patches: the rows have {sum(lengths)} placeholders, found {len(flat)} patches")
         return [item for item, length in zip(flat.split(lengths), lengths, strict=True) if length]

@@ -1,12 +1,12 @@
-"""Connectors that shorten the sequence: mean, average over a grid, attention with learned queries.
+"""Connectors that shorten the sequence: mean pooling, grid pooling, attention pooling with learned queries.
 
 Flow
     MeanPool       features [N, S, Din] -> mean over S -> [N, 1, Din] -> project -> [N, 1, Dout]
-    GridPool       features as an h x w map, row-major -> averaged to a smaller map of Q cells -> project
-    AttentionPool  Q learned queries look at the features (one cross-attention) -> project
+    GridPool       features as an h x w map, row-major -> average pooling to Q cells -> project
+    AttentionPool  Q learned queries attend to the features (one cross-attention) -> project
 
-Each ends in another connector, `project`, which brings the width of the backbone.
-Traps: GridPool needs the class token dropped; cells overlap when sides do not divide (torch's adaptive average).
+Each ends in another connector, `project`, which maps to the width of the backbone.
+Traps: GridPool needs the class token dropped; cells overlap if the sides do not divide (torch's adaptive pooling).
 """
 
 import math
@@ -52,7 +52,7 @@ class MeanPool(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class GridPoolConfig:
-    """Average to `grid` (rows, columns); `source` is the map of the encoder, None when it is square."""
+    """`grid`: (rows, columns) to pool to; `source`: (rows, columns) of the encoder's map, None: square."""
 
     grid: tuple[int, int]
     source: tuple[int, int] | None = None
@@ -63,7 +63,7 @@ class GridPoolConfig:
         return GridPool(self, in_width, out_width)
 
     def tokens(self, n_in: int) -> int:
-        """Features out for `n_in` features in; raises ConfigError when they do not form the map."""
+        """Features out for `n_in` features in; raises ConfigError if they do not form a map."""
         self.source_grid(n_in)
         return self.project.tokens(self.grid[0] * self.grid[1])
 
@@ -74,7 +74,7 @@ class GridPoolConfig:
         if source[0] * source[1] != n_in:
             raise ConfigError(
                 f"grid pool: {n_in} features do not form a map of {source[0]} x {source[1]}; "
-                "drop the class token, or name the map with source=(rows, columns)"
+                "drop the class token, or set source=(rows, columns)"
             )
         return source
 
@@ -96,7 +96,7 @@ class GridPool(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionPoolConfig:
-    """`queries` learned vectors, one cross-attention of `heads` heads; `norm` is applied to the features."""
+    """`queries` learned vectors, one cross-attention with `heads` heads; `norm` is applied to the features."""
 
     queries: int
     heads: int
@@ -132,7 +132,7 @@ class AttentionPool(nn.Module):
         self.project = config.project.build(in_width, out_width)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Let the queries look at float [N, S, Din] and project what they found."""
+        """Cross-attend to float [N, S, Din] and project."""
         source = features if self.norm is None else self.norm(features)
         queries = self.queries.expand(features.shape[0], -1, -1)
         return self.project(self.attn(queries, source=source))

@@ -1,16 +1,16 @@
-"""The Q-Former: learned queries that read an encoder's features and, optionally, a text at the same time.
+"""The Q-Former: learned queries that attend to an encoder's features and, optionally, to a text.
 
 Papers: BLIP-2 (arXiv 2301.12597), InstructBLIP (2305.06500), Video-LLaMA (2306.02858).
 
-    queries [Q, D], (words + positions of the text [T, D] behind them) -> norm -> post-norm BERT blocks:
+    [queries [Q, D], text embeddings + positions [T, D]] -> norm -> post-norm BERT blocks:
         self-attention over queries and text -> cross-attention to the features, for the QUERIES only, in every
         n-th block from the first -> feed-forward, one for the queries and another for the text
     features [N, S, D'] -> states of the queries [N, Q, D]
 
-Without a text path the text's feed-forward and embeddings do not exist (BLIP-2's second stage); BLIP-2's retrieval
+Without text input, the text feed-forward and embeddings do not exist (BLIP-2's second stage); BLIP-2's retrieval
 model and InstructBLIP have them.  `QFormerConnector` adds the linear to the backbone's width.
-Traps: the norm of the embeddings is applied to the queries too, a position is not; two feed-forwards of equal shapes
-lie beside each other; text alone (`read`) passes neither cross-attention nor the queries' feed-forward.
+Traps: the embedding norm applies to the queries too, but they get no position; a block has two feed-forwards of the
+same shape; text-only input (`encode_text`) skips cross-attention and the feed-forward of the queries.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from polymodal.weights.keytable import KeyTable
 
 @dataclass(frozen=True, kw_only=True)
 class QFormerConfig:
-    """`source_width`: of the features.  `cross_every` n: blocks 0, n, 2n ... read them.
+    """`source_width`: of the features.  `cross_every` n: blocks 0, n, 2n ... have cross-attention.
 
-    text_mlp: the blocks hold the text's feed-forward.  vocab_size: the embeddings of the text exist too.
+    text_mlp: build the text feed-forward.  vocab_size: build the text embeddings too, None: do not.
     """
 
     width: int = 768
@@ -54,12 +54,14 @@ class QFormerConfig:
 
     def __post_init__(self) -> None:
         if self.cross_every < 1 or self.queries < 1:
-            raise ConfigError(f"Q-Former: cross_every {self.cross_every} and queries {self.queries} must be 1 or more")
+            raise ConfigError(
+                f"Q-Former: cross_every and queries must be at least 1, found {self.cross_every} and {self.queries}"
+            )
         if self.vocab_size is not None and not self.text_mlp:
-            raise ConfigError("Q-Former: a vocabulary needs the text's feed-forward; set text_mlp=True")
+            raise ConfigError("Q-Former: a vocabulary needs the text feed-forward; set text_mlp=True")
 
     def block(self, index: int) -> PostNormBlockConfig:
-        """The block at `index`; its feed-forward is that of the queries."""
+        """The block at `index`, with the feed-forward of the queries."""
         attention = AttentionConfig(width=self.width, heads=self.heads, qkv_bias=True, out_bias=True)
         return PostNormBlockConfig(
             attention=attention,
@@ -70,7 +72,7 @@ class QFormerConfig:
 
     @property
     def mlp(self) -> MLPConfig:
-        """Either of the two feed-forwards."""
+        """Config of either feed-forward."""
         return MLPConfig(width=self.width, ffn_width=self.ffn_width, activation=self.activation)
 
     def build(self) -> QFormer:
@@ -78,7 +80,7 @@ class QFormerConfig:
 
 
 class QFormerBlock(nn.Module):
-    """`[N, Q + T, D] -> [N, Q + T, D]`; `queries` is Q."""
+    """`[N, Q + T, D] -> [N, Q + T, D]`; `queries`: Q."""
 
     def __init__(self, config: QFormerConfig, index: int) -> None:
         super().__init__()
@@ -88,14 +90,14 @@ class QFormerBlock(nn.Module):
 
     def forward(self, x: Tensor, queries: int, mask: PreparedMask | None, source: Tensor | None) -> Tensor:
         x = self.query.self_attn(x, mask)
-        asked, text = x[:, :queries], x[:, queries:]
+        query_states, text = x[:, :queries], x[:, queries:]
         if queries:
-            asked = self.query.mlp_block(self.query.cross_attn(asked, source))
+            query_states = self.query.mlp_block(self.query.cross_attn(query_states, source))
         if not text.shape[1]:
-            return asked
+            return query_states
         if self.text_mlp is None or self.text_norm is None:
-            raise PromptError("this Q-Former takes no text: it was built without the text's feed-forward")
-        return torch.cat((asked, self.text_norm(text + self.text_mlp(text))), 1)
+            raise PromptError("this Q-Former takes no text: it was built without the text feed-forward")
+        return torch.cat((query_states, self.text_norm(text + self.text_mlp(text))), 1)
 
 
 class QFormer(nn.Module):
@@ -114,18 +116,18 @@ class QFormer(nn.Module):
     def forward(
         self, features: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None
     ) -> Tensor:
-        """features [N, S, D'], a text for each item (int64 [N, T], 1 = real token [N, T]) -> queries [N, Q, D]."""
+        """features [N, S, D'], optional text (int64 ids [N, T], mask [N, T], 1 = real token) -> queries [N, Q, D]."""
         queries = self.queries.expand(features.shape[0], -1, -1)
         text = None if input_ids is None else self._embed(input_ids)
         if text is not None and len(text) != len(queries):
-            raise PromptError(f"Q-Former: {len(text)} texts for {len(queries)} items; give one for each")
+            raise PromptError(f"Q-Former: expected one text per item ({len(queries)}), found {len(text)}")
         x = queries if text is None else torch.cat((queries, text.to(queries.dtype)), 1)
         if text is not None and attention_mask is not None:
             attention_mask = torch.cat((attention_mask.new_ones(len(x), queries.shape[1]), attention_mask), 1)
         return self._run(x, queries.shape[1], attention_mask, features)[:, : queries.shape[1]]
 
-    def read(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Text alone: int64 [B, T] -> states [B, T, D]."""
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Text without features: int64 [B, T] -> states [B, T, D]."""
         return self._run(self._embed(input_ids), 0, attention_mask, None)
 
     def _embed(self, input_ids: Tensor) -> Tensor:
@@ -133,7 +135,9 @@ class QFormer(nn.Module):
             raise PromptError("this Q-Former takes no text: it was built without a vocabulary")
         length = input_ids.shape[1]
         if length > self.positions.num_embeddings:
-            raise PromptError(f"Q-Former: a text of {length} tokens exceeds its {self.positions.num_embeddings}")
+            raise PromptError(
+                f"Q-Former: expected at most {self.positions.num_embeddings} text tokens, found {length}; truncate it"
+            )
         return self.words(input_ids) + self.positions.weight[:length]
 
     def _run(self, x: Tensor, queries: int, attention_mask: Tensor | None, source: Tensor | None) -> Tensor:
@@ -149,7 +153,7 @@ class QFormer(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class QFormerConnectorConfig:
-    """A Q-Former and the linear to the backbone's width."""
+    """A Q-Former and a linear to the backbone's width."""
 
     qformer: QFormerConfig
     out_width: int
@@ -164,9 +168,9 @@ class QFormerConnectorConfig:
 
 
 class QFormerConnector(nn.Module):
-    """`[N, S, D'] -> [N, Q, E]`, with an optional text for each item as the Q-Former takes it.
+    """`[N, S, D'] -> [N, Q, E]`, with an optional text per item.
 
-    Videos `[N, F, S, D']` give `[N, F*Q, E]`: each frame is read by itself, with the text of its video.
+    Videos `[N, F, S, D']` give `[N, F*Q, E]`: each frame is processed separately, with the text of its video.
     """
 
     def __init__(self, config: QFormerConnectorConfig) -> None:
@@ -185,10 +189,10 @@ class QFormerConnector(nn.Module):
         return self.proj(self.qformer(features.flatten(0, 1), *text)).unflatten(0, (items, frames)).flatten(1, 2)
 
 
-def of_config(config: Mapping[str, Any], *, queries: int, source_width: int, text: str = "none") -> QFormerConfig:
-    """The Q-Former that a `qformer_config` of the hub describes.
+def parse_config(config: Mapping[str, Any], *, queries: int, source_width: int, text: str = "none") -> QFormerConfig:
+    """The Q-Former of a `qformer_config` on the hub; absent keys take transformers' defaults.
 
-    text: "none"; "mlp" when only the feed-forward exists; "full" with the embeddings too.
+    text: "none"; "mlp": only the text feed-forward; "full": the text embeddings too.
     """
     return QFormerConfig(
         width=config.get("hidden_size", 768),
@@ -207,7 +211,7 @@ def of_config(config: Mapping[str, Any], *, queries: int, source_width: int, tex
 
 
 def _block_names(config: QFormerConfig, inner: str) -> dict[str, str | None]:
-    """Names of one block in the hub's files (inner "attention") and in the official ones (inner "self")."""
+    """Names of one block in the hub files (inner "attention") or the official files (inner "self")."""
     names = {}
     for theirs, ours in (("attention", "attn"), ("crossattention", "cross")):
         for word in ("query", "key", "value"):
@@ -238,17 +242,17 @@ _TEXT_NAMES: dict[str, str | None] = {
     "embeddings.position_ids": None,
 }
 WORD_KEYS = KeyTable.of(_TEXT_NAMES)
-"""Embeddings of the text alone, where they lie beside the rest (BLIP-2's retrieval model on the hub)."""
+"""The text embeddings only, for files that store them outside the Q-Former (BLIP-2's retrieval model on the hub)."""
 
 
 def hf_keys(config: QFormerConfig, norm: str = "layernorm") -> KeyTable:
-    """Names under the hub's `qformer.`, without the queries; `norm` is "embeddings.layernorm" in InstructBLIP."""
+    """Hub names under `qformer.`, without the queries; `norm` is "embeddings.layernorm" in InstructBLIP."""
     text = {} if config.vocab_size is None else _TEXT_NAMES
     return KeyTable.of({**_norm_names(norm), **text, **_block_names(config, "attention")})
 
 
 def lavis_keys(config: QFormerConfig) -> KeyTable:
-    """Names under the official `Qformer.bert.`, without the queries."""
+    """Official names under `Qformer.bert.`, without the queries."""
     dropped: dict[str, str | None] = {"embeddings.position_ids": None}
     text = dropped if config.vocab_size is None else _TEXT_NAMES
     return KeyTable.of({**_norm_names("embeddings.LayerNorm"), **text, **_block_names(config, "self")})

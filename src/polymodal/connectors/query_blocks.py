@@ -1,10 +1,10 @@
-"""The visual connector of LLaMA-Adapter V2 (arXiv 2304.15010): learned queries in front of the features, then blocks.
+"""The visual connector of LLaMA-Adapter V2 (arXiv 2304.15010): learned queries prepended to the features, then blocks.
 
 Flow
-    features [N, S, Din] -> proj -> norm -> [Q queries, S features] -> blocks, everything sees everything
+    features [N, S, Din] -> proj -> norm -> [Q queries, S features] -> blocks with bidirectional attention
     -> the first Q -> out_proj -> out_norm -> [N, Q, Dout]
 
-Trap: nothing tells positions; the queries differ only by their vectors.
+Trap: there are no position embeddings.
 """
 
 from dataclasses import dataclass, field
@@ -18,14 +18,14 @@ from polymodal.nn.norm import LayerNormConfig, NormConfig
 
 
 class BlockConfig(Protocol):
-    """`build()` gives a module called as `f(x)`, [N, S, D] -> [N, S, D]; a pre-norm ViT block fits."""
+    """`build()` returns a module called as `f(x)`, [N, S, D] -> [N, S, D], such as a ViT block."""
 
     def build(self) -> nn.Module: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class QueryBlocksConfig:
-    """`queries` learned queries of the blocks' `width`."""
+    """`queries` learned queries; `width`: of the blocks."""
 
     queries: int
     width: int
@@ -60,5 +60,5 @@ class QueryBlocks(nn.Module):
         x = torch.cat((self.queries.expand(x.shape[0], -1, -1), x), dim=1)
         for block in self.blocks:
             x = block(x)
-        found: Tensor = self.out_norm(self.out_proj(x[:, : self.config.queries]))
-        return found
+        out: Tensor = self.out_norm(self.out_proj(x[:, : self.config.queries]))
+        return out

@@ -3,19 +3,19 @@
 Paper: Flamingo (arXiv 2204.14198), after Perceiver (arXiv 2103.03206).
 
 Flow
-    features [N, S, D] (+ frame positions, + media positions) stay as they are through all blocks
+    features [N, S, D] (+ frame positions, + media positions); blocks do not update them
     latents  [Q, D], learned -> blocks: latents += attn(query = latents, keys = concat(features, latents))
                                         latents += mlp(norm(latents))           -> norm -> [N, Q, D]
     -> (project) -> [N, Q, Dout]
 
-One class, three published forms, by children:
+One class, three published variants:
     Flamingo      activation "squared_relu", frame positions
-    OpenFlamingo  activation "gelu", heads 8 x 64, no positions, no project (width stays the encoder's)
+    OpenFlamingo  activation "gelu", heads 8 x 64, no positions, no project (the width stays that of the encoder)
     IDEFICS       activation "relu", layer norm per head on queries and keys
 
 Traps
-- The latents are keys too, and they are normed by another norm than the features.
-- No linear has a bias; the norms have.
+- The latents are keys too; features and latents have separate norms.
+- Linears have no bias; norms do.
 - Published files fuse keys and values (`to_kv`, keys first).
 """
 
@@ -38,7 +38,7 @@ class ResamplerConfig:
     """Defaults are OpenFlamingo's.
 
     `latents`: features out.  `ffn_width`: None means four times the width.  `max_frames`, `max_media`: None means
-    no positions of that kind.  `project`: None keeps the encoder's width, then the output width must equal it.
+    no such positions.  `project`: None keeps the encoder's width, then the output width must equal it.
     """
 
     latents: int = 64
@@ -55,9 +55,9 @@ class ResamplerConfig:
     project: ConnectorConfig | None = None
 
     def build(self, in_width: int, out_width: int) -> "Resampler":
-        """Build the connector with fresh weights; raises ConfigError when the widths need a `project`."""
+        """Build the connector with fresh weights; raises ConfigError if the widths differ without a `project`."""
         if self.project is None and in_width != out_width:
-            raise ConfigError(f"resampler: it keeps the width {in_width}, but {out_width} is wanted; give it a project")
+            raise ConfigError(f"resampler: expected out_width {in_width}, found {out_width}; set project to change it")
         return Resampler(self, in_width, out_width)
 
     def tokens(self, n_in: int) -> int:
@@ -66,7 +66,7 @@ class ResamplerConfig:
 
 
 class ResamplerBlock(nn.Module):
-    """One look of the latents at features and themselves, then a feed-forward on the latents."""
+    """Attention of the latents to features and latents, then a feed-forward on the latents."""
 
     def __init__(self, config: ResamplerConfig, width: int) -> None:
         super().__init__()
@@ -109,9 +109,9 @@ class Resampler(nn.Module):
     def forward(self, features: Tensor, media_index: Tensor | None = None) -> Tensor:
         """Compress float [N, S, Din] to [N, latents, Dout].
 
-        With `max_frames`, features are [N, frames, S, Din] and each frame gets its position.  With `max_media`,
-        media_index int [N] is the place of each item in its sequence, from 0.  Raises ConfigError when these are
-        missing, not expected, or too many.
+        With `max_frames`, features are [N, frames, S, Din] and each frame gets a position.  With `max_media`,
+        media_index int [N] is the index of each item in its sequence, from 0.  Raises ConfigError if these are
+        missing, unexpected, or out of range.
         """
         x = self._add_media(self._add_frames(features), media_index)
         latents = self.latents.expand(x.shape[0], -1, -1)
@@ -121,26 +121,28 @@ class Resampler(nn.Module):
         return latents if self.project is None else self.project(latents)
 
     def _add_frames(self, features: Tensor) -> Tensor:
-        wanted = 3 if self.frame_positions is None else 4
-        if features.dim() != wanted:
-            shape = "[N, S, D]" if wanted == 3 else "[N, frames, S, D]"
-            raise ConfigError(f"resampler: features must be {shape}, found {list(features.shape)}")
+        dims = 3 if self.frame_positions is None else 4
+        if features.dim() != dims:
+            expected = "[N, S, D]" if dims == 3 else "[N, frames, S, D]"
+            raise ConfigError(f"resampler: features must be {expected}, found {list(features.shape)}")
         if self.frame_positions is None:
             return features
         frames, limit = features.shape[1], self.frame_positions.shape[0]
         if frames > limit:
-            raise ConfigError(f"resampler: at most {limit} frames, found {frames}; sample fewer frames")
+            raise ConfigError(f"resampler: expected at most {limit} frames, found {frames}; sample fewer frames")
         return (features + self.frame_positions[:frames, None]).flatten(1, 2)
 
     def _add_media(self, x: Tensor, media_index: Tensor | None) -> Tensor:
         if (media_index is None) != (self.media_positions is None):
-            state = "is missing" if media_index is None else "is given, but the config has no max_media"
-            raise ConfigError(f"resampler: media_index {state}")
+            problem = "is missing" if media_index is None else "needs max_media in the config"
+            raise ConfigError(f"resampler: media_index {problem}")
         if self.media_positions is None or media_index is None:
             return x
         limit = self.media_positions.shape[0]
         if media_index.numel() and int(media_index.max()) >= limit:
-            raise ConfigError(f"resampler: at most {limit} items a sequence, found {int(media_index.max()) + 1}")
+            raise ConfigError(
+                f"resampler: expected at most {limit} items per sequence, found {int(media_index.max()) + 1}"
+            )
         return x + self.media_positions[media_index][:, None]
 
 
@@ -169,7 +171,7 @@ OPEN_FLAMINGO_KEYS = KeyTable(
         *_norm("norm", "norm"),
     )
 )
-"""OpenFlamingo files, under `perceiver.` -> ours."""
+"""OpenFlamingo's names (under `perceiver.`) -> ours."""
 
 IDEFICS_KEYS = KeyTable(
     (
@@ -188,4 +190,4 @@ IDEFICS_KEYS = KeyTable(
         *_norm("layer_norm", "norm"),
     )
 )
-"""IDEFICS files, under `model.perceiver_resampler.` -> ours."""
+"""IDEFICS' names (under `model.perceiver_resampler.`) -> ours."""

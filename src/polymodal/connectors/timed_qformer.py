@@ -1,10 +1,10 @@
-"""Video-LLaMA's connector (arXiv 2306.02858): a Q-Former over time, behind one per frame where there are frames.
+"""Video-LLaMA's connector (arXiv 2306.02858): a temporal Q-Former; for video, after a Q-Former per frame.
 
     video  [N, F, S, D'] -> frame Q-Former [N, F, Q, D] -> + position of the frame -> [N, F*Q, D] -> Q-Former -> linear
-    sound  [N, C, D']    -> + position of the clip -> Q-Former -> linear [N, Q', E]
+    audio  [N, C, D']    -> + position of the clip -> Q-Former -> linear [N, Q', E]
 
-Traps: the position is one vector for all features of a frame; the Q-Former over time reads in EVERY block
-(`cross_every` 1); tables of positions are short (32 frames, 8 clips) and cannot be stretched.
+Traps: all features of a frame share one position vector; the temporal Q-Former cross-attends in EVERY block
+(`cross_every` 1); the position tables are short (32 frames, 8 clips) and are not interpolated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from polymodal.nn.linear import Linear
 
 @dataclass(frozen=True, kw_only=True)
 class TimedQFormerConfig:
-    """`frame`: the Q-Former of each frame, None where an item of time is one vector.  `longest`: frames or clips."""
+    """`frame`: the Q-Former per frame, None if a time step is one vector.  `longest`: maximum frames or clips."""
 
     over_time: QFormerConfig
     out_width: int
@@ -30,12 +30,12 @@ class TimedQFormerConfig:
     def __post_init__(self) -> None:
         if self.frame is not None and self.frame.width != self.over_time.source_width:
             raise ConfigError(
-                f"Q-Former over time: reads width {self.over_time.source_width}, frames have {self.frame.width}"
+                f"temporal Q-Former: expected source_width {self.frame.width}, found {self.over_time.source_width}"
             )
 
     @property
     def tokens(self) -> int:
-        """Features per item, however long it is."""
+        """Features per item, independent of its length."""
         return self.over_time.queries
 
     def build(self) -> TimedQFormer:
@@ -57,7 +57,7 @@ class TimedQFormer(nn.Module):
         """[N, F, S, D'] (or [N, C, D'] without a frame Q-Former) -> [N, Q, E].  Raises PromptError beyond `longest`."""
         count = features.shape[1]
         if count > self.config.longest:
-            raise PromptError(f"expected at most {self.config.longest} frames or clips, found {count}; take fewer")
+            raise PromptError(f"expected at most {self.config.longest} frames or clips, found {count}; sample fewer")
         if self.frames is None:
             return self.proj(self.qformer(features + self.positions.weight[:count]))
         states = self.frames(features.flatten(0, 1)).unflatten(0, features.shape[:2])

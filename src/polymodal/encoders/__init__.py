@@ -1,1 +1,1 @@
-"""Signal to features: pictures and sound (rank 2)."""
+"""Encoders: images, video, audio and text to features (rank 2)."""

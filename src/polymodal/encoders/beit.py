@@ -1,19 +1,19 @@
-"""BEiT: a ViT that knows where patches lie by a bias on the attention scores, not by added positions.
+"""BEiT: a ViT that encodes patch positions as a bias on the attention scores instead of adding embeddings.
 
 Paper: BEiT (arXiv 2106.08254).
 
 Flow
-    pixel_values [N, C, H, W] -> patches with bias (masked ones: the mask token) -> class token in front
+    pixel_values [N, C, H, W] -> patch convolution with bias (masked patches: the mask token) -> class token prepended
     -> (+ absolute positions) -> blocks -> (final_norm) -> features [N, S, D]
-    block: x + a * attn(norm(x), bias), x + m * mlp(norm(x)); a, m: learned vectors (layer scale), may be absent
-    bias [heads, S, S]: a table row per (rows apart, columns apart); one table a block, or one shared by all
+    block: x + a * attn(norm(x), bias), x + m * mlp(norm(x)); a, m: learned vectors (layer scale), optional
+    bias [heads, S, S]: one table row per (row offset, column offset); one table per block, or one shared by all
 
 Traps
-- Three more rows stand at the table's end, in this order: class to patch, patch to class, class to class.
-- Keys have no bias; queries and values have.
-- With mean pooling nothing is normed at the end: the norm belongs to the mean (classes) or to the head (masked model).
-- Any size of image is taken: the table (bilinear) and absolute positions (bicubic) follow it.  A table for a
-  rectangular window is resized from its transposed sides, as transformers reads it.
+- The table ends with three more rows, in this order: class to patch, patch to class, class to class.
+- Keys have no bias; queries and values do.
+- With mean pooling there is no final norm: the norm belongs to the mean (classifier) or to the head (masked model).
+- Images may have any size: the bias table (bilinear) and the absolute positions (bicubic) are resized.  A table for
+  a rectangular window is resized with its sides swapped, as transformers does.
 """
 
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ from polymodal.nn.norm import LayerNormConfig, NormConfig
 
 @dataclass(frozen=True, kw_only=True)
 class RelativePositionsConfig:
-    """A table of score biases for a `window` of (height, width) patches and a class token."""
+    """A relative position bias for a `window` of (height, width) patches and a class token."""
 
     window: tuple[int, int]
     heads: int
@@ -61,7 +61,7 @@ class RelativePositions(nn.Module):
 
 
 def pair_index(grid: tuple[int, int], device: torch.device) -> Tensor:
-    """Row of the table for each pair of tokens, int64 `[S, S]`; the class token is token 0."""
+    """Table row of each (query, key) pair, int64 `[S, S]`; the class token is token 0."""
     height, width = grid
     last = (2 * height - 1) * (2 * width - 1)
     y = torch.arange(height, device=device).repeat_interleave(width)
@@ -77,7 +77,7 @@ def pair_index(grid: tuple[int, int], device: torch.device) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class BeitBlockConfig:
-    """`scale`: start of the layer scale, None for none.  `relative`: this block's own table."""
+    """`scale`: initial value of the layer scale, None: no layer scale.  `relative`: the bias table of this block."""
 
     attention: AttentionConfig
     mlp: FeedForwardConfig
@@ -104,20 +104,20 @@ class BeitBlock(nn.Module):
         self.relative = None if config.relative is None else config.relative.build()
 
     def forward(self, x: Tensor, grid: tuple[int, int], shared: Tensor | None = None) -> Tensor:
-        """`grid`: patches (height, width).  `shared`: biases [1, heads, S, S] of all blocks, added to its own."""
+        """`grid`: (height, width) in patches.  `shared`: bias [1, heads, S, S] for all blocks, added to its own."""
         bias = None if self.relative is None else self.relative(grid)
         if shared is not None:
             bias = shared if bias is None else bias + shared
         mask = None if bias is None else PreparedMask(allow=bias)
-        attended = self.attn(self.attn_norm(x), mask)
-        x = x + (attended if self.attn_scale is None else self.attn_scale * attended)
-        changed = self.mlp(self.mlp_norm(x))
-        return x + (changed if self.mlp_scale is None else self.mlp_scale * changed)
+        attn_out = self.attn(self.attn_norm(x), mask)
+        x = x + (attn_out if self.attn_scale is None else self.attn_scale * attn_out)
+        mlp_out = self.mlp(self.mlp_norm(x))
+        return x + (mlp_out if self.mlp_scale is None else self.mlp_scale * mlp_out)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BeitConfig:
-    """A BEiT; sides in pixels, one number or (height, width).  `relative`: a table shared by all blocks."""
+    """A BEiT; sizes in pixels, one number or (height, width).  `relative`: a bias table shared by all blocks."""
 
     image_size: int | tuple[int, int]
     patch_size: int | tuple[int, int]
@@ -135,13 +135,13 @@ class BeitConfig:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Patches along the height and the width of an image of `image_size`."""
-        (height, width), (down, across) = sides(self.image_size), sides(self.patch_size)
-        return height // down, width // across
+        """(height, width) of an image of `image_size`, in patches."""
+        (height, width), (patch_height, patch_width) = sides(self.image_size), sides(self.patch_size)
+        return height // patch_height, width // patch_width
 
     @property
     def tokens(self) -> int:
-        """Features of an image of `image_size`, class token included."""
+        """Features per image of `image_size`, class token included."""
         return self.grid[0] * self.grid[1] + 1
 
     def build(self) -> "Beit":
@@ -169,12 +169,13 @@ class Beit(nn.Module):
     ) -> Tensor:
         """Features [N, S, D], class token first, of images [N, C, H, W] of any size.
 
-        bool_masked_pos: [N, patches], 1 where the mask token takes a patch's place.  interpolate_pos_encoding is
-        accepted for the library's sake: sizes are always followed.  Raises ConfigError for other shapes.
+        bool_masked_pos: [N, patches], 1 where the mask token replaces a patch.  interpolate_pos_encoding is accepted
+        for compatibility with transformers and ignored: positions are always resized.  Raises ConfigError for other
+        shapes.
         """
         if pixel_values.dim() != 4 or pixel_values.shape[1] != self.config.channels:
-            wanted = f"[N, {self.config.channels}, H, W]"
-            raise ConfigError(f"beit: pixel_values must be {wanted}, found {list(pixel_values.shape)}")
+            expected = f"[N, {self.config.channels}, H, W]"
+            raise ConfigError(f"beit: pixel_values must be {expected}, found {list(pixel_values.shape)}")
         patches = self.patch_embed(pixel_values.to(self.patch_embed.weight.dtype))
         height, width = patches.shape[-2:]
         x = patches.flatten(2).transpose(1, 2)
@@ -184,13 +185,13 @@ class Beit(nn.Module):
             x = torch.where(bool_masked_pos.bool()[..., None], self.mask_token, x)
         x = torch.cat((self.class_token.expand(x.shape[0], 1, -1), x), dim=1)
         if self.positions is not None:
-            x = x + self._positions(self.positions, (height, width))
+            x = x + self._resized_positions(self.positions, (height, width))
         shared = None if self.relative is None else self.relative((height, width))
         for block in self.blocks:
             x = block(x, (height, width), shared)
         return x if self.final_norm is None else self.final_norm(x)
 
-    def _positions(self, table: Tensor, grid: tuple[int, int]) -> Tensor:
+    def _resized_positions(self, table: Tensor, grid: tuple[int, int]) -> Tensor:
         if grid == self.config.grid:
             return table
         plane = table[1:].float().T.reshape(1, -1, *self.config.grid)

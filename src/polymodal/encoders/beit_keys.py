@@ -1,13 +1,13 @@
-"""BEiT's sizes and names: what a published `config.json` or an official state dict says about `beit.py`.
+"""BEiT configs and key tables: parses a published `config.json` and maps hub and official names to `beit.py`.
 
 Paper: BEiT (arXiv 2106.08254); official files from microsoft/unilm.
 
-    of_config(config.json of transformers' BeitConfig) -> BeitConfig          hf_keys() -> names under `beit.`
+    parse_config(config.json of transformers' BeitConfig) -> BeitConfig          hf_keys() -> names under `beit.`
     OFFICIAL_KEYS: qkv in one matrix, separate q_bias and v_bias, gamma_1 and gamma_2 -> ours
 
 Traps: norm eps is 1e-12 in the hub's configs and 1e-6 in the official code; the official pretraining files have one
-shared table `rel_pos_bias`, the fine-tuned ones a table in each block, both with a `relative_position_index` buffer
-that is computed here.
+shared table `rel_pos_bias`, the fine-tuned ones have one table per block; both store a `relative_position_index`
+buffer, which is computed here instead.
 """
 
 from collections.abc import Mapping
@@ -24,13 +24,13 @@ from polymodal.weights.keytable import KeyTable, Row, drop, rename, split
 from polymodal.weights.operations import Squeeze
 
 PIXEL_MEAN = (0.5, 0.5, 0.5)
-"""Mean of pixels scaled to 0..1, per channel; belongs to the published weights."""
+"""Per-channel mean of pixels in 0..1, as the published weights expect."""
 PIXEL_STD = (0.5, 0.5, 0.5)
-"""Standard deviation of pixels scaled to 0..1, per channel; belongs to the published weights."""
+"""Per-channel standard deviation of pixels in 0..1, as the published weights expect."""
 
 
-def of_config(config: Mapping[str, Any]) -> BeitConfig:
-    """The encoder, without head, that a `BeitConfig` dict of transformers describes; absent keys take its defaults."""
+def parse_config(config: Mapping[str, Any]) -> BeitConfig:
+    """The encoder, without head, of a transformers `BeitConfig` dict; absent keys take transformers' defaults."""
     width, heads = config.get("hidden_size", 768), config.get("num_attention_heads", 12)
     image_size, patch_size = sides(config.get("image_size", 224)), sides(config.get("patch_size", 16))
     window = image_size[0] // patch_size[0], image_size[1] // patch_size[1]
@@ -97,14 +97,14 @@ HF_KEYS = KeyTable(
         *_pair("layernorm", "final_norm"),
     )
 )
-"""Hub names on disk, which lie under `beit.` in models with a head -> ours."""
+"""Hub names on disk -> ours; models with a head prefix them with `beit.`."""
 
 IN_MEMORY = {
     "encoder.relative_position_bias": "shared_position_bias",
     "attention.attention.relative_position_bias": "relative_position_bias",
     **google_vit.IN_MEMORY,
 }
-"""What version 5 of the library calls the same parts in memory, where PEFT names adapters: for `KeyTable.reworded`."""
+"""Module names of transformers 5, which PEFT adapters use: for `KeyTable.reworded`."""
 
 _BLOCK = "blocks.{}"
 OFFICIAL_KEYS = KeyTable(
@@ -129,4 +129,4 @@ OFFICIAL_KEYS = KeyTable(
         rename(f"{_BLOCK}.gamma_2", "blocks.{}.mlp_scale"),
     )
 )
-"""Names of the official .pth files, under their key `model`, without norm and head -> ours."""
+"""Names of the official .pth files (entry `model`), without norm and head -> ours."""

@@ -1,12 +1,12 @@
-"""Official CLIP state dicts: which encoders they hold, read off names and shapes as the official loader does.
+"""Official CLIP state dicts: infers the encoders from tensor names and shapes, as the official loader does.
 
 Paper: CLIP (arXiv 2103.00020); openai/CLIP, files RN50.pt ... ViT-L-14-336px.pt.
 
-    shapes -> infer -> the constructor's arguments ("vision_width", ...) -> image_of, text_of -> encoder configs
+    shapes -> infer -> the constructor's arguments ("vision_width", ...) -> image_config, text_config -> encoder configs
     official names -> keys(config) -> encoders.image.*, encoders.text.*, logit_scale
 
-Traps: heads are widths // 64; `vision_layers` is a number for a ViT and four numbers for a ResNet; the archives also
-hold three scalars (`input_resolution`, ...) that are no weights; pooling is at the highest id.
+Traps: the number of heads is width // 64; `vision_layers` is one number for a ViT and four for a ResNet; the archives
+also hold three scalars (`input_resolution`, ...) that are not weights; text is pooled at the highest token id.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from polymodal.weights.operations import Unsqueeze
 
 
 def infer(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
-    """Arguments of the official constructor for a state dict of these shapes; None for another file."""
+    """Arguments of the official constructor for a state dict with these shapes; None if it is not a CLIP state dict."""
     if "visual.conv1.weight" not in shapes or "text_projection" not in shapes or "ln_final.weight" not in shapes:
         return None
     blocks = {name.split(".")[2] for name in shapes if name.startswith("transformer.resblocks.")}
@@ -56,7 +56,7 @@ def infer(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
     }
 
 
-def image_of(config: Mapping[str, Any]) -> ViTConfig | ClipResNetConfig:
+def image_config(config: Mapping[str, Any]) -> ViTConfig | ClipResNetConfig:
     """The image encoder with its projection."""
     layers, width = config["vision_layers"], config["vision_width"]
     if not isinstance(layers, int):
@@ -76,20 +76,20 @@ def image_of(config: Mapping[str, Any]) -> ViTConfig | ClipResNetConfig:
     )
 
 
-def text_of(config: Mapping[str, Any]) -> ClipTextConfig:
+def text_config(config: Mapping[str, Any]) -> ClipTextConfig:
     """The text encoder with its projection."""
-    tower = clip_text.clip_text(
+    encoder = clip_text.clip_text(
         width=config["transformer_width"],
         depth=config["transformer_layers"],
         heads=config["transformer_heads"],
         vocab_size=config["vocab_size"],
         out_width=config["embed_dim"],
     )
-    return replace(tower, positions=config["context_length"])
+    return replace(encoder, positions=config["context_length"])
 
 
 def keys(config: Mapping[str, Any]) -> KeyTable:
-    """The official names -> a DualEncoder's."""
+    """Official names -> those of a DualEncoder."""
     image = clip_vit.OPENAI_KEYS if isinstance(config["vision_layers"], int) else clip_resnet.openai_keys()
     rest = KeyTable(
         (

@@ -1,16 +1,16 @@
-"""CLIP's ResNet image encoders: a ResNet whose strides are averages and whose pooling is an attention.
+"""CLIP's ResNet image encoders: a ResNet with anti-aliased strides (average pooling) and attention pooling.
 
 Paper: CLIP (arXiv 2103.00020), section 2.4; ResNet (arXiv 1512.03385), anti-aliased strides (arXiv 1904.11486).
 
 Flow
-    pixel_values [N, 3, S, S] -> three 3 x 3 convolutions, the first of stride 2, average of 2 x 2
-    -> four stages of bottlenecks (1 x 1, 3 x 3, average instead of a stride, 1 x 1; batch norm after each)
-    -> features [N, P, 32 W], row-major -> mean of them in front, + positions -> attention of the mean over all
+    pixel_values [N, 3, S, S] -> three 3 x 3 convolutions, the first with stride 2 -> 2 x 2 average pooling
+    -> four stages of bottlenecks (1 x 1, 3 x 3, average pooling instead of a stride, 1 x 1; batch norm after each)
+    -> features [N, P, 32 W], row-major -> their mean prepended, + positions -> the mean attends to all
     -> linear to the joint space [N, E]
 
 Traps
-- Heads of the attention are 32 W // 64 and are not stored in any file.
-- Positions fit one image size.  Batch norms run on stored statistics: call `eval()`.
+- The attention has 32 W // 64 heads; no file stores that number.
+- Positions fit one image size.  Inference needs the stored batch norm statistics: call `eval()`.
 """
 
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ from polymodal.nn.linear import Linear
 from polymodal.weights.keytable import KeyTable, Row, rename
 
 EXPANSION = 4
-"""How much wider a bottleneck's output is than its middle."""
+"""Output width of a bottleneck over its inner width."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipResNetConfig:
-    """`depths`: bottlenecks of the four stages; `width`: channels after the stem; `image_size` a multiple of 32."""
+    """`depths`: bottlenecks per stage; `width`: channels after the stem; `image_size`: pixels, a multiple of 32."""
 
     width: int
     depths: tuple[int, int, int, int]
@@ -64,7 +64,7 @@ RN50X64 = ClipResNetConfig(width=128, depths=(3, 15, 36, 10), embed_width=1024, 
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias and its batch norm."""
+    """Convolution without bias, then batch norm."""
 
     def __init__(self, channels: int, out: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
@@ -78,13 +78,13 @@ class ConvNorm(nn.Module):
 class Bottleneck(nn.Module):
     """`[N, C, H, W] -> [N, 4 M, H / stride, W / stride]`"""
 
-    def __init__(self, channels: int, middle: int, stride: int) -> None:
+    def __init__(self, channels: int, inner: int, stride: int) -> None:
         super().__init__()
-        out = middle * EXPANSION
+        out = inner * EXPANSION
         self.stride = stride
-        self.reduce = ConvNorm(channels, middle, 1)
-        self.spread = ConvNorm(middle, middle, 3)
-        self.expand = ConvNorm(middle, out, 1)
+        self.reduce = ConvNorm(channels, inner, 1)
+        self.spread = ConvNorm(inner, inner, 3)
+        self.expand = ConvNorm(inner, out, 1)
         self.shortcut = ConvNorm(channels, out, 1) if stride > 1 or channels != out else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ class Bottleneck(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """`[N, P, C] -> [N, E]`: the mean, with its own position, looks at itself and at all features."""
+    """`[N, P, C] -> [N, E]`: the mean, with a position of its own, attends to itself and to all features."""
 
     def __init__(self, config: ClipResNetConfig) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class AttentionPool(nn.Module):
 
 
 class ClipResNet(nn.Module):
-    """`forward`: features `[N, P, 32 W]`; `joint`: vectors `[N, E]`, not of unit length."""
+    """`forward`: features `[N, P, 32 W]`; `joint`: vectors `[N, E]`, not normalised."""
 
     def __init__(self, config: ClipResNetConfig) -> None:
         super().__init__()
@@ -131,11 +131,11 @@ class ClipResNet(nn.Module):
         )
         stages, channels = [], width
         for stage, depth in enumerate(config.depths):
-            middle = width * 2**stage
+            inner = width * 2**stage
             blocks = []
             for index in range(depth):
-                blocks.append(Bottleneck(channels, middle, 2 if stage and not index else 1))
-                channels = middle * EXPANSION
+                blocks.append(Bottleneck(channels, inner, 2 if stage and not index else 1))
+                channels = inner * EXPANSION
             stages.append(nn.ModuleList(blocks))
         self.stages = nn.ModuleList(stages)
         self.head = AttentionPool(config)
@@ -144,11 +144,11 @@ class ClipResNet(nn.Module):
         """Raises ConfigError for images of another size."""
         size = self.config.image_size
         if pixel_values.dim() != 4 or tuple(pixel_values.shape[1:]) != (3, size, size):
-            found = list(pixel_values.shape)
-            raise ConfigError(f"clip resnet: expected [N, 3, {size}, {size}], found {found}; resize the images")
+            actual = list(pixel_values.shape)
+            raise ConfigError(f"clip resnet: expected [N, 3, {size}, {size}], found {actual}; resize the images")
         x = pixel_values
-        for part in self.stem:
-            x = F.relu(part(x))
+        for conv in self.stem:
+            x = F.relu(conv(x))
         x = F.avg_pool2d(x, 2)
         for stage in self.stages:
             for block in stage:  # type: ignore[attr-defined]

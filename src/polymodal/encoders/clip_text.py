@@ -1,4 +1,4 @@
-"""CLIP's text encoder: a small causal transformer whose vector at the end token stands for the sentence.
+"""CLIP's text encoder: a small causal transformer; its state at the end token is the embedding of the text.
 
 Paper: CLIP (arXiv 2103.00020).
 
@@ -7,10 +7,10 @@ Flow
     pool: the state at the end token [B, D] -> project: bias-free linear to the joint space [B, E]
 
 Traps
-- Padding stands on the right and comes after the end token; causal attention keeps it out of the pooled vector.
-- Published files say `eos_token_id` 2, which is not the id of the end token: with it the state at the HIGHEST id is
-  taken, the first one if it repeats.  Any other value means the first place of that id, or place 0 without one.
-- The official file stores `text_projection` as [D, E] and a buffer-free causal mask; the hub its transpose.
+- Padding is on the right, after the end token; causal attention keeps it out of the pooled vector.
+- Published configs have `eos_token_id` 2, which is not the id of the end token.  With it, pooling takes the position
+  of the HIGHEST id, the first one if it repeats.  Any other value: the first position of that id, or 0 without one.
+- The official file stores `text_projection` as [D, E] and no mask buffer; the hub stores the transpose.
 """
 
 from collections.abc import Mapping
@@ -30,12 +30,12 @@ from polymodal.weights.keytable import KeyTable, Row, drop, rename, split
 from polymodal.weights.operations import Transpose
 
 HIGHEST_ID = 2
-"""The `eos_token_id` of the published files, which stands for "take the state at the highest id"."""
+"""The `eos_token_id` of the published configs; it means "pool at the highest token id"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipTextConfig:
-    """`positions`: longest input in tokens.  `eos` None: pool at the highest id.  `out_width` None: no projection."""
+    """`positions`: maximum length in tokens.  `eos` None: pool at the highest id.  `out_width` None: no projection."""
 
     vocab_size: int
     width: int
@@ -69,36 +69,36 @@ class ClipText(nn.Module):
     ) -> Tensor:
         """Features [B, T, D] of int ids [B, T]; attention_mask [B, T], 1 = real token; position_ids [B, T].
 
-        Raises ConfigError for more tokens than there are positions.
+        Raises ConfigError if the input is longer than `positions`.
         """
         length = input_ids.shape[-1]
         if length > self.config.positions:
             raise ConfigError(
                 f"clip text: expected at most {self.config.positions} tokens, found {length}; truncate the text"
             )
-        places = self.positions[:length] if position_ids is None else self.positions[position_ids]
-        x = self.embed_tokens(input_ids) + places
+        positions = self.positions[:length] if position_ids is None else self.positions[position_ids]
+        x = self.embed_tokens(input_ids) + positions
         mask = MaskSpec(attention_mask=padding_mask(attention_mask)).prepare(length, length, x.device)
         for block in self.blocks:
             x = block(x, mask)
         return self.final_norm(x)
 
     def pool(self, features: Tensor, input_ids: Tensor) -> Tensor:
-        """The state at the end token: [B, T, D] and the ids [B, T] -> [B, D]."""
+        """The state at the end token: features [B, T, D] and ids [B, T] -> [B, D]."""
         eos = self.config.eos
-        place = (input_ids if eos is None else (input_ids == eos).int()).argmax(-1)
-        return features[torch.arange(features.shape[0], device=features.device), place]
+        end = (input_ids if eos is None else (input_ids == eos).int()).argmax(-1)
+        return features[torch.arange(features.shape[0], device=features.device), end]
 
     def project(self, pooled: Tensor) -> Tensor:
-        """[B, D] -> [B, E] of the joint space, not yet of unit length."""
+        """[B, D] -> [B, E] in the joint space, not normalised."""
         if self.proj is None:
-            raise ConfigError("clip text: project needs an out_width in the config")
+            raise ConfigError("clip text: this encoder has no projection; set out_width in its config")
         return self.proj(pooled)
 
     def joint(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
     ) -> Tensor:
-        """Forward, pool, project: [B, T] -> [B, E]."""
+        """Encode, pool, project: [B, T] -> [B, E]."""
         return self.project(self.pool(self(input_ids, attention_mask, position_ids), input_ids))
 
 
@@ -113,7 +113,7 @@ def clip_text(
     eps: float = 1e-5,
     out_width: int | None = None,
 ) -> ClipTextConfig:
-    """CLIP's text encoder at any size, every block alike; `out_width` is the joint space."""
+    """CLIP's text encoder at any size, all blocks alike; `out_width` is the width of the joint space."""
     norm = LayerNormConfig(eps=eps)
     block = ViTBlockConfig(
         attention=AttentionConfig(width=width, heads=heads or width // 64, qkv_bias=True, out_bias=True),
@@ -123,16 +123,16 @@ def clip_text(
     return ClipTextConfig(vocab_size=vocab_size, width=width, blocks=(block,) * depth, norm=norm, out_width=out_width)
 
 
-def of_config(config: Mapping[str, Any]) -> ClipTextConfig:
-    """The encoder, without projection, that a `CLIPTextConfig` dict describes; absent keys take its defaults.
+def parse_config(config: Mapping[str, Any]) -> ClipTextConfig:
+    """The encoder, without projection, of a `CLIPTextConfig` dict; absent keys take transformers' defaults.
 
-    Raises ConfigError for a list of end tokens.
+    Raises ConfigError if `eos_token_id` is a list.
     """
     eos = config.get("eos_token_id", 49407)
     if not isinstance(eos, int):
         raise ConfigError(f"clip text: eos_token_id must be one id, found {eos!r}")
     width = config.get("hidden_size", 512)
-    tower = clip_text(
+    encoder = clip_text(
         width=width,
         depth=config.get("num_hidden_layers", 12),
         heads=config.get("num_attention_heads", 8),
@@ -141,7 +141,7 @@ def of_config(config: Mapping[str, Any]) -> ClipTextConfig:
         activation=config.get("hidden_act", "quick_gelu"),
         eps=config.get("layer_norm_eps", 1e-5),
     )
-    return replace(tower, positions=config.get("max_position_embeddings", 77), eos=None if eos == HIGHEST_ID else eos)
+    return replace(encoder, positions=config.get("max_position_embeddings", 77), eos=None if eos == HIGHEST_ID else eos)
 
 
 def _pair(source: str, target: str) -> tuple[Row, Row]:
@@ -166,7 +166,7 @@ _HF_BODY = (
 
 
 def hf_keys(config: ClipTextConfig) -> KeyTable:
-    """Hub names -> ours: the body under `text_model.`, the projection beside it as `text_projection`."""
+    """Hub names -> ours: the encoder under `text_model.`, the projection as `text_projection`."""
     body = KeyTable(_HF_BODY).prefixed(source="text_model.")
     if config.out_width is None:
         return body
@@ -194,4 +194,4 @@ OPENAI_KEYS = KeyTable(
         rename("text_projection", "proj.weight", Transpose(0, 1)),
     )
 )
-"""Official CLIP files (q, k, v fused in that order) -> ours; a causal mask is no part of them."""
+"""Official CLIP files (q, k, v fused in that order) -> ours."""

@@ -3,14 +3,14 @@
 Paper: CLIP (arXiv 2103.00020); OpenCLIP (arXiv 2212.07143) for ViT-bigG.
 
 Flow
-    pixel_values -> patches without bias, class token, positions -> pre_norm -> blocks -> features [N, S, D]
+    pixel_values -> patch convolution without bias, class token, positions -> pre_norm -> blocks -> features [N, S, D]
     pool: norm of the class token -> project: bias-free linear to the joint space [N, E]
 
 Traps
-- OpenAI's weights need quick_gelu; OpenCLIP's need the exact gelu.
-- The features are NOT normed: the post norm belongs to the pooled class token alone.
-- The official file stores `proj` as [D, E], the hub stores its transpose.
-- Heads are D // 64 (bigG: 16 of 104) and are not stored in any file.
+- OpenAI's weights need quick_gelu; OpenCLIP's need the exact GELU.
+- The features are NOT normalised: the post norm applies to the pooled class token only.
+- The official file stores `proj` as [D, E]; the hub stores the transpose.
+- There are D // 64 heads (bigG: 16 of width 104); no weight file stores that number.
 """
 
 from collections.abc import Mapping
@@ -26,9 +26,9 @@ from polymodal.weights.keytable import KeyTable, Row, drop, rename, split
 from polymodal.weights.operations import Transpose
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
-"""Mean of pixels scaled to 0..1, per channel; belongs to the published weights."""
+"""Per-channel mean of pixels in 0..1, as the published weights expect."""
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
-"""Standard deviation of pixels scaled to 0..1, per channel; belongs to the published weights."""
+"""Per-channel standard deviation of pixels in 0..1, as the published weights expect."""
 
 
 def clip_vit(
@@ -42,7 +42,7 @@ def clip_vit(
     ffn_width: int | None = None,
     activation: str = "quick_gelu",
 ) -> ViTConfig:
-    """CLIP's image encoder at any size, every block alike; `embed_width` is the joint space, None: no projection."""
+    """CLIP's image encoder at any size, all blocks alike; `embed_width`: of the joint space, None: no projection."""
     norm = LayerNormConfig()
     block = ViTBlockConfig(
         attention=AttentionConfig(width=width, heads=heads or width // 64, qkv_bias=True, out_bias=True),
@@ -60,17 +60,16 @@ def clip_vit(
     )
 
 
-def of_config(config: Mapping[str, Any]) -> ViTConfig:
-    """The encoder that a `CLIPVisionConfig` dict describes, its pooled norm but no projection; absent keys take the
-    library's defaults.
+def parse_config(config: Mapping[str, Any]) -> ViTConfig:
+    """The encoder of a `CLIPVisionConfig` dict, with the pooled norm but no projection.
 
-    Narrow it with `replace`: `layer`, `keep_class`, and `head=None` where the pooled vector is not wanted.
-    Raises ConfigError for sides that are not one number.
+    Absent keys take transformers' defaults.  Adapt it with `replace`: `layer`, `keep_class`, and `head=None` if the
+    pooled vector is not needed.  Raises ConfigError if image_size or patch_size is not one number.
     """
     image_size, patch_size = config.get("image_size", 224), config.get("patch_size", 32)
     if not isinstance(image_size, int) or not isinstance(patch_size, int):
         raise ConfigError(f"clip: image_size and patch_size must be numbers, found {image_size!r} and {patch_size!r}")
-    tower = clip_vit(
+    encoder = clip_vit(
         width=config.get("hidden_size", 768),
         depth=config.get("num_hidden_layers", 12),
         patch_size=patch_size,
@@ -79,7 +78,7 @@ def of_config(config: Mapping[str, Any]) -> ViTConfig:
         ffn_width=config.get("intermediate_size", 3072),
         activation=config.get("hidden_act", "quick_gelu"),
     )
-    return replace(_with_eps(tower, config.get("layer_norm_eps", 1e-5)), channels=config.get("num_channels", 3))
+    return replace(_with_eps(encoder, config.get("layer_norm_eps", 1e-5)), channels=config.get("num_channels", 3))
 
 
 def _with_eps(config: ViTConfig, eps: float) -> ViTConfig:
@@ -91,9 +90,9 @@ def _with_eps(config: ViTConfig, eps: float) -> ViTConfig:
 
 
 def with_projection(config: ViTConfig, embed_width: int) -> ViTConfig:
-    """The same encoder with the bias-free linear into a joint space of `embed_width`."""
+    """The same encoder with a bias-free linear to a joint space of `embed_width`."""
     if config.head is None:
-        raise ConfigError("clip: a projection needs the encoder's pooled norm; keep its head")
+        raise ConfigError("clip: the projection needs the pooled norm; keep the head of the encoder")
     return replace(config, head=replace(config.head, out_width=embed_width))
 
 
@@ -120,7 +119,7 @@ _HF_BODY = KeyTable(
         rename("vision_model.embeddings.class_embedding", "class_token"),
         rename("vision_model.embeddings.patch_embedding.weight", "patch_embed.weight"),
         rename("vision_model.embeddings.position_embedding.weight", "positions"),
-        *_pair("vision_model.pre_layrnorm", "pre_norm"),  # spelled so in the files
+        *_pair("vision_model.pre_layrnorm", "pre_norm"),  # sic
         *_pair(f"{_HF}.layer_norm1", "blocks.{}.attn_norm"),
         *_pair(f"{_HF}.self_attn.q_proj", "blocks.{}.attn.q_proj"),
         *_pair(f"{_HF}.self_attn.k_proj", "blocks.{}.attn.k_proj"),
@@ -138,14 +137,14 @@ HF_KEYS = _HF_BODY + KeyTable(
         rename("visual_projection.weight", "head.proj.weight"),
     )
 )
-"""Hub checkpoints (transformers' names on disk) -> ours."""
+"""Hub checkpoints (names on disk) -> ours."""
 
 HF_FEATURE_KEYS = _HF_BODY + KeyTable((drop("vision_model.post_layernorm.**"), drop("visual_projection.weight")))
 """The same for an encoder without head, as vision-language models use it."""
 
 
 def hf_keys(config: ViTConfig) -> KeyTable:
-    """Hub names, under `vision_model.`, -> ours; a config without head drops what belongs to it."""
+    """Hub names under `vision_model.` -> ours; without a head in the config, its tensors are dropped."""
     if config.head is None:
         return HF_FEATURE_KEYS
     if config.head.out_width is not None:

@@ -1,11 +1,11 @@
-"""EfficientNet-Lite 0-4: a small convolutional image encoder whose published weights run on any CPU.
+"""EfficientNet-Lite 0-4: a small convolutional image encoder that is fast on any CPU.
 
 Paper: EfficientNet (arXiv 1905.11946); the Lite variants are from the TPU model repository: no
-squeeze-excite, ReLU6 in place of swish, stem and head not scaled.
+squeeze-excite, ReLU6 instead of swish, stem and head not scaled.
 
 Flow (Lite0, 224 px)
-    pixel_values [N, 3, 224, 224] -> stem 3x3 stride 2 -> 16 inverted bottlenecks (stride 32 in all)
-    -> 1x1 conv + norm + ReLU6 -> map 7 x 7 -> features [N, 49, 1280], row-major
+    pixel_values [N, 3, 224, 224] -> stem 3x3 stride 2 -> 16 inverted bottlenecks (total stride 32)
+    -> 1x1 conv + norm + ReLU6 -> 7 x 7 feature map -> features [N, 49, 1280], row-major
     pool(features) [N, 1280] -> classify(pooled) [N, 1000] (ImageNet-1k logits)
 
 Traps
@@ -13,7 +13,7 @@ Traps
   a plain `padding=kernel // 2` shifts the whole map and silently loses accuracy.
 - Batch norm has eps 1e-3 (torch's default is 1e-5).
 - Pixels are (x - 127) / 128 with x in 0..255, not the ImageNet mean and std.
-- Dropout and stochastic depth of the original training are left out: here the encoder runs frozen or is tuned
+- Dropout and stochastic depth of the original training are omitted: here the encoder is frozen or fine-tuned
   for a few steps.
 """
 
@@ -33,9 +33,9 @@ from polymodal.weights.source import Source
 NORM_EPS = 1e-3
 NORM_MOMENTUM = 0.01
 PIXEL_MEAN = (127 / 255, 127 / 255, 127 / 255)
-"""Mean of pixels scaled to 0..1, per channel; belongs to the published weights."""
+"""Per-channel mean of pixels in 0..1, as the published weights expect."""
 PIXEL_STD = (128 / 255, 128 / 255, 128 / 255)
-"""Standard deviation of pixels scaled to 0..1, per channel; belongs to the published weights."""
+"""Per-channel standard deviation of pixels in 0..1, as the published weights expect."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class InvertedBottleneckConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EfficientNetConfig:
-    """An EfficientNet-Lite; `blocks` lists every block, `image_size` is its training side in pixels."""
+    """An EfficientNet-Lite; `blocks` lists every block, `image_size` is the training resolution in pixels."""
 
     blocks: tuple[InvertedBottleneckConfig, ...]
     stem_width: int = 32
@@ -67,12 +67,11 @@ class EfficientNetConfig:
         widths = [self.stem_width, *(block.out_width for block in self.blocks)]
         for i, block in enumerate(self.blocks):
             if block.in_width != widths[i]:
-                found = f"in_width {block.in_width}, but it receives {widths[i]}"
-                raise ConfigError(f"efficientnet block {i}: {found}")
+                raise ConfigError(f"efficientnet block {i}: expected in_width {widths[i]}, found {block.in_width}")
 
     @property
     def grid(self) -> int:
-        """Side of the feature map for one image of `image_size` pixels."""
+        """Side of the feature map of an image of `image_size` pixels."""
         side = -(-self.image_size // 2)
         for block in self.blocks:
             side = -(-side // block.stride)
@@ -89,7 +88,7 @@ class EfficientNetConfig:
 
 
 class ConvNorm(nn.Module):
-    """Convolution with "same" padding, batch norm, and ReLU6 when `active`."""
+    """Convolution with "same" padding, batch norm, and ReLU6 if `relu`."""
 
     def __init__(
         self,
@@ -99,12 +98,12 @@ class ConvNorm(nn.Module):
         kernel: int = 1,
         stride: int = 1,
         groups: int = 1,
-        active: bool = True,
+        relu: bool = True,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_width, out_width, kernel, stride, groups=groups, bias=False)
         self.norm: nn.Module = nn.BatchNorm2d(out_width, eps=NORM_EPS, momentum=NORM_MOMENTUM)
-        self.active = active
+        self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, H, W] to [N, C', ceil(H / stride), ceil(W / stride)]."""
@@ -112,23 +111,23 @@ class ConvNorm(nn.Module):
         weight, bias, groups = self.conv.weight, self.conv.bias, self.conv.groups
         top, bottom = same_padding(x.shape[-2], kernel, stride)
         left, right = same_padding(x.shape[-1], kernel, stride)
-        if top == bottom and left == right:  # the convolution pads by itself, which saves a copy
+        if top == bottom and left == right:  # symmetric: conv2d pads, which saves a copy
             x = F.conv2d(x, weight, bias, stride, (top, left), 1, groups)
         else:
             x = F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, stride, 0, 1, groups)
         x = self.norm(x)
-        return F.relu6(x, inplace=True) if self.active else x
+        return F.relu6(x, inplace=True) if self.relu else x
 
 
 class InvertedBottleneck(nn.Module):
-    """Expand, filter each channel, project; plus the input when the shape stays."""
+    """Expand, depthwise convolution, project; residual if the shape does not change."""
 
     def __init__(self, config: InvertedBottleneckConfig) -> None:
         super().__init__()
         inner = config.in_width * config.expand
         self.expand = ConvNorm(config.in_width, inner) if config.expand != 1 else nn.Identity()
         self.depthwise = ConvNorm(inner, inner, kernel=config.kernel, stride=config.stride, groups=inner)
-        self.project = ConvNorm(inner, config.out_width, active=False)
+        self.project = ConvNorm(inner, config.out_width, relu=False)
         self.residual = config.stride == 1 and config.in_width == config.out_width
 
     def forward(self, x: Tensor) -> Tensor:
@@ -147,7 +146,7 @@ class EfficientNet(nn.Module):
         self.blocks = nn.ModuleList(block.build() for block in config.blocks)
         self.top = ConvNorm(config.blocks[-1].out_width, config.width)
         self.classifier = nn.Linear(config.width, config.classes)
-        # channels-last doubles the rate on a CPU; the activations follow the weights
+        # channels-last doubles the throughput on CPU; activations take the format of the weights
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, pixel_values: Tensor) -> Tensor:
@@ -161,7 +160,7 @@ class EfficientNet(nn.Module):
         return self.top(x).permute(0, 2, 3, 1).flatten(1, 2)
 
     def pool(self, features: Tensor) -> Tensor:
-        """Average [N, S, width] over the map to [N, width]."""
+        """Average pooling: [N, S, width] -> [N, width]."""
         return features.mean(dim=1)
 
     def classify(self, pooled: Tensor) -> Tensor:
@@ -177,10 +176,10 @@ def same_padding(side: int, kernel: int, stride: int) -> tuple[int, int]:
 
 @torch.no_grad()
 def fold_batch_norms(model: EfficientNet) -> EfficientNet:
-    """A copy for inference in which every batch norm is folded into the convolution before it.
+    """A copy for inference in which every batch norm is folded into the preceding convolution.
 
-    The input is not changed.  The copy is in eval mode and its state dict has `conv.bias` in
-    place of `norm.*`, so it cannot be loaded from the published weights: load first, fold after.
+    `model` is not changed.  The copy is in eval mode and its state dict has `conv.bias` instead of
+    `norm.*`, so the published weights do not load into it: load first, then fold.
     """
     folded = copy.deepcopy(model).eval()
     for module in folded.modules():
@@ -197,9 +196,9 @@ def fold_batch_norms(model: EfficientNet) -> EfficientNet:
 
 def _scaled_width(width: int, factor: float) -> int:
     """Width times factor, rounded to a multiple of 8 but never down by more than 10 %."""
-    wanted = width * factor
-    rounded = max(8, int(wanted + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * wanted else rounded
+    scaled = width * factor
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
 # repeats, kernel, stride, expand, out_width of Lite0
@@ -219,7 +218,7 @@ def _lite_blocks(width_factor: float, depth_factor: float) -> Iterator[InvertedB
     last = len(_LITE0_STAGES) - 1
     for i, (repeats, kernel, stride, expand, out) in enumerate(_LITE0_STAGES):
         out_width = _scaled_width(out, width_factor)
-        # the first and last stage keep their depth: "fixed stem and head"
+        # the depth of the first and last stage is not scaled ("fixed stem and head")
         count = repeats if i in (0, last) else math.ceil(depth_factor * repeats)
         for j in range(count):
             yield InvertedBottleneckConfig(
@@ -276,4 +275,4 @@ LITE0_SOURCE = Source(
     license="Apache-2.0",
     format="torch",
 )
-"""Lite0 trained on ImageNet-1k."""
+"""Lite0, trained on ImageNet-1k."""

@@ -1,14 +1,14 @@
-"""EfficientNet-Lite seen at several depths: maps of chosen blocks, averaged onto one small grid, side by side.
+"""EfficientNet-Lite with multi-level features: the maps of selected blocks, pooled to one small grid and concatenated.
 
-    pixel_values [N, 3, 224, 224] -> maps of the top layer and of `taps` -> mean over a `grid` x `grid` of cells each
+    pixel_values [N, 3, 224, 224] -> maps of the top layer and of `taps` -> each average-pooled to `grid` x `grid`
     -> features [N, grid * grid, D], row-major; D = top width, then the widths of the taps in order
 
-Why: the top layer of a network trained on photographs of 1,000 things has forgotten much of what tells drawings
-apart, earlier layers have not, and where a part lies matters in a drawing (Yosinski et al., arXiv 1411.1792).  Measured
-with one ridge classifier of 1,173 emoji names from Fluent drawings to Noto / OpenMoji drawings: top layer averaged
-45 % / 12 %, blocks 7, 10, 14, 15 on a 3 x 3 grid beside it 66 % / 31 %.
+Why: the top layer of a network trained on photographs of 1,000 classes has lost much of what distinguishes drawings;
+earlier layers keep it, and in a drawing the position of a part matters (Yosinski et al., arXiv 1411.1792).  Measured
+with one ridge classifier over 1,173 emoji names, from Fluent drawings to Noto / OpenMoji drawings: top layer with
+global pooling 45 % / 12 %; with blocks 7, 10, 14, 15 on a 3 x 3 grid added, 66 % / 31 %.
 
-Trap: the maps of the taps are linear bottlenecks (signed, not ReLU6), of unequal scale from layer to layer.
+Trap: the tapped maps are outputs of linear bottlenecks (signed, no ReLU6), and their scale differs between layers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from polymodal.weights.keytable import KeyTable
 
 @dataclass(frozen=True, kw_only=True)
 class EfficientNetGridConfig:
-    """`taps`: indices into `trunk.blocks`, ascending; `grid`: cells a side."""
+    """`taps`: indices into `trunk.blocks`, ascending; `grid`: cells per side."""
 
     trunk: EfficientNetConfig = LITE0
     taps: tuple[int, ...] = (7, 10, 14, 15)
@@ -34,11 +34,11 @@ class EfficientNetGridConfig:
 
     def __post_init__(self) -> None:
         if list(self.taps) != sorted(set(self.taps)) or not all(0 <= t < len(self.trunk.blocks) for t in self.taps):
-            raise ConfigError(f"taps must ascend within 0..{len(self.trunk.blocks) - 1}, found {self.taps}")
+            raise ConfigError(f"taps must be ascending within 0..{len(self.trunk.blocks) - 1}, found {self.taps}")
 
     @property
     def tap_width(self) -> int:
-        """Channels that come from the taps, the last ones of each feature."""
+        """Channels from the taps; they are the last ones of each feature."""
         return sum(self.trunk.blocks[tap].out_width for tap in self.taps)
 
     @property
@@ -54,7 +54,7 @@ class EfficientNetGridConfig:
 
 
 class EfficientNetGrid(nn.Module):
-    """``[N, 3, H, W] -> [N, tokens, width]``; child `trunk` is the whole EfficientNet."""
+    """`[N, 3, H, W] -> [N, tokens, width]`; child `trunk` is the whole EfficientNet."""
 
     def __init__(self, config: EfficientNetGridConfig):
         super().__init__()
@@ -63,15 +63,15 @@ class EfficientNetGrid(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         x = self.trunk.stem(pixel_values)
-        cells: list[Tensor] = []
+        maps: list[Tensor] = []
         for index, block in enumerate(self.trunk.blocks):
             x = block(x)
             if index in self.config.taps:
-                cells.append(F.adaptive_avg_pool2d(x, self.config.grid))
-        cells.insert(0, F.adaptive_avg_pool2d(self.trunk.top(x), self.config.grid))
-        return torch.cat(cells, dim=1).flatten(2).transpose(1, 2)
+                maps.append(F.adaptive_avg_pool2d(x, self.config.grid))
+        maps.insert(0, F.adaptive_avg_pool2d(self.trunk.top(x), self.config.grid))
+        return torch.cat(maps, dim=1).flatten(2).transpose(1, 2)
 
 
 def grid_keys(table: KeyTable) -> KeyTable:
-    """The key table of the trunk for the trunk inside this encoder."""
+    """`table` of an EfficientNet, with its targets under `trunk.`."""
     return table.prefixed(target="trunk.")

@@ -1,15 +1,15 @@
-"""EVA2-CLIP-E as CogVLM and CogAgent carry it: a ViT whose norms follow the branches.
+"""EVA2-CLIP-E, the image encoder of CogVLM and CogAgent: a ViT with post-branch norms.
 
 Papers: EVA-CLIP (arXiv 2303.15389), CogVLM (arXiv 2311.03079).
 
 Flow
-    pixel_values -> patches with bias, class token in front, positions -> 63 blocks -> features without class token
+    pixel_values -> patch convolution with bias, class token, positions -> 63 blocks -> features without class token
     block: x + attn_norm(attn(x)), then x + mlp_norm(mlp(x))
 
 Traps
-- The norm is applied to what a branch gives, not to what it takes, and there is none before or after the blocks.
-- The published tower lacks EVA's last layer; queries, keys and values are one weight in the order q, k, v.
-- The activation is the exact GELU of the configuration; EVA's own code has other names for everything.
+- The norm applies to the output of a branch, not to its input; there is no norm before or after the blocks.
+- The published encoder lacks EVA's last layer; q, k, v are one fused weight in that order.
+- The activation is the exact GELU of the config; EVA's own code names every tensor differently.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ from polymodal.weights.operations import Reshape
 
 @dataclass(frozen=True, kw_only=True)
 class BranchNormBlockConfig:
-    """A block whose norms stand at the end of its branches."""
+    """A block with a norm after each branch, before the residual addition."""
 
     attention: AttentionConfig
     mlp: FeedForwardConfig
@@ -40,7 +40,7 @@ class BranchNormBlockConfig:
 
 
 class BranchNormBlock(nn.Module):
-    """`x + attn_norm(attn(x))`, then `x + mlp_norm(mlp(x))`; every token sees every token."""
+    """`x + attn_norm(attn(x))`, then `x + mlp_norm(mlp(x))`; attention is bidirectional."""
 
     def __init__(self, config: BranchNormBlockConfig) -> None:
         super().__init__()
@@ -56,10 +56,10 @@ class BranchNormBlock(nn.Module):
         return x + self.mlp_norm(self.mlp(x))
 
 
-def of_config(config: Mapping[str, Any]) -> ViTConfig:
-    """The encoder that the `vision_config` of a CogVLM checkpoint describes, at any size.
+def parse_config(config: Mapping[str, Any]) -> ViTConfig:
+    """The encoder of a CogVLM `vision_config`, at any size.
 
-    Raises ConfigError when the number of positions is not that of the image's patches and the class token.
+    Raises ConfigError if `num_positions` is not the number of patches plus the class token.
     """
     width = config.get("hidden_size", 1792)
     attention = AttentionConfig(
@@ -71,7 +71,7 @@ def of_config(config: Mapping[str, Any]) -> ViTConfig:
     block = BranchNormBlockConfig(
         attention=attention, mlp=mlp, norm=LayerNormConfig(eps=config.get("layer_norm_eps", 1e-6))
     )
-    found = ViTConfig(
+    encoder = ViTConfig(
         image_size=config.get("image_size", 490),
         patch_size=config.get("patch_size", 14),
         width=width,
@@ -79,15 +79,16 @@ def of_config(config: Mapping[str, Any]) -> ViTConfig:
         channels=config.get("in_channels", config.get("num_channels", 3)),
         keep_class=False,
     )
-    if config.get("num_positions", found.patches + 1) != found.patches + 1:
+    expected = encoder.patches + 1
+    if config.get("num_positions", expected) != expected:
         raise ConfigError(
-            f"eva2 clip: num_positions {config['num_positions']} does not fit {found.patches} patches and a class token"
+            f"eva2 clip: expected num_positions {expected} (patches and class token), found {config['num_positions']}"
         )
-    return found
+    return encoder
 
 
 def hf_keys(config: ViTConfig) -> KeyTable:
-    """The names of the published checkpoints (under `model.vision.`) -> ours."""
+    """Names of the published checkpoints (under `model.vision.`) -> ours."""
     rows: list[Row] = [
         rename("patch_embedding.cls_embedding", "class_token", Reshape((1, config.width), (config.width,))),
         *_pair("patch_embedding.proj", "patch_embed"),

@@ -1,16 +1,16 @@
-"""EVA-CLIP's ViT-g/14 as BLIP-2 uses it: sizes and key tables for `vit.py`.
+"""EVA-CLIP's ViT-g/14 as used by BLIP-2: config and key tables for `vit.py`.
 
 Papers: EVA (arXiv 2211.07636), BLIP-2 (2301.12597); also in InstructBLIP, MiniGPT-4 and Video-LLaMA.
 
-    pixel_values -> patches with bias, class token, positions -> 39 of the 40 published blocks -> norm of ALL tokens
+    pixel_values -> patch convolution with bias, class token, positions -> 39 of the 40 EVA blocks -> norm of ALL tokens
     -> features [N, 1 + h*w, 1408], class token included
 
 Traps
-- The last block of EVA is left out; the norm at the end is BLIP-2's own `ln_vision`, not EVA's.
-- `ln_vision` has eps 1e-5 in the official code, while transformers gives it the eps of the blocks (1e-6).
-- The official file has biases of queries and values alone; the hub's holds one for the keys too, filled with zeros
-  (it cannot change a softmax, but it is a parameter and is kept).
-- The position table belongs to one size; other sizes need `interpolate_pos_encoding=True` in the call.
+- EVA's last block is not used; the final norm is BLIP-2's own `ln_vision`, not EVA's.
+- `ln_vision` has eps 1e-5 in the official code; transformers gives it the eps of the blocks (1e-6).
+- The official file has biases for queries and values only; the hub file has one for the keys too, filled with zeros
+  (it cancels in the softmax, but it is a parameter and is kept).
+- The position table fits one size; other sizes need `interpolate_pos_encoding=True` in the call.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from polymodal.weights.keytable import KeyTable, Row, rename, split
 from polymodal.weights.operations import Squeeze
 
 
-def of_config(config: Mapping[str, Any], official: bool = False) -> ViTConfig:
-    """The encoder that a `vision_config` of the hub's BLIP-2 or InstructBLIP describes.
+def parse_config(config: Mapping[str, Any], official: bool = False) -> ViTConfig:
+    """The encoder of a BLIP-2 or InstructBLIP `vision_config` on the hub.
 
-    official: as the official code builds it, without biases of keys and with eps 1e-5 in the norm at the end.
+    official: as in the official code, without key biases and with eps 1e-5 in the final norm.
     """
     sides = {name: config.get(name, default) for name, default in (("image_size", 224), ("patch_size", 14))}
     for name, side in sides.items():
         if not isinstance(side, int):
-            raise ConfigError(f"vision_config.{name}: expected one number, found {side!r}; the encoder is square")
+            raise ConfigError(f"vision_config.{name}: expected one number (square), found {side!r}")
     width, bias = config.get("hidden_size", 1408), bool(config.get("qkv_bias", True))
     eps = config.get("layer_norm_eps", 1e-6)
     keys = LinearConfig(bias=bias and not official)
@@ -83,7 +83,7 @@ HF_KEYS = KeyTable(
         *_pair("post_layernorm", "final_norm"),
     )
 )
-"""Names under the hub's `vision_model.`."""
+"""Hub names under `vision_model.` -> ours."""
 
 _OFFICIAL = "blocks.{}"
 OFFICIAL_KEYS = KeyTable(
@@ -101,4 +101,4 @@ OFFICIAL_KEYS = KeyTable(
         *_pair(f"{_OFFICIAL}.mlp.fc2", "blocks.{}.mlp.down_proj"),
     )
 )
-"""Names under the official `visual_encoder.`; `ln_vision` lies beside it and becomes `final_norm`."""
+"""Official names under `visual_encoder.` -> ours; the sibling `ln_vision` becomes `final_norm`."""

@@ -1,17 +1,17 @@
-"""The original Vision Transformers: published sizes and key tables for `vit.py`.
+"""Google's original Vision Transformers: published sizes and key tables for `vit.py`.
 
 Paper: ViT (arXiv 2010.11929); smaller sizes and recipes from AugReg (arXiv 2106.10270).
 
 Flow
-    pixel_values (pixels in -1..1) -> patches with bias, class token, positions -> blocks -> norm -> features
-    pool: class token -> dense + tanh (only the original ImageNet-21k checkpoints) -> project: class logits
+    pixel_values in -1..1 -> patch convolution with bias, class token, positions -> blocks -> norm -> features
+    pool: class token -> dense + tanh (original ImageNet-21k checkpoints only) -> project: class logits
 
 Traps
 - Norm eps is 1e-12 in the hub's configs and 1e-6 in the JAX code; GELU is exact on the hub and the tanh
-  approximation in JAX.  Take both from where the weights come from.
-- H/14 has heads of 80, not 64.
-- Hub files keep old names on disk (`encoder.layer.N.attention.attention.query`), whatever the library shows;
-  some hold the encoder under `vit.`, some bare.
+  approximation in JAX.  Take both from the source of the weights.
+- H/14 has head width 80, not 64.
+- Hub files keep the old names on disk (`encoder.layer.N.attention.attention.query`), whatever transformers uses in
+  memory; some have the prefix `vit.`, some have none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,9 +27,9 @@ from polymodal.weights.keytable import KeyTable, Row, rename
 from polymodal.weights.operations import Operation, Reshape, Squeeze, Transpose
 
 PIXEL_MEAN = (0.5, 0.5, 0.5)
-"""Mean of pixels scaled to 0..1, per channel; belongs to the published weights."""
+"""Per-channel mean of pixels in 0..1, as the published weights expect."""
 PIXEL_STD = (0.5, 0.5, 0.5)
-"""Standard deviation of pixels scaled to 0..1, per channel; belongs to the published weights."""
+"""Per-channel standard deviation of pixels in 0..1, as the published weights expect."""
 
 
 def google_vit(
@@ -43,7 +43,7 @@ def google_vit(
     activation: str = "gelu",
     eps: float = 1e-12,
 ) -> ViTConfig:
-    """A ViT at any size, every block alike; defaults as on the hub (JAX: "gelu_tanh", 1e-6)."""
+    """A ViT at any size, all blocks alike; defaults as on the hub (JAX: "gelu_tanh", 1e-6)."""
     norm = LayerNormConfig(eps=eps)
     block = ViTBlockConfig(
         attention=AttentionConfig(width=width, heads=heads, qkv_bias=True, out_bias=True),
@@ -112,17 +112,17 @@ IN_MEMORY = {
     "intermediate.dense": "mlp.fc1",
     "output.dense": "mlp.fc2",
 }
-"""What version 5 of the library calls the same parts in memory, where PEFT names adapters: for `KeyTable.reworded`."""
+"""Module names of transformers 5, which PEFT adapters use: for `KeyTable.reworded`."""
 
 MASK_KEYS = KeyTable((rename("embeddings.mask_token", "mask_token", Squeeze(0), Squeeze(0)),))
-"""What masked image models have besides."""
+"""The additional tensor of masked image models."""
 
 HF_KEYS = HF_BASE_KEYS.prefixed(source="vit.") + KeyTable(_pair("classifier", "head.proj"))
 """Hub checkpoints with a classifier (names on disk) -> ours."""
 
 
-def of_config(config: Mapping[str, Any]) -> ViTConfig:
-    """The encoder, without head, that a `ViTConfig` dict of transformers describes; absent keys take its defaults.
+def parse_config(config: Mapping[str, Any]) -> ViTConfig:
+    """The encoder, without head, of a transformers `ViTConfig` dict; absent keys take transformers' defaults.
 
     `with_pooler` adds the pooler; `image_size` and `patch_size` may be pairs.
     """
@@ -154,13 +154,13 @@ def of_config(config: Mapping[str, Any]) -> ViTConfig:
 
 
 def with_pooler(vit: ViTConfig, config: Mapping[str, Any]) -> ViTConfig:
-    """The same encoder with the pooler (`pooler_output_size`, `pooler_act`) that a `ViTConfig` dict describes."""
+    """The same encoder with the pooler (`pooler_output_size`, `pooler_act`) of a `ViTConfig` dict."""
     width = config.get("pooler_output_size") or vit.width
     return replace(vit, head=ClassHeadConfig(hidden_width=width, activation=config.get("pooler_act", "tanh")))
 
 
 def jax_keys(config: ViTConfig) -> KeyTable:
-    """Table for the official .npz files; it depends on the config because JAX keeps heads as a dimension."""
+    """Names of the official .npz files -> ours; depends on the config because JAX keeps heads as a dimension."""
     block = config.blocks[0]
     if not isinstance(block, ViTBlockConfig):
         raise TypeError("jax_keys reads the number of heads from ViTBlockConfig")
@@ -187,7 +187,7 @@ def jax_keys(config: ViTConfig) -> KeyTable:
         ("Transformer/encoder_norm", "final_norm"),
     ):
         rows += [rename(f"{source}/scale", f"{target}.weight"), rename(f"{source}/bias", f"{target}.bias")]
-    # [P, P, 3, D] -> [D, 3, P, P], one exchange at a time
+    # [P, P, 3, D] -> [D, 3, P, P], one transposition at a time
     patches = (Transpose(0, 3), Transpose(1, 2), Transpose(2, 3))
     rows += _dense("embedding", "patch_embed", patches)
     rows += _dense("pre_logits", "head.dense", (swap,))
@@ -205,7 +205,7 @@ def _dense(source: str, target: str, weight: tuple[Operation, ...], bias: tuple[
 
 
 def infer(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
-    """What an official .npz file holds, read off its names and shapes; None for another file.
+    """Config of an official .npz file, inferred from its names and shapes; None for any other file.
 
     Raises ConfigError for the hybrids with a ResNet stem.
     """
@@ -214,10 +214,10 @@ def infer(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
     if any(name.startswith(("conv_root/", "block1/")) for name in shapes):
         raise ConfigError("vit: official files with a ResNet stem (R50+ViT) are not supported; expected a plain ViT")
     if "cls" not in shapes:
-        raise ConfigError("vit: official files that pool by the mean (-gap) are not supported; expected a class token")
+        raise ConfigError("vit: official files with mean pooling (-gap) are not supported; expected a class token")
     patch, _, _, width = shapes["embedding/kernel"]
     query = shapes["Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel"]
-    places = shapes["Transformer/posembed_input/pos_embedding"][1] - 1
+    patches = shapes["Transformer/posembed_input/pos_embedding"][1] - 1
     return {
         "model_type": "vit_jax",
         "width": width,
@@ -225,15 +225,15 @@ def infer(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
         "heads": query[1],
         "ffn_width": shapes["Transformer/encoderblock_0/MlpBlock_3/Dense_0/kernel"][1],
         "patch_size": patch,
-        "image_size": patch * round(places**0.5),
+        "image_size": patch * round(patches**0.5),
         "pre_logits": shapes["pre_logits/kernel"][1] if "pre_logits/kernel" in shapes else None,
         "classes": shapes["head/kernel"][1] if "head/kernel" in shapes else None,
     }
 
 
-def of_jax(config: Mapping[str, Any]) -> ViTConfig:
-    """The encoder of such a file, with the eps and the GELU of the JAX code."""
-    tower = google_vit(
+def parse_jax_config(config: Mapping[str, Any]) -> ViTConfig:
+    """The encoder for a config from `infer`, with the eps and the GELU of the JAX code."""
+    encoder = google_vit(
         width=config["width"],
         depth=config["depth"],
         heads=config["heads"],
@@ -243,7 +243,7 @@ def of_jax(config: Mapping[str, Any]) -> ViTConfig:
         activation="gelu_tanh",
         eps=1e-6,
     )
-    block = tower.blocks[0]
+    block = encoder.blocks[0]
     assert isinstance(block, ViTBlockConfig)
-    mlp = MLPConfig(width=tower.width, ffn_width=config["ffn_width"], activation="gelu_tanh")
-    return replace(tower, blocks=(replace(block, mlp=mlp),) * len(tower.blocks))
+    mlp = MLPConfig(width=encoder.width, ffn_width=config["ffn_width"], activation="gelu_tanh")
+    return replace(encoder, blocks=(replace(block, mlp=mlp),) * len(encoder.blocks))

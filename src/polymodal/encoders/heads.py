@@ -1,10 +1,10 @@
-"""Heads on the features of one encoder: classes of an image, pixels or visual words of its patches.
+"""Heads on the features of an image encoder: class logits, codebook logits per patch, pixels.
 
-    features [N, S, D] -> ClassLogits  (class token, or mean of the patches, norm?, linear) -> [N, classes]
-                       -> PatchLogits  (norm?, linear on each patch)                       -> [N, patches, words]
+    features [N, S, D] -> ClassLogits  (class token or mean of the patches, norm?, linear)  -> [N, classes]
+                       -> PatchLogits  (norm?, linear on each patch)                        -> [N, patches, codes]
                        -> PatchPixels  (1 x 1 convolution, pixel shuffle; SimMIM, arXiv 2111.09886) -> [N, C, H, W]
 
-Trap: the class token is the first feature and is not a patch; `PatchPixels` needs a square grid.
+Trap: the first feature is the class token, not a patch; `PatchPixels` needs a square grid.
 """
 
 import math
@@ -20,7 +20,7 @@ from polymodal.nn.norm import NormConfig
 
 @dataclass(frozen=True, kw_only=True)
 class ClassLogitsConfig:
-    """`pool`: what stands for the image.  classes 0: the pooled vector itself is given."""
+    """`pool`: take the class token, or the mean of the patches.  classes 0: return the pooled vector."""
 
     width: int
     classes: int
@@ -52,10 +52,10 @@ class ClassLogits(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class PatchLogitsConfig:
-    """`words`: size of the visual vocabulary."""
+    """`codes`: size of the visual codebook."""
 
     width: int
-    words: int
+    codes: int
     norm: NormConfig | None = None
 
     def build(self) -> "PatchLogits":
@@ -63,12 +63,12 @@ class PatchLogitsConfig:
 
 
 class PatchLogits(nn.Module):
-    """`[N, 1 + P, D] -> [N, P, words]`"""
+    """`[N, 1 + P, D] -> [N, P, codes]`"""
 
     def __init__(self, config: PatchLogitsConfig) -> None:
         super().__init__()
         self.norm = None if config.norm is None else config.norm.build(config.width)
-        self.proj = nn.Linear(config.width, config.words)
+        self.proj = nn.Linear(config.width, config.codes)
 
     def forward(self, features: Tensor) -> Tensor:
         x = features if self.norm is None else self.norm(features)
@@ -77,7 +77,7 @@ class PatchLogits(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class PatchPixelsConfig:
-    """`stride`: pixels along one side of what a patch becomes."""
+    """`stride`: side in pixels of the square that each patch decodes to."""
 
     width: int
     stride: int
@@ -96,7 +96,7 @@ class PatchPixels(nn.Module):
         self.proj = nn.Conv2d(config.width, config.stride**2 * config.channels, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Raises ConfigError when the patches are not a square."""
+        """Raises ConfigError unless the patches form a square grid."""
         patches = features[:, 1:]
         side = math.isqrt(patches.shape[1])
         if side * side != patches.shape[1]:

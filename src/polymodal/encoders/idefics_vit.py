@@ -1,8 +1,8 @@
-"""IDEFICS' image encoder: CLIP's ViT, but for how its positions are stretched to other picture sizes.
+"""IDEFICS' image encoder: CLIP's ViT with another interpolation of positions for other image sizes.
 
-    table [1 + g * g, D] -> bicubic by the factors (h + 0.1) / g and (w + 0.1) / g -> [1 + h * w, D]
+    table [1 + g * g, D] -> bicubic with scale factors (h + 0.1) / g and (w + 0.1) / g -> [1 + h * w, D]
 
-Trap: the factors, not the sizes, decide where the table is read, so the tenth of a patch shifts every position.
+Trap: the sampling points follow the scale factors, not the output size, so the extra 0.1 shifts every position.
 """
 
 import torch
@@ -13,7 +13,7 @@ from polymodal.encoders.vit import ViT
 
 
 class IdeficsViT(ViT):
-    """A ViT of a square grid with a class token; see the module."""
+    """A ViT with a square grid and a class token; see the module docstring."""
 
     def positions_for(self, height: int, width: int) -> Tensor:
         """The position table [S, D] for a grid of `height` x `width` patches."""

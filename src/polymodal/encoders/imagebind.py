@@ -1,18 +1,19 @@
-"""ImageBind's encoders: image and video, sound, depth, heat and motion as vectors of one space.
+"""ImageBind's encoders: image and video, audio, depth, thermal and IMU inputs as vectors in one joint space.
 
 Paper: ImageBind (arXiv 2305.05665).  Text is CLIP's encoder (`clip_text.py`); names, sizes: `imagebind_keys.py`.
 
 Flow
-    values -> stem (tokens [N, P, D]) -> class token in front -> + positions -> (pre_norm) -> pre-norm blocks
-    -> final_norm -> class token -> proj [N, E] -> unit length, times a fixed scale -> mean over clips
+    values -> stem (tokens [N, P, D]) -> class token prepended -> + positions -> (pre_norm) -> pre-norm blocks
+    -> final_norm -> class token -> proj [N, E] -> L2 normalised, times a fixed scale -> mean over clips
 
 Traps
 - Norms have eps 1e-6, those in the stems 1e-5.
-- Sound, depth, heat and motion have a learned key and value more in every layer; the softmax runs over S + 1 keys.
-- The stem of images is a 3-D convolution over two frames; a still image is two equal frames.
-- An input with 5 or more dimensions is [N, clips, ...]: clips are encoded alone and averaged AFTER scaling, so the mean
-  is not of unit length.
-- Sound is cut by a stride (10) smaller than the patch (16); its positions fit one length only.
+- Audio, depth, thermal and IMU have an additional learned key and value in every layer; the softmax runs over S + 1
+  keys.
+- The image stem is a 3-D convolution over two frames; a still image is repeated to two frames.
+- An input with 5 or more dimensions is [N, clips, ...]: clips are encoded separately and averaged AFTER scaling, so
+  the mean does not have unit length.
+- The audio stride (10) is smaller than the patch (16), so patches overlap; audio positions fit one length only.
 """
 
 import math
@@ -33,7 +34,7 @@ from polymodal.nn.norm import NormConfig
 
 @dataclass(frozen=True, kw_only=True)
 class ExtraKeyAttentionConfig:
-    """Self-attention with biases whose every query also sees one learned key (PyTorch's `add_bias_kv`)."""
+    """Self-attention with biases and one additional learned key and value (PyTorch's `add_bias_kv`)."""
 
     width: int
     heads: int
@@ -49,7 +50,7 @@ class ExtraKeyAttention(nn.Module):
         super().__init__()
         width = config.width
         if width % config.heads:
-            raise ConfigError(f"imagebind: width {width} must be a multiple of heads {config.heads}")
+            raise ConfigError(f"imagebind: width must be a multiple of heads ({config.heads}), found {width}")
         self.config = config
         self.q_proj = Linear(width, width)
         self.k_proj = Linear(width, width)
@@ -59,12 +60,12 @@ class ExtraKeyAttention(nn.Module):
         self.extra_value = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor, mask: PreparedMask | None = None) -> Tensor:
-        """Raises ConfigError for a mask: these encoders see all of their input."""
+        """Attention is bidirectional and inputs are never padded: raises ConfigError if a mask is passed."""
         if mask is not None:
-            raise ConfigError("imagebind: attention with an extra key takes no mask")
-        one = (x.shape[0], 1, -1)
-        k = torch.cat((self.k_proj(x), self.extra_key.expand(one)), 1)
-        v = torch.cat((self.v_proj(x), self.extra_value.expand(one)), 1)
+            raise ConfigError("imagebind: attention with an extra key does not support a mask")
+        shape = (x.shape[0], 1, -1)
+        k = torch.cat((self.k_proj(x), self.extra_key.expand(shape)), 1)
+        v = torch.cat((self.v_proj(x), self.extra_value.expand(shape)), 1)
         out = attend(self._heads(self.q_proj(x)), self._heads(k), self._heads(v), None)
         return self.o_proj(out.transpose(1, 2).flatten(2))
 
@@ -73,7 +74,7 @@ class ExtraKeyAttention(nn.Module):
 
 
 class StemConfig(Protocol):
-    """What turns values into tokens: `build()` gives a module called as `f(values)`, -> [N, P, D]."""
+    """Config of a stem: `build()` returns a module called as `f(values)` -> tokens [N, P, D]."""
 
     @property
     def width(self) -> int: ...
@@ -89,7 +90,7 @@ class StemConfig(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoStemConfig:
-    """Patches over `frames` frames; `size` and `patch` in pixels."""
+    """Patches that span `frames` frames; `size` and `patch` in pixels."""
 
     width: int
     size: int = 224
@@ -102,7 +103,7 @@ class VideoStemConfig:
 
     @property
     def square(self) -> bool:
-        """Positions may be resized."""
+        """Whether the patches form a square grid, so that positions can be resized."""
         return True
 
     def build(self) -> "VideoStem":
@@ -128,7 +129,7 @@ class VideoStem(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class PlaneStemConfig:
-    """Patches of one plane (mel spectrum, depth, heat), normed; sides in rows and columns."""
+    """Patches of a one-channel map (mel spectrogram, depth, thermal), then a norm; `size` is (rows, columns)."""
 
     width: int
     norm: NormConfig
@@ -138,8 +139,8 @@ class PlaneStemConfig:
 
     @property
     def patches(self) -> int:
-        down, across = ((side - self.patch) // self.stride + 1 for side in self.size)
-        return down * across
+        rows, columns = ((side - self.patch) // self.stride + 1 for side in self.size)
+        return rows * columns
 
     @property
     def square(self) -> bool:
@@ -163,7 +164,7 @@ class PlaneStem(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class SeriesStemConfig:
-    """Windows of `kernel` samples of `channels` series, without overlap, normed."""
+    """Non-overlapping windows of `kernel` samples over `channels` time series, then a norm."""
 
     width: int
     norm: NormConfig
@@ -184,7 +185,7 @@ class SeriesStemConfig:
 
 
 class SeriesStem(nn.Module):
-    """[N, channels, samples] -> [N, P, D]; a window is read channel by channel."""
+    """[N, channels, samples] -> [N, P, D]; a window is flattened channel by channel."""
 
     def __init__(self, config: SeriesStemConfig) -> None:
         super().__init__()
@@ -198,8 +199,8 @@ class SeriesStem(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BoundEncoderConfig:
-    """One modality's encoder; `out_width`: the joint space."""
+class ImageBindEncoderConfig:
+    """The encoder of one modality; `out_width`: width of the joint space."""
 
     stem: StemConfig
     blocks: tuple[ViTBlockConfig, ...]
@@ -211,14 +212,14 @@ class BoundEncoderConfig:
     def tokens(self) -> int:
         return self.stem.patches + 1
 
-    def build(self) -> "BoundEncoder":
-        return BoundEncoder(self)
+    def build(self) -> "ImageBindEncoder":
+        return ImageBindEncoder(self)
 
 
-class BoundEncoder(nn.Module):
-    """`forward`: features `[N, 1 + P, D]`, normed; `joint`: vectors `[N, E]`, not of unit length."""
+class ImageBindEncoder(nn.Module):
+    """`forward`: features `[N, 1 + P, D]` after the final norm; `joint`: vectors `[N, E]`, not normalised."""
 
-    def __init__(self, config: BoundEncoderConfig) -> None:
+    def __init__(self, config: ImageBindEncoderConfig) -> None:
         super().__init__()
         width = config.stem.width
         self.config = config
@@ -232,7 +233,7 @@ class BoundEncoder(nn.Module):
         self.proj = nn.Linear(width, config.out_width, bias=False)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Raises ConfigError for a length or size the positions do not fit."""
+        """Raises ConfigError for an input length or size that the positions do not fit."""
         x = self.stem(values)
         x = torch.cat((self.class_token.expand(x.shape[0], 1, -1), x), 1) + self._positions(x.shape[1])
         x = x if self.pre_norm is None else self.pre_norm(x)
@@ -244,47 +245,47 @@ class BoundEncoder(nn.Module):
         return self.proj(self(values)[:, 0])
 
     def _positions(self, patches: int) -> Tensor:
-        known = self.config.stem.patches
-        if patches == known:
+        expected = self.config.stem.patches
+        if patches == expected:
             return self.positions
-        side = math.isqrt(known)
+        side = math.isqrt(expected)
         if not self.config.stem.square or math.isqrt(patches) ** 2 != patches:
-            raise ConfigError(f"imagebind: expected an input of {known} patches, found {patches}; resize it")
+            raise ConfigError(f"imagebind: expected an input of {expected} patches, found {patches}; resize it")
         plane = self.positions[1:].float().T.reshape(1, -1, side, side)
-        plane = F.interpolate(plane, scale_factor=math.sqrt(patches / known), mode="bicubic", align_corners=False)
+        plane = F.interpolate(plane, scale_factor=math.sqrt(patches / expected), mode="bicubic", align_corners=False)
         return torch.cat((self.positions[:1], plane[0].flatten(1).T.to(self.positions.dtype)))
 
 
-class ScaledUnit(nn.Module):
-    """`[..., E]` -> unit length times exp(log_scale), at most 100."""
+class ScaledNormalize(nn.Module):
+    """`[..., E]` -> L2 normalised, times exp(log_scale), which is capped at 100."""
 
     log_scale: nn.Parameter | Tensor
 
     def __init__(self, scale: float, learned: bool = False) -> None:
         super().__init__()
-        start = torch.tensor([math.log(scale)])
+        log_scale = torch.tensor([math.log(scale)])
         if learned:
-            self.log_scale = nn.Parameter(start)
+            self.log_scale = nn.Parameter(log_scale)
         else:
-            self.register_buffer("log_scale", start)
+            self.register_buffer("log_scale", log_scale)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.normalize(x, dim=-1) * self.log_scale.exp().clip(max=100.0)
 
 
 class ImageBindClips(nn.Module):
-    """An encoder with `joint` and what follows it: `[N, ...]` or `[N, clips, ...]` -> vectors `[N, E]` of the space.
+    """An encoder with `joint`, normalisation and pooling over clips: `[N, ...]` or `[N, clips, ...]` -> `[N, E]`.
 
-    scale: module after the projection; None: unit length.
+    scale: module applied after the projection; None: L2 normalisation.
     """
 
-    def __init__(self, encoder: nn.Module, scale: ScaledUnit | None) -> None:
+    def __init__(self, encoder: nn.Module, scale: ScaledNormalize | None) -> None:
         super().__init__()
         self.encoder = encoder
         self.scale = scale
 
     def forward(self, values: Tensor) -> Tensor:
-        clips = values.dim() >= 5
-        joint = self.encoder.joint(values.flatten(0, 1) if clips else values)  # type: ignore[operator]
+        has_clips = values.dim() >= 5
+        joint = self.encoder.joint(values.flatten(0, 1) if has_clips else values)  # type: ignore[operator]
         vectors = F.normalize(joint, dim=-1) if self.scale is None else self.scale(joint)
-        return vectors.unflatten(0, values.shape[:2]).mean(1) if clips else vectors
+        return vectors.unflatten(0, values.shape[:2]).mean(1) if has_clips else vectors

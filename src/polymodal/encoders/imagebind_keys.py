@@ -1,13 +1,13 @@
-"""ImageBind's sizes and names: what the official constructor's arguments or the state dict say about `imagebind.py`.
+"""ImageBind configs and key tables: parses the official constructor's arguments or a state dict for `imagebind.py`.
 
 Paper: ImageBind (arXiv 2305.05665); facebookresearch/ImageBind, file imagebind_huge.pth.
 
-    config: the arguments of ImageBindModel ("vision_embed_dim", ...) -> of_config -> encoders by modality
+    config: the arguments of ImageBindModel ("vision_embed_dim", ...) -> parse_config -> encoders by modality
     keys(): modality_{preprocessors,trunks,heads,postprocessors}.<modality>.* -> encoders.<modality>.*
-    infer(shapes): the config a state dict belongs to
+    infer(shapes): the config of a state dict
 
-Traps: the defaults are NOT the published model (HUGE is); the numbers of heads are in no tensor, so `infer` takes the
-constructor's; the scales of sound, depth, heat and motion are stored buffers, text's is a parameter.
+Traps: the defaults are NOT the published model (HUGE is); no tensor shows the number of heads, so `infer` uses the
+constructor's defaults; the scales of audio, depth, thermal and IMU are stored as buffers, that of text as a parameter.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ from typing import Any
 
 from polymodal.encoders.clip_text import ClipTextConfig
 from polymodal.encoders.imagebind import (
-    BoundEncoderConfig,
     ExtraKeyAttentionConfig,
     ImageBindClips,
+    ImageBindEncoderConfig,
     PlaneStemConfig,
-    ScaledUnit,
+    ScaledNormalize,
     SeriesStemConfig,
     StemConfig,
     VideoStemConfig,
@@ -34,7 +34,7 @@ from polymodal.weights.operations import Squeeze, Unsqueeze
 
 MODALITIES = ("vision", "text", "audio", "depth", "thermal", "imu")
 SCALES = {"text": 1 / 0.07, "audio": 20.0, "depth": 5.0, "thermal": 10.0, "imu": 5.0}
-"""Factors after unit length; images have none."""
+"""Scale after L2 normalisation; images have none."""
 
 DEFAULTS: dict[str, Any] = {
     "video_frames": 2, "kernel_size": (2, 14, 14), "out_embed_dim": 768,
@@ -60,47 +60,50 @@ _EPS = LayerNormConfig(eps=1e-6)
 _STEM_EPS = LayerNormConfig(eps=1e-5)
 
 
-def of_config(config: Mapping[str, Any]) -> dict[str, BoundEncoderConfig | ClipTextConfig]:
-    """Encoders by official modality name.  Raises ConfigError for an argument the constructor does not have, and for
-    sizes it cannot have: it builds motion for kernels of 8 and images of 224 pixels."""
+def parse_config(config: Mapping[str, Any]) -> dict[str, ImageBindEncoderConfig | ClipTextConfig]:
+    """Encoders by official modality name.
+
+    Raises ConfigError for arguments that the constructor does not have, and for sizes that it does not support: the
+    IMU kernel must be 8 and image patches square over two frames.
+    """
     if unknown := set(config) - set(DEFAULTS) - {"model_type", "architectures"}:
-        raise ConfigError(f"imagebind: unknown options {sorted(unknown)}; expected those of ImageBindModel")
-    given = {**DEFAULTS, **config}
-    frames, patch, across = given["kernel_size"]
-    if patch != across or frames != 2 or given["video_frames"] != 2 or given["imu_kernel_size"] != 8:
+        raise ConfigError(f"imagebind: unknown options {sorted(unknown)}; expected the arguments of ImageBindModel")
+    options = {**DEFAULTS, **config}
+    frames, patch, patch_width = options["kernel_size"]
+    if patch != patch_width or frames != 2 or options["video_frames"] != 2 or options["imu_kernel_size"] != 8:
         raise ConfigError(
             "imagebind: expected kernel_size (2, p, p), video_frames 2 and imu_kernel_size 8, found "
-            f"{given['kernel_size']}, {given['video_frames']}, {given['imu_kernel_size']}"
+            f"{options['kernel_size']}, {options['video_frames']}, {options['imu_kernel_size']}"
         )
-    width = {name: given[f"{name}_embed_dim"] for name in MODALITIES}
-    sound = (given["audio_num_mel_bins"], given["audio_target_len"])
+    width = {name: options[f"{name}_embed_dim"] for name in MODALITIES}
+    spectrogram = (options["audio_num_mel_bins"], options["audio_target_len"])
     stems: dict[str, StemConfig] = {
         "vision": VideoStemConfig(width=width["vision"], patch=patch),
         "audio": PlaneStemConfig(
             width=width["audio"],
-            size=sound,
-            patch=given["audio_kernel_size"],
-            stride=given["audio_stride"],
+            size=spectrogram,
+            patch=options["audio_kernel_size"],
+            stride=options["audio_stride"],
             norm=_STEM_EPS,
         ),
         "imu": SeriesStemConfig(width=width["imu"], norm=_STEM_EPS),
     }
     for name in ("depth", "thermal"):
-        patch = given[f"{name}_kernel_size"]
+        patch = options[f"{name}_kernel_size"]
         stems[name] = PlaneStemConfig(width=width[name], patch=patch, stride=patch, norm=_STEM_EPS)
-    encoders: dict[str, BoundEncoderConfig | ClipTextConfig] = {}
+    encoders: dict[str, ImageBindEncoderConfig | ClipTextConfig] = {}
     for name in MODALITIES:
-        blocks = (_block(width[name], given[f"{name}_num_heads"], name),) * given[f"{name}_num_blocks"]
+        blocks = (_block(width[name], options[f"{name}_num_heads"], name),) * options[f"{name}_num_blocks"]
         if name == "text":
             encoders[name] = ClipTextConfig(
-                vocab_size=49408, width=width[name], blocks=blocks, norm=_EPS, out_width=given["out_embed_dim"]
+                vocab_size=49408, width=width[name], blocks=blocks, norm=_EPS, out_width=options["out_embed_dim"]
             )
         else:
-            encoders[name] = BoundEncoderConfig(
+            encoders[name] = ImageBindEncoderConfig(
                 stem=stems[name],
                 blocks=blocks,
                 norm=_EPS,
-                out_width=given["out_embed_dim"],
+                out_width=options["out_embed_dim"],
                 pre_norm=name == "vision",
             )
     return encoders
@@ -118,9 +121,9 @@ def _block(width: int, heads: int, modality: str) -> ViTBlockConfig:
 
 
 def imagebind(config: Mapping[str, Any], modality: str, scaled: bool = True) -> ImageBindClips:
-    """One modality's encoder with its scale (or without, as some systems read sound): values -> vectors [N, E]."""
-    scale = ScaledUnit(SCALES[modality], learned=modality == "text") if scaled and modality in SCALES else None
-    return ImageBindClips(of_config(config)[modality].build(), scale)
+    """The encoder of one modality: values -> vectors [N, E].  scaled False: unit vectors, as some systems use audio."""
+    scale = ScaledNormalize(SCALES[modality], learned=modality == "text") if scaled and modality in SCALES else None
+    return ImageBindClips(parse_config(config)[modality].build(), scale)
 
 
 def _pair(source: str, target: str) -> list[Row]:
@@ -128,9 +131,10 @@ def _pair(source: str, target: str) -> list[Row]:
 
 
 def _trunk(modality: str) -> list[Row]:
-    source, thirds = f"modality_trunks.{modality}.blocks.{{}}", [f"blocks.{{}}.attn.{x}_proj" for x in "qkv"]
+    source, projections = f"modality_trunks.{modality}.blocks.{{}}", [f"blocks.{{}}.attn.{x}_proj" for x in "qkv"]
     rows = [
-        split(f"{source}.attn.in_proj_{leaf}", [f"{third}.{leaf}" for third in thirds]) for leaf in ("weight", "bias")
+        split(f"{source}.attn.in_proj_{leaf}", [f"{name}.{leaf}" for name in projections])
+        for leaf in ("weight", "bias")
     ]
     rows += _pair(f"{source}.attn.out_proj", "blocks.{}.attn.o_proj")
     for name in ("key", "value"):
@@ -164,10 +168,10 @@ _STEMS = {
 def _signal(modality: str) -> list[Row]:
     source, head = f"modality_preprocessors.{modality}", f"modality_heads.{modality}"
     stem = _STEMS[modality]
-    places = "pos_embed" if modality == "imu" else "pos_embedding_helper.pos_embed"
+    positions = "pos_embed" if modality == "imu" else "pos_embedding_helper.pos_embed"
     return [
         rename(f"{source}.cls_token", "class_token", Squeeze(0), Squeeze(0)),
-        rename(f"{source}.{places}", "positions", Squeeze(0)),
+        rename(f"{source}.{positions}", "positions", Squeeze(0)),
         rename(f"{source}.{stem}.weight", "stem.proj.weight"),
         *_pair(f"{source}.{stem.partition('.')[0]}.norm_layer", "stem.norm"),
         *_pair(f"modality_trunks.{modality}.pre_transformer_layer.0", "pre_norm"),
@@ -191,19 +195,19 @@ def unused(modality: str) -> KeyTable:
 
 
 def infer(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
-    """The config an official state dict belongs to, read off its shapes; None for another file."""
+    """The config of an official state dict, inferred from its shapes; None for any other file."""
     if not all(f"modality_trunks.{name}.blocks.0.norm_1.weight" in shapes for name in MODALITIES):
         return None
-    found: dict[str, Any] = {"out_embed_dim": shapes["modality_heads.vision.2.weight"][0]}
+    config: dict[str, Any] = {"out_embed_dim": shapes["modality_heads.vision.2.weight"][0]}
     for name in MODALITIES:
         prefix = f"modality_trunks.{name}.blocks."
-        found[f"{name}_embed_dim"] = shapes[f"{prefix}0.norm_1.weight"][0]
-        found[f"{name}_num_blocks"] = 1 + max(
+        config[f"{name}_embed_dim"] = shapes[f"{prefix}0.norm_1.weight"][0]
+        config[f"{name}_num_blocks"] = 1 + max(
             int(key[len(prefix) :].split(".")[0]) for key in shapes if key.startswith(prefix)
         )
         if name in ("audio", "depth", "thermal"):
-            found[f"{name}_kernel_size"] = shapes[f"modality_preprocessors.{name}.{_STEMS[name]}.weight"][-1]
-    found["kernel_size"] = tuple(shapes["modality_preprocessors.vision.rgbt_stem.proj.1.weight"][2:])
-    if found["text_embed_dim"] == HUGE["text_embed_dim"]:
-        found["text_num_heads"] = HUGE["text_num_heads"]
-    return found
+            config[f"{name}_kernel_size"] = shapes[f"modality_preprocessors.{name}.{_STEMS[name]}.weight"][-1]
+    config["kernel_size"] = tuple(shapes["modality_preprocessors.vision.rgbt_stem.proj.1.weight"][2:])
+    if config["text_embed_dim"] == HUGE["text_embed_dim"]:
+        config["text_num_heads"] = HUGE["text_num_heads"]
+    return config

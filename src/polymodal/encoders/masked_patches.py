@@ -1,11 +1,11 @@
-"""Patches of padded pictures of unequal size, without an encoder: ViLT's whole image side (arXiv 2102.03334).
+"""Patch embeddings of padded images of unequal size; ViLT has no image encoder besides this (arXiv 2102.03334).
 
     pixel_values [N, C, H, W], pixel_mask [N, H, W] -> strided convolution -> patches [N, h*w, D]
-    + position table, interpolated for each picture to the grid of its own real patches; class token in front
+    + position table, interpolated for each image to the grid of its real patches; class token prepended
     -> [N, 1 + h*w, D] and the mask [N, 1 + h*w] of real patches
 
-Traps: the mask shrinks to the grid by nearest neighbour; the table is interpolated bilinearly with aligned corners, to
-the rows and columns that are real in the first column and row; patches of padding are kept in place and masked.
+Traps: the mask is downsampled to the grid by nearest neighbour; the table is interpolated bilinearly with aligned
+corners to (real patches in the first column, real patches in the first row); padding patches are kept and masked.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from polymodal.weights.operations import Squeeze
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedPatchesConfig:
-    """Sides in pixels; `limit`: most patches kept of a picture, a random subset of more (None: all)."""
+    """Sizes in pixels; `limit`: maximum patches per image, a random subset is kept of more (None: keep all)."""
 
     image_size: int
     patch_size: int
@@ -53,14 +53,14 @@ class MaskedPatches(nn.Module):
         nn.init.normal_(self.positions, std=0.02)
 
     def forward(self, pixel_values: Tensor, pixel_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Tokens `[N, S, D]` and their mask int64 `[N, S]`; `pixel_mask` None: every pixel is real."""
+        """Tokens `[N, S, D]` and their mask, int64 `[N, S]`; `pixel_mask` None: no padding."""
         channels = self.config.channels
         if pixel_values.dim() != 4 or pixel_values.shape[1] != channels:
             raise ConfigError(f"patches: pixel_values must be [N, {channels}, H, W], found {list(pixel_values.shape)}")
         patches = self.patch_embed(pixel_values.to(self.patch_embed.weight.dtype))
         rows, columns = patches.shape[-2:]
         real = self._real(pixel_mask, len(patches), (rows, columns), patches.device)
-        x = patches.flatten(2).transpose(1, 2) + self._places(real)
+        x = patches.flatten(2).transpose(1, 2) + self._resized_positions(real)
         mask = real.flatten(1)
         if self.config.limit is not None and int(mask.sum(1).max()) > self.config.limit:
             x, mask = _subset(x, mask, self.config.limit)
@@ -73,21 +73,21 @@ class MaskedPatches(nn.Module):
             return torch.ones(count, *grid, dtype=torch.long, device=device)
         return F.interpolate(mask[:, None].float(), size=grid)[:, 0].long()
 
-    def _places(self, real: Tensor) -> Tensor:
-        """Each picture's own table `[N, h*w, D]`, zero beyond its real patches."""
+    def _resized_positions(self, real: Tensor) -> Tensor:
+        """Positions of each image `[N, h*w, D]`, zero beyond its real patches."""
         side = self.config.grid
         table = self.positions[1:].T.reshape(1, -1, side, side)
         height, width = real.shape[1:]
         tables = []
-        for picture in real:
-            size = (int(picture[:, 0].sum()), int(picture[0].sum()))
-            own = F.interpolate(table, size=size, mode="bilinear", align_corners=True)
-            tables.append(F.pad(own, (0, width - size[1], 0, height - size[0])))
+        for mask in real:
+            size = (int(mask[:, 0].sum()), int(mask[0].sum()))
+            resized = F.interpolate(table, size=size, mode="bilinear", align_corners=True)
+            tables.append(F.pad(resized, (0, width - size[1], 0, height - size[0])))
         return torch.cat(tables).flatten(2).transpose(1, 2)
 
 
 def _subset(x: Tensor, mask: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-    """`limit` tokens of each row, real ones first and drawn at random."""
+    """A random choice of `limit` tokens per row; real tokens are preferred to padding."""
     order = (torch.rand(mask.shape, device=mask.device) + mask).argsort(1, descending=True)[:, :limit]
     return x.gather(1, order[..., None].expand(-1, -1, x.shape[-1])), mask.gather(1, order)
 
@@ -100,4 +100,4 @@ PATCH_KEYS = KeyTable(
         rename("patch_embeddings.projection.bias", "patch_embed.bias"),
     )
 )
-"""The transformers library's names -> ours."""
+"""transformers' names -> ours."""

@@ -3,15 +3,15 @@
 Paper: High-Performance Large-Scale Image Recognition Without Normalization (arXiv 2102.06171).
 
 Flow
-    pixel_values [N, 3, H, W] -> four 3x3 convolutions, stride 4 -> four stages, stride 1, 2, 2, 2 -> [N, C, h, w]
+    pixel_values [N, 3, H, W] -> four 3x3 convolutions, stride 4 -> four stages, strides 1, 2, 2, 2 -> [N, C, h, w]
     block: a = act(x) * beta;  x' = shortcut(a) or x;  x' + alpha * gain * 2 * squeeze(four convolutions of a)
-    -> flattened row by row -> features [N, h * w, C]
+    -> features [N, h * w, C], row-major
 
 Traps
-- Weights are standardised per output channel at every call and scaled by a learned gain; nothing else is normed.
-- beta is 1 / sqrt(expected variance), which grows by alpha ** 2 a block and starts anew behind a stage's first block.
-- GELU is scaled by 1.7015 to keep variance one; padding is TensorFlow's "same": the odd pixel is added at the end.
-- Flamingo reads the last stage; the published classifier has one more convolution to twice the width.
+- Weights are standardised per output channel in every forward and scaled by a learned gain; there is no other norm.
+- beta is 1 / sqrt(expected variance), which grows by alpha ** 2 per block and resets after the first block of a stage.
+- GELU is scaled by 1.7015 to keep unit variance; padding is TensorFlow's "same": the odd pixel is added at the end.
+- Flamingo uses the last stage; the published classifier has one more convolution, to twice the width.
 """
 
 import math
@@ -27,13 +27,13 @@ from polymodal.errors import ConfigError
 from polymodal.weights.keytable import KeyTable, drop, rename
 from polymodal.weights.operations import Unsqueeze
 
-GELU_GAIN = 1.7015043497085571  # keeps the variance of gelu(x) at one for x of variance one
+GELU_GAIN = 1.7015043497085571  # gives gelu(x) unit variance for x of unit variance
 EPS, ALPHA = 1e-5, 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
 class NFNetConfig:
-    """Defaults are F6's.  `group_size`: channels of a group in the 3x3 convolutions."""
+    """Defaults are F6's.  `group_size`: channels per group in the 3x3 convolutions."""
 
     image_size: int = 288
     depths: tuple[int, ...] = (7, 14, 42, 21)
@@ -43,9 +43,12 @@ class NFNetConfig:
 
     def __post_init__(self) -> None:
         if len(self.depths) != len(self.channels) or not self.depths:
-            raise ConfigError(f"nfnet: depths {self.depths} and channels {self.channels} must be of one length")
+            raise ConfigError(f"nfnet: depths {self.depths} and channels {self.channels} must have the same length")
         if self.stem_width % 8 or any(width // 2 % self.group_size for width in self.channels):
-            raise ConfigError(f"nfnet: half of channels {self.channels} must hold whole groups of {self.group_size}")
+            raise ConfigError(
+                f"nfnet: stem_width must be a multiple of 8 and channels / 2 of {self.group_size}, "
+                f"found {self.stem_width} and {self.channels}"
+            )
 
     @property
     def width(self) -> int:
@@ -69,7 +72,7 @@ def act(x: Tensor) -> Tensor:
 
 
 class ScaledConv(nn.Conv2d):
-    """Convolution with standardised weights and "same" padding. [N, C, H, W] -> [N, C', H / stride, W / stride]."""
+    """Weight-standardised convolution with "same" padding. [N, C, H, W] -> [N, C', H / stride, W / stride]."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride, groups=groups)
@@ -87,8 +90,8 @@ class ScaledConv(nn.Conv2d):
         return F.conv2d(F.pad(x, pads) if any(pads) else x, weight, self.bias, self.stride, 0, 1, self.groups)
 
 
-class Squeeze(nn.Module):
-    """Channels weighed by what the whole picture holds (arXiv 1709.01507). [N, C, H, W] -> [N, C, H, W]."""
+class SqueezeExcite(nn.Module):
+    """Squeeze-and-excitation: channel gates from the global mean (arXiv 1709.01507). [N, C, H, W] -> [N, C, H, W]."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -100,20 +103,20 @@ class Squeeze(nn.Module):
 
 
 class NFBlock(nn.Module):
-    """See the module's flow."""
+    """One residual block; see the module docstring for the flow."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, group_size: int, beta: float) -> None:
         super().__init__()
         inner = outputs // 2
         groups = inner // group_size
         self.beta, self.stride = beta, stride
-        changes = inputs != outputs or stride != 1
-        self.shortcut = ScaledConv(inputs, outputs, 1) if changes else None
+        reshapes = inputs != outputs or stride != 1
+        self.shortcut = ScaledConv(inputs, outputs, 1) if reshapes else None
         self.conv1 = ScaledConv(inputs, inner, 1)
         self.conv2 = ScaledConv(inner, inner, 3, stride, groups)
         self.conv3 = ScaledConv(inner, inner, 3, 1, groups)
         self.conv4 = ScaledConv(inner, outputs, 1)
-        self.squeeze = Squeeze(outputs)
+        self.squeeze = SqueezeExcite(outputs)
         self.gain = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -132,22 +135,22 @@ class NFNet(nn.Module):
     def __init__(self, config: NFNetConfig) -> None:
         super().__init__()
         self.config = config
-        widths = [3, *(config.stem_width // part for part in (8, 4, 2, 1))]
+        widths = [3, *(config.stem_width // divisor for divisor in (8, 4, 2, 1))]
         steps = zip(widths[:-1], widths[1:], (2, 1, 1, 2), strict=True)
         self.stem = nn.ModuleList(ScaledConv(inputs, outputs, 3, stride) for inputs, outputs, stride in steps)
         self.stages = nn.ModuleList()
         inputs, variance = config.stem_width, 1.0
         for number, (depth, outputs) in enumerate(zip(config.depths, config.channels, strict=True)):
             blocks = nn.ModuleList()
-            for place in range(depth):
-                stride = 2 if number and not place else 1
+            for index in range(depth):
+                stride = 2 if number and not index else 1
                 blocks.append(NFBlock(inputs, outputs, stride, config.group_size, variance**-0.5))
-                variance = (1.0 if place == 0 else variance) + ALPHA**2
+                variance = (1.0 if index == 0 else variance) + ALPHA**2
                 inputs = outputs
             self.stages.append(blocks)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """float [N, 3, H, W] -> features [N, h * w, C] of the last stage, row by row."""
+        """float [N, 3, H, W] -> features [N, h * w, C] of the last stage, row-major."""
         x = pixel_values
         for number, conv in enumerate(self.stem):
             x = conv(x if number == 0 else act(x))
@@ -158,14 +161,14 @@ class NFNet(nn.Module):
         return x.flatten(2).transpose(1, 2)
 
 
-def of_config(config: Mapping[str, Any]) -> NFNetConfig:
-    """{image_size, depths, channels, stem_width, group_size} -> the encoder; absent keys are F6's."""
+def parse_config(config: Mapping[str, Any]) -> NFNetConfig:
+    """{image_size, depths, channels, stem_width, group_size} -> config; absent keys take the values of F6."""
     names = ("image_size", "depths", "channels", "stem_width", "group_size")
     if unknown := set(config) - {*names, "model_type"}:
-        raise ConfigError(f"nfnet: {sorted(unknown)} is not supported; it takes {', '.join(names)}")
-    given: dict[str, Any] = {name: config[name] for name in names if name in config}
-    given |= {name: tuple(x) for name, x in given.items() if isinstance(x, list)}
-    return NFNetConfig(**given)
+        raise ConfigError(f"nfnet: unknown options {sorted(unknown)}; expected {', '.join(names)}")
+    options: dict[str, Any] = {name: config[name] for name in names if name in config}
+    options |= {name: tuple(x) for name, x in options.items() if isinstance(x, list)}
+    return NFNetConfig(**options)
 
 
 _O = "stages.{}.{}"
@@ -188,4 +191,4 @@ TIMM_KEYS = KeyTable(
         drop("head.**"),
     )
 )
-"""timm's names of the published dm_nfnet_f0 to f6 (the classifier's head left out) -> ours."""
+"""timm's names for dm_nfnet_f0 to f6 (without the classifier head) -> ours."""

@@ -1,14 +1,15 @@
-"""The image encoder of mPLUG-Owl and mPLUG-Owl2: CLIP's shape with weights and names of its own.
+"""The image encoder of mPLUG-Owl and mPLUG-Owl2: CLIP's architecture with other weights and names.
 
 Papers: mPLUG-Owl (arXiv 2304.14178), mPLUG-Owl2 (arXiv 2311.04257).
 
 Flow
-    pixel_values -> patches without bias, class token, positions -> pre_norm -> blocks -> final_norm over all tokens
+    pixel_values -> patch convolution without bias, class token, positions -> pre_norm -> blocks -> final_norm (all
+    tokens)
 
 Traps
-- Unlike CLIP, the last norm is applied to every token and the class token is handed on.
-- Queries, keys and values are one weight in which those of each head lie together.
-- Without a class token the table has 256 positions whatever the image, resized to the grid when the weights are read.
+- Unlike CLIP, the final norm applies to every token and the class token is kept.
+- q, k and v are one fused weight, interleaved by head.
+- Without a class token the table has 256 positions for any image size; it is resized to the grid on load.
 """
 
 from collections.abc import Mapping
@@ -25,8 +26,8 @@ from polymodal.weights.operations import Reshape, ResizePositions
 TABLE = 16  # side of the position table of models without a class token
 
 
-def of_config(config: Mapping[str, Any]) -> ViTConfig:
-    """The encoder that a MplugOwlVisionConfig dict describes, at any size."""
+def parse_config(config: Mapping[str, Any]) -> ViTConfig:
+    """The encoder of a MplugOwlVisionConfig dict, at any size.  Raises ConfigError unless it has 3 channels."""
     if config.get("num_channels", 3) != 3:
         raise ConfigError(f"owl vit: num_channels {config['num_channels']} is not supported; expected 3")
     width, norm = config.get("hidden_size", 1024), LayerNormConfig(eps=config.get("layer_norm_eps", 1e-6))
@@ -49,7 +50,7 @@ def of_config(config: Mapping[str, Any]) -> ViTConfig:
 
 
 def hf_keys(config: ViTConfig) -> KeyTable:
-    """The published names (under `model.vision_model.`) -> ours."""
+    """Published names (under `model.vision_model.`) -> ours."""
     block = config.blocks[0]
     assert isinstance(block, ViTBlockConfig)
     rows: list[Row] = [

@@ -1,17 +1,17 @@
-"""Qwen2-VL's image and video encoder: any resolution, positions by two-dimensional rotary angles alone.
+"""Qwen2-VL's image and video encoder: any resolution, with 2-D rotary embeddings as the only positions.
 
 Paper: Qwen2-VL (arXiv 2409.12191).
 
 Flow
-    patches [P, C*F*p*p] of all items one after another, grid [N, 3] = (frames, rows, columns) in patches
+    patches [P, C*F*p*p] of all items concatenated, grid [N, 3] = (frames, rows, columns) in patches
     -> patch_embed (no bias) -> per frame: blocks of x + attn(norm(x)) with rope(row, column), x + mlp(norm(x))
-    -> one tensor [frames*rows*columns, D] for each item; no final norm
+    -> one tensor [frames*rows*columns, D] per item; no final norm
 
 Traps
-- Patches come in merge blocks: (row block, column block, row in block, column in block), and so do the angles.
-- A frame sees itself only; frames of equal size are encoded as one batch, which changes no number.
-- An image is a video of one frame: its picture is stacked `frames` times by the transform.
-- The first half of the frequencies turns with the row, the second with the column, both counted from the start.
+- Patches are ordered by merge block: (row block, column block, row in block, column in block); so are the positions.
+- Attention stays within a frame; frames of equal size run as one batch, which does not change the result.
+- An image is a video of one frame: the transform repeats it `frames` times.
+- The first half of the frequencies encodes the row, the second the column; both start at the highest frequency.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ _EPS = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Qwen2ViTConfig:
-    """Sizes; `merge` is the side of a block of patches, `frames` how many pictures one patch spans in time."""
+    """Sizes; `merge`: side of a merge block in patches, `frames`: frames that one patch spans."""
 
     width: int = 1280
     depth: int = 32
@@ -50,11 +50,11 @@ class Qwen2ViTConfig:
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width // self.heads % 4:
-            raise ConfigError(f"qwen2 vit: width {self.width} / heads {self.heads} must be a multiple of 4")
+            raise ConfigError(f"qwen2 vit: width / heads must be a multiple of 4, found {self.width} / {self.heads}")
 
     @property
     def patch_values(self) -> int:
-        """Numbers in one patch: channel, frame, row, column."""
+        """Values per patch, ordered (channel, frame, row, column)."""
         return self.channels * self.frames * self.patch_size**2
 
     def build(self) -> "Qwen2ViT":
@@ -63,7 +63,7 @@ class Qwen2ViTConfig:
 
 
 class Qwen2ViTBlock(nn.Module):
-    """`x + attn(norm(x))`, then `x + mlp(norm(x))`; rotary angles are an argument."""
+    """`x + attn(norm(x))`, then `x + mlp(norm(x))`."""
 
     def __init__(self, config: Qwen2ViTConfig) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Qwen2ViTBlock(nn.Module):
         self.mlp = MLPConfig(width=config.width, ffn_width=config.ffn_width, activation=config.activation).build()
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        """[G, S, D] of G frames -> [G, S, D]."""
+        """G frames [G, S, D] -> [G, S, D]; `rope`: (cos, sin)."""
         x = x + self.attn(self.attn_norm(x), rope=rope)
         return x + self.mlp(self.mlp_norm(x))
 
@@ -96,25 +96,25 @@ class Qwen2ViT(nn.Module):
         """float [P, C*F*p*p] and int [N, 3] -> N features [frames*rows*columns, D], in merge-block order.
 
         The grid decides shapes, so it is read once; one that stays on the host costs no wait for an accelerator.
-        Raises PromptError when the patches are not as many as the grids announce.
+        Raises PromptError if the number of patches does not match the grids.
         """
-        shapes = grids_of(grid)
+        shapes = grid_tuples(grid)
         frames = [rows * columns for count, rows, columns in shapes for _ in range(count)]
         patches = patches.reshape(-1, self.config.patch_values)
         if sum(frames) != len(patches):
-            raise PromptError(f"qwen2 vit: the grids announce {sum(frames)} patches, found {len(patches)}")
+            raise PromptError(f"qwen2 vit: the grids need {sum(frames)} patches, found {len(patches)}")
         x = self.patch_embed(patches.to(self.patch_embed.weight.dtype))
         positions = torch.cat([self._positions(shape) for shape in shapes]).to(x.device, non_blocking=True)
-        pieces, places = list(x.split(frames)), positions.split(frames)
+        pieces, frame_positions = list(x.split(frames)), positions.split(frames)
         for size in set(frames):
-            chosen = [i for i, found in enumerate(frames) if found == size]
-            encoded = self._encode(torch.stack([pieces[i] for i in chosen]), torch.stack([places[i] for i in chosen]))
-            for i, frame in zip(chosen, encoded, strict=True):
+            same = [i for i, length in enumerate(frames) if length == size]
+            stacked = torch.stack([pieces[i] for i in same]), torch.stack([frame_positions[i] for i in same])
+            for i, frame in zip(same, self._encode(*stacked), strict=True):
                 pieces[i] = frame
         return list(torch.cat(pieces).split([count * rows * columns for count, rows, columns in shapes]))
 
     def _encode(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Frames of equal size [G, S, D] and their places [G, S, 2] -> [G, S, D]."""
+        """Frames of equal size [G, S, D] and their positions [G, S, 2] -> [G, S, D]."""
         rope = self.rope(positions.permute(2, 0, 1), x.dtype)
         for block in self.blocks:
             x = block(x, rope)
@@ -125,22 +125,22 @@ class Qwen2ViT(nn.Module):
         count, rows, columns = shape
         side = self.config.merge
         if rows % side or columns % side:
-            raise PromptError(f"qwen2 vit: a grid of {rows} x {columns} patches does not divide into blocks of {side}")
-        places = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"), -1)
-        blocks = places.view(rows // side, side, columns // side, side, 2).transpose(1, 2)
+            raise PromptError(f"qwen2 vit: grid sides must be multiples of {side}, found {rows} x {columns} patches")
+        coordinates = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"), -1)
+        blocks = coordinates.view(rows // side, side, columns // side, side, 2).transpose(1, 2)
         return blocks.reshape(-1, 2).repeat(count, 1)
 
 
-def grids_of(grid: Tensor) -> list[tuple[int, int, int]]:
-    """A tensor of grids [N, 3] as tuples."""
+def grid_tuples(grid: Tensor) -> list[tuple[int, int, int]]:
+    """An int tensor of grids [N, 3] as tuples (frames, rows, columns)."""
     return [(int(count), int(rows), int(columns)) for count, rows, columns in grid.tolist()]
 
 
-def of_config(config: Mapping[str, Any]) -> Qwen2ViTConfig:
-    """The encoder that a published `vision_config` describes, at any size, with the library's defaults."""
+def parse_config(config: Mapping[str, Any]) -> Qwen2ViTConfig:
+    """The encoder of a published `vision_config`, at any size; absent keys take transformers' defaults."""
     for name in ("patch_size", "temporal_patch_size"):
         if not isinstance(config.get(name, 0), int):
-            raise ConfigError(f"qwen2 vit: {name} {config[name]} must be one number; a list is not supported")
+            raise ConfigError(f"qwen2 vit: {name} must be one number, found {config[name]}")
     rope = config.get("rope_parameters") or {}
     if rope.get("rope_type", "axial") not in ("axial", "default"):
         raise ConfigError(f"qwen2 vit: rope_type {rope['rope_type']!r} is not supported; expected 'axial'")
@@ -164,9 +164,9 @@ def _pair(source: str, target: str) -> tuple[Row, Row]:
 
 
 def hf_keys(config: Qwen2ViTConfig) -> KeyTable:
-    """Published names (without the prefix `visual.`) -> ours; the merger's are `connectors/patch_merger.py`'s."""
+    """Published names (without the prefix `visual.`) -> ours; for the merger see `connectors/patch_merger.py`."""
     kernel = (config.channels, config.frames, config.patch_size, config.patch_size)
-    thirds = [
+    qkv = [
         split(f"blocks.{{}}.attn.qkv.{leaf}", [f"blocks.{{}}.attn.{name}_proj.{leaf}" for name in "qkv"])
         for leaf in ("weight", "bias")
     ]
@@ -174,7 +174,7 @@ def hf_keys(config: Qwen2ViTConfig) -> KeyTable:
     return KeyTable(
         (
             rename("patch_embed.proj.weight", "patch_embed.weight", flat),
-            *thirds,
+            *qkv,
             *_pair("blocks.{}.norm1", "blocks.{}.attn_norm"),
             *_pair("blocks.{}.attn.proj", "blocks.{}.attn.o_proj"),
             *_pair("blocks.{}.norm2", "blocks.{}.mlp_norm"),

@@ -1,10 +1,10 @@
-"""SigLIP's image encoder (arXiv 2303.15343): a ViT without class token, as vision-language models use it.
+"""SigLIP's image encoder (arXiv 2303.15343), as used by vision-language models: a ViT without class token.
 
 Flow
-    pixel_values -> patches with bias -> + positions -> blocks -> final_norm -> features [N, S, D]
+    pixel_values -> patch convolution with bias -> + positions -> blocks -> final_norm -> features [N, S, D]
 
-Traps: the activation is the tanh GELU; there is no norm before the blocks; LLaVA reads a layer before `final_norm`
-and, with its default strategy, drops the first patch although that is no class token.  The attention-pooling head
+Traps: the activation is the tanh GELU; there is no norm before the blocks; LLaVA takes a layer before `final_norm`
+and, with its default strategy, drops the first patch although it is not a class token.  The attention-pooling head
 is not built; its tensors are dropped by name.
 """
 
@@ -19,13 +19,16 @@ from polymodal.nn.norm import LayerNormConfig
 from polymodal.weights.keytable import KeyTable, Row, drop, rename
 
 PIXEL_MEAN = (0.5, 0.5, 0.5)
-"""Mean of pixels scaled to 0..1, per channel; belongs to the published weights."""
+"""Per-channel mean of pixels in 0..1, as the published weights expect."""
 PIXEL_STD = (0.5, 0.5, 0.5)
-"""Standard deviation of pixels scaled to 0..1, per channel; belongs to the published weights."""
+"""Per-channel standard deviation of pixels in 0..1, as the published weights expect."""
 
 
-def of_config(config: Mapping[str, Any]) -> ViTConfig:
-    """The encoder that a `SiglipVisionConfig` dict describes, with the library's defaults for absent keys."""
+def parse_config(config: Mapping[str, Any]) -> ViTConfig:
+    """The encoder of a `SiglipVisionConfig` dict; absent keys take transformers' defaults.
+
+    Raises ConfigError if image_size or patch_size is not one number.
+    """
     image_size, patch_size = config.get("image_size", 224), config.get("patch_size", 16)
     if not isinstance(image_size, int) or not isinstance(patch_size, int):
         raise ConfigError(f"siglip: image_size and patch_size must be numbers, found {image_size!r} and {patch_size!r}")
@@ -66,7 +69,7 @@ _PAIRS = (
 
 
 def hf_keys(config: ViTConfig) -> KeyTable:
-    """Hub names, under `vision_model.`, -> ours; without `final_norm` in the config its tensors are dropped too."""
+    """Hub names under `vision_model.` -> ours; without `final_norm` in the config, its tensors are dropped too."""
     pairs = _PAIRS
     rows: list[Row] = [drop("vision_model.embeddings.position_ids"), drop("vision_model.head.**")]
     if config.final_norm is None:

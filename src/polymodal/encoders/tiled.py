@@ -1,10 +1,10 @@
-"""An image encoder that reads pictures cut into tiles, each tile on its own.
+"""An image encoder for images split into tiles; each tile is encoded separately.
 
 Flow
-    pixel_values [N, T, C, H, W] (filled up with empty tiles) and image_sizes [N, 2] = (height, width) of the pictures
-    -> the tiles a picture of that size really has -> encoder -> one tensor [t, S, D] for each picture
+    pixel_values [N, T, C, H, W] (padded with empty tiles) and image_sizes [N, 2] = (height, width) in pixels
+    -> the real tiles of each image -> encoder -> one tensor [t, S, D] per image
 
-Trap: how many tiles are real is not written in the batch; it follows from the picture's size and the list of grids.
+Trap: the batch does not store the number of real tiles; it follows from the image size and the list of grids.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class TileEncoderConfig(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TiledConfig:
-    """`tile`: side of a tile in pixels; `grids`: the (rows, columns) a picture may be cut into."""
+    """`tile`: side of a tile in pixels; `grids`: the (rows, columns) that an image may be split into."""
 
     encoder: TileEncoderConfig
     tile: int
@@ -46,20 +46,20 @@ class Tiled(nn.Module):
         self.tile = config.encoder.build()
 
     def forward(self, pixel_values: Tensor, image_sizes: Tensor) -> list[Tensor]:
-        """float [N, T, C, H, W], or the real tiles alone [sum of t, C, H, W], and int [N, 2] -> N features [t, S, D].
+        """float [N, T, C, H, W], or only the real tiles [sum of t, C, H, W], and int [N, 2] -> N features [t, S, D].
 
-        Raises PromptError when there are fewer tiles than the sizes ask for.
+        Raises PromptError if the number of tiles does not match the image sizes.
         """
-        wanted = tiles_of(image_sizes, self.config.tile, self.config.grids)
+        counts = tile_counts(image_sizes, self.config.tile, self.config.grids)
         if pixel_values.dim() == 5:
-            pixel_values = torch.cat([item[:count] for item, count in zip(pixel_values, wanted, strict=True)])
-        if len(pixel_values) != sum(wanted):
-            raise PromptError(f"tiles: the picture sizes ask for {sum(wanted)} tiles, found {len(pixel_values)}")
-        return list(self.tile(pixel_values).split(wanted))
+            pixel_values = torch.cat([item[:count] for item, count in zip(pixel_values, counts, strict=True)])
+        if len(pixel_values) != sum(counts):
+            raise PromptError(f"tiles: the image sizes need {sum(counts)} tiles, found {len(pixel_values)}")
+        return list(self.tile(pixel_values).split(counts))
 
 
-def tiles_of(image_sizes: Tensor | Sequence[Sequence[int]], tile: int, grids: tuple[Grid, ...]) -> list[int]:
-    """Tiles of each picture of size (height, width), the whole picture included."""
+def tile_counts(image_sizes: Tensor | Sequence[Sequence[int]], tile: int, grids: tuple[Grid, ...]) -> list[int]:
+    """Number of tiles for each (height, width), the downscaled whole image included."""
     sizes = image_sizes.tolist() if isinstance(image_sizes, Tensor) else image_sizes
-    found = [best_grid(int(width), int(height), tile, grids) for height, width in sizes]
-    return [rows * columns + 1 for rows, columns in found]
+    best = [best_grid(int(width), int(height), tile, grids) for height, width in sizes]
+    return [rows * columns + 1 for rows, columns in best]

@@ -1,15 +1,16 @@
-"""The ViT as timm spells it, used by ALBEF and BLIP: DeiT-B and the ImageNet-21k ViT-L as published, and key tables.
+"""timm's ViT, used by ALBEF and BLIP: published sizes (DeiT-B, ImageNet-21k ViT-L) and key tables.
 
 Papers: DeiT (arXiv 2012.12877), BLIP (arXiv 2201.12086).
 
 Flow
-    pixel_values -> patches with bias, class token, positions -> pre-norm blocks -> norm -> features [N, S, D]
+    pixel_values -> patch convolution with bias, class token, positions -> pre-norm blocks -> norm
+    -> features [N, S, D]
 
 Traps
-- Norm eps is 1e-6 in the official code and 1e-5 in the transformers library's BlipVisionConfig: take it from where
-  the weights come from.
-- q, k and v are one weight in both layouts, in that order.
-- The library's pooled vector is the class token normed twice by the same norm; nothing but BlipModel reads it.
+- Norm eps is 1e-6 in the official code and 1e-5 in transformers' BlipVisionConfig: take it from the source of the
+  weights.
+- q, k and v are one fused weight, in that order, in both formats.
+- transformers' pooled vector applies the final norm twice to the class token; only BlipModel uses it.
 """
 
 from collections.abc import Mapping
@@ -28,8 +29,8 @@ DEIT_B_16 = google_vit(width=768, depth=12, heads=12, patch_size=16, eps=1e-6)
 VIT_L_16 = google_vit(width=1024, depth=24, heads=16, patch_size=16, eps=1e-6)
 
 
-def blip_config(config: Mapping[str, Any]) -> ViTConfig:
-    """The encoder a `BlipVisionConfig` describes, at any size; raises ConfigError for sides that are not one number."""
+def parse_blip_config(config: Mapping[str, Any]) -> ViTConfig:
+    """The encoder of a `BlipVisionConfig`, at any size; raises ConfigError for sizes that are not one number."""
     for name, default in (("image_size", 384), ("patch_size", 16)):
         if not isinstance(config.get(name, default), int):
             raise ConfigError(f"blip vision_config: {name} must be one number, found {config[name]}")
@@ -79,7 +80,7 @@ TIMM_KEYS = KeyTable(
         *_pair("norm", "final_norm"),
     )
 )
-"""timm's names, as in the official ALBEF and BLIP files -> ours."""
+"""timm's names, as in the official ALBEF and BLIP files, -> ours."""
 
 _HF = "encoder.layers.{}"
 BLIP_KEYS = KeyTable(
@@ -96,4 +97,4 @@ BLIP_KEYS = KeyTable(
         *_pair("post_layernorm", "final_norm"),
     )
 )
-"""The transformers library's BlipVisionModel -> ours."""
+"""Names of transformers' BlipVisionModel -> ours."""

@@ -4,19 +4,19 @@ Paper: ViT (arXiv 2010.11929).  `clip_vit.py` and `google_vit.py` hold published
 
 Flow
     pixel_values [N, 3, H, W] -> convolution P x P, stride P -> patches [N, h*w, D], row-major
-    -> class token in front -> + learned positions -> pre_norm -> blocks, each x + attn(norm(x)), x + mlp(norm(x))
-    -> after block `layer` -> final_norm -> (class token dropped) -> features [N, S, D]
+    -> class token prepended -> + learned positions -> pre_norm -> blocks, each x + attn(norm(x)), x + mlp(norm(x))
+    -> state at `layer` -> final_norm -> (class token dropped) -> features [N, S, D]
     pool(features) [N, D'] from the class token -> project(pooled) [N, E]: class logits or the joint space
 
-Which of these exist is said by the config: ViT has final_norm over all tokens, CLIP has pre_norm and norms only
-the pooled class token (`head.norm`), LLaVA reads layer -2 of CLIP without the class token.
+The config selects the optional steps: ViT has final_norm over all tokens; CLIP has pre_norm and normalises only the
+pooled class token (`head.norm`); LLaVA uses layer -2 of CLIP without the class token.
 
 Traps
-- `layer` counts like transformers' `hidden_states`: 0 is the input of the first block, -1 the output of the last,
-  -2 the INPUT of the last block.  `final_norm` applies only when all blocks ran.
-- Positions are resized bicubically (not antialiased, corners not aligned) in float32, the class row is kept.
-  A model that must always see another size is better loaded with `ResizePositions` in its key table.
-- A side that is not a multiple of the patch loses its last pixels, as a strided convolution does.
+- `layer` is an index into transformers' `hidden_states`: 0 is the input of the first block, -1 the output of the
+  last, -2 the INPUT of the last block.  `final_norm` applies only if all blocks ran.
+- Positions are resized bicubically (no antialiasing, corners not aligned) in float32; the class row is kept.
+  For a model that always runs at another size, use `ResizePositions` in its key table instead.
+- Pixels beyond a multiple of the patch size are ignored, as in any strided convolution.
 """
 
 from collections.abc import Sequence
@@ -35,13 +35,13 @@ from polymodal.nn.norm import LayerNormConfig, NormConfig
 
 
 class VisionBlockConfig(Protocol):
-    """What a ViT's `blocks` hold: `build()` gives a module called as `f(x)`, [N, S, D] -> [N, S, D]."""
+    """Config of one of a ViT's `blocks`: `build()` returns a module called as `f(x)`, [N, S, D] -> [N, S, D]."""
 
     def build(self) -> nn.Module: ...
 
 
 class BlockAttentionConfig(Protocol):
-    """What may fill a block's `attention`: `build()` gives a module called as `f(x, mask)`; AttentionConfig is one."""
+    """Config of a block's `attention`, such as AttentionConfig: `build()` returns a module called as `f(x, mask)`."""
 
     @property
     def width(self) -> int: ...
@@ -67,7 +67,7 @@ class ViTBlockConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassHeadConfig:
-    """What is done with the class token: norm, dense layer ("pre-logits"), activation, final linear; all optional."""
+    """The head on the class token: norm, dense layer ("pre-logits"), activation, final linear; all optional."""
 
     norm: NormConfig | None = None
     hidden_width: int | None = None
@@ -82,11 +82,11 @@ class ClassHeadConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig:
-    """A ViT; sides in pixels, one number or (height, width).
+    """A ViT; sizes in pixels, one number or (height, width).
 
-    `layer`, `keep_class` say which features leave, see the module's traps; several layers are joined side by side.
-    `skip`: features left out at the front (LLaVA's default with SigLIP, which has no class token).  `mask_token`: a
-    learned vector that may stand for patches (masked image modelling).
+    `layer`, `keep_class`: which features are returned, see the module's traps; several layers are concatenated along
+    the width.  `skip`: leading features to drop (LLaVA's default with SigLIP, which has no class token).
+    `mask_token`: a learned vector that replaces masked patches (masked image modelling).
     """
 
     image_size: int | tuple[int, int]
@@ -114,7 +114,7 @@ class ViTConfig:
 
     @property
     def grid(self) -> int:
-        """Patches along one side of a square image of `image_size`; raises ConfigError for another."""
+        """Side of the square grid of an image of `image_size`, in patches; raises ConfigError if it is not square."""
         height, width = self.grid_sides
         if height != width:
             raise ConfigError(f"vit: expected a square grid, found {height} x {width} patches; read grid_sides")
@@ -122,13 +122,13 @@ class ViTConfig:
 
     @property
     def grid_sides(self) -> tuple[int, int]:
-        """Patches along the height and along the width of an image of `image_size`."""
-        (height, width), (down, across) = sides(self.image_size), sides(self.patch_size)
-        return height // down, width // across
+        """(height, width) of an image of `image_size`, in patches."""
+        (height, width), (patch_height, patch_width) = sides(self.image_size), sides(self.patch_size)
+        return height // patch_height, width // patch_width
 
     @property
     def patches(self) -> int:
-        """Patches of an image of `image_size`."""
+        """Patches per image of `image_size`."""
         height, width = self.grid_sides
         return height * width
 
@@ -139,17 +139,17 @@ class ViTConfig:
 
     @property
     def blocks_run(self) -> int:
-        """How many blocks the features pass."""
+        """Number of blocks that must run for `layer`."""
         return max(self.states)
 
     @property
     def states(self) -> tuple[int, ...]:
-        """How many blocks each of the layers that are read has passed."""
+        """Indices into the hidden states, one per selected layer; state i is the output of i blocks."""
         return tuple(layer if layer >= 0 else len(self.blocks) + 1 + layer for layer in self._layers)
 
     @property
     def out_width(self) -> int:
-        """Width of the features: of several layers they are joined side by side."""
+        """Width of the features; several layers are concatenated."""
         return self.width * len(self._layers)
 
     @property
@@ -157,7 +157,7 @@ class ViTConfig:
         return (self.layer,) if isinstance(self.layer, int) else self.layer
 
     def build(self) -> "ViT":
-        """Build the encoder with fresh weights; blocks after `layer` are built too, so that weights load."""
+        """Build the encoder with fresh weights; blocks after `layer` are built too, so that all weights load."""
         return ViT(self)
 
 
@@ -170,7 +170,7 @@ def sides(size: int | Sequence[int]) -> tuple[int, int]:
 
 
 class ViTBlock(nn.Module):
-    """`x + attn(norm(x))`, then `x + mlp(norm(x))`; without a mask every token sees every token."""
+    """`x + attn(norm(x))`, then `x + mlp(norm(x))`; without a mask, attention is bidirectional."""
 
     def __init__(self, config: ViTBlockConfig) -> None:
         super().__init__()
@@ -206,7 +206,7 @@ class ClassHead(nn.Module):
     def forward(self, pooled: Tensor) -> Tensor:
         """[N, D'] -> [N, E]."""
         if self.proj is None:
-            raise ConfigError("vit: this head has no final linear; give its config an out_width")
+            raise ConfigError("vit: this head has no final linear; set out_width in its config")
         return self.proj(pooled)
 
 
@@ -232,24 +232,23 @@ class ViT(nn.Module):
     ) -> Tensor:
         """Encode images: float [N, C, H, W], normalised, to features [N, S, D]; S is `config.tokens`.
 
-        bool_masked_pos: [N, patches], 1 where the mask token takes a patch's place.  interpolate_pos_encoding: H and
-        W may differ from `image_size`, then S is (H // P) * (W // P) plus the class token; None: as the config's
-        `resize_positions` says.  Raises ConfigError for another size without it.
+        bool_masked_pos: [N, patches], 1 where the mask token replaces a patch.  interpolate_pos_encoding: H and W may
+        differ from `image_size`, then S is (H // P) * (W // P) plus the class token; None: `resize_positions` of the
+        config.  Raises ConfigError for another size without it.
         """
         x = self.embed(pixel_values, bool_masked_pos, interpolate_pos_encoding)
-        states = [x] if 0 in self.config.states else []
-        for passed, block in enumerate(self.blocks[: self.config.blocks_run], start=1):
+        states = {0: x} if 0 in self.config.states else {}
+        for index, block in enumerate(self.blocks[: self.config.blocks_run], start=1):
             x = block(x)
-            if passed in self.config.states:
-                states.append(x)
-        by_place = dict(zip(sorted(set(self.config.states)), states, strict=True))
-        if self.final_norm is not None and len(self.blocks) in by_place:
-            by_place[len(self.blocks)] = self.final_norm(x)
-        x = torch.cat([by_place[place] for place in self.config.states], -1)
+            if index in self.config.states:
+                states[index] = x
+        if self.final_norm is not None and len(self.blocks) in states:
+            states[len(self.blocks)] = self.final_norm(x)
+        x = torch.cat([states[index] for index in self.config.states], -1)
         return x[:, self.config.skip + int(self.config.class_token and not self.config.keep_class) :]
 
     def hidden_states(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
-        """All depth + 1 states [N, S, D], class token included, before `final_norm`."""
+        """All depth + 1 hidden states [N, S, D], class token included, before `final_norm`."""
         states = [self.embed(pixel_values)]
         for block in self.blocks:
             states.append(block(states[-1]))
@@ -284,7 +283,7 @@ class ViT(nn.Module):
         return torch.cat((self.positions[:leading], table[0].flatten(1).T.to(self.positions.dtype)))
 
     def pool(self, features: Tensor) -> Tensor:
-        """[N, S, D] with the class token, after the last block -> [N, D']; raises ConfigError without them."""
+        """Features [N, S, D] of the last layer, class token included, -> [N, D']; raises ConfigError without them."""
         if self.head is None:
             raise ConfigError("vit: pool needs a head in the config")
         has_class = self.config.class_token and self.config.keep_class
@@ -293,22 +292,22 @@ class ViT(nn.Module):
         return self.head.pool(features)
 
     def project(self, pooled: Tensor) -> Tensor:
-        """[N, D'] -> [N, E]: class logits, or CLIP's joint space (not yet of unit length)."""
+        """[N, D'] -> [N, E]: class logits, or CLIP's joint space (not normalised)."""
         if self.head is None:
             raise ConfigError("vit: project needs a head in the config")
         return self.head(pooled)
 
     def joint(self, pixel_values: Tensor, interpolate_pos_encoding: bool | None = None) -> Tensor:
-        """Images [N, C, H, W] -> vectors [N, E] of the joint space, not yet of unit length."""
+        """Images [N, C, H, W] -> vectors [N, E] in the joint space, not normalised."""
         return self.project(self.pool(self(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)))
 
     @property
     def classifies(self) -> bool:
-        """Whether `classify` gives class logits."""
+        """Whether `classify` returns class logits."""
         return self.head is not None and self.head.proj is not None
 
     def classify(self, features: Tensor) -> Tensor:
-        """`pool` and `project`: [N, S, D] -> [N, E]; a head without final linear gives its pooled vector."""
+        """`pool`, then `project`: [N, S, D] -> [N, E]; a head without final linear returns the pooled vector."""
         pooled = self.pool(features)
         return pooled if self.head is None or self.head.proj is None else self.head(pooled)
 
@@ -317,8 +316,8 @@ class ViT(nn.Module):
         if pixel_values.dim() != 4 or pixel_values.shape[1] != channels:
             raise ConfigError(f"vit: pixel_values must be [N, {channels}, H, W], found {list(pixel_values.shape)}")
         if not resize and tuple(pixel_values.shape[2:]) != size:
-            found = " x ".join(str(side) for side in pixel_values.shape[2:])
+            actual = " x ".join(str(side) for side in pixel_values.shape[2:])
             raise ConfigError(
-                f"vit: expected images of {size[0]} x {size[1]} pixels, found {found}; "
+                f"vit: expected images of {size[0]} x {size[1]} pixels, found {actual}; "
                 "resize them, or set resize_positions=True (interpolate_pos_encoding in a call)"
             )

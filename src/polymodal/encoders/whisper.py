@@ -1,11 +1,11 @@
-"""Whisper's audio encoder (arXiv:2212.04356 §2.2): log-mel frames -> one feature per 20 ms.
+"""Whisper's audio encoder (arXiv 2212.04356, section 2.2): log-mel frames -> one feature per 20 ms.
 
     audio_values [N, mels, 3000] -> conv 3 -> GELU -> conv 3, stride 2 -> GELU -> + sinusoidal positions
-        -> depth x (attention, MLP; both after a LayerNorm) -> LayerNorm -> features [N, 1500, D]
+        -> depth x (attention, MLP; both pre-norm) -> LayerNorm -> features [N, 1500, D]
 
-The positions are fixed, but published files carry them rounded to half precision: they are loaded, not recomputed.
-Traps: the keys have no bias; GELU is the exact one; the input is always 30 s, shorter sound is padded before
-(`trimmed` cuts the features of the padding off again); large-v3 and turbo read 128 mels.
+The positions are fixed, but published files store them rounded to half precision: they are loaded, not recomputed.
+Traps: keys have no bias; the GELU is exact; the input is always 30 s, shorter audio must be padded first (`trimmed`
+removes the features of the padding); large-v3 and turbo use 128 mel bins.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FRAMES_PER_SECOND = 100  # hop of 160 samples at 16 kHz
 
 @dataclass(frozen=True, kw_only=True)
 class WhisperEncoderConfig:
-    """`frames`: mel frames of one window (10 ms each); two of them make one feature."""
+    """`frames`: mel frames per window (10 ms each); two frames give one feature."""
 
     width: int
     depth: int
@@ -45,7 +45,7 @@ class WhisperEncoderConfig:
         return self.frames // 2
 
     def tokens_in(self, seconds: float) -> int:
-        """Features that cover `seconds` of sound, at least one, at most a window."""
+        """Features for `seconds` of audio: at least one, at most a full window."""
         return min(max(math.ceil(seconds * FRAMES_PER_SECOND / 2), 1), self.tokens)
 
     def build(self) -> WhisperEncoder:
@@ -53,23 +53,23 @@ class WhisperEncoderConfig:
 
 
 def whisper_attention(width: int, heads: int, source_width: int | None = None) -> Attention:
-    """Attention with biases everywhere but on the keys."""
-    keys = AttentionLinears(k=LinearConfig(bias=False))
+    """Attention with biases on q, v and the output, but not on the keys."""
+    linears = AttentionLinears(k=LinearConfig(bias=False))
     return AttentionConfig(
-        width=width, heads=heads, qkv_bias=True, out_bias=True, source_width=source_width, linears=keys
+        width=width, heads=heads, qkv_bias=True, out_bias=True, source_width=source_width, linears=linears
     ).build()
 
 
 def sinusoids(length: int, width: int) -> Tensor:
-    """Fixed positions `[length, width]`: sines in the first half, cosines in the second, periods 2 pi .. 2 pi 10^4."""
+    """Sinusoidal positions `[length, width]`: first half sines, second half cosines, periods 2 pi .. 2 pi 10^4."""
     half = width // 2
-    rates = torch.exp(torch.arange(half) * (-math.log(10_000.0) / max(half - 1, 1)))
-    angles = torch.arange(length)[:, None] * rates[None, :]
+    frequencies = torch.exp(torch.arange(half) * (-math.log(10_000.0) / max(half - 1, 1)))
+    angles = torch.arange(length)[:, None] * frequencies[None, :]
     return torch.cat((angles.sin(), angles.cos()), dim=1)
 
 
 class WhisperEncoderBlock(nn.Module):
-    """`x + attn(norm(x))`, then `x + mlp(norm(x))`; `[N, S, D] -> [N, S, D]`, every frame sees every frame."""
+    """`x + attn(norm(x))`, then `x + mlp(norm(x))`; `[N, S, D] -> [N, S, D]`, bidirectional attention."""
 
     def __init__(self, config: WhisperEncoderConfig) -> None:
         super().__init__()
@@ -99,12 +99,12 @@ class WhisperEncoder(nn.Module):
         self.norm = LayerNormConfig().build(config.width)
 
     def forward(self, audio_values: Tensor) -> Tensor:
-        """Raises MediaError when the spectrogram is not one whole window."""
-        wanted = (self.config.mels, self.config.frames)
-        if audio_values.dim() != 3 or tuple(audio_values.shape[1:]) != wanted:
+        """Raises MediaError unless the spectrogram is exactly one window long."""
+        expected = (self.config.mels, self.config.frames)
+        if audio_values.dim() != 3 or tuple(audio_values.shape[1:]) != expected:
             raise MediaError(
-                f"Whisper encoder: expected log-mel [N, {wanted[0]}, {wanted[1]}], found {list(audio_values.shape)}; "
-                f"pad the sound to {self.config.frames / FRAMES_PER_SECOND:g} s first"
+                f"Whisper encoder: expected log-mel [N, {expected[0]}, {expected[1]}], found "
+                f"{list(audio_values.shape)}; pad the audio to {self.config.frames / FRAMES_PER_SECOND:g} s first"
             )
         x = F.gelu(self.conv2(F.gelu(self.conv1(audio_values)))).transpose(1, 2)
         x = x + self.positions.to(x.dtype)
@@ -113,9 +113,9 @@ class WhisperEncoder(nn.Module):
         return self.norm(x)
 
     def trimmed(self, audio_values: Tensor, seconds: Sequence[float]) -> list[Tensor]:
-        """Features of the sound alone: item i gives `[tokens_in(seconds[i]), D]`, the padding's are cut off.
+        """Features without those of the padding: one tensor `[tokens_in(seconds[i]), D]` per item.
 
-        `seconds`: length of each sound before it was padded to the window.
+        `seconds`: duration of each clip before padding.
         """
         features = self(audio_values)
         return [item[: self.config.tokens_in(length)] for item, length in zip(features, seconds, strict=True)]
@@ -142,7 +142,7 @@ def _pairs(names: dict[str, str], kinds: Sequence[str] = ("weight", "bias")) -> 
 
 _STEM = _pairs({"conv1": "conv1", "conv2": "conv2"})
 
-# Layout of the published .pt files, under `encoder.`.
+# Names in the published .pt files, under `encoder.`.
 OPENAI_KEYS = KeyTable.of(
     {
         **_STEM,
@@ -160,7 +160,7 @@ OPENAI_KEYS = KeyTable.of(
     }
 )
 
-# Layout of transformers' Whisper, under `model.encoder.`.
+# Names in transformers' Whisper, under `model.encoder.`.
 HF_KEYS = KeyTable.of(
     {
         **_STEM,

@@ -1,1 +1,1 @@
-"""Metrics, measurements and the runner (rank 5)."""
+"""Metrics (rank 6)."""

@@ -1,1 +1,1 @@
-"""Features or ids to signals (rank 3)."""
+"""Generators and codecs: features or ids to images, video and audio (rank 2)."""

@@ -1,14 +1,14 @@
-"""The convolutional halves of image codecs: pixels down to a grid of latents, and latents back up to pixels.
+"""The convolutional encoder and decoder of image codecs: pixels to a grid of latents, and latents to pixels.
 
-VQ-GAN (arXiv 2012.09841); norms that read the codebook vectors are MoVQ's (arXiv 2209.09002).
+VQ-GAN (arXiv 2012.09841); norms conditioned on the codebook vectors are MoVQ's (arXiv 2209.09002).
 
-    down: conv -> per level: residual blocks (attention after each, at some levels) -> pad right and below, stride 2
-          -> block, attention, block -> norm, swish, conv
-    up:   conv -> block, attention, block -> per level, from the coarsest: one block more -> nearest x2, conv
-          -> norm, swish, conv
+    encoder: conv -> per level: residual blocks (attention after each, at some levels) -> pad right and bottom, stride 2
+             -> block, attention, block -> norm, swish, conv
+    decoder: conv -> block, attention, block -> per level, from the coarsest: one more block -> nearest x2, conv
+             -> norm, swish, conv
 
-Level 0 is the finest in both halves.  Traps: group norms have 32 groups and epsilon 1e-6, so channels are multiples
-of 32; the stride-2 convolution pads on two sides only; a conditioned norm has its own scale and shift per place.
+Level 0 is the finest in both.  Traps: group norms have 32 groups and eps 1e-6, so channels are multiples of 32; the
+stride-2 convolution pads right and bottom only; a conditioned norm has a scale and shift per spatial position.
 """
 
 from collections.abc import Callable
@@ -22,11 +22,11 @@ from polymodal.errors import ConfigError
 from polymodal.nn.attention import AttentionConfig
 
 GROUPS, EPS = 32, 1e-6
-OfChannels = Callable[[int], nn.Module]
+LayerFactory = Callable[[int], nn.Module]  # channels -> layer
 
 
 class GroupNorm(nn.GroupNorm):
-    """32 groups; ``condition`` is accepted and not used.  ``[N, C, H, W] -> [N, C, H, W]``"""
+    """Group norm with 32 groups; `condition` is ignored.  `[N, C, H, W] -> [N, C, H, W]`"""
 
     def __init__(self, channels: int):
         if channels % GROUPS:
@@ -38,7 +38,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 class SpatialNorm(nn.Module):
-    """Group norm whose scale and shift are 1x1 convolutions of ``condition [N, C', h, w]``, resized to ``x``."""
+    """Group norm whose scale and shift are 1x1 convolutions of `condition [N, C', h, w]`, resized to `x`."""
 
     def __init__(self, channels: int, condition: int):
         super().__init__()
@@ -52,9 +52,9 @@ class SpatialNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """norm, swish, conv, twice, beside the identity or a 1x1 convolution.  ``[N, C, H, W] -> [N, C', H, W]``"""
+    """Twice norm, swish, conv; the shortcut is the identity or a 1x1 conv.  `[N, C, H, W] -> [N, C', H, W]`"""
 
-    def __init__(self, channels: int, out_channels: int, norm: OfChannels):
+    def __init__(self, channels: int, out_channels: int, norm: LayerFactory):
         super().__init__()
         self.norm1 = norm(channels)
         self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1)
@@ -69,24 +69,24 @@ class ResidualBlock(nn.Module):
 
 
 class GridAttention(nn.Module):
-    """Every place of the grid attends to every place; residual.  ``[N, C, H, W] -> [N, C, H, W]``"""
+    """Self-attention over all spatial positions, with a residual.  `[N, C, H, W] -> [N, C, H, W]`"""
 
-    def __init__(self, channels: int, heads: int, norm: OfChannels):
+    def __init__(self, channels: int, heads: int, norm: LayerFactory):
         super().__init__()
         self.norm = norm(channels)
         self.attn = AttentionConfig(width=channels, heads=heads, qkv_bias=True, out_bias=True).build()
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        places = self.norm(x, condition).flatten(2).transpose(1, 2)
-        return x + self.attn(places).transpose(1, 2).reshape(x.shape)
+        tokens = self.norm(x, condition).flatten(2).transpose(1, 2)
+        return x + self.attn(tokens).transpose(1, 2).reshape(x.shape)
 
 
-class Middle(nn.Module):
-    """Residual block, attention where there is one, residual block."""
+class MiddleBlock(nn.Module):
+    """Residual block, optional attention, residual block."""
 
     attention: GridAttention | None
 
-    def __init__(self, channels: int, heads: int | None, norm: OfChannels):
+    def __init__(self, channels: int, heads: int | None, norm: LayerFactory):
         super().__init__()
         self.first = ResidualBlock(channels, channels, norm)
         self.attention = None if heads is None else GridAttention(channels, heads, norm)
@@ -99,8 +99,8 @@ class Middle(nn.Module):
         return self.second(x, condition)
 
 
-class Halve(nn.Conv2d):
-    """3x3 convolution of stride 2, padded right and below."""
+class Downsample(nn.Conv2d):
+    """3x3 convolution with stride 2, padded right and bottom."""
 
     def __init__(self, channels: int):
         super().__init__(channels, channels, 3, stride=2)
@@ -109,8 +109,8 @@ class Halve(nn.Conv2d):
         return super().forward(F.pad(x, (0, 1, 0, 1)))
 
 
-class Double(nn.Conv2d):
-    """Every place four times, then a 3x3 convolution."""
+class Upsample(nn.Conv2d):
+    """Nearest-neighbour upsampling by 2, then a 3x3 convolution."""
 
     def __init__(self, channels: int):
         super().__init__(channels, channels, 3, padding=1)
@@ -120,16 +120,16 @@ class Double(nn.Conv2d):
 
 
 class Level(nn.Module):
-    """The residual blocks of one resolution, and the way to the next (None at the last)."""
+    """The residual blocks of one resolution, and the resampling to the next (None for the last)."""
 
     resize: nn.Module | None
 
-    def __init__(self, widths: tuple[int, ...], heads: int | None, norm: OfChannels, resize: OfChannels | None):
-        """widths: channels before the first block and after each.  heads: None = no attention."""
+    def __init__(self, widths: tuple[int, ...], heads: int | None, norm: LayerFactory, resize: LayerFactory | None):
+        """widths: channels before the first block and after each block.  heads: None = no attention."""
         super().__init__()
         self.blocks = nn.ModuleList(ResidualBlock(a, b, norm) for a, b in pairwise(widths))
-        places = () if heads is None else widths[1:]
-        self.attentions = nn.ModuleList(GridAttention(width, heads or 1, norm) for width in places)
+        attention_widths = () if heads is None else widths[1:]
+        self.attentions = nn.ModuleList(GridAttention(width, heads or 1, norm) for width in attention_widths)
         self.resize = None if resize is None else resize(widths[-1])
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -142,11 +142,11 @@ class Level(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class ConvStackConfig:
-    """channels: of each level, the finest first; base: what the first convolution makes of the pixels.
+    """channels: of each level, the finest first; base: channels after the first convolution.
 
     attention: levels with attention after each block.  middle: attention between the two middle blocks.
-    condition: channels of the codebook vectors that the norms of the way up read; None = plain group norms.
-    pixels, pixels_out: channels that go in and come out (None: the same).
+    condition: channels of the codebook vectors that condition the norms of the decoder; None = plain group norms.
+    pixels, pixels_out: channels of the input and of the output (None: the same).
     """
 
     channels: tuple[int, ...]
@@ -162,25 +162,28 @@ class ConvStackConfig:
 
     def __post_init__(self) -> None:
         if not self.channels or self.blocks < 1:
-            raise ConfigError(f"codec: expected a level and a block or more, found {self.channels} and {self.blocks}")
+            raise ConfigError(
+                f"codec: expected at least one level and one block, found {self.channels} and {self.blocks}"
+            )
 
     @property
     def factor(self) -> int:
-        """Pixels a latent stands for, along each side."""
+        """Downsampling factor per side."""
         return 1 << len(self.channels) - 1
 
     def heads_at(self, level: int) -> int | None:
+        """Attention heads at `level`, None without attention."""
         return self.heads if level in self.attention else None
 
-    def down(self) -> "Down":
-        return Down(self)
+    def build_encoder(self) -> "ConvEncoder":
+        return ConvEncoder(self)
 
-    def up(self) -> "Up":
-        return Up(self)
+    def build_decoder(self) -> "ConvDecoder":
+        return ConvDecoder(self)
 
 
-class Down(nn.Module):
-    """Pixels ``[N, 3, H, W]`` -> latents ``[N, latent, H / factor, W / factor]``."""
+class ConvEncoder(nn.Module):
+    """Pixels `[N, 3, H, W]` -> latents `[N, latent, H / factor, W / factor]`."""
 
     def __init__(self, config: ConvStackConfig):
         super().__init__()
@@ -188,10 +191,15 @@ class Down(nn.Module):
         starts = (config.base, *config.channels)
         self.conv_in = nn.Conv2d(config.pixels, config.base, 3, padding=1)
         self.levels = nn.ModuleList(
-            Level((starts[i], *(width,) * config.blocks), config.heads_at(i), GroupNorm, Halve if i < last else None)
+            Level(
+                (starts[i], *(width,) * config.blocks),
+                config.heads_at(i),
+                GroupNorm,
+                Downsample if i < last else None,
+            )
             for i, width in enumerate(config.channels)
         )
-        self.middle = Middle(config.channels[-1], config.heads if config.middle else None, GroupNorm)
+        self.middle = MiddleBlock(config.channels[-1], config.heads if config.middle else None, GroupNorm)
         self.norm_out = GroupNorm(config.channels[-1])
         self.conv_out = nn.Conv2d(config.channels[-1], config.latent, 3, padding=1)
 
@@ -202,8 +210,8 @@ class Down(nn.Module):
         return self.conv_out(F.silu(self.norm_out(self.middle(x))))
 
 
-class Up(nn.Module):
-    """Latents ``[N, latent, h, w]``, and codebook vectors for conditioned norms, -> pixels ``[N, 3, H, W]``."""
+class ConvDecoder(nn.Module):
+    """Latents `[N, latent, h, w]`, and codebook vectors for conditioned norms, -> pixels `[N, 3, H, W]`."""
 
     def __init__(self, config: ConvStackConfig):
         super().__init__()
@@ -213,10 +221,10 @@ class Up(nn.Module):
 
         widths = config.channels
         self.conv_in = nn.Conv2d(config.latent, widths[-1], 3, padding=1)
-        self.middle = Middle(widths[-1], config.heads if config.middle else None, norm)
+        self.middle = MiddleBlock(widths[-1], config.heads if config.middle else None, norm)
         starts = (*widths[1:], widths[-1])
         self.levels = nn.ModuleList(
-            Level((starts[i], *(width,) * (config.blocks + 1)), config.heads_at(i), norm, Double if i else None)
+            Level((starts[i], *(width,) * (config.blocks + 1)), config.heads_at(i), norm, Upsample if i else None)
             for i, width in enumerate(widths)
         )
         self.norm_out = norm(widths[0])

@@ -1,12 +1,12 @@
-"""The encoder of DALL-E's discrete VAE (arXiv 2102.12092): pictures -> image tokens, as FLAVA and BEiT are taught with.
+"""The encoder of DALL-E's discrete VAE (arXiv 2102.12092): images -> image tokens, the targets of FLAVA and BEiT.
 
-    pixel_values [N, 3, H, W] -> 7x7 convolution -> 4 groups of residual blocks, halved by max-pooling after the first
-    three -> ReLU -> 1x1 convolution -> logits [N, V, H/8, W/8] -> argmax: ids [N, H/8, W/8]
+    pixel_values [N, 3, H, W] -> 7x7 convolution -> 4 groups of residual blocks, 2x max-pooling after the first three
+    -> ReLU -> 1x1 convolution -> logits [N, V, H/8, W/8] -> argmax: ids [N, H/8, W/8]
 
-A block: x + gain * conv1(relu(conv3(relu(conv3(relu(conv3(relu(x)))))))), hidden width a quarter, gain 1 / layers ** 2;
-where the width changes, x passes a 1x1 convolution.
-Traps: pixels are mapped to 0.1 .. 0.9 (`map_pixels`), not normalised by mean and deviation, and have their own size
-(112 -> 14 x 14 tokens for a 224-pixel ViT-B/16); the gain counts the blocks of all groups.
+A block: x + gain * conv1(relu(conv3(relu(conv3(relu(conv3(relu(x)))))))), hidden width C'/4, gain 1 / layers ** 2;
+if the width changes, the shortcut is a 1x1 convolution.
+Traps: pixels are mapped to 0.1 .. 0.9 (`map_pixels`), not normalised by mean and standard deviation, and have their
+own size (112 -> 14 x 14 tokens for a 224-pixel ViT-B/16); the gain counts the blocks of all groups.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _GROUPS = (1, 2, 4, 8)
 
 @dataclass(frozen=True, kw_only=True)
 class DalleCodecConfig:
-    """`width` of the first group; `groups` enters the gain only, there are always four."""
+    """`width`: of the first group; `groups`: affects only the gain, there are always four groups."""
 
     vocab_size: int = 8192
     width: int = 256
@@ -82,8 +82,8 @@ class DalleCodec(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Logits `[N, V, H/8, W/8]`; raises ConfigError for another number of channels."""
         if pixel_values.dim() != 4 or pixel_values.shape[1] != self.config.channels:
-            wanted = f"[N, {self.config.channels}, H, W]"
-            raise ConfigError(f"DALL-E codec: pixel_values must be {wanted}, found {list(pixel_values.shape)}")
+            expected = f"[N, {self.config.channels}, H, W]"
+            raise ConfigError(f"DALL-E codec: pixel_values must be {expected}, found {list(pixel_values.shape)}")
         x = self.stem(pixel_values)
         for i, group in enumerate(self.groups.children()):
             for block in group.children():
@@ -102,8 +102,8 @@ def map_pixels(pixels: Tensor) -> Tensor:
     return 0.8 * pixels + 0.1
 
 
-def of_config(config: Mapping[str, Any]) -> DalleCodecConfig:
-    """The codec a `FlavaImageCodebookConfig` describes."""
+def parse_config(config: Mapping[str, Any]) -> DalleCodecConfig:
+    """The codec of a `FlavaImageCodebookConfig` dict; absent keys take transformers' defaults."""
     return DalleCodecConfig(
         vocab_size=config.get("vocab_size", 8192),
         width=config.get("hidden_size", 256),

@@ -1,10 +1,10 @@
-"""Pictures, videos and sounds by a diffusion pipeline that is told a condition instead of a prompt.
+"""Images, videos and audio from a diffusion pipeline that gets prompt embeddings instead of a prompt.
 
-    condition [1, Q, E] (of an output projector, in place of the text encoder's output) -> pipeline -> media
+    condition [1, Q, E] (from an output projector, replaces the text encoder's output) -> pipeline -> media
 
-The pipeline is any object called as diffusers' are, with `prompt_embeds`, `guidance_scale` and `num_inference_steps`:
-StableDiffusionPipeline, TextToVideoSDPipeline, AudioLDMPipeline.  It is made and owned by the caller
-(`pip install ".[generate]"` brings diffusers; docs/draw.md).
+The pipeline is any object with the call signature of diffusers (`prompt_embeds`, `guidance_scale`,
+`num_inference_steps`): StableDiffusionPipeline, TextToVideoSDPipeline, AudioLDMPipeline.  The caller creates it
+(`pip install ".[generate]"` installs diffusers; docs/draw.md).
 Traps: guidance needs the empty prompt, which the pipeline encodes itself; AudioLDM takes one vector [1, E].
 """
 
@@ -21,37 +21,37 @@ Pipeline = Callable[..., Any]
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionSettings:
-    """gives: the field of the pipeline's output.  flat: one vector instead of a sequence.  more: further arguments."""
+    """output_field: of the pipeline's output.  pooled: the condition is one vector.  extra: further arguments."""
 
-    gives: str
+    output_field: str
     guidance: float = 7.5
     steps: int = 40
-    flat: bool = False
-    more: tuple[tuple[str, Any], ...] = field(default=())
+    pooled: bool = False
+    extra: tuple[tuple[str, Any], ...] = field(default=())
 
 
-PICTURE = DiffusionSettings(gives="images")
-VIDEO = DiffusionSettings(gives="frames", more=(("height", 320), ("width", 576), ("num_frames", 16)))
-SOUND = DiffusionSettings(gives="audios", flat=True, more=(("audio_length_in_s", 5.0),))
+IMAGE = DiffusionSettings(output_field="images")
+VIDEO = DiffusionSettings(output_field="frames", extra=(("height", 320), ("width", 576), ("num_frames", 16)))
+AUDIO = DiffusionSettings(output_field="audios", pooled=True, extra=(("audio_length_in_s", 5.0),))
 
-SETTINGS = {"image": PICTURE, "video": VIDEO, "audio": SOUND}
-"""As NExT-GPT's published demo calls Stable Diffusion, zeroscope and AudioLDM."""
+SETTINGS = {"image": IMAGE, "video": VIDEO, "audio": AUDIO}
+"""The settings of NExT-GPT's published demo for Stable Diffusion, zeroscope and AudioLDM."""
 
 
-def draw(pipeline: Pipeline, condition: Tensor, settings: DiffusionSettings, **changes: Any) -> Any:
-    """What the pipeline makes of one condition `[Q, E]` or `[1, Q, E]`; changes: arguments of the pipeline to replace.
+def run_pipeline(pipeline: Pipeline, condition: Tensor, settings: DiffusionSettings, **overrides: Any) -> Any:
+    """Output of the pipeline for one condition `[Q, E]` or `[1, Q, E]`; overrides: arguments that replace `settings`.
 
     Raises ConfigError for a condition of another shape.
     """
-    given = condition if condition.dim() == 3 else condition[None]
-    if given.dim() != 3 or len(given) != 1 or (settings.flat and given.shape[1] != 1):
-        wanted = "[1, 1, E]" if settings.flat else "[1, Q, E]"
-        raise ConfigError(f"diffusion: expected a condition {wanted}, found {list(condition.shape)}")
+    embeds = condition if condition.dim() == 3 else condition[None]
+    if embeds.dim() != 3 or len(embeds) != 1 or (settings.pooled and embeds.shape[1] != 1):
+        expected = "[1, 1, E]" if settings.pooled else "[1, Q, E]"
+        raise ConfigError(f"diffusion: expected a condition {expected}, found {list(condition.shape)}")
     arguments = {
-        "prompt_embeds": given[:, 0] if settings.flat else given,
+        "prompt_embeds": embeds[:, 0] if settings.pooled else embeds,
         "guidance_scale": settings.guidance,
         "num_inference_steps": settings.steps,
-        **dict(settings.more),
-        **changes,
+        **dict(settings.extra),
+        **overrides,
     }
-    return getattr(pipeline(**arguments), settings.gives)
+    return getattr(pipeline(**arguments), settings.output_field)

@@ -1,12 +1,12 @@
-"""From the states of signal tokens to the condition of a generator, by a small encoder-decoder with learned queries.
+"""An output projector: hidden states of signal tokens -> condition of a generator, by a small encoder-decoder.
 
 Papers: GILL (arXiv 2305.17216), NExT-GPT (arXiv 2309.05519).
 
     states [B, n, D] + embeddings of the same tokens [B, n, D] -> inlet [B, n, W] -> encoder blocks -> norm
-    queries [1, Q, W] -> decoder blocks, which look at the encoder's output -> norm -> outlet [B, Q, E]
+    learned queries [1, Q, W] -> decoder blocks, cross-attending to the encoder output -> norm -> outlet [B, Q, E]
 
-Traps: the sum of states and embeddings is taken before the first linear; blocks are pre-norm with relu, both halves
-end in a norm of their own (torch's `nn.Transformer`); E and Q are those of the generator's text encoder.
+Traps: states and embeddings are added before the first linear; blocks are pre-norm with ReLU; encoder and decoder
+each end with a norm (torch's `nn.Transformer`); E and Q are those of the generator's text encoder.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from polymodal.weights.operations import Squeeze
 
 @dataclass(frozen=True, kw_only=True)
 class QueryProjectorConfig:
-    """`in_width`: of the backbone; `queries` and `out_width`: what the generator takes; `depth` of either half."""
+    """`in_width`: of the backbone; `queries`, `out_width`: Q and E of the generator; `depth`: of either stack."""
 
     in_width: int
     out_width: int
@@ -38,7 +38,7 @@ class QueryProjectorConfig:
 
 
 class ProjectorBlock(nn.Module):
-    """One pre-norm block; with `cross` it also looks at a source."""
+    """One pre-norm block; `cross` adds cross-attention to a source."""
 
     def __init__(self, config: QueryProjectorConfig, cross: bool) -> None:
         super().__init__()

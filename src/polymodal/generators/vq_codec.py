@@ -1,11 +1,11 @@
-"""Image codec with one codebook (VQ-GAN, arXiv 2012.09841; Make-A-Scene, 2203.13131): Chameleon's.
+"""Chameleon's image codec with one codebook (VQ-GAN, arXiv 2012.09841; Make-A-Scene, 2203.13131).
 
-    pixel_values [N,3,H,W] -> down -> quant_conv -> nearest code -> ids [N,h,w], raster order        (encode)
-    ids [N,h,w] -> code vectors -> post_quant_conv -> up -> pixels [N,3,H,W] in about [-1,1]         (decode)
+    pixel_values [N,3,H,W] -> encoder -> quant_conv -> nearest code -> ids [N,h,w], raster order        (encode)
+    ids [N,h,w] -> code vectors -> post_quant_conv -> decoder -> pixels [N,3,H,W] in about [-1,1]       (decode)
 
-Key tables: transformers' ChameleonVQVAE and the official vqgan.ckpt differ in nothing but their prefix.
-Traps: transformers' class has no way back to pixels, though it keeps `post_quant_conv`; `decode=False` builds the
-same.  Attention is given by resolution (of a picture of the nominal size), not by level.
+Key tables: the names in transformers' ChameleonVQVAE and in the official vqgan.ckpt differ only in their prefix.
+Traps: transformers' class has no decoder, though it keeps `post_quant_conv`; `decode=False` builds the same.
+The config lists attention by resolution (for an image of the nominal size), not by level.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
 from polymodal.generators.codebook import Codebook
-from polymodal.generators.conv_stack import ConvStackConfig, Down, Up
+from polymodal.generators.conv_stack import ConvDecoder, ConvEncoder, ConvStackConfig
 from polymodal.weights.keytable import KeyTable, Row, drop, rename
 from polymodal.weights.operations import Squeeze
 
 
 @dataclass(frozen=True, kw_only=True)
 class VQCodecConfig:
-    """codes: rows of the codebook; width: numbers of a code vector.  decode: build the way back to pixels."""
+    """codes: size of the codebook; width: of a code vector.  decode: build the decoder."""
 
     stack: ConvStackConfig
     codes: int = 8192
@@ -37,43 +37,43 @@ class VQCodecConfig:
 class VQCodec(nn.Module):
     """See the module docstring."""
 
-    decoder: Up | None
+    decoder: ConvDecoder | None
 
     def __init__(self, config: VQCodecConfig):
         super().__init__()
         self.config = config
-        self.encoder: Down = config.stack.down()
+        self.encoder: ConvEncoder = config.stack.build_encoder()
         self.codebook = Codebook(config.codes, config.width)
         self.quant_conv = nn.Conv2d(config.stack.latent, config.width, 1)
         self.post_quant_conv = nn.Conv2d(config.width, config.stack.latent, 1)
-        self.decoder = config.stack.up() if config.decode else None
+        self.decoder = config.stack.build_decoder() if config.decode else None
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """The ids, as `encode` gives them."""
+        """Same as `encode`."""
         return self.encode(pixel_values)
 
     def encode(self, pixel_values: Tensor) -> Tensor:
-        """``[N, 3, H, W] -> ids [N, H / factor, W / factor]`` int64."""
+        """`[N, 3, H, W] -> ids [N, H / factor, W / factor]` int64."""
         latents = self.quant_conv(self.encoder(pixel_values))
         return self.codebook.nearest(latents.movedim(1, -1))
 
     def decode(self, ids: Tensor) -> Tensor:
-        """``ids [N, h, w] -> pixels [N, 3, H, W]``.  Raises ConfigError for a codec without decoder."""
+        """`ids [N, h, w] -> pixels [N, 3, H, W]`.  Raises ConfigError if the codec has no decoder."""
         if self.decoder is None:
-            raise ConfigError("this codec has no decoder: its checkpoint holds the encoder only")
+            raise ConfigError("this codec has no decoder: its checkpoint has the encoder only")
         vectors = self.codebook(ids).movedim(-1, 1)
         return self.decoder(self.post_quant_conv(vectors))
 
 
-def of_config(config: Mapping[str, Any], decode: bool = False) -> VQCodecConfig:
-    """The codec of transformers' ChameleonVQVAEConfig.  Raises ConfigError for options it cannot have."""
+def parse_config(config: Mapping[str, Any], decode: bool = False) -> VQCodecConfig:
+    """The codec of a ChameleonVQVAEConfig dict of transformers.  Raises ConfigError for unsupported options."""
     if config.get("double_latent"):
         raise ConfigError("vq_config.double_latent is not supported: no published codec quantises a double latent")
     attention = config.get("attn_type", "vanilla")
     if attention not in ("vanilla", None, "None", "none"):
         raise ConfigError(f"vq_config.attn_type: expected 'vanilla' or None, found {attention!r}")
     base, multipliers = config.get("base_channels", 128), config.get("channel_multiplier", (1, 1, 2, 2, 4))
-    wanted = config.get("attn_resolutions") or ()
+    resolutions = config.get("attn_resolutions") or ()
     sides = [config.get("resolution", 512) // (1 << level) for level in range(len(multipliers))]
     vanilla = attention == "vanilla"
     return VQCodecConfig(
@@ -81,7 +81,7 @@ def of_config(config: Mapping[str, Any], decode: bool = False) -> VQCodecConfig:
             channels=tuple(base * m for m in multipliers),
             base=base,
             blocks=config.get("num_res_blocks", 2),
-            attention=tuple(i for i, side in enumerate(sides) if vanilla and side in wanted),
+            attention=tuple(i for i, side in enumerate(sides) if vanilla and side in resolutions),
             middle=vanilla,
             pixels=config.get("in_channels", 3),
             latent=config.get("latent_channels", 256),
@@ -93,34 +93,37 @@ def of_config(config: Mapping[str, Any], decode: bool = False) -> VQCodecConfig:
 
 
 def official_config(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
-    """The config of an official vqgan.ckpt by its tensors, None for another's; levels stand for their resolutions."""
+    """The config of an official vqgan.ckpt, inferred from its shapes, None for other files.
+
+    The file does not show resolutions; `attn_resolutions` assumes images of 512 pixels, which selects the same levels.
+    """
     if "quantize.embedding.weight" not in shapes or "decoder.up.0.block.0.conv1.weight" not in shapes:
         return None
     level = "encoder.down.{}.block.{}.conv1.weight"
     depth = next(i for i in range(99) if level.format(i, 0) not in shapes)
     codes, width = shapes["quantize.embedding.weight"]
     base, pixels = shapes["encoder.conv_in.weight"][:2]
-    attended = [i for i in range(depth) if f"encoder.down.{i}.attn.0.q.weight" in shapes]
+    attention_levels = [i for i in range(depth) if f"encoder.down.{i}.attn.0.q.weight" in shapes]
     return {
         "model_type": "chameleon_vqgan_official", "embed_dim": width, "num_embeddings": codes, "base_channels": base,
         "latent_channels": shapes["encoder.conv_out.weight"][0], "in_channels": pixels,
         "channel_multiplier": [shapes[level.format(i, 0)][0] // base for i in range(depth)],
         "num_res_blocks": next(i for i in range(99) if level.format(0, i) not in shapes),
-        "attn_resolutions": [512 >> i for i in attended], "resolution": 512,
+        "attn_resolutions": [512 >> i for i in attention_levels], "resolution": 512,
         "attn_type": "vanilla" if "encoder.mid.attn_1.q.weight" in shapes else None,
     }  # fmt: skip
 
 
 def pair(source: str, target: str, *operations: Any) -> tuple[Row, Row]:
-    """Rows of a weight, through `operations`, and of its bias."""
+    """Rows for a weight (with `operations`) and its bias."""
     return rename(f"{source}.weight", f"{target}.weight", *operations), rename(f"{source}.bias", f"{target}.bias")
 
 
 def _block(source: str, target: str) -> tuple[Row, ...]:
-    same = [
+    rows = [
         row for leaf in ("norm1", "conv1", "norm2", "conv2") for row in pair(f"{source}.{leaf}", f"{target}.{leaf}")
     ]
-    return (*same, *pair(f"{source}.nin_shortcut", f"{target}.shortcut"))
+    return (*rows, *pair(f"{source}.nin_shortcut", f"{target}.shortcut"))
 
 
 def _attention(source: str, target: str) -> tuple[Row, ...]:
@@ -146,18 +149,18 @@ def _half(side: str, way: str, resize: str) -> tuple[Row, ...]:
 
 
 def keys(config: VQCodecConfig) -> KeyTable:
-    """The published names (transformers and vqgan.ckpt alike) -> a VQCodec; strict both ways.
+    """Published names (the same in transformers and vqgan.ckpt) -> those of a VQCodec; strict both ways.
 
-    A codec without decoder drops `decoder.**` by name, the official training losses are dropped too.
+    A codec without decoder drops `decoder.**`; the modules of the official training losses are dropped too.
     """
-    back = _half("decoder", "up", "upsample") if config.decode else (drop("decoder.**"),)
+    decoder = _half("decoder", "up", "upsample") if config.decode else (drop("decoder.**"),)
     return KeyTable(
         (
             *_half("encoder", "down", "downsample"),
             rename("quantize.embedding.weight", "codebook.embedding.weight"),
             *pair("quant_conv", "quant_conv"),
             *pair("post_quant_conv", "post_quant_conv"),
-            *back,
+            *decoder,
             drop("loss.**"),
         )
     )

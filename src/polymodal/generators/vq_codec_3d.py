@@ -1,13 +1,13 @@
-"""Image and video codec with one codebook and time as an axis: Emu3's (arXiv 2409.18869).
+"""Emu3's image and video codec with one codebook and temporal compression (arXiv 2409.18869).
 
-    pixels [N,3,H,W] repeated over time, or [N,F,3,H,W] -> down, frame by frame -> time halved a few times, residual
-        blocks in time -> quant_conv -> nearest code -> ids [N,h,w] or [N,F/4,h,w]                       (encode)
-    ids -> code vectors q -> post_quant_conv -> z;  z and q through the same blocks in time, time doubled
-        -> up(z), whose norms read q -> pixels                                                           (decode)
+    pixels [N,3,H,W] repeated over time, or [N,F,3,H,W] -> encoder per frame -> temporal downsampling by 2, log2(time)
+        times -> temporal residual blocks -> quant_conv -> nearest code -> ids [N,h,w] or [N,F/4,h,w]    (encode)
+    ids -> code vectors q -> post_quant_conv -> z;  z and q through the same temporal blocks and upsampling
+        -> decoder(z), whose norms are conditioned on q -> pixels                                        (decode)
 
-Traps: q is conditioned on AFTER its way through time; convolutions in time are causal and always pad two frames in
-front, whatever their kernel; a picture is `time` equal frames and decodes to the first of them; the residual blocks
-in time have batch norms, whose running statistics belong to the weights.
+Traps: the norms use q AFTER the temporal blocks; temporal convolutions are causal and always pad two frames in front,
+whatever their kernel; an image is `time` equal frames and decodes to the first of them; the temporal residual blocks
+have batch norms, so running statistics are part of the weights.
 """
 
 import math
@@ -21,17 +21,17 @@ from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
 from polymodal.generators.codebook import Codebook
-from polymodal.generators.conv_stack import ConvStackConfig, Down, Up
+from polymodal.generators.conv_stack import ConvDecoder, ConvEncoder, ConvStackConfig
 from polymodal.generators.vq_codec import pair
 from polymodal.weights.keytable import KeyTable, Row, rename
 from polymodal.weights.operations import Squeeze
 
 
 class CausalConv(nn.Conv3d):
-    """Convolution over ``[N, C, T, H, W]`` that sees no later frame; same height and width at stride 1."""
+    """Temporally causal convolution over `[N, C, T, H, W]`; keeps height and width at stride 1."""
 
     def forward(self, x: Tensor) -> Tensor:
-        pads = [2, 0]  # width, height, time, each before and behind
+        pads = [2, 0]  # F.pad order: (before, after) of width, height, time
         for kernel, stride in zip(self.kernel_size[1:], self.stride[1:], strict=True):
             missing = kernel - stride
             pads = [missing - missing // 2, missing // 2, *pads]
@@ -39,7 +39,7 @@ class CausalConv(nn.Conv3d):
 
 
 class TimeBlock(nn.Module):
-    """batch norm, swish, causal convolution, twice, beside the identity.  ``[N, C, T, H, W]`` both ways."""
+    """Residual: twice batch norm, swish, causal convolution.  `[N, C, T, H, W] -> [N, C, T, H, W]`"""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -54,7 +54,7 @@ class TimeBlock(nn.Module):
 
 
 class TimeDown(nn.Module):
-    """Halve time a few times, then residual blocks."""
+    """Temporal downsampling by 2, `halvings` times, then residual blocks."""
 
     def __init__(self, channels: int, halvings: int, blocks: int):
         super().__init__()
@@ -70,7 +70,7 @@ class TimeDown(nn.Module):
 
 
 class TimeUp(nn.Module):
-    """Residual blocks, then time doubled a few times (each frame twice, then a causal convolution)."""
+    """Residual blocks, then temporal upsampling by 2, `doublings` times (repeat each frame, causal convolution)."""
 
     def __init__(self, channels: int, doublings: int, blocks: int):
         super().__init__()
@@ -87,7 +87,7 @@ class TimeUp(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoCodecConfig:
-    """stack: the half per frame (`latent`: its channels); width: numbers of a code vector; time: frames per code."""
+    """stack: the per-frame encoder and decoder; width: of a code vector; time: frames per code, a power of 2."""
 
     stack: ConvStackConfig
     codes: int = 32768
@@ -96,10 +96,11 @@ class VideoCodecConfig:
 
     def __post_init__(self) -> None:
         if self.time < 1:
-            raise ConfigError(f"codec: frames per code must be 1 or more, found {self.time}")
+            raise ConfigError(f"codec: frames per code must be at least 1, found {self.time}")
 
     @property
     def halvings(self) -> int:
+        """Number of temporal downsamplings by 2."""
         return int(math.log2(self.time))
 
     def build(self) -> "VideoCodec":
@@ -113,29 +114,30 @@ class VideoCodec(nn.Module):
         super().__init__()
         self.config = config
         stack, latent = config.stack, config.stack.latent
-        self.encoder: Down = stack.down()
+        self.encoder: ConvEncoder = stack.build_encoder()
         self.time_down = TimeDown(latent, config.halvings, stack.blocks)
         self.quant_conv = CausalConv(latent, config.width, (3, 1, 1))
         self.codebook = Codebook(config.codes, config.width)
         self.post_quant_conv = CausalConv(config.width, latent, (3, 1, 1))
         self.time_up = TimeUp(latent, config.halvings, stack.blocks)
-        self.decoder: Up = stack.up()
+        self.decoder: ConvDecoder = stack.build_decoder()
 
     def forward(self, pixel_values: Tensor, image_sizes: Tensor | None = None) -> Tensor | list[Tensor]:
-        """The ids; with ``image_sizes [N, 2]`` (height, width in pixels) a list without those of the padding."""
+        """Ids as from `encode`; with `image_sizes [N, 2]` (height, width in pixels), a list without padding ids."""
         ids = self.encode(pixel_values)
         if image_sizes is None:
             return ids
         factor = self.config.stack.factor
-        return [one[..., : int(h) // factor, : int(w) // factor] for one, (h, w) in zip(ids, image_sizes, strict=True)]
+        sizes = [(int(height) // factor, int(width) // factor) for height, width in image_sizes]
+        return [grid[..., :rows, :columns] for grid, (rows, columns) in zip(ids, sizes, strict=True)]
 
     def encode(self, pixel_values: Tensor) -> Tensor:
-        """``[N, 3, H, W] -> ids [N, h, w]``; ``[N, F, 3, H, W] -> ids [N, f, h, w]``, int64."""
+        """`[N, 3, H, W] -> ids [N, h, w]`; `[N, F, 3, H, W] -> ids [N, f, h, w]`, int64."""
         still = pixel_values.dim() == 4
         if still:
             pixel_values = pixel_values[:, None].expand(-1, self.config.time, -1, -1, -1)
         count, frames = pixel_values.shape[:2]
-        # The frames of a still are equal, so one of them is computed and repeated.
+        # All frames of a still image are equal: encode one and repeat it.
         latents = self.encoder(pixel_values[:, 0] if still else pixel_values.flatten(0, 1))
         latents = latents[:, None].expand(-1, frames, -1, -1, -1) if still else latents.unflatten(0, (count, frames))
         latents = self.quant_conv(self.time_down(latents.transpose(1, 2)))
@@ -143,7 +145,7 @@ class VideoCodec(nn.Module):
         return ids[:, 0] if still and ids.shape[1] == 1 else ids
 
     def decode(self, ids: Tensor) -> Tensor:
-        """``ids [N, h, w] -> [N, 3, H, W]``; ``ids [N, f, h, w] -> [N, F, 3, H, W]``, values in about [-1, 1]."""
+        """`ids [N, h, w] -> [N, 3, H, W]`; `ids [N, f, h, w] -> [N, F, 3, H, W]`, values in about [-1, 1]."""
         still = ids.dim() == 3
         vectors = self.codebook(ids[:, None] if still else ids).movedim(-1, 1)
         both = self.time_up(torch.cat((self.post_quant_conv(vectors), vectors)))
@@ -154,8 +156,8 @@ class VideoCodec(nn.Module):
         return pixels.unflatten(0, latents.shape[:2])
 
 
-def of_config(config: Mapping[str, Any]) -> VideoCodecConfig:
-    """The codec of transformers' Emu3VQVAEConfig, and of the official one.  Raises ConfigError for what it cannot."""
+def parse_config(config: Mapping[str, Any]) -> VideoCodecConfig:
+    """The codec of a transformers or official Emu3 codec config dict.  Raises ConfigError for unsupported options."""
     if config.get("double_latent") or config.get("double_z"):
         raise ConfigError("vq_config.double_latent is not supported: no published codec quantises a double latent")
     base = config.get("base_channels", config.get("ch", 256))
@@ -163,7 +165,7 @@ def of_config(config: Mapping[str, Any]) -> VideoCodecConfig:
     width = config.get("embed_dim", 4)
     if config.get("hidden_size", base * multipliers[-1]) != base * multipliers[-1]:
         raise ConfigError(
-            f"vq_config.hidden_size must be the channels of the last level, {base * multipliers[-1]}; "
+            f"vq_config.hidden_size must be the channels of the last level ({base * multipliers[-1]}), "
             f"found {config['hidden_size']}"
         )
     attention = config.get("attn_resolutions", (3,))
@@ -258,7 +260,7 @@ def _official_half(side: str, way: str, resize: str, spatial: bool) -> tuple[Row
 
 
 def keys(official: bool = False) -> KeyTable:
-    """Names of transformers' Emu3VQVAE (official: of the repository's Emu3VisionVQModel) -> a VideoCodec; strict."""
+    """Names of transformers' Emu3VQVAE (official: Emu3VisionVQModel) -> those of a VideoCodec; strict both ways."""
     half = _official_half if official else _half
     return KeyTable(
         (

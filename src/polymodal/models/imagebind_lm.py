@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from polymodal.backbones.decoder import Decoder
 from polymodal.errors import ConfigError, PromptError
-from polymodal.generators.diffusion import SETTINGS, Pipeline, draw
+from polymodal.generators.diffusion import SETTINGS, Pipeline, run_pipeline
 from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
 
 
@@ -146,5 +146,5 @@ class SignalTokenLM(MultimodalLM):
         for name, conditions in self.conditions(**batch).items():
             if name not in pipelines:
                 raise ConfigError(f"the answer asks for {name}; give a pipeline for it (found {sorted(pipelines)})")
-            made[name] = [draw(pipelines[name], each, SETTINGS[name], **(changes or {})) for each in conditions]
+            made[name] = [run_pipeline(pipelines[name], each, SETTINGS[name], **(changes or {})) for each in conditions]
         return made

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from polymodal.backbones.encoder import TextEncoderConfig, TokenHeadConfig, head_keys, of_config
+from polymodal.backbones.encoder import TextEncoderConfig, TokenHeadConfig, head_keys, parse_config
 from polymodal.encoders.vit import ViTConfig
 from polymodal.errors import ConfigError, PromptError
 from polymodal.generators.dalle_codec import DalleCodecConfig
@@ -61,7 +61,7 @@ class MultimodalBlocksConfig:
 
 def multimodal_blocks_of(config: Mapping[str, Any]) -> MultimodalBlocksConfig:
     """The blocks over both modalities that a `FlavaMultimodalConfig` describes."""
-    shape = of_config({"num_hidden_layers": 6, **config}, pre_norm=True)
+    shape = parse_config({"num_hidden_layers": 6, **config}, pre_norm=True)
     blocks = tuple(block for block in shape.blocks if isinstance(block, PreNormBlockConfig))
     return MultimodalBlocksConfig(
         width=shape.width, blocks=blocks, norm=shape.norm, class_token=config.get("use_cls_token", True)

@@ -83,7 +83,7 @@ class QFormerRetrieval(nn.Module):
             found["image"] = self._unit("image_proj", self._qformer(self._encode(pixel_values)))
         if input_ids is not None:
             ids, mask = self._behind(input_ids, attention_mask)
-            states = self._qformer.read(ids, mask)
+            states = self._qformer.encode_text(ids, mask)
             found["text"] = self._unit("text_proj", states[:, 0] if self.config.pooled else states)
         return found
 

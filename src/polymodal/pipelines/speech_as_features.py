@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polymodal.connectors.spoken import SpokenConnector
+from polymodal.connectors.ctc import CTCConnector
 from polymodal.data.media import Audio, Text
 from polymodal.data.mel import MelConfig, log_mel
 from polymodal.data.messages import Message
@@ -33,7 +33,7 @@ BEFORE, AFTER = quoted("\0").split("\0")
 
 
 class SpeechAsFeatures:
-    """model: with `encoders.audio` (a WhisperEncoder) and `connectors.audio` (a SpokenConnector)."""
+    """model: with `encoders.audio` (a WhisperEncoder) and `connectors.audio` (a CTCConnector)."""
 
     def __init__(self, model: MultimodalLM, tokenizer: Tokenizer, mel: MelConfig):
         self._model = model
@@ -81,16 +81,16 @@ class SpeechAsFeatures:
         return encoder
 
     @property
-    def _connector(self) -> SpokenConnector:
+    def _connector(self) -> CTCConnector:
         connector = self._model.connectors["audio"]
-        assert isinstance(connector, SpokenConnector)
+        assert isinstance(connector, CTCConnector)
         return connector
 
     @torch.inference_mode()
     def _heard(self, values: Mapping[str, Tensor]) -> Tensor:
         place = self._connector.rows
         mel = values["audio_values"].to(device=place.device, dtype=place.dtype)
-        (chances,) = self._connector.heard(self._encoder(mel[None]), values[LENGTHS].to(place.device)[None])
+        (chances,) = self._connector.decode(self._encoder(mel[None]), values[LENGTHS].to(place.device)[None])
         return chances
 
 

@@ -40,7 +40,7 @@ TAKES = {"vision": "[N, 3, 224, 224] or [N, clips, 3, 2, 224, 224]", "text": "[N
 
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """Arguments of the official constructor; raises ConfigError for others."""
-    encoders, table = imagebind_keys.of_config(config), KeyTable()
+    encoders, table = imagebind_keys.parse_config(config), KeyTable()
     for name in MODALITIES:
         table += imagebind_keys.keys(name).prefixed(target=f"encoders.{name}.")
     width = encoders["vision"].out_width

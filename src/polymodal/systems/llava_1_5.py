@@ -45,12 +45,12 @@ CLIP_L_336 = {"model_type": "clip_vision_model", "hidden_size": 1024, "intermedi
 
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """A LlavaConfig dict -> the model; raises ConfigError for options that are not supported."""
-    vision = hf_vision.of_config(config.get("vision_config") or CLIP_L_336, config.get("vision_feature_layer", -2),
+    vision = hf_vision.parse_config(config.get("vision_config") or CLIP_L_336, config.get("vision_feature_layer", -2),
                                  config.get("vision_feature_select_strategy", "default"))  # fmt: skip
     text, text_keys = hf_text.decoder_of(config.get("text_config") or {})
     if config.get("tie_word_embeddings") and not text.tied:
         text, text_keys = hf_text.decoder_of({**(config.get("text_config") or {}), "tie_word_embeddings": True})
-    tower, width, connector = vision.config, text.width, hf_mlp.of_config(config)
+    tower, width, connector = vision.config, text.width, hf_mlp.parse_config(config)
     placeholder = config.get("image_token_index", config.get("image_token_id", 32000))
 
     def build() -> MultimodalLM:
@@ -69,8 +69,8 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
 
     rest = hf_mlp.HF_KEYS.prefixed("multi_modal_projector.", "connectors.image.")
     rest += text_keys.prefixed("language_model.", "backbone.")
-    tables = tuple(each + rest for each in vision.placed("vision_tower."))
-    keys = hf_mlp.both_spellings(tables)
+    tables = tuple(each + rest for each in vision.prefixed("vision_tower."))
+    keys = hf_mlp.with_in_memory_names(tables)
     return ModelSpec(build=build, keys=keys, in_memory=keys[-1], parts=drawn(tower, width), assemble=assemble)
 
 

@@ -52,7 +52,7 @@ PICTURES = ModalityInputs(values="pixel_values", encoder=("image_sizes",), conne
 
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """A LlavaNextConfig dict -> the model; raises ConfigError for options that are not supported."""
-    vision = hf_vision.of_config(config.get("vision_config") or CLIP_L_336, config.get("vision_feature_layer", -2),
+    vision = hf_vision.parse_config(config.get("vision_config") or CLIP_L_336, config.get("vision_feature_layer", -2),
                                  config.get("vision_feature_select_strategy", "default"))  # fmt: skip
     tower, tile = vision.config, vision.config.image_size
     if not isinstance(tile, int) or tower.tokens != tower.patches:
@@ -61,7 +61,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     grids = grids_of_pinpoints(config.get("image_grid_pinpoints") or PINPOINTS, tile)
     tied = bool(config.get("tie_word_embeddings", False))
     text, text_keys = hf_text.decoder_of({**(config.get("text_config") or {}), "tie_word_embeddings": tied})
-    connector = AnyResConfig(tile=tile, side=tower.grid, grids=grids, project=hf_mlp.of_config(config))
+    connector = AnyResConfig(tile=tile, side=tower.grid, grids=grids, project=hf_mlp.parse_config(config))
     width = text.width
 
     def build() -> MultimodalLM:
@@ -90,7 +90,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     rest = hf_mlp.HF_KEYS.prefixed("multi_modal_projector.", "connectors.image.project.")
     rest += KeyTable((rename("image_newline", "connectors.image.newline"),))
     rest += text_keys.prefixed("language_model.", "backbone.")
-    keys = hf_mlp.both_spellings(tuple(t + rest for t in vision.placed("vision_tower.", "encoders.image.tile.")))
+    keys = hf_mlp.with_in_memory_names(t + rest for t in vision.prefixed("vision_tower.", "encoders.image.tile."))
     return ModelSpec(build=build, keys=keys, in_memory=keys[-1], parts=drawn(tower, width), assemble=assemble)
 
 

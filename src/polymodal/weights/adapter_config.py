@@ -88,10 +88,10 @@ def read_config(folder: Path) -> AdapterConfig:
         raise WeightsError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
     if not isinstance(said, dict):
         raise WeightsError(f"{path}: expected a table, found {type(said).__name__}")
-    return config_of(said, str(path))
+    return parse_config(said, str(path))
 
 
-def config_of(said: Mapping[str, Any], source: str = CONFIG) -> AdapterConfig:
+def parse_config(said: Mapping[str, Any], source: str = CONFIG) -> AdapterConfig:
     """The config of a dict as PEFT writes it.  Raises ConfigError naming the option that is not supported or wrong."""
     kind = said.get("peft_type", "LORA")
     if kind != "LORA":

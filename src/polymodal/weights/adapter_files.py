@@ -51,7 +51,7 @@ class Adapter:
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """Config and tensors of a folder; raises WeightsError unless they belong together, ConfigError (see config_of)."""
+    """Config and tensors of a folder; raises WeightsError unless they belong together; see parse_config."""
     config, tensors = read_config(folder), _open(folder)
     leaves: dict[str, dict[str, str]] = {}
     whole: dict[str, Tensor] = {}

@@ -71,7 +71,7 @@ class Composite(nn.Module):
 
         text, given, every = config["text_config"], config["perceiver_config"], config["cross_attn_every_n_layers"]
         text = {**chinchilla.DEFAULTS, **text, "model_type": "llama"}
-        vision = nfnet.of_config(config["vision_config"])
+        vision = nfnet.parse_config(config["vision_config"])
         width, seen = text["hidden_size"], vision.width
         self.vision_encoder = vision.build()
         self.perceiver = flamingo_pytorch.PerceiverResampler(

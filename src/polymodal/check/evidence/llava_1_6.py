@@ -19,7 +19,7 @@ from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Size, Tensors, TrainingCheck
 from polymodal.check.training import caption_lesson
 from polymodal.connectors.anyres import AnyResConfig, grids_of_pinpoints
-from polymodal.encoders.tiled import tiles_of
+from polymodal.encoders.tiled import tile_counts
 from polymodal.systems import Variant
 from polymodal.systems.llava_1_6 import SYSTEM
 
@@ -57,7 +57,7 @@ def rows_of(config: Any) -> list[list[int]]:
 def inputs(config: Any) -> Tensors:
     """Two rows padded on the left, three pictures of other proportions, tiles filled up with zeros."""
     rules = grid_rules(config)
-    counts = tiles_of(PICTURES, rules.tile, rules.grids)
+    counts = tile_counts(PICTURES, rules.tile, rules.grids)
     pixels = torch.zeros(len(PICTURES), max(counts), 3, rules.tile, rules.tile)
     for index, count in enumerate(counts):
         pixels[index, :count] = randomise.values(f"picture {index}", tuple(pixels[index, :count].shape))

@@ -48,11 +48,11 @@ def read_shapes(shapes: official.Shapes) -> dict[str, Any] | None:
 
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """What `read_shapes` found, or the same dict by hand."""
-    vit, text, kind = timm_vit.blip_config(config["vision_config"]), config["text_config"], config["kind"]
+    vit, text, kind = timm_vit.parse_blip_config(config["vision_config"]), config["text_config"], config["kind"]
     width, first, depth = text["hidden_size"], text["fusion_layer"], text["num_hidden_layers"]
-    encoder = text_encoder.of_config(text, cross=(first, vit.width))
+    encoder = text_encoder.parse_config(text, cross=(first, vit.width))
     head = TokenHeadConfig(width=width, vocab_size=text["vocab_size"])
-    decoder = text_encoder.of_config({**text, "num_hidden_layers": text.get("decoder_layers", 6)}, cross=(0, width))
+    decoder = text_encoder.parse_config({**text, "num_hidden_layers": text.get("decoder_layers", 6)}, cross=(0, width))
     pairs = kind in (PAIR, ASSIGNMENT)
     reading = ReadingConfig(pictures=2 if pairs else 1, turns=pairs, first=first, shared=pairs)
 

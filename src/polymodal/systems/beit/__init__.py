@@ -66,21 +66,21 @@ def model_spec(tower: BeitConfig, head: Any, rows: KeyTable, prefix: str = "beit
 
 def open_bare(config: Mapping[str, Any]) -> ModelSpec:
     """BeitModel; its pooler's norm is not part of the features."""
-    found = model_spec(beit_keys.of_config(config), None, pairs({"pooler.layernorm": None}), "")
-    longer = model_spec(beit_keys.of_config(config), None, pairs({"beit.pooler.layernorm": None}))
+    found = model_spec(beit_keys.parse_config(config), None, pairs({"pooler.layernorm": None}), "")
+    longer = model_spec(beit_keys.parse_config(config), None, pairs({"beit.pooler.layernorm": None}))
     return replace(found, keys=found.keys + longer.keys)
 
 
 def open_masked(config: Mapping[str, Any]) -> ModelSpec:
     """BeitForMaskedImageModeling."""
-    tower = beit_keys.of_config(config)
-    head = PatchLogitsConfig(width=tower.width, words=config.get("vocab_size", 8192), norm=norm_of(config))
+    tower = beit_keys.parse_config(config)
+    head = PatchLogitsConfig(width=tower.width, codes=config.get("vocab_size", 8192), norm=norm_of(config))
     return model_spec(tower, head, pairs({"layernorm": "head.norm", "lm_head": "head.proj"}))
 
 
 def open_classes(config: Mapping[str, Any]) -> ModelSpec:
     """BeitForImageClassification."""
-    tower, labels, mean = beit_keys.of_config(config), labels_of(config), config.get("use_mean_pooling", True)
+    tower, labels, mean = beit_keys.parse_config(config), labels_of(config), config.get("use_mean_pooling", True)
     head = ClassLogitsConfig(width=tower.width, classes=len(labels), pool="patches" if mean else "class",
                              norm=norm_of(config) if mean else None)  # fmt: skip
     found = model_spec(tower, head, pairs({"beit.pooler.layernorm": "head.norm", "classifier": "head.proj"}))

@@ -58,14 +58,14 @@ def infer(shapes: Shapes) -> Mapping[str, Any] | None:
 
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """What `infer` found."""
-    tower, kind, count = beit_keys.of_config(config), config["head"], config["num_labels"]
+    tower, kind, count = beit_keys.parse_config(config), config["head"], config["num_labels"]
     norm, width = LayerNormConfig(eps=config["layer_norm_eps"]), tower.width
     linear, theirs = HEADS[kind]
     rows = {linear: "head.proj", **({"norm": "encoders.image.final_norm"} if theirs is None else {theirs: "head.norm"})}
 
     def head() -> nn.Module:
         if kind == "lm_head":
-            return PatchLogitsConfig(width=width, words=count, norm=norm).build()
+            return PatchLogitsConfig(width=width, codes=count, norm=norm).build()
         pooled = norm if kind == "patches" else None
         return ClassLogitsConfig(width=width, classes=count, pool=kind, norm=pooled).build()
 

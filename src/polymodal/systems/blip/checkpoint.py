@@ -43,7 +43,7 @@ def text_of(config: Mapping[str, Any], source: int, *, pooler: bool = False) -> 
     """The text transformer that a `BlipTextConfig` describes, cross-attending to a source of that width."""
     crossing = (0, source) if config.get("is_decoder", True) else None
     defaults = {"vocab_size": 30524, "num_attention_heads": 8}
-    return text_encoder.of_config({**defaults, **config, "type_vocab_size": 0}, pooler=pooler, cross=crossing)
+    return text_encoder.parse_config({**defaults, **config, "type_vocab_size": 0}, pooler=pooler, cross=crossing)
 
 
 def head_of(config: Mapping[str, Any], *, tied: bool) -> TokenHeadConfig:
@@ -58,7 +58,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """A BlipConfig dict with the class that its `architectures` name; a joint space without any."""
     kind = (config.get("architectures") or [JOINT])[0]
     vision, text = config.get("vision_config") or {}, config.get("text_config") or {}
-    vit = timm_vit.blip_config(vision)
+    vit = timm_vit.parse_blip_config(vision)
     if kind == JOINT:
         return _open_joint(config, vit, text)
     if not text.get("is_decoder", True):
@@ -145,7 +145,7 @@ def read_official(shapes: official.Shapes) -> dict[str, Any] | None:
 
 def open_official(config: Mapping[str, Any]) -> ModelSpec:
     """What `read_official` found."""
-    vit, text = timm_vit.blip_config(config["vision_config"]), config["text_config"]
+    vit, text = timm_vit.parse_blip_config(config["vision_config"]), config["text_config"]
     image = official.IMAGE_KEYS + official.RUN_KEYS
     kind = config["architectures"][0]
     if kind == PAIR:

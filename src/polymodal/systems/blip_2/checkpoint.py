@@ -26,11 +26,11 @@ def open_retrieval(config: Mapping[str, Any]) -> ModelSpec:
     """The first stage: pictures against texts, or one of the two alone."""
     kind = (config.get("architectures") or RETRIEVAL[:1])[0]
     pictures, texts, whole = kind != RETRIEVAL[2], kind != RETRIEVAL[1], kind == RETRIEVAL[0]
-    encoder = eva_vit.of_config(config.get("vision_config") or {})
+    encoder = eva_vit.parse_config(config.get("vision_config") or {})
     given = config.get("qformer_config") or {}
     reads = "full" if texts else "mlp" if given.get("use_qformer_text_input") else "none"
     queries = config.get("num_query_tokens", 32)
-    asked = qformer.of_config(given, queries=queries, source_width=encoder.width, text=reads)
+    asked = qformer.parse_config(given, queries=queries, source_width=encoder.width, text=reads)
     model = QFormerRetrievalConfig(
         qformer=asked, encoder=encoder if pictures else None, joint_width=config.get("image_text_hidden_size", 256),
         lead=queries if whole and config.get("image_token_index") is not None else 0,

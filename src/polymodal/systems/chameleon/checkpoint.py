@@ -54,8 +54,8 @@ def vocabulary_of(config: Mapping[str, Any]) -> tuple[Vocabulary, int]:
 
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """A ChameleonConfig dict -> the model; raises ConfigError for options that are not supported."""
-    backbone = chameleon.of_config(config)
-    codec = vq_codec.of_config(config.get("vq_config") or {})
+    backbone = chameleon.parse_config(config)
+    codec = vq_codec.parse_config(config.get("vq_config") or {})
     vocabulary, placeholder = vocabulary_of(config)
     pictures = vocabulary.ids("image").tolist()
 

@@ -17,14 +17,14 @@ from polymodal.systems import CheckpointFormat, ModelSpec, hf
 
 def open_decoder(config: Mapping[str, Any]) -> ModelSpec:
     """What `chameleon.official_config` read off the tensors -> a language model without encoders."""
-    backbone = chameleon.of_config(config, shared=True)
+    backbone = chameleon.parse_config(config, shared=True)
     table = chameleon.official_keys(backbone).prefixed("", "backbone.")
     return ModelSpec(build=lambda: MultimodalLM({}, {}, backbone.build(), {}), keys=(table,))
 
 
 def open_codec(config: Mapping[str, Any]) -> ModelSpec:
     """What `vq_codec.official_config` read off the tensors -> the codec: `encode` and `decode`."""
-    codec = vq_codec.of_config(config, decode=True)
+    codec = vq_codec.parse_config(config, decode=True)
     return ModelSpec(build=codec.build, keys=(vq_codec.keys(codec),))
 
 

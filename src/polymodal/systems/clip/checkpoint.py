@@ -39,8 +39,8 @@ def half(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def open_pair(config: Mapping[str, Any]) -> ModelSpec:
     """A CLIPConfig dict."""
     width = config.get("projection_dim", 512)
-    image = clip_vit.with_projection(clip_vit.of_config(half(config, "vision")), width)
-    text = replace(clip_text.of_config(half(config, "text")), out_width=width)
+    image = clip_vit.with_projection(clip_vit.parse_config(half(config, "vision")), width)
+    text = replace(clip_text.parse_config(half(config, "text")), out_width=width)
     keys = (
         clip_vit.hf_keys(image).prefixed(target="encoders.image.")
         + clip_text.hf_keys(text).prefixed(target="encoders.text.")
@@ -54,7 +54,7 @@ def open_pair(config: Mapping[str, Any]) -> ModelSpec:
 
 def open_official(config: Mapping[str, Any]) -> ModelSpec:
     """Arguments of the official constructor, which `infer` reads off a state dict."""
-    image, text = clip_openai.image_of(config), clip_openai.text_of(config)
+    image, text = clip_openai.image_config(config), clip_openai.text_config(config)
 
     def build() -> DualEncoder:
         return DualEncoder({"image": image.build(), "text": text.build()},
@@ -66,7 +66,7 @@ def open_official(config: Mapping[str, Any]) -> ModelSpec:
 
 def open_vision(config: Mapping[str, Any]) -> ModelSpec:
     """A CLIPVisionConfig dict: the image encoder alone, with its projection or without."""
-    tower = clip_vit.of_config(config)
+    tower = clip_vit.parse_config(config)
     if "CLIPVisionModelWithProjection" not in (config.get("architectures") or ()):
         keys = clip_vit.hf_keys(tower).prefixed(target="encoders.image.")
         bare = clip_vit.hf_keys(tower).respelled(BARE).prefixed(target="encoders.image.")
@@ -79,7 +79,7 @@ def open_vision(config: Mapping[str, Any]) -> ModelSpec:
 
 def open_text(config: Mapping[str, Any]) -> ModelSpec:
     """A CLIPTextConfig dict: the text encoder alone, with its projection or without."""
-    tower = clip_text.of_config(config)
+    tower = clip_text.parse_config(config)
     if "CLIPTextModelWithProjection" not in (config.get("architectures") or ()):
         keys = clip_text.hf_keys(tower).prefixed(target="encoders.text.")
         bare = clip_text.hf_keys(tower).respelled(BARE_TEXT).prefixed(target="encoders.text.")
@@ -93,7 +93,7 @@ def open_text(config: Mapping[str, Any]) -> ModelSpec:
 
 def open_classes(config: Mapping[str, Any]) -> ModelSpec:
     """A CLIPConfig dict whose image encoder carries a classifier on the mean of its patches."""
-    tower = replace(clip_vit.of_config(half(config, "vision")), head=None)
+    tower = replace(clip_vit.parse_config(half(config, "vision")), head=None)
     head = ClassLogitsConfig(width=tower.width, classes=len(labels_of(config)), pool="patches")
     keys = clip_vit.hf_keys(tower).prefixed(target="encoders.image.") + CLASSES
     return ModelSpec(

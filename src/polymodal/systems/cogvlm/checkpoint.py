@@ -108,8 +108,8 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """A CogVLMConfig dict -> the model; raises ConfigError for CogVLM2, whose experts and connector differ."""
     if "num_multi_query_heads" in config:
         raise ConfigError("cogvlm: num_multi_query_heads belongs to CogVLM2, which is another model; expected none")
-    tower = eva2_clip.of_config(config.get("vision_config") or {})
-    text = with_expert(llama.config_of({name: config[name] for name in TEXT if name in config}))
+    tower = eva2_clip.parse_config(config.get("vision_config") or {})
+    text = with_expert(llama.parse_config({name: config[name] for name in TEXT if name in config}))
     connector = GLUConnectorConfig(ffn_width=config.get("intermediate_size", 11008))
     inputs, placeholders = {"image": ModalityInputs(values="images", places="image_places")}, {"image": 0}
 

@@ -71,8 +71,8 @@ def spelling_of(config: Mapping[str, Any], size: int) -> tuple[Spelling, int]:
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """An Emu3Config dict -> the model; raises ConfigError for options that are not supported."""
     text = {**(config.get("text_config") or {}), "tie_word_embeddings": config.get("tie_word_embeddings", False)}
-    backbone = llama.config_of({**DEFAULTS, **text})
-    codec = vq_codec_3d.of_config(config.get("vq_config") or {})
+    backbone = llama.parse_config({**DEFAULTS, **text})
+    codec = vq_codec_3d.parse_config(config.get("vq_config") or {})
     spelling, placeholder = spelling_of(config, backbone.vocab_size)
     inputs = {"image": ModalityInputs(values="pixel_values", encoder=("image_sizes",))}
 
@@ -103,14 +103,14 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
 
 def open_text(config: Mapping[str, Any]) -> ModelSpec:
     """The decoder alone: Emu3ForCausalLM of the library, or the official repositories' (ids in, ids out)."""
-    backbone = llama.config_of({**DEFAULTS, **config})
+    backbone = llama.parse_config({**DEFAULTS, **config})
     table = llama.hf_keys(backbone).prefixed("", "backbone.")
     return ModelSpec(build=lambda: MultimodalLM({}, {}, backbone.build(), {}), keys=(table,))
 
 
 def open_codec(config: Mapping[str, Any], official: bool) -> ModelSpec:
     """The codec alone: Emu3VQVAE of the library, or BAAI/Emu3-VisionTokenizer."""
-    return ModelSpec(build=vq_codec_3d.of_config(config).build, keys=(vq_codec_3d.keys(official),))
+    return ModelSpec(build=vq_codec_3d.parse_config(config).build, keys=(vq_codec_3d.keys(official),))
 
 
 def published(**text: Any) -> dict[str, Any]:

@@ -40,8 +40,8 @@ RESAMPLER = {"depth": 6, "heads": 16, "dim_head": 96, "num_latents": 64, "max_nu
 
 def parts_of(config: Mapping[str, Any]) -> OpenFlamingo:
     """The parts a config describes; absent numbers are the paper's."""
-    encoder = nfnet.of_config(config.get("vision_config") or {"image_size": 320})
-    text = chinchilla.of_config(config.get("text_config") or {})
+    encoder = nfnet.parse_config(config.get("vision_config") or {"image_size": 320})
+    text = chinchilla.parse_config(config.get("text_config") or {})
     every, seen = config.get("cross_attn_every_n_layers", 1), text.blocks[0].attention
     attention = AttentionConfig(width=text.width, heads=seen.heads, head_dim=seen.size, source_width=encoder.width)
     mlp = MLPConfig(width=text.width, ffn_width=4 * text.width, activation="squared_relu", bias=False)

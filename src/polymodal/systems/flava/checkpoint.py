@@ -42,13 +42,13 @@ def _child(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """A FlavaConfig dict: the bare model, or with the heads and the codec of pretraining."""
     bare = (config.get("architectures") or [PRETRAINING])[0] == MODEL
-    codec = dalle_codec.of_config(_child(config, "image_codebook_config"))
+    codec = dalle_codec.parse_config(_child(config, "image_codebook_config"))
     held = codec if config.get("init_codebook", True) else None
     image, text = _child(config, "image_config"), _child(config, "text_config")
-    vit = google_vit.with_pooler(google_vit.of_config(image), {})
+    vit = google_vit.with_pooler(google_vit.parse_config(image), {})
     model = MultimodalEncoderConfig(
         image=replace(vit, mask_token=image.get("mask_token", True)),
-        text=text_encoder.of_config(text, pre_norm=True, pooler=True),
+        text=text_encoder.parse_config(text, pre_norm=True, pooler=True),
         joint=multimodal_blocks_of(_child(config, "multimodal_config")),
         space=config.get("projection_dim", 768),
         heads=None if bare else heads_of(image, text, config.get("hidden_size", 768), held),
@@ -69,7 +69,7 @@ def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
 
 def open_codec(config: Mapping[str, Any]) -> ModelSpec:
     """The codec of image tokens alone; its logits are over the vocabulary, per place."""
-    codec = dalle_codec.of_config(config)
+    codec = dalle_codec.parse_config(config)
 
     def build() -> EncoderClassifier:
         # Its features are logits already.

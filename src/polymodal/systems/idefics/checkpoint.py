@@ -44,7 +44,7 @@ def vision_of(config: Mapping[str, Any]) -> ViTConfig:
     given = {"hidden_size": 768, "intermediate_size": 5120, "patch_size": 14, "num_hidden_layers": 32,
              "num_attention_heads": 16, "hidden_act": "gelu", **(config.get("vision_config") or {})}  # fmt: skip
     given["hidden_size"] = given.get("embed_dim", given["hidden_size"])
-    return replace(clip_vit.of_config(given), head=None)
+    return replace(clip_vit.parse_config(given), head=None)
 
 
 def resampler_of(config: Mapping[str, Any]) -> ResamplerConfig | None:
@@ -70,7 +70,7 @@ def backbone_of(config: Mapping[str, Any], source_width: int) -> DecoderConfig:
     config["vocab_size"] += config.get("additional_vocab_size", 0)
     for name in ("num_key_value_heads", "head_dim", "attention_bias", "mlp_bias"):
         config.pop(name, None)  # LLaMA's options, which this library class does not read
-    base = llama.config_of(config)
+    base = llama.parse_config(config)
     interval, kind = config.get("cross_layer_interval", 1), config.get("alpha_type", "float")
     if base.depth % interval or kind not in ("float", "vector"):
         raise ConfigError(

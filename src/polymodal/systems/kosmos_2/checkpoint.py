@@ -55,9 +55,9 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """A Kosmos2Config dict -> the model; raises ConfigError for options that are not supported."""
     vision, text = {**VISION, **(config.get("vision_config") or {})}, config.get("text_config") or {}
     tied = bool(config.get("tie_word_embeddings", True) or text.get("tie_word_embeddings", True))
-    backbone = replace(kosmos.config_of(text), tied=tied)
+    backbone = replace(kosmos.parse_config(text), tied=tied)
     last = LayerNormConfig(eps=vision.get("layer_norm_eps", 1e-5))
-    tower = replace(clip_vit.of_config(vision), final_norm=last, head=None)
+    tower = replace(clip_vit.parse_config(vision), final_norm=last, head=None)
     connector = latent_query.LatentQueryConfig(
         queries=config.get("latent_query_num", 64), heads=backbone.blocks[0].attention.heads, unit=True
     )

@@ -99,7 +99,7 @@ def parts(variant: Variant) -> tuple[Part, ...]:
     whisper = (
         Part(slot="encoder", modality="audio", name="Whisper tiny.en's encoder", prefix="encoders.audio",
              input="[N, 80, 3000]", output="[N, 1500, 384]", tokens=components.EAR.tokens),
-        Part(slot="connector", modality="audio", name=f"spoken: CTC over {components.SPOKEN.words} tokens",
+        Part(slot="connector", modality="audio", name=f"spoken: CTC over {components.SPOKEN.vocab_size} tokens",
              prefix="connectors.audio", input="[N, 1500, 384]", output="N of [tokens heard, 576]"),
     ) if hears else (
         Part(slot="encoder", modality="audio", name="Whisper tiny.en, encoder and decoder", prefix="",

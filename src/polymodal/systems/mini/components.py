@@ -9,8 +9,8 @@ from torch import Tensor
 
 from polymodal.backbones.decoder import Decoder
 from polymodal.backbones.llama import CONFIGS, SMOLLM2_135M_GGUF, gguf_keys
+from polymodal.connectors.ctc import CTCConnector, CTCConnectorConfig
 from polymodal.connectors.names import NamesConfig, NamesConnector
-from polymodal.connectors.spoken import SpokenConfig, SpokenConnector
 from polymodal.data.template import SMOLLM2, Words
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.data.transforms import PadToSquare
@@ -32,7 +32,7 @@ from polymodal.weights.source import Source
 ENCODER = EfficientNetGridConfig()
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey")
 CONNECTOR = NamesConfig(names=7021, classes=3206, colours=len(COLOURS))
-SPOKEN = SpokenConfig(words=5960)
+SPOKEN = CTCConnectorConfig(vocab_size=5960)
 BACKBONE = CONFIGS["smollm2-135m"]
 TEMPLATE = SMOLLM2
 PLACEHOLDER, SPOKEN_PLACEHOLDER = "<reponame>", "<filename>"  # special tokens that SmolLM2 never meets in a chat
@@ -48,7 +48,7 @@ TRAINED, TRAINED_HEARS = (
            license="Apache-2.0", format="safetensors") for name in ("trained", HEARS)
 )  # fmt: skip
 EAR = WHISPER["tiny.en"].encoder
-Hears = tuple[WhisperEncoder, SpokenConnector]
+Hears = tuple[WhisperEncoder, CTCConnector]
 
 
 def fresh() -> tuple[EfficientNetGrid, NamesConnector]:
@@ -110,5 +110,5 @@ def load_audio(published: TensorFile, ours: TensorFile, table: Tensor) -> Hears:
     ear, spoken = fresh_hearing()
     load_into(ear, under(published, "encoder."), WHISPER_KEYS, dtype=torch.float32)
     load_part(spoken, unpack(ours), "")
-    spoken.set_rows(table)
+    spoken.set_embeddings(table)
     return ear, spoken

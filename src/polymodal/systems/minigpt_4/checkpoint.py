@@ -50,13 +50,13 @@ def template(llama_2: bool) -> Template:
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """The whole model under the official names, at any size."""
     vision, asked = config.get("vision_config") or {}, config.get("qformer_config") or {}
-    encoder, text = eva_vit.of_config(vision, official=True), hf_text.of_config(config.get("text_config") or {})
+    encoder, text = eva_vit.parse_config(vision, official=True), hf_text.parse_config(config.get("text_config") or {})
     has_qformer = config.get("has_qformer", True)
     connector: QFormerConnectorConfig | NeighboursConfig
     keys = lavis.vision_keys() + KeyTable((drop("t5_proj.**"),))
     if has_qformer:
         tokens = config.get("num_query_token", 32)
-        reads = qformer.of_config(asked, queries=tokens, source_width=encoder.width)
+        reads = qformer.parse_config(asked, queries=tokens, source_width=encoder.width)
         connector = QFormerConnectorConfig(qformer=reads, out_width=text.config.width)
         keys += lavis.qformer_keys(reads, "connectors.image.qformer.")
     else:

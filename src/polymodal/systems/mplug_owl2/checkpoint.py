@@ -44,11 +44,11 @@ TEMPLATE = Template(
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """A MPLUGOwl2Config dict -> the model; raises ConfigError for options that are not supported."""
     visual = config.get("visual_config") or {}
-    tower = owl_vit.of_config(visual.get("visual_model") or {})
-    connector = abstractor.of_config(visual.get("visual_abstractor") or {}, tower.width)
+    tower = owl_vit.parse_config(visual.get("visual_model") or {})
+    connector = abstractor.parse_config(visual.get("visual_abstractor") or {}, tower.width)
     if connector.grid is not None and connector.grid**2 + connector.class_row != tower.tokens:
         raise ConfigError(f"mplug-owl2: grid_size {connector.grid} does not fit the {tower.tokens} tokens of a picture")
-    text = by_kind(llama.config_of(config))
+    text = by_kind(llama.parse_config(config))
 
     def build() -> MultimodalLM:
         parts = tower.build(), connector.build(tower.width, text.width), text.build()

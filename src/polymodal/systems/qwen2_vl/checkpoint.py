@@ -39,7 +39,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """A Qwen2VLConfig dict, nested or flat -> the model; raises ConfigError for options that are not supported."""
     vision, text = config.get("vision_config") or {}, config.get("text_config") or config
     tied = bool(config.get("tie_word_embeddings") or text.get("tie_word_embeddings"))
-    tower, language = qwen2_vit.of_config(vision), replace(qwen.vl_config_of(text), tied=tied)
+    tower, language = qwen2_vit.parse_config(vision), replace(qwen.parse_vl_config(text), tied=tied)
     if vision.get("hidden_size", 3584) != language.width:
         raise ConfigError(f"qwen2-vl: vision_config.hidden_size {vision.get('hidden_size', 3584)} must equal the "
                           f"language model's {language.width}")  # fmt: skip

@@ -32,11 +32,11 @@ TOKENS = {"video": 32000, "audio": 32001, "image": 32002}  # the last is ours: p
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """The whole model under the official names, at any size; without a branch for sound if it says so."""
     asked = config.get("qformer_config") or {}
-    encoder = eva_vit.of_config(config.get("vision_config") or {}, official=True)
+    encoder = eva_vit.parse_config(config.get("vision_config") or {}, official=True)
     side = (config.get("vision_config") or {}).get("image_size", 224)
-    text = hf_text.of_config(config.get("text_config") or {})
+    text = hf_text.parse_config(config.get("text_config") or {})
     width, hears = text.config.width, config.get("equip_audio_branch", True)
-    frame = qformer.of_config(asked, queries=config.get("num_query_token", 32), source_width=encoder.width)
+    frame = qformer.parse_config(asked, queries=config.get("num_query_token", 32), source_width=encoder.width)
     over_time = replace(frame, depth=config.get("fusion_head_layers", 2), cross_every=1, source_width=frame.width,
                         queries=config.get("num_video_query_token", 32))  # fmt: skip
     video = TimedQFormerConfig(
@@ -50,7 +50,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
 
     def build() -> MultimodalLM:
         backbone: Any = text.config.build()
-        encoders = {"video": FrameEncoder(encoder.build(), still=True)}
+        encoders = {"video": FrameEncoder(encoder.build(), accept_images=True)}
         connectors = {"video": video.build()}
         if hears:
             encoders["audio"] = FrameEncoder(imagebind_keys.imagebind(bound, "audio"))

@@ -68,25 +68,25 @@ def classifier(tower: ViTConfig, labels: tuple[str, ...]) -> Any:
 
 def open_bare(config: Mapping[str, Any]) -> ModelSpec:
     """ViTModel, with its pooler."""
-    return model_spec(google_vit.with_pooler(google_vit.of_config(config), config), None, KeyTable(), "")
+    return model_spec(google_vit.with_pooler(google_vit.parse_config(config), config), None, KeyTable(), "")
 
 
 def open_classes(config: Mapping[str, Any]) -> ModelSpec:
     """ViTForImageClassification."""
-    tower, labels = google_vit.of_config(config), labels_of(config)
+    tower, labels = google_vit.parse_config(config), labels_of(config)
     return model_spec(tower, ClassLogitsConfig(width=tower.width, classes=len(labels)), CLASSES, "vit.", labels=labels)
 
 
 def open_pixels(config: Mapping[str, Any]) -> ModelSpec:
     """ViTForMaskedImageModeling."""
-    tower = replace(google_vit.of_config(config), mask_token=True)
+    tower = replace(google_vit.parse_config(config), mask_token=True)
     head = PatchPixelsConfig(width=tower.width, stride=config.get("encoder_stride", 16), channels=tower.channels)
     return model_spec(tower, head, PIXELS, "vit.")
 
 
 def open_jax(config: Mapping[str, Any]) -> ModelSpec:
     """Official .npz files, by what `google_vit.infer` reads off them."""
-    tower = google_vit.of_jax(config)
+    tower = google_vit.parse_jax_config(config)
     keys = google_vit.jax_keys(tower).prefixed(target="encoders.image.")
     return ModelSpec(build=lambda: EncoderClassifier(tower.build()), keys=(keys,))
 
