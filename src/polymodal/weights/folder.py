@@ -9,7 +9,6 @@ chosen, because a checkpoint must not be guessed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,10 +52,8 @@ def weights_in(place: Path, entry: Sequence[str] = ("",)) -> TensorFile:
 
 
 def _open(path: Path, format: str, entry: Sequence[str]) -> TensorFile:
-    if format != "torch":
+    if format != "torch" or path.name.endswith(".index.json"):
         return read(path, format)
-    if path.name.endswith(".index.json"):
-        return _torch_shards(path)
     problem: WeightsError | None = None
     for place in entry:
         try:
@@ -65,23 +62,6 @@ def _open(path: Path, format: str, entry: Sequence[str]) -> TensorFile:
             problem = problem or error
     assert problem is not None
     raise problem
-
-
-def _torch_shards(path: Path) -> TensorFile:
-    """A `weight_map` {tensor: shard file} beside torch shards."""
-    try:
-        places: dict[str, str] = dict(json.loads(path.read_text(encoding="utf-8"))["weight_map"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path}: not an index with a 'weight_map': {str(error).splitlines()[0]}") from error
-    names = sorted(set(places.values()))
-    if not all(Path(name).name == name for name in names):
-        raise WeightsError(f"{path}: the index names a shard outside its own folder")
-    shards = {name: read_torch(path.parent / name) for name in names}
-    for tensor, name in places.items():
-        if tensor not in shards[name]:
-            raise WeightsError(f"{path}: tensor {tensor!r} is not in the shard {name!r} that the index names")
-    infos = {tensor: shards[name].infos[tensor] for tensor, name in places.items()}
-    return TensorFile(path, "torch", infos, lambda name: shards[places[name]][name])
 
 
 def fitting(tables: Sequence[KeyTable], source: Iterable[str], target: Iterable[str]) -> KeyTable:

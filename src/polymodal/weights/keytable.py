@@ -24,7 +24,6 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError, WeightsError
@@ -42,6 +41,7 @@ from polymodal.weights.rows import (
     split,
     stack,
 )
+from polymodal.weights.tensors import shape_of
 
 __all__ = [
     "KeyTable",
@@ -50,7 +50,6 @@ __all__ = [
     "drop",
     "fuse",
     "rename",
-    "source_shape",
     "split",
     "stack",
     "target_shapes",
@@ -262,7 +261,7 @@ class KeyTable:
     def apply(self, source: Mapping[str, Tensor], target: Target | None = None) -> Iterator[tuple[str, Tensor]]:
         """Check names and shapes, then give (target name, tensor) one row at a time.
 
-        `source` is read lazily; when it has a method `shape(name)` (all readers do) the check reads no
+        `source` is read lazily; when it tells shapes (all readers do, see tensors.py) the check reads no
         tensor. `target` is a module, a mapping of name to tensor or shape, or None for a conversion without
         a model. Raises WeightsError, before any tensor is read, when names or shapes do not fit.
         """
@@ -276,14 +275,13 @@ class KeyTable:
         problems: list[str] = []
         found: dict[str, tuple[int, ...]] = {}
         for use in report.uses:
-            parts = [torch.empty(source_shape(source, name), device="meta") for name in use.sources]
+            parts = [shape_of(source, name) for name in use.sources]
             try:
-                results = self.rows[use.row].convert(parts)
-            except (ConfigError, RuntimeError, IndexError) as error:
-                said = str(error).splitlines()[0]
-                problems.append(f"{use.sources[0]!r} {tuple(parts[0].shape)} does not fit its row: {said}")
+                results = self.rows[use.row].shapes(parts)
+            except ConfigError as error:
+                problems.append(f"{use.sources[0]!r} {parts[0]} does not fit its row: {error}")
                 continue
-            found.update({name: tuple(x.shape) for name, x in zip(use.targets, results, strict=True)})
+            found.update(zip(use.targets, results, strict=True))
         if shapes is not None:
             wanted = dict(found)
             wanted.update({name: found[other] for name, other in report.tied.items() if other in found})
@@ -314,9 +312,3 @@ def target_shapes(target: Target) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all parameters and persistent buffers of a module, or of a mapping."""
     items = target.state_dict() if isinstance(target, nn.Module) else target
     return {name: tuple(x.shape) if isinstance(x, Tensor) else tuple(x) for name, x in items.items()}
-
-
-def source_shape(source: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
-    """Shape of one source tensor, without reading it when the reader can tell."""
-    ask = getattr(source, "shape", None)
-    return tuple(ask(name)) if callable(ask) else tuple(source[name].shape)

@@ -17,6 +17,7 @@ from torch import Tensor
 from polymodal.errors import ConfigError
 from polymodal.weights.joins import Copy, Fuse, Join, Same, Split, Stack
 from polymodal.weights.operations import Operation
+from polymodal.weights.tensors import Shape
 
 _SLOT = re.compile(r"\{(\+\d+)?\}")
 
@@ -96,6 +97,15 @@ class Row:
         results = self.join([_run(ops, x) for ops, x in zip(self._before, parts, strict=True)])
         return [_run(ops, x) for ops, x in zip(self._after, results, strict=True)]
 
+    def shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        """What `convert` would make of tensors of these shapes; nothing is computed.  Raises ConfigError."""
+        joined = self.join.shapes([_shaped(ops, shape) for ops, shape in zip(self._before, shapes, strict=True)])
+        return [_shaped(ops, shape) for ops, shape in zip(self._after, joined, strict=True)]
+
+    def views(self, targets: Sequence[Tensor]) -> list[Tensor] | None:
+        """The places in the targets that the sources fill as they are; None when values are computed."""
+        return None if any(self._before) or any(self._after) else self.join.views(targets)
+
     @property
     def _before(self) -> tuple[Operations, ...]:
         return self.before or ((),) * len(self.sources)
@@ -124,6 +134,12 @@ def _run(operations: Operations, x: Tensor) -> Tensor:
     for operation in operations:
         x = operation(x)
     return x
+
+
+def _shaped(operations: Operations, shape: Shape) -> Shape:
+    for operation in operations:
+        shape = operation.shape(shape)
+    return shape
 
 
 def _reverse(operations: Operations) -> Operations:

@@ -1,16 +1,22 @@
 """Tensors that lie in several files, read as one table: a checkpoint and the encoder it leaves out.
 
-Together({"": checkpoint, "vision_tower.": encoder}) -> names with their prefixes, tensors read when asked for
+    Together({"": checkpoint, "vision_tower.": encoder})    names with their prefixes
+    Together.of({"vision.weight": (encoder, "weight")})     one by one: which tensor of which file a name stands for
+
+Nothing is read before it is asked for; a tensor's file is asked as tensors.py says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
+import torch
 from torch import Tensor
 
 from polymodal.errors import WeightsError
-from polymodal.weights.keytable import source_shape
+from polymodal.weights.tensors import Shape, dtype_of, read_into, shape_of
+
+Places = Mapping[str, tuple[Mapping[str, Tensor], str]]
 
 
 class Together(Mapping[str, Tensor]):
@@ -33,6 +39,13 @@ class Together(Mapping[str, Tensor]):
                 if shown is not None:
                     self._places[shown] = (tensors, name)
 
+    @classmethod
+    def of(cls, places: Places) -> Together:
+        """The tensors of these places under these names."""
+        found = cls({})
+        found._places.update(places)
+        return found
+
     def __getitem__(self, name: str) -> Tensor:
         tensors, own = self._places[name]
         return tensors[own]
@@ -43,7 +56,14 @@ class Together(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def shape(self, name: str) -> Sequence[int]:
+    def shape(self, name: str) -> Shape:
         """Shape of one tensor, without reading it where the file's reader can tell."""
-        tensors, own = self._places[name]
-        return source_shape(tensors, own)
+        return shape_of(*self._places[name])
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Dtype of one tensor, without reading it where the file's reader can tell."""
+        return dtype_of(*self._places[name])
+
+    def read_into(self, name: str, out: Tensor, first: int = 0) -> None:
+        """Fill `out` with values of one tensor."""
+        read_into(*self._places[name], out, first)
