@@ -107,6 +107,11 @@ class Row:
         return None if any(self._before) or any(self._after) else self.join.views(targets)
 
     @property
+    def plain(self) -> bool:
+        """Whether one tensor goes to one place as it is."""
+        return isinstance(self.join, Same) and not any(self._before) and not any(self._after)
+
+    @property
     def _before(self) -> tuple[Operations, ...]:
         return self.before or ((),) * len(self.sources)
 

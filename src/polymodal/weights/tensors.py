@@ -88,6 +88,9 @@ class TensorFile(Mapping[str, Tensor]):
             raise KeyError(name)
         return self._reading(name, lambda: self.load(name))
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.infos  # a mapping's own way would read the tensor
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.infos)
 

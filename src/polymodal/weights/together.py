@@ -50,6 +50,9 @@ class Together(Mapping[str, Tensor]):
         tensors, own = self._places[name]
         return tensors[own]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 
