@@ -196,7 +196,11 @@ sizes = st.one_of(st.none(), st.lists(few, min_size=1, max_size=3).map(tuple))
 joins = st.one_of(
     st.builds(Fuse, few, sizes, st.integers(0, 2), few),
     st.builds(Split, few, sizes, st.integers(0, 2), few),
-    st.builds(Stack, few), st.builds(Unstack, few), st.builds(Copy, few), st.builds(Agree, few), st.just(Same()),
+    st.builds(Stack, few),
+    st.builds(Unstack, few),
+    st.builds(Copy, few),
+    st.builds(Agree, few),
+    st.just(Same()),
 )
 
 

@@ -1,14 +1,15 @@
 """`pm.load(folder)`: a checkpoint as its authors or the transformers library saved it, recognised at any size.
 
     config.json (or the shapes of the tensors) -> systems with a matching checkpoint format
-    -> the one that matches best -> its model_spec(config) -> build -> strict load -> Model
+    -> the one that matches best -> its model_spec(config) -> built on the meta device -> names and shapes checked
+    -> each tensor read into its place -> Model
 
 What fits no system, or several equally well, is refused with what was looked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,13 @@ from typing import TYPE_CHECKING, Any
 from polymodal import systems
 from polymodal.checkpoints.record import CheckpointFiles, CheckpointFormat, LoadedModel, ModelSpec, understood
 from polymodal.errors import ConfigError, WeightsError
-from polymodal.systems import LoadOptions, System, Variant
+from polymodal.systems import System, Variant
+from polymodal.weights.placement import Placement
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from polymodal.weights.keytable import KeyTable
 
 CONFIG = "config.json"
 
@@ -51,8 +55,8 @@ def recognise(path: Path, system: str | None = None) -> Found:
 
     if (path / folder.RECORD).is_file():
         return _saved(path)
-    pool = systems.every() if system is None else [systems.get(system)]
     config = CheckpointFiles(path).json(CONFIG) if path.is_dir() else {}
+    pool = systems.candidates(config) if system is None else [systems.get(system)]
     found = _by_config(config, pool) if config else _by_shapes(path, pool)
     if not found:
         beside = path.is_file() and (path.parent / CONFIG).is_file()
@@ -150,53 +154,66 @@ def variant_of(path: Path, found: Found, name: str | None = None) -> Variant:
 
 def check_config(path: Path, system: str | None, where: str) -> None:
     """Raises WeightsError unless some system (or this one) reads a checkpoint with this config.json."""
-    pool = systems.every() if system is None else [systems.get(system)]
     config = CheckpointFiles(path.parent).json(path.name)
-    by_shapes = any(format.infer is not None for each in pool for format in each.formats)
+    pool = systems.candidates(config) if system is None else [systems.get(system)]
+    by_shapes = system is None or any(format.infer is not None for each in pool for format in each.formats)
     if not _by_config(config, pool) and not (by_shapes and "model_type" not in config):
         raise WeightsError(f"{where} is of no checkpoint format known{_looked_for(config, pool, system)}")
 
 
-def open_folder(path: Path, found: Found, options: LoadOptions, name: str | None = None) -> tuple[Variant, LoadedModel]:
+def open_folder(path: Path, found: Found, place: Placement, name: str | None = None) -> tuple[Variant, LoadedModel]:
     """Build what the folder holds, fill it strictly, and join processor and tokenizer where their files are there.
 
     name: of the variant, where it is not the folder's own.
     """
-    import torch
-
-    from polymodal.api import folder
-
     model_spec = found.format.model_spec(found.config)
+    module = fill(path, found.format, model_spec, place).eval()
+    parameters = sum(p.numel() for p in module.parameters()) + int8_numbers(module)
+    return replace(variant_of(path, found, name), parameters=parameters), assembled(path, model_spec, module)
+
+
+def int8_numbers(module: nn.Module) -> int:
+    """Weights that are kept as 8-bit buffers."""
+    from polymodal.nn.quantise import Int8Linear
+
+    return sum(x.weight.numel() + (0 if x.bias is None else x.bias.numel())
+               for x in module.modules() if isinstance(x, Int8Linear))  # fmt: skip
+
+
+def fill(path: Path, format: CheckpointFormat, model_spec: ModelSpec, place: Placement) -> nn.Module:
+    """A module with the folder's weights; raises WeightsError, before memory is taken, unless all of them fit."""
+    from polymodal.api import folder
+    from polymodal.weights.folder import weights_in
+    from polymodal.weights.load import load_module
+
+    def build() -> nn.Module:
+        # Sizes that describe no module are found out here, on the meta device.
+        with understood(f"{format.name}: config.json"):
+            return model_spec.build()
+
+    def prepare(module: nn.Module) -> None:
+        if place.quantise is not None:
+            quantise(module, model_spec, path)
+
+    tensors: Mapping[str, Tensor]
+    tables: Sequence[KeyTable] | None = model_spec.keys
     if (path / folder.RECORD).is_file():
-        module = model_spec.build().to(getattr(torch, options.dtype))
-        folder.fill(path, module)
+        tensors, tables = folder.weights(path), None
+    elif format.gather is not None:
+        tensors = format.gather(CheckpointFiles(path))
     else:
-        module = fill(path, found.format, model_spec, options)
-    variant = replace(variant_of(path, found, name), parameters=sum(p.numel() for p in module.parameters()))
-    module.to(device=torch.device(options.device)).eval()
-    return variant, assembled(path, model_spec, module)
+        tensors = weights_in(path, format.entry)
+    device, dtype = place.chosen(tensors)
+    return load_module(build, tensors, tables, dtype=dtype, device=device, prepare=prepare)
 
 
-def fill(path: Path, format: CheckpointFormat, model_spec: ModelSpec, options: LoadOptions) -> nn.Module:
-    """A module with the folder's weights; raises WeightsError, with nothing half loaded, unless all of them fit."""
-    import torch
+def quantise(module: nn.Module, model_spec: ModelSpec, path: Path) -> None:
+    """Make the linears of the backbone int8; ConfigError for a model that has none."""
+    from polymodal.nn.quantise import quantise_linears
 
-    from polymodal.weights.folder import fitting, weights_in, without_random
-    from polymodal.weights.load import load_into
-
-    # First on the meta device: sizes that describe no module are found out before anything is read or allocated.
-    with understood(f"{format.name}: config.json"), torch.device("meta"):
-        targets = model_spec.build().state_dict().keys()
-    gathered: Mapping[str, Tensor]
-    gathered = weights_in(path, format.entry) if format.gather is None else format.gather(CheckpointFiles(path))
-    table = fitting(model_spec.keys, gathered.keys(), targets)
-    if table.new:
-        module = model_spec.build()
-    else:
-        with without_random():
-            module = model_spec.build()
-    load_into(module, gathered, table, dtype=getattr(torch, options.dtype))
-    return module
+    prefixes = [part.prefix for part in model_spec.parts if part.slot == "backbone"]
+    if not sum(quantise_linears(module.get_submodule(prefix)) for prefix in prefixes):
+        raise ConfigError(f"{path} has no language model with linears to quantise; load it without quantise")
 
 
 def assembled(path: Path, model_spec: ModelSpec, module: nn.Module) -> LoadedModel:

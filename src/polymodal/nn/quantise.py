@@ -83,3 +83,8 @@ def _plain_linears(module: nn.Module) -> Iterator[tuple[nn.Module, str, Linear]]
         for leaf, part in parent.named_children():
             if type(part) is Linear and id(part.weight) not in tables:
                 yield parent, leaf, part
+
+
+def is_quantised(module: nn.Module) -> bool:
+    """Whether some linear below ``module`` has int8 weights."""
+    return any(isinstance(part, Int8Linear) for part in module.modules())

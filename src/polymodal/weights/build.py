@@ -10,11 +10,13 @@ Random first values are most of the time that building takes, and most of them a
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+Built = TypeVar("Built", bound=nn.Module)
 
 RANDOM = frozenset(
     {Tensor.normal_, Tensor.uniform_}
@@ -40,7 +42,7 @@ class _Draws(TorchFunctionMode):
         return func(*args, **given) if len(self.tensors) - 1 in self.kept else tensor
 
 
-def build_empty(build: Callable[[], nn.Module]) -> nn.Module:
+def build_empty(build: Callable[[], Built]) -> Built:
     """The module on the meta device."""
     with torch.device("meta"), _Draws():
         return build()

@@ -1,4 +1,4 @@
-"""The weights of a published folder, whichever of the usual files hold them, and the table that fits their names.
+"""The weights of a published folder, whichever of the usual files hold them.
 
     model.safetensors.index.json | model.safetensors | pytorch_model.bin.index.json | pytorch_model.bin
     | the only *.safetensors | the only *.pt, *.pth, *.bin
@@ -9,17 +9,10 @@ chosen, because a checkpoint must not be guessed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from polymodal.errors import WeightsError
-from polymodal.weights.keytable import KeyTable
 from polymodal.weights.read import TensorFile, read, read_torch
 
 _NAMED = (
@@ -62,35 +55,3 @@ def _open(path: Path, format: str, entry: Sequence[str]) -> TensorFile:
             problem = problem or error
     assert problem is not None
     raise problem
-
-
-def fitting(tables: Sequence[KeyTable], source: Iterable[str], target: Iterable[str]) -> KeyTable:
-    """The table that fits these names; raises WeightsError with the problems of the nearest one."""
-    names, places = list(source), list(target)
-    reports = [table.check(names, places) for table in tables]
-    best = min(range(len(tables)), key=lambda i: len(reports[i].problems))
-    reports[best].require()
-    return tables[best]
-
-
-class _NoRandom(TorchFunctionMode):
-    """Random first values are skipped: every parameter is about to be filled."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _RANDOM:
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
-
-
-_RANDOM = frozenset(
-    {Tensor.normal_, Tensor.uniform_}
-    | {getattr(torch.nn.init, f"{name}_") for name in ("normal", "uniform", "trunc_normal", "kaiming_uniform",
-                                                       "kaiming_normal", "xavier_uniform", "xavier_normal")}
-)  # fmt: skip
-
-
-@contextmanager
-def without_random() -> Iterator[None]:
-    """Build modules whose parameters are all filled afterwards, without drawing numbers for them first."""
-    with _NoRandom():
-        yield

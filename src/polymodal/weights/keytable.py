@@ -129,9 +129,7 @@ class KeyTable:
         dropped = tuple(name for row in self.rows if not row.targets for name in row.sources)
         return KeyTable(tied + used + fresh, new=dropped)
 
-    def check(
-        self, source_keys: Iterable[str], target_keys: Iterable[str] | None, hints: bool = True
-    ) -> KeyReport:
+    def check(self, source_keys: Iterable[str], target_keys: Iterable[str] | None, hints: bool = True) -> KeyReport:
         """Compare two lists of names without any tensor; problems are in the report, nothing is raised.
 
         `target_keys` None: whatever the rows write is accepted (conversion without a module).  hints: name the nearest

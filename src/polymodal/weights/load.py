@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -38,21 +39,23 @@ from polymodal.weights.source import Source
 from polymodal.weights.tensors import Shape, dtype_of, read_into, shape_of
 from polymodal.weights.together import Together
 
+Built = TypeVar("Built", bound=nn.Module)
+
 _READERS = 8
 _COMPARED = 1 << 20
 _QUANTISED = 30_000  # numbers at a time: see raw.py
 
 
 def load_module(
-    build: Callable[[], nn.Module],
+    build: Callable[[], Built],
     tensors: Mapping[str, Tensor],
-    tables: Sequence[KeyTable],
+    tables: Sequence[KeyTable] | None,
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     prepare: Callable[[nn.Module], object] | None = None,
-) -> tuple[nn.Module, KeyReport]:
-    """Build a module and fill it by the table that fits.
+) -> Built:
+    """Build a module and fill it by the table that fits; None: the tensors have the module's own names.
 
     dtype: of floating parameters and buffers; None: as `build` makes them.  prepare: changes the module while it is
     on the meta device (`quantise_linears`).  Parameters that the table declares new start as in a fresh build.
@@ -60,13 +63,14 @@ def load_module(
     """
     with torch.inference_mode(False):  # a model that is first needed while another answers is an ordinary one, too
         module = build_empty(build)
+        tables = (own_table(module, tensors),) if tables is None else tables
         table, report = fitting(tables, tensors, wanted_shapes(module))
         empty = {name for name, x in module.state_dict(keep_vars=True).items() if x.is_meta}
         first = first_values(build, empty.intersection(report.new))
         if prepare is not None:
             prepare(module)
         _fill(module, tensors, table, report, dtype, device, first)
-    return module, report
+    return module
 
 
 def load_into(
@@ -217,14 +221,11 @@ def _require_equal(
         for use, name in uses[1:]:
             if not _same(source, table, *uses[0], use, name):
                 raise WeightsError(
-                    f"{names[0]!r} and {names[1]!r} are one tensor of the model, "
-                    "the file gives them different values"
+                    f"{names[0]!r} and {names[1]!r} are one tensor of the model, the file gives them different values"
                 )
 
 
-def _same(
-    source: Mapping[str, Tensor], table: KeyTable, use: Use, name: str, other_use: Use, other_name: str
-) -> bool:
+def _same(source: Mapping[str, Tensor], table: KeyTable, use: Use, name: str, other_use: Use, other_name: str) -> bool:
     rows = table.rows[use.row], table.rows[other_use.row]
     if not all(row.plain for row in rows):
         found = [table.convert(each, source)[each.targets.index(target)]
@@ -338,9 +339,3 @@ def under(tensors: Mapping[str, Tensor], prefix: str) -> Together:
     if not found:
         raise WeightsError(f"the file has no tensor under {prefix!r}; its first is {min(tensors, default='none')!r}")
     return Together.of(found)
-
-
-def load_part(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:
-    """Fill a module strictly from the tensors below `prefix`, which have the module's own names."""
-    found = under(tensors, prefix)
-    load_into(module, found, KeyTable.of({name: name for name in found}))

@@ -2,6 +2,7 @@
 
     Together({"": checkpoint, "vision_tower.": encoder})    names with their prefixes
     Together.of({"vision.weight": (encoder, "weight")})     one by one: which tensor of which file a name stands for
+    Together.of(places(checkpoint) | places(encoder, "vision_tower."))      where a later file may replace names
 
 Nothing is read before it is asked for; a tensor's file is asked as tensors.py says.
 """
@@ -16,7 +17,12 @@ from torch import Tensor
 from polymodal.errors import WeightsError
 from polymodal.weights.tensors import Shape, dtype_of, read_into, shape_of
 
-Places = Mapping[str, tuple[Mapping[str, Tensor], str]]
+Places = dict[str, tuple[Mapping[str, Tensor], str]]
+
+
+def places(tensors: Mapping[str, Tensor], prefix: str = "") -> Places:
+    """Where the tensors of one file are found, under their names with a prefix: for `Together.of`."""
+    return {prefix + name: (tensors, name) for name in tensors}
 
 
 class Together(Mapping[str, Tensor]):
@@ -30,7 +36,7 @@ class Together(Mapping[str, Tensor]):
         parts: Mapping[str, Mapping[str, Tensor]],
         rename: Callable[[str, str], str | None] = lambda prefix, name: prefix + name,
     ) -> None:
-        self._places: dict[str, tuple[Mapping[str, Tensor], str]] = {}
+        self._places: Places = {}
         for prefix, tensors in parts.items():
             for name in tensors:
                 shown = rename(prefix, name)
@@ -40,11 +46,11 @@ class Together(Mapping[str, Tensor]):
                     self._places[shown] = (tensors, name)
 
     @classmethod
-    def of(cls, places: Places) -> Together:
+    def of(cls, found: Mapping[str, tuple[Mapping[str, Tensor], str]]) -> Together:
         """The tensors of these places under these names."""
-        found = cls({})
-        found._places.update(places)
-        return found
+        made = cls({})
+        made._places.update(found)
+        return made
 
     def __getitem__(self, name: str) -> Tensor:
         tensors, own = self._places[name]
