@@ -24,10 +24,14 @@ _SLOT = re.compile(r"\{(\+\d+)?\}")
 
 @dataclass(frozen=True)
 class Pattern:
-    """A compiled name: a regular expression and the offset of each of its slots."""
+    """A name taken apart: a regular expression, compiled when it is first needed, and the offset of each slot."""
 
-    regex: re.Pattern[str]
+    expression: str
     offsets: tuple[int, ...]
+
+    @functools.cached_property
+    def regex(self) -> re.Pattern[str]:
+        return re.compile(self.expression)
 
     def match(self, key: str) -> tuple[int, ...] | None:
         """The indices of `key`, or None when the name is another."""
@@ -40,7 +44,7 @@ class Pattern:
 
 @functools.lru_cache(maxsize=65536)
 def compile_pattern(text: str) -> Pattern:
-    """Compile a name with `{}` slots; an index has no leading zero, so that it can be written back."""
+    """Take apart a name with `{}` slots; an index has no leading zero, so that it can be written back."""
     subtree = text == "**" or text.endswith(".**")
     body = text[:-2] if subtree else text
     pieces: list[str] = []
@@ -53,7 +57,7 @@ def compile_pattern(text: str) -> Pattern:
     pieces.append(re.escape(body[end:]))
     if any(mark in _SLOT.sub("", body) for mark in "{}*"):
         raise ConfigError(f"key table: {text!r} may hold only '{{}}', '{{+n}}' and a final '.**'")
-    return Pattern(re.compile("".join(pieces) + (".+" if subtree else "")), tuple(offsets))
+    return Pattern("".join(pieces) + (".+" if subtree else ""), tuple(offsets))
 
 
 def skeleton(text: str) -> str:
