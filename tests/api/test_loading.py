@@ -68,6 +68,7 @@ import json, sys
 import torch
 import polymodal as pm
 from polymodal.api import folder, model, published
+from polymodal.nn.quantise import quantise_rows
 from polymodal.systems import candidates
 from polymodal.weights import folder, load
 import safetensors.torch
@@ -77,6 +78,7 @@ def status(name):
     return int(line.split()[1]) * 1024
 
 path, options = sys.argv[1], json.loads(sys.argv[2])
+quantise_rows(torch.randn(4, 64).bfloat16())  # brings the code of torch's operations into memory, as imports do
 candidates(json.load(open(f"{path}/config.json")))
 open("/proc/self/clear_refs", "w").write("5")  # the peak so far is forgotten
 before = status("VmRSS")

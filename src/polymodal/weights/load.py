@@ -43,7 +43,8 @@ Built = TypeVar("Built", bound=nn.Module)
 
 _READERS = 8
 _COMPARED = 1 << 20
-_QUANTISED = 30_000  # numbers at a time: see raw.py
+_HELD = 500_000  # numbers read at a time for an int8 weight, and quantised at a time: see raw.py
+_QUANTISED = 30_000
 
 
 def load_module(
@@ -203,13 +204,15 @@ def _all(reads: Sequence[Callable[[], None]]) -> None:
 def _quantise_from(source: Mapping[str, Tensor], name: str, layer: Int8Linear) -> None:
     """Fill an int8 weight [out, in] from a stored one of real numbers, a few rows at a time."""
     rows, width = layer.weight.shape
-    step = max(1, _QUANTISED // max(width, 1))
-    held = torch.empty(step, width, dtype=torch.float32)
-    for first in range(0, rows, step):
-        part = held[: min(step, rows - first)]
-        read_into(source, name, part, first * width)
-        end = first + len(part)
-        layer.weight[first:end], layer.scale[first:end] = quantise_rows(part)
+    step, most = (max(1, size // max(width, 1)) for size in (_QUANTISED, _HELD))
+    held = torch.empty(min(most, rows), width, dtype=torch.float32)
+    for begin in range(0, rows, most):
+        block = held[: min(most, rows - begin)]
+        read_into(source, name, block, begin * width)
+        for first in range(0, len(block), step):
+            part = block[first : first + step]
+            here = slice(begin + first, begin + first + len(part))
+            layer.weight[here], layer.scale[here] = quantise_rows(part)
 
 
 def _require_equal(
