@@ -8,17 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from polymodal.cli.catalogue import JSON
-from polymodal.cli.model import ADAPTER, MODEL, open_model
+from polymodal.cli.model import MODEL, Load, loads_a_model
 
-CheckpointFiles = Annotated[list[Path], typer.Argument(help="One or more files.", show_default=False)]
+Files = Annotated[list[Path], typer.Argument(help="One or more files.", show_default=False)]
 
 
-def transcribe(files: CheckpointFiles, model: MODEL = "mini", adapter: ADAPTER = None, json: JSON = False) -> None:
+@loads_a_model
+def transcribe(files: Files, model: MODEL = "mini", json: JSON = False, *, load: Load) -> None:
     """Write down what is said in recordings."""
     from polymodal.cli.output import print_json, waiting
 
     media = all_media(files)
-    loaded = open_model(model, adapter)
+    loaded = load(model)
     results = []
     for path, item in zip(files, media, strict=True):
         with waiting(f"listening to {path.name}"):
@@ -30,12 +31,14 @@ def transcribe(files: CheckpointFiles, model: MODEL = "mini", adapter: ADAPTER =
         print_json(results)
 
 
+@loads_a_model
 def classify(
     file: Annotated[Path, typer.Argument(help="A picture or recording.", show_default=False)],
     labels: Annotated[list[str], typer.Argument(help="Two or more labels.", show_default=False)],
     model: MODEL = "mini",
-    adapter: ADAPTER = None,
     json: JSON = False,
+    *,
+    load: Load,
 ) -> None:
     """Choose among labels you name; needs no training on them."""
     from polymodal.cli.output import print_json, waiting
@@ -44,7 +47,7 @@ def classify(
     if len(labels) < 2:
         raise ConfigError("classify needs at least two labels, as in: polymodal classify photo.jpg cat dog")
     (item,) = all_media([file])
-    loaded = open_model(model, adapter)
+    loaded = load(model)
     with waiting(f"looking at {file.name}"):
         ranked = loaded.classify(item, labels)
     if json:
@@ -55,18 +58,20 @@ def classify(
         typer.echo(f"{each.probability:7.1%}  {each.label}")
 
 
+@loads_a_model
 def embed(
-    files: CheckpointFiles,
+    files: Files,
     model: MODEL = "mini",
-    adapter: ADAPTER = None,
     json: JSON = False,
     out: Annotated[Path | None, typer.Option(help="Write all vectors to this .npy file.")] = None,
+    *,
+    load: Load,
 ) -> None:
     """Turn files into vectors; similar contents have a large dot product."""
     from polymodal.cli.output import console, print_json
 
     media = all_media(files)
-    loaded = open_model(model, adapter)
+    loaded = load(model)
     vectors = loaded.embed(media)
     if out is not None:
         save_array(out, vectors)

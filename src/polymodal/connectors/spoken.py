@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
+from polymodal.nn.computed import computed_buffer
 from polymodal.nn.mlp import MLPConfig
 from polymodal.nn.norm import LayerNormConfig
 
@@ -77,7 +78,7 @@ class SpokenConnector(nn.Module):
         self.leave = nn.Sequential(LayerNormConfig().build(config.width), nn.Linear(config.width, config.key_width))
         self.classes = nn.Linear(config.key_width, config.words + 1)
         self.register_buffer("token_ids", torch.zeros(config.words, dtype=torch.long))
-        self.register_buffer("rows", torch.zeros(config.words, out_width), persistent=False)
+        computed_buffer(self, "rows", lambda: torch.zeros(config.words, out_width), persistent=False)
 
     @torch.no_grad()
     def set_rows(self, table: Tensor) -> None:
