@@ -105,7 +105,7 @@ DAMAGE = {
         lambda w: w.update({PROJECTOR: torch.zeros(3, 32)}),
         r"layers\.0\.weight.*\(32, 32\).*\(3, 32\)",
     ),
-    "one of whole numbers": (lambda w: w.update({PROJECTOR: w[PROJECTOR].long()}), rf"{PROJECTOR}.*I64.*floating"),
+    "one of whole numbers": (lambda w: w.update({PROJECTOR: w[PROJECTOR].long()}), rf"{PROJECTOR}.*int64.*floating"),
     "a renamed prefix": (lambda w: rename(w, "vision_tower", "tower"), r"'tower\.vision_model.*no row"),
 }
 

@@ -212,3 +212,24 @@ def test_json_is_all_that_stands_on_stdout(tiny, photo, tmp_path):
     command = [sys.executable, "-m", "polymodal", "ask", tiny, str(photo), "what?", "--max-tokens", "2", "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and json.loads(done.stdout)["model"] == "tiny:toy" and not done.stderr
+
+
+def test_loading_options_reach_the_model(polymodal, tiny, tmp_path, photo, monkeypatch):
+    import polymodal as package
+
+    seen = []
+    original = package.load
+
+    def watched(address, **options):
+        seen.append(options)
+        return original(address, **options)
+
+    monkeypatch.setattr(package, "load", watched)
+    options = ("--device", "cpu", "--dtype", "bfloat16")
+    for command in (("ask", "what?"), ("transcribe", photo), ("classify", photo, "a", "b"), ("embed", photo)):
+        polymodal(*command, "-m", tiny, *options)
+        chosen = {name: seen[-1][name] for name in ("device", "dtype", "quantise")} if seen else {}
+        assert chosen == {"device": "cpu", "dtype": "bfloat16", "quantise": None}, command
+        seen.clear()
+    outcome = polymodal("ask", "what?", "-m", tiny, "--quantise", "int8")
+    assert outcome.code == 2 and "tiny has no int8 form" in outcome.err

@@ -102,7 +102,7 @@ def test_meta_modules_come_to_life_with_their_ties():
     with torch.device("meta"):
         module = Tiny()
         module.register_buffer("angles", torch.zeros(3), persistent=False)
-    with pytest.raises(WeightsError, match="buffer 'angles' is computed"):
+    with pytest.raises(WeightsError, match="buffer 'angles' is on the meta device"):
         load_into(module, source, table)
 
 

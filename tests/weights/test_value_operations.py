@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polymodal.errors import ConfigError
-from polymodal.weights.joins import Agree, Copy, Fuse, Same, Split, Stack
+from polymodal.weights.joins import Agree, Copy, Fuse, Same, Split, Stack, Unstack
 from polymodal.weights.operations import (
     Cast,
     Operation,
@@ -85,8 +85,7 @@ def test_inverse_is_the_identity(operation: Operation, shape):
     x = torch.randn(shape)
     y = operation(x)
     assert torch.equal(operation.inverse()(y), x)
-    meta = operation(torch.empty(shape, device="meta"))
-    assert meta.shape == y.shape, "the meta device must give the shape of the real run"
+    assert operation.shape(shape) == tuple(y.shape)
 
 
 def test_cast_and_shift_go_back():
@@ -147,6 +146,11 @@ WRONG = [
     (lambda: Reshape((2, 3), (4,)), "different numbers"),
     (lambda: Reshape((2, 3), (6,))(torch.zeros(6)), "expected shape"),
     (lambda: Squeeze(0)(torch.zeros(2)), "not of size 1"),
+    (lambda: Transpose().shape((3,)), "no dimensions -2 and -1"),
+    (lambda: Unsqueeze(2)(torch.zeros(3)), "no place for dimension 2"),
+    (lambda: Fuse(2, dim=1)([torch.zeros(2), torch.zeros(2)]), "no dimension 1"),
+    (lambda: Fuse(2)([torch.zeros(2, 3), torch.zeros(2, 4)]), "different shapes"),
+    (lambda: Agree(2).shapes([(2,), (3,)]), "different shapes"),
     (lambda: to_half_split(3)(torch.zeros(8, 2)), "3 heads"),
     (lambda: to_half_split(2)(torch.zeros(6, 2)), "not even"),
     (lambda: ResizePositions((2, 2), (3,)), "both be"),
@@ -160,6 +164,78 @@ WRONG = [
     (lambda: Stack(2)([torch.zeros(2), torch.zeros(3)]), "different shapes"),
     (lambda: Stack(3).inverse()([torch.zeros(2, 2)]), "expected 3 entries"),
 ]
+
+
+shapes = st.lists(st.integers(1, 6), max_size=4).map(tuple)
+operations = st.one_of(
+    st.builds(Transpose, st.integers(-3, 3), st.integers(-3, 3)),
+    st.builds(Squeeze, st.integers(0, 3)),
+    st.builds(Unsqueeze, st.integers(0, 3)),
+    st.builds(RopeOrder, few, st.booleans(), st.sampled_from([None, 2, 4])),
+    st.builds(ResizeRows, few, few),
+    st.builds(ResizePositions, st.tuples(few), st.tuples(few), st.integers(0, 1)),
+    st.builds(ResizePositions, st.tuples(few, few), st.tuples(few, few), st.integers(0, 1)),
+    st.sampled_from([Cast(torch.float32, torch.float16), Shift(1.0), Scale(2.0), Reshape((2, 3), (6,))]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(operation=operations, shape=shapes)
+def test_shapes_are_told_without_a_tensor(operation: Operation, shape: tuple[int, ...]):
+    """The arithmetic says what the run on real values gives, or refuses what the run refuses."""
+    try:
+        wanted = tuple(operation(torch.zeros(shape)).shape)
+    except (ConfigError, IndexError, RuntimeError):
+        with pytest.raises(ConfigError):
+            operation.shape(shape)
+    else:
+        assert operation.shape(shape) == wanted
+
+
+sizes = st.one_of(st.none(), st.lists(few, min_size=1, max_size=3).map(tuple))
+joins = st.one_of(
+    st.builds(Fuse, few, sizes, st.integers(0, 2), few),
+    st.builds(Split, few, sizes, st.integers(0, 2), few),
+    st.builds(Stack, few),
+    st.builds(Unstack, few),
+    st.builds(Copy, few),
+    st.builds(Agree, few),
+    st.just(Same()),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(join=joins, given_shapes=st.lists(shapes, min_size=1, max_size=3), alike=st.booleans())
+def test_shapes_of_joins_are_told_without_a_tensor(join, given_shapes, alike: bool):
+    if isinstance(join, Split | Unstack | Copy | Same):
+        given_shapes = given_shapes[:1]
+    elif alike or isinstance(join, Fuse):
+        given_shapes = given_shapes[:1] * len(given_shapes)
+    try:
+        wanted = [tuple(x.shape) for x in join([torch.zeros(shape) for shape in given_shapes])]
+    except (ConfigError, IndexError, RuntimeError):
+        with pytest.raises(ConfigError):
+            join.shapes(given_shapes)
+    else:
+        assert join.shapes(given_shapes) == wanted
+
+
+@settings(max_examples=100, deadline=None)
+@given(join=joins, shape=shapes.filter(len), count=few)
+def test_views_are_where_the_join_puts_its_sources(join, shape, count):
+    parts = [torch.randn(shape) for _ in range(1 if isinstance(join, Split | Unstack | Copy | Same) else count)]
+    try:
+        wanted = join(parts)
+    except (ConfigError, RuntimeError):
+        return
+    found = [torch.empty_like(x) for x in wanted]
+    views = join.views(found)
+    if views is None:
+        return
+    for view, part in zip(views, parts, strict=True):
+        assert view.is_contiguous()
+        view.copy_(part)
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
 
 
 @pytest.mark.parametrize(("call", "words"), WRONG, ids=[words for _, words in WRONG])

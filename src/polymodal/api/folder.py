@@ -23,6 +23,8 @@ from polymodal.errors import ConfigError, WeightsError
 if TYPE_CHECKING:
     from torch import nn
 
+    from polymodal.weights.read import TensorFile
+
 RECORD, WEIGHTS, FORMAT = "polymodal.json", "model.safetensors", 1
 BESIDE = (".json", ".txt", ".model", ".jinja")
 
@@ -31,12 +33,15 @@ def save(folder: Path, module: nn.Module, record: Mapping[str, Any], beside: Pat
     """Write the folder.  record: "system", "variant" and what else tells how to build the module; beside: a published
     folder whose small files go with the weights.
 
-    Raises ConfigError when the folder exists and is not a saved model, or cannot be written.
+    Raises ConfigError when the folder exists and is not a saved model, or cannot be written, and for int8 weights.
     """
     from polymodal.checkpoints.gguf import is_gguf
     from polymodal.checkpoints.gguf_files import GGUFFiles
+    from polymodal.nn.quantise import is_quantised
     from polymodal.weights.export import save_safetensors
 
+    if is_quantised(module):
+        raise ConfigError("a model with int8 weights cannot be saved; load it without quantise and save that")
     if folder.exists() and not (folder / RECORD).is_file() and any(folder.iterdir()):
         raise ConfigError(f"{folder} exists and is not a saved model; choose another folder")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -82,13 +87,21 @@ def record_of(folder: Path) -> dict[str, Any]:
     return record
 
 
-def fill(folder: Path, module: nn.Module) -> None:
-    """Copy the saved weights into a built module of the same system; raises WeightsError unless all fit."""
-    from polymodal.weights.load import load_safetensors
+def weights(folder: Path) -> TensorFile:
+    """The saved weights under the module's own names; raises WeightsError when they are not the ones saved."""
+    from polymodal.weights.read import read
 
     if digest(folder / WEIGHTS) != record_of(folder)["sha256"]:
         raise WeightsError(f"{folder / WEIGHTS} is damaged: its hash is not the one in {RECORD}; save it again")
-    load_safetensors(module, folder / WEIGHTS)
+    return read(folder / WEIGHTS, "safetensors")
+
+
+def fill(folder: Path, module: nn.Module) -> None:
+    """Copy the saved weights into a built module of the same system; raises WeightsError unless all fit."""
+    from polymodal.weights.load import load_into, own_table
+
+    tensors = weights(folder)
+    load_into(module, tensors, own_table(module, tensors))
 
 
 def digest(path: Path) -> str:

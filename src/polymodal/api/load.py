@@ -11,17 +11,20 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polymodal import systems
 from polymodal.errors import ConfigError, UnknownName, WeightsError
+from polymodal.weights.placement import AUTO, Placement, placement
 
 if TYPE_CHECKING:
+    import torch
+
     from polymodal.api.model import Model
 
 Progress = Callable[[str, int, int | None], None]
-DTYPES = ("float32", "bfloat16", "float16")
 HUB = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w.-]+))?")
 
 
@@ -29,8 +32,9 @@ def load(
     model: str | Path,
     *,
     system: str | None = None,
-    device: str = "cpu",
-    dtype: str = "float32",
+    device: str | torch.device = AUTO,
+    dtype: str | torch.dtype = AUTO,
+    quantise: str | None = None,
     adapters: str | Path | Iterable[str | Path] | Mapping[str | Path, float] = (),
     progress: Progress | None = None,
     offline: bool = False,
@@ -40,6 +44,9 @@ def load(
     model: a catalogue id ("mini", "llava:1.5-7b"), a folder written by `Model.save`, a published checkpoint of any size
     (its folder, one official weights file, or "owner/repository@revision" of the hub), or your own system file (which
     is Python and is run).  system: what to read a published checkpoint as, when several systems share its format.
+    device: "auto" is a CUDA device with room for it, else the CPU.  dtype: "auto" is the checkpoint's own, but float32
+    for float16 on a CPU (weights/placement.py says why); "float32", "bfloat16", "float16".  quantise: "int8" keeps the
+    linears of the language model as 8-bit numbers, for inference alone (nn/quantise.py).
     A folder or repository that holds only a PEFT adapter is loaded with the base that it names.
     adapters: PEFT folders or repositories to attach, summed; as a mapping, with their weights.
     progress(name, bytes done, bytes in all) is called while fetching; offline refuses to.
@@ -47,40 +54,58 @@ def load(
     """
     # Importing torch is most of the wait on a first load, so it counts.
     start = time.perf_counter()
-    if dtype not in DTYPES:
-        raise ConfigError(f"unknown dtype '{dtype}'; expected {', '.join(DTYPES)}")
-    options = systems.LoadOptions(device=device, dtype=dtype, progress=progress, offline=offline)
+    asked = Asked(place=placement(device, dtype, quantise), progress=progress, offline=offline, start=start)
     named = [adapters] if isinstance(adapters, str | Path) else adapters
     weights = list(named.items()) if isinstance(named, Mapping) else [(name, 1.0) for name in named]
     folders = [(adapter_folder(name, progress, offline), weight) for name, weight in weights]
-    loaded = _load(model, system, options, start)
+    for folder, _ in folders:
+        require_whole(asked.place, folder)
+    loaded = _load(model, system, asked)
     for folder, weight in folders:
         loaded.attach(folder, weight=weight)
     loaded.load_seconds = time.perf_counter() - start
     return loaded
 
 
-def _load(
-    model: str | Path, system: str | None, options: systems.LoadOptions, start: float, adapter: Path | None = None
-) -> Model:
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """How a model was asked for; start: when."""
+
+    place: Placement
+    progress: Progress | None
+    offline: bool
+    start: float
+
+    def options(self, variant: systems.Variant) -> systems.LoadOptions:
+        """What a system with a `load` of its own is told; such systems compute in float32 unless asked otherwise."""
+        import torch
+
+        device, dtype = self.place.of(torch.float32, variant.parameters)
+        name = str(dtype).removeprefix("torch.")
+        return systems.LoadOptions(device=str(device), dtype=name, quantise=self.place.quantise,
+                                   progress=self.progress, offline=self.offline)  # fmt: skip
+
+
+def _load(model: str | Path, system: str | None, asked: Asked, adapter: Path | None = None) -> Model:
     """The model of a name.  adapter: the folder whose base it is."""
     path, name, source = published_path(model), None, None
     hub = hub_name(model)
     if path is None and hub is not None:
-        path = pull_hub(*hub, system, options.progress, options.offline)
+        path = pull_hub(*hub, system, asked.progress, asked.offline)
         name, source = hub[0].partition("/")[2], hub[0]
     if path is None:
         found, variant = systems.find(address(model))
         if found.load is not None:
-            return _ours(model, options, start)
-        path = pull_repository(found, variant, options.progress, options.offline)
+            return _ours(model, asked)
+        path = pull_repository(found, variant, asked.progress, asked.offline)
         system, name = found.id, variant.name
         source = variant.repository.name if variant.repository is not None else None
     base = base_of(path, adapter)
     if base is None:
-        return _published(path, system, options, start, name, source)
+        return _published(path, system, asked, name, source)
+    require_whole(asked.place, path)
     try:
-        loaded = _load(base, system, options, start, path)
+        loaded = _load(base, system, asked, path)
     except (UnknownName, WeightsError) as error:
         own = f"pm.load(base, adapters=[{str(path)!r}])"
         raise type(error)(f"{path}: its base model {str(base)!r}: {error}; or load your copy with {own}") from error
@@ -88,36 +113,38 @@ def _load(
     return loaded
 
 
-def _ours(model: str | Path, options: systems.LoadOptions, start: float) -> Model:
+def require_whole(place: Placement, adapter: Path) -> None:
+    """Raises ConfigError where an adapter would meet quantised weights."""
+    if place.quantise is not None:
+        raise ConfigError(f"the adapter {adapter} needs whole weights to be attached to; load it without quantise")
+
+
+def _ours(model: str | Path, asked: Asked) -> Model:
     from polymodal.api import folder
     from polymodal.api.model import Model
+    from polymodal.nn.quantise import is_quantised
 
-    pull(model, progress=options.progress, offline=options.offline)
+    pull(model, progress=asked.progress, offline=asked.offline)
     saved = saved_folder(model)
     system, variant = systems.find(address(model))
     assert system.load is not None
-    parts = system.load(variant, options)
+    parts = system.load(variant, asked.options(variant))
+    if asked.place.quantise is not None and not is_quantised(parts.model):
+        raise ConfigError(f"{system.id} has no int8 form; load it without quantise")
     if saved is not None:
         folder.fill(saved, parts.model)
     parts.model.eval()
-    return Model(system=system, variant=variant, parts=parts, load_seconds=time.perf_counter() - start)
+    return Model(system=system, variant=variant, parts=parts, load_seconds=time.perf_counter() - asked.start)
 
 
-def _published(
-    path: Path,
-    system: str | None,
-    options: systems.LoadOptions,
-    start: float,
-    name: str | None = None,
-    source: str | None = None,
-) -> Model:
+def _published(path: Path, system: str | None, asked: Asked, name: str | None, source: str | None) -> Model:
     """name: of the variant; source: where others find the checkpoint, when that is not its folder."""
     from polymodal.api import published
     from polymodal.api.model import Model
 
     found = published.recognise(path, system)
-    variant, parts = published.open_folder(path, found, options, name)
-    seconds = time.perf_counter() - start
+    variant, parts = published.open_folder(path, found, asked.place, name)
+    seconds = time.perf_counter() - asked.start
     return Model(system=found.system, variant=variant, parts=parts, load_seconds=seconds, path=path, source=source)
 
 

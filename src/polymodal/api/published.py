@@ -1,14 +1,15 @@
 """`pm.load(folder)`: a checkpoint as its authors or the transformers library saved it, recognised at any size.
 
     config.json (or the shapes of the tensors) -> systems with a matching checkpoint format
-    -> the one that matches best -> its model_spec(config) -> build -> strict load -> Model
+    -> the one that matches best -> its model_spec(config) -> built on the meta device -> names and shapes checked
+    -> each tensor read into its place -> Model
 
 What fits no system, or several equally well, is refused with what was looked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,22 +19,25 @@ from polymodal.checkpoints.gguf import is_gguf
 from polymodal.checkpoints.gguf_files import GGUFFiles
 from polymodal.checkpoints.record import CheckpointFiles, CheckpointFormat, LoadedModel, ModelSpec, understood
 from polymodal.errors import ConfigError, WeightsError
-from polymodal.systems import LoadOptions, System, Variant
+from polymodal.systems import System, Variant
+from polymodal.weights.placement import Placement
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+    from polymodal.weights.keytable import KeyTable
 
 CONFIG = "config.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What a folder was recognised as."""
+    """What a folder was recognised as.  files: those it was recognised by, where they are more than the folder's."""
 
     system: System
     format: CheckpointFormat
     config: Mapping[str, Any]
-    files: CheckpointFiles
+    files: CheckpointFiles | None = None
 
 
 def is_published(path: Path) -> bool:
@@ -59,10 +63,10 @@ def recognise(path: Path, system: str | None = None) -> Found:
 
     if (path / folder.RECORD).is_file():
         return _saved(path)
-    pool = systems.every() if system is None else [systems.get(system)]
     files = files_at(path)
     config = files.json(CONFIG) if path.is_dir() or isinstance(files, GGUFFiles) else {}
-    found = _by_config(config, files, pool) if config else _by_shapes(path, pool)
+    pool = systems.candidates(config) if system is None else [systems.get(system)]
+    found = _by_config(config, pool) if config else _by_shapes(path, pool)
     if not found:
         beside = path.is_file() and (path.parent / CONFIG).is_file()
         hint = f"; {CONFIG} lies beside it, so load the folder {path.parent}" if beside else ""
@@ -75,7 +79,7 @@ def recognise(path: Path, system: str | None = None) -> Found:
             f"{path} fits {len(names)} systems equally well: {', '.join(names)}; say which, as in "
             f"pm.load(folder, system='{names[0]}')"
         )
-    return first[0]
+    return replace(first[0], files=files)
 
 
 def _saved(path: Path) -> Found:
@@ -86,16 +90,16 @@ def _saved(path: Path) -> Found:
     system = systems.get(record["system"])
     for format in system.formats:
         if format.name == record.get("layout") and isinstance(record["config"], dict):
-            return Found(system=system, format=format, config=record["config"], files=CheckpointFiles(path))
+            return Found(system=system, format=format, config=record["config"])
     format_name = record.get("layout")
     raise WeightsError(
         f"{path / folder.RECORD} names a checkpoint format that {system.id} does not read: {format_name!r}"
     )
 
 
-def _by_config(config: Mapping[str, Any], files: CheckpointFiles, pool: list[System]) -> list[tuple[int, Found]]:
+def _by_config(config: Mapping[str, Any], pool: list[System]) -> list[tuple[int, Found]]:
     return [
-        (score, Found(system=system, format=format, config=config, files=files))
+        (score, Found(system=system, format=format, config=config))
         for system in pool
         for format in system.formats
         if (score := int(format.matches(config)))
@@ -123,8 +127,7 @@ def _by_shapes(path: Path, pool: list[System]) -> list[tuple[int, Found]]:
             config = format.infer(shapes[format.entry]) if shapes[format.entry] else None
             if config is not None:
                 score = int(format.matches(config)) or 1
-                files = CheckpointFiles(path)
-                found.append((score, Found(system=system, format=format, config=config, files=files)))
+                found.append((score, Found(system=system, format=format, config=config)))
     if problem is not None and not any(shapes.values()):
         nothing = "" if path.is_file() else f"no polymodal.json, no {CONFIG}, and "
         raise WeightsError(f"{path} is no model: {nothing}{problem}") from problem
@@ -162,59 +165,74 @@ def check_config(path: Path, system: str | None, where: str) -> None:
     """Raises WeightsError unless some system (or this one) reads a checkpoint with this config.json and packing."""
     from polymodal.weights.quantised import method_of, quantisation_of
 
-    pool = systems.every() if system is None else [systems.get(system)]
-    files = CheckpointFiles(path.parent)
-    config = files.json(path.name)
-    by_shapes = any(format.infer is not None for each in pool for format in each.formats)
-    if not _by_config(config, files, pool) and not (by_shapes and "model_type" not in config):
+    config = CheckpointFiles(path.parent).json(path.name)
+    pool = systems.candidates(config) if system is None else [systems.get(system)]
+    by_shapes = system is None or any(format.infer is not None for each in pool for format in each.formats)
+    if not _by_config(config, pool) and not (by_shapes and "model_type" not in config):
         raise WeightsError(f"{where} is of no checkpoint format known{_looked_for(config, pool, system)}")
     if (settings := quantisation_of(config)) is not None:
         method_of(settings, where)
 
 
-def open_folder(path: Path, found: Found, options: LoadOptions, name: str | None = None) -> tuple[Variant, LoadedModel]:
+def open_folder(path: Path, found: Found, place: Placement, name: str | None = None) -> tuple[Variant, LoadedModel]:
     """Build what the folder holds, fill it strictly, and join processor and tokenizer where their files are there.
 
     name: of the variant, where it is not the folder's own.
     """
-    import torch
+    model_spec, files = found.format.model_spec(found.config), found.files or files_at(path)
+    module = fill(found, files, model_spec, place).eval()
+    parameters = sum(p.numel() for p in module.parameters()) + int8_numbers(module)
+    return replace(variant_of(path, found, name), parameters=parameters), assembled(files, model_spec, module)
 
+
+def int8_numbers(module: nn.Module) -> int:
+    """Weights that are kept as 8-bit buffers."""
+    from polymodal.nn.quantise import Int8Linear
+
+    return sum(x.weight.numel() + (0 if x.bias is None else x.bias.numel())
+               for x in module.modules() if isinstance(x, Int8Linear))  # fmt: skip
+
+
+def fill(found: Found, files: CheckpointFiles, model_spec: ModelSpec, place: Placement) -> nn.Module:
+    """A module with the folder's weights; raises WeightsError, before memory is taken, unless all of them fit."""
     from polymodal.api import folder
-
-    model_spec = found.format.model_spec(found.config)
-    if (path / folder.RECORD).is_file():
-        module = model_spec.build().to(getattr(torch, options.dtype))
-        folder.fill(path, module)
-    else:
-        module = fill(found, model_spec, options)
-    variant = replace(variant_of(path, found, name), parameters=sum(p.numel() for p in module.parameters()))
-    module.to(device=torch.device(options.device)).eval()
-    return variant, assembled(found.files, model_spec, module)
-
-
-def fill(found: Found, model_spec: ModelSpec, options: LoadOptions) -> nn.Module:
-    """A module with the folder's weights; raises WeightsError, with nothing half loaded, unless all of them fit."""
-    import torch
-
-    from polymodal.weights.folder import fitting, without_random
-    from polymodal.weights.load import load_into
+    from polymodal.weights.build import build_empty
+    from polymodal.weights.load import load_module
     from polymodal.weights.quantised import quantisation_of, unquantised, without_spare_biases
 
-    # First on the meta device: sizes that describe no module are found out before anything is read or allocated.
-    format, files = found.format, found.files
-    with understood(f"{format.name}: config.json"), torch.device("meta"):
-        targets = model_spec.build().state_dict().keys()
-    gathered = files.tensors(format.entry) if format.gather is None else format.gather(files)
-    gathered = unquantised(gathered, quantisation_of(found.config, files.folder))
-    gathered = without_spare_biases(gathered, model_spec.keys, targets)
-    table = fitting(model_spec.keys, gathered.keys(), targets)
-    if table.new:
-        module = model_spec.build()
+    format, path = found.format, files.folder
+
+    def build() -> nn.Module:
+        # Sizes that describe no module are found out here, on the meta device.
+        with understood(f"{format.name}: config.json"):
+            return model_spec.build()
+
+    def prepare(module: nn.Module) -> None:
+        if place.quantise is not None:
+            quantise(module, model_spec, path)
+
+    tensors: Mapping[str, Tensor]
+    tables: Sequence[KeyTable] | None = model_spec.keys
+    if (path / folder.RECORD).is_file():
+        tensors, tables = folder.weights(path), None
+    elif format.gather is not None:
+        tensors = format.gather(files)
     else:
-        with without_random():
-            module = model_spec.build()
-    load_into(module, gathered, table, dtype=getattr(torch, options.dtype))
-    return module
+        tensors = files.tensors(format.entry)
+    if tables is not None:
+        tensors = unquantised(tensors, quantisation_of(found.config, path))
+        tensors = without_spare_biases(tensors, tables, lambda: build_empty(build).state_dict())
+    device, dtype = place.chosen(tensors)
+    return load_module(build, tensors, tables, dtype=dtype, device=device, prepare=prepare)
+
+
+def quantise(module: nn.Module, model_spec: ModelSpec, path: Path) -> None:
+    """Make the linears of the backbone int8; ConfigError for a model that has none."""
+    from polymodal.nn.quantise import quantise_linears
+
+    prefixes = [part.prefix for part in model_spec.parts if part.slot == "backbone"]
+    if not sum(quantise_linears(module.get_submodule(prefix)) for prefix in prefixes):
+        raise ConfigError(f"{path} has no language model with linears to quantise; load it without quantise")
 
 
 def assembled(files: CheckpointFiles, model_spec: ModelSpec, module: nn.Module) -> LoadedModel:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from polymodal.checkpoints.gguf import GGUFCheckpoint, open_gguf
 from polymodal.checkpoints.language_model import open_text
-from polymodal.checkpoints.record import CheckpointFiles, CheckpointFormat, ModelSpec
+from polymodal.checkpoints.record import CheckpointFiles, CheckpointFormat, ConfigMatch, ModelSpec
 from polymodal.data import chat_formats
 from polymodal.errors import WeightsError
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from polymodal.data.tokenizer import Tokenizer
 
 _ENDS = ("eos", "eot", "eom")
-TEXT = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
+TEXT = (["LlamaForCausalLM"], ["MistralForCausalLM"], ["Qwen2ForCausalLM"])
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def text_format() -> CheckpointFormat:
     """A language model alone, of any family that is read, with the chat format that its file carries."""
     return CheckpointFormat(
         name="llama.cpp GGUF of a language model",
-        matches=lambda config: 4 * int("gguf" in config and any(x in TEXT for x in config.get("architectures") or ())),
+        matches=ConfigMatch(keys=("gguf",), score=lambda config: 4 * int(config.get("architectures") in TEXT)),
         parse_config=_text_spec,
     )
 

@@ -28,6 +28,7 @@ from polymodal.models.multimodal_lm import ModalityInputs
 from polymodal.nn.lora import apply_lora
 from polymodal.weights.folder import weights_in
 from polymodal.weights.keytable import KeyTable, Row, rename
+from polymodal.weights.together import Together, places
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 LLAMA = "llama_model.base_model.model."
@@ -140,9 +141,8 @@ def gather(files: CheckpointFiles) -> Mapping[str, Tensor]:
         raise WeightsError(
             f"{files.folder}: beside imagebind_huge.pth expected pytorch_model.pt and one folder of the language model"
         )
-    found: dict[str, Tensor] = {f"visual_encoder.{name}": x for name, x in weights_in(bind).items()}
-    found |= {f"{LLAMA}{name}": x for name, x in weights_in(llama[0]).items()}
-    return found | dict(weights_in(delta).items())
+    whole = places(weights_in(bind), "visual_encoder.") | places(weights_in(llama[0]), LLAMA)
+    return Together.of(whole | places(weights_in(delta)))
 
 
 def checked(config: Mapping[str, Any], known: set[str]) -> Mapping[str, Any]:

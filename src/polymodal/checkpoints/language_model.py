@@ -9,6 +9,7 @@ a folder that says nothing of the kind goes to the one that scores every folder 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from polymodal.backbones import hf_text
@@ -49,7 +50,7 @@ def llama_layout(template: Callable[[Config], Template], score: Callable[[Config
     named = hf("llama", "LlamaForCausalLM")
     return CheckpointFormat(
         name="transformers LlamaForCausalLM",
-        matches=lambda config: score(config) if named(config) else 0,
+        matches=replace(named, score=lambda config: score(config) if named(config) else 0),
         parse_config=lambda config: open_text(config, template(config)),
     )
 

@@ -22,6 +22,7 @@ from polymodal.encoders import eva_vit
 from polymodal.models.qformer_retrieval import QFormerRetrievalConfig
 from polymodal.weights.folder import weights_in
 from polymodal.weights.keytable import KeyTable, drop
+from polymodal.weights.together import Places, Together, places
 
 Shapes = Mapping[str, Sequence[int]]
 # (linear to the language model, language model) by the model_type of its config
@@ -149,7 +150,7 @@ def _t5(shapes: Shapes) -> dict[str, Any] | None:
             "num_decoder_layers": count(shapes, "t5_model.decoder.block.{}.layer.0.layer_norm.weight")}  # fmt: skip
 
 
-def gather(files: CheckpointFiles, language: str = "") -> dict[str, Tensor]:
+def gather(files: CheckpointFiles, language: str = "") -> Mapping[str, Tensor]:
     """All tensors of a folder under the names of the whole official model.
 
     One weights file holds everything; several are joined: EVA's own, one or more of LAVIS, and the language model in
@@ -159,22 +160,20 @@ def gather(files: CheckpointFiles, language: str = "") -> dict[str, Tensor]:
     loose = sorted([*folder.glob("*.pth"), *folder.glob("*.pt")])
     parts = sorted(path.parent for path in folder.glob("*/config.json"))
     if len(loose) < 2 and not parts:
-        return dict(weights_in(folder, ("model", "")))
-    found: dict[str, Tensor] = {}
+        return weights_in(folder, ("model", ""))
+    found: Places = {}
     for path in loose:
-        found.update(_named(dict(weights_in(path, ("model", "")))))
+        found.update(_named(weights_in(path, ("model", ""))))
     for part in parts:
         kind = CheckpointFiles(part).json("config.json").get("model_type", "")
-        tensors = weights_in(part)
-        found.update({f"{language or NAMES[kind][1]}.{name}": tensors[name] for name in tensors})
-    return found
+        found.update(places(weights_in(part), f"{language or NAMES[kind][1]}."))
+    return Together.of(found)
 
 
-def _named(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _named(tensors: Mapping[str, Tensor]) -> Places:
     """EVA's own file gets the prefix of the whole model and loses what BLIP-2 leaves out."""
     if "cls_token" not in tensors:
-        return tensors
-    kept = {name: x for name, x in tensors.items() if name.split(".")[0] in ("cls_token", "pos_embed", "patch_embed")}
-    blocks = {name: x for name, x in tensors.items() if name.startswith("blocks.")}
-    kept |= {name: x for name, x in blocks.items() if int(name.split(".")[1]) < BLOCKS}
-    return {f"visual_encoder.{name}": x for name, x in kept.items()}
+        return places(tensors)
+    kept = [name for name in tensors if name.split(".")[0] in ("cls_token", "pos_embed", "patch_embed")]
+    kept += [name for name in tensors if name.startswith("blocks.") and int(name.split(".")[1]) < BLOCKS]
+    return {f"visual_encoder.{name}": (tensors, name) for name in kept}

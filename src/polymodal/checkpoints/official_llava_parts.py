@@ -10,7 +10,7 @@ Traps
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from polymodal.backbones import hf_text
 from polymodal.backbones.decoder import DecoderConfig
+from polymodal.checkpoints.record import ConfigMatch
 from polymodal.connectors import hf_mlp
 from polymodal.connectors.anyres import AnyResConfig, grids_of_pinpoints
 from polymodal.connectors.mlp import MLPConnectorConfig
@@ -66,16 +67,14 @@ class OfficialLlava:
         )  # fmt: skip
 
 
-def matches(kind: str) -> Callable[[Mapping[str, Any]], int]:
+def matches(kind: str) -> ConfigMatch:
     """Scores official configs for the LLaVA of a kind, "linear", "mlp" or "anyres", by the connector they name."""
 
     def score(config: Mapping[str, Any]) -> int:
-        if not set(FAMILIES) & set(config.get("architectures") or ()):
-            return 0
         linear = (config.get("mm_projector_type") or "linear") == "linear"
         return 2 * int(kind == ("anyres" if _is_tiled(config) else "linear" if linear else "mlp"))
 
-    return score
+    return ConfigMatch(score=score, architectures=tuple(FAMILIES))
 
 
 def parse_config(config: Mapping[str, Any]) -> OfficialLlava:

@@ -33,6 +33,7 @@ from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import MLPConfig
 from polymodal.weights.folder import weights_in
 from polymodal.weights.keytable import KeyTable, drop
+from polymodal.weights.together import Places, Together
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -137,16 +138,16 @@ def _nested(name: str, layers: str) -> str:
     return re.sub(rf"^({re.escape(layers)}\.(?:\{{\}}|\d+)\.)", r"\1decoder_layer.", name)
 
 
-def gather(folder: Path) -> dict[str, Tensor]:
+def gather(folder: Path) -> Mapping[str, Tensor]:
     """All tensors of a folder under the names of the whole official module.
 
     One weights file holds everything; or checkpoint.pt holds what was trained, the folder `language` the language model
     as published and the folder `vision` CLIP in OpenAI's or open_clip's names.
     """
     trained = weights_in(folder, ("model_state_dict", ""))
-    found = {name.removeprefix("module."): trained[name] for name in trained}
+    found: Places = {name.removeprefix("module."): (trained, name) for name in trained}
     if not (folder / "language").is_dir():
-        return found
+        return Together.of(found)
     try:
         kind = json.loads((folder / "language" / "config.json").read_text(encoding="utf-8"))["model_type"]
     except (OSError, ValueError, KeyError):
@@ -155,8 +156,10 @@ def gather(folder: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{folder / 'language'}: model_type {kind!r}; expected one of {', '.join(LAYERS)}")
     language, vision = weights_in(folder / "language"), weights_in(folder / "vision")
     rest = {f"lang_encoder.{_nested(name, LAYERS[kind])}": name for name in language}
-    whole = {name: language[own] for name, own in rest.items() if name not in found}
+    whole: Places = {name: (language, own) for name, own in rest.items()}
     whole |= {
-        f"vision_encoder.{name.removeprefix('visual.')}": vision[name] for name in vision if name.startswith("visual.")
+        f"vision_encoder.{name.removeprefix('visual.')}": (vision, name)
+        for name in vision
+        if name.startswith("visual.")
     }
-    return whole | found
+    return Together.of(whole | found)

@@ -163,13 +163,36 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConfigMatch:
+    """Whether a config.json is of one format: `match(config)` -> 0 for another's, else what `score` says.
+
+    A config is ours only if it has one of the model types, names one of the architectures or has one of the keys; so
+    a table of these words (systems/_recognition.py) tells which systems to ask, without importing the others.
+    """
+
+    score: Callable[[Mapping[str, Any]], int | bool] = lambda config: 1
+    model_types: tuple[str, ...] = ()
+    architectures: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+
+    def __call__(self, config: Mapping[str, Any]) -> int:
+        named = config.get("architectures") or ()
+        ours = (
+            config.get("model_type") in self.model_types
+            or any(name in self.architectures for name in named)
+            or any(key in config for key in self.keys)
+        )
+        return int(self.score(config)) if ours else 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointFormat:
     """One published checkpoint format.
 
     name: whose it is, for people.  matches(config) -> 0 for another's, 1 for ours, more for ours in particular (when
-    systems share a format).  infer(shapes) -> a config for files that come without one, None for another's.  entry: the
-    keys of the tensors inside a torch file, tried in order.  gather: collects the tensors where they lie in several
-    files with names of their own.
+    systems share a format); of the catalogue a `ConfigMatch`.  infer(shapes) -> a config for files that come without
+    one, None for another's.  entry: the keys of the tensors inside a torch file, tried in order.  gather: collects the
+    tensors where they lie in several files with names of their own.
     """
 
     name: str
@@ -202,12 +225,11 @@ def _first_line(problem: Exception) -> str:
     return (str(problem).splitlines() or [type(problem).__name__])[0]
 
 
-def hf(model_type: str, *architectures: str) -> Callable[[Mapping[str, Any]], int]:
+def hf(model_type: str, *architectures: str) -> ConfigMatch:
     """Matches a config.json by its `model_type` and, where both name some, its `architectures`."""
 
-    def matches(config: Mapping[str, Any]) -> int:
+    def score(config: Mapping[str, Any]) -> bool:
         named = config.get("architectures") or ()
-        fits = not architectures or not named or any(name in architectures for name in named)
-        return int(config.get("model_type") == model_type and fits)
+        return not architectures or not named or any(name in architectures for name in named)
 
-    return matches
+    return ConfigMatch(score=score, model_types=(model_type,))

@@ -9,22 +9,24 @@ from typing import Annotated, Any
 import typer
 
 from polymodal.cli.catalogue import JSON
-from polymodal.cli.model import ADAPTER, MODEL, MODEL_HELP, open_model
+from polymodal.cli.model import MODEL, MODEL_HELP, Load, loads_a_model
 
 Longest = Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer in tokens.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same answer.")]
 
 
+@loads_a_model
 def ask(
     files: Annotated[list[str] | None, typer.Argument(help="Pictures, recordings, videos, texts.")] = None,
     question: Annotated[str, typer.Argument(help="What you want to know.", show_default=False)] = "",
     model: MODEL = "mini",
-    adapter: ADAPTER = None,
     max_tokens: Longest = 128,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
     json: JSON = False,
+    *,
+    load: Load,
 ) -> None:
     """Ask one question about files: polymodal ask photo.jpg "What is this?"."""
     from polymodal.cli.output import print_json
@@ -34,7 +36,7 @@ def ask(
     check_question(question)
     # Files are opened before the model is loaded: a wrong name costs a moment, not a minute.
     content = [*all_media(places), question]
-    loaded = open_model(own or model, adapter)
+    loaded = load(own or model)
     stream = loaded.stream(*content, max_tokens=max_tokens, temperature=temperature, seed=seed)
     say(stream, quiet=json)
     if json:
@@ -92,19 +94,21 @@ def say(stream: Any, quiet: bool = False) -> None:
 HELP = "Type a question. /file PATH shows the model a file with your next question, /new forgets, /quit ends."
 
 
+@loads_a_model
 def chat(
     model: Annotated[str, typer.Argument(help=MODEL_HELP)] = "mini",
-    adapter: ADAPTER = None,
     max_tokens: Longest = 256,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
     json: JSON = False,
+    *,
+    load: Load,
 ) -> None:
     """Talk with a model about files, turn after turn; --json prints one line for each answer."""
     from polymodal.cli.output import print_json
     from polymodal.errors import PolymodalError
 
-    loaded = open_model(model, adapter)
+    loaded = load(model)
     loaded.require("chat")
     if sys.stdin.isatty():
         typer.echo(HELP)

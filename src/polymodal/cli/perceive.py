@@ -8,17 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from polymodal.cli.catalogue import JSON
-from polymodal.cli.model import ADAPTER, MODEL, open_model
+from polymodal.cli.model import MODEL, Load, loads_a_model
 
-CheckpointFiles = Annotated[list[Path], typer.Argument(help="One or more files.", show_default=False)]
+Files = Annotated[list[Path], typer.Argument(help="One or more files.", show_default=False)]
 
 
-def transcribe(files: CheckpointFiles, model: MODEL = "mini", adapter: ADAPTER = None, json: JSON = False) -> None:
+@loads_a_model
+def transcribe(files: Files, model: MODEL = "mini", json: JSON = False, *, load: Load) -> None:
     """Write down what is said in recordings."""
     from polymodal.cli.output import print_json, waiting
 
     media = all_media(files)
-    loaded = open_model(model, adapter)
+    loaded = load(model)
     results = []
     for path, item in zip(files, media, strict=True):
         with waiting(f"listening to {path.name}"):
@@ -30,6 +31,7 @@ def transcribe(files: CheckpointFiles, model: MODEL = "mini", adapter: ADAPTER =
         print_json(results)
 
 
+@loads_a_model
 def classify(
     things: Annotated[
         list[str], typer.Argument(metavar="FILE... LABEL LABEL...", help="Pictures or recordings, then labels.")
@@ -39,8 +41,9 @@ def classify(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Files looked at together.")] = 32,
     model: MODEL = "mini",
-    adapter: ADAPTER = None,
     json: JSON = False,
+    *,
+    load: Load,
 ) -> None:
     """Choose among labels you name; needs no training on them."""
     from polymodal.cli.output import print_json, waiting
@@ -52,7 +55,7 @@ def classify(
             "classify needs at least two labels, as in: polymodal classify photo.jpg cat dog (or -l cat -l dog)"
         )
     media = all_media([Path(name) for name in names])
-    loaded = open_model(model, adapter)
+    loaded = load(model)
     with waiting(f"looking at {names[0] if len(names) == 1 else f'{len(names)} files'}"):
         results = loaded.classify(media, labels, batch_size=batch_size)
     if json:
@@ -81,19 +84,21 @@ def files_and_labels(things: list[str]) -> tuple[list[str], list[str]]:
     return things[:count], things[count:]
 
 
+@loads_a_model
 def embed(
-    files: CheckpointFiles,
+    files: Files,
     model: MODEL = "mini",
-    adapter: ADAPTER = None,
     json: JSON = False,
     out: Annotated[Path | None, typer.Option(help="Write all vectors to this .npy file.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Files that go through the model together.")] = 32,
+    *,
+    load: Load,
 ) -> None:
     """Turn files into vectors; similar contents have a large dot product."""
     from polymodal.cli.output import console, print_json
 
     media = all_media(files)
-    loaded = open_model(model, adapter)
+    loaded = load(model)
     vectors = loaded.embed(media, batch_size=batch_size)
     if out is not None:
         save_array(out, vectors)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
 from polymodal.nn.attention import attend
+from polymodal.nn.computed import computed_buffer
 from polymodal.nn.linear import Linear
 from polymodal.nn.norm import LayerNormConfig, NormConfig
 from polymodal.weights.keytable import KeyTable, Row, rename
@@ -87,10 +88,12 @@ class AbstractorLayer(nn.Module):
         self.gate_proj, self.up_proj = Linear(width, config.ffn_width), Linear(width, config.ffn_width)
         self.inner_norm = config.inner_norm.build(config.ffn_width)
         self.down_proj = Linear(config.ffn_width, width)
-        query_positions = None if config.grid is None else sine_positions(torch.arange(config.queries), width)
-        key_positions = None if config.grid is None else sine_positions_2d(config.grid, width, config.class_row)
-        self.register_buffer("query_positions", query_positions)
-        self.register_buffer("key_positions", key_positions)
+        grid = config.grid
+        if grid is None:
+            self.query_positions = self.key_positions = None
+        else:
+            computed_buffer(self, "query_positions", lambda: sine_positions(torch.arange(config.queries), width))
+            computed_buffer(self, "key_positions", lambda: sine_positions_2d(grid, width, config.class_row))
 
     def forward(self, x: Tensor, features: Tensor) -> Tensor:
         x = self.query_norm(x)
@@ -171,4 +174,3 @@ def owl_keys(config: AbstractorConfig, in_width: int, out_width: int) -> KeyTabl
         rows.append(rename(f"{layer}.attention.q_pos_embed", "layers.{}.query_positions"))
         rows.append(rename(f"{layer}.attention.k_pos_embed", "layers.{}.key_positions"))
     return KeyTable(tuple(rows))
-

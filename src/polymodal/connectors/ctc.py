@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
+from polymodal.nn.computed import computed_buffer
 from polymodal.nn.mlp import MLPConfig
 from polymodal.nn.norm import LayerNormConfig
 
@@ -80,7 +81,7 @@ class CTCConnector(nn.Module):
         self.leave = nn.Sequential(LayerNormConfig().build(config.width), nn.Linear(config.width, config.key_width))
         self.classes = nn.Linear(config.key_width, config.vocab_size + 1)
         self.register_buffer("token_ids", torch.zeros(config.vocab_size, dtype=torch.long))
-        self.register_buffer("rows", torch.zeros(config.vocab_size, out_width), persistent=False)
+        computed_buffer(self, "rows", lambda: torch.zeros(config.vocab_size, out_width), persistent=False)
 
     @torch.no_grad()
     def set_embeddings(self, table: Tensor) -> None:

@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
+from polymodal.nn.computed import computed_buffer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +99,9 @@ class NamesConnector(nn.Module):
         self.register_buffer("class_index", torch.zeros(config.classes, dtype=torch.long))
         self.register_buffer("centre", torch.zeros(summary))
         self.register_buffer("spread", torch.ones(summary))
-        self.register_buffer("rows", torch.zeros(2, out_width), persistent=False)
-        padding = torch.full((config.names, config.name_tokens), -1)
-        self.register_buffer("name_rows", padding, persistent=False)
+        computed_buffer(self, "rows", lambda: torch.zeros(2, out_width), persistent=False)
+        absent = (config.names, config.name_tokens)
+        computed_buffer(self, "name_rows", lambda: torch.full(absent, -1), persistent=False)
 
     def summary(self, features: Tensor) -> Tensor:
         """[N, S, D] -> [N, W], standardised."""

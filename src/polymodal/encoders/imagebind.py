@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from polymodal.encoders.vit import ViTBlockConfig
 from polymodal.errors import ConfigError
 from polymodal.nn.attention import attend
+from polymodal.nn.computed import computed_buffer
 from polymodal.nn.linear import Linear
 from polymodal.nn.mask import PreparedMask
 from polymodal.nn.norm import NormConfig
@@ -263,11 +264,10 @@ class ScaledNormalize(nn.Module):
 
     def __init__(self, scale: float, learned: bool = False) -> None:
         super().__init__()
-        log_scale = torch.tensor([math.log(scale)])
         if learned:
-            self.log_scale = nn.Parameter(log_scale)
+            self.log_scale = nn.Parameter(torch.tensor([math.log(scale)]))
         else:
-            self.register_buffer("log_scale", log_scale)
+            computed_buffer(self, "log_scale", lambda: torch.tensor([math.log(scale)]))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.normalize(x, dim=-1) * self.log_scale.exp().clip(max=100.0)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from polymodal.errors import MediaError
 from polymodal.nn.attention import Attention, AttentionConfig, AttentionLinears
+from polymodal.nn.computed import computed_buffer
 from polymodal.nn.linear import LinearConfig
 from polymodal.nn.mlp import MLPConfig
 from polymodal.nn.norm import LayerNormConfig
@@ -94,7 +95,7 @@ class WhisperEncoder(nn.Module):
         self.config = config
         self.conv1 = nn.Conv1d(config.mels, config.width, kernel_size=3, padding=1)
         self.conv2 = nn.Conv1d(config.width, config.width, kernel_size=3, stride=2, padding=1)
-        self.register_buffer("positions", sinusoids(config.tokens, config.width))
+        computed_buffer(self, "positions", lambda: sinusoids(config.tokens, config.width))
         self.blocks = nn.ModuleList(WhisperEncoderBlock(config) for _ in range(config.depth))
         self.norm = LayerNormConfig().build(config.width)
 

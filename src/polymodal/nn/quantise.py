@@ -38,13 +38,12 @@ class Int8Linear(nn.Module):
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None = None) -> "Int8Linear":
-        """Quantise ``weight [out, in]``; a row of zeros stays zero."""
-        weight = weight.detach().float()
-        # The kernel takes bfloat16 scales: rounded before dividing by them, they cost no accuracy.
-        scale = (weight.abs().amax(1) / 127).to(torch.bfloat16)
-        steps = weight / torch.where(scale > 0, scale, 1.0).float()[:, None]
-        whole = steps.round().clamp(-127, 127).to(torch.int8)
-        return cls(whole, scale, None if bias is None else bias.detach().clone())
+        """Quantise ``weight [out, in]``; of one on the meta device only the places of the numbers are made."""
+        bias = None if bias is None else bias.detach().clone()
+        if not weight.is_meta:
+            return cls(*quantise_rows(weight), bias)
+        places = torch.empty(weight.shape, dtype=torch.int8, device="meta")
+        return cls(places, torch.empty(weight.shape[0], dtype=torch.bfloat16, device="meta"), bias)
 
     def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
         rows = x.numel() // x.shape[-1]
@@ -57,8 +56,21 @@ class Int8Linear(nn.Module):
         return y if self.bias is None else y + self.bias.to(x.dtype)
 
 
+def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """``weight [out, in] -> int8 [out, in], bfloat16 scales [out]``, each row alone; a row of zeros stays zero."""
+    weight = weight.detach().float()
+    # The kernel takes bfloat16 scales: rounded before dividing by them, they cost no accuracy.
+    scale = (weight.abs().amax(1) / 127).to(torch.bfloat16)
+    steps = weight / torch.where(scale > 0, scale, 1.0).float()[:, None]
+    return steps.round_().clamp_(-127, 127).to(torch.int8), scale
+
+
 def quantise_linears(module: nn.Module) -> int:
-    """Replace every plain Linear below ``module`` in place; how many.  Merge LoRA before, and fuse before."""
+    """Replace every plain Linear below ``module`` in place; how many.  Merge LoRA before, and fuse before.
+
+    A Linear whose weight is an embedding's too stays.  On the meta device the places of the int8 numbers are made,
+    which weights/load.py then fills from those of the Linear.
+    """
     found = list(_plain_linears(module))
     for parent, leaf, part in found:
         setattr(parent, leaf, Int8Linear.of(part.weight, part.bias))
@@ -66,7 +78,13 @@ def quantise_linears(module: nn.Module) -> int:
 
 
 def _plain_linears(module: nn.Module) -> Iterator[tuple[nn.Module, str, Linear]]:
+    tables = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
     for parent in module.modules():
         for leaf, part in parent.named_children():
-            if type(part) is Linear:
+            if type(part) is Linear and id(part.weight) not in tables:
                 yield parent, leaf, part
+
+
+def is_quantised(module: nn.Module) -> bool:
+    """Whether some linear below ``module`` has int8 weights."""
+    return any(isinstance(part, Int8Linear) for part in module.modules())

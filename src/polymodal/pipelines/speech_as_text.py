@@ -21,7 +21,7 @@ from polymodal.data.whisper_tokenizer import WhisperTokenizer
 from polymodal.models.speech_seq2seq import OPENAI_KEYS, WHISPER, SpeechSeq2Seq
 from polymodal.pipelines.transcription.transcribe import Transcript, transcribe
 from polymodal.weights.fetch import fetch
-from polymodal.weights.load import load_into
+from polymodal.weights.load import load_module
 from polymodal.weights.read import TensorFile
 from polymodal.weights.source import Source
 
@@ -33,8 +33,7 @@ Opener = Callable[[Source], TensorFile]
 def open_whisper(size: str, weights: Source, ranks: Source, opener: Opener) -> tuple[SpeechSeq2Seq, WhisperTokenizer]:
     """A published Whisper of the original layout, with its tokenizer."""
     config = WHISPER[size]
-    model = config.build()
-    load_into(model, opener(weights), OPENAI_KEYS, dtype=torch.float32)
+    model = load_module(config.build, opener(weights), (OPENAI_KEYS,), dtype=torch.float32)
     return model.eval(), config.read_tokenizer(fetch(ranks))
 
 

@@ -6,19 +6,21 @@ from polymodal.systems import System, Variant, Stage, CheckpointFormat, ModelSpe
 from polymodal.checkpoints.record import (
     CheckpointFiles,
     CheckpointFormat,
+    ConfigMatch,
     LoadedModel,
     ModelSpec,
     Part,
     Repository,
     hf,
 )
-from polymodal.systems._lookup import every, find, get, ids, plain, stems
+from polymodal.systems._lookup import candidates, every, find, get, ids, plain, stems
 from polymodal.systems._record import LoadOptions, System, Variant, unknown
 from polymodal.train.recipe import Stage
 
 __all__ = [
     "CheckpointFiles",
     "CheckpointFormat",
+    "ConfigMatch",
     "LoadOptions",
     "LoadedModel",
     "ModelSpec",
@@ -27,6 +29,7 @@ __all__ = [
     "Stage",
     "System",
     "Variant",
+    "candidates",
     "every",
     "find",
     "get",

@@ -13,10 +13,12 @@ import importlib.util
 import re
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from polymodal.errors import ConfigError, UnknownName
+from polymodal.systems import _recognition
 from polymodal.systems._record import System, Variant, unknown
 
 
@@ -35,6 +37,23 @@ def ids() -> list[str]:
 def every() -> list[System]:
     """All systems, by file name."""
     return [_read(stem) for stem in stems()]
+
+
+def candidates(config: Mapping[str, Any]) -> list[System]:
+    """The systems that may read a checkpoint with this config.json; of a file without one, those that read shapes.
+
+    Only they are imported: `_recognition.py` is the table of the words by which their formats know a config.
+    """
+    if not config:
+        return [_read(stem) for stem in _recognition.SHAPES]
+    named = config.get("architectures")
+    words = [
+        (_recognition.MODEL_TYPES, [config.get("model_type")]),
+        (_recognition.ARCHITECTURES, named if isinstance(named, list) else []),
+        (_recognition.KEYS, list(config)),
+    ]
+    found = {stem for table, said in words for word in said if isinstance(word, str) for stem in table.get(word, ())}
+    return [_read(stem) for stem in sorted(found)]
 
 
 def get(id: str) -> System:

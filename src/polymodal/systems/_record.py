@@ -44,12 +44,14 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
-    """How to load.  dtype: a torch name such as "float32".  The files of the variant have been fetched before;
-    progress and offline are for those that a system fetches only when they are needed (see `weights.fetch`).
+    """How to load.  dtype: a torch name such as "float32".  quantise: "int8" for weight-only int8 linears of the
+    backbone (nn/quantise.py), or None.  The files of the variant have been fetched before; progress and offline are for
+    those that a system fetches only when they are needed (see `weights.fetch`).
     """
 
     device: str = "cpu"
     dtype: str = "float32"
+    quantise: str | None = None
     progress: Callable[[str, int, int | None], None] | None = None
     offline: bool = False
 

@@ -23,6 +23,7 @@ from polymodal.pipelines.embedding import embedder
 from polymodal.systems import (
     CheckpointFiles,
     CheckpointFormat,
+    ConfigMatch,
     LoadedModel,
     ModelSpec,
     Part,
@@ -79,7 +80,7 @@ SYSTEM = System(
     outputs=("embedding",),
     formats=(
         CheckpointFormat(name="official imagebind_huge.pth", parse_config=parse_config, infer=imagebind_keys.infer,
-               matches=lambda config: "imu_embed_dim" in config or config.get("model_type") == "imagebind"),
+               matches=ConfigMatch(model_types=("imagebind",), keys=("imu_embed_dim",))),
     ),
     variants=(
         Variant(name="huge", parameters=1_200_781_057, config={"model_type": "imagebind", **imagebind_keys.HUGE},

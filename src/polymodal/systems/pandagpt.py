@@ -30,6 +30,7 @@ from polymodal.systems import (
     Stage,
     System,
     Variant,
+    hf,
 )
 from polymodal.weights.keytable import KeyTable
 
@@ -107,7 +108,7 @@ SYSTEM = System(
             parse_config=parse_config,
             infer=infer,
             gather=imagebind_llama.gather,
-            matches=lambda config: config.get("model_type") == "pandagpt",
+            matches=hf("pandagpt"),
         ),
     ),
     variants=(

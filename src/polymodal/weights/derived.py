@@ -9,6 +9,7 @@ published format: to them it looks like a file in that format.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,26 +18,30 @@ import torch
 from torch import Tensor
 
 from polymodal.errors import ConfigError, WeightsError
-from polymodal.weights.keytable import KeyTable, Row, source_shape
-from polymodal.weights.read import TensorInfo
+from polymodal.weights.keytable import KeyTable, Row
+from polymodal.weights.tensors import TensorInfo, copy_into, dtype_of, first_line, read_into, shape_of
 
-# What a GGUF file's reader does not turn into float32.
-_KEPT = {"F16": torch.float16, "F64": torch.float64}
+# What the numbers of llama.cpp's types are computed in; blocks of few bits in float16.
+_COMPUTED = {"F32": torch.float32, "F64": torch.float64, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Derivation:
-    """One tensor: its shape and dtype, the tensors it is made of and how.  stored: what it is stored as, for people."""
+    """One tensor: its shape, the tensors it is made of and how.
+
+    stored: what it is stored as, for people.  dtype: what it is meant to be computed in, which a load with dtype "auto"
+    follows; `compute` may give it in a wider one.
+    """
 
     shape: tuple[int, ...]
     sources: tuple[str, ...]
     compute: Callable[[Sequence[Tensor]], Tensor]
     stored: str
-    dtype: torch.dtype = torch.float32
+    dtype: torch.dtype = torch.float16
 
 
 class DerivedTensors(Mapping[str, Tensor]):
-    """`derived` tensors and those `kept` as they are, lazily; `infos` and `shape` as a TensorFile has them."""
+    """`derived` tensors and those `kept` as they are, lazily; what tensors.py asks for, and `infos` as a file has."""
 
     def __init__(
         self, source: Mapping[str, Tensor], derived: Mapping[str, Derivation], kept: Iterable[str] = ()
@@ -56,26 +61,25 @@ class DerivedTensors(Mapping[str, Tensor]):
         try:
             tensor = found.compute([self._source[part] for part in found.sources])
         except (ConfigError, RuntimeError, IndexError, ValueError) as problem:
-            raise WeightsError(f"tensor {name!r} cannot be read from {found.stored}: {_line(problem)}") from problem
+            why = first_line(problem)
+            raise WeightsError(f"tensor {name!r} cannot be read from {found.stored}: {why}") from problem
         if tuple(tensor.shape) != found.shape:
             raise WeightsError(f"tensor {name!r} must have shape {found.shape}, its parts give {tuple(tensor.shape)}")
         return tensor
 
     def read_into(self, name: str, out: Tensor, first: int = 0) -> None:
-        """Fill `out` with values of one tensor from `first` on, in row-major order, in out's dtype and on its device.
+        """Fill `out` with values of one tensor, see tensors.py.
 
-        A tensor that is read in parts is computed once; each thread keeps its last one until its end has been read.
+        A computed tensor that is read in parts is computed once: each thread keeps its last one until the end of it.
         """
-        ask = None if name in self._derived else getattr(self._source, "read_into", None)
-        if ask is not None:
-            ask(name, out, first)
+        if name not in self._derived:
+            read_into(self._source, name, out, first)
             return
         held: tuple[str, Tensor] | None = getattr(self._last, "held", None)
         if held is None or held[0] != name:
             held = self._last.held = name, self[name]
-        values = held[1].reshape(-1)
-        out.copy_(values[first : first + out.numel()].view(out.shape))
-        if first + out.numel() >= len(values):
+        copy_into(held[1], out, first)
+        if first + out.numel() >= held[1].numel():
             self._last.held = None
 
     def __contains__(self, name: object) -> bool:
@@ -92,12 +96,9 @@ class DerivedTensors(Mapping[str, Tensor]):
         return self.infos[name].shape
 
     def dtype(self, name: str) -> torch.dtype:
-        """Dtype of one tensor: what is unpacked is float32."""
-        derived = self._derived.get(name)
-        if derived is not None:
-            return derived.dtype
-        ask = getattr(self._source, "dtype", None)
-        return ask(name) if callable(ask) else self._source[name].dtype
+        """Dtype of one tensor; of a computed one what it is meant for, the values themselves may be wider."""
+        found = self._derived.get(name)
+        return dtype_of(self._source, name) if found is None else found.dtype
 
     def without(self, names: Iterable[str]) -> DerivedTensors:
         """The same tensors but those."""
@@ -116,16 +117,15 @@ def converted(source: Mapping[str, Tensor], table: KeyTable) -> DerivedTensors:
     derived: dict[str, Derivation] = {}
     for use in report.uses:
         row, (target,) = table.rows[use.row], use.targets
-        parts = [torch.empty(source_shape(source, name), device="meta") for name in use.sources]
+        shapes = [shape_of(source, name) for name in use.sources]
         try:
-            (result,) = row.convert(parts)
-        except (ConfigError, RuntimeError, IndexError) as problem:
-            shape = tuple(parts[0].shape)
-            raise WeightsError(f"{use.sources[0]!r} {shape} does not fit its row: {_line(problem)}") from problem
+            (shape,) = row.shapes(shapes)
+        except ConfigError as problem:
+            raise WeightsError(f"{use.sources[0]!r} {shapes[0]} does not fit its row: {problem}") from problem
         stored = info_of(source, use.sources[0]).dtype
         derived[target] = Derivation(
-            shape=tuple(result.shape), sources=use.sources, compute=_single(row),
-            stored=stored, dtype=_KEPT.get(stored, torch.float32),
+            shape=shape, sources=use.sources, compute=_single(row),
+            stored=stored, dtype=_COMPUTED.get(stored, torch.float16),
         )  # fmt: skip
     return DerivedTensors(source, derived)
 
@@ -139,11 +139,5 @@ def info_of(source: Mapping[str, Tensor], name: str) -> TensorInfo:
     infos = getattr(source, "infos", None)
     if infos is not None:
         return infos[name]
-    tensor = source[name]
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    return TensorInfo(tuple(tensor.shape), dtype, tensor.numel() * tensor.element_size())
-
-
-def _line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    shape, dtype = shape_of(source, name), dtype_of(source, name)
+    return TensorInfo(shape, str(dtype).removeprefix("torch."), math.prod(shape) * dtype.itemsize)

@@ -16,6 +16,7 @@ from polymodal.weights.read import TensorFile, read, read_torch
 
 _ENDINGS = {
     ".safetensors": "safetensors",
+    ".bin.index.json": "torch",
     ".index.json": "safetensors",
     ".gguf": "gguf",
     ".pt": "torch",

@@ -1,4 +1,4 @@
-"""The weights of a published folder, whichever of the usual files hold them, and the table that fits their names.
+"""The weights of a published folder, whichever of the usual files hold them.
 
     model.safetensors.index.json | model.safetensors | pytorch_model.bin.index.json | pytorch_model.bin
     | the only *.safetensors | the only *.pt, *.pth, *.bin
@@ -9,18 +9,10 @@ chosen, because a checkpoint must not be guessed.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from polymodal.errors import WeightsError
-from polymodal.weights.keytable import KeyTable
 from polymodal.weights.read import TensorFile, read, read_torch
 
 _NAMED = (
@@ -53,10 +45,8 @@ def weights_in(place: Path, entry: Sequence[str] = ("",)) -> TensorFile:
 
 
 def _open(path: Path, format: str, entry: Sequence[str]) -> TensorFile:
-    if format != "torch":
+    if format != "torch" or path.name.endswith(".index.json"):
         return read(path, format)
-    if path.name.endswith(".index.json"):
-        return _torch_shards(path)
     problem: WeightsError | None = None
     for place in entry:
         try:
@@ -65,52 +55,3 @@ def _open(path: Path, format: str, entry: Sequence[str]) -> TensorFile:
             problem = problem or error
     assert problem is not None
     raise problem
-
-
-def _torch_shards(path: Path) -> TensorFile:
-    """A `weight_map` {tensor: shard file} beside torch shards."""
-    try:
-        places: dict[str, str] = dict(json.loads(path.read_text(encoding="utf-8"))["weight_map"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path}: not an index with a 'weight_map': {str(error).splitlines()[0]}") from error
-    names = sorted(set(places.values()))
-    if not all(Path(name).name == name for name in names):
-        raise WeightsError(f"{path}: the index names a shard outside its own folder")
-    shards = {name: read_torch(path.parent / name) for name in names}
-    for tensor, name in places.items():
-        if tensor not in shards[name]:
-            raise WeightsError(f"{path}: tensor {tensor!r} is not in the shard {name!r} that the index names")
-    infos = {tensor: shards[name].infos[tensor] for tensor, name in places.items()}
-    return TensorFile(path, "torch", infos, lambda name: shards[places[name]][name])
-
-
-def fitting(tables: Sequence[KeyTable], source: Iterable[str], target: Iterable[str]) -> KeyTable:
-    """The table that fits these names; raises WeightsError with the problems of the nearest one."""
-    names, places = list(source), list(target)
-    reports = [table.check(names, places) for table in tables]
-    best = min(range(len(tables)), key=lambda i: len(reports[i].problems))
-    reports[best].require()
-    return tables[best]
-
-
-class _NoRandom(TorchFunctionMode):
-    """Random first values are skipped: every parameter is about to be filled."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _RANDOM:
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
-
-
-_RANDOM = frozenset(
-    {Tensor.normal_, Tensor.uniform_}
-    | {getattr(torch.nn.init, f"{name}_") for name in ("normal", "uniform", "trunc_normal", "kaiming_uniform",
-                                                       "kaiming_normal", "xavier_uniform", "xavier_normal")}
-)  # fmt: skip
-
-
-@contextmanager
-def without_random() -> Iterator[None]:
-    """Build modules whose parameters are all filled afterwards, without drawing numbers for them first."""
-    with _NoRandom():
-        yield

@@ -1,7 +1,8 @@
 """Joins of a key table: several source tensors into one target, one into several, and the way back.
 
-Each is a frozen dataclass, callable on a list of tensors, with `.inverse()`; like the operations they run
-on the meta device.
+Each is a frozen dataclass, callable on a list of tensors, with `.inverse()` and, like the operations, `.shapes(shapes)`
+by arithmetic alone.  `.views(targets)` are the places inside the targets that the sources fill unchanged, one for each
+source, so that they can be read straight into them; None where the join has none.
 
 Traps: fused attention weights come in two orders.  Plain [q; k; v] is `Fuse` with groups 1; GPT-NeoX keeps
 q, k, v of each head together (groups = heads), InternLM2 those of each kv head (groups = kv heads).
@@ -17,12 +18,17 @@ import torch
 from torch import Tensor
 
 from polymodal.errors import ConfigError
+from polymodal.weights.tensors import Shape
 
 
 class Join(Protocol):
     """n tensors in, m tensors out."""
 
     def __call__(self, parts: Sequence[Tensor]) -> list[Tensor]: ...
+
+    def shapes(self, shapes: Sequence[Shape]) -> list[Shape]: ...
+
+    def views(self, targets: Sequence[Tensor]) -> list[Tensor] | None: ...
 
     def inverse(self) -> Join: ...
 
@@ -33,6 +39,12 @@ class Same:
 
     def __call__(self, parts: Sequence[Tensor]) -> list[Tensor]:
         return list(parts)
+
+    def shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        return list(shapes)
+
+    def views(self, targets: Sequence[Tensor]) -> list[Tensor]:
+        return list(targets)
 
     def inverse(self) -> Same:
         return self
@@ -53,12 +65,27 @@ class Fuse:
     groups: int = 1
 
     def __call__(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        found = tuple(part.shape[self.dim] for part in parts)
+        self.shapes([tuple(part.shape) for part in parts])
+        grouped = [_group(part, self.dim, self.groups) for part in parts]
+        return [torch.cat(grouped, dim=self.dim + 1).flatten(self.dim, self.dim + 1)]
+
+    def shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        found = tuple(_length(shape, self.dim, "fuse") for shape in shapes)
         expected = (found[0],) * self.count if self.sizes is None else self.sizes
         if found != expected:
             raise ConfigError(f"fuse: expected lengths {expected} along dimension {self.dim}, found {found}")
-        grouped = [_group(part, self.dim, self.groups) for part in parts]
-        return [torch.cat(grouped, dim=self.dim + 1).flatten(self.dim, self.dim + 1)]
+        for length in found:
+            _require_groups(length, self.dim, self.groups)
+        if len({_other(shape, self.dim) for shape in shapes}) != 1:
+            raise ConfigError(f"fuse: the parts have different shapes {sorted(set(shapes))}")
+        first = shapes[0]
+        return [(*first[: self.dim], sum(found), *first[self.dim + 1 :])]
+
+    def views(self, targets: Sequence[Tensor]) -> list[Tensor] | None:
+        if self.groups != 1 or self.dim != 0:
+            return None  # the places of one source are not next to each other
+        (whole,) = targets
+        return list(whole.split(list(self.sizes or (len(whole) // self.count,) * self.count)))
 
     def inverse(self) -> Split:
         return Split(self.count, self.sizes, self.dim, self.groups)
@@ -75,15 +102,23 @@ class Split:
 
     def __call__(self, parts: Sequence[Tensor]) -> list[Tensor]:
         (whole,) = parts
-        length = whole.shape[self.dim]
+        sizes = [shape[self.dim] for shape in self.shapes([tuple(whole.shape)])]
+        grouped = _group(whole, self.dim, self.groups)
+        pieces = grouped.split([size // self.groups for size in sizes], dim=self.dim + 1)
+        return [piece.flatten(self.dim, self.dim + 1) for piece in pieces]
+
+    def shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        (whole,) = shapes
+        length = _length(whole, self.dim, "split")
         sizes = self.sizes or (length // self.count,) * self.count
         if sum(sizes) != length:
             raise ConfigError(f"split: parts {sizes} do not add up to length {length} of dimension {self.dim}")
         if any(size % self.groups for size in sizes):
             raise ConfigError(f"split: parts {sizes} do not divide into {self.groups} groups")
-        grouped = _group(whole, self.dim, self.groups)
-        pieces = grouped.split([size // self.groups for size in sizes], dim=self.dim + 1)
-        return [piece.flatten(self.dim, self.dim + 1) for piece in pieces]
+        return [(*whole[: self.dim], size, *whole[self.dim + 1 :]) for size in sizes]
+
+    def views(self, targets: Sequence[Tensor]) -> None:
+        return None
 
     def inverse(self) -> Fuse:
         return Fuse(self.count, self.sizes, self.dim, self.groups)
@@ -96,10 +131,17 @@ class Stack:
     count: int
 
     def __call__(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        shapes = {tuple(part.shape) for part in parts}
-        if len(shapes) != 1:
-            raise ConfigError(f"stack: the parts have different shapes {sorted(shapes)}")
+        self.shapes([tuple(part.shape) for part in parts])
         return [torch.stack(list(parts))]
+
+    def shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        if len(set(shapes)) != 1:
+            raise ConfigError(f"stack: the parts have different shapes {sorted(set(shapes))}")
+        return [(len(shapes), *shapes[0])]
+
+    def views(self, targets: Sequence[Tensor]) -> list[Tensor]:
+        (whole,) = targets
+        return list(whole.unbind(0))
 
     def inverse(self) -> Unstack:
         return Unstack(self.count)
@@ -113,9 +155,17 @@ class Unstack:
 
     def __call__(self, parts: Sequence[Tensor]) -> list[Tensor]:
         (whole,) = parts
-        if whole.dim() == 0 or whole.shape[0] != self.count:
-            raise ConfigError(f"unstack: expected {self.count} entries, found shape {tuple(whole.shape)}")
+        self.shapes([tuple(whole.shape)])
         return list(whole.unbind(0))
+
+    def shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        (whole,) = shapes
+        if whole[:1] != (self.count,):
+            raise ConfigError(f"unstack: expected {self.count} entries, found shape {whole}")
+        return [whole[1:]] * self.count
+
+    def views(self, targets: Sequence[Tensor]) -> None:
+        return None
 
     def inverse(self) -> Stack:
         return Stack(self.count)
@@ -130,6 +180,12 @@ class Copy:
     def __call__(self, parts: Sequence[Tensor]) -> list[Tensor]:
         return list(parts) * self.count
 
+    def shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        return list(shapes) * self.count
+
+    def views(self, targets: Sequence[Tensor]) -> None:
+        return None
+
     def inverse(self) -> Agree:
         return Agree(self.count)
 
@@ -142,10 +198,17 @@ class Agree:
 
     def __call__(self, parts: Sequence[Tensor]) -> list[Tensor]:
         first = parts[0]
-        for part in parts[1:]:
-            if part.shape != first.shape or (not first.is_meta and not torch.equal(part, first)):
-                raise ConfigError("copies of one source have become different, the way back needs them equal")
+        if not all(torch.equal(part, first) for part in parts[1:]):
+            raise ConfigError("copies of one source have become different, the way back needs them equal")
         return [first]
+
+    def shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        if len(set(shapes)) != 1:
+            raise ConfigError(f"copies of one source have different shapes {sorted(set(shapes))}")
+        return [shapes[0]]
+
+    def views(self, targets: Sequence[Tensor]) -> None:
+        return None
 
     def inverse(self) -> Copy:
         return Copy(self.count)
@@ -153,6 +216,21 @@ class Agree:
 
 def _group(x: Tensor, dim: int, groups: int) -> Tensor:
     """[..., n, ...] -> [..., groups, n / groups, ...]."""
-    if x.shape[dim] % groups:
-        raise ConfigError(f"length {x.shape[dim]} of dimension {dim} does not divide into {groups} groups")
+    _require_groups(x.shape[dim], dim, groups)
     return x.unflatten(dim, (groups, x.shape[dim] // groups))
+
+
+def _require_groups(length: int, dim: int, groups: int) -> None:
+    if length % groups:
+        raise ConfigError(f"length {length} of dimension {dim} does not divide into {groups} groups")
+
+
+def _length(shape: Shape, dim: int, what: str) -> int:
+    if not 0 <= dim < len(shape):
+        raise ConfigError(f"{what}: shape {shape} has no dimension {dim}")
+    return shape[dim]
+
+
+def _other(shape: Shape, dim: int) -> Shape:
+    """A shape without one dimension."""
+    return (*shape[:dim], *shape[dim + 1 :])

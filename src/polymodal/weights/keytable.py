@@ -24,7 +24,6 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError, WeightsError
@@ -42,6 +41,7 @@ from polymodal.weights.rows import (
     split,
     stack,
 )
+from polymodal.weights.tensors import shape_of
 
 __all__ = [
     "KeyTable",
@@ -50,7 +50,6 @@ __all__ = [
     "drop",
     "fuse",
     "rename",
-    "source_shape",
     "split",
     "stack",
     "target_shapes",
@@ -130,15 +129,16 @@ class KeyTable:
         dropped = tuple(name for row in self.rows if not row.targets for name in row.sources)
         return KeyTable(tied + used + fresh, new=dropped)
 
-    def check(self, source_keys: Iterable[str], target_keys: Iterable[str] | None) -> KeyReport:
+    def check(self, source_keys: Iterable[str], target_keys: Iterable[str] | None, hints: bool = True) -> KeyReport:
         """Compare two lists of names without any tensor; problems are in the report, nothing is raised.
 
-        `target_keys` None: whatever the rows write is accepted (conversion without a module).
+        `target_keys` None: whatever the rows write is accepted (conversion without a module).  hints: name the nearest
+        row of the first problems, which takes milliseconds for each.
         """
         groups, dropped, unknown = self._group(source_keys)
-        # Finding the nearest row takes milliseconds, and only the first problems are shown.
+        shown = SHOWN if hints else 0
         problems = [
-            f"source key {key!r} has no row{nearest_row(key, self.rows) if i < SHOWN else ''}"
+            f"source key {key!r} has no row{nearest_row(key, self.rows) if i < shown else ''}"
             for i, key in enumerate(unknown)
         ]
         uses: list[Use] = []
@@ -157,7 +157,7 @@ class KeyTable:
                     problems.append(f"parameter {name!r} is filled twice, by {both}")
                 filled[name] = wanted[0]
             uses.append(Use(position, wanted, names))
-        fresh, tied, more = self._targets(filled, target_keys)
+        fresh, tied, more = self._targets(filled, target_keys, shown)
         return KeyReport(
             uses=tuple(uses),
             dropped=tuple(dropped),
@@ -223,7 +223,7 @@ class KeyTable:
         return sides
 
     def _targets(
-        self, filled: Mapping[str, str], target_keys: Iterable[str] | None
+        self, filled: Mapping[str, str], target_keys: Iterable[str] | None, shown: int
     ) -> tuple[tuple[str, ...], dict[str, str], list[str]]:
         """Names left new, names tied to filled ones, and the problems of the target side."""
         tied = dict(self.tied)
@@ -248,7 +248,7 @@ class KeyTable:
                 fresh.append(name)
             elif name not in filled:
                 why = f" (tied to {tied[name]!r}, which is not filled)" if name in tied else ""
-                near = nearest_row(name, self.rows, side="targets") if len(problems) < SHOWN else ""
+                near = nearest_row(name, self.rows, side="targets") if len(problems) < shown else ""
                 problems.append(f"parameter {name!r} is not filled{why}{near}")
         return tuple(fresh), shared, problems
 
@@ -262,28 +262,28 @@ class KeyTable:
     def apply(self, source: Mapping[str, Tensor], target: Target | None = None) -> Iterator[tuple[str, Tensor]]:
         """Check names and shapes, then give (target name, tensor) one row at a time.
 
-        `source` is read lazily; when it has a method `shape(name)` (all readers do) the check reads no
+        `source` is read lazily; when it tells shapes (all readers do, see tensors.py) the check reads no
         tensor. `target` is a module, a mapping of name to tensor or shape, or None for a conversion without
         a model. Raises WeightsError, before any tensor is read, when names or shapes do not fit.
         """
         shapes = None if target is None else target_shapes(target)
         report = self.check(source.keys(), None if shapes is None else shapes.keys())
         report.require()
-        self._check_shapes(source, shapes, report)
+        self.check_shapes(source, shapes, report)
         return self._convert(source, report)
 
-    def _check_shapes(self, source: Mapping[str, Tensor], shapes: Shapes | None, report: KeyReport) -> None:
+    def check_shapes(self, source: Mapping[str, Tensor], shapes: Shapes | None, report: KeyReport) -> None:
+        """Raise WeightsError unless every row gives the shape its target has, by arithmetic; nothing is read."""
         problems: list[str] = []
         found: dict[str, tuple[int, ...]] = {}
         for use in report.uses:
-            parts = [torch.empty(source_shape(source, name), device="meta") for name in use.sources]
+            parts = [shape_of(source, name) for name in use.sources]
             try:
-                results = self.rows[use.row].convert(parts)
-            except (ConfigError, RuntimeError, IndexError) as error:
-                said = str(error).splitlines()[0]
-                problems.append(f"{use.sources[0]!r} {tuple(parts[0].shape)} does not fit its row: {said}")
+                results = self.rows[use.row].shapes(parts)
+            except ConfigError as error:
+                problems.append(f"{use.sources[0]!r} {parts[0]} does not fit its row: {error}")
                 continue
-            found.update({name: tuple(x.shape) for name, x in zip(use.targets, results, strict=True)})
+            found.update(zip(use.targets, results, strict=True))
         if shapes is not None:
             wanted = dict(found)
             wanted.update({name: found[other] for name, other in report.tied.items() if other in found})
@@ -294,16 +294,19 @@ class KeyTable:
             ]
         require_shapes(problems)
 
+    def convert(self, use: Use, source: Mapping[str, Tensor]) -> list[Tensor]:
+        """The tensors of one row's targets; raises WeightsError when the values do not allow it."""
+        try:
+            return self.rows[use.row].convert([source[name] for name in use.sources])
+        except ConfigError as error:
+            raise WeightsError(f"{use.sources[0]!r}: {error}") from error
+
     def _convert(self, source: Mapping[str, Tensor], report: KeyReport) -> Iterator[tuple[str, Tensor]]:
         followers: dict[str, list[str]] = {}
         for name, other in report.tied.items():
             followers.setdefault(other, []).append(name)
         for use in report.uses:
-            try:
-                results = self.rows[use.row].convert([source[name] for name in use.sources])
-            except ConfigError as error:
-                raise WeightsError(f"{use.sources[0]!r}: {error}") from error
-            for name, tensor in zip(use.targets, results, strict=True):
+            for name, tensor in zip(use.targets, self.convert(use, source), strict=True):
                 yield name, tensor
                 for follower in followers.get(name, ()):
                     if follower not in use.targets:
@@ -314,9 +317,3 @@ def target_shapes(target: Target) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all parameters and persistent buffers of a module, or of a mapping."""
     items = target.state_dict() if isinstance(target, nn.Module) else target
     return {name: tuple(x.shape) if isinstance(x, Tensor) else tuple(x) for name, x in items.items()}
-
-
-def source_shape(source: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
-    """Shape of one source tensor, without reading it when the reader can tell."""
-    ask = getattr(source, "shape", None)
-    return tuple(ask(name)) if callable(ask) else tuple(source[name].shape)

@@ -1,30 +1,77 @@
-"""Filling a module from a weights file: everything is checked first, then tensors are copied one by one.
+"""Filling a module from weights files: everything is checked first, then each value is read into its place.
 
-flow:  names and shapes against the table -> (materialise a module on the meta device) -> copy -> tied names checked
+flow:  names and shapes against the table -> memory for a module on the meta device, in its dtype, on its device
+       -> tensors are read from the file straight into it, several at a time
 
-So a module is either filled completely or, when names or shapes do not fit, untouched; and beside the
-module only one row's tensors are in memory.
+    load_module(build, tensors, tables, dtype=..., device=...)     build and fill: peak memory is the module itself
+    load_into(module, tensors, table)                              fill a module that is there
 
-Traps: parameters that are new and on the meta device have no initial values to keep, so a module with new
-parameters is built on a real device.  A file may store tied tensors twice; the copies must be equal.
+So a module is either filled completely or, when names or shapes do not fit, untouched.  Beside the module there is
+memory for the buffers through which values of another dtype pass, and for one row's tensors where a row computes.
+An Int8Linear (nn/quantise.py) on the meta device is filled with the numbers of the Linear it stands for, quantised
+as they come.
+
+Traps: a file may store tied tensors twice; the copies must be equal.  The memory is the module's own, never the
+file's, so training in place and files that change later are no concern.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from polymodal.errors import WeightsError
+from polymodal.nn.quantise import Int8Linear, quantise_rows
+from polymodal.weights.build import build_empty, first_values
 from polymodal.weights.fetch import Progress, fetch
 from polymodal.weights.keytable import KeyTable
 from polymodal.weights.read import TensorFile, read, read_torch
-from polymodal.weights.report import KeyReport
+from polymodal.weights.report import KeyReport, Use
 from polymodal.weights.source import Source
+from polymodal.weights.tensors import Shape, dtype_of, read_into, shape_of
+from polymodal.weights.together import Together
 
-WHOLE = ("i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "bool", "int", "uint")
+Built = TypeVar("Built", bound=nn.Module)
+
+_READERS = 8
+_COMPARED = 1 << 20
+_HELD = 500_000  # numbers read at a time for an int8 weight, and quantised at a time: see raw.py
+_QUANTISED = 30_000
+
+
+def load_module(
+    build: Callable[[], Built],
+    tensors: Mapping[str, Tensor],
+    tables: Sequence[KeyTable] | None,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    prepare: Callable[[nn.Module], object] | None = None,
+) -> Built:
+    """Build a module and fill it by the table that fits; None: the tensors have the module's own names.
+
+    dtype: of floating parameters and buffers; None: as `build` makes them.  prepare: changes the module while it is
+    on the meta device (`quantise_linears`).  Parameters that the table declares new start as in a fresh build.
+    Raises WeightsError, before memory is taken, unless names and shapes fit.
+    """
+    with torch.inference_mode(False):  # a model that is first needed while another answers is an ordinary one, too
+        module = build_empty(build)
+        tables = (own_table(module, tensors),) if tables is None else tables
+        table, report = fitting(tables, tensors, wanted_shapes(module))
+        empty = {name for name, x in module.state_dict(keep_vars=True).items() if x.is_meta}
+        first = first_values(build, empty.intersection(report.new))
+        if prepare is not None:
+            prepare(module)
+        _fill(module, tensors, table, report, dtype, device, first)
+    return module
 
 
 def load_into(
@@ -37,24 +84,31 @@ def load_into(
     """Fill `module` in place and report what was used, dropped and left new.
 
     dtype: floating parameters and buffers are brought to it first; None keeps the module's own.
-    device: where a module on the meta device comes to life (default the CPU).
+    device: where the module goes first; None: it stays, and what is on the meta device comes to life on the CPU.
     Raises WeightsError before anything is changed when names or shapes do not fit.
     """
-    filled = table.apply(source_tensors, module)
-    report = table.check(source_tensors.keys(), module.state_dict().keys())
-    _require_numbers(source_tensors, report, module)
-    shared = shared_names(module)
-    _require_equal(source_tensors, table, report, shared)
-    _materialise(module, report, device)
-    for names in shared:
-        _tie(module, names)
-    if dtype is not None:
-        module.to(dtype)
-    places = module.state_dict(keep_vars=True)
-    with torch.no_grad():
-        for name, tensor in filled:
-            places[name].copy_(tensor)
+    table, report = fitting((table,), source_tensors, wanted_shapes(module))
+    _fill(module, source_tensors, table, report, dtype, device, {})
     return report
+
+
+def fitting(
+    tables: Sequence[KeyTable], source: Mapping[str, Tensor], target: Mapping[str, Shape]
+) -> tuple[KeyTable, KeyReport]:
+    """The table that fits these names and shapes; raises WeightsError with the problems of the nearest one."""
+    names, places = list(source), list(target)
+    reports = [table.check(names, places, hints=False) for table in tables]
+    best = min(range(len(tables)), key=lambda i: len(reports[i].problems))
+    if not reports[best].ok:
+        tables[best].check(names, places).require()
+    tables[best].check_shapes(source, target, reports[best])
+    return tables[best], reports[best]
+
+
+def wanted_shapes(module: nn.Module) -> dict[str, Shape]:
+    """Names and shapes of what a file must give: parameters and stored buffers; scales of int8 weights are made."""
+    made = {f"{name}.scale" for name in _int8_layers(module)}
+    return {name: tuple(x.shape) for name, x in module.state_dict().items() if name not in made}
 
 
 def shared_names(module: nn.Module) -> list[list[str]]:
@@ -65,68 +119,194 @@ def shared_names(module: nn.Module) -> list[list[str]]:
     return [names for names in groups.values() if len(names) > 1]
 
 
-def _tie(module: nn.Module, names: list[str]) -> None:
-    """Make the names one tensor again, after `to_empty` has given each its own."""
-    path, _, leaf = names[0].rpartition(".")
-    tensor = getattr(module.get_submodule(path), leaf)
-    for name in names[1:]:
-        path, _, leaf = name.rpartition(".")
-        setattr(module.get_submodule(path), leaf, tensor)
+def _fill(
+    module: nn.Module,
+    source: Mapping[str, Tensor],
+    table: KeyTable,
+    report: KeyReport,
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+    first: Mapping[str, Tensor],
+) -> None:
+    _require_numbers(source, report, module)
+    _require_equal(source, table, report, shared_names(module))
+    _require_values(module, report, first)
+    _materialise(module, dtype, device)
+    places = {name: x.detach() for name, x in module.state_dict(keep_vars=True).items()}
+    for name, value in first.items():
+        places[name].copy_(value)
+    _read(source, table, report, places, _int8_weights(module))
 
 
-def _require_equal(source: Mapping[str, Tensor], table: KeyTable, report: KeyReport, shared: list[list[str]]) -> None:
+def _int8_layers(module: nn.Module) -> dict[str, Int8Linear]:
+    return {name: part for name, part in module.named_modules() if isinstance(part, Int8Linear)}
+
+
+def _int8_weights(module: nn.Module) -> dict[str, Int8Linear]:
+    return {f"{name}.weight": part for name, part in _int8_layers(module).items()}
+
+
+def _read(
+    source: Mapping[str, Tensor],
+    table: KeyTable,
+    report: KeyReport,
+    places: Mapping[str, Tensor],
+    int8: Mapping[str, Int8Linear],
+) -> None:
+    """Bring every value to its place: what is only read by several threads, what is computed one row at a time."""
+    reads: list[Callable[[], None]] = []
+    computed: list[Use] = []
+    for use in report.uses:
+        row = table.rows[use.row]
+        quantised = [name for name in use.targets if name in int8]
+        views = row.views([places[name] for name in use.targets])
+        if views is None or (quantised and len(use.sources) > 1):
+            computed.append(use)
+        elif quantised:
+            reads.append(partial(_quantise_from, source, use.sources[0], int8[quantised[0]]))
+        else:
+            reads += [partial(read_into, source, name, view) for name, view in zip(use.sources, views, strict=True)]
+    _all(reads)
+    for use in computed:
+        results = table.convert(use, source)
+        for name, tensor in zip(use.targets, results, strict=True):
+            if name in int8:
+                int8[name].weight[:], int8[name].scale[:] = quantise_rows(tensor)
+            else:
+                places[name].copy_(tensor)
+    for name, other in report.tied.items():
+        if places[name].data_ptr() != places[other].data_ptr():
+            places[name].copy_(places[other])
+
+
+def _all(reads: Sequence[Callable[[], None]]) -> None:
+    """Make every call, by as many threads as there are processors for this process; the first error is raised."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = min(_READERS, processors, len(reads))
+    if threads < 2:
+        for each in reads:
+            each()
+        return
+    inference = torch.is_inference_mode_enabled()  # known to each thread alone
+
+    def make(each: Callable[[], None]) -> None:
+        with torch.inference_mode(inference):
+            each()
+
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for done in [pool.submit(make, each) for each in reads]:
+            done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _quantise_from(source: Mapping[str, Tensor], name: str, layer: Int8Linear) -> None:
+    """Fill an int8 weight [out, in] from a stored one of real numbers, a few rows at a time."""
+    rows, width = layer.weight.shape
+    step, most = (max(1, size // max(width, 1)) for size in (_QUANTISED, _HELD))
+    held = torch.empty(min(most, rows), width, dtype=torch.float32)
+    for begin in range(0, rows, most):
+        block = held[: min(most, rows - begin)]
+        read_into(source, name, block, begin * width)
+        for first in range(0, len(block), step):
+            part = block[first : first + step]
+            here = slice(begin + first, begin + first + len(part))
+            layer.weight[here], layer.scale[here] = quantise_rows(part)
+
+
+def _require_equal(
+    source: Mapping[str, Tensor], table: KeyTable, report: KeyReport, shared: Sequence[Sequence[str]]
+) -> None:
     """What the file stores twice for one tensor of the model must be the same; checked before anything is written."""
     for names in shared:
-        first: Tensor | None = None
-        for use in report.uses:
-            for name in set(names).intersection(use.targets):
-                tensor = table.rows[use.row].convert([source[key] for key in use.sources])[use.targets.index(name)]
-                if first is not None and not torch.equal(first, tensor):
-                    raise WeightsError(
-                        f"{names[0]!r} and {names[1]!r} are one tensor of the model, "
-                        "the file gives them different values"
-                    )
-                first = tensor
+        uses = [(use, name) for use in report.uses for name in use.targets if name in names]
+        for use, name in uses[1:]:
+            if not _same(source, table, *uses[0], use, name):
+                raise WeightsError(
+                    f"{names[0]!r} and {names[1]!r} are one tensor of the model, the file gives them different values"
+                )
+
+
+def _same(source: Mapping[str, Tensor], table: KeyTable, use: Use, name: str, other_use: Use, other_name: str) -> bool:
+    rows = table.rows[use.row], table.rows[other_use.row]
+    if not all(row.plain for row in rows):
+        found = [table.convert(each, source)[each.targets.index(target)]
+                 for each, target in ((use, name), (other_use, other_name))]  # fmt: skip
+        return torch.equal(*found)
+    keys = use.sources[0], other_use.sources[0]
+    total, dtype = _values(source, keys[0]), dtype_of(source, keys[0])
+    if dtype != dtype_of(source, keys[1]):
+        dtype = torch.float64
+    for first in range(0, total, _COMPARED):
+        parts = [torch.empty(min(_COMPARED, total - first), dtype=dtype) for _ in keys]
+        for key, part in zip(keys, parts, strict=True):
+            read_into(source, key, part, first)
+        if not torch.equal(*parts):
+            return False
+    return True
+
+
+def _values(source: Mapping[str, Tensor], name: str) -> int:
+    return math.prod(shape_of(source, name))
 
 
 def _require_numbers(source: Mapping[str, Tensor], report: KeyReport, module: nn.Module) -> None:
     """A parameter of real numbers is not filled from whole ones: such a file is damaged or quantised in its own way."""
-    places = module.state_dict(keep_vars=True)
+    places, int8 = module.state_dict(keep_vars=True), _int8_weights(module)
     for use in report.uses:
-        if not all(places[name].is_floating_point() for name in use.targets):
+        if not all(places[name].is_floating_point() or name in int8 for name in use.targets):
             continue
         for name in use.sources:
-            found = stored_dtype(source, name)
-            if found.lower().startswith(WHOLE):
+            found = dtype_of(source, name)
+            if not found.is_floating_point:
                 raise WeightsError(
-                    f"{name!r} holds numbers of type {found}, expected a floating type for {use.targets[0]!r}; a "
-                    "quantised checkpoint needs its own reader"
+                    f"{name!r} holds numbers of type {str(found).removeprefix('torch.')}, expected a floating type for "
+                    f"{use.targets[0]!r}; a quantised checkpoint needs its own reader"
                 )
 
 
-def stored_dtype(source: Mapping[str, Tensor], name: str) -> str:
-    """The stored type of one tensor, without reading it when the reader can tell."""
-    infos = getattr(source, "infos", None)
-    return infos[name].dtype if infos is not None else str(source[name].dtype).removeprefix("torch.")
-
-
-def _materialise(module: nn.Module, report: KeyReport, device: torch.device | str | None) -> None:
-    """Give a meta module memory; refuse when that would leave values undefined."""
-    empty = [name for name, x in module.state_dict(keep_vars=True).items() if x.is_meta]
-    covered = {*report.filled, *report.tied}
-    unfilled = [name for name in empty if name not in covered]
-    if unfilled:
+def _require_values(module: nn.Module, report: KeyReport, first: Mapping[str, Tensor]) -> None:
+    """Refuse a module on the meta device of which something would stay without values."""
+    covered = {*report.filled, *report.tied, *first} | {f"{name}.scale" for name in _int8_layers(module)}
+    empty = [name for name, x in module.state_dict(keep_vars=True).items() if x.is_meta and name not in covered]
+    if empty:
         raise WeightsError(
-            f"{unfilled[0]!r} and {len(unfilled) - 1} more are new and on the meta device, where they have no first "
-            "values; build the model on the cpu"
+            f"{empty[0]!r} and {len(empty) - 1} more are new and on the meta device, where they have no first "
+            "values; use load_module, or build the model on the cpu"
         )
     hidden = [name for name, x in module.named_buffers() if x.is_meta and name not in covered]
     if hidden:
-        raise WeightsError(f"the buffer {hidden[0]!r} is computed, not stored; build the model on the cpu")
-    if empty:
-        module.to_empty(device=device or "cpu")
-    elif device is not None:
-        module.to(device)
+        raise WeightsError(f"the buffer {hidden[0]!r} is on the meta device and in no file; make it a computed_buffer")
+
+
+def _materialise(module: nn.Module, dtype: torch.dtype | None, device: torch.device | str | None) -> None:
+    """Give what is on the meta device memory of its dtype and place, ties kept; bring the rest there."""
+    if not any(x.is_meta for x in (*module.parameters(), *module.buffers())):
+        module.to(device=device, dtype=dtype)
+        return
+    made: dict[int, Tensor] = {}
+    for part in module.modules():
+        kept = ("weight", "scale") if isinstance(part, Int8Linear) else ()
+        for slots in (part._parameters, part._buffers):
+            for leaf, x in slots.items():
+                if x is None:
+                    continue
+                wanted = dtype if dtype is not None and x.is_floating_point() and leaf not in kept else x.dtype
+                if id(x) not in made:
+                    made[id(x)] = _placed(x, wanted, device)
+                slots[leaf] = made[id(x)]  # type: ignore[assignment]
+
+
+def _placed(x: Tensor, dtype: torch.dtype, device: torch.device | str | None) -> Tensor:
+    if not x.is_meta:
+        with torch.no_grad():
+            moved = x.to(device=device, dtype=dtype)
+        if moved is x:
+            return x
+    else:
+        moved = torch.empty(x.shape, dtype=dtype, device="cpu" if device is None else device)
+    return nn.Parameter(moved, x.requires_grad) if isinstance(x, nn.Parameter) else moved
 
 
 def open_source(source: Source, progress: Progress | None = None, offline: bool = False) -> TensorFile:
@@ -139,33 +319,26 @@ def open_source(source: Source, progress: Progress | None = None, offline: bool 
     return read(path, source.format)
 
 
+def own_table(module: nn.Module, names: Iterable[str]) -> KeyTable:
+    """The table of a file that has the module's own names; of tied ones it may hold one."""
+    present = set(names)
+    tied: dict[str, str] = {}
+    for group in shared_names(module):
+        stored = [name for name in group if name in present]
+        if stored:
+            tied.update({name: stored[0] for name in group if name not in present})
+    return KeyTable.of({name: name for name in present}, tied=tied)
+
+
 def load_safetensors(module: nn.Module, path: str | Path) -> None:
     """Fill a module from a file that has its own names, written by `export.save_safetensors`."""
     tensors = read(path, "safetensors")
-    keys = set(tensors)
-    table = KeyTable.of({name: name for name in keys}, tied=_shared(module, keys))
-    load_into(module, tensors, table)
+    load_into(module, tensors, own_table(module, tensors))
 
 
-def _shared(module: nn.Module, present: set[str]) -> dict[str, str]:
-    """Names of one memory of which the file has only one."""
-    tied: dict[str, str] = {}
-    for names in shared_names(module):
-        stored = [name for name in names if name in present]
-        if stored:
-            tied.update({name: stored[0] for name in names if name not in present})
-    return tied
-
-
-def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def under(tensors: Mapping[str, Tensor], prefix: str) -> Together:
     """The tensors below a prefix, without it; raises WeightsError when there are none."""
-    found = {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
+    found = {name.removeprefix(prefix): (tensors, name) for name in tensors if name.startswith(prefix)}
     if not found:
         raise WeightsError(f"the file has no tensor under {prefix!r}; its first is {min(tensors, default='none')!r}")
-    return found
-
-
-def load_part(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:
-    """Fill a module strictly from the tensors below `prefix`, which have the module's own names."""
-    found = under(tensors, prefix)
-    load_into(module, found, KeyTable.of({name: name for name in found}))
+    return Together.of(found)

@@ -3,8 +3,8 @@
 An operation turns one tensor into one tensor (joins.py holds what turns n tensors into m).  Each is a frozen
 dataclass that is callable and has `.inverse()`, so a whole table can be turned round for export.
 
-Everything is written with shape-generic torch calls only, therefore it also runs on the meta device: a table
-learns target shapes by pushing empty meta tensors through its operations, without reading a file.
+`.shape(shape)` is the shape it turns another shape into, by arithmetic alone, and raises ConfigError for one that it
+does not take: a table is checked against a model that way, without a tensor.
 
 Traps: q/k rows of llama.cpp files and of Meta's own LLaMA files are ordered for rope on neighbouring pairs
 (2i, 2i+1); files in the transformers layout are ordered for halves (i, i + E/2).  The rule is per head, so
@@ -23,12 +23,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from polymodal.errors import ConfigError
+from polymodal.weights.tensors import Shape
 
 
 class Operation(Protocol):
     """One tensor in, one tensor out."""
 
     def __call__(self, x: Tensor) -> Tensor: ...
+
+    def shape(self, shape: Shape) -> Shape: ...
 
     def inverse(self) -> Operation: ...
 
@@ -41,7 +44,15 @@ class Transpose:
     second: int = -1
 
     def __call__(self, x: Tensor) -> Tensor:
+        self.shape(tuple(x.shape))
         return x.transpose(self.first, self.second)
+
+    def shape(self, shape: Shape) -> Shape:
+        if not all(-len(shape) <= dim < len(shape) for dim in (self.first, self.second)):
+            raise ConfigError(f"transpose: shape {shape} has no dimensions {self.first} and {self.second}")
+        turned = list(shape)
+        turned[self.first], turned[self.second] = turned[self.second], turned[self.first]
+        return tuple(turned)
 
     def inverse(self) -> Transpose:
         return self
@@ -59,9 +70,12 @@ class Reshape:
             raise ConfigError(f"reshape: {self.source} and {self.target} hold different numbers of values")
 
     def __call__(self, x: Tensor) -> Tensor:
-        if tuple(x.shape) != self.source:
-            raise ConfigError(f"reshape: expected shape {self.source}, found {tuple(x.shape)}")
-        return x.reshape(self.target)
+        return x.reshape(self.shape(tuple(x.shape)))
+
+    def shape(self, shape: Shape) -> Shape:
+        if shape != self.source:
+            raise ConfigError(f"reshape: expected shape {self.source}, found {shape}")
+        return self.target
 
     def inverse(self) -> Reshape:
         return Reshape(self.target, self.source)
@@ -74,9 +88,13 @@ class Squeeze:
     dim: int = 0
 
     def __call__(self, x: Tensor) -> Tensor:
-        if x.dim() <= self.dim or x.shape[self.dim] != 1:
-            raise ConfigError(f"squeeze: dimension {self.dim} of shape {tuple(x.shape)} is not of size 1")
+        self.shape(tuple(x.shape))
         return x.squeeze(self.dim)
+
+    def shape(self, shape: Shape) -> Shape:
+        if len(shape) <= self.dim or shape[self.dim] != 1:
+            raise ConfigError(f"squeeze: dimension {self.dim} of shape {shape} is not of size 1")
+        return shape[: self.dim] + shape[self.dim + 1 :]
 
     def inverse(self) -> Unsqueeze:
         return Unsqueeze(self.dim)
@@ -89,7 +107,13 @@ class Unsqueeze:
     dim: int = 0
 
     def __call__(self, x: Tensor) -> Tensor:
+        self.shape(tuple(x.shape))
         return x.unsqueeze(self.dim)
+
+    def shape(self, shape: Shape) -> Shape:
+        if len(shape) < self.dim:
+            raise ConfigError(f"unsqueeze: shape {shape} has no place for dimension {self.dim}")
+        return (*shape[: self.dim], 1, *shape[self.dim :])
 
     def inverse(self) -> Squeeze:
         return Squeeze(self.dim)
@@ -108,16 +132,22 @@ class RopeOrder:
     rotary: int | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        if x.shape[0] % self.heads:
-            raise ConfigError(f"rope order: {x.shape[0]} rows do not divide into {self.heads} heads")
+        self.shape(tuple(x.shape))
         per_head = x.reshape(self.heads, x.shape[0] // self.heads, *x.shape[1:])
         rotary = per_head.shape[1] if self.rotary is None else self.rotary
-        if rotary % 2 or rotary > per_head.shape[1]:
-            raise ConfigError(f"rope order: rotary size {rotary} is not even or over {per_head.shape[1]}")
         turned, rest = per_head[:, :rotary], per_head[:, rotary:]
         pair = (rotary // 2, 2) if self.halves else (2, rotary // 2)
         turned = turned.reshape(self.heads, *pair, *x.shape[1:]).transpose(1, 2).reshape(turned.shape)
         return torch.cat((turned, rest), dim=1).reshape(x.shape)
+
+    def shape(self, shape: Shape) -> Shape:
+        if not shape or shape[0] % self.heads:
+            raise ConfigError(f"rope order: {shape[:1]} rows do not divide into {self.heads} heads")
+        size = shape[0] // self.heads
+        rotary = size if self.rotary is None else self.rotary
+        if rotary % 2 or rotary > size:
+            raise ConfigError(f"rope order: rotary size {rotary} is not even or over {size}")
+        return shape
 
     def inverse(self) -> RopeOrder:
         return RopeOrder(self.heads, not self.halves, self.rotary)
@@ -141,16 +171,11 @@ class ResizePositions:
             raise ConfigError(f"resize positions: {self.source} and {self.target} must both be 1-D or 2-D")
 
     def __call__(self, x: Tensor) -> Tensor:
-        expected = self.leading + math.prod(self.source)
-        if x.dim() < 2 or x.shape[-2] != expected:
-            raise ConfigError(
-                f"resize positions: expected {expected} rows (leading {self.leading} + grid {self.source}), "
-                f"found shape {tuple(x.shape)}"
-            )
+        self.shape(tuple(x.shape))
         if self.source == self.target:
             return x
         width, outer = x.shape[-1], x.shape[:-2]
-        rows = x.reshape(-1, expected, width)
+        rows = x.reshape(-1, x.shape[-2], width)
         kept, grid = rows[:, : self.leading], rows[:, self.leading :]
         planes = grid.float().transpose(1, 2).reshape(-1, width, *self.source)
         if len(self.source) == 1:
@@ -161,6 +186,15 @@ class ResizePositions:
             )
         grid = planes.flatten(2).transpose(1, 2).to(x.dtype)
         return torch.cat((kept, grid), dim=1).reshape(*outer, -1, width)
+
+    def shape(self, shape: Shape) -> Shape:
+        expected = self.leading + math.prod(self.source)
+        if len(shape) < 2 or shape[-2] != expected:
+            raise ConfigError(
+                f"resize positions: expected {expected} rows (leading {self.leading} + grid {self.source}), "
+                f"found shape {shape}"
+            )
+        return (*shape[:-2], self.leading + math.prod(self.target), shape[-1])
 
     def inverse(self) -> ResizePositions:
         return ResizePositions(self.target, self.source, self.leading, self.antialias)
@@ -174,11 +208,15 @@ class ResizeRows:
     target: int
 
     def __call__(self, x: Tensor) -> Tensor:
-        if x.shape[0] != self.source:
-            raise ConfigError(f"resize rows: expected {self.source} rows, found {x.shape[0]}")
+        self.shape(tuple(x.shape))
         if self.target <= self.source:
             return x[: self.target]
         return torch.cat((x, x.new_zeros(self.target - self.source, *x.shape[1:])))
+
+    def shape(self, shape: Shape) -> Shape:
+        if shape[:1] != (self.source,):
+            raise ConfigError(f"resize rows: expected {self.source} rows, found shape {shape}")
+        return (self.target, *shape[1:])
 
     def inverse(self) -> ResizeRows:
         return ResizeRows(self.target, self.source)
@@ -194,6 +232,9 @@ class Cast:
     def __call__(self, x: Tensor) -> Tensor:
         return x.to(self.target)
 
+    def shape(self, shape: Shape) -> Shape:
+        return shape
+
     def inverse(self) -> Cast:
         return Cast(self.target, self.source)
 
@@ -206,6 +247,9 @@ class Shift:
 
     def __call__(self, x: Tensor) -> Tensor:
         return x + self.amount
+
+    def shape(self, shape: Shape) -> Shape:
+        return shape
 
     def inverse(self) -> Shift:
         return Shift(-self.amount)
@@ -223,6 +267,9 @@ class Scale:
 
     def __call__(self, x: Tensor) -> Tensor:
         return x * self.factor
+
+    def shape(self, shape: Shape) -> Shape:
+        return shape
 
     def inverse(self) -> Scale:
         return Scale(1 / self.factor)

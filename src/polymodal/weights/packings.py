@@ -19,11 +19,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from polymodal.errors import WeightsError
 from polymodal.weights import dequantise
 from polymodal.weights.derived import Derivation, info_of
+from polymodal.weights.tensors import dtype_of
 
 Settings = Mapping[str, Any]
 Block = tuple[int, ...]
@@ -31,6 +33,7 @@ Block = tuple[int, ...]
 BITSANDBYTES = ".quant_state.bitsandbytes__"
 FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "dense")
 """Of compressed-tensors."""
+_FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _WORD = ("I32", "int32")
 _SCALED = ("I8", "F8_", "int8", "float8")
 _NO_SCALE = ("U8", "F8_", "uint8", "float8")
@@ -50,8 +53,18 @@ class Plan:
         # A mapping of tensors may answer `in` by reading the tensor.
         self.names = frozenset(self.source)
 
-    def add(self, layer: str, shape: tuple[int, ...], names: Mapping[str, str], compute: Callable[..., Tensor]) -> None:
-        """`layer`.weight of `shape` is `compute(**tensors)`; names: argument -> tensor of the file."""
+    def add(
+        self,
+        layer: str,
+        shape: tuple[int, ...],
+        names: Mapping[str, str],
+        compute: Callable[..., Tensor],
+        dtype: torch.dtype = torch.float16,
+    ) -> None:
+        """`layer`.weight of `shape` is `compute(**tensors)`, in float32; names: argument -> tensor of the file.
+
+        dtype: what the checkpoint is computed in.
+        """
         arguments, sources = tuple(names), tuple(names.values())
         if min(shape, default=1) < 1:
             raise self.problem(layer, f"claims the shape {shape}")
@@ -59,7 +72,9 @@ class Plan:
         def run(parts: Sequence[Tensor]) -> Tensor:
             return compute(**dict(zip(arguments, parts, strict=True)))
 
-        self.made[f"{layer}.weight"] = Derivation(shape=shape, sources=sources, compute=run, stored=self.method)
+        self.made[f"{layer}.weight"] = Derivation(
+            shape=shape, sources=sources, compute=run, stored=self.method, dtype=dtype
+        )
         self.used.update(sources)
 
     def layers(self, ending: str) -> Iterator[str]:
@@ -68,6 +83,10 @@ class Plan:
 
     def shape(self, name: str) -> tuple[int, ...]:
         return info_of(self.source, name).shape
+
+    def computed(self, scales: str) -> torch.dtype:
+        """What weights with these scales are computed in: the dtype of the scales."""
+        return dtype_of(self.source, scales)
 
     def dtype(self, name: str) -> str:
         """The stored type, as the file's format calls it."""
@@ -118,6 +137,7 @@ def _four_bits(plan: Plan, blob: str, layer: str) -> None:
     try:
         state = json.loads(bytes(plan.source[blob].tolist()))
         shape, size = tuple(int(side) for side in state["shape"]), int(state["blocksize"])
+        dtype = _FLOATS.get(state.get("dtype"), torch.float16)
         if "nested_blocksize" in state:
             nested = int(state["nested_blocksize"]), float(state["nested_offset"])
     except (ValueError, KeyError, TypeError) as problem:
@@ -130,7 +150,7 @@ def _four_bits(plan: Plan, blob: str, layer: str) -> None:
     if nested is not None:
         names["outer"], names["outer_codes"] = plan.need(layer, "weight.nested_absmax", "weight.nested_quant_map")
     plan.used.add(blob)
-    plan.add(layer, shape, names, partial(_codebook, nested=nested, shape=shape, size=size))
+    plan.add(layer, shape, names, partial(_codebook, nested=nested, shape=shape, size=size), dtype)
 
 
 def _codebook(
@@ -164,7 +184,7 @@ def gptq(plan: Plan, settings: Settings) -> None:
         if plan.dtype(weight) not in _WORD or bits not in (2, 4, 8):
             raise plan.problem(layer, f"has {bits} bits in {plan.dtype(weight)}, expected 2, 4 or 8 in I32")
         compute = partial(dequantise.gptq, bits=bits, shifted=form == "gptq")
-        plan.add(layer, (out, packed * 32 // bits), names, compute)
+        plan.add(layer, (out, packed * 32 // bits), names, compute, plan.computed(scales))
 
 
 def awq(plan: Plan, settings: Settings) -> None:
@@ -175,7 +195,8 @@ def awq(plan: Plan, settings: Settings) -> None:
     for layer in plan.layers(".qweight"):
         weight, zeros, scales = plan.need(layer, "qweight", "qzeros", "scales")
         width, packed = plan.shape(weight)
-        plan.add(layer, (packed * 8, width), {"qweight": weight, "qzeros": zeros, "scales": scales}, dequantise.awq)
+        names = {"qweight": weight, "qzeros": zeros, "scales": scales}
+        plan.add(layer, (packed * 8, width), names, dequantise.awq, plan.computed(scales))
 
 
 def float8(plan: Plan, settings: Settings) -> None:
@@ -193,7 +214,9 @@ def _scaled(plan: Plan, layer: str, leaf: str, block: Block | None) -> None:
         raise plan.problem(layer, f"has weights of {plan.dtype(weight)} and scales of {plan.dtype(scale)}")
     names = {"weight": weight, "scale": scale}
     names = plan.with_optional(names, layer, zero="weight_zero_point", columns="weight_g_idx")
-    plan.add(layer, plan.shape(weight), names, partial(dequantise.scaled, block=block))
+    # DeepSeek's scales are float32 beside weights that are computed in bfloat16.
+    dtype = plan.computed(scale) if plan.computed(scale) == torch.float16 else torch.bfloat16
+    plan.add(layer, plan.shape(weight), names, partial(dequantise.scaled, block=block), dtype)
 
 
 def compressed(plan: Plan, settings: Settings) -> None:
@@ -234,4 +257,5 @@ def _words(plan: Plan, layer: str, configured: Sequence[Any]) -> None:
     names = {"packed": packed, "scale": scale}
     names = plan.with_optional(names, layer, zero="weight_zero_point", columns="weight_g_idx")
     plan.used.add(whole)
-    plan.add(layer, shape, names, partial(dequantise.packed_int, bits=fitting[0], shape=shape))
+    compute = partial(dequantise.packed_int, bits=fitting[0], shape=shape)
+    plan.add(layer, shape, names, compute, plan.computed(scale))

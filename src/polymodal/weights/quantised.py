@@ -20,7 +20,7 @@ from torch import Tensor
 
 from polymodal.errors import WeightsError
 from polymodal.weights import packings
-from polymodal.weights.derived import DerivedTensors, info_of
+from polymodal.weights.derived import DerivedTensors
 from polymodal.weights.keytable import KeyTable
 from polymodal.weights.packings import BITSANDBYTES, Plan, Settings, where
 
@@ -81,16 +81,18 @@ def unquantised(source: Mapping[str, Tensor], settings: Settings | None = None) 
 
 
 def without_spare_biases(
-    tensors: Mapping[str, Tensor], tables: Sequence[KeyTable], targets: Iterable[str]
+    tensors: Mapping[str, Tensor], tables: Sequence[KeyTable], targets: Callable[[], Iterable[str]]
 ) -> Mapping[str, Tensor]:
     """The tensors without the biases of nothing but zeros that a GPTQ writer gave to layers which have none.
 
-    They are left out only where a model with these names fits without them and does not fit with them.
+    They are left out only where a model whose names are `targets()` fits without them and does not fit with them.
     """
-    names, places = set(tensors), list(targets)
-    packed = [name for name in names if name.endswith(".weight") and info_of(tensors, name).dtype == "gptq"]
+    if not isinstance(tensors, DerivedTensors):
+        return tensors
+    names = set(tensors)
+    packed = [name for name in names if name.endswith(".weight") and tensors.infos[name].dtype == "gptq"]
     biases = names.intersection(name.removesuffix("weight") + "bias" for name in packed)
-    if not biases or not isinstance(tensors, DerivedTensors) or _fits(names, tables, places):
+    if not biases or _fits(names, tables, places := list(targets())):
         return tensors
     zero = {name for name in biases if not tensors[name].any()}
     return tensors.without(zero) if _fits(names - zero, tables, places) else tensors

@@ -17,16 +17,21 @@ from torch import Tensor
 from polymodal.errors import ConfigError
 from polymodal.weights.joins import Copy, Fuse, Join, Same, Split, Stack
 from polymodal.weights.operations import Operation
+from polymodal.weights.tensors import Shape
 
 _SLOT = re.compile(r"\{(\+\d+)?\}")
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """A compiled name: a regular expression and the offset of each of its slots."""
+    """A name taken apart: a regular expression, compiled when it is first needed, and the offset of each slot."""
 
-    regex: re.Pattern[str]
+    expression: str
     offsets: tuple[int, ...]
+
+    @functools.cached_property
+    def regex(self) -> re.Pattern[str]:
+        return re.compile(self.expression)
 
     def match(self, key: str) -> tuple[int, ...] | None:
         """The indices of `key`, or None when the name is another."""
@@ -39,7 +44,7 @@ class Pattern:
 
 @functools.lru_cache(maxsize=65536)
 def compile_pattern(text: str) -> Pattern:
-    """Compile a name with `{}` slots; an index has no leading zero, so that it can be written back."""
+    """Take apart a name with `{}` slots; an index has no leading zero, so that it can be written back."""
     subtree = text == "**" or text.endswith(".**")
     body = text[:-2] if subtree else text
     pieces: list[str] = []
@@ -52,7 +57,7 @@ def compile_pattern(text: str) -> Pattern:
     pieces.append(re.escape(body[end:]))
     if any(mark in _SLOT.sub("", body) for mark in "{}*"):
         raise ConfigError(f"key table: {text!r} may hold only '{{}}', '{{+n}}' and a final '.**'")
-    return Pattern(re.compile("".join(pieces) + (".+" if subtree else "")), tuple(offsets))
+    return Pattern("".join(pieces) + (".+" if subtree else ""), tuple(offsets))
 
 
 def skeleton(text: str) -> str:
@@ -96,6 +101,20 @@ class Row:
         results = self.join([_run(ops, x) for ops, x in zip(self._before, parts, strict=True)])
         return [_run(ops, x) for ops, x in zip(self._after, results, strict=True)]
 
+    def shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        """What `convert` would make of tensors of these shapes; nothing is computed.  Raises ConfigError."""
+        joined = self.join.shapes([_shaped(ops, shape) for ops, shape in zip(self._before, shapes, strict=True)])
+        return [_shaped(ops, shape) for ops, shape in zip(self._after, joined, strict=True)]
+
+    def views(self, targets: Sequence[Tensor]) -> list[Tensor] | None:
+        """The places in the targets that the sources fill as they are; None when values are computed."""
+        return None if any(self._before) or any(self._after) else self.join.views(targets)
+
+    @property
+    def plain(self) -> bool:
+        """Whether one tensor goes to one place as it is."""
+        return isinstance(self.join, Same) and not any(self._before) and not any(self._after)
+
     @property
     def _before(self) -> tuple[Operations, ...]:
         return self.before or ((),) * len(self.sources)
@@ -124,6 +143,12 @@ def _run(operations: Operations, x: Tensor) -> Tensor:
     for operation in operations:
         x = operation(x)
     return x
+
+
+def _shaped(operations: Operations, shape: Shape) -> Shape:
+    for operation in operations:
+        shape = operation.shape(shape)
+    return shape
 
 
 def _reverse(operations: Operations) -> Operations:

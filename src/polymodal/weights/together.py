@@ -1,16 +1,28 @@
 """Tensors that lie in several files, read as one table: a checkpoint and the encoder it leaves out.
 
-Together({"": checkpoint, "vision_tower.": encoder}) -> names with their prefixes, tensors read when asked for
+    Together({"": checkpoint, "vision_tower.": encoder})    names with their prefixes
+    Together.of({"vision.weight": (encoder, "weight")})     one by one: which tensor of which file a name stands for
+    Together.of(places(checkpoint) | places(encoder, "vision_tower."))      where a later file may replace names
+
+Nothing is read before it is asked for; a tensor's file is asked as tensors.py says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
+import torch
 from torch import Tensor
 
 from polymodal.errors import WeightsError
-from polymodal.weights.keytable import source_shape
+from polymodal.weights.tensors import Shape, dtype_of, read_into, shape_of
+
+Places = dict[str, tuple[Mapping[str, Tensor], str]]
+
+
+def places(tensors: Mapping[str, Tensor], prefix: str = "") -> Places:
+    """Where the tensors of one file are found, under their names with a prefix: for `Together.of`."""
+    return {prefix + name: (tensors, name) for name in tensors}
 
 
 class Together(Mapping[str, Tensor]):
@@ -24,7 +36,7 @@ class Together(Mapping[str, Tensor]):
         parts: Mapping[str, Mapping[str, Tensor]],
         rename: Callable[[str, str], str | None] = lambda prefix, name: prefix + name,
     ) -> None:
-        self._places: dict[str, tuple[Mapping[str, Tensor], str]] = {}
+        self._places: Places = {}
         for prefix, tensors in parts.items():
             for name in tensors:
                 shown = rename(prefix, name)
@@ -33,9 +45,19 @@ class Together(Mapping[str, Tensor]):
                 if shown is not None:
                     self._places[shown] = (tensors, name)
 
+    @classmethod
+    def of(cls, found: Mapping[str, tuple[Mapping[str, Tensor], str]]) -> Together:
+        """The tensors of these places under these names."""
+        made = cls({})
+        made._places.update(found)
+        return made
+
     def __getitem__(self, name: str) -> Tensor:
         tensors, own = self._places[name]
         return tensors[own]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -43,7 +65,14 @@ class Together(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def shape(self, name: str) -> Sequence[int]:
+    def shape(self, name: str) -> Shape:
         """Shape of one tensor, without reading it where the file's reader can tell."""
-        tensors, own = self._places[name]
-        return source_shape(tensors, own)
+        return shape_of(*self._places[name])
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Dtype of one tensor, without reading it where the file's reader can tell."""
+        return dtype_of(*self._places[name])
+
+    def read_into(self, name: str, out: Tensor, first: int = 0) -> None:
+        """Fill `out` with values of one tensor."""
+        read_into(*self._places[name], out, first)

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from polymodal.checkpoints.record import CheckpointFormat, ModelSpec, Part, Shapes
+from polymodal.checkpoints.record import CheckpointFormat, ModelSpec, Part, Shapes, hf
 from polymodal.encoders import beit_keys
 from polymodal.encoders.heads import ClassLogitsConfig, PatchLogitsConfig
 from polymodal.models.encoder_classifier import EncoderClassifier
@@ -78,4 +78,4 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
 
 
 LAYOUT = CheckpointFormat(name="official BEiT (.pth)", parse_config=parse_config, infer=infer, entry=("model", ""),
-                matches=lambda config: config.get("model_type") == KIND)  # fmt: skip
+                matches=hf(KIND))  # fmt: skip

@@ -19,7 +19,7 @@ from polymodal.encoders.heads import ClassLogitsConfig
 from polymodal.models.dual_encoder import PAIR, DualEncoder
 from polymodal.models.encoder_classifier import EncoderClassifier
 from polymodal.pipelines.zero_shot import ZeroShot
-from polymodal.systems import CheckpointFiles, CheckpointFormat, LoadedModel, ModelSpec, Part, hf
+from polymodal.systems import CheckpointFiles, CheckpointFormat, ConfigMatch, LoadedModel, ModelSpec, Part, hf
 from polymodal.weights.keytable import KeyTable, rename
 from polymodal.weights.operations import Unsqueeze
 
@@ -140,7 +140,7 @@ LAYOUTS = (
     CheckpointFormat(name="transformers CLIPModel", matches=hf("clip", "CLIPModel"), parse_config=open_pair),
     CheckpointFormat(
         name="official CLIP state dict",
-        matches=lambda config: "transformer_layers" in config,
+        matches=ConfigMatch(keys=("transformer_layers",)),
         parse_config=open_official,
         infer=clip_openai.infer,
     ),

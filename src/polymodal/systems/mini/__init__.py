@@ -39,7 +39,7 @@ def load(variant: Variant, options: LoadOptions) -> LoadedModel:
     language, trained = source(components.SMOLLM2_135M_GGUF), source(components.TRAINED)
     ours, tokenizer = unpack(trained), Tokenizer.from_gguf(language.metadata)
     encoder, connector = components.load_vision(source(components.LITE0_SOURCE), ours)
-    backbone = components.load_lm(language, under(ours, "adapters."))
+    backbone = components.load_lm(language, under(ours, "adapters."), options.quantise)
     components.add_yes_bias(backbone, tokenizer, ours[components.YES])
     components.set_vocabulary(connector, json.loads(trained.metadata["names"]), tokenizer, backbone.embed_tokens.weight)
     image = Modality(
@@ -78,7 +78,7 @@ def load(variant: Variant, options: LoadOptions) -> LoadedModel:
     return LoadedModel(
         model=model,
         processor=processor,
-        text=lambda: bare(components.load_lm(language, {}).to(**place), {}),
+        text=lambda: bare(components.load_lm(language, {}, options.quantise).to(**place), {}),
         transcribe=hearing.text,
         score=space.score,
         embed=space.embed,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,9 +24,10 @@ from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
 from polymodal.models.speech_seq2seq import ENGLISH_RANKS, TINY_EN_WEIGHTS, WHISPER
 from polymodal.nn.fuse import fuse_projections
 from polymodal.nn.lora import apply_lora, load_lora, merge_lora
+from polymodal.nn.quantise import quantise_linears
 from polymodal.pipelines.speech_as_features import LENGTHS
 from polymodal.systems.mini.sentence_space import MINILM, MINILM_TOKENIZER
-from polymodal.weights.load import load_into, load_part, under
+from polymodal.weights.load import load_module, under
 from polymodal.weights.packed import unpack
 from polymodal.weights.read import TensorFile
 from polymodal.weights.source import Source
@@ -78,15 +81,16 @@ def set_vocabulary(connector: NamesConnector, names: list[str], tokenizer: Token
     connector.set_names(ids, separator, filler, table, colours)
 
 
-def load_lm(language: TensorFile, adapters: dict[str, Tensor]) -> Decoder:
-    """The backbone, filled; with adapters, those are merged."""
-    backbone = BACKBONE.build()
-    load_into(backbone, language, gguf_keys(BACKBONE))
+def load_lm(language: TensorFile, adapters: Mapping[str, Tensor], quantise: str | None = None) -> Decoder:
+    """The backbone, filled; with adapters, those are merged; then the linears may be made int8."""
+    backbone = load_module(BACKBONE.build, language, (gguf_keys(BACKBONE),))
     if adapters:
         apply_lora(backbone, ADAPTED, RANK, ALPHA)
         load_lora(backbone, adapters)
         merge_lora(backbone)
     fuse_projections(backbone)
+    if quantise is not None:
+        quantise_linears(backbone)
     return backbone.eval()
 
 
@@ -96,19 +100,17 @@ def add_yes_bias(backbone: Decoder, tokenizer: Tokenizer, row: Tensor) -> None:
         backbone.embed_tokens.weight[tokenizer.encode("Yes")[0]] += row
 
 
-def load_vision(published: TensorFile, ours: dict[str, Tensor]) -> tuple[EfficientNetGrid, NamesConnector]:
+def load_vision(published: TensorFile, ours: Mapping[str, Tensor]) -> tuple[EfficientNetGrid, NamesConnector]:
     """Encoder and connector of pictures, filled; the connector has yet to be taught its names."""
-    encoder, connector = fresh()
-    load_into(encoder, published, grid_keys(PUBLISHED_KEYS))
+    encoder = load_module(ENCODER.build, published, (grid_keys(PUBLISHED_KEYS),))
+    connector = load_module(partial(CONNECTOR.build, ENCODER.width, BACKBONE.width), under(ours, "connector."), None)
     encoder.trunk = fold_batch_norms(encoder.trunk)
-    load_part(connector, ours, "connector.")
     return encoder, connector
 
 
 def load_audio(published: TensorFile, ours: TensorFile, table: Tensor) -> Hears:
     """Encoder and connector of recordings, filled; table: the backbone's embeddings."""
-    ear, spoken = fresh_hearing()
-    load_into(ear, under(published, "encoder."), WHISPER_KEYS, dtype=torch.float32)
-    load_part(spoken, unpack(ours), "")
+    ear = load_module(EAR.build, under(published, "encoder."), (WHISPER_KEYS,), dtype=torch.float32)
+    spoken = load_module(partial(SPOKEN.build, EAR.width, BACKBONE.width), unpack(ours), None)
     spoken.set_embeddings(table)
     return ear, spoken

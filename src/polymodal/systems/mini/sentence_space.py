@@ -21,7 +21,7 @@ from polymodal.errors import ConfigError, PromptError
 from polymodal.pipelines.batches import in_batches
 from polymodal.pipelines.kept_vectors import KeptVectors
 from polymodal.weights.fetch import fetch
-from polymodal.weights.load import load_into
+from polymodal.weights.load import load_module
 from polymodal.weights.read import TensorFile
 from polymodal.weights.source import Source
 
@@ -56,8 +56,7 @@ class MiniLM:
 
         if self._parts is None:
             weights, tokenizer = self._sources
-            encoder = MINILM_L6.build()
-            load_into(encoder, self._opener(weights), BERT_KEYS, dtype=torch.float32)
+            encoder = load_module(MINILM_L6.build, self._opener(weights), (BERT_KEYS,), dtype=torch.float32)
             pipeline = Pipeline.from_file(str(fetch(tokenizer)))
             pipeline.enable_padding()
             pipeline.enable_truncation(256)

@@ -20,6 +20,7 @@ from polymodal.systems import (
     Stage,
     System,
     Variant,
+    hf,
 )
 from polymodal.systems.next_gpt.checkpoint import LLAMA_7B, infer, parse_config
 
@@ -37,7 +38,7 @@ SYSTEM = System(
             parse_config=parse_config,
             infer=infer,
             gather=imagebind_llama.gather,
-            matches=lambda config: config.get("model_type") == "next-gpt",
+            matches=hf("next-gpt"),
         ),
     ),
     variants=(

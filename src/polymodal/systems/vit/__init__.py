@@ -43,7 +43,7 @@ SYSTEM = System(
         CheckpointFormat(
             name="official ViT .npz",
             parse_config=open_jax,
-            matches=lambda config: config.get("model_type") == "vit_jax",
+            matches=hf("vit_jax"),
             infer=google_vit.infer,
         ),
     ),

@@ -1,0 +1,71 @@
+"""Building a module that is about to be filled: without memory, and first values only where no file gives any.
+
+    build_empty(build)            on the meta device: names, shapes and ties; buffers that are computed (nn/computed.py)
+                                  are real
+    first_values(build, names)    what a fresh build gives those parameters, without memory for the others
+
+Random first values are most of the time that building takes, and most of them are never seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+Built = TypeVar("Built", bound=nn.Module)
+
+RANDOM = frozenset(
+    {Tensor.normal_, Tensor.uniform_}
+    | {getattr(torch.nn.init, f"{name}_") for name in ("normal", "uniform", "trunc_normal", "kaiming_uniform",
+                                                       "kaiming_normal", "xavier_uniform", "xavier_normal")}
+)  # fmt: skip
+
+
+class _Draws(TorchFunctionMode):
+    """Counts the calls that fill a tensor with random numbers, and makes only those whose count is in `kept`."""
+
+    def __init__(self, kept: Collection[int] = ()) -> None:
+        super().__init__()
+        self.kept = kept
+        self.tensors: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        if func not in RANDOM:
+            return func(*args, **given)
+        tensor = args[0] if args else given["tensor"]
+        self.tensors.append(tensor)
+        return func(*args, **given) if len(self.tensors) - 1 in self.kept else tensor
+
+
+def build_empty(build: Callable[[], Built]) -> Built:
+    """The module on the meta device."""
+    with torch.device("meta"), _Draws():
+        return build()
+
+
+def first_values(build: Callable[[], nn.Module], names: Collection[str]) -> dict[str, Tensor]:
+    """The values of parameters and buffers `names` in a module that `build` makes, on the CPU.
+
+    The module is built twice: once to see which random numbers are drawn for these names, and once to draw those.
+    What else it holds is memory that is reserved but never touched.
+    """
+    if not names:
+        return {}
+    draws = _Draws()
+    with torch.device("meta"), draws:
+        state = build().state_dict(keep_vars=True)
+    wanted = {_storage(state[name]) for name in names}
+    kept = {i for i, tensor in enumerate(draws.tensors) if _storage(tensor) in wanted}
+    with torch.device("cpu"), _Draws(kept):
+        state = build().state_dict()
+    return {name: state[name].clone() for name in names}
+
+
+def _storage(tensor: Tensor) -> int:
+    """The same for a parameter, its `.data` and its views, also on the meta device."""
+    return tensor.untyped_storage()._cdata

@@ -1,0 +1,87 @@
+"""Plain numbers of a file, read straight into memory that exists already.
+
+    RawFile(path).read_into(byte, dtype, out)      `out.numel()` values of dtype at that byte, in out's dtype and place
+
+The file is read, not mapped: nothing of it stays in use after a call, so it may be deleted, replaced or written over
+once a model is loaded, and the pages of a mapping are never counted as memory of the process.  Where dtype or device
+differ, the values go through a buffer that fits the processor's cache.  A file that changes between its header and
+its values is refused.
+"""
+
+from __future__ import annotations
+
+import os
+from io import FileIO
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from polymodal.errors import WeightsError
+
+# Below torch's limit for splitting an operation over threads: the caller's threads do that, one tensor each.
+_LFS = b"version https://git-lfs"
+_PIECE = 32_000
+_PIECE_TO_DEVICE = 4_000_000
+
+
+class RawFile:
+    """One file of a fixed size and time of change."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stamp = _stamp(os.stat(path))
+
+    def read_into(self, start: int, dtype: torch.dtype, out: Tensor) -> None:
+        """Fill contiguous `out` from byte `start`.  Raises WeightsError when the file ends early or was changed."""
+        if not out.numel():
+            return
+        flat = out.detach().view(-1)
+        with FileIO(self.path) as file:
+            if _stamp(os.fstat(file.fileno())) != self._stamp:
+                raise WeightsError(f"{self.path} was changed while it was being read; load it again")
+            file.seek(start)
+            if flat.device.type == "cpu" and flat.dtype == dtype:
+                self._fill(file, flat)
+                return
+            size = _PIECE if flat.device.type == "cpu" else _PIECE_TO_DEVICE
+            buffer = torch.empty(min(size, flat.numel()), dtype=dtype)
+            for part in flat.split(size):
+                held = buffer[: part.numel()]
+                self._fill(file, held)
+                part.copy_(held)
+
+    def read(self, start: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+        """A tensor of its own."""
+        out = torch.empty(shape, dtype=dtype)
+        self.read_into(start, dtype, out)
+        return out
+
+    def _fill(self, file: FileIO, flat: Tensor) -> None:
+        view = memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]  # an array is a buffer
+        while view:
+            count = file.readinto(view)
+            if not count:
+                raise WeightsError(f"{self.path} ends early; download it again")
+            view = view[count:]
+
+
+def begin(path: Path, count: int) -> tuple[bytes, int]:
+    """First bytes and size of a file, after the checks that hold for every format."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(max(count, len(_LFS)))
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
+    if size == 0:
+        raise WeightsError(f"{path}: the file is empty; download it again")
+    if start.startswith(_LFS):
+        raise WeightsError(f"{path}: this is a git-lfs pointer, not the weights; run `git lfs pull`")
+    return start[:count], size
+
+
+def _stamp(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_ino, found.st_size, found.st_mtime_ns
