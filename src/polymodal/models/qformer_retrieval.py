@@ -129,6 +129,16 @@ class QFormerRetrieval(nn.Module):
         states = self._qformer(self._encode(pixel_values), ids, mask)
         return self.connectors["match_head"](states).mean(1)
 
+    def write(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """States [B, T, D] of texts that see their picture's queries and the words before them; no placeholders."""
+        return self._qformer.write(self._encode(pixel_values), input_ids, attention_mask)
+
+    def word_logits(self, states: Tensor) -> Tensor:
+        """[..., D] -> products with the embedding of every word [..., V]; raises PromptError without one."""
+        if self._qformer.words is None:
+            raise PromptError("this Q-Former takes no text: it was built without a vocabulary")
+        return F.linear(states, self._qformer.words.weight)
+
     def _encode(self, pixel_values: Tensor) -> Tensor:
         if "image" not in self.encoders:
             raise PromptError("this model takes text; found image")
