@@ -58,7 +58,7 @@ class DiscreteTokenLM(MultimodalLM):
 
     def vocabulary_ids(self, modality: str) -> Tensor:
         """int64 ids that a codec's codes have in the vocabulary.  Raises PromptError for another modality."""
-        spelling: Any = self.connectors[modality] if modality in self.connectors else None
+        spelling = dict(self.connectors.items()).get(modality)
         if not isinstance(spelling, Spelling):
             raise PromptError(f"{modality} is not spelled in ids")
         return spelling.vocabulary.ids(spelling.codec)
