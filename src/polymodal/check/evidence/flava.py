@@ -117,7 +117,7 @@ def headline() -> HeadlineResult:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         write_config(folder, config=small())
-        model = fit(training_check(joint=True, count=8, steps=240), SYSTEM.recipe[1].objective)
+        model = fit(training_check(joint=True, count=8, steps=320), SYSTEM.recipe[1].objective)
         write_weights(folder, model, SYSTEM.formats[0].model_spec(small()).keys[0])
         loaded = pm.load(folder)
     texts, pixels = written(list(range(8))), real.pixels(64)[:8]
