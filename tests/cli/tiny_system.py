@@ -22,7 +22,17 @@ from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import GatedMLPConfig
 from polymodal.nn.rope import RopeConfig
-from polymodal.systems import AdamW, DataSource, LanguageModeling, LoadedModel, LoadOptions, Part, Stage, System, Variant
+from polymodal.systems import (
+    AdamW,
+    DataSource,
+    LanguageModeling,
+    LoadedModel,
+    LoadOptions,
+    Part,
+    Stage,
+    System,
+    Variant,
+)
 
 WIDTH, PATCH, SIDE, CHUNKS, CHUNK = 32, 8, 16, 4, 100
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|image|>", "<|audio|>")

@@ -104,7 +104,7 @@ class LanguageModelingLoss(ModelLosses):
         placeholders = model.placeholders if isinstance(model, MultimodalLM) else {}
         if config.learn is not None and (unknown := set(config.learn) - {"text", *placeholders}):
             raise ConfigError(
-                f"objective: learn names {sorted(unknown)}; the model has {', '.join(['text', *placeholders])}"
+                f"objective: learn names {sorted(unknown)[0]!r}; the model has {', '.join(['text', *placeholders])}"
             )
         self.learn = config.learn
         self.placeholders = dict(placeholders)
