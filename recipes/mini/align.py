@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -28,17 +28,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from polymodal.connectors.names import NamesConfig, NamesConnector
-from polymodal.nn.losses import names_loss
+from polymodal.models.output import Output
+from polymodal.systems.mini.recipe import ALIGN
 from polymodal.train.loop import run_stage
-from polymodal.train.recipe import Stage
 
 WEIGHTS = {"fluent": 3.0, "tuxpaint": 2.0, "openclipart": 3.0, "quickdraw": 1.5, "cifar10": 1.0, "groceries": 0.7}
 FOLDS = 3
 WIDTH = 576
 DROPOUT = 0.75
 RIDGE = 0.01
-STAGE = Stage(name="align", data="pictures and their names", train=("recall", "class_keys"), objective="names",
-              lr=1e-3, batch=256, steps=2500, warmup=100, weight_decay=0.1, betas=(0.9, 0.98), seed=1)  # fmt: skip
+SEED = 1
+STAGE = replace(ALIGN, train=("recall", "class_keys"))
 
 
 @dataclass
@@ -162,19 +162,16 @@ def train_recall(connector: NamesConnector, data: Data, out: Path) -> None:
     right = [[int(place[n]) for n in names if place[n] >= 0] for names in data.right]
     learner = Recall(connector)
 
-    def batches(step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        which = torch.multinomial(chances, STAGE.batch, replacement=True, generator=generator)
+    def batches(step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        which = torch.multinomial(chances, STAGE.budget.batch, replacement=True, generator=generator)
         lists = list(pools.values())
         rows = np.asarray([lists[c][torch.randint(len(lists[c]), (), generator=generator)] for c in which])
         mask = torch.zeros(len(rows), len(connector.class_index), dtype=torch.bool)
         for i, picture in enumerate(data.views[rows, 0]):
             mask[i, right[picture]] = True
-        return standardise(connector, data, rows), mask
+        return {"summary": standardise(connector, data, rows), "right": mask}
 
-    def objective(module: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        return names_loss(module(batch[0]), batch[1]), {}
-
-    run_stage(learner, STAGE, batches, objective, out, save_every=500, report=tell(100))
+    run_stage(learner, STAGE, batches, out, save_every=500, report=tell(100), seed=SEED)
     with torch.no_grad():
         connector.class_keys.copy_(F.normalize(learner.class_keys, dim=-1))
         connector.mix[1] = learner.log_scale
@@ -189,9 +186,9 @@ class Recall(nn.Module):
         self.class_keys = nn.Parameter(F.normalize(torch.randn_like(connector.class_keys), dim=-1))
         self.register_buffer("log_scale", torch.tensor(3.6))
 
-    def forward(self, summary: Tensor) -> Tensor:
+    def forward(self, summary: Tensor) -> Output:
         vectors = F.normalize(self.recall(F.dropout(summary, DROPOUT, training=self.training)), dim=-1)
-        return vectors @ F.normalize(self.class_keys, dim=-1).T * self.log_scale.exp()
+        return Output(logits=vectors @ F.normalize(self.class_keys, dim=-1).T * self.log_scale.exp())
 
 
 def tell(every: int):
@@ -268,7 +265,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    torch.manual_seed(STAGE.seed)
+    torch.manual_seed(SEED)
     data = load(args.data)
     shown = sorted({n for p, r in zip(data.pictures, data.right, strict=True) if p["split"] == "train" for n in r})
     connector = NamesConfig(names=len(data.names), classes=len(shown)).build(SHAPE[1], WIDTH)

@@ -16,6 +16,7 @@ import argparse
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,9 +32,10 @@ from polymodal.connectors.ctc import CTCConnector, CTCConnectorConfig, halved
 from polymodal.data.mel import log_mel
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.evaluate.metrics import word_errors
+from polymodal.models.output import Output
 from polymodal.models.speech_seq2seq import OPENAI_KEYS, WHISPER, WhisperEncoder
+from polymodal.systems.mini.recipe import HEAR
 from polymodal.train.loop import run_stage
-from polymodal.train.recipe import Stage
 from polymodal.weights.export import save_safetensors
 from polymodal.weights.load import load_into
 from polymodal.weights.packed import pack
@@ -42,7 +44,6 @@ from polymodal.weights.read import read_torch
 RATE, HOP, WIDTH, WINDOW = 16_000, 320, 384, 30  # samples, samples a feature, Whisper tiny's width, seconds
 LETTERS = " 'abcdefghijklmnopqrstuvwxyz"
 PAUSE = 0.4  # seconds at most around an utterance
-LETTERS_SHARE = 0.3  # of the loss
 REAL = 6  # every such batch is of people
 FRAMES = 5000  # of a batch, padding included
 
@@ -121,6 +122,15 @@ class Learner(nn.Module):
         self.connector = connector
         self.letters = nn.Linear(connector.config.width, len(LETTERS) + 1)
 
+    def forward(self, features: Tensor, lengths: Tensor) -> Output:
+        """predictions: logits of `tokens` and of `letters`, and the lengths of both."""
+        with torch.autocast("cpu", torch.bfloat16):
+            frames = self.connector.frames(features, lengths)
+            letters = self.letters(frames)
+            tokens = self.connector.logits(frames, lengths)
+        return Output(predictions={"tokens": tokens, "tokens_lengths": halved(lengths), "letters": letters,
+                                   "letters_lengths": lengths})  # fmt: skip
+
 
 class Spelled(nn.Module):
     """Keys of the classes: a remainder [V + 1, K] plus what their spellings give; the blank has no spelling."""
@@ -198,9 +208,8 @@ class Sounds:
         chosen = [near[int(i)] for i in torch.randperm(len(near), generator=generator)[:size]]
         items = [blanked(self.item(self.lines[i]), generator) for i in chosen]
         lengths = torch.tensor([len(item) for item in items])
-        return {"features": nn.utils.rnn.pad_sequence(items, batch_first=True), "lengths": lengths,
-                "tokens": [self.lines[i]["tokens"] for i in chosen],
-                "letters": [self.lines[i]["letters"] for i in chosen]}  # fmt: skip
+        targets = {name: [self.lines[i][name] for i in chosen] for name in ("tokens", "letters")}
+        return {"features": nn.utils.rnn.pad_sequence(items, batch_first=True), "lengths": lengths, "targets": targets}
 
 
 def spelled(text: str) -> str:
@@ -215,25 +224,6 @@ def blanked(item: Tensor, generator: torch.Generator) -> Tensor:
     start, size = (int(torch.randint(n, (), generator=generator)) for n in (WIDTH, 40))
     item[:, start : start + size] = mean[start : start + size]
     return item
-
-
-def objective(learner: Learner, batch: dict) -> tuple[Tensor, dict[str, float]]:
-    lengths = batch["lengths"]
-    with torch.autocast("cpu", torch.bfloat16):
-        frames = learner.connector.frames(batch["features"], lengths)
-        letters = learner.letters(frames)
-        logits = learner.connector.logits(frames, lengths)
-    said, spelt = (ctc(logits, halved(lengths), batch["tokens"]), ctc(letters, lengths, batch["letters"]))
-    loss = (1 - LETTERS_SHARE) * said + LETTERS_SHARE * spelt
-    return loss, {"tokens": said.item(), "letters": spelt.item()}
-
-
-def ctc(logits: Tensor, lengths: Tensor, targets: list[list[int]]) -> Tensor:
-    """Per target of each item, averaged over the batch; the last class is the blank."""
-    sizes = torch.tensor([len(t) for t in targets])
-    flat = torch.tensor([i for t in targets for i in t])
-    chances = logits.float().log_softmax(-1).transpose(0, 1)
-    return F.ctc_loss(chances, flat, lengths, sizes, blank=logits.shape[-1] - 1, zero_infinity=True)
 
 
 @torch.inference_mode()
@@ -287,9 +277,12 @@ def main() -> None:
     data = Sounds(args.data, lines, tokenizer, {i: n for n, i in enumerate(kept)})
     val = [line for line in lines if line["split"] == "val" and line["text"]]
     print(f"{len(data.made)} synthetic, {len(data.real)} recordings, {len(kept)} classes", flush=True)
-    stage = Stage(name="hear", data="spoken questions, captions and sentences", objective="CTC", lr=args.lr,
-                  train=("connector", "letters"), batch=48, steps=args.steps, warmup=100, final=0.02,
-                  weight_decay=0.05, betas=(0.9, 0.98), seed=3)  # fmt: skip
+    stage = replace(
+        HEAR,
+        train=("connector", "letters"),
+        optimizer=replace(HEAR.optimizer, lr=args.lr),
+        budget=replace(HEAR.budget, steps=args.steps),
+    )
 
     def report(step: int, line: dict[str, float]) -> None:
         if step % 10 == 0:
@@ -297,7 +290,7 @@ def main() -> None:
         if step % 100 == 99:
             print(step, check(learner, tokenizer, data, val), flush=True)
 
-    run_stage(learner, stage, data.batch, objective, args.out, 100, report)
+    run_stage(learner, stage, data.batch, args.out, 100, report, seed=3)
     print(check(learner.eval(), tokenizer, data, val))
     parametrize.remove_parametrizations(connector.classes, "weight")
     matrices = {f"{n}.weight" for n, m in connector.named_modules() if isinstance(m, nn.Linear)}

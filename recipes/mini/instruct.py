@@ -14,7 +14,7 @@ import argparse
 import json
 import random
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from polymodal.data.messages import Message
 from polymodal.data.processor import Encoded, Processor
 from polymodal.data.template import Segment, Slot, Special
 from polymodal.fusion.splice import splice
+from polymodal.models.output import Output
 from polymodal.nn.lora import apply_lora, lora_state
 from polymodal.nn.losses import lm_head_loss
 from polymodal.nn.mask import MaskSpec
@@ -50,8 +51,8 @@ from polymodal.systems.mini.components import (
     YES,
     set_vocabulary,
 )
+from polymodal.systems.mini.recipe import INSTRUCT
 from polymodal.train.loop import run_stage
-from polymodal.train.recipe import Stage
 from polymodal.weights.export import save_safetensors
 from polymodal.weights.packed import pack
 
@@ -65,10 +66,25 @@ PACKED = ("connector.sentence.weight", "connector.recall.weight", "connector.key
 class Learner(nn.Module):
     """What trains and what it needs: `connector` and `backbone` (with adapters)."""
 
-    def __init__(self, connector: NamesConnector, language: nn.Module):
+    def __init__(self, connector: NamesConnector, language: nn.Module, placeholder: int):
         super().__init__()
         self.connector = connector
         self.backbone = language
+        self.placeholder = placeholder
+
+    def forward(self, **batch) -> Output:
+        """What `Lessons.batch` made -> the next-token loss; without `summary` no row has a picture."""
+        ids = batch["input_ids"]
+        embeds = self.backbone.embed(ids)
+        if "summary" in batch:
+            summary = nn.functional.dropout(batch["summary"], 0.3)
+            features = self.connector.assemble(summary, *batch["words"])
+            counts = (ids == self.placeholder).any(1).long()
+            embeds = splice(embeds, ids, features, self.placeholder, counts)
+        mask = MaskSpec(attention_mask=batch["attention_mask"], visible=batch["visible"])
+        hidden = self.backbone(embeds, batch["position_ids"], mask)
+        loss = lm_head_loss(hidden, self.backbone.head, batch["labels"])
+        return Output(hidden=hidden, loss=loss, losses={"language_model": loss})
 
 
 @dataclass
@@ -85,8 +101,8 @@ class Lessons:
     pools: list[np.ndarray]
     shares: Tensor
 
-    def batch(self, size: int, generator: torch.Generator) -> tuple[dict, np.ndarray, np.ndarray]:
-        """(batch of tensors, view rows of the pictures, whether their words come from another fold)."""
+    def batch(self, size: int, connector: NamesConnector, generator: torch.Generator) -> dict:
+        """A batch of tensors; pictures bring their `summary` and their `words`, some of which are another fold's."""
         encoded, starts, rows, far = [], [], [], []
         for _ in range(size):
             rng = random.Random(int(torch.randint(2**62, (), generator=generator)))
@@ -101,8 +117,12 @@ class Lessons:
             starts.append(branches)
             rows.append(row)
             far.append(rng.random() < FAR)
-        batch = self.processor.collate(encoded, padding="right")
-        return branched(batch, starts), np.asarray(rows, int), np.asarray(far, bool)
+        batch = branched(self.processor.collate(encoded, padding="right"), starts)
+        if rows:
+            seen = np.asarray(rows, int)
+            batch["summary"] = standardise(connector, self.data, seen)
+            batch["words"] = self.words(connector, seen, np.asarray(far, bool))
+        return batch
 
     def about(self, picture: dict, rng: random.Random) -> tuple[Encoded, list[int]]:
         """The picture with its lessons behind it, and where each lesson begins.
@@ -190,26 +210,6 @@ def lower(language: nn.Module, dtype: torch.dtype) -> None:
         parametrize.register_parametrization(part, "weight", Lowered(dtype), unsafe=True)
 
 
-def objective_of(lessons: Lessons):
-    placeholder = lessons.placeholder
-
-    def objective(learner: nn.Module, made: tuple[dict, np.ndarray, np.ndarray]) -> tuple[Tensor, dict[str, float]]:
-        assert isinstance(learner, Learner)
-        batch, rows, far = made
-        embeds = learner.backbone.embed(batch["input_ids"])
-        if len(rows):
-            summary = nn.functional.dropout(standardise(learner.connector, lessons.data, rows), 0.3)
-            features = learner.connector.assemble(summary, *lessons.words(learner.connector, rows, far))
-            counts = (batch["input_ids"] == placeholder).any(1).long()
-            embeds = splice(embeds, batch["input_ids"], features, placeholder, counts)
-        mask = MaskSpec(attention_mask=batch["attention_mask"], visible=batch["visible"])
-        hidden = learner.backbone(embeds, batch["position_ids"], mask)
-        loss = lm_head_loss(hidden, learner.backbone.head, batch["labels"])
-        return loss, {"tokens": float(batch["attention_mask"].sum())}
-
-    return objective
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -231,17 +231,22 @@ def main() -> None:
     language, tokenizer = backbone(args.language_model)
     set_vocabulary(connector, data.names, tokenizer, language.embed_tokens.weight)
     language.requires_grad_(False)
-    adapted = apply_lora(language, ADAPTED, RANK, ALPHA)
+    apply_lora(language, ADAPTED, RANK, ALPHA)
     lower(language, getattr(torch, args.dtype))
-    learner = Learner(connector, language)
     lessons = lessons_of(args.data, args.aligned, data, tokenizer, connector)
-    paths = tuple(f"backbone.{path}.adapters" for path in adapted)
-    stage = Stage(name="instruct", data="questions about pictures", objective="next token", lr=args.lr,
-                  train=("connector.dense", "connector.confidence", *paths), batch=args.batch, steps=args.steps,
-                  warmup=50, seed=2)  # fmt: skip
-    objective = objective_of(lessons)
+    learner = Learner(connector, language, lessons.placeholder)
+    stage = replace(
+        INSTRUCT,
+        train=("connector.dense", "connector.confidence"),
+        optimizer=replace(INSTRUCT.optimizer, lr=args.lr),
+        budget=replace(INSTRUCT.budget, batch=args.batch, steps=args.steps, precision=args.dtype),
+    )
+
+    def batches(step: int, generator: torch.Generator) -> dict:
+        return lessons.batch(args.batch, connector, generator)
+
     with sdpa_kernel(SDPBackend.MATH):  # for rows this short the backward pass is faster than the flash kernel's
-        run_stage(learner, stage, lambda step, g: lessons.batch(stage.batch, g), objective, args.out, 100, tell(10))
+        run_stage(learner, stage, batches, args.out, 100, tell(10), seed=2)
     ship(learner, data.names, args.ship)
 
 

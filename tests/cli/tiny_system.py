@@ -22,7 +22,17 @@ from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import GatedMLPConfig
 from polymodal.nn.rope import RopeConfig
-from polymodal.systems import LoadedModel, LoadOptions, Part, Stage, System, Variant
+from polymodal.systems import (
+    AdamW,
+    DataSource,
+    LanguageModeling,
+    LoadedModel,
+    LoadOptions,
+    Part,
+    Stage,
+    System,
+    Variant,
+)
 
 WIDTH, PATCH, SIDE, CHUNKS, CHUNK = 32, 8, 16, 4, 100
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|image|>", "<|audio|>")
@@ -127,7 +137,8 @@ def parts(variant: Variant) -> tuple[Part, ...]:
 
 
 def stage(name: str, train: tuple[str, ...]) -> Stage:
-    return Stage(name=name, data="nothing", train=train, objective="next token", lr=1e-3, batch=1, steps=1)
+    nothing = DataSource(name="nothing", kind="conversations")
+    return Stage(name=name, data=(nothing,), train=train, objective=LanguageModeling(), optimizer=AdamW(lr=1e-3))
 
 
 SYSTEM = System(

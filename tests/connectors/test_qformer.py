@@ -87,3 +87,21 @@ def test_published_sizes() -> None:
         reading = qformer.QFormerConfig(text_mlp=True, vocab_size=30523).build()
     assert sum(p.numel() for p in plain.parameters()) == 105_137_664 + 24_576
     assert sum(p.numel() for p in reading.parameters()) == 185_660_160 + 24_576
+
+
+@torch.no_grad()
+def test_writing_sees_the_queries_and_earlier_words_only() -> None:
+    config = qformer.QFormerConfig(
+        width=16, depth=4, heads=2, ffn_width=20, source_width=12, queries=3, text_mlp=True, vocab_size=30, positions=9
+    )
+    module = filled(config.build())
+    source, ids = randomise.values("source", (2, 5, 12)), randomise.ids("words", (2, 6), 1, 30)
+    states = module.write(source, ids)
+    later = ids.clone()
+    later[:, 4] = (ids[:, 4] + 1) % 30
+    changed = module.write(source, later)
+    assert torch.equal(changed[:, :4], states[:, :4]) and not torch.allclose(changed[:, 4], states[:, 4])
+    assert not torch.allclose(module.write(source + 1, ids), states)
+    # A row that is padded on the right has the states of the row alone.
+    mask = torch.tensor([[1, 1, 1, 1, 0, 0]] * 2)
+    assert torch.allclose(module.write(source, ids, mask)[:, :4], module.write(source, ids[:, :4]), atol=1e-5)

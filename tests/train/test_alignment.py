@@ -1,42 +1,16 @@
 """Objectives of the fusion encoders: losses against the official ALBEF run, the rest against plain loops."""
 
-import json
 from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-import polymodal as pm
-from polymodal.check import randomise
-from polymodal.check.fixture import read, store
 from polymodal.errors import ConfigError
 from polymodal.nn import losses
 from polymodal.train import alignment as a
 
 TOLERANCE = 1e-4
-
-
-@pytest.fixture(scope="module")
-def official(tmp_path_factory):
-    """Student, teacher (the file's momentum copies), queue and inputs of the fixture."""
-    about, tensors = read("albef_pretrained")
-    weights = randomise.state(json.loads(about["shapes"]))
-    folder = tmp_path_factory.mktemp("albef")
-    parts = ("visual_encoder", "text_encoder", "vision_proj", "text_proj")
-
-    def copied(name: str) -> str:
-        part = name.split(".")[0]
-        return name.replace(part, f"{part}_m", 1) if part in parts else name
-
-    store(weights, folder / "student.pth", "model")
-    store({name: weights[copied(name)] for name in weights}, folder / "teacher.pth", "model")
-    student = pm.load(folder / "student.pth").module
-    a.keep_within(student.temperature, 0.001, 0.5)
-    queue = a.FeatureQueue(16, 20)
-    queue.images.copy_(weights["image_queue"])
-    queue.texts.copy_(weights["text_queue"])
-    return student, pm.load(folder / "teacher.pth").module, queue, tensors
 
 
 def features(model, batch):

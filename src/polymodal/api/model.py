@@ -33,7 +33,7 @@ from polymodal.models.output import Output
 from polymodal.models.protocols import HasFeatures, RendersMedia, fills
 from polymodal.pipelines.batches import BATCH, in_batches
 from polymodal.systems import System, Variant, unknown
-from polymodal.train.recipe import train_mode
+from polymodal.train.parameters import train_mode
 from polymodal.weights.adapters import own_names
 
 if TYPE_CHECKING:

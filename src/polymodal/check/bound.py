@@ -60,12 +60,15 @@ def naming(
     model: nn.Module,
     prompt: Sequence[int],
     *,
-    objective: Callable[[nn.Module, Any], torch.Tensor] = lm_objective,
     behind: Sequence[int] = (),
+    more: Callable[[list[int]], dict[str, Any]] | None = None,
     count: int = real.COUNT,
     **changes: Any,
 ) -> TrainingCheck:
-    """Pictures through `vision`, their names letter by letter; behind: ids that follow every name and are learned."""
+    """Pictures through `vision`, their names letter by letter; behind: ids that follow every name and are learned.
+
+    more(rows) -> further entries of the batch.
+    """
     pixels, names = real.pixels(224, count=count), real.captions(count)
 
     def batches(step: int) -> dict[str, Any]:
@@ -76,10 +79,6 @@ def naming(
             made = {"input_ids": torch.cat((made["input_ids"], tail), 1),
                     "attention_mask": torch.cat((made["attention_mask"], torch.ones_like(tail)), 1),
                     "labels": torch.cat((made["labels"], tail), 1)}  # fmt: skip
-        return {**made, "vision": pixels[chosen], "rows": chosen}
+        return {**made, "vision": pixels[chosen], **({} if more is None else more(chosen))}
 
-    def without_rows(module: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-        given = {name: value for name, value in batch.items() if name != "rows"}
-        return objective(module, given if objective is lm_objective else batch)
-
-    return TrainingCheck(model=model, batches=batches, objective=without_rows, **changes)
+    return TrainingCheck(model=model, batches=batches, **changes)

@@ -66,11 +66,10 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingCheck:
-    """Training at tiny size on real data.  batches(step) -> batch; objective(model, batch) -> loss."""
+    """Training at tiny size on real data: the model, and batches(step) -> a batch of the stage's objective."""
 
     model: nn.Module
     batches: Callable[[int], Any]
-    objective: Callable[[nn.Module, Any], Tensor]
     steps: int = 30
     lr: float = 3e-3
 

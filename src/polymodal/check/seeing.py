@@ -20,48 +20,32 @@ Made = Callable[[list[int]], Tensor]  # which samples -> their tensor
 
 
 def classes_lesson(model: nn.Module, side: int, count: int = COUNT, **changes: Any) -> TrainingCheck:
-    """Each picture is a class of its own: cross-entropy of the logits."""
+    """Each picture is a class of its own."""
     pixels = real.pixels(side, count=count)
 
     def batches(step: int) -> dict[str, Tensor]:
         chosen = rows(step, count, count)
         return {"pixel_values": pixels[chosen], "labels": torch.tensor(chosen)}
 
-    def objective(module: Any, batch: dict[str, Tensor]) -> Tensor:
-        return module(**batch).loss
-
-    return TrainingCheck(model=model, batches=batches, objective=objective, **changes)
+    return TrainingCheck(model=model, batches=batches, **changes)
 
 
 def pairs_lesson(
     model: nn.Module, first: tuple[str, Made], second: tuple[str, Made], count: int = COUNT, **changes: Any
 ) -> TrainingCheck:
-    """Contrastive, both directions: (tensor name, rows -> tensor) of either side, vectors by `model.features`."""
+    """Pairs of two modalities: (tensor name, rows -> tensor) of either side."""
 
     def batches(step: int) -> dict[str, Tensor]:
         chosen = rows(step, count, count)
         return {name: made(chosen) for name, made in (first, second)}
 
-    def objective(module: Any, batch: dict[str, Tensor]) -> Tensor:
-        return module(**batch, return_loss=True).loss
-
-    return TrainingCheck(model=model, batches=batches, objective=objective, **changes)
+    return TrainingCheck(model=model, batches=batches, **changes)
 
 
 def sentences(begin: int, end: int, first: int) -> Made:
     """Rows -> ids [B, T]: begin, the letters of the name, end; padded with the end."""
     names = real.captions()
     return lambda chosen: table([[begin, *letters(names[i], first), end] for i in chosen], end)
-
-
-def trained(training_check: TrainingCheck, steps: int, lr: float = 3e-3) -> nn.Module:
-    """The lesson's model after some steps."""
-    optimiser = torch.optim.AdamW(training_check.model.parameters(), lr=lr)
-    for step in range(steps):
-        optimiser.zero_grad()
-        training_check.objective(training_check.model, training_check.batches(step)).backward()
-        optimiser.step()
-    return training_check.model.eval()
 
 
 def told_apart(classify: Callable[[Any, Sequence[str]], Any], count: int = COUNT) -> HeadlineResult:

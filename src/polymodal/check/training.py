@@ -1,6 +1,6 @@
-"""Training at tiny size on real data: what the lessons of evidence files are made of, and how one is run.
+"""Training at tiny size on real data: what the training checks of evidence files are made of, and how one is run.
 
-    picture -> pixels;  its name -> letters as ids  ->  batch with labels  ->  objective  ->  the loss must fall
+    picture -> pixels;  its name -> letters as ids  ->  batch with labels  ->  the stage's objective  ->  it must fall
 
 Letters, because a tiny vocabulary has no tokenizer: a to z and the space become 27 ids from `first` on.
 """
@@ -18,8 +18,11 @@ from torch import Tensor, nn
 
 from polymodal.check import real
 from polymodal.check.record import TrainingCheck
+from polymodal.models.output import total
 from polymodal.train.loop import run_stage
-from polymodal.train.recipe import Stage
+from polymodal.train.objectives import Objective
+from polymodal.train.recipe import Budget, Stage
+from polymodal.train.schedule import Cosine
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz "
 
@@ -50,6 +53,11 @@ def caption_batch(texts: Sequence[str], prompt: Sequence[int], first: int = 3, p
     }
 
 
+def all_learned(batch: dict[str, Any]) -> dict[str, Any]:
+    """The batch with labels at every real token; at placeholders they stand for the ids of the pictures."""
+    return {**batch, "labels": batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)}
+
+
 def lm_objective(model: nn.Module, batch: dict[str, Any]) -> Tensor:
     """Next-token loss of a MultimodalLM on a batch with labels."""
     return model(**batch, return_logits=False).loss
@@ -77,7 +85,7 @@ def caption_lesson(
         made |= more(chosen) if more is not None else {}
         return {name: value for name, value in made.items() if value is not None}
 
-    return TrainingCheck(model=model, batches=batches, objective=lm_objective, **changes)
+    return TrainingCheck(model=model, batches=batches, **changes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,20 +103,37 @@ class TrainingResult:
 
 
 def train_stage(stage: Stage, training_check: TrainingCheck) -> TrainingResult:
-    """Run one stage of a recipe at tiny size with the project's own loop: its trainable parts, few steps."""
-    small = replace(stage, steps=training_check.steps, lr=training_check.lr, warmup=0, batch=1, final=0.5)
+    """Run one stage of a recipe at tiny size with the project's own loop: its objective, its trainable parts and rates
+    by part, few steps."""
+    small = replace(
+        stage,
+        optimizer=replace(stage.optimizer, lr=training_check.lr),
+        schedule=Cosine(final=0.5),
+        budget=Budget(batch=1, steps=training_check.steps),
+    )
     with tempfile.TemporaryDirectory() as folder:
         losses = run_stage(
             training_check.model,
             small,
             lambda step, generator: training_check.batches(step),
-            lambda model, batch: (training_check.objective(model, batch), {}),
             Path(folder),
             save_every=10**9,
         )
     trained = sum(p.numel() for p in training_check.model.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in training_check.model.parameters())
+    whole = sum(p.numel() for p in training_check.model.parameters())
     few = max(1, len(losses) // 5)
     return TrainingResult(
-        stage=stage.name, first=sum(losses[:few]) / few, last=sum(losses[-few:]) / few, share=trained / total
+        stage=stage.name, first=sum(losses[:few]) / few, last=sum(losses[-few:]) / few, share=trained / whole
     )
+
+
+def fit(training_check: TrainingCheck, objective: Objective, *, steps: int | None = None) -> nn.Module:
+    """The check's model after some steps in which all of its parameters learn an objective, ready to be used."""
+    model, loss = training_check.model.train(), objective.build(training_check.model)
+    beside = [parameter for parameter in loss.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW([*model.parameters(), *beside], lr=training_check.lr)
+    for step in range(training_check.steps if steps is None else steps):
+        optimiser.zero_grad()
+        total(loss(model, training_check.batches(step))).backward()
+        optimiser.step()
+    return model.eval()

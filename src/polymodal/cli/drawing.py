@@ -5,7 +5,8 @@ The module is built on the meta device, so a drawing needs neither weights nor m
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from polymodal.checkpoints.record import SLOTS, Part
@@ -30,7 +31,8 @@ class Box:
 class StageShare:
     """How many parameters one training stage changes, and their share of the whole (0 to 1).
 
-    absent: what the stage trains and this variant does not hold (a recipe makes the whole, a variant may be a part).
+    data: names of its sources.  absent: what the stage trains and this variant does not hold (a recipe makes the whole,
+    a variant may be a part).  lora: prefixes whose linears get low-rank paths.  record: the whole stage.
     """
 
     name: str
@@ -39,6 +41,9 @@ class StageShare:
     parameters: int
     share: float
     absent: tuple[str, ...] = ()
+    objective: str = ""
+    lora: tuple[str, ...] = ()
+    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +99,9 @@ def draw(system: System, variant: Variant) -> Drawing:
     """Build on the meta device and count; raises ConfigError when a part names no parameter."""
     import torch
 
+    from polymodal.train.parameters import trained_numbers
+    from polymodal.train.recipe import as_dict
+
     with torch.device("meta"):
         module = system.module(variant)
     sizes = {name: tensor.numel() for name, tensor in module.named_parameters()}
@@ -101,11 +109,12 @@ def draw(system: System, variant: Variant) -> Drawing:
     total = sum(sizes.values()) + sum(box.parameters for box in boxes if not box.part.prefix)
     stages = []
     for stage in system.recipe:
-        found = {prefix: _below(sizes, prefix) for prefix in stage.train}
-        trained = sum(sizes[name] for name in {name for names in found.values() for name in names})
-        absent = tuple(prefix for prefix, names in found.items() if not names)
-        stages.append(StageShare(name=stage.name, data=stage.data, train=stage.train, parameters=trained,
-                                 share=trained / total if total else 0.0, absent=absent))  # fmt: skip
+        trained, absent = trained_numbers(module, stage)
+        data = "; ".join(source.name for source in stage.data) or "not published"
+        stages.append(StageShare(name=stage.name, data=data, train=stage.train, parameters=trained,
+                                 share=trained / total if total else 0.0, absent=absent,
+                                 objective=stage.objective.name, lora=tuple(stage.lora),
+                                 record=as_dict(stage)))  # fmt: skip
     covered = {name for box in boxes if box.part.prefix for name in _names(sizes, box.part.prefix)}
     other = sum(size for name, size in sizes.items() if name not in covered)
     return Drawing(system=system, variant=variant, boxes=boxes, stages=tuple(stages), parameters=total, other=other)
@@ -158,11 +167,12 @@ def render(drawing: Drawing) -> RenderableType:
     if drawing.other:
         lines.append(Text(f"outside these parts: {human_count(drawing.other)} parameters"))
     if drawing.stages:
-        stages = Table("stage", "trains", "parameters", "share of the whole", "data")
+        stages = Table("stage", "learns", "trains", "parameters", "share of the whole", "data")
         for stage in drawing.stages:
             share, count = f"{100 * stage.share:.2f} %", human_count(stage.parameters)
-            trains = ", ".join(f"({each})" if each in stage.absent else each for each in stage.train)
-            stages.add_row(stage.name, trains, count, share, stage.data)
+            named = (*((each, each) for each in stage.train), *((each, f"{each} (LoRA)") for each in stage.lora))
+            trains = ", ".join(f"({words})" if each in stage.absent else words for each, words in named)
+            stages.add_row(stage.name, stage.objective.replace("_", " "), trains, count, share, stage.data)
         if any(stage.absent for stage in drawing.stages):
             stages.caption = "(in brackets: trained by the recipe, not part of this variant)"
         lines.append(stages)

@@ -56,6 +56,13 @@ class DiscreteTokenLM(MultimodalLM):
         ids = self.tokens(modality, batch)
         return self.backbone.embed(ids) if isinstance(ids, Tensor) else [self.backbone.embed(each) for each in ids]
 
+    def vocabulary_ids(self, modality: str) -> Tensor:
+        """int64 ids that a codec's codes have in the vocabulary.  Raises PromptError for another modality."""
+        spelling = dict(self.connectors.items()).get(modality)
+        if not isinstance(spelling, Spelling):
+            raise PromptError(f"{modality} is not spelled in ids")
+        return spelling.vocabulary.ids(spelling.codec)
+
     def spelled(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The batch with token ids in place of pixels: `input_ids`, and `labels` where they hold a placeholder.
 

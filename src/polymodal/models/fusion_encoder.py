@@ -77,6 +77,17 @@ class FusionEncoder(nn.Module):
         mask = MaskSpec(causal=False, attention_mask=attention_mask)
         return self.text.run(text, mask, source=image, layers=(self.text_layers, end))
 
+    def image_states(self, **batch: Any) -> Tensor:
+        """`[N, S, D']` of the batch's pictures, class token in front."""
+        return self._look(_known(batch))
+
+    def joint_vectors(
+        self, image: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """`features` from picture states: `image [N, E]`, `text [B, E]`, not of unit length."""
+        text = self.read(input_ids, attention_mask)
+        return {"image": self.image_proj(image[:, 0]), "text": self.text_proj(text[:, 0])}
+
     def features(self, **batch: Any) -> dict[str, Tensor]:
         """Joint vectors `[N, E]`, `[B, E]` of the modalities in the batch, not of unit length."""
         batch = _known(batch)
@@ -113,7 +124,7 @@ class FusionEncoder(nn.Module):
         embeddings = None
         logits = self.match_logits(image, ids, mask)
         if return_loss:
-            embeddings = self.features(**batch)
+            embeddings = self.joint_vectors(image, ids, mask)
             cosines = F.normalize(embeddings["image"], dim=-1) @ F.normalize(embeddings["text"], dim=-1).T
             similarity = cosines / (0.07 if self.temperature is None else self.temperature)
             losses["contrastive"] = pair_loss(similarity)

@@ -117,7 +117,10 @@ class SignalTokenLM(MultimodalLM):
 
         The batch is that of `logits`: prompt and answer together, as `generate` returns them.
         """
-        hidden, ids = self(return_logits=False, **batch).hidden, batch["input_ids"]
+        return self.conditions_at(self(return_logits=False, **batch).hidden, batch["input_ids"])
+
+    def conditions_at(self, hidden: Tensor, ids: Tensor) -> dict[str, Tensor]:
+        """`conditions` from the hidden states [B, T, D] of a full pass over ids [B, T]."""
         found = {}
         for name, signal in self.signals.items():
             wanted = torch.tensor(signal, device=ids.device)

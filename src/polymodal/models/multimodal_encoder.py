@@ -241,6 +241,14 @@ class MultimodalEncoder(nn.Module):
             "mmm_text": self.heads["joint_text"](joint[:, -words:]),
         }
 
+    @torch.no_grad()
+    def image_tokens(self, pixel_values: Tensor) -> Tensor:
+        """The codec's ids `[N, h*w]` of pictures mapped for it (`dalle_codec.map_pixels`), row by row; what masked
+        patches learn.  Raises ConfigError for a checkpoint without the codec."""
+        if self.codec is None:
+            raise ConfigError("MultimodalEncoder: this checkpoint has no codec; load one of the pretraining class")
+        return self.codec.encode(pixel_values).flatten(1)
+
     def _image_states(self, batch: Mapping[str, Any]) -> Tensor:
         masked = batch.get("bool_masked_pos")
         x = self.image.embed(batch["pixel_values"], None if masked is None else masked.flatten(1))

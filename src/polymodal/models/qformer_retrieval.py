@@ -78,9 +78,16 @@ class QFormerRetrieval(nn.Module):
     ) -> dict[str, Tensor]:
         """Vectors of unit length: image [N, Q, E], text [B, E] (or of each token [B, T, E])."""
         _only(more)
+        image = None if pixel_values is None else self.image_states(pixel_values)
+        return self.vectors(image, input_ids, attention_mask)
+
+    def vectors(
+        self, image: Tensor | None, input_ids: Tensor | None = None, attention_mask: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """`features` from picture states [N, S, D'] of `image_states`."""
         found = {}
-        if pixel_values is not None:
-            found["image"] = self._unit("image_proj", self._qformer(self._encode(pixel_values)))
+        if image is not None:
+            found["image"] = self._unit("image_proj", self._qformer(image))
         if input_ids is not None:
             ids, mask = self._behind(input_ids, attention_mask)
             states = self._qformer.encode_text(ids, mask)
@@ -105,8 +112,9 @@ class QFormerRetrieval(nn.Module):
         _only(more)
         if use_image_text_matching_head and pixel_values is not None and input_ids is not None:
             return Output(logits=self.matching(pixel_values, input_ids, attention_mask))
-        found = self.features(pixel_values=pixel_values, input_ids=input_ids, attention_mask=attention_mask)
-        if pixel_values is None or input_ids is None or len(found) < 2:
+        image = None if pixel_values is None else self.image_states(pixel_values)
+        found = self.vectors(image, input_ids, attention_mask)
+        if image is None or input_ids is None or len(found) < 2:
             return Output(embeddings=found)
         # [N, Q, E] x [B, E] -> [N, B], the best of a picture's queries with each text
         logits = (found["image"] @ found["text"].T).amax(1)
@@ -116,20 +124,37 @@ class QFormerRetrieval(nn.Module):
         if "match_head" in self.connectors:
             mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
             texts, images = negatives(logits / 0.07, floor=1e-4), negatives(logits.T / 0.07, floor=1e-4)
-            every = torch.cat((pixel_values, pixel_values[images], pixel_values))
+            every = torch.cat((image, image[images], image))
             ids, kept = torch.cat((input_ids, input_ids, input_ids[texts])), torch.cat((mask, mask, mask[texts]))
-            losses["match"] = match_loss(self.matching(every, ids, kept), len(input_ids))
+            losses["match"] = match_loss(self.match_logits(every, ids, kept), len(input_ids))
         return Output(logits=logits, embeddings=found, loss=total(losses), losses=losses)
 
     def matching(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Logits [B, 2] of "does not belong" and "belongs" for picture i and text i."""
+        return self.match_logits(self.image_states(pixel_values), input_ids, attention_mask)
+
+    def match_logits(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """`matching` from picture states [B, S, D']."""
         if "match_head" not in self.connectors:
             raise ConfigError("this model has no matching head")
         ids, mask = self._behind(input_ids, attention_mask)
-        states = self._qformer(self._encode(pixel_values), ids, mask)
-        return self.connectors["match_head"](states).mean(1)
+        return self.connectors["match_head"](self._qformer(image, ids, mask)).mean(1)
 
-    def _encode(self, pixel_values: Tensor) -> Tensor:
+    def write(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """States [B, T, D] of texts that see their picture's queries and the words before them; no placeholders.
+
+        image: picture states [B, S, D'].
+        """
+        return self._qformer.write(image, input_ids, attention_mask)
+
+    def word_logits(self, states: Tensor) -> Tensor:
+        """[..., D] -> products with the embedding of every word [..., V]; raises PromptError without one."""
+        if self._qformer.words is None:
+            raise PromptError("this Q-Former takes no text: it was built without a vocabulary")
+        return F.linear(states, self._qformer.words.weight)
+
+    def image_states(self, pixel_values: Tensor) -> Tensor:
+        """Pictures [N, 3, H, W] -> what the queries read [N, S, D']."""
         if "image" not in self.encoders:
             raise PromptError("this model takes text; found image")
         return self.encoders["image"](pixel_values)

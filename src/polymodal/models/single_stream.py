@@ -105,6 +105,18 @@ class SingleStream(nn.Module):
         image, _ = self._pictures(given)[0]
         return {"text": self._text(given), "image": image + self.kinds.weight[1]}
 
+    def encode(self, **batch: Any) -> tuple[Tensor, Tensor]:
+        """hidden `[B, T + S, D]` after the norm and its mask (1 = real), text in front; of the first picture."""
+        given = _known(batch)
+        text, picture = self._text(given), self._pictures(given)[0]
+        return self._run(text, given, picture, 1), _real(given, text, picture[1])
+
+    def pool(self, hidden: Tensor) -> Tensor:
+        """`[B, T + S, D] -> [B, D]` from the first token; raises ConfigError without a pooler."""
+        if self.pooler is None:
+            raise ConfigError("SingleStream: a head on the pooled vector needs a pooler")
+        return torch.tanh(self.pooler(hidden[:, 0]))
+
     def forward(self, *, labels: Tensor | None = None, **batch: Any) -> Output:
         """logits `[B, classes]`, or `[B, T, V]` over the text (`pooled` False); hidden `[B, T + S, D]` after the norm,
         of the first picture.
@@ -129,7 +141,7 @@ class SingleStream(nn.Module):
     def _read(self, states: Sequence[Tensor], length: int) -> Tensor:
         """What the head makes of the states of each picture's pass; `length`: of the text."""
         if self.config.pooled:
-            return self.head(torch.cat([self._pool(hidden) for hidden in states], -1))
+            return self.head(torch.cat([self.pool(hidden) for hidden in states], -1))
         words = states[0][:, :length]
         if isinstance(self.head, TokenHead):
             return self.head(words, self.text.embed_tokens.weight if self.head.weight is None else None)
@@ -161,18 +173,18 @@ class SingleStream(nn.Module):
         if kind >= self.config.kinds:
             raise ConfigError(f"SingleStream: picture {kind} needs {kind + 1} kinds, found {self.config.kinds}")
         x = torch.cat((text, tokens + self.kinds.weight[kind]), 1)
-        words = batch.get("attention_mask")
-        words = real.new_ones(text.shape[:2]) if words is None else words.to(real.dtype)
-        rule = MaskSpec(causal=False, attention_mask=torch.cat((words, real), 1))
+        rule = MaskSpec(causal=False, attention_mask=_real(batch, text, real))
         mask = rule.prepare(x.shape[1], x.shape[1], x.device)
         for block in self.blocks:
             x = block(x, mask)
         return self.norm(x)
 
-    def _pool(self, hidden: Tensor) -> Tensor:
-        if self.pooler is None:
-            raise ConfigError("SingleStream: a head on the pooled vector needs a pooler")
-        return torch.tanh(self.pooler(hidden[:, 0]))
+
+def _real(batch: Mapping[str, Any], text: Tensor, image: Tensor) -> Tensor:
+    """Mask `[B, T + S]` of words and of patches, whose own mask is given."""
+    words = batch.get("attention_mask")
+    words = image.new_ones(text.shape[:2]) if words is None else words.to(image.dtype)
+    return torch.cat((words, image), 1)
 
 
 def _known(batch: Mapping[str, Any]) -> dict[str, Any]:

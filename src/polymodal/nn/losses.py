@@ -4,7 +4,7 @@ language_model_loss   next token, at labels >= 0 only          masked_token_loss
 classification_loss   classes, or independent yes and no       regression_loss     absolute error of a score
 pair_loss             contrast of a batch of pairs             contrastive_loss    with several right partners
 match_loss            does the pair belong together            names_loss          several right names (MIL-NCE)
-negatives             hard negatives for the match
+negatives             hard negatives for the match     ctc_loss            sequences that are not aligned
 
 CLIP (arXiv 2103.00020), ALBEF (2107.07651), BLIP (2201.12086), FLAVA (2112.04482), MIL-NCE (1912.06430), z-loss of
 PaLM (2204.02311).
@@ -14,7 +14,7 @@ gradient (zero), so that every process of a distributed run does the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -92,14 +92,15 @@ def regression_loss(predictions: Tensor, labels: Tensor) -> Tensor:
     return (predictions.float() - labels.float()).abs().mean()
 
 
-def pair_loss(logits: Tensor, kept: Tensor | None = None) -> Tensor:
+def pair_loss(logits: Tensor, kept: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
     """Contrast in both directions: [B, B] logits of the first modality against the second, pair i on the diagonal.
 
     kept: bool [B], rows that are true pairs (FLAVA, where some pairs are negatives of the match).
     """
     rows = torch.arange(len(logits), device=logits.device)
     chosen = rows if kept is None else rows[kept]
-    return (F.cross_entropy(logits[chosen], chosen) + F.cross_entropy(logits.T[chosen], chosen)) / 2
+    both = [F.cross_entropy(x[chosen], chosen, label_smoothing=smoothing) for x in (logits, logits.T)]
+    return (both[0] + both[1]) / 2
 
 
 def names_loss(logits: Tensor, right: Tensor) -> Tensor:
@@ -141,3 +142,14 @@ def negatives(
     # A row without any wrong partner left would stop the draw.
     weights = torch.where(weights.sum(1, keepdim=True) > 0, weights, (~same).float() + same.all(1, keepdim=True))
     return torch.multinomial(weights, 1, generator=generator)[:, 0]
+
+
+def ctc_loss(logits: Tensor, lengths: Tensor, targets: Sequence[Sequence[int]]) -> Tensor:
+    """Connectionist temporal classification of logits [N, S, C] with real lengths [N]; the last class is the blank.
+
+    Per target of each item, averaged over the batch; an item too short for its targets counts nothing.
+    """
+    sizes = torch.tensor([len(each) for each in targets])
+    flat = torch.tensor([id for each in targets for id in each], dtype=torch.long)
+    chances = logits.float().log_softmax(-1).transpose(0, 1)
+    return F.ctc_loss(chances, flat.to(logits.device), lengths, sizes, blank=logits.shape[-1] - 1, zero_infinity=True)

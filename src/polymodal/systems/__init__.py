@@ -1,6 +1,7 @@
 """The catalogue: one entry for each published system, and the records it is written with (rank 7).
 
-from polymodal.systems import System, Variant, Stage, CheckpointFormat, ModelSpec, LoadedModel, Part, Repository, hf
+from polymodal.systems import System, Variant, CheckpointFormat, ModelSpec, LoadedModel, Part, Repository, hf
+from polymodal.systems import Stage, DataSource, Budget, AdamW, Cosine, LanguageModeling, ...: for its recipe
 """
 
 from polymodal.checkpoints.record import (
@@ -15,18 +16,37 @@ from polymodal.checkpoints.record import (
 )
 from polymodal.systems._lookup import candidates, every, find, get, ids, plain, stems
 from polymodal.systems._record import LoadOptions, System, Variant, unknown
-from polymodal.train.recipe import Stage
+from polymodal.train.objectives import Classification, Contrastive, LanguageModeling, Regression, SumOfSources
+from polymodal.train.optimizer import SGD, Adam, AdamW
+from polymodal.train.recipe import Budget, DataSource, LayerDecay, LoRAConfig, PartRate, Stage
+from polymodal.train.schedule import Constant, Cosine, Linear
 
 __all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Budget",
     "CheckpointFiles",
     "CheckpointFormat",
+    "Classification",
     "ConfigMatch",
+    "Constant",
+    "Contrastive",
+    "Cosine",
+    "DataSource",
+    "LanguageModeling",
+    "LayerDecay",
+    "Linear",
+    "LoRAConfig",
     "LoadOptions",
     "LoadedModel",
     "ModelSpec",
     "Part",
+    "PartRate",
+    "Regression",
     "Repository",
     "Stage",
+    "SumOfSources",
     "System",
     "Variant",
     "candidates",

@@ -16,7 +16,7 @@ from typing import Any
 from polymodal.checkpoints.language_model import llama, llama_layout
 from polymodal.data.chat_formats import llama3
 from polymodal.data.template import Special, Template, Turn, Words
-from polymodal.systems import Repository, Stage, System, Variant
+from polymodal.systems import AdamW, Budget, Cosine, DataSource, LanguageModeling, Repository, Stage, System, Variant
 
 TEMPLATE = Template(
     begin=(Special(name="<s>"),),
@@ -83,7 +83,19 @@ SYSTEM = System(
     headline="follows instructions in many languages and translates interactively",
     reference="arXiv 2306.10968",
     recipe=(
-        Stage(name="instruct", data="160 thousand interactive translations, Alpaca and ShareGPT instructions",
-              objective="language model, answers", train=("backbone",), lr=2e-5, batch=128, steps=3750, warmup=112),
+        # Recalled from the paper, not read again.
+        Stage(
+            name="instruct",
+            data=(
+                DataSource(name="interactive translations", kind="conversations", samples=160_000),
+                DataSource(name="Alpaca and ShareGPT", kind="conversations"),
+            ),
+            objective=LanguageModeling(),
+            train=("backbone",),
+            optimizer=AdamW(lr=2e-5),
+            schedule=Cosine(warmup_ratio=0.03),
+            budget=Budget(batch=128, epochs=3, max_length=2048),
+            start="parts",
+        ),
     ),
 )  # fmt: skip

@@ -17,7 +17,7 @@ from typing import Any
 from polymodal.checkpoints.gguf_files import text_format
 from polymodal.checkpoints.language_model import llama, llama_layout
 from polymodal.data.chat_formats import llama2
-from polymodal.systems import Repository, Stage, System, Variant
+from polymodal.systems import AdamW, Budget, Cosine, DataSource, LanguageModeling, Repository, Stage, System, Variant
 
 SYSTEM_MESSAGE = (
     "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being safe.  "
@@ -51,7 +51,15 @@ SYSTEM = System(
     headline="answers in Chinese and English in the format of llama-2-chat",
     reference="github.com/LinkSoul-AI/Chinese-Llama-2-7b",
     recipe=(
-        Stage(name="instruct", data="LinkSoul/instruction_merge_set: ten million Chinese and English instructions",
-              objective="language model, answers", train=("backbone",), lr=2e-5, batch=32, steps=312_500, warmup=9375),
+        Stage(
+            name="instruct",
+            data=(DataSource(name="LinkSoul/instruction_merge_set", kind="conversations", samples=10_000_000),),
+            objective=LanguageModeling(),
+            train=("backbone",),
+            optimizer=AdamW(lr=2e-5),
+            schedule=Cosine(warmup_ratio=0.03),
+            budget=Budget(batch=32, epochs=1, max_length=4096, precision="bfloat16"),
+            start="parts",
+        ),
     ),
 )  # fmt: skip

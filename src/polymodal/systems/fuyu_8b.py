@@ -29,6 +29,7 @@ from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
 from polymodal.systems import (
     CheckpointFiles,
     CheckpointFormat,
+    LanguageModeling,
     LoadedModel,
     ModelSpec,
     Part,
@@ -137,14 +138,6 @@ SYSTEM = System(
     reference="adept.ai/blog/fuyu-8b",
     recipe=(
         # Nothing of the training is published; one stage over everything is what the architecture allows.
-        Stage(
-            name="all",
-            data="not published",
-            objective="next token, text",
-            train=("connectors.image", "backbone"),
-            lr=1e-4,
-            batch=128,
-            steps=1,
-        ),
+        Stage(name="all", data=(), objective=LanguageModeling(), train=("connectors.image", "backbone")),
     ),
 )

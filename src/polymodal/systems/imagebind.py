@@ -24,6 +24,8 @@ from polymodal.systems import (
     CheckpointFiles,
     CheckpointFormat,
     ConfigMatch,
+    Contrastive,
+    DataSource,
     LoadedModel,
     ModelSpec,
     Part,
@@ -65,9 +67,17 @@ def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
                      embed=embedder(module, lambda text: [begin, *tokenizer.encode(text)[:75], end]))  # fmt: skip
 
 
-def stage(name: str, data: str, modality: str) -> Stage:
-    return Stage(name=name, data=data, objective="contrastive, both directions", train=(f"encoders.{modality}",),
-                 lr=5e-4, batch=2048, steps=100_000, warmup=2000, weight_decay=0.2)  # fmt: skip
+def stage(modality: str, data: str) -> Stage:
+    """One encoder is bound to the frozen one of pictures; rates, batches and steps were not published with the code."""
+    kind = {"imu": "motion"}.get(modality, modality)
+    return Stage(
+        name=modality,
+        data=(DataSource(name=data, kind=f"image-{kind} pairs"),),
+        objective=Contrastive(),
+        train=(f"encoders.{modality}",),
+        start="parts",
+        note="pictures and texts from OpenCLIP ViT-H/14, frozen; a fixed temperature for each modality",
+    )
 
 
 SYSTEM = System(
@@ -89,9 +99,9 @@ SYSTEM = System(
     headline="finds pictures by sounds, sounds by sentences, and so on among six modalities bound by pictures alone",
     reference="arXiv 2305.05665",
     recipe=(
-        stage("audio", "AudioSet: video with its sound", "audio"),
-        stage("depth", "SUN RGB-D: pictures with depth", "depth"),
-        stage("thermal", "LLVIP: pictures with heat", "thermal"),
-        stage("imu", "Ego4D: video with motion", "imu"),
+        stage("audio", "AudioSet, frames with their sound"),
+        stage("depth", "SUN RGB-D"),
+        stage("thermal", "LLVIP"),
+        stage("imu", "Ego4D, frames with their motion"),
     ),
 )  # fmt: skip

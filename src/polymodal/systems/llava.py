@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from polymodal.checkpoints.official_llava import official
-from polymodal.systems import Repository, Stage, System, Variant
+from polymodal.systems import AdamW, Budget, Cosine, DataSource, LanguageModeling, Repository, Stage, System, Variant
 
 
 def published(width: int, depth: int, heads: int, ffn: int, **more: Any) -> dict[str, Any]:
@@ -47,9 +47,26 @@ SYSTEM = System(
     headline="follows instructions about a picture that one linear map turned into words for Vicuna",
     reference="arXiv 2304.08485",
     recipe=(
-        Stage(name="align", data="CC-595K: pictures and captions", objective="language model, answers",
-              train=("connectors.image",), lr=2e-3, batch=128, steps=4650, warmup=140),
-        Stage(name="instruct", data="LLaVA-Instruct-158K, three times", objective="language model, answers",
-              train=("connectors.image", "backbone"), lr=2e-5, batch=128, steps=3705, warmup=111),
+        Stage(
+            name="align",
+            data=(DataSource(name="CC-595K", kind="image-text pairs", samples=595_375),),
+            objective=LanguageModeling(),
+            train=("connectors.image",),
+            optimizer=AdamW(lr=2e-3, clip=1.0),
+            schedule=Cosine(warmup_ratio=0.03),
+            budget=Budget(batch=128, epochs=1, max_length=2048),
+            start="parts",
+        ),
+        Stage(
+            name="instruct",
+            data=(DataSource(name="LLaVA-Instruct-158K", kind="conversations", samples=158_000),),
+            objective=LanguageModeling(),
+            train=("connectors.image", "backbone"),
+            optimizer=AdamW(lr=2e-5, clip=1.0),
+            schedule=Cosine(warmup_ratio=0.03),
+            budget=Budget(batch=128, epochs=3, max_length=2048, precision="bfloat16"),
+            start="align",
+            note="batch of the scripts, the paper says 32",
+        ),
     ),
 )  # fmt: skip

@@ -21,9 +21,15 @@ from polymodal.data.bound_talk import SummedProcessor, SummedTalk
 from polymodal.encoders import imagebind_keys
 from polymodal.models.imagebind_lm import SummedEmbeddingLM
 from polymodal.systems import (
+    AdamW,
+    Budget,
     CheckpointFiles,
     CheckpointFormat,
+    DataSource,
+    LanguageModeling,
+    Linear,
     LoadedModel,
+    LoRAConfig,
     ModelSpec,
     Part,
     Repository,
@@ -118,17 +124,17 @@ SYSTEM = System(
     headline="answers about sounds, heat and sums of senses, though it was trained on pictures only",
     reference="arXiv 2305.16355",
     recipe=(
+        # The low-rank paths are a part of the published model; the stage trains those that are there.
         Stage(
             name="instruct",
-            data="160 thousand instructions about pictures of LLaVA and MiniGPT-4",
-            objective="language model, answers",
-            train=("connectors", "backbone.*.lora_A", "backbone.*.lora_B"),
-            lr=5e-4,
-            batch=64,
-            steps=5000,
-            warmup=500,
-            weight_decay=1e-3,
-            betas=(0.9, 0.95),
+            data=(DataSource(name="pandagpt4_visual_instruction_data", kind="conversations", samples=160_000),),
+            objective=LanguageModeling(),
+            train=("connectors",),
+            lora={"backbone.blocks.*.attn": LoRAConfig(rank=32, alpha=32, dropout=0.1)},
+            optimizer=AdamW(lr=5e-4, betas=(0.9, 0.95), weight_decay=1e-3),
+            schedule=Linear(warmup_ratio=0.1),
+            budget=Budget(batch=64, epochs=2, max_length=1024),
+            start="parts",
         ),
     ),
 )

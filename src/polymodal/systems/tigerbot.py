@@ -16,7 +16,18 @@ from typing import Any
 
 from polymodal.checkpoints.language_model import llama_layout, open_text
 from polymodal.data.template import Special, Template, Turn, Words
-from polymodal.systems import CheckpointFormat, Repository, Stage, System, Variant, hf
+from polymodal.systems import (
+    AdamW,
+    Budget,
+    CheckpointFormat,
+    DataSource,
+    LanguageModeling,
+    Repository,
+    Stage,
+    System,
+    Variant,
+    hf,
+)
 
 RESPONSE = Words(text="\n\n### Response:\n")
 TEMPLATE = Template(
@@ -66,9 +77,22 @@ SYSTEM = System(
     headline="follows Chinese and English instructions",
     reference="arXiv 2312.08688",
     recipe=(
-        Stage(name="pretrain", data="100 GB of 2 TB of filtered Chinese, English and code, about 26 billion tokens",
-              objective="language model", train=("backbone",), lr=1e-5, batch=8, steps=1_600_000),
-        Stage(name="instruct", data="one million instructions of 120 kinds, five epochs",
-              objective="language model, answers", train=("backbone",), lr=1e-5, batch=8, steps=625_000),
+        Stage(
+            name="pretrain",
+            data=(DataSource(name="100 GB of Chinese, English and code", kind="text", tokens=26_000_000_000),),
+            objective=LanguageModeling(),
+            train=("backbone",),
+            start="parts",
+            note="the published part of 2 TB; its rates were not published",
+        ),
+        Stage(
+            name="instruct",
+            data=(DataSource(name="instructions of 120 kinds", kind="conversations", samples=1_000_000),),
+            objective=LanguageModeling(),
+            train=("backbone",),
+            optimizer=AdamW(lr=1e-5),
+            budget=Budget(epochs=5, precision="bfloat16"),
+            start="pretrain",
+        ),
     ),
 )  # fmt: skip

@@ -1,9 +1,9 @@
 """Checkpoints of a run: written whole or not at all, and enough to go on bit for bit.
 
-A checkpoint is a folder `step-00000120/` with the trainable tensors, the optimiser's state, the states of the
-random generators and `complete.json`, which is written last.  A folder without that marker is ignored, so a
-run killed while saving resumes from the one before.  Sources for the promise: transformers #35782,
-anchors.md §4 (completion marker last; temporary folder, then rename).
+A checkpoint is a folder `step-00000120/` with the trainable tensors and the buffers beside them, what the objective
+holds (teacher, queues, heads), the optimiser's state, the states of the random generators and `complete.json`, which is
+written last.  A folder without that marker is ignored, so a run killed while saving resumes from the one before.
+Sources for the promise: transformers #35782, anchors.md §4 (completion marker last; temporary folder, then rename).
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +26,27 @@ from polymodal.errors import ConfigError
 MARKER = "complete.json"
 
 
-def save(
-    folder: Path,
-    step: int,
-    model: nn.Module,
-    optimiser: Optimizer,
-    generator: torch.Generator,
-    about: dict[str, Any],
-    keep: int = 2,
-) -> Path:
+@dataclass
+class Run:
+    """What changes while a stage runs.  generator: of the data."""
+
+    model: nn.Module
+    objective: nn.Module
+    optimiser: Optimizer
+    generator: torch.Generator
+
+
+def save(folder: Path, step: int, run: Run, about: Mapping[str, Any], keep: int = 2) -> Path:
     """Write `folder/step-N` atomically and delete all but the newest `keep`; returns the folder written."""
     target = folder / f"step-{step:08d}"
     temporary = folder / f".{target.name}.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    tensors = {n: p.detach().contiguous().clone() for n, p in model.named_parameters() if p.requires_grad}
-    save_file(tensors, temporary / "model.safetensors")
-    save_file(_flatten(optimiser), temporary / "optimiser.safetensors")
-    save_file({"torch": torch.get_rng_state(), "data": generator.get_state()}, temporary / "random.safetensors")
+    save_file(_copied(learned(run.model)), temporary / "model.safetensors")
+    save_file(_copied(run.objective.state_dict()), temporary / "objective.safetensors")
+    save_file(_flatten(run.optimiser), temporary / "optimiser.safetensors")
+    states = {"torch": torch.get_rng_state(), "data": run.generator.get_state()}
+    save_file(states, temporary / "random.safetensors")
     (temporary / MARKER).write_text(json.dumps({"step": step, **about}, indent=1, sort_keys=True))
     shutil.rmtree(target, ignore_errors=True)
     os.replace(temporary, target)
@@ -55,9 +60,18 @@ def complete(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("step-*") if (p / MARKER).is_file())
 
 
-def restore(
-    folder: Path, model: nn.Module, optimiser: Optimizer, generator: torch.Generator, about: dict[str, Any]
-) -> int:
+def learned(model: nn.Module) -> dict[str, Tensor]:
+    """Trainable parameters, and the saved buffers of modules that have some (the statistics of a batch norm)."""
+    found: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    kept = model.state_dict(keep_vars=True)
+    for path, part in model.named_modules():
+        if any(p.requires_grad for p in part.parameters(recurse=False)):
+            names = [f"{path}.{name}" if path else name for name, _ in part.named_buffers(recurse=False)]
+            found |= {name: kept[name] for name in names if name in kept}
+    return found
+
+
+def restore(folder: Path, run: Run, about: Mapping[str, Any]) -> int:
     """Load the newest finished checkpoint into everything given; returns its step, or 0 where there is none.
 
     Raises ConfigError when the checkpoint belongs to other settings (`about`) or other parameters.
@@ -71,19 +85,24 @@ def restore(
     different = sorted(k for k in {*marker, *about} if marker.get(k) != json.loads(json.dumps(about.get(k))))
     if different:
         raise ConfigError(f"{newest} was made with other settings ({', '.join(different)}): use another folder")
-    learning = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    tensors = load_file(newest / "model.safetensors")
-    if tensors.keys() != learning.keys():
-        odd = sorted(tensors.keys() ^ learning.keys())[:3]
-        raise ConfigError(f"{newest} holds other parameters than this stage trains, for example {', '.join(odd)}")
-    with torch.no_grad():
-        for name, parameter in learning.items():
-            parameter.copy_(tensors[name])
-    _unflatten(optimiser, load_file(newest / "optimiser.safetensors"))
+    for file, targets in (("model", learned(run.model)), ("objective", run.objective.state_dict())):
+        tensors = load_file(newest / f"{file}.safetensors")
+        if tensors.keys() != targets.keys():
+            odd = sorted(tensors.keys() ^ targets.keys())[:3]
+            raise ConfigError(f"{newest} holds other parameters than this stage trains, for example {', '.join(odd)}")
+        with torch.no_grad():
+            for name, target in targets.items():
+                target.copy_(tensors[name])
+    _unflatten(run.optimiser, load_file(newest / "optimiser.safetensors"))
     states = load_file(newest / "random.safetensors")
     torch.set_rng_state(states["torch"])
-    generator.set_state(states["data"])
+    run.generator.set_state(states["data"])
     return step
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of their own: a file takes none that share memory."""
+    return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
 
 
 def _flatten(optimiser: Optimizer) -> dict[str, Tensor]:

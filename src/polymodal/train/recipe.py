@@ -2,88 +2,160 @@
 
 Child names are the same in every system (`encoders.image`, `connectors.image`, `backbone`, ...), so
 `train=("connectors",)` works everywhere and no table of parameter names is needed (style.md, principle 13).
+The numbers are the published ones; what was not published is None and must be given before a stage runs:
+`replace(stage, optimizer=replace(stage.optimizer, lr=1e-4))`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from fnmatch import fnmatchcase
-
-from torch import nn
+from typing import Any
 
 from polymodal.errors import ConfigError
+from polymodal.train.objectives import Objective
+from polymodal.train.optimizer import AdamW, OptimizerConfig
+from polymodal.train.schedule import Schedule
+
+KINDS = (
+    "text",  # every token is learned
+    "conversations",  # text or media in, answers are learned
+    "image-text pairs",
+    "video-text pairs",
+    "audio-text pairs",
+    "image-audio pairs",
+    "image-depth pairs",
+    "image-thermal pairs",
+    "image-motion pairs",
+    "interleaved documents",  # pictures where they stand in the text
+    "images",
+    "labelled images",
+    "labelled sequences",  # of features: several per sample, one label
+)
+"""Kinds of data that the catalogue names; another kind needs a loader of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """One data set: its name as people look it up, and what kind of samples it holds (see KINDS).
+
+    samples, tokens: its size as used.  share: of the samples (or tokens) of the stage that come from it.
+    masked_words, masked_patches: shares of each sample that the collator hides (train/alignment.py draws masks).
+    """
+
+    name: str
+    kind: str
+    samples: int | None = None
+    tokens: int | None = None
+    share: float | None = None
+    masked_words: float | None = None
+    masked_patches: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much is run.  batch: samples a step, over all devices; steps, or epochs over all samples.
+
+    max_length: tokens a sample at most.  precision: "float32", "bfloat16" or "float16" (weights stay float32).
+    """
+
+    batch: int | None = None
+    steps: int | None = None
+    epochs: float | None = None
+    max_length: int | None = None
+    precision: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRAConfig:
+    """Low-rank paths (arXiv 2106.09685); None where a number was not published."""
+
+    rank: int | None = None
+    alpha: float | None = None
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartRate:
+    """Everything below `prefix` learns at `factor` times the rate."""
+
+    prefix: str
+    factor: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerDecay:
+    """Of the n `blocks` below `prefix`, block i learns at decay ** (n - i) times the rate, what lies before them
+    (`first`) at decay ** (n + 1), what lies behind at the rate itself (BEiT, arXiv 2106.08254)."""
+
+    prefix: str
+    decay: float
+    blocks: str = "blocks"
+    first: tuple[str, ...] = ("patch_embed", "class_token", "mask_token", "positions", "pre_norm")
+
+
+Rate = PartRate | LayerDecay
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """One training phase.
 
-    name: unique in its recipe.  data: what it is trained on, in words a reader can look up.
-    train: dotted prefixes of the parameters that learn; everything else is frozen.  `*` stands for any part of a name:
-    "backbone.*.cross", "backbone.*.branches.1".
-    objective: the name of the loss as in the paper.  lr: peak rate (AdamW); batch: samples a step;
-    steps: optimiser steps; warmup: steps of linear warm-up, then cosine to `final` * lr.
+    name: unique in its recipe.  data: what it is trained on; empty where nothing was published.  objective: what is
+    learned, built for a model by `objective.build`.
+    train: dotted prefixes of the parameters that learn, everything else is frozen.  `*` stands for any part of a name:
+    "backbone.*.cross", "backbone.*.branches.1".  frozen: prefixes below them that do not.  lora: prefix -> low-rank
+    paths that learn beside the frozen linears below it; linears that have some already keep them.  rates: parts that
+    learn at another rate, the first rule that names a parameter counts.
+    schedule: None where it was not published.  start: "scratch"; "parts", each from its own published weights; the
+    name of an earlier stage; or "id:variant" of another system.  note: what the paper says and the record cannot.
     """
 
     name: str
-    data: str
+    data: tuple[DataSource, ...]
+    objective: Objective
     train: tuple[str, ...]
-    objective: str
-    lr: float
-    batch: int
-    steps: int
-    warmup: int = 0
-    final: float = 0.0
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip: float | None = 1.0
-    seed: int = 0
+    frozen: tuple[str, ...] = ()
+    lora: Mapping[str, LoRAConfig] = field(default_factory=dict)
+    rates: tuple[Rate, ...] = ()
+    optimizer: OptimizerConfig = field(default_factory=AdamW)
+    schedule: Schedule | None = None
+    budget: Budget = Budget()
+    start: str = ""
+    note: str = ""
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps: given, or from epochs, samples and batch.  Raises ConfigError where neither is known."""
+        budget = self.budget
+        if budget.steps is not None:
+            return budget.steps
+        samples = [source.samples for source in self.data]
+        if budget.epochs is None or budget.batch is None or not samples or None in samples:
+            raise ConfigError(f"stage {self.name}: its number of steps is not known; give budget=Budget(steps=...)")
+        return math.ceil(budget.epochs * sum(each or 0 for each in samples) / budget.batch)
 
     def rate(self, step: int) -> float:
-        """Learning rate at `step` (0-based): linear warm-up, then cosine decay to `final` * lr."""
-        if step < self.warmup:
-            return self.lr * (step + 1) / self.warmup
-        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-        return self.lr * (self.final + (1 - self.final) * cosine)
+        """Learning rate at `step`, 0-based.  Raises ConfigError where rate, schedule or steps were not published."""
+        if self.optimizer.lr is None or self.schedule is None:
+            missing = "learning rate: give optimizer=" if self.optimizer.lr is None else "schedule: give schedule="
+            raise ConfigError(f"stage {self.name} has no published {missing}...")
+        return self.optimizer.lr * self.schedule.factor(step, self.steps)
 
 
-def trainable(model: nn.Module, prefixes: tuple[str, ...]) -> Iterator[tuple[str, nn.Parameter]]:
-    """The parameters below `prefixes`; raises ConfigError for a prefix that names nothing."""
-    named = list(model.named_parameters())
-    for prefix in prefixes:
-        if not any(below(name, prefix) for name, _ in named):
-            tops = sorted({name.split(".")[0] for name, _ in named})
-            raise ConfigError(f"stage trains '{prefix}', which names no parameter; the model has {', '.join(tops)}")
-    for name, parameter in named:
-        if any(below(name, prefix) for prefix in prefixes):
-            yield name, parameter
-
-
-def freeze_except(model: nn.Module, prefixes: tuple[str, ...]) -> int:
-    """Freeze all of `model` but the parameters below `prefixes`; returns how many numbers train."""
-    chosen = {id(parameter) for _, parameter in trainable(model, prefixes)}
-    total = 0
-    for parameter in model.parameters():
-        parameter.requires_grad_(id(parameter) in chosen)
-        total += parameter.numel() if id(parameter) in chosen else 0
-    return total
-
-
-def train_mode(model: nn.Module, mode: bool = True) -> None:
-    """`model.train(mode)`, but a part of which no parameter learns stays in evaluation mode (dropout, batch norms).
-
-    A part without parameters follows what holds it.
-    """
-    model.train(mode)
-    if not mode:
-        return
-    for part in model.modules():
-        own = list(part.parameters())
-        if own and not any(parameter.requires_grad for parameter in own):
-            part.eval()
+def as_dict(record: Any) -> Any:
+    """A stage, or any record in it, as what JSON can hold; a record names its kind under "type"."""
+    if is_dataclass(record) and not isinstance(record, type):
+        return {"type": type(record).__name__} | {
+            each.name: as_dict(getattr(record, each.name)) for each in fields(record)
+        }
+    if isinstance(record, Mapping):
+        return {str(name): as_dict(value) for name, value in record.items()}
+    if isinstance(record, list | tuple | set | frozenset):
+        return [as_dict(each) for each in record]
+    return record
 
 
 def below(name: str, prefix: str) -> bool:

@@ -99,10 +99,10 @@ def training_checks(system: System, config: Mapping[str, Any]) -> dict[str, Call
         return TrainingCheck(
             model=system.formats[0].model_spec(config).build(),
             batches=lambda step: caption_batch([names[i] for i in rows(step, 8)], prompt),
-            objective=lm_objective,
         )
 
-    prompts = {stage.name: [1, 2] if "answers" in stage.objective else [1] for stage in system.recipe}
+    talks = {stage.name: any(source.kind == "conversations" for source in stage.data) for stage in system.recipe}
+    prompts = {name: [1, 2] if asked else [1] for name, asked in talks.items()}
     return {name: partial(training_check, prompt) for name, prompt in prompts.items()}
 
 

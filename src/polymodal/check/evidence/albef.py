@@ -15,10 +15,12 @@ import torch
 
 import polymodal as pm
 from polymodal.check import real
-from polymodal.check.aligning import Aligning, align_lesson, pairs, train, written
+from polymodal.check.aligning import align_lesson, pairs, written
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, TrainingCheck
+from polymodal.check.training import fit
 from polymodal.systems.albef import SYSTEM, published
+from polymodal.train.momentum import MomentumAlignment
 
 
 def case(name: str, fixture: str) -> Case:
@@ -49,21 +51,20 @@ def small(kind: str) -> dict[str, Any]:
 
 def pretrain() -> TrainingCheck:
     torch.manual_seed(0)
-    return align_lesson(SYSTEM.formats[0].model_spec(small("pretrained")).build(), 64, 32)
+    return align_lesson(SYSTEM.formats[0].model_spec(small("pretrained")).build(), 64, masked=True)
 
 
 def retrieval() -> TrainingCheck:
     torch.manual_seed(0)
-    return align_lesson(SYSTEM.formats[0].model_spec(small("retrieval")).build(), 64, 32)
+    return align_lesson(SYSTEM.formats[0].model_spec(small("retrieval")).build(), 64)
 
 
 def headline() -> HeadlineResult:
     """A tiny model learns 8 pairs, is written as an official file, loaded, and asked for the text of each picture."""
     torch.manual_seed(0)
     model_spec = SYSTEM.formats[0].model_spec(small("retrieval"))
-    model = model_spec.build()
-    objective = Aligning(model, 32, alpha=0.0, queue=8)
-    train(TrainingCheck(model=model, batches=pairs(64, 8), objective=objective, steps=200, lr=1e-3))
+    taught = TrainingCheck(model=model_spec.build(), batches=pairs(64, 8), steps=200, lr=1e-3)
+    model = fit(taught, MomentumAlignment(alpha=0.0, queue=8))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "config.json").write_text(json.dumps(small("retrieval")), encoding="utf-8")

@@ -14,9 +14,9 @@ from polymodal.check.demo import write_config, write_weights
 from polymodal.check.fixture import fixture_case
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.seeing import COUNT, classes_lesson, told_apart, trained
-from polymodal.check.training import rows
-from polymodal.systems import Variant
+from polymodal.check.seeing import COUNT, classes_lesson, told_apart
+from polymodal.check.training import fit, rows
+from polymodal.systems import Classification, Variant
 from polymodal.systems.beit import SYSTEM
 
 SMALL = {"hidden_size": 36, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 20, "image_size": 21,
@@ -73,12 +73,7 @@ def masked() -> TrainingCheck:
         hidden = (torch.arange(16) + step) % 5 < 2
         return {"pixel_values": pixels[chosen], "bool_masked_pos": hidden.expand(16, -1), "labels": words[chosen]}
 
-    def objective(module: Any, batch: Tensors) -> torch.Tensor:
-        return module(**{**batch, "labels": batch["labels"].masked_fill(~batch["bool_masked_pos"], -100)}).loss
-
-    return TrainingCheck(
-        model=SYSTEM.formats[1].model_spec(config).build(), batches=batches, objective=objective, steps=40
-    )
+    return TrainingCheck(model=SYSTEM.formats[1].model_spec(config).build(), batches=batches, steps=40)
 
 
 def classes() -> TrainingCheck:
@@ -90,17 +85,18 @@ def classes() -> TrainingCheck:
 def headline() -> HeadlineResult:
     """A tiny BEiT learns the words of masked patches; another is trained on eight real pictures, saved as the hub's
     files are, loaded and asked for classes."""
-    training_check = masked()
+    words, learned = masked(), SYSTEM.recipe[0].objective
+    loss = learned.build(words.model)
     with torch.no_grad():
-        before = float(training_check.objective(training_check.model, training_check.batches(0)))
-    trained(training_check, 60)
+        before = float(loss(words.model, words.batches(0))["masked_patches"])
+    fit(words, learned, steps=60)
     with torch.no_grad():
-        after = float(training_check.objective(training_check.model, training_check.batches(0)))
+        after = float(loss(words.model, words.batches(0))["masked_patches"])
     with tempfile.TemporaryDirectory() as place:
         folder, config = Path(place), tiny(real.captions(COUNT))
         model_spec = SYSTEM.formats[0].model_spec(config)
         write_config(folder, config=config, preprocessor_config={"size": 32})
-        write_weights(folder, trained(classes(), 60), model_spec.keys[0])
+        write_weights(folder, fit(classes(), Classification(), steps=60), model_spec.keys[0])
         shown = told_apart(pm.load(folder).classify)
     said = f"loss on the words of masked patches {before:.2f} -> {after:.2f}; {shown.evidence}"
     return HeadlineResult(ok=bool(shown.ok) and after < before, evidence=said)

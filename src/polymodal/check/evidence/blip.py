@@ -14,15 +14,17 @@ from torch import Tensor, nn
 
 import polymodal as pm
 from polymodal.check import library, randomise, real
-from polymodal.check.aligning import CLS, SEP, Aligning, align_lesson, pairs, train, write_lesson
+from polymodal.check.aligning import CLS, SEP, align_lesson, pairs, write_lesson
 from polymodal.check.aligning import written as names_of
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.fixture import fixture_case
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.systems import Variant
+from polymodal.check.training import fit
+from polymodal.systems import LanguageModeling, Variant
 from polymodal.systems.blip import SYSTEM
 from polymodal.systems.blip.checkpoint import ANSWER, CAPTION, JOINT, MATCH
+from polymodal.train.momentum import MomentumAlignment
 
 Settings = dict[str, Any] | None
 NEVER = 10_000  # an end id beyond the vocabulary: all 16 steps are compared
@@ -137,7 +139,7 @@ def fresh(kind: str) -> nn.Module:
 
 
 def alignment() -> TrainingCheck:
-    return align_lesson(fresh(MATCH), 64, 32)
+    return align_lesson(fresh(MATCH), 64)
 
 
 def captioner() -> TrainingCheck:
@@ -158,14 +160,12 @@ def saved(model: nn.Module, kind: str, folder: Path) -> Any:
 
 def headline() -> HeadlineResult:
     """CapFilt on eight real pictures: a captioner writes a name for each, a filter keeps true pairs and drops wrong."""
-    matched = fresh(MATCH)
-    filtered = TrainingCheck(model=matched, batches=pairs(64, 8), objective=Aligning(matched, 32, alpha=0.0, queue=8),
-                      steps=200, lr=1e-3)  # fmt: skip
+    filtered = TrainingCheck(model=fresh(MATCH), batches=pairs(64, 8), steps=200, lr=1e-3)
     named = write_lesson(fresh(CAPTION), 64, count=8, steps=150)
     pixels, names = real.pixels(64)[:8], names_of(list(range(8)))
     with tempfile.TemporaryDirectory() as place:
-        writer = saved(train(named), CAPTION, Path(place) / "captioner")
-        judge = saved(train(filtered), MATCH, Path(place) / "filter")
+        writer = saved(fit(named, LanguageModeling(label_smoothing=0.1)), CAPTION, Path(place) / "captioner")
+        judge = saved(fit(filtered, MomentumAlignment(alpha=0.0, queue=8)), MATCH, Path(place) / "filter")
         ids = writer.generate(pixel_values=pixels, max_new_tokens=40)
         true = judge.logits(pixel_values=pixels, **names).argmax(1)
         false = judge.logits(pixel_values=pixels.roll(1, 0), **names).argmax(1)

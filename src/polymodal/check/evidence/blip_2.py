@@ -16,7 +16,7 @@ from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.fixture import store
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training import caption_lesson, letters, rows, table
+from polymodal.check.training import LETTERS, caption_lesson, letters, rows, table
 from polymodal.systems.blip_2 import SYSTEM
 
 IMAGE, QUERIES, WORDS = 98, 5, 99
@@ -265,7 +265,7 @@ SMALL_T5 = {"model_type": "t5", "d_model": 64, "d_kv": 16, "d_ff": 128, "num_lay
 
 
 def representing() -> TrainingCheck:
-    """The first stage: pictures and their names near each other, by the contrastive loss."""
+    """The first stage: pictures and their names near each other, judged to match, and written letter by letter."""
     torch.manual_seed(0)
     config = {
         **small(SMALL_OPT, 40, 31),
@@ -280,13 +280,13 @@ def representing() -> TrainingCheck:
     def batches(step: int) -> dict[str, Any]:
         chosen = rows(step, 8, 16)
         texts = [[1, *letters(names[i]), 2] for i in chosen]
-        mask = table([[1] * len(row) for row in texts], 0)
-        return {"pixel_values": pixels[chosen], "input_ids": table(texts, 0), "attention_mask": mask}
+        ids, mask = table(texts, 0), table([[1] * len(row) for row in texts], 0)
+        written, labels = ids.clone(), ids.masked_fill(mask == 0, -100)
+        written[:, 0], labels[:, 0] = 3 + len(LETTERS), -100  # another first token says that the text is to be written
+        return {"pixel_values": pixels[chosen], "input_ids": ids, "attention_mask": mask, "labels": labels,
+                "decoder_input_ids": written, "decoder_attention_mask": mask}  # fmt: skip
 
-    def contrast(matcher: Any, batch: dict[str, Any]) -> torch.Tensor:
-        return matcher(**batch, return_loss=True).losses["contrastive"]
-
-    return TrainingCheck(model=model, batches=batches, objective=contrast, steps=120, lr=1e-3)
+    return TrainingCheck(model=model, batches=batches, steps=120, lr=1e-3)
 
 
 def generating() -> TrainingCheck:

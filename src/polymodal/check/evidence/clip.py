@@ -15,12 +15,12 @@ from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.seeing import COUNT, pairs_lesson, sentences, told_apart, trained
-from polymodal.check.training import table
+from polymodal.check.seeing import COUNT, pairs_lesson, sentences, told_apart
+from polymodal.check.training import fit, table
 from polymodal.checkpoints.record import CheckpointFiles
 from polymodal.data.hf_image import CLIP, transform_of
 from polymodal.data.prompts import IMAGENET
-from polymodal.systems import Variant
+from polymodal.systems import Contrastive, Variant
 from polymodal.systems.clip import SYSTEM
 
 VISION = {"hidden_size": 32, "intermediate_size": 56, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -124,7 +124,7 @@ def headline() -> HeadlineResult:
             return table([[0, *words.encode(next(turn).format(names[i])), 1] for i in rows], 1)
 
         taught = pairs_lesson(model_spec.build(), ("pixel_values", lambda rows: pixels[rows]), ("input_ids", said))
-        write_weights(folder, trained(taught, 200), model_spec.keys[0])
+        write_weights(folder, fit(taught, Contrastive(), steps=200), model_spec.keys[0])
         return told_apart(pm.load(folder).classify)
 
 

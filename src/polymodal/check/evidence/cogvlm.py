@@ -68,7 +68,7 @@ def training_check() -> TrainingCheck:
         types[:, : len(kinds)] = torch.tensor(kinds)
         return {**batch, "images": images, "token_type_ids": types}
 
-    return TrainingCheck(model=model, batches=batches, objective=pixels.objective)
+    return TrainingCheck(model=model, batches=batches)
 
 
 def headline() -> HeadlineResult:

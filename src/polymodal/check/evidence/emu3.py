@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import polymodal as pm
 from polymodal.check import library, randomise, real
@@ -16,7 +15,7 @@ from polymodal.check.demo import QUESTION, byte_tokenizer, write_config, write_w
 from polymodal.check.evidence import _text
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training import caption_batch, lm_objective, rows
+from polymodal.check.training import all_learned, caption_batch, lm_objective, rows
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.generation.sampling import SamplingOptions
@@ -108,20 +107,8 @@ def spread(model: Any) -> None:
     codec.codebook.embedding.weight.copy_(latents[:: len(latents) // CODES][:CODES])
 
 
-def learned(which: str, model: Any, batch: dict[str, Any]) -> Tensor:
-    """Next-id loss of "answers", of "pictures", or of "all" with picture ids counted by half."""
-    if which == "answers":
-        return lm_objective(model, batch)
-    places, real_ids = batch["input_ids"] == model.placeholders["image"], batch["attention_mask"].bool()
-    wanted = batch["input_ids"].where(places if which == "pictures" else real_ids, -100)
-    weight = torch.ones(model.backbone.config.vocab_size)
-    if which == "all":
-        weight[model.connectors["image"].vocabulary.ids("image")] = 0.5
-    return model(**{**batch, "labels": wanted}, token_weights=weight).loss
-
-
-def training_check(which: str) -> TrainingCheck:
-    """Pictures as ids and their names, letter by letter."""
+def training_check(*, answers: bool) -> TrainingCheck:
+    """Pictures as ids and their names, letter by letter; answers: only the latter have labels."""
     torch.manual_seed(0)
     model = SYSTEM.formats[0].model_spec(small(40, 31, 32)).build()
     spread(model)
@@ -130,9 +117,9 @@ def training_check(which: str) -> TrainingCheck:
     def batches(step: int) -> dict[str, Any]:
         chosen = rows(step, 8)
         made = caption_batch([names[i] for i in chosen], [33, *[31] * (GRID * (GRID + 1)), 34])
-        return {**made, **padded([pixels[i] for i in chosen])}
+        return {**(made if answers else all_learned(made)), **padded([pixels[i] for i in chosen])}
 
-    return TrainingCheck(model=model, batches=batches, objective=partial(learned, which))
+    return TrainingCheck(model=model, batches=batches)
 
 
 def headline(count: int = 4) -> HeadlineResult:
@@ -219,7 +206,7 @@ EVIDENCE = Evidence(
         _text.respelled(decoder("decoder of the official repository", num_hidden_layers=1), OFFICIAL),
     ),
     published=tuple(hugging_size(each.name, MODEL, partial(configured, each.config)) for each in SYSTEM.variants),
-    training_checks={"pretrain": partial(training_check, "all"), "generate": partial(training_check, "pictures"),
-             "chat": partial(training_check, "answers")},
+    training_checks={"pretrain": partial(training_check, answers=False),
+                     "generate": partial(training_check, answers=False), "chat": partial(training_check, answers=True)},
     headline=headline,
 )  # fmt: skip

@@ -10,6 +10,7 @@ import json
 import math
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,9 +186,10 @@ def training_check() -> TrainingCheck:
     torch.manual_seed(0)
     pixels = real.pixels(64)
     model = SYSTEM.formats[0].model_spec(small(32)).build()
-    return caption_lesson(
+    made = caption_lesson(
         model, [1, MEDIA], side=64, more=lambda rows: {"vision_x": pixels[rows], "pixel_values": None}
     )
+    return replace(made, batches=lambda step: {"M3W": made.batches(step)})
 
 
 def headline() -> HeadlineResult:

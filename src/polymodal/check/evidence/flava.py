@@ -14,12 +14,12 @@ import torch.nn.functional as F
 
 import polymodal as pm
 from polymodal.check import library, randomise, real
-from polymodal.check.aligning import MASKING, pairs, train, written
+from polymodal.check.aligning import MASKING, pairs, written
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
+from polymodal.check.training import fit
 from polymodal.generators.dalle_codec import map_pixels
-from polymodal.nn.losses import masked_token_loss, negatives, pair_loss
 from polymodal.systems import Variant
 from polymodal.systems.flava import SYSTEM
 from polymodal.systems.flava.checkpoint import MODEL, PRETRAINING
@@ -82,45 +82,34 @@ def small() -> dict[str, Any]:
             "image_codebook_config": {"hidden_size": 16, "vocab_size": 64}}  # fmt: skip
 
 
-class Pretraining:
-    """FLAVA's losses: alone masked image tokens and masked words in turn; joint also contrast and match."""
+MASKED_PATCHES = PatchMasking(grid=(4, 4), count=6, smallest=2)
 
-    def __init__(self, *, joint: bool):
-        self.joint = joint
-        self.masking = PatchMasking(grid=(4, 4), count=6, smallest=2)
-        self.generator = torch.Generator().manual_seed(0)
-        self.step = 0
 
-    def __call__(self, model: Any, batch: Tensors) -> torch.Tensor:
-        ids, pixels = batch["input_ids"], batch["pixel_values"]
-        patches = torch.stack([self.masking(self.generator).flatten() for _ in ids])
-        with torch.no_grad():
-            small = map_pixels(F.interpolate(pixels, size=(32, 32), mode="area") / 2 + 0.5)
-            tokens = model.codec.encode(small).flatten(1).masked_fill(~patches, -100)
-        masked, labels = MASKING(ids, self.generator)
-        given = {"input_ids_masked": masked, "bool_masked_pos": patches}
-        self.step += 1
-        if not self.joint:
-            if self.step % 2:
-                found = model.predictions(pixel_values=pixels, bool_masked_pos=patches)["mim"]
-                return masked_token_loss(found[:, 1:], tokens)
-            found = model.predictions(input_ids=masked, attention_mask=batch["attention_mask"])["mlm"]
-            return masked_token_loss(found, labels)
-        logits = model(**batch).logits
-        found = model.predictions(**batch, **given)
-        wrong = negatives(logits, self.generator)
-        other = model.predictions(**{**batch, "pixel_values": pixels[wrong]}, **given)["itm"]
-        match = F.cross_entropy(torch.cat((found["itm"], other)), torch.arange(2 * len(ids)).lt(len(ids)).long())
-        return (pair_loss(logits) + match + masked_token_loss(found["mmm_image"], tokens)
-                + masked_token_loss(found["mmm_text"], labels))  # fmt: skip
+def batches(step: int, count: int) -> Tensors:
+    """Pairs with hidden letters and patches; a patch of 16 x 16 pixels is one image token of an 8 x 8 codec."""
+    batch = pairs(64, count)(step)
+    generator = torch.Generator().manual_seed(step)
+    masked, labels = MASKING(batch["input_ids"], generator)
+    patches = torch.stack([MASKED_PATCHES(generator).flatten() for _ in masked])
+    codec = map_pixels(F.interpolate(batch["pixel_values"], size=(32, 32), mode="area") / 2 + 0.5)
+    return {**batch, "input_ids_masked": masked, "mlm_labels": labels, "bool_masked_pos": patches,
+            "codebook_pixel_values": codec}  # fmt: skip
+
+
+PICTURES = ("pixel_values", "bool_masked_pos", "codebook_pixel_values")
 
 
 def training_check(*, joint: bool, count: int = real.COUNT, steps: int = 40) -> TrainingCheck:
+    """joint: pairs; else pictures alone and texts alone in turn."""
     torch.manual_seed(0)
     model = SYSTEM.formats[0].model_spec(small()).build()
-    return TrainingCheck(
-        model=model, batches=pairs(64, count), objective=Pretraining(joint=joint), steps=steps, lr=2e-3
-    )
+
+    def alone(step: int) -> Tensors:
+        batch = batches(step // 2, count)
+        return {name: value for name, value in batch.items() if (name in PICTURES) == (step % 2 == 0)}
+
+    made = (lambda step: batches(step, count)) if joint else alone
+    return TrainingCheck(model=model, batches=made, steps=steps, lr=2e-3)
 
 
 def headline() -> HeadlineResult:
@@ -128,7 +117,7 @@ def headline() -> HeadlineResult:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         write_config(folder, config=small())
-        model = train(training_check(joint=True, count=8, steps=240))
+        model = fit(training_check(joint=True, count=8, steps=320), SYSTEM.recipe[1].objective)
         write_weights(folder, model, SYSTEM.formats[0].model_spec(small()).keys[0])
         loaded = pm.load(folder)
     texts, pixels = written(list(range(8))), real.pixels(64)[:8]

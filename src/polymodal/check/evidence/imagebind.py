@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from polymodal.check import real
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size
 from polymodal.check.record import Evidence, HeadlineResult, TrainingCheck
-from polymodal.check.seeing import COUNT, Made, pairs_lesson, trained
+from polymodal.check.seeing import COUNT, Made, pairs_lesson
+from polymodal.check.training import fit
 from polymodal.data import sense
 from polymodal.models.dual_encoder import unit
 from polymodal.systems.imagebind import SYSTEM
@@ -59,8 +61,9 @@ def headline() -> HeadlineResult:
     """Series of motion bound to pictures, from a folder: each finds its own picture among eight."""
     with tempfile.TemporaryDirectory() as place:
         folder, model_spec = Path(place), SYSTEM.formats[0].model_spec(TINY)
+        taught = replace(training_check("imu")(), lr=2e-3)
         write_config(folder, config=TINY)
-        write_weights(folder, trained(training_check("imu")(), 200, 2e-3), model_spec.keys[0])
+        write_weights(folder, fit(taught, SYSTEM.recipe[3].objective, steps=200), model_spec.keys[0])
         rows = list(range(COUNT))
         found = pm.load(folder).features(vision=real.pixels(224, count=COUNT), imu=others()["imu"](rows))
     nearest = (unit(found["imu"]) @ unit(found["vision"]).T).argmax(1)

@@ -125,6 +125,6 @@ EVIDENCE = Evidence(
         official_case("official names, three linears, tower inside", depth=3, inside=True),
     ),
     published=tuple(size(variant) for variant in SYSTEM.variants),
-    training_checks={"align": training_check, "instruct": training_check},
+    training_checks={"align": training_check, "instruct": training_check, "instruct-lora": training_check},
     headline=headline,
 )  # fmt: skip

@@ -52,7 +52,7 @@ def training_check() -> TrainingCheck:
         images = batch.pop("pixel_values")
         return {**batch, "images": images}
 
-    return TrainingCheck(model=model, batches=batches, objective=pixels.objective)
+    return TrainingCheck(model=model, batches=batches)
 
 
 def headline() -> HeadlineResult:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +13,7 @@ import polymodal as pm
 from polymodal.check import real
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training import LETTERS, letters, rows
+from polymodal.check.training import LETTERS, fit, letters, rows
 from polymodal.systems.mult import SYSTEM, published
 
 LENGTHS = {"text": 12, "audio": 20, "vision": 16}
@@ -47,31 +46,21 @@ def training_check(steps: int = 40) -> TrainingCheck:
 
     def batches(step: int) -> Tensors:
         chosen = rows(step, 24)
-        return {name: value[chosen] for name, value in data.items()}
-
-    def objective(model: Any, batch: Tensors) -> torch.Tensor:
-        given = {name: value for name, value in batch.items() if name != "score"}
-        return model(**given, labels=batch["score"]).loss
+        return {"labels" if name == "score" else name: value[chosen] for name, value in data.items()}
 
     model = SYSTEM.formats[0].model_spec(SMALL).build()
-    return TrainingCheck(model=model, batches=batches, objective=objective, steps=steps, lr=2e-3)
+    return TrainingCheck(model=model, batches=batches, steps=steps, lr=2e-3)
 
 
 def headline() -> HeadlineResult:
     """Three sequences of lengths 12, 20 and 16, no alignment between them: scores from a loaded folder."""
     made = training_check(120)
-    optimiser = torch.optim.Adam(made.model.parameters(), lr=made.lr)
-    for step in range(made.steps):
-        loss = made.objective(made.model, made.batches(step))
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(made.model.parameters(), 0.8)
-        optimiser.step()
+    model = fit(made, SYSTEM.recipe[0].objective)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "config.json").write_text(json.dumps(SMALL), encoding="utf-8")
         names = SYSTEM.formats[0].model_spec(SMALL).keys[0].inverse()
-        torch.save(dict(names.apply(made.model.state_dict())), folder / "pytorch_model.bin")
+        torch.save(dict(names.apply(model.state_dict())), folder / "pytorch_model.bin")
         loaded = pm.load(folder)
     data = sequences(real.COUNT)
     score = data.pop("score")

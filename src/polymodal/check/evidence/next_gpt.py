@@ -15,7 +15,6 @@ from polymodal.check import bound, randomise, real
 from polymodal.check.diffusing import tiny_diffusion
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
 from polymodal.check.record import TOLERANCE, Evidence, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training import lm_objective
 from polymodal.data.messages import Message
 from polymodal.models.imagebind_lm import SignalTokenLM
 from polymodal.systems.next_gpt import SYSTEM
@@ -69,14 +68,14 @@ def decode() -> TrainingCheck:
     model, count = tiny(), 8
     told = randomise.values("what the text encoder says", (count, 4, 768))
 
-    def objective(module: Any, batch: dict[str, Any]) -> torch.Tensor:
-        given = {name: value for name, value in batch.items() if name != "rows"}
-        condition = module.conditions(**{name: value for name, value in given.items() if name != "labels"})["image"]
-        distance = (condition - told[batch["rows"]]).square().sum(-1).sqrt().mean()
-        return lm_objective(module, given) + distance
-
     return bound.naming(
-        model, [1, -1, 2], behind=model.signals["image"], objective=objective, count=count, lr=1e-3, steps=6
+        model,
+        [1, -1, 2],
+        behind=model.signals["image"],
+        more=lambda chosen: {"signal_targets": {"image": told[chosen]}},
+        count=count,
+        lr=1e-3,
+        steps=6,
     )
 
 

@@ -8,6 +8,7 @@ MPT-1B's norms of queries and keys were put into the library's MPT by hand.
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def training_check() -> TrainingCheck:
     torch.manual_seed(0)
     pixels = real.pixels(32)
     model = SYSTEM.formats[0].model_spec(small(32, 31)).build()
-    return caption_lesson(model, [31, 1], side=32, more=lambda rows: {"vision_x": pixels[rows], "pixel_values": None})
+    made = caption_lesson(model, [31, 1], side=32, more=lambda rows: {"vision_x": pixels[rows], "pixel_values": None})
+    return replace(made, batches=lambda step: {"MMC4": made.batches(step)})
 
 
 def headline() -> HeadlineResult:

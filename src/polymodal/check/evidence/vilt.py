@@ -11,12 +11,12 @@ import torch.nn.functional as F
 
 import polymodal as pm
 from polymodal.check import library, randomise, real
-from polymodal.check.aligning import CLS, FIRST, MASKING, SEP, pairs, train
+from polymodal.check.aligning import CLS, FIRST, SEP, pairs, with_masked_words
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training import rows
-from polymodal.systems import Variant
+from polymodal.check.training import fit, rows
+from polymodal.systems import Classification, Variant
 from polymodal.systems.vilt import ANSWERS, MASKED, PICTURES, RANK, SYSTEM, TOKENS
 
 HEIGHT, WIDTH = 24, 32
@@ -92,16 +92,10 @@ def small(model: str, **more: Any) -> dict[str, Any]:
 
 
 def pretrain() -> TrainingCheck:
-    """Masked letters of the names, with the pictures."""
+    """Masked letters of the names, with the pictures; whole names with their own or another picture."""
     torch.manual_seed(0)
-    generator = torch.Generator().manual_seed(0)
-
-    def objective(model: Any, batch: Tensors) -> torch.Tensor:
-        masked, labels = MASKING(batch["input_ids"], generator)
-        return model(**{**batch, "input_ids": masked}, labels=labels).loss
-
     model = SYSTEM.formats[0].model_spec(small(MASKED)).build()
-    return TrainingCheck(model=model, batches=pairs(64), objective=objective, steps=60, lr=2e-3)
+    return TrainingCheck(model=model, batches=with_masked_words(pairs(64)), steps=60, lr=2e-3)
 
 
 def answers() -> TrainingCheck:
@@ -113,11 +107,8 @@ def answers() -> TrainingCheck:
         chosen = rows(step, 8, 8)
         return {**asked(8), "pixel_values": pixels[chosen], "labels": F.one_hot(torch.tensor(chosen), 8).float()}
 
-    def objective(model: Any, batch: Tensors) -> torch.Tensor:
-        return model(**batch).loss
-
     model = SYSTEM.formats[0].model_spec(small(ANSWERS, num_labels=8)).build()
-    return TrainingCheck(model=model, batches=batches, objective=objective, steps=40, lr=1e-3)
+    return TrainingCheck(model=model, batches=batches, steps=40, lr=1e-3)
 
 
 def asked(count: int) -> Tensors:
@@ -133,7 +124,7 @@ def headline() -> HeadlineResult:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         write_config(folder, config=small(ANSWERS, num_labels=8))
-        write_weights(folder, train(training_check), model_spec.keys[0])
+        write_weights(folder, fit(training_check, Classification()), model_spec.keys[0])
         found = pm.load(folder).logits(**asked(8), pixel_values=real.pixels(64)[:8])
     right = int((found.argmax(1) == torch.arange(8)).sum())
     return HeadlineResult(

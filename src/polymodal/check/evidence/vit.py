@@ -14,8 +14,9 @@ from polymodal.check.demo import write_config, write_weights
 from polymodal.check.fixture import fixture_case, fixture_source
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.seeing import COUNT, classes_lesson, told_apart, trained
-from polymodal.systems import Variant
+from polymodal.check.seeing import COUNT, classes_lesson, told_apart
+from polymodal.check.training import fit
+from polymodal.systems import Classification, Variant
 from polymodal.systems.vit import SYSTEM
 
 SMALL = {"hidden_size": 36, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 20, "image_size": 21,
@@ -70,7 +71,7 @@ def headline() -> HeadlineResult:
         folder, config = Path(place), tiny(real.captions(COUNT))
         model_spec = SYSTEM.formats[0].model_spec(config)
         write_config(folder, config=config, preprocessor_config={"size": 32, "resample": 3})
-        write_weights(folder, trained(training_check(), 60), model_spec.keys[0])
+        write_weights(folder, fit(training_check(), Classification(), steps=60), model_spec.keys[0])
         return told_apart(pm.load(folder).classify)
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from polymodal.systems import CheckpointFormat, Stage, System, Variant, hf
+from polymodal.systems import CheckpointFormat, System, Variant, hf
 from polymodal.systems.albef.checkpoint import (
     ANSWER,
     ASSIGNMENT,
@@ -25,6 +25,7 @@ from polymodal.systems.albef.checkpoint import (
     parse_config,
     read_shapes,
 )
+from polymodal.systems.albef.recipe import RECIPE
 
 
 def published(kind: str, side: int, depth: int = 12) -> dict[str, Any]:
@@ -43,8 +44,6 @@ def _variant(name: str, parameters: int, file: str, config: dict[str, Any]) -> V
     return Variant(name=name, parameters=parameters, config=config, summary=summary)
 
 
-PAIRS = "COCO, Visual Genome, CC3M, SBU (4 M pictures, 5.1 M pairs), with CC12M 14.1 M"
-ALL = ("image", "text", "image_proj", "text_proj", "match", "temperature", "token_head")
 SYSTEM = System(
     id="albef",
     aliases=("ALBEF", "ALBEF (Align before Fuse)"),
@@ -71,29 +70,5 @@ SYSTEM = System(
         _variant("nlvr2", 259_381_250, "(fine-tuned from pretrain_model_nlvr.pth)", published(PAIR, 384, 18)),
         _variant("pretrained-nlvr", 258_939_396, "pretrain_model_nlvr.pth", published(ASSIGNMENT, 256, 18)),
     ),
-    recipe=(
-        Stage(
-            name="pretrain",
-            data=PAIRS,
-            train=ALL,
-            objective="contrast with queue + match + masked words",
-            lr=1e-4,
-            batch=512,
-            steps=300_000,
-            warmup=2000,
-            final=0.1,
-            weight_decay=0.02,
-        ),
-        Stage(
-            name="retrieval",
-            data="COCO or Flickr30k",
-            train=ALL[:-1],
-            objective="contrast + match",
-            lr=1e-5,
-            batch=256,
-            steps=11_000,
-            final=0.1,
-            weight_decay=0.02,
-        ),
-    ),
+    recipe=RECIPE,
 )

@@ -32,12 +32,12 @@ from polymodal.systems import (
     ModelSpec,
     Part,
     Repository,
-    Stage,
     System,
     Variant,
     hf,
 )
 from polymodal.systems.beit import official
+from polymodal.systems.beit.recipe import RECIPE
 from polymodal.weights.keytable import KeyTable
 
 
@@ -134,11 +134,5 @@ SYSTEM = System(
     ),
     headline="predicts the visual words of masked patches, and by that learns to classify",
     reference="arXiv 2106.08254",
-    recipe=(
-        Stage(name="masked-pictures", data="ImageNet-22k, 40 percent of the patches masked",
-              objective="visual words of masked patches, from the DALL-E codec", train=("encoders.image", "head"),
-              lr=1.5e-3, batch=2048, steps=1_040_000, warmup=10_000, final=1e-5 / 1.5e-3, weight_decay=0.05, clip=3.0),
-        Stage(name="fine-tune", data="ImageNet-1k with labels", objective="classes", train=("encoders.image", "head"),
-              lr=4e-3, batch=1024, steps=125_100, warmup=25_020, weight_decay=0.05),
-    ),
+    recipe=RECIPE,
 )  # fmt: skip

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from polymodal.systems import CheckpointFormat, Repository, Stage, System, Variant, hf
+from polymodal.systems import CheckpointFormat, Repository, System, Variant, hf
 from polymodal.systems.blip.checkpoint import ANSWER, CAPTION, JOINT, MATCH, open_official, parse_config, read_official
+from polymodal.systems.blip.recipe import RECIPE
 
 
 def published(kind: str, *, large: bool = False) -> dict[str, Any]:
@@ -34,9 +35,6 @@ def _variant(name: str, parameters: int, kind: str) -> Variant:
 
 PROMPT = "a picture of "
 """What official captions continue: [CLS] becomes [DEC], the [SEP] behind it is cut, and its letters off the answer."""
-WEB = "COCO, Visual Genome, CC3M, CC12M, SBU (14 M) and LAION-115M, a fifth of it an epoch"
-ALL = ("image", "text", "image_proj", "text_proj", "match")
-WRITER = ("image", "decoder", "head")
 SYSTEM = System(
     id="blip",
     aliases=("BLIP", "CapFilt"),
@@ -69,47 +67,5 @@ SYSTEM = System(
         _variant("itm-base-flickr", 223_744_258, MATCH),
         _variant("itm-large-flickr", 446_128_642, MATCH),
     ),
-    recipe=(
-        Stage(
-            name="pretrain",
-            data=WEB,
-            train=ALL,
-            objective="image-text contrast + match + next word",
-            lr=3e-4,
-            batch=2880,
-            steps=257_000,
-            warmup=3000,
-            weight_decay=0.05,
-        ),
-        Stage(
-            name="captioner",
-            data="COCO captions",
-            train=WRITER,
-            objective="next word, smoothed 0.1",
-            lr=1e-5,
-            batch=256,
-            steps=11_000,
-            weight_decay=0.05,
-        ),
-        Stage(
-            name="filter",
-            data="COCO",
-            train=ALL,
-            objective="image-text contrast + match",
-            lr=1e-5,
-            batch=256,
-            steps=13_000,
-            weight_decay=0.05,
-        ),
-        Stage(
-            name="vqa",
-            data="VQAv2 and Visual Genome questions",
-            train=(*WRITER, "question"),
-            objective="next word of the answer, weighted",
-            lr=2e-5,
-            batch=256,
-            steps=50_000,
-            weight_decay=0.05,
-        ),
-    ),
+    recipe=RECIPE,
 )

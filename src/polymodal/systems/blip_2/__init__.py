@@ -12,7 +12,7 @@ eps 1e-5, the hub's class 1e-6; the official files do not hold the language mode
 from __future__ import annotations
 
 from polymodal.checkpoints import lavis
-from polymodal.systems import CheckpointFormat, Repository, Stage, System, Variant, hf
+from polymodal.systems import CheckpointFormat, Repository, System, Variant, hf
 from polymodal.systems.blip_2.checkpoint import (
     _ITM,
     _OPT,
@@ -26,6 +26,7 @@ from polymodal.systems.blip_2.checkpoint import (
     open_retrieval,
     parse_config,
 )
+from polymodal.systems.blip_2.recipe import RECIPE
 
 SYSTEM = System(
     id="blip-2",
@@ -77,30 +78,5 @@ SYSTEM = System(
     ),
     headline="zero-shot image-to-text generation: only 32 queries and a linear lie between two frozen models",
     reference="arXiv 2301.12597",
-    recipe=(
-        Stage(
-            name="represent",
-            data="129M pairs: COCO, VG, CC3M, CC12M, SBU, LAION400M with CapFilt captions",
-            objective="image-text contrast, matching and captioning, equal weights",
-            train=("connectors", "encoders.image.final_norm"),
-            lr=1e-4,
-            batch=1680,
-            steps=250_000,
-            warmup=5000,
-            final=0.1,
-            weight_decay=0.05,
-        ),
-        Stage(
-            name="generate",
-            data="the same 129M pairs",
-            objective="next token of the caption (prefix LM for T5)",
-            train=("connectors", "encoders.image.final_norm"),
-            lr=1e-4,
-            batch=1920,
-            steps=80_000,
-            warmup=2000,
-            final=0.1,
-            weight_decay=0.05,
-        ),
-    ),
+    recipe=RECIPE,
 )

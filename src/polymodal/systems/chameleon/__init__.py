@@ -16,13 +16,13 @@ from __future__ import annotations
 from polymodal.systems import (
     CheckpointFormat,
     Repository,
-    Stage,
     System,
     Variant,
     hf,
 )
 from polymodal.systems.chameleon import official
 from polymodal.systems.chameleon.checkpoint import LICENSE, parse_config, published
+from polymodal.systems.chameleon.recipe import RECIPE
 
 SYSTEM = System(
     id="chameleon",
@@ -47,15 +47,5 @@ SYSTEM = System(
     ),
     headline="one transformer over interleaved pictures and text, both as ids of one vocabulary",
     reference="arXiv 2405.09818",
-    recipe=(
-        Stage(name="pretrain 1", data="2.9 trillion tokens of text, 1.5 trillion of captioned pictures, 400 billion "
-              "interleaved", objective="next id, text and pictures alike; z-loss 1e-5", train=("backbone",), lr=1e-4,
-              batch=2048, steps=877_000, warmup=4000, betas=(0.9, 0.95), weight_decay=0.1),
-        Stage(name="pretrain 2", data="the first stage's data halved, licensed and instruction data of better "
-              "quality", objective="next id; z-loss 1e-5", train=("backbone",), lr=1e-4, batch=2048, steps=219_000,
-              betas=(0.9, 0.95), weight_decay=0.1),
-        Stage(name="align", data="text, code, conversations about pictures, picture generation, interleaved, safety",
-              objective="next id of answers; z-loss 1e-5", train=("backbone",), lr=1e-5, batch=128, steps=14_000,
-              betas=(0.9, 0.95), weight_decay=0.1),
-    ),
+    recipe=RECIPE,
 )  # fmt: skip

@@ -12,8 +12,9 @@ end token, which causal attention makes the same.
 
 from __future__ import annotations
 
-from polymodal.systems import Repository, Stage, System, Variant
+from polymodal.systems import Repository, System, Variant
 from polymodal.systems.clip.checkpoint import LAYOUTS
+from polymodal.systems.clip.recipe import RECIPE
 
 
 def vit(name: str, parameters: int, width: int, depth: int, patch: int, embed: int, side: int = 224) -> Variant:
@@ -60,12 +61,5 @@ SYSTEM = System(
     ),
     headline="classifies pictures into classes it was only told the names of, and finds pictures by sentences",
     reference="arXiv 2103.00020",
-    recipe=(
-        Stage(name="contrastive", data="WIT-400M: 400 million pictures with text (not published)",
-              objective="contrastive, both directions", train=("encoders", "logit_scale"), lr=5e-4, batch=32768,
-              steps=390_625, warmup=2000, weight_decay=0.2, betas=(0.9, 0.98)),
-        Stage(name="larger-pictures", data="WIT-400M at 336 pixels, one epoch (l-14-336)",
-              objective="contrastive, both directions", train=("encoders", "logit_scale"), lr=2e-5, batch=32768,
-              steps=12_207, warmup=2000, weight_decay=0.2, betas=(0.9, 0.98)),
-    ),
+    recipe=RECIPE,
 )  # fmt: skip

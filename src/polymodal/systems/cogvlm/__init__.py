@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from polymodal.systems import (
     CheckpointFormat,
-    Stage,
     System,
     hf,
 )
 from polymodal.systems.cogvlm.checkpoint import _variant, parse_config
+from polymodal.systems.cogvlm.recipe import RECIPE
 
 SYSTEM = System(
     id="cogvlm",
@@ -42,33 +42,5 @@ SYSTEM = System(
     ),
     headline="a visual expert beside the attention and MLP weights of every language layer",
     reference="arXiv 2311.03079",
-    recipe=(
-        Stage(
-            name="caption",
-            data="1.5 billion filtered pairs of LAION-2B and COYO (recalled)",
-            batch=8192,
-            objective="language model, captions",
-            train=("connectors.image", "backbone.*.branches.1"),
-            lr=1e-4,
-            steps=120_000,
-        ),
-        Stage(
-            name="ground",
-            data="captions and referring expressions of LAION-40M-grounding (recalled)",
-            batch=1024,
-            objective="language model, captions and boxes",
-            train=("connectors.image", "backbone.*.branches.1"),
-            lr=1e-4,
-            steps=60_000,
-        ),
-        Stage(
-            name="instruct",
-            data="visual questions and dialogues (recalled; the ViT at a tenth of the rate)",
-            objective="language model, answers",
-            train=("encoders.image", "connectors.image", "backbone"),
-            lr=1e-5,
-            batch=1024,
-            steps=6000,
-        ),
-    ),
+    recipe=RECIPE,
 )

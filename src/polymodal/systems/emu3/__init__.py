@@ -18,11 +18,11 @@ from functools import partial
 
 from polymodal.systems import (
     CheckpointFormat,
-    Stage,
     System,
     hf,
 )
 from polymodal.systems.emu3.checkpoint import MODEL, _release, open_codec, open_text, parse_config
+from polymodal.systems.emu3.recipe import RECIPE
 
 SYSTEM = System(
     id="emu3",
@@ -52,38 +52,5 @@ SYSTEM = System(
         ),
     ),
     variants=(_release("chat", max_position_embeddings=131072), _release("gen")),
-    recipe=(
-        Stage(
-            name="pretrain",
-            data="text and captioned pictures, then videos; contexts of 5120, then 131072",
-            objective="next id, picture ids weighted 0.5",
-            train=("backbone",),
-            lr=5e-5,
-            batch=512,
-            steps=100_000,
-        ),
-        Stage(
-            name="generate",
-            data="pictures of high quality, 720 x 720 pixels, without a prompt at 5 percent",
-            objective="next id of pictures",
-            train=("backbone",),
-            lr=1e-5,
-            batch=64,
-            steps=10_000,
-            warmup=30,
-            final=0.1,
-            weight_decay=0.1,
-            betas=(0.9, 0.95),
-            clip=5.0,
-        ),
-        Stage(
-            name="chat",
-            data="pictures and text, then visual instructions, pictures of 512 to 1024 pixels",
-            objective="next id of answers",
-            train=("backbone",),
-            lr=1e-5,
-            batch=64,
-            steps=10_000,
-        ),
-    ),
+    recipe=RECIPE,
 )

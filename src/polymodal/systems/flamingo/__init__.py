@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from polymodal.systems import (
     CheckpointFormat,
-    Stage,
     System,
     Variant,
     hf,
 )
 from polymodal.systems.flamingo.checkpoint import parse_config, published
+from polymodal.systems.flamingo.recipe import RECIPE
 
 SYSTEM = System(
     id="flamingo",
@@ -43,18 +43,5 @@ SYSTEM = System(
     ),
     headline="few-shot vision and language: a frozen encoder and a frozen language model, joined by gated blocks",
     reference="arXiv 2204.14198",
-    recipe=(
-        Stage(
-            name="mixture",
-            data="M3W 43M pages (weight 1), ALIGN 1.8B (0.2), LTIP 312M (0.2), VTP 27M videos (0.03)",
-            objective="weighted sum of the language model losses",
-            train=("connectors.image", "backbone.blocks.*.cross"),
-            lr=1e-4,
-            batch=2048,
-            steps=500_000,
-            warmup=5000,
-            final=1.0,
-            weight_decay=0.1,
-        ),
-    ),
+    recipe=RECIPE,
 )

@@ -15,12 +15,12 @@ from __future__ import annotations
 from polymodal.systems import (
     CheckpointFormat,
     Repository,
-    Stage,
     System,
     Variant,
     hf,
 )
-from polymodal.systems.flava.checkpoint import _HUB, ALL, MODEL, PRETRAINING, open_codec, parse_config
+from polymodal.systems.flava.checkpoint import _HUB, MODEL, PRETRAINING, open_codec, parse_config
+from polymodal.systems.flava.recipe import RECIPE
 
 SYSTEM = System(
     id="flava",
@@ -59,28 +59,5 @@ SYSTEM = System(
             repository=Repository(name="facebook/flava-image-codebook", license="BSD-3-Clause"),
         ),
     ),
-    recipe=(
-        Stage(
-            name="unimodal",
-            data="ImageNet-1k from a DINO start; CCNews and BookCorpus",
-            train=("image", "text", "heads"),
-            objective="masked image tokens; masked words",
-            lr=1e-3,
-            batch=8192,
-            steps=150_000,
-            warmup=10_000,
-            weight_decay=0.1,
-        ),
-        Stage(
-            name="joint",
-            data="PMD: 70 M pairs; ImageNet-1k; CCNews and BookCorpus, batches in turn",
-            train=ALL,
-            objective="contrast + match + masked words and image tokens, alone and joint, weights 1",
-            lr=1e-3,
-            batch=8192,
-            steps=150_000,
-            warmup=10_000,
-            weight_decay=0.1,
-        ),
-    ),
+    recipe=RECIPE,
 )

@@ -111,6 +111,3 @@ def _drawing(model: MultimodalEncoderConfig) -> tuple[Part, ...]:
 
 
 _HUB = Repository(name="facebook/flava-full", license="BSD-3-Clause")
-
-
-ALL = ("image", "text", "joint", "to_joint", "image_proj", "text_proj", "logit_scale", "heads")

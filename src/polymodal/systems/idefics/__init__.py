@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from polymodal.systems import (
     CheckpointFormat,
-    Stage,
     System,
     hf,
 )
 from polymodal.systems.idefics.checkpoint import _9B, _80B, _variant, parse_config
+from polymodal.systems.idefics.recipe import RECIPE
 
 SYSTEM = System(
     id="idefics",
@@ -41,11 +41,5 @@ SYSTEM = System(
     ),
     headline="answers about any sequence of pictures and text, by examples given in the prompt or as a dialogue",
     reference="arXiv 2306.16527",
-    recipe=(
-        Stage(name="pretrain", data="OBELICS 73.85%, Wikipedia 6.15%, LAION 17.18%, PMD 2.82% of the tokens",
-              objective="language model on text tokens, z-loss 1e-3",
-              train=("connectors.image", "backbone.blocks.*.cross"), lr=5e-5, batch=640, steps=200_000, warmup=2000),
-        Stage(name="instruct", data="M3IT, LRV, LLaVA, ScienceQA, SVIT, UltraChat", objective="language model, answers",
-              train=("encoders", "connectors", "backbone"), lr=3e-6, batch=256, steps=5000, warmup=250),
-    ),
+    recipe=RECIPE,
 )  # fmt: skip

@@ -16,12 +16,12 @@ from __future__ import annotations
 from polymodal.systems import (
     CheckpointFormat,
     Repository,
-    Stage,
     System,
     Variant,
     hf,
 )
 from polymodal.systems.kosmos_2.checkpoint import parse_config
+from polymodal.systems.kosmos_2.recipe import RECIPE
 
 SYSTEM = System(
     id="kosmos-2",
@@ -40,12 +40,5 @@ SYSTEM = System(
     ),
     headline="names what it sees with boxes, and answers about boxes it is shown, as location tokens in the text",
     reference="arXiv 2306.14824",
-    recipe=(
-        Stage(name="ground", data="GrIT-90M, and text, captions and interleaved pages of KOSMOS-1",
-              objective="next token, location tokens too", train=("encoders.image", "connectors.image", "backbone"),
-              lr=2e-4, batch=419, steps=60000, warmup=375, weight_decay=0.01, betas=(0.9, 0.98), clip=2.0),
-        # Rates and steps of the second stage are not published.
-        Stage(name="instruct", data="LLaVA-Instruct, Unnatural Instructions, FLANv2, grounded instructions from GrIT",
-              objective="next token, answers", train=("connectors.image", "backbone"), lr=1e-5, batch=256, steps=10000),
-    ),
+    recipe=RECIPE,
 )  # fmt: skip

@@ -36,12 +36,12 @@ from polymodal.systems import (
     LoadedModel,
     ModelSpec,
     Part,
-    Stage,
     System,
     Variant,
     hf,
 )
 from polymodal.systems.llama_adapter_v2 import checkpoint as adapter
+from polymodal.systems.llama_adapter_v2.recipe import RECIPE
 
 
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:
@@ -127,12 +127,5 @@ SYSTEM = System(
     ),
     headline="follows instructions about a picture by gated prompts inside a frozen LLaMA",
     reference="arXiv 2304.15010",
-    recipe=(
-        Stage(name="pretrain", data="567 thousand pictures and captions (COYO, LAION, CC3M, CC12M, SBU, COCO)",
-              objective="language model, captions", train=("connectors.image", "backbone.*.prefix"), lr=1.25e-5,
-              batch=32, steps=53_156, warmup=1772, weight_decay=0.05, betas=(0.9, 0.95)),
-        Stage(name="finetune", data="GPT-4-LLM in English and Chinese, LLaVA-150k", objective="language model, answers",
-              train=("backbone.*norm.weight", "backbone.*.bias"), lr=1.25e-4, batch=32, steps=31_750, warmup=7938,
-              weight_decay=0.02, betas=(0.9, 0.95)),
-    ),
+    recipe=RECIPE,
 )  # fmt: skip

@@ -25,8 +25,9 @@ from polymodal.data.tokenizer import Tokenizer
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.pipelines.speech_as_features import SpeechAsFeatures
 from polymodal.pipelines.speech_as_text import SpeechAsText, open_whisper
-from polymodal.systems import LoadedModel, LoadOptions, Part, Stage, System, Variant
+from polymodal.systems import LoadedModel, LoadOptions, Part, System, Variant
 from polymodal.systems.mini import components
+from polymodal.systems.mini.recipe import RECIPE
 from polymodal.systems.mini.sentence_space import MiniLM, SentenceSpace
 from polymodal.weights.load import open_source, under
 from polymodal.weights.packed import unpack
@@ -136,15 +137,5 @@ SYSTEM = System(
     build=build,
     parts=parts,
     load=load,
-    recipe=(
-        Stage(name="align", data="pictures and their names", objective="ridge in closed form; names (MIL-NCE)",
-              train=("connectors.image.sentence", "connectors.image.recall"), lr=1e-3, batch=256, steps=2500,
-              warmup=100, weight_decay=0.1, betas=(0.9, 0.98), seed=1),
-        Stage(name="instruct", data="questions about pictures", objective="next token, adapters of the backbone too",
-              train=("connectors.image.dense", "connectors.image.confidence"), lr=1e-3, batch=12, steps=1000,
-              warmup=50, seed=2),
-        Stage(name="hear", data="synthetic speech, and recordings of people", objective="CTC, tokens and letters",
-              train=("connectors.audio",), lr=2e-3, batch=48, steps=900, warmup=100, final=0.02, weight_decay=0.05,
-              betas=(0.9, 0.98), seed=3),
-    ),
+    recipe=RECIPE,
 )  # fmt: skip

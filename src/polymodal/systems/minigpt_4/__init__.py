@@ -17,11 +17,11 @@ from functools import partial
 from polymodal.checkpoints import lavis
 from polymodal.systems import (
     CheckpointFormat,
-    Stage,
     System,
     hf,
 )
 from polymodal.systems.minigpt_4.checkpoint import _variant, parse_config
+from polymodal.systems.minigpt_4.recipe import RECIPE
 
 SYSTEM = System(
     id="minigpt-4",
@@ -47,30 +47,5 @@ SYSTEM = System(
     ),
     headline="detailed chat about a picture with a single linear layer trained between frozen models",
     reference="arXiv 2304.10592",
-    recipe=(
-        Stage(
-            name="pretrain",
-            data="LAION, CC3M and SBU captions, about 5M pairs",
-            objective="next token of the caption",
-            train=("connectors.image.proj",),
-            lr=1e-4,
-            batch=256,
-            steps=20_000,
-            warmup=5000,
-            final=0.8,
-            weight_decay=0.05,
-        ),
-        Stage(
-            name="align",
-            data="cc_sbu_align, 3439 curated descriptions",
-            objective="next token of the description",
-            train=("connectors.image.proj",),
-            lr=3e-5,
-            batch=12,
-            steps=1000,
-            warmup=200,
-            final=0.33,
-            weight_decay=0.05,
-        ),
-    ),
+    recipe=RECIPE,
 )

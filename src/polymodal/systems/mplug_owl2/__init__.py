@@ -15,12 +15,12 @@ from __future__ import annotations
 from polymodal.systems import (
     CheckpointFormat,
     Repository,
-    Stage,
     System,
     Variant,
     hf,
 )
 from polymodal.systems.mplug_owl2.checkpoint import parse_config
+from polymodal.systems.mplug_owl2.recipe import RECIPE
 
 SYSTEM = System(
     id="mplug-owl2",
@@ -40,12 +40,5 @@ SYSTEM = System(
     ),
     headline="norms, keys and values of their own for pictures in every layer, everything else shared",
     reference="arXiv 2311.04257",
-    recipe=(
-        Stage(name="align", data="400 million pairs of CC, COCO, COYO, LAION and DataComp at 224 pixels (recalled)",
-              train=("encoders.image", "connectors.image", "backbone.*.branches.1"),
-              objective="language model, captions", lr=1e-4, batch=8192, steps=42_500),
-        Stage(name="instruct", data="captions, visual questions, regions and instructions, then llava_v1_5_mix665k",
-              objective="language model, answers", train=("encoders.image", "connectors.image", "backbone"), lr=2e-5,
-              batch=256, steps=2600, warmup=78),
-    ),
+    recipe=RECIPE,
 )  # fmt: skip

@@ -17,7 +17,8 @@ from typing import Any
 
 from polymodal.errors import ConfigError
 from polymodal.models.sequence_fusion import MODALITIES, SequenceFusionConfig, official_keys
-from polymodal.systems import CheckpointFormat, ModelSpec, Part, Stage, System, Variant, hf
+from polymodal.systems import CheckpointFormat, ModelSpec, Part, System, Variant, hf
+from polymodal.systems.mult.recipe import RECIPE
 
 Shapes = Mapping[str, Sequence[int]]
 LETTERS = dict(zip("lav", MODALITIES, strict=True))
@@ -79,7 +80,6 @@ def _mmsa(features: tuple[int, int, int], width: int, heads: int, depth: int, ke
     return published(features, width=width, heads=heads, depth=depth, kernels=steps, positions=False)
 
 
-ALL = ("proj", "cross", "memory", "proj1", "proj2", "out")
 SYSTEM = System(
     id="mult",
     aliases=("MulT", "MulT (Multimodal Transformer for unaligned sequences)", "Multimodal Transformer"),
@@ -105,16 +105,5 @@ SYSTEM = System(
         Variant(name="mmsa-mosi", parameters=2_571_551, config=_mmsa((768, 5, 20), 50, 10, 4, (5, 5, 5))),
         Variant(name="mmsa-mosei", parameters=982_951, config=_mmsa((768, 74, 35), 30, 6, 4, (5, 1, 3))),
     ),
-    recipe=(
-        Stage(
-            name="train",
-            data="CMU-MOSEI, MOSI or IEMOCAP, aligned or not",
-            train=ALL,
-            objective="absolute error of the score (cross-entropy over emotions for IEMOCAP)",
-            lr=1e-3,
-            batch=24,
-            steps=27_000,
-            clip=0.8,
-        ),
-    ),
+    recipe=RECIPE,
 )

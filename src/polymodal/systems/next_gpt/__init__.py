@@ -17,12 +17,12 @@ from polymodal.encoders import imagebind_keys
 from polymodal.systems import (
     CheckpointFormat,
     Repository,
-    Stage,
     System,
     Variant,
     hf,
 )
 from polymodal.systems.next_gpt.checkpoint import LLAMA_7B, infer, parse_config
+from polymodal.systems.next_gpt.recipe import RECIPE
 
 SYSTEM = System(
     id="next-gpt",
@@ -58,36 +58,5 @@ SYSTEM = System(
     ),
     headline="answers a question with words and with pictures, videos or sounds that its signal tokens ask for",
     reference="arXiv 2309.05519",
-    recipe=(
-        Stage(
-            name="encode",
-            data="CC3M, WebVid-2M and AudioCaps, captions",
-            objective="language model, answers",
-            train=("connectors",),
-            lr=4e-4,
-            batch=64,
-            steps=50_000,
-            betas=(0.9, 0.95),
-        ),
-        Stage(
-            name="decode",
-            data="CC3M, WebVid-2M and AudioCaps, captions and signal tokens",
-            objective="language model and distance to the text encoder's output",
-            train=("projectors", "backbone.embed_tokens"),
-            lr=4e-4,
-            batch=64,
-            steps=50_000,
-            betas=(0.9, 0.95),
-        ),
-        Stage(
-            name="instruct",
-            data="LLaVA, Alpaca, VideoChat, T2M and MosIT",
-            objective="language model and distance to the text encoder's output",
-            lr=5e-4,
-            batch=64,
-            steps=10_000,
-            train=("connectors", "projectors", "backbone.*.lora_A", "backbone.*.lora_B"),
-            betas=(0.9, 0.95),
-        ),
-    ),
+    recipe=RECIPE,
 )

@@ -16,11 +16,11 @@ from __future__ import annotations
 from polymodal.checkpoints import open_flamingo
 from polymodal.systems import (
     CheckpointFormat,
-    Stage,
     System,
     hf,
 )
 from polymodal.systems.openflamingo.checkpoint import _variant, infer, parse_config
+from polymodal.systems.openflamingo.recipe import RECIPE
 
 SYSTEM = System(
     id="openflamingo",
@@ -43,11 +43,5 @@ SYSTEM = System(
     ),
     headline="few-shot captions and answers: examples of pictures with texts in the prompt, no training",
     reference="arXiv 2308.01390",
-    recipe=(
-        Stage(name="interleaved",
-              data="60 million MMC4 documents of 256 tokens and up to 6 pictures, 120 million LAION-2B pairs",
-              objective="language model; pairs weigh 0.2, documents 1; of the embedding only the added tokens learn",
-              train=("connectors.image", "backbone.blocks.*.cross", "backbone.embed_tokens"), lr=1e-4,
-              batch=96 * 64, steps=60_000_000 // (32 * 64), warmup=1875, final=1.0, weight_decay=0.1),
-    ),
+    recipe=RECIPE,
 )  # fmt: skip

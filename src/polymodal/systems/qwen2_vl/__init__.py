@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from polymodal.systems import (
     CheckpointFormat,
-    Stage,
     System,
     hf,
 )
 from polymodal.systems.qwen2_vl.checkpoint import parse_config, published, variant
+from polymodal.systems.qwen2_vl.recipe import RECIPE
 
 SYSTEM = System(
     id="qwen2-vl",
@@ -38,14 +38,5 @@ SYSTEM = System(
     ),
     headline="reads pictures and videos of any resolution and answers about them",
     reference="arXiv 2409.12191",
-    recipe=(
-        # The paper gives the data and what trains; rates, batches and steps are not published, these are placeholders.
-        Stage(name="see", data="about 600 billion tokens: image-text pairs, text in pictures, classification",
-              objective="next token, text", train=("encoders.image", "connectors.image"), lr=1e-3, batch=4096, steps=1),
-        Stage(name="all", data="about 800 billion tokens more: interleaved, questions, video",
-              objective="next token, text", train=("encoders.image", "connectors.image", "backbone"), lr=1e-4,
-              batch=4096, steps=1),
-        Stage(name="instruct", data="ChatML instructions", objective="next token, answers",
-              train=("connectors.image", "backbone"), lr=1e-5, batch=128, steps=1),
-    ),
+    recipe=RECIPE,
 )  # fmt: skip

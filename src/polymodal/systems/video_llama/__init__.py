@@ -23,7 +23,8 @@ from polymodal.encoders import eva_vit, imagebind_keys
 from polymodal.encoders.frames import FrameEncoder
 from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
 from polymodal.systems import CheckpointFormat, ModelSpec, Part, Repository, System, Variant, hf
-from polymodal.systems.video_llama.processing import RECIPE, assemble
+from polymodal.systems.video_llama.processing import assemble
+from polymodal.systems.video_llama.recipe import RECIPE
 from polymodal.weights.keytable import KeyTable, drop
 
 TOKENS = {"video": 32000, "audio": 32001, "image": 32002}  # the last is ours: pictures take the place of videos
@@ -39,9 +40,8 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     frame = qformer.parse_config(asked, queries=config.get("num_query_token", 32), source_width=encoder.width)
     over_time = replace(frame, depth=config.get("fusion_head_layers", 2), cross_every=1, source_width=frame.width,
                         queries=config.get("num_video_query_token", 32))  # fmt: skip
-    video = TimedQFormerConfig(
-        over_time=over_time, out_width=width, longest=config.get("max_frame_pos", 32), frame=frame
-    )
+    longest = config.get("max_frame_pos", 32)
+    video = TimedQFormerConfig(over_time=over_time, out_width=width, longest=longest, frame=frame)
     bound = config.get("imagebind") or imagebind_keys.HUGE
     heard = {**imagebind_keys.DEFAULTS, **bound}["out_embed_dim"]
     sound = TimedQFormerConfig(over_time=replace(over_time, source_width=heard,

@@ -1,4 +1,4 @@
-"""How Video-LLaMA answers messages, and how it was trained.
+"""How Video-LLaMA answers messages.
 
 frames 8, spread evenly, both sides at once to 224; sound in 8 clips of 2 seconds; the words of the demo
 """
@@ -16,7 +16,7 @@ from polymodal.data.processor import Modality, Processor
 from polymodal.data.sense import sound
 from polymodal.data.template import Special, Template, Turn, Words
 from polymodal.data.transforms import Squash, transform_frames
-from polymodal.systems import CheckpointFiles, LoadedModel, Stage
+from polymodal.systems import CheckpointFiles, LoadedModel
 
 FRAMES, CLIPS = 8, 8
 ADDED = ("<ImageHere>", "<AudioHere>", "<StillHere>")
@@ -85,18 +85,3 @@ def assemble(side: int, seen: int, heard: int) -> Callable[[Any, CheckpointFiles
 def hear(item: Audio) -> Tensor:
     """Sound -> float32 [8, 1, 128, 204]."""
     return sound(item, clips=CLIPS)
-
-
-_SEEN = ("connectors.video.qformer", "connectors.video.positions", "connectors.video.proj")
-_WATCHED = "MiniGPT-4 3k, LLaVA 150k, VideoChat 11k"
-RECIPE = (
-    Stage(name="vision pretrain", data="WebVid-2.5M and LLaVA-CC3M 595k", objective="next token of the caption",
-          train=_SEEN, lr=1e-4, batch=256, steps=12_500, warmup=2500, final=0.8, weight_decay=0.05),
-    Stage(name="vision instruct", data=_WATCHED, objective="next token of the answer", train=_SEEN, lr=3e-5, batch=32,
-          steps=3000, warmup=1000, final=0.33, weight_decay=0.05),
-    Stage(name="audio pretrain", data="the pictures of the first stage: ImageBind's image vectors stand in for sound",
-          objective="next token of the caption", train=("connectors.audio",), lr=1e-4, batch=256, steps=25_000,
-          warmup=5000, final=0.8, weight_decay=0.05),
-    Stage(name="audio instruct", data=_WATCHED, objective="next token of the answer", train=("connectors.audio",),
-          lr=3e-5, batch=32, steps=3000, warmup=1000, final=0.33, weight_decay=0.05),
-)  # fmt: skip

@@ -24,7 +24,8 @@ from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.block import PreNormBlockConfig
 from polymodal.nn.mlp import MLPConfig
 from polymodal.nn.norm import LayerNormConfig
-from polymodal.systems import CheckpointFormat, ModelSpec, Part, Repository, Stage, System, Variant, hf
+from polymodal.systems import CheckpointFormat, ModelSpec, Part, Repository, System, Variant, hf
+from polymodal.systems.vilt.recipe import RECIPE
 from polymodal.weights.keytable import KeyTable, rename
 
 MASKED, ANSWERS, RANK = "ViltForMaskedLM", "ViltForQuestionAnswering", "ViltForImageAndTextRetrieval"
@@ -119,8 +120,6 @@ def _variant(name: str, parameters: int, hub: str, architecture: str, **changes:
     return Variant(name=name, parameters=parameters, config=config, repository=repository)
 
 
-ALL = ("text", "patches", "kinds", "blocks", "norm", "pooler", "head")
-PRETRAINING = "COCO, Visual Genome, SBU, Conceptual Captions: 4 M pictures, 9.9 M pairs"
 SYSTEM = System(
     id="vilt",
     aliases=("ViLT",),
@@ -139,10 +138,5 @@ SYSTEM = System(
         _variant("coco", 111_595_777, "finetuned-coco", RANK),
         _variant("flickr30k", 111_595_777, "finetuned-flickr30k", RANK),
     ),
-    recipe=(
-        Stage(name="pretrain", data=PRETRAINING, train=ALL, objective="masked words + match + word-patch alignment",
-              lr=1e-4, batch=4096, steps=200_000, warmup=2_500, weight_decay=0.01),
-        Stage(name="vqa", data="VQAv2", train=ALL, objective="binary cross-entropy over 3129 answers", lr=1e-4,
-              batch=256, steps=25_000, warmup=2_500, weight_decay=0.01),
-    ),
+    recipe=RECIPE,
 )  # fmt: skip

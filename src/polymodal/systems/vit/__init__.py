@@ -14,11 +14,11 @@ from __future__ import annotations
 from polymodal.encoders import google_vit
 from polymodal.systems import (
     CheckpointFormat,
-    Stage,
     System,
     hf,
 )
 from polymodal.systems.vit.checkpoint import open_bare, open_classes, open_jax, open_pixels, published
+from polymodal.systems.vit.recipe import RECIPE
 
 SYSTEM = System(
     id="vit",
@@ -60,28 +60,5 @@ SYSTEM = System(
     ),
     headline="classifies pictures with a plain transformer over patches; the encoder most later systems reuse",
     reference="arXiv 2010.11929",
-    recipe=(
-        Stage(
-            name="pretrain",
-            data="ImageNet-21k: 14 million pictures, 21843 classes",
-            objective="classes",
-            train=("encoders.image", "head"),
-            lr=1e-3,
-            batch=4096,
-            steps=311_000,
-            warmup=10_000,
-            weight_decay=0.03,
-            betas=(0.9, 0.999),
-        ),
-        Stage(
-            name="fine-tune",
-            data="ImageNet-1k at 384 pixels",
-            objective="classes",
-            train=("encoders.image", "head"),
-            lr=3e-2,
-            batch=512,
-            steps=20_000,
-            warmup=500,
-        ),
-    ),
+    recipe=RECIPE,
 )

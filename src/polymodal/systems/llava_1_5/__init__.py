@@ -33,11 +33,11 @@ from polymodal.systems import (
     ModelSpec,
     Part,
     Repository,
-    Stage,
     System,
     Variant,
     hf,
 )
+from polymodal.systems.llava_1_5.recipe import RECIPE
 
 CLIP_L_336 = {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
               "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336, "patch_size": 14}  # fmt: skip
@@ -115,10 +115,5 @@ SYSTEM = System(
     ),
     headline="answers questions about a picture with a two-layer connector between CLIP and Vicuna",
     reference="arXiv 2310.03744",
-    recipe=(
-        Stage(name="align", data="LCS-558K: 558 thousand pictures and captions", objective="language model, answers",
-              train=("connectors.image",), lr=1e-3, batch=256, steps=2181, warmup=65),
-        Stage(name="instruct", data="llava_v1_5_mix665k", objective="language model, answers",
-              train=("connectors.image", "backbone"), lr=2e-5, batch=128, steps=5198, warmup=156),
-    ),
+    recipe=RECIPE,
 )  # fmt: skip

@@ -37,11 +37,11 @@ from polymodal.systems import (
     ModelSpec,
     Part,
     Repository,
-    Stage,
     System,
     Variant,
     hf,
 )
+from polymodal.systems.llava_1_6.recipe import RECIPE
 from polymodal.weights.keytable import KeyTable, rename
 
 CLIP_L_336 = {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
@@ -141,10 +141,5 @@ SYSTEM = System(
     ),
     headline="reads pictures of any proportions at up to four times the pixels, tile by tile",
     reference="llava-vl.github.io/blog/2024-01-30-llava-next",
-    recipe=(
-        Stage(name="align", data="LCS-558K: 558 thousand pictures and captions", objective="language model, answers",
-              train=("connectors.image",), lr=1e-3, batch=256, steps=2181, warmup=65),
-        Stage(name="instruct", data="about 760 thousand conversations", objective="language model, answers",
-              train=("encoders.image", "connectors.image", "backbone"), lr=2e-5, batch=128, steps=5938, warmup=178),
-    ),
+    recipe=RECIPE,
 )  # fmt: skip

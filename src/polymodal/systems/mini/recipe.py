@@ -1,0 +1,50 @@
+"""How `mini` was trained: names of pictures, then the language model with its adapters, then hearing.
+
+The scripts in recipes/mini run these stages, each on the parts of the model that it needs.
+"""
+
+from polymodal.systems import AdamW, Budget, Cosine, DataSource, LanguageModeling, LoRAConfig, Stage
+from polymodal.systems.mini.components import ALPHA, RANK
+from polymodal.train.objectives import CTC, MultipleInstance
+
+ALIGN = Stage(
+    name="align",
+    data=(
+        DataSource(
+            name="Fluent emoji, Tux Paint, Openclipart, Quick Draw, CIFAR-10, grocery photos", kind="labelled images"
+        ),
+    ),
+    objective=MultipleInstance(),
+    train=("connectors.image.sentence", "connectors.image.recall"),
+    optimizer=AdamW(lr=1e-3, betas=(0.9, 0.98), weight_decay=0.1, clip=1.0),
+    schedule=Cosine(warmup_steps=100),
+    budget=Budget(batch=256, steps=2500),
+    start="parts",
+    note="`recall` by gradient; `sentence` is a ridge regression, solved in closed form",
+)
+INSTRUCT = Stage(
+    name="instruct",
+    data=(DataSource(name="questions about the pictures of `align`, replies, recordings", kind="conversations"),),
+    objective=LanguageModeling(),
+    train=("connectors.image.dense", "connectors.image.confidence"),
+    lora={"backbone.blocks": LoRAConfig(rank=RANK, alpha=ALPHA)},
+    optimizer=AdamW(lr=1e-3, clip=1.0),
+    schedule=Cosine(warmup_steps=50),
+    budget=Budget(batch=12, steps=1000, precision="bfloat16"),
+    start="align",
+)
+HEAR = Stage(
+    name="hear",
+    data=(
+        DataSource(name="synthetic speech", kind="audio-text pairs", share=5 / 6),
+        DataSource(name="recordings of people", kind="audio-text pairs", share=1 / 6),
+    ),
+    objective=CTC(weights={"tokens": 0.7, "letters": 0.3}),
+    train=("connectors.audio",),
+    optimizer=AdamW(lr=2e-3, betas=(0.9, 0.98), weight_decay=0.05, clip=1.0),
+    schedule=Cosine(warmup_steps=100, final=0.02),
+    budget=Budget(batch=48, steps=900),
+    start="parts",
+    note="the head of the letters is not kept",
+)
+RECIPE = (ALIGN, INSTRUCT, HEAR)

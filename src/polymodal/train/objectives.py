@@ -1,0 +1,335 @@
+"""Objectives as data: what a stage learns.  `objective.build(model)` -> a Loss, called as loss(model, batch) -> losses.
+
+    batch -> model(**batch) -> Output.losses              most: the model gives its losses when labels are in the batch
+    batch -> several passes, a teacher, heads of its own  train/momentum.py, train/pretraining.py
+
+A Loss is an nn.Module, so that a checkpoint saves what it holds (teacher, queues, heads that only training uses).
+Losses are scalars by name, each with its weight in it; their sum is learned.  Only `forward` and public methods of a
+model are called, so that sharded models work.  Masks are drawn by the collator; which tokens are learned is said by the
+batch's labels, which are -100 elsewhere.
+Traps: a batch's keys are the model's own input names; what else an objective reads is named in its docstring.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from polymodal.errors import ConfigError
+from polymodal.models.discrete_token_lm import DiscreteTokenLM
+from polymodal.models.imagebind_lm import SignalTokenLM
+from polymodal.models.multimodal_lm import MultimodalLM
+from polymodal.nn.losses import IGNORE, ctc_loss, names_loss
+from polymodal.train.alignment import keep_within
+
+Batch = Mapping[str, Any]
+Losses = dict[str, Tensor]
+
+
+class Loss(nn.Module):
+    """An objective built for a model: (model, batch) -> losses by name.  The model is not a child of it."""
+
+    def forward(self, model: nn.Module, batch: Batch) -> Losses:
+        raise NotImplementedError
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """What a stage learns; any frozen dataclass with these two is one, also in a user's own file."""
+
+    name: ClassVar[str]
+
+    def build(self, model: nn.Module) -> Loss:
+        """Raises ConfigError for a model that cannot learn it."""
+        ...
+
+
+class ModelLosses(Loss):
+    """The losses that the model itself gives of a batch.
+
+    given: further arguments of its forward.  rename: what its losses are called here.
+    """
+
+    def __init__(self, given: Batch | None = None, rename: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self.given = dict(given or {})
+        self.rename = dict(rename or {})
+
+    def forward(self, model: nn.Module, batch: Batch) -> Losses:
+        losses = model(**{**batch, **self.given}).losses
+        if losses is None:
+            raise ConfigError(
+                f"objective: the model gives no loss of a batch of {', '.join(sorted(batch))}; add labels"
+            )
+        return {self.rename.get(name, name): loss for name, loss in losses.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModeling:
+    """The next token, at the batch's labels; answers count by `answer_weights` [B] where the batch has them.
+
+    z_loss_weight: of the squared logarithm of the softmax's sum (PaLM, arXiv 2204.02311).  picture_id_weight: how much
+    an id of a picture counts as a label (vocabularies that hold pictures).  learn: modalities whose labels are kept,
+    of "text" and those with placeholders; None: labels as they are.
+    """
+
+    name: ClassVar[str] = "language_modeling"
+    z_loss_weight: float = 0.0
+    label_smoothing: float = 0.0
+    picture_id_weight: float = 1.0
+    learn: tuple[str, ...] | None = None
+
+    def build(self, model: nn.Module) -> Loss:
+        return LanguageModelingLoss(self, model)
+
+
+class LanguageModelingLoss(ModelLosses):
+    """See LanguageModeling; raises ConfigError for picture ids or modalities that a model does not have."""
+
+    token_weights: Tensor | None
+
+    def __init__(self, config: LanguageModeling, model: nn.Module) -> None:
+        # A multimodal language model then computes logits at learned positions only.
+        given: dict[str, Any] = {"return_logits": False} if isinstance(model, MultimodalLM) else {}
+        if config.z_loss_weight:
+            given["z_loss_weight"] = config.z_loss_weight
+        if config.label_smoothing:
+            given["label_smoothing"] = config.label_smoothing
+        super().__init__(given)
+        placeholders = model.placeholders if isinstance(model, MultimodalLM) else {}
+        if config.learn is not None and (unknown := set(config.learn) - {"text", *placeholders}):
+            raise ConfigError(
+                f"objective: learn names {sorted(unknown)[0]!r}; the model has {', '.join(['text', *placeholders])}"
+            )
+        self.learn = config.learn
+        self.placeholders = dict(placeholders)
+        weights = None
+        if config.picture_id_weight != 1.0:
+            if not isinstance(model, DiscreteTokenLM):
+                raise ConfigError("objective: picture_id_weight is for models whose vocabulary holds pictures")
+            weights = torch.ones(model.backbone.config.vocab_size)
+            weights[model.vocabulary_ids("image")] = config.picture_id_weight
+        self.register_buffer("token_weights", weights, persistent=False)
+
+    def forward(self, model: nn.Module, batch: Batch) -> Losses:
+        given = dict(batch)
+        if self.token_weights is not None:
+            given["token_weights"] = self.token_weights.to(batch["labels"].device)
+        if self.learn is not None:
+            given["labels"] = self.kept(batch["labels"])
+        return super().forward(model, given)
+
+    def kept(self, labels: Tensor) -> Tensor:
+        """Labels [B, T] of the modalities that are learned, -100 elsewhere."""
+        assert self.learn is not None
+        media = torch.zeros_like(labels, dtype=torch.bool)
+        wanted = torch.zeros_like(media)
+        for modality, placeholder in self.placeholders.items():
+            here = labels == placeholder
+            media = media | here
+            if modality in self.learn:
+                wanted = wanted | here
+        return labels.masked_fill(~(wanted | ~media if "text" in self.learn else wanted), IGNORE)
+
+
+@runtime_checkable
+class HasLogitScale(Protocol):
+    """A model that learns the logarithm of the factor of its cosines, [1]; None: it has no such factor."""
+
+    logit_scale: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrastive:
+    """Pairs of two modalities in one joint space, both directions (CLIP, arXiv 2103.00020).
+
+    max_logit_scale: largest factor of the cosines, where the model learns it.
+    """
+
+    name: ClassVar[str] = "contrastive"
+    max_logit_scale: float | None = None
+
+    def build(self, model: nn.Module) -> Loss:
+        return ContrastiveLoss(self.max_logit_scale, model)
+
+
+class ContrastiveLoss(ModelLosses):
+    """See Contrastive."""
+
+    def __init__(self, largest: float | None, model: nn.Module) -> None:
+        super().__init__({"return_loss": True})
+        if largest is not None and not (isinstance(model, HasLogitScale) and model.logit_scale is not None):
+            raise ConfigError("objective: max_logit_scale is for models that learn the factor of their cosines")
+        self.largest = largest
+
+    def forward(self, model: nn.Module, batch: Batch) -> Losses:
+        bound_scale(model, self.largest)
+        return super().forward(model, batch)
+
+
+def bound_scale(model: nn.Module, largest: float | None) -> None:
+    """Keep the learned factor of the cosines between 1 and `largest`, as published runs do after a step."""
+    if largest is not None and isinstance(model, HasLogitScale) and model.logit_scale is not None:
+        keep_within(model.logit_scale, 0.0, math.log(largest))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification:
+    """Classes: labels [N], or scores of the logits' shape for several right answers (binary cross-entropy)."""
+
+    name: ClassVar[str] = "classification"
+
+    def build(self, model: nn.Module) -> Loss:
+        return ModelLosses()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regression:
+    """A score, by absolute error; a model with several outputs takes `labels` as classes instead."""
+
+    name: ClassVar[str] = "regression"
+
+    def build(self, model: nn.Module) -> Loss:
+        return ModelLosses()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedImageModeling:
+    """Image tokens of hidden patches (BEiT, arXiv 2106.08254): `bool_masked_pos` [N, P], `labels` [N, P] of a codec."""
+
+    name: ClassVar[str] = "masked_image_modeling"
+
+    def build(self, model: nn.Module) -> Loss:
+        return MaskedImageModelingLoss(rename={"classification": "masked_patches"})
+
+
+class MaskedImageModelingLoss(ModelLosses):
+    """See MaskedImageModeling; labels may be those of every patch."""
+
+    def forward(self, model: nn.Module, batch: Batch) -> Losses:
+        hidden = batch["bool_masked_pos"].flatten(1)
+        return super().forward(model, {**batch, "labels": batch["labels"].masked_fill(~hidden, IGNORE)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalAlignment:
+    """Next token, and signals near what a generator's text encoder says of the caption (GILL, NExT-GPT).
+
+    Batch: `signal_targets`, by modality [k, Q, E], k as many as signals of it are written in the batch, row by row.
+    distance_weight: of the mean Euclidean distance of a query's vector.
+    """
+
+    name: ClassVar[str] = "signal_alignment"
+    distance_weight: float = 1.0
+
+    def build(self, model: nn.Module) -> Loss:
+        if not isinstance(model, SignalTokenLM):
+            raise ConfigError(f"objective: signals are written by a SignalTokenLM, not by a {type(model).__name__}")
+        return SignalAlignmentLoss(self.distance_weight)
+
+
+class SignalAlignmentLoss(Loss):
+    """See SignalAlignment."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, model: Any, batch: Batch) -> Losses:
+        given = {name: value for name, value in batch.items() if name != "signal_targets"}
+        output = model(**given, return_logits=False)
+        losses: Losses = dict(output.losses)
+        found, targets = model.conditions_at(output.hidden, batch["input_ids"]), batch.get("signal_targets") or {}
+        for name, wanted in targets.items():
+            if name not in found or found[name].shape != wanted.shape:
+                shape = list(found[name].shape) if name in found else "none"
+                raise ConfigError(f"objective: signal_targets of {name} are {list(wanted.shape)}, the signals {shape}")
+            distance = (found[name].float() - wanted.float()).square().sum(-1).sqrt().mean()
+            losses[f"{name}_distance"] = self.weight * distance
+        return losses
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumOfSources:
+    """One objective on a batch of each data source, their losses weighted and summed (Flamingo, arXiv 2204.14198).
+
+    Batch: source name -> its batch, any of those in `weights`.  Losses are named "source: loss".
+    """
+
+    name: ClassVar[str] = "sum_of_sources"
+    objective: Objective
+    weights: Mapping[str, float]
+
+    def build(self, model: nn.Module) -> Loss:
+        return SumOfSourcesLoss(self.objective.build(model), self.weights)
+
+
+class SumOfSourcesLoss(Loss):
+    """See SumOfSources; raises ConfigError for a source without a weight."""
+
+    def __init__(self, inner: Loss, weights: Mapping[str, float]) -> None:
+        super().__init__()
+        self.inner = inner
+        self.weights = dict(weights)
+
+    def forward(self, model: nn.Module, batch: Batch) -> Losses:
+        if unknown := sorted(set(batch) - set(self.weights)):
+            raise ConfigError(f"objective: a batch of {', '.join(unknown)}; expected batches of {list(self.weights)}")
+        return {
+            f"{source}: {name}": self.weights[source] * loss
+            for source, each in batch.items()
+            for name, loss in self.inner(model, each).items()
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultipleInstance:
+    """Several right names of a picture (MIL-NCE, arXiv 1912.06430): `right` [B, V] bool against the logits [B, V]."""
+
+    name: ClassVar[str] = "multiple_instance"
+
+    def build(self, model: nn.Module) -> Loss:
+        return MultipleInstanceLoss()
+
+
+class MultipleInstanceLoss(Loss):
+    """See MultipleInstance."""
+
+    def forward(self, model: nn.Module, batch: Batch) -> Losses:
+        given = {name: value for name, value in batch.items() if name != "right"}
+        return {"names": names_loss(model(**given).logits, batch["right"])}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CTC:
+    """Connectionist temporal classification of one or several heads (Graves et al. 2006).
+
+    weights: by head.  The model's predictions: a head's logits [N, S, C], the blank last, and "<head>_lengths" [N].
+    Batch: `targets`, head -> a list of ids for each item.
+    """
+
+    name: ClassVar[str] = "ctc"
+    weights: Mapping[str, float]
+
+    def build(self, model: nn.Module) -> Loss:
+        return CTCLoss(self.weights)
+
+
+class CTCLoss(Loss):
+    """See CTC."""
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        super().__init__()
+        self.weights = dict(weights)
+
+    def forward(self, model: nn.Module, batch: Batch) -> Losses:
+        found = model(**{name: value for name, value in batch.items() if name != "targets"}).predictions
+        return {
+            head: weight * ctc_loss(found[head], found[f"{head}_lengths"], batch["targets"][head])
+            for head, weight in self.weights.items()
+        }
