@@ -44,11 +44,13 @@ def headline() -> HeadlineResult:
         model = pm.load(folder)
         picture, _ = real.pictures()[0]
         both = model.chat(pm.image(picture), pm.audio((real.speech().numpy(), 16000)), "What is it?", max_tokens=8)
-        asked = model.processor([pm_user(picture)], generate=True)
-        alone = model.logits(**asked)
+        seen = pm.image(picture)
+        others = {"thermal": pm.image(picture, "thermal"), "depth": pm.image(picture, "depth"),
+                  "imu": pm.array(randomise.values("imu", (6, 2000)), "imu")}  # fmt: skip
+        alone = model.logits(**model.processor([pm_user(seen)], generate=True))
         moved = {
-            name: float((model.logits(**asked, **{name: randomise.values(name, shape)}) - alone).abs().max())
-            for name, shape in OTHERS.items()
+            name: float((model.logits(**model.processor([pm_user(seen, other)], generate=True)) - alone).abs().max())
+            for name, other in others.items()
         }
     said = ", ".join(f"{name} {change:.2f}" for name, change in moved.items())
     ok = right >= 6 and min(moved.values()) > 1e-3 and both.tokens["generated"] > 0
@@ -59,12 +61,11 @@ def headline() -> HeadlineResult:
     )
 
 
-def pm_user(picture: Any) -> Message:
-    return Message(role="user", parts=(pm.image(picture), pm.text("What is it?")))
+def pm_user(*media: Any) -> Message:
+    return Message(role="user", parts=(*media, pm.text("What is it?")))
 
 
 STEPS = 200
-OTHERS = {"thermal": (1, 1, 224, 224), "depth": (1, 1, 224, 224), "imu": (1, 6, 2000)}
 
 EVIDENCE = Evidence(
     oracle=fixture_source("pandagpt"),
