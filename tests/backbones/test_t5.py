@@ -76,14 +76,14 @@ def test_untied_options_saved_tied() -> None:
     assert (logits(model, ids, torch.ones_like(ids), answer) - expected).abs().max() <= 1e-4
 
 
-@pytest.mark.parametrize("two_way", [True, False])
-def test_buckets(two_way: bool) -> None:
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_buckets(bidirectional: bool) -> None:
     from transformers.models.t5.modeling_t5 import T5Attention
 
     for buckets, far in ((32, 128), (7, 9), (20, 300)):
-        ours = RelativePositionsConfig(heads=1, two_way=two_way, buckets=buckets, max_distance=far).build()
+        ours = RelativePositionsConfig(heads=1, bidirectional=bidirectional, buckets=buckets, max_distance=far).build()
         distance = torch.arange(-700, 700)
-        theirs = T5Attention._relative_position_bucket(distance, two_way, buckets, far)
+        theirs = T5Attention._relative_position_bucket(distance, bidirectional, buckets, far)
         assert torch.equal(ours.bucket(distance), theirs)
 
 
@@ -98,7 +98,7 @@ def test_refused() -> None:
     with pytest.raises(ConfigError, match="feed_forward_proj"):
         t5.parse_config({"feed_forward_proj": "wide-gelu"})
     with pytest.raises(ConfigError, match="buckets"):
-        RelativePositionsConfig(heads=1, two_way=True, buckets=2)
+        RelativePositionsConfig(heads=1, bidirectional=True, buckets=2)
     model = t5.parse_config(TINY).build()
     with pytest.raises(PromptError, match="encode"):
         model(model.embed(torch.ones(1, 2, dtype=torch.int64)))

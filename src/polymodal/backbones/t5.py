@@ -65,7 +65,7 @@ class T5Shape:
         )
         cross = replace(attention, source_width=self.width) if decoder else None
         bias = RelativePositionsConfig(
-            heads=self.heads, two_way=not decoder, buckets=self.buckets, max_distance=self.max_distance
+            heads=self.heads, bidirectional=not decoder, buckets=self.buckets, max_distance=self.max_distance
         )
         block = StackBlockConfig(attention=attention, mlp=mlp, norm=norm, cross=cross)
         return StackConfig(blocks=(block,) * depth, norm=norm, bias=bias)

@@ -1,1 +1,1 @@
-"""Bricks: attention, masks, caches, rotary positions, norms and multi-layer perceptrons (rank 0)."""
+"""Building blocks: attention, masks, KV caches, rotary embeddings, norms, MLPs, losses (rank 0)."""

@@ -1,10 +1,9 @@
-"""Element-wise functions between two linears, by the names that published configs use.
+"""Activation functions, by the names that published configs use.
 
-Both the short names used here and those of the hub's ``config.json`` are known (``gelu_pytorch_tanh``, ``relu2``).
+transformers' names for the same functions are accepted too (``gelu_pytorch_tanh``, ``gelu_new``, ``swish``,
+``relu2``); its activations with weights (``prelu``, ``xielu``) are not supported.
 Trap: ``gelu`` is the exact erf form, ``gelu_tanh`` the tanh approximation (Gemma, GPT-2's ``gelu_new``) and
-``quick_gelu`` the sigmoid approximation of CLIP; they differ by up to 2e-2, enough to ruin parity.
-The transformers library's other names for these functions are names here too (``gelu_new``, ``swish``, ``relu2``);
-its activations with weights of their own (``prelu``, ``xielu``) are not.
+``quick_gelu`` the sigmoid approximation of CLIP; they differ by up to 2e-2, enough to break parity.
 """
 
 import difflib
@@ -21,7 +20,7 @@ Activation = Callable[[Tensor], Tensor]
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """``x * sigmoid(1.702 x)``, the form the first CLIP models were trained with."""
+    """``x * sigmoid(1.702 x)``, as in OpenAI's CLIP models."""
     return x * torch.sigmoid(1.702 * x)
 
 
@@ -41,7 +40,7 @@ def gelu_10(x: Tensor) -> Tensor:
 
 
 def identity(x: Tensor) -> Tensor:
-    """No activation at all, which configs call ``linear``."""
+    """No activation, called ``linear`` in configs."""
     return x
 
 
@@ -83,10 +82,10 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def activation(name: str) -> Activation:
-    """The function called ``name``; raises UnknownName with the nearest name."""
+    """The activation function ``name``; raises UnknownName with the closest known name."""
     try:
         return ACTIVATIONS[name]
     except KeyError:
-        near = difflib.get_close_matches(name, ACTIVATIONS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(sorted(ACTIVATIONS))}"
+        close = difflib.get_close_matches(name, ACTIVATIONS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(sorted(ACTIVATIONS))}"
         raise UnknownName(f"activation {name!r} does not exist; {hint}") from None

@@ -1,14 +1,14 @@
-"""The two-way transformer blocks: BERT's post-norm one (arXiv 1810.04805) and ViT's pre-norm one, both with a mask.
+"""Encoder transformer blocks: post-norm as in BERT (arXiv 1810.04805) and pre-norm as in ViT, both with a mask.
 
     PostNormBlock   x = attn_norm(x + attn(x)) -> x = cross_norm(x + cross(x, source))? -> x = mlp_norm(x + mlp(x))
     PreNormBlock    x = x + attn(attn_norm(x)) -> x = x + mlp(mlp_norm(x))
 
-The three steps are also methods of their own (`self_attn`, `cross_attn`, `mlp_block`), for blocks that apply them to
-a part of the sequence only (a Q-Former's cross-attention reads for the queries alone).
-Causal use: the caller's mask says so; with a cache the keys of earlier tokens are read back, and keys and values of
-the source are computed at the first call and kept there.
-Traps: the norm follows the SUM, so nothing is normed before the first attention; a block with cross-attention
-that is given no source skips the step (BERT's text-only use of the same weights).
+The three steps are separate methods (`self_attn`, `cross_attn`, `mlp_block`) for blocks that apply them to a part of
+the sequence (in a Q-Former only the queries cross-attend).
+Causal use: pass a causal mask; a cache holds the keys and values of earlier tokens, and those of the source, which are
+computed in the first call.
+Traps: the post-norm follows the SUM, so the input of the first attention is not normalised; a block with
+cross-attention skips that step if there is no source (BERT's text-only use of the same weights).
 """
 
 from dataclasses import dataclass, field
@@ -24,14 +24,14 @@ from polymodal.nn.norm import LayerNormConfig, NormConfig
 
 
 class CrossSlotConfig(Protocol):
-    """What may fill `cross`: its module is called like Attention, with `source` and `cache` by keyword."""
+    """Config of the `cross` child: `build()` returns a module called like Attention, with `source` and `cache`."""
 
     def build(self) -> nn.Module: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class PostNormBlockConfig:
-    """Children of one block; `norm` fills all norm slots.  `cross` is an AttentionConfig with a `source_width`."""
+    """Children of one block; all norms use `norm`.  `cross` is an AttentionConfig with a `source_width`."""
 
     attention: AttentionConfig
     mlp: FeedForwardConfig
@@ -64,8 +64,10 @@ class PostNormBlock(nn.Module):
         source_mask: MaskSpec | PreparedMask | None = None,
         cache: LayerCache | None = None,
     ) -> Tensor:
-        """`mask`: over cached and new keys.  `source [B, S, D']`: what cross-attention reads, `source_mask` of
-        `[B, T, S]`; the source may be None once `cache` holds it."""
+        """`mask`: over cached and new keys.  `source [B, S, D']`: input of cross-attention, `source_mask`: `[B, T, S]`.
+
+        The source may be None if `cache` holds its keys and values.
+        """
         x = self.self_attn(x, mask, token_types, cache)
         if source is not None or (cache is not None and cache.source is not None):
             x = self.cross_attn(x, source, source_mask, cache)
@@ -78,7 +80,7 @@ class PostNormBlock(nn.Module):
         token_types: Tensor | None = None,
         cache: LayerCache | None = None,
     ) -> Tensor:
-        """Self-attention, sum, norm."""
+        """Self-attention, residual, norm."""
         return self.attn_norm(x + self.attn(x, mask, cache=cache, token_types=token_types), token_types)
 
     def cross_attn(
@@ -88,19 +90,19 @@ class PostNormBlock(nn.Module):
         source_mask: MaskSpec | PreparedMask | None = None,
         cache: LayerCache | None = None,
     ) -> Tensor:
-        """Cross-attention, sum, norm; the identity for a block without it."""
+        """Cross-attention, residual, norm; the identity for a block without cross-attention."""
         if self.cross is None or self.cross_norm is None:
             return x
         return self.cross_norm(x + self.cross(x, source_mask, source=source, cache=cache))
 
     def mlp_block(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """Feed-forward, sum, norm."""
+        """Feed-forward, residual, norm."""
         return self.mlp_norm(x + self.mlp(x, token_types), token_types)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreNormBlockConfig:
-    """Children of one pre-norm block; `norm` fills both norm slots."""
+    """Children of one pre-norm block; both norms use `norm`."""
 
     attention: AttentionConfig
     mlp: FeedForwardConfig

@@ -1,12 +1,12 @@
 """Static key/value cache: allocated once, written in place, passed as an argument.
 
     cache = KVCache.allocate(layers=..., batch=..., kv_heads=..., head_dim=..., capacity=..., dtype, device)
-    for each layer i:  k_all, v_all = cache.layer(i).update(k, v)     # views: old keys + new ones
+    for each layer i:  k_all, v_all = cache.layer(i).update(k, v)     # views of cached and new keys and values
     once per forward:  cache.advance(T)
 
-``length`` moves only in ``advance``, so every layer of one forward writes at the same place.  Cross-attention
-keeps the keys and values of its source in ``LayerCache.source``: computed at the first call, read afterwards.
-Trap: the tensors ``update`` returns are views; they are overwritten when the cache is truncated and refilled.
+``length`` changes only in ``advance``, so all layers of one forward write at the same offset.  ``LayerCache.source``
+holds the keys and values of cross-attention: computed in the first call, reused afterwards.
+Trap: ``update`` returns views, which are overwritten when the cache is truncated and refilled.
 """
 
 import torch
@@ -16,7 +16,7 @@ from polymodal.errors import PromptError
 
 
 class LayerCache:
-    """One layer's share of a KVCache."""
+    """The part of a KVCache that belongs to one layer."""
 
     def __init__(self, owner: "KVCache", keys: Tensor, values: Tensor):
         self._owner = owner
@@ -26,13 +26,13 @@ class LayerCache:
 
     @property
     def length(self) -> int:
-        """Tokens already in the cache, before this forward."""
+        """Tokens in the cache before this forward."""
         return self._owner.length
 
     def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Write ``k, v [B, K, T, E]`` behind the cached ones; return all of them ``[B, K, length + T, E]``.
+        """Append ``k, v [B, K, T, E]``; returns all keys and values ``[B, K, length + T, E]``.
 
-        Raises PromptError when the sequence would exceed the capacity.
+        Raises PromptError if the sequence would exceed the capacity.
         """
         start = self._owner.length
         end = start + k.shape[2]
@@ -47,7 +47,7 @@ class LayerCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, the source's keys and values included."""
+        """Allocated bytes, keys and values of the source included."""
         return sum(tensor.nbytes for tensor in (self._keys, self._values, *(self.source or ())))
 
     def reorder(self, index: Tensor) -> None:
@@ -59,7 +59,7 @@ class LayerCache:
 
 
 class KVCache:
-    """Keys and values of all layers. ``length`` counts the tokens held by every row."""
+    """Keys and values of all layers. ``length``: cached tokens per row."""
 
     def __init__(self, keys: list[Tensor], values: list[Tensor]):
         self.length = 0
@@ -77,7 +77,7 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> "KVCache":
-        """Buffers ``[batch, kv_heads, capacity, head_dim]`` for each of ``layers``, all of one shape."""
+        """Buffers ``[batch, kv_heads, capacity, head_dim]`` for each of ``layers``."""
         shape = (batch, kv_heads, capacity, head_dim)
         return cls(
             [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)],
@@ -86,7 +86,7 @@ class KVCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held by all layers, room for tokens to come included."""
+        """Allocated bytes of all layers, unused capacity included."""
         return sum(layer.nbytes for layer in self._layers)
 
     def layer(self, index: int) -> LayerCache:
@@ -97,23 +97,23 @@ class KVCache:
         return len(self._layers)
 
     def advance(self, count: int) -> None:
-        """Count ``count`` freshly written tokens as held; called once per forward, after all layers."""
+        """Add ``count`` newly written tokens to ``length``; called once per forward, after all layers."""
         if not 0 <= count <= self.capacity - self.length:
             raise PromptError(f"cache of {self.capacity} tokens holds {self.length} and cannot advance by {count}")
         self.length += count
 
     def truncate(self, length: int) -> None:
-        """Forget everything after the first ``length`` tokens; sources of cross-attention stay."""
+        """Drop all tokens after the first ``length``; cross-attention sources are kept."""
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot truncate a cache of {self.length} tokens to {length}")
         self.length = length
 
     def forget_sources(self) -> None:
-        """Drop the keys and values of cross-attention, so that the next call computes them anew."""
+        """Drop the keys and values of cross-attention; the next call recomputes them."""
         for layer in self._layers:
             layer.source = None
 
     def reorder(self, index: Tensor) -> None:
-        """Row ``b`` becomes a copy of row ``index[b]`` (beam search). ``index [B]`` int64."""
+        """Row ``b`` becomes row ``index[b]`` (beam search). ``index [B]`` int64."""
         for layer in self._layers:
             layer.reorder(index)

@@ -1,7 +1,7 @@
-"""Small tables of numbers that every step needs on the device, sent there once.
+"""Small constant tensors that every decoding step needs on the device, cached by value.
 
-`torch.tensor(list, device=...)` makes the host wait for an accelerator, which between two tokens costs more than the
-table; what is asked for again by the same numbers is the same tensor.  Never write into one.
+`torch.tensor(list, device=...)` synchronises the host with an accelerator, which is expensive between two tokens.
+Equal values return the same tensor; never modify it in place.
 """
 
 from functools import lru_cache
@@ -13,6 +13,6 @@ from torch import Tensor
 @lru_cache(maxsize=256)
 def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """`values` as a tensor [n]."""
-    # Made outside of inference mode, so that a training step may use it too.
+    # Created outside of inference mode, so that a training step can use it too.
     with torch.inference_mode(False):
         return torch.tensor(values, dtype=dtype, device=device)

@@ -1,13 +1,13 @@
-"""Fewer, larger products for inference: q, k, v in one linear and gate, up in another.
+"""Fewer, larger matrix products for inference: fuses q, k, v into one linear, and gate, up into another.
 
-    fuse_projections(model)     after loading, before generating; returns how many linears it replaced
-    split_projections(model)    the way back, for saving or training
+    fuse_projections(model)     after loading, before generation; returns the number of linears it replaced
+    split_projections(model)    the inverse, for saving or training
 
-A transformation of a built module tree, so that configs, key tables, LoRA files and routed linears keep the
-names q_proj, k_proj, v_proj, gate_proj, up_proj.  Measured for SmolLM2-135M decoding on one AMD Zen 4 core:
-8 % more tokens a second.
-Traps: a fused module's state dict has other names (`qkv_proj`, `gate_up_proj`); a part whose linears are not all
-plain (routed, low-rank, int8), whose queries are normed or that has a prefix is left as it is.
+It transforms a built module tree, so configs, key tables, LoRA files and routed linears keep the names q_proj,
+k_proj, v_proj, gate_proj, up_proj.  Measured for SmolLM2-135M decoding on one AMD Zen 4 core: 8 % more tokens per
+second.
+Traps: a fused module's state dict has other names (`qkv_proj`, `gate_up_proj`); parts with linears that are not plain
+(routed, low-rank, int8), with q or k norms, or with a prefix are not fused.
 """
 
 from collections.abc import Sequence
@@ -24,47 +24,47 @@ _GATE_UP = ("gate_proj", "up_proj")
 
 
 def fuse_projections(module: nn.Module) -> int:
-    """Fuse in place wherever it is possible; the number of linears that went into others."""
+    """Fuse in place where possible; returns the number of linears that were replaced."""
     count = 0
     for part in module.modules():
         if isinstance(part, Attention):
             if not (part.config.source_width or part.q_norm or part.k_norm or part.prefix):
-                count += _join(part, _QKV, "qkv_proj")
+                count += _fuse(part, _QKV, "qkv_proj")
         elif isinstance(part, GatedMLP):
-            count += _join(part, _GATE_UP, "gate_up_proj")
+            count += _fuse(part, _GATE_UP, "gate_up_proj")
     return count
 
 
 def split_projections(module: nn.Module) -> int:
-    """Undo ``fuse_projections``; the number of linears that came back."""
+    """Undo ``fuse_projections``; returns the number of linears that were restored."""
     count = 0
     for part in module.modules():
         if isinstance(part, Attention):
             rows = [part.config.heads, part.config.key_heads, part.config.key_heads]
-            count += _cut(part, _QKV, "qkv_proj", [n * part.config.size for n in rows])
+            count += _split(part, _QKV, "qkv_proj", [n * part.config.size for n in rows])
         elif isinstance(part, GatedMLP):
-            count += _cut(part, _GATE_UP, "gate_up_proj", [part.config.ffn_width] * 2)
+            count += _split(part, _GATE_UP, "gate_up_proj", [part.config.ffn_width] * 2)
     return count
 
 
-def _join(part: nn.Module, names: Sequence[str], fused: str) -> int:
+def _fuse(part: nn.Module, names: Sequence[str], fused: str) -> int:
     linears = [getattr(part, name) for name in names]
-    biased = {isinstance(x, Linear) and x.bias is not None for x in linears}
-    if any(type(x) is not Linear for x in linears) or len(biased) > 1:
+    has_bias = {isinstance(x, Linear) and x.bias is not None for x in linears}
+    if any(type(x) is not Linear for x in linears) or len(has_bias) > 1:
         return 0
-    bias = torch.cat([x.bias.detach() for x in linears]) if biased == {True} else None
+    bias = torch.cat([x.bias.detach() for x in linears]) if has_bias == {True} else None
     setattr(part, fused, _linear(torch.cat([x.weight.detach() for x in linears]), bias))
     for name in names:
         delattr(part, name)
     return len(names)
 
 
-def _cut(part: nn.Module, names: Sequence[str], fused: str, rows: Sequence[int]) -> int:
-    whole = getattr(part, fused)
-    if whole is None:
+def _split(part: nn.Module, names: Sequence[str], fused: str, rows: Sequence[int]) -> int:
+    linear = getattr(part, fused)
+    if linear is None:
         return 0
-    weights = whole.weight.detach().split(list(rows))
-    biases = [None] * len(names) if whole.bias is None else whole.bias.detach().split(list(rows))
+    weights = linear.weight.detach().split(list(rows))
+    biases = [None] * len(names) if linear.bias is None else linear.bias.detach().split(list(rows))
     for name, weight, bias in zip(names, weights, biases, strict=True):
         setattr(part, name, _linear(weight.clone(), None if bias is None else bias.clone()))
     setattr(part, fused, None)
@@ -72,7 +72,7 @@ def _cut(part: nn.Module, names: Sequence[str], fused: str, rows: Sequence[int])
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> Linear:
-    """A Linear around tensors that exist already, without initialising others first."""
+    """A Linear with the given tensors, without initialising others first."""
     linear = Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     linear.weight = nn.Parameter(weight)
     if bias is not None:

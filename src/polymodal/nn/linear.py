@@ -1,15 +1,15 @@
-"""The linear brick, the slot it fills, and the product it computes.
+"""Linear layers, the protocol of their configs, and a faster CPU kernel for them.
 
-Every linear inside a block is called as ``f(x, token_types)`` so that a routed or low-rank linear may take
-its place; the plain one ignores ``token_types``.
+Every linear inside a block is called as ``f(x, token_types)`` so that a routed or low-rank linear can replace
+it; the plain one ignores ``token_types``.
 
-``linear`` is ``F.linear`` with a better choice of kernel on a CPU in float32.  Measured on two cores of an
+``linear`` is ``F.linear`` with a better choice of kernel for float32 on a CPU.  Measured on two cores of an
 AMD Zen 4 with torch 2.13: the BLAS behind ``F.linear`` reads weights at 16 GB/s for one row, on one core
-whatever the number of threads; the same product as a batch of row blocks reads 30 GB/s on one core and 46 on
-two (the memory's limit), and oneDNN multiplies many rows 2.2 times as fast.  Results differ from ``F.linear``
-by rounding only.  bfloat16, accelerators and small products go to ``F.linear`` unchanged.
-Trap: the oneDNN operator is the one torch's own compiler emits, not a documented function; where a build of
-torch lacks it, ``F.linear`` is used.
+regardless of the number of threads; the same product as a batch of row blocks reads 30 GB/s on one core and 46
+on two (the memory bandwidth), and oneDNN is 2.2 times as fast for many rows.  Results differ from ``F.linear``
+by rounding only.  bfloat16, accelerators and small products use ``F.linear``.
+Trap: the oneDNN operator is the one torch's compiler emits, not a documented function; without it ``F.linear``
+is used.
 """
 
 from dataclasses import dataclass, field
@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from polymodal.nn.norm import LayerNormConfig, NormConfig
 
 _BLOCKS = 32
-_WORTH_IT = 1 << 17  # weights below this many numbers cost less than the extra dispatch
-_WORTH_IT_BACKWARD = 64  # rows: the weight gradient of fewer is an outer product, at which oneDNN is slow
+_MIN_WEIGHTS = 1 << 17  # for smaller weights the extra dispatch costs more than it saves
+_MIN_BACKWARD_ROWS = 64  # with fewer rows the weight gradient is an outer product, where oneDNN is slow
 
 
 def _find_onednn() -> Any:
@@ -44,9 +44,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         x.device.type != "cpu"
         or x.dtype != torch.float32
         or weight.dtype != torch.float32
-        or weight.numel() < _WORTH_IT
+        or weight.numel() < _MIN_WEIGHTS
         or not weight.is_contiguous()
-        or type(weight) not in (Tensor, nn.Parameter)  # sharded and wrapped tensors bring their own product
+        or type(weight) not in (Tensor, nn.Parameter)  # sharded and wrapped tensors have their own kernels
     ):
         return F.linear(x, weight, bias)
     if x.numel() == x.shape[-1] and weight.shape[0] % _BLOCKS == 0:
@@ -62,8 +62,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _one_row(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     out, width = weight.shape
     blocks = weight.view(_BLOCKS, out // _BLOCKS, width)
-    # The strides of the column decide: transposed from a row it takes the fast kernel, viewed as a column it is
-    # six times slower, though both hold the same numbers in the same places.
+    # The strides of the column select the kernel: transposed from a row it is fast, viewed as a column six times
+    # slower, although the memory layout is the same.
     column = x.reshape(1, 1, width).transpose(1, 2).expand(_BLOCKS, width, 1)
     y = torch.bmm(blocks, column).view(*x.shape[:-1], out)
     return y if bias is None else y + bias
@@ -85,25 +85,25 @@ class _OneDNNLinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         grad = grad.contiguous()
-        for_x = for_weight = for_bias = None
+        grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            for_x = _ONEDNN(grad, weight.t(), None, "none", [], "")
+            grad_x = _ONEDNN(grad, weight.t(), None, "none", [], "")
         if ctx.needs_input_grad[1]:
-            few = len(x) < _WORTH_IT_BACKWARD
-            for_weight = grad.t() @ x if few else _ONEDNN(grad.t(), x.t(), None, "none", [], "")
+            few = len(x) < _MIN_BACKWARD_ROWS
+            grad_weight = grad.t() @ x if few else _ONEDNN(grad.t(), x.t(), None, "none", [], "")
         if ctx.needs_input_grad[2]:
-            for_bias = grad.sum(0)
-        return for_x, for_weight, for_bias
+            grad_bias = grad.sum(0)
+        return grad_x, grad_weight, grad_bias
 
 
 class ProjectionConfig(Protocol):
-    """Whatever can stand in a linear slot: ``build`` gives a module called as ``f(x, token_types)``."""
+    """Config of a linear: ``build`` returns a module called as ``f(x, token_types)``."""
 
     def build(self, in_width: int, out_width: int, bias: bool = False) -> nn.Module: ...
 
 
 class Linear(nn.Linear):
-    """``nn.Linear`` that accepts and ignores the token types. ``[..., in] -> [..., out]``"""
+    """``nn.Linear`` that ignores ``token_types``. ``[..., in] -> [..., out]``"""
 
     def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
         return linear(x, self.weight, self.bias)
@@ -111,7 +111,7 @@ class Linear(nn.Linear):
 
 @dataclass(frozen=True, kw_only=True)
 class LinearConfig:
-    """A plain linear; ``bias`` overrides what the surrounding part asks for (Whisper: keys have none)."""
+    """A plain linear; ``bias`` overrides that of the enclosing part (Whisper: keys have none)."""
 
     bias: bool | None = None
 
@@ -121,7 +121,7 @@ class LinearConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class NormedLinearConfig:
-    """A norm, then the linear: the sub-layer norms of Magneto (arXiv 2210.06423) in a linear's slot."""
+    """A norm, then a linear: the sub-layer norms of Magneto (arXiv 2210.06423)."""
 
     norm: NormConfig = field(default_factory=LayerNormConfig)
 

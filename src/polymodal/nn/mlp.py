@@ -1,4 +1,4 @@
-"""The feed-forward bricks: plain (two linears) and gated (SwiGLU/GeGLU, arXiv 2002.05202).
+"""Feed-forward layers: plain (two linears) and gated (SwiGLU/GeGLU, arXiv 2002.05202).
 
 MLP       x -> up_proj -> activation -> down_proj
 GatedMLP  x -> activation(gate_proj) * up_proj -> down_proj
@@ -14,16 +14,16 @@ from polymodal.nn.linear import LinearConfig, ProjectionConfig
 
 
 class FeedForwardConfig(Protocol):
-    """What fills a block's ``mlp`` slot: ``build()`` gives a module called as ``f(x, token_types)``."""
+    """Config of a block's ``mlp``: ``build()`` returns a module called as ``f(x, token_types)``."""
 
     def build(self) -> nn.Module: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class MLPConfig:
-    """Two linears of ``width -> ffn_width -> out_width`` (``out_width`` defaults to ``width``).
+    """Two linears, ``width -> ffn_width -> out_width`` (``out_width`` defaults to ``width``).
 
-    ``down`` fills the second slot where it differs from the first (a norm in front of it: Magneto).
+    ``down``: config of the second linear, if it differs from the first (Magneto puts a norm before it).
     """
 
     width: int

@@ -1,8 +1,8 @@
-"""Normalisation bricks: RMSNorm (arXiv 1910.07467), Gemma's RMSNorm with weight ``1 + w``, LayerNorm.
+"""Norms: RMSNorm (arXiv 1910.07467), Gemma's RMSNorm with weight ``1 + w``, LayerNorm.
 
-All of them compute in float32 and return the input's dtype, and are called as ``f(x, token_types)`` so that a
-routed norm may take their place.  Trap: Gemma stores ``w`` with the real scale being ``1 + w``; loading such
-a table into the plain RMSNorm gives a model that still runs and is wrong.
+All compute in float32, return the dtype of the input, and are called as ``f(x, token_types)`` so that a routed
+norm can replace them.  Trap: Gemma stores ``w`` while the scale is ``1 + w``; with the plain RMSNorm such a
+checkpoint loads and runs, and gives wrong results.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class NormConfig(Protocol):
-    """Whatever can stand in a norm slot: ``build(width)`` gives a module called as ``f(x, token_types)``."""
+    """Config of a norm: ``build(width)`` returns a module called as ``f(x, token_types)``."""
 
     def build(self, width: int) -> nn.Module: ...
 
@@ -39,7 +39,7 @@ class RMSNorm(nn.Module):
 
 
 class OffsetRMSNorm(nn.Module):
-    """Gemma's form: ``x / rms(x) * (1 + weight)``; the stored weight starts at zero."""
+    """Gemma's RMSNorm, ``x / rms(x) * (1 + weight)``; the weight is initialised to zero."""
 
     def __init__(self, width: int, eps: float):
         super().__init__()
@@ -51,18 +51,18 @@ class OffsetRMSNorm(nn.Module):
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer norm over the last axis, in float32 whatever the input's dtype."""
+    """Layer norm over the last axis, always in float32."""
 
     def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
         if x.dtype == torch.float32:
             return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
-        # A norm without weights holds None, whatever torch's types say.
+        # Without affine parameters both are None, against torch's type annotations.
         weight, bias = (None if p is None else p.float() for p in (self.weight, self.bias))
         return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
 
 
 class HeadLayerNorm(nn.Module):
-    """Layer norm of each head with weights of its own group of heads: ``[..., H, E] -> [..., H, E]`` (Chameleon)."""
+    """Layer norm per head, with weights shared by a group of heads: ``[..., H, E] -> [..., H, E]`` (Chameleon)."""
 
     def __init__(self, size: int, heads: int, groups: int, eps: float):
         super().__init__()
@@ -77,7 +77,7 @@ class HeadLayerNorm(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class HeadLayerNormConfig:
-    """``groups`` weights of one head's size, each shared by ``heads / groups`` neighbouring heads."""
+    """``groups`` weight vectors of the size of a head, each shared by ``heads / groups`` consecutive heads."""
 
     heads: int
     groups: int
@@ -105,7 +105,7 @@ class OffsetRMSNormConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerNormConfig:
-    """``affine`` False: neither weight nor bias."""
+    """``affine`` False: no weight and no bias."""
 
     eps: float = 1e-5
     bias: bool = True

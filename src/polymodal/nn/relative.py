@@ -1,10 +1,10 @@
-"""T5's relative positions (arXiv 1910.10683 section 2.1): one learned number per head and bucket of distances.
+"""T5's relative position bias (arXiv 1910.10683 section 2.1): one learned value per head and bucket of distances.
 
     distance = key - query -> bucket -> bias [1, H, T, S], added to the scores of EVERY layer of a stack
 
-Half of the buckets hold one distance each, the others ranges that grow with the logarithm up to `max_distance`; all
-beyond share the last.  Two-way stacks use one half of the buckets for keys behind the query.
-Traps: a causal stack must count keys behind the query as distance 0; distances are between columns, padding included.
+Half of the buckets hold one distance each, the others logarithmic ranges up to `max_distance`; larger distances share
+the last bucket.  Bidirectional stacks use one half of the buckets for keys after the query.
+Traps: a causal stack counts keys after the query as distance 0; distances are between columns, padding included.
 """
 
 import math
@@ -18,19 +18,19 @@ from polymodal.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class RelativePositionsConfig:
-    """`two_way`: keys behind the query have buckets of their own."""
+    """`bidirectional`: keys after the query have separate buckets."""
 
     heads: int
-    two_way: bool
+    bidirectional: bool
     buckets: int = 32
     max_distance: int = 128
 
     def __post_init__(self) -> None:
-        exact = self.buckets // (4 if self.two_way else 2)
+        exact = self.buckets // (4 if self.bidirectional else 2)
         if exact < 1 or self.max_distance <= exact:
             raise ConfigError(
-                f"relative positions: {self.buckets} buckets up to distance {self.max_distance} leave no range; "
-                "use more buckets or a larger distance"
+                f"relative positions: {self.buckets} buckets up to distance {self.max_distance} leave no logarithmic "
+                "range; use more buckets or a larger distance"
             )
 
     def build(self) -> "RelativePositions":
@@ -55,13 +55,13 @@ class RelativePositions(nn.Module):
     def bucket(self, distance: Tensor) -> Tensor:
         """int64 key minus query -> int64 bucket, any shape."""
         config = self.config
-        if config.two_way:
+        if config.bidirectional:
             count = config.buckets // 2
-            first, size = (distance > 0).long() * count, distance.abs()
+            offset, size = (distance > 0).long() * count, distance.abs()
         else:
             count = config.buckets
-            first, size = torch.zeros_like(distance), (-distance).clamp_min(0)
+            offset, size = torch.zeros_like(distance), (-distance).clamp_min(0)
         exact = count // 2
         steps = torch.log(size.clamp_min(1).float() / exact) / math.log(config.max_distance / exact)
         large = (exact + (steps * (count - exact)).long()).clamp_max(count - 1)
-        return first + torch.where(size < exact, size, large)
+        return offset + torch.where(size < exact, size, large)
