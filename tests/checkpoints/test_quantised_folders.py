@@ -146,6 +146,8 @@ def test_a_packed_llava_is_the_model_with_the_unpacked_numbers(llava, kind, tmp_
         wanted = reference(**batch()).logits
         assert (exact(**batch()).logits - wanted).abs().max() > 1e-3
     assert (model.logits(**batch()) - wanted).abs().max() <= 1e-4
+    again = pm.load(folder, quantise="int8").logits(**batch())
+    assert (again - wanted).abs().max() / wanted.abs().max() < 0.05
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("float8", torch.bfloat16), ("gptq", torch.float32)])

@@ -41,7 +41,7 @@ from polymodal.weights.together import Together
 
 Built = TypeVar("Built", bound=nn.Module)
 
-_READERS = 8
+_READERS = 4  # each may hold one tensor of a packed checkpoint, computed whole
 _COMPARED = 1 << 20
 _HELD = 500_000  # numbers read at a time for an int8 weight, and quantised at a time: see raw.py
 _QUANTISED = 30_000

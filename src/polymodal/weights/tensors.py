@@ -7,7 +7,8 @@
 The protocol is small so that whoever wraps a mapping (several files as one, other names, a dequantiser) can keep it:
 
     tensors.shape(name) -> (4096, 4096)
-    tensors.dtype(name) -> torch.bfloat16              the dtype that tensors[name] has
+    tensors.dtype(name) -> torch.bfloat16              what its numbers are stored as, or meant to be computed in;
+                                                       tensors[name] may have a wider dtype
     tensors.read_into(name, out, first=0)              fills `out` with the values first, first + 1, ... in row-major
                                                        order, in out's dtype and on its device
 
@@ -102,7 +103,7 @@ class TensorFile(Mapping[str, Tensor]):
         return self.infos[name].shape
 
     def dtype(self, name: str) -> torch.dtype:
-        """The dtype that the tensor has when it is read; blocks of quantised numbers are read as float32."""
+        """The dtype its numbers are stored as; blocks of quantised numbers are read as float32."""
         return torch_dtype(self.infos[name].dtype)
 
     def read_into(self, name: str, out: Tensor, first: int = 0) -> None:
