@@ -167,12 +167,12 @@ def render(drawing: Drawing) -> RenderableType:
     if drawing.other:
         lines.append(Text(f"outside these parts: {human_count(drawing.other)} parameters"))
     if drawing.stages:
-        stages = Table("stage", "learns", "trains", "parameters", "share of the whole", "data")
+        stages = Table("stage", "trains", "parameters", "share of the whole", "data")
         for stage in drawing.stages:
             share, count = f"{100 * stage.share:.2f} %", human_count(stage.parameters)
             named = (*((each, each) for each in stage.train), *((each, f"{each} (LoRA)") for each in stage.lora))
             trains = ", ".join(f"({words})" if each in stage.absent else words for each, words in named)
-            stages.add_row(stage.name, stage.objective.replace("_", " "), trains, count, share, stage.data)
+            stages.add_row(stage.name, trains, count, share, stage.data)
         if any(stage.absent for stage in drawing.stages):
             stages.caption = "(in brackets: trained by the recipe, not part of this variant)"
         lines.append(stages)
