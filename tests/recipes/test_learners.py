@@ -8,10 +8,10 @@ import hear
 import instruct
 import pytest
 import torch
-from polymodal.connectors.spoken import SpokenConfig
 from torch import nn
 
 from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig
+from polymodal.connectors.ctc import CTCConnectorConfig
 from polymodal.connectors.names import NamesConfig
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.lora import apply_lora
@@ -49,7 +49,7 @@ def test_align_learns_the_names_of_pictures(tmp_path: Path) -> None:
 
 def test_hear_learns_tokens_and_letters(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    learner = hear.Learner(SpokenConfig(words=9).build(16, 12))
+    learner = hear.Learner(CTCConnectorConfig(vocab_size=9).build(16, 12))
 
     def batches(step: int, generator: torch.Generator) -> dict:
         features = torch.randn(2, 30, 16, generator=generator)
