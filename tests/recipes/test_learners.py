@@ -30,7 +30,7 @@ def short(stage, **changes):
 
 def connector():
     torch.manual_seed(0)
-    return NamesConfig(names=7, classes=5, key_width=6, class_width=6, cells=3, placed_width=4, hidden_width=8).build(
+    return NamesConfig(names=7, classes=5, key_width=6, class_width=6, cells=3, cell_width=4, hidden_width=8).build(
         12, 16
     )
 
