@@ -17,6 +17,7 @@ from polymodal.errors import ConfigError, PromptError
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.models.output import Output
+from polymodal.models.protocols import MakesInputIds
 
 _NAMES = {
     "max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens", "temperature": "temperature", "top_k": "top_k",
@@ -93,7 +94,7 @@ def check_prompt(module: Any, tensors: Mapping[str, Any]) -> None:
     module.check_names(tensors)
     ids = tensors.get("input_ids")
     given = any(value is not None for value in tensors.values())
-    if ids is None and given and "input_ids" in getattr(module.prepare_inputs, "gives", ()):
+    if ids is None and given and isinstance(module.prepare_inputs, MakesInputIds):
         return
     if not isinstance(ids, Tensor) or ids.dim() != 2 or ids.is_floating_point() or not ids.numel():
         found = f"{ids.dtype} {list(ids.shape)}" if isinstance(ids, Tensor) else type(ids).__name__

@@ -72,7 +72,7 @@ class CountedPositions:
     """A batch -> its `position_ids`, counted by the ids themselves and not by the attention mask."""
 
     padding: int
-    reads: frozenset[str] = frozenset()
+    input_names: frozenset[str] = frozenset()
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Adds `position_ids` [B, T]."""

@@ -52,13 +52,13 @@ def with_masked_words(made: Batches) -> Batches:
     return batches
 
 
-def align_lesson(model: nn.Module, side: int, *, masked: bool = False, steps: int = 40) -> TrainingCheck:
+def align_check(model: nn.Module, side: int, *, masked: bool = False, steps: int = 40) -> TrainingCheck:
     """A FusionEncoder learns pairs; masked: and letters that are hidden."""
     batches = pairs(side)
     return TrainingCheck(model=model, batches=with_masked_words(batches) if masked else batches, steps=steps, lr=2e-3)
 
 
-def write_lesson(
+def write_check(
     model: nn.Module, side: int, *, question: bool = False, count: int = real.COUNT, steps: int = 40
 ) -> TrainingCheck:
     """A VisionEncoderDecoder learns to write the names of `count` pictures; `question`: asked by one letter."""

@@ -19,7 +19,7 @@ COUNT = 8
 Made = Callable[[list[int]], Tensor]  # which samples -> their tensor
 
 
-def classes_lesson(model: nn.Module, side: int, count: int = COUNT, **changes: Any) -> TrainingCheck:
+def classes_check(model: nn.Module, side: int, count: int = COUNT, **changes: Any) -> TrainingCheck:
     """Each picture is a class of its own."""
     pixels = real.pixels(side, count=count)
 
@@ -30,7 +30,7 @@ def classes_lesson(model: nn.Module, side: int, count: int = COUNT, **changes: A
     return TrainingCheck(model=model, batches=batches, **changes)
 
 
-def pairs_lesson(
+def pairs_check(
     model: nn.Module, first: tuple[str, Made], second: tuple[str, Made], count: int = COUNT, **changes: Any
 ) -> TrainingCheck:
     """Pairs of two modalities: (tensor name, rows -> tensor) of either side."""

@@ -63,7 +63,7 @@ def lm_objective(model: nn.Module, batch: dict[str, Any]) -> Tensor:
     return model(**batch, return_logits=False).loss
 
 
-def caption_lesson(
+def caption_check(
     model: nn.Module,
     prompt: Sequence[int],
     *,

@@ -56,7 +56,7 @@ class OfficialLlava:
     def build(self) -> MultimodalLM:
         """The model with fresh weights."""
         sizes = () if self.tiled is None else ("image_sizes",)
-        inputs = ModalityInputs(values="pixel_values", encoder=sizes, connector=sizes, places="image_places")
+        inputs = ModalityInputs(values="pixel_values", encoder=sizes, connector=sizes, placeholder_mask="image_places")
         encoder: nn.Module = self.tower.build()
         if self.tiled is not None:
             encoder = TiledConfig(encoder=self.tower, tile=self.tiled.tile, grids=self.tiled.grids).build()

@@ -33,7 +33,7 @@ QUERIES = KeyTable((rename("query_tokens", "queries", Squeeze()),))
 class CaptionPrompt:
     """The prompt of pictures without a text: their placeholders and the token a text begins with."""
 
-    gives: ClassVar[tuple[str, ...]] = ("input_ids",)  # a batch may come without them
+    makes_input_ids: ClassVar[bool] = True  # a batch may come without them
 
     ids: tuple[int, ...]
 

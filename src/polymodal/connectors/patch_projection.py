@@ -21,7 +21,7 @@ class PatchCounts:
     """Prepares a batch: `patch_counts` [B], the placeholders per row, and `image_patches` renamed to `pixel_values`."""
 
     placeholder: int
-    reads: frozenset[str] = frozenset({"image_patches", "image_patches_indices"})
+    input_names: frozenset[str] = frozenset({"image_patches", "image_patches_indices"})
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """New batch entries: `patch_counts`, and `pixel_values` if the batch has `image_patches`."""

@@ -35,7 +35,7 @@ class GridPositions:
     image: int
     video: int
     merge: int = 2
-    reads: frozenset[str] = frozenset({"image_grid_thw", "video_grid_thw", "mm_token_type_ids"})
+    input_names: frozenset[str] = frozenset({"image_grid_thw", "video_grid_thw", "mm_token_type_ids"})
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Adds nothing to a batch of text alone, whose tokens just count, or to one that has its three axes already."""

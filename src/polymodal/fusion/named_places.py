@@ -18,7 +18,7 @@ class NamedPlaces:
     names: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def reads(self) -> frozenset[str]:
+    def input_names(self) -> frozenset[str]:
         return frozenset(self.names)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:

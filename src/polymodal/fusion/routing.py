@@ -244,7 +244,7 @@ class ExpertRoutes:
     where a segment of a packed row does.
     """
 
-    reads = frozenset({"token_type_ids", "image_places"})
+    input_names = frozenset({"token_type_ids", "image_places"})
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Adds nothing to a batch that was prepared already, as the processor does on the host."""

@@ -77,7 +77,7 @@ class InterleavedContext(nn.Module):
         self.placeholders = dict(placeholders)
         self.every, self.given, self.table = every, given, table
         self.ends = tuple(ends)
-        self.reads = frozenset({given} - {""})
+        self.input_names = frozenset({given} - {""})
 
     def forward(self, features: Mapping[str, Any], batch: Mapping[str, Any]) -> CrossContext:
         """features: [items, Q, D] or a list of [q, D] for each modality.  Raises PromptError when items and

@@ -56,7 +56,7 @@ class Chat:
         prepared: PreparedMedia | None = None,
     ) -> None:
         # Where a mask of the batch marks the places, the processor's own ids may be any.
-        by_id = {(name, index) for name, index in model.placeholders.items() if not model.inputs[name].places}
+        by_id = {(name, index) for name, index in model.placeholders.items() if not model.inputs[name].placeholder_mask}
         if wrong := by_id - set(processor.placeholders.items()):
             raise ConfigError(f"chat: the processor does not use the model's placeholders {sorted(wrong)}")
         self.model = model
@@ -213,7 +213,7 @@ def arranged(
 ) -> tuple[dict[str, Any], Any]:
     """The batch of one conversation from token `first` on, and its context, where they follow from all of it."""
     device = model.backbone.embed_tokens.weight.device
-    names = {"input_ids", "token_types", *(given.places for given in model.inputs.values())}
+    names = {"input_ids", "token_types", *(given.placeholder_mask for given in model.inputs.values())}
     for collate in (collated_bare, collated):
         try:
             full = model.prepare_batch(on_device(collate(processor, [encoded]), device))

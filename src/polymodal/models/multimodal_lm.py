@@ -26,13 +26,14 @@ from polymodal.data.processor import HOST_FACTS
 from polymodal.errors import ConfigError, PromptError
 from polymodal.fusion.splice import splice
 from polymodal.models.output import Output, total
+from polymodal.models.protocols import NamesInputs
 from polymodal.nn.cache import KVCache
 from polymodal.nn.losses import IGNORE, shifted, token_loss, z_loss
 from polymodal.nn.mask import MaskSpec, padding_mask, position_ids_from_mask
 from polymodal.nn.token_types import TokenTypes
 
-# The batch as it came -> the inputs to add: position_ids, token_types, item_counts, ...  An attribute `reads` of it
-# (and of a context module) names the tensors it takes that no encoder and no connector does.
+# The batch as it came -> the inputs to add: position_ids, token_types, item_counts, ...  One that takes tensors
+# which no encoder and no connector takes names them (models/protocols.py: NamesInputs), and so does a context module.
 InputPreparer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 # Let through: targets and how they count, and what published processors say about tokens that is known from the ids.
 PASSED = frozenset({"labels", "token_weights", "z_loss_weight", "dummy_modalities", "mm_token_type_ids"})
@@ -45,19 +46,19 @@ class ModalityInputs:
 
     values: the first argument of its encoder.  encoder, connector: further ones, given by keyword where the batch has
     them; "grid=video_grid_thw" gives the keyword another name.  uses: the modality whose encoder and connector serve
-    this one as well (video through the image encoder).  places: a mask [B, T] of the batch that marks where features
-    go, for systems whose ids do not tell.
+    this one as well (video through the image encoder).  placeholder_mask: a mask [B, T] of the batch that marks where
+    features go, for systems whose ids do not tell.
     """
 
     values: str
     encoder: tuple[str, ...] = ()
     connector: tuple[str, ...] = ()
     uses: str = ""
-    places: str = ""
+    placeholder_mask: str = ""
 
     @property
     def names(self) -> frozenset[str]:
-        more = (name.rpartition("=")[2] for name in (*self.encoder, *self.connector, self.places) if name)
+        more = (name.rpartition("=")[2] for name in (*self.encoder, *self.connector, self.placeholder_mask) if name)
         return frozenset({self.values, *more})
 
 
@@ -157,7 +158,7 @@ class MultimodalLM(nn.Module):
         embeds = self.backbone.embed(written)
         for name, placeholder in self.placeholders.items():
             counts, tokens = ((batch.get(key) or {}).get(name) for key in ("item_counts", "item_tokens"))
-            places = batch.get(self.inputs[name].places)
+            places = batch.get(self.inputs[name].placeholder_mask)
             where = placeholder if places is None else places
             embeds = splice(embeds, input_ids, features.get(name, []), where, counts, tokens)
         return embeds
@@ -223,7 +224,7 @@ class MultimodalLM(nn.Module):
         """Every tensor that is there must have a reader; a picture that nobody looks at is a mistake."""
         known = {name for given in self.inputs.values() for name in given.names} | PASSED | TEXT
         for part in (self.prepare_inputs, self.context):
-            known |= set(getattr(part, "reads", ()))
+            known |= part.input_names if isinstance(part, NamesInputs) else frozenset()
         for name, value in values.items():
             if name in known or value is None:
                 continue

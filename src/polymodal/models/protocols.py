@@ -40,6 +40,21 @@ class RendersMedia(Protocol):
     ) -> Mapping[str, list[Any]]: ...
 
 
+@runtime_checkable
+class NamesInputs(Protocol):
+    """A `prepare_inputs` or `context` that takes tensors of the batch which no encoder and no connector takes."""
+
+    @property
+    def input_names(self) -> frozenset[str]: ...
+
+
+@runtime_checkable
+class MakesInputIds(Protocol):
+    """A `prepare_inputs` that adds `input_ids` to a batch that comes without them (captions of bare pictures)."""
+
+    makes_input_ids: bool
+
+
 def fills(model: Any, field: str) -> bool:
     """Whether `model(**batch)` can fill this field of Output."""
     return isinstance(model, ReturnsOutput) and field in model.output_fields

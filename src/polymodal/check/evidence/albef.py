@@ -15,7 +15,7 @@ import torch
 
 import polymodal as pm
 from polymodal.check import real
-from polymodal.check.aligning import align_lesson, pairs, written
+from polymodal.check.aligning import align_check, pairs, written
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, TrainingCheck
 from polymodal.check.training import fit
@@ -51,12 +51,12 @@ def small(kind: str) -> dict[str, Any]:
 
 def pretrain() -> TrainingCheck:
     torch.manual_seed(0)
-    return align_lesson(SYSTEM.formats[0].model_spec(small("pretrained")).build(), 64, masked=True)
+    return align_check(SYSTEM.formats[0].model_spec(small("pretrained")).build(), 64, masked=True)
 
 
 def retrieval() -> TrainingCheck:
     torch.manual_seed(0)
-    return align_lesson(SYSTEM.formats[0].model_spec(small("retrieval")).build(), 64)
+    return align_check(SYSTEM.formats[0].model_spec(small("retrieval")).build(), 64)
 
 
 def headline() -> HeadlineResult:

@@ -14,7 +14,7 @@ from polymodal.check.demo import write_config, write_weights
 from polymodal.check.fixture import fixture_case
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.seeing import COUNT, classes_lesson, told_apart
+from polymodal.check.seeing import COUNT, classes_check, told_apart
 from polymodal.check.training import fit, rows
 from polymodal.systems import Classification, Variant
 from polymodal.systems.beit import SYSTEM
@@ -79,7 +79,7 @@ def masked() -> TrainingCheck:
 def classes() -> TrainingCheck:
     """Real pictures, each a class of its own."""
     torch.manual_seed(0)
-    return classes_lesson(SYSTEM.formats[0].model_spec(tiny(real.captions(COUNT))).build(), 32)
+    return classes_check(SYSTEM.formats[0].model_spec(tiny(real.captions(COUNT))).build(), 32)
 
 
 def headline() -> HeadlineResult:

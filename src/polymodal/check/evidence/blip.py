@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import polymodal as pm
 from polymodal.check import library, randomise, real
-from polymodal.check.aligning import CLS, SEP, align_lesson, pairs, write_lesson
+from polymodal.check.aligning import CLS, SEP, align_check, pairs, write_check
 from polymodal.check.aligning import written as names_of
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.fixture import fixture_case
@@ -139,15 +139,15 @@ def fresh(kind: str) -> nn.Module:
 
 
 def alignment() -> TrainingCheck:
-    return align_lesson(fresh(MATCH), 64)
+    return align_check(fresh(MATCH), 64)
 
 
 def captioner() -> TrainingCheck:
-    return write_lesson(fresh(CAPTION), 64)
+    return write_check(fresh(CAPTION), 64)
 
 
 def vqa() -> TrainingCheck:
-    return write_lesson(fresh(ANSWER), 64, question=True)
+    return write_check(fresh(ANSWER), 64, question=True)
 
 
 def saved(model: nn.Module, kind: str, folder: Path) -> Any:
@@ -161,7 +161,7 @@ def saved(model: nn.Module, kind: str, folder: Path) -> Any:
 def headline() -> HeadlineResult:
     """CapFilt on eight real pictures: a captioner writes a name for each, a filter keeps true pairs and drops wrong."""
     filtered = TrainingCheck(model=fresh(MATCH), batches=pairs(64, 8), steps=200, lr=1e-3)
-    named = write_lesson(fresh(CAPTION), 64, count=8, steps=150)
+    named = write_check(fresh(CAPTION), 64, count=8, steps=150)
     pixels, names = real.pixels(64)[:8], names_of(list(range(8)))
     with tempfile.TemporaryDirectory() as place:
         writer = saved(fit(named, LanguageModeling(label_smoothing=0.1)), CAPTION, Path(place) / "captioner")

@@ -16,7 +16,7 @@ from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.fixture import store
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training import LETTERS, caption_lesson, letters, rows, table
+from polymodal.check.training import LETTERS, caption_check, letters, rows, table
 from polymodal.systems.blip_2 import SYSTEM
 
 IMAGE, QUERIES, WORDS = 98, 5, 99
@@ -293,7 +293,7 @@ def generating() -> TrainingCheck:
     """The second stage: OPT names the pictures, letter by letter; it and the encoder are frozen."""
     torch.manual_seed(0)
     model = SYSTEM.formats[0].model_spec(small(SMALL_OPT, 40, 31)).build()
-    return caption_lesson(model, [31] * 4 + [32], side=56, steps=100)
+    return caption_check(model, [31] * 4 + [32], side=56, steps=100)
 
 
 def headline() -> HeadlineResult:

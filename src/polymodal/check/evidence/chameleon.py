@@ -16,7 +16,7 @@ from polymodal.check.demo import byte_tokenizer, taught, write_config, write_wei
 from polymodal.check.fixture import fixture_case, fixture_source
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training import all_learned, caption_lesson
+from polymodal.check.training import all_learned, caption_check
 from polymodal.systems.chameleon import SYSTEM
 
 IMAGE = 9  # the placeholder
@@ -88,7 +88,7 @@ def training_check(*, answers: bool) -> TrainingCheck:
     torch.manual_seed(0)
     model = SYSTEM.formats[0].model_spec(small(40, 31)).build()
     spread(model)
-    made = caption_lesson(model, [32, *[31] * 16, 33], side=16)
+    made = caption_check(model, [32, *[31] * 16, 33], side=16)
     return made if answers else replace(made, batches=lambda step: all_learned(made.batches(step)))
 
 

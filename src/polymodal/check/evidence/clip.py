@@ -15,7 +15,7 @@ from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.seeing import COUNT, pairs_lesson, sentences, told_apart
+from polymodal.check.seeing import COUNT, pairs_check, sentences, told_apart
 from polymodal.check.training import fit, table
 from polymodal.checkpoints.record import CheckpointFiles
 from polymodal.data.hf_image import CLIP, transform_of
@@ -100,7 +100,7 @@ def training_check() -> TrainingCheck:
     torch.manual_seed(0)
     pixels = real.pixels(32)
     model = SYSTEM.formats[0].model_spec(tiny(40, 2)).build()
-    return pairs_lesson(model, ("pixel_values", lambda rows: pixels[rows]), ("input_ids", sentences(1, 2, 3)))
+    return pairs_check(model, ("pixel_values", lambda rows: pixels[rows]), ("input_ids", sentences(1, 2, 3)))
 
 
 def headline() -> HeadlineResult:
@@ -123,7 +123,7 @@ def headline() -> HeadlineResult:
         def said(rows: list[int]) -> torch.Tensor:
             return table([[0, *words.encode(next(turn).format(names[i])), 1] for i in rows], 1)
 
-        taught = pairs_lesson(model_spec.build(), ("pixel_values", lambda rows: pixels[rows]), ("input_ids", said))
+        taught = pairs_check(model_spec.build(), ("pixel_values", lambda rows: pixels[rows]), ("input_ids", said))
         write_weights(folder, fit(taught, Contrastive(), steps=200), model_spec.keys[0])
         return told_apart(pm.load(folder).classify)
 

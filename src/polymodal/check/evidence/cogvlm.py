@@ -9,7 +9,7 @@ import torch
 from polymodal.check.demo import named_by_chat
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Shapes, Size, Tensors, TrainingCheck
-from polymodal.check.training import caption_lesson
+from polymodal.check.training import caption_check
 from polymodal.systems.cogvlm import SYSTEM
 
 KEYS = "CogVLMForCausalLM of the official code on the meta device"
@@ -59,7 +59,7 @@ def training_check() -> TrainingCheck:
     model = SYSTEM.formats[0].model_spec(small(40)).build()
     kinds = [0] + [1] * 18 + [0]
 
-    pixels = caption_lesson(model, [1, *[0] * 18, 2], side=56)
+    pixels = caption_check(model, [1, *[0] * 18, 2], side=56)
 
     def batches(step: int) -> dict[str, Any]:
         batch = dict(pixels.batches(step))

@@ -22,7 +22,7 @@ from polymodal.check import few_shot, library, randomise, real
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.fixture import read
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Shapes, Size, Tensors, TrainingCheck
-from polymodal.check.training import caption_lesson
+from polymodal.check.training import caption_check
 from polymodal.encoders import nfnet
 from polymodal.systems import Variant
 from polymodal.systems.flamingo import SYSTEM
@@ -186,9 +186,7 @@ def training_check() -> TrainingCheck:
     torch.manual_seed(0)
     pixels = real.pixels(64)
     model = SYSTEM.formats[0].model_spec(small(32)).build()
-    made = caption_lesson(
-        model, [1, MEDIA], side=64, more=lambda rows: {"vision_x": pixels[rows], "pixel_values": None}
-    )
+    made = caption_check(model, [1, MEDIA], side=64, more=lambda rows: {"vision_x": pixels[rows], "pixel_values": None})
     return replace(made, batches=lambda step: {"M3W": made.batches(step)})
 
 

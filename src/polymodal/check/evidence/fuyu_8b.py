@@ -12,7 +12,7 @@ from polymodal.check import library, randomise, real
 from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training import caption_lesson
+from polymodal.check.training import caption_check
 from polymodal.systems import Variant
 from polymodal.systems.fuyu_8b import SYSTEM
 
@@ -97,7 +97,7 @@ def training_check() -> TrainingCheck:
     def more(rows: list[int]) -> dict[str, Any]:
         return {"pixel_values": pixels[rows].flatten(0, 1)}
 
-    return caption_lesson(model, [*[31, 31, 31, 31, 32] * 4, 33], side=120, more=more)
+    return caption_check(model, [*[31, 31, 31, 31, 32] * 4, 33], side=120, more=more)
 
 
 def headline() -> HeadlineResult:

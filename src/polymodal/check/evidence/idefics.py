@@ -12,7 +12,7 @@ from polymodal.check import few_shot, library, randomise
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training import caption_lesson
+from polymodal.check.training import caption_check
 from polymodal.systems import Variant
 from polymodal.systems.idefics import SYSTEM
 from polymodal.systems.idefics.checkpoint import EOU, FAKE, IMAGE
@@ -109,7 +109,7 @@ def small(vocabulary: int) -> dict[str, Any]:
 def training_check() -> TrainingCheck:
     """Pictures and their names, letter by letter; the stages differ in what trains."""
     torch.manual_seed(0)
-    return caption_lesson(SYSTEM.formats[0].model_spec(small(34)).build(), [1, 31, 32, 31], side=32)
+    return caption_check(SYSTEM.formats[0].model_spec(small(34)).build(), [1, 31, 32, 31], side=32)
 
 
 def headline() -> HeadlineResult:

@@ -16,7 +16,7 @@ from polymodal.check import real
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size
 from polymodal.check.record import Evidence, HeadlineResult, TrainingCheck
-from polymodal.check.seeing import COUNT, Made, pairs_lesson
+from polymodal.check.seeing import COUNT, Made, pairs_check
 from polymodal.check.training import fit
 from polymodal.data import sense
 from polymodal.models.dual_encoder import unit
@@ -52,7 +52,7 @@ def training_check(modality: str) -> Callable[[], TrainingCheck]:
         torch.manual_seed(0)
         pixels = real.pixels(224, count=COUNT)
         model = SYSTEM.formats[0].model_spec(TINY).build()
-        return pairs_lesson(model, ("vision", lambda rows: pixels[rows]), (modality, others()[modality]), steps=20)
+        return pairs_check(model, ("vision", lambda rows: pixels[rows]), (modality, others()[modality]), steps=20)
 
     return made
 

@@ -17,7 +17,7 @@ from polymodal.check.evidence.blip_2 import IMAGE, QUERIES, T5, tiny, untied_siz
 from polymodal.check.fixture import store
 from polymodal.check.hugging import Reading, hugging_case
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training import caption_lesson, letters
+from polymodal.check.training import caption_check, letters
 from polymodal.data.messages import user
 from polymodal.systems.instructblip import SYSTEM
 
@@ -133,7 +133,7 @@ def training_check() -> TrainingCheck:
     """Vicuna names the pictures, letter by letter; it and the encoder are frozen."""
     torch.manual_seed(0)
     model = SYSTEM.formats[0].model_spec(blip_2.small(SMALL, 40, 31)).build()
-    return caption_lesson(model, [31] * 4 + [32], side=56, more=reading, steps=100)
+    return caption_check(model, [31] * 4 + [32], side=56, more=reading, steps=100)
 
 
 SMALL = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,

@@ -14,7 +14,7 @@ from polymodal.check import library, randomise, real
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training import caption_lesson, letters, lm_objective
+from polymodal.check.training import caption_check, letters, lm_objective
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.systems import Variant
@@ -118,7 +118,7 @@ def training_check() -> TrainingCheck:
         length = max(len(letters(real.captions()[row])) for row in rows)
         return {MASK: torch.tensor([[0, 0, *[1] * 8, 0, 0, *[0] * length]] * len(rows))}
 
-    return caption_lesson(model, prompt, side=56, more=more)
+    return caption_check(model, prompt, side=56, more=more)
 
 
 def write_words(folder: Path) -> int:

@@ -9,7 +9,7 @@ import torch
 from polymodal.check.demo import named_by_chat
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training import caption_lesson
+from polymodal.check.training import caption_check
 from polymodal.systems.llama_adapter_v2 import SYSTEM
 
 KEYS = "LLaMA_adapter of the official code on the meta device"
@@ -42,7 +42,7 @@ def training_check() -> TrainingCheck:
     """Pictures and their names, letter by letter; both stages differ only in what trains."""
     torch.manual_seed(0)
     model = SYSTEM.formats[0].model_spec(small(40)).build()
-    return caption_lesson(model, [1, 2], side=56, lr=1e-2)
+    return caption_check(model, [1, 2], side=56, lr=1e-2)
 
 
 def headline() -> HeadlineResult:

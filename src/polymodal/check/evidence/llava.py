@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from polymodal.check import library, randomise
 from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Shapes, Size, Tensors, TrainingCheck
-from polymodal.check.training import caption_lesson
+from polymodal.check.training import caption_check
 from polymodal.systems import Variant
 from polymodal.systems.llava import SYSTEM
 
@@ -152,7 +152,7 @@ def training_check() -> TrainingCheck:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as place:
         model = SYSTEM.formats[0].model_spec(small(40, Path(place))).build()
-    return caption_lesson(model, [38, *[37] * 16, 39], side=56)
+    return caption_check(model, [38, *[37] * 16, 39], side=56)
 
 
 def headline() -> HeadlineResult:

@@ -13,7 +13,7 @@ from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.evidence.llava import case as official_case
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training import caption_lesson
+from polymodal.check.training import caption_check
 from polymodal.systems import Variant
 from polymodal.systems.llava_1_5 import SYSTEM
 
@@ -84,7 +84,7 @@ def training_check() -> TrainingCheck:
     """Pictures and their names, letter by letter; both stages differ only in what trains."""
     torch.manual_seed(0)
     model = SYSTEM.formats[0].model_spec(small(40, 31)).build()
-    return caption_lesson(model, [31] * 16 + [32], side=56)
+    return caption_check(model, [31] * 16 + [32], side=56)
 
 
 def headline() -> HeadlineResult:

@@ -17,7 +17,7 @@ from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.evidence.llava import TEXT, Composite
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training import caption_lesson
+from polymodal.check.training import caption_check
 from polymodal.connectors.anyres import AnyResConfig, grids_of_pinpoints
 from polymodal.encoders.tiled import tile_counts
 from polymodal.systems import Variant
@@ -166,7 +166,7 @@ def training_check() -> TrainingCheck:
         tiles = torch.stack((whole[rows], wide[rows][..., :56], wide[rows][..., 56:]), 1)
         return {"pixel_values": tiles, "image_sizes": torch.tensor([[56, 112]] * len(rows))}
 
-    return caption_lesson(model, [31] * rules.tokens_of(56, 112) + [32], side=56, more=more)
+    return caption_check(model, [31] * rules.tokens_of(56, 112) + [32], side=56, more=more)
 
 
 def headline() -> HeadlineResult:

@@ -10,7 +10,7 @@ from polymodal.check.demo import named_by_chat
 from polymodal.check.evidence import blip_2
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training import caption_lesson
+from polymodal.check.training import caption_check
 from polymodal.systems.minigpt_4 import SYSTEM
 
 
@@ -40,7 +40,7 @@ def training_check() -> TrainingCheck:
     """The linear alone learns to let a frozen, random language model name pictures: the loss falls a little."""
     torch.manual_seed(0)
     model = SYSTEM.formats[0].model_spec(small(40)).build()
-    return caption_lesson(model, [40] * 4 + [32], side=56, steps=100)
+    return caption_check(model, [40] * 4 + [32], side=56, steps=100)
 
 
 def headline() -> HeadlineResult:

@@ -9,7 +9,7 @@ import torch
 from polymodal.check.demo import named_by_chat
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training import caption_lesson
+from polymodal.check.training import caption_check
 from polymodal.systems.mplug_owl2 import SYSTEM
 from polymodal.systems.mplug_owl2.checkpoint import IMAGE
 
@@ -45,7 +45,7 @@ def training_check() -> TrainingCheck:
     """Pictures and their names, letter by letter; both stages differ only in what trains."""
     torch.manual_seed(0)
     model = SYSTEM.formats[0].model_spec(small(40)).build()
-    pixels = caption_lesson(model, [1, *[IMAGE] * 9, 2], side=56)
+    pixels = caption_check(model, [1, *[IMAGE] * 9, 2], side=56)
 
     def batches(step: int) -> dict[str, Any]:
         batch = dict(pixels.batches(step))

@@ -18,7 +18,7 @@ from polymodal.check import few_shot, real
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, TrainingCheck
-from polymodal.check.training import caption_lesson
+from polymodal.check.training import caption_check
 from polymodal.systems.openflamingo import SYSTEM
 from polymodal.systems.openflamingo.checkpoint import END, IMAGE, PAD
 
@@ -54,7 +54,7 @@ def training_check() -> TrainingCheck:
     torch.manual_seed(0)
     pixels = real.pixels(32)
     model = SYSTEM.formats[0].model_spec(small(32, 31)).build()
-    made = caption_lesson(model, [31, 1], side=32, more=lambda rows: {"vision_x": pixels[rows], "pixel_values": None})
+    made = caption_check(model, [31, 1], side=32, more=lambda rows: {"vision_x": pixels[rows], "pixel_values": None})
     return replace(made, batches=lambda step: {"MMC4": made.batches(step)})
 
 

@@ -13,7 +13,7 @@ from polymodal.check import library, randomise, real
 from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training import caption_lesson
+from polymodal.check.training import caption_check
 from polymodal.data.patches import MergedPatches, joined
 from polymodal.systems import Variant
 from polymodal.systems.qwen2_vl import SYSTEM
@@ -135,7 +135,7 @@ def training_check() -> TrainingCheck:
         items = [cut.flatten(pixels[row].expand(cut.frames, -1, -1, -1)) for row in rows]
         return joined("pixel_values", "image_grid_thw")(items)
 
-    return caption_lesson(model, [33, *[31] * 16, 34], side=112, more=more)
+    return caption_check(model, [33, *[31] * 16, 34], side=112, more=more)
 
 
 def headline() -> HeadlineResult:

@@ -14,7 +14,7 @@ from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.evidence import blip_2
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training import caption_lesson
+from polymodal.check.training import caption_check
 from polymodal.data import sense
 from polymodal.systems.video_llama import SYSTEM
 
@@ -58,7 +58,7 @@ def seen() -> TrainingCheck:
         later = [(row + 1) % len(pixels) for row in rows]
         return {"video_values": torch.stack((pixels[rows], pixels[later]), 1), "pixel_values": None}
 
-    return caption_lesson(model, [40] * 4 + [32], side=56, more=films, steps=100)
+    return caption_check(model, [40] * 4 + [32], side=56, more=films, steps=100)
 
 
 def heard() -> TrainingCheck:
@@ -70,7 +70,7 @@ def heard() -> TrainingCheck:
     def sounds(rows: list[int]) -> dict[str, Any]:
         return {"audio_values": torch.stack([clips[[row % 8, (row // 8) % 8]] for row in rows]), "pixel_values": None}
 
-    return caption_lesson(model, [41] * 2 + [32], side=56, more=sounds, steps=60, batch=4)
+    return caption_check(model, [41] * 2 + [32], side=56, more=sounds, steps=60, batch=4)
 
 
 def headline() -> HeadlineResult:

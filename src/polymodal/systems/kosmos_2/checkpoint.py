@@ -70,7 +70,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
             {"image": parts[1]},
             parts[2],
             {"image": NOWHERE},
-            inputs={"image": ModalityInputs(values="pixel_values", places=MASK)},
+            inputs={"image": ModalityInputs(values="pixel_values", placeholder_mask=MASK)},
             prepare_inputs=prepare_inputs,
         )
 

@@ -52,7 +52,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
 
     def build() -> MultimodalLM:
         parts = tower.build(), connector.build(tower.width, text.width), text.build()
-        inputs = {"image": ModalityInputs(values="images", places="token_types")}
+        inputs = {"image": ModalityInputs(values="images", placeholder_mask="token_types")}
         return MultimodalLM({"image": parts[0]}, {"image": parts[1]}, parts[2], {"image": IMAGE},
                             inputs=inputs, prepare_inputs=PlaceholderRoutes(IMAGE))  # fmt: skip
 
