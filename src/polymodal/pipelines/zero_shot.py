@@ -23,7 +23,7 @@ from polymodal.models.dual_encoder import DualEncoder, class_vectors, unit
 from polymodal.pipelines.batches import in_batches
 from polymodal.pipelines.kept_vectors import KeptVectors
 
-SENTENCES = 256  # that go through the text encoder at once
+SENTENCES = 64  # that go through the text encoder at once; more make a CPU slower
 
 
 class ZeroShot:
