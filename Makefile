@@ -41,7 +41,7 @@ setup: $(VENV)/.installed-dev
 # Tests never open the network; those that need the real weights or pictures are skipped, by name, when they are not here.
 weights: $(VENV)/.installed
 	@$(BIN)/polymodal pull mini || echo "The real weights could not be fetched: tests that need them will be skipped."
-	@$(BIN)/polymodal check --fetch || echo "The pictures could not be fetched: lessons on them will be skipped."
+	@$(BIN)/polymodal check --fetch || echo "The pictures could not be fetched: training checks on them will be skipped."
 
 $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \

@@ -7,6 +7,7 @@ from torch.utils._pytree import tree_map
 from polymodal.backbones.decoder import Decoder, DecoderBlockConfig, DecoderConfig
 from polymodal.check import randomise
 from polymodal.errors import ConfigError
+from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import GatedMLPConfig
 from polymodal.nn.moe import MoE, MoEConfig, RouterLogits, balance_loss
@@ -117,3 +118,16 @@ def test_in_training_every_expert_takes_part_if_only_with_no_token() -> None:
     found.sum().backward()
     assert all(parameter.grad is not None for parameter in part.parameters())
     torch.testing.assert_close(part.eval()(x), found)
+
+
+def test_the_loss_of_a_language_model_has_the_load_balance_in_it():
+    decoder = mixed_decoder()
+    model = MultimodalLM({}, {}, decoder, {})
+    ids = torch.tensor([[1, 2, 3, 4, 5], [6, 7, 8, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    output = model(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100))
+    gates = RouterLogits()
+    model.run_backbone({"input_ids": ids, "attention_mask": mask}, {}, None, gates)
+    torch.testing.assert_close(output.losses["load_balance"], 0.02 * balance_loss(gates, 2, mask))
+    torch.testing.assert_close(output.loss, output.losses["language_model"] + output.losses["load_balance"])
+    assert model(input_ids=ids).losses is None

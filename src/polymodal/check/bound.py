@@ -1,4 +1,4 @@
-"""What the lessons of PandaGPT and NExT-GPT share: a tiny ImageBind and LLaMA that name real pictures."""
+"""What the training checks of PandaGPT and NExT-GPT share: a tiny ImageBind and LLaMA that name real pictures."""
 
 from __future__ import annotations
 

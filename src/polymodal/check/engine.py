@@ -212,14 +212,14 @@ def recipe(system: System, evidence: Evidence, say: Callable[[str], None]) -> Re
         say(f"recipe: {stage.name}")
         learned.append(train_stage(stage, evidence.training_checks[stage.name]()))
     if not learned:
-        return unknown(f"no lesson for {', '.join(missing)}")
+        return unknown(f"no training check for {', '.join(missing)}")
     wrong = [each.stage for each in learned if not each.ok]
     made: Result = {"ok": False if wrong else None if missing else True, "first_loss": learned[0].first,
                     "last_loss": learned[-1].last,
                     "stages": [{"name": e.stage, "first_loss": e.first, "last_loss": e.last, "trained_share": e.share}
                                for e in learned]}  # fmt: skip
     why = [f"the loss does not fall in {', '.join(wrong)}"] if wrong else []
-    why += [f"no lesson for {', '.join(missing)}"] if missing else []
+    why += [f"no training check for {', '.join(missing)}"] if missing else []
     return made | ({"why": "; ".join(why)} if why else {})
 
 

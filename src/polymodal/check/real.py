@@ -1,4 +1,4 @@
-"""Real pictures with their names, and real speech, for lessons at tiny size.
+"""Real pictures with their names, and real speech, for training checks at tiny size.
 
     npm @lobehub/fluent-emoji-3d (3D drawings, MIT) + npm cldr-annotations-full (names, Unicode-3.0) -> picture, name
     examples/speech.flac (LibriVox, public domain) -> samples; only where the repository is here
@@ -108,7 +108,9 @@ def captions(count: int = COUNT) -> list[str]:
 def speech(rate: int = 16000) -> Tensor:
     """The recorded sentence `SPOKEN` as float32 samples; raises MissingData outside a checkout of the repository."""
     if not SPEECH.is_file():
-        raise MissingData("examples/speech.flac is not here: lessons on sound need a checkout of the repository")
+        raise MissingData(
+            "examples/speech.flac is not here: training checks on sound need a checkout of the repository"
+        )
     import soundfile
 
     samples, found = soundfile.read(SPEECH, dtype="float32")

@@ -1,6 +1,6 @@
-"""What a system's evidence file declares: its oracle, cases of comparison, published sizes, lessons and headline.
+"""What a system's evidence file declares: its oracle, cases of comparison, published sizes, training checks and headline.
 
-    EVIDENCE = Evidence(oracle=..., cases=(...), published=(...), lessons={...}, headline=...)
+    EVIDENCE = Evidence(oracle=..., cases=(...), published=(...), training_checks={...}, headline=...)
 
 A case writes a folder in the published format with every parameter random and says what the oracle gave for some
 inputs; the engine loads that folder as anybody would, with `pm.load`, and compares.
@@ -84,7 +84,7 @@ class HeadlineResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """All of it for one system.  lessons: stage name -> maker of a lesson; a maker raises `MissingData` without data.
+    """All of it for one system.  training checks: stage name -> maker of a training check; a maker raises `MissingData` without data.
 
     exceptions: what is known not to hold, in words, printed beside the result.
     """
@@ -98,4 +98,4 @@ class Evidence:
 
 
 class MissingData(Exception):
-    """The real data of a lesson is not in the cache; the message says how to fetch it."""
+    """The real data of a training check is not in the cache; the message says how to fetch it."""

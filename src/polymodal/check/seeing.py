@@ -1,4 +1,4 @@
-"""Lessons and demonstrations of encoders: classes, pairs of picture and text (or of picture and another sense).
+"""Training checks and demonstrations of encoders: classes, pairs of picture and text (or of picture and another sense).
 
 Real pictures (check/real.py); a class is one picture's name, a sentence its letters between a begin and an end.
 """

@@ -15,7 +15,9 @@ PAGE = Path("docs/catalogue.md")
 def check(
     id: Annotated[str | None, typer.Argument(help="A system of the catalogue.")] = None,
     all: Annotated[bool, typer.Option("--all", help="Every system; writes docs/catalogue.md.")] = False,
-    fetch: Annotated[bool, typer.Option("--fetch", help="Fetch the pictures that lessons train on (22 MB).")] = False,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="Fetch the pictures that training checks train on (22 MB).")
+    ] = False,
     page: Annotated[Path, typer.Option(help="Where --all writes the page.")] = PAGE,
     json: Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.")] = False,
 ) -> int:

@@ -30,6 +30,7 @@ from polymodal.models.protocols import NamesInputs
 from polymodal.nn.cache import KVCache
 from polymodal.nn.losses import IGNORE, shifted, token_loss, z_loss
 from polymodal.nn.mask import MaskSpec, padding_mask, position_ids_from_mask
+from polymodal.nn.moe import MoEConfig, RouterLogits, balance_loss
 from polymodal.nn.token_types import TokenTypes
 
 # The batch as it came -> the inputs to add: position_ids, token_types, item_counts, ...  One that takes tensors
@@ -109,6 +110,12 @@ class MultimodalLM(nn.Module):
         self.positions_ignore_padding = positions_ignore_padding
         self.placeholders = dict(placeholders)
 
+    @property
+    def mixture(self) -> MoEConfig | None:
+        """The backbone's mixture of experts, None where it has none."""
+        blocks = self.backbone.config.blocks if isinstance(self.backbone, Decoder) else ()
+        return next((block.mlp for block in blocks if isinstance(block.mlp, MoEConfig)), None)
+
     def encode(self, modality: str, batch: Mapping[str, Any]) -> Any:
         """Encode and connect one modality of a batch -> [N, Q, D] of the backbone's width, or a list of [q_i, D]."""
         if modality not in self.inputs:
@@ -178,9 +185,14 @@ class MultimodalLM(nn.Module):
         self.check_names(batch)
         batch = self.prepare_batch(batch)
         features = self.features(**batch)
-        hidden = self.run_backbone(batch, features, cache)
+        mixture = self.mixture if batch.get("labels") is not None else None
+        router_logits = None if mixture is None else RouterLogits()
+        hidden = self.run_backbone(batch, features, cache, router_logits)
         logits = self.compute_logits(hidden) if return_logits else None
         losses = self.losses(hidden, batch) if batch.get("labels") is not None else None
+        if losses is not None and mixture is not None and router_logits:
+            balance = balance_loss(router_logits, mixture.top_k, batch.get("attention_mask"))
+            losses["load_balance"] = mixture.balance_weight * balance
         return Output(
             logits=logits,
             hidden=hidden,
@@ -189,8 +201,14 @@ class MultimodalLM(nn.Module):
             losses=losses,
         )
 
-    def run_backbone(self, batch: Mapping[str, Any], features: Mapping[str, Any], cache: KVCache | None) -> Tensor:
-        """Hidden states [B, T, D] of a prepared batch with its features."""
+    def run_backbone(
+        self,
+        batch: Mapping[str, Any],
+        features: Mapping[str, Any],
+        cache: KVCache | None,
+        router_logits: RouterLogits | None = None,
+    ) -> Tensor:
+        """Hidden states [B, T, D] of a prepared batch with its features; router_logits: see `Decoder.forward`."""
         position_ids, mask, segments = (batch.get(key) for key in ("position_ids", "attention_mask", "segments"))
         if position_ids is None:
             counted = torch.ones_like(batch["input_ids"]) if mask is None or self.positions_ignore_padding else mask
@@ -207,6 +225,7 @@ class MultimodalLM(nn.Module):
             token_types=token_types_of(batch),
             context=self.context_for(features, batch),
             cache=cache,
+            **({} if router_logits is None else {"router_logits": router_logits}),
         )
 
     def losses(self, hidden: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -33,6 +33,7 @@ class MoEConfig:
     """``expert`` is built ``experts`` times; each token passes ``top_k`` of them.
 
     ``normalise``: the weights of the chosen ones add up to 1; otherwise they keep their share of the whole softmax.
+    ``balance_weight``: of the load-balancing loss in training (Mixtral's ``router_aux_loss_coef``).
     """
 
     width: int
@@ -41,6 +42,7 @@ class MoEConfig:
     top_k: int = 2
     normalise: bool = True
     dense: bool = False
+    balance_weight: float = 0.02
 
     def __post_init__(self) -> None:
         if not 1 <= self.top_k <= self.experts:

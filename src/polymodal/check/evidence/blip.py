@@ -126,7 +126,7 @@ def size(variant: Variant) -> Size:
 
 
 def small(kind: str) -> dict[str, Any]:
-    """A config.json for lessons: 16 patches a picture of 64 x 64."""
+    """A config.json for training checks: 16 patches a picture of 64 x 64."""
     shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
     text = {**shape, "vocab_size": 32, "max_position_embeddings": 48, "bos_token_id": CLS, "sep_token_id": SEP}
     return {"model_type": "blip", "architectures": [kind], "image_text_hidden_size": 32, "text_config": text,

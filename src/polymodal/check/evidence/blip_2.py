@@ -247,7 +247,7 @@ def untied_size(variant: Any, config: Callable[[Any], Any]) -> Size:
 
 
 def small(text: dict[str, Any], vocabulary: int, image: int) -> dict[str, Any]:
-    """A config.json for lessons and demonstrations: 4 queries that read pictures of 56 x 56."""
+    """A config.json for training checks and demonstrations: 4 queries that read pictures of 56 x 56."""
     return {
         "num_query_tokens": 4, "image_token_index": image,
         "vision_config": {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2,

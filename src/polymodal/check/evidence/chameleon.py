@@ -71,7 +71,7 @@ SPECIALS = ["<s>", "</s>", "<racm3:break>", "<eoss>", "<reserved08706>", "<image
 
 
 def small(size: int, placeholder: int) -> dict[str, Any]:
-    """A config.json for lessons and the demonstration: 24 codes behind `size` ids of text, 16 to a picture."""
+    """A config.json for training checks and the demonstration: 24 codes behind `size` ids of text, 16 to a picture."""
     names = {f"IMGIMG{str(k).translate(LETTERS)}Z": size + k for k in range(CODES)}
     codec = {"embed_dim": 12, "num_embeddings": CODES, "latent_channels": 20, "resolution": 16, "base_channels": 32,
              "channel_multiplier": [1, 1, 1], "num_res_blocks": 1}  # fmt: skip

@@ -45,7 +45,7 @@ def sizes() -> tuple[Size, ...]:
 
 
 def small(vocabulary: int) -> dict[str, Any]:
-    """A config.json for lessons and the demonstration: 16 patches and two markers a picture of 56 x 56."""
+    """A config.json for training checks and the demonstration: 16 patches and two markers a picture of 56 x 56."""
     vision = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_heads": 4, "image_size": 56,
               "patch_size": 14, "num_positions": 17, "in_channels": 3}  # fmt: skip
     return {"model_type": "cogvlm", "architectures": ["CogVLMForCausalLM"], "vocab_size": vocabulary,

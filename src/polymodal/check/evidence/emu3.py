@@ -82,11 +82,11 @@ def decoder(name: str, **text: Any) -> Case:
 
 
 SPECIALS = ["<pad>", "<image>", ROW_END, BOS, EOS, BEGIN, OPEN, *TAIL]
-SIDE, GRID = 16, 4  # pixels and codes of a picture of the lessons, along each side
+SIDE, GRID = 16, 4  # pixels and codes of a picture of the training checks, along each side
 
 
 def small(size: int, placeholder: int, row_end: int) -> dict[str, Any]:
-    """A config.json for lessons and the demonstration: 24 codes behind `size` ids of text."""
+    """A config.json for training checks and the demonstration: 24 codes behind `size` ids of text."""
     names = {f"<|visual token {k:06d}|>": size + k for k in range(CODES)}
     codec = {"codebook_size": CODES, "base_channels": 32, "channel_multiplier": [1, 1, 1], "num_res_blocks": 1,
              "attn_resolutions": [2], "hidden_size": 32}  # fmt: skip

@@ -74,7 +74,7 @@ def size(variant: Variant) -> Size:
 
 
 def small() -> dict[str, Any]:
-    """A config.json for lessons: 4 x 4 patches and image tokens."""
+    """A config.json for training checks: 4 x 4 patches and image tokens."""
     shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
     return {"model_type": "flava", "architectures": [PRETRAINING], "hidden_size": 64, "projection_dim": 32,
             "image_config": {**shape, "image_size": 64, "patch_size": 16, "vocab_size": 64},

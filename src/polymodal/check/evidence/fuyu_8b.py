@@ -80,7 +80,7 @@ def size(variant: Variant) -> Size:
 
 
 def small(vocabulary: int, image: int) -> dict[str, Any]:
-    """A config.json for lessons and the demonstration: patches of 30 x 30."""
+    """A config.json for training checks and the demonstration: patches of 30 x 30."""
     return {"model_type": "fuyu", "architectures": ["FuyuForCausalLM"], "image_token_id": image, "patch_size": 30,
             "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4,
             "vocab_size": vocabulary, "rope_theta": 25000.0}  # fmt: skip

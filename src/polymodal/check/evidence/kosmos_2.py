@@ -99,7 +99,7 @@ def size(variant: Variant) -> Size:
 
 
 def small(vocabulary: int) -> dict[str, Any]:
-    """A config.json for lessons and the demonstration: pictures of 56 x 56, 8 queries."""
+    """A config.json for training checks and the demonstration: pictures of 56 x 56, 8 queries."""
     return {
         "model_type": "kosmos-2", "architectures": ["Kosmos2ForConditionalGeneration"], "latent_query_num": 8,
         "vision_config": {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2,

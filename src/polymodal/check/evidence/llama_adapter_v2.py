@@ -30,7 +30,7 @@ def case(name: str, fixture: str) -> Case:
 
 
 def small(vocabulary: int) -> dict[str, Any]:
-    """Settings for lessons and the demonstration: 4 vectors a picture of 56 x 56, prompts in both layers."""
+    """Settings for training checks and the demonstration: 4 vectors a picture of 56 x 56, prompts in both layers."""
     clip = {"embed_dim": 48, "image_resolution": 56, "vision_layers": 2, "vision_width": 64, "vision_patch_size": 14}
     return {"model_type": "llama_adapter_v2", "dim": 64, "n_layers": 2, "n_heads": 4, "multiple_of": 16,
             "norm_eps": 1e-6, "vocab_size": vocabulary, "max_seq_len": 512, "query_len": 4, "query_layer": 2,

@@ -70,7 +70,7 @@ def size(variant: Variant) -> Size:
 
 
 def small(vocabulary: int, image: int, layers: int = 2) -> dict[str, Any]:
-    """A config.json for lessons and the demonstration: 16 tokens a picture of 56 x 56."""
+    """A config.json for training checks and the demonstration: 16 tokens a picture of 56 x 56."""
     return {
         "model_type": "llava", "architectures": ["LlavaForConditionalGeneration"], "image_token_index": image,
         "vision_config": {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3,

@@ -144,7 +144,7 @@ def size(variant: Variant) -> Size:
 
 
 def small(vocabulary: int, image: int) -> dict[str, Any]:
-    """A config.json for lessons and the demonstration: tiles of 56 x 56 with 16 tokens each."""
+    """A config.json for training checks and the demonstration: tiles of 56 x 56 with 16 tokens each."""
     return {
         "model_type": "llava_next", "architectures": ["LlavaNextForConditionalGeneration"], "image_token_index": image,
         "image_grid_pinpoints": [[56, 112], [112, 56], [112, 112]],

@@ -29,7 +29,7 @@ def case(name: str, fixture: str) -> Case:
 
 
 def small(vocabulary: int) -> dict[str, Any]:
-    """A config for lessons and the demonstration: 4 queries that read pictures of 56 x 56."""
+    """A config for training checks and the demonstration: 4 queries that read pictures of 56 x 56."""
     text = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
             "num_attention_heads": 4}  # fmt: skip
     found = blip_2.small(text, vocabulary, vocabulary)

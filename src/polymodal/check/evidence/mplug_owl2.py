@@ -31,7 +31,7 @@ def case(name: str, fixture: str) -> Case:
 
 
 def small(vocabulary: int) -> dict[str, Any]:
-    """A config.json for lessons and the demonstration: 8 queries and an end marker a picture of 56 x 56."""
+    """A config.json for training checks and the demonstration: 8 queries and an end marker a picture of 56 x 56."""
     vision = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
               "image_size": 56, "patch_size": 14}  # fmt: skip
     abstractor = {"num_learnable_queries": 8, "hidden_size": 48, "encoder_hidden_size": 48, "num_hidden_layers": 2,

@@ -115,7 +115,7 @@ def size(variant: Variant) -> Size:
 
 
 def small(vocabulary: int, image: int, video: int) -> dict[str, Any]:
-    """A config.json for lessons and the demonstration: 16 tokens for a picture of 112 x 112."""
+    """A config.json for training checks and the demonstration: 16 tokens for a picture of 112 x 112."""
     return {
         "model_type": "qwen2_vl", "architectures": ["Qwen2VLForConditionalGeneration"], "hidden_size": 64,
         "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,

@@ -35,7 +35,7 @@ def case(name: str, fixture: str) -> Case:
 
 
 def small(vocabulary: int) -> dict[str, Any]:
-    """A config for lessons and the demonstration: 4 queries of a video of 56 x 56, 2 of a sound."""
+    """A config for training checks and the demonstration: 4 queries of a video of 56 x 56, 2 of a sound."""
     text = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
             "num_attention_heads": 4}  # fmt: skip
     parts = ("vision", "text", "audio", "depth", "thermal", "imu")

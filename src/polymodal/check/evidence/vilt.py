@@ -85,7 +85,7 @@ def size(variant: Variant) -> Size:
 
 
 def small(model: str, **more: Any) -> dict[str, Any]:
-    """A config.json for lessons: 16 patches a picture of 64 x 64."""
+    """A config.json for training checks: 16 patches a picture of 64 x 64."""
     return {"model_type": "vilt", "architectures": [model], "vocab_size": 32, "hidden_size": 64, "image_size": 64,
             "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128, "patch_size": 16,
             **more}  # fmt: skip
