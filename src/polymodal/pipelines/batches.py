@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polymodal.data.media import Text
+from polymodal.data.media import Media, Text
 from polymodal.errors import ConfigError
 
 BATCH = 32  # items that `Model.embed` and `classify` put through an encoder at once, unless told otherwise
@@ -20,16 +20,17 @@ BATCH = 32  # items that `Model.embed` and `classify` put through an encoder at 
 def in_batches(items: Iterable[Any], encode: Callable[[list[Any]], Tensor], batch_size: int | None = None) -> Tensor:
     """Rows of `encode` for all items, in their order.
 
-    encode: up to `batch_size` items of one type (a str comes as Text) -> [n, ...]; None: all of one type together.
+    encode: up to `batch_size` items of one type and modality (a str comes as Text) -> [n, ...]; None: all together.
     What is decoded of an item (a picture's pixels) can go as soon as its batch is done, when `items` are made on the
     way (a generator).  Raises: ConfigError for no items.
     """
     if batch_size is not None and batch_size < 1:
         raise ConfigError(f"batch_size: expected 1 or more, found {batch_size}")
     waiting = [Text(item) if isinstance(item, str) else item for item in items]
-    kinds: dict[type, list[int]] = {}
+    kinds: dict[tuple[type, str], list[int]] = {}
     for index, item in enumerate(waiting):
-        kinds.setdefault(type(item), []).append(index)
+        modality = item.modality if isinstance(item, Media) else ""  # pictures may be of depth or heat
+        kinds.setdefault((type(item), modality), []).append(index)
     if not kinds:
         raise ConfigError("embed: expected at least one item, found none")
     rows: list[Any] = [None] * len(waiting)
