@@ -1,4 +1,4 @@
-"""What a system's evidence file declares: its oracle, cases of comparison, published sizes, training checks and headline.
+"""What a system's evidence file declares: its oracle, cases, published sizes, training checks and headline.
 
     EVIDENCE = Evidence(oracle=..., cases=(...), published=(...), training_checks={...}, headline=...)
 

@@ -20,7 +20,7 @@ BATCH = 32  # items that `Model.embed` and `classify` put through an encoder at 
 def in_batches(items: Iterable[Any], encode: Callable[[list[Any]], Tensor], batch_size: int | None = None) -> Tensor:
     """Rows of `encode` for all items, in their order.
 
-    encode: up to `batch_size` items of one type and modality (a str comes as Text) -> [n, ...]; None: all of a kind.
+    encode: up to `batch_size` items of one type and modality (a str comes as Text) -> [n, ...]; None: all together.
     What is decoded of an item (a picture's pixels) can go as soon as its batch is done, when `items` are made on the
     way (a generator).  Raises: ConfigError for no items.
     """
@@ -29,7 +29,8 @@ def in_batches(items: Iterable[Any], encode: Callable[[list[Any]], Tensor], batc
     waiting = [Text(item) if isinstance(item, str) else item for item in items]
     kinds: dict[tuple[type, str], list[int]] = {}
     for index, item in enumerate(waiting):
-        kinds.setdefault((type(item), item.modality if isinstance(item, Media) else ""), []).append(index)
+        modality = item.modality if isinstance(item, Media) else ""  # pictures may be of depth or heat
+        kinds.setdefault((type(item), modality), []).append(index)
     if not kinds:
         raise ConfigError("embed: expected at least one item, found none")
     rows: list[Any] = [None] * len(waiting)

@@ -91,7 +91,7 @@ def sizes(system: System) -> tuple[Size, ...]:
 
 
 def training_checks(system: System, config: Mapping[str, Any]) -> dict[str, Callable[[], TrainingCheck]]:
-    """One training check for every stage: to write names of real pictures letter by letter, after a prompt or from nothing."""
+    """One training check for every stage: write names of real pictures by letters, after a prompt or from nothing."""
 
     def training_check(prompt: Sequence[int]) -> TrainingCheck:
         torch.manual_seed(0)

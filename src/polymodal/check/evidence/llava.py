@@ -137,7 +137,7 @@ def linear_names(width: int, out: int) -> dict[str, tuple[int, ...]]:
 
 
 def small(vocabulary: int, tower: Path) -> dict[str, Any]:
-    """A config.json for training checks and the demonstration, and that of its tower: 16 tokens a picture of 56 x 56."""
+    """A config.json for training checks and demonstration, and its tower's: 16 tokens a picture of 56 x 56."""
     tower.mkdir(parents=True, exist_ok=True)
     vision = {"model_type": "clip_vision_model", "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3,
               "num_attention_heads": 4, "image_size": 56, "patch_size": 14}  # fmt: skip
