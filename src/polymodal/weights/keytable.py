@@ -133,7 +133,7 @@ class KeyTable:
         """Compare two lists of names without any tensor; problems are in the report, nothing is raised.
 
         `target_keys` None: whatever the rows write is accepted (conversion without a module).  hints: name the nearest
-        row of the first problems, which takes milliseconds for each.
+        row of the first problems, which takes milliseconds for each, and look for rows that go one way.
         """
         groups, dropped, unknown = self._group(source_keys)
         shown = SHOWN if hints else 0
@@ -164,7 +164,7 @@ class KeyTable:
             new=fresh,
             tied=tied,
             idle_rows=self._idle(uses),
-            one_way=tuple(self._one_way(uses)),
+            one_way=tuple(self._one_way(uses)) if hints else (),
             problems=tuple(problems + more),
         )
 

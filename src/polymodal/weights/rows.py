@@ -60,6 +60,7 @@ def compile_pattern(text: str) -> Pattern:
     return Pattern("".join(pieces) + (".+" if subtree else ""), tuple(offsets))
 
 
+@functools.lru_cache(maxsize=65536)
 def skeleton(text: str) -> str:
     """A name or pattern with every run of digits and slots as '#': what matches has the same skeleton."""
     return re.sub(r"\d+", "#", _SLOT.sub("0", text))

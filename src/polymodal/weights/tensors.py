@@ -19,11 +19,12 @@ values gives `__getitem__` and leaves `read_into` to `copy_into` below.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -134,20 +135,34 @@ def torch_dtype(stored: str) -> torch.dtype:
 
 def shape_of(tensors: Mapping[str, Tensor], name: str) -> Shape:
     """Shape of one tensor, without reading it when the mapping can tell."""
-    return tuple(tensors.shape(name) if isinstance(tensors, Shaped) else tensors[name].shape)
+    return tuple(tensors.shape(name) if _tells_shapes(tensors) else tensors[name].shape)
 
 
 def dtype_of(tensors: Mapping[str, Tensor], name: str) -> torch.dtype:
     """Dtype of one tensor, without reading it when the mapping can tell."""
-    return tensors.dtype(name) if isinstance(tensors, LazyTensors) else tensors[name].dtype
+    return tensors.dtype(name) if _is_lazy(tensors) else tensors[name].dtype
 
 
 def read_into(tensors: Mapping[str, Tensor], name: str, out: Tensor, first: int = 0) -> None:
     """Fill `out` with values of one tensor from `first` on, in row-major order, in out's dtype and on its device."""
-    if isinstance(tensors, LazyTensors):
+    if _is_lazy(tensors):
         tensors.read_into(name, out, first)
     else:
         copy_into(tensors[name], out, first)
+
+
+def _tells_shapes(tensors: Any) -> TypeGuard[Shaped]:
+    return _follows(tensors.__class__, Shaped)
+
+
+def _is_lazy(tensors: Any) -> TypeGuard[LazyTensors]:
+    return _follows(tensors.__class__, LazyTensors)
+
+
+@functools.cache
+def _follows(kind: Any, protocol: Any) -> bool:
+    """Whether a class has what a protocol asks for; remembered, since looking takes longer than most answers."""
+    return issubclass(kind, protocol)
 
 
 def copy_into(tensor: Tensor, out: Tensor, first: int = 0) -> None:
