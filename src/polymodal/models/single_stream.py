@@ -103,7 +103,7 @@ class SingleStream(nn.Module):
         """What enters the blocks: `text [B, T, D]`, `image [B, S, D]`, padding included."""
         given = _known(batch)
         image, _ = self._pictures(given)[0]
-        return {"text": self._text(given), "image": image + self.kinds.weight[1]}
+        return {"text": self._text(given), "image": image + self._kind(1)}
 
     def encode(self, **batch: Any) -> tuple[Tensor, Tensor]:
         """hidden `[B, T + S, D]` after the norm and its mask (1 = real), text in front; of the first picture."""
@@ -133,7 +133,7 @@ class SingleStream(nn.Module):
         return Output(
             logits=logits,
             hidden=states[0],
-            features={"text": text, "image": pictures[0][0] + self.kinds.weight[1]},
+            features={"text": text, "image": pictures[0][0] + self._kind(1)},
             loss=loss,
             losses=None if loss is None else {name: loss},
         )
@@ -147,10 +147,14 @@ class SingleStream(nn.Module):
             return self.head(words, self.text.embed_tokens.weight if self.head.weight is None else None)
         return self.head(words)
 
+    def _kind(self, number: int) -> Tensor:
+        """`[1, D]` of a kind of token; the table is called, so that a sharded one is gathered."""
+        return self.kinds(torch.full((1,), number, device=self.kinds.weight.device))
+
     def _text(self, batch: Mapping[str, Any]) -> Tensor:
         if "input_ids" not in batch:
             raise PromptError(f"SingleStream: expected input_ids, found {sorted(batch)}")
-        return self.text.embed(batch["input_ids"], batch.get("token_type_ids")) + self.kinds.weight[0]
+        return self.text.embed(batch["input_ids"], batch.get("token_type_ids")) + self._kind(0)
 
     def _pictures(self, batch: Mapping[str, Any]) -> Sequence[tuple[Tensor, Tensor]]:
         """Tokens and mask of each row's pictures, in order."""
@@ -172,7 +176,7 @@ class SingleStream(nn.Module):
             raise PromptError(f"SingleStream: expected a picture for each of {len(text)} texts, found {len(tokens)}")
         if kind >= self.config.kinds:
             raise ConfigError(f"SingleStream: picture {kind} needs {kind + 1} kinds, found {self.config.kinds}")
-        x = torch.cat((text, tokens + self.kinds.weight[kind]), 1)
+        x = torch.cat((text, tokens + self._kind(kind)), 1)
         rule = MaskSpec(causal=False, attention_mask=_real(batch, text, real))
         mask = rule.prepare(x.shape[1], x.shape[1], x.device)
         for block in self.blocks:

@@ -26,7 +26,7 @@ from polymodal.errors import ConfigError
 MARKER = "complete.json"
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """What changes while a stage runs.  generator: of the data."""
 

@@ -46,10 +46,11 @@ def run_stage(
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     prepare(model, stage)
-    objective = stage.objective.build(model)
+    objective = stage.objective.build(model).to(next(model.parameters()).device)
     beside = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     optimiser = stage.optimizer.build(parameter_groups(model, stage, beside))
-    run = Run(model, objective, optimiser, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    run = Run(model=model, objective=objective, optimiser=optimiser, generator=generator)
     about = {"stage": as_dict(stage), "seed": seed}
     start = checkpoint.restore(folder, run, about)
     end = min(stage.steps, stop_at or stage.steps)

@@ -70,8 +70,7 @@ class MomentumAlignmentLoss(Loss):
 
     def forward(self, model: Any, batch: Batch) -> Losses:
         ids, mask, pictures = batch["input_ids"], batch["attention_mask"], {"pixel_values": batch["pixel_values"]}
-        temperature = model.temperature if self.temperature is None else self.temperature
-        alignment.keep_within(temperature, LOWEST, HIGHEST)
+        alignment.keep_within(self.divisor(model), LOWEST, HIGHEST)
         alpha = self.alpha()
         teacher: Any = self.teacher.model
         with torch.no_grad():
@@ -79,11 +78,12 @@ class MomentumAlignmentLoss(Loss):
             taught = teacher.image_states(**pictures)
             targets = units(teacher.joint_vectors(taught, ids, mask))
         image = model.image_states(**pictures)
-        scale = partial(alignment.scaled, temperature=temperature)
+        vectors = units(model.joint_vectors(image, ids, mask))
+        # A sharded model has its parameters whole only once one of its methods has run, and frees them when the
+        # backward pass of another has: hence here, and a copy.
+        scale = partial(alignment.scaled, temperature=self.divisor(model).clone())
         groups = batch.get("image_ids")
-        found = alignment.contrast(
-            units(model.joint_vectors(image, ids, mask)), targets, self.queue, scale, alpha=alpha, ids=groups
-        )
+        found = alignment.contrast(vectors, targets, self.queue, scale, alpha=alpha, ids=groups)
         self.queue.push(*targets, groups)
         losses = {"contrastive": found.loss, "match": self.match(model, image, batch, found)}
         if batch.get("masked_input_ids") is not None:
@@ -106,6 +106,10 @@ class MomentumAlignmentLoss(Loss):
             torch.cat((mask, mask, mask[texts])),
         )
         return match_loss(logits, len(ids))
+
+    def divisor(self, model: Any) -> Tensor:
+        """The learned temperature [1], the model's or the loss's own."""
+        return model.temperature if self.temperature is None else self.temperature
 
     def alpha(self) -> float:
         """The teacher's share at this step, which is counted."""

@@ -264,28 +264,29 @@ SMALL_T5 = {"model_type": "t5", "d_model": 64, "d_kv": 16, "d_ff": 128, "num_lay
             "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "decoder_start_token_id": 0}  # fmt: skip
 
 
-def representing() -> TrainingCheck:
-    """The first stage: pictures and their names near each other, judged to match, and written letter by letter."""
-    torch.manual_seed(0)
-    config = {
-        **small(SMALL_OPT, 40, 31),
-        "model_type": "blip-2",
-        "architectures": [RETRIEVE],
-        "image_token_index": None,
-    }
+def small_retrieval() -> dict[str, Any]:
+    """A config.json of the first stage for its training check."""
+    config = small(SMALL_OPT, 40, 31)
     config["qformer_config"] |= {"use_qformer_text_input": True}
-    model = SYSTEM.formats[1].model_spec(config).build()
-    pixels, names = real.pixels(56), real.captions()
+    return {**config, "model_type": "blip-2", "architectures": [RETRIEVE], "image_token_index": None}
 
-    def batches(step: int) -> dict[str, Any]:
-        chosen = rows(step, 8, 16)
-        texts = [[1, *letters(names[i]), 2] for i in chosen]
-        ids, mask = table(texts, 0), table([[1] * len(row) for row in texts], 0)
-        written, labels = ids.clone(), ids.masked_fill(mask == 0, -100)
-        written[:, 0], labels[:, 0] = 3 + len(LETTERS), -100  # another first token says that the text is to be written
-        return {"pixel_values": pixels[chosen], "input_ids": ids, "attention_mask": mask, "labels": labels,
-                "decoder_input_ids": written, "decoder_attention_mask": mask}  # fmt: skip
 
+def batches(step: int) -> dict[str, Any]:
+    """Pictures with their names, to be compared and to be written letter by letter."""
+    chosen, names = rows(step, 8, 16), real.captions()
+    texts = [[1, *letters(names[i]), 2] for i in chosen]
+    ids, mask = table(texts, 0), table([[1] * len(row) for row in texts], 0)
+    written, labels = ids.clone(), ids.masked_fill(mask == 0, -100)
+    written[:, 0], labels[:, 0] = 3 + len(LETTERS), -100  # another first token says that the text is to be written
+    pixels = real.pixels(56, count=16)[chosen]
+    return {"pixel_values": pixels, "input_ids": ids, "attention_mask": mask, "labels": labels,
+            "decoder_input_ids": written, "decoder_attention_mask": mask}  # fmt: skip
+
+
+def representing() -> TrainingCheck:
+    """The first stage: pictures and their names near each other, judged to match, and written."""
+    torch.manual_seed(0)
+    model = SYSTEM.formats[1].model_spec(small_retrieval()).build()
     return TrainingCheck(model=model, batches=batches, steps=120, lr=1e-3)
 
 

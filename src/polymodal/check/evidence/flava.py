@@ -6,6 +6,7 @@ The pretraining heads are compared in tests/models/test_multimodal_encoder.py: o
 from __future__ import annotations
 
 import tempfile
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,12 @@ def small() -> dict[str, Any]:
 MASKED_PATCHES = PatchMasking(grid=(4, 4), count=6, smallest=2)
 
 
+named_pictures = cache(partial(pairs, 64))  # count -> batches; the pictures are read once
+
+
 def batches(step: int, count: int) -> Tensors:
     """Pairs with hidden letters and patches; a patch of 16 x 16 pixels is one image token of an 8 x 8 codec."""
-    batch = pairs(64, count)(step)
+    batch = named_pictures(count)(step)
     generator = torch.Generator().manual_seed(step)
     masked, labels = MASKING(batch["input_ids"], generator)
     patches = torch.stack([MASKED_PATCHES(generator).flatten() for _ in masked])
