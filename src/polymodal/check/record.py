@@ -84,7 +84,8 @@ class HeadlineResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """All of it for one system.  training checks: stage name -> maker of a training check; a maker raises `MissingData` without data.
+    """All of it for one system.  training_checks: stage name -> maker of its check, which raises `MissingData` where
+    the data are not here.
 
     exceptions: what is known not to hold, in words, printed beside the result.
     """
