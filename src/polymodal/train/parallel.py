@@ -4,8 +4,8 @@
     model(**batch).loss.backward()  ->  parameters are gathered unit by unit, gradients are averaged over the processes
 
 Every process must run the same units in the same order.  A batch without pictures would skip their encoder: give it
-`data/dummy.py:with_dummy_items`, whose items pass the encoder and count nothing.  Routed branches and experts that no
-token of a process takes are run on an empty tensor.
+one blank item, `item_counts` of 0 and its modality in `dummy_modalities`, so that it passes the encoder and counts
+nothing.  Routed branches and experts that no token of a process takes are run on an empty tensor.
 Traps: parts stay gathered between forward and backward (only blocks are freed), since models call their methods one
 after the other; a parameter that two units share keeps both in the unit around them; scalars cannot be sharded, so no
 parameter has less than one dimension.
