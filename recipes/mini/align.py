@@ -1,14 +1,14 @@
-"""Stage `align`: teach the picture connector which names a picture may have.
+"""Stage `align`: train the image connector to predict the names of an image.
 
     features of the frozen encoder -> NamesConnector.summary (standardised)
-    near     ridge regression, in closed form, from the summary to the MiniLM vector of the main name: serves names
-             that no picture showed, and pictures beside sentences
-    recall   a linear map and free keys of the shown names, by stochastic gradient (names_loss), with strong dropout
-    mix      two scales and an offset that join both into one distribution, fitted on the validation pictures
+    near     closed-form ridge regression from the summary to the MiniLM vector of the main name: covers names without
+             training images, and retrieval between images and sentences
+    recall   a linear map and learned keys of the training names, trained by SGD (names_loss) with strong dropout
+    mix      two scales and a bias that combine both into one distribution, fitted on the validation images
 
-Writes aligned.safetensors, and names.npz with the best names of every view: from the whole connector, and from a `near`
-that has not seen the picture's concept (3 folds).  Stage `instruct` reads both, so that the language model
-meets words that are as wrong as they will be.
+Writes aligned.safetensors, and names.npz with the top names of every view: from the whole connector, and from a `near`
+that was not trained on the concept of the image (3 folds).  Stage `instruct` uses both, so that the language model is
+trained with words that are as often wrong as at inference.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ STAGE = replace(ALIGN, train=("recall", "class_keys"))
 
 @dataclass
 class Data:
-    """Pictures; views [M, 2] (picture or -1, view) with their summaries float16 [M, W]; right names as index lists."""
+    """Images; views [M, 2] (image index or -1, view), their summaries float16 [M, W]; `right`: correct name indices."""
 
     pictures: list[dict]
     views: np.ndarray
@@ -55,7 +55,7 @@ class Data:
 
     @cached_property
     def plain(self) -> np.ndarray:
-        """[P] row of each picture's plain view."""
+        """[P] row of the plain view of each image."""
         rows = np.flatnonzero((self.views[:, 1] == 0) & (self.views[:, 0] >= 0))
         plain = np.full(len(self.pictures), -1)
         plain[self.views[rows, 0]] = rows
@@ -63,30 +63,30 @@ class Data:
 
     @cached_property
     def training(self) -> np.ndarray:
-        """Rows of the views that train."""
+        """Rows of the training views."""
         use = np.asarray([p["split"] == "train" and bool(r) for p, r in zip(self.pictures, self.right, strict=True)])
         return np.flatnonzero((self.views[:, 0] >= 0) & use[self.views[:, 0]])
 
     @cached_property
     def corpus(self) -> np.ndarray:
-        """[M] the corpus of each view."""
+        """[M] corpus of each view."""
         return np.asarray([self.pictures[i]["corpus"] if i >= 0 else "" for i in self.views[:, 0]])
 
     @cached_property
     def fold(self) -> np.ndarray:
-        """[M] the fold of each view's concept."""
+        """[M] fold of the concept of each view."""
         return np.asarray([fold_of(self.pictures[i]["key"]) if i >= 0 else -1 for i in self.views[:, 0]])
 
     def plain_rows(self, *splits: str) -> np.ndarray:
-        """Rows of the plain views of these splits' pictures that have a known name."""
-        chosen = [i for i, p in enumerate(self.pictures) if p["split"] in splits and self.right[i]]
-        return self.plain[chosen][self.plain[chosen] >= 0]
+        """Rows of the plain views of images in these splits that have a known name."""
+        selected = [i for i, p in enumerate(self.pictures) if p["split"] in splits and self.right[i]]
+        return self.plain[selected][self.plain[selected] >= 0]
 
     def mask(self, rows: np.ndarray) -> Tensor:
-        """bool [N, V]: the right names of these views."""
+        """bool [N, V]: the correct names of these views."""
         mask = torch.zeros(len(rows), len(self.names), dtype=torch.bool)
-        for place, picture in enumerate(self.views[rows, 0]):
-            mask[place, self.right[picture]] = True
+        for i, picture in enumerate(self.views[rows, 0]):
+            mask[i, self.right[picture]] = True
         return mask
 
 
@@ -95,7 +95,7 @@ def fold_of(key: str) -> int:
 
 
 def load(folder: Path) -> Data:
-    """Read what prepare.py, features.py and names.py wrote."""
+    """Read the output of prepare.py, features.py and names.py."""
     pictures = [json.loads(line) for line in (folder / "pictures.jsonl").open()]
     names = json.loads((folder / "names.json").read_text())
     index = {name: i for i, name in enumerate(names)}
@@ -118,7 +118,7 @@ def standardise(connector: NamesConnector, data: Data, rows: np.ndarray) -> Tens
 
 
 def weights_of(data: Data, rows: np.ndarray) -> Tensor:
-    """[N] weights that give each corpus its share, summing to 1."""
+    """[N] sample weights that give each corpus its share; they sum to 1."""
     weights = np.zeros(len(rows), np.float32)
     for corpus, share in WEIGHTS.items():
         here = data.corpus[rows] == corpus
@@ -127,7 +127,7 @@ def weights_of(data: Data, rows: np.ndarray) -> Tensor:
 
 
 def ridges(connector: NamesConnector, data: Data) -> list[tuple[Tensor, Tensor]]:
-    """(weight [E, W], bias [E]) of the ridge regression from summary to main name: without each fold, then whole."""
+    """(weight [E, W], bias [E]) of the ridge regression from summary to main name: without each fold, then on all."""
     rows = data.training
     weights = weights_of(data, rows)
     targets = data.keys[[data.right[i][0] for i in data.views[rows, 0]]]
@@ -142,28 +142,28 @@ def ridges(connector: NamesConnector, data: Data) -> list[tuple[Tensor, Tensor]]
             grams[fold] += (x * w).T @ x
             cross[fold] += x.T @ (w * targets[part])
             means[fold] += (w * targets[part]).sum(0)
-    found = []
+    solutions = []
     for left_out in (*range(FOLDS), None):
         kept = [fold for fold in range(FOLDS) if fold != left_out]
         share = torch.stack([weights[data.fold[rows] == fold].sum() for fold in kept]).sum()
         factor = torch.linalg.cholesky(grams[kept].sum(0) / share + RIDGE * torch.eye(width))
         solved = torch.cholesky_solve(cross[kept].sum(0) / share, factor)
-        found.append((solved.T.contiguous(), torch.zeros(targets.shape[1])))
-    return found
+        solutions.append((solved.T.contiguous(), torch.zeros(targets.shape[1])))
+    return solutions
 
 
 def train_recall(connector: NamesConnector, data: Data, out: Path) -> None:
     """Train `recall` and the class keys, resumable in `out`."""
     pools = {c: data.training[data.corpus[data.training] == c] for c in WEIGHTS}
     pools = {c: rows for c, rows in pools.items() if len(rows)}
-    chances = torch.tensor([WEIGHTS[c] for c in pools])
-    place = torch.full((len(data.names),), -1)
-    place[connector.class_index] = torch.arange(len(connector.class_index))
-    right = [[int(place[n]) for n in names if place[n] >= 0] for names in data.right]
+    shares = torch.tensor([WEIGHTS[c] for c in pools])
+    class_of = torch.full((len(data.names),), -1)
+    class_of[connector.class_index] = torch.arange(len(connector.class_index))
+    right = [[int(class_of[n]) for n in names if class_of[n] >= 0] for names in data.right]
     learner = Recall(connector)
 
     def batches(step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        which = torch.multinomial(chances, STAGE.budget.batch, replacement=True, generator=generator)
+        which = torch.multinomial(shares, STAGE.budget.batch, replacement=True, generator=generator)
         lists = list(pools.values())
         rows = np.asarray([lists[c][torch.randint(len(lists[c]), (), generator=generator)] for c in which])
         mask = torch.zeros(len(rows), len(connector.class_index), dtype=torch.bool)
@@ -171,14 +171,14 @@ def train_recall(connector: NamesConnector, data: Data, out: Path) -> None:
             mask[i, right[picture]] = True
         return {"summary": standardise(connector, data, rows), "right": mask}
 
-    run_stage(learner, STAGE, batches, out, save_every=500, report=tell(100), seed=SEED)
+    run_stage(learner, STAGE, batches, out, save_every=500, report=printer(100), seed=SEED)
     with torch.no_grad():
         connector.class_keys.copy_(F.normalize(learner.class_keys, dim=-1))
         connector.mix[1] = learner.log_scale
 
 
 class Recall(nn.Module):
-    """The trained half of the connector: summary -> logits of the shown names."""
+    """The part of the connector that is trained by SGD: summary -> logits of the training names."""
 
     def __init__(self, connector: NamesConnector):
         super().__init__()
@@ -191,7 +191,9 @@ class Recall(nn.Module):
         return Output(logits=vectors @ F.normalize(self.class_keys, dim=-1).T * self.log_scale.exp())
 
 
-def tell(every: int):
+def printer(every: int):
+    """A `report` callback that prints every n-th step."""
+
     def report(step: int, line: dict[str, float]) -> None:
         if step % every == 0:
             print(step, {k: round(v, 4) for k, v in line.items()}, flush=True)
@@ -200,7 +202,7 @@ def tell(every: int):
 
 
 def fit_mix(connector: NamesConnector, data: Data) -> None:
-    """Fit the three numbers of `mix` to the validation pictures by the likelihood of their right names."""
+    """Fit the three values of `mix` on the validation images by the likelihood of their correct names."""
     rows = data.plain_rows("val")
     rows = rows[data.corpus[rows] != "quickdraw"]
     summary, right = standardise(connector, data, rows), data.mask(rows)
@@ -223,7 +225,7 @@ def fit_mix(connector: NamesConnector, data: Data) -> None:
 
 @torch.inference_mode()
 def measure(connector: NamesConnector, data: Data, split: str) -> None:
-    """Print the share of pictures whose best, or one of whose 5 best names is right, of all names."""
+    """Print top-1 and top-5 accuracy over all names."""
     tally: dict[str, list[tuple[bool, bool]]] = {}
     rows = data.plain_rows(split)
     for start in range(0, len(rows), 512):
@@ -240,8 +242,9 @@ def measure(connector: NamesConnector, data: Data, split: str) -> None:
 
 @torch.inference_mode()
 def best_names(connector: NamesConnector, data: Data, near: list[tuple[Tensor, Tensor]]) -> dict[str, np.ndarray]:
-    """The best names of all views: `order`, `chance` by the whole connector, `far_*` by `near` of another fold."""
-    found: dict[str, list[np.ndarray]] = {"order": [], "chance": [], "far_order": [], "far_chance": []}
+    """Top names of all views: `order`, `chance` (indices, log-probabilities) by the whole connector, `far_*` by the
+    `near` of another fold."""
+    columns: dict[str, list[np.ndarray]] = {"order": [], "chance": [], "far_order": [], "far_chance": []}
     for start in range(0, len(data.views), 1024):
         rows = np.arange(start, min(start + 1024, len(data.views)))
         summary = standardise(connector, data, rows)
@@ -253,9 +256,9 @@ def best_names(connector: NamesConnector, data: Data, near: list[tuple[Tensor, T
             vectors = F.normalize(summary[here] @ weight.T + bias, dim=-1)
             far[here] = vectors @ connector.keys.T * connector.mix[0].exp()
         far_chance, far_order = connector.top_names(far)
-        for name, value in zip(found, (order, chance, far_order, far_chance), strict=True):
-            found[name].append(value.numpy())
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+        for name, value in zip(columns, (order, chance, far_order, far_chance), strict=True):
+            columns[name].append(value.numpy())
+    return {name: np.concatenate(parts) for name, parts in columns.items()}
 
 
 def main() -> None:

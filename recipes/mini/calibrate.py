@@ -1,11 +1,11 @@
-"""Take the bias against "Yes" out of `mini`, on pictures of the validation side only.
+"""Remove the bias of `mini` against "Yes", calibrated on validation images only.
 
-    validation pictures, yes/no questions -> `mini` -> hidden state h at the answer's first token
-    "Yes" and "No" differ by y - n; the offset c with the most right answers for y - n + c > 0
+    validation images, yes/no questions -> `mini` -> hidden state h at the first token of the answer
+    margin = logit of "Yes" - logit of "No"; the offset c with the most correct answers for margin + c > 0
 
-The offset becomes a small change of one row of SmolLM2's embedding table (which is also its head): c m / |m|^2 for the
-mean m of h, which adds c to the logit of "Yes" where an answer begins, and next to nothing to the embedding of "Yes".
-Written as `calibration.yes` into the file that ships; running it again starts from a row of zeros.
+The offset becomes a small change of one row of SmolLM2's embedding table (tied to its head): c m / |m|^2 for the mean
+m of h.  It adds c to the logit of "Yes" at the start of an answer and hardly changes the embedding of "Yes".
+It is written as `calibration.yes` to the released file; a second run starts from a row of zeros.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from measure import Pictures
-from questions import Book, Question, exam
+from questions import NameIndex, Question, test_set
 from torch import Tensor
 
 import polymodal as pm
@@ -27,19 +27,19 @@ from polymodal.weights.read import read_safetensors
 
 
 def states(model: pm.Model, pictures: Pictures, asked: list[Question], batch: int = 8) -> Tensor:
-    """Hidden states [N, D] where each answer begins."""
-    found = []
+    """Hidden states [N, D] at the start of each answer."""
+    hidden = []
     for start in range(0, len(asked), batch):
         part = asked[start : start + batch]
         tensors = model.processor(
             [[{"role": "user", "content": [pm.image(pictures.image(pictures.by_id[q.picture])), q.question]}]
              for q in part], generate=True)  # fmt: skip
-        found.append(model.module(**tensors, return_logits=False).hidden[:, -1])
-    return torch.cat(found)
+        hidden.append(model.module(**tensors, return_logits=False).hidden[:, -1])
+    return torch.cat(hidden)
 
 
 def offset(margins: Tensor, right: Tensor) -> float:
-    """The middle of the offsets with the most right answers, on a grid of tenths."""
+    """The offset with the most correct answers, smoothed, on a grid of tenths."""
     grid = torch.arange(-60, 61) / 10
     hits = ((margins[None] + grid[:, None] > 0) == right[None]).sum(1)
     smooth = torch.nn.functional.avg_pool1d(hits[None].double(), 5, 1, 2, count_include_pad=False)[0]
@@ -58,7 +58,7 @@ def main() -> None:
     save_safetensors(tensors, Path(TRAINED.name), metadata=dict(stored.metadata))
     model, pictures = pm.load("mini"), Pictures(args.data)
     lines = [line for line in pictures.lines if line["split"] == "val"]
-    asked = exam(lines, Book(pictures.lines), seed=1, size=args.size)["yes_no"]
+    asked = test_set(lines, NameIndex(pictures.lines), seed=1, size=args.size)["yes_no"]
     random.Random(0).shuffle(asked)
     yes, no = (model.processor.tokenizer.encode(word)[0] for word in ("Yes", "No"))
     with torch.inference_mode():
@@ -66,15 +66,15 @@ def main() -> None:
         table = model.module.backbone.embed_tokens.weight
         margins = hidden @ (table[yes] - table[no])
         right = torch.tensor([q.answer.lower().startswith("yes") for q in asked])
-        chosen, mean = offset(margins, right), hidden.mean(0)
-        row = chosen * mean / mean.square().sum()
+        best, mean = offset(margins, right), hidden.mean(0)
+        row = best * mean / mean.square().sum()
         shift = hidden @ row
-    found = {"questions": len(asked), "offset": chosen, "said yes before": (margins > 0).double().mean().item(),
-             "right before": ((margins > 0) == right).double().mean().item(),
-             "right after": ((margins + shift > 0) == right).double().mean().item(),
-             "shift": [shift.min().item(), shift.max().item()], "row": row.norm().item(),
-             "embedding": table[yes].norm().item()}  # fmt: skip
-    print(json.dumps(found, indent=1))
+    report = {"questions": len(asked), "offset": best, "yes rate before": (margins > 0).double().mean().item(),
+              "accuracy before": ((margins > 0) == right).double().mean().item(),
+              "accuracy after": ((margins + shift > 0) == right).double().mean().item(),
+              "shift": [shift.min().item(), shift.max().item()], "row": row.norm().item(),
+              "embedding": table[yes].norm().item()}  # fmt: skip
+    print(json.dumps(report, indent=1))
     save_safetensors({**tensors, YES: row.half()}, Path(TRAINED.name), metadata=dict(stored.metadata))
 
 

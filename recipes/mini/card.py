@@ -1,4 +1,4 @@
-"""Print the model card docs/mini.md from what measure.py found: numbers are copied, never typed."""
+"""Write the model card docs/mini.md from the output of measure.py and measure_speech.py; no number is typed by hand."""
 
 from __future__ import annotations
 
@@ -9,35 +9,37 @@ from pathlib import Path
 TEXT = Path(__file__).with_name("card.md")
 SPOKEN = {
     "tuxpaint": "picture captions, unknown voices (Tux Paint)",
-    "asterisk": "telephone prompts, a voice of the training (Asterisk)",
+    "asterisk": "telephone prompts, a voice in the training set (Asterisk)",
     "pocketsphinx": "sentences and card calls, unknown voices (LibriVox, PocketSphinx)",
 }
-NOUNS = {"typed": "typed", "words": "spoken, as Whisper's words", "direct": "spoken, heard directly",
+NOUNS = {"typed": "typed", "words": "spoken, transcribed by Whisper", "direct": "spoken, as audio features",
          "no noun": 'missing ("Is this it?")'}  # fmt: skip
 KINDS = {"yes_no": "yes or no", "which": "which of 2 to 4", "colour": "colour", "category": "kind of thing"}
 
 
 def naming(found: dict, field: str) -> str:
     systems = ["mini", "words", "language model", *(["top words"] if field == "word" else [])]
-    rows = ["| test pictures | " + " | ".join(systems) + " |", "|---|" + "---|" * len(systems)]
+    rows = ["| test images | " + " | ".join(systems) + " |", "|---|" + "---|" * len(systems)]
     for name, cells in found["naming"].items():
         rows.append(f"| {name} | " + " | ".join(cells[s][field]["text"] for s in systems) + " |")
     return "\n".join(rows)
 
 
 def questions(found: dict) -> str:
-    rows = ["| question | right | trained wording | new wording | chance |", "|---|---|---|---|---|"]
+    rows = ["| question | correct | trained wording | new wording | chance |", "|---|---|---|---|---|"]
     for kind, title in KINDS.items():
         cell, chance = found["questions"][kind], found["questions"]["chance"][f"test/{kind}"]["chance"]
         wordings = f"{cell['trained wording']['text']} | {cell['new wording']['text']}"
         rows.append(f"| {title} | {cell['text']} | {wordings} | {100 * chance:.0f} % |")
-    said = found["questions"]["yes_no"]["said yes"]
-    return "\n".join([*rows, "", f"Half of the yes/no questions have the answer yes; `mini` said yes to {said:.0%}."])
+    yes = found["questions"]["yes_no"]["said yes"]
+    note = f"The answer is yes for half of the yes/no questions; `mini` answers yes to {yes:.0%}."
+    return "\n".join([*rows, "", note])
 
 
 def retrieval(found: dict) -> str:
     keys = [f"{way} R@{k}" for way in ("picture to caption", "caption to picture") for k in (1, 5)]
-    rows = ["| set (pictures, captions) | system | " + " | ".join(keys) + " |", "|---|---|" + "---|" * len(keys)]
+    titles = [key.replace("picture", "image") for key in keys]
+    rows = ["| set (images, captions) | system | " + " | ".join(titles) + " |", "|---|---|" + "---|" * len(keys)]
     for corpus, cells in found["retrieval"].items():
         for system in ("mini", "words"):
             numbers = " | ".join(cells[system][k]["text"].partition(",")[0] + ")" for k in keys)
@@ -49,32 +51,32 @@ def text_only(found: dict) -> str:
     cell = found["text_only"]
     return (
         f"On {cell['sentences']} sentences without context the perplexity is {cell['bare']:.0f} for SmolLM2 alone "
-        f"and {cell['adapted']:.0f} with\nthe adapters merged. So a conversation without picture or recording is "
-        "answered by the bare SmolLM2\n(loaded when the first one comes, 0.5 GB more), the others by the adapted one."
+        f"and {cell['adapted']:.0f} with\nthe adapters merged. So the original SmolLM2 answers conversations without "
+        "image or recording\n(it is loaded on first use and takes another 0.5 GB); the adapted one answers all others."
     )
 
 
 def speech(found: dict) -> str:
-    """What the two ways of hearing make of recordings of people."""
+    """Word errors and answers of the two speech paths on recordings of people."""
     words, direct, asked = found["words"], found["direct"], found["asked"]
-    rows = ["| word errors, 95 % interval | recordings, words | heard: words | heard: direct | repeated: words "
-            "| repeated: direct |", "|---" * 6 + "|"]  # fmt: skip
+    rows = ["| word error rate, 95 % interval | recordings, words | transcribed: words | transcribed: direct "
+            "| repeated: words | repeated: direct |", "|---" * 6 + "|"]  # fmt: skip
     for corpus, title in SPOKEN.items():
         size = f"{words[corpus]['heard']['n']}, {words[corpus]['heard']['words']}"
         cells = [system[corpus][way]["text"] for way in ("heard", "repeated") for system in (words, direct)]
         rows.append(f"| {title} | {size} | " + " | ".join(cells) + " |")
     size = f"{words['orders']['n']}, {words['orders']['words']}"
-    rows.append(f"| coffee orders: words of the terms missed | {size} | {words['orders']['text']} "
+    rows.append(f"| coffee orders: missed words of the terms | {size} | {words['orders']['text']} "
                 f"| {direct['orders']['text']} | | |")  # fmt: skip
-    rows += ["", '| "Is this ...?", the noun is | right | the typed question\'s answer |', "|---|---|---|"]
+    rows += ["", '| "Is this ...?", the noun is | correct | same answer as typed |', "|---|---|---|"]
     rows += [f"| {title} | {asked[way]['right']['text']} | {asked[way]['as typed']['text']} |"
              for way, title in NOUNS.items()]  # fmt: skip
     return "\n".join(rows)
 
 
 def heard(found: dict, count: int = 8) -> str:
-    """The first recordings of each set: what is said and what the two ways hear."""
-    rows = ["| recording | said | words | direct |", "|---|---|---|---|"]
+    """The first recordings of each set, with the transcripts of both speech paths."""
+    rows = ["| recording | reference | words | direct |", "|---|---|---|---|"]
     for corpus in SPOKEN:
         items = [(name, item) for name, item in found["samples"].items() if name.startswith(f"{corpus}/")]
         rows += [f"| {name} | {item['right']} | {item['mini:135m']['heard']} | {item['mini:hears']['heard']} |"
@@ -83,12 +85,12 @@ def heard(found: dict, count: int = 8) -> str:
 
 
 def samples(found: dict, count: int = 6) -> str:
-    """The first few answers of each set, right or wrong."""
-    rows = ["| set | picture | right | question | mini |", "|---|---|---|---|---|"]
-    seen: dict[str, int] = {}
+    """The first few answers of each set, correct or not."""
+    rows = ["| set | image | correct answer | question | mini |", "|---|---|---|---|---|"]
+    shown: dict[str, int] = {}
     for item in found["samples"]:
-        if item.get("system", "mini") == "mini" and seen.setdefault(item["set"], 0) < count:
-            seen[item["set"]] += 1
+        if item.get("system", "mini") == "mini" and shown.setdefault(item["set"], 0) < count:
+            shown[item["set"]] += 1
             right = item["right"] if isinstance(item["right"], str) else item["right"][0]
             ask = item.get("question", "What is this?")
             rows.append(f"| {item['set']} | {item['picture']} | {right} | {ask} | {item['answer'].replace('|', '/')} |")
@@ -96,11 +98,12 @@ def samples(found: dict, count: int = 6) -> str:
 
 
 def data(manifest: dict) -> str:
-    rows = ["| set | train | validation | test | unseen style | removed (near a test picture) |", "|---" * 6 + "|"]
+    rows = ["| set | train | validation | test | unseen style | removed (near-duplicates of test images) |",
+            "|---" * 6 + "|"]  # fmt: skip
     for corpus, counts in manifest["counts"].items():
-        gone = sum(n for key, n in manifest["removed_near_test"].items() if key.startswith(f"{corpus}/"))
+        removed = sum(n for key, n in manifest["removed_near_test"].items() if key.startswith(f"{corpus}/"))
         numbers = " | ".join(str(counts.get(split, 0)) for split in ("train", "val", "test", "style"))
-        rows.append(f"| {corpus} | {numbers} | {gone} |")
+        rows.append(f"| {corpus} | {numbers} | {removed} |")
     rows += ["", "| package | version | licence | sha256 |", "|---|---|---|---|"]
     listed = {(s["package"], s["version"], s["license"], s["sha256"]) for s in manifest["sources"]}
     rows += [f"| {name} | {version} | {licence} | `{digest}` |" for name, version, licence, digest in sorted(listed)]
@@ -109,9 +112,9 @@ def data(manifest: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("measured", type=Path, help="what measure.py wrote")
-    parser.add_argument("speech", type=Path, help="what measure_speech.py wrote")
-    parser.add_argument("data", type=Path, help="prepare.py's folder, for its manifest")
+    parser.add_argument("measured", type=Path, help="output of measure.py")
+    parser.add_argument("speech", type=Path, help="output of measure_speech.py")
+    parser.add_argument("data", type=Path, help="output folder of prepare.py, for its manifest")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     found = json.loads(args.measured.read_text())

@@ -1,10 +1,10 @@
-"""Give `mini`'s picture connector a colour: a ridge regression in closed form on the summary it already makes.
+"""Add a colour head to `mini`'s image connector: closed-form ridge regression on the connector's summary.
 
-    training pictures of a known colour -> EfficientNet-Lite0, frozen -> summary [W] -> ridge -> one of 11 colours
+    training images of known colour -> EfficientNet-Lite0, frozen -> summary [W] -> ridge -> one of 11 colours
 
-The penalty with the most right colours of validation pictures is taken; rare colours weigh more (by the root of their
-number).  Written as `connector.colour` into the file that ships.  The truth is what prepare.py measured on pictures
-with a transparent background, or what a caption says, so nothing is known about photographs.
+The penalty is chosen by validation accuracy; rare colours get higher weights (inverse square root of their count).  The
+head is written as `connector.colour` to the released file.  Labels come from the opaque pixels of images with a
+transparent background (prepare.py), or from captions, so there are none for photographs.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ KEYS = ("connector.colour.weight", "connector.colour.bias")
 
 @torch.inference_mode()
 def summaries(folder: Path, weights: Path, connector: NamesConnector, pictures: list[dict]) -> Tensor:
-    """[P, W], standardised."""
+    """Summaries [P, W], standardised."""
     images = np.load(folder / "images.u8.npy", mmap_mode="r")
     encoder = load_encoder(weights)
-    found = []
+    batches = []
     for start in range(0, len(pictures), 32):
         pixels = torch.stack([torch.from_numpy(images[p["row"]].copy()) for p in pictures[start : start + 32]])
-        found.append(connector.summary(encoder(normalise(pixels).contiguous(memory_format=torch.channels_last))))
-    return torch.cat(found)
+        batches.append(connector.summary(encoder(normalise(pixels).contiguous(memory_format=torch.channels_last))))
+    return torch.cat(batches)
 
 
 def ridge(x: Tensor, right: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
-    """Weight [C, W] and bias [C] of the weighted regression of one-hot `right` on x [n, W], solved in n dimensions."""
-    wanted = F.one_hot(right, len(COLOURS)).float()
+    """Weight [C, W] and bias [C] of the weighted regression of one-hot `right` on x [n, W], solved in dual form."""
+    targets = F.one_hot(right, len(COLOURS)).float()
     share = torch.bincount(right, minlength=len(COLOURS)).clamp(min=1).rsqrt()[right][:, None]
     root = (share / share.mean()).sqrt()
-    bias = wanted.mean(0)
-    a, b = x * root, (wanted - bias) * root
+    bias = targets.mean(0)
+    a, b = x * root, (targets - bias) * root
     return b.T @ torch.linalg.solve(a @ a.T + penalty * torch.eye(len(a)), a), bias
 
 
@@ -70,9 +70,9 @@ def main() -> None:
     for penalty in PENALTIES:
         weight, bias = ridge(x[train], right[train], penalty)
         hits = ((x[~train] @ weight.T + bias).argmax(-1) == right[~train]).double().mean().item()
-        print(f"penalty {penalty:g}: {hits:.3f} of {int((~train).sum())} validation pictures")
-        best = max(best, (hits, penalty, weight, bias), key=lambda found: found[0])
-    print(f"{int(train.sum())} training pictures, penalty {best[1]:g}")
+        print(f"penalty {penalty:g}: accuracy {hits:.3f} on {int((~train).sum())} validation images")
+        best = max(best, (hits, penalty, weight, bias), key=lambda candidate: candidate[0])
+    print(f"{int(train.sum())} training images, penalty {best[1]:g}")
     tensors |= dict(zip(KEYS, (best[2].half(), best[3].half()), strict=True))
     save_safetensors(tensors, Path(TRAINED.name), metadata=dict(stored.metadata))
 

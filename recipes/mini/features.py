@@ -1,10 +1,10 @@
-"""Pictures -> frozen EfficientNet-Lite0 feature maps, once, so that every later step reads them from disk.
+"""Precompute the feature maps of the frozen EfficientNet-Lite0, so that later steps read them from disk.
 
-    prepare.py's folder (pictures.jsonl, images.u8.npy) -> NAME.f16 [M, 9, 1984], NAME.jsonl (picture id and view)
+    output of prepare.py (pictures.jsonl, images.u8.npy) -> NAME.f16 [M, 9, 1984], NAME.jsonl (image id and view)
 
-Each picture gives one plain view (view 0) and, when it is for training, some augmented ones: random crop and scale,
-mirror, rotation, another background in place of white, grey or flattened colours, black outlines, blur.  Only missing
-views are computed, so it can be stopped at any time.  `--dtype bfloat16` where the processor is faster in it.
+Each image has one plain view (view 0); training images also have augmented ones: random crop and scale, flip,
+rotation, another background colour instead of white, greyscale or posterised colours, black outlines, blur.  Only
+missing views are computed, so it can be interrupted at any time.  Use `--dtype bfloat16` if the CPU is faster with it.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def main() -> None:
             part = todo[start : start + args.batch]
             pixels = torch.stack([augment(torch.from_numpy(images[p["row"]].copy()), p["id"], v) for p, v in part])
             with torch.inference_mode():
-                found = encoder(normalise(pixels).to(dtype).contiguous(memory_format=torch.channels_last)).float()
-            maps.write(found.half().contiguous().numpy().tobytes())
+                features = encoder(normalise(pixels).to(dtype).contiguous(memory_format=torch.channels_last)).float()
+            maps.write(features.half().contiguous().numpy().tobytes())
             maps.flush()
             lines.writelines(json.dumps([p["id"], v]) + "\n" for p, v in part)
             lines.flush()
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def plan(pictures: list[dict], augmented: bool) -> list[tuple[dict, int]]:
-    """(picture, view): the plain views of all pictures, or the augmented ones of training pictures."""
+    """(image, view): the plain views of all images, or the augmented views of training images."""
     if not augmented:
         return [(p, 0) for p in pictures]
     training = [p for p in pictures if p["split"] == "train"]
@@ -71,7 +71,7 @@ def plan(pictures: list[dict], augmented: bool) -> list[tuple[dict, int]]:
 
 
 def load_encoder(weights: Path) -> EfficientNetGrid:
-    """The frozen encoder with its published weights, batch norms folded, in evaluation mode."""
+    """The frozen encoder with the published weights, batch norms folded, in eval mode."""
     encoder = ENCODER.build()
     encoder.load_state_dict(dict(grid_keys(PUBLISHED_KEYS).apply(read_torch(weights), encoder)))
     encoder.trunk = fold_batch_norms(encoder.trunk)
@@ -79,13 +79,13 @@ def load_encoder(weights: Path) -> EfficientNetGrid:
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """uint8 [N, 224, 224, 3] -> float32 [N, 3, 224, 224] as the published weights expect."""
+    """uint8 [N, 224, 224, 3] -> float32 [N, 3, 224, 224], normalised as the published weights expect."""
     scaled = pixels.permute(0, 3, 1, 2).float() / 255
     return (scaled - torch.tensor(PIXEL_MEAN).view(3, 1, 1)) / torch.tensor(PIXEL_STD).view(3, 1, 1)
 
 
 def augment(image: Tensor, picture: str, view: int) -> Tensor:
-    """uint8 [H, W, 3] -> uint8 [H, W, 3]; view 0 is the picture itself, others are seeded by (picture, view)."""
+    """uint8 [H, W, 3] -> uint8 [H, W, 3]; view 0 is the original image, others are seeded by (image, view)."""
     if view == 0:
         return image
     random = torch.Generator().manual_seed(zlib.crc32(f"{picture}/{view}".encode()))
@@ -94,7 +94,7 @@ def augment(image: Tensor, picture: str, view: int) -> Tensor:
         return low + (high - low) * torch.rand((), generator=random).item()
 
     x = image.permute(2, 0, 1).float() / 255
-    paper = (x.amin(0, keepdim=True) > 0.985).float()
+    background = (x.amin(0, keepdim=True) > 0.985).float()
     angle, zoom = math.radians(uniform(-18, 18)), uniform(0.75, 1.45)
     mirror = -1.0 if uniform(0, 1) < 0.5 else 1.0
     theta = torch.tensor(
@@ -104,8 +104,8 @@ def augment(image: Tensor, picture: str, view: int) -> Tensor:
         ]
     )
     grid = F.affine_grid(theta[None], [1, 4, *x.shape[1:]], align_corners=False)
-    moved = F.grid_sample(torch.cat([x - 1, paper - 1])[None], grid, align_corners=False)[0] + 1
-    x, paper = moved[:3], moved[3:].clamp(0, 1)
+    moved = F.grid_sample(torch.cat([x - 1, background - 1])[None], grid, align_corners=False)[0] + 1
+    x, background = moved[:3], moved[3:].clamp(0, 1)
     choice = uniform(0, 1)
     if choice < 0.18:
         x = x.mean(0, keepdim=True).expand(3, -1, -1)
@@ -122,7 +122,7 @@ def augment(image: Tensor, picture: str, view: int) -> Tensor:
     x = (x * uniform(0.75, 1.2) + uniform(-0.08, 0.08)).clamp(0, 1)
     if uniform(0, 1) < 0.4:
         colour = torch.tensor([uniform(0, 1), uniform(0, 1), uniform(0, 1)]).view(3, 1, 1)
-        x = x * (1 - paper) + colour * paper
+        x = x * (1 - background) + colour * background
     return (x * 255).round().to(torch.uint8).permute(1, 2, 0)
 
 

@@ -1,13 +1,12 @@
 """Train the audio connector of `mini:hears`: Whisper's encoder -> tokens of SmolLM2, without Whisper's decoder.
 
-    sounds -> Whisper tiny.en encoder, frozen, once -> PART.f16.npy (50 a second)
-    features -> connector -> CTC on the tokens of the text as it would be typed, and, after its early blocks, on letters
-    class keys = spelling of each token (letters by place, pairs of letters) through one matrix + a remainder of its own
+    audio -> Whisper tiny.en encoder, frozen, once -> PART.f16.npy (50 features per second)
+    features -> connector -> CTC over the tokens of the written text, and, after the early blocks, CTC over letters
+    class keys = spelling features of each token (letters by position, letter pairs) x a shared matrix + a residual
 
-Training utterances are encoded many to a window of 30 s, with pauses between; recordings of `val` and `test` alone in
-theirs, as they will be heard.  Most tokens occur once or twice, so their keys are mostly made of their spelling.
-Neither SmolLM2 nor Whisper's decoder runs in training; the letters' head is not
-shipped.
+Training utterances are packed into 30 s windows with pauses between them; recordings of `val` and `test` are encoded
+one per window, as at inference.  Most tokens occur once or twice, so their keys depend mostly on their spelling.
+Training runs neither SmolLM2 nor Whisper's decoder; the letter head is not released.
 """
 
 from __future__ import annotations
@@ -41,15 +40,15 @@ from polymodal.weights.load import load_into
 from polymodal.weights.packed import pack
 from polymodal.weights.read import read_torch
 
-RATE, HOP, WIDTH, WINDOW = 16_000, 320, 384, 30  # samples, samples a feature, Whisper tiny's width, seconds
+RATE, HOP, WIDTH, WINDOW = 16_000, 320, 384, 30  # samples/s, samples per feature, width of Whisper tiny, seconds
 LETTERS = " 'abcdefghijklmnopqrstuvwxyz"
-PAUSE = 0.4  # seconds at most around an utterance
-REAL = 6  # every such batch is of people
-FRAMES = 5000  # of a batch, padding included
+PAUSE = 0.4  # maximum pause around an utterance, seconds
+REAL = 6  # every n-th batch has recordings of people
+FRAMES = 5000  # frames per batch, padding included
 
 
 def encode(folder: Path, whisper: Path, part: str) -> None:
-    """PART.f16.npy [frames, 384] and PART.places.json: id -> (first frame, frames), of all that is used."""
+    """Write PART.f16.npy [frames, 384] and PART.spans.json: id -> (first frame, frames)."""
     config = WHISPER["tiny.en"]
     model = config.build()
     load_into(model, read_torch(whisper, "model_state_dict"), OPENAI_KEYS, dtype=torch.float32)
@@ -59,26 +58,26 @@ def encode(folder: Path, whisper: Path, part: str) -> None:
     packed = [line for line in lines if line["split"] == "train"]
     random.Random(0).shuffle(packed)
     windows = [[line] for line in lines if line["split"] == "val" and line["text"]] + windows_of(packed)
-    places: dict[str, tuple[int, int]] = {}
-    found: list[np.ndarray] = []
+    spans_by_id: dict[str, tuple[int, int]] = {}
+    stored: list[np.ndarray] = []
     total = 0
     rng = random.Random(1)
     for number, window in enumerate(windows):
-        samples, spans = prepare_inputs(window, sounds, rng if len(window) > 1 else None)
+        samples, spans = fill_window(window, sounds, rng if len(window) > 1 else None)
         with torch.autocast("cpu", torch.bfloat16, enabled=len(window) > 1):
             features = encoded(encoder, samples)
         for line, (first, frames) in zip(window, spans, strict=True):
-            found.append(features[first : first + frames].half().numpy())
-            places[line["id"]] = (total, len(found[-1]))
-            total += len(found[-1])
+            stored.append(features[first : first + frames].half().numpy())
+            spans_by_id[line["id"]] = (total, len(stored[-1]))
+            total += len(stored[-1])
         if number % 50 == 0:
             print(f"{part}: {number}/{len(windows)} windows", flush=True)
-    np.save(folder / f"{part}.f16.npy", np.concatenate(found))
-    (folder / f"{part}.places.json").write_text(json.dumps(places))
+    np.save(folder / f"{part}.f16.npy", np.concatenate(stored))
+    (folder / f"{part}.spans.json").write_text(json.dumps(spans_by_id))
 
 
 def windows_of(lines: list[dict]) -> list[list[dict]]:
-    """Utterances in groups that fit in a window with a pause after each."""
+    """Groups of utterances that fit into one window with a pause after each."""
     groups: list[list[dict]] = [[]]
     used = 0.0
     for line in lines:
@@ -91,20 +90,20 @@ def windows_of(lines: list[dict]) -> list[list[dict]]:
     return groups
 
 
-def prepare_inputs(
+def fill_window(
     window: list[dict], sounds: np.ndarray, rng: random.Random | None
 ) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """The samples of a window and each utterance's (first feature, features)."""
+    """The samples of a window, and (first feature, number of features) of each utterance."""
     samples = np.zeros(WINDOW * RATE, np.float32)
-    spans, place = [], 0
+    spans, start = [], 0
     for line in window:
         if rng is not None:
-            place += rng.randrange(0, int(0.5 * PAUSE * RATE))
-        place -= place % HOP
-        length = min(line["length"], len(samples) - place)
-        samples[place : place + length] = sounds[line["first"] : line["first"] + length] / 32768
-        spans.append((place // HOP, -(-length // HOP)))
-        place += length + (int(0.5 * PAUSE * RATE) if rng is not None else 0)
+            start += rng.randrange(0, int(0.5 * PAUSE * RATE))
+        start -= start % HOP
+        length = min(line["length"], len(samples) - start)
+        samples[start : start + length] = sounds[line["first"] : line["first"] + length] / 32768
+        spans.append((start // HOP, -(-length // HOP)))
+        start += length + (int(0.5 * PAUSE * RATE) if rng is not None else 0)
     return samples, spans
 
 
@@ -115,7 +114,7 @@ def encoded(encoder: WhisperEncoder, samples: np.ndarray) -> Tensor:
 
 
 class Learner(nn.Module):
-    """The connector, and the head on letters that only training needs."""
+    """The connector, and the letter head that is used only in training."""
 
     def __init__(self, connector: CTCConnector):
         super().__init__()
@@ -132,8 +131,8 @@ class Learner(nn.Module):
                                    "letters_lengths": lengths})  # fmt: skip
 
 
-class Spelled(nn.Module):
-    """Keys of the classes: a remainder [V + 1, K] plus what their spellings give; the blank has no spelling."""
+class SpellingKeys(nn.Module):
+    """Class keys: a residual [V + 1, K] plus projected spelling features; the blank has no spelling."""
 
     features: Tensor
 
@@ -142,12 +141,12 @@ class Spelled(nn.Module):
         self.register_buffer("features", spellings)
         self.matrix = nn.Parameter(torch.randn(spellings.shape[1], width) * width**-0.5)
 
-    def forward(self, remainder: Tensor) -> Tensor:
-        return remainder + self.features @ self.matrix
+    def forward(self, residual: Tensor) -> Tensor:
+        return residual + self.features @ self.matrix
 
 
 def spellings(tokens: list[str]) -> Tensor:
-    """[V + 1, F], rows of length 1 (0 for the blank): letters by place from either end, pairs, case."""
+    """Spelling features [V + 1, F], unit rows (0 for the blank): letters by position from either end, pairs, case."""
 
     def parts(token: str) -> list[str]:
         marked = "^" + token.lower() + "$"
@@ -166,58 +165,62 @@ def spellings(tokens: list[str]) -> Tensor:
     return F.normalize(table, dim=-1)
 
 
-class Sounds:
-    """Training batches: features, lengths, tokens and letters of each."""
+class SpeechData:
+    """Training batches: features, lengths, token ids and letter ids."""
 
     def __init__(self, folder: Path, lines: list[dict], tokenizer: Tokenizer, classes: dict[int, int]):
         parts = sorted({line["part"] for line in lines})
         self._features = {part: np.load(folder / f"{part}.f16.npy", mmap_mode="r") for part in parts}
-        self._places = {part: json.loads((folder / f"{part}.places.json").read_text()) for part in parts}
+        self._spans = {part: json.loads((folder / f"{part}.spans.json").read_text()) for part in parts}
         self.lines = [line for line in lines if self.fits(line, tokenizer, classes)]
         self.real = [i for i, line in enumerate(self.lines) if not line["id"].startswith("synthetic")]
-        self.made = [i for i, line in enumerate(self.lines) if line["id"].startswith("synthetic")]
-        for pool in (self.real, self.made):
+        self.synthetic = [i for i, line in enumerate(self.lines) if line["id"].startswith("synthetic")]
+        for pool in (self.real, self.synthetic):
             pool.sort(key=lambda i: self.frames(self.lines[i]))
 
     def fits(self, line: dict, tokenizer: Tokenizer, classes: dict[int, int]) -> bool:
-        """Adds its targets; False where it may not be trained on, has unknown tokens or is said too fast for CTC."""
+        """Add the targets of `line`; False if it is not for training, has unknown tokens or is too fast for CTC."""
         if line["split"] != "train" or not line["text"]:
             return False
         ids = [classes.get(i, -1) for i in tokenizer.encode(line["text"])]
         frames = self.frames(line)
-        line["tokens"], line["letters"] = ids, [LETTERS.index(c) for c in spelled(line["text"])]
+        line["tokens"], line["letters"] = ids, [LETTERS.index(c) for c in letters_of(line["text"])]
         need = len(ids) + sum(a == b for a, b in pairwise(ids))
         fast = len(line["letters"]) + 4 > frames
         return bool(ids) and min(ids) >= 0 and need + 1 <= frames // 2 and not fast and frames < 700
 
     def frames(self, line: dict) -> int:
-        return self._places[line["part"]][line["id"]][1]
+        return self._spans[line["part"]][line["id"]][1]
 
     def item(self, line: dict) -> Tensor:
         """Features [S, 384]."""
-        first, frames = self._places[line["part"]][line["id"]]
+        first, frames = self._spans[line["part"]][line["id"]]
         return torch.from_numpy(np.array(self._features[line["part"]][first : first + frames])).float()
 
     def batch(self, step: int, generator: torch.Generator) -> dict:
-        """Utterances of like length, `FRAMES` in all; every REAL-th batch is of people.  Some is blanked at random."""
-        pool = self.real if step % REAL == REAL - 1 else self.made
+        """Utterances of similar length, `FRAMES` in total; every REAL-th batch has recordings of people.
+
+        Parts of the features are masked at random.
+        """
+        pool = self.real if step % REAL == REAL - 1 else self.synthetic
         last = int(torch.randint(len(pool), (), generator=generator))
         longest = self.frames(self.lines[pool[last]])
         size = max(1, min(FRAMES // longest, last + 1))
         near = pool[max(0, last + 1 - 4 * size) : last + 1]
-        chosen = [near[int(i)] for i in torch.randperm(len(near), generator=generator)[:size]]
-        items = [blanked(self.item(self.lines[i]), generator) for i in chosen]
+        selected = [near[int(i)] for i in torch.randperm(len(near), generator=generator)[:size]]
+        items = [masked(self.item(self.lines[i]), generator) for i in selected]
         lengths = torch.tensor([len(item) for item in items])
-        targets = {name: [self.lines[i][name] for i in chosen] for name in ("tokens", "letters")}
+        targets = {name: [self.lines[i][name] for i in selected] for name in ("tokens", "letters")}
         return {"features": nn.utils.rnn.pad_sequence(items, batch_first=True), "lengths": lengths, "targets": targets}
 
 
-def spelled(text: str) -> str:
+def letters_of(text: str) -> str:
+    """`text` in lower case, with letters, apostrophes and single spaces only."""
     return " ".join("".join(c if c in LETTERS else " " for c in text.lower()).split())
 
 
-def blanked(item: Tensor, generator: torch.Generator) -> Tensor:
-    """One stretch of at most 10 frames and a run of at most 40 channels set to the item's mean."""
+def masked(item: Tensor, generator: torch.Generator) -> Tensor:
+    """SpecAugment: set up to 10 consecutive frames and up to 40 consecutive channels to the mean, in place."""
     mean = item.mean(0)
     start, size = (int(torch.randint(n, (), generator=generator)) for n in (len(item), 10))
     item[start : start + size] = mean
@@ -227,27 +230,27 @@ def blanked(item: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @torch.inference_mode()
-def load_audio(connector: CTCConnector, tokenizer: Tokenizer, features: Tensor) -> str:
-    """What is heard in features [S, 384], as text."""
-    (chances,) = connector.decode(features[None], torch.tensor([len(features)]))
-    return tokenizer.decode(connector.token_ids[chances.argmax(-1)].tolist()) if len(chances) else ""
+def transcribe(connector: CTCConnector, tokenizer: Tokenizer, features: Tensor) -> str:
+    """The text recognised in features [S, 384]."""
+    (probs,) = connector.decode(features[None], torch.tensor([len(features)]))
+    return tokenizer.decode(connector.token_ids[probs.argmax(-1)].tolist()) if len(probs) else ""
 
 
-def check(learner: Learner, tokenizer: Tokenizer, data: Sounds, lines: list[dict]) -> str:
-    """Word error rate on recordings of `val` with true texts, and two samples."""
+def check(learner: Learner, tokenizer: Tokenizer, data: SpeechData, lines: list[dict]) -> str:
+    """Word error rate on `val` recordings that have transcripts, and a few samples."""
     learner.eval()
-    said = [load_audio(learner.connector, tokenizer, data.item(line)) for line in lines]
+    transcripts = [transcribe(learner.connector, tokenizer, data.item(line)) for line in lines]
     learner.train()
-    pairs = [(normalise(line["text"]), normalise(s)) for line, s in zip(lines, said, strict=True)]
+    pairs = [(normalise(line["text"]), normalise(text)) for line, text in zip(lines, transcripts, strict=True)]
     errors = [word_errors(a, b) for a, b in pairs]
     return f"val {sum(e for e, _ in errors) / sum(n for _, n in errors):.3f} {pairs[:4]}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="the folder that speak.py wrote")
-    parser.add_argument("--parts", nargs="+", default=["people", "synthetic"], help="files of speak.py, by name")
-    parser.add_argument("--encode-only", action="store_true", help="stop when the features are there")
+    parser.add_argument("data", type=Path, help="output folder of speak.py")
+    parser.add_argument("--parts", nargs="+", default=["people", "synthetic"], help="parts written by speak.py")
+    parser.add_argument("--encode-only", action="store_true", help="stop after encoding the features")
     parser.add_argument("--whisper", type=Path, required=True, help="tiny.en.pt")
     parser.add_argument("--language-model", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
@@ -258,25 +261,25 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     for part in args.parts:
-        if not (args.data / f"{part}.places.json").exists():
+        if not (args.data / f"{part}.spans.json").exists():
             encode(args.data, args.whisper, part)
     if args.encode_only:
         return
     lines = [{**json.loads(line), "part": part} for part in args.parts for line in (args.data / f"{part}.jsonl").open()]
     _, tokenizer = backbone(args.language_model)
     texts = [line["text"] for line in lines if line["split"] == "train" and line["text"]]
-    found = Counter(i for text in texts for i in tokenizer.encode(text))
-    kept = sorted(i for i, n in found.items() if n > 1)
+    counts = Counter(i for text in texts for i in tokenizer.encode(text))
+    kept = sorted(i for i, n in counts.items() if n > 1)
     torch.manual_seed(0)
     connector = CTCConnectorConfig(vocab_size=len(kept)).build(WIDTH, 576)
     connector.token_ids.copy_(torch.tensor(kept))
     nn.init.zeros_(connector.classes.weight)
-    spelled_keys = Spelled(spellings([tokenizer.decode([i]) for i in kept]), connector.config.key_width)
-    parametrize.register_parametrization(connector.classes, "weight", spelled_keys)
+    spelling_keys = SpellingKeys(spellings([tokenizer.decode([i]) for i in kept]), connector.config.key_width)
+    parametrize.register_parametrization(connector.classes, "weight", spelling_keys)
     learner = Learner(connector)
-    data = Sounds(args.data, lines, tokenizer, {i: n for n, i in enumerate(kept)})
+    data = SpeechData(args.data, lines, tokenizer, {i: n for n, i in enumerate(kept)})
     val = [line for line in lines if line["split"] == "val" and line["text"]]
-    print(f"{len(data.made)} synthetic, {len(data.real)} recordings, {len(kept)} classes", flush=True)
+    print(f"{len(data.synthetic)} synthetic, {len(data.real)} recordings, {len(kept)} classes", flush=True)
     stage = replace(
         HEAR,
         train=("connector", "letters"),

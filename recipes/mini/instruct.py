@@ -1,11 +1,11 @@
-"""Stage `instruct`: teach the language model to use what the picture connector hands it.
+"""Stage `instruct`: train the language model to use the output of the image connector.
 
-    words of a picture (from `align`) + dense slots -> spliced into the chat -> SmolLM2 with rank-8 adapters -> answers
+    words of an image (from `align`) + dense slots -> spliced into the chat -> SmolLM2 with rank-8 LoRA -> answers
 
-Trained: the connector's dense slots and confidence, and the adapters; everything else is frozen.  A conversation is one
-picture and a few lessons about it.  For two pictures in five the words come from an aligner that has not seen the
-picture's concept, so that the model meets words as wrong as they will be.  A tenth of the conversations have no
-picture: SmolLM2's own replies, and recordings (as their words) to be repeated.
+Trained: the dense slots and the confidence of the connector, and the adapters; everything else is frozen.  A training
+row is one image with a few independent questions about it.  For 40 % of the images the words come from an aligner that
+was not trained on their concept, so that they are as often wrong as at inference.  10 % of the rows have no image:
+SmolLM2's own replies, and transcripts to repeat.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from align import WEIGHTS, WIDTH, Data, load, standardise, tell
+from align import WEIGHTS, WIDTH, Data, load, printer, standardise
 from features import SHAPE
-from questions import Book, lesson
+from questions import NameIndex, training_question
 from replies import backbone
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -56,15 +56,15 @@ from polymodal.train.loop import run_stage
 from polymodal.weights.export import save_safetensors
 from polymodal.weights.packed import pack
 
-LESSONS = 4
-FAR = 0.4  # share of pictures whose words come from another fold
-TEXT_ONLY = 0.1
+QUESTIONS = 4  # per image
+FAR = 0.4  # share of images whose words come from another fold
+TEXT_ONLY = 0.1  # share of rows without image
 KIND_WEIGHTS = {"what": 3, "describe": 1, "yes_no": 3, "which": 2, "colour": 1, "category": 1}
 PACKED = ("connector.sentence.weight", "connector.recall.weight", "connector.keys", "connector.class_keys")
 
 
 class Learner(nn.Module):
-    """What trains and what it needs: `connector` and `backbone` (with adapters)."""
+    """The modules of the training run: `connector` and `backbone` (with adapters)."""
 
     def __init__(self, connector: NamesConnector, language: nn.Module, placeholder: int):
         super().__init__()
@@ -73,7 +73,7 @@ class Learner(nn.Module):
         self.placeholder = placeholder
 
     def forward(self, **batch) -> Output:
-        """What `Lessons.batch` made -> the next-token loss; without `summary` no row has a picture."""
+        """Next-token loss of a batch from `Conversations.batch`; without `summary`, no row has an image."""
         ids = batch["input_ids"]
         embeds = self.backbone.embed(ids)
         if "summary" in batch:
@@ -88,21 +88,21 @@ class Learner(nn.Module):
 
 
 @dataclass
-class Lessons:
-    """Conversations about pictures, drawn by a seeded generator."""
+class Conversations:
+    """Training conversations about images, sampled by a seeded generator."""
 
     data: Data
-    book: Book
+    names: NameIndex
     processor: Processor
     slots: int
     replies: list[dict]
-    heard: list[dict]
+    recordings: list[dict]
     best: dict[str, np.ndarray]
     pools: list[np.ndarray]
     shares: Tensor
 
     def batch(self, size: int, connector: NamesConnector, generator: torch.Generator) -> dict:
-        """A batch of tensors; pictures bring their `summary` and their `words`, some of which are another fold's."""
+        """A batch of tensors, with `summary` and `words` of the images; some of the words come from another fold."""
         encoded, starts, rows, far = [], [], [], []
         for _ in range(size):
             rng = random.Random(int(torch.randint(2**62, (), generator=generator)))
@@ -119,30 +119,30 @@ class Lessons:
             far.append(rng.random() < FAR)
         batch = branched(self.processor.collate(encoded, padding="right"), starts)
         if rows:
-            seen = np.asarray(rows, int)
-            batch["summary"] = standardise(connector, self.data, seen)
-            batch["words"] = self.words(connector, seen, np.asarray(far, bool))
+            views = np.asarray(rows, int)
+            batch["summary"] = standardise(connector, self.data, views)
+            batch["words"] = self.words(connector, views, np.asarray(far, bool))
         return batch
 
     def about(self, picture: dict, rng: random.Random) -> tuple[Encoded, list[int]]:
-        """The picture with its lessons behind it, and where each lesson begins.
+        """The image followed by its questions and answers, and the start index of each.
 
-        Lessons are branches: each is as if it were alone behind the picture (see `branched`).
+        The questions are branches: each attends to the image but not to the other questions (see `branched`).
         """
-        whole, starts = Encoded(input_ids=[], loss_mask=[], token_types=[]), []
-        for number in range(LESSONS):
+        row, starts = Encoded(input_ids=[], loss_mask=[], token_types=[]), []
+        for number in range(QUESTIONS):
             kind = rng.choices(list(KIND_WEIGHTS), weights=list(KIND_WEIGHTS.values()))[0]
-            question = lesson(picture, self.book, rng, (kind,))
-            parts = (Image(b""), Text(question.question))  # the image only marks the place
+            question = training_question(picture, self.names, rng, (kind,))
+            parts = (Image(b""), Text(question.question))  # the empty image only marks the position
             answer = Message(role="assistant", parts=(Text(question.answer),))
-            alone = self.encode([Message(role="user", parts=parts), answer])
-            shared = len(alone) - alone.input_ids[::-1].index(self.placeholder) + len(self.after)
+            single = self.encode([Message(role="user", parts=parts), answer])
+            shared = len(single) - single.input_ids[::-1].index(self.placeholder) + len(self.after)
             begin = shared if number else 0
-            starts.append(len(whole) - begin + shared)
-            for mine, theirs in zip((whole.input_ids, whole.loss_mask, whole.token_types),
-                                    (alone.input_ids, alone.loss_mask, alone.token_types), strict=True):  # fmt: skip
-                mine.extend(theirs[begin:])
-        return whole, starts
+            starts.append(len(row) - begin + shared)
+            row.input_ids.extend(single.input_ids[begin:])
+            row.loss_mask.extend(single.loss_mask[begin:])
+            row.token_types.extend(single.token_types[begin:])
+        return row, starts
 
     @cached_property
     def placeholder(self) -> int:
@@ -154,7 +154,7 @@ class Lessons:
 
     def text_only(self, rng: random.Random) -> Encoded:
         if rng.random() < 0.5:
-            item = rng.choice(self.heard)
+            item = rng.choice(self.recordings)
             ask, answer = quoted(item["said"]) + item["ask"], item["said"]
         else:
             item = rng.choice(self.replies)
@@ -162,7 +162,7 @@ class Lessons:
         return self.encode([Message(role="user", parts=(Text(ask),)), Message(role="assistant", parts=(Text(answer),))])
 
     def encode(self, turns: list[Message]) -> Encoded:
-        """As the processor does it at run time, with the picture's place written as its placeholders."""
+        """Encode as the processor does at inference, with the image as its placeholder tokens."""
         segments: list[Segment] = []
         for segment in TEMPLATE.render(turns, ask=False):
             if isinstance(segment, Slot):
@@ -178,8 +178,11 @@ class Lessons:
 
 
 def branched(batch: dict, starts: list[list[int]]) -> dict:
-    """Make the lessons of a row independent: positions start again behind the picture, and a lesson sees what
-    comes before the first lesson and itself.  Adds `visible` [B, T, T]."""
+    """Make the questions of a row independent.
+
+    The positions of each question continue after the image, and a question attends to itself and to everything before
+    the first question.  Adds `visible` [B, T, T].
+    """
     branch = torch.zeros_like(batch["input_ids"])
     for row, begins in enumerate(starts):
         for number, begin in enumerate(begins):
@@ -189,8 +192,8 @@ def branched(batch: dict, starts: list[list[int]]) -> dict:
     return batch
 
 
-class Lowered(nn.Module):
-    """A float32 parameter seen in another dtype: the master copy of an adapter beside frozen weights of that dtype."""
+class CastWeight(nn.Module):
+    """Parametrisation that casts a float32 master weight to `dtype` for the forward pass."""
 
     def __init__(self, dtype: torch.dtype):
         super().__init__()
@@ -200,23 +203,23 @@ class Lowered(nn.Module):
         return weight.to(self.dtype)
 
 
-def lower(language: nn.Module, dtype: torch.dtype) -> None:
-    """Bring the frozen weights to `dtype` and keep the adapters in float32."""
+def cast_frozen(language: nn.Module, dtype: torch.dtype) -> None:
+    """Cast the frozen weights to `dtype`; keep float32 master weights of the adapters."""
     adapters = [part for name, part in language.named_modules() if name.endswith(("lora_A", "lora_B"))]
     masters = [part.weight.detach().float().clone() for part in adapters]
     language.to(dtype)
     for part, master in zip(adapters, masters, strict=True):
         part.weight = nn.Parameter(master)
-        parametrize.register_parametrization(part, "weight", Lowered(dtype), unsafe=True)
+        parametrize.register_parametrization(part, "weight", CastWeight(dtype), unsafe=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--aligned", type=Path, required=True, help="the folder that align.py wrote")
+    parser.add_argument("--aligned", type=Path, required=True, help="output folder of align.py")
     parser.add_argument("--language-model", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--ship", type=Path, required=True, help="where trained.safetensors goes")
+    parser.add_argument("--ship", type=Path, required=True, help="path of the released file, trained.safetensors")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -232,9 +235,9 @@ def main() -> None:
     set_vocabulary(connector, data.names, tokenizer, language.embed_tokens.weight)
     language.requires_grad_(False)
     apply_lora(language, ADAPTED, RANK, ALPHA)
-    lower(language, getattr(torch, args.dtype))
-    lessons = lessons_of(args.data, args.aligned, data, tokenizer, connector)
-    learner = Learner(connector, language, lessons.placeholder)
+    cast_frozen(language, getattr(torch, args.dtype))
+    conversations = build_conversations(args.data, args.aligned, data, tokenizer, connector)
+    learner = Learner(connector, language, conversations.placeholder)
     stage = replace(
         INSTRUCT,
         train=("connector.dense", "connector.confidence"),
@@ -243,34 +246,37 @@ def main() -> None:
     )
 
     def batches(step: int, generator: torch.Generator) -> dict:
-        return lessons.batch(args.batch, connector, generator)
+        return conversations.batch(args.batch, connector, generator)
 
-    with sdpa_kernel(SDPBackend.MATH):  # for rows this short the backward pass is faster than the flash kernel's
-        run_stage(learner, stage, batches, args.out, 100, tell(10), seed=2)
+    with sdpa_kernel(SDPBackend.MATH):  # the backward pass is faster than that of flash attention for such short rows
+        run_stage(learner, stage, batches, args.out, 100, printer(10), seed=2)
     ship(learner, data.names, args.ship)
 
 
-def lessons_of(folder: Path, aligned: Path, data: Data, tokenizer, connector: NamesConnector) -> Lessons:
+def build_conversations(
+    folder: Path, aligned: Path, data: Data, tokenizer, connector: NamesConnector
+) -> Conversations:
+    """Training conversations from the output folders of prepare.py, replies.py and align.py."""
     training = [p for p in data.pictures if p["split"] == "train"]
     sizes = Counter(p["corpus"] for p in training)
     weights = [WEIGHTS[p["corpus"]] / sizes[p["corpus"]] for p in training]
     pools = [data.training[data.corpus[data.training] == c] for c in WEIGHTS]
     read = lambda name: [json.loads(line) for line in (folder / name).open()]  # noqa: E731
-    return Lessons(
-        data=data, book=Book(training, weights), processor=Processor(tokenizer=tokenizer, template=TEMPLATE),
+    return Conversations(
+        data=data, names=NameIndex(training, weights), processor=Processor(tokenizer=tokenizer, template=TEMPLATE),
         slots=connector.config.tokens(SHAPE[0]), replies=[r for r in read("replies.jsonl") if r["complete"]],
-        heard=read("recordings.jsonl"), best=dict(np.load(aligned / "names.npz")), pools=pools,
+        recordings=read("recordings.jsonl"), best=dict(np.load(aligned / "names.npz")), pools=pools,
         shares=torch.tensor(list(WEIGHTS.values())),
     )  # fmt: skip
 
 
 def ship(learner: Learner, names: list[str], path: Path) -> None:
-    """Write what the package carries: the connector and the adapters, with the names."""
+    """Write the released file: the connector and the adapters, with the names."""
     tensors = {f"connector.{n}": t.detach() for n, t in learner.connector.state_dict().items()}
     for name, part in learner.backbone.named_modules():
         if name.endswith(("lora_A", "lora_B")):
             parametrize.remove_parametrizations(part, "weight", leave_parametrized=False)
-    tensors[YES] = torch.zeros(WIDTH)  # until calibrate.py has run
+    tensors[YES] = torch.zeros(WIDTH)  # set by calibrate.py
     tensors |= {f"adapters.{n}": t for n, t in lora_state(learner.backbone).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_safetensors(pack(tensors, PACKED), path, metadata={"names": json.dumps(names)})

@@ -1,12 +1,12 @@
-"""Measure `mini` beside two baselines in one run, and write the numbers and samples of its model card.
+"""Evaluate `mini` and two baselines, and write the numbers and samples of the model card.
 
-    mini            the picture through the model
-    words           EfficientNet-Lite0's five likeliest ImageNet names, handed to SmolLM2-135M-Instruct as text
-    language model  SmolLM2-135M-Instruct with the question alone
+    mini            the image as input of the model
+    words           the top five ImageNet names of EfficientNet-Lite0 as text input of SmolLM2-135M-Instruct
+    language model  SmolLM2-135M-Instruct with the question only
 
 Sets: unseen drawing styles (Noto, OpenMoji) of concepts trained on Fluent drawings; CIFAR-10 and groceries test
-pictures; test pictures whose noun occurs in training in another set; test pictures whose noun does not.  Every share
-comes with its 95 % interval (Wilson) and n.  Retrieval is over the test pictures of a set and their distinct captions.
+images; test images whose noun occurs in training in another set; test images whose noun does not.  Every proportion
+has a 95 % interval (Wilson) and n.  Retrieval is over the test images of a set and their distinct captions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image as Pillow
-from questions import Question, right
+from questions import Question, is_correct
 from replies import backbone, sentences
 
 import polymodal as pm
@@ -38,7 +38,7 @@ Answerer = Callable[[Sequence[dict], Sequence[str]], list[str]]
 
 
 class Pictures:
-    """Test pictures as decoded images."""
+    """The images written by prepare.py, decoded."""
 
     def __init__(self, folder: Path):
         self.lines = [json.loads(line) for line in (folder / "pictures.jsonl").open()]
@@ -48,31 +48,31 @@ class Pictures:
     def image(self, line: dict) -> Pillow.Image:
         return Pillow.fromarray(np.asarray(self._store[line["row"]]))
 
-    def choose(self, size: int, **wanted: object) -> list[dict]:
-        """At most `size` pictures with these field values (a tuple: any of them), by a fixed shuffle."""
+    def choose(self, size: int, **fields: object) -> list[dict]:
+        """At most `size` images with these field values (a tuple: any of them), in a fixed random order."""
 
-        def fits(line: dict) -> bool:
-            return all(line[k] in v if isinstance(v, tuple) else line[k] == v for k, v in wanted.items())
+        def matches(line: dict) -> bool:
+            return all(line[k] in v if isinstance(v, tuple) else line[k] == v for k, v in fields.items())
 
-        found = [line for line in self.lines if fits(line)]
-        random.Random(0).shuffle(found)
-        return found[:size]
+        lines = [line for line in self.lines if matches(line)]
+        random.Random(0).shuffle(lines)
+        return lines[:size]
 
 
 def batched(answer: Callable[[Sequence[dict], Sequence[str]], list[str]], size: int = 16) -> Answerer:
-    """The same in batches of `size`."""
+    """`answer` in batches of `size`."""
 
     def run(lines: Sequence[dict], asks: Sequence[str]) -> list[str]:
-        found: list[str] = []
+        answers: list[str] = []
         for start in range(0, len(lines), size):
-            found += answer(lines[start : start + size], asks[start : start + size])
-        return found
+            answers += answer(lines[start : start + size], asks[start : start + size])
+        return answers
 
     return run
 
 
 def answerers(model: pm.Model, pictures: Pictures, data: Path, language_model: Path) -> dict[str, Answerer]:
-    """The three systems: each takes pictures and questions and gives answers."""
+    """The systems by name: each takes images and questions and returns answers."""
     bare, tokenizer = backbone(language_model)
     bare = MultimodalLM({}, {}, bare, {})
     plain = Processor(tokenizer=tokenizer, template=SMOLLM2)
@@ -96,15 +96,15 @@ def answerers(model: pm.Model, pictures: Pictures, data: Path, language_model: P
 
     def words(lines, asks):
         return write(bare, plain, [
-            [{"role": "user", "content": f"A picture shows one of: {seen}.\n{ask} Answer with a few words."}]
-            for seen, ask in zip(top_words(lines), asks, strict=True)])  # fmt: skip
+            [{"role": "user", "content": f"A picture shows one of: {top}.\n{ask} Answer with a few words."}]
+            for top, ask in zip(top_words(lines), asks, strict=True)])  # fmt: skip
 
     def blind(lines, asks):
         return write(bare, plain, [[{"role": "user", "content": f"{ask} Answer with a few words."}] for ask in asks])
 
-    found = {"mini": batched(mini), "words": batched(words), "language model": batched(blind)}
-    found["top words"] = batched(lambda lines, asks: top_words(lines), 64)
-    return found
+    systems = {"mini": batched(mini), "words": batched(words), "language model": batched(blind)}
+    systems["top words"] = batched(lambda lines, asks: top_words(lines), 64)
+    return systems
 
 
 def naming_sets(pictures: Pictures, size: int) -> dict[str, list[dict]]:
@@ -122,25 +122,25 @@ def naming_sets(pictures: Pictures, size: int) -> dict[str, list[dict]]:
 def naming(
     systems: dict[str, Answerer], pictures: Pictures, size: int, samples: list[dict], known: dict[str, dict]
 ) -> dict[str, dict]:
-    """Exact noun and any content word, for every set and system; known: cells that are not measured again."""
+    """Exact noun and any content word, for every set and system; known: results that are not measured again."""
     table: dict[str, dict] = {}
     for name, lines in naming_sets(pictures, size).items():
         table[name] = dict(known.get(name, {}))
         for system, answer in systems.items():
             if system in table[name]:
                 continue
-            said = answer(lines, [ASK] * len(lines))
-            exact = sum(exact_name(a, (*line["nouns"], line["name"])) for a, line in zip(said, lines, strict=True))
-            word = sum(content_word(a, line["words"]) for a, line in zip(said, lines, strict=True))
+            answers = answer(lines, [ASK] * len(lines))
+            exact = sum(exact_name(a, (*line["nouns"], line["name"])) for a, line in zip(answers, lines, strict=True))
+            word = sum(content_word(a, line["words"]) for a, line in zip(answers, lines, strict=True))
             table[name][system] = {"exact": share(exact, len(lines)), "word": share(word, len(lines))}
             samples += [{"set": name, "picture": line["id"], "right": line["nouns"], "system": system, "answer": a}
-                        for line, a in list(zip(lines, said, strict=True))[:12]]  # fmt: skip
+                        for line, a in list(zip(lines, answers, strict=True))[:12]]  # fmt: skip
         print(name, {s: (v["exact"]["text"], v["word"]["text"]) for s, v in table[name].items()}, flush=True)
     return table
 
 
 def questions(answer: Answerer, pictures: Pictures, data: Path, size: int, samples: list[dict]) -> dict[str, dict]:
-    """Share of right answers of each kind of question, with the chance of an answer that never looks."""
+    """Accuracy for each kind of question, with the chance level of an answer that ignores the image."""
     every = [json.loads(line) for line in (data / "questions_test.jsonl").open()]
     chances = json.loads((data / "questions_test.json").read_text())
     table: dict[str, dict] = {"chance": chances}
@@ -150,42 +150,42 @@ def questions(answer: Answerer, pictures: Pictures, data: Path, size: int, sampl
                  for q in every if q["kind"] == kind and q["picture"] in pictures.by_id]  # fmt: skip
         random.Random(0).shuffle(asked)
         asked = [q for q in asked if pictures.by_id[q.picture]["split"] == "test"][:size]
-        said = answer([pictures.by_id[q.picture] for q in asked], [q.question for q in asked])
-        hits = [right(q, a) for q, a in zip(asked, said, strict=True)]
+        answers = answer([pictures.by_id[q.picture] for q in asked], [q.question for q in asked])
+        hits = [is_correct(q, a) for q, a in zip(asked, answers, strict=True)]
         table[kind] = share(sum(hits), len(hits))
         for wording, held in (("trained wording", False), ("new wording", True)):
             part = [h for q, h in zip(asked, hits, strict=True) if q.held_out_wording == held]
             table[kind][wording] = share(sum(part), len(part))
         if kind == "yes_no":
-            table[kind]["said yes"] = sum(a.lower().startswith("yes") for a in said) / len(said)
+            table[kind]["said yes"] = sum(a.lower().startswith("yes") for a in answers) / len(answers)
         samples += [{"set": kind, "picture": q.picture, "question": q.question, "right": q.answer, "answer": a}
-                    for q, a in list(zip(asked, said, strict=True))[:12]]  # fmt: skip
+                    for q, a in list(zip(asked, answers, strict=True))[:12]]  # fmt: skip
         print(kind, table[kind], flush=True)
     return table
 
 
 def retrieval(model: pm.Model, pictures: Pictures, top_words: Answerer, size: int) -> dict[str, dict]:
-    """R@1 and R@5 both ways, by mini's vectors and by the sentence vectors of the ImageNet words."""
+    """R@1 and R@5 in both directions, with mini's vectors and with sentence vectors of the ImageNet names."""
     table = {}
     for corpus in ("tuxpaint", "openclipart", "fluent"):
         lines = pictures.choose(size, corpus=corpus, split="test")
         captions = sorted({line["caption"] for line in lines})
-        places = [captions.index(line["caption"]) for line in lines]
+        caption_of = [captions.index(line["caption"]) for line in lines]
         texts = model.embed([pm.text(c) for c in captions])
-        seen = model.embed([pm.image(pictures.image(line)) for line in lines])
+        images = model.embed([pm.image(pictures.image(line)) for line in lines])
         words = model.embed([pm.text(w) for w in top_words(lines, [ASK] * len(lines))])
-        owners = [[i for i, p in enumerate(places) if p == c] for c in range(len(captions))]
+        images_of = [[i for i, c in enumerate(caption_of) if c == caption] for caption in range(len(captions))]
         table[corpus] = {"pictures": len(lines), "captions": len(captions)}
-        for name, vectors in (("mini", seen), ("words", words)):
-            there, back = ranks(vectors @ texts.T, [[p] for p in places]), ranks(texts @ vectors.T, owners)
-            ways = {"picture to caption": there, "caption to picture": back}
-            table[corpus][name] = {f"{w} R@{k}": _text(recall_at(f, k)) for k in (1, 5) for w, f in ways.items()}
+        for name, vectors in (("mini", images), ("words", words)):
+            ways = {"picture to caption": ranks(vectors @ texts.T, [[c] for c in caption_of]),
+                    "caption to picture": ranks(texts @ vectors.T, images_of)}  # fmt: skip
+            table[corpus][name] = {f"{w} R@{k}": _text(recall_at(r, k)) for k in (1, 5) for w, r in ways.items()}
         print(corpus, table[corpus], flush=True)
     return table
 
 
 def text_only(model: pm.Model, language_model: Path, wordnet: Path, count: int = 160) -> dict[str, float]:
-    """Perplexity of SmolLM2 alone and with mini's adapters merged, on example sentences that no recipe step used."""
+    """Perplexity of SmolLM2 with and without mini's adapters, on example sentences that no recipe step used."""
     lines = sentences(wordnet)
     random.Random(0).shuffle(lines)
     bare, tokenizer = backbone(language_model)
@@ -195,8 +195,8 @@ def text_only(model: pm.Model, language_model: Path, wordnet: Path, count: int =
         for line in lines[6000 : 6000 + count]:
             ids = torch.tensor([tokenizer.encode(line)])
             hidden = decoder(decoder.embed(ids), torch.arange(ids.shape[1])[None])
-            chances = decoder.head(hidden)[0, :-1].log_softmax(-1)
-            total -= chances.gather(1, ids[0, 1:, None]).sum().item()
+            log_probs = decoder.head(hidden)[0, :-1].log_softmax(-1)
+            total -= log_probs.gather(1, ids[0, 1:, None]).sum().item()
             tokens += ids.shape[1] - 1
         return math.exp(total / tokens)
 
@@ -207,8 +207,8 @@ def share(hits: int, n: int) -> dict:
     return _text(Proportion(hits, n))
 
 
-def _text(found: Proportion) -> dict:
-    return {"hits": found.hits, "n": found.n, "share": found.value, "interval": found.interval, "text": str(found)}
+def _text(p: Proportion) -> dict:
+    return {"hits": p.hits, "n": p.n, "share": p.value, "interval": p.interval, "text": str(p)}
 
 
 def main() -> None:
@@ -217,8 +217,8 @@ def main() -> None:
     parser.add_argument("--language-model", type=Path, required=True)
     parser.add_argument("--wordnet", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="JSON file of all numbers and samples")
-    parser.add_argument("--baselines", type=Path, help="an earlier --out with this --size: mini alone names again")
-    parser.add_argument("--size", type=int, default=200, help="pictures or questions of a set")
+    parser.add_argument("--baselines", type=Path, help="earlier --out with the same --size: reuse its baseline names")
+    parser.add_argument("--size", type=int, default=200, help="images or questions per set")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -228,13 +228,13 @@ def main() -> None:
     earlier = json.loads(args.baselines.read_text())["naming"] if args.baselines else {}
     known = {name: {s: cell for s, cell in cells.items() if s != "mini"} for name, cells in earlier.items()}
     with torch.inference_mode():
-        found = {
+        results = {
             "naming": naming(systems, pictures, args.size, samples, known),
             "questions": questions(systems["mini"], pictures, args.data, args.size, samples),
             "text_only": text_only(model, args.language_model, args.wordnet),
             "retrieval": retrieval(model, pictures, systems["top words"], 400),
         }
-    args.out.write_text(json.dumps({**found, "samples": samples}, indent=1) + "\n")
+    args.out.write_text(json.dumps({**results, "samples": samples}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""The names `mini` may give a picture: visible things of WordNet, joined with the nouns it was trained on.
+"""The names that `mini` can predict: visible nouns of WordNet, plus the nouns of the training set.
 
-WordNet (Debian `wordnet-base`, Princeton licence) is read for its nouns only: the first sense of a word must lie
-in a file of visible things (animal, artifact, body, food, object, person, phenomenon, plant, shape, substance), and
-the word must be common: counted in the tagged corpora, or a single token of the language model.  Test pictures play
-no part in the choice, so a name that WordNet lacks and training never saw cannot be given.
+Of WordNet (Debian `wordnet-base`, Princeton licence) only nouns are used: the first sense of a word must belong to a
+lexicographer file of visible things (animal, artifact, body, food, object, phenomenon, plant, shape, substance), and
+the word must be common: it occurs in the tagged corpora, or is a single token of the language model.  Test images do
+not influence the choice, so names that are neither in WordNet nor in the training set cannot be predicted.
 
-Writes into the data folder names.json (the sorted names) and text.safetensors: unit vectors of all-MiniLM-L6-v2 for
-the names [V, 384] and for each picture's caption [P, 384].
+Writes to the data folder names.json (the sorted names) and text.safetensors: unit vectors of all-MiniLM-L6-v2 for
+the names [V, 384] and for the caption of each image [P, 384].
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PLAIN = re.compile(r"[a-z]+( [a-z]+)?$")
 
 
 def wordnet_nouns(folder: Path) -> dict[str, tuple[str, int]]:
-    """{noun: (kind, times counted)} of the words whose first sense is a visible thing."""
+    """{noun: (category, corpus count)} of the words whose first sense is visible."""
     kinds = {}
     for line in (folder / "data.noun").read_text("utf-8").splitlines():
         if not line.startswith(" "):
@@ -67,16 +67,16 @@ def wordnet_nouns(folder: Path) -> dict[str, tuple[str, int]]:
 
 
 def vocabulary(wordnet: Path, trained: Iterable[str], tokens: Callable[[str], int], limit: int = 4) -> list[str]:
-    """The sorted names: common visible nouns and `trained`, each at most `limit` tokens of the language model."""
-    chosen = {n for n, (_, count) in wordnet_nouns(wordnet).items() if count > 0 or (" " not in n and tokens(n) == 1)}
-    return sorted(n for n in chosen | set(trained) if n and tokens(n) <= limit)
+    """The sorted names: common visible nouns and `trained`, each with at most `limit` tokens of the language model."""
+    common = {n for n, (_, count) in wordnet_nouns(wordnet).items() if count > 0 or (" " not in n and tokens(n) == 1)}
+    return sorted(n for n in common | set(trained) if n and tokens(n) <= limit)
 
 
 @torch.inference_mode()
 def sentences(encoder: TextEncoder, pipeline: Pipeline, texts: list[str], batch: int = 256) -> Tensor:
     """Unit vectors [N, 384] of `texts`; equal texts are encoded once."""
     unique = sorted(set(texts), key=lambda t: (len(t), t))
-    found: dict[str, Tensor] = {}
+    vectors: dict[str, Tensor] = {}
     pipeline.enable_padding()
     pipeline.enable_truncation(128)
     for start in range(0, len(unique), batch):
@@ -84,8 +84,8 @@ def sentences(encoder: TextEncoder, pipeline: Pipeline, texts: list[str], batch:
         encoded = pipeline.encode_batch(part)
         ids = torch.tensor([e.ids for e in encoded])
         mask = torch.tensor([e.attention_mask for e in encoded])
-        found.update(zip(part, encoder.sentence(ids, mask), strict=True))
-    return torch.stack([found[t] for t in texts])
+        vectors.update(zip(part, encoder.sentence(ids, mask), strict=True))
+    return torch.stack([vectors[t] for t in texts])
 
 
 def main() -> None:
@@ -109,7 +109,7 @@ def main() -> None:
     }
     (args.data / "names.json").write_text(json.dumps(names))
     save_file(vectors, args.data / "text.safetensors")
-    print(f"{len(names)} names, {len(trained)} of them trained")
+    print(f"{len(names)} names, {len(trained)} of them in the training set")
 
 
 if __name__ == "__main__":

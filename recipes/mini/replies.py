@@ -1,9 +1,9 @@
-"""Text-only conversations that keep the language model what it was while adapters learn to see.
+"""Text-only conversations that preserve the language model's abilities while the adapters are trained on images.
 
     prompts about common words -> SmolLM2's own greedy replies (self-distillation, arXiv 2402.13669) -> replies.jsonl
-    example sentences of WordNet, as transcripts: 'The recording says: "..."' -> what was said   -> recordings.jsonl
+    example sentences of WordNet, as transcripts: 'The recording says: "..."' -> the sentence    -> recordings.jsonl
 
-Both are text only; no test data is involved.
+No test data is used.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ OPEN = (
     "Translate 'good morning' to French.",
     "Why is the sky blue?",
 )
-HEARD = (
+REPEAT = (
     "What is said in the recording?",
     "What does the speaker say?",
     "What did you hear?",
@@ -72,12 +72,12 @@ def backbone(path: Path) -> tuple[torch.nn.Module, Tokenizer]:
 
 
 def sentences(wordnet: Path) -> list[str]:
-    """Quoted example sentences of the glosses, 4 to 18 words, with a capital and an end."""
-    found = []
+    """Quoted example sentences of the glosses, 4 to 18 words, capitalised and with a final full stop."""
+    quotes = []
     for name in ("data.noun", "data.verb", "data.adj"):
         for line in (wordnet / name).read_text("utf-8").splitlines():
-            found += re.findall(r'"([^"]+)"', line.partition("|")[2])
-    kept = {s.strip() for s in found if 4 <= len(s.split()) <= 18 and re.fullmatch(r"[A-Za-z ,'?!-]+", s.strip())}
+            quotes += re.findall(r'"([^"]+)"', line.partition("|")[2])
+    kept = {s.strip() for s in quotes if 4 <= len(s.split()) <= 18 and re.fullmatch(r"[A-Za-z ,'?!-]+", s.strip())}
     return sorted(s[0].upper() + s[1:] + ("" if s[-1] in "?!" else ".") for s in kept)
 
 
@@ -93,8 +93,8 @@ def main() -> None:
     rng = random.Random(0)
     lines = sentences(args.wordnet)
     rng.shuffle(lines)
-    heard = [{"said": said, "ask": rng.choice(HEARD)} for said in lines[:6000]]
-    (args.data / "recordings.jsonl").write_text("".join(json.dumps(h) + "\n" for h in heard))
+    recordings = [{"said": line, "ask": rng.choice(REPEAT)} for line in lines[:6000]]
+    (args.data / "recordings.jsonl").write_text("".join(json.dumps(recording) + "\n" for recording in recordings))
     model, tokenizer = backbone(args.language_model)
     lm = MultimodalLM({}, {}, model, {})
     processor = Processor(tokenizer=tokenizer, template=SMOLLM2)
@@ -105,10 +105,10 @@ def main() -> None:
         for start in range(0, len(asks), 16):
             part = asks[start : start + 16]
             batch = processor([[{"role": "user", "content": ask}] for ask in part], generate=True)
-            found = generate(lm, batch, SamplingOptions(max_tokens=48), DecodingConstraints(tokenizer=tokenizer))
-            for ask, reply in zip(part, found, strict=True):
-                done = reply.finish_reason == "stop"
-                out.write(json.dumps({"ask": ask, "reply": reply.text, "complete": done}) + "\n")
+            replies = generate(lm, batch, SamplingOptions(max_tokens=48), DecodingConstraints(tokenizer=tokenizer))
+            for ask, reply in zip(part, replies, strict=True):
+                complete = reply.finish_reason == "stop"
+                out.write(json.dumps({"ask": ask, "reply": reply.text, "complete": complete}) + "\n")
             print(f"{start + len(part)}/{len(asks)}", flush=True)
 
 

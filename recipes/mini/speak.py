@@ -1,13 +1,13 @@
-"""Gather the sound that trains and tests the audio connector of `mini:hears`.
+"""Collect the speech data for training and testing the audio connector of `mini:hears`.
 
-    questions, captions, sentences -> four synthesisers -> changed a little (pitch, telephone band, noise)   train only
-    recordings of people (Asterisk, Picovoice, Tux Paint, LibriVox) -> 16 kHz                       train / val / test
+    questions, captions, sentences -> speech synthesisers -> augmentation (pitch, telephone band, noise)   train only
+    recordings of people (Asterisk, Picovoice, Tux Paint, LibriVox) -> 16 kHz                     train / val / test
 
-Writes OUT/NAME.i16.npy, all samples one after the other, and OUT/NAME.jsonl: id, corpus, split, text, hint, first
-sample and length.  The part `people` is one run; the part `synthetic` may be several with different seeds.
-Synthetic speech is never tested on.  Tux Paint's and LibriVox's recordings are all for testing, so no voice of theirs
-is trained on; prompts and coffee orders are split by their keys.  Where a recording has no transcript, Whisper's words
-are its training text (never a truth to test with).
+Writes OUT/NAME.i16.npy, all samples concatenated, and OUT/NAME.jsonl: id, corpus, split, text, hint, first sample and
+length.  The part `people` is one run; the part `synthetic` can be several runs with different seeds.
+Synthetic speech is only for training.  All recordings of Tux Paint and LibriVox are for testing, so their voices are
+not trained on; prompts and coffee orders are split by their keys.  Whisper's transcript is the training text of
+recordings without one (never a reference for testing).
 Needs the programs `flite` and `espeak-ng`, and the packages hibari-tts and onnxruntime.
 """
 
@@ -42,18 +42,18 @@ VOICES = ("hibari",) * 6 + ("awb", "rms", "slt", "kal16") * 2 + ("kal16", "espea
 
 
 def texts(names: list[str], words: Lexicon, extra: list[str], count: int, rng: random.Random) -> Iterator[str]:
-    """What is said: questions in the wordings of training, captions, bare names, sentences of a dictionary."""
-    waiting: list[str] = []
+    """Texts to synthesise: questions in training wordings, captions, single names, dictionary sentences."""
+    queue: list[str] = []
     while count:
-        if len(waiting) < 8:
-            waiting = rng.sample(names, len(names))
+        if len(queue) < 8:
+            queue = rng.sample(names, len(names))
         kind = rng.choices(("question", "which", "caption", "name", "sentence"), (35, 10, 25, 8, 22))[0]
-        name = phrase(waiting.pop(), words) if kind != "sentence" else ""
+        name = phrase(queue.pop(), words) if kind != "sentence" else ""
         if kind == "question":
             way = rng.choice(WAYS[rng.choice(("yes_no", "yes_no", "yes_no", "what", "colour", "describe"))][0])
             yield way.format(name)
         elif kind == "which":
-            some = [name, *(phrase(waiting.pop(), words) for _ in range(rng.choice((1, 1, 2))))]
+            some = [name, *(phrase(queue.pop(), words) for _ in range(rng.choice((1, 1, 2))))]
             if rng.random() < 0.3:
                 some = rng.sample(list(KIND_NAMES.values()), len(some))
             yield rng.choice(WAYS["which"][0]).format(", ".join(some[:-1]) + " or " + some[-1])
@@ -61,26 +61,26 @@ def texts(names: list[str], words: Lexicon, extra: list[str], count: int, rng: r
             yield rng.choice(("{}.", "{}.", "{}.", "It is {}.", "I see {}.", "This is {}.")).format(name).capitalize()
         elif kind == "name":
             yield rng.choice((f"{name.removeprefix('a ').removeprefix('an ')}.", f"{rng.choice(COLOURS)}.", "Yes.",
-                              "No.", f"A {rng.choice(COLOURS)} {waiting.pop()}.")).capitalize()  # fmt: skip
+                              "No.", f"A {rng.choice(COLOURS)} {queue.pop()}.")).capitalize()  # fmt: skip
         else:
             yield rng.choice(extra)
         count -= 1
 
 
 class Speaker:
-    """One sentence by one of the synthesisers, as float32 samples at 16 kHz."""
+    """Synthesises a sentence with one of the voices: float32 samples at 16 kHz."""
 
     def __init__(self) -> None:
         from hibari import Hibari
 
         self._hibari = Hibari()
         self._folder = tempfile.TemporaryDirectory()
-        self._wav = str(Path(self._folder.name) / "said.wav")
+        self._wav = str(Path(self._folder.name) / "speech.wav")
 
     def __call__(self, text: str, voice: str, rng: random.Random) -> np.ndarray:
         if voice == "hibari":
-            said = self._hibari(text, speed=rng.uniform(0.8, 1.3), seed=rng.randrange(1 << 30))
-            return pm.audio((np.asarray(said, np.float32), 24_000)).samples(RATE)
+            samples = self._hibari(text, speed=rng.uniform(0.8, 1.3), seed=rng.randrange(1 << 30))
+            return pm.audio((np.asarray(samples, np.float32), 24_000)).samples(RATE)
         if voice == "espeak":
             voice, speed, pitch = rng.choice(ESPEAK), rng.randint(120, 190), rng.randint(30, 70)
             command = ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "-w", self._wav, text]
@@ -91,8 +91,8 @@ class Speaker:
         return read_audio(self._wav, RATE)
 
 
-def changed(samples: np.ndarray, rng: random.Random) -> np.ndarray:
-    """Pitch and speed together, now and then the telephone band, a little noise, another loudness."""
+def augmented(samples: np.ndarray, rng: random.Random) -> np.ndarray:
+    """Random speed (with pitch), sometimes telephone bandwidth, noise, and random volume."""
     factor = rng.uniform(0.84, 1.16)
     if rng.random() < 0.25:
         samples = resampled(resampled(samples, 2.0), 0.5)
@@ -104,36 +104,35 @@ def changed(samples: np.ndarray, rng: random.Random) -> np.ndarray:
 
 
 def resampled(samples: np.ndarray, factor: float) -> np.ndarray:
-    """Played `factor` times as fast, by averaging where that shortens and by straight lines between the samples."""
+    """The samples played `factor` times as fast: linear interpolation, after averaging if `factor` is 1.5 or more."""
     if factor >= 1.5:
         samples = np.convolve(samples, np.ones(2) / 2, mode="same")
-    places = np.arange(0, len(samples) - 1, factor)
-    return np.interp(places, np.arange(len(samples)), samples)
+    positions = np.arange(0, len(samples) - 1, factor)
+    return np.interp(positions, np.arange(len(samples)), samples)
 
 
 def recordings(raw: Path, prompts: Path, orders: Path) -> list[speech.Recording]:
-    """Every recording of a person, with the split it takes here."""
-    whole = (*speech.open_tuxpaint(raw), *speech.open_pocketsphinx(raw))
-    found = [replace(r, split="test") for r in whole]
-    return [*found, *speech.open_asterisk(raw, prompts), *speech.open_picovoice(orders)]
+    """All recordings of people, with their splits."""
+    test = [replace(r, split="test") for r in (*speech.open_tuxpaint(raw), *speech.open_pocketsphinx(raw))]
+    return [*test, *speech.open_asterisk(raw, prompts), *speech.open_picovoice(orders)]
 
 
 class Store:
-    """Samples and their lines, written at the end."""
+    """Samples and their metadata lines, written at the end."""
 
     def __init__(self) -> None:
-        self.sounds: list[np.ndarray] = []
+        self.clips: list[np.ndarray] = []
         self.lines: list[dict] = []
-        self.place = 0
+        self.length = 0
 
-    def keep(self, samples: np.ndarray, **facts: object) -> None:
-        self.sounds.append((np.clip(samples, -1, 1) * 32767).astype(np.int16))
-        self.lines.append({**facts, "first": self.place, "length": len(samples)})
-        self.place += len(samples)
+    def add(self, samples: np.ndarray, **metadata: object) -> None:
+        self.clips.append((np.clip(samples, -1, 1) * 32767).astype(np.int16))
+        self.lines.append({**metadata, "first": self.length, "length": len(samples)})
+        self.length += len(samples)
 
     def write(self, folder: Path, part: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / f"{part}.i16.npy", np.concatenate(self.sounds))
+        np.save(folder / f"{part}.i16.npy", np.concatenate(self.clips))
         (folder / f"{part}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in self.lines))
 
 
@@ -146,9 +145,9 @@ def people(args: argparse.Namespace, store: Store) -> None:
         text = item.text
         if text is None and item.split == "train":
             text = model.transcribe(pm.audio((samples, RATE))).text
-        store.keep(samples, id=item.id, corpus=item.corpus, split=item.split, text=text, hint=item.hint)
+        store.add(samples, id=item.id, corpus=item.corpus, split=item.split, text=text, hint=item.hint)
         if len(store.lines) % 100 == 0:
-            print(f"{len(store.lines)} recordings, {store.place / RATE / 60:.0f} min", flush=True)
+            print(f"{len(store.lines)} recordings, {store.length / RATE / 60:.0f} min", flush=True)
 
 
 def synthetic(args: argparse.Namespace, store: Store) -> None:
@@ -158,9 +157,9 @@ def synthetic(args: argparse.Namespace, store: Store) -> None:
     speaker = Speaker()
     for index, text in enumerate(texts(names, read(args.raw), sentences(args.wordnet), args.count, rng)):
         voice = rng.choice(VOICES)
-        samples = changed(speaker(text, voice, rng), rng)
+        samples = augmented(speaker(text, voice, rng), rng)
         if len(samples) < 15 * RATE:
-            store.keep(samples, id=f"synthetic/{args.seed}/{index}", corpus=voice, split="train", text=text, hint="")
+            store.add(samples, id=f"synthetic/{args.seed}/{index}", corpus=voice, split="train", text=text, hint="")
         if index % 500 == 0:
             print(f"{index}/{args.count}", flush=True)
 

@@ -1,8 +1,8 @@
-"""The words questions are made of: ways to ask, names of kinds and styles, and which of them exclude each other."""
+"""Question wordings, names of categories and styles, and which categories exclude each other."""
 
 from corpora.wordlists import word_set
 
-# Ways to ask: the first tuple is for training, the second is kept for testing.
+# Question wordings: the first tuple is for training, the second is held out for testing.
 WAYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "what": (
         (
@@ -63,9 +63,9 @@ KIND_NAMES = {
     "furniture": "furniture", "body part": "a body part", "tool": "a tool", "face": "a face", "flag": "a flag",
     "sign": "a sign", "letter": "a letter", "number": "a number",
 }  # fmt: skip
-# kinds that a fair person could both say of one picture are never offered together
+# categories that may both apply to one image are never offered together
 CLOSE = ({"person", "face", "body part", "animal"}, {"food", "plant", "animal"}, {"sign", "letter", "number", "flag"})
-# broader names that are surely true of a picture of that kind, when the dictionary puts them above its noun
+# broader names that are certainly correct for an image of that category, if WordNet has them as hypernyms of its noun
 BROADER = {
     "animal": {"animal", "bird", "fish", "insect", "dog", "cat", "snake", "mammal"},
     "food": {"food", "fruit", "vegetable"},
@@ -76,9 +76,9 @@ BROADER = {
     "tool": {"tool"},
     "musical instrument": {"musical instrument", "drum", "guitar"},
 }
-# kinds with very many names of one pattern: only compared within the kind
+# categories with very many names of one pattern: wrong names come from the same category only
 SERIES = frozenset({"flag", "letter", "number", "face", "sign"})
-BROAD = 0.15  # share of "yes" questions that ask for a broader name ("Is this an animal?")
+BROAD = 0.15  # share of "yes" questions with a broader name ("Is this an animal?")
 ANYBODY = word_set("man woman person boy girl child people men women couple family head baby kid adult")
 NO_COLOUR = frozenset({"person", "flag", "sign", "letter", "number"})
 PLURAL = (

@@ -37,29 +37,29 @@ def lines(split="train", repeats=3):
 
 
 LINES = lines()
-BOOK = questions.Book(LINES)
+NAMES = questions.NameIndex(LINES)
 
 
 @given(st.sampled_from(LINES), st.sampled_from(questions.KINDS), st.integers(0, 10**6), st.booleans())
 def test_every_question_is_answerable(line, kind, seed, held_out):
-    question = questions.ask(line, kind, BOOK, random.Random(seed), held_out)
+    question = questions.ask(line, kind, NAMES, random.Random(seed), held_out)
     if question is None:
         assert kind == "colour" and line["colour"] is None
         return
     assert question.answer.endswith(".") and question.answer[0].isupper()
     assert "{" not in question.question and question.question[-1] in "?."
-    assert questions.right(question, question.answer)
-    assert question == questions.ask(line, kind, BOOK, random.Random(seed), held_out)  # seeded
+    assert questions.is_correct(question, question.answer)
+    assert question == questions.ask(line, kind, NAMES, random.Random(seed), held_out)  # seeded
     if question.options and kind != "yes_no":
         assert len(set(question.options)) == len(question.options)
         assert all(option in question.question for option in question.options)
         for option in question.options:
-            assert questions.right(question, option) == (questions.sentence(option) == question.answer)
+            assert questions.is_correct(question, option) == (questions.sentence(option) == question.answer)
 
 
 @given(st.sampled_from(LINES), st.integers(0, 10**6), st.booleans())
 def test_wrong_names_are_wrong(line, seed, hard):
-    other = BOOK.distractor(line, random.Random(seed), hard)
+    other = NAMES.distractor(line, random.Random(seed), hard)
     assert other is not None and other not in (*line["nouns"], *line["above"])
     if line["nouns"] == ["car"]:
         assert other != "sports car"  # a sports car may be what the picture of a car shows
@@ -69,12 +69,12 @@ def test_wrong_names_are_wrong(line, seed, hard):
 
 def test_related_words_are_never_wrong():
     line = {**LINES[0], "related": ["cat", "pizza slice"]}
-    assert not BOOK.wrong(line, "cat") and not BOOK.wrong(line, "pizza") and BOOK.wrong(line, "hat")
+    assert not NAMES.wrong(line, "cat") and not NAMES.wrong(line, "pizza") and NAMES.wrong(line, "hat")
 
 
 def test_yes_and_no_are_balanced():
     rng = random.Random(0)
-    asked = [questions.ask(rng.choice(LINES), "yes_no", BOOK, rng) for _ in range(2000)]
+    asked = [questions.ask(rng.choice(LINES), "yes_no", NAMES, rng) for _ in range(2000)]
     answers = Counter(question.answer for question in asked)
     assert abs(answers["Yes."] - 1000) < 120
     hard = sum(question.hard for question in asked if question.answer == "No.")
@@ -83,7 +83,7 @@ def test_yes_and_no_are_balanced():
 
 def test_right_option_stands_anywhere():
     rng = random.Random(1)
-    asked = [questions.ask(rng.choice(LINES), "which", BOOK, rng) for _ in range(3000)]
+    asked = [questions.ask(rng.choice(LINES), "which", NAMES, rng) for _ in range(3000)]
     pairs = Counter(
         question.options.index(question.answer[:1].lower() + question.answer[1:-1])
         for question in asked
@@ -101,15 +101,15 @@ def test_wordings_for_tests_are_never_in_training():
 
 
 def test_exam_is_balanced():
-    book = questions.Book(lines(repeats=4))
-    exam = questions.exam(lines("test", 4), book, seed=3, size=60)
+    names = questions.NameIndex(lines(repeats=4))
+    exam = questions.test_set(lines("test", 4), names, seed=3, size=60)
     assert set(exam) == set(questions.KINDS)
     yes_no = exam["yes_no"]
     assert Counter(question.answer for question in yes_no) == {"Yes.": len(yes_no) // 2, "No.": len(yes_no) // 2}
     assert questions.chance(yes_no) == pytest.approx(0.5)
     assert {question.held_out_wording for question in exam["what"]} == {True, False}
     assert questions.chance(exam["category"]) >= 1 / 3
-    assert exam == questions.exam(lines("test", 4), book, seed=3, size=60)
+    assert exam == questions.test_set(lines("test", 4), names, seed=3, size=60)
     # a name is asked about with "no" as often as with "yes", so a reader of the question alone learns nothing
     said = Counter()
     for question in yes_no:
@@ -119,10 +119,10 @@ def test_exam_is_balanced():
     assert all(abs(count) <= 1 for count in said.values())
 
 
-def test_lesson_always_finds_a_question():
+def test_training_question_always_finds_a_question():
     rng = random.Random(2)
-    assert {questions.lesson(line, BOOK, rng).kind for line in LINES * 4} == set(questions.KINDS)
-    assert questions.lesson(LINES[0], BOOK, rng, kinds=("colour",)).kind == "what"
+    assert {questions.training_question(line, NAMES, rng).kind for line in LINES * 4} == set(questions.KINDS)
+    assert questions.training_question(LINES[0], NAMES, rng, kinds=("colour",)).kind == "what"
 
 
 @pytest.mark.parametrize(
@@ -143,8 +143,9 @@ def test_fill(way, name, text):
 def test_right_reads_free_replies():
     base = {"picture": "x", "row": 0, "question": "?", "answer": "A cat."}
     what = questions.Question(kind="what", accepted=("cat",), **base)
-    assert questions.right(what, "This is a cat sitting.") and not questions.right(what, "A caterpillar.")
+    assert questions.is_correct(what, "This is a cat sitting.") and not questions.is_correct(what, "A caterpillar.")
     which = questions.Question(kind="which", accepted=("cat",), options=("a cat", "a dog"), **base)
-    assert questions.right(which, "A cat") and not questions.right(which, "A cat or a dog")
+    assert questions.is_correct(which, "A cat") and not questions.is_correct(which, "A cat or a dog")
     no = questions.Question(kind="yes_no", accepted=("no",), options=("yes", "no"), **base)
-    assert questions.right(no, "No, it is not.") and not questions.right(no, "Yes. No.") and not questions.right(no, "")
+    assert questions.is_correct(no, "No, it is not.")
+    assert not questions.is_correct(no, "Yes. No.") and not questions.is_correct(no, "")
