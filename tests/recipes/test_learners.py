@@ -72,7 +72,7 @@ def test_instruct_learns_slots_and_adapters_and_nothing_else(tmp_path: Path, dty
     torch.manual_seed(0)
     language = decoder()
     apply_lora(language, ADAPTED, 2, 4)
-    instruct.lower(language, dtype)
+    instruct.cast_frozen(language, dtype)
     parts = connector()
     learner = instruct.Learner(parts, language, placeholder=29)
     slots = parts.config.word_slots + parts.config.dense_slots
