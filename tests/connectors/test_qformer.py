@@ -96,12 +96,13 @@ def test_writing_sees_the_queries_and_earlier_words_only() -> None:
     )
     module = filled(config.build())
     source, ids = randomise.values("source", (2, 5, 12)), randomise.ids("words", (2, 6), 1, 30)
-    states = module.write(source, ids)
+    states = module.caption_states(source, ids)
     later = ids.clone()
     later[:, 4] = (ids[:, 4] + 1) % 30
-    changed = module.write(source, later)
+    changed = module.caption_states(source, later)
     assert torch.equal(changed[:, :4], states[:, :4]) and not torch.allclose(changed[:, 4], states[:, 4])
-    assert not torch.allclose(module.write(source + 1, ids), states)
+    assert not torch.allclose(module.caption_states(source + 1, ids), states)
     # A row that is padded on the right has the states of the row alone.
     mask = torch.tensor([[1, 1, 1, 1, 0, 0]] * 2)
-    assert torch.allclose(module.write(source, ids, mask)[:, :4], module.write(source, ids[:, :4]), atol=1e-5)
+    short = module.caption_states(source, ids[:, :4])
+    assert torch.allclose(module.caption_states(source, ids, mask)[:, :4], short, atol=1e-5)

@@ -99,7 +99,7 @@ def test_what_families_have_besides_sends_nothing_at_a_step() -> None:
     models = [
         axes,
         MultimodalLM({}, {}, decoder(alibi=(0.5, 0.25)), {}),
-        DiscreteTokenLM({}, {}, decoder(rope=RopeConfig(head_dim=8)), {}, silent=(5, 9)),
+        DiscreteTokenLM({}, {}, decoder(rope=RopeConfig(head_dim=8)), {}, suppressed=(5, 9)),
     ]
     for model in models:
         traffic([{}] * 3, DecodingConstraints(), 3, model=model)  # tables are made at the first use

@@ -16,12 +16,12 @@ CODEC = {"embed_dim": 8, "num_embeddings": 24, "latent_channels": 8, "resolution
          "channel_multiplier": [1, 1], "num_res_blocks": 1}  # fmt: skip
 
 
-def model(silent: tuple[int, ...] = (), decode: bool = False) -> DiscreteTokenLM:
+def model(suppressed: tuple[int, ...] = (), decode: bool = False) -> DiscreteTokenLM:
     shape = LlamaShape(width=32, depth=1, heads=2, ffn_width=48, vocab_size=60)
     vocabulary = Vocabulary(size=60, codecs={"image": Span(start=30, count=24)})
     codec = vq_codec.parse_config(CODEC, decode=decode).build()
     made = DiscreteTokenLM({"image": codec}, {"image": Spelling(vocabulary)}, shape.config().build(), {"image": PLACE},
-                   silent=silent)  # fmt: skip
+                   suppressed=suppressed)  # fmt: skip
     fill(made)
     return made.eval()
 
@@ -36,7 +36,7 @@ def batch() -> dict[str, torch.Tensor]:
 @torch.no_grad()
 def test_pictures_and_their_ids_are_one() -> None:
     ours, given = model(), batch()
-    spelled = ours.spelled({**given, "labels": given["input_ids"].clone()})
+    spelled = ours.with_token_ids({**given, "labels": given["input_ids"].clone()})
     assert set(spelled) == {"input_ids", "labels"}
     assert not bool((spelled["input_ids"] == PLACE).any())
     assert torch.equal(spelled["input_ids"], spelled["labels"])
@@ -45,8 +45,8 @@ def test_pictures_and_their_ids_are_one() -> None:
     assert torch.equal(features, ours.backbone.embed(ours.tokens("image", given)))
 
 
-def test_silent_ids_are_learned_and_never_written() -> None:
-    ours, given = model(silent=tuple(range(30, 54))), batch()
+def test_suppressed_ids_are_trained_and_never_generated() -> None:
+    ours, given = model(suppressed=tuple(range(30, 54))), batch()
     logits = ours(**given).logits
     assert bool((logits[..., 30:54] == torch.finfo(torch.float32).min).all())
     loss = ours(**given, labels=given["input_ids"]).loss

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tiny_words
 from corpora import caption, lexicon, raster, record
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import tiny_words
 from polymodal.errors import MediaError
 
 

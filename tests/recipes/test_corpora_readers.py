@@ -6,10 +6,10 @@ import json
 
 import numpy as np
 import pytest
-import tiny_words
 from corpora import cifar10, emoji, groceries, lexicon, openclipart, quickdraw, record, tuxpaint
 from PIL import Image
 
+import tiny_words
 from polymodal.errors import MediaError
 
 

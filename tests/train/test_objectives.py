@@ -69,7 +69,7 @@ def pictures_as_ids(system: str, config: Any) -> tuple[Any, dict[str, Any], dict
     pixels = PIXELS[:, :, :16, :16]
     values = {"pixel_values": pixels} if system == "chameleon" else emu3.padded(list(pixels))
     batch = {"input_ids": ids, "labels": ids.clone(), **values}
-    return model, batch, model.spelled(batch)
+    return model, batch, model.with_token_ids(batch)
 
 
 @torch.no_grad()

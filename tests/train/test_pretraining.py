@@ -172,7 +172,7 @@ def test_blip_2_contrasts_matches_and_writes() -> None:
     wanted = torch.stack([F.cross_entropy(x, place, label_smoothing=0.1) for x in (logits, logits.T)]).mean()
     assert losses["contrastive"].item() == pytest.approx(wanted.item(), abs=1e-5)
 
-    states = model.write(model.image_states(batch["pixel_values"]), batch["decoder_input_ids"])
+    states = model.caption_states(model.image_states(batch["pixel_values"]), batch["decoder_input_ids"])
     embedding = model.connectors["image"].words.weight
     words = F.layer_norm(F.gelu(loss.dense(states)), (48,), eps=1e-12) @ embedding.T
     wanted = F.cross_entropy(words[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), label_smoothing=0.1)

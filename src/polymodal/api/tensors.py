@@ -104,7 +104,7 @@ def check_prompt(module: Any, tensors: Mapping[str, Any]) -> None:
     for placeholder in module.placeholders.values():
         wrong &= ids != placeholder
     mask = tensors.get("attention_mask")
-    outside = len(module.placeholders) > len(module.written_placeholders())
+    outside = len(module.placeholders) > len(module.placeholders_in_vocabulary())
     if outside and isinstance(mask, Tensor) and mask.shape == ids.shape:
         wrong &= mask.bool()  # padding is not read, and models with such placeholders may pad with any id
     if bool(wrong.any()):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from polymodal.check import real
 from polymodal.check.record import TrainingCheck
-from polymodal.models.output import total
+from polymodal.models.output import total_loss
 from polymodal.train.loop import run_stage
 from polymodal.train.objectives import Objective
 from polymodal.train.recipe import Budget, Stage
@@ -134,6 +134,6 @@ def fit(training_check: TrainingCheck, objective: Objective, *, steps: int | Non
     optimiser = torch.optim.AdamW([*model.parameters(), *beside], lr=training_check.lr)
     for step in range(training_check.steps if steps is None else steps):
         optimiser.zero_grad()
-        total(loss(model, training_check.batches(step))).backward()
+        total_loss(loss(model, training_check.batches(step))).backward()
         optimiser.step()
     return model.eval()

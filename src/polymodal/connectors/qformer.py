@@ -130,18 +130,18 @@ class QFormer(nn.Module):
         """Text without features: int64 [B, T] -> states [B, T, D]."""
         return self._run(self._embed(input_ids), 0, attention_mask, None)
 
-    def write(self, features: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """States of a text [N, T, D] whose words see the queries and the words before them, as it learns captions.
+    def caption_states(self, features: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Text states [N, T, D] for captioning: text attends causally and to the queries.
 
-        features [N, S, D'], int64 [N, T]; the queries see only one another and the features.
+        features [N, S, D'], int64 ids [N, T]; the queries attend to each other and to the features only.
         """
         queries = self.queries.expand(features.shape[0], -1, -1)
         x = self.norm(torch.cat((queries, self._embed(input_ids).to(queries.dtype)), 1))
         count, length = queries.shape[1], x.shape[1]
-        asked = torch.ones(len(x), count, dtype=torch.long, device=x.device)
-        seen = None if attention_mask is None else torch.cat((asked, attention_mask), 1)
-        spans = torch.cat((asked, asked.new_zeros(len(x), length - count)), 1)
-        mask = MaskSpec(attention_mask=seen, two_way=spans).prepare(length, length, x.device)
+        query_mask = torch.ones(len(x), count, dtype=torch.long, device=x.device)
+        attention_mask = None if attention_mask is None else torch.cat((query_mask, attention_mask), 1)
+        spans = torch.cat((query_mask, query_mask.new_zeros(len(x), length - count)), 1)
+        mask = MaskSpec(attention_mask=attention_mask, two_way=spans).prepare(length, length, x.device)
         for block in self.blocks:
             x = block(x, count, mask, features)
         return x[:, count:]

@@ -91,7 +91,7 @@ def beam_search(
     limits = room(model, lengths, [option.max_tokens for option in options], constraints.allow_past_context)
     prompts, seen = running.prompts, running.seen
     running = expand_beams(running, beams, max(limits))
-    banned = [] if constraints.placeholders else model.written_placeholders()
+    banned = [] if constraints.placeholders else model.placeholders_in_vocabulary()
     rows = [Beams(options=o, limit=n, ends=constraints.ends) for o, n in zip(options, limits, strict=True)]
 
     def step(parents: Tensor, ids: Tensor) -> Tensor:

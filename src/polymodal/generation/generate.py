@@ -87,7 +87,7 @@ def answer(
     limits = room(running.model, lengths, [o.max_tokens for o in options], constraints.allow_past_context)
     writers = [Writer(row=i, options=o, limit=limits[i], constraints=constraints) for i, o in enumerate(options)]
     # A placeholder in an answer would be an item without a value.
-    banned = [] if constraints.placeholders else running.model.written_placeholders()
+    banned = [] if constraints.placeholders else running.model.placeholders_in_vocabulary()
 
     def step(ids: Tensor) -> Tensor:
         running.step(ids)

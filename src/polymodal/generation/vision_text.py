@@ -19,7 +19,7 @@ from polymodal.generation.decode_state import copied
 from polymodal.generation.generate import decode
 from polymodal.generation.output import GREEDY, DecodingConstraints, Generation, Piece, Writer, collected, per_row
 from polymodal.generation.sampling import SamplingOptions
-from polymodal.models.vision_encoder_decoder import VisionEncoderDecoder, batch_ids, known_inputs
+from polymodal.models.vision_encoder_decoder import VisionEncoderDecoder, check_inputs, required_input
 from polymodal.nn.cache import KVCache
 from polymodal.nn.mask import MaskSpec
 
@@ -31,9 +31,9 @@ def continue_prompt(
     model: VisionEncoderDecoder, batch: Mapping[str, Any], options: SamplingOptions, constraints: DecodingConstraints
 ) -> tuple[Tensor, list[Generation]]:
     """What the decoder starts from, ids [B, P], and what it writes behind it."""
-    given = known_inputs(batch)
+    given = check_inputs(batch)
     answers = write(model, given, options, constraints)
-    prompt, _ = _prompt(model, given, len(answers), batch_ids(given, "pixel_values").device)
+    prompt, _ = _prompt(model, given, len(answers), required_input(given, "pixel_values").device)
     return prompt, answers
 
 
@@ -48,7 +48,7 @@ def write(
 
     `constraints` None: texts end at [SEP].  Raises PromptError when nothing more fits the decoder's positions.
     """
-    batch = known_inputs(batch)
+    batch = check_inputs(batch)
     source = model.encode_image(batch)
     rows = len(source)
     if model.question is not None:
@@ -63,7 +63,7 @@ def write(
         Writer(row=i, options=choice, limit=min(choice.max_tokens, room), constraints=end)
         for i, choice in enumerate(choices)
     ]
-    words = batch.get("attention_mask") if model.question is not None and model.rules.masked else None
+    words = batch.get("attention_mask") if model.question is not None and model.rules.mask_padding else None
     seen = None if words is None else MaskSpec(causal=False, attention_mask=words)
     if any(choice.beams > 1 for choice in choices):
         return _search(model, prompt, mask, (source, seen), writers)

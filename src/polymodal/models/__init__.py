@@ -1,1 +1,1 @@
-"""The shapes of model: one nn.Module a file, put together from the parts (rank 3)."""
+"""Models: one nn.Module per file, assembled from encoders, connectors and backbones (rank 3)."""

@@ -1,12 +1,12 @@
-"""The assembly of systems whose pictures are ids of the language model's own vocabulary (fusion type D).
+"""Language models whose vocabulary includes image tokens (fusion type D).
 
     pixel_values -> encoders.image (a codec) -> codes -> connectors.image (Spelling) -> token ids
-    input_ids with token ids at the placeholders -> backbone.embed -> blocks -> head over text and pictures alike
-    token ids that were written -> codes -> encoders.image.decode -> pixels
+    input_ids with token ids at the placeholders -> backbone.embed -> blocks -> head over text and image tokens
+    generated token ids -> codes -> encoders.image.decode -> pixels
 
-Traps: transformers' Chameleon never writes a picture: `silent` ids get the least logit in `logits` and in generation,
-while an objective reads the bare head and learns them; codecs are frozen, give no gradient and stay in evaluation
-mode, since batch norms of theirs must not follow what is encoded.
+Traps: transformers' Chameleon never generates images: `suppressed` ids get the smallest logit in `logits` and in
+generation, while losses use the unmodified head and train them.  Codecs are frozen, pass no gradient and stay in eval
+mode, so that their batch norm statistics do not change.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from polymodal.nn.constant import constant
 
 
 class DiscreteTokenLM(MultimodalLM):
-    """codecs, spellings: by modality.  silent: ids that inference never writes."""
+    """codecs, spellings: by modality.  suppressed: ids that are never generated."""
 
     def __init__(
         self,
@@ -36,10 +36,10 @@ class DiscreteTokenLM(MultimodalLM):
         backbone: Decoder,
         placeholders: Mapping[str, int],
         inputs: Mapping[str, ModalityInputs] | None = None,
-        silent: Sequence[int] = (),
+        suppressed: Sequence[int] = (),
     ) -> None:
         super().__init__(codecs, spellings, backbone, placeholders, inputs=inputs)
-        self.silent = tuple(silent)
+        self.suppressed = tuple(suppressed)
 
     def train(self, mode: bool = True) -> DiscreteTokenLM:
         super().train(mode)
@@ -48,64 +48,64 @@ class DiscreteTokenLM(MultimodalLM):
 
     @torch.no_grad()
     def tokens(self, modality: str, batch: Mapping[str, Any]) -> Tensor | list[Tensor]:
-        """Token ids of all items: int64 [N, S], or a list of [s_i]."""
+        """Token ids of all items of a modality: int64 [N, S], or a list of [s_i]."""
         return super().encode(modality, batch)
 
     def encode(self, modality: str, batch: Mapping[str, Any]) -> Any:
-        """The embedded token ids: [N, S, D], or a list of [s_i, D]."""
+        """Embedded token ids: [N, S, D], or a list of [s_i, D]."""
         ids = self.tokens(modality, batch)
         return self.backbone.embed(ids) if isinstance(ids, Tensor) else [self.backbone.embed(each) for each in ids]
 
     def vocabulary_ids(self, modality: str) -> Tensor:
-        """int64 ids that a codec's codes have in the vocabulary.  Raises PromptError for another modality."""
+        """int64 ids of a codec's codes in the vocabulary.  Raises PromptError for a modality without a codec."""
         spelling = dict(self.connectors.items()).get(modality)
         if not isinstance(spelling, Spelling):
-            raise PromptError(f"{modality} is not spelled in ids")
+            raise PromptError(f"{modality} has no token ids in the vocabulary")
         return spelling.vocabulary.ids(spelling.codec)
 
-    def spelled(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """The batch with token ids in place of pixels: `input_ids`, and `labels` where they hold a placeholder.
+    def with_token_ids(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """The batch with token ids instead of pixels: placeholders in `input_ids` and `labels` are replaced.
 
-        An objective that is to learn pictures too gets labels with the placeholder's id at their places.
+        To train on image tokens, put the placeholder id into the labels at their positions.
         """
-        found = {key: value for key, value in batch.items() if value is not None}
-        for name, given in self.inputs.items():
-            if found.get(given.values) is None:
+        result = {key: value for key, value in batch.items() if value is not None}
+        for name, inputs in self.inputs.items():
+            if result.get(inputs.values) is None:
                 continue
-            items = list(self.tokens(name, found))
+            items = list(self.tokens(name, result))
             for key in ("input_ids", "labels"):
-                if key in found and bool((found[key] == self.placeholders[name]).any()):
-                    found[key] = fill(found[key], items, self.placeholders[name])
-            for used in given.names:
-                found.pop(used, None)
-            for fact in ("item_counts", "item_tokens"):  # its items are words now
-                if found.get(fact) is not None:
-                    found[fact] = {key: value for key, value in found[fact].items() if key != name}
-        return found
+                if key in result and bool((result[key] == self.placeholders[name]).any()):
+                    result[key] = fill(result[key], items, self.placeholders[name])
+            for used in inputs.names:
+                result.pop(used, None)
+            for key in ("item_counts", "item_tokens"):  # the items are text tokens now
+                if result.get(key) is not None:
+                    result[key] = {modality: value for modality, value in result[key].items() if modality != name}
+        return result
 
     def forward(self, *, cache: KVCache | None = None, return_logits: bool = True, **batch: Any) -> Output:
-        """As for MultimodalLM; labels that hold a placeholder learn the token ids of its items."""
+        """As MultimodalLM; placeholders in labels are replaced by the token ids of the items."""
         self.check_names(batch)
         if batch.get("labels") is not None:
-            batch = self.spelled(batch)
+            batch = self.with_token_ids(batch)
         return super().forward(cache=cache, return_logits=return_logits, **batch)
 
     def compute_logits(self, hidden: Tensor) -> Tensor:
-        """Logits of the head, the least number at `silent` ids."""
+        """Logits of the head; `suppressed` ids get the smallest value of the dtype."""
         logits = self.backbone.head(hidden)
-        if not self.silent:
+        if not self.suppressed:
             return logits
-        where = constant(self.silent, torch.int64, logits.device)
-        return logits.index_fill(-1, where, torch.finfo(logits.dtype).min)
+        ids = constant(self.suppressed, torch.int64, logits.device)
+        return logits.index_fill(-1, ids, torch.finfo(logits.dtype).min)
 
     @torch.no_grad()
     def pixels(self, modality: str, ids: Tensor, height: int, width: int) -> Tensor:
-        """Token ids [N, S] of whole grids, row ends included -> pixels [N, 3, H, W] in about [-1, 1].
+        """Token ids [N, S] of complete grids, row ends included -> pixels [N, 3, H, W] in about [-1, 1].
 
-        Raises PromptError for ids that are not a grid of this size, ConfigError for a codec that only encodes.
+        Raises PromptError if the ids are not a grid of this size, ConfigError if the codec has no decoder.
         """
         spelling: Any = self.connectors[modality]
         codec: Any = self.encoders[modality]
         if not isinstance(spelling, Spelling):
-            raise PromptError(f"{modality} is not spelled in ids")
+            raise PromptError(f"{modality} has no token ids in the vocabulary")
         return codec.decode(spelling.codes(ids, height, width))

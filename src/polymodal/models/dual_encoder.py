@@ -1,11 +1,11 @@
-"""Encoders of several modalities into one joint space, compared by cosine (CLIP, arXiv 2103.00020).
+"""Dual encoders: several modalities in one joint space, compared by cosine similarity (CLIP, arXiv 2103.00020).
 
     pixel_values            -> encoders.image.joint -> [N, E] --+
-    input_ids, attention_mask -> encoders.text.joint -> [B, E] --+-> unit length -> dot product * exp(logit_scale)
+    input_ids, attention_mask -> encoders.text.joint -> [B, E] --+-> L2 normalise -> dot product * exp(logit_scale)
 
-An encoder is any module with `joint(**its tensors) -> [N, E]`; which tensors of a batch are whose is said by `inputs`.
-Traps: `features` are projected but NOT of unit length; `logits` are per item of the first modality, [N, B]; the scale
-is stored as its logarithm, and has one dimension (sharding takes no scalars).
+An encoder is any module with `joint(**tensors) -> [N, E]`; `inputs` maps each modality to its tensors of the batch.
+Traps: `features` are projected but NOT normalised; `logits` are per item of the first modality, [N, B]; the scale is
+stored as its logarithm with shape [1] (FSDP does not support scalar parameters).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,18 +19,18 @@ from polymodal.errors import ConfigError, PromptError
 from polymodal.models.output import Output
 from polymodal.nn.losses import pair_loss
 
-PAIR: Mapping[str, tuple[str, ...]] = {
+IMAGE_TEXT: Mapping[str, tuple[str, ...]] = {
     "image": ("pixel_values", "interpolate_pos_encoding"),
     "text": ("input_ids", "attention_mask", "position_ids"),
 }
-"""Tensors of a batch by modality, in the transformers library's names; the first of each must be there."""
+"""Tensors of a batch by modality, in transformers' names; the first of each is required."""
 
 
 class DualEncoder(nn.Module):
-    """`encoders` by modality, `inputs` as in PAIR; both name the same modalities, the first two give the logits.
+    """`encoders` by modality, `inputs` as in IMAGE_TEXT, with the same modalities; the first two give the logits.
 
-    scale: start of the temperature's logarithm; None: no temperature (one tower of a pair).  aliases: other names of
-    tensors -> those in `inputs`.  Raises ConfigError for modalities that do not agree.
+    scale: initial value of log(1 / temperature); None: no temperature (a single encoder of a pair).  aliases: other
+    names of tensors -> those in `inputs`.  Raises ConfigError if the modalities differ.
     """
 
     output_fields = frozenset({"logits", "embeddings"})
@@ -38,7 +38,7 @@ class DualEncoder(nn.Module):
     def __init__(
         self,
         encoders: Mapping[str, nn.Module],
-        inputs: Mapping[str, tuple[str, ...]] = PAIR,
+        inputs: Mapping[str, tuple[str, ...]] = IMAGE_TEXT,
         scale: float | None = 2.6592,
         aliases: Mapping[str, str] | None = None,
     ) -> None:
@@ -53,57 +53,56 @@ class DualEncoder(nn.Module):
         self.aliases = dict(aliases or {})
 
     def features(self, **batch: Any) -> dict[str, Tensor]:
-        """Joint vectors [N, E] of every modality that is in the batch, not of unit length.
+        """Projected vectors [N, E] of every modality in the batch, not normalised.
 
-        Raises PromptError when none is, ConfigError for a tensor that no encoder takes.
+        Raises PromptError if there is none, ConfigError for a tensor that no encoder takes.
         """
-        given = {self.aliases.get(name, name): value for name, value in batch.items() if value is not None}
-        if unknown := set(given) - {name for names in self.inputs.values() for name in names}:
+        tensors = {self.aliases.get(name, name): value for name, value in batch.items() if value is not None}
+        if unknown := set(tensors) - {name for names in self.inputs.values() for name in names}:
             raise ConfigError(f"DualEncoder: does not know the inputs {sorted(unknown)}")
-        found = {}
+        embeddings = {}
         for modality, names in self.inputs.items():
-            if names[0] in given:
+            if names[0] in tensors:
                 encoder: Any = self.encoders[modality]
-                found[modality] = encoder.joint(**{name: given[name] for name in names if name in given})
-        if not found:
-            wanted = [names[0] for names in self.inputs.values()]
-            raise PromptError(f"DualEncoder: expected one of {wanted}, found {sorted(given)}")
-        return found
+                embeddings[modality] = encoder.joint(**{name: tensors[name] for name in names if name in tensors})
+        if not embeddings:
+            expected = [names[0] for names in self.inputs.values()]
+            raise PromptError(f"DualEncoder: expected one of {expected}, found {sorted(tensors)}")
+        return embeddings
 
     def similarity(self, first: Tensor, second: Tensor) -> Tensor:
-        """[N, E], [B, E] of any length -> scaled cosines [N, B]; not scaled without a temperature."""
-        cosines = unit(first) @ unit(second).T
+        """[N, E], [B, E], normalised or not -> cosine similarities [N, B], scaled if there is a temperature."""
+        cosines = l2_normalise(first) @ l2_normalise(second).T
         return cosines if self.logit_scale is None else cosines * self.logit_scale.exp()
 
     def forward(self, *, return_loss: bool = False, **batch: Any) -> Output:
-        """embeddings [N, E] of what is in the batch; logits [N, B], the scaled cosine of each item of the first
-        modality with each of the second, where both are.  return_loss: the contrastive loss, pair i on the diagonal.
+        """embeddings [N, E] by modality; with both modalities, logits [N, B], the scaled cosine similarities.
 
-        Raises PromptError when a loss is asked for and one of the two is not there.
+        return_loss: the contrastive loss; pair i is on the diagonal.  Raises PromptError if a loss is requested and one
+        of the two modalities is missing.
         """
-        found = self.features(**batch)
-        first, *others = self.inputs
-        pair = [found[name] for name in (first, *others[:1]) if name in found]
+        embeddings = self.features(**batch)
+        pair = [embeddings[name] for name in list(self.inputs)[:2] if name in embeddings]
         if len(pair) < 2:
             if return_loss:
-                wanted = " and ".join(list(self.inputs)[:2])
-                raise PromptError(f"DualEncoder: a loss needs {wanted}, found {list(found)}")
-            return Output(embeddings=found)
+                expected = " and ".join(list(self.inputs)[:2])
+                raise PromptError(f"DualEncoder: a loss needs {expected}, found {list(embeddings)}")
+            return Output(embeddings=embeddings)
         logits = self.similarity(pair[0], pair[1])
         if not return_loss:
-            return Output(logits=logits, embeddings=found)
+            return Output(logits=logits, embeddings=embeddings)
         loss = pair_loss(logits)
-        return Output(logits=logits, embeddings=found, loss=loss, losses={"contrastive": loss})
+        return Output(logits=logits, embeddings=embeddings, loss=loss, losses={"contrastive": loss})
 
 
-def unit(x: Tensor) -> Tensor:
-    """Vectors along the last axis, divided by their length."""
+def l2_normalise(x: Tensor) -> Tensor:
+    """Vectors along the last axis, scaled to unit length."""
     return F.normalize(x, dim=-1)
 
 
 def class_vectors(prompts: Sequence[Tensor]) -> Tensor:
-    """Zero-shot classifier: per class the vectors [templates, E] of its prompts -> [classes, E] of unit length.
+    """Zero-shot classifier: the vectors [templates, E] of the prompts of each class -> unit vectors [classes, E].
 
-    As published: each prompt's vector to unit length, mean over the templates, unit length again.
+    As published: normalise each prompt vector, average over the templates, normalise again.
     """
-    return torch.stack([unit(unit(vectors).mean(0)) for vectors in prompts])
+    return torch.stack([l2_normalise(l2_normalise(vectors).mean(0)) for vectors in prompts])

@@ -1,8 +1,8 @@
-"""One encoder and a head on its features: classifiers, masked image models, bare encoders.
+"""One encoder with a head on its features: classifiers, masked image models, encoders without head.
 
     pixel_values -> encoders.image -> features [N, S, D] -> head -> logits
 
-Traps: the head may be a part of the encoder, which then says `classifies`; a bare encoder has features only;
+Traps: the head may be part of the encoder, whose `classifies` is then True; without any head there are only features;
 `bool_masked_pos` needs an encoder with a mask token.
 """
 
@@ -15,11 +15,11 @@ from polymodal.models.output import Output
 from polymodal.nn.losses import classification_loss
 
 IMAGE = ("pixel_values", "bool_masked_pos", "interpolate_pos_encoding")
-"""What an image encoder takes, in the transformers library's names."""
+"""Inputs of an image encoder, in transformers' names."""
 
 
 class EncoderClassifier(nn.Module):
-    """`encoder` is called with those of `inputs` that a batch has; `head` (or None) with its features."""
+    """`encoder` is called with the `inputs` that the batch has, `head` (or None) with its features."""
 
     def __init__(
         self,
@@ -36,22 +36,22 @@ class EncoderClassifier(nn.Module):
 
     @property
     def output_fields(self) -> frozenset[str]:
-        """A bare encoder gives no logits."""
+        """Without a head there are no logits."""
         encoder: Any = self.encoders[self.modality]
         classifies = self.head is not None or getattr(encoder, "classifies", False)
         return frozenset({"hidden", "features"}) | ({"logits"} if classifies else frozenset())
 
     def forward(self, *, labels: Tensor | None = None, **batch: Any) -> Output:
-        """hidden [N, S, D]: the encoder's last hidden state; logits [N, classes] or of every patch, where there is a
-        head.  labels: classes [N] (or of patches, -100 elsewhere), or scores of the logits' shape (sigmoid).
+        """hidden [N, S, D]: last hidden state of the encoder; logits with a head: [N, classes], or per patch.
 
-        Raises ConfigError for a tensor the encoder does not take, or labels without a head.
+        labels: classes [N] (or per patch, -100: ignored), or float scores of the logits' shape (sigmoid).  Raises
+        ConfigError for a tensor that the encoder does not take, and for labels without a head.
         """
         hidden = self.encode(**batch)
         encoder: Any = self.encoders[self.modality]
         if "logits" not in self.output_fields:
             if labels is not None:
-                raise ConfigError("this is a bare encoder without a head: it has features, no logits and no loss")
+                raise ConfigError("this encoder has no head: it returns features, but no logits and no loss")
             return Output(hidden=hidden, features={self.modality: hidden})
         logits = encoder.classify(hidden) if self.head is None else self.head(hidden)
         loss = None if labels is None else classification_loss(logits, labels)
@@ -59,14 +59,14 @@ class EncoderClassifier(nn.Module):
         return Output(logits=logits, hidden=hidden, features={self.modality: hidden}, loss=loss, losses=losses)
 
     def encode(self, **batch: Any) -> Tensor:
-        """Features [N, S, D].  Raises ConfigError for a tensor the encoder does not take."""
-        given = {name: value for name, value in batch.items() if value is not None}
-        if unknown := set(given) - set(self.inputs):
+        """Features [N, S, D].  Raises ConfigError for a tensor that the encoder does not take."""
+        tensors = {name: value for name, value in batch.items() if value is not None}
+        if unknown := set(tensors) - set(self.inputs):
             raise ConfigError(f"this encoder takes {', '.join(self.inputs)}; found {sorted(unknown)}")
-        if self.inputs[0] not in given:
-            raise ConfigError(f"this encoder needs {self.inputs[0]}; found {sorted(given)}")
-        return self.encoders[self.modality](**given)
+        if self.inputs[0] not in tensors:
+            raise ConfigError(f"this encoder needs {self.inputs[0]}; found {sorted(tensors)}")
+        return self.encoders[self.modality](**tensors)
 
     def features(self, **batch: Any) -> dict[str, Tensor]:
-        """The encoder's last hidden state by its modality."""
+        """{modality: last hidden state}."""
         return {self.modality: self.encode(**batch)}

@@ -1,11 +1,11 @@
-"""Language models that hear and see through vectors of one bound space (ImageBind): PandaGPT and NExT-GPT.
+"""Language models whose inputs are ImageBind vectors of several modalities: PandaGPT and NExT-GPT.
 
-    each sense -> its encoder [N, E] -> the one shared linear [N, 1, D] -> spliced at placeholders -> backbone
-    SummedEmbeddingLM    all senses of a row are added up in ONE place (PandaGPT)
-    SignalTokenLM        a place per item; signal tokens of the answer -> states + embeddings -> output projector
+    each modality -> its encoder [N, E] -> one shared linear [N, 1, D] -> spliced at placeholders -> backbone
+    SummedEmbeddingLM    the vectors of all modalities of a row are summed at ONE placeholder (PandaGPT)
+    SignalTokenLM        one placeholder per item; signal tokens in the answer -> states, embeddings -> output projector
 
-Traps: the linear has a bias, which the sum of two senses holds twice; a condition needs the states AT the signal tokens
-of the full text, after the last norm; a signal that is not written out whole gives no condition.
+Traps: the linear has a bias, which the sum of two modalities contains twice; a condition needs the hidden states AT the
+signal tokens of the full sequence, after the final norm; an incomplete signal gives no condition.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
 
 
 class ImageBindConnector(nn.Module):
-    """The shared linear: vectors `[N, E] -> [N, 1, D]`."""
+    """The linear shared by all modalities: vectors `[N, E] -> [N, 1, D]`."""
 
     def __init__(self, in_width: int, width: int) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class ImageBindConnector(nn.Module):
 
 
 class SummedEmbeddingLM(MultimodalLM):
-    """`inputs` by sense; row i of every sense's tensor belongs to the i-th placeholder."""
+    """`inputs` by modality; row i of the tensor of each modality belongs to the i-th placeholder."""
 
     SLOT = "image"
 
@@ -46,55 +46,58 @@ class SummedEmbeddingLM(MultimodalLM):
         placeholder: int,
         inputs: Mapping[str, ModalityInputs],
     ) -> None:
-        places = dict.fromkeys(inputs, placeholder)
-        super().__init__(encoders, connectors, backbone, places, inputs=inputs, positions_ignore_padding=True)
+        placeholders = dict.fromkeys(inputs, placeholder)
+        super().__init__(encoders, connectors, backbone, placeholders, inputs=inputs, positions_ignore_padding=True)
         self.placeholders = {self.SLOT: placeholder}
 
     def features(self, **batch: Any) -> dict[str, Any]:
-        """The sum over the senses that are there, `[N, 1, D]`, as it enters the backbone.
+        """The sum over the modalities in the batch, `[N, 1, D]`, as input of the backbone.
 
-        Rows that hear and rows that see need `item_counts`; else every sense has an item for every place.
+        `item_counts` are needed if the rows have different modalities; otherwise each has an item per placeholder.
         """
         if batch.get("segments") is not None:
-            raise PromptError("segments: the senses of a whole row are added up; collate the rows unpacked")
-        found = super().features(**batch)
-        return {self.SLOT: self.summed(found, batch.get("item_counts"))} if found else {}
+            raise PromptError("segments: the modalities of a row are summed; collate without packing")
+        features = super().features(**batch)
+        return {self.SLOT: self.sum_modalities(features, batch.get("item_counts"))} if features else {}
 
     def embed_inputs(self, batch: Mapping[str, Any], features: Mapping[str, Any] | None = None) -> Tensor:
-        """As in MultimodalLM; features: the sum as one tensor, or lists of each sense's items (as chats keep them)."""
-        found = self.features(**batch) if features is None else features
-        given = {**batch, "item_counts": None, "item_tokens": None}
-        if found:
-            counts = None if isinstance(found.get(self.SLOT), Tensor) else batch.get("item_counts")
-            return super().embed_inputs(given, {self.SLOT: self.summed(found, counts)})
+        """As in MultimodalLM; features: the sum as one tensor, or a list of items per modality (as cached by chats)."""
+        features = self.features(**batch) if features is None else features
+        inputs = {**batch, "item_counts": None, "item_tokens": None}
+        if features:
+            counts = None if isinstance(features.get(self.SLOT), Tensor) else batch.get("item_counts")
+            return super().embed_inputs(inputs, {self.SLOT: self.sum_modalities(features, counts)})
         if bool((batch["input_ids"] == self.placeholders[self.SLOT]).any()):
-            raise PromptError("this model answers about a picture, video, sound, heat, depth or motion; found none")
-        return super().embed_inputs(given, {})
+            raise PromptError("this model needs an image, video, audio, thermal, depth or IMU input; found none")
+        return super().embed_inputs(inputs, {})
 
-    def summed(self, found: Mapping[str, Any], counts: Mapping[str, Tensor] | None = None) -> Tensor:
-        """`[N, 1, D]` by sense -> `[places, 1, D]`.  counts: items of each sense by row; a sense that is not named has
-        one for every row.  Raises ConfigError when the numbers of items do not fit."""
-        stacked = {name: torch.stack(list(each)) for name, each in found.items()}
-        rows = {name: counts[name] for name in found if counts is not None and name in counts}
+    def sum_modalities(self, features: Mapping[str, Any], counts: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Features `[N, 1, D]` by modality -> `[placeholders, 1, D]`.
+
+        counts: items per row, by modality; modalities without counts have one item per row.  Raises ConfigError if the
+        numbers of items do not match.
+        """
+        stacked = {name: torch.stack(list(items)) for name, items in features.items()}
+        rows = {name: counts[name] for name in features if counts is not None and name in counts}
         if not rows:
-            if len({len(each) for each in stacked.values()}) > 1:
-                numbers = {name: len(each) for name, each in stacked.items()}
-                raise ConfigError(f"senses of one place are added up and need equal numbers of items; found {numbers}")
+            if len({len(items) for items in stacked.values()}) > 1:
+                numbers = {name: len(items) for name, items in stacked.items()}
+                raise ConfigError(f"summed modalities need equal numbers of items; found {numbers}")
             return torch.stack(list(stacked.values())).sum(0)
-        first, everywhere = next(iter(stacked.values())), torch.arange(len(next(iter(rows.values()))))
-        total = first.new_zeros(len(everywhere), *first.shape[1:])
-        seen = torch.zeros(len(everywhere), dtype=torch.bool, device=total.device)
-        for name, each in stacked.items():
-            where = everywhere.repeat_interleave(rows[name].cpu()) if name in rows else everywhere
-            if len(where) != len(each):
-                raise ConfigError(f"the rows announce {len(where)} items of {name}, but there are {len(each)}")
-            total = total.index_add(0, where.to(total.device), each)
-            seen[where.to(total.device)] = True
-        return total[seen]
+        first, all_rows = next(iter(stacked.values())), torch.arange(len(next(iter(rows.values()))))
+        total = first.new_zeros(len(all_rows), *first.shape[1:])
+        has_item = torch.zeros(len(all_rows), dtype=torch.bool, device=total.device)
+        for name, items in stacked.items():
+            row_of = all_rows.repeat_interleave(rows[name].cpu()) if name in rows else all_rows
+            if len(row_of) != len(items):
+                raise ConfigError(f"item_counts: expected {len(row_of)} items of {name}, found {len(items)}")
+            total = total.index_add(0, row_of.to(total.device), items)
+            has_item[row_of.to(total.device)] = True
+        return total[has_item]
 
 
 class SignalTokenLM(MultimodalLM):
-    """projectors by modality; signals: modality -> the ids that ask for it, in order."""
+    """projectors by modality; signals: modality -> its signal token ids, in order."""
 
     def __init__(
         self,
@@ -108,31 +111,31 @@ class SignalTokenLM(MultimodalLM):
     ) -> None:
         super().__init__(encoders, connectors, backbone, placeholders, inputs=inputs, positions_ignore_padding=True)
         if set(projectors) != set(signals):
-            raise ConfigError(f"projectors {sorted(projectors)} and signals {sorted(signals)} must agree")
+            raise ConfigError(f"projectors {sorted(projectors)} and signals {sorted(signals)} must have the same names")
         self.projectors = nn.ModuleDict(projectors)
         self.signals = {name: tuple(ids) for name, ids in signals.items()}
 
     def conditions(self, **batch: Any) -> dict[str, Tensor]:
-        """By modality, `[k, Q, E]` for the k signals written in the ids of a batch, row by row; absent where k is 0.
+        """By modality, `[k, Q, E]` for the k complete signals in the ids of a batch, row by row; absent if k is 0.
 
-        The batch is that of `logits`: prompt and answer together, as `generate` returns them.
+        The batch contains prompt and answer, as `generate` returns them.
         """
         return self.conditions_at(self(return_logits=False, **batch).hidden, batch["input_ids"])
 
     def conditions_at(self, hidden: Tensor, ids: Tensor) -> dict[str, Tensor]:
-        """`conditions` from the hidden states [B, T, D] of a full pass over ids [B, T]."""
-        found = {}
+        """`conditions` from the hidden states [B, T, D] of a full forward over ids [B, T]."""
+        conditions = {}
         for name, signal in self.signals.items():
-            wanted = torch.tensor(signal, device=ids.device)
+            signal_ids = torch.tensor(signal, device=ids.device)
             if ids.shape[1] < len(signal):
                 continue
-            rows, starts = (ids.unfold(1, len(signal), 1) == wanted).all(-1).nonzero(as_tuple=True)
+            rows, starts = (ids.unfold(1, len(signal), 1) == signal_ids).all(-1).nonzero(as_tuple=True)
             if not len(rows):
                 continue
-            places = starts[:, None] + torch.arange(len(signal), device=ids.device)
-            embedded = self.backbone.embed(wanted.expand(len(rows), -1))
-            found[name] = self.projectors[name](hidden[rows[:, None], places], embedded)
-        return found
+            positions = starts[:, None] + torch.arange(len(signal), device=ids.device)
+            embedded = self.backbone.embed(signal_ids.expand(len(rows), -1))
+            conditions[name] = self.projectors[name](hidden[rows[:, None], positions], embedded)
+        return conditions
 
     @torch.inference_mode()
     def render(
@@ -141,13 +144,13 @@ class SignalTokenLM(MultimodalLM):
         changes: Mapping[str, Any] | None = None,
         **batch: Any,
     ) -> dict[str, list[Any]]:
-        """By modality, what the caller's pipelines make of every signal of a batch.
+        """By modality, the outputs of the caller's pipelines for every signal of a batch.
 
-        changes: arguments of all pipelines to replace.  Raises ConfigError for a signal without a pipeline.
+        changes: arguments that override the settings of all pipelines.  Raises ConfigError if a pipeline is missing.
         """
-        made: dict[str, list[Any]] = {}
+        outputs: dict[str, list[Any]] = {}
         for name, conditions in self.conditions(**batch).items():
             if name not in pipelines:
-                raise ConfigError(f"the answer asks for {name}; give a pipeline for it (found {sorted(pipelines)})")
-            made[name] = [run_pipeline(pipelines[name], each, SETTINGS[name], **(changes or {})) for each in conditions]
-        return made
+                raise ConfigError(f"the answer asks for {name}; pass a pipeline for it (found {sorted(pipelines)})")
+            outputs[name] = [run_pipeline(pipelines[name], x, SETTINGS[name], **(changes or {})) for x in conditions]
+        return outputs

@@ -1,10 +1,10 @@
-"""Encoders of many modalities into one space that was bound to images (ImageBind, arXiv 2305.05665).
+"""Encoders of many modalities with one joint space (ImageBind, arXiv 2305.05665).
 
-    vision, text, audio, depth, thermal, imu -> encoders.<modality> -> [N, E], unit length times a fixed scale
+    vision, text, audio, depth, thermal, imu -> encoders.<modality> -> [N, E], unit vectors times a fixed scale
     logits: dot products of two modalities of a batch
 
-Traps: vectors of modalities other than images carry their scale, so that a softmax over dot products is calibrated;
-their cosine needs another division.  The mean over clips is not of unit length.
+Traps: vectors of modalities other than images include a scale, so that a softmax over dot products is calibrated; for
+cosine similarity they must be normalised again.  The mean over clips does not have unit length.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from polymodal.nn.losses import pair_loss
 
 
 class JointEmbedding(nn.Module):
-    """`encoders` by the name of the tensor they take: modules of values -> [N, E]."""
+    """`encoders` by the name of their input tensor: modules of values -> [N, E]."""
 
     output_fields = frozenset({"logits", "embeddings"})
 
@@ -30,29 +30,29 @@ class JointEmbedding(nn.Module):
     def features(self, **batch: Any) -> dict[str, Tensor]:
         """Vectors [N, E] of every modality in the batch, scaled as published.
 
-        Raises ConfigError for a tensor no encoder takes, PromptError when there is none.
+        Raises ConfigError for a tensor that no encoder takes, PromptError if there is none.
         """
-        given = {name: value for name, value in batch.items() if value is not None}
-        if unknown := set(given) - set(self.encoders):
+        tensors = {name: value for name, value in batch.items() if value is not None}
+        if unknown := set(tensors) - set(self.encoders):
             raise ConfigError(f"this model takes {', '.join(self.encoders)}; found {sorted(unknown)}")
-        if not given:
+        if not tensors:
             raise PromptError(f"this model takes one or more of {', '.join(self.encoders)}; found none")
-        return {name: self.encoders[name](given[name]) for name in self.encoders if name in given}
+        return {name: self.encoders[name](tensors[name]) for name in self.encoders if name in tensors}
 
     def forward(self, *, return_loss: bool = False, **batch: Any) -> Output:
-        """embeddings by modality; with two modalities logits [N, B], their dot products in the order of the encoders.
+        """embeddings by modality; with two modalities, logits [N, B], their dot products in the order of the encoders.
 
-        return_loss: their contrastive loss, pair i on the diagonal.  Raises PromptError for another number of them.
+        return_loss: contrastive loss; pair i is on the diagonal.  Raises PromptError unless there are two modalities.
         """
-        found = self.features(**batch)
-        if len(found) != 2:
+        embeddings = self.features(**batch)
+        if len(embeddings) != 2:
             if return_loss:
-                raise PromptError(f"a loss compares two modalities; found {', '.join(found)}")
-            return Output(embeddings=found)
-        first, second = found.values()
+                raise PromptError(f"a loss needs two modalities; found {', '.join(embeddings)}")
+            return Output(embeddings=embeddings)
+        first, second = embeddings.values()
         logits = first @ second.T
         if not return_loss:
-            return Output(logits=logits, embeddings=found)
-        # Cosines over 0.07: the vectors' own scale differs between the modalities and is not learned in all of them.
+            return Output(logits=logits, embeddings=embeddings)
+        # Cosines over 0.07: the scales differ between modalities and only some of them are learned.
         loss = pair_loss(F.normalize(first, dim=-1) @ F.normalize(second, dim=-1).T / 0.07)
-        return Output(logits=logits, embeddings=found, loss=loss, losses={"contrastive": loss})
+        return Output(logits=logits, embeddings=embeddings, loss=loss, losses={"contrastive": loss})

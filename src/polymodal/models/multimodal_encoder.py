@@ -1,4 +1,4 @@
-"""One transformer for pictures, one for texts, and one that reads both at once: FLAVA (arXiv 2112.04482).
+"""FLAVA (arXiv 2112.04482): an image encoder, a text encoder, and a multimodal encoder over both.
 
     pixel_values -> image  -> states ------ norm -> image embeddings [B, S, D]  -> image_proj -> joint space
                                 |
@@ -7,12 +7,12 @@
                                 +-> to_joint["text"] ---+
                                 |
     input_ids    -> text   -> states ------ norm -> text embeddings [B, T, D]   -> text_proj  -> joint space
-Heads of pretraining (optional): masked words and masked image tokens, alone (`mim`, `mlm`) or from the joint
-embeddings (`joint_image`, `joint_text`), and the match of picture and text (`match`).
+Pretraining heads (optional): masked words and masked image tokens, unimodal (`mim`, `mlm`) or from the joint
+embeddings (`joint_image`, `joint_text`), and image-text matching (`match`).
 
-Traps: the joint blocks read the states BEFORE the encoders' final norm; image patches are at 2 .. S of the joint
-sequence, after two class tokens; text padding is masked only when a mask is given; contrastive projections have a bias
-and read the first token of UNMASKED inputs, the masked heads read masked ones.
+Traps: the joint blocks take the states BEFORE the final norm of the encoders; image patches are at 2 .. S of the joint
+sequence, after two class tokens; text padding is masked only if a mask is passed; the contrastive projections have a
+bias and use the first token of UNMASKED inputs, the masked heads use masked inputs.
 """
 
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ _INPUTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class MultimodalBlocksConfig:
-    """The blocks over both modalities; `class_token`: a learned token of their own in front."""
+    """The blocks over both modalities; `class_token`: prepend another learned class token."""
 
     width: int
     blocks: tuple[PreNormBlockConfig, ...]
@@ -59,8 +59,8 @@ class MultimodalBlocksConfig:
         return MultimodalBlocks(self)
 
 
-def multimodal_blocks_of(config: Mapping[str, Any]) -> MultimodalBlocksConfig:
-    """The blocks over both modalities that a `FlavaMultimodalConfig` describes."""
+def parse_multimodal_config(config: Mapping[str, Any]) -> MultimodalBlocksConfig:
+    """The blocks over both modalities of a `FlavaMultimodalConfig` dict."""
     shape = parse_config({"num_hidden_layers": 6, **config}, pre_norm=True)
     blocks = tuple(block for block in shape.blocks if isinstance(block, PreNormBlockConfig))
     return MultimodalBlocksConfig(
@@ -69,7 +69,7 @@ def multimodal_blocks_of(config: Mapping[str, Any]) -> MultimodalBlocksConfig:
 
 
 class MultimodalBlocks(nn.Module):
-    """`[B, L, D] -> [B, 1 + L, D]` after the final norm; the pooler is kept for the files that have one."""
+    """`[B, L, D] -> [B, 1 + L, D]` after the final norm; the pooler is unused, but published files have one."""
 
     def __init__(self, config: MultimodalBlocksConfig):
         super().__init__()
@@ -79,7 +79,7 @@ class MultimodalBlocks(nn.Module):
         self.pooler = nn.Linear(config.width, config.width)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`mask`: 1 = real, of all tokens, the class token included."""
+        """`mask [B, 1 + L]`: 1 = real token, class token included."""
         if self.class_token is not None:
             x = torch.cat((self.class_token.expand(len(x), 1, -1), x), 1)
         prepared = MaskSpec(causal=False, attention_mask=mask).prepare(x.shape[1], x.shape[1], x.device)
@@ -102,7 +102,7 @@ class MatchHead(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingConfig:
-    """Heads over image tokens and words, and the codec that makes image tokens (None: not in the file)."""
+    """Heads over image tokens and words, and the codec that computes image tokens (None: not in the file)."""
 
     image: TokenHeadConfig
     text: TokenHeadConfig
@@ -110,10 +110,10 @@ class PretrainingConfig:
     codec: DalleCodecConfig | None = None
 
 
-def heads_of(
+def parse_heads(
     image: Mapping[str, Any], text: Mapping[str, Any], match_width: int, codec: DalleCodecConfig | None
 ) -> PretrainingConfig:
-    """The heads that a FlavaConfig's `image_config` and `text_config` size, each by its own vocabulary."""
+    """The pretraining heads for `image_config` and `text_config` of a FlavaConfig."""
 
     def head(child: Mapping[str, Any], vocabulary: int) -> TokenHeadConfig:
         return TokenHeadConfig(
@@ -129,7 +129,7 @@ def heads_of(
 
 @dataclass(frozen=True, kw_only=True)
 class MultimodalEncoderConfig:
-    """`space`: width of the joint space; `scale`: start of the temperature's logarithm."""
+    """`space`: width of the joint space; `scale`: initial value of log(1 / temperature)."""
 
     image: ViTConfig
     text: TextEncoderConfig
@@ -174,41 +174,43 @@ class MultimodalEncoder(nn.Module):
         self.codec = None if heads is None or heads.codec is None else heads.codec.build()
 
     def embeddings(self, *, joint: bool = True, **batch: Any) -> dict[str, Tensor]:
-        """`image`, `text` and, with both and `joint`, `multimodal`: last states after the final norm."""
-        given = _known(batch)
-        states, found = {}, {}
-        if "pixel_values" in given:
-            states["image"] = self._image_states(given)
-            found["image"] = _normed(self.image.final_norm, states["image"])
-        if "input_ids" in given:
-            states["text"] = self._text_states(given)
-            found["text"] = _normed(self.text.final_norm, states["text"])
+        """Last hidden states after the final norm: `image`, `text`, and with both and `joint` also `multimodal`."""
+        inputs = _check_inputs(batch)
+        states, normed = {}, {}
+        if "pixel_values" in inputs:
+            states["image"] = self._image_states(inputs)
+            normed["image"] = _apply_norm(self.image.final_norm, states["image"])
+        if "input_ids" in inputs:
+            states["text"] = self._text_states(inputs)
+            normed["text"] = _apply_norm(self.text.final_norm, states["text"])
         if not states:
             raise PromptError("MultimodalEncoder: expected pixel_values or input_ids, found neither")
         if joint and len(states) == 2:
-            found["multimodal"] = self._joint(states, given.get("attention_mask"))
-        return found
+            normed["multimodal"] = self._joint(states, inputs.get("attention_mask"))
+        return normed
 
     def features(self, **batch: Any) -> dict[str, Tensor]:
-        """Every token in the joint space (`image [B, S, E]`, `text [B, T, E]`, not of unit length; the first is the
-        item's vector), and `multimodal [B, L, D]` when both are given."""
-        found = self.embeddings(**batch)
+        """Projections of every token, `image [B, S, E]` and `text [B, T, E]`, and with both `multimodal [B, L, D]`.
+
+        The first token is the vector of the item; vectors are not normalised.
+        """
+        states = self.embeddings(**batch)
         projections = {"image": self.image_proj, "text": self.text_proj}
-        return {name: projections[name](x) if name in projections else x for name, x in found.items()}
+        return {name: projections[name](x) if name in projections else x for name, x in states.items()}
 
     def forward(self, *, return_loss: bool = False, **batch: Any) -> Output:
-        """logits `[B, B]`: contrastive, per image, where a picture and a text are there; embeddings: of unit length.
+        """logits `[B, B]`: contrastive, per image, if the batch has images and texts; embeddings: unit vectors.
 
-        return_loss: the contrast of the pairs.  The losses of masked words and image tokens and of the match need
-        wrong pairs and targets of a codec; train/objectives.py makes them of `predictions`.
+        return_loss: the contrastive loss.  The losses of masked words, masked image tokens and matching need negative
+        pairs and codec targets; train/pretraining.py computes them from `predictions`.
         """
         unmasked = {name: value for name, value in batch.items() if name not in _MASKED}
-        found = self.embeddings(joint=False, **unmasked)
+        states = self.embeddings(joint=False, **unmasked)
         heads = {"image": self.image_proj, "text": self.text_proj}
-        vectors = {name: F.normalize(heads[name](found[name][:, 0]), dim=-1) for name in heads if name in found}
-        if missing := [name for name in heads if name not in found]:
+        vectors = {name: F.normalize(heads[name](states[name][:, 0]), dim=-1) for name in heads if name in states}
+        if missing := [name for name in heads if name not in states]:
             if return_loss:
-                raise PromptError(f"MultimodalEncoder: a loss needs a picture and a text, found no {missing[0]}")
+                raise PromptError(f"MultimodalEncoder: a loss needs an image and a text, found no {missing[0]}")
             return Output(embeddings=vectors)
         logits = vectors["image"] @ vectors["text"].T * self.logit_scale.exp()
         if not return_loss:
@@ -217,24 +219,24 @@ class MultimodalEncoder(nn.Module):
         return Output(logits=logits, embeddings=vectors, loss=loss, losses={"contrastive": loss})
 
     def predictions(self, **batch: Any) -> dict[str, Tensor]:
-        """Logits of the pretraining heads from masked inputs (`input_ids_masked`, `bool_masked_pos`).
+        """Logits of the pretraining heads for masked inputs (`input_ids_masked`, `bool_masked_pos`).
 
-        With both modalities `itm [B, 2]`, `mmm_image [B, patches, V]`, `mmm_text [B, T, V]`; with one `mim` (every
-        image token, the class token too) or `mlm`.  Raises ConfigError without the heads.
+        With both modalities `itm [B, 2]`, `mmm_image [B, patches, V]`, `mmm_text [B, T, V]`; with one, `mim` (of all
+        image tokens, class token included) or `mlm`.  Raises ConfigError without the heads.
         """
         if self.heads is None:
             raise ConfigError("MultimodalEncoder: this checkpoint has no pretraining heads")
-        given = _known(batch)
-        masked = given.pop("input_ids_masked", given.get("input_ids"))
-        given.pop("position_ids", None)
+        inputs = _check_inputs(batch)
+        masked = inputs.pop("input_ids_masked", inputs.get("input_ids"))
+        inputs.pop("position_ids", None)
         if masked is not None:
-            given["input_ids"] = masked
-        found = self.embeddings(**given)
-        if "multimodal" not in found:
-            alone = {"image": "mim", "text": "mlm"}
-            return {alone[name]: self.heads[alone[name]](x) for name, x in found.items()}
-        joint = found["multimodal"]
-        patches, words = found["image"].shape[1] - 1, found["text"].shape[1]
+            inputs["input_ids"] = masked
+        states = self.embeddings(**inputs)
+        if "multimodal" not in states:
+            unimodal = {"image": "mim", "text": "mlm"}
+            return {unimodal[name]: self.heads[unimodal[name]](x) for name, x in states.items()}
+        joint = states["multimodal"]
+        patches, words = states["image"].shape[1] - 1, states["text"].shape[1]
         return {
             "itm": self.heads["match"](joint),
             "mmm_image": self.heads["joint_image"](joint[:, 2 : 2 + patches]),
@@ -243,17 +245,19 @@ class MultimodalEncoder(nn.Module):
 
     @torch.no_grad()
     def image_tokens(self, pixel_values: Tensor) -> Tensor:
-        """The codec's ids `[N, h*w]` of pictures mapped for it (`dalle_codec.map_pixels`), row by row; what masked
-        patches learn.  Raises ConfigError for a checkpoint without the codec."""
+        """Codec ids `[N, h*w]`, row-major, the targets of masked patches, of images mapped by `dalle_codec.map_pixels`.
+
+        Raises ConfigError if the checkpoint has no codec.
+        """
         if self.codec is None:
-            raise ConfigError("MultimodalEncoder: this checkpoint has no codec; load one of the pretraining class")
+            raise ConfigError("MultimodalEncoder: this checkpoint has no codec; load a pretraining checkpoint")
         return self.codec.encode(pixel_values).flatten(1)
 
     def _image_states(self, batch: Mapping[str, Any]) -> Tensor:
         masked = batch.get("bool_masked_pos")
         x = self.image.embed(batch["pixel_values"], None if masked is None else masked.flatten(1))
-        seen = batch.get("image_attention_mask")
-        mask = None if seen is None else MaskSpec(causal=False, attention_mask=seen)
+        attention_mask = batch.get("image_attention_mask")
+        mask = None if attention_mask is None else MaskSpec(causal=False, attention_mask=attention_mask)
         for block in self.image.blocks:
             x = block(x, None if mask is None else mask.prepare(x.shape[1], x.shape[1], x.device))
         return x
@@ -266,26 +270,27 @@ class MultimodalEncoder(nn.Module):
             x = block(x, prepared)
         return x
 
-    def _joint(self, states: Mapping[str, Tensor], words: Tensor | None) -> Tensor:
+    def _joint(self, states: Mapping[str, Tensor], text_mask: Tensor | None) -> Tensor:
         x = torch.cat([self.to_joint[name](states[name]) for name in ("image", "text")], 1)
-        if words is None:
+        if text_mask is None:
             return self.joint(x)
-        front = states["image"].shape[1] + int(self.joint.class_token is not None)
-        return self.joint(x, torch.cat((words.new_ones(len(words), front), words), 1))
+        leading = states["image"].shape[1] + int(self.joint.class_token is not None)
+        return self.joint(x, torch.cat((text_mask.new_ones(len(text_mask), leading), text_mask), 1))
 
 
 _MASKED = ("input_ids_masked", "bool_masked_pos")
 
 
-def _normed(norm: nn.Module | None, x: Tensor) -> Tensor:
+def _apply_norm(norm: nn.Module | None, x: Tensor) -> Tensor:
     return x if norm is None else norm(x)
 
 
-def _known(batch: Mapping[str, Any]) -> dict[str, Any]:
-    given = {name: value for name, value in batch.items() if value is not None}
-    if unknown := sorted(set(given) - set(_INPUTS)):
+def _check_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The batch without None values; raises ConfigError for unknown inputs."""
+    inputs = {name: value for name, value in batch.items() if value is not None}
+    if unknown := sorted(set(inputs) - set(_INPUTS)):
         raise ConfigError(f"MultimodalEncoder: does not know the inputs {unknown}; it takes {', '.join(_INPUTS)}")
-    return given
+    return inputs
 
 
 _HEAD_NAMES = {"mim_head": "mim", "mlm_head": "mlm", "mmm_image_head": "joint_image", "mmm_text_head": "joint_text"}
@@ -293,7 +298,7 @@ _MATCH_NAMES = {"itm_head.pooler.dense": "heads.match.dense", "itm_head.seq_rela
 
 
 def pretraining_keys(bias: str) -> KeyTable:
-    """The heads in the transformers library's names -> ours; `bias`: which of its two tied biases a file holds."""
+    """transformers' names of the heads -> ours; `bias`: which of the two tied biases the file has."""
     heads = KeyTable()
     for source, target in _HEAD_NAMES.items():
         heads += head_keys(tied=False, bias=bias).prefixed(f"{source}.", f"heads.{target}.")

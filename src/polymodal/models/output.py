@@ -1,6 +1,6 @@
-"""What every model returns: `model(**batch) -> Output`, with named fields; None where the shape of model has no such.
+"""The return value of every model, `model(**batch) -> Output`; fields that a model does not have are None.
 
-A NamedTuple, so that torch's own tools (fully sharded data parallel, DDP, compile) look through it.
+A NamedTuple, because torch's tools (FSDP, DDP, compile) find the tensors inside tuples.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor
 class Output(NamedTuple):
     """logits: [B, T, V] of a language model, [N, classes] of a classifier, [images, texts] of a dual encoder.
 
-    hidden: last hidden states [B, T, D], after the final norm.  features: by modality, what enters the backbone,
-    [N, S, D] or a list of [s_i, D].  embeddings: by modality, vectors of the joint space [N, E], not of unit length.
-    predictions: by name, what regression heads and heads of pretraining give.
-    loss: the sum of `losses` (scalars by name, each with its weight in it), when labels or targets are in the batch.
+    hidden: last hidden states [B, T, D], after the final norm.  features: by modality, the inputs of the backbone,
+    [N, S, D] or a list of [s_i, D].  embeddings: by modality, vectors in the joint space [N, E], not normalised.
+    predictions: by name, outputs of regression heads and pretraining heads.
+    loss: the sum of `losses` (weighted scalars by name), if the batch has labels or targets.
     """
 
     logits: Tensor | None = None
@@ -30,6 +30,6 @@ class Output(NamedTuple):
     losses: Mapping[str, Tensor] | None = None
 
 
-def total(losses: Mapping[str, Tensor]) -> Tensor:
-    """The sum of losses by name, each a scalar."""
+def total_loss(losses: Mapping[str, Tensor]) -> Tensor:
+    """The sum of scalar losses."""
     return torch.stack([loss.float() for loss in losses.values()]).sum()

@@ -1,6 +1,6 @@
-"""What a model can do, as types: code asks `isinstance(model, GeneratesText)`, never for the name of a class.
+"""What a model can do, as protocols: code checks `isinstance(model, HasFeatures)`, never `hasattr` or a class name.
 
-model(**batch) -> Output         every model; `output_fields` names the fields that this one fills
+model(**batch) -> Output         every model; `output_fields` names the fields that it can fill
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from polymodal.models.output import Output
 class ReturnsOutput(Protocol):
     """An nn.Module called as `model(**batch) -> Output`.
 
-    output_fields: which fields of Output it can fill ("logits", "hidden", "features", "embeddings", "predictions").
+    output_fields: the fields of Output that it can fill ("logits", "hidden", "features", "embeddings", "predictions").
     """
 
     @property
@@ -26,14 +26,14 @@ class ReturnsOutput(Protocol):
 
 @runtime_checkable
 class HasFeatures(Protocol):
-    """features(**batch) -> by modality, what enters the backbone or the joint space."""
+    """features(**batch) -> by modality, the inputs of the backbone or the vectors in the joint space."""
 
     def features(self, **batch: Any) -> Mapping[str, Any]: ...
 
 
 @runtime_checkable
 class RendersMedia(Protocol):
-    """render(pipelines, **batch) -> by modality, what the caller's diffusion pipelines make of the signals written."""
+    """render(pipelines, **batch) -> by modality, the output of the caller's diffusion pipelines for signal tokens."""
 
     def render(
         self, pipelines: Mapping[str, Any], changes: Mapping[str, Any] | None = None, **batch: Any
@@ -42,7 +42,7 @@ class RendersMedia(Protocol):
 
 @runtime_checkable
 class NamesInputs(Protocol):
-    """A `prepare_inputs` or `context` that takes tensors of the batch which no encoder and no connector takes."""
+    """A `prepare_inputs` or `context` that uses tensors of the batch that no encoder and no connector uses."""
 
     @property
     def input_names(self) -> frozenset[str]: ...
@@ -50,7 +50,7 @@ class NamesInputs(Protocol):
 
 @runtime_checkable
 class MakesInputIds(Protocol):
-    """A `prepare_inputs` that adds `input_ids` to a batch that comes without them (captions of bare pictures)."""
+    """A `prepare_inputs` that adds `input_ids` to a batch without them (captioning an image without a prompt)."""
 
     makes_input_ids: bool
 

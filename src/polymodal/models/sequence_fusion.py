@@ -1,12 +1,13 @@
-"""Three feature sequences read one another in all six directions and give one prediction: MulT (arXiv 1906.00295).
+"""MulT (arXiv 1906.00295): cross-modal attention between three feature sequences in all six directions.
 
-    text [B, Tt, Ft], audio [B, Ta, Fa], vision [B, Tv, Fv] -> convolution over time to one width D (or as they are)
-    for each target: two cross-modal transformers (target reads a source) -> joined [B, T, 2 D] -> memory -> last step
-    -> joined [B, 6 D] -> h + linear(relu(linear(h))) -> linear -> [B, outputs]
+    text [B, Tt, Ft], audio [B, Ta, Fa], vision [B, Tv, Fv] -> temporal convolution to a common width D
+    per target: two cross-modal transformers (target attends to a source) -> concatenated [B, T, 2 D] -> memory
+    transformer -> last step
+    -> concatenated [B, 6 D] -> h + linear(relu(linear(h))) -> linear -> [B, outputs]
 
-The sequences need not be of one length or rate (unaligned); lengths stay their own throughout.
-Traps: only the last step is read, so padding belongs in FRONT; the convolution is skipped where a sequence already has
-the width; the memory has 3 blocks at least.
+The sequences may have different lengths and rates (unaligned); each keeps its length.
+Traps: only the last step is used, so pad on the LEFT; a sequence that already has width D gets no convolution; the
+memory transformer has at least 3 blocks.
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from polymodal.errors import ConfigError, PromptError
 from polymodal.fusion.crossmodal import OFFICIAL_KEYS, CrossModalConfig
-from polymodal.models.output import Output, total
+from polymodal.models.output import Output, total_loss
 from polymodal.nn.losses import classification_loss, regression_loss
 from polymodal.weights.keytable import KeyTable, Row, drop, rename
 
@@ -28,8 +29,8 @@ MODALITIES = ("text", "audio", "vision")
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceFusionConfig:
-    """`features`: width of each modality's steps.  `kernels`: of the convolutions.  `targets`: whose streams are built,
-    one modality or all three.  `positions` False: MMSA's copy of the model."""
+    """`features`: input width by modality.  `kernels`: of the convolutions.  `targets`: modalities with a stream, one or
+    all three.  `positions` False: no positions, as in MMSA's copy of the model."""
 
     features: Mapping[str, int]
     outputs: int
@@ -43,9 +44,9 @@ class SequenceFusionConfig:
 
     def __post_init__(self) -> None:
         if set(self.features) != set(MODALITIES) or set(self.kernels) != set(MODALITIES):
-            raise ConfigError(f"MulT: features and kernels must name {', '.join(MODALITIES)}")
+            raise ConfigError(f"MulT: features and kernels must have the keys {', '.join(MODALITIES)}")
         if len(self.targets) not in (1, 3) or not set(self.targets) <= set(MODALITIES):
-            raise ConfigError(f"MulT: targets must be one of or all of {', '.join(MODALITIES)}; found {self.targets}")
+            raise ConfigError(f"MulT: targets must be one or all of {', '.join(MODALITIES)}; found {self.targets}")
 
     def build(self) -> "SequenceFusion":
         return SequenceFusion(self)
@@ -59,7 +60,7 @@ class SequenceFusion(nn.Module):
     def __init__(self, config: SequenceFusionConfig):
         super().__init__()
         self.config = config
-        if config.outputs > 1:  # classes, whose logits are all there is
+        if config.outputs > 1:  # a classifier has logits but no score
             self.output_fields = self.output_fields - {"predictions"}
         width = config.width
         self.proj = nn.ModuleDict(
@@ -79,39 +80,40 @@ class SequenceFusion(nn.Module):
         )  # fmt: skip
         self.cross = nn.ModuleDict({f"{a}_{b}": cross.build() for a in config.targets for b in MODALITIES if a != b})
         self.memory = nn.ModuleDict({name: memory.build() for name in config.targets})
-        joined = 2 * width * len(config.targets)
-        self.proj1 = nn.Linear(joined, joined)
-        self.proj2 = nn.Linear(joined, joined)
-        self.out = nn.Linear(joined, config.outputs)
+        total_width = 2 * width * len(config.targets)
+        self.proj1 = nn.Linear(total_width, total_width)
+        self.proj2 = nn.Linear(total_width, total_width)
+        self.out = nn.Linear(total_width, config.outputs)
 
     def features(self, **batch: Any) -> dict[str, Tensor]:
-        """The three sequences at the common width, `[B, T, D]` each."""
-        given = {name: value for name, value in batch.items() if value is not None}
-        if unknown := sorted(set(given) - set(MODALITIES)):
+        """The three sequences at the common width, each `[B, T, D]`."""
+        tensors = {name: value for name, value in batch.items() if value is not None}
+        if unknown := sorted(set(tensors) - set(MODALITIES)):
             raise ConfigError(f"SequenceFusion: does not know the inputs {unknown}; it takes {', '.join(MODALITIES)}")
-        if missing := [name for name in MODALITIES if name not in given]:
+        if missing := [name for name in MODALITIES if name not in tensors]:
             raise PromptError(f"SequenceFusion: expected {', '.join(MODALITIES)}, found no {missing[0]}")
-        found = {}
+        features = {}
         for name in MODALITIES:
-            x = given[name]
+            x = tensors[name]
             if x.dim() != 3 or x.shape[2] != self.config.features[name]:
-                wanted = f"[B, T, {self.config.features[name]}]"
-                raise PromptError(f"SequenceFusion: {name} must be {wanted}, found {list(x.shape)}")
-            found[name] = self.proj[name](x.transpose(1, 2)).transpose(1, 2) if name in self.proj else x
-        return found
+                expected = f"[B, T, {self.config.features[name]}]"
+                raise PromptError(f"SequenceFusion: {name} must be {expected}, found {list(x.shape)}")
+            features[name] = self.proj[name](x.transpose(1, 2)).transpose(1, 2) if name in self.proj else x
+        return features
 
     def joint(self, states: Mapping[str, Tensor]) -> Tensor:
-        """What the head reads: the last step of each target's memory, joined `[B, 2 D targets]`."""
+        """Input of the head `[B, 2 D targets]`: the last steps of the memory transformers, concatenated."""
         last = []
         for target in self.config.targets:
-            read = [self.cross[f"{target}_{b}"](states[target], states[b]) for b in MODALITIES if b != target]
-            last.append(self.memory[target](torch.cat(read, -1))[:, -1])
+            crossed = [self.cross[f"{target}_{b}"](states[target], states[b]) for b in MODALITIES if b != target]
+            last.append(self.memory[target](torch.cat(crossed, -1))[:, -1])
         return torch.cat(last, -1)
 
     def forward(self, *, labels: Tensor | None = None, **batch: Any) -> Output:
-        """logits `[B, outputs]`: a sentiment score, or class logits; predictions["score"] `[B]` of one output.
+        """logits `[B, outputs]`: a sentiment score, or class logits; predictions["score"] `[B]` with one output.
 
-        labels: scores `[B]` (absolute error), classes `[B]`, or classes of several emotions `[B, outputs / 2]`.
+        labels: float scores `[B]` (absolute error), classes `[B]`, or binary classes of several emotions
+        `[B, outputs / 2]`.
         """
         states = self.features(**batch)
         h = self.joint(states)
@@ -122,10 +124,10 @@ class SequenceFusion(nn.Module):
         if predictions is not None:
             losses = {"score": regression_loss(logits[:, 0], labels.reshape(-1))}
         else:
-            each = logits.unflatten(1, (labels.shape[1], -1)) if labels.dim() == 2 else logits
-            losses = {"classification": classification_loss(each, labels)}
+            class_logits = logits.unflatten(1, (labels.shape[1], -1)) if labels.dim() == 2 else logits
+            losses = {"classification": classification_loss(class_logits, labels)}
         return Output(
-            logits=logits, hidden=h, features=states, predictions=predictions, loss=total(losses), losses=losses
+            logits=logits, hidden=h, features=states, predictions=predictions, loss=total_loss(losses), losses=losses
         )
 
 
@@ -134,11 +136,11 @@ _ORDER = {"text": ("audio", "vision"), "audio": ("text", "vision"), "vision": ("
 
 
 def official_keys(config: SequenceFusionConfig) -> KeyTable:
-    """The official names (also MMSA's, below `Model.`) -> ours; streams that are not built have no names."""
+    """Official names (also MMSA's, under `Model.`) -> ours; streams that are not built are dropped or absent."""
     rows: list[Row] = []
     for name, letter in _LETTERS.items():
-        place = f"proj_{letter}.weight"
-        rows.append(drop(place) if config.features[name] == config.width else rename(place, f"proj.{name}.weight"))
+        source = f"proj_{letter}.weight"
+        rows.append(drop(source) if config.features[name] == config.width else rename(source, f"proj.{name}.weight"))
     for source, target in (("proj1", "proj1"), ("proj2", "proj2"), ("out_layer", "out")):
         rows += [rename(f"{source}.{leaf}", f"{target}.{leaf}") for leaf in ("weight", "bias")]
     keys = KeyTable(tuple(rows))

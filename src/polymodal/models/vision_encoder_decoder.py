@@ -1,14 +1,14 @@
-"""A picture (and a question) read by encoders, and a text decoder that cross-attends to what they made: BLIP, ALBEF.
+"""Captioning and VQA: an image encoder, a question encoder, and a text decoder with cross-attention: BLIP, ALBEF.
 
     caption   pixel_values -> image -> source [N, S, D'];  prompt input_ids -> decoder -> head -> next token
     question  input_ids -> question encoder, source = image states -> source [B, T, D];  start id -> decoder -> answer
 
-The decoder is a TextEncoder run causally with a cache; keys and values of the source are computed once.  An answer may
-also be chosen from a list by likelihood (`rank`).
+The decoder is a causal TextEncoder with a cache; keys and values of the source are computed once.  An answer can also
+be chosen from a list by likelihood (`rank`).
 BLIP (arXiv 2201.12086), ALBEF's VQA (arXiv 2107.07651).
-Traps, all as published: the prompt's first id is replaced by the start id and its last ([SEP]) is cut before writing;
-in writing the padding of a question is read like its words, in `logits` it is masked; a padded prompt counts its
-positions by the mask when writing, by place in `logits`.
+Traps, all as published: for generation, the first id of the prompt is replaced by the start id and the last one ([SEP])
+is removed; generation attends to the padding of a question, `logits` masks it; positions of a padded prompt follow the
+mask in generation, the column in `logits`.
 """
 
 from collections.abc import Mapping
@@ -34,12 +34,12 @@ _INPUTS = (
 )
 
 
-Source = tuple[Tensor, MaskSpec | None]  # what is read, and which of it
+Source = tuple[Tensor, MaskSpec | None]  # states for cross-attention and their mask
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpecialTokenIds:
-    """Token ids that start (`bos`) and end (`sep`) a text, and fill short rows (`pad`)."""
+    """Token ids: start (`bos`) and end (`sep`) of a text, padding (`pad`)."""
 
     bos: int
     sep: int
@@ -48,19 +48,19 @@ class SpecialTokenIds:
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerRules:
-    """What differs between the published question models.
+    """Differences between the published VQA models.
 
-    masked: padding of a question is not read when writing.  first_twice: ranking counts the first word twice (ALBEF).
-    smoothing: label smoothing of the losses that rank (BLIP's 0.1).
+    mask_padding: generation masks the padding of a question.  count_first_twice: ranking counts the first word twice
+    (ALBEF).  smoothing: label smoothing of the ranking losses (BLIP: 0.1).
     """
 
-    masked: bool = False
-    first_twice: bool = False
+    mask_padding: bool = False
+    count_first_twice: bool = False
     smoothing: float = 0.0
 
 
 class VisionEncoderDecoder(nn.Module):
-    """`question` None: the decoder reads the picture and continues `input_ids`; else it answers them."""
+    """`question` None: the decoder captions the image, continuing `input_ids`; else it answers the question in them."""
 
     output_fields = frozenset({"logits", "features"})
 
@@ -84,12 +84,12 @@ class VisionEncoderDecoder(nn.Module):
         self.rules = rules
 
     def features(self, **batch: Any) -> dict[str, Tensor]:
-        """What the decoder cross-attends to: `image [N, S, D']`, and `text [B, T, D]` of a question about it."""
-        batch = known_inputs(batch)
-        found = {"image": self.encode_image(batch)}
+        """States for cross-attention: `image [N, S, D']`, and with a question `text [B, T, D]`."""
+        batch = check_inputs(batch)
+        features = {"image": self.encode_image(batch)}
         if self.question is not None and "input_ids" in batch:
-            found["text"] = self.encode_question(found["image"], batch)
-        return found
+            features["text"] = self.encode_question(features["image"], batch)
+        return features
 
     def forward(
         self,
@@ -101,51 +101,52 @@ class VisionEncoderDecoder(nn.Module):
     ) -> Output:
         """logits `[B, T, V]` of the prompt (`input_ids`), or of `decoder_input_ids` after a question.
 
-        labels `[B, T]`: aligned with what the decoder reads, -100 = not learned.  answer_weights `[B]`: each answer is
-        the sum over its tokens, counted by its weight.
+        labels `[B, T]`: aligned with the decoder's input, -100 = ignored.  answer_weights `[B]`: weighted sum of the
+        token losses of each answer.
         """
-        batch = known_inputs(batch)
-        found = {"image": self.encode_image(batch)}
+        batch = check_inputs(batch)
+        features = {"image": self.encode_image(batch)}
         if self.question is None:
-            logits = self.score(batch_ids(batch, "input_ids"), batch.get("attention_mask"), found["image"])
+            logits = self.score(required_input(batch, "input_ids"), batch.get("attention_mask"), features["image"])
         else:
-            found["text"] = self.encode_question(found["image"], batch)
-            ids, mask = batch_ids(batch, "decoder_input_ids"), batch.get("decoder_attention_mask")
-            logits = self.score(ids, mask, found["text"], batch.get("attention_mask"))
+            features["text"] = self.encode_question(features["image"], batch)
+            ids, mask = required_input(batch, "decoder_input_ids"), batch.get("decoder_attention_mask")
+            logits = self.score(ids, mask, features["text"], batch.get("attention_mask"))
         if labels is None:
-            return Output(logits=logits, features=found)
+            return Output(logits=logits, features=features)
         loss = language_model_loss(logits, labels, smoothing=label_smoothing, answer_weights=answer_weights)
-        return Output(logits=logits, features=found, loss=loss, losses={"language_model": loss})
+        return Output(logits=logits, features=features, loss=loss, losses={"language_model": loss})
 
     def score(
         self, input_ids: Tensor, attention_mask: Tensor | None, source: Tensor, source_mask: Tensor | None = None
     ) -> Tensor:
-        """Causal logits `[B, T, V]` of a text given its source `[B, S, D']`."""
+        """Causal logits `[B, T, V]` of a text, given its source `[B, S, D']`."""
         mask = MaskSpec(attention_mask=attention_mask)
-        seen = None if source_mask is None else MaskSpec(causal=False, attention_mask=source_mask)
+        source_spec = None if source_mask is None else MaskSpec(causal=False, attention_mask=source_mask)
         return self.compute_logits(
-            self.decoder.run(self.decoder.embed(input_ids), mask, source=source, source_mask=seen)
+            self.decoder.run(self.decoder.embed(input_ids), mask, source=source, source_mask=source_spec)
         )
 
     def rank(self, source: Tensor, source_mask: Tensor | None, answers: Tensor, mask: Tensor, keep: int) -> Tensor:
-        """Scores of a list of answers `[A, T]` (start and end ids included) for each source, `[B, A]`.
+        """Scores `[B, A]` of candidate answers `[A, T]` (start and end ids included) for each source.
 
-        A score is the sum of the words' log-probabilities, under the model's `rules`.  Only the `keep` answers with the
-        likeliest first word are scored, the others get -inf.
+        A score is the sum of token log-probabilities, modified by the model's `rules`.  Only the `keep` answers with the
+        most likely first words are scored; the others get -inf.
         """
         start = answers[:1, :1].expand(len(source), 1)
         first = self.score(start, None, source, source_mask)[:, 0].log_softmax(-1)
-        best = first[:, answers[:, 1]].topk(min(keep, len(answers)), dim=1).indices
+        top = first[:, answers[:, 1]].topk(min(keep, len(answers)), dim=1).indices
         scores = source.new_full((len(source), len(answers)), float("-inf"))
-        for row, chosen in enumerate(best):
-            seen = None if source_mask is None else source_mask[row : row + 1].expand(len(chosen), -1)
-            logits = self.score(answers[chosen], mask[chosen], source[row : row + 1].expand(len(chosen), -1, -1), seen)
-            labels = answers[chosen].masked_fill(mask[chosen] == 0, -100)[:, 1:]
+        for row, indices in enumerate(top):
+            sources = source[row : row + 1].expand(len(indices), -1, -1)
+            source_masks = None if source_mask is None else source_mask[row : row + 1].expand(len(indices), -1)
+            logits = self.score(answers[indices], mask[indices], sources, source_masks)
+            labels = answers[indices].masked_fill(mask[indices] == 0, -100)[:, 1:]
             losses = F.cross_entropy(
                 logits[:, :-1].transpose(1, 2), labels, reduction="none", label_smoothing=self.rules.smoothing
             )
-            again = first[row, answers[chosen, 1]] if self.rules.first_twice else 0.0
-            scores[row, chosen] = again - losses.sum(-1)
+            bonus = first[row, answers[indices, 1]] if self.rules.count_first_twice else 0.0
+            scores[row, indices] = bonus - losses.sum(-1)
         return scores
 
     def compute_logits(self, hidden: Tensor) -> Tensor:
@@ -153,23 +154,24 @@ class VisionEncoderDecoder(nn.Module):
 
     def encode_image(self, batch: Mapping[str, Any]) -> Tensor:
         resize = bool(batch.get("interpolate_pos_encoding", False))
-        return self.image(batch_ids(batch, "pixel_values"), interpolate_pos_encoding=resize)
+        return self.image(required_input(batch, "pixel_values"), interpolate_pos_encoding=resize)
 
     def encode_question(self, image: Tensor, batch: Mapping[str, Any]) -> Tensor:
         assert self.question is not None
         mask = MaskSpec(causal=False, attention_mask=batch.get("attention_mask"))
-        return self.question.run(self.question.embed(batch_ids(batch, "input_ids")), mask, source=image)
+        return self.question.run(self.question.embed(required_input(batch, "input_ids")), mask, source=image)
 
 
-def batch_ids(batch: Mapping[str, Any], name: str) -> Tensor:
-    """`batch[name]`; raises PromptError when it is not there."""
+def required_input(batch: Mapping[str, Any], name: str) -> Tensor:
+    """`batch[name]`; raises PromptError if it is missing."""
     if batch.get(name) is None:
         raise PromptError(f"VisionEncoderDecoder: expected {name}, found {sorted(batch)}")
     return batch[name]
 
 
-def known_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
-    given = {name: value for name, value in batch.items() if value is not None}
-    if unknown := sorted(set(given) - set(_INPUTS)):
+def check_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The batch without None values; raises ConfigError for unknown inputs."""
+    inputs = {name: value for name, value in batch.items() if value is not None}
+    if unknown := sorted(set(inputs) - set(_INPUTS)):
         raise ConfigError(f"VisionEncoderDecoder: does not know the inputs {unknown}; it takes {', '.join(_INPUTS)}")
-    return given
+    return inputs

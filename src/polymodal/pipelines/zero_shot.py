@@ -19,7 +19,7 @@ from torch import Tensor
 from polymodal.data.media import Image, Text
 from polymodal.data.prompts import IMAGENET
 from polymodal.errors import ConfigError, PromptError
-from polymodal.models.dual_encoder import DualEncoder, class_vectors, unit
+from polymodal.models.dual_encoder import DualEncoder, class_vectors, l2_normalise
 from polymodal.pipelines.batches import in_batches
 from polymodal.pipelines.kept_vectors import KeptVectors
 
@@ -49,7 +49,7 @@ class ZeroShot:
         """Pictures -> [N, E], rows of length 1."""
         one = next(self.model.parameters())
         values = torch.stack([self._transform(picture) for picture in pictures]).to(one.device, one.dtype)
-        return unit(self.model.features(pixel_values=values)["image"].float())
+        return l2_normalise(self.model.features(pixel_values=values)["image"].float())
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> Tensor:
@@ -59,7 +59,7 @@ class ZeroShot:
         device = next(self.model.parameters()).device
         # The end token repeated: causal attention and pooling at its first place make padding invisible.
         ids = torch.tensor([row + [row[-1]] * (longest - len(row)) for row in rows], device=device)
-        return unit(self.model.features(input_ids=ids)["text"].float())
+        return l2_normalise(self.model.features(input_ids=ids)["text"].float())
 
     def embed(self, items: Sequence[Any]) -> Tensor:
         """Image, Text or str items -> float32 [N, E], rows of length 1; raises PromptError for other media."""

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from polymodal.errors import ConfigError
-from polymodal.models.output import total
+from polymodal.models.output import total_loss
 from polymodal.train import checkpoint
 from polymodal.train.checkpoint import Run
 from polymodal.train.parameters import parameter_groups, prepare, train_mode
@@ -80,7 +80,7 @@ def train_step(run: Run, stage: Stage, batch: Any, step: int) -> dict[str, float
     for group in run.optimiser.param_groups:
         group["lr"] = rate * group["factor"]
     parts = run.objective(run.model, batch)
-    loss = total(parts)
+    loss = total_loss(parts)
     if not torch.isfinite(loss):
         raise ConfigError(
             f"stage {stage.name}: the loss is {loss.item()} at step {step}; lower lr={stage.optimizer.lr}"

@@ -185,7 +185,7 @@ class ContrastMatchCaptionLoss(Loss):
             torch.cat((ids, ids, ids[texts])),
             torch.cat((mask, mask, mask[texts])),
         )
-        states = model.write(image, batch["decoder_input_ids"], batch.get("decoder_attention_mask"))
+        states = model.caption_states(image, batch["decoder_input_ids"], batch.get("decoder_attention_mask"))
         words = model.word_logits(self.norm(F.gelu(self.dense(states)))) + self.bias
         return {
             "contrastive": pair_loss(logits, smoothing=self.smoothing),

@@ -19,7 +19,7 @@ from polymodal.check.record import Evidence, HeadlineResult, TrainingCheck
 from polymodal.check.seeing import COUNT, Made, pairs_check
 from polymodal.check.training import fit
 from polymodal.data import sense
-from polymodal.models.dual_encoder import unit
+from polymodal.models.dual_encoder import l2_normalise
 from polymodal.systems.imagebind import SYSTEM
 
 TINY: dict[str, Any] = {
@@ -66,7 +66,7 @@ def headline() -> HeadlineResult:
         write_weights(folder, fit(taught, SYSTEM.recipe[3].objective, steps=200), model_spec.keys[0])
         rows = list(range(COUNT))
         found = pm.load(folder).features(vision=real.pixels(224, count=COUNT), imu=others()["imu"](rows))
-    nearest = (unit(found["imu"]) @ unit(found["vision"]).T).argmax(1)
+    nearest = (l2_normalise(found["imu"]) @ l2_normalise(found["vision"]).T).argmax(1)
     right = int((nearest == torch.arange(COUNT)).sum())
     return HeadlineResult(ok=right >= COUNT - 1, evidence=f"{right} of {COUNT} series of motion find their own picture")
 

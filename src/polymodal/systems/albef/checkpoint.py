@@ -16,7 +16,7 @@ from polymodal.backbones import encoder as text_encoder
 from polymodal.backbones.encoder import BODY_KEYS, TokenHeadConfig, head_keys
 from polymodal.checkpoints import albef_blip_keys as official
 from polymodal.encoders import timm_vit
-from polymodal.models.fusion_classifier import FusionClassifier, ReadingConfig
+from polymodal.models.fusion_classifier import FusionClassifier, ImageFusionConfig
 from polymodal.models.fusion_encoder import FusionEncoder, JointConfig
 from polymodal.models.vision_encoder_decoder import AnswerRules, SpecialTokenIds, VisionEncoderDecoder
 from polymodal.systems import ModelSpec, Part
@@ -54,7 +54,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     head = TokenHeadConfig(width=width, vocab_size=text["vocab_size"])
     decoder = text_encoder.parse_config({**text, "num_hidden_layers": text.get("decoder_layers", 6)}, cross=(0, width))
     pairs = kind in (PAIR, ASSIGNMENT)
-    reading = ReadingConfig(pictures=2 if pairs else 1, turns=pairs, first=first, shared=pairs)
+    fusion = ImageFusionConfig(images=2 if pairs else 1, alternate=pairs, first_block=first, share_kv=pairs)
 
     def build() -> nn.Module:
         if kind == ANSWER:
@@ -64,14 +64,14 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
                 head,
                 ids=SpecialTokenIds(bos=101, sep=102),
                 question=encoder,
-                rules=AnswerRules(masked=True, first_twice=True),
+                rules=AnswerRules(mask_padding=True, count_first_twice=True),
             )
         if kind in (PRETRAINED, RETRIEVAL):
             joint = JointConfig(width=config["joint_width"], temperature=0.07)
             return FusionEncoder(vit.build(), encoder, image_width=vit.width, joint=joint, text_layers=first,
                                  token_head=head if kind == PRETRAINED else None)  # fmt: skip
         classes = 2 if kind == PAIR else 3
-        return FusionClassifier(vit.build(), encoder, classes=classes, reading=reading, hidden=kind != ASSIGNMENT)
+        return FusionClassifier(vit.build(), encoder, classes=classes, fusion=fusion, hidden=kind != ASSIGNMENT)
 
     drawing = (
         Part(slot="encoder", modality="image", name="DeiT", prefix="image", input="pixel_values [N, 3, S, S]",

@@ -23,7 +23,7 @@ from polymodal.encoders.vit import ClassHeadConfig, ViTConfig
 from polymodal.errors import ConfigError
 from polymodal.fusion.picture_pair import PAIR_KEYS, PicturePairConfig
 from polymodal.models.dual_encoder import DualEncoder
-from polymodal.models.fusion_classifier import FusionClassifier, ReadingConfig
+from polymodal.models.fusion_classifier import FusionClassifier, ImageFusionConfig
 from polymodal.models.fusion_encoder import FusionEncoder, JointConfig
 from polymodal.models.vision_encoder_decoder import AnswerRules, SpecialTokenIds, VisionEncoderDecoder
 from polymodal.nn.attention import AttentionConfig
@@ -116,7 +116,7 @@ def _open_pair(vit: ViTConfig, text: Mapping[str, Any], image: KeyTable) -> Mode
 
     def build() -> nn.Module:
         words = replace(plain, blocks=blocks)
-        return FusionClassifier(vit.build(), words, classes=2, reading=ReadingConfig(pictures=2))
+        return FusionClassifier(vit.build(), words, classes=2, fusion=ImageFusionConfig(images=2))
 
     pair = PAIR_KEYS.prefixed("text_encoder.encoder.layer.{}.crossattention.", "text.blocks.{}.cross.")
     keys = image + pair + BODY_KEYS.prefixed("text_encoder.", "text.") + official.CLASS_KEYS

@@ -33,7 +33,7 @@ def open_retrieval(config: Mapping[str, Any]) -> ModelSpec:
     asked = qformer.parse_config(given, queries=queries, source_width=encoder.width, text=reads)
     model = QFormerRetrievalConfig(
         qformer=asked, encoder=encoder if pictures else None, joint_width=config.get("image_text_hidden_size", 256),
-        lead=queries if whole and config.get("image_token_index") is not None else 0,
+        placeholders=queries if whole and config.get("image_token_index") is not None else 0,
         images=pictures, texts=texts, matching=whole, pooled=whole,
     )  # fmt: skip
     return ModelSpec(build=model.build, keys=(qformer_lm.retrieval_keys(model),), parts=_drawing(model))

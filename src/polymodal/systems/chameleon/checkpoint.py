@@ -62,7 +62,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     def build() -> DiscreteTokenLM:
         spelling = Spelling(vocabulary)
         return DiscreteTokenLM({"image": codec.build()}, {"image": spelling}, backbone.build(), {"image": placeholder},
-                       silent=pictures)  # fmt: skip
+                       suppressed=pictures)  # fmt: skip
 
     def assemble(module: Any, files: CheckpointFiles) -> LoadedModel:
         factor = codec.stack.factor

@@ -16,7 +16,7 @@ from polymodal.data import hf_image
 from polymodal.data.labels import labels_of
 from polymodal.encoders import clip_openai, clip_text, clip_vit
 from polymodal.encoders.heads import ClassLogitsConfig
-from polymodal.models.dual_encoder import PAIR, DualEncoder
+from polymodal.models.dual_encoder import IMAGE_TEXT, DualEncoder
 from polymodal.models.encoder_classifier import EncoderClassifier
 from polymodal.pipelines.zero_shot import ZeroShot
 from polymodal.systems import CheckpointFiles, CheckpointFormat, ConfigMatch, LoadedModel, ModelSpec, Part, hf
@@ -73,8 +73,9 @@ def open_vision(config: Mapping[str, Any]) -> ModelSpec:
         return ModelSpec(build=lambda: EncoderClassifier(tower.build()), keys=(bare, keys), parts=drawn_image(tower))
     joint = clip_vit.with_projection(tower, config.get("projection_dim", 512))
     keys = clip_vit.hf_keys(joint).prefixed(target="encoders.image.")
-    return ModelSpec(build=lambda: DualEncoder({"image": joint.build()}, {"image": PAIR["image"]}, None), keys=(keys,),
-                  parts=drawn_image(joint))  # fmt: skip
+    inputs = {"image": IMAGE_TEXT["image"]}
+    return ModelSpec(build=lambda: DualEncoder({"image": joint.build()}, inputs, None), keys=(keys,),
+                     parts=drawn_image(joint))  # fmt: skip
 
 
 def open_text(config: Mapping[str, Any]) -> ModelSpec:

@@ -16,8 +16,8 @@ from polymodal.generators import dalle_codec
 from polymodal.models.encoder_classifier import EncoderClassifier
 from polymodal.models.multimodal_encoder import (
     MultimodalEncoderConfig,
-    heads_of,
-    multimodal_blocks_of,
+    parse_heads,
+    parse_multimodal_config,
     pretraining_keys,
 )
 from polymodal.pipelines.image_text_matching import FLAVA_PICTURES, PairScores, bert_ids
@@ -49,9 +49,9 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     model = MultimodalEncoderConfig(
         image=replace(vit, mask_token=image.get("mask_token", True)),
         text=text_encoder.parse_config(text, pre_norm=True, pooler=True),
-        joint=multimodal_blocks_of(_child(config, "multimodal_config")),
+        joint=parse_multimodal_config(_child(config, "multimodal_config")),
         space=config.get("projection_dim", 768),
-        heads=None if bare else heads_of(image, text, config.get("hidden_size", 768), held),
+        heads=None if bare else parse_heads(image, text, config.get("hidden_size", 768), held),
     )
     keys: tuple[KeyTable, ...] = (keys_of(),)
     if not bare:

@@ -102,7 +102,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         text=text, patches=patches, blocks=(block,) * config.get("num_hidden_layers", 12), norm=block.norm,
         head=head_of(config, architecture), pooler=architecture != TOKENS, pooled=architecture not in (MASKED, TOKENS),
         kinds=config.get("modality_type_vocab_size", 2),
-        pictures=config["num_images"] if architecture == PICTURES else None,
+        images=config["num_images"] if architecture == PICTURES else None,
     )  # fmt: skip
     words = f"[B, T, {text.width}]"
     drawing = (
