@@ -121,7 +121,7 @@ def test_who_cannot_keep_segments_apart_refuses_them(tmp_path: Path) -> None:
         model.generate(**tensors(batch), max_new_tokens=2)
     ones = torch.ones(1, 4, dtype=torch.int64)
     encoder_decoder = blip_2.SYSTEM.formats[0].model_spec(blip_2.small(blip_2.SMALL_T5, 259, 2)).build()
-    with pytest.raises(PromptError, match="segments: an encoder-decoder takes one sequence a row"):
+    with pytest.raises(PromptError, match="segments: an encoder-decoder takes one sequence per row"):
         encoder_decoder(input_ids=ones, segments=ones, labels=ones)
     with pytest.raises(ConfigError, match="segments"):
         vit.SYSTEM.formats[0].model_spec(vit.tiny(["a", "b"])).build()(

@@ -140,7 +140,7 @@ def test_sizes(name: str, multilingual: bool, languages: int, mels: int, paramet
 
 def test_widths_must_meet() -> None:
     sizes = config()
-    with pytest.raises(ConfigError, match="width 16, the encoder gives 24"):
+    with pytest.raises(ConfigError, match="width 16, the encoder has width 24"):
         replace(sizes, encoder=replace(sizes.encoder, width=24))
 
 

@@ -101,5 +101,5 @@ def test_signals_in_an_answer_are_drawn(tmp_path: Path) -> None:
     assert reply.media == {"image": [["a picture"], ["a picture"]]}
     assert [given["prompt_embeds"].shape for given in pipeline.told] == [(1, 4, 768)] * 2
     assert {given["num_inference_steps"] for given in pipeline.told} == {3}
-    with pytest.raises(ConfigError, match="give a pipeline"):
+    with pytest.raises(ConfigError, match="pass a pipeline"):
         model.draw("Draw a cat", pipelines={}, max_tokens=20)

@@ -29,8 +29,8 @@ MODALITIES = ("text", "audio", "vision")
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceFusionConfig:
-    """`features`: input width by modality.  `kernels`: of the convolutions.  `targets`: modalities with a stream, one or
-    all three.  `positions` False: no positions, as in MMSA's copy of the model."""
+    """`features`: input width by modality.  `kernels`: of the convolutions.  `targets`: modalities with a stream, one
+    or all three.  `positions` False: no positions, as in MMSA's copy of the model."""
 
     features: Mapping[str, int]
     outputs: int

@@ -176,7 +176,7 @@ class SingleStream(nn.Module):
         if len(tokens) != len(text):
             raise PromptError(f"SingleStream: expected one image per text ({len(text)}), found {len(tokens)}")
         if kind >= self.config.kinds:
-            raise ConfigError(f"SingleStream: image {kind} needs kinds={kind + 1} in the config, found {self.config.kinds}")
+            raise ConfigError(f"SingleStream: image {kind} needs kinds={kind + 1}, found {self.config.kinds}")
         x = torch.cat((text, tokens + self._kind(kind)), 1)
         spec = MaskSpec(causal=False, attention_mask=_joint_mask(batch, text, image_mask))
         mask = spec.prepare(x.shape[1], x.shape[1], x.device)

@@ -130,8 +130,8 @@ class VisionEncoderDecoder(nn.Module):
     def rank(self, source: Tensor, source_mask: Tensor | None, answers: Tensor, mask: Tensor, keep: int) -> Tensor:
         """Scores `[B, A]` of candidate answers `[A, T]` (start and end ids included) for each source.
 
-        A score is the sum of token log-probabilities, modified by the model's `rules`.  Only the `keep` answers with the
-        most likely first words are scored; the others get -inf.
+        A score is the sum of token log-probabilities, modified by the model's `rules`.  Only the `keep` answers with
+        the most likely first words are scored; the others get -inf.
         """
         start = answers[:1, :1].expand(len(source), 1)
         first = self.score(start, None, source, source_mask)[:, 0].log_softmax(-1)
