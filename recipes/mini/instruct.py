@@ -253,9 +253,7 @@ def main() -> None:
     ship(learner, data.names, args.ship)
 
 
-def build_conversations(
-    folder: Path, aligned: Path, data: Data, tokenizer, connector: NamesConnector
-) -> Conversations:
+def build_conversations(folder: Path, aligned: Path, data: Data, tokenizer, connector: NamesConnector) -> Conversations:
     """Training conversations from the output folders of prepare.py, replies.py and align.py."""
     training = [p for p in data.pictures if p["split"] == "train"]
     sizes = Counter(p["corpus"] for p in training)
