@@ -100,8 +100,8 @@ class NamesConnector(nn.Module):
         self.register_buffer("centre", torch.zeros(summary))
         self.register_buffer("spread", torch.ones(summary))
         computed_buffer(self, "rows", lambda: torch.zeros(2, out_width), persistent=False)
-        absent = (config.names, config.name_tokens)
-        computed_buffer(self, "name_rows", lambda: torch.full(absent, -1), persistent=False)
+        shape = (config.names, config.name_tokens)
+        computed_buffer(self, "name_rows", lambda: torch.full(shape, -1), persistent=False)
 
     def summary(self, features: Tensor) -> Tensor:
         """[N, S, D] -> [N, W], standardised."""

@@ -53,9 +53,9 @@ class PatchProjection(nn.Module):
         self.proj = Linear(in_width, out_width)
 
     def forward(self, patches: Tensor, counts: Tensor | Sequence[int] | None = None) -> Tensor | list[Tensor]:
-        """Project float patches; counts int [B], or numbers, for which no device is asked.
+        """Project float patches; counts: patches per row, int [B], or Python ints to avoid a device synchronisation.
 
-        Raises PromptError when their sum is another number of patches.
+        Raises PromptError unless they add up to the number of patches.
         """
         features = self.proj(patches.to(self.proj.weight.dtype))
         if counts is None:

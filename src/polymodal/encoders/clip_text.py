@@ -173,7 +173,7 @@ def hf_keys(config: ClipTextConfig) -> KeyTable:
     return body + KeyTable((rename("text_projection.weight", "proj.weight"),))
 
 
-def _thirds(leaf: str) -> Row:
+def _split_qkv(leaf: str) -> Row:
     targets = [f"blocks.{{}}.attn.{name}_proj.{leaf}" for name in "qkv"]
     return split(f"transformer.resblocks.{{}}.attn.in_proj_{leaf}", targets)
 
@@ -184,8 +184,8 @@ OPENAI_KEYS = KeyTable(
         rename("token_embedding.weight", "embed_tokens.weight"),
         rename("positional_embedding", "positions"),
         *_pair(f"{_OPENAI}.ln_1", "blocks.{}.attn_norm"),
-        _thirds("weight"),
-        _thirds("bias"),
+        _split_qkv("weight"),
+        _split_qkv("bias"),
         *_pair(f"{_OPENAI}.attn.out_proj", "blocks.{}.attn.o_proj"),
         *_pair(f"{_OPENAI}.ln_2", "blocks.{}.mlp_norm"),
         *_pair(f"{_OPENAI}.mlp.c_fc", "blocks.{}.mlp.up_proj"),

@@ -152,7 +152,7 @@ def hf_keys(config: ViTConfig) -> KeyTable:
     return _HF_BODY + KeyTable(_pair("vision_model.post_layernorm", "head.norm"))
 
 
-def _thirds(leaf: str) -> Row:
+def _split_qkv(leaf: str) -> Row:
     targets = [f"blocks.{{}}.attn.{name}_proj.{leaf}" for name in "qkv"]
     return split(f"visual.transformer.resblocks.{{}}.attn.in_proj_{leaf}", targets)
 
@@ -165,8 +165,8 @@ _OPENAI_BODY = KeyTable(
         rename("visual.positional_embedding", "positions"),
         *_pair("visual.ln_pre", "pre_norm"),
         *_pair(f"{_OPENAI}.ln_1", "blocks.{}.attn_norm"),
-        _thirds("weight"),
-        _thirds("bias"),
+        _split_qkv("weight"),
+        _split_qkv("bias"),
         *_pair(f"{_OPENAI}.attn.out_proj", "blocks.{}.attn.o_proj"),
         *_pair(f"{_OPENAI}.ln_2", "blocks.{}.mlp_norm"),
         *_pair(f"{_OPENAI}.mlp.c_fc", "blocks.{}.mlp.up_proj"),

@@ -63,7 +63,7 @@ def _pair(source: str, target: str) -> tuple[Row, Row]:
     return rename(f"{source}.weight", f"{target}.weight"), rename(f"{source}.bias", f"{target}.bias")
 
 
-def _thirds(source: str, names: str = "qkv", leaf: str = "weight") -> Row:
+def _split_qkv(source: str, names: str = "qkv", leaf: str = "weight") -> Row:
     return split(source, [f"blocks.{{}}.attn.{name}_proj.{leaf}" for name in names])
 
 
@@ -75,8 +75,8 @@ HF_KEYS = KeyTable(
         *_pair("embeddings.patch_embedding", "patch_embed"),
         *_pair(f"{_HF}.layer_norm1", "blocks.{}.attn_norm"),
         *_pair(f"{_HF}.layer_norm2", "blocks.{}.mlp_norm"),
-        _thirds(f"{_HF}.self_attn.qkv.weight"),
-        _thirds(f"{_HF}.self_attn.qkv.bias", leaf="bias"),
+        _split_qkv(f"{_HF}.self_attn.qkv.weight"),
+        _split_qkv(f"{_HF}.self_attn.qkv.bias", leaf="bias"),
         *_pair(f"{_HF}.self_attn.projection", "blocks.{}.attn.o_proj"),
         *_pair(f"{_HF}.mlp.fc1", "blocks.{}.mlp.up_proj"),
         *_pair(f"{_HF}.mlp.fc2", "blocks.{}.mlp.down_proj"),
@@ -93,7 +93,7 @@ OFFICIAL_KEYS = KeyTable(
         *_pair("patch_embed.proj", "patch_embed"),
         *_pair(f"{_OFFICIAL}.norm1", "blocks.{}.attn_norm"),
         *_pair(f"{_OFFICIAL}.norm2", "blocks.{}.mlp_norm"),
-        _thirds(f"{_OFFICIAL}.attn.qkv.weight"),
+        _split_qkv(f"{_OFFICIAL}.attn.qkv.weight"),
         rename(f"{_OFFICIAL}.attn.q_bias", "blocks.{}.attn.q_proj.bias"),
         rename(f"{_OFFICIAL}.attn.v_bias", "blocks.{}.attn.v_proj.bias"),
         *_pair(f"{_OFFICIAL}.attn.proj", "blocks.{}.attn.o_proj"),

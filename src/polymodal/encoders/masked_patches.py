@@ -1,4 +1,4 @@
-"""Patch embeddings of padded images of unequal size; ViLT has no image encoder besides this (arXiv 2102.03334).
+"""Patch embeddings of padded images of unequal size: the only image encoder of ViLT (arXiv 2102.03334).
 
     pixel_values [N, C, H, W], pixel_mask [N, H, W] -> strided convolution -> patches [N, h*w, D]
     + position table, interpolated for each image to the grid of its real patches; class token prepended

@@ -95,7 +95,7 @@ class Qwen2ViT(nn.Module):
     def forward(self, patches: Tensor, grid: Tensor) -> list[Tensor]:
         """float [P, C*F*p*p] and int [N, 3] -> N features [frames*rows*columns, D], in merge-block order.
 
-        The grid decides shapes, so it is read once; one that stays on the host costs no wait for an accelerator.
+        The grid determines shapes, so it is read once; keep it on the host to avoid a device synchronisation.
         Raises PromptError if the number of patches does not match the grids.
         """
         shapes = grid_tuples(grid)

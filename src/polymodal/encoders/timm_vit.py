@@ -59,7 +59,7 @@ def _pair(source: str, target: str) -> tuple[Row, Row]:
     )
 
 
-def _thirds(source: str) -> tuple[Row, Row]:
+def _split_qkv(source: str) -> tuple[Row, Row]:
     def targets(leaf: str) -> list[str]:
         return [f"blocks.{{}}.attn.{name}_proj.{leaf}" for name in "qkv"]
 
@@ -72,7 +72,7 @@ TIMM_KEYS = KeyTable(
         rename("pos_embed", "positions", Squeeze(0)),
         *_pair("patch_embed.proj", "patch_embed"),
         *_pair("blocks.{}.norm1", "blocks.{}.attn_norm"),
-        *_thirds("blocks.{}.attn.qkv"),
+        *_split_qkv("blocks.{}.attn.qkv"),
         *_pair("blocks.{}.attn.proj", "blocks.{}.attn.o_proj"),
         *_pair("blocks.{}.norm2", "blocks.{}.mlp_norm"),
         *_pair("blocks.{}.mlp.fc1", "blocks.{}.mlp.up_proj"),
@@ -89,7 +89,7 @@ BLIP_KEYS = KeyTable(
         rename("embeddings.position_embedding", "positions", Squeeze(0)),
         *_pair("embeddings.patch_embedding", "patch_embed"),
         *_pair(f"{_HF}.layer_norm1", "blocks.{}.attn_norm"),
-        *_thirds(f"{_HF}.self_attn.qkv"),
+        *_split_qkv(f"{_HF}.self_attn.qkv"),
         *_pair(f"{_HF}.self_attn.projection", "blocks.{}.attn.o_proj"),
         *_pair(f"{_HF}.layer_norm2", "blocks.{}.mlp_norm"),
         *_pair(f"{_HF}.mlp.fc1", "blocks.{}.mlp.up_proj"),

@@ -3,7 +3,7 @@
     pixel_values -> image  -> states ------ norm -> image embeddings [B, S, D]  -> image_proj -> joint space
                                 |
                                 +-> to_joint["image"] --+
-    [own class token ; image tokens ; text tokens] -----+-> joint blocks -> norm -> joint embeddings [B, 1+S+T, D]
+    [class token ; image tokens ; text tokens] ---------+-> joint blocks -> norm -> joint embeddings [B, 1+S+T, D]
                                 +-> to_joint["text"] ---+
                                 |
     input_ids    -> text   -> states ------ norm -> text embeddings [B, T, D]   -> text_proj  -> joint space

@@ -1,10 +1,10 @@
-"""Buffers that a module computes while it is built: real numbers even where its parameters have no memory yet.
+"""Buffers that a module computes in its constructor, with values even if the module is built on the meta device.
 
     computed_buffer(self, "positions", lambda: sinusoids(tokens, width), persistent=False)
 
-A model is built on the meta device and then filled from files (weights/load.py); a table that no file holds would
-have no values then.  Here it is computed on the CPU instead, and loading brings it to the model's device and dtype.
-On any other device `make` runs there, as the rest of the module.
+A model is built on the meta device and then filled from files (weights/load.py), so a table that is not in the files
+would have no values.  It is therefore computed on the CPU, and loading moves it to the model's device and dtype.  On
+any other device `make` runs on that device, like the rest of the constructor.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 def computed_buffer(module: nn.Module, name: str, make: Callable[[], Tensor], persistent: bool = True) -> None:
-    """Register what `make()` gives, computed on the CPU while a module is being built on the meta device."""
+    """Register the result of `make()` as a buffer; on the meta device, `make` runs on the CPU."""
     if torch.empty(0).is_meta:
         with torch.device("cpu"):
             value = make()

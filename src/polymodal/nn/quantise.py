@@ -1,15 +1,15 @@
-"""int8 weights for faster single-token steps on a CPU.
+"""int8 weight-only quantisation for faster decoding on a CPU.
 
-    quantise_linears(model.blocks)       every plain Linear below becomes an Int8Linear; inference only
+    quantise_linears(model.blocks)       replaces every plain Linear by an Int8Linear; inference only
 
-Each row of a weight is stored as int8 with one bfloat16 scale (symmetric, largest value -> 127).  A few rows of
-input (decoding) are cast to bfloat16 and multiplied by torch's int8 kernel, so a quarter of the bytes is read;
-many rows (prefill) use the weight expanded to the input's dtype, which costs less than it saves there.
-Measured for SmolLM2-135M on one AMD Zen 4 core (512-bit, bfloat16 instructions): 1.6 times the tokens a second
-of float32, prefill of 64 tokens 1.25 times as long; on 64 tokens of text the mean divergence from float32 is
-0.005 nats and 97 % of the likeliest tokens agree.
-Traps: the result is rounded to bfloat16 on the short path; weights lose about 0.4 % of a row's largest value, so a
-quantised model answers almost, not exactly, like the one it came from; it cannot be trained or exported.
+Each row of a weight is stored as int8 with one bfloat16 scale (symmetric, absmax -> 127).  Few input rows (decoding)
+are cast to bfloat16 and multiplied by torch's int8 kernel, which reads a quarter of the bytes; for many rows (prefill)
+the weight is expanded to the input's dtype, which is faster there.
+Measured for SmolLM2-135M on one AMD Zen 4 core (512-bit, bfloat16 instructions): 1.6 times the tokens per second of
+float32, prefill of 64 tokens 1.25 times as long; on 64 tokens of text the mean KL divergence from float32 is 0.005
+nats and 97 % of the top-1 tokens agree.
+Traps: with few rows the result is rounded to bfloat16; the rounding error of a weight is up to about 0.4 % of the
+absmax of its row, so outputs differ slightly from the original model; it cannot be trained or exported.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from polymodal.nn.linear import Linear, linear
 
 _FEW_ROWS = 16
-_STEP = 16  # the kernel reads so many inputs at once and past the end of other widths: a crash
+_STEP = 16  # the kernel reads blocks of 16 inputs; with other widths it reads past the end and crashes
 
 
 class Int8Linear(nn.Module):
@@ -38,12 +38,12 @@ class Int8Linear(nn.Module):
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None = None) -> "Int8Linear":
-        """Quantise ``weight [out, in]``; of one on the meta device only the places of the numbers are made."""
+        """Quantise ``weight [out, in]``; a weight on the meta device gives buffers on the meta device."""
         bias = None if bias is None else bias.detach().clone()
         if not weight.is_meta:
             return cls(*quantise_rows(weight), bias)
-        places = torch.empty(weight.shape, dtype=torch.int8, device="meta")
-        return cls(places, torch.empty(weight.shape[0], dtype=torch.bfloat16, device="meta"), bias)
+        quantised = torch.empty(weight.shape, dtype=torch.int8, device="meta")
+        return cls(quantised, torch.empty(weight.shape[0], dtype=torch.bfloat16, device="meta"), bias)
 
     def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
         rows = x.numel() // x.shape[-1]
@@ -57,24 +57,24 @@ class Int8Linear(nn.Module):
 
 
 def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """``weight [out, in] -> int8 [out, in], bfloat16 scales [out]``, each row alone; a row of zeros stays zero."""
+    """``weight [out, in] -> int8 [out, in], bfloat16 scales [out]``, row by row; a row of zeros stays zero."""
     weight = weight.detach().float()
-    # The kernel takes bfloat16 scales: rounded before dividing by them, they cost no accuracy.
+    # The kernel needs bfloat16 scales; rounding them before the division costs no accuracy.
     scale = (weight.abs().amax(1) / 127).to(torch.bfloat16)
     steps = weight / torch.where(scale > 0, scale, 1.0).float()[:, None]
     return steps.round_().clamp_(-127, 127).to(torch.int8), scale
 
 
 def quantise_linears(module: nn.Module) -> int:
-    """Replace every plain Linear below ``module`` in place; how many.  Merge LoRA before, and fuse before.
+    """Replace every plain Linear in ``module`` in place; returns their number.  Merge LoRA and fuse projections first.
 
-    A Linear whose weight is an embedding's too stays.  On the meta device the places of the int8 numbers are made,
-    which weights/load.py then fills from those of the Linear.
+    A Linear that is tied to an embedding is not replaced.  On the meta device only empty buffers are created, which
+    weights/load.py then fills from the weights of the Linear.
     """
-    found = list(_plain_linears(module))
-    for parent, leaf, part in found:
+    linears = list(_plain_linears(module))
+    for parent, leaf, part in linears:
         setattr(parent, leaf, Int8Linear.of(part.weight, part.bias))
-    return len(found)
+    return len(linears)
 
 
 def _plain_linears(module: nn.Module) -> Iterator[tuple[nn.Module, str, Linear]]:
@@ -86,5 +86,5 @@ def _plain_linears(module: nn.Module) -> Iterator[tuple[nn.Module, str, Linear]]
 
 
 def is_quantised(module: nn.Module) -> bool:
-    """Whether some linear below ``module`` has int8 weights."""
+    """Whether any linear in ``module`` has int8 weights."""
     return any(isinstance(part, Int8Linear) for part in module.modules())

@@ -1,15 +1,15 @@
-"""Rotary position embedding (arXiv 2104.09864) with the published ways to stretch it.
+"""Rotary position embedding (arXiv 2104.09864) with the published context extensions.
 
     rope = RopeConfig(head_dim=64, theta=10000.0).build()
     cos, sin = rope(position_ids)                  # once per forward, shared by all layers: [B, 1, T, R]
     q = apply_rope(q, cos, sin, interleaved=False) # q [B, H, T, E], R <= E dims are rotated
 
-Two layouts of the rotated pairs exist: half-split (dims i and i + R/2; Hugging Face checkpoints) and
+There are two layouts of the rotated pairs: half-split (dims i and i + R/2; Hugging Face checkpoints) and
 interleaved (dims 2i and 2i + 1; Meta, GGUF, ChatGLM).  They differ by a permutation of the rows of q_proj and
-k_proj, so a checkpoint of one layout read as the other runs and is wrong.
-M-RoPE (arXiv 2409.12191): ``sections`` says how many frequencies each axis of ``position_ids [axes, B, T]``
-takes; with ``restart`` each section counts its frequencies anew (2-D rotary of vision encoders).
-Trap: ``sin`` carries the sign of the rotation (minus on a pair's first member), which saves an operation.
+k_proj, so a checkpoint loaded with the wrong layout runs and gives wrong results.
+M-RoPE (arXiv 2409.12191): ``sections`` is the number of frequencies of each axis of ``position_ids [axes, B, T]``;
+with ``restart`` each section starts at the highest frequency (2-D rotary of vision encoders).
+Trap: ``sin`` includes the sign of the rotation (minus for the first member of a pair), which saves an operation.
 """
 
 import math
@@ -26,24 +26,24 @@ from polymodal.nn.segments import largest_within
 
 
 class RopeScaling(Protocol):
-    """Changes the frequencies of a trained rope so that it reaches further."""
+    """A context extension: modifies the frequencies of a trained rope."""
 
     @property
-    def border(self) -> int | None:
-        """Sequences longer than this have frequencies of their own; None: all lengths share theirs."""
+    def threshold(self) -> int | None:
+        """Frequencies depend on the length for sequences longer than this; None: they never do."""
         ...
 
     def frequencies(self, dim: int, theta: float, length: Tensor) -> tuple[Tensor, float]:
-        """Frequencies ``[..., dim / 2]`` for sequences of ``length`` int [...] and the factor on cos and sin.
+        """Frequencies ``[..., dim / 2]`` for sequences of ``length`` int [...], and the factor for cos and sin.
 
-        Where there is a border they lie on the device of ``length``, which is not read back to the host; those of
-        other scalings are ``[dim / 2]``.
+        With a threshold they are on the device of ``length``, without synchronisation with the host; without one they
+        are ``[dim / 2]``.
         """
         ...
 
 
 def base_frequencies(dim: int, theta: float | Tensor) -> Tensor:
-    """``theta ** (-2i / dim)`` for i < dim / 2, float64 (float32 on devices without it); theta may be ``[..., 1]``."""
+    """``theta ** (-2i / dim)`` for i < dim / 2, in float64 (float32 if the device has none); theta: ``[..., 1]``."""
     like = theta if isinstance(theta, Tensor) else torch.empty((), dtype=torch.float64, device="cpu")
     return theta ** -(torch.arange(0, dim, 2, dtype=like.dtype, device=like.device) / dim)
 
@@ -56,7 +56,7 @@ def _wide(device: torch.device) -> torch.dtype:
 class LinearScaling:
     """Position interpolation (arXiv 2306.15595): positions divided by ``factor``."""
 
-    border: ClassVar[None] = None
+    threshold: ClassVar[None] = None
     factor: float
 
     def frequencies(self, dim: int, theta: float, length: Tensor) -> tuple[Tensor, float]:
@@ -65,18 +65,18 @@ class LinearScaling:
 
 @dataclass(frozen=True, kw_only=True)
 class NTKScaling:
-    """NTK-aware scaling: a larger theta.  Fixed when ``trained_length`` is None; otherwise dynamic: nothing
-    changes up to ``trained_length`` and theta grows with the sequence beyond it.
+    """NTK-aware scaling: a larger theta.  Fixed if ``trained_length`` is None; otherwise dynamic: theta is unchanged
+    up to ``trained_length`` and grows with longer sequences.
 
-    Trap: with the dynamic form a cached step beyond ``trained_length`` differs from the full pass, because
-    earlier keys were rotated with a smaller theta; that is how the published models run, too.
+    Trap: with the dynamic form, cached decoding beyond ``trained_length`` differs from the full forward, because
+    earlier keys were rotated with a smaller theta; the published models do the same.
     """
 
     factor: float
     trained_length: int | None = None
 
     @property
-    def border(self) -> int | None:
+    def threshold(self) -> int | None:
         return self.trained_length
 
     def frequencies(self, dim: int, theta: float, length: Tensor) -> tuple[Tensor, float]:
@@ -89,12 +89,12 @@ class NTKScaling:
 
 @dataclass(frozen=True, kw_only=True)
 class YarnScaling:
-    """YaRN (arXiv 2309.00071): fast frequencies kept, slow ones interpolated, a ramp between, logits warmed.
+    """YaRN (arXiv 2309.00071): keeps high frequencies, interpolates low ones, with a ramp between; scales the logits.
 
     ``attention_factor`` None means the paper's ``0.1 ln(factor) + 1``.
     """
 
-    border: ClassVar[None] = None
+    threshold: ClassVar[None] = None
     factor: float
     trained_length: int
     beta_fast: float = 32.0
@@ -103,10 +103,10 @@ class YarnScaling:
     truncate: bool = True
 
     def frequencies(self, dim: int, theta: float, length: Tensor) -> tuple[Tensor, float]:
-        def turning_dim(turns: float) -> float:
-            return dim * math.log(self.trained_length / (turns * 2 * math.pi)) / (2 * math.log(theta))
+        def dim_of(rotations: float) -> float:
+            return dim * math.log(self.trained_length / (rotations * 2 * math.pi)) / (2 * math.log(theta))
 
-        low, high = turning_dim(self.beta_fast), turning_dim(self.beta_slow)
+        low, high = dim_of(self.beta_fast), dim_of(self.beta_slow)
         if self.truncate:
             low, high = math.floor(low), math.ceil(high)
         low, high = max(low, 0), min(high, dim - 1)
@@ -120,9 +120,9 @@ class YarnScaling:
 
 @dataclass(frozen=True, kw_only=True)
 class Llama3Scaling:
-    """Llama 3.1's rule (arXiv 2407.21783): by wavelength, long ones divided by ``factor``, a ramp between."""
+    """Llama 3.1 (arXiv 2407.21783): frequencies with long wavelengths are divided by ``factor``, with a ramp."""
 
-    border: ClassVar[None] = None
+    threshold: ClassVar[None] = None
     factor: float
     trained_length: int
     low_frequency_factor: float = 1.0
@@ -130,17 +130,17 @@ class Llama3Scaling:
 
     def frequencies(self, dim: int, theta: float, length: Tensor) -> tuple[Tensor, float]:
         base = base_frequencies(dim, theta)
-        turns = self.trained_length * base / (2 * math.pi)
+        rotations = self.trained_length * base / (2 * math.pi)
         low, high = self.low_frequency_factor, self.high_frequency_factor
-        keep = ((turns - low) / (high - low)).clamp(0, 1)
+        keep = ((rotations - low) / (high - low)).clamp(0, 1)
         return base * keep + base / self.factor * (1 - keep), 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class LongRopeScaling:
-    """LongRoPE (arXiv 2402.13753): a divisor for each frequency, `long` ones beyond ``trained_length``.
+    """LongRoPE (arXiv 2402.13753): one divisor per frequency, those of ``long`` beyond ``trained_length``.
 
-    attention_factor: on cos and sin.
+    attention_factor: factor for cos and sin.
     """
 
     short: tuple[float, ...]
@@ -149,39 +149,39 @@ class LongRopeScaling:
     attention_factor: float = 1.0
 
     @property
-    def border(self) -> int | None:
+    def threshold(self) -> int | None:
         return self.trained_length
 
     def frequencies(self, dim: int, theta: float, length: Tensor) -> tuple[Tensor, float]:
-        near, far = (_divided(dim, theta, divisors, length.device) for divisors in (self.short, self.long))
-        return torch.where(length[..., None] > self.trained_length, far, near), self.attention_factor
+        short, long = (_divided(dim, theta, divisors, length.device) for divisors in (self.short, self.long))
+        return torch.where(length[..., None] > self.trained_length, long, short), self.attention_factor
 
 
 @lru_cache(maxsize=64)
 def _divided(dim: int, theta: float, divisors: tuple[float, ...], device: torch.device) -> Tensor:
     if len(divisors) != dim // 2:
-        raise ConfigError(f"longrope needs {dim // 2} divisors, one for each frequency; found {len(divisors)}")
-    made = base_frequencies(dim, theta) / torch.tensor(divisors, dtype=torch.float64, device="cpu")
-    return made.to(device, _wide(device))
+        raise ConfigError(f"longrope: expected {dim // 2} divisors, one per frequency, found {len(divisors)}")
+    frequencies = base_frequencies(dim, theta) / torch.tensor(divisors, dtype=torch.float64, device="cpu")
+    return frequencies.to(device, _wide(device))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProportionalScaling:
-    """The first ``share`` of the frequencies, divided by ``factor``; the other dims of a head do not turn."""
+    """Rotates with the first ``share`` of the frequencies, divided by ``factor``; the other dims are not rotated."""
 
-    border: ClassVar[None] = None
+    threshold: ClassVar[None] = None
     share: float
     factor: float = 1.0
 
     def frequencies(self, dim: int, theta: float, length: Tensor) -> tuple[Tensor, float]:
-        turning = int(self.share * dim // 2)
+        rotated = int(self.share * dim // 2)
         frequencies = base_frequencies(dim, theta) / self.factor
-        return torch.cat((frequencies[:turning], torch.zeros(dim // 2 - turning, dtype=torch.float64))), 1.0
+        return torch.cat((frequencies[:rotated], torch.zeros(dim // 2 - rotated, dtype=torch.float64))), 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class RopeConfig:
-    """``rotary_dim`` (default ``head_dim``) leading dims of each head are rotated, the rest pass through."""
+    """The leading ``rotary_dim`` (default ``head_dim``) dims of each head are rotated, the others are not."""
 
     head_dim: int
     theta: float = 10000.0
@@ -194,11 +194,11 @@ class RopeConfig:
     def __post_init__(self) -> None:
         dim = self.dim
         if dim % 2 or not 0 < dim <= self.head_dim:
-            raise ConfigError(f"rope needs an even rotary_dim within head_dim {self.head_dim}; found {dim}")
+            raise ConfigError(f"rope: rotary_dim must be even and at most head_dim {self.head_dim}; found {dim}")
         if self.sections is not None and sum(self.sections) != dim // 2:
-            raise ConfigError(f"rope sections {self.sections} must add up to {dim // 2} frequencies")
+            raise ConfigError(f"rope: sections must add up to {dim // 2} frequencies, found {self.sections}")
         if self.restart and (self.sections is None or self.scaling is not None):
-            raise ConfigError("rope with restart needs sections and takes no scaling")
+            raise ConfigError("rope: restart needs sections and does not support scaling")
 
     @property
     def dim(self) -> int:
@@ -209,8 +209,11 @@ class RopeConfig:
 
 
 class Rope:
-    """Positions -> cos and sin.  Holds no parameters and no buffers, so casting a model to bfloat16 cannot
-    round the frequencies; they are kept in float32 once per device."""
+    """Positions -> cos and sin.
+
+    It has no parameters and no buffers, so casting a model to bfloat16 does not round the frequencies; they are cached
+    in float32 per device.
+    """
 
     def __init__(self, config: RopeConfig):
         self.config = config
@@ -222,9 +225,9 @@ class Rope:
     ) -> tuple[Tensor, Tensor]:
         """``position_ids [B, T]`` (with sections also ``[axes, B, T]``) -> cos, sin ``[B, 1, T, R]``.
 
-        Plain positions given to a rope with sections count for every axis alike (pure text).  segments ``[B, T]``:
-        the sequences of packed rows, each of which has a length of its own where frequencies depend on it; without
-        them the longest of the batch counts for all, as published.
+        With sections, positions ``[B, T]`` are used for all axes (text).  segments ``[B, T]``: sequence numbers of
+        packed rows; if frequencies depend on the length, that of each sequence is used.  Without segments it is the
+        length of the longest sequence in the batch, as published.
         """
         frequencies, factor = self._frequencies(position_ids, segments)
         angles = self._per_frequency(position_ids) * frequencies
@@ -241,8 +244,8 @@ class Rope:
             return position_ids[..., None].float()
         if sections is None or position_ids.shape[0] != len(sections):
             raise ValueError(
-                f"position_ids {list(position_ids.shape)} do not fit a rope with sections {sections}; "
-                "expected [B, T] or [axes, B, T] with one axis per section"
+                f"rope with sections {sections}: expected position_ids [B, T] or [axes, B, T] with one axis per "
+                f"section, found {list(position_ids.shape)}"
             )
         owners = tuple(axis for axis, count in enumerate(sections) for _ in range(count))
         axes = constant(owners, torch.int64, position_ids.device)
@@ -251,8 +254,8 @@ class Rope:
     def _frequencies(self, position_ids: Tensor, segments: Tensor | None) -> tuple[Tensor, float]:
         config, device = self.config, position_ids.device
         scaling = config.scaling
-        if scaling is not None and scaling.border is not None:
-            # The length stays on its device: what depends on it is computed there.
+        if scaling is not None and scaling.threshold is not None:
+            # The length stays on its device, so the frequencies are computed there.
             last = position_ids if position_ids.dim() == 2 else position_ids.amax(0)
             last = last.max() if segments is None else largest_within(last, segments)
             frequencies, factor = scaling.frequencies(config.dim, config.theta, last + 1)

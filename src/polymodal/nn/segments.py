@@ -1,10 +1,10 @@
-"""Rows that hold several sequences one after another (packing): what must start anew at each of them.
+"""Packed rows, which hold several sequences: counts that restart at each sequence.
 
     segments  [B, T]  1 1 1 2 2 2 2 3 0 0        equal numbers are one sequence; neighbours differ; 0: padding
     counts    [B, T]  1 2 3 4 5 6 7 8 8 8   ->   1 2 3 1 2 3 4 1 0 0          counted_within
 
-All of it is arithmetic on the device of the tensors: nothing is read back to the host.
-Trap: counts must not fall from left to right, which is what makes a running maximum the count at a segment's start.
+Everything runs on the device of the tensors, without synchronisation with the host.
+Trap: counts must not decrease from left to right; only then is the running maximum the count at the segment start.
 """
 
 import torch
@@ -19,16 +19,16 @@ def segment_starts(segments: Tensor) -> Tensor:
 
 
 def counted_within(counts: Tensor, steps: Tensor, segments: Tensor) -> Tensor:
-    """Running counts int [B, T] that begin at 0 again with every segment.
+    """Running counts int [B, T] that restart from 0 at every segment.
 
-    counts: `steps.cumsum(-1)` of steps >= 0 over the whole row; a segment's own first step counts.
+    counts: `steps.cumsum(-1)` of steps >= 0 over the whole row; the first step of a segment is included.
     """
     before = (counts - steps).masked_fill(~segment_starts(segments), 0)
     return counts - before.cummax(-1).values
 
 
 def largest_within(values: Tensor, segments: Tensor) -> Tensor:
-    """int [B, T]: the largest of `values` (>= 0) in each token's own segment."""
-    run = segment_starts(segments).long().cumsum(-1) - 1
-    found = torch.zeros_like(values).scatter_reduce(-1, run, values, "amax")
-    return found.gather(-1, run)
+    """int [B, T]: maximum of `values` (>= 0) over the segment of each token."""
+    index = segment_starts(segments).long().cumsum(-1) - 1
+    maxima = torch.zeros_like(values).scatter_reduce(-1, index, values, "amax")
+    return maxima.gather(-1, index)

@@ -1,10 +1,10 @@
-"""The kind of every token of a batch, and the places of each kind, found once for all the layers that route by it.
+"""Token types of a batch, and the token indices of each type, computed once for all layers that route by them.
 
-    token_types [B, T] -> TokenTypes -> split(2) -> places of kind 0 [n0], places of kind 1 [n1]
+    token_types [B, T] -> TokenTypes -> split(2) -> indices of type 0 [n0], indices of type 1 [n1]
 
-Modules take the tensor itself or this record; a decoder makes the record once per forward, so that the numbers n0, n1
-are asked of the device once and not by every projection of every layer.  Kinds that lie on the host (as a processor
-makes them) are split there, and an accelerator is not asked at all.
+Modules take the tensor or this object; a decoder creates the object once per forward, so that the sizes n0, n1 are read
+from the device once and not in every projection of every layer.  Types on the host (as from a processor) are split
+there, without synchronisation with an accelerator.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from torch import Tensor
 
 
 class TokenTypes:
-    """kinds: int64 [B, T], not to be changed while the record lives.
+    """kinds: token types int64 [B, T]; must not be modified afterwards.
 
-    counts: how many tokens there are of kind 0, 1, ..., where that is known (a processor says it): on an accelerator
-    the kinds are then not read at all.
+    counts: number of tokens of type 0, 1, ..., if known (from the processor); avoids a synchronisation on accelerators.
     """
 
     def __init__(self, kinds: Tensor, counts: Sequence[int] | None = None) -> None:
@@ -30,12 +29,12 @@ class TokenTypes:
         self._splits: dict[tuple[int, torch.device], Sequence[Tensor]] = {}
 
     @classmethod
-    def of(cls, given: Tensor | TokenTypes | None) -> TokenTypes | None:
-        """The record of a tensor; a record or None as it is."""
-        return cls(given) if isinstance(given, Tensor) else given
+    def of(cls, token_types: Tensor | TokenTypes | None) -> TokenTypes | None:
+        """Wrap a tensor; other values are returned unchanged."""
+        return cls(token_types) if isinstance(token_types, Tensor) else token_types
 
     def split(self, count: int, device: torch.device) -> Sequence[Tensor]:
-        """Places in the flattened batch of the tokens of kind 0, 1, ... count - 1, on `device`; others in none."""
+        """Indices into the flattened batch of the tokens of type 0, 1, ... count - 1, on `device`."""
         key = count, device
         if key not in self._splits:
             self._splits[key] = split_by_kind(self.kinds.flatten(), count, device, self._counts)
@@ -45,9 +44,9 @@ class TokenTypes:
 def split_by_kind(
     kinds: Tensor, count: int, device: torch.device | None = None, counts: Sequence[int] | None = None
 ) -> list[Tensor]:
-    """kinds int [n] -> places int64 of each kind below `count`, in order.
+    """kinds int [n] -> int64 indices of each kind below `count`, in ascending order.
 
-    counts: of each kind; without them the device of the kinds is asked once.
+    counts: number of each kind; without them, the host synchronises with the device of `kinds` once.
     """
     order = kinds.argsort(stable=True)
     if counts is None:

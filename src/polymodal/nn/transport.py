@@ -1,11 +1,10 @@
-"""Optimal transport between two sets of vectors, as a distance that a model can learn by (IPOT, arXiv 1802.04307).
+"""Optimal transport distance between two sets of vectors, for training losses (IPOT, arXiv 1802.04307).
 
     words [B, T, D], patches [B, S, D] -> cosine cost [B, T, S] -> plan [B, T, S] -> sum of plan * cost [B]
 
-Every real word and every real patch holds an equal share of a mass of one; the plan moves the words' mass onto the
-patches as cheaply as a number of proximal steps finds.  UNITER (1909.11740) and ViLT (2102.03334) align words and
-regions by it.
-Traps: no gradient flows through the plan; padding has no mass, and an item without real words or patches no distance.
+The mass of 1 is distributed uniformly over the real words and over the real patches; proximal point iterations
+approximate the cheapest plan.  UNITER (1909.11740) and ViLT (2102.03334) align words and regions with it.
+Traps: no gradient flows through the plan; padding has no mass, and items without real words or patches have distance 0.
 """
 
 import torch
@@ -17,13 +16,13 @@ from torch import Tensor
 def transport_plan(
     cost: Tensor, rows: Tensor, columns: Tensor, *, beta: float = 0.5, steps: int = 50, inner: int = 1
 ) -> Tensor:
-    """The plan [B, M, N] of cost [B, M, N]; rows bool [B, M], columns bool [B, N]: what is real.
+    """Transport plan [B, M, N] for cost [B, M, N]; rows bool [B, M], columns bool [B, N]: True = not padding.
 
-    beta: weight of the proximal term; larger is slower and safer.  inner: Sinkhorn steps in each of `steps`.
+    beta: weight of the proximal term; larger converges slower but more stably.  inner: Sinkhorn iterations per step.
     """
     real = rows[:, :, None] & columns[:, None, :]
     kernel = (-cost.float() / beta).exp() * real
-    mass = [each.float() / each.sum(1, keepdim=True).clamp_min(1) for each in (rows, columns)]
+    mass = [mask.float() / mask.sum(1, keepdim=True).clamp_min(1) for mask in (rows, columns)]
     left = mass[0].clone()
     plan = real.float()
     for _ in range(steps):
@@ -36,11 +35,11 @@ def transport_plan(
 
 
 def transport_distance(words: Tensor, patches: Tensor, real_words: Tensor, real_patches: Tensor) -> Tensor:
-    """[B] distances of the sets [B, T, D] and [B, S, D] under the cosine cost; real_*: bool [B, T], [B, S]."""
+    """Distances [B] between the sets [B, T, D] and [B, S, D] with cosine cost; real_*: bool [B, T], [B, S]."""
     cost = 1 - F.normalize(words.float(), dim=-1) @ F.normalize(patches.float(), dim=-1).transpose(1, 2)
     return (transport_plan(cost.detach(), real_words, real_patches) * cost).sum((1, 2))
 
 
-def _ratio(mass: Tensor, found: Tensor) -> Tensor:
-    """mass / found, zero where there is no mass."""
-    return torch.where(mass > 0, mass / found.clamp_min(torch.finfo(found.dtype).tiny), 0.0)
+def _ratio(mass: Tensor, total: Tensor) -> Tensor:
+    """mass / total, 0 where mass is 0."""
+    return torch.where(mass > 0, mass / total.clamp_min(torch.finfo(total.dtype).tiny), 0.0)
