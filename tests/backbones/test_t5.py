@@ -10,6 +10,7 @@ from polymodal.backbones import t5
 from polymodal.backbones.encoder_decoder import EncoderDecoder, shifted_right
 from polymodal.check import randomise
 from polymodal.errors import ConfigError, PromptError
+from polymodal.models.encoder_decoder_lm import EncoderDecoderLM
 from polymodal.nn.mask import MaskSpec
 from polymodal.nn.relative import RelativePositionsConfig
 from polymodal.weights.load import load_into
@@ -64,8 +65,10 @@ def test_against_transformers(options: dict[str, Any]) -> None:
     assert (torch.cat(steps, 1) - expected).abs().max() <= 1e-4
     labels = answer.clone()
     labels[0, -3:] = -100
-    expected = oracle(input_ids=ids, attention_mask=mask, labels=labels).logits
-    assert (logits(model, ids, mask, shifted_right(labels, 0, 0)) - expected).abs().max() <= 1e-4
+    expected = oracle(input_ids=ids, attention_mask=mask, labels=labels)
+    assert (logits(model, ids, mask, shifted_right(labels, 0, 0)) - expected.logits).abs().max() <= 1e-4
+    output = EncoderDecoderLM({}, {}, model, {})(input_ids=ids, attention_mask=mask, labels=labels)
+    assert abs(output.loss - expected.loss) <= 1e-4
 
 
 @torch.no_grad()

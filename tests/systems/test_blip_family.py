@@ -93,7 +93,10 @@ def test_answers_go_to_the_decoder(tmp_path: Path) -> None:
     batch = processor(talks)
     answer = tokenizer.encode("a dog")
     assert batch["decoder_input_ids"][1].tolist() == [0, *answer, 1]
-    assert batch["labels"][1].tolist() == [-100, *answer, 1]
+    assert batch["labels"][1].tolist() == [*answer, 1, -100]
+    # A label is what the next input of the decoder will be, never the input itself.
+    learned = batch["labels"][:, :-1] != -100
+    assert torch.equal(batch["labels"][:, :-1][learned], batch["decoder_input_ids"][:, 1:][learned])
     assert tokenizer.decode(batch["labels"][0][batch["labels"][0] != -100].tolist()) == "cat"
     prompt = tokenizer.decode(batch["input_ids"][1][batch["attention_mask"][1].bool()].tolist())
     assert prompt == "Question: What is it? Short answer:"

@@ -3,7 +3,8 @@
     messages -> Processor -> ids and learn marks -> prompt = ids before the first learned one, answer = the rest
     -> input_ids, attention_mask [B, S] of the prompt;  decoder_input_ids [B, T] = start + answer;  labels [B, T]
 
-Labels are aligned with decoder_input_ids (-100 at the start token), so that the same shifted objective serves.
+Labels stand at the position that predicts them, one before the token in decoder_input_ids (-100 at the last), as the
+transformers library has them for encoder-decoders.
 Answers are padded on the prompt's side: on the left, with a decoder_attention_mask, where rows go on being written.
 Trap: one answer a conversation; turns before the last are part of the prompt only if they are not learned.
 """
@@ -43,7 +44,7 @@ class AnsweringProcessor(Processor):
             )
         batch = super().collate(prompts, padding=padding)
         ids = [torch.tensor([self._start, *answer]) for answer in answers]
-        labels = [torch.tensor([IGNORE, *answer]) for answer in answers]
+        labels = [torch.tensor([*answer, IGNORE]) for answer in answers]
         batch["decoder_input_ids"] = pad_sequence(ids, batch_first=True, padding_side=padding)
         batch["labels"] = pad_sequence(labels, batch_first=True, padding_value=IGNORE, padding_side=padding)
         if padding == "left" and len({len(row) for row in ids}) > 1:
