@@ -1,6 +1,7 @@
 """What a user does with any system of the catalogue, on a tiny folder in its published layout: ask, talk, save, err."""
 
 import importlib
+import json
 import shutil
 from pathlib import Path
 
@@ -120,3 +121,20 @@ def test_saved_and_loaded_again(folders, stem, tmp_path):
     assert pm.look(tmp_path / "saved")[0].id == model.system.id
     saved, own = back.module.state_dict(), model.module.state_dict()
     assert saved.keys() == own.keys() and all(torch.equal(own[name], saved[name]) for name in own)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("stem", (*CHATS, "beit", "clip", "vit"))
+def test_half_precision(folders, stem, dtype):
+    """Pictures are cast to the model's dtype where they enter, whichever verb takes them."""
+    model = pm.load(folders(stem), dtype=dtype)
+    assert all(value.dtype == dtype for value in model.parameters() if value.is_floating_point())
+    config = json.loads((folders(stem) / "config.json").read_text())
+    picture, labels, done = pm.image(CAT), list(config.get("id2label", {}).values()) or ["cat", "dog"], []
+    if "chat" in model.can:
+        done.append(model.chat([{"role": "user", "content": question(model)}], max_tokens=2).text)
+    if "classify" in model.can:
+        done.append(model.classify(picture, labels)[0].probability)
+    if "embed" in model.can:
+        done.append(model.embed([picture]).sum().isfinite())
+    assert done

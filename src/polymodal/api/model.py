@@ -25,6 +25,7 @@ from polymodal.checkpoints.record import LoadedModel
 from polymodal.data.media import Audio, Media, Text, Video
 from polymodal.data.modalities import holds_media
 from polymodal.errors import ConfigError, PromptError
+from polymodal.generation.decode_state import as_weights
 from polymodal.generation.ids import can_generate, generate_ids
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.generation.sessions import IdleLimits, Sessions
@@ -278,13 +279,7 @@ class Model:
 
     def _tensors(self, tensors: dict[str, Any]) -> dict[str, Any]:
         """On the model's device, real numbers in its dtype."""
-        one = next(self.module.parameters(), torch.empty(0))  # an agent has none
-        return {
-            name: value.to(one.device, one.dtype if value.is_floating_point() else None)
-            if isinstance(value, torch.Tensor) and name != "item_counts"
-            else value
-            for name, value in tensors.items()
-        }
+        return as_weights(tensors, next(self.module.parameters(), torch.empty(0)))  # an agent has none
 
     def module_for(self, media: bool) -> Any:
         """The assembly that answers: `module`, or the system's own for conversations without media."""

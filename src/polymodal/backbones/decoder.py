@@ -249,7 +249,7 @@ class Decoder(nn.Module):
         if self.config.input_scale is not None:
             x = x * self.config.input_scale
         if self.positions is not None:
-            x = x + self.positions(position_ids)
+            x = x + self.positions(position_ids).to(x.dtype)
         if self.embed_norm is not None:
             x = self.embed_norm(x, kinds)
         for i, block in enumerate(self.blocks):

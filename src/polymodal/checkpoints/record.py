@@ -96,9 +96,6 @@ class CheckpointFiles:
 
     folder: Path
 
-    def has(self, name: str) -> bool:
-        return (self.folder / name).is_file()
-
     def json(self, name: str) -> dict[str, Any]:
         """A JSON table, empty when there is no such file.  Raises WeightsError when it is not one."""
         try:

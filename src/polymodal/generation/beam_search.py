@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from polymodal.errors import ConfigError
-from polymodal.generation.decode_state import CHUNK, DecodeState, copied, room, start
+from polymodal.generation.decode_state import CHUNK, DecodeState, copied, max_new_tokens, start
 from polymodal.generation.output import DecodingConstraints, Generation
 from polymodal.generation.sampling import NEVER, SamplingOptions, repetition_penalty
 from polymodal.models.multimodal_lm import MultimodalLM
@@ -88,7 +88,7 @@ def beam_search(
         raise ConfigError("beam search: all rows need the same number of beams, and no rule for allowed ids")
     running = start(model, batch, [1] * len(options), chunk, constraints.allow_past_context, features)
     lengths = [len(prompt) for prompt in running.prompts]
-    limits = room(model, lengths, [option.max_tokens for option in options], constraints.allow_past_context)
+    limits = max_new_tokens(model, lengths, [option.max_tokens for option in options], constraints.allow_past_context)
     prompts, seen = running.prompts, running.seen
     running = expand_beams(running, beams, max(limits))
     banned = [] if constraints.placeholders else model.placeholders_in_vocabulary()

@@ -23,7 +23,7 @@ from polymodal.data.media import Text
 from polymodal.data.messages import Media, Message, conversation, user
 from polymodal.data.processor import Encoded, Placed, Prepared, Processor
 from polymodal.errors import ConfigError
-from polymodal.generation.decode_state import DecodeState, copied, on_device, room, start
+from polymodal.generation.decode_state import DecodeState, as_weights, copied, max_new_tokens, start
 from polymodal.generation.feature_cache import FeatureCache, Measure, PreparedMedia, unmeasured
 from polymodal.generation.generate import answer
 from polymodal.generation.output import GREEDY, DecodingConstraints, Generation, Piece, collected
@@ -135,7 +135,7 @@ class Chat:
 
     def _cache_for(self, encoded: Encoded, options: SamplingOptions) -> KVCache:
         """A cache that holds exactly the reusable prefix and has room for the rest and the answer."""
-        needed = len(encoded) + room(self.model, [len(encoded)], [options.max_tokens])[0]
+        needed = len(encoded) + max_new_tokens(self.model, [len(encoded)], [options.max_tokens])[0]
         # The last prompt token always runs: its hidden state gives the first token of the answer.
         self.reused = outside_items(min(self.shared_prefix(encoded), len(encoded) - 1), encoded.placed)
         if self._cache is not None:
@@ -212,11 +212,11 @@ def arranged(
     model: MultimodalLM, processor: Processor, encoded: Encoded, features: Mapping[str, Any], first: int
 ) -> tuple[dict[str, Any], Any]:
     """The batch of one conversation from token `first` on, and its context, where they follow from all of it."""
-    device = model.backbone.embed_tokens.weight.device
+    weight = model.backbone.embed_tokens.weight
     names = {"input_ids", "token_types", *(given.placeholder_mask for given in model.inputs.values())}
     for collate in (collated_bare, collated):
         try:
-            full = model.prepare_batch(on_device(collate(processor, [encoded]), device))
+            full = model.prepare_batch(as_weights(collate(processor, [encoded]), weight))
             context = model.context_for(features, full)
         except (NotImplementedError, RuntimeError, TypeError):
             if collate is collated:

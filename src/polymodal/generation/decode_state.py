@@ -93,7 +93,7 @@ def has_learned_positions(model: MultimodalLM) -> bool:
     return getattr(model.backbone.config, "positions", None) is not None
 
 
-def room(
+def max_new_tokens(
     model: MultimodalLM, lengths: Sequence[int], wanted: Sequence[int], allow_past_context: bool = False
 ) -> list[int]:
     """New tokens that each row may get: what it wants, as far as the model's context goes, or beyond it.
@@ -118,20 +118,21 @@ def start(
     features: Mapping[str, Any] | None = None,
 ) -> DecodeState:
     """Prefill a processor's batch, with room for `wanted[row]` new tokens in each row; allow_past_context: as published
-    generation, see `room` and `DecodeState.padding`.  features: by modality, where they are known already.
+    generation, see `max_new_tokens` and `DecodeState.padding`.  features: by modality, where they are known already.
 
     Raises: ConfigError for a batch padded on the right, PromptError when it does not fit.
     """
     if batch.get("segments") is not None:
         raise PromptError("segments: an answer follows one sequence a row; generate from rows that are not packed")
-    batch = model.prepare_batch(on_device(batch, model.backbone.embed_tokens.weight.device))
+    batch = model.prepare_batch(as_weights(batch, model.backbone.embed_tokens.weight))
     input_ids = batch["input_ids"]
     mask = batch.get("attention_mask")
     mask = torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask.bool()
     if not bool(mask[:, -1].all()):
         raise ConfigError("generate: rows must be padded on the left; call the processor with generate=True")
     prompts = [row[real].tolist() for row, real in zip(input_ids.cpu(), mask.cpu(), strict=True)]
-    capacity = input_ids.shape[1] + max(room(model, [len(prompt) for prompt in prompts], wanted, allow_past_context))
+    lengths = [len(prompt) for prompt in prompts]
+    capacity = input_ids.shape[1] + max(max_new_tokens(model, lengths, wanted, allow_past_context))
     positions = batch.get("position_ids")
     if positions is None:
         positions = position_ids_from_mask(mask)
@@ -166,7 +167,13 @@ def copied(cache: KVCache, into: KVCache, times: int = 1) -> KVCache:
     return into
 
 
-def on_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """The batch with its tensors on `device`; item_counts and stand-ins without values (meta) stay where they are."""
+def as_weights(batch: Mapping[str, Any], weight: Tensor) -> dict[str, Any]:
+    """The batch with its tensors on the device of `weight`, real numbers in its dtype.
+
+    What is no tensor (item_counts) and stand-ins without values (meta) stay as they are.
+    """
     moves = {name for name, value in batch.items() if isinstance(value, Tensor) and not value.is_meta}
-    return {name: value.to(device) if name in moves else value for name, value in batch.items()}
+    return {
+        name: value.to(weight.device, weight.dtype if value.is_floating_point() else None) if name in moves else value
+        for name, value in batch.items()
+    }

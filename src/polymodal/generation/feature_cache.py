@@ -18,7 +18,7 @@ from torch import Tensor
 
 from polymodal.data.messages import Media
 from polymodal.data.processor import Placed, Prepared, Processor
-from polymodal.generation.decode_state import on_device
+from polymodal.generation.decode_state import as_weights
 from polymodal.models.multimodal_lm import MultimodalLM
 
 FEATURE_BYTES = 256 * 2**20
@@ -89,7 +89,7 @@ class FeatureCache:
 
 def _encoded(model: MultimodalLM, processor: Processor, modality: str, values: list[Any]) -> list[Tensor]:
     """Features of each item; a row of a batch alone would keep the memory of the whole batch alive."""
-    batch = on_device(processor.modalities[modality].batch(values), model.backbone.embed_tokens.weight.device)
+    batch = as_weights(processor.modalities[modality].batch(values), model.backbone.embed_tokens.weight)
     return [value.clone() for value in model.encode(modality, batch)]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from polymodal.errors import ConfigError
 from polymodal.generation.beam_search import beam_search
-from polymodal.generation.decode_state import CHUNK, DecodeState, room, start
+from polymodal.generation.decode_state import CHUNK, DecodeState, max_new_tokens, start
 from polymodal.generation.output import (
     GREEDY,
     UNCONSTRAINED,
@@ -84,7 +84,7 @@ def answer(
 ) -> Iterator[Piece]:
     """Pieces of all rows until each has ended; the last token of all is chosen but not fed to the cache."""
     lengths = [len(prompt) for prompt in running.prompts]
-    limits = room(running.model, lengths, [o.max_tokens for o in options], constraints.allow_past_context)
+    limits = max_new_tokens(running.model, lengths, [o.max_tokens for o in options], constraints.allow_past_context)
     writers = [Writer(row=i, options=o, limit=limits[i], constraints=constraints) for i, o in enumerate(options)]
     # A placeholder in an answer would be an item without a value.
     banned = [] if constraints.placeholders else running.model.placeholders_in_vocabulary()

@@ -19,7 +19,7 @@ from polymodal.generation.decode_state import copied
 from polymodal.generation.generate import decode
 from polymodal.generation.output import GREEDY, DecodingConstraints, Generation, Piece, Writer, collected, per_row
 from polymodal.generation.sampling import SamplingOptions
-from polymodal.models.vision_encoder_decoder import VisionEncoderDecoder, check_inputs, required_input
+from polymodal.models.vision_encoder_decoder import VisionEncoderDecoder, check_inputs
 from polymodal.nn.cache import KVCache
 from polymodal.nn.mask import MaskSpec
 
@@ -28,23 +28,12 @@ Source = tuple[Tensor, MaskSpec | None]  # what is read, and which of it
 
 @torch.inference_mode()
 def continue_prompt(
-    model: VisionEncoderDecoder, batch: Mapping[str, Any], options: SamplingOptions, constraints: DecodingConstraints
-) -> tuple[Tensor, list[Generation]]:
-    """What the decoder starts from, ids [B, P], and what it writes behind it."""
-    given = check_inputs(batch)
-    answers = write(model, given, options, constraints)
-    prompt, _ = _prompt(model, given, len(answers), required_input(given, "pixel_values").device)
-    return prompt, answers
-
-
-@torch.inference_mode()
-def write(
     model: VisionEncoderDecoder,
     batch: Mapping[str, Any],
     options: SamplingOptions | Sequence[SamplingOptions] = GREEDY,
     constraints: DecodingConstraints | None = None,
-) -> list[Generation]:
-    """Texts for a batch, one row each; `Generation.ids` are what was written, the end included.
+) -> tuple[Tensor, list[Generation]]:
+    """What the decoder starts from, ids [B, P], and what it writes behind it, ids that end it included.
 
     `constraints` None: texts end at [SEP].  Raises PromptError when nothing more fits the decoder's positions.
     """
@@ -66,10 +55,10 @@ def write(
     words = batch.get("attention_mask") if model.question is not None and model.rules.mask_padding else None
     seen = None if words is None else MaskSpec(causal=False, attention_mask=words)
     if any(choice.beams > 1 for choice in choices):
-        return _search(model, prompt, mask, (source, seen), writers)
+        return prompt, _search(model, prompt, mask, (source, seen), writers)
     pieces = _write(model, prompt, mask, (source, seen), writers)
     lengths = mask.sum(-1).tolist()
-    return [collected(parts, length, end) for parts, length in zip(pieces, lengths, strict=True)]
+    return prompt, [collected(parts, length, end) for parts, length in zip(pieces, lengths, strict=True)]
 
 
 class _Text:

@@ -214,7 +214,7 @@ class MultimodalLM(nn.Module):
             position_ids = position_ids_from_mask(real, segments)
         dummies = [name for name in batch.get("dummy_modalities") or () if name in features]
         real_features = {name: value for name, value in features.items() if name not in dummies}
-        embeds = self.embed_inputs(batch, real_features if self.context is None else features)
+        embeds = self.embed_inputs(batch, real_features)
         for name in dummies:
             embeds = embeds + 0.0 * sum(item.sum() for item in features[name])
         return self.backbone(

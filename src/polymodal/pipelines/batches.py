@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from polymodal.data.media import Media, Text
 from polymodal.errors import ConfigError
@@ -41,3 +41,9 @@ def in_batches(items: Iterable[Any], encode: Callable[[list[Any]], Tensor], batc
             for index, row in zip(some, encode([waiting[index] for index in some]), strict=True):
                 rows[index], waiting[index] = row, None
     return torch.stack(rows)
+
+
+def stacked(values: Iterable[Tensor], module: nn.Module) -> Tensor:
+    """The values of items as one tensor [N, ...] on the module's device, real numbers in its dtype."""
+    weight, table = next(module.parameters(), torch.empty(0)), torch.stack(list(values))
+    return table.to(weight.device, weight.dtype if table.is_floating_point() else None)

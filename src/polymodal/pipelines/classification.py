@@ -6,11 +6,11 @@ import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from polymodal.data.media import Image
 from polymodal.errors import ConfigError, PromptError
+from polymodal.pipelines.batches import stacked
 
 
 def scorer(
@@ -32,9 +32,7 @@ def scorer(
                 f"this classifier knows {len(known)} labels and {missing[0][:60]!r} is not one of them; it knows "
                 f"{', '.join(map(repr, near))}"
             )
-        one = next(model.parameters())
-        pixels = torch.stack([transform(item) for item in items]).to(one.device, one.dtype)
-        logits = model(pixel_values=pixels).logits.float()
+        logits = model(pixel_values=stacked(map(transform, items), model)).logits.float()
         return logits[:, [places[label] for label in labels]].softmax(-1)
 
     return score

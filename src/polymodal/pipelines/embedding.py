@@ -12,7 +12,7 @@ from torch import Tensor
 from polymodal.data import sense
 from polymodal.data.media import Media, Text
 from polymodal.errors import PromptError
-from polymodal.pipelines.batches import in_batches
+from polymodal.pipelines.batches import in_batches, stacked
 
 
 def embedder(model: Any, ids: Callable[[str], Sequence[int]], length: int = 77) -> Callable[[Sequence[Any]], Tensor]:
@@ -27,10 +27,8 @@ def embedder(model: Any, ids: Callable[[str], Sequence[int]], length: int = 77) 
         return F.normalize(in_batches(items, vectors), dim=-1)
 
     def vectors(items: list[Any]) -> Tensor:
-        one = next(model.parameters())
         names, rows = zip(*map(tensors, items), strict=True)
-        values = torch.stack(rows).to(one.device, one.dtype if rows[0].is_floating_point() else None)
-        return model.features(**{names[0]: values})[names[0]].float()
+        return model.features(**{names[0]: stacked(rows, model)})[names[0]].float()
 
     def tensors(item: Any) -> tuple[str, Tensor]:
         if isinstance(item, Text | str):

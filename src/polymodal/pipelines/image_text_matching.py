@@ -22,7 +22,7 @@ from polymodal.data.normalise import CLIP_MEAN, CLIP_STD
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.errors import PromptError
 from polymodal.models.fusion_encoder import FusionEncoder
-from polymodal.pipelines.batches import in_batches
+from polymodal.pipelines.batches import in_batches, stacked
 from polymodal.pipelines.kept_vectors import KeptVectors
 
 BLIP_PICTURES = {**VIT, "size": {"height": 384, "width": 384}, "resample": 3, "image_mean": CLIP_MEAN,
@@ -61,8 +61,7 @@ class PairScores:
 
     def pictures(self, pictures: Sequence[Any]) -> Tensor:
         """`pixel_values [N, 3, H, W]`."""
-        one = next(self.model.parameters())
-        return torch.stack([self._transform(picture) for picture in pictures]).to(one.device, one.dtype)
+        return stacked(map(self._transform, pictures), self.model)
 
     @torch.inference_mode()
     def score(self, pictures: Sequence[Any], sentences: Sequence[str]) -> Tensor:

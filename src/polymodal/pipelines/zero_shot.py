@@ -20,7 +20,7 @@ from polymodal.data.media import Image, Text
 from polymodal.data.prompts import IMAGENET
 from polymodal.errors import ConfigError, PromptError
 from polymodal.models.dual_encoder import DualEncoder, class_vectors, l2_normalise
-from polymodal.pipelines.batches import in_batches
+from polymodal.pipelines.batches import in_batches, stacked
 from polymodal.pipelines.kept_vectors import KeptVectors
 
 SENTENCES = 64  # that go through the text encoder at once; more make a CPU slower
@@ -47,8 +47,7 @@ class ZeroShot:
     @torch.inference_mode()
     def pictures(self, pictures: Sequence[Any]) -> Tensor:
         """Pictures -> [N, E], rows of length 1."""
-        one = next(self.model.parameters())
-        values = torch.stack([self._transform(picture) for picture in pictures]).to(one.device, one.dtype)
+        values = stacked(map(self._transform, pictures), self.model)
         return l2_normalise(self.model.features(pixel_values=values)["image"].float())
 
     @torch.inference_mode()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -83,14 +83,10 @@ def own_blocks(part: nn.Module) -> list[nn.Module]:
     return [block for block in outer if not _shared(block, [other for other in outer if other is not block])]
 
 
-def public_methods(module: nn.Module) -> Iterator[str]:
-    """Names of the methods that the module's own classes define for others to call."""
-    for kind in type(module).__mro__:
-        if kind is nn.Module:
-            return
-        for name, value in vars(kind).items():
-            if not name.startswith("_") and inspect.isfunction(value) and name not in ("forward", "train"):
-                yield name
+def public_methods(module: nn.Module) -> list[str]:
+    """Names of the methods that the module's own classes define for others to call, each once."""
+    named = inspect.getmembers(type(module), inspect.isfunction)
+    return [name for name, _ in named if not name.startswith("_") and not hasattr(nn.Module, name)]
 
 
 def _shared(module: nn.Module, others: list[nn.Module]) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from polymodal.backbones.encoder import BERT_KEYS, MINILM_L6, TextEncoder
 from polymodal.data.media import Image, Text
 from polymodal.errors import ConfigError, PromptError
-from polymodal.pipelines.batches import in_batches
+from polymodal.pipelines.batches import in_batches, stacked
 from polymodal.pipelines.kept_vectors import KeptVectors
 from polymodal.weights.fetch import fetch
 from polymodal.weights.load import load_module
@@ -86,8 +86,7 @@ class SentenceSpace(nn.Module):
 
     def pictures(self, pictures: Sequence[Any]) -> Tensor:
         """Decoded pictures -> unit vectors [N, E]."""
-        values = torch.stack([self._transform(picture) for picture in pictures])
-        return self.connector.embed(self.encoder(values))
+        return self.connector.embed(self.encoder(stacked(map(self._transform, pictures), self.encoder)))
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Sentences or words -> unit vectors [N, E]."""
