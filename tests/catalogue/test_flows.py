@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import polymodal as pm
+from polymodal.data.dummy_items import dummy_items
 from polymodal.data.messages import conversation
 from polymodal.errors import PolymodalError, PromptError
 
@@ -19,6 +20,7 @@ CHATS = (
 )  # fmt: skip
 ONE_TURN = {"llama_adapter_v2"}
 READS_BOXES = {"kosmos_2"}  # phrases and boxes of a prompt are written with its own ordinary words
+GIVES_IDS = {"chameleon", "emu3"}  # their encoders give discrete ids, through which no gradient goes
 CAT = Path("examples/cat.jpg").absolute()
 
 
@@ -138,3 +140,24 @@ def test_half_precision(folders, stem, dtype):
     if "embed" in model.can:
         done.append(model.embed([picture]).sum().isfinite())
     assert done
+
+
+@pytest.mark.parametrize("stem", CHATS)
+def test_dummy_items(folders, stem):
+    """A batch of text alone gives the same loss with blank items, and each encoder takes part in the backward pass."""
+    model = pm.load(folders(stem)).train()
+    turns = conversation([{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c d"}])
+    rows = [model.processor.encode(turns)]
+    batch = model.processor.collate(rows, padding="right")
+    with_dummies = model.processor.collate(rows, padding="right", dummies=dummy_items(model.processor))
+    lacking = {name for name, counts in batch["item_counts"].items() if not counts.any()}
+    assert set(with_dummies.get("dummy_modalities", ())) == lacking
+    loss = model.module(**with_dummies).loss
+    torch.testing.assert_close(loss, model.module(**batch).loss)
+    loss.backward()
+    for name in lacking:
+        uses = model.module.inputs[name].uses or name
+        parts = model.module.encoders[uses], model.module.connectors[uses]
+        grads = [parameter.grad for part in parts for parameter in part.parameters()]
+        assert all(grad is None or not grad.any() for grad in grads), name
+        assert stem in GIVES_IDS or any(grad is not None for grad in grads) or not grads, name

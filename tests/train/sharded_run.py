@@ -1,4 +1,4 @@
-"""What each process of tests/train/test_two_ranks.py runs: one backward pass of a sharded model on its own batch.
+"""What each process of tests/train/test_two_ranks.py runs: a sharded model writes, then one backward pass on its batch.
 
 python sharded_run.py RANK WORLD PORT KIND FOLDER      writes FOLDER/KIND-RANK.pt: the loss and all gradients
 """
@@ -11,12 +11,22 @@ import torch.distributed as dist
 from sharded_models import batches, build
 from torch.distributed.tensor import DTensor
 
+from polymodal.generation.ids import can_generate, generate_ids
+from polymodal.generation.sampling import SamplingOptions
 from polymodal.train.parallel import shard
 
 
 def main(rank: int, world: int, port: int, kind: str, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
-    model = shard(build(kind)).train()
+    model = shard(build(kind))
+    if can_generate(model):
+        # The first call of all is no forward, and in inference mode: neither may spoil the training that follows.
+        prompt = {name: value for name, value in batches(kind)[0].items() if name != "labels"}
+        written = [
+            generate_ids(each.eval(), prompt, SamplingOptions(max_tokens=4), [], 0) for each in (model, build(kind))
+        ]
+        assert torch.equal(*written)
+    model.train()
     output = model(**batches(kind)[rank])
     output.loss.backward()
     found = {"loss": output.loss.detach()}

@@ -11,8 +11,9 @@ Trap: one answer a conversation; turns before the last are part of the prompt on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -29,7 +30,13 @@ class AnsweringProcessor(Processor):
         super().__init__(**given)
         self._start = start_id
 
-    def collate(self, rows: Sequence[Encoded], *, padding: Literal["left", "right"]) -> dict[str, Any]:
+    def collate(
+        self,
+        rows: Sequence[Encoded],
+        *,
+        padding: Literal["left", "right"],
+        dummies: Mapping[str, Any] = MappingProxyType({}),
+    ) -> dict[str, Any]:
         """See the module docstring; media as for Processor.  Raises PromptError for packed rows."""
         if any(row.segments for row in rows):
             raise PromptError("packed rows: an encoder-decoder takes one conversation a row; collate them unpacked")
@@ -42,7 +49,7 @@ class AnsweringProcessor(Processor):
                     row, input_ids=row.input_ids[:cut], loss_mask=row.loss_mask[:cut], token_types=row.token_types[:cut]
                 )
             )
-        batch = super().collate(prompts, padding=padding)
+        batch = super().collate(prompts, padding=padding, dummies=dummies)
         ids = [torch.tensor([self._start, *answer]) for answer in answers]
         labels = [torch.tensor([*answer, IGNORE]) for answer in answers]
         batch["decoder_input_ids"] = pad_sequence(ids, batch_first=True, padding_side=padding)

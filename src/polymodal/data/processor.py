@@ -9,8 +9,9 @@ stand behind the cut together with their values, so that ids and values always a
 """
 
 import hashlib
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -269,10 +270,18 @@ class Processor:
             placed=tuple(placed for placed in row.placed if placed.end <= limit),
         )
 
-    def collate(self, rows: Sequence[Encoded], *, padding: Literal["left", "right"]) -> dict[str, Any]:
+    def collate(
+        self,
+        rows: Sequence[Encoded],
+        *,
+        padding: Literal["left", "right"],
+        dummies: Mapping[str, Any] = MappingProxyType({}),
+    ) -> dict[str, Any]:
         """Rows of any lengths -> batch dict as described at `__call__`; labels and media included.
 
         With packed rows among them `segments` int64 [B, T] too: 1, 2, ... in each row, 0 for padding.
+        dummies: modality -> the value that stands in for it where no row has an item (`data/dummy_items.py`);
+        `dummy_modalities` names those that were used.
         """
         length = max(len(row) for row in rows)
         padded = any(len(row) < length for row in rows)
@@ -306,6 +315,9 @@ class Processor:
             batch["item_tokens"][name] = tuple(item.tokens for item in flat)
             if flat:
                 batch.update(modality.batch([item.values for item in flat]))
+            elif name in dummies:
+                batch.update(modality.batch([dummies[name]]))
+                batch["dummy_modalities"] = (*batch.get("dummy_modalities", ()), name)
         return batch if self.finish is None else self.finish(batch)
 
     def _write(self, made: Encoded, segment: Special | Words) -> None:

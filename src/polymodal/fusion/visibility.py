@@ -91,7 +91,7 @@ class InterleavedContext(nn.Module):
         if isinstance(table, Tensor) and table.dim() > 4:
             rows = self._equal_rows(features, len(ids), table.shape[1])
         else:
-            rows = self._rows(features, ids, (batch.get("item_counts") or {}))
+            rows = self._rows(features, ids, batch)
         rule = visible_items(
             _any_of(ids, self.placeholders.values()),
             max(map(len, rows)),
@@ -109,11 +109,12 @@ class InterleavedContext(nn.Module):
             raise PromptError(f"{rows} rows of {count} items are announced, found {len(flat)}; pad every row")
         return [flat[row * count : (row + 1) * count] for row in range(rows)]
 
-    def _rows(self, features: Mapping[str, Any], ids: Tensor, counts: Mapping[str, Any]) -> list[Sequence[Tensor]]:
-        """The items of each row in order of appearance.
+    def _rows(self, features: Mapping[str, Any], ids: Tensor, batch: Mapping[str, Any]) -> list[Sequence[Tensor]]:
+        """The items of each row in order of appearance; dummy items stand behind those of the first row, unseen.
 
         Of one modality alone the processor's counts tell it, and ids on an accelerator are not read back.
         """
+        counts, dummies = batch.get("item_counts") or {}, batch.get("dummy_modalities") or ()
         names = {index: name for name, index in self.placeholders.items()}
         left = {name: list(features.get(name, ())) for name in self.placeholders}
         if len(left) == 1 and ids.device.type != "cpu" and (name := next(iter(left))) in counts:
@@ -128,6 +129,7 @@ class InterleavedContext(nn.Module):
                         f"row {number}: {row.count(name)} {name} placeholders, {len(left[name])} items are left"
                     )
             rows.append([left[name].pop(0) for name in row])
+        rows[0] = [*rows[0], *(item for name in dummies for item in left.pop(name, ()))]
         if lost := {name: len(items) for name, items in left.items() if items}:
             raise PromptError(f"items without a placeholder token: {lost}; the prompt was cut or lacks them")
         return rows

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from polymodal.backbones.decoder import Decoder
 from polymodal.errors import ConfigError, PromptError
 from polymodal.generators.diffusion import SETTINGS, Pipeline, run_pipeline
-from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
+from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM, split_dummies
 
 
 class ImageBindConnector(nn.Module):
@@ -51,25 +51,26 @@ class SummedEmbeddingLM(MultimodalLM):
         self.placeholders = {self.SLOT: placeholder}
 
     def features(self, **batch: Any) -> dict[str, Any]:
-        """The sum over the modalities in the batch, `[N, 1, D]`, as input of the backbone.
+        """The sum over the modalities in the batch, `[N, 1, D]`, as input of the backbone; dummy items on their own.
 
         `item_counts` are needed if the rows have different modalities; otherwise each has an item per placeholder.
         """
         if batch.get("segments") is not None:
             raise PromptError("segments: the modalities of a row are summed; collate without packing")
-        features = super().features(**batch)
-        return {self.SLOT: self.sum_modalities(features, batch.get("item_counts"))} if features else {}
+        features, dummies = split_dummies(super().features(**batch), batch)
+        return {self.SLOT: self.sum_modalities(features, batch.get("item_counts")), **dummies} if features else dummies
 
     def embed_inputs(self, batch: Mapping[str, Any], features: Mapping[str, Any] | None = None) -> Tensor:
         """As in MultimodalLM; features: the sum as one tensor, or a list of items per modality (as cached by chats)."""
         features = self.features(**batch) if features is None else features
+        features, dummies = split_dummies(features, batch)
         inputs = {**batch, "item_counts": None, "item_tokens": None}
         if features:
             counts = None if isinstance(features.get(self.SLOT), Tensor) else batch.get("item_counts")
-            return super().embed_inputs(inputs, {self.SLOT: self.sum_modalities(features, counts)})
+            return super().embed_inputs(inputs, {self.SLOT: self.sum_modalities(features, counts), **dummies})
         if bool((batch["input_ids"] == self.placeholders[self.SLOT]).any()):
             raise PromptError("this model needs an image, video, audio, thermal, depth or IMU input; found none")
-        return super().embed_inputs(inputs, {})
+        return super().embed_inputs(inputs, dummies)
 
     def sum_modalities(self, features: Mapping[str, Any], counts: Mapping[str, Tensor] | None = None) -> Tensor:
         """Features `[N, 1, D]` by modality -> `[placeholders, 1, D]`.

@@ -157,6 +157,7 @@ class MultimodalLM(nn.Module):
         """
         if features is None:
             features = self.features(**batch)
+        features, dummies = split_dummies(features, batch)
         input_ids = batch["input_ids"]
         # Official placeholder ids may be outside the vocabulary; their embedding before the splice does not matter.
         outside = [id for id in self.placeholders.values() if id not in self.placeholders_in_vocabulary()]
@@ -167,6 +168,8 @@ class MultimodalLM(nn.Module):
             mask = batch.get(self.inputs[name].placeholder_mask)
             where = placeholder if mask is None else mask
             embeds = splice(embeds, input_ids, features.get(name, []), where, counts, tokens)
+        for items in dummies.values():
+            embeds = embeds + 0.0 * sum(item.sum() for item in items)
         return embeds
 
     def forward(self, *, cache: KVCache | None = None, return_logits: bool = True, **batch: Any) -> Output:
@@ -212,13 +215,8 @@ class MultimodalLM(nn.Module):
         if position_ids is None:
             real = torch.ones_like(batch["input_ids"]) if mask is None or self.positions_ignore_padding else mask
             position_ids = position_ids_from_mask(real, segments)
-        dummies = [name for name in batch.get("dummy_modalities") or () if name in features]
-        real_features = {name: value for name, value in features.items() if name not in dummies}
-        embeds = self.embed_inputs(batch, real_features)
-        for name in dummies:
-            embeds = embeds + 0.0 * sum(item.sum() for item in features[name])
         return self.backbone(
-            embeds,
+            self.embed_inputs(batch, features),
             position_ids,
             MaskSpec(attention_mask=mask, segments=segments),
             token_types=token_types_of(batch),
@@ -254,6 +252,12 @@ class MultimodalLM(nn.Module):
     def compute_logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., D] -> logits [..., V] as in published inference; losses use the unmodified head."""
         return self.backbone.head(hidden)
+
+
+def split_dummies(features: Mapping[str, Any], batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Features of real items and of the batch's dummy items, by modality."""
+    dummies = {name: features[name] for name in batch.get("dummy_modalities") or () if name in features}
+    return {name: items for name, items in features.items() if name not in dummies}, dummies
 
 
 def _keywords(names: tuple[str, ...], batch: Mapping[str, Any]) -> dict[str, Any]:

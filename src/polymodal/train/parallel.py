@@ -3,9 +3,9 @@
     shard(model, mesh)  ->  every block, every part (encoders.*, connectors.*, backbone) and the model are one unit each
     model(**batch).loss.backward()  ->  parameters are gathered unit by unit, gradients are averaged over the processes
 
-Every process must run the same units in the same order.  A batch without pictures would skip their encoder: give it
-one blank item, `item_counts` of 0 and its modality in `dummy_modalities`, so that it passes the encoder and counts
-nothing.  Routed branches and experts that no token of a process takes are run on an empty tensor.
+Every process must run the same units in the same order.  A batch without pictures would skip their encoder: give
+`collate` the blank items of `data/dummy_items.py`, which pass the encoder and count nothing.  Routed branches and
+experts that no token of a process takes are run on an empty tensor.
 Traps: parts stay gathered between forward and backward (only blocks are freed), since models call their methods one
 after the other; a parameter that two units share keeps both in the unit around them; scalars cannot be sharded, so no
 parameter has less than one dimension.
@@ -15,28 +15,50 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
 
 
 def shard(model: nn.Module, mesh: Any = None, **options: Any) -> nn.Module:
     """Shard a model in place over a one-dimensional `DeviceMesh` (None: all processes); returns it.
 
     options: of `fully_shard`, such as mp_policy.  Public methods of the model and of its parts gather the parameters
-    they use, as a forward does, once the model itself was called.
+    they use, as a forward does, in any order: generation works on a sharded model, too.  There every process must write
+    as many tokens (no end ids), or those that end first leave the others waiting.
     """
     from torch.distributed.fsdp import fully_shard
 
-    options = {"mesh": mesh, **options}
+    options, units = {"mesh": mesh, **options}, []
     for part in parts(model):
         for block in own_blocks(part):
-            fully_shard(block, **options)
+            units.append(fully_shard(block, **options))
     for unit in (*parts(model), model):
-        fully_shard(unit, reshard_after_forward=False, **options)
+        units.append(fully_shard(unit, reshard_after_forward=False, **options))
         gather_in_methods(unit)
+    _initialise(model, units)
     return model
+
+
+def _initialise(root: nn.Module, units: Sequence[FSDPModule]) -> None:
+    """Make `root` the root whichever unit is called first, and give all units their buffers now.
+
+    Buffers that were first made in inference mode, by generation, could never be used in training.
+    """
+    from torch.distributed.fsdp import register_fsdp_forward_method
+
+    name = "begin_sharding"
+    setattr(root, name, lambda: None)
+    register_fsdp_forward_method(root, name)
+    getattr(root, name)()
+    delattr(root, name)
+    for unit in units:
+        unit.unshard()
+        unit.reshard()
 
 
 def gather_in_methods(unit: nn.Module) -> None:

@@ -89,7 +89,7 @@ def named(pictures: list[torch.Tensor]) -> dict[str, Any]:
 
 def finish(batch: dict[str, Any]) -> dict[str, Any]:
     """With a picture, routes and positions are made from `token_type_ids`, as published."""
-    if "images" not in batch:
+    if not batch["item_counts"]["image"].any():
         return batch
     made = {name: value for name, value in batch.items() if name not in ("token_types", "position_ids")}
     made["token_type_ids"] = batch["token_types"]
