@@ -121,4 +121,4 @@ def test_a_damaged_vocabulary_is_named_when_it_is_loaded(tmp_path: Path) -> None
 
 def test_vocabularies_are_fetched_from_the_hub() -> None:
     for name in ("tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt", "qwen.tiktoken"):
-        assert name.endswith(hub.WANTED)
+        assert name.endswith(hub.FETCHED)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from polymodal.errors import WeightsError
+from polymodal.weights.merged import MergedTensors
 from polymodal.weights.read import read
 from polymodal.weights.tensors import LazyTensors, TensorFile, dtype_of, read_into, shape_of
-from polymodal.weights.together import Together
 from polymodal.weights.torch_file import read_torch
 
 BASE = torch.arange(24, dtype=torch.float32).reshape(4, 6)
@@ -135,8 +135,8 @@ class OnlyShapes(Mapping):
 
 def test_wrappers_and_plain_mappings(tmp_path: Path):
     opened = written(tmp_path, "safetensors")
-    joined = Together({"a.": opened, "b.": OnlyShapes(), "c.": TENSORS})
-    picked = Together.of({"x": (joined, "a.half"), "y": (TENSORS, "half")})
+    joined = MergedTensors({"a.": opened, "b.": OnlyShapes(), "c.": TENSORS})
+    picked = MergedTensors.of({"x": (joined, "a.half"), "y": (TENSORS, "half")})
     assert isinstance(joined, LazyTensors) and set(picked) == {"x", "y"}
     for tensors, name in [(joined, "a.half"), (joined, "b.half"), (joined, "c.half"), (picked, "x"), (picked, "y")]:
         out = torch.empty(4, 3)
@@ -144,4 +144,4 @@ def test_wrappers_and_plain_mappings(tmp_path: Path):
         assert torch.equal(out, TENSORS["half"].reshape(-1)[5:17].view(4, 3).float())
         assert shape_of(tensors, name) == (3, 40, 2) and dtype_of(tensors, name) == torch.float16
     with pytest.raises(WeightsError, match="'float' stands in two"):
-        Together({"": opened, "b": TENSORS}, lambda prefix, name: name)
+        MergedTensors({"": opened, "b": TENSORS}, lambda prefix, name: name)

@@ -147,7 +147,7 @@ WRONG = [
     (lambda: Reshape((2, 3), (6,))(torch.zeros(6)), "expected shape"),
     (lambda: Squeeze(0)(torch.zeros(2)), "not of size 1"),
     (lambda: Transpose().shape((3,)), "no dimensions -2 and -1"),
-    (lambda: Unsqueeze(2)(torch.zeros(3)), "no place for dimension 2"),
+    (lambda: Unsqueeze(2)(torch.zeros(3)), "no dimension 2"),
     (lambda: Fuse(2, dim=1)([torch.zeros(2), torch.zeros(2)]), "no dimension 1"),
     (lambda: Fuse(2)([torch.zeros(2, 3), torch.zeros(2, 4)]), "different shapes"),
     (lambda: Agree(2).shapes([(2,), (3,)]), "different shapes"),

@@ -130,10 +130,10 @@ class _Named(Mapping[str, torch.Tensor]):
 
 def dropped_numbers(system: System, variant: Variant, module: torch.nn.Module, size: Size) -> int:
     """How many published parameters the key table leaves out by name, buffers not counted."""
-    from polymodal.weights.load import fitting, wanted_shapes
+    from polymodal.weights.load import expected_shapes, fitting
 
     shapes = size.shapes()
-    _, report = fitting(system.model_spec(variant).keys, _Named(shapes), wanted_shapes(module))
+    _, report = fitting(system.model_spec(variant).keys, _Named(shapes), expected_shapes(module))
     return sum(math.prod(shapes[name]) for name in report.dropped if not buffer_name(name))
 
 
@@ -150,7 +150,7 @@ def buffer_name(name: str) -> bool:
 
 def keys(system: System, evidence: Evidence) -> Result:
     """Every published name used or dropped by name, every parameter filled or declared new, every shape fitting."""
-    from polymodal.weights.load import fitting, wanted_shapes
+    from polymodal.weights.load import expected_shapes, fitting
 
     if system.is_agent:
         return unknown("an agent has no weights of its own")
@@ -162,7 +162,7 @@ def keys(system: System, evidence: Evidence) -> Result:
         with torch.device("meta"):
             module = system.module(variant)
         named = _Named(size.shapes())
-        _, report = fitting(system.model_spec(variant).keys, named, wanted_shapes(module))
+        _, report = fitting(system.model_spec(variant).keys, named, expected_shapes(module))
         used = sum(len(use.sources) for use in report.uses)
         rows.append({"variant": variant.name, "used": used, "dropped": len(report.dropped), "new": len(report.new),
                      "source": size.source})  # fmt: skip

@@ -28,7 +28,7 @@ from polymodal.models.multimodal_lm import ModalityInputs
 from polymodal.nn.lora import apply_lora
 from polymodal.weights.folder import weights_in
 from polymodal.weights.keytable import KeyTable, Row, rename
-from polymodal.weights.together import Together, places
+from polymodal.weights.merged import MergedTensors, locations
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 LLAMA = "llama_model.base_model.model."
@@ -141,8 +141,8 @@ def gather(files: CheckpointFiles) -> Mapping[str, Tensor]:
         raise WeightsError(
             f"{files.folder}: beside imagebind_huge.pth expected pytorch_model.pt and one folder of the language model"
         )
-    whole = places(weights_in(bind), "visual_encoder.") | places(weights_in(llama[0]), LLAMA)
-    return Together.of(whole | places(weights_in(delta)))
+    whole = locations(weights_in(bind), "visual_encoder.") | locations(weights_in(llama[0]), LLAMA)
+    return MergedTensors.of(whole | locations(weights_in(delta)))
 
 
 def checked(config: Mapping[str, Any], known: set[str]) -> Mapping[str, Any]:

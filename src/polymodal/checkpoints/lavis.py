@@ -22,7 +22,7 @@ from polymodal.encoders import eva_vit
 from polymodal.models.qformer_retrieval import QFormerRetrievalConfig
 from polymodal.weights.folder import weights_in
 from polymodal.weights.keytable import KeyTable, drop
-from polymodal.weights.together import Places, Together, places
+from polymodal.weights.merged import Locations, MergedTensors, locations
 
 Shapes = Mapping[str, Sequence[int]]
 # (linear to the language model, language model) by the model_type of its config
@@ -161,19 +161,19 @@ def gather(files: CheckpointFiles, language: str = "") -> Mapping[str, Tensor]:
     parts = sorted(path.parent for path in folder.glob("*/config.json"))
     if len(loose) < 2 and not parts:
         return weights_in(folder, ("model", ""))
-    found: Places = {}
+    found: Locations = {}
     for path in loose:
         found.update(_named(weights_in(path, ("model", ""))))
     for part in parts:
         kind = CheckpointFiles(part).json("config.json").get("model_type", "")
-        found.update(places(weights_in(part), f"{language or NAMES[kind][1]}."))
-    return Together.of(found)
+        found.update(locations(weights_in(part), f"{language or NAMES[kind][1]}."))
+    return MergedTensors.of(found)
 
 
-def _named(tensors: Mapping[str, Tensor]) -> Places:
+def _named(tensors: Mapping[str, Tensor]) -> Locations:
     """EVA's own file gets the prefix of the whole model and loses what BLIP-2 leaves out."""
     if "cls_token" not in tensors:
-        return places(tensors)
+        return locations(tensors)
     kept = [name for name in tensors if name.split(".")[0] in ("cls_token", "pos_embed", "patch_embed")]
     kept += [name for name in tensors if name.startswith("blocks.") and int(name.split(".")[1]) < BLOCKS]
     return {f"visual_encoder.{name}": (tensors, name) for name in kept}

@@ -31,7 +31,7 @@ from polymodal.fusion.named_places import NamedPlaces
 from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
 from polymodal.weights.folder import weights_in
 from polymodal.weights.keytable import KeyTable, rename
-from polymodal.weights.together import Together
+from polymodal.weights.merged import MergedTensors
 
 CLIP_L = {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
           "num_attention_heads": 16, "image_size": 224, "patch_size": 14}  # fmt: skip
@@ -143,7 +143,7 @@ def gather(folder: Path) -> Mapping[str, Tensor]:
         raise WeightsError(
             f"{folder} leaves out its vision tower {name!r}; fetch that and put its folder at {places[-1]}"
         )
-    return Together({"": whole, INSIDE: weights_in(found)}, _official_name)
+    return MergedTensors({"": whole, INSIDE: weights_in(found)}, _official_name)
 
 
 def _official_name(prefix: str, name: str) -> str | None:

@@ -33,7 +33,7 @@ from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import MLPConfig
 from polymodal.weights.folder import weights_in
 from polymodal.weights.keytable import KeyTable, drop
-from polymodal.weights.together import Places, Together
+from polymodal.weights.merged import Locations, MergedTensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -145,9 +145,9 @@ def gather(folder: Path) -> Mapping[str, Tensor]:
     as published and the folder `vision` CLIP in OpenAI's or open_clip's names.
     """
     trained = weights_in(folder, ("model_state_dict", ""))
-    found: Places = {name.removeprefix("module."): (trained, name) for name in trained}
+    found: Locations = {name.removeprefix("module."): (trained, name) for name in trained}
     if not (folder / "language").is_dir():
-        return Together.of(found)
+        return MergedTensors.of(found)
     try:
         kind = json.loads((folder / "language" / "config.json").read_text(encoding="utf-8"))["model_type"]
     except (OSError, ValueError, KeyError):
@@ -156,10 +156,10 @@ def gather(folder: Path) -> Mapping[str, Tensor]:
         raise WeightsError(f"{folder / 'language'}: model_type {kind!r}; expected one of {', '.join(LAYERS)}")
     language, vision = weights_in(folder / "language"), weights_in(folder / "vision")
     rest = {f"lang_encoder.{_nested(name, LAYERS[kind])}": name for name in language}
-    whole: Places = {name: (language, own) for name, own in rest.items()}
+    whole: Locations = {name: (language, own) for name, own in rest.items()}
     whole |= {
         f"vision_encoder.{name.removeprefix('visual.')}": (vision, name)
         for name in vision
         if name.startswith("visual.")
     }
-    return Together.of(whole | found)
+    return MergedTensors.of(whole | found)

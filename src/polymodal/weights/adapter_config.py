@@ -39,7 +39,7 @@ class AdapterConfig:
     """What an adapter_config.json says, with PEFT's defaults.
 
     targets: names of modules, a regular expression, "all-linear", or None.  base: the model it belongs to, "" when it
-    is not told.  task: PEFT's task_type.
+    is not named.  task: PEFT's task_type.
     """
 
     rank: int = 8

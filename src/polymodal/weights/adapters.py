@@ -152,9 +152,9 @@ def _changes(module: nn.Module, adapter: Adapter, table: KeyTable) -> Iterator[t
             if path in adapter.changes and (path in adapter.embeddings) != embedding:
                 kinds = ("an embedding", "a linear") if embedding else ("a linear", "an embedding")
                 raise WeightsError(f"{adapter.folder}: {path!r} is {kinds[0]} here, its adapter is that of {kinds[1]}")
-        wanted = [adapter.changes.get(path) for path in modules]
+        changes = [adapter.changes.get(path) for path in modules]
         try:
-            found = carry(row, wanted, _source_shapes(row, shapes) if len(modules) > 1 else shapes, embedding)
+            found = carry(row, changes, _source_shapes(row, shapes) if len(modules) > 1 else shapes, embedding)
         except (ConfigError, WeightsError) as error:
             raise WeightsError(f"{adapter.folder}: {use.sources[0]!r}: {error}") from error
         yield from zip(paths, found, strict=True)

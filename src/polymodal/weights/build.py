@@ -1,10 +1,10 @@
-"""Building a module that is about to be filled: without memory, and first values only where no file gives any.
+"""Building a module that is about to be filled: without memory, and initial values only where no file has any.
 
     build_empty(build)            on the meta device: names, shapes and ties; buffers that are computed (nn/computed.py)
                                   are real
     first_values(build, names)    what a fresh build gives those parameters, without memory for the others
 
-Random first values are most of the time that building takes, and most of them are never seen.
+Random initialisation is most of the time that building takes, and most of its values are never used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RANDOM = frozenset(
 )  # fmt: skip
 
 
-class _Draws(TorchFunctionMode):
+class _RandomCalls(TorchFunctionMode):
     """Counts the calls that fill a tensor with random numbers, and makes only those whose count is in `kept`."""
 
     def __init__(self, kept: Collection[int] = ()) -> None:
@@ -44,24 +44,24 @@ class _Draws(TorchFunctionMode):
 
 def build_empty(build: Callable[[], Built]) -> Built:
     """The module on the meta device."""
-    with torch.device("meta"), _Draws():
+    with torch.device("meta"), _RandomCalls():
         return build()
 
 
 def first_values(build: Callable[[], nn.Module], names: Collection[str]) -> dict[str, Tensor]:
     """The values of parameters and buffers `names` in a module that `build` makes, on the CPU.
 
-    The module is built twice: once to see which random numbers are drawn for these names, and once to draw those.
-    What else it holds is memory that is reserved but never touched.
+    The module is built twice: once to see which random calls initialise these names, and once to make only those calls.
+    Everything else it holds is memory that is reserved but never touched.
     """
     if not names:
         return {}
-    draws = _Draws()
-    with torch.device("meta"), draws:
+    calls = _RandomCalls()
+    with torch.device("meta"), calls:
         state = build().state_dict(keep_vars=True)
-    wanted = {_storage(state[name]) for name in names}
-    kept = {i for i, tensor in enumerate(draws.tensors) if _storage(tensor) in wanted}
-    with torch.device("cpu"), _Draws(kept):
+    named = {_storage(state[name]) for name in names}
+    kept = {i for i, tensor in enumerate(calls.tensors) if _storage(tensor) in named}
+    with torch.device("cpu"), _RandomCalls(kept):
         state = build().state_dict()
     return {name: state[name].clone() for name in names}
 

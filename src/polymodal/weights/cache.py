@@ -37,7 +37,7 @@ def is_offline() -> bool:
     return os.environ.get("POLYMODAL_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
 
 
-def place(source: Source) -> Path:
+def cache_path(source: Source) -> Path:
     """Where the file of a source lies once fetched."""
     return home() / "files" / source.kind / Path(source.name) / source.revision / PurePosixPath(source.file)
 
@@ -127,7 +127,7 @@ def install(draft: Path, path: Path, digest: str) -> None:
 
 def lookup(source: Source) -> Path | None:
     """The cached file of a source, or None; a file that does not fit the record counts as absent."""
-    path = place(source)
+    path = cache_path(source)
     try:
         size = path.stat().st_size
         digest = _record(path).read_text(encoding="ascii").strip()
@@ -175,7 +175,7 @@ def verify_outside(source: Source, path: Path) -> None:
 
 def verify(source: Source) -> bool:
     """Read a cached file again and compare it with its record; True when it is sound."""
-    path = place(source)
+    path = cache_path(source)
     try:
         known = _record(path).read_text(encoding="ascii").strip()
         return file_sha256(path) == (source.sha256 or known)

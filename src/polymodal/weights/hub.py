@@ -67,7 +67,7 @@ def fetch_hub(source: Source, progress: Progress | None = None) -> Path:
     return path
 
 
-WANTED = (".json", ".safetensors", ".bin", ".pt", ".pth", ".npz", ".model", ".txt", ".tiktoken", ".jinja")
+FETCHED = (".json", ".safetensors", ".bin", ".pt", ".pth", ".npz", ".model", ".txt", ".tiktoken", ".jinja")
 """Files of a repository that are fetched: configs, tokenizers and weights; never code."""
 TORCH = (".bin", ".pt", ".pth")
 WEIGHTS = (".safetensors", ".npz", *TORCH)
@@ -101,7 +101,7 @@ def fetch_repository(
     except Exception as error:
         raise _explained(config, error) from error
     every = [each.rfilename for each in found.siblings or ()]
-    names = [each for each in every if each.endswith(WANTED)]
+    names = [each for each in every if each.endswith(FETCHED)]
     if any(each.endswith(".safetensors") for each in names):
         names = [each for each in names if not each.endswith(TORCH)]
     if not any(each.endswith(WEIGHTS) for each in names):

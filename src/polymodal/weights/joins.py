@@ -1,7 +1,7 @@
 """Joins of a key table: several source tensors into one target, one into several, and the way back.
 
 Each is a frozen dataclass, callable on a list of tensors, with `.inverse()` and, like the operations, `.shapes(shapes)`
-by arithmetic alone.  `.views(targets)` are the places inside the targets that the sources fill unchanged, one for each
+by arithmetic alone.  `.views(targets)` are the slices of the targets that the sources fill unchanged, one for each
 source, so that they can be read straight into them; None where the join has none.
 
 Traps: fused attention weights come in two orders.  Plain [q; k; v] is `Fuse` with groups 1; GPT-NeoX keeps
@@ -83,7 +83,7 @@ class Fuse:
 
     def views(self, targets: Sequence[Tensor]) -> list[Tensor] | None:
         if self.groups != 1 or self.dim != 0:
-            return None  # the places of one source are not next to each other
+            return None  # one source is not contiguous in the target
         (whole,) = targets
         return list(whole.split(list(self.sizes or (len(whole) // self.count,) * self.count)))
 

@@ -145,18 +145,18 @@ class KeyTable:
         filled: dict[str, str] = {}
         for (position, indices), parts in groups.items():
             row = self.rows[position]
-            wanted = tuple(fill_pattern(name, indices) for name in row.sources)
-            absent = [name for name in wanted if name not in parts]
+            sources = tuple(fill_pattern(name, indices) for name in row.sources)
+            absent = [name for name in sources if name not in parts]
             if absent:
                 problems.append(f"source key {absent[0]!r} is missing beside {parts[0]!r} for the row {row}")
                 continue
             names = tuple(fill_pattern(name, indices) for name in row.targets)
             for name in names:
                 if name in filled:
-                    both = f"{filled[name]!r} and {wanted[0]!r}"
+                    both = f"{filled[name]!r} and {sources[0]!r}"
                     problems.append(f"parameter {name!r} is filled twice, by {both}")
-                filled[name] = wanted[0]
-            uses.append(Use(position, wanted, names))
+                filled[name] = sources[0]
+            uses.append(Use(position, sources, names))
         fresh, tied, more = self._targets(filled, target_keys, shown)
         return KeyReport(
             uses=tuple(uses),
@@ -178,13 +178,13 @@ class KeyTable:
         dropped: list[str] = []
         unknown: list[str] = []
         for key in keys:
-            place = self._find(key, "sources")
-            if place is None:
+            match = self._find(key, "sources")
+            if match is None:
                 unknown.append(key)
-            elif not self.rows[place[0]].targets:
+            elif not self.rows[match[0]].targets:
                 dropped.append(key)
             else:
-                groups.setdefault(place, []).append(key)
+                groups.setdefault(match, []).append(key)
         return groups, dropped, unknown
 
     def _find(self, key: str, side: str) -> tuple[int, tuple[int, ...]] | None:
@@ -255,8 +255,8 @@ class KeyTable:
     def _one_way(self, uses: Iterable[Use]) -> Iterator[str]:
         for use in uses:
             for name in use.targets:
-                place = self._find(name, "targets")
-                if place is None or place[0] != use.row:
+                match = self._find(name, "targets")
+                if match is None or match[0] != use.row:
                     yield name
 
     def apply(self, source: Mapping[str, Tensor], target: Target | None = None) -> Iterator[tuple[str, Tensor]]:
@@ -285,11 +285,11 @@ class KeyTable:
                 continue
             found.update(zip(use.targets, results, strict=True))
         if shapes is not None:
-            wanted = dict(found)
-            wanted.update({name: found[other] for name, other in report.tied.items() if other in found})
+            given = dict(found)
+            given.update({name: found[other] for name, other in report.tied.items() if other in found})
             problems += [
                 f"{name!r} must have shape {tuple(shapes[name])}, the file gives {shape}"
-                for name, shape in wanted.items()
+                for name, shape in given.items()
                 if tuple(shapes[name]) != shape
             ]
         require_shapes(problems)

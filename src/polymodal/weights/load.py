@@ -1,4 +1,4 @@
-"""Filling a module from weights files: everything is checked first, then each value is read into its place.
+"""Filling a module from weights files: everything is checked first, then values are read straight into the parameters.
 
 flow:  names and shapes against the table -> memory for a module on the meta device, in its dtype, on its device
        -> tensors are read from the file straight into it, several at a time
@@ -8,7 +8,7 @@ flow:  names and shapes against the table -> memory for a module on the meta dev
 
 So a module is either filled completely or, when names or shapes do not fit, untouched.  Beside the module there is
 memory for the buffers through which values of another dtype pass, and for one row's tensors where a row computes.
-An Int8Linear (nn/quantise.py) on the meta device is filled with the numbers of the Linear it stands for, quantised
+An Int8Linear (nn/quantise.py) on the meta device is filled with the values of the Linear it replaces, quantised
 as they come.
 
 Traps: a file may store tied tensors twice; the copies must be equal.  The memory is the module's own, never the
@@ -33,17 +33,17 @@ from polymodal.nn.quantise import Int8Linear, quantise_rows
 from polymodal.weights.build import build_empty, first_values
 from polymodal.weights.fetch import Progress, fetch
 from polymodal.weights.keytable import KeyTable
+from polymodal.weights.merged import MergedTensors
 from polymodal.weights.read import TensorFile, read, read_torch
 from polymodal.weights.report import KeyReport, Use
 from polymodal.weights.source import Source
 from polymodal.weights.tensors import Shape, dtype_of, read_into, shape_of
-from polymodal.weights.together import Together
 
 Built = TypeVar("Built", bound=nn.Module)
 
 _READERS = 4  # each may hold one tensor of a packed checkpoint, computed whole
 _COMPARED = 1 << 20
-_HELD = 500_000  # numbers read at a time for an int8 weight, and quantised at a time: see raw.py
+_HELD = 500_000  # values read at a time for an int8 weight, and quantised at a time: see raw.py
 _QUANTISED = 30_000
 
 
@@ -65,7 +65,7 @@ def load_module(
     with torch.inference_mode(False):  # a model that is first needed while another answers is an ordinary one, too
         module = build_empty(build)
         tables = (own_table(module, tensors),) if tables is None else tables
-        table, report = fitting(tables, tensors, wanted_shapes(module))
+        table, report = fitting(tables, tensors, expected_shapes(module))
         empty = {name for name, x in module.state_dict(keep_vars=True).items() if x.is_meta}
         first = first_values(build, empty.intersection(report.new))
         if prepare is not None:
@@ -87,7 +87,7 @@ def load_into(
     device: where the module goes first; None: it stays, and what is on the meta device comes to life on the CPU.
     Raises WeightsError before anything is changed when names or shapes do not fit.
     """
-    table, report = fitting((table,), source_tensors, wanted_shapes(module))
+    table, report = fitting((table,), source_tensors, expected_shapes(module))
     _fill(module, source_tensors, table, report, dtype, device, {})
     return report
 
@@ -96,16 +96,16 @@ def fitting(
     tables: Sequence[KeyTable], source: Mapping[str, Tensor], target: Mapping[str, Shape]
 ) -> tuple[KeyTable, KeyReport]:
     """The table that fits these names and shapes; raises WeightsError with the problems of the nearest one."""
-    names, places = list(source), list(target)
-    reports = [table.check(names, places, hints=False) for table in tables]
+    names, parameters = list(source), list(target)
+    reports = [table.check(names, parameters, hints=False) for table in tables]
     best = min(range(len(tables)), key=lambda i: len(reports[i].problems))
     if not reports[best].ok:
-        tables[best].check(names, places).require()
+        tables[best].check(names, parameters).require()
     tables[best].check_shapes(source, target, reports[best])
     return tables[best], reports[best]
 
 
-def wanted_shapes(module: nn.Module) -> dict[str, Shape]:
+def expected_shapes(module: nn.Module) -> dict[str, Shape]:
     """Names and shapes of what a file must give: parameters and stored buffers; scales of int8 weights are made."""
     made = {f"{name}.scale" for name in _int8_layers(module)}
     return {name: tuple(x.shape) for name, x in module.state_dict().items() if name not in made}
@@ -132,10 +132,10 @@ def _fill(
     _require_equal(source, table, report, shared_names(module))
     _require_values(module, report, first)
     _materialise(module, dtype, device)
-    places = {name: x.detach() for name, x in module.state_dict(keep_vars=True).items()}
+    targets = {name: x.detach() for name, x in module.state_dict(keep_vars=True).items()}
     for name, value in first.items():
-        places[name].copy_(value)
-    _read(source, table, report, places, _int8_weights(module))
+        targets[name].copy_(value)
+    _read(source, table, report, targets, _int8_weights(module))
 
 
 def _int8_layers(module: nn.Module) -> dict[str, Int8Linear]:
@@ -150,16 +150,16 @@ def _read(
     source: Mapping[str, Tensor],
     table: KeyTable,
     report: KeyReport,
-    places: Mapping[str, Tensor],
+    targets: Mapping[str, Tensor],
     int8: Mapping[str, Int8Linear],
 ) -> None:
-    """Bring every value to its place: what is only read by several threads, what is computed one row at a time."""
+    """Fill every target: plain reads by several threads, computed values one row at a time."""
     reads: list[Callable[[], None]] = []
     computed: list[Use] = []
     for use in report.uses:
         row = table.rows[use.row]
         quantised = [name for name in use.targets if name in int8]
-        views = row.views([places[name] for name in use.targets])
+        views = row.views([targets[name] for name in use.targets])
         if views is None or (quantised and len(use.sources) > 1):
             computed.append(use)
         elif quantised:
@@ -173,10 +173,10 @@ def _read(
             if name in int8:
                 int8[name].weight[:], int8[name].scale[:] = quantise_rows(tensor)
             else:
-                places[name].copy_(tensor)
+                targets[name].copy_(tensor)
     for name, other in report.tied.items():
-        if places[name].data_ptr() != places[other].data_ptr():
-            places[name].copy_(places[other])
+        if targets[name].data_ptr() != targets[other].data_ptr():
+            targets[name].copy_(targets[other])
 
 
 def _all(reads: Sequence[Callable[[], None]]) -> None:
@@ -253,9 +253,9 @@ def _values(source: Mapping[str, Tensor], name: str) -> int:
 
 def _require_numbers(source: Mapping[str, Tensor], report: KeyReport, module: nn.Module) -> None:
     """A parameter of real numbers is not filled from whole ones: such a file is damaged or quantised in its own way."""
-    places, int8 = module.state_dict(keep_vars=True), _int8_weights(module)
+    targets, int8 = module.state_dict(keep_vars=True), _int8_weights(module)
     for use in report.uses:
-        if not all(places[name].is_floating_point() or name in int8 for name in use.targets):
+        if not all(targets[name].is_floating_point() or name in int8 for name in use.targets):
             continue
         for name in use.sources:
             found = dtype_of(source, name)
@@ -281,7 +281,7 @@ def _require_values(module: nn.Module, report: KeyReport, first: Mapping[str, Te
 
 
 def _materialise(module: nn.Module, dtype: torch.dtype | None, device: torch.device | str | None) -> None:
-    """Give what is on the meta device memory of its dtype and place, ties kept; bring the rest there."""
+    """Give what is on the meta device memory, in this dtype and on this device, ties kept; move the rest there."""
     if not any(x.is_meta for x in (*module.parameters(), *module.buffers())):
         module.to(device=device, dtype=dtype)
         return
@@ -292,9 +292,9 @@ def _materialise(module: nn.Module, dtype: torch.dtype | None, device: torch.dev
             for leaf, x in slots.items():
                 if x is None:
                     continue
-                wanted = dtype if dtype is not None and x.is_floating_point() and leaf not in kept else x.dtype
+                target = dtype if dtype is not None and x.is_floating_point() and leaf not in kept else x.dtype
                 if id(x) not in made:
-                    made[id(x)] = _placed(x, wanted, device)
+                    made[id(x)] = _placed(x, target, device)
                 slots[leaf] = made[id(x)]  # type: ignore[assignment]
 
 
@@ -336,9 +336,9 @@ def load_safetensors(module: nn.Module, path: str | Path) -> None:
     load_into(module, tensors, own_table(module, tensors))
 
 
-def under(tensors: Mapping[str, Tensor], prefix: str) -> Together:
+def under(tensors: Mapping[str, Tensor], prefix: str) -> MergedTensors:
     """The tensors below a prefix, without it; raises WeightsError when there are none."""
     found = {name.removeprefix(prefix): (tensors, name) for name in tensors if name.startswith(prefix)}
     if not found:
         raise WeightsError(f"the file has no tensor under {prefix!r}; its first is {min(tensors, default='none')!r}")
-    return Together.of(found)
+    return MergedTensors.of(found)

@@ -206,7 +206,7 @@ def _pour(
     total: int | None,
     report: tuple[str, Progress | None],
 ) -> int:
-    """Copy the body into the part file and tell the caller how far it is."""
+    """Copy the body into the part file and report progress."""
     label, progress = report
     while block := response.read(_BLOCK):
         try:
@@ -263,7 +263,7 @@ def _length(part: Path) -> int:
 
 
 def _range_start(response: Any) -> int:
-    """The first byte of a 206 answer, -1 when it cannot be told."""
+    """The first byte of a 206 answer, -1 when the answer does not say."""
     text = response.headers.get("Content-Range") or ""
     first = text.removeprefix("bytes ").partition("-")[0].strip()
     return int(first) if first.isdigit() else -1

@@ -112,7 +112,7 @@ class Unsqueeze:
 
     def shape(self, shape: Shape) -> Shape:
         if len(shape) < self.dim:
-            raise ConfigError(f"unsqueeze: shape {shape} has no place for dimension {self.dim}")
+            raise ConfigError(f"unsqueeze: shape {shape} has no dimension {self.dim}")
         return (*shape[: self.dim], 1, *shape[self.dim :])
 
     def inverse(self) -> Squeeze:
@@ -124,7 +124,7 @@ class RopeOrder:
     """Reorder the rows of a q or k projection (weight [H*E, D] or bias [H*E]) between the two rope layouts.
 
     `halves` True: neighbouring pairs -> halves; False: halves -> neighbouring pairs.  With `rotary` only
-    the first `rotary` rows of each head turn (GPT-NeoX, Phi); the others keep their place.
+    the first `rotary` rows of each head turn (GPT-NeoX, Phi); the others stay where they are.
     """
 
     heads: int

@@ -118,7 +118,7 @@ def where(source: Mapping[str, Tensor]) -> str:
 
 
 def bitsandbytes(plan: Plan, settings: Settings) -> None:
-    """8 bits (LLM.int8) and 4 bits (nf4, fp4); what each layer has is told by its tensors, not by `settings`."""
+    """8 bits (LLM.int8) and 4 bits (nf4, fp4); a layer's tensors say what it has, not `settings`."""
     for layer in plan.layers(".SCB"):
         weight, largest = plan.need(layer, "weight", "SCB")
         form = f"{layer}.weight_format"

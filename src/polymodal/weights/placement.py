@@ -1,9 +1,9 @@
-"""Where a model goes and in what numbers: what a user says, checked at once, and what "auto" means.
+"""The device and dtype of a model: the arguments a user passes, validated at once, and what "auto" means.
 
-    placement("auto", "auto", None)     a device, a dtype and a way to quantise; names that are not there are refused
+    placement("auto", "auto", None)     device, dtype and quantisation; unknown names and absent devices are refused
     .chosen(tensors)                    the device and dtype for these weights
 
-dtype "auto" is the dtype most of the checkpoint's numbers have, as it is in `transformers`, with one exception:
+dtype "auto" is the dtype of most of the checkpoint's values, as in `transformers`, with one exception:
 float16 files are computed in float32 on a CPU, whose float16 products and convolutions are several times as slow as
 float32 (measured: 2 and 10 times, AMD Zen 4, torch 2.13) and whose range is too small for some models.  bfloat16 files
 stay bfloat16 there: half the memory, and faster where the processor has bfloat16 instructions (products of many rows 3
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 AUTO = "auto"
 DTYPES = ("float32", "bfloat16", "float16")
 QUANTISE = ("int8",)
-_MARGIN = 1.2  # activations and caches need room beside the weights
+_MARGIN = 1.2  # activations and caches need memory beside the weights
 
 
 @dataclass(frozen=True)
@@ -49,27 +49,27 @@ class Placement:
         return self.of(stored_dtype(tensors), values)
 
     def of(self, stored: torch.dtype, values: int) -> tuple[torch.device, torch.dtype]:
-        """The same for so many values of that dtype."""
+        """The same for a number of values of that dtype."""
         import torch
 
         device = self.device
         if device is None:
             size = (self.dtype or _computed(stored, "cuda")).itemsize
-            device = _roomy_cuda(values * size) or torch.device("cpu")
+            device = _cuda_with_memory(values * size) or torch.device("cpu")
         return device, self.dtype or _computed(stored, device.type)
 
 
 def placement(
     device: str | torch.device = AUTO, dtype: str | torch.dtype = AUTO, quantise: str | None = None
 ) -> Placement:
-    """What a user said, checked.  Raises ConfigError for a device that is not there and for unknown names."""
+    """The user's arguments, validated.  Raises ConfigError for a device that is not available and for unknown names."""
     if quantise is not None and quantise not in QUANTISE:
         raise ConfigError(f"unknown quantise {quantise!r}; expected {', '.join(QUANTISE)}, or nothing")
     return Placement(_device(device), _dtype(dtype), quantise)
 
 
 def stored_dtype(tensors: Mapping[str, Tensor]) -> torch.dtype:
-    """The floating dtype that most numbers of a checkpoint have; float32 where there is none."""
+    """The floating dtype of most values of a checkpoint; float32 where there is none."""
     import torch
 
     from polymodal.weights.tensors import dtype_of, shape_of
@@ -83,7 +83,7 @@ def stored_dtype(tensors: Mapping[str, Tensor]) -> torch.dtype:
 
 
 def _computed(stored: torch.dtype, device: str) -> torch.dtype:
-    """What a stored dtype is computed in."""
+    """The dtype in which weights of a stored dtype are computed."""
     import torch
 
     if stored == torch.bfloat16 or (stored == torch.float16 and device != "cpu"):
@@ -130,8 +130,8 @@ def _why(kind: str) -> str:
     return f": this torch is built without {kind}" if kind in built and not built[kind] else ""
 
 
-def _roomy_cuda(size: int) -> torch.device | None:
-    """The CUDA device in use when so many bytes of weights fit into its free memory."""
+def _cuda_with_memory(size: int) -> torch.device | None:
+    """The CUDA device in use when that many bytes of weights fit into its free memory."""
     import torch
 
     if not torch.cuda.is_available():

@@ -107,9 +107,9 @@ def obtain(source: Source, progress: Progress | None = None) -> tuple[Path, bool
     for kept in _matching(source, _listing(folder)):
         return Path(_local(kept.url)), True
     settings = pip_settings()
-    for place in (*settings.find_links, *(_project_page(index, source.name) for index in settings.indexes)):
+    for location in (*settings.find_links, *(_project_page(index, source.name) for index in settings.indexes)):
         try:
-            links = _matching(source, _links(place, settings.network, label))
+            links = _matching(source, _links(location, settings.network, label))
         except WeightsError as error:
             problems.append(error)
             continue
@@ -128,17 +128,17 @@ def _project_page(index: str, name: str) -> str:
     return f"{index.rstrip('/')}/{normal}/"
 
 
-def _links(place: str, network: Network, label: str) -> list[Link]:
+def _links(location: str, network: Network, label: str) -> list[Link]:
     """All files that a find-links folder, a file: index or an index page offers."""
-    if _is_local(place):
-        path = Path(_local(place))
+    if _is_local(location):
+        path = Path(_local(location))
         page = path / "index.html"
         if page.is_file():
             return _parse_html(page.read_text(encoding="utf-8"), page.resolve().as_uri())
         if path.is_file():
             return _parse_html(path.read_text(encoding="utf-8"), path.resolve().as_uri())
         return list(_listing(path))
-    body, kind, url = get(place, network, _ACCEPT, label)
+    body, kind, url = get(location, network, _ACCEPT, label)
     if "json" in kind or "html" in kind:
         found = _parse_json(body, url) if "json" in kind else _parse_html(body.decode(errors="replace"), url)
         # A page from a server may not point at files of this machine.
@@ -213,7 +213,7 @@ def _matching(source: Source, links: list[Link] | Iterator[Link]) -> list[Link]:
     )
     from packaging.version import InvalidVersion, Version
 
-    wanted = canonicalize_name(source.name)
+    project = canonicalize_name(source.name)
     try:
         version = Version(source.revision)
     except InvalidVersion:
@@ -229,7 +229,7 @@ def _matching(source: Source, links: list[Link] | Iterator[Link]) -> list[Link]:
                 rank = 2
         except (InvalidWheelFilename, InvalidSdistFilename, InvalidVersion):
             continue
-        if name == wanted and found == version:
+        if name == project and found == version:
             ranked.append((rank, link))
     return [link for _, link in sorted(ranked, key=lambda pair: pair[0])]
 
@@ -266,12 +266,12 @@ def _ask_pip(source: Source, folder: Path, problems: list[WeightsError]) -> Path
         return found[0].replace(folder / found[0].name)
 
 
-def _is_local(place: str) -> bool:
-    return place.startswith("file:") or not re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", place)
+def _is_local(location: str) -> bool:
+    return location.startswith("file:") or not re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", location)
 
 
-def _local(place: str) -> str:
+def _local(location: str) -> str:
     """A file: address or a path -> a path."""
-    if not place.startswith("file:"):
-        return os.path.expanduser(place)
-    return urllib.request.url2pathname(urllib.parse.urlsplit(place).path)
+    if not location.startswith("file:"):
+        return os.path.expanduser(location)
+    return urllib.request.url2pathname(urllib.parse.urlsplit(location).path)

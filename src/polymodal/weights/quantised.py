@@ -92,29 +92,29 @@ def without_spare_biases(
     names = set(tensors)
     packed = [name for name in names if name.endswith(".weight") and tensors.infos[name].dtype == "gptq"]
     biases = names.intersection(name.removesuffix("weight") + "bias" for name in packed)
-    if not biases or _fits(names, tables, places := list(targets())):
+    if not biases or _fits(names, tables, parameters := list(targets())):
         return tensors
     zero = {name for name in biases if not tensors[name].any()}
-    return tensors.without(zero) if _fits(names - zero, tables, places) else tensors
+    return tensors.without(zero) if _fits(names - zero, tables, parameters) else tensors
 
 
 def _fits(names: Collection[str], tables: Sequence[KeyTable], targets: Sequence[str]) -> bool:
     return any(table.check(names, targets).ok for table in tables)
 
 
-def method_of(settings: Settings, place: str) -> str:
-    """The packing that a `quantization_config` names; WeightsError, naming `place`, for one that is not read."""
+def method_of(settings: Settings, source: str) -> str:
+    """The packing that a `quantization_config` names; WeightsError, naming `source`, for one that is not supported."""
     method = str(settings.get("quant_method") or "").lower()
     if not method and ("load_in_4bit" in settings or "load_in_8bit" in settings):
         method = "bitsandbytes"
     if method not in METHODS:
         kind = method or "a method without a name"
-        raise WeightsError(f"{place} is quantised with {kind}, which is not read; {ADVICE}")
+        raise WeightsError(f"{source} is quantised with {kind}, which is not read; {ADVICE}")
     return method
 
 
 def _method(source: Mapping[str, Tensor], settings: Settings | None) -> str | None:
-    """The packing of a checkpoint, None for a plain one; WeightsError for one that is not read."""
+    """The packing of a checkpoint, None for a plain one; WeightsError for one that is not supported."""
     if settings is not None:
         return method_of(settings, where(source))
     packed = next(filter(_is_packed, source), None)

@@ -1,6 +1,6 @@
-"""Plain numbers of a file, read straight into memory that exists already.
+"""Plain values of a file, read straight into memory that exists already.
 
-    RawFile(path).read_into(byte, dtype, out)      `out.numel()` values of dtype at that byte, in out's dtype and place
+    RawFile(path).read_into(byte, dtype, out)      `out.numel()` values at that byte, cast to out's dtype and device
 
 The file is read, not mapped: nothing of it stays in use after a call, so it may be deleted, replaced or written over
 once a model is loaded, and the pages of a mapping are never counted as memory of the process.  Where dtype or device
@@ -66,7 +66,7 @@ class RawFile:
             view = view[count:]
 
 
-def begin(path: Path, count: int) -> tuple[bytes, int]:
+def read_head(path: Path, count: int) -> tuple[bytes, int]:
     """First bytes and size of a file, after the checks that hold for every format."""
     try:
         size = path.stat().st_size

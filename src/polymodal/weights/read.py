@@ -27,7 +27,7 @@ from torch import Tensor
 
 from polymodal.errors import WeightsError
 from polymodal.weights.gguf_file import dequantise, parse_gguf, type_name
-from polymodal.weights.raw import RawFile, begin
+from polymodal.weights.raw import RawFile, read_head
 from polymodal.weights.tensors import TensorFile, TensorInfo, damaged, first_line, torch_dtype
 from polymodal.weights.torch_file import read_torch
 
@@ -86,7 +86,7 @@ def _readable(path: Path, name: str, info: TensorInfo) -> torch.dtype:
 
 def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
     """The JSON header, with the checks that give a clearer message than the library's, and where values begin."""
-    start, size = begin(path, 8)
+    start, size = read_head(path, 8)
     length = int.from_bytes(start, "little")
     if size < 8 or length > min(_MAX_HEADER, size - 8):
         why = f"its header claims {length} bytes, " if size >= 8 else ""
@@ -117,11 +117,11 @@ def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _read_shards(path: Path, format: str, reader: Callable[[Path], TensorFile]) -> TensorFile:
-    """A `weight_map` {tensor: shard file} beside its shards; all of them are opened, so a missing one is told first."""
+    """A `weight_map` {tensor: shard file} beside its shards; all opened, so that a missing one is reported first."""
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
-        places: dict[str, str] = dict(index["weight_map"])
-        names = sorted(set(places.values()))
+        shard_of: dict[str, str] = dict(index["weight_map"])
+        names = sorted(set(shard_of.values()))
         inside = all(Path(name).name == name for name in names)
     except FileNotFoundError:
         raise WeightsError(f"{path}: there is no such file") from None
@@ -130,16 +130,16 @@ def _read_shards(path: Path, format: str, reader: Callable[[Path], TensorFile]) 
     if not inside:
         raise WeightsError(f"{path}: the index names a shard outside its own folder")
     shards = {name: reader(path.parent / name) for name in names}
-    for tensor, name in places.items():
+    for tensor, name in shard_of.items():
         if tensor not in shards[name]:
             raise WeightsError(f"{path}: tensor {tensor!r} is not in the shard {name!r} that the index names")
-    infos = {tensor: shards[name].infos[tensor] for tensor, name in places.items()}
+    infos = {tensor: shards[name].infos[tensor] for tensor, name in shard_of.items()}
 
     def fill(name: str, out: Tensor, first: int) -> None:
-        shards[places[name]].read_into(name, out, first)
+        shards[shard_of[name]].read_into(name, out, first)
 
     metadata = dict(index.get("metadata") or {})
-    return TensorFile(path, format, infos, lambda name: shards[places[name]][name], metadata, fill)
+    return TensorFile(path, format, infos, lambda name: shards[shard_of[name]][name], metadata, fill)
 
 
 def read_gguf(path: str | Path) -> TensorFile:
@@ -148,7 +148,7 @@ def read_gguf(path: str | Path) -> TensorFile:
     `metadata` holds the file's key-values, among them the tokenizer's vocabulary and merges.
     """
     path = Path(path)
-    begin(path, 4)
+    read_head(path, 4)
     with path.open("rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     header = parse_gguf(path, data)
@@ -163,7 +163,7 @@ def read_gguf(path: str | Path) -> TensorFile:
 def read_npz(path: str | Path) -> TensorFile:
     """Open a numpy archive; members with Python objects are refused."""
     path = Path(path)
-    begin(path, 4)
+    read_head(path, 4)
     infos: dict[str, TensorInfo] = {}
     try:
         archive = np.load(path, allow_pickle=False)

@@ -108,12 +108,12 @@ class Row:
         return [_shaped(ops, shape) for ops, shape in zip(self._after, joined, strict=True)]
 
     def views(self, targets: Sequence[Tensor]) -> list[Tensor] | None:
-        """The places in the targets that the sources fill as they are; None when values are computed."""
+        """The parts of the targets that the sources fill unchanged; None when values are computed."""
         return None if any(self._before) or any(self._after) else self.join.views(targets)
 
     @property
     def plain(self) -> bool:
-        """Whether one tensor goes to one place as it is."""
+        """Whether one tensor is copied to one target unchanged."""
         return isinstance(self.join, Same) and not any(self._before) and not any(self._after)
 
     @property

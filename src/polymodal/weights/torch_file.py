@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from polymodal.errors import WeightsError
-from polymodal.weights.raw import RawFile, begin
+from polymodal.weights.raw import RawFile, read_head
 from polymodal.weights.tensors import TensorFile, TensorInfo, copy_into, damaged, first_line
 from polymodal.weights.torchscript import Forbidden, script_root, script_tensor, script_views
 
@@ -37,7 +37,7 @@ def read_torch(path: str | Path, key: str | None = None) -> TensorFile:
     'model_state_dict'); whatever else is plain data comes back as `metadata`.
     """
     path = Path(path)
-    start, _ = begin(path, 4)
+    start, _ = read_head(path, 4)
     zipped = start[:2] == b"PK"
     if zipped and key is None and (found := _read_script(path)) is not None:
         return found
@@ -81,7 +81,7 @@ def _unpickled(path: Path, zipped: bool) -> Any:
     """
     try:
         if zipped and _plain_archive(path):
-            # Whatever goes wrong here is told by the ordinary way below.
+            # Whatever goes wrong here is reported by the ordinary load below.
             with contextlib.suppress(Exception):
                 whole = _load(path, "meta", None)
                 size = path.stat().st_size

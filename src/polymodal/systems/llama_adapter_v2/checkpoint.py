@@ -23,8 +23,8 @@ from polymodal.nn.mlp import GatedMLPConfig
 from polymodal.systems import CheckpointFiles
 from polymodal.weights.folder import weights_in
 from polymodal.weights.keytable import KeyTable, Row, drop, rename, split
+from polymodal.weights.merged import Locations, MergedTensors
 from polymodal.weights.operations import Reshape
-from polymodal.weights.together import Places, Together
 
 Shapes = Mapping[str, Sequence[int]]
 ASKING = (
@@ -161,7 +161,7 @@ def gathered(files: CheckpointFiles) -> Mapping[str, torch.Tensor]:
     loose = sorted(place.glob("*.pth")) + sorted(place.glob("*.pt")) if place.is_dir() else []
     if len(loose) < 2:
         return weights_in(place, ENTRY)
-    found: Places = {}
+    found: Locations = {}
     for path in loose:
         tensors = weights_in(path, ENTRY)
         clip, language = "visual.conv1.weight" in tensors, "tok_embeddings.weight" in tensors
@@ -172,7 +172,7 @@ def gathered(files: CheckpointFiles) -> Mapping[str, torch.Tensor]:
             if prefix + name in found:
                 raise WeightsError(f"{path.name}: {name!r} is in another file too; expected one file of each part")
             found[prefix + name] = (tensors, name)
-    return Together.of(found)
+    return MergedTensors.of(found)
 
 
 def _count(shapes: Shapes, name: str) -> int:

@@ -1,8 +1,8 @@
-"""Tensors that lie in several files, read as one table: a checkpoint and the encoder it leaves out.
+"""Tensors of several files, read as one mapping: a checkpoint and the encoder it leaves out.
 
-    Together({"": checkpoint, "vision_tower.": encoder})    names with their prefixes
-    Together.of({"vision.weight": (encoder, "weight")})     one by one: which tensor of which file a name stands for
-    Together.of(places(checkpoint) | places(encoder, "vision_tower."))      where a later file may replace names
+    MergedTensors({"": checkpoint, "vision_tower.": encoder})    names with prefixes
+    MergedTensors.of({"vision.weight": (encoder, "weight")})    name by name: a file and its name there
+    MergedTensors.of(locations(checkpoint) | locations(encoder, "vision_tower."))    a later file may replace
 
 Nothing is read before it is asked for; a tensor's file is asked as tensors.py says.
 """
@@ -17,15 +17,15 @@ from torch import Tensor
 from polymodal.errors import WeightsError
 from polymodal.weights.tensors import Shape, dtype_of, read_into, shape_of
 
-Places = dict[str, tuple[Mapping[str, Tensor], str]]
+Locations = dict[str, tuple[Mapping[str, Tensor], str]]
 
 
-def places(tensors: Mapping[str, Tensor], prefix: str = "") -> Places:
-    """Where the tensors of one file are found, under their names with a prefix: for `Together.of`."""
+def locations(tensors: Mapping[str, Tensor], prefix: str = "") -> Locations:
+    """Where the tensors of one file are found, under their names with a prefix: for `MergedTensors.of`."""
     return {prefix + name: (tensors, name) for name in tensors}
 
 
-class Together(Mapping[str, Tensor]):
+class MergedTensors(Mapping[str, Tensor]):
     """`parts`: prefix -> tensors.  rename(prefix, name) -> the name it goes by, None: it is left out.
 
     Raises WeightsError when two parts give the same name.
@@ -36,43 +36,43 @@ class Together(Mapping[str, Tensor]):
         parts: Mapping[str, Mapping[str, Tensor]],
         rename: Callable[[str, str], str | None] = lambda prefix, name: prefix + name,
     ) -> None:
-        self._places: Places = {}
+        self._locations: Locations = {}
         for prefix, tensors in parts.items():
             for name in tensors:
                 shown = rename(prefix, name)
-                if shown in self._places:
+                if shown in self._locations:
                     raise WeightsError(f"tensor {shown!r} stands in two of the files that belong together")
                 if shown is not None:
-                    self._places[shown] = (tensors, name)
+                    self._locations[shown] = (tensors, name)
 
     @classmethod
-    def of(cls, found: Mapping[str, tuple[Mapping[str, Tensor], str]]) -> Together:
-        """The tensors of these places under these names."""
+    def of(cls, found: Mapping[str, tuple[Mapping[str, Tensor], str]]) -> MergedTensors:
+        """The tensors at these locations under these names."""
         made = cls({})
-        made._places.update(found)
+        made._locations.update(found)
         return made
 
     def __getitem__(self, name: str) -> Tensor:
-        tensors, own = self._places[name]
+        tensors, own = self._locations[name]
         return tensors[own]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._places
+        return name in self._locations
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._locations)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._locations)
 
     def shape(self, name: str) -> Shape:
         """Shape of one tensor, without reading it where the file's reader can tell."""
-        return shape_of(*self._places[name])
+        return shape_of(*self._locations[name])
 
     def dtype(self, name: str) -> torch.dtype:
         """Dtype of one tensor, without reading it where the file's reader can tell."""
-        return dtype_of(*self._places[name])
+        return dtype_of(*self._locations[name])
 
     def read_into(self, name: str, out: Tensor, first: int = 0) -> None:
         """Fill `out` with values of one tensor."""
-        read_into(*self._places[name], out, first)
+        read_into(*self._locations[name], out, first)
