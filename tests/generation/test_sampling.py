@@ -86,15 +86,15 @@ def test_filters_leave_their_input_alone() -> None:
 def test_draws_follow_the_distribution_and_never_leave_it() -> None:
     logits = torch.tensor([float("-inf"), 0.0, float("-inf"), 1.0, 2.0, float("-inf")])
     uniform = torch.rand(6000, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
-    drawn = sampling.draw(logits.expand(6000, -1), uniform)
+    drawn = sampling.sample(logits.expand(6000, -1), uniform)
     found = torch.bincount(drawn, minlength=6) / 6000
     # Three standard errors of a frequency at 6000 draws are below 0.02.
     torch.testing.assert_close(found, logits.softmax(-1), atol=0.02, rtol=0)
     assert found[[0, 2, 5]].sum() == 0
-    assert sampling.draw(logits.expand(2, -1), torch.tensor([0.0, 1 - 2.0**-53])).tolist() == [1, 4]
+    assert sampling.sample(logits.expand(2, -1), torch.tensor([0.0, 1 - 2.0**-53])).tolist() == [1, 4]
     certain = torch.full((1, 9), float("-inf"))
     certain[0, 4] = -3.0
-    assert sampling.draw(certain, torch.rand(1, dtype=torch.float64)).tolist() == [4]
+    assert sampling.sample(certain, torch.rand(1, dtype=torch.float64)).tolist() == [4]
 
 
 def one_by_one(logits: torch.Tensor, options: SamplingOptions, generator: torch.Generator) -> int:
@@ -277,10 +277,10 @@ def test_text_is_shown_as_soon_as_it_is_certain() -> None:
     assert scanner.found == "\nUser:"
 
 
-def test_scores_that_are_no_numbers_are_told() -> None:
+def test_scores_that_are_nan_are_reported() -> None:
     options = [SamplingOptions(temperature=1.0, seed=0), SamplingOptions()]
     logits = torch.stack([torch.full((5,), float("nan")), torch.zeros(5)])
     ids = Sampler(options, [[], []]).choose(logits)
     assert ids[1] == 0
-    with pytest.raises(WeightsError, match="no numbers"):
+    with pytest.raises(WeightsError, match="are NaN"):
         Readout(options).read(ids, logits)

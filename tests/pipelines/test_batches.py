@@ -15,7 +15,7 @@ from polymodal.models.dual_encoder import DualEncoder
 from polymodal.pipelines.batches import in_batches
 from polymodal.pipelines.classification import scorer
 from polymodal.pipelines.embedding import embedder
-from polymodal.pipelines.kept_vectors import KeptVectors
+from polymodal.pipelines.vector_cache import VectorCache
 from polymodal.pipelines.zero_shot import SENTENCES, ZeroShot
 
 WIDTH = 6
@@ -141,7 +141,7 @@ def test_class_vectors_are_made_once(space: ZeroShot) -> None:
 
 
 def test_kept_vectors_keep_to_their_limit() -> None:
-    kept = KeptVectors(nn.Linear(1, 1), limit_bytes=3 * 2 * 4)
+    kept = VectorCache(nn.Linear(1, 1), limit_bytes=3 * 2 * 4)
     asked: list[list[str]] = []
 
     def make(keys):

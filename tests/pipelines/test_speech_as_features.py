@@ -68,5 +68,5 @@ def test_recordings_beside_typed_words_are_quoted(listening: SpeechAsFeatures) -
 
 
 def test_a_recording_longer_than_a_window_is_refused(listening: SpeechAsFeatures) -> None:
-    with pytest.raises(MediaError, match="3 s of sound, this model hears 2 s"):
+    with pytest.raises(MediaError, match="3 s of sound, this model takes 2 s"):
         listening.values(sound(3.0))

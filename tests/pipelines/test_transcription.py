@@ -135,8 +135,8 @@ def test_what_was_said_is_told_to_the_next_window() -> None:
     assert first == plain
     assert second[0] == WORDS.sot_prev
     assert second[-len(plain) :] == plain
-    said = transcribe(network, WORDS, sound(2.0), silent).segments[0].tokens
-    assert second[1 : -len(plain)] == list(said)
+    written = transcribe(network, WORDS, sound(2.0), silent).segments[0].tokens
+    assert second[1 : -len(plain)] == list(written)
     assert starts(replace(silent, condition_on_previous=False)) == [plain, plain]
     assert starts(replace(silent, temperatures=(0.9,))) == [plain, plain]  # drawn too freely to be trusted
     assert starts(replace(silent, prompt="the whale"))[0][1 : -len(plain)] == WORDS.encode(" the whale")
@@ -164,11 +164,11 @@ def test_repetition_is_tried_again() -> None:
 def test_language_is_heard_in_the_first_window_which_is_encoded_once() -> None:
     network = model(FRAMES)
     seen = count_calls(network)
-    heard = transcribe(network, WORDS, sound(1.5), replace(PLAIN, language=None))
-    assert heard.language in WORDS.language_codes
+    result = transcribe(network, WORDS, sound(1.5), replace(PLAIN, language=None))
+    assert result.language in WORDS.language_codes
     assert len(seen) == 2
-    named = transcribe(network, WORDS, sound(1.5), replace(PLAIN, language=heard.language))
-    assert named == heard
+    named = transcribe(network, WORDS, sound(1.5), replace(PLAIN, language=result.language))
+    assert named == result
 
 
 def test_task_and_language_reach_the_model() -> None:

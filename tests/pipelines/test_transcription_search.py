@@ -8,7 +8,7 @@ from torch import Tensor
 
 from polymodal.errors import ConfigError
 from polymodal.models.speech_seq2seq import HF_KEYS, SpeechSeq2Seq
-from polymodal.pipelines.transcription.search import Heard, SearchOptions, Start, language_probs, search
+from polymodal.pipelines.transcription.search import DecoderPrompt, SearchOptions, WindowResult, language_probs, search
 from polymodal.pipelines.transcription.token_rules import TokenRules
 from whisper_tiny import config, model, randomise, tokenizer
 
@@ -24,8 +24,10 @@ def hear(
     previous: tuple[int, ...] = (),
     language: str = "fr",
     **more: object,
-) -> list[Heard]:
-    start = Start.of(WORDS, WORDS.start(language=language, task="translate", timestamps=timestamps), previous, 32)
+) -> list[WindowResult]:
+    start = DecoderPrompt.of(
+        WORDS, WORDS.start(language=language, task="translate", timestamps=timestamps), previous, 32
+    )
     rules = TokenRules().build(WORDS, timestamps=timestamps)
     with torch.inference_mode():
         context = network.backbone.listen(network.audio(mel))
@@ -77,8 +79,8 @@ def test_greedy_equals_transformers(theirs, timestamps: bool) -> None:  # type: 
     found = hear(ours(theirs), mel, SearchOptions(longest=20), timestamps)
     start = len(WORDS.start(language="fr", task="translate", timestamps=timestamps))
     wanted = [tuple(ids[start:][ids[start:] != WORDS.eot].tolist()) for ids in expected]
-    assert [heard.tokens for heard in found] == wanted
-    assert len({heard.tokens for heard in found}) > 1  # the four sounds do not all give one answer
+    assert [result.tokens for result in found] == wanted
+    assert len({result.tokens for result in found}) > 1  # the four sounds do not all give one answer
 
 
 def test_language_equals_transformers(theirs) -> None:  # type: ignore[no-untyped-def]
@@ -106,9 +108,9 @@ class Plain:
         self.rules = TokenRules().build(WORDS, timestamps=timestamps)
 
     @torch.no_grad()
-    def logprobs(self, said: tuple[int, ...]) -> Tensor:
-        logits = self.network(self.mel[None], torch.tensor([[*self.start, *said]])).logits[:, -1]
-        return self.rules.apply(logits.clone(), [said]).log_softmax(-1)[0]
+    def logprobs(self, written: tuple[int, ...]) -> Tensor:
+        logits = self.network(self.mel[None], torch.tensor([[*self.start, *written]])).logits[:, -1]
+        return self.rules.apply(logits.clone(), [written]).log_softmax(-1)[0]
 
 
 Rank = Callable[[tuple[tuple[int, ...], float]], float]
@@ -120,23 +122,25 @@ def plain_beam(scores: Plain, beams: int, enough: int, longest: int, rank: Rank)
     ended: dict[tuple[int, ...], float] = {}
     for _ in range(longest):
         options = {}
-        for said, score in alive.items():
-            values, ids = scores.logprobs(said).topk(beams + 1)
-            options |= {(*said, id_): score + value for value, id_ in zip(values.tolist(), ids.tolist(), strict=True)}
+        for written, score in alive.items():
+            values, ids = scores.logprobs(written).topk(beams + 1)
+            options |= {
+                (*written, id_): score + value for value, id_ in zip(values.tolist(), ids.tolist(), strict=True)
+            }
         alive, fresh = {}, {}
-        for said in sorted(options, key=lambda key: -options[key]):
-            if said[-1] == WORDS.eot:
-                fresh[said[:-1]] = options[said]
+        for written in sorted(options, key=lambda key: -options[key]):
+            if written[-1] == WORDS.eot:
+                fresh[written[:-1]] = options[written]
             else:
-                alive[said] = options[said]
+                alive[written] = options[written]
             if len(alive) == beams:
                 break
-        for said in sorted(fresh, key=lambda key: -fresh[key])[: max(enough - len(ended), 0)]:
-            ended[said] = fresh[said]
+        for written in sorted(fresh, key=lambda key: -fresh[key])[: max(enough - len(ended), 0)]:
+            ended[written] = fresh[written]
         if len(ended) >= enough:
             break
-    for said in sorted(alive, key=lambda key: -alive[key])[: max(beams - len(ended), 0)]:
-        ended[said] = alive[said]
+    for written in sorted(alive, key=lambda key: -alive[key])[: max(beams - len(ended), 0)]:
+        ended[written] = alive[written]
     return max(ended.items(), key=rank)
 
 
@@ -151,35 +155,35 @@ def test_beam_search_equals_a_plain_one(timestamps: bool, beams: int, patience: 
 
     options = SearchOptions(beams=beams, patience=patience, length_penalty=penalty, longest=8)
     found = hear(network, mel, options, timestamps)
-    for heard, item in zip(found, mel, strict=True):
+    for result, item in zip(found, mel, strict=True):
         tokens, score = plain_beam(Plain(network, item, timestamps), beams, round(beams * patience), 8, rank)
-        assert heard.tokens == tokens
-        assert heard.avg_logprob == pytest.approx(score / (len(tokens) + 1), abs=1e-4)
+        assert result.tokens == tokens
+        assert result.avg_logprob == pytest.approx(score / (len(tokens) + 1), abs=1e-4)
 
 
 def test_greedy_scores_equal_a_plain_run() -> None:
     network, mel = model(FRAMES, seed=6), mels(2)
     found = hear(network, mel, SearchOptions(longest=10))
-    for heard, item in zip(found, mel, strict=True):
-        plain, score, said = Plain(network, item, True), 0.0, ()
-        while len(said) < 10:
-            values = plain.logprobs(said)
+    for result, item in zip(found, mel, strict=True):
+        plain, score, written = Plain(network, item, True), 0.0, ()
+        while len(written) < 10:
+            values = plain.logprobs(written)
             token = int(values.argmax())
             score += float(values[token])
             if token == WORDS.eot:
                 break
-            said = (*said, token)
-        assert heard.tokens == said
-        assert heard.avg_logprob == pytest.approx(score / (len(said) + 1), abs=1e-4)
+            written = (*written, token)
+        assert result.tokens == written
+        assert result.avg_logprob == pytest.approx(score / (len(written) + 1), abs=1e-4)
         with torch.no_grad():
             first = network(item[None], torch.tensor([plain.start])).logits[0, 0].softmax(-1)
-        assert heard.no_speech_prob == pytest.approx(float(first[WORDS.no_speech]), abs=1e-5)
+        assert result.no_speech_prob == pytest.approx(float(first[WORDS.no_speech]), abs=1e-5)
 
 
 def test_sampling_is_seeded_and_takes_the_best_of_its_samples() -> None:
     network, mel = model(FRAMES, seed=8), mels(1)
 
-    def drawn(seed: int, samples: int) -> Heard:
+    def drawn(seed: int, samples: int) -> WindowResult:
         generator = torch.Generator().manual_seed(seed)
         options = SearchOptions(samples=samples, longest=6)
         return hear(network, mel, options, temperature=1.5, generator=generator)[0]
@@ -194,12 +198,12 @@ def test_sampling_is_seeded_and_takes_the_best_of_its_samples() -> None:
 def test_text_before_is_cut_from_the_left_and_never_overflows() -> None:
     network, mel = model(FRAMES), mels(1)
     previous = tuple(range(100))
-    start = Start.of(WORDS, WORDS.start(language="fr"), previous, 32)
+    start = DecoderPrompt.of(WORDS, WORDS.start(language="fr"), previous, 32)
     assert start.ids == (WORDS.sot_prev, *previous[-31:], *WORDS.start(language="fr"))
     assert start.ids[start.sot] == WORDS.sot
-    assert Start.of(WORDS, WORDS.start(language="fr"), (), 32).sot == 0
-    heard = hear(network, mel, SearchOptions(beams=2), previous=previous)[0]
-    assert len(heard.tokens) + 35 <= network.config.decoder.positions + 1  # the last token is written, not read
+    assert DecoderPrompt.of(WORDS, WORDS.start(language="fr"), (), 32).sot == 0
+    result = hear(network, mel, SearchOptions(beams=2), previous=previous)[0]
+    assert len(result.tokens) + 35 <= network.config.decoder.positions + 1  # the last token is written, not read
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from polymodal.api.clock import Clock
 from polymodal.api.reply import Reply
 from polymodal.data.messages import Message, conversation, user
 from polymodal.errors import ConfigError, MediaError, PromptError
-from polymodal.generation.chat import collated
+from polymodal.generation.chat import collate_left
 from polymodal.generation.generate import generate, stream
-from polymodal.generation.output import DecodingConstraints, Generation, collected
+from polymodal.generation.output import DecodingConstraints, Generation, collect
 from polymodal.generation.sampling import SamplingOptions
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ class Stream:
         module = self._model.module_for(any(message.media for message in self._messages))
         clock = Clock(next(module.parameters()).device)
         sessions = self._model.sessions(module)
-        # Everything before the first token is prefill, apart from what the clock files elsewhere.
+        # Everything before the first token is prefill, apart from what the clock counts elsewhere.
         with clock.measure("prefill"):
             encoded = sessions.encode(self._messages, clock.measure)
         if self._options.beams > 1:
-            yield from self._searched(module, encoded, clock)
+            yield from self._beam_search(module, encoded, clock)
             return
         with sessions.chat(encoded) as chat:
             pieces = []
@@ -59,9 +59,9 @@ class Stream:
                 phase = "generate"
                 if piece.text:
                     yield piece.text
-            self._finish(collected(pieces, len(encoded), chat.constraints), encoded, clock)
+            self._finish(collect(pieces, len(encoded), chat.constraints), encoded, clock)
 
-    def _searched(self, module: Any, encoded: Encoded, clock: Clock) -> Iterator[str]:
+    def _beam_search(self, module: Any, encoded: Encoded, clock: Clock) -> Iterator[str]:
         """Beam search knows its answer only at the end: one piece."""
         (found,) = _answers(self._model, module, [encoded], [self._options], clock)
         self._finish(found, encoded, clock)
@@ -102,7 +102,7 @@ def answer_batch(
             some = indices[first : first + batch_size]
             clock, rows = Clock(next(module.parameters()).device), []
             for index in some:
-                with _named(f"conversations[{index}]"), clock.measure("prefill"):
+                with _located(f"conversations[{index}]"), clock.measure("prefill"):
                     rows.append(sessions.encode(read[index], clock.measure))
             answers = _answers(model, module, rows, [options[index] for index in some], clock)
             for index, row, each in zip(some, rows, answers, strict=True):
@@ -118,9 +118,9 @@ def _answers(
     processor = sessions.processor
     constraints = DecodingConstraints(tokenizer=processor.tokenizer)
     with clock.measure("prefill"):
-        placed = [place for row in rows for place in row.placed]
+        placed = [item for row in rows for item in row.placed]
         features = sessions.features.features(module, processor, placed, clock.measure)
-        batch = collated(processor, rows)
+        batch = collate_left(processor, rows)
     if any(option.beams > 1 for option in options):
         with clock.measure("generate"):
             return generate(module, batch, options, constraints, features=features)
@@ -129,7 +129,7 @@ def _answers(
     while (piece := clock.next(phase, written)) is not None:
         pieces[piece.row].append(piece)
         phase = "generate"
-    return [collected(found, len(row), constraints) for found, row in zip(pieces, rows, strict=True)]
+    return [collect(found, len(row), constraints) for found, row in zip(pieces, rows, strict=True)]
 
 
 def messages_of(content: Sequence[Any]) -> tuple[Message, ...]:
@@ -150,13 +150,13 @@ def _read(given: Any, where: str) -> tuple[Message, ...]:
     """One of `chat_batch`'s conversations: a list of messages, or what stands in one user message."""
     listed = isinstance(given, list | tuple)
     talk = listed and all(isinstance(each, Message) or (isinstance(each, Mapping) and "role" in each) for each in given)
-    with _named(where):
+    with _located(where):
         return messages_of([given] if talk or not listed else given)
 
 
 @contextmanager
-def _named(where: str) -> Iterator[None]:
-    """The user's mistakes inside are told with the place."""
+def _located(where: str) -> Iterator[None]:
+    """Errors of the input are reported with the index."""
     try:
         yield
     except (PromptError, MediaError) as problem:

@@ -1,7 +1,7 @@
 """Where the seconds of an answer go: decode, encode, prefill, generate.
 
 Media are read, and encoders and connectors run, while the first token is waited for; what is measured inside a phase
-is taken out of it.  Nothing is hung on the model: whoever runs an encoder is given `measure`.
+is taken out of it.  Nothing is hooked onto the model: whoever runs an encoder gets `measure`.
 """
 
 from __future__ import annotations

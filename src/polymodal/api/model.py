@@ -25,7 +25,7 @@ from polymodal.checkpoints.record import LoadedModel
 from polymodal.data.media import Audio, Media, Text, Video
 from polymodal.data.modalities import holds_media
 from polymodal.errors import ConfigError, PromptError
-from polymodal.generation.decode_state import as_weights
+from polymodal.generation.decode_state import cast_batch
 from polymodal.generation.ids import can_generate, generate_ids
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.generation.sessions import IdleLimits, Sessions
@@ -278,8 +278,8 @@ class Model:
             return generate_ids(self.module, self._tensors(given), chosen, eos, pad)
 
     def _tensors(self, tensors: dict[str, Any]) -> dict[str, Any]:
-        """On the model's device, real numbers in its dtype."""
-        return as_weights(tensors, next(self.module.parameters(), torch.empty(0)))  # an agent has none
+        """On the model's device, floating-point ones in its dtype."""
+        return cast_batch(tensors, next(self.module.parameters(), torch.empty(0)))  # an agent has none
 
     def module_for(self, media: bool) -> Any:
         """The assembly that answers: `module`, or the system's own for conversations without media."""

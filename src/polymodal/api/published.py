@@ -2,7 +2,7 @@
 
     config.json (or the shapes of the tensors) -> systems with a matching checkpoint format
     -> the one that matches best -> its model_spec(config) -> built on the meta device -> names and shapes checked
-    -> each tensor read into its place -> Model
+    -> each tensor copied into its parameter -> Model
 
 What fits no system, or several equally well, is refused with what was looked for.
 """
@@ -119,7 +119,7 @@ def _by_shapes(path: Path, pool: list[System]) -> list[tuple[int, Found]]:
             if format.entry not in shapes:
                 try:
                     tensors = weights_in(path, format.entry)
-                except WeightsError as error:  # tensors may lie at another place inside the file
+                except WeightsError as error:  # tensors may be nested under another key of the file
                     problem = problem or error
                     shapes[format.entry] = {}
                     continue
@@ -174,13 +174,13 @@ def check_config(path: Path, system: str | None, where: str) -> None:
         method_of(settings, where)
 
 
-def open_folder(path: Path, found: Found, place: Placement, name: str | None = None) -> tuple[Variant, LoadedModel]:
+def open_folder(path: Path, found: Found, placement: Placement, name: str | None = None) -> tuple[Variant, LoadedModel]:
     """Build what the folder holds, fill it strictly, and join processor and tokenizer where their files are there.
 
     name: of the variant, where it is not the folder's own.
     """
     model_spec, files = found.format.model_spec(found.config), found.files or files_at(path)
-    module = fill(found, files, model_spec, place).eval()
+    module = fill(found, files, model_spec, placement).eval()
     parameters = sum(p.numel() for p in module.parameters()) + int8_numbers(module)
     return replace(variant_of(path, found, name), parameters=parameters), assembled(files, model_spec, module)
 
@@ -193,7 +193,7 @@ def int8_numbers(module: nn.Module) -> int:
                for x in module.modules() if isinstance(x, Int8Linear))  # fmt: skip
 
 
-def fill(found: Found, files: CheckpointFiles, model_spec: ModelSpec, place: Placement) -> nn.Module:
+def fill(found: Found, files: CheckpointFiles, model_spec: ModelSpec, placement: Placement) -> nn.Module:
     """A module with the folder's weights; raises WeightsError, before memory is taken, unless all of them fit."""
     from polymodal.api import folder
     from polymodal.weights.build import build_empty
@@ -208,7 +208,7 @@ def fill(found: Found, files: CheckpointFiles, model_spec: ModelSpec, place: Pla
             return model_spec.build()
 
     def prepare(module: nn.Module) -> None:
-        if place.quantise is not None:
+        if placement.quantise is not None:
             quantise(module, model_spec, path)
 
     tensors: Mapping[str, Tensor]
@@ -222,7 +222,7 @@ def fill(found: Found, files: CheckpointFiles, model_spec: ModelSpec, place: Pla
     if tables is not None:
         tensors = unquantised(tensors, quantisation_of(found.config, path))
         tensors = without_spare_biases(tensors, tables, lambda: build_empty(build).state_dict())
-    device, dtype = place.chosen(tensors)
+    device, dtype = placement.chosen(tensors)
     return load_module(build, tensors, tables, dtype=dtype, device=device, prepare=prepare)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from polymodal.errors import ConfigError
-from polymodal.generation.decode_state import CHUNK, DecodeState, copied, max_new_tokens, start
+from polymodal.generation.decode_state import CHUNK, DecodeState, copy_cache, max_new_tokens, prefill_batch
 from polymodal.generation.output import DecodingConstraints, Generation
 from polymodal.generation.sampling import NEVER, SamplingOptions, repetition_penalty
 from polymodal.models.multimodal_lm import MultimodalLM
@@ -41,18 +41,18 @@ class Beams:
         beams = self.options.beams
         open_beams: list[tuple[list[int], float]] = []
         parents: list[int] = []
-        for rank, (place, score) in enumerate(likeliest):
-            parent, index = divmod(place, vocabulary)
+        for rank, (index, score) in enumerate(likeliest):
+            parent, token = divmod(index, vocabulary)
             if score == NEVER:
                 continue
-            ids = [*self.open[min(parent, len(self.open) - 1)][0], index]
-            if index in self.ends or len(ids) >= self.limit:
+            ids = [*self.open[min(parent, len(self.open) - 1)][0], token]
+            if token in self.ends or len(ids) >= self.limit:
                 if rank < beams and not self.done:
                     self.finished.append((score / len(ids) ** self.options.length_penalty, ids))
             elif len(open_beams) < beams:
                 open_beams.append((ids, score))
                 parents.append(parent)
-        self.finished = sorted(self.finished, key=lambda found: -found[0])[:beams]
+        self.finished = sorted(self.finished, key=lambda answer: -answer[0])[:beams]
         if not open_beams:
             self.done = True
             return list(range(beams))
@@ -63,12 +63,12 @@ class Beams:
 
     @property
     def scores(self) -> list[float]:
-        """Scores of the open beams; places without one can never be chosen."""
+        """Scores of the open beams; slots without one can never be chosen."""
         return [score for _, score in self.open] + [NEVER] * (self.options.beams - len(self.open))
 
     @property
     def newest(self) -> list[int]:
-        """The last id of each beam, the worst one's at places without one; 0 before the first step."""
+        """The last id of each beam, the worst one's in slots without one; 0 before the first step."""
         ids = [beam[-1] if beam else 0 for beam, _ in self.open]
         return ids + [ids[-1]] * (self.options.beams - len(ids))
 
@@ -86,21 +86,21 @@ def beam_search(
     beams = options[0].beams
     if any(option.beams != beams for option in options) or constraints.allowed is not None:
         raise ConfigError("beam search: all rows need the same number of beams, and no rule for allowed ids")
-    running = start(model, batch, [1] * len(options), chunk, constraints.allow_past_context, features)
-    lengths = [len(prompt) for prompt in running.prompts]
+    state = prefill_batch(model, batch, [1] * len(options), chunk, constraints.allow_past_context, features)
+    lengths = [len(prompt) for prompt in state.prompts]
     limits = max_new_tokens(model, lengths, [option.max_tokens for option in options], constraints.allow_past_context)
-    prompts, seen = running.prompts, running.seen
-    running = expand_beams(running, beams, max(limits))
+    prompts, seen = state.prompts, state.seen
+    state = expand_beams(state, beams, max(limits))
     banned = [] if constraints.placeholders else model.placeholders_in_vocabulary()
     rows = [Beams(options=o, limit=n, ends=constraints.ends) for o, n in zip(options, limits, strict=True)]
 
     def step(parents: Tensor, ids: Tensor) -> Tensor:
-        running.cache.reorder(parents)
-        running.step(ids)
-        return running.logits
+        state.cache.reorder(parents)
+        state.step(ids)
+        return state.logits
 
-    search(rows, seen, running.logits, step, banned)
-    return [found(row, prompt, constraints) for row, prompt in zip(rows, prompts, strict=True)]
+    search(rows, seen, state.logits, step, banned)
+    return [best_generation(row, prompt, constraints) for row, prompt in zip(rows, prompts, strict=True)]
 
 
 def search(
@@ -116,27 +116,27 @@ def search(
     ids[i] written.  The host reads and sends once a step, for all rows.
     """
     beams, vocabulary = rows[0].options.beams, logits.shape[-1]
-    wanted = min(max(2, 1 + len(rows[0].ends)) * beams, beams * vocabulary)
+    num_candidates = min(max(2, 1 + len(rows[0].ends)) * beams, beams * vocabulary)
     rules = _Rules(rows, prompts, banned, logits)
     scores = torch.tensor([row.scores for row in rows], device=logits.device)
     while True:
         logprobs = rules.apply(torch.log_softmax(logits.float(), -1)).unflatten(0, (len(rows), beams))
-        best = (logprobs + scores[..., None]).flatten(1).topk(wanted)
+        best = (logprobs + scores[..., None]).flatten(1).topk(num_candidates)
         parents: list[int] = []
-        # A double holds every place and every float32 exactly, so that one copy brings both.
+        # A double holds every index and every float32 exactly, so that one copy brings both.
         for i, line in enumerate(torch.cat((best.indices.double(), best.values.double()), 1).tolist()):
-            likeliest = list(zip(map(int, line[:wanted]), line[wanted:], strict=True))
+            likeliest = list(zip(map(int, line[:num_candidates]), line[num_candidates:], strict=True))
             parents += [i * beams + parent for parent in rows[i].extend(likeliest, vocabulary)]
         if all(row.done for row in rows):
             return
-        state = [[score, id] for row in rows for score, id in zip(row.scores, row.newest, strict=True)]
-        sent = torch.tensor(
-            [[*each, parent] for each, parent in zip(state, parents, strict=True)],
+        chosen = [[score, id] for row in rows for score, id in zip(row.scores, row.newest, strict=True)]
+        packed = torch.tensor(
+            [[*each, parent] for each, parent in zip(chosen, parents, strict=True)],
             dtype=torch.float64,
             device=logits.device,
         )
-        scores = sent[:, 0].float().view(len(rows), beams)
-        ids, origin = sent[:, 1].long(), sent[:, 2].long()
+        scores = packed[:, 0].float().view(len(rows), beams)
+        ids, origin = packed[:, 1].long(), packed[:, 2].long()
         rules.advance(origin, ids)
         logits = step(origin, ids)
 
@@ -179,25 +179,25 @@ class _Rules:
             self._seen = self._seen[parents].scatter_(1, ids[:, None], True)
 
 
-def expand_beams(running: DecodeState, times: int, capacity: int) -> DecodeState:
-    """Every row `times` times, with room for `capacity` more tokens."""
-    cache = running.model.backbone.new_cache(running.rows * times, running.cache.length + capacity)
-    mask = running.mask
+def expand_beams(state: DecodeState, times: int, capacity: int) -> DecodeState:
+    """Every row `times` times, with capacity for that many more tokens."""
+    cache = state.model.backbone.new_cache(state.rows * times, state.cache.length + capacity)
+    mask = state.mask
     if mask is not None:
-        held = mask[:, : running.cache.length].repeat_interleave(times, 0)
-        mask = torch.nn.functional.pad(held, (0, capacity), value=True)
+        cached = mask[:, : state.cache.length].repeat_interleave(times, 0)
+        mask = torch.nn.functional.pad(cached, (0, capacity), value=True)
     return DecodeState(
-        model=running.model,
-        cache=copied(running.cache, cache, times),
-        prompts=[prompt for prompt in running.prompts for _ in range(times)],
-        position=running.position.repeat_interleave(times, -1),
+        model=state.model,
+        cache=copy_cache(state.cache, cache, times),
+        prompts=[prompt for prompt in state.prompts for _ in range(times)],
+        position=state.position.repeat_interleave(times, -1),
         mask=mask,
-        context=running.context,
-        logits=running.logits.repeat_interleave(times, 0),
+        context=state.context,
+        logits=state.logits.repeat_interleave(times, 0),
     )
 
 
-def found(row: Beams, prompt: list[int], constraints: DecodingConstraints) -> Generation:
+def best_generation(row: Beams, prompt: list[int], constraints: DecodingConstraints) -> Generation:
     """The best answer of a row whose search is over."""
     ids = row.finished[0][1] if row.finished else row.open[0][0]
     text = (

@@ -2,10 +2,10 @@
 
     messages -> processor -> ids and items
         -> longest common prefix with what the cache holds
-        -> what stands behind it: its media (those not seen before encoded), embedded and through the backbone -> answer
+        -> what follows it: its media (those not seen before encoded), embedded and through the backbone -> answer
 
 Two prefixes are equal when their token ids are equal and the media that begin in them are the same (SHA-256 over what
-the encoder sees).  Where they differ, the cache is cut back to that place; the answer is the same either way.
+the encoder sees).  Where they differ, the cache is truncated there; the answer is the same either way.
 Where a model's positions just count, nothing of the prefix is touched.  Where the published rule reads the whole
 conversation (grids of pictures, routes, cross-attention), it gets all ids, and the media as shapes without values.
 Traps: an answer is tokenised anew when it becomes history; if that gives other ids than were generated, the common
@@ -23,10 +23,10 @@ from polymodal.data.media import Text
 from polymodal.data.messages import Media, Message, conversation, user
 from polymodal.data.processor import Encoded, Placed, Prepared, Processor
 from polymodal.errors import ConfigError
-from polymodal.generation.decode_state import DecodeState, as_weights, copied, max_new_tokens, start
+from polymodal.generation.decode_state import DecodeState, cast_batch, copy_cache, max_new_tokens, prefill_batch
 from polymodal.generation.feature_cache import FeatureCache, Measure, PreparedMedia, unmeasured
 from polymodal.generation.generate import answer
-from polymodal.generation.output import GREEDY, DecodingConstraints, Generation, Piece, collected
+from polymodal.generation.output import GREEDY, DecodingConstraints, Generation, Piece, collect
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.nn.cache import KVCache
@@ -55,7 +55,7 @@ class Chat:
         features: FeatureCache | None = None,
         prepared: PreparedMedia | None = None,
     ) -> None:
-        # Where a mask of the batch marks the places, the processor's own ids may be any.
+        # Where a mask of the batch marks the placeholders, the processor's own ids may be any.
         by_id = {(name, index) for name, index in model.placeholders.items() if not model.inputs[name].placeholder_mask}
         if wrong := by_id - set(processor.placeholders.items()):
             raise ConfigError(f"chat: the processor does not use the model's placeholders {sorted(wrong)}")
@@ -75,7 +75,7 @@ class Chat:
     def say(self, *content: Any, **changes: Any) -> Generation:
         """Say texts and media in order, and get the whole answer; `changes` replace sampling options this once."""
         pieces = list(self.stream(*content, **changes))
-        return collected(pieces, self._prompt_length, self.constraints)
+        return collect(pieces, self._prompt_length, self.constraints)
 
     def stream(self, *content: Any, **changes: Any) -> Iterator[Piece]:
         """Like `say`, piece by piece.  History grows only when the answer is complete."""
@@ -99,15 +99,15 @@ class Chat:
         self._prompt_length = len(encoded)
         if self.model.is_encoder_decoder:
             features = self._features.features(self.model, self.processor, encoded.placed, measure)
-            batch = collated(self.processor, [encoded])
-            running = start(self.model, batch, [options.max_tokens], features=features)
-            yield from answer(running, [options], self.constraints)
+            batch = collate_left(self.processor, [encoded])
+            state = prefill_batch(self.model, batch, [options.max_tokens], features=features)
+            yield from answer(state, [options], self.constraints)
             return
         cache = self._cache_for(encoded, options)
         written: list[int] = []
         try:
-            running = self._running(encoded, cache, measure)
-            for piece in answer(running, [options], self.constraints):
+            state = self._running(encoded, cache, measure)
+            for piece in answer(state, [options], self.constraints):
                 written.append(piece.id)
                 yield piece
         finally:
@@ -124,17 +124,17 @@ class Chat:
         return common_prefix(encoded, self._ids, self._items)
 
     @property
-    def held(self) -> int:
-        """Tokens whose keys and values are held."""
+    def cached_tokens(self) -> int:
+        """Tokens whose keys and values are cached."""
         return len(self._ids)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the keys and values that are held, room for more included."""
+        """Bytes of the keys and values that are held, unused capacity included."""
         return 0 if self._cache is None else self._cache.nbytes
 
     def _cache_for(self, encoded: Encoded, options: SamplingOptions) -> KVCache:
-        """A cache that holds exactly the reusable prefix and has room for the rest and the answer."""
+        """A cache that holds exactly the reusable prefix with capacity for the rest and the answer."""
         needed = len(encoded) + max_new_tokens(self.model, [len(encoded)], [options.max_tokens])[0]
         # The last prompt token always runs: its hidden state gives the first token of the answer.
         self.reused = outside_items(min(self.shared_prefix(encoded), len(encoded) - 1), encoded.placed)
@@ -142,28 +142,28 @@ class Chat:
             self._cache.truncate(self.reused)
         if self._cache is None or self._cache.capacity < needed:
             capacity = -(-needed // CAPACITY_STEP) * CAPACITY_STEP
-            grown = self.model.backbone.new_cache(1, capacity)
-            self._cache = grown if self._cache is None else copied(self._cache, grown)
+            larger = self.model.backbone.new_cache(1, capacity)
+            self._cache = larger if self._cache is None else copy_cache(self._cache, larger)
         if items_of(encoded) != self._items:
             self._cache.forget_sources()
         return self._cache
 
     def _running(self, encoded: Encoded, cache: KVCache, measure: Measure) -> DecodeState:
-        """Everything behind the tokens that the cache holds, embedded and run."""
+        """Prefill everything after the cached tokens."""
         model, first = self.model, cache.length
-        behind = [place for place in encoded.placed if place.first >= first]
-        needed = behind if model.context is None else encoded.placed
+        new_items = [item for item in encoded.placed if item.first >= first]
+        needed = new_items if model.context is None else encoded.placed
         features = self._features.features(model, self.processor, needed, measure)
         device = model.backbone.embed_tokens.weight.device
         if model.prepare_inputs is None and model.context is None and self.processor.finish is None:
-            batch, context = counted(encoded, first, device), None
+            batch, context = suffix_batch(encoded, first, device), None
         else:
-            batch, context = arranged(model, self.processor, encoded, features, first)
+            batch, context = suffix_batch_with_context(model, self.processor, encoded, features, first)
         batch["item_counts"] = {
-            name: torch.tensor([sum(place.item.modality == name for place in behind)])
+            name: torch.tensor([sum(item.item.modality == name for item in new_items)])
             for name in self.processor.modalities
         }
-        running = DecodeState(
+        state = DecodeState(
             model=model,
             cache=cache,
             prompts=[encoded.input_ids],
@@ -171,11 +171,11 @@ class Chat:
             context=context,
             logits=torch.empty(0),
         )
-        # Items stand in order, so that those behind are the last of their modality.
+        # Items are in order, so that the new ones are the last of their modality.
         counts = {name: int(count) for name, count in batch["item_counts"].items()}
-        new = {name: found[len(found) - counts[name] :] for name, found in features.items() if counts[name]}
-        running.prefill(model.embed_inputs(batch, new), batch["position_ids"], batch.get("token_types"))
-        return running
+        new = {name: values[len(values) - counts[name] :] for name, values in features.items() if counts[name]}
+        state.prefill(model.embed_inputs(batch, new), batch["position_ids"], batch.get("token_types"))
+        return state
 
 
 @torch.inference_mode()
@@ -198,7 +198,7 @@ def encode(
         return processor.fit(processor.encode_segments(segments, memo=prepared))
 
 
-def counted(encoded: Encoded, first: int, device: torch.device) -> dict[str, Any]:
+def suffix_batch(encoded: Encoded, first: int, device: torch.device) -> dict[str, Any]:
     """The batch of one conversation from token `first` on, for a model whose positions count tokens."""
     types = encoded.token_types[first:]
     batch: dict[str, Any] = {
@@ -208,18 +208,18 @@ def counted(encoded: Encoded, first: int, device: torch.device) -> dict[str, Any
     return batch | {"token_types": torch.tensor([types], device=device)} if any(types) else batch
 
 
-def arranged(
+def suffix_batch_with_context(
     model: MultimodalLM, processor: Processor, encoded: Encoded, features: Mapping[str, Any], first: int
 ) -> tuple[dict[str, Any], Any]:
     """The batch of one conversation from token `first` on, and its context, where they follow from all of it."""
     weight = model.backbone.embed_tokens.weight
-    names = {"input_ids", "token_types", *(given.placeholder_mask for given in model.inputs.values())}
-    for collate in (collated_bare, collated):
+    names = {"input_ids", "token_types", *(inputs.placeholder_mask for inputs in model.inputs.values())}
+    for collate in (collate_shapes, collate_left):
         try:
-            full = model.prepare_batch(as_weights(collate(processor, [encoded]), weight))
+            full = model.prepare_batch(cast_batch(collate(processor, [encoded]), weight))
             context = model.context_for(features, full)
         except (NotImplementedError, RuntimeError, TypeError):
-            if collate is collated:
+            if collate is collate_left:
                 raise
             continue  # something of a user's own looks at values: it gets them, and its own mistakes come from there
         tail = {name: full[name][:, first:] for name in names if full.get(name) is not None}
@@ -229,34 +229,36 @@ def arranged(
     return tail, context
 
 
-def collated(processor: Processor, rows: Sequence[Encoded]) -> dict[str, Any]:
+def collate_left(processor: Processor, rows: Sequence[Encoded]) -> dict[str, Any]:
     """The batch of whole conversations, padded on the left."""
     return processor.collate(rows, padding="left")
 
 
-def collated_bare(processor: Processor, rows: Sequence[Encoded]) -> dict[str, Any]:
+def collate_shapes(processor: Processor, rows: Sequence[Encoded]) -> dict[str, Any]:
     """The same with media that have shapes but no values (meta tensors): all that a batch needs beside the features."""
     bare = [
-        replace(row, placed=tuple(replace(p, item=replace(p.item, values=_bare(p.item.values))) for p in row.placed))
+        replace(
+            row, placed=tuple(replace(p, item=replace(p.item, values=_shapes_only(p.item.values))) for p in row.placed)
+        )
         for row in rows
     ]
     return processor.collate(bare, padding="left")
 
 
-def _bare(values: Any) -> Any:
-    """Real numbers without their values; whole ones (sizes, grids, ids) as they are."""
+def _shapes_only(values: Any) -> Any:
+    """Floating-point tensors without their values; integer ones (sizes, grids, ids) as they are."""
     if isinstance(values, Tensor):
         return values.to("meta") if values.is_floating_point() else values
-    return {name: _bare(value) for name, value in values.items()} if isinstance(values, dict) else values
+    return {name: _shapes_only(value) for name, value in values.items()} if isinstance(values, dict) else values
 
 
 def items_of(encoded: Encoded) -> Items:
     """The media of a conversation."""
-    return frozenset((place.first, place.item.key) for place in encoded.placed)
+    return frozenset((item.first, item.item.key) for item in encoded.placed)
 
 
 def common_prefix(encoded: Encoded, ids: Sequence[int], items: Items) -> int:
-    """Number of leading tokens that are equal, in ids and in the media that stand there."""
+    """Number of leading tokens that are equal, in ids and in the media there."""
     length = 0
     for ours, theirs in zip(encoded.input_ids, ids, strict=False):
         if ours != theirs:
@@ -267,4 +269,4 @@ def common_prefix(encoded: Encoded, ids: Sequence[int], items: Items) -> int:
 
 def outside_items(length: int, placed: Sequence[Placed]) -> int:
     """`length`, or where the item begins through whose placeholders it would cut: an item enters whole."""
-    return next((place.first for place in placed if place.first < length < place.end), length)
+    return next((item.first for item in placed if item.first < length < item.end), length)

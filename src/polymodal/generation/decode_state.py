@@ -1,4 +1,4 @@
-"""Sequences under way: what a prefilled batch keeps between one token and the next.
+"""The state of decoding: what a prefilled batch keeps between one token and the next.
 
     batch -> prepare -> inputs_embeds -> backbone in chunks, filling the cache -> logits of the last position
     new ids -> embed -> backbone with the cache -> logits                        (step)
@@ -26,9 +26,9 @@ CHUNK = 512  # tokens of a prompt that go through the backbone at once
 class DecodeState:
     """A batch between two tokens.
 
-    mask: bool [B, capacity], True also at places not yet written; None without padding.  position: int64 [B] or
+    mask: bool [B, capacity], True also where nothing is written yet; None without padding.  position: int64 [B] or
     [axes, B], the next one.  logits: float32 [B, V] for the next token.  prompts: the real ids of each row.  padding:
-    others behind the first real one, which published repetition penalties count too.
+    padding ids after the first real one, which published repetition penalties count too.
     """
 
     model: MultimodalLM
@@ -52,12 +52,12 @@ class DecodeState:
         return len(self.prompts)
 
     def feed(self, embeds: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> None:
-        """Run new embeddings [B, T, D] behind the cached ones; sets `logits`, not `position`."""
-        seen = None if self.mask is None else self.mask[:, : self.cache.length + embeds.shape[1]]
+        """Run new embeddings [B, T, D] after the cached ones; sets `logits`, not `position`."""
+        mask = None if self.mask is None else self.mask[:, : self.cache.length + embeds.shape[1]]
         hidden = self.model.backbone(
             embeds,
             position_ids,
-            MaskSpec(attention_mask=seen),
+            MaskSpec(attention_mask=mask),
             token_types=token_types,
             context=self.context,
             cache=self.cache,
@@ -67,9 +67,9 @@ class DecodeState:
     def prefill(
         self, embeds: Tensor, position_ids: Tensor, token_types: Tensor | None = None, chunk: int = CHUNK
     ) -> None:
-        """`feed` in chunks; sets `position` behind the last one."""
-        for start in range(0, embeds.shape[1], chunk):
-            piece = slice(start, start + chunk)
+        """`feed` in chunks; sets `position` after the last one."""
+        for first in range(0, embeds.shape[1], chunk):
+            piece = slice(first, first + chunk)
             types = None if token_types is None else token_types[:, piece]
             self.feed(embeds[:, piece], position_ids[..., piece], types)
         # Every axis goes on from the last token, not from the largest position, as the library does from version 5 on.
@@ -94,37 +94,39 @@ def has_learned_positions(model: MultimodalLM) -> bool:
 
 
 def max_new_tokens(
-    model: MultimodalLM, lengths: Sequence[int], wanted: Sequence[int], allow_past_context: bool = False
+    model: MultimodalLM, lengths: Sequence[int], max_tokens: Sequence[int], allow_past_context: bool = False
 ) -> list[int]:
-    """New tokens that each row may get: what it wants, as far as the model's context goes, or beyond it.
+    """New tokens that each row may get: what it asks for, as far as the model's context goes, or beyond it.
 
-    Raises: PromptError when a prompt leaves no room at all.
+    Raises: PromptError when a prompt fills the context.
     """
     if allow_past_context and not has_learned_positions(model):
-        return list(wanted)
+        return list(max_tokens)
     limit = model.backbone.config.max_length
     for row, length in enumerate(lengths):
         if length >= limit:
             raise PromptError(f"row {row}: {length} prompt tokens fill the model's context of {limit}; shorten it")
-    return [min(want, limit - length) for length, want in zip(lengths, wanted, strict=True)]
+    return [min(most, limit - length) for length, most in zip(lengths, max_tokens, strict=True)]
 
 
-def start(
+def prefill_batch(
     model: MultimodalLM,
     batch: Mapping[str, Any],
-    wanted: Sequence[int],
+    max_tokens: Sequence[int],
     chunk: int = CHUNK,
     allow_past_context: bool = False,
     features: Mapping[str, Any] | None = None,
 ) -> DecodeState:
-    """Prefill a processor's batch, with room for `wanted[row]` new tokens in each row; allow_past_context: as published
-    generation, see `max_new_tokens` and `DecodeState.padding`.  features: by modality, where they are known already.
+    """Prefill a processor's batch, with capacity for `max_tokens[row]` new tokens in each row.
+
+    allow_past_context: as published generation, see `max_new_tokens` and `DecodeState.padding`.  features: by modality,
+    where they are known already.
 
     Raises: ConfigError for a batch padded on the right, PromptError when it does not fit.
     """
     if batch.get("segments") is not None:
         raise PromptError("segments: an answer follows one sequence a row; generate from rows that are not packed")
-    batch = model.prepare_batch(as_weights(batch, model.backbone.embed_tokens.weight))
+    batch = model.prepare_batch(cast_batch(batch, model.backbone.embed_tokens.weight))
     input_ids = batch["input_ids"]
     mask = batch.get("attention_mask")
     mask = torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask.bool()
@@ -132,12 +134,12 @@ def start(
         raise ConfigError("generate: rows must be padded on the left; call the processor with generate=True")
     prompts = [row[real].tolist() for row, real in zip(input_ids.cpu(), mask.cpu(), strict=True)]
     lengths = [len(prompt) for prompt in prompts]
-    capacity = input_ids.shape[1] + max(max_new_tokens(model, lengths, wanted, allow_past_context))
+    capacity = input_ids.shape[1] + max(max_new_tokens(model, lengths, max_tokens, allow_past_context))
     positions = batch.get("position_ids")
     if positions is None:
         positions = position_ids_from_mask(mask)
     features = model.features(**batch) if features is None else features
-    running = DecodeState(
+    state = DecodeState(
         model=model,
         cache=model.backbone.new_cache(input_ids.shape[0], capacity),
         prompts=prompts,
@@ -146,15 +148,15 @@ def start(
         context=model.context_for(features, batch),
         logits=torch.empty(0),
     )
-    if allow_past_context and running.mask is not None:
-        behind = mask.cumsum(-1) > 0
-        running.padding = [row[gap].tolist() for row, gap in zip(input_ids, behind & ~mask, strict=True)]
-    running.prefill(model.embed_inputs(batch, features), positions, batch.get("token_types"), chunk)
-    return running
+    if allow_past_context and state.mask is not None:
+        after_first = mask.cumsum(-1) > 0
+        state.padding = [row[gap].tolist() for row, gap in zip(input_ids, after_first & ~mask, strict=True)]
+    state.prefill(model.embed_inputs(batch, features), positions, batch.get("token_types"), chunk)
+    return state
 
 
-def copied(cache: KVCache, into: KVCache, times: int = 1) -> KVCache:
-    """Write what `cache` holds into the empty cache `into`, every row `times` times; returns `into`."""
+def copy_cache(cache: KVCache, into: KVCache, times: int = 1) -> KVCache:
+    """Write what `cache` holds into the empty cache `into`, each row repeated `times` times; returns `into`."""
     for index in range(len(cache)):
         layer = cache.layer(index)
         none = torch.empty(1, 1, 0, 1)  # an update without a token gives all that is held
@@ -167,10 +169,10 @@ def copied(cache: KVCache, into: KVCache, times: int = 1) -> KVCache:
     return into
 
 
-def as_weights(batch: Mapping[str, Any], weight: Tensor) -> dict[str, Any]:
-    """The batch with its tensors on the device of `weight`, real numbers in its dtype.
+def cast_batch(batch: Mapping[str, Any], weight: Tensor) -> dict[str, Any]:
+    """The batch with its tensors on the device of `weight`, floating-point ones in its dtype.
 
-    What is no tensor (item_counts) and stand-ins without values (meta) stay as they are.
+    Host values (item_counts) and tensors on the meta device stay as they are.
     """
     moves = {name for name, value in batch.items() if isinstance(value, Tensor) and not value.is_meta}
     return {

@@ -2,7 +2,7 @@
 
     items of conversations -> those not seen before, a few at a time -> encoder, connector -> features by modality
 
-Keys are SHA-256 over what the encoder sees.  Both stores here hold no more bytes than they are told, and forget what
+Keys are SHA-256 over what the encoder sees.  Both stores here are bounded in bytes, and evict what
 was not used for longest.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from polymodal.data.messages import Media
 from polymodal.data.processor import Placed, Prepared, Processor
-from polymodal.generation.decode_state import as_weights
+from polymodal.generation.decode_state import cast_batch
 from polymodal.models.multimodal_lm import MultimodalLM
 
 FEATURE_BYTES = 256 * 2**20
@@ -42,17 +42,17 @@ class FeatureCache:
 
     def __init__(self, limit_bytes: int = FEATURE_BYTES) -> None:
         self._limit = limit_bytes
-        self._held: OrderedDict[str, Tensor] = OrderedDict()
+        self._entries: OrderedDict[str, Tensor] = OrderedDict()
         self._lock = threading.Lock()
         self.nbytes = 0
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._entries)
 
     def clear(self) -> None:
         """Forget all (after a change of weights)."""
         with self._lock:
-            self._held.clear()
+            self._entries.clear()
             self.nbytes = 0
 
     @torch.inference_mode()
@@ -60,36 +60,37 @@ class FeatureCache:
         self, model: MultimodalLM, processor: Processor, placed: Iterable[Placed], measure: Measure = unmeasured
     ) -> dict[str, list[Tensor]]:
         """Features of every item by modality, in order; only items never seen before reach their encoder."""
-        items = [place.item for place in placed]
+        items = [each.item for each in placed]
         with self._lock:
-            known = {item.key: self._held[item.key] for item in items if item.key in self._held}
+            known = {item.key: self._entries[item.key] for item in items if item.key in self._entries}
         for name in processor.modalities:
             new = {item.key: item.values for item in items if item.modality == name and item.key not in known}
             keys = list(new)
             for first in range(0, len(keys), ENCODER_BATCH):
-                some = keys[first : first + ENCODER_BATCH]
+                batch_keys = keys[first : first + ENCODER_BATCH]
                 with measure("encode"):
-                    known |= zip(some, _encoded(model, processor, name, [new[key] for key in some]), strict=True)
+                    made = _encoded(model, processor, name, [new[key] for key in batch_keys])
+                known |= zip(batch_keys, made, strict=True)
         self._keep(known)
-        found: dict[str, list[Tensor]] = {}
+        by_modality: dict[str, list[Tensor]] = {}
         for item in items:
-            found.setdefault(item.modality, []).append(known[item.key])
-        return found
+            by_modality.setdefault(item.modality, []).append(known[item.key])
+        return by_modality
 
     def _keep(self, used: Mapping[str, Tensor]) -> None:
         with self._lock:
             for key, value in used.items():
-                if key not in self._held:
-                    self._held[key] = value
+                if key not in self._entries:
+                    self._entries[key] = value
                     self.nbytes += value.nbytes
-                self._held.move_to_end(key)
-            while self.nbytes > self._limit and self._held:
-                self.nbytes -= self._held.popitem(last=False)[1].nbytes
+                self._entries.move_to_end(key)
+            while self.nbytes > self._limit and self._entries:
+                self.nbytes -= self._entries.popitem(last=False)[1].nbytes
 
 
 def _encoded(model: MultimodalLM, processor: Processor, modality: str, values: list[Any]) -> list[Tensor]:
     """Features of each item; a row of a batch alone would keep the memory of the whole batch alive."""
-    batch = as_weights(processor.modalities[modality].batch(values), model.backbone.embed_tokens.weight)
+    batch = cast_batch(processor.modalities[modality].batch(values), model.backbone.embed_tokens.weight)
     return [value.clone() for value in model.encode(modality, batch)]
 
 
@@ -101,54 +102,54 @@ class PreparedMedia(MutableMapping[int, tuple[Media, Prepared]]):
 
     def __init__(self, limit_bytes: int = PREPARED_BYTES) -> None:
         self._limit = limit_bytes
-        self._held: OrderedDict[int, tuple[weakref.ref[Media], Prepared, int]] = OrderedDict()
+        self._entries: OrderedDict[int, tuple[weakref.ref[Media], Prepared, int]] = OrderedDict()
         self._lock = threading.RLock()  # a record may go, and call back, in the middle of anything
         self.nbytes = 0
 
     def __getitem__(self, key: int) -> tuple[Media, Prepared]:
         with self._lock:
-            media = self._held[key][0]()
+            media = self._entries[key][0]()
             if media is None:
                 raise KeyError(key)
-            self._held.move_to_end(key)
-            return media, self._held[key][1]
+            self._entries.move_to_end(key)
+            return media, self._entries[key][1]
 
     def __setitem__(self, key: int, value: tuple[Media, Prepared]) -> None:
         media, prepared = value
         with self._lock:
             self._drop(key)
             size = _bytes_of(prepared.values)
-            self._held[key] = weakref.ref(media, lambda gone: self._gone(key, gone)), prepared, size
+            self._entries[key] = weakref.ref(media, lambda gone: self._gone(key, gone)), prepared, size
             self.nbytes += size
-            while self.nbytes > self._limit and self._held:
-                self._drop(next(iter(self._held)))
+            while self.nbytes > self._limit and self._entries:
+                self._drop(next(iter(self._entries)))
 
     def __delitem__(self, key: int) -> None:
         with self._lock:
-            if key not in self._held:
+            if key not in self._entries:
                 raise KeyError(key)
             self._drop(key)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(list(self._held))
+        return iter(list(self._entries))
 
     def clear(self) -> None:
         """Forget all."""
         with self._lock:
-            self._held.clear()
+            self._entries.clear()
             self.nbytes = 0
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._entries)
 
     def _gone(self, key: int, record: "weakref.ref[Media]") -> None:
         with self._lock:
-            if key in self._held and self._held[key][0] is record:
+            if key in self._entries and self._entries[key][0] is record:
                 self._drop(key)
 
     def _drop(self, key: int) -> None:
-        if key in self._held:
-            self.nbytes -= self._held.pop(key)[2]
+        if key in self._entries:
+            self.nbytes -= self._entries.pop(key)[2]
 
 
 def _bytes_of(values: Any) -> int:

@@ -1,6 +1,6 @@
 """Writing answers: prefill a batch, then choose, show and feed one token after another.
 
-    batch -> start (prefill) -> logits -> Sampler -> ids -> Readout -> TokenStream -> StopStrings -> Piece, row by row
+    batch -> prefill_batch -> logits -> Sampler -> ids -> Readout -> TokenStream -> StopStrings -> Piece, row by row
                                   ^--- step(ids) <----'
 
 The ids stay on the device for the next step; the host reads them once a step, for all rows together.
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from polymodal.errors import ConfigError
 from polymodal.generation.beam_search import beam_search
-from polymodal.generation.decode_state import CHUNK, DecodeState, max_new_tokens, start
+from polymodal.generation.decode_state import CHUNK, DecodeState, max_new_tokens, prefill_batch
 from polymodal.generation.output import (
     GREEDY,
     UNCONSTRAINED,
@@ -25,7 +25,7 @@ from polymodal.generation.output import (
     Generation,
     Piece,
     Writer,
-    collected,
+    collect,
     per_row,
 )
 from polymodal.generation.sampler import Readout, Sampler
@@ -57,7 +57,7 @@ def generate(
     mask = batch.get("attention_mask")
     length = len(batch["input_ids"][0])
     prompts = [length] * len(rows) if mask is None else mask.sum(-1).tolist()
-    return [collected(found, prompt, constraints) for found, prompt in zip(pieces, prompts, strict=True)]
+    return [collect(found, prompt, constraints) for found, prompt in zip(pieces, prompts, strict=True)]
 
 
 @torch.inference_mode()
@@ -73,27 +73,25 @@ def stream(
     rows = per_row(options, len(batch["input_ids"]))
     if any(option.beams > 1 for option in rows):
         raise ConfigError("stream: beam search knows its answer only at the end; use generate")
-    wanted = [option.max_tokens for option in rows]
-    running = start(model, batch, wanted, chunk, constraints.allow_past_context, features)
-    yield from answer(running, rows, constraints)
+    max_tokens = [option.max_tokens for option in rows]
+    state = prefill_batch(model, batch, max_tokens, chunk, constraints.allow_past_context, features)
+    yield from answer(state, rows, constraints)
 
 
 @torch.inference_mode()
-def answer(
-    running: DecodeState, options: Sequence[SamplingOptions], constraints: DecodingConstraints
-) -> Iterator[Piece]:
+def answer(state: DecodeState, options: Sequence[SamplingOptions], constraints: DecodingConstraints) -> Iterator[Piece]:
     """Pieces of all rows until each has ended; the last token of all is chosen but not fed to the cache."""
-    lengths = [len(prompt) for prompt in running.prompts]
-    limits = max_new_tokens(running.model, lengths, [o.max_tokens for o in options], constraints.allow_past_context)
+    lengths = [len(prompt) for prompt in state.prompts]
+    limits = max_new_tokens(state.model, lengths, [o.max_tokens for o in options], constraints.allow_past_context)
     writers = [Writer(row=i, options=o, limit=limits[i], constraints=constraints) for i, o in enumerate(options)]
     # A placeholder in an answer would be an item without a value.
-    banned = [] if constraints.placeholders else running.model.placeholders_in_vocabulary()
+    banned = [] if constraints.placeholders else state.model.placeholders_in_vocabulary()
 
     def step(ids: Tensor) -> Tensor:
-        running.step(ids)
-        return running.logits
+        state.step(ids)
+        return state.logits
 
-    yield from decode(running.logits, step, writers, running.seen, banned)
+    yield from decode(state.logits, step, writers, state.seen, banned)
 
 
 def decode(

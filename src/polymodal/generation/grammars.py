@@ -52,12 +52,12 @@ class Grid:
 
     def __call__(self, written: Sequence[int]) -> Tensor | None:
         """Ids allowed behind `written`; None once the picture and its tail are there and nothing is set to follow."""
-        place = len(written)
-        if place < self.size:
-            at_end = self.row_end is not None and place % self.columns == self.width
+        index = len(written)
+        if index < self.size:
+            at_end = self.row_end is not None and index % self.columns == self.width
             return self._single[self.row_end] if at_end else self.codes
-        if place < self.size + len(self.tail):
-            return self._single[self.tail[place - self.size]]
+        if index < self.size + len(self.tail):
+            return self._single[self.tail[index - self.size]]
         return None if self.after is None else self._single[self.after]
 
     @cached_property

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from polymodal.errors import ConfigError
-from polymodal.generation.decode_state import CHUNK, DecodeState, start
+from polymodal.generation.decode_state import CHUNK, DecodeState, prefill_batch
 from polymodal.generation.generate import answer
 from polymodal.generation.output import UNCONSTRAINED, DecodingConstraints, Piece, per_row
 from polymodal.generation.sampling import SamplingOptions
@@ -59,6 +59,7 @@ def guided(
 ) -> Iterator[Piece]:
     """Token by token like `stream`, steered by several batches; the first one is the prompt that is answered."""
     rows = per_row(options, len(batches[0]["input_ids"]))
-    wanted = [option.max_tokens for option in rows]
-    running = Guided([start(model, batch, wanted, chunk, constraints.allow_past_context) for batch in batches], weights)
-    yield from answer(running, rows, constraints)
+    max_tokens = [option.max_tokens for option in rows]
+    branches = [prefill_batch(model, batch, max_tokens, chunk, constraints.allow_past_context) for batch in batches]
+    state = Guided(branches, weights)
+    yield from answer(state, rows, constraints)

@@ -1,4 +1,4 @@
-"""What generation hands out, and the rules that an answer keeps to.
+"""What generation returns, and the constraints on an answer.
 
     ids, one by one -> Writer -> Piece (id, text that became certain, log-probability) -> Generation (the whole answer)
 
@@ -22,7 +22,7 @@ Allowed = Callable[[Sequence[int]], Tensor | None]
 
 @dataclass(frozen=True, kw_only=True)
 class TokenLogprob:
-    """Natural-log probability of a generated token, and of the likeliest tokens in its place."""
+    """Natural-log probability of a generated token, and of the likeliest alternatives."""
 
     id: int
     logprob: float
@@ -83,7 +83,7 @@ GREEDY = SamplingOptions()
 UNCONSTRAINED = DecodingConstraints()
 
 
-def collected(pieces: Sequence[Piece], prompt: int, constraints: DecodingConstraints) -> Generation:
+def collect(pieces: Sequence[Piece], prompt: int, constraints: DecodingConstraints) -> Generation:
     """The answer that all pieces of one row make up; prompt is the number of its prompt tokens."""
     logprobs = tuple(piece.logprob for piece in pieces if piece.logprob is not None)
     return Generation(

@@ -1,12 +1,12 @@
-"""Choosing the next token of every row of a batch: masks, penalties and draws as calls over all rows, read back once.
+"""Choosing the next token of every row of a batch: masks, penalties and sampling for all rows at once.
 
     logits [B, V] -> Sampler.choose -> ids int64 [B], on the device -> Readout.read -> ids (and log-probabilities) here
 
 What a row's options, history, bans and rules ask for lies on the device as tensors, made at the first step.  Nothing is
 read back while choosing: the host sees the ids by one copy a step, log-probabilities in the same one.
-Traps: every row draws from a generator of its own on the CPU, so that neither its neighbours nor the device change what
-it says; the numbers are drawn and sent in blocks, which gives the same numbers as one at a time.  A row that has ended
-goes on drawing until its batch is done.
+Traps: every row samples from a generator of its own on the CPU, so that neither its neighbours nor the device change
+what it says; random numbers are made and copied in blocks, which gives the same as one at a time.  A row that has ended
+goes on sampling until its batch is done.
 """
 
 from collections import OrderedDict
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from polymodal.errors import WeightsError
 from polymodal.generation.output import TokenLogprob
-from polymodal.generation.sampling import NEVER, OptionTable, SamplingOptions, draw
+from polymodal.generation.sampling import NEVER, OptionTable, SamplingOptions, sample
 
-BLOCK = 64  # random numbers that are sent to the device at once, for each row
+BLOCK = 64  # random numbers that are copied to the device at once, for each row
 MASKS = 32  # masks of allowed ids that are kept on the device
 
 
@@ -46,7 +46,7 @@ class Sampler:
         self._rows: _Rows | None = None
 
     def choose(self, logits: Tensor, allowed: Sequence[Tensor | None] | None = None) -> Tensor:
-        """logits float [B, V] -> int64 [B] on their device; -1 where the scores are no numbers.
+        """logits float [B, V] -> int64 [B] on their device; -1 where the scores are not numbers.
 
         allowed: for each row the only ids that may come (int64 [n]), or None for all.
         """
@@ -62,8 +62,8 @@ class Sampler:
             logits = logits.masked_fill(forbidden, NEVER)
         logits = rows.table.adjust(logits, rows.seen)
         ids = logits.argmax(-1)
-        if rows.drawn is not None:
-            ids = ids.index_copy(0, rows.drawn, draw(logits[rows.drawn], rows.uniform(self._step)))
+        if rows.sampled is not None:
+            ids = ids.index_copy(0, rows.sampled, sample(logits[rows.sampled], rows.uniform(self._step)))
         if rows.seen is not None:
             rows.seen.scatter_(1, ids.clamp_min(0)[:, None], True)
         self._step += 1
@@ -88,22 +88,22 @@ class _Rows:
         self.banned, self.ends = on_device(banned), on_device([id for id in ends if 0 <= id < logits.shape[-1]])
         self.shortest = on_device([option.min_tokens for option in options])[:, None]
         self.masks = _Masks(logits)
-        drawn = [row for row, option in enumerate(options) if not option.greedy]
-        self.drawn = on_device(drawn) if drawn else None
-        self._generators = [_generator(options[row].seed) for row in drawn]
+        sampled = [row for row, option in enumerate(options) if not option.greedy]
+        self.sampled = on_device(sampled) if sampled else None
+        self._generators = [_generator(options[row].seed) for row in sampled]
         self._block = torch.empty(0)
         self.seen: Tensor | None = None
         if self.table.penalised:
             self.seen = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
-            places = [(row, id) for row, ids in enumerate(prompts) for id in set(ids) if 0 <= id < logits.shape[-1]]
-            if places:
-                self.seen[tuple(on_device([place[axis] for place in places]) for axis in (0, 1))] = True
+            history = [(row, id) for row, ids in enumerate(prompts) for id in set(ids) if 0 <= id < logits.shape[-1]]
+            if history:
+                self.seen[tuple(on_device([pair[axis] for pair in history]) for axis in (0, 1))] = True
 
     def uniform(self, step: int) -> Tensor:
-        """The numbers in [0, 1) of one step, float64 [drawn rows]; called step after step from 0 on."""
+        """The numbers in [0, 1) of one step, float64 [sampled rows]; called step after step from 0 on."""
         if step % BLOCK == 0:
-            drawn = [torch.rand(BLOCK, generator=each, dtype=torch.float64) for each in self._generators]
-            self._block = torch.stack(drawn, 1).to(self.banned.device)
+            sampled = [torch.rand(BLOCK, generator=each, dtype=torch.float64) for each in self._generators]
+            self._block = torch.stack(sampled, 1).to(self.banned.device)
         return self._block[step % BLOCK]
 
 
@@ -113,7 +113,7 @@ class _Masks:
     def __init__(self, logits: Tensor) -> None:
         self._size, self._device = logits.shape[-1], logits.device
         # By identity; the tensor itself is held too, so that its identity is not given to another.
-        self._held: OrderedDict[int, tuple[Tensor, Tensor]] = OrderedDict()
+        self._entries: OrderedDict[int, tuple[Tensor, Tensor]] = OrderedDict()
         self._nothing = torch.zeros(self._size, dtype=torch.bool, device=self._device)
         self._last: tuple[list[Tensor | None], Tensor] | None = None
 
@@ -128,18 +128,18 @@ class _Masks:
         return self._last[1]
 
     def _mask(self, ids: Tensor) -> Tensor:
-        known = self._held.get(id(ids))
+        known = self._entries.get(id(ids))
         if known is None:
             mask = torch.ones(self._size, dtype=torch.bool, device=self._device)
-            known = self._held[id(ids)] = (ids, mask.index_fill(0, ids.to(self._device), False))
-            if len(self._held) > MASKS:
-                self._held.popitem(last=False)
-        self._held.move_to_end(id(ids))
+            known = self._entries[id(ids)] = (ids, mask.index_fill(0, ids.to(self._device), False))
+            if len(self._entries) > MASKS:
+                self._entries.popitem(last=False)
+        self._entries.move_to_end(id(ids))
         return known[1]
 
 
 class Readout:
-    """Reads the chosen ids of all rows to the host, with the log-probabilities that rows ask for, by one copy."""
+    """Reads the chosen ids of all rows back to the host, with the log-probabilities that rows ask for, by one copy."""
 
     def __init__(self, options: Sequence[SamplingOptions]) -> None:
         self._counts = [option.logprobs for option in options]
@@ -174,7 +174,7 @@ class Readout:
 
 def _checked(index: int) -> int:
     if index < 0:
-        raise WeightsError("the model's scores are no numbers (NaN): its weights are damaged or its dtype is too small")
+        raise WeightsError("the model's scores are NaN: its weights are damaged or its dtype is too small")
     return index
 
 

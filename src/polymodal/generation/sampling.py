@@ -1,6 +1,6 @@
 """How the next token is chosen: options, and pure functions logits -> logits -> ids over all rows of a batch at once.
 
-Flow: logits [B, V] -> repetition_penalty -> temperature -> top_k -> top_p -> min_p -> draw.  A filtered-out token has
+Flow: logits [B, V] -> repetition_penalty -> temperature -> top_k -> top_p -> min_p -> sample.  A filtered-out token has
 logit -inf.  The order is the one the field uses, so numbers found elsewhere mean the same here.
 top-p: nucleus sampling (arXiv:1904.09751); min-p (arXiv:2407.01082); repetition penalty (arXiv:1909.05858).
 Every filter takes one number for all rows, or a tensor [B, 1] with one for each (`OptionTable`); a row gets the same
@@ -46,18 +46,18 @@ class SamplingOptions:
     def __post_init__(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         object.__setattr__(self, "stop", stop)
-        self._need("max_tokens", self.max_tokens >= 1, "1 or more")
-        self._need("min_tokens", self.min_tokens >= 0, "0 (off) or more")
-        self._need("temperature", 0 <= self.temperature < float("inf"), "0 (greedy) or more")
-        self._need("top_k", self.top_k >= 0, "0 (off) or more")
-        self._need("top_p", 0 < self.top_p <= 1, "above 0 and at most 1 (off)")
-        self._need("min_p", 0 <= self.min_p <= 1, "from 0 (off) to 1")
-        self._need("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "above 0; 1 is off")
-        self._need("seed", self.seed is None or 0 <= self.seed < 2**63, "None or from 0 to 2**63 - 1")
-        self._need("stop", all(isinstance(text, str) and text for text in stop), "texts that are not empty")
-        self._need("beams", self.beams >= 1, "1 (off) or more")
-        self._need("length_penalty", abs(self.length_penalty) < float("inf"), "a finite number")
-        self._need("logprobs", self.logprobs is None or self.logprobs >= 0, "None or 0 and more")
+        self._require("max_tokens", self.max_tokens >= 1, "1 or more")
+        self._require("min_tokens", self.min_tokens >= 0, "0 (off) or more")
+        self._require("temperature", 0 <= self.temperature < float("inf"), "0 (greedy) or more")
+        self._require("top_k", self.top_k >= 0, "0 (off) or more")
+        self._require("top_p", 0 < self.top_p <= 1, "above 0 and at most 1 (off)")
+        self._require("min_p", 0 <= self.min_p <= 1, "from 0 (off) to 1")
+        self._require("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "above 0; 1 is off")
+        self._require("seed", self.seed is None or 0 <= self.seed < 2**63, "None or from 0 to 2**63 - 1")
+        self._require("stop", all(isinstance(text, str) and text for text in stop), "texts that are not empty")
+        self._require("beams", self.beams >= 1, "1 (off) or more")
+        self._require("length_penalty", abs(self.length_penalty) < float("inf"), "a finite number")
+        self._require("logprobs", self.logprobs is None or self.logprobs >= 0, "None or 0 and more")
         if self.beams > 1 and (self.temperature > 0 or stop or self.logprobs is not None):
             raise ConfigError("SamplingOptions: beams above 1 goes without temperature, stop and logprobs")
 
@@ -65,13 +65,13 @@ class SamplingOptions:
     def greedy(self) -> bool:
         return self.temperature == 0
 
-    def _need(self, name: str, fine: bool, expected: str) -> None:
+    def _require(self, name: str, fine: bool, expected: str) -> None:
         if not fine:
             raise ConfigError(f"SamplingOptions.{name}: expected {expected}, found {getattr(self, name)!r}")
 
 
 def repetition_penalty(logits: Tensor, seen: Tensor, penalty: float | Tensor) -> Tensor:
-    """Make tokens `seen` (bool [B, V]) less likely: positive logits / penalty, negative ones * penalty."""
+    """Makes tokens `seen` (bool [B, V]) less likely: positive logits / penalty, negative ones * penalty."""
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
@@ -89,8 +89,8 @@ def top_k(logits: Tensor, k: int | Tensor, largest: int | None = None) -> Tensor
     if isinstance(k, int):
         return logits if k == 0 else logits.masked_fill(logits < logits.topk(min(k, size)).values[..., -1:], NEVER)
     likeliest = logits.topk(min(size if largest is None else largest, size)).values
-    border = likeliest.gather(-1, (k - 1).clamp(0, likeliest.shape[-1] - 1).expand(len(logits), 1))
-    return logits.masked_fill((logits < border) & (k > 0), NEVER)
+    threshold = likeliest.gather(-1, (k - 1).clamp(0, likeliest.shape[-1] - 1).expand(len(logits), 1))
+    return logits.masked_fill((logits < threshold) & (k > 0), NEVER)
 
 
 def top_p(logits: Tensor, p: float | Tensor) -> Tensor:
@@ -114,10 +114,10 @@ def min_p(logits: Tensor, p: float | Tensor) -> Tensor:
     return logits.masked_fill(probabilities < p * probabilities.amax(-1, keepdim=True), NEVER)
 
 
-def draw(logits: Tensor, uniform: Tensor) -> Tensor:
+def sample(logits: Tensor, uniform: Tensor) -> Tensor:
     """One id for each row of logits [B, V], int64 [B], by inverting softmax(logits) at `uniform` float64 [B] in [0, 1).
 
-    -1 where the scores are no numbers (NaN), or every token is filtered out.
+    -1 where the scores are NaN, or every token is filtered out.
     """
     edges = torch.softmax(logits.double(), -1).cumsum(-1)
     total = edges[..., -1]
@@ -137,28 +137,29 @@ class OptionTable:
         def column(values: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.tensor(values, dtype=dtype, device=device)[:, None]
 
-        top = [0 if option.greedy else option.top_k for option in options]
-        nucleus = [1.0 if option.greedy else option.top_p for option in options]
-        least = [0.0 if option.greedy else option.min_p for option in options]
-        heat = [option.temperature or 1.0 for option in options]
+        top_ks = [0 if option.greedy else option.top_k for option in options]
+        top_ps = [1.0 if option.greedy else option.top_p for option in options]
+        min_ps = [0.0 if option.greedy else option.min_p for option in options]
+        temperatures = [option.temperature or 1.0 for option in options]
         self._penalty = column([option.repetition_penalty for option in options])
-        self._heat, self._least = column(heat), column(least)
-        self._top, self._nucleus = column(top, torch.int64), column(nucleus, torch.float64)
+        self._temperature, self._min_p = column(temperatures), column(min_ps)
+        self._top_k, self._top_p = column(top_ks, torch.int64), column(top_ps, torch.float64)
         self.penalised = any(option.repetition_penalty != 1 for option in options)
-        self._largest = max(top)
-        self._heated, self._cut, self._floored = set(heat) != {1.0}, min(nucleus) < 1, max(least) > 0
+        self._largest = max(top_ks)
+        self._any_temperature = set(temperatures) != {1.0}
+        self._any_top_p, self._any_min_p = min(top_ps) < 1, max(min_ps) > 0
 
     def adjust(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
         """All filters in order, as far as some row's options ask for them.  logits float [B, V]; seen bool [B, V]."""
         if self.penalised and seen is not None:
             logits = repetition_penalty(logits, seen, self._penalty)
-        if self._heated:
-            logits = temperature(logits, self._heat)
+        if self._any_temperature:
+            logits = temperature(logits, self._temperature)
         if self._largest:
-            logits = top_k(logits, self._top, self._largest)
-        if self._cut:
-            logits = top_p(logits, self._nucleus)
-        return min_p(logits, self._least) if self._floored else logits
+            logits = top_k(logits, self._top_k, self._largest)
+        if self._any_top_p:
+            logits = top_p(logits, self._top_p)
+        return min_p(logits, self._min_p) if self._any_min_p else logits
 
 
 def adjust(logits: Tensor, options: SamplingOptions, seen: Tensor | None = None) -> Tensor:

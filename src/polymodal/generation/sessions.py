@@ -96,7 +96,7 @@ class Sessions:
     def _best(self, encoded: Encoded) -> Chat | None:
         """Takes the idle chat that shares most with this conversation, if that is half of what it holds."""
         shared = [chat.shared_prefix(encoded) for chat in self._idle]
-        if not shared or 2 * max(shared) < self._idle[best := shared.index(max(shared))].held:
+        if not shared or 2 * max(shared) < self._idle[best := shared.index(max(shared))].cached_tokens:
             return None
         return self._idle.pop(best)
 

@@ -13,25 +13,25 @@ class StopStrings:
 
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = tuple(stop)
-        self._held = ""
+        self._pending = ""
         self.found: str | None = None
 
     def push(self, piece: str) -> str:
         """Text that may be shown after `piece`; the tail that could become a stop string is held back."""
-        text = self._held + piece
-        places = [(text.find(stop) + len(stop), -len(stop), stop) for stop in self._stop if stop in text]
-        if places:
-            end, _, self.found = min(places)
-            self._held = ""
+        text = self._pending + piece
+        matches = [(text.find(stop) + len(stop), -len(stop), stop) for stop in self._stop if stop in text]
+        if matches:
+            end, _, self.found = min(matches)
+            self._pending = ""
             return text[: end - len(self.found)]
         keep = self._tail(text)
-        self._held = text[len(text) - keep :]
+        self._pending = text[len(text) - keep :]
         return text[: len(text) - keep]
 
     def finish(self) -> str:
         """The held-back tail, when the answer ended without a stop string."""
-        held, self._held = self._held, ""
-        return held
+        pending, self._pending = self._pending, ""
+        return pending
 
     def _tail(self, text: str) -> int:
         """Length of the longest end of `text` that begins a stop string."""

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from polymodal.errors import ConfigError, PromptError
-from polymodal.generation.beam_search import Beams, found, search
-from polymodal.generation.decode_state import copied
+from polymodal.generation.beam_search import Beams, best_generation, search
+from polymodal.generation.decode_state import copy_cache
 from polymodal.generation.generate import decode
-from polymodal.generation.output import GREEDY, DecodingConstraints, Generation, Piece, Writer, collected, per_row
+from polymodal.generation.output import GREEDY, DecodingConstraints, Generation, Piece, Writer, collect, per_row
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.models.vision_encoder_decoder import VisionEncoderDecoder, check_inputs
 from polymodal.nn.cache import KVCache
@@ -44,12 +44,12 @@ def continue_prompt(
         source = model.encode_question(source, batch)
     prompt, mask = _prompt(model, batch, rows, source.device)
     choices = per_row(options, rows)
-    room = model.decoder.config.positions - prompt.shape[1]
-    if room < 1:
-        raise PromptError(f"VisionEncoderDecoder: a prompt of {prompt.shape[1]} tokens leaves no position to write at")
+    max_new = model.decoder.config.positions - prompt.shape[1]
+    if max_new < 1:
+        raise PromptError(f"VisionEncoderDecoder: a prompt of {prompt.shape[1]} tokens fills all positions")
     end = constraints or DecodingConstraints(eos=frozenset({model.ids.sep}))
     writers = [
-        Writer(row=i, options=choice, limit=min(choice.max_tokens, room), constraints=end)
+        Writer(row=i, options=choice, limit=min(choice.max_tokens, max_new), constraints=end)
         for i, choice in enumerate(choices)
     ]
     words = batch.get("attention_mask") if model.question is not None and model.rules.mask_padding else None
@@ -58,39 +58,39 @@ def continue_prompt(
         return prompt, _search(model, prompt, mask, (source, seen), writers)
     pieces = _write(model, prompt, mask, (source, seen), writers)
     lengths = mask.sum(-1).tolist()
-    return prompt, [collected(parts, length, end) for parts, length in zip(pieces, lengths, strict=True)]
+    return prompt, [collect(parts, length, end) for parts, length in zip(pieces, lengths, strict=True)]
 
 
-class _Text:
-    """Texts under way: what is read, the cache, and the place of the next token.  room: tokens still to come."""
+class _TextState:
+    """Decode state: the source, the cache, and the positions of the next tokens.  max_new: capacity for new tokens."""
 
-    def __init__(self, model: VisionEncoderDecoder, mask: Tensor, source: Source, cache: KVCache, room: int) -> None:
+    def __init__(self, model: VisionEncoderDecoder, mask: Tensor, source: Source, cache: KVCache, max_new: int) -> None:
         self.model, self.source, self.cache = model, source, cache
-        self.place = (mask.long().cumsum(-1) - 1).masked_fill(mask == 0, 0)
+        self.position = (mask.long().cumsum(-1) - 1).masked_fill(mask == 0, 0)
         # Read once: where nothing is padded no later step needs a mask.
         padded = not bool(mask.all())
-        self.mask = torch.nn.functional.pad(mask, (0, room), value=1) if padded else None
+        self.mask = torch.nn.functional.pad(mask, (0, max_new), value=1) if padded else None
 
-    def read(self, ids: Tensor, place: Tensor) -> Tensor:
-        """Logits float32 `[B, V]` at the last of `ids [B, T]`, which stand at `place`."""
-        x = self.model.decoder.embed(ids, position_ids=place)
+    def forward(self, ids: Tensor, position_ids: Tensor) -> Tensor:
+        """Logits float32 `[B, V]` at the last of `ids [B, T]`, at `position_ids`."""
+        x = self.model.decoder.embed(ids, position_ids=position_ids)
         states, seen = self.source
-        rule = MaskSpec(attention_mask=None if self.mask is None else self.mask[:, : self.cache.length + ids.shape[1]])
-        hidden = self.model.decoder.run(x, rule, source=states, source_mask=seen, cache=self.cache)
-        self.place = place[:, -1:] + 1
+        spec = MaskSpec(attention_mask=None if self.mask is None else self.mask[:, : self.cache.length + ids.shape[1]])
+        hidden = self.model.decoder.run(x, spec, source=states, source_mask=seen, cache=self.cache)
+        self.position = position_ids[:, -1:] + 1
         return self.model.compute_logits(hidden[:, -1]).float()
 
     def step(self, ids: Tensor) -> Tensor:
         """One new token for every row, int64 `[B]`."""
-        return self.read(ids[:, None], self.place)
+        return self.forward(ids[:, None], self.position)
 
 
 def _begin(
-    model: VisionEncoderDecoder, prompt: Tensor, mask: Tensor, source: Source, room: int
-) -> tuple[_Text, Tensor]:
-    """The prompt read, with `room` for more, and the logits behind it."""
-    text = _Text(model, mask, source, model.decoder.new_cache(len(prompt), prompt.shape[1] + room), room)
-    return text, text.read(prompt, text.place)
+    model: VisionEncoderDecoder, prompt: Tensor, mask: Tensor, source: Source, max_new: int
+) -> tuple[_TextState, Tensor]:
+    """The prompt read, with `max_new` more positions, and the logits behind it."""
+    text = _TextState(model, mask, source, model.decoder.new_cache(len(prompt), prompt.shape[1] + max_new), max_new)
+    return text, text.forward(prompt, text.position)
 
 
 def _write(
@@ -112,23 +112,23 @@ def _search(
     if any(writer.options.beams != beams for writer in writers):
         raise ConfigError("VisionEncoderDecoder: all rows need the same number of beams")
     alone, logits = _begin(model, prompt, mask, source, 0)
-    cache = copied(alone.cache, model.decoder.new_cache(len(prompt) * beams, prompt.shape[1] + longest), beams)
+    cache = copy_cache(alone.cache, model.decoder.new_cache(len(prompt) * beams, prompt.shape[1] + longest), beams)
     states, seen = source
     words = None if seen is None or seen.attention_mask is None else seen.attention_mask
     if words is not None:
         seen = MaskSpec(causal=False, attention_mask=words.repeat_interleave(beams, 0))
     wide = states.repeat_interleave(beams, 0), seen
-    text = _Text(model, mask.repeat_interleave(beams, 0), wide, cache, longest)
-    text.place = alone.place.repeat_interleave(beams, 0)
+    text = _TextState(model, mask.repeat_interleave(beams, 0), wide, cache, longest)
+    text.position = alone.position.repeat_interleave(beams, 0)
 
     def step(parents: Tensor, ids: Tensor) -> Tensor:
-        cache.reorder(parents)  # within a row, whose beams stand at one place
+        cache.reorder(parents)  # within a row, whose beams have one position
         return text.step(ids)
 
     rows = [Beams(options=w.options, limit=w.limit, ends=w.constraints.ends) for w in writers]
     prompts = _seen(prompt, mask)
     search(rows, prompts, logits.repeat_interleave(beams, 0), step)
-    return [found(row, ids, w.constraints) for row, ids, w in zip(rows, prompts, writers, strict=True)]
+    return [best_generation(row, ids, w.constraints) for row, ids, w in zip(rows, prompts, writers, strict=True)]
 
 
 def _prompt(
@@ -151,4 +151,4 @@ def _prompt(
 
 def _seen(prompt: Tensor, mask: Tensor) -> list[list[int]]:
     """The ids of each row that a repetition penalty counts: from the first real one on, padding behind it too."""
-    return [row[place.cumsum(-1) > 0].tolist() for row, place in zip(prompt, mask, strict=True)]
+    return [row[real.cumsum(-1) > 0].tolist() for row, real in zip(prompt, mask, strict=True)]

@@ -44,6 +44,6 @@ def in_batches(items: Iterable[Any], encode: Callable[[list[Any]], Tensor], batc
 
 
 def stacked(values: Iterable[Tensor], module: nn.Module) -> Tensor:
-    """The values of items as one tensor [N, ...] on the module's device, real numbers in its dtype."""
+    """The values of items as one tensor [N, ...] on the module's device, floating-point ones in its dtype."""
     weight, table = next(module.parameters(), torch.empty(0)), torch.stack(list(values))
     return table.to(weight.device, weight.dtype if table.is_floating_point() else None)

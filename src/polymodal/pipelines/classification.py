@@ -21,18 +21,18 @@ def scorer(
     known: the model's own labels in the order of its logits; another label raises ConfigError, other media
     PromptError.
     """
-    places = {label: index for index, label in enumerate(known)}
+    columns = {label: index for index, label in enumerate(known)}
 
     def score(items: Sequence[Any], labels: Sequence[str]) -> Tensor:
         if wrong := [type(item).__name__.lower() for item in items if not isinstance(item, Image)]:
             raise PromptError(f"classify: this model classifies pictures; found {wrong[0]}")
-        if missing := [label for label in labels if label not in places]:
+        if missing := [label for label in labels if label not in columns]:
             near = difflib.get_close_matches(missing[0], known, n=3, cutoff=0.5) or known[:3]
             raise ConfigError(
                 f"this classifier knows {len(known)} labels and {missing[0][:60]!r} is not one of them; it knows "
                 f"{', '.join(map(repr, near))}"
             )
         logits = model(pixel_values=stacked(map(transform, items), model)).logits.float()
-        return logits[:, [places[label] for label in labels]].softmax(-1)
+        return logits[:, [columns[label] for label in labels]].softmax(-1)
 
     return score

@@ -23,7 +23,7 @@ from polymodal.data.tokenizer import Tokenizer
 from polymodal.errors import PromptError
 from polymodal.models.fusion_encoder import FusionEncoder
 from polymodal.pipelines.batches import in_batches, stacked
-from polymodal.pipelines.kept_vectors import KeptVectors
+from polymodal.pipelines.vector_cache import VectorCache
 
 BLIP_PICTURES = {**VIT, "size": {"height": 384, "width": 384}, "resample": 3, "image_mean": CLIP_MEAN,
                  "image_std": CLIP_STD}  # fmt: skip
@@ -48,7 +48,7 @@ class PairScores:
         self.model: Any = model
         self._transform = transform
         self._ids = ids
-        self._kept = KeptVectors(model)
+        self._vector_cache = VectorCache(model)
 
     def texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """`input_ids` and `attention_mask` of sentences, padded on the right with 0."""
@@ -69,7 +69,7 @@ class PairScores:
         if wrong := [type(item).__name__.lower() for item in pictures if not isinstance(item, Image)]:
             raise PromptError(f"classify: this model classifies pictures; found {wrong[0]}")
         if not isinstance(self.model, FusionEncoder):
-            words = self._kept.of(list(sentences), lambda new: self._vectors([Text(text) for text in new]))
+            words = self._vector_cache.of(list(sentences), lambda new: self._vectors([Text(text) for text in new]))
             cosines = self._vectors(list(pictures)) @ words.T
             return (cosines * self.model.logit_scale.exp().float()).softmax(-1)
         texts, rows = self.texts(sentences), []

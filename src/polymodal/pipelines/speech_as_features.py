@@ -2,7 +2,7 @@
 
     recording -> log-mel -> encoders.audio (Whisper's) -> connectors.audio -> embeddings at n placeholders
 
-How many tokens a recording takes is known only when it has been heard, and the processor must know it to lay out the
+How many tokens a recording takes is known only when it has been encoded, and the processor must know it to lay out the
 sequence: `count` runs the two networks for that, and the model runs them again.  A recording alone in its message is
 the message itself; one beside typed words is quoted, as `hearing` does with words.
 Traps: a recording is one window of the encoder (30 s for Whisper); longer ones are refused.
@@ -55,20 +55,20 @@ class SpeechAsFeatures:
         longest = self._mel.samples or 0
         if len(samples) > longest:
             raise MediaError(
-                f"{recording!r}: {len(samples) / RATE:.0f} s of sound, this model hears {longest / RATE:.0f} s; "
+                f"{recording!r}: {len(samples) / RATE:.0f} s of sound, this model takes {longest / RATE:.0f} s; "
                 "cut the recording, or use a model that transcribes"
             )
         frames = self._encoder.config.tokens_in(len(samples) / RATE)
         return {"audio_values": log_mel(samples, self._mel), LENGTHS: torch.tensor(frames)}
 
     def count(self, values: Mapping[str, Tensor]) -> int:
-        """Tokens that the connector hears in what `values` gave."""
-        return len(self._heard(values))
+        """Tokens that the connector makes of what `values` gave."""
+        return len(self._probabilities(values))
 
     def text(self, recording: Audio) -> str:
         """The likeliest tokens as text."""
-        chances = self._heard(self.values(recording))
-        return self._tokenizer.decode(self._connector.token_ids[chances.argmax(-1)].tolist()).strip()
+        probabilities = self._probabilities(self.values(recording))
+        return self._tokenizer.decode(self._connector.token_ids[probabilities.argmax(-1)].tolist()).strip()
 
     def rewrite(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         """The conversation with quotation marks around recordings that stand beside typed words."""
@@ -87,11 +87,11 @@ class SpeechAsFeatures:
         return connector
 
     @torch.inference_mode()
-    def _heard(self, values: Mapping[str, Tensor]) -> Tensor:
-        place = self._connector.rows
-        mel = values["audio_values"].to(device=place.device, dtype=place.dtype)
-        (chances,) = self._connector.decode(self._encoder(mel[None]), values[LENGTHS].to(place.device)[None])
-        return chances
+    def _probabilities(self, values: Mapping[str, Tensor]) -> Tensor:
+        rows = self._connector.rows
+        mel = values["audio_values"].to(device=rows.device, dtype=rows.dtype)
+        (probabilities,) = self._connector.decode(self._encoder(mel[None]), values[LENGTHS].to(rows.device)[None])
+        return probabilities
 
 
 def collate(items: Sequence[Mapping[str, Tensor]]) -> dict[str, Any]:

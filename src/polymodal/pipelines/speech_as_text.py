@@ -3,7 +3,7 @@
     Audio parts of a message -> Whisper (encoder and decoder) -> Text parts, before the conversation is rendered
 
 A recording alone in its message is the question itself; one beside typed words is quoted, so that the typed words
-can be about it.  What was heard is kept by content, so a later turn does not listen again.  Whisper is opened when
+can be about it.  Transcripts are cached by content, so a later turn does not transcribe again.  Whisper is opened when
 the first recording comes.
 """
 
@@ -26,14 +26,16 @@ from polymodal.weights.read import TensorFile
 from polymodal.weights.source import Source
 
 RATE = 16_000
-Opener = Callable[[Source], TensorFile]
+OpenWeights = Callable[[Source], TensorFile]
 """A source of weights -> its opened file, fetched if need be."""
 
 
-def open_whisper(size: str, weights: Source, ranks: Source, opener: Opener) -> tuple[SpeechSeq2Seq, WhisperTokenizer]:
+def open_whisper(
+    size: str, weights: Source, ranks: Source, open_weights: OpenWeights
+) -> tuple[SpeechSeq2Seq, WhisperTokenizer]:
     """A published Whisper of the original layout, with its tokenizer."""
     config = WHISPER[size]
-    model = load_module(config.build, opener(weights), (OPENAI_KEYS,), dtype=torch.float32)
+    model = load_module(config.build, open_weights(weights), (OPENAI_KEYS,), dtype=torch.float32)
     return model.eval(), config.read_tokenizer(fetch(ranks))
 
 
@@ -48,16 +50,16 @@ class SpeechAsText:
     def __init__(self, open: Callable[[], tuple[Any, Any]]):
         self._open = open
         self._parts: tuple[Any, Any] | None = None
-        self._heard: dict[str, Transcript] = {}
+        self._transcripts: dict[str, Transcript] = {}
 
     def transcript(self, recording: Audio) -> Transcript:
         """The transcript, made once for equal samples.  Raises MediaError when the recording cannot be read."""
         key = recording.content_hash(RATE)
-        if key not in self._heard:
+        if key not in self._transcripts:
             if self._parts is None:
                 self._parts = self._open()
-            self._heard[key] = transcribe(*self._parts, recording.samples(RATE))
-        return self._heard[key]
+            self._transcripts[key] = transcribe(*self._parts, recording.samples(RATE))
+        return self._transcripts[key]
 
     def text(self, recording: Audio) -> str:
         """Its words."""

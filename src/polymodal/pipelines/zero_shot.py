@@ -3,7 +3,7 @@
     picture -> transform -> encoders.image.joint -> unit length [E] --+
     label -> templates -> tokenizer -> encoders.text.joint -> mean ----+-> dot product * exp(logit_scale) -> softmax
 
-A class's vector is made once and kept (`KeptVectors`), until the weights change.
+A class's vector is made once and kept (`VectorCache`), until the weights change.
 Traps: every sentence's vector is normed before the mean and the mean after it; sentences longer than the encoder's
 positions are cut in front of the end token.
 """
@@ -21,7 +21,7 @@ from polymodal.data.prompts import IMAGENET
 from polymodal.errors import ConfigError, PromptError
 from polymodal.models.dual_encoder import DualEncoder, class_vectors, l2_normalise
 from polymodal.pipelines.batches import in_batches, stacked
-from polymodal.pipelines.kept_vectors import KeptVectors
+from polymodal.pipelines.vector_cache import VectorCache
 
 SENTENCES = 64  # that go through the text encoder at once; more make a CPU slower
 
@@ -42,7 +42,7 @@ class ZeroShot:
         self.templates = tuple(templates)
         self._transform = transform
         self._ids = ids
-        self._kept = KeptVectors(model)
+        self._vector_cache = VectorCache(model)
 
     @torch.inference_mode()
     def pictures(self, pictures: Sequence[Any]) -> Tensor:
@@ -56,7 +56,7 @@ class ZeroShot:
         rows = [list(self._ids(text)) for text in texts]
         longest = max(map(len, rows))
         device = next(self.model.parameters()).device
-        # The end token repeated: causal attention and pooling at its first place make padding invisible.
+        # The end token repeated: causal attention and pooling at its first position make padding invisible.
         ids = torch.tensor([row + [row[-1]] * (longest - len(row)) for row in rows], device=device)
         return l2_normalise(self.model.features(input_ids=ids)["text"].float())
 
@@ -74,7 +74,7 @@ class ZeroShot:
 
     def classes(self, labels: Sequence[str]) -> Tensor:
         """Labels -> [classes, E]: the mean over all templates, rows of length 1."""
-        return self._kept.of([(label, self.templates) for label in labels], self._means)
+        return self._vector_cache.of([(label, self.templates) for label in labels], self._means)
 
     def _means(self, classes: list[tuple[str, tuple[str, ...]]]) -> Tensor:
         """(label, templates), the same templates for all -> [classes, E]."""

@@ -1,6 +1,6 @@
 """Finding the words of one or several windows of sound: greedy, sampled, or by beam search.
 
-    audio context of N windows + start sequence -> one `Heard` per window
+    audio context of N windows + start sequence -> one `WindowResult` per window
 
 Beams and samples of a window are rows that share its audio context.  Scores are sums of log-probabilities after the
 rules (`transcription_rules`); candidates are ranked by score per token, or by score / ((5 + n) / 6) ** length_penalty
@@ -43,7 +43,7 @@ class SearchOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heard:
+class WindowResult:
     """What the decoder made of one window: ids without start sequence and end token, and how sure it was."""
 
     tokens: tuple[int, ...]
@@ -53,23 +53,27 @@ class Heard:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
+class DecoderPrompt:
     """Ids given to the decoder before it writes, and where the start token stands among them."""
 
     ids: tuple[int, ...]
     sot: int
 
     @classmethod
-    def of(cls, tokenizer: WhisperTokenizer, sequence: Sequence[int], previous: Sequence[int], room: int) -> Start:
-        """`previous`: ids of the text before, cut from the left to `room` ids with its marker."""
-        before = [tokenizer.sot_prev, *previous[-(room - 1) :]] if previous else []
+    def of(
+        cls, tokenizer: WhisperTokenizer, sequence: Sequence[int], previous: Sequence[int], limit: int
+    ) -> DecoderPrompt:
+        """`previous`: ids of the text before, cut from the left to `limit` ids with its marker."""
+        before = [tokenizer.sot_prev, *previous[-(limit - 1) :]] if previous else []
         return cls(ids=(*before, *sequence), sot=len(before))
 
 
 class _Rows:
     """Decoder state of R rows: logits of the next token, and the step that follows a choice."""
 
-    def __init__(self, decoder: WhisperDecoder, context: AudioContext, start: Start, rows: int, longest: int) -> None:
+    def __init__(
+        self, decoder: WhisperDecoder, context: AudioContext, start: DecoderPrompt, rows: int, longest: int
+    ) -> None:
         self.decoder = decoder
         self.context = context
         self.limit = decoder.config.positions
@@ -86,9 +90,9 @@ class _Rows:
         hidden = self.decoder(self.decoder.embed(chosen[:, None]), context=self.context, cache=self.cache)
         self.logits = self.decoder.head(hidden[:, -1]).float()
 
-    def full(self, said: int) -> bool:
-        """True when another token would not fit after `said` new ones."""
-        return self.length + said > self.limit
+    def full(self, written: int) -> bool:
+        """True when another token would not fit after `written` new ones."""
+        return self.length + written > self.limit
 
 
 Candidate = tuple[tuple[int, ...], float]  # ids without the end token, sum of log-probabilities with it
@@ -98,14 +102,14 @@ Candidate = tuple[tuple[int, ...], float]  # ids without the end token, sum of l
 def search(
     decoder: WhisperDecoder,
     context: AudioContext,
-    start: Start,
+    start: DecoderPrompt,
     rules: TokenFilter,
     options: SearchOptions,
     no_speech: int,
     *,
     temperature: float = 0.0,
     generator: torch.Generator | None = None,
-) -> list[Heard]:
+) -> list[WindowResult]:
     """The best answer for each of the context's recordings.
 
     `no_speech`: id whose probability at the start token tells that nobody speaks. `generator` seeds the sampling.
@@ -119,12 +123,12 @@ def search(
     else:
         each = _sample(rows, rules, longest, temperature, generator)
         candidates = [each[first : first + group] for first in range(0, len(each), group)]
-    heard = []
+    result = []
     for own, prob in zip(candidates, silence, strict=True):
         tokens, score = _best(own, options.length_penalty)
         average = score / (len(tokens) + 1)
-        heard.append(Heard(tokens=tokens, avg_logprob=average, no_speech_prob=prob, temperature=temperature))
-    return heard
+        result.append(WindowResult(tokens=tokens, avg_logprob=average, no_speech_prob=prob, temperature=temperature))
+    return result
 
 
 def _sample(
@@ -132,10 +136,10 @@ def _sample(
 ) -> list[Candidate]:
     """One candidate per row: the likeliest token at temperature 0, else a drawn one."""
     scores = torch.zeros(rows.logits.shape[0], device=rows.logits.device)
-    said: list[list[int]] = [[] for _ in scores]
+    written: list[list[int]] = [[] for _ in scores]
     done = torch.zeros_like(scores, dtype=torch.bool)
     for _ in range(longest):
-        logits = rules.apply(rows.logits, said)
+        logits = rules.apply(rows.logits, written)
         if temperature == 0:
             chosen = logits.argmax(-1)
         else:
@@ -145,12 +149,12 @@ def _sample(
         scores += gained.masked_fill(done, 0.0)
         done |= chosen == rules.eot
         # The one read of a step; a row that has ended keeps writing the end.
-        for ids, token in zip(said, chosen.tolist(), strict=True):
+        for ids, token in zip(written, chosen.tolist(), strict=True):
             ids.append(token)
-        if all(ids[-1] == rules.eot for ids in said) or rows.full(len(said[0])):
+        if all(ids[-1] == rules.eot for ids in written) or rows.full(len(written[0])):
             break
         rows.step(chosen)
-    return [(_until(ids, rules.eot), score) for ids, score in zip(said, scores.tolist(), strict=True)]
+    return [(_until(ids, rules.eot), score) for ids, score in zip(written, scores.tolist(), strict=True)]
 
 
 def _beam(rows: _Rows, rules: TokenFilter, options: SearchOptions, longest: int) -> list[list[Candidate]]:
@@ -158,54 +162,54 @@ def _beam(rows: _Rows, rules: TokenFilter, options: SearchOptions, longest: int)
     beams, enough = options.beams, round(options.beams * options.patience)
     total = rows.logits.shape[0]
     scores = torch.zeros(total, device=rows.logits.device)
-    said: list[list[int]] = [[] for _ in range(total)]
+    written: list[list[int]] = [[] for _ in range(total)]
     finished: list[dict[tuple[int, ...], float]] = [{} for _ in range(total // beams)]
     for _ in range(longest):
-        logprobs = rules.apply(rows.logits, said).log_softmax(-1)
+        logprobs = rules.apply(rows.logits, written).log_softmax(-1)
         likeliest = logprobs.topk(beams + 1)
         # A double holds every id and every float32 exactly, so that one copy brings both.
         both = torch.cat((scores[:, None] + likeliest.values, likeliest.indices.double()), 1).tolist()
         values: list[list[float]] = [row[: beams + 1] for row in both]
         ids: list[list[int]] = [[int(index) for index in row[beams + 1 :]] for row in both]
         kept: list[tuple[float, int, int]] = []  # score, row it continues, new token
-        for item, ended in enumerate(finished):
+        for item, done in enumerate(finished):
             # Equal rows at the first step: the others would only repeat row one.
-            own = range(item * beams, item * beams + (beams if said[0] else 1))
+            own = range(item * beams, item * beams + (beams if written[0] else 1))
             ranked = sorted(
                 ((value, row, id_) for row in own for value, id_ in zip(values[row], ids[row], strict=True)),
                 key=lambda option: -option[0],
             )
-            kept += _keep(ranked, said, ended, rules.eot, beams, enough)
-        sent = torch.tensor(kept, dtype=torch.float64, device=scores.device)
-        scores, source, written = sent[:, 0].float(), sent[:, 1].long(), sent[:, 2].long()
-        said = [[*said[row], token] for _, row, token in kept]
-        if all(len(ended) >= enough for ended in finished) or rows.full(len(said[0])):
+            kept += _keep(ranked, written, done, rules.eot, beams, enough)
+        packed = torch.tensor(kept, dtype=torch.float64, device=scores.device)
+        scores, source, tokens = packed[:, 0].float(), packed[:, 1].long(), packed[:, 2].long()
+        written = [[*written[row], token] for _, row, token in kept]
+        if all(len(done) >= enough for done in finished) or rows.full(len(written[0])):
             break
         rows.cache.reorder(source)
-        rows.step(written)
+        rows.step(tokens)
     ends = scores.tolist()
-    for item, ended in enumerate(finished):
+    for item, done in enumerate(finished):
         left = sorted(range(item * beams, (item + 1) * beams), key=lambda row: -ends[row])
-        for row in left[: max(beams - len(ended), 0)]:
-            ended[tuple(said[row])] = ends[row]
-    return [list(ended.items()) for ended in finished]
+        for row in left[: max(beams - len(done), 0)]:
+            done[tuple(written[row])] = ends[row]
+    return [list(done.items()) for done in finished]
 
 
 def _keep(
     ranked: Sequence[tuple[float, int, int]],
-    said: Sequence[Sequence[int]],
-    ended: dict[tuple[int, ...], float],
+    written: Sequence[Sequence[int]],
+    done: dict[tuple[int, ...], float],
     eot: int,
     beams: int,
     enough: int,
 ) -> list[tuple[float, int, int]]:
-    """The best `beams` continuations; those that end on the way are added to `ended` while there is room."""
+    """The best `beams` continuations; those that end on the way are added to `done` while more are wanted."""
     kept: list[tuple[float, int, int]] = []
     for score, row, token in ranked:
         if token != eot:
             kept.append((score, row, token))
-        elif len(ended) < enough:
-            ended[tuple(said[row])] = score
+        elif len(done) < enough:
+            done[tuple(written[row])] = score
         if len(kept) == beams:
             break
     return kept

@@ -1,6 +1,6 @@
 """Which token may come next in a Whisper transcript (arXiv:2212.04356 §2.3, §4.5), as a filter on logits.
 
-    logits [R, V] + what each row has said -> the same logits with forbidden ids at -inf
+    logits [R, V] + what each row has written -> the same logits with forbidden ids at -inf
 
 Always: no symbols nobody speaks, no control tokens.  First: neither a blank nor the end.  With timestamps: the text
 opens with one, they come in pairs (end of a segment, start of the next), never go back, and one is forced when all
@@ -26,7 +26,7 @@ class TokenRules:
     """The rules of one transcription.
 
     `latest_start`: seconds within which the first segment must begin, None = anywhere.  `non_speech=True` lets
-    brackets and music notes through, `blank=True` an empty answer.  `suppress`: further ids never said.
+    brackets and music notes through, `blank=True` an empty answer.  `suppress`: further ids never written.
     """
 
     latest_start: float | None = 1.0
@@ -61,16 +61,16 @@ class TokenFilter:
         if rules.latest_start:
             self._latest = self.timestamp_begin + round(rules.latest_start / SECONDS_PER_TIMESTAMP)
 
-    def apply(self, logits: Tensor, said: Sequence[Sequence[int]]) -> Tensor:
-        """Filter `logits [R, V]` float32 in place and return them; `said[r]`: what row r wrote after its start."""
-        first = not said[0]
+    def apply(self, logits: Tensor, written: Sequence[Sequence[int]]) -> Tensor:
+        """Filter `logits [R, V]` float32 in place and return them; `written[r]`: what row r wrote after its start."""
+        first = not written[0]
         if first and not self.rules.blank:
             logits.index_fill_(1, self._blank, NEVER)
         logits.index_fill_(1, self._never, NEVER)
         if not self.timestamps:
             return logits
         begin = self.timestamp_begin
-        for row, ids in enumerate(said):
+        for row, ids in enumerate(written):
             self._keep_pairs(logits[row], ids)
         if first:
             logits[:, :begin] = NEVER

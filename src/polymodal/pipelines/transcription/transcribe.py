@@ -1,10 +1,10 @@
 """From a recording of any length to a transcript, by windows of 30 s (arXiv:2212.04356 §4.5).
 
     samples -> log-mel of the whole -> window at `seek` -> encoder once -> decoder with fallback -> segments
-        -> `seek` moves to the last finished segment -> next window, told what was said before -> Transcript
+        -> `seek` moves to the last finished segment -> next window, conditioned on the text before -> Transcript
 
 An answer that repeats itself (it compresses too well) or is too unsure is tried again at the next temperature; a
-window without speech is skipped.  Everything drawn at random comes from one seeded generator.
+window without speech is skipped.  All random numbers come from one seeded generator.
 Traps: the loudest value of the whole recording sets the floor of every window; the last window is filled with zeros
 of the spectrogram, not with silence; text of a window that needed a high temperature is not passed on.
 """
@@ -27,11 +27,11 @@ from polymodal.data.whisper_tokenizer import SECONDS_PER_TIMESTAMP, WhisperToken
 from polymodal.encoders.whisper import FRAMES_PER_SECOND
 from polymodal.errors import MediaError
 from polymodal.models.speech_seq2seq import SpeechSeq2Seq
-from polymodal.pipelines.transcription.search import Heard, SearchOptions, Start, language_probs, search
+from polymodal.pipelines.transcription.search import DecoderPrompt, SearchOptions, WindowResult, language_probs, search
 from polymodal.pipelines.transcription.token_rules import TokenFilter, TokenRules
 
 _FRAMES_PER_TIMESTAMP = round(SECONDS_PER_TIMESTAMP * FRAMES_PER_SECOND)
-_TRUSTED_TEMPERATURE = 0.5  # text drawn above it is not told to the next window
+_TRUSTED_TEMPERATURE = 0.5  # text sampled above it is not passed on to the next window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ def transcribe(
 
 
 class Transcription:
-    """One recording on its way through the windows; `segments()` gives them as they are found."""
+    """The transcription of one recording, window by window; `segments()` gives them as they are found."""
 
     def __init__(
         self, model: SpeechSeq2Seq, tokenizer: WhisperTokenizer, audio: np.ndarray | Tensor, options: TranscribeOptions
@@ -137,12 +137,12 @@ class Transcription:
             return language_code(self.options.language, len(self.tokenizer.language_codes))
         if not self.tokenizer.multilingual:
             return "en"
-        self._first = self._listen(0)
+        self._first = self._encode_window(0)
         probs = language_probs(self.model.backbone, self._first, self.tokenizer)[0]
         return max(probs, key=lambda code: probs[code])
 
     @torch.inference_mode()
-    def _listen(self, seek: int) -> AudioContext:
+    def _encode_window(self, seek: int) -> AudioContext:
         """Audio context of the window that starts at frame `seek`."""
         if seek == 0 and self._first is not None:
             return self._first
@@ -157,42 +157,44 @@ class Transcription:
         previous = self.tokenizer.encode(" " + options.prompt.strip()) if options.prompt else []
         while seek < self.mel.shape[1]:
             frames = min(self.model.config.encoder.frames, self.mel.shape[1] - seek)
-            heard = self._hear(self._listen(seek), previous)
-            if self._silent(heard):
+            result = self._decode_window(self._encode_window(seek), previous)
+            if self._silent(result):
                 seek += frames
                 continue
-            pieces, advance = cut(heard.tokens, frames, self.tokenizer.timestamp_begin)
+            pieces, advance = cut(result.tokens, frames, self.tokenizer.timestamp_begin)
             for start, end, ids in pieces:
                 text = self.tokenizer.decode(ids).strip()
                 if start == end or not text:
                     continue
                 previous = [*previous, *ids]
-                yield self._segment(heard, seek / FRAMES_PER_SECOND, start, end, ids, text)
-            if not options.condition_on_previous or heard.temperature > _TRUSTED_TEMPERATURE:
+                yield self._segment(result, seek / FRAMES_PER_SECOND, start, end, ids, text)
+            if not options.condition_on_previous or result.temperature > _TRUSTED_TEMPERATURE:
                 previous = []
             seek += advance
 
-    def _segment(self, heard: Heard, offset: float, start: float, end: float, ids: Sequence[int], text: str) -> Segment:
+    def _segment(
+        self, result: WindowResult, offset: float, start: float, end: float, ids: Sequence[int], text: str
+    ) -> Segment:
         return Segment(
             start=offset + start,
             end=offset + end,
             text=text,
             tokens=tuple(ids),
-            avg_logprob=heard.avg_logprob,
-            no_speech_prob=heard.no_speech_prob,
-            compression_ratio=self._repetition(heard),
-            temperature=heard.temperature,
+            avg_logprob=result.avg_logprob,
+            no_speech_prob=result.no_speech_prob,
+            compression_ratio=self._repetition(result),
+            temperature=result.temperature,
         )
 
-    def _repetition(self, heard: Heard) -> float:
-        return compression_ratio(self.tokenizer.decode(heard.tokens).strip())
+    def _repetition(self, result: WindowResult) -> float:
+        return compression_ratio(self.tokenizer.decode(result.tokens).strip())
 
-    def _hear(self, context: AudioContext, previous: Sequence[int]) -> Heard:
+    def _decode_window(self, context: AudioContext, previous: Sequence[int]) -> WindowResult:
         """The first answer that passes the limits, or the last one tried."""
-        room = self.model.backbone.config.positions // 2
-        start = Start.of(self.tokenizer, self._sequence, previous, room)
+        limit = self.model.backbone.config.positions // 2
+        start = DecoderPrompt.of(self.tokenizer, self._sequence, previous, limit)
         for temperature in self.options.temperatures:
-            heard = search(
+            result = search(
                 self.model.backbone,
                 context,
                 start,
@@ -202,23 +204,23 @@ class Transcription:
                 temperature=temperature,
                 generator=self._generator,
             )[0]
-            if self._acceptable(heard):
+            if self._acceptable(result):
                 break
-        return heard
+        return result
 
-    def _acceptable(self, heard: Heard) -> bool:
+    def _acceptable(self, result: WindowResult) -> bool:
         limits = self.options
-        unsure = limits.logprob_limit is not None and heard.avg_logprob < limits.logprob_limit
-        if unsure and limits.no_speech_limit is not None and heard.no_speech_prob > limits.no_speech_limit:
+        unsure = limits.logprob_limit is not None and result.avg_logprob < limits.logprob_limit
+        if unsure and limits.no_speech_limit is not None and result.no_speech_prob > limits.no_speech_limit:
             return True  # silence; another attempt would only invent words
-        repeats = limits.repetition_limit is not None and self._repetition(heard) > limits.repetition_limit
+        repeats = limits.repetition_limit is not None and self._repetition(result) > limits.repetition_limit
         return not unsure and not repeats
 
-    def _silent(self, heard: Heard) -> bool:
+    def _silent(self, result: WindowResult) -> bool:
         limits = self.options
-        if limits.no_speech_limit is None or heard.no_speech_prob <= limits.no_speech_limit:
+        if limits.no_speech_limit is None or result.no_speech_prob <= limits.no_speech_limit:
             return False
-        return limits.logprob_limit is None or heard.avg_logprob <= limits.logprob_limit
+        return limits.logprob_limit is None or result.avg_logprob <= limits.logprob_limit
 
 
 def cut(tokens: Sequence[int], frames: int, begin: int) -> tuple[list[tuple[float, float, tuple[int, ...]]], int]:
@@ -228,7 +230,7 @@ def cut(tokens: Sequence[int], frames: int, begin: int) -> tuple[list[tuple[floa
     the window, and the frames to move on: to the last finished segment, or all when nothing is left open.
     """
     stamps = [token >= begin for token in tokens]
-    cuts = [place for place in range(1, len(tokens)) if stamps[place - 1] and stamps[place]]
+    cuts = [i for i in range(1, len(tokens)) if stamps[i - 1] and stamps[i]]
     if not cuts:
         end = frames / FRAMES_PER_SECOND
         last = next((token - begin for token in reversed(tokens) if token >= begin), 0)
@@ -239,9 +241,9 @@ def cut(tokens: Sequence[int], frames: int, begin: int) -> tuple[list[tuple[floa
     if closed:
         cuts.append(len(tokens))
     pieces, first = [], 0
-    for place in cuts:
-        ids = tuple(tokens[first:place])
+    for end_index in cuts:
+        ids = tuple(tokens[first:end_index])
         pieces.append(((ids[0] - begin) * SECONDS_PER_TIMESTAMP, (ids[-1] - begin) * SECONDS_PER_TIMESTAMP, ids))
-        first = place
+        first = end_index
     advance = (tokens[first - 1] - begin) * _FRAMES_PER_TIMESTAMP
     return pieces, frames if closed or not advance else advance  # a pair at 0.00 must not stop the clock

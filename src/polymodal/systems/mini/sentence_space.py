@@ -19,7 +19,7 @@ from polymodal.backbones.encoder import BERT_KEYS, MINILM_L6, TextEncoder
 from polymodal.data.media import Image, Text
 from polymodal.errors import ConfigError, PromptError
 from polymodal.pipelines.batches import in_batches, stacked
-from polymodal.pipelines.kept_vectors import KeptVectors
+from polymodal.pipelines.vector_cache import VectorCache
 from polymodal.weights.fetch import fetch
 from polymodal.weights.load import load_module
 from polymodal.weights.read import TensorFile
@@ -82,7 +82,7 @@ class SentenceSpace(nn.Module):
         self.connector = connector
         self._transform = transform
         self._sentences = sentences
-        self._kept = KeptVectors(self)  # of labels; the sentence encoder lies outside and is never trained
+        self._vector_cache = VectorCache(self)  # of labels; the sentence encoder lies outside and is never trained
 
     def pictures(self, pictures: Sequence[Any]) -> Tensor:
         """Decoded pictures -> unit vectors [N, E]."""
@@ -110,5 +110,5 @@ class SentenceSpace(nn.Module):
         """Probabilities [N, len(labels)] that pictures show each label; rows sum to 1."""
         if not labels:
             raise ConfigError("classify: expected at least one label, found none")
-        words = self._kept.of(list(labels), self.texts).float()
+        words = self._vector_cache.of(list(labels), self.texts).float()
         return (self.embed(items) @ words.T * self.connector.mix[0].exp()).softmax(-1)
