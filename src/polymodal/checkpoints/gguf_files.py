@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polymodal.checkpoints.gguf import GGUFCheckpoint, open_gguf
-from polymodal.checkpoints.language_model import open_text
+from polymodal.checkpoints.language_model import text_model_spec
 from polymodal.checkpoints.record import CheckpointFiles, CheckpointFormat, ConfigMatch, ModelSpec
 from polymodal.data import chat_formats
 from polymodal.errors import WeightsError
@@ -129,5 +129,5 @@ def _text_spec(config: Mapping[str, Any]) -> ModelSpec:
         raise WeightsError(f"config: 'gguf' must be a table, found {type(said).__name__}")
     source, begin = said.get("chat_template"), said.get("begin")
     template = chat_formats.plain(begin) if source is None else chat_formats.of_chat_template(source)
-    spec = open_text(config, template or chat_formats.plain(begin))
+    spec = text_model_spec(config, template or chat_formats.plain(begin))
     return spec if template is not None else replace(spec, assemble=None)

@@ -43,7 +43,7 @@ def inputs_of(senses: Iterable[str]) -> dict[str, ModalityInputs]:
 
 
 def modalities(names: Iterable[str], before: Around = (), after: Around = ()) -> tuple[Modality, ...]:
-    """What ImageBind's loaders make of media; the ids at their places are numbers outside the vocabulary."""
+    """What ImageBind's loaders make of media; the ids of their placeholders are numbers outside the vocabulary."""
     numbers = {"image": -1, "audio": -2, "video": -3, "thermal": -4, "depth": -5, "imu": -6}
 
     def modality(name: str) -> Modality:
@@ -98,8 +98,8 @@ def backbone_of(config: Mapping[str, Any]) -> tuple[Any, KeyTable]:
     rows = []
     for name in TARGETS:
         source, target = f"model.layers.{{}}.self_attn.{name}", f"blocks.{{}}.attn.{name}"
-        rows += [rename(f"{source}.lora_{x}.{place}weight", f"{target}.adapters.default.lora_{x}.weight")
-                 for x in "AB" for place in ("default.", "")]  # fmt: skip
+        rows += [rename(f"{source}.lora_{x}.{adapter}weight", f"{target}.adapters.default.lora_{x}.weight")
+                 for x in "AB" for adapter in ("default.", "")]  # fmt: skip
     return build, table + KeyTable(tuple(rows))
 
 

@@ -1,6 +1,6 @@
 """Language models of any family, alone in a MultimodalLM: the layouts of the text-only systems.
 
-    config.json -> open_text(config, chat format) -> MultimodalLM without encoders; names on disk are the family's
+    config.json -> text_model_spec(config, chat format) -> MultimodalLM without encoders; names on disk are the family's
 
 Several systems publish in the layout of LlamaForCausalLM.  Each scores a config by what its releases are known to say;
 a folder that says nothing of the kind goes to the one that scores every folder (chinese-llama-2, plain Llama 2).
@@ -23,7 +23,7 @@ from polymodal.models.multimodal_lm import MultimodalLM
 Config = Mapping[str, Any]
 
 
-def open_text(config: Config, template: Template) -> ModelSpec:
+def text_model_spec(config: Config, template: Template) -> ModelSpec:
     """A language model's config -> the model; raises ConfigError for options that are not supported."""
     text = hf_text.parse_config(config)
     decoder = text.config
@@ -51,7 +51,7 @@ def llama_layout(template: Callable[[Config], Template], score: Callable[[Config
     return CheckpointFormat(
         name="transformers LlamaForCausalLM",
         matches=replace(named, score=lambda config: score(config) if named(config) else 0),
-        parse_config=lambda config: open_text(config, template(config)),
+        parse_config=lambda config: text_model_spec(config, template(config)),
     )
 
 

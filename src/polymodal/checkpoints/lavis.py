@@ -41,7 +41,7 @@ def qformer_keys(config: qformer.QFormerConfig, ours: str) -> KeyTable:
     return qformer_lm.QUERIES.prefixed("", ours) + qformer.lavis_keys(config).prefixed("Qformer.bert.", ours)
 
 
-def open_second(config: Mapping[str, Any], *, instructed: bool = False) -> ModelSpec:
+def parse_second_stage(config: Mapping[str, Any], *, instructed: bool = False) -> ModelSpec:
     """Encoder, Q-Former, linear and language model under the official names."""
     found = qformer_lm.qformer_lm(config, instructed=instructed, official=True)
     projection, language = NAMES[(config.get("text_config") or {}).get("model_type", "opt")]
@@ -54,7 +54,7 @@ def open_second(config: Mapping[str, Any], *, instructed: bool = False) -> Model
     return ModelSpec(build=found.build, keys=keys, parts=found.drawing(), assemble=qformer_chat.assemble(found))
 
 
-def open_first(config: Mapping[str, Any]) -> ModelSpec:
+def parse_first_stage(config: Mapping[str, Any]) -> ModelSpec:
     """The first stage: Q-Former with its text path and the three heads."""
     encoder = eva_vit.parse_config(config.get("vision_config") or {}, official=True)
     given = {"vocab_size": 30523, **(config.get("qformer_config") or {})}

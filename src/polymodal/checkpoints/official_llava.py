@@ -22,7 +22,7 @@ from polymodal.data.tiles import GridTiles, SizedTiles, filled_up
 MARKS = ("<im_patch>", "<im_start>", "<im_end>")  # appended to the vocabulary in this order
 
 
-def open_official(config: Mapping[str, Any]) -> ModelSpec:
+def parse_official_config(config: Mapping[str, Any]) -> ModelSpec:
     """An official LLaVA config of any version -> the model; ConfigError for options that are not supported."""
     found = official_llava.parse_config(config)
 
@@ -32,7 +32,7 @@ def open_official(config: Mapping[str, Any]) -> ModelSpec:
                               max_length=found.text.max_length)  # fmt: skip
         return LoadedModel(model=module, processor=processor)
 
-    return ModelSpec(build=found.build, keys=(found.keys,), parts=drawn(found), assemble=assemble)
+    return ModelSpec(build=found.build, keys=(found.keys,), parts=drawing(found), assemble=assemble)
 
 
 def pictures(found: official_llava.OfficialLlava, config: Mapping[str, Any]) -> Modality:
@@ -57,13 +57,13 @@ def official(kind: str) -> CheckpointFormat:
     """The official layout as the LLaVA of a kind has it: "linear" (v1), "mlp" (1.5), "anyres" (1.6)."""
     return CheckpointFormat(
         name="official LlavaLlamaForCausalLM",
-        parse_config=open_official,
+        parse_config=parse_official_config,
         matches=official_llava.matches(kind),
         gather=lambda files: official_llava.gather(files.folder),
     )
 
 
-def drawn(found: official_llava.OfficialLlava) -> tuple[Part, ...]:
+def drawing(found: official_llava.OfficialLlava) -> tuple[Part, ...]:
     side, count, width = found.tower.image_size, found.tower.tokens, found.text.width
     layers, tiles = found.connector.depth, "" if found.tiled is None else ", tiles laid out in rows"
     return (

@@ -120,9 +120,9 @@ def _tiled(config: Mapping[str, Any], tower: ViTConfig, connector: MLPConnectorC
 def tower_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The vision_config of the tower an official config names; ConfigError when it is not known or there."""
     name = str(config.get("mm_vision_tower") or config.get("vision_tower") or "")
-    place = Path(name) / "config.json"
-    if place.is_file():
-        found = json.loads(place.read_text(encoding="utf-8"))
+    tower_config = Path(name) / "config.json"
+    if tower_config.is_file():
+        found = json.loads(tower_config.read_text(encoding="utf-8"))
         return found.get("vision_config") or found
     if Path(name).name not in TOWERS:
         known = ", ".join(f"openai/{each}" for each in TOWERS)
@@ -137,11 +137,11 @@ def gather(folder: Path) -> Mapping[str, Tensor]:
         return whole
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     name = str(config.get("mm_vision_tower") or config.get("vision_tower") or "")
-    places = (Path(name), folder / name, folder / Path(name).name)
-    found = next((place for place in places if name and (place / "config.json").is_file()), None)
+    tower_dirs = (Path(name), folder / name, folder / Path(name).name)
+    found = next((each for each in tower_dirs if name and (each / "config.json").is_file()), None)
     if found is None:
         raise WeightsError(
-            f"{folder} leaves out its vision tower {name!r}; fetch that and put its folder at {places[-1]}"
+            f"{folder} leaves out its vision tower {name!r}; fetch that and put its folder at {tower_dirs[-1]}"
         )
     return MergedTensors({"": whole, INSIDE: weights_in(found)}, _official_name)
 

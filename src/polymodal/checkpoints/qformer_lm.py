@@ -67,16 +67,16 @@ class QFormerLM:
         inputs = {name: ModalityInputs(values="pixel_values", encoder=("interpolate_pos_encoding",), connector=reads)}
         encoders, connectors = {name: FrameEncoder(encoder) if self.video else encoder}, {name: self.connector.build()}
         backbone: Any = self.text.config.build()
-        places = {name: self.placeholder}
+        placeholders = {name: self.placeholder}
         caption = CaptionPrompt(ids=(self.placeholder,) * self.connector.tokens + self.bos)
         if self.text.seq2seq:
-            return EncoderDecoderLM(encoders, connectors, backbone, places, inputs=inputs, prepare_inputs=caption)
+            return EncoderDecoderLM(encoders, connectors, backbone, placeholders, inputs=inputs, prepare_inputs=caption)
         positions_ignore_padding = self.text.positions_ignore_padding
         return MultimodalLM(
             encoders,
             connectors,
             backbone,
-            places,
+            placeholders,
             inputs=inputs,
             prepare_inputs=caption,
             positions_ignore_padding=positions_ignore_padding,

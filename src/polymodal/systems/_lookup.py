@@ -120,17 +120,17 @@ def _from_file(path: Path) -> System:
     return _checked(module, str(path), None)
 
 
-def _checked(module: Any, place: str, id: str | None) -> System:
+def _checked(module: Any, where: str, id: str | None) -> System:
     system = getattr(module, "SYSTEM", None)
     if not isinstance(system, System):
-        raise ConfigError(f"{place} must hold SYSTEM = System(...); found {type(system).__name__}")
+        raise ConfigError(f"{where} must hold SYSTEM = System(...); found {type(system).__name__}")
     if id is not None and re.sub(r"[-.]", "_", system.id) != id:
-        raise ConfigError(f"{place} must hold the system '{id}'; its record says '{system.id}'")
+        raise ConfigError(f"{where} must hold the system '{id}'; its record says '{system.id}'")
     if not system.variants:
-        raise ConfigError(f"{place}: a system needs at least one variant")
+        raise ConfigError(f"{where}: a system needs at least one variant")
     whole = system.build is not None and system.parts is not None and system.load is not None
     if not (system.formats or whole or system.is_agent):
         raise ConfigError(
-            f"{place}: a system needs formats, or build, parts and load; an agent (0 parameters) needs load"
+            f"{where}: a system needs formats, or build, parts and load; an agent (0 parameters) needs load"
         )
     return system

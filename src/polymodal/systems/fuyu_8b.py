@@ -80,7 +80,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     table += keys.prefixed("language_model.", "backbone.")
     in_memory = table.respelled({"language_model.model.": "model.language_model.", "language_model.": "",
                                  "vision_embed_tokens.": "model.vision_embed_tokens."})  # fmt: skip
-    return ModelSpec(build=build, keys=(table, in_memory), in_memory=in_memory, parts=drawn(values, backbone.width),
+    return ModelSpec(build=build, keys=(table, in_memory), in_memory=in_memory, parts=drawing(values, backbone.width),
                      assemble=assemble)  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def patches_alone(items: list[dict[str, Tensor]]) -> dict[str, Any]:
     return {"pixel_values": torch.cat(patches), "patch_counts": tuple(map(len, patches))}  # the counts stay on the host
 
 
-def drawn(values: int, width: int) -> tuple[Part, ...]:
+def drawing(values: int, width: int) -> tuple[Part, ...]:
     return (
         Part(slot="connector", modality="image", name="raw patches through one linear", prefix="connectors.image",
              input=f"[P, {values}]", output=f"[P, {width}]"),

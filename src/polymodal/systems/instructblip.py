@@ -50,8 +50,8 @@ def _variant(name: str, parameters: int, text: dict[str, Any], license: str) -> 
     config = {"model_type": "instructblip", "architectures": ["InstructBlipForConditionalGeneration"],
               "num_query_tokens": 32, "image_token_index": token, "qformer_config": {"vocab_size": 30523},
               "text_config": text}  # fmt: skip
-    place = Repository(name=f"Salesforce/instructblip-{name}", license=license)
-    return Variant(name=name, parameters=parameters, config=config, repository=place)
+    repository = Repository(name=f"Salesforce/instructblip-{name}", license=license)
+    return Variant(name=name, parameters=parameters, config=config, repository=repository)
 
 
 SYSTEM = System(
@@ -76,7 +76,7 @@ SYSTEM = System(
         CheckpointFormat(
             name="LAVIS Blip2VicunaInstruct and Blip2T5Instruct",
             matches=hf("lavis-instructblip"),
-            parse_config=partial(lavis.open_second, instructed=True),
+            parse_config=partial(lavis.parse_second_stage, instructed=True),
             entry=("model", ""),
             gather=lavis.gather,
         ),
@@ -90,7 +90,7 @@ SYSTEM = System(
     headline="the visual tokens depend on the instruction: another question about one picture gives other features",
     reference="arXiv 2305.06500",
     recipe=(
-        # Recalled from the paper, not read again; 13 of 26 data sets train, drawn by the square root of their sizes.
+        # Recalled from the paper, not read again; 13 of 26 data sets train, sampled by the square root of their sizes.
         Stage(
             name="instruct",
             data=(DataSource(name="13 data sets in 10 to 15 templates each", kind="conversations"),),

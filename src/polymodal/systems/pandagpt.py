@@ -2,8 +2,8 @@
 
 Paper: PandaGPT: One Model To Instruction-Follow Them All (arXiv 2305.16355).
 
-    picture, video, sound, heat, depth, motion -> ImageBind -> linear [N, 1, D] each, added up -> one place in the text
-    "### Human: <Img>" that place "</Img> question\\n### Assistant:" -> Vicuna with low-rank paths -> answer   (type C)
+    picture, video, sound, heat, depth, motion -> ImageBind -> linear [N, 1, D] each, added up -> one placeholder
+    "### Human: <Img>" placeholder "</Img> question\\n### Assistant:" -> Vicuna with low-rank paths -> answer  (type C)
 
 Traps: sound enters without ImageBind's scale of 20; `<Img>` is plain text; the begin token is written once by hand and
 each piece is tokenised alone; an answer ends with "###", of which only id 2277 is looked for.
@@ -59,11 +59,11 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
                         imagebind_llama.inputs_of(senses))  # fmt: skip
 
     width = config["llama"].get("hidden_size", 4096)
-    return ModelSpec(build=build, keys=imagebind_llama.keys_of(config, senses, KeyTable()), parts=drawn(width),
+    return ModelSpec(build=build, keys=imagebind_llama.keys_of(config, senses, KeyTable()), parts=drawing(width),
                   assemble=assemble)  # fmt: skip
 
 
-def drawn(width: int) -> tuple[Part, ...]:
+def drawing(width: int) -> tuple[Part, ...]:
     encoders = tuple(
         Part(slot="encoder", modality=name, name="ImageBind", prefix=f"encoders.{name}", input=theirs, output="[N, E]",
              tokens=1) for name, theirs in imagebind_llama.SENSES.items()

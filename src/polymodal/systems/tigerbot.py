@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from polymodal.checkpoints.language_model import llama_layout, open_text
+from polymodal.checkpoints.language_model import llama_layout, text_model_spec
 from polymodal.data.template import Special, Template, Turn, Words
 from polymodal.systems import (
     AdamW,
@@ -67,7 +67,7 @@ SYSTEM = System(
     outputs=("text",),
     formats=(
         CheckpointFormat(name="transformers BloomForCausalLM", matches=hf("bloom", "BloomForCausalLM"),
-               parse_config=lambda config: open_text(config, TEMPLATE)),
+               parse_config=lambda config: text_model_spec(config, TEMPLATE)),
         llama_layout(lambda config: TEMPLATE, score),
     ),
     variants=(

@@ -64,21 +64,21 @@ def model_spec(tower: BeitConfig, head: Any, rows: KeyTable, prefix: str = "beit
     return ModelSpec(build=build, keys=(table,), in_memory=table.reworded(beit_keys.IN_MEMORY), parts=(part,))
 
 
-def open_bare(config: Mapping[str, Any]) -> ModelSpec:
+def parse_bare_config(config: Mapping[str, Any]) -> ModelSpec:
     """BeitModel; its pooler's norm is not part of the features."""
     found = model_spec(beit_keys.parse_config(config), None, pairs({"pooler.layernorm": None}), "")
     longer = model_spec(beit_keys.parse_config(config), None, pairs({"beit.pooler.layernorm": None}))
     return replace(found, keys=found.keys + longer.keys)
 
 
-def open_masked(config: Mapping[str, Any]) -> ModelSpec:
+def parse_masked_config(config: Mapping[str, Any]) -> ModelSpec:
     """BeitForMaskedImageModeling."""
     tower = beit_keys.parse_config(config)
     head = PatchLogitsConfig(width=tower.width, codes=config.get("vocab_size", 8192), norm=norm_of(config))
     return model_spec(tower, head, pairs({"layernorm": "head.norm", "lm_head": "head.proj"}))
 
 
-def open_classes(config: Mapping[str, Any]) -> ModelSpec:
+def parse_classification_config(config: Mapping[str, Any]) -> ModelSpec:
     """BeitForImageClassification."""
     tower, labels, mean = beit_keys.parse_config(config), labels_of(config), config.get("use_mean_pooling", True)
     head = ClassLogitsConfig(width=tower.width, classes=len(labels), pool="patches" if mean else "class",
@@ -115,11 +115,12 @@ SYSTEM = System(
     inputs=("image",),
     outputs=("visual words", "classes"),
     formats=(
-        CheckpointFormat(name="transformers BeitForImageClassification", parse_config=open_classes,
+        CheckpointFormat(name="transformers BeitForImageClassification", parse_config=parse_classification_config,
                matches=hf("beit", "BeitForImageClassification")),
-        CheckpointFormat(name="transformers BeitForMaskedImageModeling", parse_config=open_masked,
+        CheckpointFormat(name="transformers BeitForMaskedImageModeling", parse_config=parse_masked_config,
                matches=hf("beit", "BeitForMaskedImageModeling")),
-        CheckpointFormat(name="transformers BeitModel", parse_config=open_bare, matches=hf("beit", "BeitModel")),
+        CheckpointFormat(name="transformers BeitModel", parse_config=parse_bare_config,
+               matches=hf("beit", "BeitModel")),
         official.LAYOUT,
     ),
     variants=(

@@ -16,7 +16,15 @@ from __future__ import annotations
 from typing import Any
 
 from polymodal.systems import CheckpointFormat, Repository, System, Variant, hf
-from polymodal.systems.blip.checkpoint import ANSWER, CAPTION, JOINT, MATCH, open_official, parse_config, read_official
+from polymodal.systems.blip.checkpoint import (
+    ANSWER,
+    CAPTION,
+    JOINT,
+    MATCH,
+    infer_official,
+    parse_config,
+    parse_official_config,
+)
 from polymodal.systems.blip.recipe import RECIPE
 
 
@@ -29,8 +37,8 @@ def published(kind: str, *, large: bool = False) -> dict[str, Any]:
 
 def _variant(name: str, parameters: int, kind: str) -> Variant:
     large = "large" in name and "capfilt" not in name  # what captioned the data was large, not the model
-    place = Repository(name=f"Salesforce/blip-{name}", license="BSD-3-Clause")
-    return Variant(name=name, parameters=parameters, config=published(kind, large=large), repository=place)
+    repository = Repository(name=f"Salesforce/blip-{name}", license="BSD-3-Clause")
+    return Variant(name=name, parameters=parameters, config=published(kind, large=large), repository=repository)
 
 
 PROMPT = "a picture of "
@@ -52,8 +60,8 @@ SYSTEM = System(
         CheckpointFormat(
             name="official BLIP",
             matches=hf("official-blip"),
-            parse_config=open_official,
-            infer=read_official,
+            parse_config=parse_official_config,
+            infer=infer_official,
             entry=("model", ""),
         ),
     ),

@@ -60,17 +60,17 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     vision, text = config.get("vision_config") or {}, config.get("text_config") or {}
     vit = timm_vit.parse_blip_config(vision)
     if kind == JOINT:
-        return _open_joint(config, vit, text)
+        return _joint_spec(config, vit, text)
     if not text.get("is_decoder", True):
         raise ConfigError(f"blip: text_config.is_decoder false has no cross-attention, which {kind} needs")
     image = timm_vit.BLIP_KEYS.prefixed("vision_model.", "image.")
     if kind == MATCH:
-        return _open_match(vit, text, image, JointConfig(width=config.get("image_text_hidden_size", 256)))
+        return _match_spec(vit, text, image, JointConfig(width=config.get("image_text_hidden_size", 256)))
     tied = config.get("tie_word_embeddings", True) or text.get("tie_word_embeddings", True)
-    return _open_writer(vit, text, image, tied=tied, question=kind == ANSWER)
+    return _writer_spec(vit, text, image, tied=tied, question=kind == ANSWER)
 
 
-def _open_match(vit: ViTConfig, text: Mapping[str, Any], image: KeyTable, joint: JointConfig) -> ModelSpec:
+def _match_spec(vit: ViTConfig, text: Mapping[str, Any], image: KeyTable, joint: JointConfig) -> ModelSpec:
     def build() -> nn.Module:
         return FusionEncoder(vit.build(), text_of(text, vit.width), image_width=vit.width, joint=joint)
 
@@ -88,7 +88,7 @@ def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
     return LoadedModel(model=module, processor=None, score=scores.score, embed=scores.embed)
 
 
-def _open_writer(vit: ViTConfig, text: Mapping[str, Any], image: KeyTable, *, tied: bool, question: bool) -> ModelSpec:
+def _writer_spec(vit: ViTConfig, text: Mapping[str, Any], image: KeyTable, *, tied: bool, question: bool) -> ModelSpec:
     ids = SpecialTokenIds(
         bos=text.get("bos_token_id", 30522), sep=text.get("sep_token_id", 102), pad=text.get("pad_token_id", 0)
     )
@@ -105,7 +105,7 @@ def _open_writer(vit: ViTConfig, text: Mapping[str, Any], image: KeyTable, *, ti
     return ModelSpec(build=build, keys=(keys,), parts=drawing(vit, "decoder", matcher=False), ends=ends)
 
 
-def _open_pair(vit: ViTConfig, text: Mapping[str, Any], image: KeyTable) -> ModelSpec:
+def _pair_spec(vit: ViTConfig, text: Mapping[str, Any], image: KeyTable) -> ModelSpec:
     """NLVR2: two pictures a text, read by every block; blocks from MERGING on join them by a linear."""
     plain = text_of(text, vit.width)
     blocks = tuple(
@@ -123,7 +123,7 @@ def _open_pair(vit: ViTConfig, text: Mapping[str, Any], image: KeyTable) -> Mode
     return ModelSpec(build=build, keys=(keys,), parts=drawing(vit, "text", matcher=True))
 
 
-def read_official(shapes: official.Shapes) -> dict[str, Any] | None:
+def infer_official(shapes: official.Shapes) -> dict[str, Any] | None:
     """The config of an official BLIP file (caption, answer or match), None for another's."""
     if "visual_encoder.cls_token" not in shapes or not any(name.startswith("text_") for name in shapes):
         return None
@@ -143,21 +143,21 @@ def read_official(shapes: official.Shapes) -> dict[str, Any] | None:
     return {**found, "temperature": "temp" in shapes, "vision_config": official.vision_of(shapes)}
 
 
-def open_official(config: Mapping[str, Any]) -> ModelSpec:
-    """What `read_official` found."""
+def parse_official_config(config: Mapping[str, Any]) -> ModelSpec:
+    """What `infer_official` found."""
     vit, text = timm_vit.parse_blip_config(config["vision_config"]), config["text_config"]
     image = official.IMAGE_KEYS + official.RUN_KEYS
     kind = config["architectures"][0]
     if kind == PAIR:
-        return _open_pair(vit, text, image)
+        return _pair_spec(vit, text, image)
     if kind == MATCH:
         width = config.get("image_text_hidden_size", 256)
         joint = JointConfig(width=width, temperature=0.07 if config.get("temperature") else None)
-        return _open_match(vit, text, image, joint)
-    return _open_writer(vit, text, image, tied=True, question=kind == ANSWER)
+        return _match_spec(vit, text, image, joint)
+    return _writer_spec(vit, text, image, tied=True, question=kind == ANSWER)
 
 
-def _open_joint(config: Mapping[str, Any], vit: ViTConfig, text: Mapping[str, Any]) -> ModelSpec:
+def _joint_spec(config: Mapping[str, Any], vit: ViTConfig, text: Mapping[str, Any]) -> ModelSpec:
     """The joint space alone (BlipModel): pooled vectors of pictures and texts."""
     width = config.get("projection_dim", 512)
     scale = config.get("logit_scale_init_value", 2.6592)

@@ -23,8 +23,8 @@ from polymodal.systems.blip_2.checkpoint import (
     OPT_6_7B,
     RETRIEVAL,
     _variant,
-    open_retrieval,
     parse_config,
+    parse_retrieval_config,
 )
 from polymodal.systems.blip_2.recipe import RECIPE
 
@@ -44,12 +44,12 @@ SYSTEM = System(
         ),
         CheckpointFormat(
             name="transformers Blip2ForImageTextRetrieval",
-            parse_config=open_retrieval,
+            parse_config=parse_retrieval_config,
             matches=hf("blip-2", *RETRIEVAL),
         ),
         CheckpointFormat(
             name="LAVIS Blip2OPT and Blip2T5",
-            parse_config=lavis.open_second,
+            parse_config=lavis.parse_second_stage,
             matches=hf("lavis-blip2"),
             infer=lavis.infer_second,
             entry=("model", ""),
@@ -57,7 +57,7 @@ SYSTEM = System(
         ),
         CheckpointFormat(
             name="LAVIS Blip2Qformer",
-            parse_config=lavis.open_first,
+            parse_config=lavis.parse_first_stage,
             matches=hf("lavis-blip2-qformer"),
             infer=lavis.infer_first,
             entry=("model", ""),

@@ -22,7 +22,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     )
 
 
-def open_retrieval(config: Mapping[str, Any]) -> ModelSpec:
+def parse_retrieval_config(config: Mapping[str, Any]) -> ModelSpec:
     """The first stage: pictures against texts, or one of the two alone."""
     kind = (config.get("architectures") or RETRIEVAL[:1])[0]
     pictures, texts, whole = kind != RETRIEVAL[2], kind != RETRIEVAL[1], kind == RETRIEVAL[0]
@@ -71,8 +71,8 @@ FLAN_T5_XXL = {**FLAN_T5_XL, "d_model": 4096, "d_ff": 10240, "num_heads": 64}
 
 
 def _variant(name: str, parameters: int, text: dict[str, Any], token: int, license: str) -> Variant:
-    place = Repository(name=f"Salesforce/blip2-{name}", license=license)
-    return Variant(name=name, parameters=parameters, config=_size(text, token), repository=place)
+    repository = Repository(name=f"Salesforce/blip2-{name}", license=license)
+    return Variant(name=name, parameters=parameters, config=_size(text, token), repository=repository)
 
 
 _ITM = {

@@ -77,10 +77,10 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     side = (config.get("vq_config") or {}).get("resolution", 512)
     table = vq_codec.keys(codec).prefixed("model.vqmodel.", "encoders.image.")
     table += chameleon.hf_keys(backbone).prefixed("", "backbone.")
-    return ModelSpec(build=build, keys=(table,), parts=drawn(backbone, codec, side), assemble=assemble)
+    return ModelSpec(build=build, keys=(table,), parts=drawing(backbone, codec, side), assemble=assemble)
 
 
-def drawn(backbone: DecoderConfig, codec: vq_codec.VQCodecConfig, side: int) -> tuple[Part, ...]:
+def drawing(backbone: DecoderConfig, codec: vq_codec.VQCodecConfig, side: int) -> tuple[Part, ...]:
     grid = side // codec.stack.factor
     return (
         Part(slot="encoder", modality="image", name=f"VQ-GAN of {codec.codes} codes", prefix="encoders.image",

@@ -15,14 +15,14 @@ from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.systems import CheckpointFormat, ModelSpec, hf
 
 
-def open_decoder(config: Mapping[str, Any]) -> ModelSpec:
+def parse_decoder_config(config: Mapping[str, Any]) -> ModelSpec:
     """What `chameleon.official_config` read off the tensors -> a language model without encoders."""
     backbone = chameleon.parse_config(config, shared=True)
     table = chameleon.official_keys(backbone).prefixed("", "backbone.")
     return ModelSpec(build=lambda: MultimodalLM({}, {}, backbone.build(), {}), keys=(table,))
 
 
-def open_codec(config: Mapping[str, Any]) -> ModelSpec:
+def parse_codec_config(config: Mapping[str, Any]) -> ModelSpec:
     """What `vq_codec.official_config` read off the tensors -> the codec: `encode` and `decode`."""
     codec = vq_codec.parse_config(config, decode=True)
     return ModelSpec(build=codec.build, keys=(vq_codec.keys(codec),))
@@ -31,13 +31,13 @@ def open_codec(config: Mapping[str, Any]) -> ModelSpec:
 LAYOUTS = (
     CheckpointFormat(
         name="official consolidated.pth",
-        parse_config=open_decoder,
+        parse_config=parse_decoder_config,
         infer=chameleon.official_config,
         matches=hf("chameleon_official"),
     ),
     CheckpointFormat(
         name="official vqgan.ckpt",
-        parse_config=open_codec,
+        parse_config=parse_codec_config,
         infer=vq_codec.official_config,
         matches=hf("chameleon_vqgan_official"),
         entry=("state_dict", ""),

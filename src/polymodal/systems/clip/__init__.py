@@ -25,8 +25,8 @@ def vit(name: str, parameters: int, width: int, depth: int, patch: int, embed: i
             "projection_dim": embed, "eos_token_id": 2}  # fmt: skip
     config = {"model_type": "clip", "architectures": ["CLIPModel"], "projection_dim": embed, "vision_config": vision,
               "text_config": text}  # fmt: skip
-    place = f"openai/clip-vit-{'base' if depth == 12 else 'large'}-patch{patch}{'' if side == 224 else '-336'}"
-    return Variant(name=name, parameters=parameters, config=config, repository=Repository(name=place, license="MIT"))
+    hub = f"openai/clip-vit-{'base' if depth == 12 else 'large'}-patch{patch}{'' if side == 224 else '-336'}"
+    return Variant(name=name, parameters=parameters, config=config, repository=Repository(name=hub, license="MIT"))
 
 
 def resnet(name: str, parameters: int, embed: int, side: int, depths: tuple[int, ...], width: int) -> Variant:
@@ -35,8 +35,8 @@ def resnet(name: str, parameters: int, embed: int, side: int, depths: tuple[int,
     config = {"embed_dim": embed, "image_resolution": side, "vision_layers": depths, "vision_width": width,
               "vision_patch_size": None, "context_length": 77, "vocab_size": 49408, "transformer_width": text,
               "transformer_heads": text // 64, "transformer_layers": 12}  # fmt: skip
-    place = Repository(kind="official", name=f"openai/CLIP {name.replace('rn', 'RN')}.pt", license="MIT")
-    return Variant(name=name, parameters=parameters, config=config, format=1, repository=place)
+    repository = Repository(kind="official", name=f"openai/CLIP {name.replace('rn', 'RN')}.pt", license="MIT")
+    return Variant(name=name, parameters=parameters, config=config, format=1, repository=repository)
 
 
 SYSTEM = System(
@@ -59,7 +59,7 @@ SYSTEM = System(
         resnet("rn50x16", 290_979_217, 768, 384, (6, 8, 18, 8), 96),
         resnet("rn50x64", 623_258_305, 1024, 448, (3, 15, 36, 10), 128),
     ),
-    headline="classifies pictures into classes it was only told the names of, and finds pictures by sentences",
+    headline="classifies pictures into classes of which it knows the names alone, and finds pictures by sentences",
     reference="arXiv 2103.00020",
     recipe=RECIPE,
 )  # fmt: skip

@@ -36,7 +36,7 @@ def half(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return whole if whole is not None else config.get(f"{name}_config") or {}
 
 
-def open_pair(config: Mapping[str, Any]) -> ModelSpec:
+def parse_dual_config(config: Mapping[str, Any]) -> ModelSpec:
     """A CLIPConfig dict."""
     width = config.get("projection_dim", 512)
     image = clip_vit.with_projection(clip_vit.parse_config(half(config, "vision")), width)
@@ -48,11 +48,11 @@ def open_pair(config: Mapping[str, Any]) -> ModelSpec:
     )
     return ModelSpec(
         build=lambda: DualEncoder({"image": image.build(), "text": text.build()}),
-        keys=(keys,), parts=drawn(image, text, width), assemble=assemble,
+        keys=(keys,), parts=drawing(image, text, width), assemble=assemble,
     )  # fmt: skip
 
 
-def open_official(config: Mapping[str, Any]) -> ModelSpec:
+def parse_official_config(config: Mapping[str, Any]) -> ModelSpec:
     """Arguments of the official constructor, which `infer` reads off a state dict."""
     image, text = clip_openai.image_config(config), clip_openai.text_config(config)
 
@@ -60,11 +60,11 @@ def open_official(config: Mapping[str, Any]) -> ModelSpec:
         return DualEncoder({"image": image.build(), "text": text.build()},
                            aliases={"image": "pixel_values", "text": "input_ids"})  # fmt: skip
 
-    parts = drawn(image, text, config["embed_dim"])
+    parts = drawing(image, text, config["embed_dim"])
     return ModelSpec(build=build, keys=(clip_openai.keys(config),), parts=parts, assemble=assemble)
 
 
-def open_vision(config: Mapping[str, Any]) -> ModelSpec:
+def parse_vision_config(config: Mapping[str, Any]) -> ModelSpec:
     """A CLIPVisionConfig dict: the image encoder alone, with its projection or without."""
     tower = clip_vit.parse_config(config)
     if "CLIPVisionModelWithProjection" not in (config.get("architectures") or ()):
@@ -78,7 +78,7 @@ def open_vision(config: Mapping[str, Any]) -> ModelSpec:
                      parts=drawn_image(joint))  # fmt: skip
 
 
-def open_text(config: Mapping[str, Any]) -> ModelSpec:
+def text_model_spec(config: Mapping[str, Any]) -> ModelSpec:
     """A CLIPTextConfig dict: the text encoder alone, with its projection or without."""
     tower = clip_text.parse_config(config)
     if "CLIPTextModelWithProjection" not in (config.get("architectures") or ()):
@@ -92,7 +92,7 @@ def open_text(config: Mapping[str, Any]) -> ModelSpec:
     return ModelSpec(build=lambda: DualEncoder({"text": joint.build()}, {"text": TEXT}, None), keys=(keys,))
 
 
-def open_classes(config: Mapping[str, Any]) -> ModelSpec:
+def parse_classification_config(config: Mapping[str, Any]) -> ModelSpec:
     """A CLIPConfig dict whose image encoder carries a classifier on the mean of its patches."""
     tower = replace(clip_vit.parse_config(half(config, "vision")), head=None)
     head = ClassLogitsConfig(width=tower.width, classes=len(labels_of(config)), pool="patches")
@@ -128,7 +128,7 @@ def drawn_image(tower: Any) -> tuple[Part, ...]:
     )  # fmt: skip
 
 
-def drawn(image: Any, text: clip_text.ClipTextConfig, width: int) -> tuple[Part, ...]:
+def drawing(image: Any, text: clip_text.ClipTextConfig, width: int) -> tuple[Part, ...]:
     (first,) = drawn_image(image)
     return (
         replace(first, output=f"[N, {width}]"),
@@ -138,26 +138,26 @@ def drawn(image: Any, text: clip_text.ClipTextConfig, width: int) -> tuple[Part,
 
 
 LAYOUTS = (
-    CheckpointFormat(name="transformers CLIPModel", matches=hf("clip", "CLIPModel"), parse_config=open_pair),
+    CheckpointFormat(name="transformers CLIPModel", matches=hf("clip", "CLIPModel"), parse_config=parse_dual_config),
     CheckpointFormat(
         name="official CLIP state dict",
         matches=ConfigMatch(keys=("transformer_layers",)),
-        parse_config=open_official,
+        parse_config=parse_official_config,
         infer=clip_openai.infer,
     ),
     CheckpointFormat(
         name="transformers CLIPVisionModel",
-        parse_config=open_vision,
+        parse_config=parse_vision_config,
         matches=hf("clip_vision_model", "CLIPVisionModel", "CLIPVisionModelWithProjection"),
     ),
     CheckpointFormat(
         name="transformers CLIPTextModel",
-        parse_config=open_text,
+        parse_config=text_model_spec,
         matches=hf("clip_text_model", "CLIPTextModel", "CLIPTextModelWithProjection"),
     ),
     CheckpointFormat(
         name="transformers CLIPForImageClassification",
-        parse_config=open_classes,
+        parse_config=parse_classification_config,
         matches=hf("clip", "CLIPForImageClassification"),
     ),
 )

@@ -7,8 +7,8 @@ Paper: CogVLM: Visual Expert for Pretrained Language Models (arXiv 2311.03079).
     every block: q, k, v, o and MLP of the begin marker and the patches are a visual expert's          (fusion type B)
 
 Traps: the end marker takes the language weights; all patches of a picture share one rotary position; the placeholders
-are <unk>, which is the padding too, so places come from `token_type_ids`; the template called "chat" in the hub's code
-is the one the other code calls "chat_old".
+are <unk>, which is the padding too, so a picture's positions come from `token_type_ids`; the template called "chat" in
+the hub's code is the one the other code calls "chat_old".
 """
 
 from __future__ import annotations

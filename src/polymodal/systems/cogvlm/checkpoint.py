@@ -135,10 +135,10 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         + cogvlm_keys(text.width).prefixed("model.vision.", "connectors.image.")
         + expert_keys(text).prefixed("", "backbone.")
     )
-    return ModelSpec(build=build, keys=(keys,), parts=drawn(tower, connector, text), assemble=assemble)
+    return ModelSpec(build=build, keys=(keys,), parts=drawing(tower, connector, text), assemble=assemble)
 
 
-def drawn(tower: Any, connector: GLUConnectorConfig, text: Any) -> tuple[Part, ...]:
+def drawing(tower: Any, connector: GLUConnectorConfig, text: Any) -> tuple[Part, ...]:
     side, seen, count = tower.image_size, f"[N, {tower.tokens}, {tower.width}]", connector.tokens(tower.tokens)
     return (
         Part(slot="encoder", modality="image", name="EVA2-CLIP-E", prefix="encoders.image",
@@ -161,6 +161,6 @@ def published(side: int, template: str) -> dict[str, Any]:
             "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False, "vision_config": vision}  # fmt: skip
 
 
-def _variant(name: str, repository: str, parameters: int, side: int, template: str) -> Variant:
-    place = Repository(name=f"THUDM/{repository}", license="CogVLM License")
-    return Variant(name=name, parameters=parameters, config=published(side, template), repository=place)
+def _variant(name: str, hub: str, parameters: int, side: int, template: str) -> Variant:
+    repository = Repository(name=f"THUDM/{hub}", license="CogVLM License")
+    return Variant(name=name, parameters=parameters, config=published(side, template), repository=repository)

@@ -21,7 +21,7 @@ from polymodal.systems import (
     System,
     hf,
 )
-from polymodal.systems.emu3.checkpoint import MODEL, _release, open_codec, open_text, parse_config
+from polymodal.systems.emu3.checkpoint import MODEL, _release, parse_codec_config, parse_config, text_model_spec
 from polymodal.systems.emu3.recipe import RECIPE
 
 SYSTEM = System(
@@ -38,17 +38,21 @@ SYSTEM = System(
         CheckpointFormat(name=f"transformers {MODEL}", parse_config=parse_config, matches=hf("emu3", MODEL)),
         CheckpointFormat(
             name="transformers Emu3ForCausalLM",
-            parse_config=open_text,
+            parse_config=text_model_spec,
             matches=hf("emu3_text_model", "Emu3ForCausalLM"),
         ),
         CheckpointFormat(
-            name="official Emu3ForCausalLM", parse_config=open_text, matches=hf("Emu3", "Emu3ForCausalLM")
+            name="official Emu3ForCausalLM", parse_config=text_model_spec, matches=hf("Emu3", "Emu3ForCausalLM")
         ),
         CheckpointFormat(
-            name="transformers Emu3VQVAE", parse_config=partial(open_codec, official=False), matches=hf("emu3_vqgan")
+            name="transformers Emu3VQVAE",
+            parse_config=partial(parse_codec_config, official=False),
+            matches=hf("emu3_vqgan"),
         ),
         CheckpointFormat(
-            name="official Emu3VisionVQ", parse_config=partial(open_codec, official=True), matches=hf("Emu3VisionVQ")
+            name="official Emu3VisionVQ",
+            parse_config=partial(parse_codec_config, official=True),
+            matches=hf("Emu3VisionVQ"),
         ),
     ),
     variants=(_release("chat", max_position_embeddings=131072), _release("gen")),

@@ -101,14 +101,14 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     return ModelSpec(build=build, keys=tables, in_memory=tables[-1], parts=drawing, assemble=assemble)
 
 
-def open_text(config: Mapping[str, Any]) -> ModelSpec:
+def text_model_spec(config: Mapping[str, Any]) -> ModelSpec:
     """The decoder alone: Emu3ForCausalLM of the library, or the official repositories' (ids in, ids out)."""
     backbone = llama.parse_config({**DEFAULTS, **config})
     table = llama.hf_keys(backbone).prefixed("", "backbone.")
     return ModelSpec(build=lambda: MultimodalLM({}, {}, backbone.build(), {}), keys=(table,))
 
 
-def open_codec(config: Mapping[str, Any], official: bool) -> ModelSpec:
+def parse_codec_config(config: Mapping[str, Any], official: bool) -> ModelSpec:
     """The codec alone: Emu3VQVAE of the library, or BAAI/Emu3-VisionTokenizer."""
     return ModelSpec(build=vq_codec_3d.parse_config(config).build, keys=(vq_codec_3d.keys(official),))
 

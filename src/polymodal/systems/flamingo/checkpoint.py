@@ -79,10 +79,10 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         processor = Processor(tokenizer=words, template=SHOTS, modalities=(image,), max_length=limit)
         return LoadedModel(model=module, processor=processor)
 
-    return ModelSpec(build=found.build, keys=(keys,), parts=drawn(found), assemble=assemble)
+    return ModelSpec(build=found.build, keys=(keys,), parts=drawing(found), assemble=assemble)
 
 
-def drawn(found: OpenFlamingo) -> tuple[Part, ...]:
+def drawing(found: OpenFlamingo) -> tuple[Part, ...]:
     """The boxes of `show`."""
     vision, queries, width = found.encoder, found.connector.latents, found.backbone.width
     seen = f"[items, frames, {vision.tokens}, {vision.width}]"

@@ -19,7 +19,7 @@ from polymodal.systems import (
     Variant,
     hf,
 )
-from polymodal.systems.flava.checkpoint import _HUB, MODEL, PRETRAINING, open_codec, parse_config
+from polymodal.systems.flava.checkpoint import _HUB, MODEL, PRETRAINING, parse_codec_config, parse_config
 from polymodal.systems.flava.recipe import RECIPE
 
 SYSTEM = System(
@@ -35,7 +35,7 @@ SYSTEM = System(
     formats=(
         CheckpointFormat(name="transformers Flava", matches=hf("flava", MODEL, PRETRAINING), parse_config=parse_config),
         CheckpointFormat(
-            name="transformers FlavaImageCodebook", matches=hf("flava_image_codebook"), parse_config=open_codec
+            name="transformers FlavaImageCodebook", matches=hf("flava_image_codebook"), parse_config=parse_codec_config
         ),
     ),
     variants=(

@@ -67,8 +67,8 @@ def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
     return LoadedModel(model=module, processor=None, score=scores.score, embed=scores.embed)
 
 
-def open_codec(config: Mapping[str, Any]) -> ModelSpec:
-    """The codec of image tokens alone; its logits are over the vocabulary, per place."""
+def parse_codec_config(config: Mapping[str, Any]) -> ModelSpec:
+    """The codec of image tokens alone; its logits are over the vocabulary, per position."""
     codec = dalle_codec.parse_config(config)
 
     def build() -> EncoderClassifier:

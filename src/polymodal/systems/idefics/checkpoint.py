@@ -91,12 +91,12 @@ def keys_of(config: Mapping[str, Any], vision: ViTConfig, backbone: DecoderConfi
     """The hub's names -> the model."""
     base, added = config.get("vocab_size", 32000), config.get("additional_vocab_size", 0)
     rows: list[Row] = []
-    for place, more, ours in (
+    for prefix, more, ours in (
         ("model.embed_tokens.", "additional_embedding.", "embed_tokens.weight"),
         ("lm_head.", "additional_fc.", "lm_head.weight"),
     ):
-        pair = (f"{place}weight", f"{place}{more}weight")
-        if place == "lm_head." and backbone.tied:
+        pair = (f"{prefix}weight", f"{prefix}{more}weight")
+        if prefix == "lm_head." and backbone.tied:
             rows += [drop(name) for name in pair]
         elif added:
             rows.append(fuse(pair, ours, sizes=(base, added)))
@@ -146,7 +146,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     return ModelSpec(
         build=build,
         keys=(keys_of(config, vision, backbone),),
-        parts=drawn(vision, resampler, backbone),
+        parts=drawing(vision, resampler, backbone),
         assemble=assemble,
     )
 
@@ -164,7 +164,7 @@ def template(instruct: bool) -> SharedMarks:
     return SharedMarks(template=plain, mark=Special(name=FAKE))
 
 
-def drawn(vision: Any, resampler: Any, backbone: Any) -> tuple[Part, ...]:
+def drawing(vision: Any, resampler: Any, backbone: Any) -> tuple[Part, ...]:
     """The boxes of `show`."""
     seen = f"[items, {vision.tokens}, {vision.width}]"
     count = vision.tokens if resampler is None else resampler.latents
@@ -197,5 +197,5 @@ _9B, _80B = (4096, 11008, 32, 32, 1e-6), (8192, 22016, 80, 64, 1e-5)
 
 
 def _variant(name: str, parameters: int, size: tuple[int, int, int, int, float], added: int) -> Variant:
-    place = Repository(name=f"HuggingFaceM4/idefics-{name}", license="LLaMA v1, non-commercial")
-    return Variant(name=name, parameters=parameters, config=published(*size, added), repository=place)
+    repository = Repository(name=f"HuggingFaceM4/idefics-{name}", license="LLaMA v1, non-commercial")
+    return Variant(name=name, parameters=parameters, config=published(*size, added), repository=repository)

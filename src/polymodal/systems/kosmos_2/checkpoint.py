@@ -38,7 +38,7 @@ MASK = "image_embeds_position_mask"
 FIRST_SLOT = 4  # the ids of the slots, one after another from here, do not matter; these are the published ones
 
 
-NOWHERE = -1  # no id marks a place for features
+NOWHERE = -1  # no id is a placeholder
 
 
 TEMPLATE = Template(
@@ -98,7 +98,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         + latent_query.HF_KEYS.prefixed("image_to_text_projection.", "connectors.image.")
         + kosmos.hf_keys(backbone).prefixed("text_model.", "backbone.")
     )
-    return ModelSpec(build=build, keys=(table,), parts=drawn(tower, connector, backbone.width), assemble=assemble)
+    return ModelSpec(build=build, keys=(table,), parts=drawing(tower, connector, backbone.width), assemble=assemble)
 
 
 def picture_first(messages: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -107,7 +107,7 @@ def picture_first(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     return pictures + tuple(Message(role=message.role, parts=(Text(message.text),)) for message in messages)
 
 
-def drawn(tower: clip_vit.ViTConfig, connector: latent_query.LatentQueryConfig, width: int) -> tuple[Part, ...]:
+def drawing(tower: clip_vit.ViTConfig, connector: latent_query.LatentQueryConfig, width: int) -> tuple[Part, ...]:
     side, seen = tower.image_size, f"[N, {tower.tokens}, {tower.width}]"
     return (
         Part(slot="encoder", modality="image", name="CLIP ViT, every token", prefix="encoders.image",

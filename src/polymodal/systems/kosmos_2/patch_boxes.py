@@ -31,7 +31,7 @@ _TAG = re.compile("<.*?>")
 class Grounded:
     """A phrase of the plain text, where it stands there (`text[start:end]`), and its boxes in 0..1.
 
-    phrase is "" for a box that stands without one; then start == end, the place in the text it stands at.
+    phrase is "" for a box that stands without one; then start == end, its position in the text.
     """
 
     phrase: str
@@ -79,16 +79,16 @@ def read_boxes(text: str, side: int = SIDE) -> tuple[str, list[Grounded]]:
 
 def draw_boxes(picture: Pillow.Image, named: Iterable[tuple[str, Sequence[Box]]]) -> Pillow.Image:
     """A copy of the picture with every box drawn and named, one colour for each name; boxes in 0..1."""
-    drawn = picture.convert("RGB")
-    pen = ImageDraw.Draw(drawn)
-    thick = max(2, round(min(drawn.size) / 150))
+    annotated = picture.convert("RGB")
+    pen = ImageDraw.Draw(annotated)
+    thick = max(2, round(min(annotated.size) / 150))
     for index, (name, boxes) in enumerate(named):
         colour = _COLOURS[index % len(_COLOURS)]
         for left, top, right, bottom in boxes:
-            corner = (left * drawn.width, top * drawn.height)
-            pen.rectangle((*corner, right * drawn.width, bottom * drawn.height), outline=colour, width=thick)
+            corner = (left * annotated.width, top * annotated.height)
+            pen.rectangle((*corner, right * annotated.width, bottom * annotated.height), outline=colour, width=thick)
             if name:
-                place = (corner[0] + thick + 1, corner[1] + thick)
-                pen.rectangle(pen.textbbox(place, name), fill=colour)
-                pen.text(place, name, fill="white")
-    return drawn
+                origin = (corner[0] + thick + 1, corner[1] + thick)
+                pen.rectangle(pen.textbbox(origin, name), fill=colour)
+                pen.text(origin, name, fill="white")
+    return annotated

@@ -72,7 +72,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         + adapter.connector_keys().prefixed("", "connectors.image.")
         + adapter.decoder_keys(text, config).prefixed("", "backbone.")
     )
-    return ModelSpec(build=build, keys=(keys,), parts=drawn(encoder, connector, text), assemble=assemble)
+    return ModelSpec(build=build, keys=(keys,), parts=drawing(encoder, connector, text), assemble=assemble)
 
 
 def connector_of(config: Mapping[str, Any]) -> QueryBlocksConfig:
@@ -85,7 +85,7 @@ def connector_of(config: Mapping[str, Any]) -> QueryBlocksConfig:
     return QueryBlocksConfig(queries=config["query_len"], width=width, blocks=(block,) * config["v_depth"])
 
 
-def drawn(encoder: ClipTokensConfig, connector: QueryBlocksConfig, text: DecoderConfig) -> tuple[Part, ...]:
+def drawing(encoder: ClipTokensConfig, connector: QueryBlocksConfig, text: DecoderConfig) -> tuple[Part, ...]:
     side, seen = encoder.vit.image_size, f"[N, {encoder.vit.tokens}, {encoder.width}]"
     prompts = sum(block.attention.prefix is not None for block in text.blocks)
     return (

@@ -97,9 +97,9 @@ def decoder_keys(config: DecoderConfig, settings: Mapping[str, Any]) -> KeyTable
     ]
     for source, target in llama_meta.NAMES.items():
         group, _, leaf = source.partition(".")
-        place, order = f"llama.layers.{{}}.{group}.lora_{leaf}", llama_meta.rope_order(config, source)
-        rows.append(rename(f"{place}_l1.weight", f"blocks.{{}}.{target}.lora_A.weight"))
-        rows.append(rename(f"{place}_l2.weight", f"blocks.{{}}.{target}.lora_B.weight", *order))
+        prefix, order = f"llama.layers.{{}}.{group}.lora_{leaf}", llama_meta.rope_order(config, source)
+        rows.append(rename(f"{prefix}_l1.weight", f"blocks.{{}}.{target}.lora_A.weight"))
+        rows.append(rename(f"{prefix}_l2.weight", f"blocks.{{}}.{target}.lora_B.weight", *order))
     return KeyTable(tuple(rows)) + llama_meta.meta_keys(config).prefixed("llama.", "")
 
 
@@ -157,10 +157,10 @@ def gathered(files: CheckpointFiles) -> Mapping[str, torch.Tensor]:
     side beside a config.json; LLaMA's embedding, head and blocks are then found under `llama.`, CLIP's tower under
     `clip.`.  Raises WeightsError for shards of larger models, which do not belong to this one.
     """
-    place = files.folder
-    loose = sorted(place.glob("*.pth")) + sorted(place.glob("*.pt")) if place.is_dir() else []
+    folder = files.folder
+    loose = sorted(folder.glob("*.pth")) + sorted(folder.glob("*.pt")) if folder.is_dir() else []
     if len(loose) < 2:
-        return weights_in(place, ENTRY)
+        return weights_in(folder, ENTRY)
     found: Locations = {}
     for path in loose:
         tensors = weights_in(path, ENTRY)

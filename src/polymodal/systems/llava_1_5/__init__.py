@@ -71,10 +71,10 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     rest += text_keys.prefixed("language_model.", "backbone.")
     tables = tuple(each + rest for each in vision.prefixed("vision_tower."))
     keys = hf_mlp.with_in_memory_names(tables)
-    return ModelSpec(build=build, keys=keys, in_memory=keys[-1], parts=drawn(tower, width), assemble=assemble)
+    return ModelSpec(build=build, keys=keys, in_memory=keys[-1], parts=drawing(tower, width), assemble=assemble)
 
 
-def drawn(tower: hf_vision.ViTConfig, width: int) -> tuple[Part, ...]:
+def drawing(tower: hf_vision.ViTConfig, width: int) -> tuple[Part, ...]:
     side, count = tower.image_size, tower.tokens
     return (
         Part(slot="encoder", modality="image", name="ViT (CLIP)", prefix="encoders.image",

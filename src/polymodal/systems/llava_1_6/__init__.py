@@ -67,8 +67,10 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     def build() -> MultimodalLM:
         tiles = TiledConfig(encoder=tower, tile=tile, grids=grids).build()
         parts = tiles, connector.build(tower.out_width, width), text.build()
-        places = {"image": config.get("image_token_index", config.get("image_token_id", 32000))}
-        return MultimodalLM({"image": parts[0]}, {"image": parts[1]}, parts[2], places, inputs={"image": PICTURES})
+        placeholders = {"image": config.get("image_token_index", config.get("image_token_id", 32000))}
+        return MultimodalLM(
+            {"image": parts[0]}, {"image": parts[1]}, parts[2], placeholders, inputs={"image": PICTURES}
+        )
 
     def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
         transform = SizedTiles(tiles=GridTiles(tile=tile, grids=grids)).tuned(files.preprocessor)
@@ -91,10 +93,10 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     rest += KeyTable((rename("image_newline", "connectors.image.newline"),))
     rest += text_keys.prefixed("language_model.", "backbone.")
     keys = hf_mlp.with_in_memory_names(t + rest for t in vision.prefixed("vision_tower.", "encoders.image.tile."))
-    return ModelSpec(build=build, keys=keys, in_memory=keys[-1], parts=drawn(tower, width), assemble=assemble)
+    return ModelSpec(build=build, keys=keys, in_memory=keys[-1], parts=drawing(tower, width), assemble=assemble)
 
 
-def drawn(tower: hf_vision.ViTConfig, width: int) -> tuple[Part, ...]:
+def drawing(tower: hf_vision.ViTConfig, width: int) -> tuple[Part, ...]:
     side, seen = tower.image_size, f"N of [t, {tower.patches}, {tower.out_width}]"
     return (
         Part(slot="encoder", modality="image", name="CLIP ViT on every tile", prefix="encoders.image",

@@ -64,11 +64,11 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         connector = NeighboursConfig(width=encoder.width, out_width=text.config.width)
         tokens = connector.tokens(encoder.tokens)
     keys += qformer_lm.linear("llama_proj", "connectors.image.proj")
-    place = config.get("image_token_index", text.config.vocab_size)
+    placeholder = config.get("image_token_index", text.config.vocab_size)
 
     def build() -> MultimodalLM:
         backbone: Any = text.config.build()
-        return MultimodalLM({"image": encoder.build()}, {"image": connector.build()}, backbone, {"image": place},
+        return MultimodalLM({"image": encoder.build()}, {"image": connector.build()}, backbone, {"image": placeholder},
                             positions_ignore_padding=text.positions_ignore_padding)  # fmt: skip
 
     seen, width = f"[N, {encoder.tokens}, {encoder.width}]", text.config.width

@@ -73,7 +73,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         + connector_keys.prefixed("model.visual_abstractor.", "connectors.image.")
         + kind_keys(text).prefixed("", "backbone.")
     )
-    return ModelSpec(build=build, keys=(keys,), parts=drawn(tower, connector, text), assemble=assemble)
+    return ModelSpec(build=build, keys=(keys,), parts=drawing(tower, connector, text), assemble=assemble)
 
 
 def by_kind(config: DecoderConfig) -> DecoderConfig:
@@ -98,7 +98,7 @@ def kind_keys(config: DecoderConfig) -> KeyTable:
     return KeyTable(tuple(rows)) + llama.hf_keys(config)
 
 
-def drawn(tower: Any, connector: abstractor.AbstractorConfig, text: DecoderConfig) -> tuple[Part, ...]:
+def drawing(tower: Any, connector: abstractor.AbstractorConfig, text: DecoderConfig) -> tuple[Part, ...]:
     side, seen, count = tower.image_size, f"[N, {tower.tokens}, {tower.width}]", connector.tokens(tower.tokens)
     return (
         Part(slot="encoder", modality="image", name="ViT-L/14", prefix="encoders.image",

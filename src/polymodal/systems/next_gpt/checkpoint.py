@@ -93,7 +93,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     more = KeyTable()
     for name, file in FILES.items():
         more += official_keys().prefixed(f"{file}.0.", f"projectors.{name}.")
-    return ModelSpec(build=build, keys=imagebind_llama.keys_of(config, SENSES, more), parts=drawn(width, projectors),
+    return ModelSpec(build=build, keys=imagebind_llama.keys_of(config, SENSES, more), parts=drawing(width, projectors),
                   assemble=partial(assemble, signals=signals))  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def assemble(module: nn.Module, files: CheckpointFiles, signals: Mapping[str, tu
     return LoadedModel(model=module, processor=processor, stop=(STOP,))
 
 
-def drawn(width: int, projectors: Mapping[str, QueryProjectorConfig]) -> tuple[Part, ...]:
+def drawing(width: int, projectors: Mapping[str, QueryProjectorConfig]) -> tuple[Part, ...]:
     return (
         *(Part(slot="encoder", modality=name, name="ImageBind", prefix=f"encoders.{name}", output="[N, E]", tokens=1,
                input=imagebind_llama.SENSES[name]) for name in SENSES),

@@ -96,6 +96,6 @@ def published(name: str, vocabulary: int = 50280) -> dict[str, Any]:
 
 
 def _variant(name: str, size: str, parameters: int, license: str) -> Variant:
-    place = Repository(name=f"openflamingo/OpenFlamingo-{name}", license=license)
+    repository = Repository(name=f"openflamingo/OpenFlamingo-{name}", license=license)
     config = published(size)
-    return Variant(name=name.lower(), parameters=parameters, config=config, repository=place)
+    return Variant(name=name.lower(), parameters=parameters, config=config, repository=repository)

@@ -44,13 +44,18 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         raise ConfigError(f"qwen2-vl: vision_config.hidden_size {vision.get('hidden_size', 3584)} must equal the "
                           f"language model's {language.width}")  # fmt: skip
     connector = patch_merger.PatchMergerConfig(merge=tower.merge)
-    places = {"image": config.get("image_token_id", 151655), "video": config.get("video_token_id", 151656)}
-    prepare_inputs = GridPositions(**places, merge=tower.merge)
+    placeholders = {"image": config.get("image_token_id", 151655), "video": config.get("video_token_id", 151656)}
+    prepare_inputs = GridPositions(**placeholders, merge=tower.merge)
 
     def build() -> MultimodalLM:
         parts = tower.build(), connector.build(tower.width, language.width), language.build()
         return MultimodalLM(
-            {"image": parts[0]}, {"image": parts[1]}, parts[2], places, inputs=INPUTS, prepare_inputs=prepare_inputs
+            {"image": parts[0]},
+            {"image": parts[1]},
+            parts[2],
+            placeholders,
+            inputs=INPUTS,
+            prepare_inputs=prepare_inputs,
         )
 
     def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
@@ -82,11 +87,11 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     )
     renamed = {"visual.": "model.visual.", "model.": "model.language_model.", "lm_head.": "lm_head."}
     in_memory = table.respelled(renamed)
-    return ModelSpec(build=build, keys=(table, in_memory), in_memory=in_memory, parts=drawn(tower, language.width),
+    return ModelSpec(build=build, keys=(table, in_memory), in_memory=in_memory, parts=drawing(tower, language.width),
                      assemble=assemble)  # fmt: skip
 
 
-def drawn(tower: qwen2_vit.Qwen2ViTConfig, width: int) -> tuple[Part, ...]:
+def drawing(tower: qwen2_vit.Qwen2ViTConfig, width: int) -> tuple[Part, ...]:
     return (
         Part(
             slot="encoder",

@@ -27,7 +27,7 @@ from polymodal.systems.video_llama.processing import assemble
 from polymodal.systems.video_llama.recipe import RECIPE
 from polymodal.weights.keytable import KeyTable, drop
 
-TOKENS = {"video": 32000, "audio": 32001, "image": 32002}  # the last is ours: pictures take the place of videos
+TOKENS = {"video": 32000, "audio": 32001, "image": 32002}  # the last is ours: pictures enter like videos
 
 
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:
@@ -46,7 +46,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     heard = {**imagebind_keys.DEFAULTS, **bound}["out_embed_dim"]
     sound = TimedQFormerConfig(over_time=replace(over_time, source_width=heard,
                                queries=config.get("num_audio_query_token", 8)), out_width=width, longest=8)  # fmt: skip
-    places = {**TOKENS, **(config.get("token_ids") or {})}
+    placeholders = {**TOKENS, **(config.get("token_ids") or {})}
 
     def build() -> MultimodalLM:
         backbone: Any = text.config.build()
@@ -56,33 +56,33 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
             encoders["audio"] = FrameEncoder(imagebind_keys.imagebind(bound, "audio"))
             connectors["audio"] = sound.build()
         inputs = {"image": ModalityInputs(values="pixel_values", uses="video")}
-        used = {name: id for name, id in places.items() if hears or name != "audio"}
+        used = {name: id for name, id in placeholders.items() if hears or name != "audio"}
         return MultimodalLM(
             encoders, connectors, backbone, used, inputs=inputs, positions_ignore_padding=text.positions_ignore_padding
         )
 
-    body = _seen_keys(video) + (_heard_keys(sound) if hears else KeyTable())
+    body = _video_keys(video) + (_audio_keys(sound) if hears else KeyTable())
     keys = tuple(body + table.prefixed("llama_model.", "backbone.") for table in text.keys)
     return ModelSpec(build=build, keys=keys, parts=_drawing(video, sound if hears else None, width),
                   assemble=assemble(side, video.tokens, sound.tokens if hears else 0))  # fmt: skip
 
 
-def _seen_keys(video: TimedQFormerConfig) -> KeyTable:
+def _video_keys(video: TimedQFormerConfig) -> KeyTable:
     assert video.frame is not None
     ours = "connectors.video."
     vision = lavis.vision_keys(ours="encoders.video.encoder.")
     frame = lavis.qformer_keys(video.frame, f"{ours}frames.")
-    place = KeyTable.of({"video_frame_position_embedding.weight": f"{ours}positions.weight"})
-    return vision + frame + _over_time(video, "video", "llama_proj") + place + KeyTable((drop("t5_proj.**"),))
+    positions = KeyTable.of({"video_frame_position_embedding.weight": f"{ours}positions.weight"})
+    return vision + frame + _over_time(video, "video", "llama_proj") + positions + KeyTable((drop("t5_proj.**"),))
 
 
-def _heard_keys(sound: TimedQFormerConfig) -> KeyTable:
+def _audio_keys(sound: TimedQFormerConfig) -> KeyTable:
     audio = imagebind_keys.keys("audio").prefixed("audio_encoder.", "encoders.audio.encoder.")
     for name in imagebind_keys.MODALITIES:
         if name != "audio":
             audio += imagebind_keys.unused(name).prefixed("audio_encoder.")
-    place = KeyTable.of({"audio_position_embedding.weight": "connectors.audio.positions.weight"})
-    return audio + _over_time(sound, "audio", "audio_llama_proj") + place
+    positions = KeyTable.of({"audio_position_embedding.weight": "connectors.audio.positions.weight"})
+    return audio + _over_time(sound, "audio", "audio_llama_proj") + positions
 
 
 def _over_time(config: TimedQFormerConfig, name: str, projection: str) -> KeyTable:
@@ -111,13 +111,13 @@ def _drawing(video: TimedQFormerConfig, sound: TimedQFormerConfig | None, width:
     return (*seen, *heard, backbone)
 
 
-def _variant(name: str, parameters: int, width: int, depth: int, ffn_width: int, repository: str = "") -> Variant:
+def _variant(name: str, parameters: int, width: int, depth: int, ffn_width: int, hub: str = "") -> Variant:
     llama_2 = name.startswith("llama-2")
     text = {"model_type": "llama", "hidden_size": width, "num_hidden_layers": depth,
             "num_attention_heads": width // 128, "intermediate_size": ffn_width, "vocab_size": 32000,
             "rms_norm_eps": 1e-5 if llama_2 else 1e-6}  # fmt: skip
-    place = Repository(name=repository, license="research only") if repository else None
-    return Variant(name=name, parameters=parameters, repository=place,
+    repository = Repository(name=hub, license="research only") if hub else None
+    return Variant(name=name, parameters=parameters, repository=repository,
                    config={"model_type": "video-llama", "text_config": text})  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
     picture -> shorter side 384, at most 639, multiples of 32 -> 32 x 32 patches, linear -> tokens, kind 1 --+
     text -> BERT word pieces, at most 40 -> embeddings, kind 0 ------------------------------------------+-> ViT-B/32
-    -> norm -> [CLS] -> dense, tanh -> answers (3129), rank, two-picture class; or the text places -> words
+    -> norm -> [CLS] -> dense, tanh -> answers (3129), rank, two-picture class; or the text positions -> words
 
 Paper: ViLT (arXiv 2102.03334).  Weights: dandelin/vilt-b32-* (Apache-2.0), the library's layout; the official
 Lightning files hold the same tensors under timm's names.

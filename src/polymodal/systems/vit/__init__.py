@@ -17,7 +17,13 @@ from polymodal.systems import (
     System,
     hf,
 )
-from polymodal.systems.vit.checkpoint import open_bare, open_classes, open_jax, open_pixels, published
+from polymodal.systems.vit.checkpoint import (
+    parse_bare_config,
+    parse_classification_config,
+    parse_jax_model,
+    parse_pixels_config,
+    published,
+)
 from polymodal.systems.vit.recipe import RECIPE
 
 SYSTEM = System(
@@ -31,18 +37,18 @@ SYSTEM = System(
     formats=(
         CheckpointFormat(
             name="transformers ViTForImageClassification",
-            parse_config=open_classes,
+            parse_config=parse_classification_config,
             matches=hf("vit", "ViTForImageClassification"),
         ),
-        CheckpointFormat(name="transformers ViTModel", parse_config=open_bare, matches=hf("vit", "ViTModel")),
+        CheckpointFormat(name="transformers ViTModel", parse_config=parse_bare_config, matches=hf("vit", "ViTModel")),
         CheckpointFormat(
             name="transformers ViTForMaskedImageModeling",
-            parse_config=open_pixels,
+            parse_config=parse_pixels_config,
             matches=hf("vit", "ViTForMaskedImageModeling"),
         ),
         CheckpointFormat(
             name="official ViT .npz",
-            parse_config=open_jax,
+            parse_config=parse_jax_model,
             matches=hf("vit_jax"),
             infer=google_vit.infer,
         ),

@@ -66,25 +66,25 @@ def classifier(tower: ViTConfig, labels: tuple[str, ...]) -> Any:
     return assemble
 
 
-def open_bare(config: Mapping[str, Any]) -> ModelSpec:
+def parse_bare_config(config: Mapping[str, Any]) -> ModelSpec:
     """ViTModel, with its pooler."""
     return model_spec(google_vit.with_pooler(google_vit.parse_config(config), config), None, KeyTable(), "")
 
 
-def open_classes(config: Mapping[str, Any]) -> ModelSpec:
+def parse_classification_config(config: Mapping[str, Any]) -> ModelSpec:
     """ViTForImageClassification."""
     tower, labels = google_vit.parse_config(config), labels_of(config)
     return model_spec(tower, ClassLogitsConfig(width=tower.width, classes=len(labels)), CLASSES, "vit.", labels=labels)
 
 
-def open_pixels(config: Mapping[str, Any]) -> ModelSpec:
+def parse_pixels_config(config: Mapping[str, Any]) -> ModelSpec:
     """ViTForMaskedImageModeling."""
     tower = replace(google_vit.parse_config(config), mask_token=True)
     head = PatchPixelsConfig(width=tower.width, stride=config.get("encoder_stride", 16), channels=tower.channels)
     return model_spec(tower, head, PIXELS, "vit.")
 
 
-def open_jax(config: Mapping[str, Any]) -> ModelSpec:
+def parse_jax_model(config: Mapping[str, Any]) -> ModelSpec:
     """Official .npz files, by what `google_vit.infer` reads off them."""
     tower = google_vit.parse_jax_config(config)
     keys = google_vit.jax_keys(tower).prefixed(target="encoders.image.")
@@ -99,6 +99,6 @@ def published(name: str, parameters: int, width: int, depth: int, heads: int, pa
               "intermediate_size": 4 * width, "patch_size": patch, "image_size": side, "layer_norm_eps": 1e-12,
               "architectures": [kind], "num_labels": classes}  # fmt: skip
     size = {768: "base", 1024: "large", 1280: "huge"}[width]
-    place = f"google/vit-{size}-patch{patch}-{side}{'' if classes else '-in21k'}"
+    hub = f"google/vit-{size}-patch{patch}-{side}{'' if classes else '-in21k'}"
     return Variant(name=name, parameters=parameters, config=config, format=0 if classes else 1,
-                   repository=Repository(name=place, license="Apache-2.0"))  # fmt: skip
+                   repository=Repository(name=hub, license="Apache-2.0"))  # fmt: skip
