@@ -21,7 +21,7 @@ from torch import Tensor
 
 from polymodal.data.media import Text
 from polymodal.data.messages import Media, Message, conversation, user
-from polymodal.data.processor import Encoded, Placed, Prepared, Processor
+from polymodal.data.processor import Encoded, MediaSpan, Prepared, Processor
 from polymodal.errors import ConfigError
 from polymodal.generation.decode_state import DecodeState, as_weights, copied, max_new_tokens, start
 from polymodal.generation.feature_cache import FeatureCache, Measure, PreparedMedia, unmeasured
@@ -98,7 +98,7 @@ class Chat:
             raise ConfigError("chat: beam search is for `generate`; a conversation is written token by token")
         self._prompt_length = len(encoded)
         if self.model.is_encoder_decoder:
-            features = self._features.features(self.model, self.processor, encoded.placed, measure)
+            features = self._features.features(self.model, self.processor, encoded.media_spans, measure)
             batch = collated(self.processor, [encoded])
             running = start(self.model, batch, [options.max_tokens], features=features)
             yield from answer(running, [options], self.constraints)
@@ -137,7 +137,7 @@ class Chat:
         """A cache that holds exactly the reusable prefix and has room for the rest and the answer."""
         needed = len(encoded) + max_new_tokens(self.model, [len(encoded)], [options.max_tokens])[0]
         # The last prompt token always runs: its hidden state gives the first token of the answer.
-        self.reused = outside_items(min(self.shared_prefix(encoded), len(encoded) - 1), encoded.placed)
+        self.reused = outside_items(min(self.shared_prefix(encoded), len(encoded) - 1), encoded.media_spans)
         if self._cache is not None:
             self._cache.truncate(self.reused)
         if self._cache is None or self._cache.capacity < needed:
@@ -151,8 +151,8 @@ class Chat:
     def _running(self, encoded: Encoded, cache: KVCache, measure: Measure) -> DecodeState:
         """Everything behind the tokens that the cache holds, embedded and run."""
         model, first = self.model, cache.length
-        behind = [place for place in encoded.placed if place.first >= first]
-        needed = behind if model.context is None else encoded.placed
+        behind = [span for span in encoded.media_spans if span.first >= first]
+        needed = behind if model.context is None else encoded.media_spans
         features = self._features.features(model, self.processor, needed, measure)
         device = model.backbone.embed_tokens.weight.device
         if model.prepare_inputs is None and model.context is None and self.processor.finish is None:
@@ -160,7 +160,7 @@ class Chat:
         else:
             batch, context = arranged(model, self.processor, encoded, features, first)
         batch["item_counts"] = {
-            name: torch.tensor([sum(place.item.modality == name for place in behind)])
+            name: torch.tensor([sum(span.item.modality == name for span in behind)])
             for name in self.processor.modalities
         }
         running = DecodeState(
@@ -237,7 +237,10 @@ def collated(processor: Processor, rows: Sequence[Encoded]) -> dict[str, Any]:
 def collated_bare(processor: Processor, rows: Sequence[Encoded]) -> dict[str, Any]:
     """The same with media that have shapes but no values (meta tensors): all that a batch needs beside the features."""
     bare = [
-        replace(row, placed=tuple(replace(p, item=replace(p.item, values=_bare(p.item.values))) for p in row.placed))
+        replace(
+            row,
+            media_spans=tuple(replace(p, item=replace(p.item, values=_bare(p.item.values))) for p in row.media_spans),
+        )
         for row in rows
     ]
     return processor.collate(bare, padding="left")
@@ -252,7 +255,7 @@ def _bare(values: Any) -> Any:
 
 def items_of(encoded: Encoded) -> Items:
     """The media of a conversation."""
-    return frozenset((place.first, place.item.key) for place in encoded.placed)
+    return frozenset((span.first, span.item.key) for span in encoded.media_spans)
 
 
 def common_prefix(encoded: Encoded, ids: Sequence[int], items: Items) -> int:
@@ -265,6 +268,6 @@ def common_prefix(encoded: Encoded, ids: Sequence[int], items: Items) -> int:
     return min((first for first, _ in items_of(encoded) ^ items if first < length), default=length)
 
 
-def outside_items(length: int, placed: Sequence[Placed]) -> int:
+def outside_items(length: int, spans: Sequence[MediaSpan]) -> int:
     """`length`, or where the item begins through whose placeholders it would cut: an item enters whole."""
-    return next((place.first for place in placed if place.first < length < place.end), length)
+    return next((span.first for span in spans if span.first < length < span.end), length)
