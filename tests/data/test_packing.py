@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from test_processor import picture, processor
 from tiny_vocabulary import tiny_tokenizer
 
-from polymodal.data.answering import AnsweringProcessor
+from polymodal.data.encoder_decoder_processor import EncoderDecoderProcessor
 from polymodal.data.media import Text
 from polymodal.data.messages import Message, user
 from polymodal.data.packing import joined, pack, packed
@@ -47,12 +47,12 @@ def test_every_conversation_stands_once_and_whole_in_a_row(talks, spare: int, pa
     firsts = [min(i for i, row in enumerate(rows) if tuple(row.input_ids) in _parts(each)) for each in bins]
     assert firsts == sorted(firsts)
     batch = PROCESSOR.collate(bins, padding=padding)
-    keys = [placed.item.key for each in bins for placed in each.placed]
-    assert sorted(keys) == sorted(placed.item.key for row in rows for placed in row.placed)
+    keys = [span.item.key for each in bins for span in each.media_spans]
+    assert sorted(keys) == sorted(span.item.key for row in rows for span in row.media_spans)
     assert sum(batch["item_tokens"]["image"]) == int((batch["input_ids"] == 3).sum())
     for each in bins:
-        for placed in each.placed:
-            assert each.input_ids[placed.first : placed.first + placed.item.tokens] == [3] * placed.item.tokens
+        for span in each.media_spans:
+            assert each.input_ids[span.first : span.first + span.item.tokens] == [3] * span.item.tokens
     if "segments" in batch:
         real = batch["segments"] > 0
         assert int(real.sum()) == sum(map(len, rows))
@@ -101,6 +101,6 @@ def test_what_cannot_be_packed_is_named() -> None:
         list(packed([plain(1)], 4, 0))
     with pytest.raises(PromptError, match="packed rows are not cut"):
         PROCESSOR.fit(joined([plain(3), plain(2)]), 4, truncate=True)
-    answering = AnsweringProcessor(start_id=0, tokenizer=tiny_tokenizer(), template=SMOLLM2)
+    answering = EncoderDecoderProcessor(start_id=0, tokenizer=tiny_tokenizer(), template=SMOLLM2)
     with pytest.raises(PromptError, match="one conversation a row"):
         answering.collate([joined([plain(3), plain(2)])], padding="right")

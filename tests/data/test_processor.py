@@ -119,8 +119,8 @@ def test_too_long_is_refused_with_counts_or_cut_between_media() -> None:
     with pytest.raises(PromptError, match=rf"{length} tokens \({length - 8} text and 8 image\) for a limit of 20"):
         processor(max_length=20)(messages)
     (row,) = [processor().encode(conversation(messages))]
-    inside, behind = row.placed[1].start + 2, row.placed[1].start
-    with pytest.raises(PromptError, match=f"would cut the image at tokens {row.placed[1].start} to"):
+    inside, behind = row.media_spans[1].start + 2, row.media_spans[1].start
+    with pytest.raises(PromptError, match=f"would cut the image at tokens {row.media_spans[1].start} to"):
         processor()(messages, max_length=inside, truncate=True)
     cut = processor()(messages, max_length=behind, truncate=True)
     assert torch.equal(cut["input_ids"], full["input_ids"][:, :behind])
@@ -161,9 +161,9 @@ def test_keys_tell_items_apart_and_memo_spares_the_transform() -> None:
     memo: dict = {}
     row = model.encode([user(same, other, picture(0))], memo=memo)
     again = model.encode([user(same, other)], memo=memo)
-    keys = [placed.item.key for placed in row.placed]
+    keys = [span.item.key for span in row.media_spans]
     assert keys[0] == keys[2] != keys[1] and len(keys[0]) == 64 and len(calls) == 3
-    assert [placed.item for placed in again.placed] == [placed.item for placed in row.placed[:2]]
+    assert [span.item for span in again.media_spans] == [span.item for span in row.media_spans[:2]]
     assert row.counts() == {"text": len(row) - 3, "image": 3}
     wide = torch.zeros(2, 3)
     assert model.prepare(Image(wide.numpy())).key != model.prepare(Image(wide.T.contiguous().numpy())).key

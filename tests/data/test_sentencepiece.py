@@ -27,7 +27,7 @@ from polymodal.data.tokenizer import Tokenizer
 from polymodal.errors import ConfigError, PolymodalError, PromptError, WeightsError
 from tokenizer_samples import FIXTURES, LLAMA, SENTENCES, T5, model_file, train
 
-NOTHING = TokenSettings(options={}, roles={}, extra=None, placed={})
+NOTHING = TokenSettings(options={}, roles={}, extra=None, added_by_id={})
 
 
 def varint(value: int) -> bytes:
@@ -138,7 +138,7 @@ def test_what_is_written_is_read(rows: list, eos: int, fallback: bool, prefix: b
         (SMALL + piece(""), "empty piece"),
         (SMALL + piece("c", float("nan")), "score nan"),
         (SMALL + piece("c", 0.0, 9), "kind 9"),
-        (SMALL + piece("<0x4g>", 0.0, 6), "not spelled <0x00>"),
+        (SMALL + piece("<0x4g>", 0.0, 6), "not written <0x00>"),
         (SMALL + piece("x" * (MAX_PIECE + 1)), "4097 letters"),
         (SMALL + b"".join(piece(f"{i:04000d}") for i in range(20)), "too long for a vocabulary of so many"),
         (SMALL + numbers(2, f40=7), "unknown piece is 7, outside of its 3"),

@@ -146,9 +146,9 @@ def test_tokenizer_json_comes_first_and_keeps_its_names(tmp_path: Path, tokenize
 
 def test_files_beside_the_vocabulary(tmp_path: Path) -> None:
     """Roles, extra tokens, ids and flags, from the newer table and from the older files."""
-    placed = {"2": token("</s>"), "600": token("<image>"), "601": token("<y>", False)}
+    added_by_id = {"2": token("</s>"), "600": token("<image>"), "601": token("<y>", False)}
     newer = config("LlamaTokenizer", additional_special_tokens=["<x>"], image_token="<image>", pad_token="",
-                   added_tokens_decoder=placed)  # fmt: skip
+                   added_tokens_decoder=added_by_id)  # fmt: skip
     found = read_tokenizer(write(tmp_path / "new", {**FOLDERS["plain"], **newer}))
     assert found.special_tokens == {"<unk>": 0, "<s>": 1, "</s>": 2, "<image>": 600, "<x>": 602}
     assert found.encode("<y>") == [601] and found.pad_id is None

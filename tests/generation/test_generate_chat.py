@@ -92,7 +92,7 @@ def test_another_picture_cuts_the_prefix_at_its_place() -> None:
     list(chat.answer([user("same words", picture(1), "behind")]))
     row = processor().encode([user("same words", picture(2), "behind")], generate=True)
     ids = tuple(piece.id for piece in chat.answer([user("same words", picture(2), "behind")]))
-    assert chat.reused == row.placed[0].first
+    assert chat.reused == row.media_spans[0].first
     assert ids == fresh(network, [user("same words", picture(2), "behind")])
     list(chat.answer([user("same words", picture(2), "behind")]))
     assert chat.reused == len(row) - 1
@@ -139,7 +139,7 @@ def test_feature_cache_forgets_the_longest_unused() -> None:
 
     def ask(*seeds: int) -> int:
         before = network.encoders["image"].items
-        found = cache.features(network, maker, maker.encode([user(*map(picture, seeds))]).placed)
+        found = cache.features(network, maker, maker.encode([user(*map(picture, seeds))]).media_spans)
         with torch.no_grad():
             pixels = torch.stack([torch.from_numpy(picture(s).source) for s in seeds])
             expected = network.encode("image", {"pixel_values": pixels})

@@ -39,7 +39,7 @@ class Counted:
         def collating(rows, **options):
             self.collated += 1
             for row in rows:
-                assert all(place.item.values.is_meta for place in row.placed), "a picture is copied"
+                assert all(place.item.values.is_meta for place in row.media_spans), "a picture is copied"
             return collate(rows, **options)
 
         monkeypatch.setattr(network.backbone, "embed", embedding)
@@ -117,9 +117,9 @@ def test_rules_that_look_at_values_get_them() -> None:
 def test_a_prefix_that_ends_within_a_picture_is_cut_before_it() -> None:
     network, maker = model(), processor()
     row = maker.encode([user("some words", picture(1), "more")], generate=True)
-    (place,) = row.placed
+    (place,) = row.media_spans
     assert place.end - place.first == 4
-    cuts = [outside_items(length, row.placed) for length in range(place.first - 1, place.end + 2)]
+    cuts = [outside_items(length, row.media_spans) for length in range(place.first - 1, place.end + 2)]
     assert cuts == [place.first - 1, *[place.first] * 4, place.end, place.end + 1]
     # As after an answer that was broken off while the prompt was read in pieces.
     chat = Chat(network, maker, options=OPTIONS)
@@ -134,9 +134,9 @@ def test_a_prefix_that_ends_within_a_picture_is_cut_before_it() -> None:
 def test_items_of_one_place_count_all() -> None:
     """Senses that are added up stand at one place: the prefix holds when all of them are the same."""
     row = processor().encode([user("x", picture(1), "y")], generate=True)
-    (place,) = row.placed
+    (place,) = row.media_spans
     second = replace(place, item=replace(place.item, key="sound", tokens=0))
-    both = replace(row, placed=(place, second))
+    both = replace(row, media_spans=(place, second))
     known = frozenset({(place.first, place.item.key), (place.first, "sound")})
     assert common_prefix(both, row.input_ids, known) == len(row)
     assert common_prefix(row, row.input_ids, known) == place.first
@@ -150,8 +150,8 @@ def test_many_new_items_reach_the_encoder_in_small_batches(monkeypatch) -> None:
     monkeypatch.setattr(
         network, "encode", lambda name, batch: sizes.append(len(batch["pixel_values"])) or encode(name, batch)
     )
-    placed = maker.encode([user(*map(picture, range(ENCODER_BATCH + 3)))]).placed
-    found = FeatureCache().features(network, maker, (*placed, placed[0]))["image"]
+    spans = maker.encode([user(*map(picture, range(ENCODER_BATCH + 3)))]).media_spans
+    found = FeatureCache().features(network, maker, (*spans, spans[0]))["image"]
     assert sizes == [ENCODER_BATCH, 3] and len(found) == ENCODER_BATCH + 4
     assert all(each.untyped_storage().nbytes() == each.nbytes for each in found), "no row holds its batch"
 

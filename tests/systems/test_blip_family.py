@@ -14,7 +14,7 @@ from polymodal.check import randomise
 from polymodal.check.demo import byte_tokenizer
 from polymodal.check.fixture import read
 from polymodal.checkpoints import qformer_chat as qformer_chat
-from polymodal.data.answering import AnsweringProcessor
+from polymodal.data.encoder_decoder_processor import EncoderDecoderProcessor
 from polymodal.data.hf_image import transform_of
 from polymodal.data.media import Text
 from polymodal.data.messages import Message, user
@@ -85,7 +85,7 @@ def test_pictures(box: tuple[int, int, int, int] | None) -> None:
 def test_answers_go_to_the_decoder(tmp_path: Path) -> None:
     byte_tokenizer(tmp_path, ["<pad>", "</s>"], eos="</s>", pad="<pad>")
     tokenizer = Tokenizer.from_file(tmp_path / "tokenizer.json", eos="</s>", pad="<pad>")
-    processor = AnsweringProcessor(
+    processor = EncoderDecoderProcessor(
         start_id=0, tokenizer=tokenizer, template=qformer_chat.template(qformer_chat.T5_WORDS, seq2seq=True),
         rewrite=qformer_chat.picture_first,
     )  # fmt: skip

@@ -7,7 +7,7 @@ import torch
 
 import polymodal as pm
 from polymodal.check.randomise import fill
-from polymodal.data.prompts import IMAGENET, PHOTO
+from polymodal.data.zero_shot_prompts import IMAGENET, PHOTO
 from polymodal.pipelines.zero_shot import search
 
 transformers = pytest.importorskip("transformers")

@@ -8,7 +8,7 @@ import torch
 
 import polymodal as pm
 from polymodal.check import bound
-from polymodal.data.bound_talk import SignalTalk
+from polymodal.data.imagebind_formats import NExTGPTFormat
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.data.template import written
@@ -20,7 +20,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 CAT, SPEECH = EXAMPLES / "cat.jpg", EXAMPLES / "speech.flac"
 COUNTS = {"num_gen_img_tokens": 2, "num_gen_video_tokens": 3, "num_gen_audio_tokens": 2, "num_clip_tokens": 4}
 LAST = ("<Img>", "</Img>", "[IMG0]", "[IMG1]", "[VID0]", "[VID1]", "[VID2]", "[AUD0]", "[AUD1]")
-TALK = SignalTalk(begin="<s>", signals={"image": ("[IMG0]", "[IMG1]")})
+TALK = NExTGPTFormat(begin="<s>", signals={"image": ("[IMG0]", "[IMG1]")})
 
 
 @pytest.fixture(scope="module")

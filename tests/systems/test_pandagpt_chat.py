@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import polymodal as pm
 from polymodal.check import bound, randomise
 from polymodal.cli.app import app
-from polymodal.data.bound_talk import SummedTalk
+from polymodal.data.imagebind_formats import PandaGPTFormat
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.data.processor import HOST_FACTS
@@ -37,9 +37,9 @@ def messages(*texts: str) -> list[Message]:
 
 
 def test_words_are_those_of_the_paper_code() -> None:
-    pieces = SummedTalk(begin="<s>").render(messages(*TALK), ask=True)
+    pieces = PandaGPTFormat(begin="<s>").render(messages(*TALK), ask=True)
     assert [piece.name if isinstance(piece, Special) else piece.text for piece in pieces] == [
-        "<s>", "### Human: <Img>", "the place of all senses", "</Img> What is it?\n### Assistant:", "A cat.\n###",
+        "<s>", "### Human: <Img>", "all media", "</Img> What is it?\n### Assistant:", "A cat.\n###",
         "Human: Sure?\n### Assistant:", "Yes.\n###", "Human: Why?\n### Assistant:",
     ]  # fmt: skip
     assert [piece.text for piece in pieces if isinstance(piece, Words) and piece.loss_mask] == [
@@ -48,7 +48,7 @@ def test_words_are_those_of_the_paper_code() -> None:
     ]
     for wrong in (messages("a", "b"), []):
         with pytest.raises(PromptError):
-            SummedTalk(begin="<s>").render(wrong, ask=True)
+            PandaGPTFormat(begin="<s>").render(wrong, ask=True)
 
 
 def test_labels_are_the_answers_alone(folder: Path) -> None:

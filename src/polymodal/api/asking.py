@@ -118,8 +118,8 @@ def _answers(
     processor = sessions.processor
     constraints = DecodingConstraints(tokenizer=processor.tokenizer)
     with clock.measure("prefill"):
-        placed = [item for row in rows for item in row.placed]
-        features = sessions.features.features(module, processor, placed, clock.measure)
+        spans = [span for row in rows for span in row.media_spans]
+        features = sessions.features.features(module, processor, spans, clock.measure)
         batch = collate_left(processor, rows)
     if any(option.beams > 1 for option in options):
         with clock.measure("generate"):

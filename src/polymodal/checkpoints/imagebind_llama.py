@@ -48,7 +48,7 @@ def modalities(names: Iterable[str], before: Around = (), after: Around = ()) ->
 
     def modality(name: str) -> Modality:
         values = inputs_of(SENSES)[name].values
-        return Modality(name=name, placeholder="", number=numbers[name], transform=sense.INPUTS[name][1],
+        return Modality(name=name, placeholder="", placeholder_id=numbers[name], transform=sense.INPUTS[name][1],
                         tokens=lambda _: 1, before=before, after=after, values=values)  # fmt: skip
 
     return tuple(modality(name) for name in names)

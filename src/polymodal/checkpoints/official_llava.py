@@ -40,17 +40,18 @@ def pictures(found: official_llava.OfficialLlava, config: Mapping[str, Any]) -> 
     marked = bool(config.get("mm_use_im_start_end"))
     before, after = ((Special(name="<im_start>"),), (Special(name="<im_end>"),)) if marked else ((), ())
     # Without marks the official placeholder is no word: every feature stands at -200.
-    name, number = ("<im_patch>", None) if marked else ("", official_llava.IMAGE)
+    name, placeholder_id = ("<im_patch>", None) if marked else ("", official_llava.IMAGE)
     behind, tiled = (*after, Words(text="\n")), found.tiled
     if tiled is not None:
         cut = SizedTiles(tiles=GridTiles(tile=tiled.tile, grids=tiled.grids))
-        return Modality(name="image", placeholder=name, number=number, transform=cut, before=before, after=behind,
-                        collate=filled_up, tokens=lambda value: tiled.tokens_of(*value["size"].tolist()))  # fmt: skip
+        return Modality(name="image", placeholder=name, placeholder_id=placeholder_id, transform=cut, before=before,
+                        after=behind, collate=filled_up,
+                        tokens=lambda value: tiled.tokens_of(*value["size"].tolist()))  # fmt: skip
     side = found.tower.image_size
     size = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
     transform = squared({"do_pad": config.get("image_aspect_ratio") == "pad"}, {**CLIP, **size})
-    return Modality(name="image", placeholder=name, number=number, transform=transform, before=before, after=behind,
-                    tokens=lambda _: found.tower.tokens)  # fmt: skip
+    return Modality(name="image", placeholder=name, placeholder_id=placeholder_id, transform=transform, before=before,
+                    after=behind, tokens=lambda _: found.tower.tokens)  # fmt: skip
 
 
 def official(kind: str) -> CheckpointFormat:

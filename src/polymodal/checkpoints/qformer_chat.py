@@ -12,13 +12,13 @@ from typing import Any
 from polymodal.backbones.encoder_decoder import EncoderDecoderConfig
 from polymodal.checkpoints.qformer_lm import QFormerLM
 from polymodal.checkpoints.record import CheckpointFiles, LoadedModel
-from polymodal.data.answering import AnsweringProcessor
+from polymodal.data.encoder_decoder_processor import EncoderDecoderProcessor
 from polymodal.data.hf_image import VIT, transform_of
-from polymodal.data.instructed import InstructedProcessor, collate_instructed
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.data.normalise import CLIP_MEAN, CLIP_STD
 from polymodal.data.processor import Modality, Processor
+from polymodal.data.qformer_processor import QFormerProcessor, collate_with_instruction
 from polymodal.data.template import Special, Template, Turn, Words
 
 PICTURE = {**VIT, "resample": 3, "image_mean": CLIP_MEAN, "image_std": CLIP_STD}
@@ -28,7 +28,7 @@ PICTURE = {**VIT, "resample": 3, "image_mean": CLIP_MEAN, "image_std": CLIP_STD}
 OPT_WORDS, T5_WORDS, PLAIN = ("Question: ", " Answer:"), ("Question: ", " Short answer:"), ("", "")
 
 
-class InstructedAnswering(InstructedProcessor, AnsweringProcessor):
+class QFormerEncoderDecoderProcessor(QFormerProcessor, EncoderDecoderProcessor):
     """The instruction for the Q-Former, the answer for the decoder."""
 
 
@@ -74,10 +74,12 @@ def assemble(found: QFormerLM) -> Callable[[Any, CheckpointFiles], LoadedModel]:
         if isinstance(text, EncoderDecoderConfig):
             given["start_id"] = text.start_id
         if not found.instructed:
-            return LoadedModel(model=module, processor=(AnsweringProcessor if seq2seq else Processor)(**given))
+            return LoadedModel(model=module, processor=(EncoderDecoderProcessor if seq2seq else Processor)(**given))
         reader = CheckpointFiles(files.folder / "qformer_tokenizer").tokenizer()
         given |= {"reader": reader, "begin": "[CLS]", "end": "[SEP]"}
-        return LoadedModel(model=module, processor=(InstructedAnswering if seq2seq else InstructedProcessor)(**given))
+        return LoadedModel(
+            model=module, processor=(QFormerEncoderDecoderProcessor if seq2seq else QFormerProcessor)(**given)
+        )
 
     return joined
 
@@ -94,5 +96,5 @@ def _picture(found: QFormerLM, files: CheckpointFiles) -> Modality:
     if not found.instructed:
         return Modality(name="image", placeholder="<image>", transform=transform,
                         tokens=lambda values: found.connector.tokens)  # fmt: skip
-    return Modality(name="image", placeholder="<image>", transform=transform, collate=collate_instructed,
+    return Modality(name="image", placeholder="<image>", transform=transform, collate=collate_with_instruction,
                     tokens=lambda values: found.connector.tokens)  # fmt: skip

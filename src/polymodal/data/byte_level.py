@@ -38,7 +38,7 @@ def letters() -> tuple[str, ...]:
     # The alphabet keeps printable Latin-1 as it is; the other bytes follow, in order, from U+0100 on.
     kept = {ord(letter) for letter in pre_tokenizers.ByteLevel.alphabet() if ord(letter) < 256}
     moved = [byte for byte in range(256) if byte not in kept]
-    of = {byte: chr(byte) for byte in kept} | {byte: chr(256 + place) for place, byte in enumerate(moved)}
+    of = {byte: chr(byte) for byte in kept} | {byte: chr(256 + index) for index, byte in enumerate(moved)}
     return tuple(of[byte] for byte in range(256))
 
 
@@ -47,14 +47,14 @@ def _translation() -> dict[int, str]:
     return dict(enumerate(letters()))
 
 
-def spelled(token: bytes) -> str:
+def byte_letters(token: bytes) -> str:
     """Bytes as the letters of a byte-level vocabulary."""
     return token.decode("latin-1").translate(_translation())
 
 
 def merges_of_ranks(ranks: Mapping[bytes, int]) -> list[tuple[str, str]]:
     """The merges of a rank file (token -> rank), in letters: by rank of the whole, then of its parts."""
-    names = {token: spelled(token) for token in ranks}
+    names = {token: byte_letters(token) for token in ranks}
     merges = []
     for token in sorted(ranks, key=ranks.__getitem__):
         cuts = [(token[:cut], token[cut:]) for cut in range(1, len(token)) if token[:cut] in ranks]

@@ -59,7 +59,7 @@ def _offset(units: np.ndarray) -> np.ndarray:
     return (units >> 10) << ((units & 0x200) >> 6)
 
 
-def _inside(units: np.ndarray, places: np.ndarray) -> np.ndarray:
-    if places.size and (int(places.max()) >= len(units) or int(places.min()) < 0):
+def _inside(units: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    if indices.size and (int(indices.max()) >= len(units) or int(indices.min()) < 0):
         raise ValueError(f"the normaliser's trie of {len(units)} units points outside of it")
-    return places
+    return indices

@@ -28,11 +28,11 @@ LLAVA_SYSTEM = (
 def vicuna(system: str | None = VICUNA_SYSTEM, *, begin: bool = True) -> Template:
     """The format of Vicuna v1.1 and later: one line, a space after the question, the end token after the answer."""
     # The space after the colon is the model's to write: it begins the first word of the answer.
-    said = (Words(text="ASSISTANT:"), Words(text=" ", loss_mask=True))
+    prefix = (Words(text="ASSISTANT:"), Words(text=" ", loss_mask=True))
     turns = {
         "system": Turn(after=(Words(text=" "),)),
         "user": Turn(before=(Words(text="USER: "),), after=(Words(text=" "),)),
-        "assistant": Turn(before=said, after=(Special(name="</s>", loss_mask=True),), loss_mask=True),
+        "assistant": Turn(before=prefix, after=(Special(name="</s>", loss_mask=True),), loss_mask=True),
     }
     start = (Special(name="<s>"),) if begin else ()
     return Template(turns=turns, begin=start, ask=(Words(text="ASSISTANT:"),), default_system=system)
@@ -103,8 +103,8 @@ def of_chat_template(source: str) -> Template | None:
     A default system message is taken over where the source spells it out.
     """
     if "<|im_start|>" in source:
-        said = re.search(r"<\|im_start\|>system\\n([^{}'\"]+?)<\|im_end\|>", source)
-        return chatml(default_system=None if said is None else said[1])
+        match = re.search(r"<\|im_start\|>system\\n([^{}'\"]+?)<\|im_end\|>", source)
+        return chatml(default_system=None if match is None else match[1])
     if "<|start_header_id|>" in source:
         # Version 3.1 and later write dates and tools into a system message of their own.
         return None if "strftime_now" in source or "date_string" in source else llama3()

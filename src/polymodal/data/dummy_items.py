@@ -56,5 +56,5 @@ def dummy_items(processor: Processor, modalities: Collection[str] | None = None)
                 f"{name!r} has no blank item: its shape is known to its system alone; give each batch one"
             )
         message = {"role": "user", "content": [_BLANK[media](name), "-"]}
-        values[name] = processor.encode(conversation([message])).placed[0].item.values
+        values[name] = processor.encode(conversation([message])).media_spans[0].item.values
     return values

@@ -34,7 +34,7 @@ def gguf_tokenizer(metadata: Mapping[str, Any], **names: Any) -> Tokenizer:
     if kind != "llama":
         raise WeightsError(f"tokenizer: GGUF vocabulary is of kind {kind!r}; expected 'gpt2' or 'llama'")
     model = _pieces(metadata)
-    vocabulary = plain(model, TokenSettings(options={}, roles={}, extra=None, placed={}))
+    vocabulary = plain(model, TokenSettings(options={}, roles={}, extra=None, added_by_id={}))
     vocabulary.pipeline.add_special_tokens(list(vocabulary.control))
     given = {role: model.roles.get(role) for role in ROLES}
     control = (*model.roles.values(), *names.pop("control", ()))

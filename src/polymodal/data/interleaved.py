@@ -45,7 +45,7 @@ class SharedMarks:
 @dataclass(frozen=True, kw_only=True)
 class Shots:
     """A prompt of examples.  question, answer: around a user's words; caption: behind pictures without words; space:
-    learned in front of what the model says.
+    with loss, in front of the answer.
 
     The last user's turn asks.  A system message stands as it is, in front of everything.
     """

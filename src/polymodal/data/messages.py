@@ -51,7 +51,7 @@ def user(*content: Any, files: bool = True, limits: Limits = DEFAULT_LIMITS) -> 
 def conversation(messages: Any, *, files: bool = True, limits: Limits = DEFAULT_LIMITS) -> tuple[Message, ...]:
     """Typed messages from a string, one media record, or a list of messages.
 
-    A message is a Message or a mapping with `role` and `content`; content is a string, None (nothing said), one
+    A message is a Message or a mapping with `role` and `content`; content is a string, None (empty), one
     media record or a list of parts.  A part is a str, a media record, or a mapping: `text`; a modality (`image`,
     `audio`, `video`, `depth`, ...) with bytes, a decoded object or (files=True) a path under the same key, or an array
     under the name of any other one; `image_url`, `video_url` with {"url": "data:..."}; `input_audio` with base64
@@ -71,7 +71,7 @@ def conversation(messages: Any, *, files: bool = True, limits: Limits = DEFAULT_
 
 
 def interleave(text: str, media: Sequence[Media], marker: str = "<image>") -> tuple[Part, ...]:
-    """Parts of a data-set line that marks the places of its media in the text ("<image>\\nWhat is this?").
+    """Parts of a data-set line that marks in its text where its media go ("<image>\\nWhat is this?").
 
     For data files only: text from a user is never searched for markers.
     Raises: PromptError naming both counts when markers and media differ in number.
@@ -126,7 +126,7 @@ class _Reader:
         if kind in _MEDIA:
             if kind not in part:
                 raise PromptError(f"{where}: a part of type {kind!r} needs the key {kind!r}")
-            return self._given(kind, part[kind], f"{where}.{kind}")
+            return self._media(kind, part[kind], f"{where}.{kind}")
         if kind in ("image_url", "video_url"):
             holder = part.get(kind)
             url = holder.get("url") if isinstance(holder, Mapping) else holder
@@ -142,7 +142,7 @@ class _Reader:
             f"{where}: part type {kind!r} is not known; expected {expected}, or numbers under a modality's name"
         )
 
-    def _given(self, kind: str, value: Any, where: str) -> Media:
+    def _media(self, kind: str, value: Any, where: str) -> Media:
         if isinstance(value, Media):
             if isinstance(value, _MEDIA[kind]):
                 item: Any = value

@@ -1,14 +1,14 @@
-"""The one table of modalities: how each is called, what a user gives for it, and under which names it reaches a model.
+"""The table of modalities: the name of each, what a user passes for it, and the tensor it becomes in a batch.
 
-    name          a user gives          tensor of a batch      token type
+    name          a user passes         tensor of a batch      token type
     image         Image                 pixel_values           1
     depth         Image, modality=...   depth_values           4
     point_cloud   Array                 point_cloud_values     7
     (any other)   Array, own record     <name>_values          9
 
-The table is open and nobody adds to it at run time: a system that brings a modality of its own names it where it
-declares its processor (`data/processor.py:Modality`) and its encoders, and gives it another tensor name or token type
-there if it wants.  What the table knows are only the defaults that many share.
+A system may use a modality that is not listed: it names it where it declares its processor
+(`data/processor.py:Modality`) and its encoders, with another tensor name or token type if needed.  The table only
+holds the defaults that many share.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ from polymodal.errors import ConfigError
 @dataclass(frozen=True, kw_only=True)
 class KnownModality:
     """One row.  media: the record that a user's source becomes, called as `media(source, limits, modality=name)`; None:
-    it is written (text).  values: the tensor it enters a model as.  token_type: its number in `token_types`.  tokens:
+    text.  values: the tensor it enters a model as.  token_type: its number in `token_types`.  tokens:
     value -> how many tokens it takes, where that follows from the value itself; None: it depends on the encoder.
     """
 
@@ -53,11 +53,11 @@ MODALITIES: Mapping[str, KnownModality] = MappingProxyType(
         )
     }
 )
-"""What several systems share, by name; imu: series of an inertial sensor, features: steps of any width."""
+"""Modalities that several systems share, by name; imu: series of an inertial sensor, features: steps of any width."""
 
 
 def modality_of(name: str) -> KnownModality:
-    """The row of a name; a name nobody knows has a row too.  Raises ConfigError for what is no name."""
+    """The row of a name, a default one for names outside the table.  Raises ConfigError for an invalid name."""
     if name in MODALITIES:
         return MODALITIES[name]
     if not name.isidentifier():

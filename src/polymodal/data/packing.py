@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 
-from polymodal.data.processor import Encoded, Placed
+from polymodal.data.processor import Encoded, MediaSpan
 from polymodal.errors import PromptError
 
 
@@ -31,16 +31,16 @@ def pack(rows: Sequence[Encoded], length: int) -> list[Encoded]:
         if row.segments:
             raise PromptError(f"pack: row {number} is packed already; it holds {len(row.segments)} conversations")
     bins: list[list[int]] = []
-    room: list[int] = []
+    free: list[int] = []
     for number in sorted(range(len(rows)), key=lambda index: -len(rows[index])):
         size = len(rows[number])
-        place = next((index for index, left in enumerate(room) if size <= left), len(bins))
-        if place == len(bins):
+        bin_index = next((index for index, left in enumerate(free) if size <= left), len(bins))
+        if bin_index == len(bins):
             bins.append([])
-            room.append(length)
-        bins[place].append(number)
-        room[place] -= size
-    return [joined([rows[number] for number in sorted(found)]) for found in sorted(map(sorted, bins))]
+            free.append(length)
+        bins[bin_index].append(number)
+        free[bin_index] -= size
+    return [joined([rows[number] for number in sorted(members)]) for members in sorted(map(sorted, bins))]
 
 
 def packed(rows: Iterable[Encoded], length: int, window: int = 256) -> Iterator[Encoded]:
@@ -48,8 +48,8 @@ def packed(rows: Iterable[Encoded], length: int, window: int = 256) -> Iterator[
     if window < 1:
         raise PromptError(f"packed: a window of {window} rows holds none; expected 1 or more")
     stream = iter(rows)
-    while found := list(islice(stream, window)):
-        yield from pack(found, length)
+    while batch := list(islice(stream, window)):
+        yield from pack(batch, length)
 
 
 def joined(rows: Sequence[Encoded]) -> Encoded:
@@ -59,15 +59,17 @@ def joined(rows: Sequence[Encoded]) -> Encoded:
     starts = [0]
     for row in rows:
         starts.append(starts[-1] + len(row))
-    learned = [[False, *row.loss_mask[1:]] for row in rows]
+    loss_masks = [[False, *row.loss_mask[1:]] for row in rows]
     return Encoded(
         input_ids=list(chain.from_iterable(row.input_ids for row in rows)),
-        loss_mask=list(chain.from_iterable(learned)),
+        loss_mask=list(chain.from_iterable(loss_masks)),
         token_types=list(chain.from_iterable(row.token_types for row in rows)),
-        placed=tuple(_moved(placed, start) for row, start in zip(rows, starts, strict=False) for placed in row.placed),
+        media_spans=tuple(
+            _moved(span, start) for row, start in zip(rows, starts, strict=False) for span in row.media_spans
+        ),
         segments=tuple(map(len, rows)),
     )
 
 
-def _moved(placed: Placed, by: int) -> Placed:
-    return replace(placed, first=placed.first + by, start=placed.start + by, end=placed.end + by)
+def _moved(span: MediaSpan, by: int) -> MediaSpan:
+    return replace(span, first=span.first + by, start=span.start + by, end=span.end + by)

@@ -1,11 +1,11 @@
 """Messages and media -> the finished batch; one class for all systems, fed with declarations.
 
-Flow: messages -> template.render -> segments -> ids, learn, token_types (each segment tokenised once; a media slot
-becomes [before] + n placeholders + [after]) -> padding -> batch dict of tensors.
+Flow: messages -> template.render -> segments -> input_ids, loss_mask, token_types (a media slot becomes
+[before] + n placeholders + [after]) -> padding -> batch dict of tensors.
 The number n comes from the declared `tokens` function, which systems take from their encoder and connector configs;
 it is written nowhere else.  The model never changes the length of a sequence.
-Traps: a sequence that is too long is refused, or cut between media, never inside one.  Cutting removes media that
-stand behind the cut together with their values, so that ids and values always agree.
+Traps: a sequence that is too long is refused, or cut between media, never inside one.  Cutting removes media
+behind the cut together with their values, so that ids and values always agree.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from polymodal.data.tokenizer import Tokenizer, pad_id_of
 from polymodal.errors import ConfigError, PromptError
 from polymodal.nn.mask import position_ids_from_mask
 
-IGNORE = -100  # label of a position that is not learned
+IGNORE = -100  # label of a position without loss
 HOST_FACTS = frozenset({"item_counts", "item_tokens", "token_type_counts"})
 """What a batch says about itself in numbers that stay on the host, so that no device has to be asked for them."""
 
@@ -41,11 +41,11 @@ class Modality:
     name: image, audio, video or any other, a system's own too (`data/modalities.py`).  placeholder: special token
     repeated once per feature.  transform: one media record -> its tensor, or a table of tensors.  tokens: that value ->
     number of features the connector will give.  before, after: what stands around the placeholders.  collate: values of
-    all items of a batch -> one tensor [N, ...], or the named tensors that the model takes.  spell: value -> the ids'
-    layout where it is no plain run (row ends, markers): a list of token names in which the placeholder's own name
-    stands for a feature.  number: the placeholder's id where the published one is no token of the vocabulary (-200).
-    values, token_type: the tensor's name and the number in `token_types`, where they are not the table's.
-    Raises ConfigError for a name that is none, and without `tokens` where the table does not know how to count.
+    all items of a batch -> one tensor [N, ...], or the named tensors that the model takes.  layout: value ->
+    token names, where the span is no plain run of placeholders (row ends, markers); the placeholder's own name stands
+    for a feature.  placeholder_id: where the published one is no token of the vocabulary (-200).
+    values, token_type: the tensor's name and the number in `token_types`, where they differ from the table.
+    Raises ConfigError for an invalid name, and without `tokens` where the table has no rule for counting.
     """
 
     name: str
@@ -55,20 +55,20 @@ class Modality:
     before: Around = ()
     after: Around = ()
     collate: Callable[[list[Any]], Any] = torch.stack
-    spell: Callable[[Any], Sequence[str]] | None = None
-    number: int | None = None
+    layout: Callable[[Any], Sequence[str]] | None = None
+    placeholder_id: int | None = None
     values: str = ""
     token_type: int | None = None
 
     def __post_init__(self) -> None:
         if self.known.media is None:
-            raise ConfigError(f"modality {self.name!r} is what messages are written in; give media another name")
+            raise ConfigError(f"modality {self.name!r} is the text of messages; give media another name")
         if self.tokens is None and self.known.tokens is None:
             raise ConfigError(f"modality {self.name!r}: say with `tokens` how many tokens an item takes")
 
     @property
     def known(self) -> KnownModality:
-        """Its row of the table, or what a name nobody knows has for one."""
+        """Its row of the table; names outside it get a default row."""
         return modality_of(self.name)
 
     @property
@@ -84,8 +84,8 @@ class Modality:
 
     def batch(self, items: list[Any]) -> dict[str, Any]:
         """The tensors of all items of a batch by the names the model takes them under."""
-        made = self.collate(items)
-        return made if isinstance(made, dict) else {self.values or self.known.values: made}
+        tensors = self.collate(items)
+        return tensors if isinstance(tensors, dict) else {self.values or self.known.values: tensors}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,8 +99,8 @@ class Prepared:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Placed:
-    """An item and its place: placeholders at [first, first + tokens), the whole span at [start, end)."""
+class MediaSpan:
+    """Where an item lies in a row: placeholders at [first, first + tokens), with their markers [start, end)."""
 
     item: Prepared
     first: int
@@ -119,7 +119,7 @@ class Encoded:
     input_ids: list[int]
     loss_mask: list[bool]
     token_types: list[int]
-    placed: tuple[Placed, ...] = ()
+    media_spans: tuple[MediaSpan, ...] = ()
     segments: tuple[int, ...] = ()
 
     def __len__(self) -> int:
@@ -128,10 +128,10 @@ class Encoded:
     def counts(self) -> dict[str, int]:
         """Tokens per modality: text and every kind of media that occurs (its placeholders only)."""
         found: dict[str, int] = {"text": len(self)}
-        for placed in self.placed:
-            name = placed.item.modality
-            found[name] = found.get(name, 0) + placed.item.tokens
-            found["text"] -= placed.item.tokens
+        for span in self.media_spans:
+            name = span.item.modality
+            found[name] = found.get(name, 0) + span.item.tokens
+            found["text"] -= span.item.tokens
         return found
 
 
@@ -142,8 +142,8 @@ class Processor:
     """Messages -> batch.  See `__call__` for the tensors.
 
     Args: tokenizer; template; modalities, what the model takes besides text; max_length, the model's context;
-    rewrite, what a conversation becomes before it is rendered (a recording that enters as its words); finish, what a
-    batch becomes at last, for models that take their routes under other names.
+    rewrite, a function applied to each conversation before it is rendered (transcribes recordings, ...); finish, one
+    applied to the finished batch, for models that take tensors under other names.
     Raises: UnknownName when a placeholder is not a special token of the tokenizer (then users could type it),
     ConfigError when two modalities share a name or a placeholder.
     """
@@ -165,7 +165,8 @@ class Processor:
         self.finish = finish
         self.modalities = {modality.name: modality for modality in modalities}
         self.placeholders = {
-            m.name: tokenizer.special(m.placeholder) if m.number is None else m.number for m in modalities
+            m.name: tokenizer.special(m.placeholder) if m.placeholder_id is None else m.placeholder_id
+            for m in modalities
         }
         if len(set(self.placeholders.values())) != len(modalities):
             raise ConfigError("processor: every modality needs its own name and its own placeholder token")
@@ -203,7 +204,7 @@ class Processor:
         return self.collate(rows, padding=padding or ("left" if generate else "right"))
 
     def encode(self, messages: Sequence[Message], *, generate: bool = False, memo: Memo | None = None) -> Encoded:
-        """One typed conversation, unpadded.  memo: media records (by identity) that were transformed before."""
+        """One typed conversation, unpadded.  memo: media records (by identity) already transformed."""
         rewritten = messages if self.rewrite is None else self.rewrite(tuple(messages))
         segments = self.template.render(rewritten, ask=generate)
         return self.encode_segments(segments, memo=memo)
@@ -211,13 +212,13 @@ class Processor:
     def encode_segments(self, segments: Sequence[Segment], *, memo: Memo | None = None) -> Encoded:
         """Segments -> ids and learn marks; each segment is tokenised once and nothing is searched for later."""
         made = Encoded(input_ids=[], loss_mask=[], token_types=[])
-        placed: list[Placed] = []
+        spans: list[MediaSpan] = []
         for segment in segments:
             if isinstance(segment, Slot):
-                placed.append(self._place(made, self.prepare(segment.media, memo)))
+                spans.append(self._place(made, self.prepare(segment.media, memo)))
             else:
                 self._write(made, segment)
-        return replace(made, placed=tuple(placed))
+        return replace(made, media_spans=tuple(spans))
 
     def prepare(self, media: Media, memo: Memo | None = None) -> Prepared:
         """One item through its declared transform.  Raises PromptError for media the model does not take."""
@@ -257,17 +258,17 @@ class Processor:
             )
         if row.segments:
             raise PromptError(f"{where}: packed rows are not cut; fit each conversation before they are packed")
-        for placed in row.placed:
-            if placed.start < limit < placed.end:
+        for span in row.media_spans:
+            if span.start < limit < span.end:
                 raise PromptError(
-                    f"{where}: cutting {len(row)} tokens ({found}) to {limit} would cut the {placed.item.modality} at "
-                    f"tokens {placed.start} to {placed.end}; raise max_length or leave this sample out"
+                    f"{where}: cutting {len(row)} tokens ({found}) to {limit} would cut the {span.item.modality} at "
+                    f"tokens {span.start} to {span.end}; raise max_length or leave this sample out"
                 )
         return Encoded(
             input_ids=row.input_ids[:limit],
             loss_mask=row.loss_mask[:limit],
             token_types=row.token_types[:limit],
-            placed=tuple(placed for placed in row.placed if placed.end <= limit),
+            media_spans=tuple(span for span in row.media_spans if span.end <= limit),
         )
 
     def collate(
@@ -309,7 +310,7 @@ class Processor:
             batch["segments"] = table([_numbered(row) for row in rows], 0)
             batch["position_ids"] = position_ids_from_mask(mask, batch["segments"])
         for name, modality in self.modalities.items():
-            items = [[p.item for p in row.placed if p.item.modality == name] for row in rows]
+            items = [[p.item for p in row.media_spans if p.item.modality == name] for row in rows]
             flat = [item for found in items for item in found]
             batch["item_counts"][name] = torch.tensor([len(found) for found in items], dtype=torch.int64)
             batch["item_tokens"][name] = tuple(item.tokens for item in flat)
@@ -329,21 +330,21 @@ class Processor:
         made.loss_mask.extend([segment.loss_mask] * len(ids))
         made.token_types.extend([kind] * len(ids))
 
-    def _place(self, made: Encoded, item: Prepared) -> Placed:
+    def _place(self, made: Encoded, item: Prepared) -> MediaSpan:
         modality = self.modalities[item.modality]
         start = len(made)
         for segment in _around(modality.before, item.values):
             self._write(made, segment)
         first = len(made)
         ids = [self.placeholders[item.modality]] * item.tokens
-        if modality.spell is not None:
-            ids = [self.tokenizer.special(name) for name in modality.spell(item.values)]
+        if modality.layout is not None:
+            ids = [self.tokenizer.special(name) for name in modality.layout(item.values)]
         made.input_ids.extend(ids)
         made.loss_mask.extend([False] * len(ids))
         made.token_types.extend([modality.kind] * len(ids))
         for segment in _around(modality.after, item.values):
             self._write(made, segment)
-        return Placed(item=item, first=first, start=start, end=len(made))
+        return MediaSpan(item=item, first=first, start=start, end=len(made))
 
 
 def _around(around: Around, values: Any) -> Sequence[Special | Words]:

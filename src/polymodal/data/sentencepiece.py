@@ -31,7 +31,7 @@ _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
 
 @dataclass(frozen=True, kw_only=True)
 class SentencePieceModel:
-    """One `.model` file; the place of a piece in `pieces` is its id.
+    """One `.model` file; the index of a piece in `pieces` is its id.
 
     pieces, scores, kinds: text, log probability or rank, and NORMAL .. BYTE of every id.  algorithm: "unigram" or
     "bpe".  byte_fallback: unknown characters are written as pieces <0x00> .. <0xFF>.  unknown: id of the unknown piece.
@@ -111,8 +111,8 @@ def _model(
     if not 0 <= unknown < len(pieces):
         raise ValueError(f"its unknown piece is {unknown}, outside of its {len(pieces)} pieces")
     roles = {}
-    for role, place, default in (("unk", 40, 0), ("bos", 41, 1), ("eos", 42, 2), ("pad", 43, -1)):
-        index = _number(trainer, place, default)
+    for role, field_number, default in (("unk", 40, 0), ("bos", 41, 1), ("eos", 42, 2), ("pad", 43, -1)):
+        index = _number(trainer, field_number, default)
         if 0 <= index < len(pieces):
             roles[role] = pieces[index]
     charsmap = _expect(normalizer.get(2, b""), bytes, "the normaliser's table")
@@ -138,12 +138,12 @@ def check_pieces(pieces: list[str], kinds: list[int]) -> None:
     if not pieces:
         raise ValueError("it has no pieces")
     if len(set(pieces)) != len(pieces):
-        twice = next(text for text, place in zip(pieces, _first_places(pieces), strict=True) if place is not None)
+        twice = next(text for text, index in zip(pieces, _earlier_indices(pieces), strict=True) if index is not None)
         raise ValueError(f"its piece {twice[:40]!r} occurs twice")
     if not all(NORMAL <= kind <= BYTE for kind in kinds):
         raise ValueError(f"it has a piece of kind {next(k for k in kinds if not NORMAL <= k <= BYTE)}")
     if any(kind == BYTE and not _is_byte(text) for text, kind in zip(pieces, kinds, strict=True)):
-        raise ValueError("a piece for a byte is not spelled <0x00> to <0xFF>")
+        raise ValueError("a piece for a byte is not written <0x00> to <0xFF>")
     check_cuts(pieces)
 
 
@@ -157,12 +157,12 @@ def check_cuts(pieces: list[str] | list[bytes]) -> None:
         raise ValueError("its pieces are too long for a vocabulary of so many")
 
 
-def _first_places(pieces: list[str]) -> Iterator[int | None]:
-    """For each piece where it occurred before, None where it did not."""
+def _earlier_indices(pieces: list[str]) -> Iterator[int | None]:
+    """For each piece the index at which it occurred before, None where it did not."""
     seen: dict[str, int] = {}
-    for place, text in enumerate(pieces):
+    for index, text in enumerate(pieces):
         yield seen.get(text)
-        seen.setdefault(text, place)
+        seen.setdefault(text, index)
 
 
 def _is_byte(text: str) -> bool:
@@ -191,41 +191,41 @@ def _piece(data: bytes) -> tuple[str, float, int]:
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     """Number and value of each field of a message: an int for varints, the raw bytes for everything else."""
-    place, size = 0, len(data)
-    while place < size:
-        key, place = _varint(data, place)
+    offset, size = 0, len(data)
+    while offset < size:
+        key, offset = _varint(data, offset)
         kind = key & 7
         if key >> 3 == 0:
-            raise ValueError(f"a field at byte {place} has the number 0")
+            raise ValueError(f"a field at byte {offset} has the number 0")
         value: int | bytes
         if kind == _VARINT:
-            value, place = _varint(data, place)
+            value, offset = _varint(data, offset)
         else:
             if kind == _BYTES:
-                length, place = _varint(data, place)
+                length, offset = _varint(data, offset)
             elif kind in (_FOUR_BYTES, _EIGHT_BYTES):
                 length = 4 if kind == _FOUR_BYTES else 8
             else:
-                raise ValueError(f"a field at byte {place} is of the wire type {kind}")
-            if length > size - place:
-                raise ValueError(f"a field at byte {place} ends {length - (size - place)} bytes behind the file")
-            value = data[place : place + length]
-            place += length
+                raise ValueError(f"a field at byte {offset} is of the wire type {kind}")
+            if length > size - offset:
+                raise ValueError(f"a field at byte {offset} ends {length - (size - offset)} bytes behind the file")
+            value = data[offset : offset + length]
+            offset += length
         yield key >> 3, value
 
 
-def _varint(data: bytes, place: int) -> tuple[int, int]:
+def _varint(data: bytes, offset: int) -> tuple[int, int]:
     """An unsigned number of at most 64 bits and where it ends."""
     value = shift = 0
-    while place < len(data):
-        byte = data[place]
-        place += 1
+    while offset < len(data):
+        byte = data[offset]
+        offset += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value & 0xFFFF_FFFF_FFFF_FFFF, place
+            return value & 0xFFFF_FFFF_FFFF_FFFF, offset
         shift += 7
         if shift > 63:
-            raise ValueError(f"a number at byte {place} is longer than 64 bits")
+            raise ValueError(f"a number at byte {offset} is longer than 64 bits")
     raise ValueError("it ends within a number")
 
 

@@ -4,8 +4,8 @@
 
 `plain` follows the model file alone and encodes like the sentencepiece library.  The others are what the tokenizer
 classes of transformers make of the same file: LlamaTokenizer, GemmaTokenizer, T5Tokenizer, XLMRobertaTokenizer.
-Traps: a BPE file has no list of merges, every cut of a piece into two pieces is one, and which go first is told by the
-scores; T5 has 100 pieces behind its file, XLM-R's file begins one id too early; "legacy" puts a space in front of each
+Traps: a BPE file has no list of merges, every cut of a piece into two pieces is one, and the scores say which go
+first; T5 has 100 pieces behind its file, XLM-R's file begins one id too early; "legacy" puts a space in front of each
 part between special tokens, else only the first part gets one.
 """
 
@@ -124,9 +124,9 @@ def xlm_roberta(model: SentencePieceModel, settings: TokenSettings) -> Vocabular
     return Vocabulary(pipeline=pipeline, roles={**names, "sep": "</s>", "cls": "<s>"}, control=_marked(model, first=3))
 
 
-def renamed(model: SentencePieceModel, placed: Mapping[int, AddedToken]) -> SentencePieceModel:
-    """The model with the names that the files beside it give to some of its ids (places kept free in training)."""
-    names = {index: token.content for index, token in placed.items() if index < len(model.pieces)}
+def renamed(model: SentencePieceModel, added_by_id: Mapping[int, AddedToken]) -> SentencePieceModel:
+    """The model with the names that the files beside it give to some of its ids (ids kept free in training)."""
+    names = {index: token.content for index, token in added_by_id.items() if index < len(model.pieces)}
     if all(model.pieces[index] == name for index, name in names.items()):
         return model
     kept = {text for index, text in enumerate(model.pieces) if index not in names}

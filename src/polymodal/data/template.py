@@ -2,7 +2,7 @@
 
 Flow: Message(role, parts) -> the role's Turn: before | parts | after -> Special, Words and Slot segments, each
 marked with `loss_mask` -> the processor makes ids, labels and placeholders of them in one pass.  Labels are thus right
-by construction: nothing is ever searched for in finished ids.
+by construction: nothing is searched for in finished ids.
 Traps: neighbouring words that agree on `loss_mask` are joined before they are tokenised, so the ids equal those of the
 rendered string wherever a published format has no learned border; at the border between a prompt and its answer
 the two are kept apart, because that is how the answer is generated.
@@ -36,7 +36,7 @@ class Words:
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """The place of one item of media; the processor fills in its placeholders."""
+    """Where one item of media goes; the processor writes its placeholders there."""
 
     media: Media
 
@@ -52,7 +52,7 @@ class Format(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """How the messages of one role are written.  learn: the message itself is what a model should say."""
+    """How the messages of one role are written.  loss_mask: the model is trained to write this message."""
 
     before: tuple[Special | Words, ...] = ()
     after: tuple[Special | Words, ...] = ()
@@ -113,7 +113,7 @@ class Template:
 
 
 def _joined(segments: Iterable[Segment]) -> tuple[Segment, ...]:
-    """Neighbouring words with the same `loss_mask` become one; empty ones go."""
+    """Neighbouring words with the same `loss_mask` become one; empty ones are dropped."""
     joined: list[Segment] = []
     for segment in segments:
         last = joined[-1] if joined else None
@@ -138,7 +138,7 @@ def _written(segment: Segment) -> str:
 
 
 def chatml(*, default_system: str | None, roles: Sequence[str] = ("system", "user", "assistant")) -> Template:
-    """ChatML: `<|im_start|>role\\n ... <|im_end|>\\n`; the assistant's words and its end token are learned."""
+    """ChatML: `<|im_start|>role\\n ... <|im_end|>\\n`; loss on the assistant's words and its end token."""
 
     def turn(role: str) -> Turn:
         answer = role == "assistant"

@@ -20,7 +20,7 @@ from typing import Any
 from tokenizers import AddedToken, decoders, models, normalizers
 from tokenizers import Tokenizer as Pipeline
 
-from polymodal.data.byte_level import LLAMA3_WORDS, QWEN2_WORDS, merges_of_ranks, spelled, split_then_bytes
+from polymodal.data.byte_level import LLAMA3_WORDS, QWEN2_WORDS, byte_letters, merges_of_ranks, split_then_bytes
 from polymodal.data.sentencepiece import check_cuts
 from polymodal.data.sentencepiece_pipelines import Vocabulary
 from polymodal.data.token_settings import TokenSettings
@@ -67,7 +67,7 @@ def read_ranks(data: bytes, *, where: str = "rank file") -> dict[bytes, int]:
             continue
         try:
             token, rank = line.split()
-            # Whisper's multilingual file ends in a place holder: "=" stands for a token without bytes.
+            # Whisper's multilingual file ends in a placeholder: "=" stands for a token without bytes.
             ranks[b"" if token == b"=" else base64.b64decode(token, validate=True)] = int(rank)
         except (ValueError, binascii.Error):
             raise WeightsError(f"{where} line {number}: expected 'base64 rank', found {line[:40]!r}") from None
@@ -90,10 +90,10 @@ def qwen(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Voca
     names = (*QWEN, *(QWEN_VL if vision else QWEN_AUDIO if audio else ()))
     pipeline.add_special_tokens(_special(names))
     for table, key, name in ((vision, "image_start_id", "<img>"), (audio, "audio_start_id", "<audio>")):
-        said = table.get(key) if isinstance(table, dict) else None
-        if said is not None and said != pipeline.token_to_id(name):
+        stated = table.get(key) if isinstance(table, dict) else None
+        if stated is not None and stated != pipeline.token_to_id(name):
             raise WeightsError(
-                f"tokenizer: {path} puts {name!r} at {pipeline.token_to_id(name)}, config.json says {key} {said!r}; "
+                f"tokenizer: {path} puts {name!r} at {pipeline.token_to_id(name)}, config.json says {key} {stated!r}; "
                 f"they are of different models"
             )
     return Vocabulary(pipeline=pipeline, roles={"eos": END, "pad": END})
@@ -112,8 +112,8 @@ def llama3(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Vo
     """A rank file without code of its own: LLaMA 3's words; gaps among the ids of added tokens are filled."""
     ranks = _ranks(path)
     pipeline = _pipeline(ranks, LLAMA3_WORDS)
-    last = max((index for index in settings.placed if index < len(ranks) + MAX_GAP), default=-1)
-    names = {index: token.content for index, token in settings.placed.items()}
+    last = max((index for index in settings.added_by_id if index < len(ranks) + MAX_GAP), default=-1)
+    names = {index: token.content for index, token in settings.added_by_id.items()}
     fill = [names.get(index, f"<|reserved_token_{index}|>") for index in range(len(ranks), last + 1)]
     pipeline.add_special_tokens(_special(fill))
     return Vocabulary(pipeline=pipeline)
@@ -131,7 +131,7 @@ def _ranks(path: Path) -> dict[bytes, int]:
 
 def _pipeline(ranks: Mapping[bytes, int], words: str) -> Pipeline:
     """Byte-level BPE by rank; a word that is a token is not merged from its bytes."""
-    vocabulary = {spelled(token): rank for token, rank in ranks.items()}
+    vocabulary = {byte_letters(token): rank for token, rank in ranks.items()}
     pipeline = Pipeline(models.BPE(vocab=vocabulary, merges=merges_of_ranks(ranks), ignore_merges=True))
     pipeline.pre_tokenizer = split_then_bytes(words)
     pipeline.decoder = decoders.ByteLevel()

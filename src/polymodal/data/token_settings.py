@@ -31,14 +31,14 @@ class TokenSettings:
     """The token files of one folder.
 
     options: tokenizer_config.json as it is.  roles: "bos", "eos", ... and the model's own ("image") -> token, None
-    where the files say that there is none.  extra: other special tokens, None where no file lists any.  placed: id ->
-    token, for the tokens whose ids the files give.
+    where the files say that there is none.  extra: other special tokens, None where no file lists any.  added_by_id:
+    id -> token, for the tokens whose ids the files give.
     """
 
     options: Mapping[str, Any]
     roles: Mapping[str, AddedToken | None]
     extra: tuple[AddedToken, ...] | None
-    placed: Mapping[int, AddedToken]
+    added_by_id: Mapping[int, AddedToken]
 
     def role(self, name: str, default: str | None) -> str | None:
         """The text of a role, `default` where the files do not speak of it."""
@@ -67,7 +67,7 @@ class TokenSettings:
         named = [token for token in (*standard.values(), *own.values()) if token is not None]
         special = {token.content for token in named}
         added = []
-        for _, token in sorted(self.placed.items(), key=lambda item: item[0]):
+        for _, token in sorted(self.added_by_id.items(), key=lambda item: item[0]):
             normalized = token.normalized and not raw
             added.append(_with(token, special=token.special or token.content in special, normalized=normalized))
         present = {token.content for token in added}
@@ -81,7 +81,7 @@ class TokenSettings:
     def add_to(self, pipeline: Pipeline, tokens: Iterable[AddedToken], where: Path) -> None:
         """Adds them; raises WeightsError when a token then has another id than the files give it."""
         pipeline.add_tokens(list(tokens))
-        for index, token in self.placed.items():
+        for index, token in self.added_by_id.items():
             found = pipeline.token_to_id(token.content)
             if found != index:
                 raise WeightsError(
@@ -104,7 +104,7 @@ def read_settings(folder: Path) -> TokenSettings:
     extra = _extra(options, CONFIG, roles)
     given = options.get("added_tokens_decoder")
     if given is not None:
-        return TokenSettings(options=options, roles=roles, extra=extra, placed=_decoder(given))
+        return TokenSettings(options=options, roles=roles, extra=extra, added_by_id=_decoder(given))
     older = read_table(folder / MAP)
     for key, value in older.items():
         if key.endswith("_token") and value:
@@ -113,11 +113,11 @@ def read_settings(folder: Path) -> TokenSettings:
     if listed is not None:
         extra = (*(extra or ()), *(token for token in listed if token not in (extra or ())))
     special = {token.content for token in (*roles.values(), *(extra or ())) if token is not None}
-    placed = {}
+    added_by_id = {}
     for name, index in read_table(folder / ADDED).items():
         _check_id(index, f"{ADDED}: {name!r}")
-        placed[index] = AddedToken(name, normalized=name not in special, special=name in special)
-    return TokenSettings(options=options, roles=roles, extra=extra, placed=placed)
+        added_by_id[index] = AddedToken(name, normalized=name not in special, special=name in special)
+    return TokenSettings(options=options, roles=roles, extra=extra, added_by_id=added_by_id)
 
 
 def _extra(table: Mapping[str, Any], where: str, roles: dict[str, AddedToken | None]) -> tuple[AddedToken, ...] | None:
@@ -137,12 +137,12 @@ def _decoder(table: Any) -> dict[int, AddedToken]:
     """`added_tokens_decoder`: id as a text -> token."""
     if not isinstance(table, dict):
         raise ConfigError(f"{CONFIG}: added_tokens_decoder must be a table, found {type(table).__name__}")
-    placed = {}
+    added_by_id = {}
     for key, value in table.items():
         if not key.isascii() or not key.isdecimal() or len(key) > 9:
             raise ConfigError(f"{CONFIG}: added_tokens_decoder has the id {key[:20]!r}; expected a number")
-        placed[int(key)] = _token(value, f"{CONFIG}: added_tokens_decoder")
-    return placed
+        added_by_id[int(key)] = _token(value, f"{CONFIG}: added_tokens_decoder")
+    return added_by_id
 
 
 def _check_id(index: Any, what: str) -> None:

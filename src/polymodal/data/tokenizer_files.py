@@ -55,7 +55,7 @@ def _of_pieces(build: Callable[[SentencePieceModel, TokenSettings], Vocabulary])
         data = read_bytes(path)
         if tiktoken_file.is_rank_file(data):
             return tiktoken_file.llama3(path, settings, config)
-        return build(renamed(read_sentencepiece(data, where=str(path)), settings.placed), settings)
+        return build(renamed(read_sentencepiece(data, where=str(path)), settings.added_by_id), settings)
 
     return read
 
@@ -201,10 +201,10 @@ def _reader(files: list[Path], settings: TokenSettings, config: Mapping[str, Any
         if name in READERS[KINDS[path.name]]:
             return path, READERS[KINDS[path.name]][name]
     file, kind = files[0].name, KINDS[files[0].name]
-    said = "but no tokenizer_class" if name is None else f"with tokenizer_class {name!r}, which is not supported"
+    reason = "but no tokenizer_class" if name is None else f"with tokenizer_class {name!r}, which is not supported"
     code = " (code of the folder is not run)" if own else ""
     return (
-        f"{file} ({kind}) {said}{code}; expected one of {', '.join(READERS[kind])} in tokenizer_config.json, "
+        f"{file} ({kind}) {reason}{code}; expected one of {', '.join(READERS[kind])} in tokenizer_config.json, "
         f"or a tokenizer.json beside it"
     )
 

@@ -29,10 +29,10 @@ LANGUAGES: dict[str, str] = {
 
 def language_code(language: str, count: int = 99) -> str:
     """Code of a language given by code or name ("fr", "French"); UnknownName when not among the first `count`."""
-    wanted = language.strip().lower()
+    name = language.strip().lower()
     known = dict(list(LANGUAGES.items())[:count])
     by_name = {name: code for code, name in known.items()}
-    code = wanted if wanted in known else by_name.get(wanted)
+    code = name if name in known else by_name.get(name)
     if code is None:
         raise UnknownName(
             f"language {language!r} is not one of the {count} languages of this Whisper model; "

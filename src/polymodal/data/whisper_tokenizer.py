@@ -94,12 +94,12 @@ class WhisperTokenizer:
             return self._words[word]
         parts = [word[index : index + 1] for index in range(len(word))]
         while len(parts) > 1:
-            ranked = [(self.ranks.get(a + b, -1), place) for place, (a, b) in enumerate(pairwise(parts))]
+            ranked = [(self.ranks.get(a + b, -1), index) for index, (a, b) in enumerate(pairwise(parts))]
             known = [pair for pair in ranked if pair[0] >= 0]
             if not known:
                 break
-            _, place = min(known)
-            parts[place : place + 2] = [parts[place] + parts[place + 1]]
+            _, index = min(known)
+            parts[index : index + 2] = [parts[index] + parts[index + 1]]
         ids = [self.ranks[part] for part in parts]
         if len(self._words) < 65536:  # a server must not grow without bound on random words
             self._words[word] = ids
@@ -110,7 +110,7 @@ class WhisperTokenizer:
         return b"".join(self._bytes[id_] for id_ in ids if id_ < self.eot).decode("utf-8", "replace")
 
     def decode_marked(self, ids: Sequence[int]) -> str:
-        """Text with every special token and timestamp written out as `<|...|>`; for looking at what a model said."""
+        """Text with every special token and timestamp written out as `<|...|>`; to inspect what a model wrote."""
         names = {id_: name.encode() for name, id_ in self.special_ids.items()}
         return b"".join(self._bytes[id_] if id_ < self.eot else names[id_] for id_ in ids).decode("utf-8", "replace")
 

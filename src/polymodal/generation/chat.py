@@ -21,7 +21,7 @@ from torch import Tensor
 
 from polymodal.data.media import Text
 from polymodal.data.messages import Media, Message, conversation, user
-from polymodal.data.processor import Encoded, Placed, Prepared, Processor
+from polymodal.data.processor import Encoded, MediaSpan, Prepared, Processor
 from polymodal.errors import ConfigError
 from polymodal.generation.decode_state import DecodeState, cast_batch, copy_cache, max_new_tokens, prefill_batch
 from polymodal.generation.feature_cache import FeatureCache, Measure, PreparedMedia, unmeasured
@@ -98,7 +98,7 @@ class Chat:
             raise ConfigError("chat: beam search is for `generate`; a conversation is written token by token")
         self._prompt_length = len(encoded)
         if self.model.is_encoder_decoder:
-            features = self._features.features(self.model, self.processor, encoded.placed, measure)
+            features = self._features.features(self.model, self.processor, encoded.media_spans, measure)
             batch = collate_left(self.processor, [encoded])
             state = prefill_batch(self.model, batch, [options.max_tokens], features=features)
             yield from answer(state, [options], self.constraints)
@@ -137,7 +137,7 @@ class Chat:
         """A cache that holds exactly the reusable prefix with capacity for the rest and the answer."""
         needed = len(encoded) + max_new_tokens(self.model, [len(encoded)], [options.max_tokens])[0]
         # The last prompt token always runs: its hidden state gives the first token of the answer.
-        self.reused = outside_items(min(self.shared_prefix(encoded), len(encoded) - 1), encoded.placed)
+        self.reused = outside_items(min(self.shared_prefix(encoded), len(encoded) - 1), encoded.media_spans)
         if self._cache is not None:
             self._cache.truncate(self.reused)
         if self._cache is None or self._cache.capacity < needed:
@@ -151,8 +151,8 @@ class Chat:
     def _running(self, encoded: Encoded, cache: KVCache, measure: Measure) -> DecodeState:
         """Prefill everything after the cached tokens."""
         model, first = self.model, cache.length
-        new_items = [item for item in encoded.placed if item.first >= first]
-        needed = new_items if model.context is None else encoded.placed
+        new_spans = [span for span in encoded.media_spans if span.first >= first]
+        needed = new_spans if model.context is None else encoded.media_spans
         features = self._features.features(model, self.processor, needed, measure)
         device = model.backbone.embed_tokens.weight.device
         if model.prepare_inputs is None and model.context is None and self.processor.finish is None:
@@ -160,7 +160,7 @@ class Chat:
         else:
             batch, context = suffix_batch_with_context(model, self.processor, encoded, features, first)
         batch["item_counts"] = {
-            name: torch.tensor([sum(item.item.modality == name for item in new_items)])
+            name: torch.tensor([sum(span.item.modality == name for span in new_spans)])
             for name in self.processor.modalities
         }
         state = DecodeState(
@@ -238,7 +238,11 @@ def collate_shapes(processor: Processor, rows: Sequence[Encoded]) -> dict[str, A
     """The same with media that have shapes but no values (meta tensors): all that a batch needs beside the features."""
     bare = [
         replace(
-            row, placed=tuple(replace(p, item=replace(p.item, values=_shapes_only(p.item.values))) for p in row.placed)
+            row,
+            media_spans=tuple(
+                replace(span, item=replace(span.item, values=_shapes_only(span.item.values)))
+                for span in row.media_spans
+            ),
         )
         for row in rows
     ]
@@ -254,7 +258,7 @@ def _shapes_only(values: Any) -> Any:
 
 def items_of(encoded: Encoded) -> Items:
     """The media of a conversation."""
-    return frozenset((item.first, item.item.key) for item in encoded.placed)
+    return frozenset((span.first, span.item.key) for span in encoded.media_spans)
 
 
 def common_prefix(encoded: Encoded, ids: Sequence[int], items: Items) -> int:
@@ -267,6 +271,6 @@ def common_prefix(encoded: Encoded, ids: Sequence[int], items: Items) -> int:
     return min((first for first, _ in items_of(encoded) ^ items if first < length), default=length)
 
 
-def outside_items(length: int, placed: Sequence[Placed]) -> int:
+def outside_items(length: int, spans: Sequence[MediaSpan]) -> int:
     """`length`, or where the item begins through whose placeholders it would cut: an item enters whole."""
-    return next((item.first for item in placed if item.first < length < item.end), length)
+    return next((span.first for span in spans if span.first < length < span.end), length)

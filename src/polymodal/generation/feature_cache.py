@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from polymodal.data.messages import Media
-from polymodal.data.processor import Placed, Prepared, Processor
+from polymodal.data.processor import MediaSpan, Prepared, Processor
 from polymodal.generation.decode_state import cast_batch
 from polymodal.models.multimodal_lm import MultimodalLM
 
@@ -57,10 +57,10 @@ class FeatureCache:
 
     @torch.inference_mode()
     def features(
-        self, model: MultimodalLM, processor: Processor, placed: Iterable[Placed], measure: Measure = unmeasured
+        self, model: MultimodalLM, processor: Processor, spans: Iterable[MediaSpan], measure: Measure = unmeasured
     ) -> dict[str, list[Tensor]]:
         """Features of every item by modality, in order; only items never seen before reach their encoder."""
-        items = [each.item for each in placed]
+        items = [span.item for span in spans]
         with self._lock:
             known = {item.key: self._entries[item.key] for item in items if item.key in self._entries}
         for name in processor.modalities:

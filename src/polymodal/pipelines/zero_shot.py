@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from polymodal.data.media import Image, Text
-from polymodal.data.prompts import IMAGENET
+from polymodal.data.zero_shot_prompts import IMAGENET
 from polymodal.errors import ConfigError, PromptError
 from polymodal.models.dual_encoder import DualEncoder, class_vectors, l2_normalise
 from polymodal.pipelines.batches import in_batches, stacked

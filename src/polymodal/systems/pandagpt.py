@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from polymodal.checkpoints import imagebind_llama
-from polymodal.data.bound_talk import SummedProcessor, SummedTalk
+from polymodal.data.imagebind_formats import PandaGPTFormat, SharedPlaceholderProcessor
 from polymodal.encoders import imagebind_keys
 from polymodal.models.imagebind_lm import SummedEmbeddingLM
 from polymodal.systems import (
@@ -79,8 +79,9 @@ def drawing(width: int) -> tuple[Part, ...]:
 def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
     """Conversations about one item of each sense at once, from a folder with Vicuna's tokenizer."""
     tokenizer = files.tokenizer()
-    processor = SummedProcessor(
-        place=PLACEHOLDER, tokenizer=tokenizer, template=SummedTalk(begin=imagebind_llama.begin_of(tokenizer)),
+    processor = SharedPlaceholderProcessor(
+        placeholder_id=PLACEHOLDER, tokenizer=tokenizer,
+        template=PandaGPTFormat(begin=imagebind_llama.begin_of(tokenizer)),
         modalities=imagebind_llama.modalities((*imagebind_llama.SENSES, "video")),
     )  # fmt: skip
     return LoadedModel(model=module, processor=processor, stop=(STOP,))

@@ -19,7 +19,7 @@ from polymodal.check.seeing import COUNT, pairs_check, sentences, told_apart
 from polymodal.check.training import fit, table
 from polymodal.checkpoints.record import CheckpointFiles
 from polymodal.data.hf_image import CLIP, transform_of
-from polymodal.data.prompts import IMAGENET
+from polymodal.data.zero_shot_prompts import IMAGENET
 from polymodal.systems import Contrastive, Variant
 from polymodal.systems.clip import SYSTEM
 

@@ -61,7 +61,8 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         padded = config.get("image_aspect_ratio") == "pad"
         transform = PadToSquare(size=side) if padded else StretchToSquare(size=side)
         count = connector.tokens(tower.tokens)
-        picture = Modality(name="image", placeholder="", number=IMAGE, transform=transform, tokens=lambda _: count,
+        picture = Modality(name="image", placeholder="", placeholder_id=IMAGE, transform=transform,
+                           tokens=lambda _: count,
                            collate=lambda pictures: {"images": torch.stack(pictures)})  # fmt: skip
         processor = Processor(tokenizer=files.tokenizer(pad="<unk>"), template=TEMPLATE, modalities=(picture,),
                               max_length=text.max_length)  # fmt: skip

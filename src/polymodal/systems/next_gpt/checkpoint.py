@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from polymodal.checkpoints import imagebind_llama
-from polymodal.data.bound_talk import SignalTalk
+from polymodal.data.imagebind_formats import NExTGPTFormat
 from polymodal.data.processor import Processor
 from polymodal.data.template import Special
 from polymodal.generators.query_projector import QueryProjectorConfig, official_keys
@@ -102,7 +102,7 @@ def assemble(module: nn.Module, files: CheckpointFiles, signals: Mapping[str, tu
     tokenizer = files.tokenizer()
     names = imagebind_llama.signal_names(tokenizer, signals)
     processor = Processor(
-        tokenizer=tokenizer, template=SignalTalk(begin=imagebind_llama.begin_of(tokenizer), signals=names),
+        tokenizer=tokenizer, template=NExTGPTFormat(begin=imagebind_llama.begin_of(tokenizer), signals=names),
         modalities=imagebind_llama.modalities(PLACEHOLDERS, (Special(name="<Img>"),), (Special(name="</Img>"),)),
     )  # fmt: skip
     return LoadedModel(model=module, processor=processor, stop=(STOP,))

@@ -1,9 +1,9 @@
 """How PandaGPT and NExT-GPT write a conversation about pictures, videos and sounds.
 
-PandaGPT    <s>### Human: <Img> PLACE </Img> question\\n### Assistant: answer\\n###Human: question\\n### Assistant:
-            one place, right behind the first words, for the sum of everything that was sent (arXiv 2305.16355)
+PandaGPT    <s>### Human: <Img> X </Img> question\\n### Assistant: answer\\n###Human: question\\n### Assistant:
+            one placeholder, right behind the first words, for the sum of all media (arXiv 2305.16355)
 NExT-GPT    <s>### Human: <Img>P</Img> <s> question\\n### Assistant: answer\\n### Human: question\\n### Assistant:
-            a place for each item; media in an answer are written as signal tokens (arXiv 2309.05519)
+            a placeholder for each item; media in an answer are written as signal tokens (arXiv 2309.05519)
 
 Traps: `<Img>` is plain text for PandaGPT and a token of its own for NExT-GPT; every piece is tokenised alone; NExT-GPT
 writes the begin token again before the words behind an item, and eats the one space that stood before the item; the
@@ -19,7 +19,7 @@ from typing import Any
 
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
-from polymodal.data.processor import Encoded, Memo, Placed, Processor
+from polymodal.data.processor import Encoded, MediaSpan, Memo, Processor
 from polymodal.data.template import Segment, Slot, Special, Words
 from polymodal.errors import PromptError
 
@@ -28,13 +28,13 @@ FIRST = "</Img> {text}\n### Assistant:"
 LATER = "Human: {text}\n### Assistant:"
 ANSWER = "{text}\n###"
 """The pieces of PandaGPT's conversation, each tokenised alone; the begin token stands before START."""
-PLACE = Special(name="the place of all senses")
-"""Where the sum goes; SummedProcessor writes a number there that is no token of the vocabulary."""
+SHARED = Special(name="all media")
+"""Where the sum goes; SharedPlaceholderProcessor writes an id there that is no token of the vocabulary."""
 END = "\n###"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SummedTalk:
+class PandaGPTFormat:
     """PandaGPT's conversation: pieces in order, all media before them.  begin: the begin token."""
 
     begin: str
@@ -43,7 +43,7 @@ class SummedTalk:
         """Raises PromptError for a conversation that does not go question, answer, question, ..."""
         alternating(messages, ask)
         pieces: list[Segment] = [Slot(media=media) for message in messages for media in message.media]
-        pieces += [Special(name=self.begin), Words(text=START), PLACE]
+        pieces += [Special(name=self.begin), Words(text=START), SHARED]
         for index, message in enumerate(messages):
             if message.role == "assistant":
                 pieces.append(Words(text=ANSWER.format(text=message.text), loss_mask=True))
@@ -52,13 +52,13 @@ class SummedTalk:
         return tuple(pieces)
 
 
-class SummedProcessor(Processor):
-    """A Processor whose media share one place; place: the number written there."""
+class SharedPlaceholderProcessor(Processor):
+    """A Processor whose media share one placeholder; placeholder_id: the id written there."""
 
-    def __init__(self, *, place: int, **arguments: Any) -> None:
+    def __init__(self, *, placeholder_id: int, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.placeholders = dict.fromkeys(self.placeholders, place)
-        self.place = place
+        self.placeholders = dict.fromkeys(self.placeholders, placeholder_id)
+        self.placeholder_id = placeholder_id
 
     def encode_segments(self, segments: Sequence[Segment], *, memo: Memo | None = None) -> Encoded:
         """Raises PromptError for two items of one kind: the published model adds up one of each."""
@@ -66,24 +66,24 @@ class SummedProcessor(Processor):
         if many := [name for name, count in Counter(item.modality for item in items).items() if count > 1]:
             raise PromptError(f"messages: this model takes one item of each kind in a conversation; found more {many}")
         made = Encoded(input_ids=[], loss_mask=[], token_types=[])
-        placed: tuple[Placed, ...] = ()
+        media_spans: tuple[MediaSpan, ...] = ()
         for segment in segments:
-            if segment is PLACE:
+            if segment is SHARED:
                 first = len(made)
-                made.input_ids.append(self.place)
+                made.input_ids.append(self.placeholder_id)
                 made.loss_mask.append(False)
                 made.token_types.append(0)
-                placed = tuple(
-                    Placed(item=replace(item, tokens=int(index == 0)), first=first, start=first, end=first + 1)
+                media_spans = tuple(
+                    MediaSpan(item=replace(item, tokens=int(index == 0)), first=first, start=first, end=first + 1)
                     for index, item in enumerate(items)
                 )
             elif not isinstance(segment, Slot):
                 self._write(made, segment)
-        return replace(made, placed=placed)
+        return replace(made, media_spans=media_spans)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SignalTalk:
+class NExTGPTFormat:
     """NExT-GPT's conversation.  begin: the begin token.  signals: modality -> tokens that ask for it, in order."""
 
     begin: str

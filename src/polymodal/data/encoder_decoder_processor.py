@@ -1,12 +1,12 @@
-"""A processor for encoder-decoders: what a model should say goes to the decoder, everything before it to the encoder.
+"""A processor for encoder-decoders: the answer goes to the decoder, everything before it to the encoder.
 
-    messages -> Processor -> ids and learn marks -> prompt = ids before the first learned one, answer = the rest
+    messages -> Processor -> ids and loss mask -> prompt = ids before the first one with loss, answer = the rest
     -> input_ids, attention_mask [B, S] of the prompt;  decoder_input_ids [B, T] = start + answer;  labels [B, T]
 
 Labels stand at the position that predicts them, one before the token in decoder_input_ids (-100 at the last), as the
 transformers library has them for encoder-decoders.
-Answers are padded on the prompt's side: on the left, with a decoder_attention_mask, where rows go on being written.
-Trap: one answer a conversation; turns before the last are part of the prompt only if they are not learned.
+Answers are padded on the prompt's side: on the left, with a decoder_attention_mask, for generation.
+Trap: one answer a conversation; turns before the last are part of the prompt only if they carry no loss.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from polymodal.data.processor import IGNORE, Encoded, Processor
 from polymodal.errors import PromptError
 
 
-class AnsweringProcessor(Processor):
-    """Processor that gives the learned words to the decoder.  start_id: the token an answer starts with."""
+class EncoderDecoderProcessor(Processor):
+    """Processor that gives the answer to the decoder.  start_id: the token an answer starts with."""
 
     def __init__(self, *, start_id: int, **given: Any) -> None:
         super().__init__(**given)
