@@ -13,8 +13,8 @@ from typing import Any
 from polymodal.data.media import Array, Audio, Image, Media, Text, Video, guess_media
 from polymodal.errors import MediaError
 
-LONGEST_TEXT = 200_000
-NOT_WORDS = ("image", "audio", "video")
+MAX_TEXT = 200_000
+MEDIA_TYPES = ("image", "audio", "video")
 
 
 def image(source: Any, modality: str = "image") -> Image:
@@ -41,7 +41,7 @@ def array(source: Any, modality: str = "") -> Array:
 
 
 def text(words: str) -> Text:
-    """Words said by the user; special tokens typed in them stay plain text."""
+    """Text of the user; special tokens typed in it stay plain text."""
     return Text(words)
 
 
@@ -51,13 +51,13 @@ def media(path: str | os.PathLike[str]) -> Media | Text:
     Contents decide, not the extension; but text under a media extension (a web page saved as photo.jpg) is a
     mistake and is refused.
     """
-    place = Path(path)
-    found = guess_media(place)
+    file = Path(path)
+    found = guess_media(file)
     if not isinstance(found, Text):
         return found
-    claimed = (mimetypes.guess_type(place.name)[0] or "").partition("/")[0]
-    if claimed in NOT_WORDS:
-        raise MediaError(f"{place.name} holds plain text although its name says {claimed}; is it a failed download?")
-    if len(found.text) > LONGEST_TEXT:
-        raise MediaError(f"{place.name} has {len(found.text):,} characters of text, the limit is {LONGEST_TEXT:,}")
+    claimed = (mimetypes.guess_type(file.name)[0] or "").partition("/")[0]
+    if claimed in MEDIA_TYPES:
+        raise MediaError(f"{file.name} holds plain text although its name says {claimed}; is it a failed download?")
+    if len(found.text) > MAX_TEXT:
+        raise MediaError(f"{file.name} has {len(found.text):,} characters of text, the limit is {MAX_TEXT:,}")
     return found
