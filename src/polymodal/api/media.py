@@ -13,7 +13,7 @@ from typing import Any
 from polymodal.data.media import Array, Audio, Image, Media, Text, Video, guess_media
 from polymodal.errors import MediaError
 
-LONGEST_TEXT = 200_000
+MAX_TEXT = 200_000
 MEDIA_TYPES = ("image", "audio", "video")
 
 
@@ -41,7 +41,7 @@ def array(source: Any, modality: str = "") -> Array:
 
 
 def text(words: str) -> Text:
-    """Words said by the user; special tokens typed in them stay plain text."""
+    """Text of the user; special tokens typed in it stay plain text."""
     return Text(words)
 
 
@@ -58,6 +58,6 @@ def media(path: str | os.PathLike[str]) -> Media | Text:
     claimed = (mimetypes.guess_type(file.name)[0] or "").partition("/")[0]
     if claimed in MEDIA_TYPES:
         raise MediaError(f"{file.name} holds plain text although its name says {claimed}; is it a failed download?")
-    if len(found.text) > LONGEST_TEXT:
-        raise MediaError(f"{file.name} has {len(found.text):,} characters of text, the limit is {LONGEST_TEXT:,}")
+    if len(found.text) > MAX_TEXT:
+        raise MediaError(f"{file.name} has {len(found.text):,} characters of text, the limit is {MAX_TEXT:,}")
     return found

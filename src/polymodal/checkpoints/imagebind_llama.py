@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from polymodal.backbones import hf_text
 from polymodal.checkpoints.record import CheckpointFiles
-from polymodal.data import sense
+from polymodal.data import imagebind_inputs
 from polymodal.data.processor import Around, Modality
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.encoders import imagebind_keys
@@ -48,7 +48,8 @@ def modalities(names: Iterable[str], before: Around = (), after: Around = ()) ->
 
     def modality(name: str) -> Modality:
         values = inputs_of(SENSES)[name].values
-        return Modality(name=name, placeholder="", placeholder_id=numbers[name], transform=sense.INPUTS[name][1],
+        transform = imagebind_inputs.INPUTS[name][1]
+        return Modality(name=name, placeholder="", placeholder_id=numbers[name], transform=transform,
                         tokens=lambda _: 1, before=before, after=after, values=values)  # fmt: skip
 
     return tuple(modality(name) for name in names)

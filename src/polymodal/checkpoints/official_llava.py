@@ -17,7 +17,7 @@ from polymodal.data.chat_formats import LLAVA_SYSTEM, vicuna
 from polymodal.data.hf_image import CLIP, squared
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Special, Words
-from polymodal.data.tiles import GridTiles, SizedTiles, filled_up
+from polymodal.data.tiles import GridTiles, SizedTiles, pad_tiles
 
 MARKS = ("<im_patch>", "<im_start>", "<im_end>")  # appended to the vocabulary in this order
 
@@ -45,7 +45,7 @@ def pictures(found: official_llava.OfficialLlava, config: Mapping[str, Any]) -> 
     if tiled is not None:
         cut = SizedTiles(tiles=GridTiles(tile=tiled.tile, grids=tiled.grids))
         return Modality(name="image", placeholder=name, placeholder_id=placeholder_id, transform=cut, before=before,
-                        after=behind, collate=filled_up,
+                        after=behind, collate=pad_tiles,
                         tokens=lambda value: tiled.tokens_of(*value["size"].tolist()))  # fmt: skip
     side = found.tower.image_size
     size = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}

@@ -4,7 +4,7 @@ array, tensor, nested lists, path or bytes of a .npy file -> float32, or whole n
 
 The .npy header (numpy.lib.format, versions 1 to 3) is read here and not by NumPy, whose reader evaluates it as Python
 and fails in many ways on a damaged one.
-Trap: a header may promise more than the file holds; the promise is measured before anything is read.
+Trap: a header may claim more than the file holds; the size it claims is checked before anything is read.
 """
 
 import math
@@ -43,21 +43,21 @@ def read_array(source: Any, limits: Limits) -> np.ndarray:
 
 def _read_file(opened: OpenFile) -> np.ndarray:
     header = _header(opened.file)
-    found = [pattern.search(header) for pattern in (_TYPE, _ORDER, _SHAPE)]
-    if not all(found):
+    matches = [pattern.search(header) for pattern in (_TYPE, _ORDER, _SHAPE)]
+    if not all(matches):
         raise MediaError(f"{opened.name} is no .npy file of numbers, or it is damaged")
-    name, order, sizes = (each.group(1) for each in found if each is not None)
+    descr, order, sizes = (each.group(1) for each in matches if each is not None)
     shape = tuple(int(size) for size in sizes.replace(" ", "").split(",") if size)
     try:
-        kind = np.dtype(name)
+        dtype = np.dtype(descr)
     except TypeError:
-        raise MediaError(f"{opened.name}: numbers of type {name!r} are not known") from None
-    promised = math.prod(shape) * kind.itemsize
-    if promised != opened.size - opened.file.tell():
+        raise MediaError(f"{opened.name}: numbers of type {descr!r} are not known") from None
+    expected = math.prod(shape) * dtype.itemsize
+    if expected != opened.size - opened.file.tell():
         left = opened.size - opened.file.tell()
-        raise MediaError(f"{opened.name} is damaged: {list(shape)} of {name} need {promised} bytes, it holds {left}")
-    flat = np.frombuffer(opened.file.read(promised), kind)
-    return flat.reshape(shape, order="F" if order == "True" else "C").astype(kind.newbyteorder("="))
+        raise MediaError(f"{opened.name} is damaged: {list(shape)} of {descr} need {expected} bytes, it holds {left}")
+    flat = np.frombuffer(opened.file.read(expected), dtype)
+    return flat.reshape(shape, order="F" if order == "True" else "C").astype(dtype.newbyteorder("="))
 
 
 def _header(file: BinaryIO) -> str:

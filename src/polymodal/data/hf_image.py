@@ -104,9 +104,9 @@ def _cropped(
     left, top = (width - across) // 2, (height - down) // 2
     if left >= 0 and top >= 0:
         return resize_crop(picture, target, (left, top, left + across, top + down), interpolation)
-    wide, high = max(width, across), max(height, down)
-    pad_left, pad_top = math.ceil((wide - width) / 2), math.ceil((high - height) / 2)
-    canvas = Pillow.new("RGB", (wide, high))
+    canvas_width, canvas_height = max(width, across), max(height, down)
+    pad_left, pad_top = math.ceil((canvas_width - width) / 2), math.ceil((canvas_height - height) / 2)
+    canvas = Pillow.new("RGB", (canvas_width, canvas_height))
     canvas.paste(resize(picture, target, interpolation), (pad_left, pad_top))
     left, top = left + pad_left, top + pad_top
     return canvas.crop((max(0, left), max(0, top), max(0, left) + across, max(0, top) + down))
@@ -117,19 +117,19 @@ def transform_of(settings: Mapping[str, Any], defaults: Mapping[str, Any], squar
 
     square: what a bare number as `size` means.  Raises ConfigError for settings that are not supported.
     """
-    given = {**defaults, **{name: value for name, value in settings.items() if value is not None}}
-    if given.get("do_pad"):
+    merged = {**defaults, **{name: value for name, value in settings.items() if value is not None}}
+    if merged.get("do_pad"):
         raise ConfigError("picture settings: do_pad is not supported")
-    if given.get("do_resize") and given.get("resample") not in RESAMPLE:
-        raise ConfigError(f"picture settings: resample {given.get('resample')!r} is not supported; expected 0 to 3")
-    normalise = bool(given.get("do_normalize"))
+    if merged.get("do_resize") and merged.get("resample") not in RESAMPLE:
+        raise ConfigError(f"picture settings: resample {merged.get('resample')!r} is not supported; expected 0 to 3")
+    normalise = bool(merged.get("do_normalize"))
     return PublishedTransform(
-        size=_size(given["size"], square) if given.get("do_resize") else None,
-        crop=_pair(given["crop_size"]) if given.get("do_center_crop") else None,
-        interpolation=RESAMPLE.get(given.get("resample", 3), "bicubic"),
-        factor=given.get("rescale_factor", 1 / 255) if given.get("do_rescale") else 1.0,
-        mean=_colour(given["image_mean"]) if normalise else (0.0, 0.0, 0.0),
-        std=_colour(given["image_std"]) if normalise else (1.0, 1.0, 1.0),
+        size=_size(merged["size"], square) if merged.get("do_resize") else None,
+        crop=_pair(merged["crop_size"]) if merged.get("do_center_crop") else None,
+        interpolation=RESAMPLE.get(merged.get("resample", 3), "bicubic"),
+        factor=merged.get("rescale_factor", 1 / 255) if merged.get("do_rescale") else 1.0,
+        mean=_colour(merged["image_mean"]) if normalise else (0.0, 0.0, 0.0),
+        std=_colour(merged["image_std"]) if normalise else (1.0, 1.0, 1.0),
     )
 
 

@@ -27,8 +27,8 @@ def fbank(samples: Tensor, mels: int = 128, rate: int = 16000, window: float = 0
     frames = (frames - 0.97 * before) * torch.hann_window(size, periodic=False)
     points = 1 << (size - 1).bit_length()
     power = torch.fft.rfft(frames, n=points).abs().square()
-    found = power[:, : points // 2] @ filters(mels, rate, points).T
-    return found.clamp_min(torch.finfo(torch.float32).eps).log()
+    banks = power[:, : points // 2] @ filters(mels, rate, points).T
+    return banks.clamp_min(torch.finfo(torch.float32).eps).log()
 
 
 @lru_cache(maxsize=8)
@@ -37,8 +37,8 @@ def filters(mels: int, rate: int, points: int, low: float = 20.0) -> Tensor:
     bottom, top = _mel(low), _mel(rate / 2)
     edges = bottom + torch.arange(mels + 2, dtype=torch.float32) * ((top - bottom) / (mels + 1))
     left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    place = 1127.0 * torch.log(1.0 + torch.arange(points // 2) * (rate / points) / 700.0)
-    return torch.minimum((place - left) / (centre - left), (right - place) / (right - centre)).clamp_min(0.0)
+    bins = 1127.0 * torch.log(1.0 + torch.arange(points // 2) * (rate / points) / 700.0)
+    return torch.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clamp_min(0.0)
 
 
 def _mel(hertz: float) -> float:

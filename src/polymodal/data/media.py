@@ -1,16 +1,16 @@
-"""Media as a user gives them: records that hold a source and decode it once, when first asked.
+"""Media records: objects that hold a source and decode it once, on first use.
 
 Image -> picture (RGB) | Audio -> samples at a rate | Video -> sampled frames, and its sound as Audio
 Array -> numbers of another sensor or model: point clouds, motion, features | Text
 
 Each says which modality it is (`modality`), so a picture may be one of depth or heat; a system's own file may bring a
 record of its own, a subclass of Media.
-Making a record opens nothing and imports no media library.  `guess_media` tells which record a file is by its
+Making a record opens nothing and imports no media library.  `guess_media` chooses the record for a file by its
 content, for the command line.
 
 Traps: what is decoded is kept with the record and shared by everyone who asks, so nobody may write into it;
 hashes are taken over what was decoded, together with its mode and size, because equal files of pixels may
-differ in palette and a hash given by a sender cannot be believed.
+differ in palette and a hash that a sender states cannot be trusted.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Text:
-    """Words of the user, as they are: special tokens in them stay plain text."""
+    """Text of the user, as typed: special tokens in it stay plain text."""
 
     text: str
 
@@ -84,7 +84,7 @@ class Image(Media):
         return _digest(f"image {picture.mode} {picture.size}", picture.tobytes())
 
     def __repr__(self) -> str:
-        return f"Image({_shown(self.source)})"
+        return f"Image({_describe(self.source)})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -114,7 +114,7 @@ class Audio(Media):
         return _digest(f"audio {samples.dtype} {rate} {len(samples)}", samples.tobytes())
 
     def __repr__(self) -> str:
-        return f"Audio({_shown(self.source)})"
+        return f"Audio({_describe(self.source)})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -149,7 +149,7 @@ class Video(Media):
         return Audio(self.source, self.limits) if "audio" in track_kinds(self.source, self.limits) else None
 
     def __repr__(self) -> str:
-        return f"Video({_shown(self.source)})"
+        return f"Video({_describe(self.source)})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -177,7 +177,7 @@ class Array(Media):
         return _digest(f"array {self.values.dtype} {self.values.shape}", self.values)
 
     def __repr__(self) -> str:
-        return f"Array({_shown(self.source)}{f', {self.modality}' if self.modality else ''})"
+        return f"Array({_describe(self.source)}{f', {self.modality}' if self.modality else ''})"
 
 
 def guess_media(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> Media | Text:
@@ -217,14 +217,14 @@ def _digest(header: str, data: bytes | np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _shown(source: Any) -> str:
+def _describe(source: Any) -> str:
     """A source for `repr`: short, without the data itself."""
     if isinstance(source, (str, os.PathLike)):
         return repr(clean_name(Path(source).name))
     if isinstance(source, (bytes, bytearray, memoryview)):
         return f"{len(source):,} bytes"
     if isinstance(source, tuple):
-        return ", ".join(_shown(item) if isinstance(item, np.ndarray) else str(item) for item in source)
+        return ", ".join(_describe(item) if isinstance(item, np.ndarray) else str(item) for item in source)
     if isinstance(source, np.ndarray):
         return f"{source.dtype} {list(source.shape)}"
     return type(source).__name__

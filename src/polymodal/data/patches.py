@@ -50,7 +50,7 @@ class MergedPatches:
     mean: Colour = CLIP_MEAN
     std: Colour = CLIP_STD
 
-    def tuned(self, settings: Mapping[str, Any]) -> "MergedPatches":
+    def with_settings(self, settings: Mapping[str, Any]) -> "MergedPatches":
         """The same with bounds, mean and deviation of a published preprocessor_config.json, where it has them."""
         size = settings.get("size") or {}
         return replace(
@@ -95,7 +95,7 @@ class MergedPatches:
         return int(value["grid"].prod()) // self.merge**2
 
 
-def joined(values: str, grid: str) -> Callable[[list[dict[str, Tensor]]], dict[str, Tensor]]:
+def concat_patches(values: str, grid: str) -> Callable[[list[dict[str, Tensor]]], dict[str, Tensor]]:
     """Collates items of patches: all patches one after another under `values`, their grids [N, ...] under `grid`."""
 
     def collate(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -109,12 +109,12 @@ def joined(values: str, grid: str) -> Callable[[list[dict[str, Tensor]]], dict[s
 
 @dataclass(frozen=True, kw_only=True)
 class MergedVideo:
-    """Videos for `patches`: `fps` frames a second, an even number between `least` and `most` of them."""
+    """Videos for `patches`: `fps` frames a second, an even number between `min_frames` and `max_frames` of them."""
 
     patches: MergedPatches = MergedPatches(min_pixels=128 * 28 * 28, max_pixels=768 * 28 * 28)
     fps: float = 2.0
-    least: int = 4
-    most: int = 768
+    min_frames: int = 4
+    max_frames: int = 768
     total_pixels: int = 24576 * 28 * 28
 
     def __call__(self, video: Video) -> dict[str, Tensor]:
@@ -125,18 +125,18 @@ class MergedVideo:
             frames = video.clip(frames=count).frames
         return self.of_frames(frames)
 
-    def count(self, found: int) -> int:
-        """How many frames are read of a video that has `found` of them at `fps`."""
+    def count(self, available: int) -> int:
+        """How many frames are read of a video that has `available` of them at `fps`."""
         step = self.patches.frames
-        return max(-(-self.least // step), min(found, self.most) // step) * step
+        return max(-(-self.min_frames // step), min(available, self.max_frames) // step) * step
 
     def of_frames(self, frames: np.ndarray) -> dict[str, Tensor]:
         """Frames uint8 [F, H, W, 3] -> `patches` and `grid`; the pixels of a frame shrink as their number grows."""
         rules = self.patches
-        most = int(self.total_pixels / len(frames) * rules.frames)
-        most = max(min(rules.max_pixels, most), int(1.05 * rules.min_pixels))
+        max_pixels = int(self.total_pixels / len(frames) * rules.frames)
+        max_pixels = max(min(rules.max_pixels, max_pixels), int(1.05 * rules.min_pixels))
         factor = rules.patch * rules.merge
-        tall, wide = smart_resize(frames.shape[1], frames.shape[2], factor, rules.min_pixels, most)
+        tall, wide = smart_resize(frames.shape[1], frames.shape[2], factor, rules.min_pixels, max_pixels)
         pictures = [resize(as_picture(frame), (wide, tall), rules.interpolation) for frame in frames]
         return rules.flatten(torch.stack([to_tensor(picture, rules.mean, rules.std) for picture in pictures]))
 
@@ -187,7 +187,7 @@ class RowPatches:
 
 
 def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """(height, width) in whole multiples of `factor`, nearest to the given ones within the bounds on the pixels.
+    """(height, width) in whole multiples of `factor`, nearest to height and width within the bounds on the pixels.
 
     Raises MediaError for a strip that is more than MAX_RATIO times as long as wide.
     """

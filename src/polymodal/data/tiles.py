@@ -42,7 +42,7 @@ LLAVA_GRIDS: tuple[Grid, ...] = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
 
 @dataclass(frozen=True, kw_only=True)
 class GridTiles:
-    """Tiles on the grid, out of a given list, that keeps the most of the picture (LLaVA-1.6)."""
+    """Tiles on the grid, out of a list, that keeps the most of the picture (LLaVA-1.6)."""
 
     tile: int = 336
     grids: tuple[Grid, ...] = LLAVA_GRIDS
@@ -84,7 +84,7 @@ class SizedTiles:
 
     tiles: GridTiles
 
-    def tuned(self, settings: Mapping[str, Any]) -> "SizedTiles":
+    def with_settings(self, settings: Mapping[str, Any]) -> "SizedTiles":
         """The same with mean and deviation of a published preprocessor_config.json, where it has them."""
         mean, std = (tuple(settings.get(f"image_{name}") or getattr(self.tiles, name)) for name in ("mean", "std"))
         return SizedTiles(tiles=replace(self.tiles, mean=mean, std=std))
@@ -95,7 +95,7 @@ class SizedTiles:
         return {"tiles": self.tiles(picture), "size": torch.tensor((picture.height, picture.width))}
 
 
-def filled_up(items: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+def pad_tiles(items: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Collates: `pixel_values` [N, T, 3, tile, tile], zero tiles behind the real ones, and `image_sizes` [N, 2]."""
     tiles = pad_sequence([item["tiles"] for item in items], batch_first=True)
     return {"pixel_values": tiles, "image_sizes": torch.stack([item["size"] for item in items])}
@@ -144,13 +144,13 @@ class AspectTiles:
 def best_grid(width: int, height: int, tile: int, grids: tuple[Grid, ...]) -> Grid:
     """The grid that shows the most pixels of a picture, then the one that wastes the fewest; first of equals."""
 
-    def merit(grid: Grid) -> tuple[int, int]:
+    def score(grid: Grid) -> tuple[int, int]:
         rows, columns = grid
         scale = min(columns * tile / width, rows * tile / height)
         shown = min(int(width * scale) * int(height * scale), width * height)
         return shown, shown - rows * columns * tile * tile
 
-    return max(grids, key=merit)
+    return max(grids, key=score)
 
 
 def fit_inside(width: int, height: int, canvas_width: int, canvas_height: int) -> tuple[int, int]:
@@ -175,12 +175,12 @@ def grids_of(min_tiles: int, max_tiles: int) -> tuple[Grid, ...]:
 
 def nearest_grid(width: int, height: int, tile: int, min_tiles: int, max_tiles: int) -> Grid:
     """The grid whose aspect ratio is nearest; of equals, the larger while it is below twice the picture's area."""
-    best, least = (1, 1), float("inf")
+    best, smallest = (1, 1), float("inf")
     for rows, columns in grids_of(min_tiles, max_tiles):
         difference = abs(width / height - columns / rows)
-        roomy = width * height > 0.5 * tile * tile * rows * columns
-        if difference < least or (difference == least and roomy):
-            best, least = (rows, columns), difference
+        large_enough = width * height > 0.5 * tile * tile * rows * columns
+        if difference < smallest or (difference == smallest and large_enough):
+            best, smallest = (rows, columns), difference
     return best
 
 

@@ -1,7 +1,7 @@
 """Reading videos: a few frames, chosen by time, out of a file of any length.
 
-file -> timeline: every packet's timestamp, nothing decoded -> wanted times -> frames that are shown at those
-times -> decoded in order, seeking to a key frame where that skips work -> only wanted frames are converted
+file -> timeline: every packet's timestamp, nothing decoded -> sampling times -> frames that are shown at those
+times -> decoded in order, seeking to a key frame where that skips work -> only sampled frames are converted
 and kept
 
 Memory is bounded by the sampled frames: one array is allocated for them, and one undecided frame is held.
@@ -93,11 +93,13 @@ def read_video(
                 f"{opened.name} is {timeline.seconds:.1f} s long, which at {fps:g} frames a second is more than "
                 f"the limit of {limits.frames} frames (Limits.frames); take fewer frames a second"
             )
-        chosen = choose_frames(timeline, fps=fps, frames=frames)
+        indices = choose_frames(timeline, fps=fps, frames=frames)
         opened.file.seek(0)
         with open_container(opened, format_name) as container:
-            pixels = _decode(opened, container, timeline, chosen, _Sizes(limits, max_side, format_name in _SEEKABLE))
-    return Clip(pixels, (timeline.ticks[chosen] - timeline.ticks[0]) * float(timeline.tick))
+            pixels = _decode(
+                opened, container, timeline, indices, _DecodeOptions(limits, max_side, format_name in _SEEKABLE)
+            )
+    return Clip(pixels, (timeline.ticks[indices] - timeline.ticks[0]) * float(timeline.tick))
 
 
 def sniff_video(opened: OpenFile) -> str:
@@ -112,11 +114,11 @@ def sniff_video(opened: OpenFile) -> str:
 def track_kinds(source: VideoSource, limits: Limits = DEFAULT_LIMITS) -> frozenset[str]:
     """Which of "video" and "audio" a container holds; cover art is not video.  Raises MediaError."""
     with open_source(source, limits) as opened, open_container(opened, sniff_video(opened)) as container:
-        moving = any(not is_cover(stream) for stream in container.streams.video)
+        moving = any(not is_cover_art(stream) for stream in container.streams.video)
         return frozenset((["video"] if moving else []) + (["audio"] if container.streams.audio else []))
 
 
-def is_cover(stream: "VideoStream") -> bool:
+def is_cover_art(stream: "VideoStream") -> bool:
     """True for the still picture that music files carry."""
     from av.stream import Disposition
 
@@ -124,19 +126,19 @@ def is_cover(stream: "VideoStream") -> bool:
 
 
 def choose_frames(timeline: Timeline, *, fps: float | None = None, frames: int | None = None) -> np.ndarray:
-    """Index into `timeline.ticks` of the frame shown at each wanted time, int64 [F], never decreasing."""
+    """Index into `timeline.ticks` of the frame shown at each sampling time, int64 [F], never decreasing."""
     if frames is not None:
-        wanted = (np.arange(frames) + 0.5) * (timeline.seconds / frames)
+        times = (np.arange(frames) + 0.5) * (timeline.seconds / frames)
     else:
         rate = float(fps or 1.0)
-        wanted = np.arange(max(1, int(np.ceil(timeline.seconds * rate - 1e-6)))) / rate
+        times = np.arange(max(1, int(np.ceil(timeline.seconds * rate - 1e-6)))) / rate
     # Containers round timestamps to a tick (1 ms in Matroska), so a frame may be late by one.
     shown = (timeline.ticks - timeline.ticks[0]) * float(timeline.tick)
-    return np.maximum(np.searchsorted(shown, wanted + float(timeline.tick), side="right") - 1, 0)
+    return np.maximum(np.searchsorted(shown, times + float(timeline.tick), side="right") - 1, 0)
 
 
 @dataclass(frozen=True)
-class _Sizes:
+class _DecodeOptions:
     limits: Limits
     max_side: int | None
     seekable: bool
@@ -144,7 +146,7 @@ class _Sizes:
 
 def _stream(opened: OpenFile, container: "InputContainer") -> "VideoStream":
     for stream in container.streams.video:
-        if not is_cover(stream):
+        if not is_cover_art(stream):
             return stream
     raise MediaError(f"{opened.name} holds no moving pictures")
 
@@ -197,53 +199,53 @@ def _scan(opened: OpenFile, format_name: str, container: "InputContainer", limit
 
 
 def _decode(
-    opened: OpenFile, container: "InputContainer", timeline: Timeline, chosen: np.ndarray, sizes: _Sizes
+    opened: OpenFile, container: "InputContainer", timeline: Timeline, indices: np.ndarray, options: _DecodeOptions
 ) -> np.ndarray:
-    """The frames at the chosen indices, uint8 [F, H, W, 3]."""
+    """The frames at these indices, uint8 [F, H, W, 3]."""
     pixels: np.ndarray | None = None
     filled = 0
-    wanted = [int(tick) for tick in timeline.ticks[chosen]]
-    for tick, frame in _frames_at(opened, container, timeline, wanted, sizes):
-        picture = _to_rgb(opened, frame, sizes)
+    targets = [int(tick) for tick in timeline.ticks[indices]]
+    for tick, frame in _frames_at(opened, container, timeline, targets, options):
+        picture = _to_rgb(opened, frame, options)
         if pixels is None:
-            pixels = _allocate(opened, len(chosen), picture, sizes.limits)
+            pixels = _allocate(opened, len(indices), picture, options.limits)
         elif picture.shape != pixels.shape[1:]:
             raise MediaError(f"{opened.name} changes its frame size on the way, from {pixels.shape[1:]}")
-        while filled < len(wanted) and wanted[filled] <= tick:
+        while filled < len(targets) and targets[filled] <= tick:
             pixels[filled] = picture
             filled += 1
-    if pixels is None or filled < len(wanted):
-        raise MediaError(f"{opened.name} is damaged: {filled} of the {len(wanted)} frames could be decoded")
+    if pixels is None or filled < len(targets):
+        raise MediaError(f"{opened.name} is damaged: {filled} of the {len(targets)} frames could be decoded")
     return pixels
 
 
 def _frames_at(
-    opened: OpenFile, container: "InputContainer", timeline: Timeline, wanted: list[int], sizes: _Sizes
+    opened: OpenFile, container: "InputContainer", timeline: Timeline, targets: list[int], options: _DecodeOptions
 ) -> Iterator[tuple[int, "VideoFrame"]]:
-    """(wanted tick, frame shown then) for each different wanted tick, in order."""
+    """(target tick, frame shown then) for each distinct target, in order."""
     stream = _stream(opened, container)
     stream.thread_type = "AUTO"
     stream.codec_context.thread_count = 2
     # A stream may claim a larger size on the way; the decoder itself then refuses to allocate it.
-    stream.codec_context.options = {"max_pixels": str(int(sizes.limits.pixels))}
-    may_seek = sizes.seekable
+    stream.codec_context.options = {"max_pixels": str(int(options.limits.pixels))}
+    may_seek = options.seekable
     position = int(timeline.ticks[0])  # tick of the newest decoded frame
-    held: VideoFrame | None = None  # the newest frame that is not after what is wanted next
+    current: VideoFrame | None = None  # the newest frame that is not after the next target
     frames = container.decode(stream)
-    for tick in sorted(set(wanted)):
-        key_place = bisect_right(timeline.keys, tick)
-        key = timeline.keys[key_place - 1] if key_place else None
+    for tick in sorted(set(targets)):
+        key_index = bisect_right(timeline.keys, tick)
+        key = timeline.keys[key_index - 1] if key_index else None
         if may_seek and key is not None and key > position:
             container.seek(key, stream=stream, backward=True)
-            frames, held = container.decode(stream), None
-        ahead: VideoFrame | None = None
-        while held is None or _tick(held) < tick:
+            frames, current = container.decode(stream), None
+        pending: VideoFrame | None = None
+        while current is None or _tick(current) < tick:
             frame = next(frames, None)
             if frame is None:
                 break
             position = _tick(frame)
-            if position > tick and held is not None:
-                ahead = frame
+            if position > tick and current is not None:
+                pending = frame
                 break
             if position > tick and may_seek:
                 # The seek went too far, or the key frame flag was wrong: go back to the very start, once.
@@ -251,11 +253,11 @@ def _frames_at(
                 container.seek(int(timeline.ticks[0]), stream=stream, backward=True)
                 frames = container.decode(stream)
                 continue
-            held = frame
-        if held is None:
+            current = frame
+        if current is None:
             return
-        yield tick, held
-        held = ahead or held
+        yield tick, current
+        current = pending or current
 
 
 def _tick(frame: "VideoFrame") -> int:
@@ -263,12 +265,12 @@ def _tick(frame: "VideoFrame") -> int:
     return 0 if stamp is None else stamp
 
 
-def _to_rgb(opened: OpenFile, frame: "VideoFrame", sizes: _Sizes) -> np.ndarray:
+def _to_rgb(opened: OpenFile, frame: "VideoFrame", options: _DecodeOptions) -> np.ndarray:
     """One frame as uint8 [H, W, 3], shrunk to max_side and turned upright."""
-    _check_pixels(opened, frame.width, frame.height, sizes.limits)
+    _check_pixels(opened, frame.width, frame.height, options.limits)
     width, height = frame.width, frame.height
-    if sizes.max_side is not None and max(width, height) > sizes.max_side:
-        scale = sizes.max_side / max(width, height)
+    if options.max_side is not None and max(width, height) > options.max_side:
+        scale = options.max_side / max(width, height)
         width, height = max(1, round(width * scale)), max(1, round(height * scale))
     shrink = "AREA" if width < frame.width else None
     picture = frame.reformat(width=width, height=height, format="rgb24", interpolation=shrink).to_ndarray()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from polymodal.data import sense
+from polymodal.data import imagebind_inputs
 from polymodal.data.media import Media, Text
 from polymodal.errors import PromptError
 from polymodal.pipelines.batches import in_batches, stacked
@@ -34,10 +34,12 @@ def embedder(model: Any, ids: Callable[[str], Sequence[int]], length: int = 77) 
         if isinstance(item, Text | str):
             row = list(ids(item if isinstance(item, str) else item.text))
             return "text", torch.tensor(row + [0] * (length - len(row)))
-        if isinstance(item, Media) and item.modality in sense.INPUTS:
-            name, made = sense.INPUTS[item.modality]
+        if isinstance(item, Media) and item.modality in imagebind_inputs.INPUTS:
+            name, made = imagebind_inputs.INPUTS[item.modality]
             return name, made(item)
         found = item.modality if isinstance(item, Media) else type(item).__name__
-        raise PromptError(f"embed: this model embeds text, {', '.join(sense.INPUTS)}; found {found or 'an array'}")
+        raise PromptError(
+            f"embed: this model embeds text, {', '.join(imagebind_inputs.INPUTS)}; found {found or 'an array'}"
+        )
 
     return embed

@@ -18,7 +18,7 @@ from polymodal.check.fixture import fixture_case, fixture_source, packed_size
 from polymodal.check.record import Evidence, HeadlineResult, TrainingCheck
 from polymodal.check.seeing import COUNT, Made, pairs_check
 from polymodal.check.training import fit
-from polymodal.data import sense
+from polymodal.data import imagebind_inputs
 from polymodal.models.dual_encoder import l2_normalise
 from polymodal.systems.imagebind import SYSTEM
 
@@ -39,7 +39,7 @@ def others() -> dict[str, Made]:
 
     def sounds(rows: list[int]) -> Tensor:
         samples = real.speech()
-        return torch.stack([sense.sound_clips(samples[8000 * i :][:16000], clips=1) for i in rows])
+        return torch.stack([imagebind_inputs.audio_clips(samples[8000 * i :][:16000], clips=1) for i in rows])
 
     return {"depth": lambda rows: grey[rows], "thermal": lambda rows: (grey[rows] + 1) / 2,
             "imu": lambda rows: series[rows], "audio": sounds}  # fmt: skip

@@ -15,7 +15,7 @@ from polymodal.check.evidence import blip_2
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
 from polymodal.check.training import caption_check
-from polymodal.data import sense
+from polymodal.data import imagebind_inputs
 from polymodal.systems.video_llama import SYSTEM
 
 
@@ -65,7 +65,7 @@ def heard() -> TrainingCheck:
     """Two clips of a recorded sentence beside each name: the sound tells which."""
     torch.manual_seed(0)
     model = SYSTEM.formats[0].model_spec(small(40)).build()
-    clips = sense.sound_clips(real.speech(), clips=8)
+    clips = imagebind_inputs.audio_clips(real.speech(), clips=8)
 
     def sounds(rows: list[int]) -> dict[str, Any]:
         return {"audio_values": torch.stack([clips[[row % 8, (row // 8) % 8]] for row in rows]), "pixel_values": None}
@@ -82,7 +82,10 @@ def headline() -> HeadlineResult:
         config = small(size)
         right = learns(folder, SYSTEM.formats[0], config, steps=400)
         model = pm.load(folder)
-        film, sound = randomise.values("film", (1, 3, 3, 56, 56)), sense.sound_clips(real.speech(), clips=8)[None]
+        film, sound = (
+            randomise.values("film", (1, 3, 3, 56, 56)),
+            imagebind_inputs.audio_clips(real.speech(), clips=8)[None],
+        )
         ids = torch.tensor([[1, *[size + 1] * 2, 9, *[size] * 4, 10]])
         both = model.logits(input_ids=ids, video_values=film, audio_values=sound)
         other = model.logits(input_ids=ids, video_values=film, audio_values=sound.flip(1))

@@ -25,7 +25,7 @@ from polymodal.connectors.anyres import AnyResConfig, grids_of_pinpoints
 from polymodal.data.chat_formats import LLAVA_SYSTEM, chatml_direct, mistral, vicuna
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Words
-from polymodal.data.tiles import GridTiles, SizedTiles, filled_up
+from polymodal.data.tiles import GridTiles, SizedTiles, pad_tiles
 from polymodal.encoders import hf_vision
 from polymodal.encoders.tiled import TiledConfig
 from polymodal.errors import ConfigError
@@ -73,9 +73,9 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         )
 
     def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
-        transform = SizedTiles(tiles=GridTiles(tile=tile, grids=grids)).tuned(files.preprocessor)
+        transform = SizedTiles(tiles=GridTiles(tile=tile, grids=grids)).with_settings(files.preprocessor)
         image = Modality(name="image", placeholder="<image>", transform=transform, after=(Words(text="\n"),),
-                         tokens=tokens, collate=filled_up)  # fmt: skip
+                         tokens=tokens, collate=pad_tiles)  # fmt: skip
         tokenizer = files.tokenizer()
         template = vicuna(LLAVA_SYSTEM)
         if (config.get("text_config") or {}).get("model_type") == "mistral":

@@ -10,7 +10,7 @@ from torch import nn
 
 from polymodal.backbones import qwen
 from polymodal.connectors import patch_merger
-from polymodal.data.patches import MergedPatches, MergedVideo, joined
+from polymodal.data.patches import MergedPatches, MergedVideo, concat_patches
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Special, chatml
 from polymodal.encoders import qwen2_vit
@@ -60,18 +60,18 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
 
     def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
         cut: dict[str, Any] = {"patch": tower.patch_size, "merge": tower.merge, "frames": tower.frames}
-        image = replace(MergedPatches(), **cut).tuned(files.preprocessor)
+        image = replace(MergedPatches(), **cut).with_settings(files.preprocessor)
         of_video = files.json("video_preprocessor_config.json")
-        video = MergedVideo(patches=replace(MergedVideo().patches, **cut).tuned(of_video))
+        video = MergedVideo(patches=replace(MergedVideo().patches, **cut).with_settings(of_video))
         around: dict[str, Any] = {
             "before": (Special(name="<|vision_start|>"),),
             "after": (Special(name="<|vision_end|>"),),
         }
         media = (
             Modality(name="image", placeholder="<|image_pad|>", transform=image, tokens=image.tokens,
-                     collate=joined("pixel_values", "image_grid_thw"), **around),
+                     collate=concat_patches("pixel_values", "image_grid_thw"), **around),
             Modality(name="video", placeholder="<|video_pad|>", transform=video, tokens=video.patches.tokens,
-                     collate=joined("pixel_values_videos", "video_grid_thw"), **around),
+                     collate=concat_patches("pixel_values_videos", "video_grid_thw"), **around),
         )  # fmt: skip
         processor = Processor(tokenizer=files.tokenizer(), template=TEMPLATE, modalities=media,
                               max_length=language.max_length, finish=placed)  # fmt: skip
@@ -104,7 +104,7 @@ def drawing(tower: qwen2_vit.Qwen2ViTConfig, width: int) -> tuple[Part, ...]:
         Part(
             slot="connector",
             modality="image",
-            name=f"{tower.merge} x {tower.merge} patches joined, linear, GELU, linear",
+            name=f"{tower.merge} x {tower.merge} patches concat_patches, linear, GELU, linear",
             prefix="connectors.image",
             input=f"N of [t*h*w, {tower.width}]",
             output=f"N of [t*h*w/{tower.merge**2}, {width}]",

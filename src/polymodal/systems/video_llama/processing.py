@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
+from polymodal.data.imagebind_inputs import audio_values
 from polymodal.data.media import Audio, Video
 from polymodal.data.normalise import CLIP_MEAN, CLIP_STD
 from polymodal.data.processor import Modality, Processor
-from polymodal.data.sense import sound
 from polymodal.data.template import Special, Template, Turn, Words
 from polymodal.data.transforms import Squash, transform_frames
 from polymodal.systems import CheckpointFiles, LoadedModel
@@ -84,4 +84,4 @@ def assemble(side: int, seen: int, heard: int) -> Callable[[Any, CheckpointFiles
 
 def hear(item: Audio) -> Tensor:
     """Sound -> float32 [8, 1, 128, 204]."""
-    return sound(item, clips=CLIPS)
+    return audio_values(item, clips=CLIPS)
