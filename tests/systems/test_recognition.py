@@ -11,10 +11,7 @@ from polymodal import systems
 from polymodal.systems import ConfigMatch, _lookup, hf
 from polymodal.weights.build import build_empty
 
-ROOT = Path(__file__).parents[2]
-
-
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import lists
 
 
