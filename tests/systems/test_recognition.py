@@ -1,6 +1,6 @@
 """What tells a config.json's system without importing the others is what the records say, and every build is sound."""
 
-import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,15 +11,19 @@ from polymodal import systems
 from polymodal.systems import ConfigMatch, _lookup, hf
 from polymodal.weights.build import build_empty
 
-ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+import lists
 
 
-def test_the_table_is_what_the_records_say():
-    spec = importlib.util.spec_from_file_location("recognition", ROOT / "scripts" / "recognition.py")
-    assert spec is not None and spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    assert script.PATH.read_text(encoding="utf-8") == script.text(), "outdated; run: python scripts/recognition.py"
+@pytest.mark.parametrize(("path", "text"), lists.pages().items(), ids=lambda each: getattr(each, "name", ""))
+def test_what_is_written_from_the_records_is_what_they_say(path, text):
+    assert path.read_text(encoding="utf-8") == text, "outdated; run: python scripts/lists.py"
+
+
+def test_every_published_system_is_of_one_kind():
+    for system in lists.published():
+        assert [kind.title for kind in lists.KINDS if kind.holds(system)], system.id
+        assert sum(kind.holds(system) for kind in lists.KINDS) == 1, system.id
 
 
 @pytest.mark.parametrize("stem", systems.stems())

@@ -22,13 +22,16 @@ from polymodal.data.tiles import GridTiles, SizedTiles, pad_tiles
 MARKS = ("<im_patch>", "<im_start>", "<im_end>")  # appended to the vocabulary in this order
 
 
-def parse_official_config(config: Mapping[str, Any]) -> ModelSpec:
-    """An official LLaVA config of any version -> the model; ConfigError for options that are not supported."""
+def parse_official_config(config: Mapping[str, Any], system: str = LLAVA_SYSTEM) -> ModelSpec:
+    """An official LLaVA config of any version -> the model; ConfigError for options that are not supported.
+
+    system: the first sentences of a conversation, which the weights were trained with.
+    """
     found = official_llava.parse_config(config)
 
     def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
         tokenizer = files.tokenizer(added=MARKS if config.get("mm_use_im_start_end") else ())
-        processor = Processor(tokenizer=tokenizer, template=vicuna(LLAVA_SYSTEM), modalities=(pictures(found, config),),
+        processor = Processor(tokenizer=tokenizer, template=vicuna(system), modalities=(pictures(found, config),),
                               max_length=found.text.max_length)  # fmt: skip
         return LoadedModel(model=module, processor=processor)
 

@@ -1,10 +1,11 @@
-"""LLaVA 1, 1.5 and 1.6 as their official code keeps them: a LLaMA config with `mm_*`, names below `model.`.
+"""LLaVA 1, 1.5, 1.6 and ShareGPT4V as their official code keeps them: a LLaMA config with `mm_*`, names below `model.`.
 
     config.json -> tower (named, not described), connector, language model -> MultimodalLM and its key table
 
 Traps
 - Checkpoints of 1 and 1.5 leave the vision tower out: its folder lies inside the checkpoint's, or where
-  `mm_vision_tower` says.  1.6 holds a tower of its own, which was trained on.
+  `mm_vision_tower` says.  1.6 holds a tower of its own, which was trained on; ShareGPT4V's training writes its own
+  into the folder `vision_tower` of the checkpoint, which then counts before whatever `mm_vision_tower` says.
 - A picture is marked by the id -200 (here once per feature), in the first checkpoints by `<im_patch>`.
 - Grids are listed as (width, height); `image_sizes` of a batch are (height, width) here as everywhere.
 """
@@ -35,8 +36,18 @@ from polymodal.weights.merged import MergedTensors
 
 CLIP_L = {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
           "num_attention_heads": 16, "image_size": 224, "patch_size": 14}  # fmt: skip
-TOWERS = {"clip-vit-large-patch14": CLIP_L, "clip-vit-large-patch14-336": {**CLIP_L, "image_size": 336}}
-FAMILIES = {"LlavaLlamaForCausalLM": "llama", "LlavaMistralForCausalLM": "mistral"}
+CLIP_L_336 = {**CLIP_L, "image_size": 336}
+OWN_TOWER = "vision_tower"
+TOWERS = {
+    "openai/clip-vit-large-patch14": CLIP_L,
+    "openai/clip-vit-large-patch14-336": CLIP_L_336,
+    "Lin-Chen/ShareGPT4V-7B_Pretrained_vit-large336-l12": CLIP_L_336,
+    "Lin-Chen/ShareGPT4V-13B_Pretrained_vit-large336-l12": CLIP_L_336,
+    OWN_TOWER: CLIP_L_336,
+}
+LLAVA = {"LlavaLlamaForCausalLM": "llama", "LlavaMistralForCausalLM": "mistral"}
+SHARE4V = {"Share4VLlamaForCausalLM": "llama"}
+FAMILIES = {**LLAVA, **SHARE4V}
 INSIDE = "model.vision_tower.vision_tower."
 IMAGE = -200
 _TOP = ("vision_model", "text_model", "visual_projection", "text_projection", "logit_scale")
@@ -74,13 +85,12 @@ def matches(kind: str) -> ConfigMatch:
         linear = (config.get("mm_projector_type") or "linear") == "linear"
         return 2 * int(kind == ("anyres" if _is_tiled(config) else "linear" if linear else "mlp"))
 
-    return ConfigMatch(score=score, architectures=tuple(FAMILIES))
+    return ConfigMatch(score=score, architectures=tuple(LLAVA))
 
 
 def parse_config(config: Mapping[str, Any]) -> OfficialLlava:
     """Raises ConfigError for what is not supported, by its name in the config."""
-    family = next(FAMILIES[name] for name in config["architectures"] if name in FAMILIES)
-    text, text_keys = hf_text.decoder_of({**config, "model_type": family})
+    text, text_keys = hf_text.decoder_of({**config, "model_type": family_of(config)})
     feature = config.get("mm_vision_select_feature") or "patch"
     if feature not in ("patch", "cls_patch"):
         raise ConfigError(f"llava: mm_vision_select_feature {feature!r} is not known; expected patch or cls_patch")
@@ -99,6 +109,15 @@ def parse_config(config: Mapping[str, Any]) -> OfficialLlava:
     return OfficialLlava(
         tower=vision.config, connector=connector, text=text, keys=keys, prepare_inputs=prepare_inputs, tiled=tiled
     )
+
+
+def family_of(config: Mapping[str, Any]) -> str:
+    """The `model_type` of the language model; ConfigError where `architectures` names none of the official classes."""
+    named = config.get("architectures") or ()
+    families = [FAMILIES[name] for name in named if name in FAMILIES]
+    if not families:
+        raise ConfigError(f"llava: architectures {named!r} names no official class; expected {' or '.join(FAMILIES)}")
+    return families[0]
 
 
 def _is_tiled(config: Mapping[str, Any]) -> bool:
@@ -124,10 +143,11 @@ def tower_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
     if tower_config.is_file():
         found = json.loads(tower_config.read_text(encoding="utf-8"))
         return found.get("vision_config") or found
-    if Path(name).name not in TOWERS:
-        known = ", ".join(f"openai/{each}" for each in TOWERS)
-        raise ConfigError(f"llava: mm_vision_tower {name!r} is neither a folder with a config.json nor {known}")
-    return TOWERS[Path(name).name]
+    towers = {Path(known).name: tower for known, tower in TOWERS.items()}
+    if Path(name).name not in towers:
+        known = ", ".join(TOWERS)
+        raise ConfigError(f"llava: mm_vision_tower {name!r} is neither a folder with a config.json nor one of {known}")
+    return towers[Path(name).name]
 
 
 def gather(folder: Path) -> Mapping[str, Tensor]:
@@ -137,7 +157,7 @@ def gather(folder: Path) -> Mapping[str, Tensor]:
         return whole
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     name = str(config.get("mm_vision_tower") or config.get("vision_tower") or "")
-    tower_dirs = (Path(name), folder / name, folder / Path(name).name)
+    tower_dirs = (folder / OWN_TOWER, Path(name), folder / name, folder / Path(name).name)
     found = next((each for each in tower_dirs if name and (each / "config.json").is_file()), None)
     if found is None:
         raise WeightsError(

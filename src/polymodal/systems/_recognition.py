@@ -46,6 +46,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "open_flamingo": ("openflamingo",),
     "pandagpt": ("pandagpt",),
     "qwen2_vl": ("qwen2_vl",),
+    "share4v": ("sharegpt4v",),
     "video-llama": ("video_llama",),
     "vilt": ("vilt",),
     "vit": ("vit",),
@@ -54,6 +55,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
 ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "LlavaLlamaForCausalLM": ("llava", "llava_1_5", "llava_1_6"),
     "LlavaMistralForCausalLM": ("llava", "llava_1_5", "llava_1_6"),
+    "Share4VLlamaForCausalLM": ("sharegpt4v",),
 }
 KEYS: dict[str, tuple[str, ...]] = {
     "gguf": ("chinese_llama_2",),

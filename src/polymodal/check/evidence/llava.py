@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,13 @@ TEXT = {"hidden_size": 40, "intermediate_size": 72, "num_hidden_layers": 2, "num
 class Composite(nn.Module):
     """CLIP, a connector of `depth` linears and a LLaMA of the library, joined as the official code joins them."""
 
-    def __init__(self, transformers: Any, depth: int, text: dict[str, Any], layer: int) -> None:
+    def __init__(self, transformers: Any, depth: int, text: Mapping[str, Any], vision: Mapping[str, Any],
+                 layer: int) -> None:  # fmt: skip
         super().__init__()
         self.layer = layer
-        self.tower = transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**VISION)).eval()
-        self.text = transformers.LlamaForCausalLM(transformers.LlamaConfig(**TEXT, **text)).eval()
-        widths = [VISION["hidden_size"], *[TEXT["hidden_size"]] * depth]
+        self.tower = transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**vision)).eval()
+        self.text = transformers.LlamaForCausalLM(transformers.LlamaConfig(**text)).eval()
+        widths = [vision["hidden_size"], *[text["hidden_size"]] * depth]
         linears = [nn.Linear(a, b) for a, b in pairwise(widths)]
         self.connector = nn.Sequential(*[part for linear in linears for part in (linear, nn.GELU())][:-1])
 
@@ -56,42 +58,60 @@ class Composite(nn.Module):
         """The official checkpoint's tensors, and those of the tower beside it."""
         between = {f"model.mm_projector.{name.removeprefix('0.') if linear else name}": tensor
                    for name, tensor in self.connector.state_dict().items()}  # fmt: skip
-        return {**self.text.state_dict(), **between}, self.tower.state_dict()
+        return {**library.names_on_disk(self.text), **between}, self.tower.state_dict()
 
 
-def inputs(mark: int, around: tuple[list[int], list[int]]) -> Tensors:
+def inputs(mark: int, around: tuple[list[int], list[int]], side: int = 28, tokens: int = 16) -> Tensors:
     """Two rows padded on the left: one picture between texts; two pictures, the last at the end."""
     words = randomise.ids("words", (24,), 3, 90).tolist()
-    picture = [*around[0], *[mark] * 16, *around[1]]
+    picture = [*around[0], *[mark] * tokens, *around[1]]
     rows = [words[:5] + picture + words[5:9], words[9:12] + picture + words[12:19] + picture]
     length = max(map(len, rows))
     ids = torch.tensor([[0] * (length - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
-    return {"input_ids": ids, "attention_mask": mask, "images": randomise.values("pixels", (3, 3, 28, 28))}
+    return {"input_ids": ids, "attention_mask": mask, "images": randomise.values("pixels", (3, 3, side, side))}
+
+
+LLAVA = {"model_type": "llava", "architectures": ["LlavaLlamaForCausalLM"]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How an official checkpoint is kept.  named: `model_type` and `architectures`; tower: the folder in it that holds
+    the tower; inside: the tower lies among the other weights too, as in 1.6; legacy: pictures stand at <im_patch>."""
+
+    named: Mapping[str, Any] = field(default_factory=lambda: LLAVA)
+    tower: str = "clip"
+    inside: bool = False
+    legacy: bool = False
 
 
 def case(
-    name: str, *, depth: int = 1, legacy: bool = False, inside: bool = False, layer: int = -2, **text: Any
-) -> Case:
-    """An official checkpoint of test size.  legacy: with <im_patch>; inside: it holds its tower, as 1.6 does."""
+    name: str, layout: Layout = Layout(), *, depth: int = 1, layer: int = -2,
+    vision: Mapping[str, Any] | None = None, **text: Any,
+) -> Case:  # fmt: skip
+    """An official checkpoint of test size; vision and text: what differs from VISION and TEXT."""
+    seen, read = {**VISION, **(vision or {})}, {**TEXT, **text}
+    inside, legacy = layout.inside, layout.legacy
 
     def make(folder: Path) -> Expected:
         with library.quiet() as transformers:
-            oracle = Composite(transformers, depth, text, layer)
+            oracle = Composite(transformers, depth, read, seen, layer)
             randomise.fill(oracle)
             linear = depth == 1
             whole, tower = oracle.on_disk(linear)
-            place = folder / "clip"
+            place = folder / layout.tower
             library.saved(oracle.tower, place)
             if inside:
                 whole |= {f"model.vision_tower.vision_tower.vision_model.{key}": x for key, x in tower.items()}
             save_file({key: x.contiguous() for key, x in whole.items()}, folder / "model.safetensors")
-            config = {**TEXT, **text, "model_type": "llava", "architectures": ["LlavaLlamaForCausalLM"],
-                      "mm_vision_tower": str(place), "mm_vision_select_layer": layer, "mm_hidden_size": 32,
+            config = {**read, **layout.named, "mm_vision_tower": str(place), "mm_vision_select_layer": layer,
+                      "mm_hidden_size": seen["hidden_size"],
                       "mm_projector_type": "linear" if linear else f"mlp{depth}x_gelu",
                       "mm_use_im_start_end": legacy}  # fmt: skip
             (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-            given = inputs(96 if legacy else IMAGE, ([97], [98]) if legacy else ([], []))
+            given = inputs(96 if legacy else IMAGE, ([97], [98]) if legacy else ([], []), seen["image_size"],
+                           (seen["image_size"] // seen["patch_size"]) ** 2)  # fmt: skip
             with torch.no_grad():
                 embeds = oracle.embeds(given["input_ids"], given["images"], (IMAGE, 96) if legacy else (IMAGE,))
                 prompt = {"inputs_embeds": embeds, "attention_mask": given["attention_mask"]}
@@ -116,7 +136,7 @@ def size(variant: Variant, names: Callable[[int, int], dict[str, tuple[int, ...]
             text = transformers.LlamaForCausalLM(
                 transformers.LlamaConfig(**{name: value for name, value in config.items() if name in keep})
             )
-            side = 336 if config["mm_vision_tower"].endswith("336") else 224
+            side = 224 if config["mm_vision_tower"].endswith("patch14") else 336
             tower = transformers.CLIPVisionModel(transformers.CLIPVisionConfig(
                 hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16,
                 image_size=side, patch_size=14))  # fmt: skip
@@ -136,15 +156,17 @@ def linear_names(width: int, out: int) -> dict[str, tuple[int, ...]]:
     return {"model.mm_projector.weight": (out, width), "model.mm_projector.bias": (out,)}
 
 
-def small(vocabulary: int, tower: Path) -> dict[str, Any]:
-    """A config.json for training checks and demonstration, and its tower's: 16 tokens a picture of 56 x 56."""
+def small(vocabulary: int, tower: Path, layers: int = 3, **more: Any) -> dict[str, Any]:
+    """A config.json for training checks and demonstration, and its tower's: 16 tokens a picture of 56 x 56.
+
+    layers: of the tower.  more: further settings, or others.
+    """
     tower.mkdir(parents=True, exist_ok=True)
-    vision = {"model_type": "clip_vision_model", "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3,
-              "num_attention_heads": 4, "image_size": 56, "patch_size": 14}  # fmt: skip
+    vision = {"model_type": "clip_vision_model", "hidden_size": 48, "intermediate_size": 96, "num_attention_heads": 4,
+              "num_hidden_layers": layers, "image_size": 56, "patch_size": 14}  # fmt: skip
     (tower / "config.json").write_text(json.dumps(vision), encoding="utf-8")
-    return {"model_type": "llava", "architectures": ["LlavaLlamaForCausalLM"], "hidden_size": 64,
-            "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": vocabulary,
-            "mm_vision_tower": str(tower), "mm_use_im_start_end": True}  # fmt: skip
+    return {**LLAVA, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "vocab_size": vocabulary, "mm_vision_tower": str(tower), "mm_use_im_start_end": True, **more}  # fmt: skip
 
 
 def training_check() -> TrainingCheck:
@@ -175,8 +197,8 @@ EVIDENCE = Evidence(
     oracle="transformers CLIPVisionModel and LlamaForCausalLM, joined as the official code joins them",
     cases=(
         case("one linear, pictures at -200"),
-        case("<im_patch> between <im_start> and <im_end>, another layer", legacy=True, layer=-1),
-        case("tower inside the checkpoint", inside=True, rms_norm_eps=1e-3),
+        case("<im_patch> between <im_start> and <im_end>, another layer", Layout(legacy=True), layer=-1),
+        case("tower inside the checkpoint", Layout(inside=True), rms_norm_eps=1e-3),
     ),
     published=tuple(size(variant, linear_names) for variant in SYSTEM.variants),
     training_checks={"align": training_check, "instruct": training_check},

@@ -10,6 +10,7 @@ import torch
 
 from polymodal.check import library, randomise
 from polymodal.check.demo import byte_tokenizer, learns
+from polymodal.check.evidence.llava import Layout as OfficialLayout
 from polymodal.check.evidence.llava import case as official_case
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
@@ -122,7 +123,7 @@ EVIDENCE = Evidence(
         case("head tied by the outer config, biases everywhere", {"attention_bias": True, "mlp_bias": True},
              tie_word_embeddings=True),
         official_case("official names, two linears", depth=2),
-        official_case("official names, three linears, tower inside", depth=3, inside=True),
+        official_case("official names, three linears, tower inside", OfficialLayout(inside=True), depth=3),
     ),
     published=tuple(size(variant) for variant in SYSTEM.variants),
     training_checks={"align": training_check, "instruct": training_check, "instruct-lora": training_check},

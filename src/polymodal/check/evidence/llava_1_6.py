@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import polymodal as pm
 from polymodal.check import library, randomise, real
 from polymodal.check.demo import byte_tokenizer, learns
-from polymodal.check.evidence.llava import TEXT, Composite
+from polymodal.check.evidence.llava import TEXT, VISION, Composite
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Size, Tensors, TrainingCheck
 from polymodal.check.training import caption_check
@@ -92,7 +92,7 @@ class Official(Composite):
     """The official merge `spatial_unpad`, written out once more: sizes (height, width), nothing rounded."""
 
     def __init__(self, transformers: Any) -> None:
-        super().__init__(transformers, 2, {}, -2)
+        super().__init__(transformers, 2, TEXT, VISION, -2)
         self.newline = torch.nn.Parameter(torch.zeros(TEXT["hidden_size"]))
 
     def picture(self, tiles: torch.Tensor, height: int, width: int, down: int, across: int) -> torch.Tensor:
