@@ -8,7 +8,7 @@ float32 from bfloat16 files, and (ours alone) int8 linears of the language model
 
     load     from the call to the model, in a process that has imported both libraries' modules for it
     again    the same call once more
-    read     the first sum over every weight: transformers maps files whose dtype is wanted and reads them only now
+    read     the first sum over every weight: both map files whose dtype is wanted and read them only now
     peak     highest resident memory while loading above that before, as a multiple of the bytes of the loaded model
 
 Medians.  Needs the extra `parity`, and Linux, which tells and forgets the peak of a process.

@@ -225,13 +225,35 @@ def test_a_missing_shard_or_name_is_told_before_memory_is_taken(tiny, monkeypatc
 
 
 def test_the_files_may_go_once_a_model_is_loaded(tiny):
-    """Nothing of a file stays in use: it may be written over, cut or removed."""
-    model = pm.load(tiny)
+    """Without mmap nothing of a file stays in use: it may be written over, cut or removed."""
+    model = pm.load(tiny, mmap=False)
     wanted = model.logits(**batch())
     for shard in tiny.glob("*.safetensors"):
         with shard.open("r+b") as file:
             file.truncate(100)
     assert torch.equal(model.logits(**batch()), wanted)
+
+
+def test_mapped_files_may_be_replaced_and_are_never_written(tiny):
+    model = pm.load(tiny)
+    wanted = model.logits(**batch())
+    kept = {shard: shard.read_bytes() for shard in tiny.glob("*.safetensors")}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2)
+    assert all(shard.read_bytes() == bytes for shard, bytes in kept.items()), "training changes a copy"
+    model = pm.load(tiny)
+    for shard in kept:
+        shard.with_suffix(".new").write_bytes(b"other weights")
+        shard.with_suffix(".new").replace(shard)
+    assert torch.equal(model.logits(**batch()), wanted)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_mapped_or_read_weights_are_equal(tiny, dtype):
+    mapped, read = (pm.load(tiny, dtype=dtype, mmap=mmap).module.state_dict() for mmap in (True, False))
+    assert mapped.keys() == read.keys()
+    assert all(torch.equal(mapped[name], read[name]) for name in mapped)
 
 
 IMPORTED = """

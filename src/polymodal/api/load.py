@@ -35,6 +35,7 @@ def load(
     device: str | torch.device = AUTO,
     dtype: str | torch.dtype = AUTO,
     quantise: str | None = None,
+    mmap: bool = True,
     adapters: str | Path | Iterable[str | Path] | Mapping[str | Path, float] = (),
     progress: Progress | None = None,
     offline: bool = False,
@@ -47,6 +48,9 @@ def load(
     device: "auto" is a CUDA device with room for it, else the CPU.  dtype: "auto" is the checkpoint's own, but float32
     for float16 on a CPU (weights/placement.py says why); "float32", "bfloat16", "float16".  quantise: "int8" keeps the
     linears of the language model as 8-bit numbers, for inference alone (nn/quantise.py).
+    mmap: weights that are stored as they are wanted stay in the pages of their files, as in `transformers`: loading is
+    fast and processes share them.  False reads them: files that are written over in place while a model is in use
+    (not replaced, as downloads and `save` do it) would change or break a mapped model.
     A folder or repository that holds only a PEFT adapter is loaded with the base that it names.
     adapters: PEFT folders or repositories to attach, summed; as a mapping, with their weights.
     progress(name, bytes done, bytes in all) is called while fetching; offline refuses to.
@@ -54,7 +58,7 @@ def load(
     """
     # Importing torch is most of the wait on a first load, so it counts.
     start = time.perf_counter()
-    asked = Asked(place=placement(device, dtype, quantise), progress=progress, offline=offline, start=start)
+    asked = Asked(place=placement(device, dtype, quantise, mmap), progress=progress, offline=offline, start=start)
     named = [adapters] if isinstance(adapters, str | Path) else adapters
     weights = list(named.items()) if isinstance(named, Mapping) else [(name, 1.0) for name in named]
     folders = [(adapter_folder(name, progress, offline), weight) for name, weight in weights]

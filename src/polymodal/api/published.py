@@ -223,7 +223,8 @@ def fill(found: Found, files: CheckpointFiles, model_spec: ModelSpec, placement:
         tensors = unquantised(tensors, quantisation_of(found.config, path))
         tensors = without_spare_biases(tensors, tables, lambda: build_empty(build).state_dict())
     device, dtype = placement.chosen(tensors)
-    return load_module(build, tensors, tables, dtype=dtype, device=device, prepare=prepare)
+    mmap = placement.mmap
+    return load_module(build, tensors, tables, dtype=dtype, device=device, prepare=prepare, mmap=mmap)
 
 
 def quantise(module: nn.Module, model_spec: ModelSpec, path: Path) -> None:

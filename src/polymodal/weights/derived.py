@@ -19,7 +19,7 @@ from torch import Tensor
 
 from polymodal.errors import ConfigError, WeightsError
 from polymodal.weights.keytable import KeyTable, Row
-from polymodal.weights.tensors import TensorInfo, copy_into, dtype_of, first_line, read_into, shape_of
+from polymodal.weights.tensors import TensorInfo, copy_into, dtype_of, first_line, map_tensor, read_into, shape_of
 
 # What the numbers of llama.cpp's types are computed in; blocks of few bits in float16.
 _COMPUTED = {"F32": torch.float32, "F64": torch.float64, "BF16": torch.bfloat16}
@@ -81,6 +81,10 @@ class DerivedTensors(Mapping[str, Tensor]):
         copy_into(held[1], out, first)
         if first + out.numel() >= held[1].numel():
             self._last.held = None
+
+    def map(self, name: str) -> Tensor | None:
+        """One of the tensors kept as they are in the pages of its file, where that can be."""
+        return None if name in self._derived else map_tensor(self._source, name)
 
     def __contains__(self, name: object) -> bool:
         return name in self.infos

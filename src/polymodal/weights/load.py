@@ -11,15 +11,15 @@ memory for the buffers through which values of another dtype pass, and for one r
 An Int8Linear (nn/quantise.py) on the meta device is filled with the values of the Linear it replaces, quantised
 as they come.
 
-Traps: a file may store tied tensors twice; the copies must be equal.  The memory is the module's own, never the
-file's, so training in place and files that change later are no concern.
+Traps: a file may store tied tensors twice; the copies must be equal.  The memory is the module's own, unless `mmap`
+asks for the pages of the file; training in place never changes a file.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ from polymodal.weights.merged import MergedTensors
 from polymodal.weights.read import TensorFile, read, read_torch
 from polymodal.weights.report import KeyReport, Use
 from polymodal.weights.source import Source
-from polymodal.weights.tensors import Shape, dtype_of, read_into, shape_of
+from polymodal.weights.tensors import Shape, dtype_of, map_tensor, read_into, shape_of
 
 Built = TypeVar("Built", bound=nn.Module)
 
@@ -55,11 +55,13 @@ def load_module(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     prepare: Callable[[nn.Module], object] | None = None,
+    mmap: bool = False,
 ) -> Built:
     """Build a module and fill it by the table that fits; None: the tensors have the module's own names.
 
     dtype: of floating parameters and buffers; None: as `build` makes them.  prepare: changes the module while it is
-    on the meta device (`quantise_linears`).  Parameters that the table declares new start as in a fresh build.
+    on the meta device (`quantise_linears`).  mmap: on a CPU, values that the file has in the wanted dtype stay in its
+    pages (see raw.py).  Parameters that the table declares new start as in a fresh build.
     Raises WeightsError, before memory is taken, unless names and shapes fit.
     """
     with torch.inference_mode(False):  # a model that is first needed while another answers is an ordinary one, too
@@ -70,7 +72,7 @@ def load_module(
         first = first_values(build, empty.intersection(report.new))
         if prepare is not None:
             prepare(module)
-        _fill(module, tensors, table, report, dtype, device, first)
+        _fill(module, tensors, table, report, dtype, device, first, mmap)
     return module
 
 
@@ -127,15 +129,34 @@ def _fill(
     dtype: torch.dtype | None,
     device: torch.device | str | None,
     first: Mapping[str, Tensor],
+    mmap: bool = False,
 ) -> None:
     _require_numbers(source, report, module)
     _require_equal(source, table, report, shared_names(module))
     _require_values(module, report, first)
-    _materialise(module, dtype, device)
+    on_cpu = torch.device("cpu" if device is None else device).type == "cpu"
+    mapped = _mapped(source, table, report, module, dtype) if mmap and on_cpu else {}
+    _materialise(module, dtype, device, mapped)
     targets = {name: x.detach() for name, x in module.state_dict(keep_vars=True).items()}
     for name, value in first.items():
         targets[name].copy_(value)
-    _read(source, table, report, targets, _int8_weights(module))
+    _read(source, table, report, targets, _int8_weights(module), {x.data_ptr() for x in mapped.values()})
+
+
+def _mapped(
+    source: Mapping[str, Tensor], table: KeyTable, report: KeyReport, module: nn.Module, dtype: torch.dtype | None
+) -> dict[int, Tensor]:
+    """id of a tensor of the module on the meta device -> its values in the pages of the file."""
+    targets, int8, found = module.state_dict(keep_vars=True), _int8_weights(module), {}
+    for use in report.uses:
+        name = use.targets[0]
+        target = targets[name]
+        if not table.rows[use.row].plain or name in int8 or not target.is_meta or id(target) in found:
+            continue
+        wanted = dtype if dtype is not None and target.is_floating_point() else target.dtype
+        if dtype_of(source, use.sources[0]) == wanted and (pages := map_tensor(source, use.sources[0])) is not None:
+            found[id(target)] = pages
+    return found
 
 
 def _int8_layers(module: nn.Module) -> dict[str, Int8Linear]:
@@ -152,12 +173,18 @@ def _read(
     report: KeyReport,
     targets: Mapping[str, Tensor],
     int8: Mapping[str, Int8Linear],
+    mapped: Collection[int] = (),
 ) -> None:
-    """Fill every target: plain reads by several threads, computed values one row at a time."""
+    """Fill every target: plain reads by several threads, computed values one row at a time.
+
+    mapped: addresses of targets that lie in the pages of the file.
+    """
     reads: list[Callable[[], None]] = []
     computed: list[Use] = []
     for use in report.uses:
         row = table.rows[use.row]
+        if targets[use.targets[0]].data_ptr() in mapped:
+            continue
         quantised = [name for name in use.targets if name in int8]
         views = row.views([targets[name] for name in use.targets])
         if views is None or (quantised and len(use.sources) > 1):
@@ -280,8 +307,16 @@ def _require_values(module: nn.Module, report: KeyReport, first: Mapping[str, Te
         raise WeightsError(f"the buffer {hidden[0]!r} is on the meta device and in no file; make it a computed_buffer")
 
 
-def _materialise(module: nn.Module, dtype: torch.dtype | None, device: torch.device | str | None) -> None:
-    """Give what is on the meta device memory, in this dtype and on this device, ties kept; move the rest there."""
+def _materialise(
+    module: nn.Module,
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+    mapped: Mapping[int, Tensor],
+) -> None:
+    """Give what is on the meta device memory, in this dtype and on this device, ties kept; move the rest there.
+
+    mapped: id of a tensor on the meta device -> its values, in memory already.
+    """
     if not any(x.is_meta for x in (*module.parameters(), *module.buffers())):
         module.to(device=device, dtype=dtype)
         return
@@ -294,7 +329,7 @@ def _materialise(module: nn.Module, dtype: torch.dtype | None, device: torch.dev
                     continue
                 target = dtype if dtype is not None and x.is_floating_point() and leaf not in kept else x.dtype
                 if id(x) not in made:
-                    made[id(x)] = _placed(x, target, device)
+                    made[id(x)] = _placed(x, target, device) if id(x) not in mapped else _as(x, mapped[id(x)])
                 slots[leaf] = made[id(x)]  # type: ignore[assignment]
 
 
@@ -306,7 +341,12 @@ def _placed(x: Tensor, dtype: torch.dtype, device: torch.device | str | None) ->
             return x
     else:
         moved = torch.empty(x.shape, dtype=dtype, device="cpu" if device is None else device)
-    return nn.Parameter(moved, x.requires_grad) if isinstance(x, nn.Parameter) else moved
+    return _as(x, moved)
+
+
+def _as(x: Tensor, values: Tensor) -> Tensor:
+    """A parameter where `x` is one."""
+    return nn.Parameter(values, x.requires_grad) if isinstance(x, nn.Parameter) else values
 
 
 def open_source(source: Source, progress: Progress | None = None, offline: bool = False) -> TensorFile:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from polymodal.errors import WeightsError
-from polymodal.weights.tensors import Shape, dtype_of, read_into, shape_of
+from polymodal.weights.tensors import Shape, dtype_of, map_tensor, read_into, shape_of
 
 Locations = dict[str, tuple[Mapping[str, Tensor], str]]
 
@@ -76,3 +76,7 @@ class MergedTensors(Mapping[str, Tensor]):
     def read_into(self, name: str, out: Tensor, first: int = 0) -> None:
         """Fill `out` with values of one tensor."""
         read_into(*self._locations[name], out, first)
+
+    def map(self, name: str) -> Tensor | None:
+        """One tensor in the pages of its file, where that can be."""
+        return map_tensor(*self._locations[name])

@@ -35,11 +35,12 @@ _MARGIN = 1.2  # activations and caches need memory beside the weights
 
 @dataclass(frozen=True)
 class Placement:
-    """device, dtype: None means "auto".  quantise: "int8" or None."""
+    """device, dtype: None means "auto".  quantise: "int8" or None.  mmap: see `load_module`."""
 
     device: torch.device | None = None
     dtype: torch.dtype | None = None
     quantise: str | None = None
+    mmap: bool = True
 
     def chosen(self, tensors: Mapping[str, Tensor]) -> tuple[torch.device, torch.dtype]:
         """The device and dtype for these weights; nothing is read."""
@@ -60,12 +61,15 @@ class Placement:
 
 
 def placement(
-    device: str | torch.device = AUTO, dtype: str | torch.dtype = AUTO, quantise: str | None = None
+    device: str | torch.device = AUTO,
+    dtype: str | torch.dtype = AUTO,
+    quantise: str | None = None,
+    mmap: bool = True,
 ) -> Placement:
     """The user's arguments, validated.  Raises ConfigError for a device that is not available and for unknown names."""
     if quantise is not None and quantise not in QUANTISE:
         raise ConfigError(f"unknown quantise {quantise!r}; expected {', '.join(QUANTISE)}, or nothing")
-    return Placement(_device(device), _dtype(dtype), quantise)
+    return Placement(_device(device), _dtype(dtype), quantise, mmap)
 
 
 def stored_dtype(tensors: Mapping[str, Tensor]) -> torch.dtype:

@@ -1,16 +1,21 @@
-"""Plain values of a file, read straight into memory that exists already.
+"""Plain values of a file, read straight into memory that exists already, or mapped.
 
     RawFile(path).read_into(byte, dtype, out)      `out.numel()` values at that byte, cast to out's dtype and device
+    RawFile(path).map(byte, dtype, shape)          a tensor whose memory is the file's own pages
 
-The file is read, not mapped: nothing of it stays in use after a call, so it may be deleted, replaced or written over
-once a model is loaded, and the pages of a mapping are never counted as memory of the process.  Where dtype or device
-differ, the values go through a buffer that fits the processor's cache.  A file that changes between its header and
-its values is refused.
+What is read leaves nothing of the file in use: it may be deleted, replaced or written over afterwards.  Where dtype or
+device differ, the values go through a buffer that fits the processor's cache.  What is mapped costs nothing until it
+is used, and processes share its pages; writing to it (training in place) changes a private copy of the page, never
+the file.  The file may be deleted or replaced by another of its name, as downloads and `Model.save` do it, but not
+written over or cut in place.  A file that changes between its header and its values is refused.
 """
 
 from __future__ import annotations
 
+import math
+import mmap
 import os
+import threading
 from io import FileIO
 from pathlib import Path
 
@@ -31,6 +36,8 @@ class RawFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._stamp = _stamp(os.stat(path))
+        self._pages: mmap.mmap | None = None
+        self._lock = threading.Lock()
 
     def read_into(self, start: int, dtype: torch.dtype, out: Tensor) -> None:
         """Fill contiguous `out` from byte `start`.  Raises WeightsError when the file ends early or was changed."""
@@ -38,8 +45,7 @@ class RawFile:
             return
         flat = out.detach().view(-1)
         with FileIO(self.path) as file:
-            if _stamp(os.fstat(file.fileno())) != self._stamp:
-                raise WeightsError(f"{self.path} was changed while it was being read; load it again")
+            self._require_unchanged(file)
             file.seek(start)
             if flat.device.type == "cpu" and flat.dtype == dtype:
                 self._fill(file, flat)
@@ -56,6 +62,34 @@ class RawFile:
         out = torch.empty(shape, dtype=dtype)
         self.read_into(start, dtype, out)
         return out
+
+    def map(self, start: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor | None:
+        """A tensor in the pages of the file; None where that cannot be: no values, not aligned, no address space.
+
+        Raises WeightsError when the file was changed.
+        """
+        count = math.prod(shape)
+        if not count or start % dtype.itemsize:
+            return None
+        try:
+            pages = self._map_file()
+        except OSError:
+            return None
+        return torch.frombuffer(pages, dtype=dtype, count=count, offset=start).view(shape)
+
+    def _map_file(self) -> mmap.mmap:
+        with self._lock:
+            if self._pages is None:
+                with FileIO(self.path) as file:
+                    self._require_unchanged(file)
+                    self._pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+                if hasattr(mmap, "MADV_WILLNEED"):
+                    self._pages.madvise(mmap.MADV_WILLNEED)  # begin to read what is not in memory yet
+            return self._pages
+
+    def _require_unchanged(self, file: FileIO) -> None:
+        if _stamp(os.fstat(file.fileno())) != self._stamp:
+            raise WeightsError(f"{self.path} was changed while it was being read; load it again")
 
     def _fill(self, file: FileIO, flat: Tensor) -> None:
         view = memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]  # an array is a buffer

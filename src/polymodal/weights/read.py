@@ -73,7 +73,11 @@ def read_safetensors(path: str | Path) -> TensorFile:
         dtype = _readable(path, name, infos[name])
         raw.read_into(begins + header[name]["data_offsets"][0] + first * dtype.itemsize, dtype, out)
 
-    return TensorFile(path, "safetensors", infos, load, metadata, fill)
+    def pages(name: str) -> Tensor | None:
+        dtype = _readable(path, name, infos[name])
+        return raw.map(begins + header[name]["data_offsets"][0], dtype, infos[name].shape)
+
+    return TensorFile(path, "safetensors", infos, load, metadata, fill, pages)
 
 
 def _readable(path: Path, name: str, info: TensorInfo) -> torch.dtype:
@@ -138,8 +142,11 @@ def _read_shards(path: Path, format: str, reader: Callable[[Path], TensorFile]) 
     def fill(name: str, out: Tensor, first: int) -> None:
         shards[shard_of[name]].read_into(name, out, first)
 
+    def pages(name: str) -> Tensor | None:
+        return shards[shard_of[name]].map(name)
+
     metadata = dict(index.get("metadata") or {})
-    return TensorFile(path, format, infos, lambda name: shards[shard_of[name]][name], metadata, fill)
+    return TensorFile(path, format, infos, lambda name: shards[shard_of[name]][name], metadata, fill, pages)
 
 
 def read_gguf(path: str | Path) -> TensorFile:

@@ -2,7 +2,7 @@
 
     LazyTensors     the protocol: a mapping name -> tensor that tells shapes and dtypes without reading
     TensorFile      one open file, made by the readers of read.py
-    shape_of, dtype_of, read_into       the same questions to any mapping, a plain dict of tensors included
+    shape_of, dtype_of, read_into, map_tensor       the same questions to any mapping, a plain dict of tensors included
 
 The protocol is small so that whoever wraps a mapping (several files as one, other names, a dequantiser) can keep it:
 
@@ -58,6 +58,13 @@ class LazyTensors(Shaped, Protocol):
     def read_into(self, name: str, out: Tensor, first: int = 0) -> None: ...
 
 
+@runtime_checkable
+class Mappable(Protocol):
+    """A mapping that can give some of its tensors as pages of a file, see raw.py."""
+
+    def map(self, name: str) -> Tensor | None: ...
+
+
 @dataclass(frozen=True)
 class TensorInfo:
     """Shape, stored type (the name the format uses) and stored bytes of one tensor."""
@@ -75,7 +82,8 @@ class TensorInfo:
 class TensorFile(Mapping[str, Tensor]):
     """An open file: tensors are read when they are asked for, and own their memory.
 
-    load(name) reads a whole tensor; fill(name, out, first), where a format can, reads values into existing memory.
+    load(name) reads a whole tensor; fill(name, out, first), where a format can, reads values into existing memory;
+    pages(name), where a format can, gives the tensor in the pages of the file, or None.
     """
 
     path: Path
@@ -84,6 +92,7 @@ class TensorFile(Mapping[str, Tensor]):
     load: Callable[[str], Tensor]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     fill: Callable[[str, Tensor, int], None] | None = None
+    pages: Callable[[str], Tensor | None] | None = None
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.infos:
@@ -117,6 +126,11 @@ class TensorFile(Mapping[str, Tensor]):
         else:
             self._reading(name, lambda: fill(name, out, first))
 
+    def map(self, name: str) -> Tensor | None:
+        """The tensor in the pages of the file, or None where the format has none.  Raises WeightsError."""
+        pages = self.pages
+        return None if pages is None else self._reading(name, lambda: pages(name))
+
     def _reading(self, name: str, read: Callable[[], Any]) -> Any:
         try:
             return read()
@@ -149,6 +163,15 @@ def read_into(tensors: Mapping[str, Tensor], name: str, out: Tensor, first: int 
         tensors.read_into(name, out, first)
     else:
         copy_into(tensors[name], out, first)
+
+
+def map_tensor(tensors: Mapping[str, Tensor], name: str) -> Tensor | None:
+    """One tensor in the pages of its file, None where it has to be read."""
+    return tensors.map(name) if _is_mappable(tensors) else None
+
+
+def _is_mappable(tensors: Any) -> TypeGuard[Mappable]:
+    return _follows(tensors.__class__, Mappable)
 
 
 def _tells_shapes(tensors: Any) -> TypeGuard[Shaped]:

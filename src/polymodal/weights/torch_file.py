@@ -71,7 +71,11 @@ def read_torch(path: str | Path, key: str | None = None) -> TensorFile:
         else:
             copy_into(load(name), out, first)
 
-    return TensorFile(path, "torch", infos, load, rest, fill)
+    def pages(name: str) -> Tensor | None:
+        x = tensors[name]
+        return raw.map(_begins(x), x.dtype, tuple(x.shape)) if x.is_contiguous() else None
+
+    return TensorFile(path, "torch", infos, load, rest, fill, pages)
 
 
 def _unpickled(path: Path, zipped: bool) -> Any:
