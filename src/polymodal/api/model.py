@@ -10,6 +10,7 @@ attach, detach, merge, save_adapter    PEFT adapters (api/adapters.py)
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
@@ -52,6 +53,7 @@ class Model:
     Memory between calls: conversations that have ended keep their keys and values for their next turn, together at
     most `limits` (8 conversations and 2 GiB, unless you set another `IdleLimits`), media features and prepared media
     256 MiB each, class vectors of `classify` 64 MiB.  Changed weights drop all of it; so does `clear_caches`.
+    Several threads may ask one model at once; its weights must not change meanwhile.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Model:
         self._parts = parts
         self.limits = IdleLimits()
         self._text: Any = None
+        self._lock = threading.Lock()
         self._sessions: dict[int, Sessions] = {}
         base = source or (self.name if path is None else str(path.absolute()))
         self.adapters = Adapters(self.module, self._adapter_keys, base)
@@ -285,9 +288,10 @@ class Model:
         """The assembly that answers: `module`, or the system's own for conversations without media."""
         if media or self._parts.text is None or self.adapters:
             return self.module
-        if self._text is None:
-            self._text = self._parts.text()
-        return self._text
+        with self._lock:  # two threads must not each build one
+            if self._text is None:
+                self._text = self._parts.text()
+            return self._text
 
     def attach(self, folder: str | Path, *, weight: float = 1.0) -> None:
         """Attach a PEFT folder (LoRA or DoRA) beside what is attached; weight: of its low-rank part.
@@ -336,15 +340,16 @@ class Model:
 
     def sessions(self, module: Any) -> Sessions:
         """The conversations with `module` (see `module_for`), and what they keep."""
-        found = self._sessions.get(id(module))
-        if found is None:
-            found = self._sessions.setdefault(id(module), Sessions(module, self.processor))
-        found.limits = self.limits
-        return found
+        with self._lock:
+            found = self._sessions.get(id(module))
+            if found is None:
+                found = self._sessions[id(module)] = Sessions(module, self.processor)
+            found.limits = self.limits
+            return found
 
     def clear_caches(self) -> None:
         """Forget what conversations and media left behind; their next turns compute everything anew."""
-        for each in self._sessions.values():
+        for each in list(self._sessions.values()):
             each.clear()
 
     @property

@@ -6,6 +6,7 @@
 
 ``length`` changes only in ``advance``, so all layers of one forward write at the same offset.  ``LayerCache.source``
 holds the keys and values of cross-attention: computed in the first call, reused afterwards.
+Layers know the shared length, not the cache they belong to: without a reference cycle a dropped cache is freed at once.
 Trap: ``update`` returns views, which are overwritten when the cache is truncated and refilled.
 """
 
@@ -15,11 +16,18 @@ from torch import Tensor
 from polymodal.errors import PromptError
 
 
+class _Length:
+    """Cached tokens per row; one object, shared by all layers of a cache."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+
+
 class LayerCache:
     """The part of a KVCache that belongs to one layer."""
 
-    def __init__(self, owner: "KVCache", keys: Tensor, values: Tensor):
-        self._owner = owner
+    def __init__(self, length: _Length, keys: Tensor, values: Tensor):
+        self._length = length
         self._keys = keys
         self._values = values
         self.source: tuple[Tensor, Tensor] | None = None
@@ -27,14 +35,14 @@ class LayerCache:
     @property
     def length(self) -> int:
         """Tokens in the cache before this forward."""
-        return self._owner.length
+        return self._length.tokens
 
     def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append ``k, v [B, K, T, E]``; returns all keys and values ``[B, K, length + T, E]``.
 
         Raises PromptError if the sequence would exceed the capacity.
         """
-        start = self._owner.length
+        start = self.length
         end = start + k.shape[2]
         if end > self._keys.shape[2]:
             raise PromptError(
@@ -51,7 +59,7 @@ class LayerCache:
         return sum(tensor.nbytes for tensor in (self._keys, self._values, *(self.source or ())))
 
     def reorder(self, index: Tensor) -> None:
-        length = self._owner.length
+        length = self.length
         self._keys[:, :, :length] = self._keys[index, :, :length]
         self._values[:, :, :length] = self._values[index, :, :length]
         if self.source is not None:
@@ -59,11 +67,11 @@ class LayerCache:
 
 
 class KVCache:
-    """Keys and values of all layers. ``length``: cached tokens per row."""
+    """Keys and values of all layers."""
 
     def __init__(self, keys: list[Tensor], values: list[Tensor]):
-        self.length = 0
-        self._layers = [LayerCache(self, k, v) for k, v in zip(keys, values, strict=True)]
+        self._length = _Length()
+        self._layers = [LayerCache(self._length, k, v) for k, v in zip(keys, values, strict=True)]
         self.capacity = keys[0].shape[2] if keys else 0
 
     @classmethod
@@ -85,6 +93,11 @@ class KVCache:
         )
 
     @property
+    def length(self) -> int:
+        """Cached tokens per row."""
+        return self._length.tokens
+
+    @property
     def nbytes(self) -> int:
         """Allocated bytes of all layers, unused capacity included."""
         return sum(layer.nbytes for layer in self._layers)
@@ -100,13 +113,13 @@ class KVCache:
         """Add ``count`` newly written tokens to ``length``; called once per forward, after all layers."""
         if not 0 <= count <= self.capacity - self.length:
             raise PromptError(f"cache of {self.capacity} tokens holds {self.length} and cannot advance by {count}")
-        self.length += count
+        self._length.tokens += count
 
     def truncate(self, length: int) -> None:
         """Drop all tokens after the first ``length``; cross-attention sources are kept."""
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot truncate a cache of {self.length} tokens to {length}")
-        self.length = length
+        self._length.tokens = length
 
     def forget_sources(self) -> None:
         """Drop the keys and values of cross-attention; the next call recomputes them."""

@@ -9,6 +9,7 @@ the first recording comes.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -51,13 +52,15 @@ class SpeechAsText:
         self._open = open
         self._parts: tuple[Any, Any] | None = None
         self._transcripts: dict[str, Transcript] = {}
+        self._lock = threading.Lock()
 
     def transcript(self, recording: Audio) -> Transcript:
         """The transcript, made once for equal samples.  Raises MediaError when the recording cannot be read."""
         key = recording.content_hash(RATE)
         if key not in self._transcripts:
-            if self._parts is None:
-                self._parts = self._open()
+            with self._lock:
+                if self._parts is None:
+                    self._parts = self._open()
             self._transcripts[key] = transcribe(*self._parts, recording.samples(RATE))
         return self._transcripts[key]
 

@@ -9,6 +9,7 @@ when a sentence has to be embedded.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -49,19 +50,21 @@ class MiniLM:
         self._sources = weights, tokenizer
         self._opener = opener
         self._parts: tuple[TextEncoder, Pipeline] | None = None
+        self._lock = threading.Lock()
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Texts -> unit vectors [N, 384]; words behind the 256th token are not read."""
         from tokenizers import Tokenizer as Pipeline
 
-        if self._parts is None:
-            weights, tokenizer = self._sources
-            encoder = load_module(MINILM_L6.build, self._opener(weights), (BERT_KEYS,), dtype=torch.float32)
-            pipeline = Pipeline.from_file(str(fetch(tokenizer)))
-            pipeline.enable_padding()
-            pipeline.enable_truncation(256)
-            self._parts = encoder.eval(), pipeline
-        encoder, pipeline = self._parts
+        with self._lock:
+            if self._parts is None:
+                weights, tokenizer = self._sources
+                model = load_module(MINILM_L6.build, self._opener(weights), (BERT_KEYS,), dtype=torch.float32)
+                pipeline = Pipeline.from_file(str(fetch(tokenizer)))
+                pipeline.enable_padding()
+                pipeline.enable_truncation(256)
+                self._parts = model.eval(), pipeline
+            encoder, pipeline = self._parts
         encoded = pipeline.encode_batch(list(texts))
         ids = torch.tensor([e.ids for e in encoded])
         return encoder.sentence(ids, torch.tensor([e.attention_mask for e in encoded]))
