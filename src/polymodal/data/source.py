@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from polymodal.data.limits import Limits
+from polymodal.data.limits import Limits, how_to_raise
 from polymodal.errors import MediaError
 
 HEAD_BYTES = 4096
-IMAGE_FORMATS = frozenset({"jpeg", "png", "webp", "gif", "bmp", "tiff"})
+IMAGE_FORMATS = frozenset({"jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "heif"})
 SOUND_FORMATS = frozenset({"wav", "flac", "ogg", "mp3", "aac", "aiff"})
 CONTAINER_FORMATS = frozenset({"mp4", "matroska", "avi", "mpegts", "mpeg", "flv", "asf"})
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:")
@@ -46,6 +46,9 @@ _MAGIC = (
     ("mpeg", b"\x00\x00\x01\xb3"),
     ("asf", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
 )
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2"})
+_HEIF_SEQUENCE_BRANDS = frozenset({b"hevc", b"hevx", b"hevm", b"hevs", b"msf1"})
 _FOUR_CC = {b"WAVE": "wav", b"WEBP": "webp", b"AVI ": "avi", b"AIFF": "aiff", b"AIFC": "aiff"}
 
 
@@ -66,13 +69,26 @@ def sniff(head: bytes) -> str | None:
             return name
     if head[:4] in (b"RIFF", b"RF64", b"FORM") and head[8:12] in _FOUR_CC:
         return _FOUR_CC[head[8:12]]
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+    if head[4:8] == b"ftyp":
+        return _sniff_brands(head)
+    if head[4:8] in (b"moov", b"mdat", b"wide", b"free", b"skip"):
         return "mp4"
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
         return "bmp"
     if head[:1] == b"G" and head[188:189] == b"G" and head[376:377] in (b"G", b""):
         return "mpegts"
     return _sniff_sync_word(head) or ("text" if looks_like_text(head) else None)
+
+
+def _sniff_brands(head: bytes) -> str:
+    """An `ftyp` box begins pictures (AVIF, HEIC) as well as videos; its first brand says what the file is."""
+    first = head[8:12]
+    brands = {first, *(head[at : at + 4] for at in range(16, min(int.from_bytes(head[:4], "big"), 256), 4))}
+    if first in _AVIF_BRANDS or (first in _HEIF_BRANDS and brands & _AVIF_BRANDS):
+        return "avif"
+    if first in _HEIF_BRANDS or (first in _HEIF_SEQUENCE_BRANDS and brands & _HEIF_BRANDS):
+        return "heif"
+    return "camera raw" if first == b"crx " else "mp4"
 
 
 def _sniff_sync_word(head: bytes) -> str | None:
@@ -138,7 +154,9 @@ def _check_size(name: str, size: int, limits: Limits) -> None:
     if size == 0:
         raise MediaError(f"{name} is empty (0 bytes)")
     if size > limits.bytes:
-        raise MediaError(f"{name} has {megabytes(size)}, the limit is {megabytes(limits.bytes)} (Limits.bytes)")
+        raise MediaError(
+            f"{name} has {megabytes(size)}, the limit is {megabytes(limits.bytes)} ({how_to_raise('bytes', size)})"
+        )
 
 
 def _open_file(path: Path) -> BinaryIO:
