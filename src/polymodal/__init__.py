@@ -18,6 +18,7 @@ _HOMES = {
     "pull": "polymodal.api.load",
     "Model": "polymodal.api.model",
     "Reply": "polymodal.api.reply",
+    "Limits": "polymodal.data.limits",
     "image": "polymodal.api.media",
     "audio": "polymodal.api.media",
     "video": "polymodal.api.media",
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
     from polymodal.api.media import video as video
     from polymodal.api.model import Model as Model
     from polymodal.api.reply import Reply as Reply
+    from polymodal.data.limits import Limits as Limits
 
-__all__ = ["Model", "Reply", "array", "audio", "image", "load", "look", "media", "pull", "text", "video"]
+__all__ = ["Limits", "Model", "Reply", "array", "audio", "image", "load", "look", "media", "pull", "text", "video"]
 
 
 def __getattr__(name: str) -> Any:

@@ -149,7 +149,7 @@ def test_the_result_is_a_copy():
     assert picture.getpixel((0, 0)) != (7, 7, 7)
 
 
-@pytest.mark.parametrize("size", [(60_000, 60_000), (2**31 - 1, 2**31 - 1), (12_000, 12_000), (8000, 7000)])
+@pytest.mark.parametrize("size", [(60_000, 60_000), (2**31 - 1, 2**31 - 1), (12_000, 12_000), (10_001, 10_000)])
 def test_huge_header_is_refused_before_decoding(size, monkeypatch):
     from PIL import ImageFile
 
@@ -163,10 +163,10 @@ def test_huge_header_is_refused_before_decoding(size, monkeypatch):
 
 def test_limit_on_pixels_and_bytes():
     data = encoded(photo(), "PNG")
-    with pytest.raises(MediaError, match=r"48 x 32 = 1,536 pixels, the limit is 1,000"):
-        read_image(data, Limits(pixels=1000))
+    with pytest.raises(MediaError, match=r"48 x 32 = 1,536 pixels, the limit is 1,000 .*LIMITS=source_pixels=3072,"):
+        read_image(data, Limits(source_pixels=2000))
     with pytest.raises(MediaError, match=r"48 x 32"):
-        read_image(photo(), Limits(pixels=1000))
+        read_image(photo(), Limits(source_pixels=2000))
     with pytest.raises(MediaError, match="the limit is 10 bytes"):
         read_image(data, Limits(bytes=10))
     with pytest.raises(ConfigError):
@@ -246,3 +246,104 @@ def test_mutated_files_give_a_picture_or_media_error(name, data):
         assert "0x" not in str(error) and "\n" not in str(error)
     else:
         assert picture.mode == "RGB" and len(picture.tobytes()) == picture.width * picture.height * 3
+
+
+def test_a_large_picture_is_scaled_while_it_is_decoded():
+    """The same scene, a quarter of the sides: JPEG by its scaled DCT, the others after decoding."""
+    large, limits = photo(400, 320), Limits(pixels=10_000)
+    exif = Pillow.Exif()
+    exif[0x0112] = 6
+    palette = large.quantize(64)
+    for data, tolerance in [
+        (encoded(large, "JPEG", quality=95, exif=exif), 6),
+        (encoded(large, "JPEG", quality=95, progressive=True, exif=exif), 6),
+        (encoded(large, "PNG", exif=exif), 2),
+        (encoded(palette, "PNG", exif=exif), 40),
+    ]:
+        found = read_image(data, limits)
+        assert found.size == (80, 100) and found.mode == "RGB"
+        expected = large.reduce(4).transpose(Pillow.Transpose.ROTATE_270)
+        assert np.abs(np.asarray(found).astype(int) - np.asarray(expected)).max() <= tolerance
+    assert read_image(large, limits).size == read_image(np.asarray(large), limits).size == (100, 80)
+
+
+def test_photographs_of_present_phones_are_read():
+    """96 megapixels; no warning of a decompression bomb reaches the user."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = encoded(Pillow.new("L", (9600, 10_000)), "JPEG", quality=20)
+        assert read_image(data).size == (4800, 5000)
+    header = bytearray(encoded(Pillow.new("RGB", (16, 16)), "JPEG"))
+    place = header.index(b"\xff\xc0")
+    header[place + 5 : place + 9] = struct.pack(">HH", 20_000, 20_000)
+    with pytest.raises(
+        MediaError, match=r"400,000,000 pixels, the limit is 200,000,000 .*LIMITS=source_pixels=400000000,"
+    ):
+        read_image(bytes(header))
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+@pytest.mark.parametrize("where", [33, -12])  # behind the header, before the end
+@pytest.mark.parametrize(
+    "extra",
+    [
+        png_chunk(b"zTXt", b"Raw\0\0" + zlib.compress(b"x" * 3_000_000)),
+        png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b"<x/>" * 1_000_000)),
+        png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + b"<x/>" * 1_000_000),
+        png_chunk(b"tEXt", b"Comment\0" + b"x" * 70_000_000),
+        png_chunk(b"iCCP", b"Scanner\0\0" + zlib.compress(b"\0" * 2_000_000)),
+    ],
+    ids=["zTXt", "iTXt", "plain iTXt", "tEXt", "iCCP"],
+)
+def test_megabytes_of_metadata_in_a_png_do_not_matter(extra, where):
+    plain = encoded(photo(), "PNG")
+    assert read_image(plain[:where] + extra + plain[where:]).tobytes() == photo().tobytes()
+
+
+def test_megabytes_of_metadata_in_a_jpeg_do_not_matter():
+    plain = encoded(photo(), "JPEG")
+    extra = (b"\xff\xe1" + struct.pack(">H", 65_000) + b"http://ns.adobe.com/xmp/extension/\0" + b"x" * 64_963) * 40
+    assert read_image(plain[:2] + extra + plain[2:]).tobytes() == read_image(plain).tobytes()
+
+
+def test_orientation_in_a_text_of_a_png_is_kept():
+    """ImageMagick writes Exif as a compressed text."""
+    exif = Pillow.Exif()
+    exif[0x0112] = 6
+    raw = exif.tobytes()
+    text = b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n%8d\n%s\n" % (len(raw), raw.hex().encode()))
+    plain = encoded(photo(), "PNG")
+    assert read_image(plain[:33] + png_chunk(b"zTXt", text) + plain[33:]).size == (32, 48)
+
+
+def test_sixteen_bit_colour_and_transparency():
+    rows = b"".join(b"\0" + struct.pack(">8H", *([40_000, 20_000, 10_000, 65_535] * 2)) for _ in range(2))
+    head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, 6, 0, 0, 0))
+    data = b"\x89PNG\r\n\x1a\n" + head + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
+    assert read_image(data).getpixel((1, 1)) == pytest.approx((156, 78, 39), abs=1)
+    assert read_image(Pillow.new("La", (2, 2), (60, 128))).getpixel((0, 0)) == (187, 187, 187)
+    palette = Pillow.new("P", (4, 4), 1)
+    palette.putpalette([0, 0, 0, 200, 100, 50] + [0] * 762)
+    half = read_image(encoded(palette, "PNG", transparency=bytes([0, 128])))
+    assert half.getpixel((0, 0)) == pytest.approx((227, 177, 152), abs=1)
+
+
+@pytest.mark.parametrize("format_name", ["PNG", "WEBP", "TIFF"])
+def test_animations_give_their_first_picture(format_name):
+    frames = [Pillow.new("RGB", (8, 8), colour) for colour in [(255, 0, 0), (0, 255, 0)]]
+    lossless = {"lossless": True} if format_name == "WEBP" else {}
+    data = encoded(frames[0], format_name, save_all=True, append_images=frames[1:], **lossless)
+    assert read_image(data).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_what_cannot_be_shown_as_it_is_says_what_to_do():
+    with pytest.raises(MediaError, match="CIE Lab; convert it to RGB"):
+        read_image(encoded(Pillow.new("LAB", (4, 4)), "TIFF"))
+    thumbnail = encoded(photo(), "TIFF", tiffinfo={254: 1})
+    with pytest.raises(MediaError, match="camera's raw file, which begins with a thumbnail"):
+        read_image(thumbnail)

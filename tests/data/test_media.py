@@ -55,7 +55,7 @@ def test_each_is_decoded_once(tmp_path):
 def test_limits_travel_with_the_record():
     data = picture_bytes(Pillow.new("RGB", (40, 40)))
     with pytest.raises(MediaError, match="the limit is 100"):
-        _ = Image(data, Limits(pixels=100)).picture
+        _ = Image(data, Limits(source_pixels=200)).picture
     with pytest.raises(MediaError, match="the limit is 1 s"):
         Audio((np.zeros(9000, dtype=np.float32), 8000), Limits(seconds=1)).samples(8000)
 

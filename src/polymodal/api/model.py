@@ -391,7 +391,9 @@ class Model:
 
 def recording_of(item: Any) -> Audio:
     """A recording: media, a path, bytes or (samples, rate); of a video its sound.  Raises PromptError."""
-    found = item if isinstance(item, Media | Text) else Audio(item)
+    from polymodal.api.media import audio
+
+    found = item if isinstance(item, Media | Text) else audio(item)
     if isinstance(found, Video):
         found = found.sound or found
     if not isinstance(found, Audio):

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from polymodal.data.limits import Limits
+from polymodal.data.limits import Limits, how_to_raise
 from polymodal.data.source import OpenFile, megabytes, open_source
 from polymodal.errors import MediaError
 
@@ -73,6 +73,9 @@ def _numbers(array: np.ndarray, name: str, limits: Limits) -> np.ndarray:
     if array.dtype.kind not in "biuf" or array.size == 0:
         raise MediaError(f"{name}: expected numbers, found {array.dtype} {list(array.shape)}")
     if array.nbytes > limits.bytes:
-        raise MediaError(f"{name} has {megabytes(array.nbytes)}, the limit is {megabytes(limits.bytes)} (Limits.bytes)")
+        raise MediaError(
+            f"{name} has {megabytes(array.nbytes)}, the limit is {megabytes(limits.bytes)} "
+            f"({how_to_raise('bytes', array.nbytes)})"
+        )
     with np.errstate(over="ignore"):  # beyond float32 is infinite
         return array.astype(np.float32) if array.dtype.kind == "f" else array

@@ -1,25 +1,26 @@
 """Reading recordings: any common file -> mono float32 at the rate a model wants.
 
-wav flac ogg mp3 aiff -> soundfile | anything else, and video containers -> PyAV
+wav flac ogg mp3 aiff au caf ... -> soundfile | what it does not know, anything else, and video containers -> PyAV
 -> blocks [channels, n] -> checked (finite, within bounds) -> mean over channels -> resampled -> joined
 
 Memory is bounded by the result: each block is reduced to one channel and the wanted rate before the next is
 read.
 
-Traps: libsndfile reads a truncated WAV without complaint, so the sizes in its header are compared with the
-file; the length in a header may be missing or a lie, so the bound is also enforced while decoding; integer
-samples are scaled by 2^(bits - 1), floats are taken as they are and may exceed 1.
+Traps: libsndfile reads a truncated WAV without complaint, so the sizes in its header are compared with the file
+(`sound_sizes.py`); the length in a header may be missing or a lie, so the bound is also enforced while decoding;
+integer samples are scaled by 2^(bits - 1), floats are taken as they are and may exceed 1.
 """
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from polymodal.data.container import damaged, open_container
-from polymodal.data.limits import DEFAULT_LIMITS, Limits
+from polymodal.data.container import AUDIO_DECODERS, open_container
+from polymodal.data.limits import DEFAULT_LIMITS, Limits, how_to_raise
 from polymodal.data.resample import BLOCK, Resampler
+from polymodal.data.sound_sizes import with_true_size
 from polymodal.data.source import SOUND_FORMATS, OpenFile, open_source, sniff
 from polymodal.errors import MediaError
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 AudioSource = str | os.PathLike[str] | bytes | tuple[np.ndarray, int]
 MAX_CHANNELS = 64
 MIN_RATE, MAX_RATE = 1_000, 768_000
-_MAX_CHUNKS = 1000
-_UNKNOWN_SIZE = 0xFFFFFFFF  # what programs write that cannot seek back to fill in the size
 
 
 def read_audio(source: AudioSource, rate: int, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
@@ -50,7 +49,7 @@ def read_audio(source: AudioSource, rate: int, limits: Limits = DEFAULT_LIMITS) 
         if format_name is None or format_name == "text":
             found = "plain text" if format_name else "an unknown format"
             raise MediaError(f"{opened.name} is not a recording: expected wav, flac, mp3 or the like, found {found}")
-        if format_name in SOUND_FORMATS and format_name != "aac":
+        if format_name in SOUND_FORMATS:
             return _read_sound_file(opened, format_name, rate, limits)
         return _read_container(opened, format_name, rate, limits)
 
@@ -64,7 +63,10 @@ def _join(name: str, blocks: Iterator[np.ndarray], old: int, new: int, limits: L
             raise MediaError(f"{name} holds samples that are not finite numbers (NaN or infinity)")
         count += block.shape[-1]
         if count > limits.seconds * old:
-            raise MediaError(f"{name} is longer than the limit of {limits.seconds:g} s (Limits.seconds)")
+            raise MediaError(
+                f"{name} is longer than the limit of {limits.seconds:g} s "
+                f"({how_to_raise('seconds', 2 * limits.seconds)})"
+            )
         mono = block if block.ndim == 1 else block.mean(axis=0, dtype=np.float32)
         pieces.append(resampler.push(np.ascontiguousarray(mono)))
     if count == 0:
@@ -76,7 +78,10 @@ def _check_stream(name: str, rate: int, samples: int, limits: Limits) -> None:
     if not MIN_RATE <= rate <= MAX_RATE:
         raise MediaError(f"{name} has a sampling rate of {rate} Hz, expected {MIN_RATE} to {MAX_RATE} Hz")
     if samples > limits.seconds * rate:
-        raise MediaError(f"{name} is {samples / rate:.1f} s long, the limit is {limits.seconds:g} s (Limits.seconds)")
+        seconds = samples / rate
+        raise MediaError(
+            f"{name} is {seconds:.1f} s long, the limit is {limits.seconds:g} s ({how_to_raise('seconds', seconds)})"
+        )
 
 
 def _from_array(samples: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
@@ -98,8 +103,7 @@ def _from_array(samples: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
 def _read_sound_file(opened: OpenFile, format_name: str, rate: int, limits: Limits) -> np.ndarray:
     import soundfile
 
-    if format_name == "wav":
-        check_wav_sizes(opened)
+    opened = with_true_size(opened, format_name)
     try:
         with soundfile.SoundFile(opened.file) as sound:
             if not 1 <= sound.channels <= MAX_CHANNELS:
@@ -107,11 +111,10 @@ def _read_sound_file(opened: OpenFile, format_name: str, rate: int, limits: Limi
             _check_stream(opened.name, sound.samplerate, max(0, sound.frames), limits)
             blocks = _sound_blocks(sound, opened.name, format_name)
             return _join(opened.name, blocks, sound.samplerate, rate, limits)
-    except (soundfile.SoundFileError, RuntimeError, ValueError) as error:
-        if format_name == "ogg":  # Ogg may hold a video, or a codec that libsndfile does not know.
-            opened.file.seek(0)
-            return _read_container(opened, format_name, rate, limits)
-        raise damaged(opened, format_name) from error
+    except (soundfile.SoundFileError, RuntimeError, ValueError):
+        # A codec or a variant that libsndfile does not know, or an Ogg that is a video.
+        opened.file.seek(0)
+        return _read_container(opened, format_name, rate, limits)
 
 
 def _sound_blocks(sound, name: str, format_name: str) -> Iterator[np.ndarray]:
@@ -122,36 +125,11 @@ def _sound_blocks(sound, name: str, format_name: str) -> Iterator[np.ndarray]:
     while len(block := sound.read(size, dtype="float32", always_2d=True)):
         count += len(block)
         yield block.T
-    if format_name in ("flac", "aiff") and count < claimed:
+    if format_name == "flac" and count < claimed:
         raise MediaError(
             f"{name} is cut short: its header claims {claimed / sound.samplerate:.2f} s, "
             f"found {count / sound.samplerate:.2f} s"
         )
-
-
-def check_wav_sizes(opened: OpenFile) -> None:
-    """Refuse a WAV whose data chunk claims more bytes than the file holds; libsndfile reads on silently."""
-    file: BinaryIO = opened.file
-    file.seek(12)
-    if opened.head[:4] == b"RIFF":
-        for _ in range(_MAX_CHUNKS):
-            header = file.read(8)
-            if len(header) < 8:
-                raise MediaError(f"{opened.name} is cut short: it has no data chunk")
-            claimed = int.from_bytes(header[4:], "little")
-            present = opened.size - file.tell()
-            if header[:4] == b"data":
-                if claimed == 0 and present <= 0:
-                    raise MediaError(f"{opened.name} holds no sound (0 samples)")
-                if claimed > present and claimed != _UNKNOWN_SIZE:
-                    raise MediaError(
-                        f"{opened.name} is cut short: its header claims {claimed:,} bytes of sound, found {present:,}"
-                    )
-                break
-            file.seek(min(claimed + claimed % 2, max(0, present)), os.SEEK_CUR)
-        else:
-            raise MediaError(f"{opened.name} is damaged: more than {_MAX_CHUNKS} chunks before its sound")
-    file.seek(0)
 
 
 def _read_container(opened: OpenFile, format_name: str, rate: int, limits: Limits) -> np.ndarray:
@@ -159,6 +137,11 @@ def _read_container(opened: OpenFile, format_name: str, rate: int, limits: Limit
         if not container.streams.audio:
             raise MediaError(f"{opened.name} has no sound track")
         stream = container.streams.audio[0]
+        codec = stream.codec_context.name if stream.codec_context is not None else "an unknown codec"
+        if codec not in AUDIO_DECODERS:
+            raise MediaError(
+                f"{opened.name}: its sound is coded as {codec}, which is not read here; convert it to WAV first"
+            )
         source_rate = stream.codec_context.sample_rate
         claimed = stream_seconds(container, stream)
         _check_stream(opened.name, source_rate, int(claimed * source_rate), limits)

@@ -25,8 +25,22 @@ _DEMUXERS = {
     "flv": "flv",
     "asf": "asf",
     "ogg": "ogg",
-    "mp3": "mp3",
+    "mp3": "mp3,aac,flac",  # an ID3 tag may stand before any of them
     "aac": "aac",
+    "amr": "amr,amrnb,amrwb",
+    "wavpack": "wv",
+    "ape": "ape",
+    "tta": "tta",
+    "au": "au",
+    "caf": "caf",
+    "w64": "w64",
+    "nist": "nistsphere",
+    "voc": "voc",
+    "svx": "iff",
+    "ircam": "ircam",
+    "avr": "avr",
+    "paf": "paf",
+    "pvf": "pvf",
     "wav": "wav",
     "flac": "flac",
     "aiff": "aiff",
@@ -36,11 +50,12 @@ _VIDEO_DECODERS = (
     "h264", "hevc", "libdav1d", "av1", "vp8", "vp9", "mpeg4", "mpeg1video", "mpeg2video",
     "h263", "mjpeg", "theora", "prores", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2", "flv", "gif", "ffv1",
 )  # fmt: skip
-_AUDIO_DECODERS = (
+AUDIO_DECODERS = (
     "aac", "mp3float", "mp3", "mp2", "mp2float", "opus", "libopus", "vorbis", "flac", "alac", "ac3", "eac3",
     "wmav1", "wmav2", "amrnb", "amrwb", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le",
-    "pcm_s32be", "pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_u8", "pcm_alaw", "pcm_mulaw", "adpcm_ms",
-    "adpcm_ima_wav", "adpcm_ima_qt",
+    "pcm_s32be", "pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be", "pcm_u8", "pcm_s8", "pcm_alaw", "pcm_mulaw",
+    "adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt", "adpcm_yamaha", "g722", "g726", "g726le", "g723_1", "gsm", "gsm_ms",
+    "truespeech", "speex", "dca", "ape", "wavpack", "tta", "mace3", "mace6", "qdm2", "qdmc", "8svx_exp", "8svx_fib",
 )  # fmt: skip
 
 
@@ -53,7 +68,7 @@ def open_container(opened: OpenFile, format_name: str) -> Iterator["InputContain
         raise MediaError(f"{opened.name} is not a recording or video: found {format_name} data")
     options = {
         "format_whitelist": _DEMUXERS[format_name],
-        "codec_whitelist": ",".join(_VIDEO_DECODERS + _AUDIO_DECODERS),
+        "codec_whitelist": ",".join(_VIDEO_DECODERS + AUDIO_DECODERS),
         "protocol_whitelist": "none",
     }
     try:

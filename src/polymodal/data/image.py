@@ -1,26 +1,43 @@
-"""Reading pictures: JPEG, PNG, WebP, GIF (first frame), BMP, TIFF -> RGB, 8 bit, upright.
+"""Reading pictures: JPEG, PNG, WebP, GIF (first frame), BMP, TIFF, AVIF, HEIC -> RGB, 8 bit, upright.
 
 source -> size of file checked -> format by magic bytes -> header (width x height checked) -> pixels
--> EXIF orientation applied -> 16-bit grey to 8 bit -> transparency laid over a background colour -> RGB
+-> 16-bit grey to 8 bit -> transparency laid over a background colour -> RGB -> EXIF orientation applied
 
-Traps: Pillow's plugins raise almost anything on damaged data, and its messages contain addresses of memory,
-so every failure becomes one line of ours.  JPEG is always decoded in full size: Pillow's draft mode (a scaled
-DCT) is two to three times faster for large photos but differs from decode-then-resize by far more than 1/255.
+A picture of more than `Limits.pixels` is scaled down by a power of two while it is decoded: JPEG by its scaled DCT,
+HEIC tile by tile, other formats after they were decoded whole.
+
+Traps: Pillow's plugins raise almost anything on damaged data, and its messages contain addresses of memory, so every
+failure becomes one line of ours.  Pillow.open warns about sizes that are allowed here, so the plugins are called by
+name.  Below the limit JPEG is decoded in full size: the scaled DCT is two to three times faster for large photos but
+differs from decode-then-resize by far more than 1/255.
 """
 
+import io
 import os
-from typing import Any
+import zlib
+from typing import Any, BinaryIO
 
 import numpy as np
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 from PIL import Image as Pillow
 
-from polymodal.data.limits import DEFAULT_LIMITS, Limits
+from polymodal.data.heif import read_heif
+from polymodal.data.limits import DEFAULT_LIMITS, Limits, how_to_raise
 from polymodal.data.source import IMAGE_FORMATS, OpenFile, open_source, sniff
 from polymodal.errors import MediaError
 
 ImageSource = str | os.PathLike[str] | bytes | Pillow.Image | np.ndarray
 WHITE = (255, 255, 255)
 _ORIENTATION_TAG = 0x0112
+_SUBFILE_TAG, _DNG_TAG = 254, 50706
 _UPRIGHT = {
     2: Pillow.Transpose.FLIP_LEFT_RIGHT,
     3: Pillow.Transpose.ROTATE_180,
@@ -32,74 +49,147 @@ _UPRIGHT = {
 }
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
+_PLUGINS: dict[str, Any] = {
+    "avif": AvifImagePlugin.AvifImageFile,
+    "bmp": BmpImagePlugin.BmpImageFile,
+    "gif": GifImagePlugin.GifImageFile,
+    "jpeg": JpegImagePlugin.jpeg_factory,
+    "png": PngImagePlugin.PngImageFile,
+    "tiff": TiffImagePlugin.TiffImageFile,
+    "webp": WebPImagePlugin.WebPImageFile,
+}
+_OPTIONAL_PLUGINS = {"avif": AvifImagePlugin.SUPPORTED, "webp": WebPImagePlugin.SUPPORTED}
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+_MAX_TEXT = 256 * 1024  # bytes of one text of a PNG, above which it is left out
 
 
 def read_image(
     source: ImageSource, limits: Limits = DEFAULT_LIMITS, background: tuple[int, int, int] = WHITE
 ) -> Pillow.Image:
-    """Decode a picture to a Pillow image of mode RGB.
+    """Decode a picture to a Pillow image of mode RGB, of at most `limits.pixels` pixels.
 
     source: a path, the bytes of a file, a Pillow image (copied), or uint8 [H, W], [H, W, 3] or [H, W, 4].
     background: colour 0..255 that shows through transparent pixels. Raises MediaError for what is not one of
-    the six formats, is missing, empty, damaged, cut short, or has more than `limits.pixels` pixels by its
+    the eight formats, is missing, empty, damaged, cut short, or has more than `limits.source_pixels` pixels by its
     header, in which case no pixel is decoded.
     """
     if isinstance(source, np.ndarray):
-        return _guarded("picture", _from_array(source, limits), background)
+        source = _from_array(source)
     if isinstance(source, Pillow.Image):
-        _check_size("picture", source.size, limits)
-        return _guarded("picture", source, background)
+        factor = scale_factor("picture", source.size, limits)
+        picture = _guarded("picture", source, factor, background)
+        return picture.copy() if picture is source else picture
     with open_source(source, limits) as opened:
         format_name = sniff(opened.head)
         if format_name not in IMAGE_FORMATS:
             found = {None: "an unknown format", "text": "plain text"}.get(format_name, f"{format_name} data")
             raise MediaError(
-                f"{opened.name} is not a picture: expected JPEG, PNG, WebP, GIF, BMP or TIFF, found {found}"
+                f"{opened.name} is not a picture: expected JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC, found {found}"
             )
-        picture = _open(opened, str(format_name).upper())
-        _check_size(opened.name, picture.size, limits)
-        return _guarded(opened.name, picture, background)
+        if format_name == "heif":
+            return read_heif(opened, limits, background, lambda size: scale_factor(opened.name, size, limits, 1))
+        picture = _open(opened, str(format_name))
+        scalable = format_name == "jpeg" and not picture.info.get("progressive")
+        factor = scale_factor(opened.name, picture.size, limits, 1 if scalable else 2)
+        return _guarded(opened.name, picture, factor, background)
 
 
-def _open(opened: OpenFile, format_name: str) -> Pillow.Image:
-    try:
-        return Pillow.open(opened.file, formats=[format_name])
-    except Pillow.DecompressionBombError as error:
-        raise MediaError(f"{opened.name} claims more pixels than any picture may have (decompression bomb)") from error
-    except Exception as error:
-        raise MediaError(f"{opened.name} is damaged: its {format_name} header cannot be read") from error
+def scale_factor(name: str, size: tuple[int, int], limits: Limits, cost: int = 2) -> int:
+    """The power of two by which a picture is scaled down while it is decoded, 1 for all but very large ones.
 
-
-def _check_size(name: str, size: tuple[int, int], limits: Limits) -> None:
+    cost: 2 where it must be decoded whole first, which is allowed for half as many pixels.  Raises MediaError.
+    """
     width, height = size
     if width < 1 or height < 1:
         raise MediaError(f"{name} is {width} x {height} pixels: it holds no picture")
-    if width * height > limits.pixels:
+    most = limits.source_pixels // cost
+    if width * height > most:
         raise MediaError(
-            f"{name} is {width} x {height} = {width * height:,} pixels, the limit is {limits.pixels:,} (Limits.pixels)"
+            f"{name} is {width} x {height} = {width * height:,} pixels, the limit is {most:,} "
+            f"({how_to_raise('source_pixels', cost * width * height)})"
         )
+    factor = 1
+    while -(-width // factor) * -(-height // factor) > limits.pixels:
+        factor *= 2
+    return factor
 
 
-def _guarded(name: str, picture: Pillow.Image, background: tuple[int, int, int]) -> Pillow.Image:
-    """Decode and convert; whatever Pillow raises on the way becomes a MediaError without its text."""
+def _open(opened: OpenFile, format_name: str) -> Pillow.Image:
+    if not _OPTIONAL_PLUGINS.get(format_name, True):
+        raise MediaError(
+            f"{opened.name} is a picture of format {format_name.upper()}, which this Pillow was built without; "
+            "convert it to JPEG or PNG first"
+        )
     try:
+        picture = _PLUGINS[format_name](_without_long_texts(opened) if format_name == "png" else opened.file)
+    except Exception as error:
+        raise MediaError(f"{opened.name} is damaged: its {format_name.upper()} header cannot be read") from error
+    if format_name == "tiff" and (picture.tag_v2.get(_SUBFILE_TAG, 0) == 1 or _DNG_TAG in picture.tag_v2):
+        raise MediaError(
+            f"{opened.name} is a camera's raw file, which begins with a thumbnail; convert it to JPEG first"
+        )
+    return picture
+
+
+def _without_long_texts(opened: OpenFile) -> BinaryIO:
+    """A PNG without its colour profile and its texts of megabytes, of which Pillow makes an error."""
+    file, kept, start = opened.file, [(0, 8)], 8
+    while start + 12 <= opened.size:
+        file.seek(start)
+        head = file.read(8)
+        size, kind = 12 + int.from_bytes(head[:4], "big"), head[4:]
+        if kind not in _PNG_TEXTS or not _is_long(kind, file.read(size - 12)):
+            kept.append((start, size))
+        start += size
+    file.seek(0)
+    if kept[-1][0] + kept[-1][1] == sum(size for _, size in kept):
+        return file
+    pieces = []
+    for begin, size in kept:
+        file.seek(begin)
+        pieces.append(file.read(size))
+    return io.BytesIO(b"".join(pieces))
+
+
+def _is_long(kind: bytes, body: bytes) -> bool:
+    if kind == b"iCCP" or len(body) > _MAX_TEXT:
+        return True
+    compressed = body.partition(b"\0")[2]
+    if kind == b"tEXt" or (kind == b"iTXt" and compressed[:1] != b"\1"):
+        return False
+    data = compressed[1:] if kind == b"zTXt" else compressed[2:].partition(b"\0")[2].partition(b"\0")[2]
+    try:
+        return len(zlib.decompressobj().decompress(data, _MAX_TEXT + 1)) > _MAX_TEXT
+    except zlib.error:
+        return True
+
+
+def _guarded(name: str, picture: Pillow.Image, factor: int, background: tuple[int, int, int]) -> Pillow.Image:
+    """Decode, convert and scale; whatever Pillow raises on the way becomes a MediaError without its text."""
+    try:
+        if factor > 1 and isinstance(picture, JpegImagePlugin.JpegImageFile):
+            width = picture.width
+            picture.draft(None, (-(-width // factor), -(-picture.height // factor)))
+            factor = max(1, factor * picture.width // width)
         picture.load()
-        return _to_rgb(name, _upright(picture), background)
+        rgb = _to_rgb(name, picture, background)
+        return _upright(picture, rgb.reduce(factor) if factor > 1 else rgb)
     except MediaError:
         raise
     except MemoryError as error:
-        raise MediaError(f"{name} needs more memory than there is; reduce Limits.pixels") from error
+        raise MediaError(f"{name} needs more memory than there is; scale it down first") from error
     except Exception as error:
         raise MediaError(f"{name} is damaged or cut short: its pixels cannot be decoded") from error
 
 
-def _upright(picture: Pillow.Image) -> Pillow.Image:
+def _upright(picture: Pillow.Image, rgb: Pillow.Image) -> Pillow.Image:
+    """`rgb` turned as the EXIF orientation of `picture` says."""
     try:
         orientation = picture.getexif().get(_ORIENTATION_TAG)
     except Exception:  # damaged EXIF is common beside sound pixels: such a picture is shown as stored
         orientation = None
     turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return picture if turn is None else picture.transpose(turn)
+    return rgb if turn is None else rgb.transpose(turn)
 
 
 def _to_rgb(name: str, picture: Pillow.Image, background: tuple[int, int, int]) -> Pillow.Image:
@@ -109,17 +199,22 @@ def _to_rgb(name: str, picture: Pillow.Image, background: tuple[int, int, int]) 
     if picture.mode in ("I", "F"):
         # 32-bit and float samples have no agreed white; scaling them would be a guess.
         raise MediaError(f"{name} has 32-bit samples (mode {picture.mode}); convert it to 8 or 16 bit first")
+    if picture.mode == "La":
+        picture = picture.convert("LA")
+    if picture.mode == "LAB":
+        raise MediaError(f"{name} is stored in the colours of CIE Lab; convert it to RGB first")
     if picture.mode in _ALPHA or "transparency" in picture.info:
         rgba = picture.convert("RGBA")
         return Pillow.alpha_composite(Pillow.new("RGBA", rgba.size, (*background, 255)), rgba).convert("RGB")
-    return picture.copy() if picture.mode == "RGB" else picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
-def _from_array(pixels: np.ndarray, limits: Limits) -> Pillow.Image:
+def _from_array(pixels: np.ndarray) -> Pillow.Image:
     shape: Any = list(pixels.shape)
     if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and shape[2] in (3, 4))):
         raise MediaError(
             f"a picture as an array must be uint8 [H, W], [H, W, 3] or [H, W, 4], found {pixels.dtype} {shape}"
         )
-    _check_size("picture", (shape[1], shape[0]), limits)
+    if 0 in shape:
+        raise MediaError(f"an array of {shape} holds no picture")
     return Pillow.fromarray(np.ascontiguousarray(pixels))

@@ -1,28 +1,39 @@
 """How much a piece of media may cost before it is refused.
 
 Every reader checks what the header claims before it decodes, and keeps counting while it decodes, because a
-header can lie.  The defaults suit files of unknown origin; a caller who trusts a file passes larger limits.
+header can lie.  The defaults suit files of unknown origin; whoever trusts a file passes larger limits, or sets
+POLYMODAL_LIMITS="seconds=36000,bytes=4e9" for the files of this machine (`pm.image`, `pm.audio`, `pm.media` and the
+command line).  Media inside messages keep the defaults: they may come from anybody.
 """
 
-from dataclasses import dataclass, fields
+import math
+import os
+from dataclasses import dataclass, fields, replace
 
 from polymodal.errors import ConfigError
+
+VARIABLE = "POLYMODAL_LIMITS"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """Upper bounds for one item of media; all are positive.
 
-    bytes         size of the file
-    pixels        width x height of a picture, or of one frame of a video
-    seconds       length of a recording or video
-    frames        frames sampled from one video
-    total_pixels  pixels of all sampled frames together (three bytes each in memory)
+    bytes          size of the file
+    pixels         width x height of a picture in memory, or of one frame of a video; a larger picture is scaled down
+    source_pixels  width x height that the file of a picture may have; half of it where the format can only be decoded
+                   whole (all but HEIC and baseline JPEG)
+    seconds        length of a recording or video
+    samples        samples of a recording in memory at once; transcription takes it in windows and needs few
+    frames         frames sampled from one video
+    total_pixels   pixels of all sampled frames together (three bytes each in memory); larger frames are scaled down
     """
 
     bytes: int = 256 * 1024 * 1024
     pixels: int = 50_000_000
-    seconds: float = 3600.0
+    source_pixels: int = 200_000_000
+    seconds: float = 4 * 3600.0
+    samples: int = 64 * 1024 * 1024
     frames: int = 1024
     total_pixels: int = 512 * 1024 * 1024
 
@@ -33,3 +44,25 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+
+
+def own_limits() -> Limits:
+    """The limits of files that this user names: the defaults, or what POLYMODAL_LIMITS says.  Raises ConfigError."""
+    known = {field.name: type(getattr(DEFAULT_LIMITS, field.name)) for field in fields(Limits)}
+    changes = {}
+    for setting in os.environ.get(VARIABLE, "").replace(",", " ").split():
+        name, _, value = setting.partition("=")
+        try:
+            changes[name] = known[name](float(value))
+        except (KeyError, ValueError, OverflowError) as error:
+            raise ConfigError(
+                f"{VARIABLE} has {setting!r}; expected NAME=NUMBER with a name of {', '.join(known)}"
+            ) from error
+    return replace(DEFAULT_LIMITS, **changes)
+
+
+def how_to_raise(name: str, needed: float) -> str:
+    """For the message of a refusal: which limit it was, and what lets a file of one's own pass."""
+    return (
+        f"Limits.{name}; for a file of your own: {VARIABLE}={name}={math.ceil(needed)}, or limits=pm.Limits({name}=...)"
+    )

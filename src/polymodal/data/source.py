@@ -20,13 +20,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from polymodal.data.limits import Limits
+from polymodal.data.limits import Limits, how_to_raise
 from polymodal.errors import MediaError
 
 HEAD_BYTES = 4096
-IMAGE_FORMATS = frozenset({"jpeg", "png", "webp", "gif", "bmp", "tiff"})
-SOUND_FORMATS = frozenset({"wav", "flac", "ogg", "mp3", "aac", "aiff"})
-CONTAINER_FORMATS = frozenset({"mp4", "matroska", "avi", "mpegts", "mpeg", "flv", "asf"})
+IMAGE_FORMATS = frozenset({"jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "heif"})
+SOUND_FORMATS = frozenset(
+    {"wav", "flac", "ogg", "mp3", "aiff", "au", "caf", "w64", "nist", "voc", "svx", "ircam", "avr", "paf", "pvf"}
+)
+"""Those that libsndfile reads first; the containers may be video, too."""
+CONTAINER_FORMATS = frozenset(
+    {"mp4", "matroska", "avi", "mpegts", "mpeg", "flv", "asf", "aac", "amr", "wavpack", "ape", "tta"}
+)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:")
 _BMP_HEADER_SIZES = (12, 16, 40, 52, 56, 64, 108, 124)
 _MAGIC = (
@@ -42,11 +47,34 @@ _MAGIC = (
     ("mp3", b"ID3"),
     ("matroska", b"\x1aE\xdf\xa3"),
     ("flv", b"FLV\x01"),
+    ("au", b".snd"),
+    ("au", b"dns."),
+    ("caf", b"caff"),
+    ("w64", b"riff\x2e\x91\xcf\x11"),
+    ("nist", b"NIST_1A\n"),
+    ("voc", b"Creative Voice File\x1a"),
+    ("ircam", b"\x64\xa3\x01\x00"),
+    ("ircam", b"\x64\xa3\x02\x00"),
+    ("ircam", b"\x64\xa3\x03\x00"),
+    ("ircam", b"\x00\x02\xa3\x64"),
+    ("avr", b"2BIT"),
+    ("paf", b" paf\x00\x00\x00"),
+    ("paf", b"fap \x00\x00\x00"),
+    ("pvf", b"PVF1\n"),
+    ("amr", b"#!AMR"),
+    ("wavpack", b"wvpk"),
+    ("ape", b"MAC "),
+    ("tta", b"TTA1"),
     ("mpeg", b"\x00\x00\x01\xba"),
     ("mpeg", b"\x00\x00\x01\xb3"),
     ("asf", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
 )
-_FOUR_CC = {b"WAVE": "wav", b"WEBP": "webp", b"AVI ": "avi", b"AIFF": "aiff", b"AIFC": "aiff"}
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2"})
+_HEIF_SEQUENCE_BRANDS = frozenset({b"hevc", b"hevx", b"hevm", b"hevs", b"msf1"})
+_FOUR_CC = {
+    b"WAVE": "wav", b"WEBP": "webp", b"AVI ": "avi", b"AIFF": "aiff", b"AIFC": "aiff", b"8SVX": "svx", b"16SV": "svx",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,9 +92,11 @@ def sniff(head: bytes) -> str | None:
     for name, magic in _MAGIC:
         if head.startswith(magic):
             return name
-    if head[:4] in (b"RIFF", b"RF64", b"FORM") and head[8:12] in _FOUR_CC:
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM") and head[8:12] in _FOUR_CC:
         return _FOUR_CC[head[8:12]]
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+    if head[4:8] == b"ftyp":
+        return _sniff_brands(head)
+    if head[4:8] in (b"moov", b"mdat", b"wide", b"free", b"skip"):
         return "mp4"
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
         return "bmp"
@@ -75,14 +105,25 @@ def sniff(head: bytes) -> str | None:
     return _sniff_sync_word(head) or ("text" if looks_like_text(head) else None)
 
 
+def _sniff_brands(head: bytes) -> str:
+    """An `ftyp` box begins pictures (AVIF, HEIC) as well as videos; its first brand says what the file is."""
+    first = head[8:12]
+    brands = {first, *(head[at : at + 4] for at in range(16, min(int.from_bytes(head[:4], "big"), 256), 4))}
+    if first in _AVIF_BRANDS or (first in _HEIF_BRANDS and brands & _AVIF_BRANDS):
+        return "avif"
+    if first in _HEIF_BRANDS or (first in _HEIF_SEQUENCE_BRANDS and brands & _HEIF_BRANDS):
+        return "heif"
+    return "camera raw" if first == b"crx " else "mp4"
+
+
 def _sniff_sync_word(head: bytes) -> str | None:
     """MPEG audio has no magic, only an 11-bit sync word; the fields after it rule out UTF-16 text."""
     if len(head) < 4 or head[0] != 0xFF:
         return None
     if head[1] & 0xF6 == 0xF0 and (head[2] >> 2) & 0xF < 13:
         return "aac"
-    layer_three = head[1] & 0xE6 == 0xE2 and (head[1] >> 3) & 3 != 1
-    return "mp3" if layer_three and head[2] >> 4 not in (0, 15) and (head[2] >> 2) & 3 != 3 else None
+    layer_two_or_three = head[1] & 0xE6 in (0xE2, 0xE4) and (head[1] >> 3) & 3 != 1
+    return "mp3" if layer_two_or_three and head[2] >> 4 not in (0, 15) and (head[2] >> 2) & 3 != 3 else None
 
 
 def looks_like_text(head: bytes) -> bool:
@@ -138,7 +179,9 @@ def _check_size(name: str, size: int, limits: Limits) -> None:
     if size == 0:
         raise MediaError(f"{name} is empty (0 bytes)")
     if size > limits.bytes:
-        raise MediaError(f"{name} has {megabytes(size)}, the limit is {megabytes(limits.bytes)} (Limits.bytes)")
+        raise MediaError(
+            f"{name} has {megabytes(size)}, the limit is {megabytes(limits.bytes)} ({how_to_raise('bytes', size)})"
+        )
 
 
 def _open_file(path: Path) -> BinaryIO:

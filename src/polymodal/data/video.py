@@ -23,7 +23,7 @@ import numpy as np
 
 from polymodal.data.audio import stream_seconds
 from polymodal.data.container import open_container
-from polymodal.data.limits import DEFAULT_LIMITS, Limits
+from polymodal.data.limits import DEFAULT_LIMITS, Limits, how_to_raise
 from polymodal.data.source import OpenFile, open_source, sniff
 from polymodal.errors import ConfigError, MediaError
 
@@ -83,7 +83,9 @@ def read_video(
             f"max_side={max_side}"
         )
     if frames is not None and frames > limits.frames:
-        raise MediaError(f"{frames} frames were asked for, the limit is {limits.frames} (Limits.frames)")
+        raise MediaError(
+            f"{frames} frames were asked for, the limit is {limits.frames} ({how_to_raise('frames', frames)})"
+        )
     with open_source(source, limits) as opened:
         format_name = sniff_video(opened)
         with open_container(opened, format_name) as container:
@@ -155,13 +157,16 @@ def _check_pixels(opened: OpenFile, width: int, height: int, limits: Limits) -> 
     if width * height > limits.pixels:
         raise MediaError(
             f"{opened.name} has frames of {width} x {height} = {width * height:,} pixels, the limit is "
-            f"{limits.pixels:,} (Limits.pixels)"
+            f"{limits.pixels:,} ({how_to_raise('pixels', width * height)})"
         )
 
 
 def _check_seconds(opened: OpenFile, seconds: float, limits: Limits) -> None:
     if seconds > limits.seconds:
-        raise MediaError(f"{opened.name} is {seconds:.1f} s long, the limit is {limits.seconds:g} s (Limits.seconds)")
+        raise MediaError(
+            f"{opened.name} is {seconds:.1f} s long, the limit is {limits.seconds:g} s "
+            f"({how_to_raise('seconds', seconds)})"
+        )
 
 
 def _scan(opened: OpenFile, format_name: str, container: "InputContainer", limits: Limits) -> Timeline:
