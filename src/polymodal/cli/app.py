@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from polymodal.cli import answer, catalogue, check, fetch, health, perceive
+from polymodal.cli import answer, catalogue, chat, check, embed, fetch, health, perceive
 from polymodal.errors import PolymodalError
 
 TRACE = "POLYMODAL_TRACE"
@@ -27,10 +27,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(answer.ask)
-app.command()(answer.chat)
+app.command()(chat.chat)
 app.command()(perceive.transcribe)
 app.command()(perceive.classify)
-app.command()(perceive.embed)
+app.command()(embed.embed)
 app.command()(catalogue.systems)
 app.command()(catalogue.show)
 app.command()(check.check)

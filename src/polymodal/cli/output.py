@@ -1,4 +1,4 @@
-"""How commands print: JSON with stable keys, tables, and progress on stderr so that stdout stays clean."""
+"""How commands print: JSON with stable keys and tables on stdout, progress on stderr: stdout holds results alone."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ def human_bytes(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def counted(count: int, noun: str) -> str:
+    """1, "token" -> "1 token"; 2 -> "2 tokens"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def human_count(count: float) -> str:
     """134_515_008 -> "134.5M"."""
     for unit in ("", "k", "M", "B"):
@@ -54,6 +59,21 @@ def waiting(what: str) -> Iterator[None]:
         return
     with console(error=True).status(what):
         yield
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    """Where many inputs have got to: yields step(done, name of the next); "classifying 3 of 120: cat.jpg".
+
+    A status line on stderr, unless lines of results appear on the same terminal: they are progress enough.
+    """
+    if not sys.stderr.isatty() or (total > 1 and sys.stdout.isatty()):
+        yield lambda done, name: None
+        return
+    with console(error=True).status(what) as status:
+        from rich.markup import escape
+
+        yield lambda done, name: status.update(f"{what} {done + 1} of {total}: {escape(name)}")
 
 
 @contextmanager
@@ -87,7 +107,7 @@ def transfers() -> Iterator[Callable[[str, int, int | None], None]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file the user named; raises ConfigError when the place cannot be written."""
+    """Write a file the user named; raises ConfigError when it cannot be written."""
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as problem:
