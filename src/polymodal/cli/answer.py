@@ -42,9 +42,11 @@ def ask(
     """Ask a question about files: polymodal ask photo.jpg "What is this?"."""
     from polymodal.cli.inputs import expand, open_all, stands_for_several
     from polymodal.cli.output import print_json
+    from polymodal.cli.streams import as_text
 
     own, words = split_system(files or [])
-    check_question(question)
+    check_question(question, words)
+    question = as_text(question)
     inputs = expand(words)
     if inputs and (each or jsonl or any(map(stands_for_several, words))):
         ask_each(inputs, question, load, own or model, sampling, json=json, jsonl=jsonl)
@@ -119,15 +121,19 @@ def split_system(files: list[str]) -> tuple[str | None, list[str]]:
     return None, files
 
 
-def check_question(question: str) -> None:
-    """Catch the two ways a question gets lost: nothing was asked, or the last file took its place."""
+def check_question(question: str, inputs: list[str]) -> None:
+    """Raises PromptError for a question that is missing: it is empty, or the last file stands in its place.
+
+    inputs: the words before it; a folder of the same name does not turn a question about them into a mistake.
+    """
+    from polymodal.cli.inputs import exists
     from polymodal.errors import PromptError
 
     if not question.strip():
         raise PromptError('the question is empty; as in: polymodal ask photo.jpg "What is this?"')
-    looks_like_a_path = len(question) < 256 and "\n" not in question
-    if looks_like_a_path and Path(question).is_file():
-        raise PromptError(f'{question} is a file and the question is missing; add it at the end: "What is this?"')
+    if exists(Path(question)) and (Path(question).is_file() or not inputs):
+        kind = "file" if Path(question).is_file() else "folder"
+        raise PromptError(f'{question} is a {kind} and the question is missing; add it at the end: "What is this?"')
 
 
 def say(stream: Any, quiet: bool = False) -> None:

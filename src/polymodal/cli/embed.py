@@ -36,6 +36,7 @@ def embed(
     from polymodal.cli import vectors
     from polymodal.cli.inputs import expand, open_all
     from polymodal.cli.output import print_json
+    from polymodal.cli.streams import as_text
     from polymodal.errors import ConfigError
 
     write = None if out is None else vectors.writer(out)
@@ -45,7 +46,7 @@ def embed(
     if len(inputs) == 1:
         open_all(inputs)
     loaded = load(model)
-    rows, failed = embedded(loaded, inputs, text or [], batch_size)
+    rows, failed = embedded(loaded, inputs, [as_text(each) for each in text or []], batch_size)
     if write is not None:
         write(rows)
     if jsonl:

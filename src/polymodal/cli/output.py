@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 
 
 def print_json(value: Any, lines: bool = False) -> None:
-    """One JSON document on stdout, non-ASCII text kept readable; with `lines` on one line, as part of a stream."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=None if lines else 2) + "\n")
+    """One JSON document on stdout, on one line with `lines`; text stays readable where the output can encode it."""
+    indent = None if lines else 2
+    document = json.dumps(value, ensure_ascii=False, indent=indent)
+    try:
+        document.encode(sys.stdout.encoding or "utf-8", "strict")
+    except UnicodeEncodeError:
+        document = json.dumps(value, ensure_ascii=True, indent=indent)
+    sys.stdout.write(document + "\n")
     sys.stdout.flush()
 
 

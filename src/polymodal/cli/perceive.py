@@ -55,9 +55,11 @@ def classify(
     from polymodal.cli.inputs import expand, open_all, stands_for_several
     from polymodal.cli.many import report, results
     from polymodal.cli.output import progress
+    from polymodal.cli.streams import as_text
     from polymodal.errors import ConfigError
 
     names, labels = (things, label) if label else files_and_labels(things)
+    labels = [as_text(each) for each in labels]
     if len(labels) < 2:
         raise ConfigError(
             "classify needs at least two labels, as in: polymodal classify photo.jpg cat dog (or -l cat -l dog)"
