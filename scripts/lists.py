@@ -38,15 +38,15 @@ def fuses(letter: str) -> Callable[[System], bool]:
 
 
 KINDS = (
-    Kind(title="one encoder, two encoders", short="encoders",
+    Kind(title="encoders, dual encoders", short="encoders",
          holds=lambda system: not system.fusion and system.inputs != ("text",)),
     Kind(title="fusion encoders", short="fusion encoder, method on features",
          holds=lambda system: system.fusion[:1] in (("fusion-encoder",), ("method",))),
-    Kind(title="A: cross-attention between blocks", short="A, cross-attention between blocks", holds=fuses("A")),
-    Kind(title="B: layers inside blocks", short="B, layers inside blocks", holds=fuses("B")),
-    Kind(title="C: features at placeholders", short="C, features at placeholders", holds=fuses("C")),
-    Kind(title="D: ids of one vocabulary", short="D, ids of one vocabulary", holds=fuses("D")),
-    Kind(title="text", short="text model of a known family",
+    Kind(title="A", short="A, cross-attention between blocks", holds=fuses("A")),
+    Kind(title="B", short="B, layers inside blocks", holds=fuses("B")),
+    Kind(title="C", short="C, features at placeholders", holds=fuses("C")),
+    Kind(title="D", short="D, ids of one vocabulary", holds=fuses("D")),
+    Kind(title="text only", short="text model of a known family",
          holds=lambda system: not system.fusion and system.inputs == ("text",)),
 )  # fmt: skip
 
@@ -57,11 +57,11 @@ def published() -> list[System]:
 
 
 def catalogue() -> str:
-    """README: how many systems there are, and which, by shape."""
+    """README: how many systems there are, and which, by type."""
     found = published()
     rows = [f"| {kind.title} | {', '.join(s.id for s in found if kind.holds(s))} |" for kind in KINDS]
-    head = f"{len(found)} published systems, one entry each, from one set of parts:"
-    return "\n".join([head, "", "| shape | systems |", "|---|---|", *rows])
+    head = f"The {len(found)} published systems that are here:"
+    return "\n".join([head, "", "| type | systems |", "|---|---|", *rows])
 
 
 def files() -> str:

@@ -1,12 +1,12 @@
 """The errors a user can meet.
 
 Each message is one line that names the thing, what was expected, what was found and what to do.  The command
-line prints that line and exits with code 2; anything else that escapes is a bug of ours.
+line prints that line and exits with code 2; any other exception is a bug of ours.
 """
 
 
 class PolymodalError(Exception):
-    """Base of every error caused by what was given, not by a defect of the library."""
+    """Base of every error that is not a defect of the library: invalid input, or something missing on the machine."""
 
 
 class MediaError(PolymodalError):
@@ -17,12 +17,16 @@ class WeightsError(PolymodalError):
     """A weights file that is missing, damaged, unsafe, does not match its hash or does not fit the model."""
 
 
+class Unreachable(WeightsError):
+    """No answer from a hub or registry: no network, a wrong proxy, a server that is down.  Exit code 1, not 2."""
+
+
 class UnknownName(PolymodalError):
     """A system, variant, part or option that does not exist; the message suggests the nearest name."""
 
 
 class PromptError(PolymodalError):
-    """Messages that cannot become a sequence: wrong roles, more or fewer media than places, too long."""
+    """Messages that cannot become a sequence: wrong roles, more or fewer media than placeholders, too long."""
 
 
 class ConfigError(PolymodalError):

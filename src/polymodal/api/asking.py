@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from polymodal.api.clock import Clock
+from polymodal.api.inputs import check_media
 from polymodal.api.reply import Reply
 from polymodal.data.messages import Message, conversation, user
 from polymodal.errors import ConfigError, MediaError, PromptError
@@ -27,6 +28,7 @@ class Stream:
     """Pieces of one answer.  Iterate once; then `reply` holds the whole with its costs, and `ids` its tokens."""
 
     def __init__(self, model: Model, messages: tuple[Message, ...], options: SamplingOptions) -> None:
+        check_media(model, *(item for message in messages for item in message.media))
         self._model = model
         self._messages = messages
         self._options = options
@@ -91,6 +93,9 @@ def answer_batch(
     if batch_size < 1:
         raise ConfigError(f"batch_size: expected 1 or more, found {batch_size}")
     read = [_read(given, f"conversations[{index}]") for index, given in enumerate(conversations)]
+    for index, messages in enumerate(read):
+        with _located(f"conversations[{index}]"):
+            check_media(model, *(item for message in messages for item in message.media))
     groups: dict[bool, list[int]] = {}
     for index, messages in enumerate(read):
         groups.setdefault(any(message.media for message in messages), []).append(index)

@@ -21,6 +21,7 @@ import torch
 
 from polymodal.api.adapters import Adapters
 from polymodal.api.asking import Stream, answer_batch, messages_of
+from polymodal.api.inputs import check_media
 from polymodal.api.reply import Label, Reply
 from polymodal.checkpoints.record import LoadedModel
 from polymodal.data.media import Audio, Media, Text, Video
@@ -377,6 +378,10 @@ class Model:
                 f"{self.name} cannot {verb}; it takes {', '.join(self.system.inputs)} and does "
                 f"{', '.join(self.can)}{f'; its folder has {lack}' if lack else ''}"
             )
+
+    def require_input(self, *media: Media | Text) -> None:
+        """Raises PromptError, naming systems that can, for media of a modality that this model does not take."""
+        check_media(self, *media)
 
     def _lacks_tokenizer(self) -> str | None:
         """What is wrong with the tokenizer of a folder that would do more with one; None where nothing is."""

@@ -1,48 +1,90 @@
-"""`ask` and `chat`: questions about files, answered piece by piece as the model writes."""
+"""`ask`: a question about files, answered piece by piece as the model writes; or about each of many files."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from polymodal.cli.catalogue import JSON
-from polymodal.cli.model import MODEL, MODEL_HELP, Load, loads_a_model
+from polymodal.cli.model import MODEL, Load, loads_a_model, with_options
+from polymodal.cli.perceive import FILES_HELP, JSONL
 
-Longest = Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer in tokens.")]
-Temperature = Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")]
-Seed = Annotated[int, typer.Option(help="Same seed, same answer.")]
+MAX_TOKENS = Annotated[int, typer.Option("--max-tokens", min=1, help="Maximum length of an answer in tokens.")]
+TEMPERATURE = Annotated[float, typer.Option(min=0.0, help="0: greedy, always the most likely token.")]
+SEED = Annotated[int, typer.Option(help="The same seed samples the same answer.")]
+
+
+def samples(max_tokens: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the sampling options to a command, which gets them as `sampling`, keyword arguments of `Model.chat`."""
+    options = {"max_tokens": (MAX_TOKENS, max_tokens), "temperature": (TEMPERATURE, 0.0), "seed": (SEED, 0)}
+    return lambda command: with_options(command, "sampling", options, dict)
 
 
 @loads_a_model
+@samples(max_tokens=128)
 def ask(
-    files: Annotated[list[str] | None, typer.Argument(help="Pictures, recordings, videos, texts.")] = None,
-    question: Annotated[str, typer.Argument(help="What you want to know.", show_default=False)] = "",
+    files: Annotated[list[str] | None, typer.Argument(metavar="FILE...", help=FILES_HELP)] = None,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="In quotes.", show_default=False)] = "",
+    each: Annotated[
+        bool, typer.Option("--each", help="Ask about each file on its own, as for a folder or a pattern.")
+    ] = False,
     model: MODEL = "mini",
-    max_tokens: Longest = 128,
-    temperature: Temperature = 0.0,
-    seed: Seed = 0,
     json: JSON = False,
+    jsonl: JSONL = False,
     *,
+    sampling: dict[str, Any],
     load: Load,
 ) -> None:
-    """Ask one question about files: polymodal ask photo.jpg "What is this?"."""
+    """Ask a question about files: polymodal ask photo.jpg "What is this?"."""
+    from polymodal.cli.inputs import expand, open_all, stands_for_several
     from polymodal.cli.output import print_json
-    from polymodal.cli.perceive import all_media
+    from polymodal.cli.streams import as_text
 
-    own, places = split_system(files or [])
-    check_question(question)
+    own, words = split_system(files or [])
+    check_question(question, words)
+    question = as_text(question)
+    inputs = expand(words)
+    if inputs and (each or jsonl or any(map(stands_for_several, words))):
+        ask_each(inputs, question, load, own or model, sampling, json=json, jsonl=jsonl)
+        return
     # Files are opened before the model is loaded: a wrong name costs a moment, not a minute.
-    content = [*all_media(places), question]
+    content = [*open_all(inputs), question]
     loaded = load(own or model)
-    stream = loaded.stream(*content, max_tokens=max_tokens, temperature=temperature, seed=seed)
-    say(stream, quiet=json)
-    if json:
-        print_json(as_dict(stream.reply))
+    stream = loaded.stream(*content, **sampling)
+    say(stream, quiet=json or jsonl)
+    if json or jsonl:
+        print_json(as_dict(stream.reply), lines=jsonl)
     else:
-        print(costs(stream.reply), file=sys.stderr)  # the answer alone goes on through a pipe
+        if stopped := stopped_at(stream.reply):
+            print(stopped, file=sys.stderr)
+        print(costs(stream.reply), file=sys.stderr)  # stdout holds the answer alone
+
+
+def ask_each(
+    inputs: list[Any], question: str, load: Load, model: str, sampling: dict[str, Any], *, json: bool, jsonl: bool
+) -> None:
+    """The same question about each input, one after another through one loaded model."""
+    from polymodal.cli.inputs import open_all
+    from polymodal.cli.many import report, results
+    from polymodal.cli.output import progress
+
+    if len(inputs) == 1:
+        open_all(inputs)
+    loaded = load(model)
+    loaded.require("chat")
+    with progress("asking about", len(inputs)) as step:
+        report(
+            results(inputs, lambda media: [loaded.chat(item, question, **sampling) for item in media], step=step),
+            as_dict=as_dict,
+            as_words=lambda name, reply: " ".join(filter(None, (f"{name}: {reply.text}", stopped_at(reply)))),
+            several=True,
+            json=json,
+            lines=jsonl,
+        )
 
 
 def as_dict(reply: Any) -> dict[str, Any]:
@@ -56,29 +98,42 @@ def as_dict(reply: Any) -> dict[str, Any]:
     }
 
 
+def stopped_at(reply: Any) -> str:
+    """What is said of an answer that the limit of tokens cut off; else nothing."""
+    from polymodal.cli.output import counted
+
+    if reply.finish != "length":
+        return ""
+    return f"(stopped at {counted(reply.tokens['generated'], 'token')})"
+
+
 def costs(reply: Any) -> str:
-    """What an answer took, in one line: tokens of each kind and seconds of each phase."""
+    """The cost of an answer in one line: tokens of each modality and seconds of each phase."""
     tokens = ", ".join(f"{count} {name}" for name, count in reply.tokens.items())
     seconds = ", ".join(f"{name} {value:.2f}" for name, value in reply.seconds.items())
     return f"[{reply.model}; tokens: {tokens}; seconds: {seconds}]"
 
 
-def split_system(files: list[str]) -> tuple[str | None, list[Path]]:
-    """`ask ./my_system.py photo.jpg "..."`: a first file that is Python is the model, not something to look at."""
+def split_system(files: list[str]) -> tuple[str | None, list[str]]:
+    """`ask ./my_system.py photo.jpg "..."`: a first file that is Python is the model, not an input."""
     if files and files[0].partition(":")[0].endswith(".py"):
-        return files[0], [Path(name) for name in files[1:]]
-    return None, [Path(name) for name in files]
+        return files[0], files[1:]
+    return None, files
 
 
-def check_question(question: str) -> None:
-    """Catch the two ways a question gets lost: nothing was asked, or the last file took its place."""
+def check_question(question: str, inputs: list[str]) -> None:
+    """Raises PromptError for a question that is missing: it is empty, or the last file stands in its place.
+
+    inputs: the words before it; a folder of the same name does not turn a question about them into a mistake.
+    """
+    from polymodal.cli.inputs import exists
     from polymodal.errors import PromptError
 
     if not question.strip():
         raise PromptError('the question is empty; as in: polymodal ask photo.jpg "What is this?"')
-    looks_like_a_path = len(question) < 256 and "\n" not in question
-    if looks_like_a_path and Path(question).is_file():
-        raise PromptError(f'{question} is a file and the question is missing; add it at the end: "What is this?"')
+    if exists(Path(question)) and (Path(question).is_file() or not inputs):
+        kind = "file" if Path(question).is_file() else "folder"
+        raise PromptError(f'{question} is a {kind} and the question is missing; add it at the end: "What is this?"')
 
 
 def say(stream: Any, quiet: bool = False) -> None:
@@ -89,73 +144,3 @@ def say(stream: Any, quiet: bool = False) -> None:
             sys.stdout.flush()
     if not quiet:
         sys.stdout.write("\n")
-
-
-HELP = "Type a question. /file PATH shows the model a file with your next question, /new forgets, /quit ends."
-
-
-@loads_a_model
-def chat(
-    model: Annotated[str, typer.Argument(help=MODEL_HELP)] = "mini",
-    max_tokens: Longest = 256,
-    temperature: Temperature = 0.0,
-    seed: Seed = 0,
-    json: JSON = False,
-    *,
-    load: Load,
-) -> None:
-    """Talk with a model about files, turn after turn; --json prints one line for each answer."""
-    from polymodal.cli.output import print_json
-    from polymodal.errors import PolymodalError
-
-    loaded = load(model)
-    loaded.require("chat")
-    if sys.stdin.isatty():
-        typer.echo(HELP)
-    turns: list[dict[str, Any]] = []
-    waiting_files: list[Any] = []
-    while (line := read_line()) is not None:
-        try:
-            if line.startswith("/"):
-                if not command(line, turns, waiting_files):
-                    return
-                continue
-            message = {"role": "user", "content": [*waiting_files, line]}
-            waiting_files.clear()  # a file the model does not take goes with its turn, or every later turn would fail
-            stream = loaded.stream([*turns, message], max_tokens=max_tokens, temperature=temperature, seed=seed)
-            say(stream, quiet=json)
-            if json:
-                print_json(as_dict(stream.reply), lines=True)
-            turns += [message, {"role": "assistant", "content": stream.reply.text}]
-        except PolymodalError as mistake:
-            # A wrong file or a full context costs this turn, not the conversation.
-            print(f"polymodal: {mistake}", file=sys.stderr)
-
-
-def read_line() -> str | None:
-    """The next line that is not empty, or None at the end of the input."""
-    while True:
-        try:
-            line = input("> " if sys.stdin.isatty() else "").strip()
-        except EOFError:
-            return None
-        if line:
-            return line
-
-
-def command(line: str, turns: list[dict[str, Any]], files: list[Any]) -> bool:
-    """Do what a line that starts with / says; False when it ends the conversation."""
-    import polymodal as pm
-    from polymodal.systems import unknown
-
-    name, _, rest = line[1:].partition(" ")
-    if name == "file":
-        files.append(pm.media(rest.strip()))
-    elif name == "new":
-        turns.clear()
-        files.clear()
-    elif name == "help":
-        typer.echo(HELP)
-    elif name != "quit":
-        raise unknown("command", name, ["file", "new", "help", "quit"])
-    return name != "quit"

@@ -1,21 +1,24 @@
-"""The list of commands, and what every command shares: one line for a user's mistake, and the exit codes.
+"""The list of commands, and what all commands share: one-line messages and the exit codes.
 
-    0  done
-    1  something is wrong with the machine or with us (`doctor` found a fault, a defect of polymodal)
-    2  something is wrong with what was given: one line on stderr that says what and what to do
+    0    done
+    1    the machine, the network or polymodal is at fault: an unreachable hub, a full disk, too little memory, a defect
+    2    the input is at fault: one line on stderr says what, and what to do
+    130  interrupted with Ctrl-C
 
-Each command's own code is imported when it runs, so that `polymodal --help` never waits for torch.
+What a command needs is imported when it runs, so that `polymodal --help` does not wait for torch.
 """
 
+import errno
 import os
 import sys
 
 import typer
 
-from polymodal.cli import answer, catalogue, check, fetch, health, perceive
-from polymodal.errors import PolymodalError
+from polymodal.cli import answer, catalogue, chat, check, embed, fetch, health, perceive
+from polymodal.errors import PolymodalError, Unreachable
 
 TRACE = "POLYMODAL_TRACE"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
 
 app = typer.Typer(
@@ -27,10 +30,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(answer.ask)
-app.command()(answer.chat)
+app.command()(chat.chat)
 app.command()(perceive.transcribe)
 app.command()(perceive.classify)
-app.command()(perceive.embed)
+app.command()(embed.embed)
 app.command()(catalogue.systems)
 app.command()(catalogue.show)
 app.command()(check.check)
@@ -38,8 +41,8 @@ app.command()(fetch.pull)
 app.command()(health.doctor)
 
 
-def show_version(wanted: bool) -> None:
-    if wanted:
+def show_version(asked: bool) -> None:
+    if asked:
         from polymodal import __version__
 
         typer.echo(f"polymodal {__version__}")
@@ -54,26 +57,26 @@ def options(
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line and return its exit code; prints every user's mistake as one line."""
+    """Run one command line and return its exit code; every error is printed as one line."""
     try:
         code = app(arguments, prog_name="polymodal", standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except PolymodalError as mistake:
-        return complain(str(mistake), 2)
+    except PolymodalError as problem:
+        return complain(str(problem), 1 if isinstance(problem, Unreachable) else 2)
     except KeyboardInterrupt:
         return complain("interrupted", 130)
     except SystemExit as end:
-        # The option parser ends the process itself when the reader of our output has gone (`| head`).
+        # The option parser exits by itself when the reader of our output has gone (`| head`).
         return end.code if isinstance(end.code, int) else 1
     except Exception as problem:
         return other(problem)
 
 
 def other(problem: Exception) -> int:
-    """A usage error of the option parser, an abort, or a defect of ours."""
+    """The exit code of any other error: wrong usage, a full disk, too little memory, a defect of ours."""
     describe = getattr(problem, "format_message", None)
     if describe is not None:
-        # An empty message is how the parser says "no command given": it has printed the help already.
+        # An empty message means "no command given": the parser has printed the help already.
         message = describe()
         return complain(message, 2) if message and not type(problem).__name__.startswith("NoArgs") else 2
     if isinstance(problem, typer.Abort) or type(problem).__name__ == "Abort":
@@ -82,6 +85,8 @@ def other(problem: Exception) -> int:
         raise problem
     if isinstance(problem, MemoryError) or any(sign in str(problem) for sign in OUT_OF_MEMORY):
         return complain("not enough memory on this machine; use a smaller model, a shorter text or less media", 1)
+    if isinstance(problem, OSError) and problem.errno in FULL:
+        return complain(f"cannot write the output: {problem.strerror}", 1)
     return complain(
         f"a defect of polymodal, please report it: {type(problem).__name__}: {problem} (set {TRACE}=1 for the trace)",
         1,
@@ -89,6 +94,6 @@ def other(problem: Exception) -> int:
 
 
 def complain(message: str, code: int) -> int:
-    """Print one line on stderr and hand back the exit code."""
+    """Print one line on stderr and return the exit code."""
     print(f"polymodal: {' '.join(message.split())}", file=sys.stderr)
     return code

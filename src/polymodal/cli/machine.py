@@ -1,8 +1,8 @@
-"""Facts about the machine, each read or measured at the moment of asking.
+"""Facts about the machine, each read or measured now.
 
-Speeds are what this process got in the same second with the threads torch uses here: bytes a second of a large
-float32 sum (reading memory is what limits decoding) and operations a second of a float32 matrix product (what
-limits prefill).  Beside other work on the same machine they are lower, and so is everything else.
+Speeds are measured with as many threads as the other commands would choose now: bytes per second of a large float32 sum
+(memory bandwidth limits decoding) and operations per second of a float32 matrix product (which limits prefill).  Other
+work on the same machine lowers both, as it slows everything else.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ LOW_DISK = 2e9
 def look(measure: bool = True) -> dict[str, Any]:
     """Everything `doctor` shows, with stable keys; `problems` holds a line for each fault found."""
     from polymodal import __version__
+    from polymodal.cli.threads import set_threads
+
+    threads = set_threads()
 
     versions = {"polymodal": __version__, "python": platform.python_version(), **packages()}
     cache = cache_folder()
@@ -32,7 +35,7 @@ def look(measure: bool = True) -> dict[str, Any]:
     found: dict[str, Any] = {
         "versions": versions,
         "system": platform.platform(),
-        "cpu": cpu(),
+        "cpu": {**cpu(), "threads": threads.count, "threads_reason": threads.reason},
         "memory_gb": memory(),
         "gpu": gpus(),
         "codecs": codecs(),
@@ -47,7 +50,7 @@ def look(measure: bool = True) -> dict[str, Any]:
 
 
 def packages() -> dict[str, str | None]:
-    """Installed versions of the packages polymodal stands on; None for one that is missing."""
+    """Installed versions of the packages that polymodal depends on; None for a missing one."""
     found: dict[str, str | None] = {}
     for name in CORE:
         try:
@@ -58,24 +61,22 @@ def packages() -> dict[str, str | None]:
 
 
 def cpu() -> dict[str, Any]:
-    """Model name, cores this process may use, threads torch takes, and the vector units that matter here."""
-    import torch
+    """Model name, cores that this process may use, and the vector units that matter here."""
+    from polymodal.cli.threads import usable_cores
 
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     pairs = (line.partition(":") for line in info.splitlines())
     fields = {name.strip(): value.strip() for name, _, value in pairs}
     flags = set((fields.get("flags") or fields.get("Features") or "").split())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "name": fields.get("model name") or platform.processor() or platform.machine(),
-        "cores": cores,
-        "threads": torch.get_num_threads(),
+        "cores": usable_cores(),
         "features": [name for name in FEATURES if name in flags],
     }
 
 
 def memory() -> dict[str, float | None]:
-    """Memory of the machine and what is free for new work, in GB of 1e9 bytes; None where it cannot be read."""
+    """Memory of the machine and how much of it is available, in GB of 1e9 bytes; None where that is unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
@@ -109,7 +110,7 @@ def cache_folder() -> Path:
 
 
 def nearest_existing(path: Path) -> Path:
-    """The path itself or the first folder above it that exists."""
+    """The path itself, or its nearest parent that exists."""
     return next(each for each in (path, *path.parents) if each.exists())
 
 
@@ -127,7 +128,7 @@ def pulled() -> list[str]:
 
 
 def best_rate(work: float, run: Callable[[], Any], seconds: float = 0.7) -> float:
-    """`work` units a second in the fastest of the repetitions that fit into `seconds`, after one warm-up."""
+    """`work` units per second in the fastest repetition of those that fit into `seconds`, after a warm-up."""
     run()
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -138,7 +139,7 @@ def best_rate(work: float, run: Callable[[], Any], seconds: float = 0.7) -> floa
 
 
 def read_bandwidth() -> float:
-    """GB/s of reading memory, much larger than any cache, as float32."""
+    """GB/s of reading float32 from a block much larger than any cache."""
     import torch
 
     block = torch.ones(64 * 2**20)
@@ -154,7 +155,7 @@ def gemm_rate(size: int = 1024) -> float:
 
 
 def problems(found: dict[str, Any], free: float) -> list[str]:
-    """One line for each thing that will stop polymodal from working."""
+    """One line for each problem that will stop polymodal from working."""
     lines = [f"package {name} is not installed" for name, version in found["versions"].items() if version is None]
     cache = Path(found["cache"])
     if not os.access(nearest_existing(cache), os.W_OK):

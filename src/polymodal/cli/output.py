@@ -1,4 +1,4 @@
-"""How commands print: JSON with stable keys, tables, and progress on stderr so that stdout stays clean."""
+"""How commands print: JSON with stable keys and tables on stdout, progress on stderr: stdout holds results alone."""
 
 from __future__ import annotations
 
@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 
 
 def print_json(value: Any, lines: bool = False) -> None:
-    """One JSON document on stdout, non-ASCII text kept readable; with `lines` on one line, as part of a stream."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=None if lines else 2) + "\n")
+    """One JSON document on stdout, on one line with `lines`; text stays readable where the output can encode it."""
+    indent = None if lines else 2
+    document = json.dumps(value, ensure_ascii=False, indent=indent)
+    try:
+        document.encode(sys.stdout.encoding or "utf-8", "strict")
+    except UnicodeEncodeError:
+        document = json.dumps(value, ensure_ascii=True, indent=indent)
+    sys.stdout.write(document + "\n")
     sys.stdout.flush()
 
 
@@ -37,6 +43,11 @@ def human_bytes(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def counted(count: int, noun: str) -> str:
+    """1, "token" -> "1 token"; 2 -> "2 tokens"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def human_count(count: float) -> str:
     """134_515_008 -> "134.5M"."""
     for unit in ("", "k", "M", "B"):
@@ -54,6 +65,21 @@ def waiting(what: str) -> Iterator[None]:
         return
     with console(error=True).status(what):
         yield
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    """Where many inputs have got to: yields step(done, name of the next); "classifying 3 of 120: cat.jpg".
+
+    A status line on stderr, unless lines of results appear on the same terminal: they are progress enough.
+    """
+    if not sys.stderr.isatty() or (total > 1 and sys.stdout.isatty()):
+        yield lambda done, name: None
+        return
+    with console(error=True).status(what) as status:
+        from rich.markup import escape
+
+        yield lambda done, name: status.update(f"{what} {done + 1} of {total}: {escape(name)}")
 
 
 @contextmanager
@@ -87,7 +113,7 @@ def transfers() -> Iterator[Callable[[str, int, int | None], None]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file the user named; raises ConfigError when the place cannot be written."""
+    """Write a file the user named; raises ConfigError when it cannot be written."""
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as problem:

@@ -1,8 +1,7 @@
-"""`transcribe`, `classify` and `embed`: a recording's words, files' labels, files as numbers."""
+"""`transcribe` and `classify`: the words of recordings, labels of files; of many files with one loaded model."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,128 +9,94 @@ import typer
 from polymodal.cli.catalogue import JSON
 from polymodal.cli.model import MODEL, Load, loads_a_model
 
-Files = Annotated[list[Path], typer.Argument(help="One or more files.", show_default=False)]
+FILES_HELP = "Files, folders, quoted patterns, data: URLs; - is standard input."
+JSONL = Annotated[bool, typer.Option("--jsonl", help="Print one line of JSON for each file, as soon as it is done.")]
+Files = Annotated[list[str], typer.Argument(metavar="FILE...", help=FILES_HELP, show_default=False)]
 
 
 @loads_a_model
-def transcribe(files: Files, model: MODEL = "mini", json: JSON = False, *, load: Load) -> None:
-    """Write down what is said in recordings."""
-    from polymodal.cli.output import print_json, waiting
+def transcribe(files: Files, model: MODEL = "mini", json: JSON = False, jsonl: JSONL = False, *, load: Load) -> None:
+    """Transcribe speech: the words of recordings, or of a video's sound."""
+    from polymodal.cli.inputs import expand, open_all
+    from polymodal.cli.many import report, results
+    from polymodal.cli.output import progress
 
-    media = all_media(files)
+    inputs = expand(files)
+    if len(inputs) == 1:
+        open_all(inputs)
     loaded = load(model)
-    results = []
-    for path, item in zip(files, media, strict=True):
-        with waiting(f"listening to {path.name}"):
-            reply = loaded.transcribe(item)
-        results.append({"file": str(path), "text": reply.text, "model": reply.model, "seconds": reply.seconds})
-        if not json:
-            typer.echo(reply.text if len(files) == 1 else f"{path}: {reply.text}")
-    if json:
-        print_json(results)
+    with progress("transcribing", len(inputs)) as step:
+        report(
+            results(inputs, lambda media: [loaded.transcribe(item) for item in media], step=step),
+            as_dict=lambda reply: {"text": reply.text, "model": reply.model, "seconds": reply.seconds},
+            as_words=lambda name, reply: reply.text if len(inputs) == 1 else f"{name}: {reply.text}",
+            several=True,
+            json=json,
+            lines=jsonl,
+        )
 
 
 @loads_a_model
 def classify(
     things: Annotated[
-        list[str], typer.Argument(metavar="FILE... LABEL LABEL...", help="Pictures or recordings, then labels.")
+        list[str], typer.Argument(metavar="FILE... LABEL LABEL...", help=f"{FILES_HELP} Then the labels.")
     ],
     label: Annotated[
-        list[str] | None, typer.Option("--label", "-l", help="A label; given so, every other word is a file.")
+        list[str] | None, typer.Option("--label", "-l", help="A label; with this option all other words are files.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Files looked at together.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Files per forward pass.")] = 32,
     model: MODEL = "mini",
     json: JSON = False,
+    jsonl: JSONL = False,
     *,
     load: Load,
 ) -> None:
-    """Choose among labels you name; needs no training on them."""
-    from polymodal.cli.output import print_json, waiting
+    """Zero-shot classification: choose among labels that you name."""
+    from polymodal.cli.inputs import expand, open_all, stands_for_several
+    from polymodal.cli.many import report, results
+    from polymodal.cli.output import progress
+    from polymodal.cli.streams import as_text
     from polymodal.errors import ConfigError
 
     names, labels = (things, label) if label else files_and_labels(things)
+    labels = [as_text(each) for each in labels]
     if len(labels) < 2:
         raise ConfigError(
             "classify needs at least two labels, as in: polymodal classify photo.jpg cat dog (or -l cat -l dog)"
         )
-    media = all_media([Path(name) for name in names])
+    inputs = expand(names)
+    several = len(inputs) > 1 or any(map(stands_for_several, names))
+    if len(inputs) == 1:
+        open_all(inputs)
     loaded = load(model)
-    with waiting(f"looking at {names[0] if len(names) == 1 else f'{len(names)} files'}"):
-        results = loaded.classify(media, labels, batch_size=batch_size)
-    if json:
-        found = [
-            {"file": name, "label": ranked[0].label, "labels": [as_dict(each) for each in ranked], "model": loaded.name}
-            for name, ranked in zip(names, results, strict=True)
-        ]
-        print_json(found[0] if len(found) == 1 else found)
-        return
-    for name, ranked in zip(names, results, strict=True):
-        if len(names) == 1:
-            for each in ranked:
-                typer.echo(f"{each.probability:7.1%}  {each.label}")
-        else:
-            typer.echo(f"{ranked[0].probability:7.1%}  {ranked[0].label}  {name}")
+    with progress("classifying", len(inputs)) as step:
+        report(
+            results(inputs, lambda media: loaded.classify(media, labels), batch_size, step),
+            as_dict=lambda ranked: {
+                "label": ranked[0].label,
+                "labels": [{"label": each.label, "probability": each.probability} for each in ranked],
+                "model": loaded.name,
+            },
+            as_words=lambda name, ranked: best_of(name, ranked) if several else table_of(ranked),
+            several=several,
+            json=json,
+            lines=jsonl,
+        )
 
 
-def as_dict(label: Any) -> dict[str, Any]:
-    """The stable keys of a label in `classify --json`."""
-    return {"label": label.label, "probability": label.probability}
+def best_of(name: str, ranked: list[Any]) -> str:
+    """The likeliest label of a file, in one line."""
+    return f"{ranked[0].probability:7.1%}  {ranked[0].label}  {name}"
+
+
+def table_of(ranked: list[Any]) -> str:
+    """All labels with their probabilities, a line each."""
+    return "\n".join(f"{each.probability:7.1%}  {each.label}" for each in ranked)
 
 
 def files_and_labels(things: list[str]) -> tuple[list[str], list[str]]:
     """The first word is a file, and so are those behind it that name one; the rest are labels."""
-    count = next((i for i, name in enumerate(things) if i and not Path(name).is_file()), len(things))
+    from polymodal.cli.inputs import is_input
+
+    count = next((i for i, name in enumerate(things) if i and not is_input(name)), len(things))
     return things[:count], things[count:]
-
-
-@loads_a_model
-def embed(
-    files: Files,
-    model: MODEL = "mini",
-    json: JSON = False,
-    out: Annotated[Path | None, typer.Option(help="Write all vectors to this .npy file.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Files that go through the model together.")] = 32,
-    *,
-    load: Load,
-) -> None:
-    """Turn files into vectors; similar contents have a large dot product."""
-    from polymodal.cli.output import console, print_json
-
-    media = all_media(files)
-    loaded = load(model)
-    vectors = loaded.embed(media, batch_size=batch_size)
-    if out is not None:
-        save_array(out, vectors)
-    if json:
-        rows = [{"file": str(path), "vector": row.tolist()} for path, row in zip(files, vectors, strict=True)]
-        print_json({"model": loaded.name, "width": vectors.shape[1], "items": rows})
-        return
-    from rich.table import Table
-
-    table = Table("file", "width", *(path.name for path in files), title="similarity")
-    for path, row in zip(files, vectors @ vectors.T, strict=True):
-        table.add_row(path.name, str(vectors.shape[1]), *(f"{float(value):.3f}" for value in row))
-    console().print(table)
-
-
-def all_media(files: list[Path]) -> list[Any]:
-    """Every file as media, pictures decoded: a bad one is named before a model is loaded."""
-    import polymodal as pm
-
-    found = [pm.media(path) for path in files]
-    for item in found:
-        _ = getattr(item, "picture", None)
-    return found
-
-
-def save_array(path: Path, vectors: Any) -> None:
-    """Write vectors [N, D] as .npy; raises ConfigError when the place cannot be written."""
-    import numpy
-
-    from polymodal.errors import ConfigError
-
-    try:
-        with path.open("wb") as file:
-            numpy.save(file, vectors.numpy())
-    except OSError as problem:
-        raise ConfigError(f"cannot write {path}: {problem.strerror}") from problem

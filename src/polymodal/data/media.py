@@ -180,7 +180,7 @@ class Array(Media):
         return f"Array({_describe(self.source)}{f', {self.modality}' if self.modality else ''})"
 
 
-def guess_media(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> Media | Text:
+def guess_media(path: str | os.PathLike[str] | bytes, limits: Limits = DEFAULT_LIMITS) -> Media | Text:
     """The record for a file, by its content; its extension is never looked at.
 
     A GIF is an Image; a container is a Video when it holds moving pictures, an Audio when it holds only

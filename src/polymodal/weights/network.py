@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from polymodal.errors import WeightsError
+from polymodal.errors import Unreachable, WeightsError
 from polymodal.weights.cache import require_space, storage_error
 from polymodal.weights.source import megabytes
 
@@ -61,14 +61,10 @@ class Remote:
     size: int | None = None
 
 
-class Unreachable(WeightsError):
-    """No answer from a server: no network, wrong proxy, refused connection."""
-
-
 class NotServed(WeightsError):
     """The server answered, but not with the file; `status` is the HTTP status."""
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.status = status
 

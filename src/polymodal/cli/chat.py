@@ -1,0 +1,261 @@
+"""`chat`: a conversation with a model about files, turn after turn.
+
+    line -> /command, or a question -> pieces of the answer, or its JSON line -> history of the conversation
+Notes to the person (what a command did, that an answer was stopped) go to stderr: stdout holds answers alone.
+"""
+
+from __future__ import annotations
+
+import json as json_module
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from polymodal.cli.answer import as_dict, samples, stopped_at
+from polymodal.cli.catalogue import JSON
+from polymodal.cli.model import MODEL_HELP, Load, loads_a_model
+
+HELP = """\
+Type a question, or one of these:
+  /file PATH...   send files with your next question; so does the path of a file that you drop on the terminal
+  /system TEXT    set the system message; without a text there is none
+  /undo           take the last question and its answer back
+  /new            begin a new conversation (the system message stays)
+  /save FILE      write the conversation: as messages to X.json, as text to any other name
+  /help           this list
+  /quit           end the conversation, as Ctrl-D does
+Ctrl-C stops an answer."""
+
+
+@loads_a_model
+@samples(max_tokens=256)
+def chat(
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)] = "mini",
+    json: JSON = False,
+    *,
+    sampling: dict[str, Any],
+    load: Load,
+) -> None:
+    """Have a conversation with a model about files; --json prints one line for each answer."""
+    from polymodal.cli import terminal
+    from polymodal.errors import PolymodalError
+
+    loaded = load(model)
+    loaded.require("chat")
+    conversation = Conversation(loaded, sampling, json)
+    if terminal.interactive():
+        note(f"{loaded.name} reads {', '.join(loaded.system.inputs)}. /help lists the commands.")
+    with terminal.line_editing(history_file(), list(conversation.commands)):
+        while not conversation.ended and (line := terminal.read_line()) is not None:
+            try:
+                conversation.take(line)
+            except PolymodalError as problem:
+                # A wrong file or a full context costs this turn, not the conversation.
+                note(f"polymodal: {problem}")
+
+
+class Conversation:
+    """What was said so far, and the files that go with the next question."""
+
+    def __init__(self, loaded: Any, sampling: dict[str, Any], json: bool) -> None:
+        self.loaded, self.sampling, self.json = loaded, sampling, json
+        self.system = ""
+        self.turns: list[dict[str, Any]] = []
+        self.waiting: list[tuple[str, Any]] = []  # name, media
+        self.shown: list[list[str]] = []  # the names of the files of each question
+        self.ended = False
+        self.commands: dict[str, Callable[[str], None]] = {
+            "file": self.add_files,
+            "system": self.set_system,
+            "undo": self.undo,
+            "new": self.begin,
+            "save": self.save,
+            "help": lambda rest: note(HELP),
+            "quit": self.end,
+        }
+
+    def take(self, line: str) -> None:
+        """Do what a line says: a command, a dropped file, or a question."""
+        from polymodal.systems import unknown
+
+        name, _, rest = line[1:].partition(" ")
+        if line.startswith("/") and name in self.commands:
+            self.commands[name](rest.strip())
+        elif is_dropped_file(line):
+            self.add_files(line)
+        elif line.startswith("/"):
+            raise unknown("command", name, self.commands)
+        else:
+            self.ask(line)
+
+    def ask(self, question: str) -> None:
+        """Answer a question; Ctrl-C keeps the part of the answer that was written until then."""
+        from polymodal.cli import terminal
+        from polymodal.cli.output import print_json
+
+        waiting, self.waiting = self.waiting, []  # a file that fails goes with its turn, or every later turn would fail
+        message = {"role": "user", "content": [*(item for _, item in waiting), question]}
+        stream = self.loaded.stream([*self.messages(), message], **self.sampling)
+        written = ""
+        try:
+            for piece in stream:
+                written += piece
+                if not self.json:
+                    print(piece, end="", flush=True)
+        except KeyboardInterrupt:
+            if not terminal.interactive():
+                raise
+            self.stopped(message, waiting, written)
+            return
+        if self.json:
+            print_json(as_dict(stream.reply), lines=True)
+        else:
+            print(flush=True)
+            if stopped := stopped_at(stream.reply):
+                note(stopped)
+        self.remember(message, waiting, stream.reply.text)
+
+    def stopped(self, message: dict[str, Any], waiting: list[tuple[str, Any]], written: str) -> None:
+        """After Ctrl-C: what was written is the answer; a question without a word of answer was not asked."""
+        if written.strip():
+            note("\n(stopped)")
+            self.remember(message, waiting, written)
+        else:
+            note("\n(stopped before the first word; the question is forgotten)")
+            self.waiting = waiting
+
+    def remember(self, message: dict[str, Any], waiting: list[tuple[str, Any]], answer: str) -> None:
+        """Add a question and its answer to the conversation."""
+        self.turns += [message, {"role": "assistant", "content": answer}]
+        self.shown.append([name for name, _ in waiting])
+
+    def messages(self) -> list[dict[str, Any]]:
+        """The system message, if there is one, and all turns."""
+        return [*([{"role": "system", "content": self.system}] if self.system else []), *self.turns]
+
+    def add_files(self, rest: str) -> None:
+        """Open files and keep them for the next question; those the model cannot take are refused at once."""
+        from polymodal.cli.inputs import expand
+        from polymodal.errors import PromptError
+
+        paths = split_paths(rest)
+        if not paths:
+            raise PromptError("/file needs a path, as in: /file photo.jpg")
+        for each in expand(paths):
+            item = each.open()
+            self.loaded.require_input(item)
+            self.waiting.append((each.name, item))
+            note(f"{each.name}: {describe(item)}; it goes with your next question")
+
+    def set_system(self, text: str) -> None:
+        """Set or remove the system message; refused when the model's prompt has no place for one."""
+        if text:
+            # A dry run of the prompt: a chat format without a system role says so now, not at the next question.
+            messages = [{"role": "system", "content": text}, {"role": "user", "content": "?"}]
+            self.loaded.processor(messages, generate=True)
+        self.system = text
+        note("the system message is set" if text else "there is no system message now")
+
+    def undo(self, rest: str) -> None:
+        """Forget the last question and its answer."""
+        if not self.turns:
+            note("there is nothing to undo")
+            return
+        question = self.turns[-2]["content"][-1]
+        del self.turns[-2:], self.shown[-1]
+        note(f"took back: {question}")
+
+    def begin(self, rest: str) -> None:
+        """Forget all turns and waiting files."""
+        self.turns, self.shown, self.waiting = [], [], []
+        note("a new conversation")
+
+    def save(self, rest: str) -> None:
+        """Write the conversation to a file."""
+        from polymodal.cli.output import counted, write_text
+        from polymodal.errors import PromptError
+
+        paths = split_paths(rest)
+        if len(paths) != 1:
+            raise PromptError("/save needs one file name, as in: /save talk.json")
+        path = Path(paths[0]).expanduser()
+        write_text(path, self.as_json() if path.suffix == ".json" else self.as_words())
+        note(f"wrote {path}: {counted(len(self.turns) // 2, 'question')} and the answers")
+
+    def as_json(self) -> str:
+        """OpenAI-style messages; files by their names."""
+        messages: list[dict[str, Any]] = [{"role": "system", "content": self.system}] if self.system else []
+        for question, answer, names in self.exchanges():
+            messages += [{"role": "user", "content": question} | ({"files": names} if names else {}),
+                         {"role": "assistant", "content": answer}]  # fmt: skip
+        return json_module.dumps(messages, ensure_ascii=False, indent=2) + "\n"
+
+    def as_words(self) -> str:
+        """The conversation as one reads it on the screen."""
+        lines = [f"system: {self.system}\n"] if self.system else []
+        for question, answer, names in self.exchanges():
+            lines += [*(f"[{name}]" for name in names), f"> {question}", answer, ""]
+        return "\n".join(lines)
+
+    def exchanges(self) -> list[tuple[str, str, list[str]]]:
+        """Each question with its answer and the names of its files."""
+        asked, answered = self.turns[::2], self.turns[1::2]
+        return [
+            (question["content"][-1], answer["content"], names)
+            for question, answer, names in zip(asked, answered, self.shown, strict=True)
+        ]
+
+    def end(self, rest: str) -> None:
+        """End the conversation."""
+        self.ended = True
+
+
+def note(text: str) -> None:
+    """A line for the person at the terminal."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def split_paths(text: str) -> list[str]:
+    """Paths as people type and terminals paste them: bare, quoted, with escaped spaces, one or several."""
+    from polymodal.cli.inputs import exists
+
+    text = text.strip()
+    if exists(Path(text).expanduser()) and text:
+        return [text]
+    try:
+        return shlex.split(text)
+    except ValueError:  # an apostrophe in the name, not a quote
+        return [text]
+
+
+def is_dropped_file(line: str) -> bool:
+    """Whether a line is nothing but the absolute path of a file, as a terminal pastes what is dropped on it."""
+    from polymodal.cli.inputs import exists
+
+    paths = split_paths(line)
+    return len(paths) == 1 and (
+        paths[0].startswith("file://") or (paths[0].startswith(("/", "~")) and exists(Path(paths[0]).expanduser()))
+    )
+
+
+def describe(item: Any) -> str:
+    """What a file holds, in a few words."""
+    from polymodal.data.media import Array, Audio, Image, Text, Video
+
+    if isinstance(item, Image):
+        return f"a picture of {item.picture.width} x {item.picture.height} pixels"
+    if isinstance(item, Text):
+        return f"a text of {len(item.text):,} characters"
+    kinds = {Audio: "a recording", Video: "a video", Array: "an array"}
+    return next((words for kind, words in kinds.items() if isinstance(item, kind)), item.modality)
+
+
+def history_file() -> Path:
+    """Where the lines that were typed are kept, in the cache folder."""
+    from polymodal.weights.cache import home
+
+    return home() / "chat_history"

@@ -1,0 +1,155 @@
+"""What commands accept where they take files: words of the command line -> inputs that open as media or text.
+
+    photo.jpg  ~/photo.jpg  file:///photos/a.jpg     one file
+    photos/  "photos/**/*.jpg"                       every picture, recording, video or array in a folder; every match
+    data:image/png;base64,...   -                    the data itself; standard input
+    https://...                                      refused: nothing is downloaded
+
+Nothing is opened here, so that a folder may hold more than memory does; `open_all` opens a few at once.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import glob
+import re
+import sys
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from polymodal.data.limits import DEFAULT_LIMITS
+from polymodal.data.media import Image, Media, Text, guess_media
+from polymodal.data.source import HEAD_BYTES, sniff
+from polymodal.errors import MediaError
+
+STDIN = "-"
+PATTERN = re.compile(r"[*?\[]")
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:")
+DATA_URL = re.compile(r"data:(?P<type>[\w.+-]*/?[\w.+-]*)(?:;[\w=.+-]+?)*?(?P<base64>;base64)?,(?P<data>.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """One input.  name: what messages and JSON call it.  source: a file of this machine, its bytes, or a URL."""
+
+    name: str
+    source: str | Path | bytes
+
+    def open(self) -> Media | Text:
+        """The media or text, a picture decoded.  Raises MediaError."""
+        import polymodal as pm
+
+        # What is no file of this machine is known by its content alone; a URL is refused by its full name.
+        found = pm.media(self.source) if isinstance(self.source, Path) else guess_media(self.source)
+        if isinstance(found, Image):
+            _ = found.picture
+        return found
+
+
+def expand(words: Iterable[str]) -> list[Input]:
+    """The inputs that the words stand for, in order.  Raises MediaError for an empty folder or pattern."""
+    return [each for word in words for each in inputs_of(word)]
+
+
+def inputs_of(word: str) -> list[Input]:
+    """The inputs of one word: several for a folder or a pattern."""
+    if word == STDIN:
+        return [Input(name=STDIN, source=read_stdin())]
+    if word.startswith("data:"):
+        return [Input(name=f"{word[:32]}...", source=decode_data_url(word))]
+    if word.startswith("file:"):
+        word = urllib.request.url2pathname(urllib.parse.urlsplit(word).path)
+    path = Path(word).expanduser()
+    if exists(path):
+        return files_in(path) if path.is_dir() else [Input(name=word, source=path)]
+    if SCHEME.match(word):
+        return [Input(name=word, source=word)]  # opening it says why not
+    if PATTERN.search(word):
+        return matches(str(path))
+    return [Input(name=word, source=path)]
+
+
+def stands_for_several(word: str) -> bool:
+    """Whether a word is a folder or a pattern."""
+    path = Path(word).expanduser()
+    if exists(path):
+        return path.is_dir()
+    return bool(PATTERN.search(word)) and not SCHEME.match(word)
+
+
+def is_input(word: str) -> bool:
+    """Whether a word that may be a label names an input that is there (a URL counts, to be refused as one)."""
+    if word == STDIN or word.startswith(("data:", "file:")) or re.match(r"https?://", word):
+        return True
+    return exists(Path(word).expanduser()) or (bool(PATTERN.search(word)) and bool(glob.glob(word, recursive=True)))
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a file or folder; text too long for a file name is none."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def files_in(folder: Path) -> list[Input]:
+    """The media in a folder and its sub-folders, by content; hidden files, texts and all others are left out."""
+    found = [path for path in sorted(folder.rglob("*")) if not is_hidden(path.relative_to(folder)) and is_media(path)]
+    if not found:
+        raise MediaError(f"the folder {folder} holds no pictures, recordings or videos; give text files by name")
+    return [Input(name=str(path), source=path) for path in found]
+
+
+def matches(pattern: str) -> list[Input]:
+    """The files that a pattern matches; `**` matches any depth."""
+    found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True)) if Path(name).is_file()]
+    if not found:
+        raise MediaError(f"no file matches {pattern}")
+    return [Input(name=str(path), source=path) for path in found]
+
+
+def is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def is_media(path: Path) -> bool:
+    """Whether a file begins as a picture, recording, video or array does."""
+    try:
+        with path.open("rb") as file:
+            return sniff(file.read(HEAD_BYTES)) not in (None, "text")
+    except OSError:  # a folder, or not ours to read
+        return False
+
+
+def read_stdin() -> bytes:
+    """Standard input to its end.  Raises MediaError when it is a terminal or more than the limit of a file."""
+    if sys.stdin.isatty():
+        raise MediaError("- means standard input, but nothing is piped in; as in: cat photo.jpg | polymodal ask - ...")
+    data = sys.stdin.buffer.read(DEFAULT_LIMITS.bytes + 1)
+    if len(data) > DEFAULT_LIMITS.bytes:
+        raise MediaError(f"standard input is larger than {DEFAULT_LIMITS.bytes:,} bytes, the limit of a file")
+    if not data:
+        raise MediaError("standard input is empty")
+    return data
+
+
+def decode_data_url(url: str) -> bytes:
+    """The data of a `data:` URL, in base64 or percent-encoded.  Raises MediaError."""
+    found = DATA_URL.fullmatch(url)
+    if found is None:
+        raise MediaError(f"{url[:32]}...: expected data:TYPE;base64,DATA")
+    if not found["base64"]:
+        return urllib.parse.unquote_to_bytes(found["data"])
+    try:
+        return base64.b64decode(urllib.parse.unquote_to_bytes(found["data"]), validate=True)
+    except (binascii.Error, ValueError):
+        raise MediaError(f"{url[:32]}...: its data is not valid base64") from None
+
+
+def open_all(inputs: Sequence[Input]) -> list[Media | Text]:
+    """All inputs opened: a bad one is found before a model is loaded."""
+    return [each.open() for each in inputs]

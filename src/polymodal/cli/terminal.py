@@ -1,0 +1,90 @@
+"""Reading lines that a person types: with editing, history and completion where Python has readline.
+
+A line that comes through a pipe is read as it is, and nothing is added to the history.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+
+LONGEST_HISTORY = 1000
+PROMPT = "> "
+
+
+def interactive() -> bool:
+    """Whether lines are typed at a terminal."""
+    return sys.stdin.isatty()
+
+
+def read_line() -> str | None:
+    """The next line that is not empty, or None at the end of the input.
+
+    Ctrl-C drops what was typed so far; a program that stops reading its pipe is ended by it as usual.
+    """
+    while True:
+        try:
+            line = input(prompt()).strip()
+        except EOFError:
+            return None
+        except KeyboardInterrupt:
+            if not interactive():
+                raise
+            print("\n(Ctrl-D or /quit ends the conversation)", file=sys.stderr)
+            continue
+        if line:
+            return line
+
+
+def prompt() -> str:
+    """What `input` shows; on stderr instead where stdout is not the terminal, as in `chat --json > answers`."""
+    if not interactive():
+        return ""
+    if sys.stdout.isatty():
+        return PROMPT
+    print(PROMPT, end="", file=sys.stderr, flush=True)
+    return ""
+
+
+@contextlib.contextmanager
+def line_editing(history: Path, commands: Sequence[str]) -> Iterator[None]:
+    """Editing, history from a file and completion of commands and paths, while lines are typed at a terminal."""
+    try:
+        import readline
+    except ImportError:  # Windows, and Pythons that were built without it
+        yield
+        return
+    if not (interactive() and sys.stdout.isatty()):
+        yield
+        return
+    with contextlib.suppress(OSError):
+        readline.read_history_file(history)
+    readline.set_history_length(LONGEST_HISTORY)
+    readline.set_completer_delims(" \t\n")
+    readline.set_completer(completer(readline, commands))
+    readline.parse_and_bind("bind ^I rl_complete" if "libedit" in (readline.__doc__ or "") else "tab: complete")
+    try:
+        yield
+    finally:
+        readline.set_completer(None)
+        with contextlib.suppress(OSError):  # a history that cannot be kept is no reason to complain at the end
+            history.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(history, os.O_CREAT | os.O_WRONLY, 0o600))  # what was asked is for this user alone
+            readline.write_history_file(history)
+
+
+def completer(readline: ModuleType, commands: Sequence[str]) -> Callable[[str, int], str | None]:
+    """What readline asks for the n-th completion of a word: commands at the start of a line, paths anywhere."""
+
+    def complete(word: str, number: int) -> str | None:
+        found = [f"/{name}" for name in commands if f"/{name}".startswith(word)] if readline.get_begidx() == 0 else []
+        for name in sorted(glob.glob(glob.escape(os.path.expanduser(word)) + "*")):
+            found.append(name + os.sep if os.path.isdir(name) else name)
+        return found[number] if number < len(found) else None
+
+    return complete
