@@ -203,6 +203,7 @@ def recipe(system: System, evidence: Evidence, say: Callable[[str], None]) -> Re
     """Every stage at tiny size on real data."""
     if not system.recipe:
         return unknown("no recipe was published")
+    system.check_recipe()
     learned: list[TrainingResult] = []
     missing: list[str] = []
     for stage in system.recipe:

@@ -105,6 +105,29 @@ class System:
             return () if self.is_agent else self.model_spec(variant).parts
         return self.parts(variant)
 
+    def check_recipe(self) -> None:
+        """Raises ConfigError for a stage that names parameters which no variant has, with the nearest names.
+
+        A stage may name what only some variants hold: a recipe makes the whole, a variant may be a part of it.
+        """
+        if not self.recipe:
+            return
+        import torch
+
+        from polymodal.train.parameters import nearest_names, unnamed_prefixes
+
+        names: set[str] = set()
+        for variant in self.variants:
+            with torch.device("meta"):
+                names |= {name for name, _ in self.module(variant).named_parameters()}
+            if not any(unnamed_prefixes(stage, names) for stage in self.recipe):
+                return
+        for stage in self.recipe:
+            for does, prefix in unnamed_prefixes(stage, names):
+                where = f"{self.id} ({', '.join(variant.name for variant in self.variants)})"
+                raise ConfigError(f"stage {stage.name} of {self.id} {does} '{prefix}', which names no parameter of "
+                                  f"{where}; {nearest_names(prefix, names)}")  # fmt: skip
+
     @property
     def is_agent(self) -> bool:
         """Whether it has no weights of its own: nothing to build and no checkpoint to read."""
