@@ -17,6 +17,7 @@ from polymodal.generation.chat import collated
 from polymodal.generation.generate import generate, stream
 from polymodal.generation.output import DecodingConstraints, Generation, collected
 from polymodal.generation.sampling import SamplingOptions
+from polymodal.nn.first_weight import first_weight
 
 if TYPE_CHECKING:
     from polymodal.api.model import Model
@@ -43,7 +44,7 @@ class Stream:
     def __iter__(self) -> Iterator[str]:
         """Pieces that are not empty, as soon as they are certain."""
         module = self._model.module_for(any(message.media for message in self._messages))
-        clock = Clock(next(module.parameters()).device)
+        clock = Clock(first_weight(module).device)
         sessions = self._model.sessions(module)
         # Everything before the first token is prefill, apart from what the clock files elsewhere.
         with clock.measure("prefill"):
@@ -100,7 +101,7 @@ def answer_batch(
         sessions = model.sessions(module)
         for first in range(0, len(indices), batch_size):
             some = indices[first : first + batch_size]
-            clock, rows = Clock(next(module.parameters()).device), []
+            clock, rows = Clock(first_weight(module).device), []
             for index in some:
                 with _named(f"conversations[{index}]"), clock.measure("prefill"):
                     rows.append(sessions.encode(read[index], clock.measure))

@@ -32,6 +32,7 @@ from polymodal.generation.sessions import IdleLimits, Sessions
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.models.output import Output
 from polymodal.models.protocols import HasFeatures, RendersMedia, fills
+from polymodal.nn.first_weight import first_weight
 from polymodal.pipelines.batches import BATCH, in_batches
 from polymodal.systems import System, Variant, unknown
 from polymodal.train.parameters import train_mode
@@ -279,7 +280,7 @@ class Model:
 
     def _tensors(self, tensors: dict[str, Any]) -> dict[str, Any]:
         """On the model's device, real numbers in its dtype."""
-        return as_weights(tensors, next(self.module.parameters(), torch.empty(0)))  # an agent has none
+        return as_weights(tensors, first_weight(self.module))
 
     def module_for(self, media: bool) -> Any:
         """The assembly that answers: `module`, or the system's own for conversations without media."""

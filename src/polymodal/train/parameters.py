@@ -60,13 +60,12 @@ def unnamed_prefixes(stage: Stage, names: Collection[str]) -> list[tuple[str, st
 
 
 def nearest_names(prefix: str, names: Iterable[str]) -> str:
-    """What a prefix that names nothing may have meant, for a message: up to three dotted starts of these names."""
+    """What a prefix that names nothing may have meant, for a message: what there is, and up to three names like it."""
     parts = [name.split(".") for name in names]
     starts = sorted({".".join(part[: i + 1]) for part in parts for i in range(len(part))})
     near = difflib.get_close_matches(prefix, starts, n=3, cutoff=0.6)
-    if near:
-        return f"nearest: {', '.join(near)}"
-    return f"the model has {', '.join(sorted({part[0] for part in parts})) or 'no parameters'}"
+    has = f"the model has {', '.join(sorted({part[0] for part in parts})) or 'no parameters'}"
+    return f"{has}; nearest: {', '.join(near)}" if near else has
 
 
 def prepare(model: nn.Module, stage: Stage) -> int:
