@@ -1,16 +1,21 @@
 """Every stage of every system: its record is whole, its objective can be built, what it names is there."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from polymodal import systems
+from polymodal.check import engine
+from polymodal.check.record import Evidence
+from polymodal.cli.drawing import draw
 from polymodal.errors import ConfigError, UnknownName
 from polymodal.systems import find
 from polymodal.train.objectives import Loss, Objective, SumOfSources
+from polymodal.train.optimizer import AdamW
 from polymodal.train.parameters import trained_numbers
-from polymodal.train.recipe import KINDS, as_dict
+from polymodal.train.recipe import KINDS, LoRAConfig, PartRate, as_dict
 
 STAGES = [pytest.param(s, stage, id=f"{s.id}-{stage.name}") for s in systems.every() for stage in s.recipe]
 
@@ -66,3 +71,25 @@ def test_a_record_says_where_it_starts_and_on_what(system, stage) -> None:
             assert "has no published end" in str(problem)
             return
         assert all(0 <= rate <= stage.optimizer.lr for rate in rates) and max(rates) > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"train": ("connector.image",)}, "trains 'connector.image', .* nearest: connectors.image"),
+        ({"frozen": ("encoders.image.blocks.24",)}, r"freezes 'encoders.image.blocks.24', .* nearest: .*blocks.2"),
+        ({"lora": {"backbone.layers": LoRAConfig()}}, "puts low-rank paths below 'backbone.layers'"),
+        ({"rates": (PartRate(prefix="encoders.vision", factor=0.1),)}, "has a rate for 'encoders.vision'"),
+        ({"optimizer": AdamW(undecayed=("zzz",))}, "leaves undecayed 'zzz', .* the model has backbone, connectors"),
+    ],
+)
+def test_a_stage_that_names_nothing_at_published_size_is_refused_with_the_nearest_names(changes, words) -> None:
+    system = systems.get("sharegpt4v")
+    system.check_recipe()
+    wrong = replace(system, recipe=(replace(system.recipe[0], **changes),))
+    with pytest.raises(ConfigError, match=rf"stage pretrain of sharegpt4v {words}"):
+        wrong.check_recipe()
+    with pytest.raises(ConfigError, match=r"names no parameter of sharegpt4v \(7b, 13b\)"):
+        draw(wrong, wrong.variants[0])
+    found = engine.guarded(lambda: engine.recipe(wrong, Evidence(oracle="none", cases=()), print))
+    assert found["ok"] is False and "names no parameter" in found["why"]

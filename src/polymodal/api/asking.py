@@ -18,6 +18,7 @@ from polymodal.generation.chat import collate_left
 from polymodal.generation.generate import generate, stream
 from polymodal.generation.output import DecodingConstraints, Generation, collect
 from polymodal.generation.sampling import SamplingOptions
+from polymodal.nn.first_weight import first_weight
 
 if TYPE_CHECKING:
     from polymodal.api.model import Model
@@ -45,7 +46,7 @@ class Stream:
     def __iter__(self) -> Iterator[str]:
         """Pieces that are not empty, as soon as they are certain."""
         module = self._model.module_for(any(message.media for message in self._messages))
-        clock = Clock(next(module.parameters()).device)
+        clock = Clock(first_weight(module).device)
         sessions = self._model.sessions(module)
         # Everything before the first token is prefill, apart from what the clock counts elsewhere.
         with clock.measure("prefill"):
@@ -105,7 +106,7 @@ def answer_batch(
         sessions = model.sessions(module)
         for first in range(0, len(indices), batch_size):
             some = indices[first : first + batch_size]
-            clock, rows = Clock(next(module.parameters()).device), []
+            clock, rows = Clock(first_weight(module).device), []
             for index in some:
                 with _located(f"conversations[{index}]"), clock.measure("prefill"):
                     rows.append(sessions.encode(read[index], clock.measure))

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polymodal import systems
+from polymodal.checkpoints.record import LoadedModel
 from polymodal.errors import ConfigError, UnknownName, WeightsError
+from polymodal.fields import returned
 from polymodal.weights.placement import AUTO, Placement, placement
 
 if TYPE_CHECKING:
@@ -44,7 +46,8 @@ def load(
 
     model: a catalogue id ("mini", "llava:1.5-7b"), a folder written by `Model.save`, a published checkpoint of any size
     (its folder, one official weights file, or "owner/repository@revision" of the hub), or your own system file (which
-    is Python and is run).  system: what to read a published checkpoint as, when several systems share its format.
+    is Python and is run).  system: what to read a published checkpoint as, when several systems share its format, or
+    your own system file.
     device: "auto" is a CUDA device with room for it, else the CPU.  dtype: "auto" is the checkpoint's own, but float32
     for float16 on a CPU (weights/placement.py says why); "float32", "bfloat16", "float16".  quantise: "int8" keeps the
     linears of the language model as 8-bit numbers, for inference alone (nn/quantise.py).
@@ -132,7 +135,7 @@ def _ours(model: str | Path, asked: Asked) -> Model:
     saved = saved_folder(model)
     system, variant = systems.find(address(model))
     assert system.load is not None
-    parts = system.load(variant, asked.options(variant))
+    parts = returned(system.load(variant, asked.options(variant)), LoadedModel, f"{system.id}:{variant.name}: load")
     if asked.place.quantise is not None and not is_quantised(parts.model):
         raise ConfigError(f"{system.id} has no int8 form; load it without quantise")
     if saved is not None:
@@ -197,16 +200,16 @@ def published_path(model: str | Path) -> Path | None:
     return path if published.is_published(path) else None
 
 
-def look(model: str | Path) -> tuple[systems.System, systems.Variant]:
+def look(model: str | Path, *, system: str | None = None) -> tuple[systems.System, systems.Variant]:
     """The system and variant that a name, system file or folder stands for, without building or fetching anything.
 
-    Of an adapter alone they are those of its base.  Raises UnknownName, WeightsError (a repository of the hub that is
-    not here yet).
+    Of an adapter alone they are those of its base.  system: what to read a published folder as.  Raises UnknownName,
+    WeightsError (a repository of the hub that is not here yet).
     """
-    return _look(model)
+    return _look(model, system)
 
 
-def _look(model: str | Path, adapter: Path | None = None) -> tuple[systems.System, systems.Variant]:
+def _look(model: str | Path, system: str | None, adapter: Path | None = None) -> tuple[systems.System, systems.Variant]:
     from polymodal.api import published
 
     path, name = published_path(model), None
@@ -217,8 +220,8 @@ def _look(model: str | Path, adapter: Path | None = None) -> tuple[systems.Syste
         return systems.find(address(model))
     base = base_of(path, adapter)
     if base is not None:
-        return _look(base, path)
-    found = published.recognise(path)
+        return _look(base, system, path)
+    found = published.recognise(path, system)
     return found.system, published.variant_of(path, found, name)
 
 

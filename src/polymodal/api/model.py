@@ -34,6 +34,7 @@ from polymodal.generation.sessions import IdleLimits, Sessions
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.models.output import Output
 from polymodal.models.protocols import HasFeatures, RendersMedia, fills
+from polymodal.nn.first_weight import first_weight
 from polymodal.pipelines.batches import BATCH, in_batches
 from polymodal.systems import System, Variant, unknown
 from polymodal.train.parameters import train_mode
@@ -283,7 +284,7 @@ class Model:
 
     def _tensors(self, tensors: dict[str, Any]) -> dict[str, Any]:
         """On the model's device, floating-point ones in its dtype."""
-        return cast_batch(tensors, next(self.module.parameters(), torch.empty(0)))  # an agent has none
+        return cast_batch(tensors, first_weight(self.module))
 
     def module_for(self, media: bool) -> Any:
         """The assembly that answers: `module`, or the system's own for conversations without media."""

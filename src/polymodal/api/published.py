@@ -19,6 +19,7 @@ from polymodal.checkpoints.gguf import is_gguf
 from polymodal.checkpoints.gguf_files import GGUFFiles
 from polymodal.checkpoints.record import CheckpointFiles, CheckpointFormat, LoadedModel, ModelSpec, understood
 from polymodal.errors import ConfigError, WeightsError
+from polymodal.fields import returned
 from polymodal.systems import System, Variant
 from polymodal.weights.placement import Placement
 
@@ -55,17 +56,18 @@ def files_at(path: Path) -> CheckpointFiles:
 
 
 def recognise(path: Path, system: str | None = None) -> Found:
-    """Which system a published folder or file is.  system: the one to read it as, when several share its format.
+    """Which system a published folder or file is.  system: the one to read it as (an id or a file), when several share
+    its format.
 
     Raises WeightsError when nothing fits or several fit equally well.
     """
     from polymodal.api import folder
 
     if (path / folder.RECORD).is_file():
-        return _saved(path)
+        return _saved(path, system)
     files = files_at(path)
     config = files.json(CONFIG) if path.is_dir() or isinstance(files, GGUFFiles) else {}
-    pool = systems.candidates(config) if system is None else [systems.get(system)]
+    pool = systems.candidates(config) if system is None else [named(system)]
     found = _by_config(config, pool) if config else _by_shapes(path, pool)
     if not found:
         beside = path.is_file() and (path.parent / CONFIG).is_file()
@@ -82,18 +84,23 @@ def recognise(path: Path, system: str | None = None) -> Found:
     return replace(first[0], files=files)
 
 
-def _saved(path: Path) -> Found:
-    """What polymodal noted when it saved the folder."""
+def named(system: str) -> System:
+    """The system of an id, or of a user's own file."""
+    return systems.find(system)[0] if system.endswith(".py") else systems.get(system)
+
+
+def _saved(path: Path, system: str | None) -> Found:
+    """What polymodal noted when it saved the folder; system: the caller's, where that is not of the catalogue."""
     from polymodal.api import folder
 
     record = folder.record_of(path)
-    system = systems.get(record["system"])
-    for format in system.formats:
+    read = systems.get(record["system"]) if system is None else named(system)
+    for format in read.formats:
         if format.name == record.get("layout") and isinstance(record["config"], dict):
-            return Found(system=system, format=format, config=record["config"])
+            return Found(system=read, format=format, config=record["config"])
     format_name = record.get("layout")
     raise WeightsError(
-        f"{path / folder.RECORD} names a checkpoint format that {system.id} does not read: {format_name!r}"
+        f"{path / folder.RECORD} names a checkpoint format that {read.id} does not read: {format_name!r}"
     )
 
 
@@ -166,7 +173,7 @@ def check_config(path: Path, system: str | None, where: str) -> None:
     from polymodal.weights.quantised import method_of, quantisation_of
 
     config = CheckpointFiles(path.parent).json(path.name)
-    pool = systems.candidates(config) if system is None else [systems.get(system)]
+    pool = systems.candidates(config) if system is None else [named(system)]
     by_shapes = system is None or any(format.infer is not None for each in pool for format in each.formats)
     if not _by_config(config, pool) and not (by_shapes and "model_type" not in config):
         raise WeightsError(f"{where} is of no checkpoint format known{_looked_for(config, pool, system)}")
@@ -195,6 +202,8 @@ def int8_numbers(module: nn.Module) -> int:
 
 def fill(found: Found, files: CheckpointFiles, model_spec: ModelSpec, placement: Placement) -> nn.Module:
     """A module with the folder's weights; raises WeightsError, before memory is taken, unless all of them fit."""
+    from torch import nn
+
     from polymodal.api import folder
     from polymodal.weights.build import build_empty
     from polymodal.weights.load import load_module
@@ -205,7 +214,7 @@ def fill(found: Found, files: CheckpointFiles, model_spec: ModelSpec, placement:
     def build() -> nn.Module:
         # Sizes that describe no module are found out here, on the meta device.
         with understood(f"{format.name}: config.json"):
-            return model_spec.build()
+            return returned(model_spec.build(), nn.Module, f"{format.name}: build")
 
     def prepare(module: nn.Module) -> None:
         if placement.quantise is not None:
@@ -244,7 +253,7 @@ def assembled(files: CheckpointFiles, model_spec: ModelSpec, module: nn.Module) 
         found = LoadedModel(model=module, processor=None)
     else:
         with understood(f"{files.folder}: what its tokenizer or preprocessor files say"):
-            found = model_spec.assemble(module, files)
+            found = returned(model_spec.assemble(module, files), LoadedModel, "assemble")
     # A model that ends by ids of its own writes by rules of its own, in published generation too.
     if model_spec.ends is not None:
         return replace(found, ends=model_spec.ends)

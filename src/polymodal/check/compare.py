@@ -17,6 +17,7 @@ from torch import Tensor
 
 import polymodal as pm
 from polymodal.check.record import TOLERANCE, Case, Expected, Tensors
+from polymodal.fields import returned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ def run_case(case: Case) -> Outcome:
     """Make, load, compare.  Exceptions of the model come through: a case that fails is a defect."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        expected = case.make(folder)
+        expected = returned(case.make(folder), Expected, f"case {case.name!r}: make")
         model = pm.load(folder / case.file if case.file else folder, **expected.call)
         errors = {"logits": 0.0}
         if expected.logits is not None:

@@ -16,18 +16,33 @@ import importlib
 import importlib.util
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from polymodal import systems
 from polymodal.check.compare import Outcome, run_case
-from polymodal.check.record import TOLERANCE, Evidence, MissingData, Size
+from polymodal.check.record import (
+    TOLERANCE,
+    Case,
+    Evidence,
+    Expected,
+    HeadlineResult,
+    MissingData,
+    Size,
+    TrainingCheck,
+)
 from polymodal.check.training import TrainingResult, train_stage
-from polymodal.errors import PolymodalError
+from polymodal.checkpoints import record
+from polymodal.errors import ConfigError, PolymodalError
+from polymodal.fields import constructor_error, explained, place_of, returned, shown
 from polymodal.systems import System, Variant
 
 Result = dict[str, Any]
+RECORDS = record.RECORDS | {
+    each.__name__: each for each in (Case, Evidence, Expected, HeadlineResult, Size, TrainingCheck)
+}
 PARTS = ("build", "keys", "parity", "cache", "batch", "recipe", "headline")
 
 
@@ -60,7 +75,12 @@ def evidence_of(system: System) -> Evidence | None:
     name = f"polymodal.check.evidence.{stem}"
     if importlib.util.find_spec(name) is None:
         return None
-    return importlib.import_module(name).EVIDENCE
+    path = Path(__file__).with_name("evidence") / f"{stem}.py"
+    with explained(path, RECORDS):
+        found = vars(importlib.import_module(name)).get("EVIDENCE")
+    if not isinstance(found, Evidence):
+        raise ConfigError(f"{path} must hold EVIDENCE = Evidence(...); found {shown(found)}")
+    return found
 
 
 def unknown(why: str) -> Result:
@@ -77,8 +97,9 @@ def guarded(work: Callable[[], Result]) -> Result:
         return unknown(f"{missing.name or missing} is not installed; pip install 'polymodal[parity]'")
     except PolymodalError as problem:
         return {"ok": False, "why": str(problem)}
-    except (RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError, AssertionError) as problem:
-        return {"ok": False, "why": f"{type(problem).__name__}: {problem}"}
+    except Exception as problem:
+        why = constructor_error(problem, RECORDS) or f"{type(problem).__name__}: {problem}"
+        return {"ok": False, "why": f"{place_of(problem)}: {why}"}
 
 
 def build(system: System, evidence: Evidence) -> Result:
@@ -203,6 +224,7 @@ def recipe(system: System, evidence: Evidence, say: Callable[[str], None]) -> Re
     """Every stage at tiny size on real data."""
     if not system.recipe:
         return unknown("no recipe was published")
+    system.check_recipe()
     learned: list[TrainingResult] = []
     missing: list[str] = []
     for stage in system.recipe:
@@ -210,7 +232,9 @@ def recipe(system: System, evidence: Evidence, say: Callable[[str], None]) -> Re
             missing.append(stage.name)
             continue
         say(f"recipe: {stage.name}")
-        learned.append(train_stage(stage, evidence.training_checks[stage.name]()))
+        given = evidence.training_checks[stage.name]()
+        small = returned(given, TrainingCheck, f"training check of {stage.name}")
+        learned.append(train_stage(stage, small))
     if not learned:
         return unknown(f"no training check for {', '.join(missing)}")
     wrong = [each.stage for each in learned if not each.ok]
@@ -227,7 +251,7 @@ def headline(evidence: Evidence) -> Result:
     """What the system is counted for."""
     if evidence.headline is None:
         return unknown("no demonstration is written yet")
-    shown = evidence.headline()
+    shown = returned(evidence.headline(), HeadlineResult, "headline")
     return {"ok": shown.ok, "evidence": shown.evidence} | ({"why": shown.evidence} if shown.ok is None else {})
 
 
@@ -238,7 +262,12 @@ def combined(values: Sequence[bool | None]) -> bool | None:
 
 def passed(result: Result) -> bool:
     """Whether nothing was found wrong; what could not be checked does not count against it."""
-    return all(result[part]["ok"] is not False for part in PARTS)
+    return all(result[part]["ok"] is not False for part in parts_of(result))
+
+
+def parts_of(result: Result) -> list[str]:
+    """The names of a result's parts, in order: of a system's, a folder's or a file's."""
+    return [name for name, found in result.items() if isinstance(found, dict) and "ok" in found]
 
 
 def all_checked() -> list[System]:

@@ -15,6 +15,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from polymodal.fields import check_fields
+
 Shapes = Mapping[str, Sequence[int]]
 Tensors = dict[str, Any]
 TOLERANCE = 1e-4  # maximum absolute error of float32 logits and features
@@ -38,6 +40,9 @@ class Expected:
     options: Mapping[str, Any] = field(default_factory=dict)
     call: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
@@ -48,6 +53,9 @@ class Case:
     make: Callable[[Path], Expected]
     file: str = ""
     needs: str = ""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +71,9 @@ class Size:
     parameters: Callable[[], int]
     needs: str = ""
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingCheck:
@@ -73,6 +84,9 @@ class TrainingCheck:
     steps: int = 30
     lr: float = 3e-3
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeadlineResult:
@@ -80,6 +94,9 @@ class HeadlineResult:
 
     ok: bool | None
     evidence: str
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +113,9 @@ class Evidence:
     training_checks: Mapping[str, Callable[[], TrainingCheck]] = field(default_factory=dict)
     headline: Callable[[], HeadlineResult] | None = None
     exceptions: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 class MissingData(Exception):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from polymodal.errors import ConfigError, WeightsError
+from polymodal.fields import check_fields, constructor_error, place_of, returned
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -52,6 +53,11 @@ class Part:
     tokens: int | None = None
     parameters: int = 0
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.slot not in SLOTS:
+            raise ConfigError(f"Part {self.name!r}: slot must be one of {', '.join(SLOTS)}, found {self.slot!r}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
@@ -76,6 +82,9 @@ class LoadedModel:
     settings: Mapping[str, Any] = field(default_factory=dict)
     stop: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Repository:
@@ -85,6 +94,9 @@ class Repository:
     revision: str = "main"
     license: str = ""
     kind: str = "hub"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}@{self.revision}"
@@ -153,6 +165,11 @@ class ModelSpec:
     tokenizer: bool = True
     ends: tuple[Collection[int], int | None] | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not self.keys:
+            raise ConfigError("ModelSpec: keys must hold one KeyTable at least, found none")
+
     @property
     def adapter_keys(self) -> tuple[KeyTable, ...]:
         """Spellings that adapters may have; new ones are written in the first."""
@@ -171,6 +188,9 @@ class ConfigMatch:
     model_types: tuple[str, ...] = ()
     architectures: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __call__(self, config: Mapping[str, Any]) -> int:
         named = config.get("architectures") or ()
@@ -199,10 +219,19 @@ class CheckpointFormat:
     entry: tuple[str, ...] = ("",)
     gather: Callable[[CheckpointFiles], Mapping[str, Tensor]] | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def model_spec(self, config: Mapping[str, Any]) -> ModelSpec:
-        """`parse_config` with a clear error for a config that lacks what it needs or describes no module."""
+        """`parse_config` with a clear error for a config that lacks what it needs or describes no module.
+
+        Raises ConfigError, also for a `parse_config` that gives no ModelSpec.
+        """
         with understood(f"{self.name}: config.json"):
-            return self.parse_config(config)
+            return returned(self.parse_config(config), ModelSpec, f"{self.name}: parse_config")
+
+
+RECORDS = {each.__name__: each for each in (Part, LoadedModel, Repository, ModelSpec, ConfigMatch, CheckpointFormat)}
 
 
 @contextmanager
@@ -212,8 +241,12 @@ def understood(what: str) -> Iterator[None]:
         yield
     except KeyError as problem:
         raise ConfigError(f"{what} lacks {problem.args[0]!r}, which is needed") from problem
-    except (TypeError, AttributeError) as problem:
-        raise ConfigError(f"{what} has a value of another kind: {_first_line(problem)}") from problem
+    except (TypeError, AttributeError, StopIteration) as problem:
+        if record := constructor_error(problem, RECORDS):
+            raise ConfigError(f"{what}: while it was read, {place_of(problem)}: {record}") from problem
+        raise ConfigError(
+            f"{what} has a value of another kind: {_first_line(problem)} ({place_of(problem)})"
+        ) from problem
     except (ArithmeticError, ValueError, IndexError, RuntimeError) as problem:
         raise ConfigError(f"{what} has a value out of range: {_first_line(problem)}") from problem
 

@@ -1,52 +1,101 @@
-"""`check`: the evidence of a system, run now."""
+"""`check`: the evidence of a system, run now; what any folder and any system file must do, tried on one."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from polymodal.errors import ConfigError
+from polymodal.errors import ConfigError, UnknownName
 
+Run = Callable[[Callable[[str], None]], dict[str, Any]]
 PAGE = Path("docs/catalogue.md")
 
 
 def check(
-    id: Annotated[str | None, typer.Argument(help="A system of the catalogue.")] = None,
+    what: Annotated[
+        str | None, typer.Argument(help="A system of the catalogue, a folder or weights file, or your own ./system.py.")
+    ] = None,
     all: Annotated[bool, typer.Option("--all", help="Every system; writes docs/catalogue.md.")] = False,
     fetch: Annotated[
         bool, typer.Option("--fetch", help="Fetch the pictures that training checks train on (22 MB).")
     ] = False,
+    system: Annotated[str | None, typer.Option(help="What to read a folder as, when several systems fit.")] = None,
     page: Annotated[Path, typer.Option(help="Where --all writes the page.")] = PAGE,
     json: Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.")] = False,
 ) -> int:
-    """Prove that a system is what it says: sizes, names, equal outputs, cache, batches, recipe, headline."""
+    """Prove that a system is what it says: sizes, names, equal outputs, cache, batches, recipe, headline.
+
+    Of a folder: it is recognised, its names fit, it loads, runs, generates and is the same after saving.  Of your own
+    system file: it builds, runs, every stage trains, and it is the same after saving.
+    """
     if fetch:
         from polymodal.check import real
         from polymodal.cli.output import transfers
 
         with transfers() as progress:
             real.fetch(progress)
-        if id is None and not all:
+        if what is None and not all:
             return 0
-    if (id is None) != all:
-        raise ConfigError("check: name one system, or --all; `polymodal systems` lists them")
-    from polymodal import systems
-    from polymodal.check import engine
-
-    chosen = engine.all_checked() if all else [systems.get(str(id))]
-    results = [_one(system, json) for system in chosen]
-    if all:
-        from polymodal.check.page import page as written
-        from polymodal.cli.output import write_text
-
-        write_text(page, written(chosen, results))
+    if (what is None) != all:
+        raise ConfigError(
+            "check: name one system, folder or ./system.py, or give --all; `polymodal systems` lists the systems"
+        )
+    if what is not None and (run := of_files(what, system)) is not None:
+        results = [_shown(what, run, json)]
+    else:
+        results = _catalogue(what, json, page)
     if json:
         from polymodal.cli.output import print_json
 
         print_json(results if all else results[0])
     return 0 if all_right(results) else 1
+
+
+def of_files(what: str, system: str | None) -> Run | None:
+    """The check of a folder, a weights file or a system file; None for a system of the catalogue, whose names come
+    before a folder that happens to have the same one.  Raises UnknownName for a path at which there is nothing."""
+    from polymodal import systems
+
+    if Path(what.partition(":")[0]).suffix == ".py":
+        from polymodal.check.own_system import check_own_system
+
+        return lambda say: check_own_system(what, say)
+    path = Path(what)
+    if not re.search(r"[/\\]", what):
+        try:
+            systems.get(what)
+        except UnknownName:
+            if not path.exists():
+                raise
+        else:
+            return None
+    if not path.exists():
+        raise UnknownName(f"there is no folder, weights file or system file at {what}")
+    from polymodal.check.folder import check_folder
+
+    return lambda say: check_folder(path, system, say)
+
+
+def _catalogue(id: str | None, json: bool, page: Path) -> list[dict[str, Any]]:
+    """One system of the catalogue, or all of them and their page."""
+    from polymodal import systems
+    from polymodal.check import engine
+
+    if id is not None:
+        found = systems.get(id)
+        return [_shown(found.id, lambda say: engine.check(found, say), json)]
+    chosen = engine.all_checked()
+    results = [_shown(each.id, partial(engine.check, each), json) for each in chosen]
+    from polymodal.check.page import page as written
+    from polymodal.cli.output import write_text
+
+    write_text(page, written(chosen, results))
+    return results
 
 
 def all_right(results: list[dict[str, Any]]) -> bool:
@@ -56,14 +105,12 @@ def all_right(results: list[dict[str, Any]]) -> bool:
     return not [result for result in results if not engine.passed(result)]
 
 
-def _one(system: Any, json: bool) -> dict[str, Any]:
-    """Run one system, with a line for each part unless JSON is wanted."""
-    from polymodal.check import engine
+def _shown(name: str, run: Run, json: bool) -> dict[str, Any]:
+    """Run one check, with a line for each part unless JSON is wanted."""
     from polymodal.cli.output import console
 
-    out = console(error=True)
-    with out.status(system.id) as status:
-        result = engine.check(system, lambda text: status.update(f"{system.id}: {text}"))
+    with console(error=True).status(name) as status:
+        result = run(lambda text: status.update(f"{name}: {text}"))
     if not json:
         console().print(render(result))
     return result
@@ -73,11 +120,11 @@ def render(result: dict[str, Any]) -> Any:
     """The result for a terminal."""
     from rich.table import Table
 
-    from polymodal.check.engine import PARTS
+    from polymodal.check.engine import parts_of
 
     table = Table("", "", "", title=result["id"], title_justify="left", show_header=False)
     words = {True: "ok", False: "WRONG", None: "not checked"}
-    for part in PARTS:
+    for part in parts_of(result):
         table.add_row(part, words[result[part]["ok"]], about(part, result[part]).replace("[", "\\["))
     for each in result.get("exceptions", ()):
         table.add_row("exception", "", each)
@@ -88,6 +135,8 @@ def about(part: str, found: dict[str, Any]) -> str:
     """One part in words."""
     if found.get("why"):
         return found["why"]
+    if found.get("evidence"):
+        return found["evidence"]
     if part == "build":
         return f"{found['parameters']:,} parameters, published {found['published']:,}"
     if part == "keys":
@@ -96,4 +145,4 @@ def about(part: str, found: dict[str, Any]) -> str:
         return f"largest error {found['max_abs_error']:.1e} in {len(found['cases'])} cases; {found['oracle']}"
     if part == "recipe":
         return "; ".join(f"{s['name']} {s['first_loss']:.2f} -> {s['last_loss']:.2f}" for s in found["stages"])
-    return found.get("evidence") or f"{found.get('cases', 0)} cases"
+    return f"{found.get('cases', 0)} cases"

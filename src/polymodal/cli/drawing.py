@@ -96,12 +96,13 @@ class Drawing:
 
 
 def draw(system: System, variant: Variant) -> Drawing:
-    """Build on the meta device and count; raises ConfigError when a part names no parameter."""
+    """Build on the meta device and count; raises ConfigError when a part or a stage names no parameter."""
     import torch
 
     from polymodal.train.parameters import trained_numbers
     from polymodal.train.recipe import as_dict
 
+    system.check_recipe()
     with torch.device("meta"):
         module = system.module(variant)
     sizes = {name: tensor.numel() for name, tensor in module.named_parameters()}

@@ -8,6 +8,7 @@ Traps: transformers' class has no decoder, though it keeps `post_quant_conv`; `d
 The config lists attention by resolution (for an image of the nominal size), not by level.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -100,7 +101,7 @@ def official_config(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any] | Non
     if "quantize.embedding.weight" not in shapes or "decoder.up.0.block.0.conv1.weight" not in shapes:
         return None
     level = "encoder.down.{}.block.{}.conv1.weight"
-    depth = next(i for i in range(99) if level.format(i, 0) not in shapes)
+    depth = next(i for i in itertools.count() if level.format(i, 0) not in shapes)
     codes, width = shapes["quantize.embedding.weight"]
     base, pixels = shapes["encoder.conv_in.weight"][:2]
     attention_levels = [i for i in range(depth) if f"encoder.down.{i}.attn.0.q.weight" in shapes]
@@ -108,7 +109,7 @@ def official_config(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any] | Non
         "model_type": "chameleon_vqgan_official", "embed_dim": width, "num_embeddings": codes, "base_channels": base,
         "latent_channels": shapes["encoder.conv_out.weight"][0], "in_channels": pixels,
         "channel_multiplier": [shapes[level.format(i, 0)][0] // base for i in range(depth)],
-        "num_res_blocks": next(i for i in range(99) if level.format(0, i) not in shapes),
+        "num_res_blocks": next(i for i in itertools.count() if level.format(0, i) not in shapes),
         "attn_resolutions": [512 >> i for i in attention_levels], "resolution": 512,
         "attn_type": "vanilla" if "encoder.mid.attn_1.q.weight" in shapes else None,
     }  # fmt: skip

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from polymodal.data.media import Media, Text
 from polymodal.errors import ConfigError
+from polymodal.nn.first_weight import first_weight
 
 BATCH = 32  # items that `Model.embed` and `classify` put through an encoder at once, unless told otherwise
 
@@ -45,5 +46,5 @@ def in_batches(items: Iterable[Any], encode: Callable[[list[Any]], Tensor], batc
 
 def stacked(values: Iterable[Tensor], module: nn.Module) -> Tensor:
     """The values of items as one tensor [N, ...] on the module's device, floating-point ones in its dtype."""
-    weight, table = next(module.parameters(), torch.empty(0)), torch.stack(list(values))
+    weight, table = first_weight(module), torch.stack(list(values))
     return table.to(weight.device, weight.dtype if table.is_floating_point() else None)

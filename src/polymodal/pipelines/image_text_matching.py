@@ -22,6 +22,7 @@ from polymodal.data.normalise import CLIP_MEAN, CLIP_STD
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.errors import PromptError
 from polymodal.models.fusion_encoder import FusionEncoder
+from polymodal.nn.first_weight import first_weight
 from polymodal.pipelines.batches import in_batches, stacked
 from polymodal.pipelines.vector_cache import VectorCache
 
@@ -54,7 +55,7 @@ class PairScores:
         """`input_ids` and `attention_mask` of sentences, padded on the right with 0."""
         rows = [self._ids(text) for text in texts]
         longest = max(map(len, rows))
-        device = next(self.model.parameters()).device
+        device = first_weight(self.model).device
         ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=device)
         mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
         return {"input_ids": ids, "attention_mask": mask}

@@ -20,6 +20,7 @@ from polymodal.data.media import Image, Text
 from polymodal.data.zero_shot_prompts import IMAGENET
 from polymodal.errors import ConfigError, PromptError
 from polymodal.models.dual_encoder import DualEncoder, class_vectors, l2_normalise
+from polymodal.nn.first_weight import first_weight
 from polymodal.pipelines.batches import in_batches, stacked
 from polymodal.pipelines.vector_cache import VectorCache
 
@@ -55,7 +56,7 @@ class ZeroShot:
         """Sentences -> [N, E], rows of length 1."""
         rows = [list(self._ids(text)) for text in texts]
         longest = max(map(len, rows))
-        device = next(self.model.parameters()).device
+        device = first_weight(self.model).device
         # The end token repeated: causal attention and pooling at its first position make padding invisible.
         ids = torch.tensor([row + [row[-1]] * (longest - len(row)) for row in rows], device=device)
         return l2_normalise(self.model.features(input_ids=ids)["text"].float())

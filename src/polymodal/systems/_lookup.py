@@ -12,12 +12,13 @@ import importlib
 import importlib.util
 import re
 import sys
-import traceback
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
 from polymodal.errors import ConfigError, UnknownName
+from polymodal.fields import explained
 from polymodal.systems import _recognition
 from polymodal.systems._record import System, Variant, unknown
 
@@ -74,7 +75,11 @@ def plain(name: str) -> str:
 
 
 def _read(stem: str) -> System:
-    return _checked(importlib.import_module(f"polymodal.systems.{stem}"), f"systems/{stem}.py", stem)
+    name, here = f"polymodal.systems.{stem}", Path(__file__).parent
+    path = here / stem / "__init__.py" if (here / stem).is_dir() else here / f"{stem}.py"
+    with explained(path, _records()):
+        module = importlib.import_module(name)
+    return _checked(module, f"systems/{stem}.py", stem)
 
 
 def find(address: str) -> tuple[System, Variant]:
@@ -111,13 +116,17 @@ def _from_file(path: Path) -> System:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    try:
+    with explained(path, _records()):
         spec.loader.exec_module(module)
-    except Exception as problem:
-        lines = [frame.lineno for frame in traceback.extract_tb(problem.__traceback__) if frame.filename == str(path)]
-        line = problem.lineno if isinstance(problem, SyntaxError) else lines[-1] if lines else "?"
-        raise ConfigError(f"{path}, line {line}: {type(problem).__name__}: {problem}") from problem
     return _checked(module, str(path), None)
+
+
+def _records() -> dict[str, Any]:
+    """The records that a system is written with, by the names of their classes."""
+    from polymodal import systems
+
+    named = {name: getattr(systems, name) for name in systems.__all__}
+    return {name: each for name, each in named.items() if isinstance(each, type) and is_dataclass(each)}
 
 
 def _checked(module: Any, where: str, id: str | None) -> System:
@@ -128,6 +137,14 @@ def _checked(module: Any, where: str, id: str | None) -> System:
         raise ConfigError(f"{where} must hold the system '{id}'; its record says '{system.id}'")
     if not system.variants:
         raise ConfigError(f"{where}: a system needs at least one variant")
+    for kind, each in (("variant", system.variants), ("stage", system.recipe)):
+        names = [record.name for record in each]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigError(f"{where}: two of {system.id} have the same name, {kind} {twice[0]!r}")
+    for variant in system.variants:
+        if system.formats and not 0 <= variant.format < len(system.formats):
+            raise ConfigError(f"{where}: variant {variant.name} is of format {variant.format}, but formats has "
+                              f"{len(system.formats)}; the first is 0")  # fmt: skip
     whole = system.build is not None and system.parts is not None and system.load is not None
     if not (system.formats or whole or system.is_agent):
         raise ConfigError(

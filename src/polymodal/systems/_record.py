@@ -8,10 +8,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from polymodal.checkpoints.record import CheckpointFormat, LoadedModel, ModelSpec, Part, Repository
 from polymodal.errors import ConfigError, UnknownName
+from polymodal.fields import check_fields, returned
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,6 +38,9 @@ class Variant:
     config: Mapping[str, Any] | None = None
     format: int = 0
     repository: Repository | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def files(self) -> tuple[Source, ...]:
         """All sources one by one."""
@@ -85,6 +90,9 @@ class System:
     load: Callable[[Variant, LoadOptions], LoadedModel] | None = None
     recipe: tuple[Stage, ...] = ()
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def model_spec(self, variant: Variant) -> ModelSpec:
         """What the variant's published config describes; raises ConfigError for a system without checkpoint formats."""
         if not self.formats or variant.config is None:
@@ -93,17 +101,41 @@ class System:
 
     def module(self, variant: Variant) -> nn.Module:
         """The variant with fresh weights, also on the meta device; of an agent a module without any."""
-        if self.is_agent:
-            from torch import nn
+        from torch import nn
 
+        if self.is_agent:
             return nn.Module()
-        return self.model_spec(variant).build() if self.build is None else self.build(variant)
+        build = self.model_spec(variant).build if self.build is None else partial(self.build, variant)
+        return returned(build(), nn.Module, f"{self.id}:{variant.name}: build")
 
     def drawing(self, variant: Variant) -> tuple[Part, ...]:
         """The boxes of `show`."""
         if self.parts is None:
             return () if self.is_agent else self.model_spec(variant).parts
-        return self.parts(variant)
+        return returned(self.parts(variant), tuple, f"{self.id}:{variant.name}: parts")
+
+    def check_recipe(self) -> None:
+        """Raises ConfigError for a stage that names parameters which no variant has, with the nearest names.
+
+        A stage may name what only some variants hold: a recipe makes the whole, a variant may be a part of it.
+        """
+        if not self.recipe:
+            return
+        import torch
+
+        from polymodal.train.parameters import nearest_names, unnamed_prefixes
+
+        names: set[str] = set()
+        for variant in self.variants:
+            with torch.device("meta"):
+                names |= {name for name, _ in self.module(variant).named_parameters()}
+            if not any(unnamed_prefixes(stage, names) for stage in self.recipe):
+                return
+        for stage in self.recipe:
+            for does, prefix in unnamed_prefixes(stage, names):
+                where = f"{self.id} ({', '.join(variant.name for variant in self.variants)})"
+                raise ConfigError(f"stage {stage.name} of {self.id} {does} '{prefix}', which names no parameter of "
+                                  f"{where}; {nearest_names(prefix, names)}")  # fmt: skip
 
     @property
     def is_agent(self) -> bool:

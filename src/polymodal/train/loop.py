@@ -19,6 +19,7 @@ from torch import nn
 
 from polymodal.errors import ConfigError
 from polymodal.models.output import total_loss
+from polymodal.nn.first_weight import first_weight
 from polymodal.train import checkpoint
 from polymodal.train.checkpoint import Run
 from polymodal.train.parameters import parameter_groups, prepare, train_mode
@@ -46,9 +47,12 @@ def run_stage(
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     prepare(model, stage)
-    objective = stage.objective.build(model).to(next(model.parameters()).device)
+    objective = stage.objective.build(model).to(first_weight(model).device)
     beside = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-    optimiser = stage.optimizer.build(parameter_groups(model, stage, beside))
+    groups = parameter_groups(model, stage, beside)
+    if not groups:
+        raise ConfigError(f"stage {stage.name} trains nothing: train={stage.train} and lora={dict(stage.lora)}")
+    optimiser = stage.optimizer.build(groups)
     generator = torch.Generator().manual_seed(seed)
     run = Run(model=model, objective=objective, optimiser=optimiser, generator=generator)
     about = {"stage": as_dict(stage), "seed": seed}

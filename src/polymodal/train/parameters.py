@@ -10,8 +10,9 @@ parameter under two names counts once, under its first.
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import nn
@@ -26,10 +27,11 @@ def trainable(
 ) -> Iterator[tuple[str, nn.Parameter]]:
     """The parameters below `prefixes` and not below `frozen`; raises ConfigError for a prefix that names nothing."""
     named = list(model.named_parameters())
-    for prefix in (*prefixes, *frozen):
-        if not any(below(name, prefix) for name, _ in named):
-            tops = sorted({name.split(".")[0] for name, _ in named})
-            raise ConfigError(f"stage trains '{prefix}', which names no parameter; the model has {', '.join(tops)}")
+    for does, given in (("trains", prefixes), ("freezes", frozen)):
+        for prefix in given:
+            if not any(below(name, prefix) for name, _ in named):
+                hint = nearest_names(prefix, [name for name, _ in named])
+                raise ConfigError(f"stage {does} '{prefix}', which names no parameter; {hint}")
     for name, parameter in named:
         if any(below(name, prefix) for prefix in prefixes) and not any(below(name, prefix) for prefix in frozen):
             yield name, parameter
@@ -40,6 +42,32 @@ def freeze_except(model: nn.Module, prefixes: Sequence[str], frozen: Sequence[st
     return _only({id(parameter) for _, parameter in trainable(model, prefixes, frozen)}, model)
 
 
+def unnamed_prefixes(stage: Stage, names: Collection[str]) -> list[tuple[str, str]]:
+    """(what the stage does, prefix) of every prefix in a stage under which there is none of these parameters."""
+    given = (
+        ("trains", stage.train),
+        ("freezes", stage.frozen),
+        ("puts low-rank paths below", tuple(stage.lora)),
+        ("has a rate for", tuple(rule.prefix for rule in stage.rates)),
+        ("leaves undecayed", stage.optimizer.undecayed),
+    )
+    return [
+        (does, prefix)
+        for does, prefixes in given
+        for prefix in prefixes
+        if not any(below(name, prefix) for name in names)
+    ]
+
+
+def nearest_names(prefix: str, names: Iterable[str]) -> str:
+    """What a prefix that names nothing may have meant, for a message: what there is, and up to three names like it."""
+    parts = [name.split(".") for name in names]
+    starts = sorted({".".join(part[: i + 1]) for part in parts for i in range(len(part))})
+    near = difflib.get_close_matches(prefix, starts, n=3, cutoff=0.6)
+    has = f"the model has {', '.join(sorted({part[0] for part in parts})) or 'no parameters'}"
+    return f"{has}; nearest: {', '.join(near)}" if near else has
+
+
 def prepare(model: nn.Module, stage: Stage) -> int:
     """Put in the stage's low-rank paths and freeze what it does not train; returns how many numbers train.
 
@@ -48,7 +76,8 @@ def prepare(model: nn.Module, stage: Stage) -> int:
     for prefix, config in stage.lora.items():
         linears = _linears(model, prefix)
         if not linears:
-            raise ConfigError(f"stage {stage.name}: lora names '{prefix}', below which there is no linear")
+            hint = nearest_names(prefix, [path for path, part in model.named_modules() if isinstance(part, nn.Linear)])
+            raise ConfigError(f"stage {stage.name}: lora names '{prefix}', below which there is no linear; {hint}")
         bare = [path for path, part in linears if not isinstance(part, LoRALinear)]
         if not bare:
             continue

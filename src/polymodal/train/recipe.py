@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from polymodal.errors import ConfigError
+from polymodal.fields import check_fields
 from polymodal.train.objectives import Objective
 from polymodal.train.optimizer import AdamW, OptimizerConfig
 from polymodal.train.schedule import Schedule
@@ -53,6 +54,9 @@ class DataSource:
     masked_words: float | None = None
     masked_patches: float | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
@@ -67,6 +71,9 @@ class Budget:
     max_length: int | None = None
     precision: str | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoRAConfig:
@@ -76,6 +83,9 @@ class LoRAConfig:
     alpha: float | None = None
     dropout: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PartRate:
@@ -83,6 +93,9 @@ class PartRate:
 
     prefix: str
     factor: float
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +107,9 @@ class LayerDecay:
     decay: float
     blocks: str = "blocks"
     first: tuple[str, ...] = ("patch_embed", "class_token", "mask_token", "positions", "pre_norm")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 Rate = PartRate | LayerDecay
@@ -125,6 +141,9 @@ class Stage:
     budget: Budget = Budget()
     start: str = ""
     note: str = ""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def steps(self) -> int:

@@ -33,6 +33,8 @@ def read_shapes(shapes: Shapes) -> dict[str, Any] | None:
     convolutions = {name: plain[f"proj_{letter}.weight"] for letter, name in LETTERS.items()}
     width = convolutions["text"][0]
     targets = [name for letter, name in LETTERS.items() if any(x.startswith(f"trans_{letter}_with") for x in plain)]
+    if not targets:
+        return None
     first = next(x for x in plain if x.startswith("trans_") and "_with_" in x).split(".")[0]
     depth = 1 + max(int(x.split(".")[2]) for x in plain if x.startswith(f"{first}.layers."))
     kernels = {name: shape[2] for name, shape in convolutions.items()}
