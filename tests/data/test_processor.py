@@ -180,7 +180,7 @@ def test_declarations_are_checked() -> None:
         build(modality("image", "<picture>"))
     with pytest.raises(ConfigError, match="own placeholder"):
         build(modality("image", "<reponame>"), modality("audio", "<reponame>"))
-    for name, message in (("a smell", "expected a name"), ("text", "is what messages are written in")):
+    for name, message in (("a smell", "expected a name"), ("text", "is the text of messages")):
         with pytest.raises(ConfigError, match=message):
             modality(name, "<reponame>")
     with pytest.raises(ConfigError, match="'smell': say with `tokens`"):

@@ -16,7 +16,7 @@ from polymodal.checkpoints.record import CheckpointFiles, CheckpointFormat, Load
 from polymodal.data.chat_formats import LLAVA_SYSTEM, vicuna
 from polymodal.data.hf_image import CLIP, squared
 from polymodal.data.processor import Modality, Processor
-from polymodal.data.template import Special, Words
+from polymodal.data.template import TEXT_START, Special, Words
 from polymodal.data.tiles import GridTiles, SizedTiles, filled_up
 
 MARKS = ("<im_patch>", "<im_start>", "<im_end>")  # appended to the vocabulary in this order
@@ -41,7 +41,7 @@ def pictures(found: official_llava.OfficialLlava, config: Mapping[str, Any]) -> 
     before, after = ((Special(name="<im_start>"),), (Special(name="<im_end>"),)) if marked else ((), ())
     # Without marks the official placeholder is no word: every feature stands at -200.
     name, placeholder_id = ("<im_patch>", None) if marked else ("", official_llava.IMAGE)
-    behind, tiled = (*after, Words(text="\n")), found.tiled
+    behind, tiled = (*after, Words(text="\n")) if marked else (TEXT_START, Words(text="\n")), found.tiled
     if tiled is not None:
         cut = SizedTiles(tiles=GridTiles(tile=tiled.tile, grids=tiled.grids))
         return Modality(name="image", placeholder=name, placeholder_id=placeholder_id, transform=cut, before=before,

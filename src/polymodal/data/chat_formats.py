@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 
-from polymodal.data.template import Special, Template, Turn, Words, chatml
+from polymodal.data.template import TEXT_START, Special, Template, Turn, Words, chatml
 
 VICUNA_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
@@ -34,7 +34,7 @@ def vicuna(system: str | None = VICUNA_SYSTEM, *, begin: bool = True) -> Templat
         "user": Turn(before=(Words(text="USER: "),), after=(Words(text=" "),)),
         "assistant": Turn(before=prefix, after=(Special(name="</s>", loss_mask=True),), loss_mask=True),
     }
-    start = (Special(name="<s>"),) if begin else ()
+    start = (Special(name="<s>"), TEXT_START) if begin else ()
     return Template(turns=turns, begin=start, ask=(Words(text="ASSISTANT:"),), default_system=system)
 
 
@@ -46,7 +46,7 @@ def mistral() -> Template:
             before=(Words(text=" ", loss_mask=True),), after=(Special(name="</s>", loss_mask=True),), loss_mask=True
         ),
     }
-    return Template(turns=turns, begin=(Special(name="<s>"),))
+    return Template(turns=turns, begin=(Special(name="<s>"), TEXT_START))
 
 
 def chatml_direct(system: str | None = "Answer the questions.") -> Template:
@@ -65,9 +65,10 @@ def llama2(system: str | None = None) -> Template:
     """The format of Llama 2 Chat: the beginning token before every question, the system message inside the first."""
     turns = {
         "system": Turn(
-            before=(Special(name="<s>"), Words(text="[INST] <<SYS>>\n")), after=(Words(text="\n<</SYS>>\n\n"),)
+            before=(Special(name="<s>"), TEXT_START, Words(text="[INST] <<SYS>>\n")),
+            after=(Words(text="\n<</SYS>>\n\n"),),
         ),
-        "user": Turn(before=(Special(name="<s>"), Words(text="[INST] ")), after=(Words(text=" [/INST]"),)),
+        "user": Turn(before=(Special(name="<s>"), TEXT_START, Words(text="[INST] ")), after=(Words(text=" [/INST]"),)),
         "assistant": Turn(
             before=(Words(text=" ", loss_mask=True),),
             after=(Words(text=" ", loss_mask=True), Special(name="</s>", loss_mask=True)),
@@ -93,7 +94,7 @@ def llama3(system: str | None = None) -> Template:
 
 def plain(begin: str | None = None) -> Template:
     """No format: the messages one after another, for models that only go on with a text.  begin: a special token."""
-    start = () if begin is None else (Special(name=begin),)
+    start = () if begin is None else (Special(name=begin), TEXT_START)
     return Template(turns={"user": Turn(), "assistant": Turn(loss_mask=True)}, begin=start)
 
 
