@@ -6,12 +6,12 @@ chatml_direct   ChatML without line ends between turns              (LLaVA-1.6-3
 llama2    <s>[INST] <<SYS>> system <</SYS>> question [/INST] answer </s><s>[INST] ...          (arXiv 2307.09288)
 llama3    <|start_header_id|>user<|end_header_id|> question<|eot_id|>...                        (arXiv 2407.21783)
 
-`of_chat_template` tells from the Jinja source that a checkpoint carries which of these it writes; it is never run.
+They are for checkpoints without a chat template of their own (`data/chat_template.py`).
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Collection
 
 from polymodal.data.template import TEXT_START, Special, Template, Turn, Words, chatml
 
@@ -98,17 +98,19 @@ def plain(begin: str | None = None) -> Template:
     return Template(turns={"user": Turn(), "assistant": Turn(loss_mask=True)}, begin=start)
 
 
-def of_chat_template(source: str) -> Template | None:
-    """The format that a Jinja chat template of a published checkpoint writes; None when it is none of these.
+def gemma() -> Template:
+    """The format of Gemma: turns of user and model; it has no system message."""
 
-    A default system message is taken over where the source spells it out.
-    """
-    if "<|im_start|>" in source:
-        match = re.search(r"<\|im_start\|>system\\n([^{}'\"]+?)<\|im_end\|>", source)
-        return chatml(default_system=None if match is None else match[1])
-    if "<|start_header_id|>" in source:
-        # Version 3.1 and later write dates and tools into a system message of their own.
-        return None if "strftime_now" in source or "date_string" in source else llama3()
-    if "[INST]" in source:
-        return llama2() if "<<SYS>>" in source else mistral()
-    return vicuna(None) if "USER:" in source and "ASSISTANT:" in source else None
+    def turn(role: str, answer: bool) -> Turn:
+        before = (Special(name="<start_of_turn>"), Words(text=f"{role}\n"))
+        after = (Special(name="<end_of_turn>", loss_mask=answer), Words(text="\n"))
+        return Turn(before=before, after=after, loss_mask=answer)
+
+    turns = {"user": turn("user", False), "assistant": turn("model", True)}
+    return Template(begin=(Special(name="<bos>"),), turns=turns, ask=turns["assistant"].before)
+
+
+def by_vocabulary(special_tokens: Collection[str]) -> Template | None:
+    """The format whose tokens a vocabulary has, for checkpoints that say nothing else of it; None without any."""
+    formats = {"<|im_start|>": chatml(default_system=None), "<|start_header_id|>": llama3(), "<start_of_turn>": gemma()}
+    return next((template for token, template in formats.items() if token in special_tokens), None)

@@ -212,6 +212,14 @@ class Tokenizer:
         token = self._tokens.get(name)
         return (False, False) if token is None else (token.lstrip, token.rstrip)
 
+    @cached_property
+    def around(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The special tokens that the file itself puts before and behind a text, which `encode` leaves out."""
+        encoding = self._pipeline.encode("a", add_special_tokens=True)
+        text = [index for index, special in enumerate(encoding.special_tokens_mask) if not special]
+        before, behind = (text[0], text[-1] + 1) if text else (0, 0)
+        return tuple(encoding.tokens[:before]), tuple(encoding.tokens[behind:])
+
     def _plain(self, pipeline: Pipeline, text: str) -> Encoding:
         """`text` as a person typed it."""
         encoding = _encoding(pipeline, text)
