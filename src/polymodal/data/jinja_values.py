@@ -190,7 +190,7 @@ def replaced(text: Any, old: Any, new: Any, count: int | None = -1) -> str:
 
 
 def indented(text: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
-    space = " " * min(width, MAX_FORMAT) if isinstance(width, int) else text_of(width)
+    space = " " * _width(width) if isinstance(width, int) else text_of(width)
     lines = text_of(text).splitlines()
     room_for(sum(map(len, lines)) + (len(lines) + 1) * (len(space) + 1))
     rest = [space + line if line or blank else line for line in lines[1:]]
@@ -216,11 +216,17 @@ def as_json(
     value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
     """A value as JSON; the options are those that transformers' templates have."""
-    space = min(indent, MAX_FORMAT) if isinstance(indent, int) else text_of(indent or "")[:MAX_FORMAT] or None
-    room_for(weight(value) * (1 + (space if isinstance(space, int) else len(space or ""))))
+    space = None if indent is None else " " * _width(indent) if isinstance(indent, int) else text_of(indent)
+    room_for(weight(value) * (1 + len(space or "")))
     made = json.dumps(value, ensure_ascii=ensure_ascii, indent=space, separators=separators, sort_keys=sort_keys)
     room_for(len(made))
     return made
+
+
+def _width(count: int) -> int:
+    if count > MAX_FORMAT:
+        raise SecurityError(f"it indents by {count}; the limit is {MAX_FORMAT}")
+    return count
 
 
 def _numbers(*values: Any) -> bool:
