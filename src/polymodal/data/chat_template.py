@@ -147,7 +147,7 @@ class ChatTemplate:
             (marker,) = draft.texts
             texts.append(text.replace(marker, "x") if marker in text else None)
         # A template for texts prints a list of parts as Python does.
-        return texts[1] is not None and texts[0] in (None, texts[1])
+        return texts[0] is None or texts[0] == texts[1]
 
     @cached_property
     def _template(self) -> Callable[..., str]:
