@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,9 @@ from polymodal.check.folder import PARTS, check_folder
 from polymodal.check.own_system import PARTS as FILE_PARTS
 from polymodal.check.own_system import check_own_system
 from polymodal.cli.app import run
-
-TESTS = Path(__file__).parents[1]
-sys.path.insert(0, str(TESTS))
 from tiny_folders import tiny
 
+TESTS = Path(__file__).parents[1]
 OWN = TESTS / "cli" / "tiny_system.py"
 
 

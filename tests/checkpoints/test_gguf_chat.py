@@ -4,17 +4,17 @@ from pathlib import Path
 
 import jinja2
 import pytest
+import torch
 import transformers
 from llama_cpp_files import write_text
 from test_gguf import TINY, llava_model, random, write_both
 from tokenizers import pre_tokenizers
 
 import polymodal as pm
-from polymodal.data import chat_formats
 from polymodal.data.messages import conversation
 from polymodal.data.sentencepiece import read_sentencepiece
 from polymodal.data.template import written
-from polymodal.errors import ConfigError
+from polymodal.errors import ConfigError, PromptError
 
 LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
 QWEN = (
@@ -45,22 +45,6 @@ SYSTEM = [("system", "Be brief."), *TALK]
 
 def messages(talk):
     return [{"role": role, "content": text} for role, text in talk]
-
-
-@pytest.mark.parametrize(
-    ("source", "talks"),
-    [(QWEN, (TALK, SYSTEM)), (LLAMA3, (TALK, SYSTEM)), (LLAMA2, (TALK, SYSTEM)), (MISTRAL, (TALK,))],
-)
-def test_a_format_is_told_from_its_template(source, talks):
-    format = chat_formats.of_chat_template(source)
-    for talk in talks:
-        wanted = jinja2.Template(source).render(messages=messages(talk), add_generation_prompt=True)
-        assert written(format.render(conversation(messages(talk)), ask=True)) == wanted
-
-
-@pytest.mark.parametrize("source", ["", "{{ messages }}", "<start_of_turn>user", LLAMA3 + "{{ strftime_now('%d') }}"])
-def test_a_format_that_is_not_known_is_none(source):
-    assert chat_formats.of_chat_template(source) is None
 
 
 def vocabulary(*specials: str, **ids: int) -> dict:
@@ -107,12 +91,32 @@ def test_a_model_without_a_format_goes_on_with_a_text(tmp_path):
     assert model._parts.ends == ((1,), None)
 
 
-@pytest.mark.parametrize("template", ["<start_of_turn>{{ messages }}", LLAMA3 + "{{ date_string }}"])
-def test_a_model_with_an_unknown_format_does_all_but_chat(tmp_path, template):
-    saved(tmp_path / "a.gguf", "<s>", template=template, bos=0)
+@pytest.mark.parametrize(
+    ("source", "talks"),
+    [(QWEN, (TALK, SYSTEM)), (LLAMA3, (TALK, SYSTEM)), (LLAMA2, (TALK, SYSTEM)), (MISTRAL, (TALK,))],
+)
+def test_the_template_of_the_metadata_is_run(tmp_path, source, talks):
+    specials = ("<|im_start|>", "<|im_end|>", "<s>", "</s>", "<|begin_of_text|>", "<|start_header_id|>",
+                "<|end_header_id|>", "<|eot_id|>")  # fmt: skip
+    saved(tmp_path / "a.gguf", *specials, template=source, eos=1, bos=4 if source is LLAMA3 else 2)
     model = pm.load(tmp_path / "a.gguf")
-    assert model.can == ("logits", "features", "generate")
-    with pytest.raises(ConfigError, match="cannot chat"):
+    assert model.chat_format == "tokenizer.chat_template"
+    for talk in talks:
+        wanted = jinja2.Template(source).render(messages=messages(talk), add_generation_prompt=True)
+        segments = model.processor.template.render(conversation(messages(talk)), ask=True)
+        begin = "<s>" if source is QWEN else ""  # which the metadata adds to a prompt that does not begin so
+        assert written(segments) == begin + wanted
+    back = pm.load(model.save(tmp_path / "saved"))
+    assert back.chat_format == "chat_template.jinja"
+    rows = [each.processor.encode(conversation(messages(TALK)), generate=True).input_ids for each in (model, back)]
+    assert rows[0] == rows[1]
+
+
+def test_a_template_that_fails_leaves_everything_but_chat(tmp_path):
+    saved(tmp_path / "a.gguf", "<s>", template="{{ messages.nothing.at_all }}", bos=0)
+    model = pm.load(tmp_path / "a.gguf")
+    assert model.logits(input_ids=torch.tensor([[1, 2]])).shape[1] == 2
+    with pytest.raises(PromptError, match=r"tokenizer.chat_template: the chat template cannot be used"):
         model.chat("Hi")
 
 

@@ -16,7 +16,7 @@ from polymodal.data.imagebind_formats import PandaGPTFormat
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.data.processor import HOST_FACTS
-from polymodal.data.template import Special, Words
+from polymodal.data.template import TEXT_START, Special, Words
 from polymodal.errors import PromptError
 from polymodal.systems.pandagpt import PLACEHOLDER, SYSTEM
 
@@ -37,7 +37,8 @@ def messages(*texts: str) -> list[Message]:
 
 
 def test_words_are_those_of_the_paper_code() -> None:
-    pieces = PandaGPTFormat(begin="<s>").render(messages(*TALK), ask=True)
+    rendered = PandaGPTFormat(begin="<s>").render(messages(*TALK), ask=True)
+    pieces = [piece for piece in rendered if piece is not TEXT_START]
     assert [piece.name if isinstance(piece, Special) else piece.text for piece in pieces] == [
         "<s>", "### Human: <Img>", "all media", "</Img> What is it?\n### Assistant:", "A cat.\n###",
         "Human: Sure?\n### Assistant:", "Yes.\n###", "Human: Why?\n### Assistant:",

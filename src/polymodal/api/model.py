@@ -24,6 +24,7 @@ from polymodal.api.asking import Stream, answer_batch, messages_of
 from polymodal.api.inputs import check_media
 from polymodal.api.reply import Label, Reply
 from polymodal.checkpoints.record import LoadedModel
+from polymodal.data.chat_template import ChatTemplate
 from polymodal.data.media import Audio, Media, Text, Video
 from polymodal.data.modalities import holds_media
 from polymodal.errors import ConfigError, PromptError
@@ -84,7 +85,16 @@ class Model:
         self.adapters = Adapters(self.module, self._adapter_keys, base)
 
     def __repr__(self) -> str:
-        return f"Model({self.name})"
+        return f"Model({self.name}, chat format: {self.chat_format})" if self.chat_format else f"Model({self.name})"
+
+    @property
+    def chat_format(self) -> str:
+        """Where the format of conversations is from: a file of the folder, as "chat_template.jinja", or the system;
+        "" for a model without a processor."""
+        if self.processor is None:
+            return ""
+        template = self.processor.template
+        return template.source.file if isinstance(template, ChatTemplate) else self.system.id
 
     def __call__(self, **tensors: Any) -> Output:
         """`module(**tensors)` on the model's device and in its dtype: gradients flow, a loss comes with labels."""

@@ -1,7 +1,7 @@
 """What stands beside the weights of llama.cpp's files: tokenizer, ends of an answer, preprocessing, chat format.
 
     tokenizer.ggml.*                 -> Tokenizer; ends and padding
-    tokenizer.chat_template          -> one of the known formats; a model with another one does everything but chat
+    tokenizer.chat_template          -> the chat format, run as any folder's; without one a text is only continued
     clip.vision.image_mean, ...      -> the settings of the picture transform
 
 A tokenizer.json, preprocessor_config.json or generation_config.json beside the file goes first.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from polymodal.checkpoints.gguf import GGUFCheckpoint, open_gguf
 from polymodal.checkpoints.language_model import text_model_spec
 from polymodal.checkpoints.record import CheckpointFiles, CheckpointFormat, ConfigMatch, ModelSpec
 from polymodal.data import chat_formats
+from polymodal.data.chat_template import JINJA, ChatTemplate, TemplateSource, chat_template, template_source
 from polymodal.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from polymodal.data.tokenizer import Tokenizer
 
+TEMPLATE = "tokenizer.chat_template"
 _ENDS = ("eos", "eot", "eom")
 TEXT = (["LlamaForCausalLM"], ["MistralForCausalLM"], ["Qwen2ForCausalLM"])
 
@@ -61,6 +63,26 @@ class GGUFFiles(CheckpointFiles):
 
         return gguf_tokenizer(self.model.text.metadata, added=self._added, **names)
 
+    def chat_template(
+        self, tokenizer: Tokenizer, placeholders: Mapping[str, str] | None = None, *, wrapped: bool = True
+    ) -> ChatTemplate | None:
+        """The format of a chat template beside the weights, else of the one in the metadata."""
+        beside = super().chat_template(tokenizer, placeholders, wrapped=wrapped) if self.folder.is_dir() else None
+        text = self._template
+        if beside is not None or text is None:
+            return beside
+        begin = self.model.config["gguf"]["begin"]
+        around = ((begin,) if begin is not None and wrapped else (), ())
+        source = TemplateSource(text=text, file=TEMPLATE)
+        return chat_template(source, self.folder, tokenizer, placeholders or {}, around)
+
+    @property
+    def _template(self) -> str | None:
+        found = self.model.text.metadata.get(TEMPLATE)
+        if found is not None and not isinstance(found, str):
+            raise WeightsError(f"{self.model.text.path}: {TEMPLATE} must be a text, found {type(found).__name__}")
+        return found
+
     def lacks_tokenizer(self) -> str | None:
         """Why neither the files beside nor the metadata make a tokenizer, None where one of them does."""
         if self._beside:
@@ -90,8 +112,11 @@ class GGUFFiles(CheckpointFiles):
             tokenizer = self.tokenizer()
             roles = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id, "pad_token": tokenizer.pad_id}
             named = {role: tokenizer.token(index) for role, index in roles.items() if index is not None}
-            tables["tokenizer_config.json"] = named
+            begins = self.model.config["gguf"]["begin"] is not None
+            tables["tokenizer_config.json"] = {**named, "add_bos_token": begins}
             (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
+        if self._template is not None and (not self.folder.is_dir() or template_source(self.folder) is None):
+            (folder / JINJA).write_text(self._template, encoding="utf-8")
         for name, table in tables.items():
             if table:
                 (folder / name).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
@@ -127,7 +152,4 @@ def _text_spec(config: Mapping[str, Any]) -> ModelSpec:
     said = config["gguf"]
     if not isinstance(said, Mapping):
         raise WeightsError(f"config: 'gguf' must be a table, found {type(said).__name__}")
-    source, begin = said.get("chat_template"), said.get("begin")
-    template = chat_formats.plain(begin) if source is None else chat_formats.of_chat_template(source)
-    spec = text_model_spec(config, template or chat_formats.plain(begin))
-    return spec if template is not None else replace(spec, assemble=None)
+    return text_model_spec(config, chat_formats.plain(said.get("begin")), wrapped=True)

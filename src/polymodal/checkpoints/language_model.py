@@ -23,15 +23,20 @@ from polymodal.models.multimodal_lm import MultimodalLM
 Config = Mapping[str, Any]
 
 
-def text_model_spec(config: Config, template: Template) -> ModelSpec:
-    """A language model's config -> the model; raises ConfigError for options that are not supported."""
+def text_model_spec(config: Config, template: Template, *, wrapped: bool = False) -> ModelSpec:
+    """A language model's config -> the model; raises ConfigError for options that are not supported.
+
+    template: for folders without a chat template of their own; wrapped: as for `CheckpointFiles.chat_template`.
+    """
     text = hf_text.parse_config(config)
     decoder = text.config
     if not isinstance(decoder, DecoderConfig):
         raise ConfigError(f"model_type {config.get('model_type')!r}: expected a decoder, found an encoder-decoder")
 
     def assemble(module: Any, files: CheckpointFiles) -> LoadedModel:
-        processor = Processor(tokenizer=files.tokenizer(), template=template, max_length=decoder.max_length)
+        tokenizer = files.tokenizer()
+        chat_format = files.chat_template(tokenizer, wrapped=wrapped) or template
+        processor = Processor(tokenizer=tokenizer, template=chat_format, max_length=decoder.max_length)
         return LoadedModel(model=module, processor=processor)
 
     return ModelSpec(

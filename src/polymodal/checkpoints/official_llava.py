@@ -12,11 +12,12 @@ from typing import Any
 from torch import nn
 
 from polymodal.checkpoints import official_llava_parts as official_llava
+from polymodal.checkpoints.llava_format import llava_format
 from polymodal.checkpoints.record import CheckpointFiles, CheckpointFormat, LoadedModel, ModelSpec, Part
 from polymodal.data.chat_formats import LLAVA_SYSTEM, vicuna
 from polymodal.data.hf_image import CLIP, squared
 from polymodal.data.processor import Modality, Processor
-from polymodal.data.template import Special, Words
+from polymodal.data.template import TEXT_START, Special, Written
 from polymodal.data.tiles import GridTiles, SizedTiles, pad_tiles
 
 MARKS = ("<im_patch>", "<im_start>", "<im_end>")  # appended to the vocabulary in this order
@@ -31,20 +32,25 @@ def parse_official_config(config: Mapping[str, Any], system: str = LLAVA_SYSTEM)
 
     def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
         tokenizer = files.tokenizer(added=MARKS if config.get("mm_use_im_start_end") else ())
-        processor = Processor(tokenizer=tokenizer, template=vicuna(system), modalities=(pictures(found, config),),
+        template, after = llava_format(files, tokenizer, vicuna(system))
+        image = pictures(found, config, after)
+        processor = Processor(tokenizer=tokenizer, template=template, modalities=(image,),
                               max_length=found.text.max_length)  # fmt: skip
         return LoadedModel(model=module, processor=processor)
 
     return ModelSpec(build=found.build, keys=(found.keys,), parts=drawing(found), assemble=assemble)
 
 
-def pictures(found: official_llava.OfficialLlava, config: Mapping[str, Any]) -> Modality:
-    """How pictures enter: squared with the mean colour, cropped, or in tiles, as `image_aspect_ratio` says."""
+def pictures(found: official_llava.OfficialLlava, config: Mapping[str, Any], newline: tuple[Written, ...]) -> Modality:
+    """How pictures enter: squared with the mean colour, cropped, or in tiles, as `image_aspect_ratio` says.
+
+    newline: what stands behind a picture.
+    """
     marked = bool(config.get("mm_use_im_start_end"))
     before, after = ((Special(name="<im_start>"),), (Special(name="<im_end>"),)) if marked else ((), ())
     # Without marks the official placeholder is no word: every feature stands at -200.
     name, placeholder_id = ("<im_patch>", None) if marked else ("", official_llava.IMAGE)
-    behind, tiled = (*after, Words(text="\n")), found.tiled
+    behind, tiled = (*(after if marked else (TEXT_START,)), *newline), found.tiled
     if tiled is not None:
         cut = SizedTiles(tiles=GridTiles(tile=tiled.tile, grids=tiled.grids))
         return Modality(name="image", placeholder=name, placeholder_id=placeholder_id, transform=cut, before=before,

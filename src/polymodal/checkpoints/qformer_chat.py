@@ -19,7 +19,7 @@ from polymodal.data.messages import Message
 from polymodal.data.normalise import CLIP_MEAN, CLIP_STD
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.qformer_processor import QFormerProcessor, collate_with_instruction
-from polymodal.data.template import Special, Template, Turn, Words
+from polymodal.data.template import TEXT_START, Special, Template, Turn, Words
 
 PICTURE = {**VIT, "resample": 3, "image_mean": CLIP_MEAN, "image_std": CLIP_STD}
 """Defaults of BlipImageProcessor, but for the size: both sides at once, whatever the picture's proportions."""
@@ -40,7 +40,7 @@ def template(words: tuple[str, str], seq2seq: bool, bos: str = "</s>", eos: str 
     between = words[1] and not seq2seq
     after = (Words(text=". "),) if between else (Special(name=eos, loss_mask=True),)
     turns = {
-        "picture": Turn(after=() if seq2seq else (Special(name=bos),)),
+        "picture": Turn(after=(TEXT_START,) if seq2seq else (Special(name=bos), TEXT_START)),
         "user": Turn(
             before=(Words(text=words[0]),), after=(Words(text=words[1]), *((Special(name=eos),) if seq2seq else ()))
         ),

@@ -25,6 +25,7 @@ from polymodal.fields import check_fields, constructor_error, place_of, returned
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from polymodal.data.chat_template import ChatTemplate
     from polymodal.data.tokenizer import Tokenizer
     from polymodal.weights.keytable import KeyTable
 
@@ -137,6 +138,22 @@ class CheckpointFiles:
         from polymodal.data.tokenizer_files import read_tokenizer
 
         return read_tokenizer(self.folder, **names)
+
+    def chat_template(
+        self, tokenizer: Tokenizer, placeholders: Mapping[str, str] | None = None, *, wrapped: bool = True
+    ) -> ChatTemplate | None:
+        """The format of the files' own chat template, None where they have none.
+
+        placeholders: modality -> what the template writes for an item.  wrapped: the published processor tokenises the
+        finished prompt as any text, with the tokenizer's begin and end tokens around it; False: as it is.
+        """
+        from polymodal.data import chat_template as templates
+
+        source = templates.template_source(self.folder)
+        if source is None:
+            return None
+        around = templates.around_text(self.folder, tokenizer) if wrapped else templates.NOTHING_AROUND
+        return templates.chat_template(source, self.folder, tokenizer, placeholders or {}, around)
 
     def lacks_tokenizer(self) -> str | None:
         """Why no tokenizer can be made of these files (none, or of a kind not supported), None where one can."""

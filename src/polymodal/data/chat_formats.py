@@ -6,14 +6,14 @@ chatml_direct   ChatML without line ends between turns              (LLaVA-1.6-3
 llama2    <s>[INST] <<SYS>> system <</SYS>> question [/INST] answer </s><s>[INST] ...          (arXiv 2307.09288)
 llama3    <|start_header_id|>user<|end_header_id|> question<|eot_id|>...                        (arXiv 2407.21783)
 
-`of_chat_template` tells from the Jinja source that a checkpoint carries which of these it writes; it is never run.
+They are for checkpoints without a chat template of their own (`data/chat_template.py`).
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Collection
 
-from polymodal.data.template import Special, Template, Turn, Words, chatml
+from polymodal.data.template import TEXT_START, Special, Template, Turn, Words, chatml
 
 VICUNA_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
@@ -34,7 +34,7 @@ def vicuna(system: str | None = VICUNA_SYSTEM, *, begin: bool = True) -> Templat
         "user": Turn(before=(Words(text="USER: "),), after=(Words(text=" "),)),
         "assistant": Turn(before=prefix, after=(Special(name="</s>", loss_mask=True),), loss_mask=True),
     }
-    start = (Special(name="<s>"),) if begin else ()
+    start = (Special(name="<s>"), TEXT_START) if begin else ()
     return Template(turns=turns, begin=start, ask=(Words(text="ASSISTANT:"),), default_system=system)
 
 
@@ -46,7 +46,7 @@ def mistral() -> Template:
             before=(Words(text=" ", loss_mask=True),), after=(Special(name="</s>", loss_mask=True),), loss_mask=True
         ),
     }
-    return Template(turns=turns, begin=(Special(name="<s>"),))
+    return Template(turns=turns, begin=(Special(name="<s>"), TEXT_START))
 
 
 def chatml_direct(system: str | None = "Answer the questions.") -> Template:
@@ -65,9 +65,10 @@ def llama2(system: str | None = None) -> Template:
     """The format of Llama 2 Chat: the beginning token before every question, the system message inside the first."""
     turns = {
         "system": Turn(
-            before=(Special(name="<s>"), Words(text="[INST] <<SYS>>\n")), after=(Words(text="\n<</SYS>>\n\n"),)
+            before=(Special(name="<s>"), TEXT_START, Words(text="[INST] <<SYS>>\n")),
+            after=(Words(text="\n<</SYS>>\n\n"),),
         ),
-        "user": Turn(before=(Special(name="<s>"), Words(text="[INST] ")), after=(Words(text=" [/INST]"),)),
+        "user": Turn(before=(Special(name="<s>"), TEXT_START, Words(text="[INST] ")), after=(Words(text=" [/INST]"),)),
         "assistant": Turn(
             before=(Words(text=" ", loss_mask=True),),
             after=(Words(text=" ", loss_mask=True), Special(name="</s>", loss_mask=True)),
@@ -93,21 +94,23 @@ def llama3(system: str | None = None) -> Template:
 
 def plain(begin: str | None = None) -> Template:
     """No format: the messages one after another, for models that only go on with a text.  begin: a special token."""
-    start = () if begin is None else (Special(name=begin),)
+    start = () if begin is None else (Special(name=begin), TEXT_START)
     return Template(turns={"user": Turn(), "assistant": Turn(loss_mask=True)}, begin=start)
 
 
-def of_chat_template(source: str) -> Template | None:
-    """The format that a Jinja chat template of a published checkpoint writes; None when it is none of these.
+def gemma() -> Template:
+    """The format of Gemma: turns of user and model; it has no system message."""
 
-    A default system message is taken over where the source spells it out.
-    """
-    if "<|im_start|>" in source:
-        match = re.search(r"<\|im_start\|>system\\n([^{}'\"]+?)<\|im_end\|>", source)
-        return chatml(default_system=None if match is None else match[1])
-    if "<|start_header_id|>" in source:
-        # Version 3.1 and later write dates and tools into a system message of their own.
-        return None if "strftime_now" in source or "date_string" in source else llama3()
-    if "[INST]" in source:
-        return llama2() if "<<SYS>>" in source else mistral()
-    return vicuna(None) if "USER:" in source and "ASSISTANT:" in source else None
+    def turn(role: str, answer: bool) -> Turn:
+        before = (Special(name="<start_of_turn>"), Words(text=f"{role}\n"))
+        after = (Special(name="<end_of_turn>", loss_mask=answer), Words(text="\n"))
+        return Turn(before=before, after=after, loss_mask=answer)
+
+    turns = {"user": turn("user", False), "assistant": turn("model", True)}
+    return Template(begin=(Special(name="<bos>"),), turns=turns, ask=turns["assistant"].before)
+
+
+def by_vocabulary(special_tokens: Collection[str]) -> Template | None:
+    """The format whose tokens a vocabulary has, for checkpoints that say nothing else of it; None without any."""
+    formats = {"<|im_start|>": chatml(default_system=None), "<|start_header_id|>": llama3(), "<start_of_turn>": gemma()}
+    return next((template for token, template in formats.items() if token in special_tokens), None)

@@ -19,8 +19,9 @@ from typing import Any
 
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
-from polymodal.data.processor import Encoded, MediaSpan, Memo, Processor
-from polymodal.data.template import Segment, Slot, Special, Words
+from polymodal.data.processor import Encoded, MediaSpan, Memo, Processor, write
+from polymodal.data.row_builder import RowBuilder
+from polymodal.data.template import TEXT_START, Segment, Slot, Special, Words
 from polymodal.errors import PromptError
 
 START = "### Human: <Img>"
@@ -49,7 +50,7 @@ class PandaGPTFormat:
                 pieces.append(Words(text=ANSWER.format(text=message.text), loss_mask=True))
             else:
                 pieces.append(Words(text=(LATER if index else FIRST).format(text=message.text)))
-        return tuple(pieces)
+        return tokenised_apart(pieces)
 
 
 class SharedPlaceholderProcessor(Processor):
@@ -65,21 +66,21 @@ class SharedPlaceholderProcessor(Processor):
         items = [self.prepare(segment.media, memo) for segment in segments if isinstance(segment, Slot)]
         if many := [name for name, count in Counter(item.modality for item in items).items() if count > 1]:
             raise PromptError(f"messages: this model takes one item of each kind in a conversation; found more {many}")
-        made = Encoded(input_ids=[], loss_mask=[], token_types=[])
-        media_spans: tuple[MediaSpan, ...] = ()
+        builder = RowBuilder(self.tokenizer)
+        spans: list[MediaSpan] = []
         for segment in segments:
             if segment is SHARED:
-                first = len(made)
-                made.input_ids.append(self.placeholder_id)
-                made.loss_mask.append(False)
-                made.token_types.append(0)
-                media_spans = tuple(
+                builder.finish()
+                first = len(builder.input_ids)
+                builder.ids([self.placeholder_id])
+                spans = [
                     MediaSpan(item=replace(item, tokens=int(index == 0)), first=first, start=first, end=first + 1)
                     for index, item in enumerate(items)
-                )
+                ]
             elif not isinstance(segment, Slot):
-                self._write(made, segment)
-        return replace(made, media_spans=media_spans)
+                write(builder, segment)
+        builder.finish()
+        return builder.row(spans)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,7 @@ class NExTGPTFormat:
             else:
                 opening, waits = " Human: " if index else "### Human: ", index == len(messages) - 1
                 pieces += self._question(message, opening, "" if waits else " ")
-        return tuple(pieces)
+        return tokenised_apart(pieces)
 
     def _question(self, message: Message, words: str, behind: str) -> list[Segment]:
         """words: what opens it; behind: what stands behind "Assistant:"."""
@@ -127,6 +128,11 @@ class NExTGPTFormat:
             else:
                 pieces += [Special(name=name, loss_mask=True) for name in self.signals[part.modality]]
         return [*pieces, Words(text=END, loss_mask=True)]
+
+
+def tokenised_apart(pieces: Sequence[Segment]) -> tuple[Segment, ...]:
+    """The pieces, each text of which is a tokenizer call of its own."""
+    return tuple(each for piece in pieces for each in ((TEXT_START, piece) if isinstance(piece, Words) else (piece,)))
 
 
 def alternating(messages: Sequence[Message], ask: bool) -> None:

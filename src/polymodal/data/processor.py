@@ -10,18 +10,20 @@ behind the cut together with their values, so that ids and values always agree.
 
 import hashlib
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from polymodal.data.encoded import Encoded, MediaSpan, Prepared
 from polymodal.data.limits import DEFAULT_LIMITS, Limits
 from polymodal.data.media import Array, Media
 from polymodal.data.messages import Message, conversation
 from polymodal.data.modalities import KnownModality, modality_of
-from polymodal.data.template import Format, Segment, Slot, Special, Words
+from polymodal.data.row_builder import Position, RowBuilder
+from polymodal.data.template import Format, Segment, Slot, Special, Words, Written
 from polymodal.data.tokenizer import Tokenizer, pad_id_of
 from polymodal.errors import ConfigError, PromptError
 from polymodal.nn.mask import position_ids_from_mask
@@ -31,7 +33,7 @@ HOST_FACTS = frozenset({"item_counts", "item_tokens", "token_type_counts"})
 """What a batch says about itself in numbers that stay on the host, so that no device has to be asked for them."""
 
 # What stands around an item: the same for all, or made from its value (the size of a picture, in words).
-Around = tuple[Special | Words, ...] | Callable[[Any], Sequence[Special | Words]]
+Around = tuple[Written, ...] | Callable[[Any], Sequence[Written]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,53 +88,6 @@ class Modality:
         """The tensors of all items of a batch by the names the model takes them under."""
         tensors = self.collate(items)
         return tensors if isinstance(tensors, dict) else {self.values or self.known.values: tensors}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Prepared:
-    """One item of media, ready for its encoder.  key: SHA-256 of modality, dtype, shape and all values."""
-
-    modality: str
-    values: Any
-    tokens: int
-    key: str
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class MediaSpan:
-    """Where an item lies in a row: placeholders at [first, first + tokens), with their markers [start, end)."""
-
-    item: Prepared
-    first: int
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Encoded:
-    """One conversation as lists of equal length, with its media in order of appearance.
-
-    segments: the lengths of several conversations that stand one after another in this row (`data/packing.py`); empty
-    for one alone.
-    """
-
-    input_ids: list[int]
-    loss_mask: list[bool]
-    token_types: list[int]
-    media_spans: tuple[MediaSpan, ...] = ()
-    segments: tuple[int, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.input_ids)
-
-    def counts(self) -> dict[str, int]:
-        """Tokens per modality: text and every kind of media that occurs (its placeholders only)."""
-        found: dict[str, int] = {"text": len(self)}
-        for span in self.media_spans:
-            name = span.item.modality
-            found[name] = found.get(name, 0) + span.item.tokens
-            found["text"] -= span.item.tokens
-        return found
 
 
 Memo = MutableMapping[int, tuple[Media, Prepared]]
@@ -210,15 +165,21 @@ class Processor:
         return self.encode_segments(segments, memo=memo)
 
     def encode_segments(self, segments: Sequence[Segment], *, memo: Memo | None = None) -> Encoded:
-        """Segments -> ids and learn marks; each segment is tokenised once and nothing is searched for later."""
-        made = Encoded(input_ids=[], loss_mask=[], token_types=[])
-        spans: list[MediaSpan] = []
+        """Segments -> ids and loss mask; text between special tokens is tokenised as one (`data/row_builder.py`)."""
+        builder = RowBuilder(self.tokenizer)
+        media = []
         for segment in segments:
             if isinstance(segment, Slot):
-                spans.append(self._place(made, self.prepare(segment.media, memo)))
+                media.append(self._write_media(builder, self.prepare(segment.media, memo)))
             else:
-                self._write(made, segment)
-        return replace(made, media_spans=tuple(spans))
+                write(builder, segment)
+        builder.finish()
+        return builder.row(
+            [
+                MediaSpan(item=item, first=first.index, start=start.index, end=end.index)
+                for item, first, start, end in media
+            ]
+        )
 
     def prepare(self, media: Media, memo: Memo | None = None) -> Prepared:
         """One item through its declared transform.  Raises PromptError for media the model does not take."""
@@ -321,33 +282,36 @@ class Processor:
                 batch["dummy_modalities"] = (*batch.get("dummy_modalities", ()), name)
         return batch if self.finish is None else self.finish(batch)
 
-    def _write(self, made: Encoded, segment: Special | Words) -> None:
-        if isinstance(segment, Special):
-            ids, kind = [self.tokenizer.special(segment.name)], segment.token_type
-        else:
-            ids, kind = self.tokenizer.encode(segment.text), 0
-        made.input_ids.extend(ids)
-        made.loss_mask.extend([segment.loss_mask] * len(ids))
-        made.token_types.extend([kind] * len(ids))
-
-    def _place(self, made: Encoded, item: Prepared) -> MediaSpan:
+    def _write_media(self, builder: RowBuilder, item: Prepared) -> tuple[Prepared, Position, Position, Position]:
+        """The item with its first placeholder, and where its span starts and ends."""
         modality = self.modalities[item.modality]
-        start = len(made)
+        start = builder.position()
         for segment in _around(modality.before, item.values):
-            self._write(made, segment)
-        first = len(made)
+            write(builder, segment)
+        strips = (False, False)
         ids = [self.placeholders[item.modality]] * item.tokens
+        if modality.placeholder_id is None:
+            strips = self.tokenizer.strips(modality.placeholder)
         if modality.layout is not None:
             ids = [self.tokenizer.special(name) for name in modality.layout(item.values)]
-        made.input_ids.extend(ids)
-        made.loss_mask.extend([False] * len(ids))
-        made.token_types.extend([modality.kind] * len(ids))
+        first = builder.position(after=True)
+        builder.ids(ids, token_type=modality.kind, strips=strips)
         for segment in _around(modality.after, item.values):
-            self._write(made, segment)
-        return MediaSpan(item=item, first=first, start=start, end=len(made))
+            write(builder, segment)
+        return item, first, start, builder.position(after=True)
 
 
-def _around(around: Around, values: Any) -> Sequence[Special | Words]:
+def write(builder: RowBuilder, segment: Written) -> None:
+    """A segment that is no media."""
+    if isinstance(segment, Words):
+        builder.words(segment.text, segment.loss_mask)
+    elif isinstance(segment, Special):
+        builder.special(segment.name, segment.loss_mask, segment.token_type)
+    else:
+        builder.text_start()
+
+
+def _around(around: Around, values: Any) -> Sequence[Written]:
     return around(values) if callable(around) else around
 
 

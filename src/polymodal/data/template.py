@@ -1,11 +1,10 @@
-"""A prompt format as data: messages -> segments, each of which is tokenised exactly once.
+"""A prompt format as data: messages -> segments, whose text is tokenised in runs between special tokens.
 
 Flow: Message(role, parts) -> the role's Turn: before | parts | after -> Special, Words and Slot segments, each
 marked with `loss_mask` -> the processor makes ids, labels and placeholders of them in one pass.  Labels are thus right
 by construction: nothing is searched for in finished ids.
-Traps: neighbouring words that agree on `loss_mask` are joined before they are tokenised, so the ids equal those of the
-rendered string wherever a published format has no learned border; at the border between a prompt and its answer
-the two are kept apart, because that is how the answer is generated.
+Traps: neighbouring words are tokenised together, whether they carry loss or not, so that the ids equal those of the
+rendered string (`data/row_builder.py`); a format whose code tokenises its pieces apart says so with TEXT_START.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +40,17 @@ class Slot:
     media: Media
 
 
-Segment = Special | Words | Slot
+@dataclass(frozen=True, kw_only=True)
+class TextStart:
+    """Published code calls its tokenizer anew here: what follows is tokenised as a text of its own.
+
+    Not written after the begin token of a prompt that the published processor tokenises with that token inside.
+    """
+
+
+TEXT_START = TextStart()
+Written = Special | Words | TextStart
+Segment = Written | Slot
 
 
 class Format(Protocol):
@@ -54,8 +63,8 @@ class Format(Protocol):
 class Turn:
     """How the messages of one role are written.  loss_mask: the model is trained to write this message."""
 
-    before: tuple[Special | Words, ...] = ()
-    after: tuple[Special | Words, ...] = ()
+    before: tuple[Written, ...] = ()
+    after: tuple[Written, ...] = ()
     loss_mask: bool = False
 
 
@@ -71,10 +80,10 @@ class Template:
     """
 
     turns: Mapping[str, Turn]
-    begin: tuple[Special | Words, ...] = ()
-    ask: tuple[Special | Words, ...] = ()
+    begin: tuple[Written, ...] = ()
+    ask: tuple[Written, ...] = ()
     default_system: str | None = None
-    end: tuple[Special | Words, ...] = ()
+    end: tuple[Written, ...] = ()
     following: Mapping[tuple[str, str], Turn] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -134,7 +143,7 @@ def _written(segment: Segment) -> str:
         return segment.name
     if isinstance(segment, Words):
         return segment.text
-    return f"<{segment.media.modality}>"
+    return f"<{segment.media.modality}>" if isinstance(segment, Slot) else ""
 
 
 def chatml(*, default_system: str | None, roles: Sequence[str] = ("system", "user", "assistant")) -> Template:

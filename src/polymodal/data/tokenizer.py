@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Encoding, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Pipeline
 
 from polymodal.data.byte_level import LLAMA3_WORDS, QWEN2_WORDS, gpt2_words, letters, split_then_bytes
@@ -73,6 +73,7 @@ class Tokenizer:
         pipeline.no_padding()
         tokens = pipeline.get_added_tokens_decoder()
         self._special = {token.content: i for i, token in tokens.items() if token.special}
+        self._tokens = {token.content: token for token in tokens.values()}
         self.special_ids: frozenset[int] = frozenset(self._special.values())
         self.bos_id = None if bos is None else self.special(bos)
         self.eos_id = None if eos is None else self.special(eos)
@@ -188,20 +189,60 @@ class Tokenizer:
         `allow_special=True` is for text from the template author only: "<|im_end|>" then becomes its one id.
         Raises: PromptError for text that is not valid Unicode or that would reach a special token as a word.
         """
-        pipeline = self._trusting if allow_special else self._pipeline
-        if not isinstance(text, str):
-            raise PromptError(f"text: expected str, found {type(text).__name__}")
-        try:
-            ids = pipeline.encode(text, add_special_tokens=False).ids
-        except (TypeError, UnicodeEncodeError):  # the library's answer to text that has no UTF-8 form
-            raise PromptError("text: holds half of a surrogate pair, which is not valid Unicode; remove it") from None
+        if allow_special:
+            return _encoding(self._trusting, text).ids
+        return self._plain(self._pipeline, text).ids
+
+    def encode_spans(self, text: str, *, first: bool = True) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of `text` and the characters that each stands for, [begin, end); every character belongs to a token.
+
+        first: the text begins its tokenizer call; False: a special token precedes it there, and a sentencepiece
+        vocabulary that puts a space in front of the whole text only puts none here.  Raises as `encode` does.
+        """
+        encoding = self._plain(self._pipeline if first else self._continuing, text)
+        spans, reached = [], 0
+        for begin, end in encoding.offsets:
+            # White space that a pipeline trims off the offsets of a token belongs to it all the same.
+            spans.append((min(begin, reached), max(end, reached)))
+            reached = max(end, reached)
+        return encoding.ids, spans
+
+    def strips(self, name: str) -> tuple[bool, bool]:
+        """Whether a special token takes the white space before and behind it, as its file says."""
+        token = self._tokens.get(name)
+        return (False, False) if token is None else (token.lstrip, token.rstrip)
+
+    @cached_property
+    def around(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The special tokens that the file itself puts before and behind a text, which `encode` leaves out."""
+        encoding = self._pipeline.encode("a", add_special_tokens=True)
+        text = [index for index, special in enumerate(encoding.special_tokens_mask) if not special]
+        before, behind = (text[0], text[-1] + 1) if text else (0, 0)
+        return tuple(encoding.tokens[:before]), tuple(encoding.tokens[behind:])
+
+    def _plain(self, pipeline: Pipeline, text: str) -> Encoding:
+        """`text` as a person typed it."""
+        encoding = _encoding(pipeline, text)
         # A word-level vocabulary can hold "[CLS]" or "</s>" as an ordinary word.
-        if not allow_special and not self._reachable.isdisjoint(ids):
-            bad = next(i for i in ids if i in self._reachable)
+        if not self._reachable.isdisjoint(encoding.ids):
+            bad = next(i for i in encoding.ids if i in self._reachable)
             raise PromptError(
                 f"text: contains the control token {self._pipeline.id_to_token(bad)!r}; remove or space it"
             )
-        return ids
+        return encoding
+
+    @cached_property
+    def _continuing(self) -> Pipeline:
+        """The pipeline for text behind a special token: without the space that only a whole text gets in front."""
+        split = self._pipeline.pre_tokenizer
+        if split is None or b'"prepend_scheme":"first"' not in split.__getstate__():
+            return self._pipeline
+        table = json.loads(self._pipeline.to_str())
+        spelling = json.dumps(table["pre_tokenizer"]).replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')
+        table["pre_tokenizer"] = json.loads(spelling)
+        pipeline = Pipeline.from_str(json.dumps(table))
+        pipeline.encode_special_tokens = True
+        return pipeline
 
     @cached_property
     def _reachable(self) -> frozenset[int]:
@@ -267,6 +308,15 @@ class TokenStream:
     def _within_bytes(self) -> bool:
         """Whether the last id is one of several bytes in a row, which are decoded together: all of them, or none."""
         return bool(self._window) and self._window[-1] in self._tokenizer.fallback_ids
+
+
+def _encoding(pipeline: Pipeline, text: str) -> Encoding:
+    if not isinstance(text, str):
+        raise PromptError(f"text: expected str, found {type(text).__name__}")
+    try:
+        return pipeline.encode(text, add_special_tokens=False)
+    except (TypeError, UnicodeEncodeError):  # the library's answer to text that has no UTF-8 form
+        raise PromptError("text: holds half of a surrogate pair, which is not valid Unicode; remove it") from None
 
 
 def pipeline_of_json(text: str, *, where: str) -> Pipeline:

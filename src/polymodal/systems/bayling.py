@@ -15,11 +15,11 @@ from typing import Any
 
 from polymodal.checkpoints.language_model import llama, llama_layout
 from polymodal.data.chat_formats import llama3
-from polymodal.data.template import Special, Template, Turn, Words
+from polymodal.data.template import TEXT_START, Special, Template, Turn, Words
 from polymodal.systems import AdamW, Budget, Cosine, DataSource, LanguageModeling, Repository, Stage, System, Variant
 
 TEMPLATE = Template(
-    begin=(Special(name="<s>"),),
+    begin=(Special(name="<s>"), TEXT_START),
     turns={
         "system": Turn(after=(Words(text="\n"),)),
         "user": Turn(before=(Words(text="### Instruction:\n"),), after=(Words(text="\n"),)),

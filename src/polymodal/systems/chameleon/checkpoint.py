@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from polymodal.backbones import chameleon
@@ -70,7 +71,11 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         image = Modality(name="image", placeholder="<image>", transform=transform,
                          tokens=lambda pixels: (pixels.shape[1] // factor) * (pixels.shape[2] // factor),
                          before=(Special(name="<racm3:break>"),), after=(Special(name="<eoss>"),))  # fmt: skip
-        processor = Processor(tokenizer=files.tokenizer(), template=TEMPLATE, modalities=(image,),
+        tokenizer = files.tokenizer()
+        own = files.chat_template(tokenizer, {"image": "<image>"})
+        if own is not None:  # the published processor closes every prompt so, whoever wrote it
+            own = replace(own, around=(own.around[0], (TURN.name, *own.around[1])))
+        processor = Processor(tokenizer=tokenizer, template=own or TEMPLATE, modalities=(image,),
                               max_length=backbone.max_length)  # fmt: skip
         return LoadedModel(model=module, processor=processor)
 

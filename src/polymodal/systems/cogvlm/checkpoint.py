@@ -14,7 +14,7 @@ from polymodal.connectors.glu import GLUConnectorConfig, cogvlm_keys
 from polymodal.data.media import Image, Text
 from polymodal.data.messages import Message
 from polymodal.data.processor import Modality, Processor, kind_counts
-from polymodal.data.template import Special, Template, Turn
+from polymodal.data.template import TEXT_START, Special, Template, Turn
 from polymodal.data.transforms import CLIP_MEAN, CLIP_STD, Squash
 from polymodal.encoders import eva2_clip
 from polymodal.errors import ConfigError, PromptError
@@ -57,7 +57,7 @@ def expert_keys(config: DecoderConfig) -> KeyTable:
 
 
 TEMPLATE = Template(
-    begin=(Special(name="<s>"),),
+    begin=(Special(name="<s>"), TEXT_START),
     turns={"user": Turn(), "assistant": Turn(after=(Special(name="</s>", loss_mask=True),), loss_mask=True)},
 )
 
@@ -123,7 +123,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         side = config.get("vision_config", {}).get("image_size", 490)
         picture = Modality(
             name="image", placeholder="<unk>", transform=Squash(height=side, width=side, mean=CLIP_MEAN, std=CLIP_STD),
-            tokens=lambda _: connector.tokens(tower.tokens), collate=named)  # fmt: skip
+            tokens=lambda _: connector.tokens(tower.tokens), collate=named, after=(TEXT_START,))  # fmt: skip
         wording = WORDS[config.get("template_version", "chat")]
         processor = Processor(
             tokenizer=tokenizer, template=TEMPLATE, modalities=(picture,), max_length=text.max_length,

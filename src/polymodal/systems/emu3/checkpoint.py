@@ -83,7 +83,9 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
 
     def assemble(module: Any, files: CheckpointFiles) -> LoadedModel:
         image = announced(transform_of(files.preprocessor), codec.stack.factor, IMAGE, (BEGIN, OPEN), TAIL)
-        processor = Processor(tokenizer=files.tokenizer(), template=TEMPLATE, modalities=(image,),
+        tokenizer = files.tokenizer()
+        template = files.chat_template(tokenizer, {"image": IMAGE}) or TEMPLATE
+        processor = Processor(tokenizer=tokenizer, template=template, modalities=(image,),
                               max_length=backbone.max_length)  # fmt: skip
         return LoadedModel(model=module, processor=processor)
 

@@ -13,7 +13,7 @@ from polymodal.backbones import llama_meta
 from polymodal.backbones.decoder import DecoderConfig
 from polymodal.data.media import Image, Text
 from polymodal.data.messages import Message
-from polymodal.data.template import Special, Template, Turn, Words
+from polymodal.data.template import TEXT_START, Special, Template, Turn, Words
 from polymodal.encoders import clip_vit
 from polymodal.errors import PromptError, WeightsError
 from polymodal.fusion.prefix import GatedPrefixConfig
@@ -34,7 +34,7 @@ ASKING = (
 TEMPLATE = Template(
     turns={
         # In front of all: even the first token's keys depend on the picture, so nothing is kept when it changes.
-        "picture": Turn(after=(Special(name="<s>"),)),
+        "picture": Turn(after=(Special(name="<s>"), TEXT_START)),
         "user": Turn(before=(Words(text=ASKING),), after=(Words(text="\n\n### Response:"),)),
         "assistant": Turn(after=(Special(name="</s>", loss_mask=True),), loss_mask=True),
     },

@@ -18,12 +18,12 @@ from typing import Any
 from torch import nn
 
 from polymodal.backbones import hf_text
+from polymodal.checkpoints.llava_format import llava_format
 from polymodal.checkpoints.official_llava import official
 from polymodal.connectors import hf_mlp
 from polymodal.data.chat_formats import LLAVA_SYSTEM, vicuna
 from polymodal.data.hf_image import CLIP, squared
 from polymodal.data.processor import Modality, Processor
-from polymodal.data.template import Words
 from polymodal.encoders import hf_vision
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.systems import (
@@ -61,10 +61,11 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         side = tower.image_size
         size = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
         transform = squared(files.preprocessor, {**CLIP, **size})
-        image = Modality(name="image", placeholder="<image>", transform=transform, after=(Words(text="\n"),),
+        tokenizer = files.tokenizer()
+        template, after = llava_format(files, tokenizer, vicuna(LLAVA_SYSTEM))
+        image = Modality(name="image", placeholder="<image>", transform=transform, after=after,
                          tokens=lambda values: tower.tokens)  # fmt: skip
-        processor = Processor(tokenizer=files.tokenizer(), template=vicuna(LLAVA_SYSTEM), modalities=(image,),
-                              max_length=text.max_length)  # fmt: skip
+        processor = Processor(tokenizer=tokenizer, template=template, modalities=(image,), max_length=text.max_length)
         return LoadedModel(model=module, processor=processor)
 
     rest = hf_mlp.HF_KEYS.prefixed("multi_modal_projector.", "connectors.image.")

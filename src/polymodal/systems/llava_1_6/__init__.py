@@ -19,12 +19,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from polymodal.backbones import hf_text
+from polymodal.checkpoints.llava_format import llava_format
 from polymodal.checkpoints.official_llava import official
 from polymodal.connectors import hf_mlp
 from polymodal.connectors.anyres import AnyResConfig, grids_of_pinpoints
 from polymodal.data.chat_formats import LLAVA_SYSTEM, chatml_direct, mistral, vicuna
 from polymodal.data.processor import Modality, Processor
-from polymodal.data.template import Words
 from polymodal.data.tiles import GridTiles, SizedTiles, pad_tiles
 from polymodal.encoders import hf_vision
 from polymodal.encoders.tiled import TiledConfig
@@ -74,14 +74,15 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
 
     def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
         transform = SizedTiles(tiles=GridTiles(tile=tile, grids=grids)).with_settings(files.preprocessor)
-        image = Modality(name="image", placeholder="<image>", transform=transform, after=(Words(text="\n"),),
-                         tokens=tokens, collate=pad_tiles)  # fmt: skip
         tokenizer = files.tokenizer()
-        template = vicuna(LLAVA_SYSTEM)
+        default = vicuna(LLAVA_SYSTEM)
         if (config.get("text_config") or {}).get("model_type") == "mistral":
-            template = mistral()
+            default = mistral()
         elif "<|im_start|>" in tokenizer.special_tokens:
-            template = chatml_direct()
+            default = chatml_direct()
+        template, after = llava_format(files, tokenizer, default)
+        image = Modality(name="image", placeholder="<image>", transform=transform, after=after, tokens=tokens,
+                         collate=pad_tiles)  # fmt: skip
         processor = Processor(tokenizer=tokenizer, template=template, modalities=(image,), max_length=text.max_length)
         return LoadedModel(model=module, processor=processor)
 

@@ -14,7 +14,7 @@ from polymodal.connectors.neighbours import NeighboursConfig
 from polymodal.connectors.qformer import QFormerConnectorConfig
 from polymodal.data.hf_image import transform_of
 from polymodal.data.processor import Modality, Processor
-from polymodal.data.template import Special, Template, Turn, Words
+from polymodal.data.template import TEXT_START, Special, Template, Turn, Words
 from polymodal.encoders import eva_vit
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.systems import (
@@ -33,12 +33,12 @@ SYSTEM_WORDS = (
 )
 
 
-BEFORE, AFTER = (Words(text="<Img>"),), (Words(text="</Img> "),)
+BEFORE, AFTER = (Words(text="<Img>"),), (TEXT_START, Words(text="</Img> "))
 
 
 def template(llama_2: bool) -> Template:
     """The prompt of the demo: `system###Human: ...###Assistant: ...###`, or LLaMA-2's brackets."""
-    begin = (Special(name="<s>"), Words(text=SYSTEM_WORDS + ("" if llama_2 else "###")))
+    begin = (Special(name="<s>"), TEXT_START, Words(text=SYSTEM_WORDS + ("" if llama_2 else "###")))
     if llama_2:
         user = Turn(before=(Special(name="<s>"), Words(text="[INST] ")), after=(Words(text=" [/INST] "),))
         return Template(turns={"user": user, "assistant": Turn(loss_mask=True)}, begin=begin)

@@ -12,7 +12,7 @@ from polymodal.backbones import llama
 from polymodal.backbones.decoder import DecoderConfig
 from polymodal.connectors import abstractor
 from polymodal.data.processor import Modality, Processor
-from polymodal.data.template import Special, Template, Turn, Words
+from polymodal.data.template import TEXT_START, Special, Template, Turn, Words
 from polymodal.data.transforms import PadToSquare, StretchToSquare
 from polymodal.encoders import owl_vit
 from polymodal.errors import ConfigError
@@ -30,7 +30,7 @@ IMAGE = -200  # the official id of a picture
 
 
 TEMPLATE = Template(
-    begin=(Special(name="<s>"),),
+    begin=(Special(name="<s>"), TEXT_START),
     turns={
         "user": Turn(before=(Words(text="USER: "),), after=(Words(text=" "),)),
         "assistant": Turn(
@@ -62,7 +62,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         transform = PadToSquare(size=side) if padded else StretchToSquare(size=side)
         count = connector.tokens(tower.tokens)
         picture = Modality(name="image", placeholder="", placeholder_id=IMAGE, transform=transform,
-                           tokens=lambda _: count,
+                           tokens=lambda _: count, after=(TEXT_START,),
                            collate=lambda pictures: {"images": torch.stack(pictures)})  # fmt: skip
         processor = Processor(tokenizer=files.tokenizer(pad="<unk>"), template=TEMPLATE, modalities=(picture,),
                               max_length=text.max_length)  # fmt: skip

@@ -63,17 +63,18 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         image = replace(MergedPatches(), **cut).with_settings(files.preprocessor)
         of_video = files.json("video_preprocessor_config.json")
         video = MergedVideo(patches=replace(MergedVideo().patches, **cut).with_settings(of_video))
-        around: dict[str, Any] = {
-            "before": (Special(name="<|vision_start|>"),),
-            "after": (Special(name="<|vision_end|>"),),
-        }
+        tokenizer = files.tokenizer()
+        own = files.chat_template(tokenizer, {"image": "<|image_pad|>", "video": "<|video_pad|>"})
+        around: dict[str, Any] = {}
+        if own is None:  # a chat template writes the marks itself
+            around = {"before": (Special(name="<|vision_start|>"),), "after": (Special(name="<|vision_end|>"),)}
         media = (
             Modality(name="image", placeholder="<|image_pad|>", transform=image, tokens=image.tokens,
                      collate=concat_patches("pixel_values", "image_grid_thw"), **around),
             Modality(name="video", placeholder="<|video_pad|>", transform=video, tokens=video.patches.tokens,
                      collate=concat_patches("pixel_values_videos", "video_grid_thw"), **around),
         )  # fmt: skip
-        processor = Processor(tokenizer=files.tokenizer(), template=TEMPLATE, modalities=media,
+        processor = Processor(tokenizer=tokenizer, template=own or TEMPLATE, modalities=media,
                               max_length=language.max_length, finish=placed)  # fmt: skip
         return LoadedModel(model=module, processor=processor)
 

@@ -14,7 +14,7 @@ from polymodal.data.imagebind_inputs import audio_values
 from polymodal.data.media import Audio, Video
 from polymodal.data.normalise import CLIP_MEAN, CLIP_STD
 from polymodal.data.processor import Modality, Processor
-from polymodal.data.template import Special, Template, Turn, Words
+from polymodal.data.template import TEXT_START, Special, Template, Turn, Words
 from polymodal.data.transforms import Squash, transform_frames
 from polymodal.systems import CheckpointFiles, LoadedModel
 
@@ -35,7 +35,7 @@ HEARD_AFTER = ".                 Close your ears, open your eyes and you see tha
 def template(llama_2: bool = False, system: str = SYSTEM_WORDS) -> Template:
     """`system###Human: ...###Assistant: ...###`, or LLaMA-2's `[INST] <<SYS>>`."""
     if llama_2:
-        begin = (Special(name="<s>"), Words(text=f"[INST] <<SYS>>\n{LLAMA_2_WORDS}\n<</SYS>>\n\n"))
+        begin = (Special(name="<s>"), TEXT_START, Words(text=f"[INST] <<SYS>>\n{LLAMA_2_WORDS}\n<</SYS>>\n\n"))
         user = Turn(after=(Words(text=" [/INST]"),))
         answer = Turn(
             before=(Words(text=" "),), after=(Words(text=" "), Special(name="</s>", loss_mask=True)), loss_mask=True
@@ -45,7 +45,7 @@ def template(llama_2: bool = False, system: str = SYSTEM_WORDS) -> Template:
     answer = Turn(before=(Words(text="Assistant:"),), after=(Words(text="###", loss_mask=True),), loss_mask=True)
     return Template(
         turns={"user": user, "assistant": answer},
-        begin=(Special(name="<s>"), Words(text=f"{system}###")),
+        begin=(Special(name="<s>"), TEXT_START, Words(text=f"{system}###")),
         ask=answer.before,
     )
 
@@ -62,7 +62,7 @@ def assemble(side: int, seen: int, heard: int) -> Callable[[Any, CheckpointFiles
 
     def joined(module: Any, files: CheckpointFiles) -> LoadedModel:
         def marked(tag: str) -> dict[str, Any]:
-            return {"before": (Words(text=f"<{tag}>"),), "after": (Words(text=f"</{tag}> "),)}
+            return {"before": (Words(text=f"<{tag}>"),), "after": (TEXT_START, Words(text=f"</{tag}> "))}
 
         still = Squash(height=side, width=side, mean=CLIP_MEAN, std=CLIP_STD)
         modalities = [
@@ -74,7 +74,7 @@ def assemble(side: int, seen: int, heard: int) -> Callable[[Any, CheckpointFiles
         if heard:
             modalities.append(
                 Modality(name="audio", placeholder=ADDED[1], transform=hear, tokens=lambda values: heard,
-                         before=(Words(text=HEARD_BEFORE),), after=(Words(text=HEARD_AFTER),))
+                         before=(Words(text=HEARD_BEFORE),), after=(TEXT_START, Words(text=HEARD_AFTER)))
             )  # fmt: skip
         processor = Processor(tokenizer=files.tokenizer(added=ADDED), template=template(), modalities=modalities)
         return LoadedModel(model=module, processor=processor, stop=("###",))

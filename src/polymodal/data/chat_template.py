@@ -1,0 +1,290 @@
+"""The chat template that a checkpoint brings along (Jinja) as a format: messages -> segments.
+
+    chat_template.json | chat_template.jinja | `chat_template` in tokenizer_config.json -> source (`template_source`)
+    messages -> plain data, each text replaced by a marker of its own -> the template, in the sandbox -> its text
+    -> cut at the markers: what a person wrote -> Words;  what the template wrote -> Special, Slot and Words
+
+The template never sees what is in a message, so whatever a person typed, it cannot become a special token or a
+placeholder, and the ids equal those of the published processor on the same messages.
+Loss: on what stands between the template's `generation` tags where it has them, else on the assistant's words and a
+special token right behind them.
+Traps: white space at the ends of a text stays outside its marker, since many templates trim; a template that decides by
+the words themselves (cuts thoughts out of earlier answers) sees the marker instead; templates of text models expect
+`content` to be a text, others a list of parts, which is tried once.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from polymodal.data.media import Media, Text
+from polymodal.data.messages import Message
+from polymodal.data.template import TEXT_START, Segment, Slot, Special, Words
+from polymodal.data.token_settings import read_settings
+from polymodal.data.tokenizer import Tokenizer
+from polymodal.data.vocabulary_files import read_table, read_text
+from polymodal.errors import ConfigError, PromptError
+
+JSON, JINJA, CONFIG = "chat_template.json", "chat_template.jinja", "tokenizer_config.json"
+Around = tuple[tuple[str, ...], tuple[str, ...]]
+NOTHING_AROUND: Around = ((), ())
+MARK_START, MARK_END = "\ue000", "\ue001"  # private use: no template writes them
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemplateSource:
+    """A template's text and the file it is from."""
+
+    text: str
+    file: str
+
+
+def template_source(folder: Path) -> TemplateSource | None:
+    """The chat template of a folder, the default one where it has several; None where it has none.
+
+    Raises WeightsError for files that are damaged, ConfigError for an entry that is no template.
+    """
+    found = read_table(folder / JSON).get("chat_template")
+    if found is None and (folder / JINJA).is_file():
+        return TemplateSource(text=read_text(folder / JINJA), file=JINJA)
+    file = JSON if found is not None else CONFIG
+    if found is None:
+        found = read_table(folder / CONFIG).get("chat_template")
+    if isinstance(found, list) and all(isinstance(each, dict) for each in found):
+        found = {each.get("name"): each.get("template") for each in found}
+    if isinstance(found, dict):
+        if "default" not in found:
+            return None
+        found = found["default"]
+    if found is None:
+        return None
+    if not isinstance(found, str):
+        raise ConfigError(f"{folder / file}: chat_template must be a text, found {type(found).__name__}")
+    return TemplateSource(text=found, file=file)
+
+
+def around_text(folder: Path, tokenizer: Tokenizer) -> Around:
+    """The special tokens that a folder's tokenizer puts before and behind a text."""
+    explicit = {role: read_settings(folder).options.get(f"add_{role}_token") for role in ("bos", "eos")}
+    if not any(isinstance(flag, bool) for flag in explicit.values()):
+        return tokenizer.around
+    names = _role_names(folder, tokenizer)
+    before, behind = ((names[role],) if flag and role in names else () for role, flag in explicit.items())
+    return before, behind
+
+
+def chat_template(
+    source: TemplateSource, folder: Path, tokenizer: Tokenizer, placeholders: Mapping[str, str], around: Around
+) -> ChatTemplate:
+    """The format of a source, with the special tokens that the tokenizer's files name as its variables."""
+    names = _role_names(folder, tokenizer)
+    variables = {f"{role}_token": name for role, name in names.items()}
+    return ChatTemplate(
+        source=source, tokenizer=tokenizer, placeholders=placeholders, variables=variables, around=around
+    )
+
+
+def _role_names(folder: Path, tokenizer: Tokenizer) -> dict[str, str]:
+    """Role ("bos", "eos", "image", ...) -> special token."""
+    ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
+    names = {role: token.content for role, token in read_settings(folder).roles.items() if token is not None}
+    return names | {role: tokenizer.token(index) for role, index in ids.items() if index is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatTemplate:
+    """A format that the checkpoint itself brings.
+
+    placeholders: modality -> the text that the template writes for an item.  variables: what the template may name
+    beside the messages (bos_token, ...).  around: special tokens that the tokenizer puts before and behind a prompt;
+    none where the template writes the begin token itself.
+    """
+
+    source: TemplateSource
+    tokenizer: Tokenizer
+    placeholders: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    around: Around = NOTHING_AROUND
+
+    def render(self, messages: Sequence[Message], *, ask: bool) -> tuple[Segment, ...]:
+        """Segments of a conversation; `ask` adds the words that make the model answer.
+
+        Raises: PromptError for no message, for messages that the template refuses or leaves media of out, and where the
+        template itself fails or runs for too long.
+        """
+        if not messages:
+            raise PromptError("messages: expected at least one message, found none")
+        draft = _Draft(self.placeholders, as_parts=self._takes_parts)
+        text = self._run(draft.chat(messages), ask)
+        segments = list(self._segments(text, draft))
+        self._check_media(messages, segments)
+        if not text.strip():
+            raise PromptError(f"messages: {self.source.file} writes nothing for them; it is no chat template")
+        begin = self.variables.get("bos_token")
+        if begin and text.startswith(begin):
+            return tuple(segments)
+        before, behind = ([Special(name=name) for name in names] for names in self.around)
+        return (*before, TEXT_START, *segments, *behind)
+
+    @cached_property
+    def _takes_parts(self) -> bool:
+        """Whether `content` is a list of parts for this template, and not a text."""
+        probe = [Message(role="user", parts=(Text("x"),))]
+        texts = []
+        for as_parts in (False, True):
+            draft = _Draft(self.placeholders, as_parts=as_parts)
+            try:
+                text = self._run(draft.chat(probe), True)
+            except PromptError:
+                text = ""
+            (marker,) = draft.texts
+            texts.append(text.replace(marker, "x") if marker in text else None)
+        # A template for texts prints a list of parts as Python does.
+        return texts[0] is None or texts[0] == texts[1]
+
+    @cached_property
+    def _template(self) -> Callable[..., str]:
+        from polymodal.data.jinja_sandbox import compiled
+
+        return self._guarded(lambda: compiled(self.source.text))
+
+    def _run(self, chat: list[dict[str, Any]], ask: bool) -> str:
+        variables = {"tools": None, "documents": None, **self.variables}
+        template = self._template
+        return self._guarded(lambda: template(messages=chat, add_generation_prompt=ask, **variables))
+
+    def _guarded(self, run: Callable[[], Any]) -> Any:
+        """`run()`, whose every failure is the template's."""
+        from polymodal.data.jinja_sandbox import Refusal
+
+        try:
+            return run()
+        except Refusal as refusal:
+            raise PromptError(f"messages: {self.source.file} refuses them: {_line(refusal)}") from None
+        except Exception as problem:
+            raise PromptError(
+                f"{self.source.file}: the chat template cannot be used ({type(problem).__name__}: {_line(problem)})"
+            ) from None
+
+    def _segments(self, text: str, draft: _Draft) -> Iterator[Segment]:
+        """The template's text, cut where a person's words or media go."""
+        from polymodal.data.jinja_sandbox import GENERATION_END, GENERATION_START
+
+        marks = (GENERATION_START, GENERATION_END)
+        tagged, inside, answered = GENERATION_START in text, False, False
+        for piece in re.split("(" + "|".join(map(re.escape, (*draft.texts, *draft.media, *marks))) + ")", text):
+            if piece in marks:
+                inside = piece == GENERATION_START
+            elif piece in draft.media:
+                yield Slot(media=draft.media[piece])
+            elif piece in draft.texts:
+                role, words = draft.texts[piece]
+                answered = not tagged and role == "assistant"
+                yield Words(text=words, loss_mask=inside or answered)
+            elif piece:
+                yield from self._written(piece, draft, inside, answered)
+                answered = False
+
+    def _written(self, text: str, draft: _Draft, loss: bool, answered: bool) -> Iterator[Segment]:
+        """What the template wrote; answered: an answer ends in front of it."""
+        if MARK_START in text or MARK_END in text:
+            raise PromptError(
+                f"messages: {self.source.file} cuts or changes what is said in a way that is not followed"
+            )
+        pieces = self._tokens.split(text) if self._tokens is not None else [text]
+        # The special token right behind an answer is what the model ends it with.
+        ending = 1 if answered and len(pieces) > 1 and not pieces[0].strip() else -1
+        for index, piece in enumerate(pieces):
+            with_loss = loss or index <= ending
+            if index % 2 == 0:
+                yield Words(text=piece, loss_mask=with_loss)
+            elif piece in self._modalities:
+                yield Slot(media=draft.next_media(self._modalities[piece]))
+            else:
+                yield Special(name=piece, loss_mask=with_loss)
+
+    @cached_property
+    def _modalities(self) -> Mapping[str, str]:
+        return {text: name for name, text in self.placeholders.items()}
+
+    @cached_property
+    def _tokens(self) -> re.Pattern[str] | None:
+        """Special tokens and placeholders in a text; of two that begin together the longer."""
+        names = sorted({*self.tokenizer.special_tokens, *self._modalities}, key=len, reverse=True)
+        return re.compile("(" + "|".join(map(re.escape, names)) + ")") if names else None
+
+    def _check_media(self, messages: Sequence[Message], segments: Sequence[Segment]) -> None:
+        given = Counter(item.modality for message in messages for item in message.media)
+        written = Counter(segment.media.modality for segment in segments if isinstance(segment, Slot))
+        for name, count in given.items():
+            if written[name] != count:
+                raise PromptError(
+                    f"messages: {self.source.file} writes {written[name]} of {count} items of {name}; "
+                    "this model's chat template takes no more"
+                )
+
+
+class _Draft:
+    """One conversation as the template sees it, with what its markers stand for.
+
+    texts: marker -> role and words.  media: marker -> item, where `content` is one text.
+    """
+
+    def __init__(self, placeholders: Mapping[str, str], *, as_parts: bool) -> None:
+        self._placeholders = placeholders
+        self._as_parts = as_parts
+        self._secret = secrets.randbelow(10**18)  # no template can have written it; digits have no case
+        self._waiting: dict[str, list[Media]] = {}
+        self.texts: dict[str, tuple[str, str]] = {}
+        self.media: dict[str, Media] = {}
+
+    def chat(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        """Plain data for the variable `messages`."""
+        chat = []
+        for message in messages:
+            parts = [self._part(part, message.role) for part in message.parts]
+            whole: Any = parts
+            if not self._as_parts:
+                whole = "".join(part["text"] if part["type"] == "text" else part["marker"] for part in parts)
+            chat.append({"role": message.role, "content": whole})
+        return chat
+
+    def next_media(self, modality: str) -> Media:
+        """The item that the next placeholder of this modality stands for.  Raises PromptError when all are used."""
+        waiting = self._waiting.get(modality)
+        if not waiting:
+            raise PromptError(
+                f"messages: the chat template writes more placeholders of {modality} than there are items"
+            )
+        return waiting.pop(0)
+
+    def _part(self, part: Text | Media, role: str) -> dict[str, Any]:
+        if isinstance(part, Text):
+            words = part.text.strip()
+            if not words:
+                return {"type": "text", "text": part.text}
+            marker = self._marker()
+            self.texts[marker] = (role, words)
+            start = part.text.index(words)
+            return {"type": "text", "text": part.text[:start] + marker + part.text[start + len(words) :]}
+        if self._as_parts:
+            self._waiting.setdefault(part.modality, []).append(part)
+            return {"type": part.modality, part.modality: part.modality}
+        marker = self._marker()
+        self.media[marker] = part
+        # Published prompts for templates of text alone have the placeholder on a line of its own.
+        return {"type": part.modality, "marker": f"{marker}\n"}
+
+    def _marker(self) -> str:
+        return f"{MARK_START}{self._secret}:{len(self.texts) + len(self.media)}{MARK_END}"
+
+
+def _line(problem: Exception) -> str:
+    return " ".join(str(problem).split())[:200]
