@@ -11,8 +11,9 @@ memory for the buffers through which values of another dtype pass, and for one r
 An Int8Linear (nn/quantise.py) on the meta device is filled with the values of the Linear it replaces, quantised
 as they come.
 
-Traps: a file may store tied tensors twice; the copies must be equal.  The memory is the module's own, unless `mmap`
-asks for the pages of the file; training in place never changes a file.
+Traps: a file may store tied tensors twice; the copies must be equal, and CopyDiffers says which are not (a head that
+has values of its own though its config ties it).  The memory is the module's own, unless `mmap` asks for the pages of
+the file; training in place never changes a file.
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ from polymodal.weights.source import Source
 from polymodal.weights.tensors import Shape, dtype_of, map_tensor, read_into, shape_of
 
 Built = TypeVar("Built", bound=nn.Module)
+
+
+class CopyDiffers(WeightsError):
+    """A tensor that the model takes for a copy of another has values of its own in the file."""
+
 
 _READERS = 4  # each may hold one tensor of a packed checkpoint, computed whole
 _COMPARED = 1 << 20
@@ -133,6 +139,7 @@ def _fill(
 ) -> None:
     _require_numbers(source, report, module)
     _require_equal(source, table, report, shared_names(module))
+    _require_copies(source, report)
     _require_values(module, report, first)
     on_cpu = torch.device("cpu" if device is None else device).type == "cpu"
     mapped = _mapped(source, table, report, module, dtype) if mmap and on_cpu else {}
@@ -261,7 +268,23 @@ def _same(source: Mapping[str, Tensor], table: KeyTable, use: Use, name: str, ot
         found = [table.convert(each, source)[each.targets.index(target)]
                  for each, target in ((use, name), (other_use, other_name))]  # fmt: skip
         return torch.equal(*found)
-    keys = use.sources[0], other_use.sources[0]
+    return _equal(source, use.sources[0], other_use.sources[0])
+
+
+def _require_copies(source: Mapping[str, Tensor], report: KeyReport) -> None:
+    """What is dropped as a copy must be one; checked before anything is written."""
+    for name, original in report.copies.items():
+        if not _equal(source, name, original):
+            raise CopyDiffers(
+                f"{name!r} should repeat {original!r}, which the model uses for both; the file gives them different "
+                "values, and a model that keeps them apart is not supported here"
+            )
+
+
+def _equal(source: Mapping[str, Tensor], *keys: str) -> bool:
+    """Whether two stored tensors have the same shape and values, read a part at a time."""
+    if shape_of(source, keys[0]) != shape_of(source, keys[1]):
+        return False
     total, dtype = _values(source, keys[0]), dtype_of(source, keys[0])
     if dtype != dtype_of(source, keys[1]):
         dtype = torch.float64
