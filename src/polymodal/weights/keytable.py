@@ -22,7 +22,7 @@ rows overlap.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
@@ -129,11 +129,18 @@ class KeyTable:
         dropped = tuple(name for row in self.rows if not row.targets for name in row.sources)
         return KeyTable(tied + used + fresh, new=dropped)
 
-    def check(self, source_keys: Iterable[str], target_keys: Iterable[str] | None, hints: bool = True) -> KeyReport:
+    def check(
+        self,
+        source_keys: Iterable[str],
+        target_keys: Iterable[str] | None,
+        hints: bool = True,
+        computed: Collection[str] = (),
+    ) -> KeyReport:
         """Compare two lists of names without any tensor; problems are in the report, nothing is raised.
 
         `target_keys` None: whatever the rows write is accepted (conversion without a module).  hints: name the nearest
-        row of the first problems, which takes milliseconds for each, and look for rows that go one way.
+        row of the first problems, which takes milliseconds for each, and look for rows that go one way.  computed:
+        targets that have their values already, which a file may hold or leave out.
         """
         source_keys = list(source_keys)
         groups, dropped, copies, unknown = self._group(source_keys)
@@ -158,7 +165,8 @@ class KeyTable:
                     problems.append(f"parameter {name!r} is filled twice, by {both}")
                 filled[name] = sources[0]
             uses.append(Use(position, sources, names))
-        fresh, tied, more = self._targets(filled, target_keys, shown)
+        needed = None if target_keys is None else [name for name in target_keys if name in filled or name not in computed]
+        fresh, tied, more = self._targets(filled, needed, shown)
         return KeyReport(
             uses=tuple(uses),
             dropped=tuple(dropped),

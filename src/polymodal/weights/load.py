@@ -65,16 +65,18 @@ def load_module(
 ) -> Built:
     """Build a module and fill it by the table that fits; None: the tensors have the module's own names.
 
-    dtype: of floating parameters and buffers; None: as `build` makes them.  prepare: changes the module while it is
-    on the meta device (`quantise_linears`).  mmap: on a CPU, values that the file has in the wanted dtype stay in its
-    pages (see raw.py).  Parameters that the table declares new start as in a fresh build.
+    dtype: of floating parameters and buffers; None: as `build` makes them.  Buffers that `build` computes
+    (nn/computed.py) take the values of a file that has them and keep their own where it has not.  prepare: changes the
+    module while it is on the meta device (`quantise_linears`).  mmap: on a CPU, values that the file has in the wanted
+    dtype stay in its pages (see raw.py).  Parameters that the table declares new start as in a fresh build.
     Raises WeightsError, before memory is taken, unless names and shapes fit.
     """
     with torch.inference_mode(False):  # a model that is first needed while another answers is an ordinary one, too
         module = build_empty(build)
         tables = (own_table(module, tensors),) if tables is None else tables
-        table, report = fitting(tables, tensors, expected_shapes(module))
         empty = {name for name, x in module.state_dict(keep_vars=True).items() if x.is_meta}
+        shapes = expected_shapes(module)
+        table, report = fitting(tables, tensors, shapes, shapes.keys() - empty)
         first = first_values(build, empty.intersection(report.new))
         if prepare is not None:
             prepare(module)
@@ -101,14 +103,20 @@ def load_into(
 
 
 def fitting(
-    tables: Sequence[KeyTable], source: Mapping[str, Tensor], target: Mapping[str, Shape]
+    tables: Sequence[KeyTable],
+    source: Mapping[str, Tensor],
+    target: Mapping[str, Shape],
+    computed: Collection[str] = (),
 ) -> tuple[KeyTable, KeyReport]:
-    """The table that fits these names and shapes; raises WeightsError with the problems of the nearest one."""
-    names, parameters = list(source), list(target)
-    reports = [table.check(names, parameters, hints=False) for table in tables]
+    """The table that fits these names and shapes; raises WeightsError with the problems of the nearest one.
+
+    computed: targets that need no value of a file.
+    """
+    names, targets = list(source), list(target)
+    reports = [table.check(names, targets, hints=False, computed=computed) for table in tables]
     best = min(range(len(tables)), key=lambda i: len(reports[i].problems))
     if not reports[best].ok:
-        tables[best].check(names, parameters).require()
+        tables[best].check(names, targets, computed=computed).require()
     tables[best].check_shapes(source, target, reports[best])
     return tables[best], reports[best]
 
