@@ -6,8 +6,7 @@ import pytest
 import torch
 
 import polymodal as pm
-from polymodal.check import randomise
-from polymodal.check.fixture import read, store
+from polymodal.check.fixture import official_weights, read, store
 from polymodal.systems.albef import SYSTEM
 
 TOLERANCE = 1e-4
@@ -18,7 +17,7 @@ INPUTS = ("pixel_values", "input_ids", "attention_mask")
 def model_spec(tmp_path):
     def load(kind: str):
         about, tensors = read(f"albef_{kind}")
-        store(randomise.state(json.loads(about["shapes"])), tmp_path / "ALBEF.pth", "model")
+        store(official_weights(about), tmp_path / "ALBEF.pth", "model")
         return pm.load(tmp_path / "ALBEF.pth").module, tensors
 
     return load
@@ -64,7 +63,8 @@ def test_every_name_of_a_whole_official_file_is_used_or_dropped_by_name(kind: st
     model_spec = SYSTEM.model_spec(SYSTEM.variant(variant))
     with torch.device("meta"):
         target = model_spec.build().state_dict().keys()
-    report = model_spec.keys[0].check(json.loads(about["whole_names"]), target)
+    names = json.loads(about["whole_names"])
+    report = min((table.check(names, target) for table in model_spec.keys), key=lambda each: len(each.problems))
     report.require()
     assert not report.new
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Pillow
+from safetensors.torch import load_file, save_file
 
 import polymodal as pm
 from polymodal.check.compare import run_case
@@ -203,3 +204,32 @@ def test_what_is_not_supported_is_refused():
     config = json.loads(read("llama_adapter_v2_lora")[0]["config"])
     with pytest.raises(ConfigError, match="query_layer"):
         llama_adapter_v2.SYSTEM.formats[0].model_spec({**config, "query_layer": 9})
+
+
+@pytest.mark.parametrize("grid", [4, 2])
+def test_mplug_owl2_without_its_computed_tables_as_it_is_published(tmp_path: Path, grid: int):
+    """The published repository lacks `q_pos_embed` and `k_pos_embed` of every layer (X-PLUG/mPLUG-Owl, issue 184)."""
+    config = mplug_owl2.small(40)
+    visual = config["visual_config"]
+    visual["visual_abstractor"]["grid_size"], visual["visual_model"]["image_size"] = grid, 14 * grid
+    spec = mplug_owl2.SYSTEM.formats[0].model_spec(config)
+    write_config(tmp_path, config=config)
+    write_weights(tmp_path, spec.build(), spec.keys[0])
+    whole = load_file(tmp_path / "model.safetensors")
+    tables = {name: whole.pop(name) for name in list(whole) if name.endswith("_pos_embed")}
+    assert len(tables) == 4
+    save_file(whole, tmp_path / "model.safetensors")
+    model = pm.load(tmp_path)
+
+    # As visual_encoder.py of the official code makes them: sines, then cosines; the column's half, then the row's.
+    def waves(positions: Any, width: int) -> Any:
+        angles = np.outer(positions, 1.0 / 10000 ** (np.arange(width // 2, dtype=np.float32) / (width / 2)))
+        return np.concatenate((np.sin(angles), np.cos(angles)), 1)
+
+    row, column = np.divmod(np.arange(grid * grid), grid)
+    keys = np.concatenate((np.zeros((1, 48)), np.concatenate((waves(column, 24), waves(row, 24)), 1)))
+    for layer in model.module.connectors["image"].layers:
+        assert np.abs(layer.query_positions.numpy() - waves(np.arange(8), 48)).max() < 1e-6
+        assert np.abs(layer.key_positions.numpy() - keys).max() < 1e-6
+    assert torch.equal(tables["model.visual_abstractor.encoder.layers.1.crossattention.attention.k_pos_embed"],
+                       model.module.connectors["image"].layers[1].key_positions)  # fmt: skip

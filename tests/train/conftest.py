@@ -5,8 +5,7 @@ import json
 import pytest
 
 import polymodal as pm
-from polymodal.check import randomise
-from polymodal.check.fixture import read, store
+from polymodal.check.fixture import official_weights, read, store
 from polymodal.train import alignment as a
 
 
@@ -14,7 +13,7 @@ from polymodal.train import alignment as a
 def official(tmp_path_factory):
     """Student, teacher (the file's momentum copies), queue and inputs of the fixture."""
     about, tensors = read("albef_pretrained")
-    weights = randomise.state(json.loads(about["shapes"]))
+    weights = official_weights(about)
     folder = tmp_path_factory.mktemp("albef")
     parts = ("visual_encoder", "text_encoder", "vision_proj", "text_proj")
 
@@ -23,7 +22,9 @@ def official(tmp_path_factory):
         return name.replace(part, f"{part}_m", 1) if part in parts else name
 
     store(weights, folder / "student.pth", "model")
-    store({name: weights[copied(name)] for name in weights}, folder / "teacher.pth", "model")
+    teacher = {name: weights[copied(name)] for name in weights}
+    teacher |= {name: teacher[original] for name, original in json.loads(about["ties"]).items()}
+    store(teacher, folder / "teacher.pth", "model")
     student = pm.load(folder / "student.pth").module
     a.keep_within(student.temperature, 0.001, 0.5)
     queue = a.FeatureQueue(16, 20)

@@ -8,6 +8,7 @@ from torch import nn
 
 from polymodal.errors import ConfigError, WeightsError
 from polymodal.weights.keytable import KeyTable, copy, drop, fuse, rename, split, stack
+from polymodal.weights.load import CopyDiffers, load_into
 from polymodal.weights.operations import Reshape, Transpose, Unsqueeze, to_half_split
 from polymodal.weights.rows import compile_pattern, fill_pattern
 
@@ -242,3 +243,26 @@ WRONG_TABLES = [
 def test_wrong_rows_are_refused_when_the_table_is_written(call, words):
     with pytest.raises(ConfigError, match=words):
         call()
+
+
+def test_a_dropped_copy_names_what_it_repeats_under_every_spelling() -> None:
+    table = KeyTable((rename("embed.{}.weight", "embed.{}.weight"), drop("head.{}.weight", copy_of="embed.{}.weight")))
+    names = ["a.embed.0.weight", "a.embed.1.weight", "a.head.0.weight", "a.head.2.weight"]
+    report = table.prefixed("a.", "b.").check(names, None)
+    assert report.copies == {"a.head.0.weight": "a.embed.0.weight"}  # of the other there is no original
+    assert report.dropped == ("a.head.0.weight", "a.head.2.weight")
+    spelled = table.respelled({"embed.": "words.", "head.": "out."}).reworded({"words": "wte"})
+    assert spelled.check(["wte.0.weight", "out.0.weight"], None).copies == {"out.0.weight": "wte.0.weight"}
+
+
+def test_a_copy_with_values_of_its_own_is_refused_before_anything_is_written() -> None:
+    table = KeyTable((rename("embed", "weight"), drop("head", copy_of="embed")))
+    module = torch.nn.Linear(3, 2, bias=False)
+    before = module.weight.detach().clone()
+    same = torch.ones(2, 3)
+    for head in (same + 1, same[:1], same.half() + 1):
+        with pytest.raises(CopyDiffers, match="'head' should repeat 'embed'"):
+            load_into(module, {"embed": same, "head": head}, table)
+        assert torch.equal(module.weight, before)
+    load_into(module, {"embed": same, "head": same.half()}, table)
+    assert torch.equal(module.weight, same)

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 from polymodal import systems
 from polymodal.checkpoints.gguf import is_gguf
 from polymodal.checkpoints.gguf_files import GGUFFiles
-from polymodal.checkpoints.record import CheckpointFiles, CheckpointFormat, LoadedModel, ModelSpec, understood
+from polymodal.checkpoints.record import (
+    CheckpointFiles,
+    CheckpointFormat,
+    LoadedModel,
+    ModelSpec,
+    understood,
+    with_own_head,
+)
 from polymodal.errors import ConfigError, WeightsError
 from polymodal.fields import returned
 from polymodal.systems import System, Variant
@@ -186,8 +193,16 @@ def open_folder(path: Path, found: Found, placement: Placement, name: str | None
 
     name: of the variant, where it is not the folder's own.
     """
+    from polymodal.weights.load import CopyDiffers
+
     model_spec, files = found.format.model_spec(found.config), found.files or files_at(path)
-    module = fill(found, files, model_spec, placement).eval()
+    try:
+        module = fill(found, files, model_spec, placement)
+    except CopyDiffers:  # what the file holds counts, whatever the config says of ties
+        found = replace(found, config=with_own_head(found.config))
+        model_spec = found.format.model_spec(found.config)
+        module = fill(found, files, model_spec, placement)
+    module.eval()
     parameters = sum(p.numel() for p in module.parameters()) + int8_numbers(module)
     return replace(variant_of(path, found, name), parameters=parameters), assembled(files, model_spec, module)
 

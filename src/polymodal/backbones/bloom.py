@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig
+from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig, head_row
 from polymodal.nn.attention import AttentionConfig, AttentionLinears
 from polymodal.nn.linear import LinearConfig
 from polymodal.nn.mlp import MLPConfig
@@ -131,6 +131,6 @@ def hf_keys(config: DecoderConfig, prefix: str = "transformer.") -> KeyTable:
             *_pair(f"{layer}.mlp.dense_h_to_4h", "blocks.{}.mlp.up_proj"),
             *_pair(f"{layer}.mlp.dense_4h_to_h", "blocks.{}.mlp.down_proj"),
             *_pair(f"{prefix}ln_f", "norm"),
-            drop("lm_head.weight") if config.tied else rename("lm_head.weight", "lm_head.weight"),
+            head_row("lm_head.weight", f"{prefix}word_embeddings.weight", tied=config.tied),
         )
     )

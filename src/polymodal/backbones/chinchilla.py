@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig
+from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig, head_row
 from polymodal.errors import ConfigError
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import MLPConfig
@@ -53,4 +53,4 @@ def keys(layer: str = "model.layers.{}") -> KeyTable:
     """Names as a LLaMA of the hub would have them -> ours; `layer`: where a block lies."""
     names = {f"{layer}.{theirs}.weight": f"blocks.{{}}.{ours}.weight" for theirs, ours in _PARTS.items()}
     ends = {"model.embed_tokens.weight": "embed_tokens.weight", "model.norm.weight": "norm.weight"}
-    return KeyTable.of({**ends, **names, "lm_head.weight": None})
+    return KeyTable.of({**ends, **names}, head_row("lm_head.weight", "model.embed_tokens.weight", tied=True))

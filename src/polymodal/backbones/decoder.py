@@ -33,6 +33,7 @@ from polymodal.nn.norm import NormConfig, RMSNormConfig
 from polymodal.nn.quantise import Int8Linear, quantise_linears
 from polymodal.nn.rope import RopeConfig
 from polymodal.nn.token_types import TokenTypes
+from polymodal.weights.keytable import Row, drop, rename
 
 
 class CrossConfig(Protocol):
@@ -301,3 +302,8 @@ class Decoder(nn.Module):
 @lru_cache(maxsize=16)
 def _rounded(factor: float, dtype: torch.dtype) -> float:
     return float(torch.tensor(factor, dtype=dtype, device="cpu"))
+
+
+def head_row(source: str, embedding: str, *, tied: bool) -> Row:
+    """The head of a decoder; tied, a stored copy of the embedding (both by their names in the file) is not used."""
+    return drop(source, copy_of=embedding) if tied else rename(source, "lm_head.weight")

@@ -324,21 +324,24 @@ BERT_KEYS = KeyTable((drop("pooler.**"),)) + BODY_KEYS
 """`transformers` BertModel names -> ours, without the pooler."""
 
 
-def head_keys(*, tied: bool, bias: str | None = None) -> KeyTable:
-    """Names below `cls.predictions` or a head of its kind -> TokenHead.
+BIASES = ("bias", "decoder.bias")
+"""What files call the bias of a token head; with both of them the inner one counts, as in the library's classes."""
 
-    The library keeps two biases; tied, the outer one (`bias`) counts and the inner (`decoder.bias`) is a copy, untied
-    the inner one counts.  `bias` names the one that counts where a file has it otherwise.
+
+def head_keys(source: str, *, embedding: str | None, bias: str) -> KeyTable:
+    """Names below `source` ("cls.predictions." or a head of its kind) -> TokenHead, for files that hold the bias under
+    the name `bias`, one of BIASES.
+
+    embedding: the word embedding that a tied head repeats, by its name in the file; None: the head is its own.
     """
-    counts = bias or ("bias" if tied else "decoder.bias")
-    other = "decoder.bias" if counts == "bias" else "bias"
-    weight = drop("decoder.weight") if tied else rename("decoder.weight", "weight")
+    weight = f"{source}decoder.weight"
+    outer = (drop(f"{source}bias"),) if bias != "bias" else ()
     return KeyTable(
         (
-            *_pair("transform.dense", "dense"),
-            *_pair("transform.LayerNorm", "norm"),
-            weight,
-            rename(counts, "bias"),
-            drop(other),
+            *_pair(f"{source}transform.dense", "dense"),
+            *_pair(f"{source}transform.LayerNorm", "norm"),
+            rename(weight, "weight") if embedding is None else drop(weight, copy_of=embedding),
+            rename(f"{source}{bias}", "bias"),
+            *outer,
         )
     )

@@ -15,13 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig
+from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig, head_row
 from polymodal.backbones.hf_rope import rope_of
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import MLPConfig
 from polymodal.nn.norm import LayerNormConfig
 from polymodal.nn.rope import RopeConfig, RopeScaling
-from polymodal.weights.keytable import KeyTable, drop, rename, split
+from polymodal.weights.keytable import KeyTable, split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,5 +123,5 @@ def hf_keys(config: DecoderConfig) -> KeyTable:
     ]
     # `lm_head` is what the library calls it in memory; files have `embed_out`
     both = ("embed_out.weight", "lm_head.weight")
-    head = [drop(name) if config.tied else rename(name, "lm_head.weight") for name in both]
+    head = [head_row(name, "gpt_neox.embed_in.weight", tied=config.tied) for name in both]
     return KeyTable.of(HF_NAMES, *fused, *head)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig
+from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig, head_row
 from polymodal.errors import ConfigError
 from polymodal.nn.attention import AttentionConfig, AttentionLinears
 from polymodal.nn.linear import NormedLinearConfig
@@ -135,7 +135,7 @@ def hf_keys(config: DecoderConfig) -> KeyTable:
     rows: list[Row] = [
         rename(f"{source}.{leaf}", f"{target}.{leaf}") for source, target in _PAIRS for leaf in ("weight", "bias")
     ]
-    head = drop("lm_head.weight") if config.tied else rename("lm_head.weight", "lm_head.weight")
+    head = head_row("lm_head.weight", "model.embed_tokens.weight", tied=config.tied)
     return KeyTable(
         (
             rename("model.embed_tokens.weight", "embed_tokens.weight"),

@@ -15,14 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig
+from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig, head_row
 from polymodal.backbones.hf_rope import rope_of
 from polymodal.errors import ConfigError
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import GatedMLPConfig
 from polymodal.nn.norm import RMSNormConfig
 from polymodal.nn.rope import Llama3Scaling, RopeConfig, RopeScaling
-from polymodal.weights.keytable import KeyTable, drop, rename
+from polymodal.weights.keytable import KeyTable, rename
 from polymodal.weights.operations import to_half_split
 from polymodal.weights.source import Source
 
@@ -205,7 +205,7 @@ HF_NAMES: dict[str, str | None] = {
 
 def hf_keys(config: DecoderConfig) -> KeyTable:
     """The hub's layout -> a Decoder of `config`; strict both ways."""
-    return KeyTable.of({**HF_NAMES, "lm_head.weight": None if config.tied else "lm_head.weight"})
+    return KeyTable.of(HF_NAMES, head_row("lm_head.weight", "model.embed_tokens.weight", tied=config.tied))
 
 
 GGUF_NAMES: dict[str, str | None] = {
@@ -240,8 +240,7 @@ def gguf_keys(config: DecoderConfig, interleaved: bool = True) -> KeyTable:
         order = (to_half_split(heads),) if interleaved else ()
         for leaf in ("weight", "bias"):
             rows.append(rename(f"blk.{{}}.attn_{name}.{leaf}", f"blocks.{{}}.attn.{name}_proj.{leaf}", *order))
-    head = drop("output.weight") if config.tied else rename("output.weight", "lm_head.weight")
-    return KeyTable.of(GGUF_NAMES, *rows, head)
+    return KeyTable.of(GGUF_NAMES, *rows, head_row("output.weight", "token_embd.weight", tied=config.tied))
 
 
 SMOLLM2_135M_GGUF = Source(

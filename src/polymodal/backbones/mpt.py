@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig, LearnedPositionsConfig
+from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig, LearnedPositionsConfig, head_row
 from polymodal.errors import ConfigError
 from polymodal.nn.attention import AttentionConfig, AttentionLinears
 from polymodal.nn.linear import Linear
@@ -167,7 +167,6 @@ def hf_keys(config: DecoderConfig, spelling: str = "mpt") -> KeyTable:
     names: dict[str, str | None] = {
         "transformer.wte.weight": "embed_tokens.weight",
         "transformer.wpe.weight": "positions.weight",
-        "lm_head.weight": None if config.tied else "lm_head.weight",
     }
     common = {"attn.out_proj": "attn.o_proj", "attn.q_ln": "attn.q_proj.norm", "attn.k_ln": "attn.k_proj.norm"}
     for leaf in ("weight", "bias"):
@@ -178,4 +177,4 @@ def hf_keys(config: DecoderConfig, spelling: str = "mpt") -> KeyTable:
         split(f"transformer.blocks.{{}}.attn.Wqkv.{leaf}", [f"blocks.{{}}.attn.{name}_proj.{leaf}" for name in "qkv"])
         for leaf in ("weight", "bias")
     ]
-    return KeyTable.of(names, *fused)
+    return KeyTable.of(names, *fused, head_row("lm_head.weight", "transformer.wte.weight", tied=config.tied))

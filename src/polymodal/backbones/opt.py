@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig, LearnedPositionsConfig
+from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig, LearnedPositionsConfig, head_row
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import MLPConfig
 from polymodal.nn.norm import LayerNormConfig
@@ -111,10 +111,10 @@ def hf_keys(config: DecoderConfig) -> KeyTable:
         "model.decoder.embed_positions.weight": "positions.weight",
         "model.decoder.project_in.weight": "project_in.weight",
         "model.decoder.project_out.weight": "project_out.weight",
-        "lm_head.weight": None if config.tied else "lm_head.weight",
     }
     for leaf in ("weight", "bias"):
         names[f"model.decoder.final_layer_norm.{leaf}"] = f"norm.{leaf}"
         for theirs, ours in _PAIRS.items():
             names[f"model.decoder.layers.{{}}.{theirs}.{leaf}"] = f"blocks.{{}}.{ours}.{leaf}"
-    return KeyTable.of(names)
+    head = head_row("lm_head.weight", "model.decoder.embed_tokens.weight", tied=config.tied)
+    return KeyTable.of(names, head)

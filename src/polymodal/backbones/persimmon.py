@@ -10,7 +10,7 @@ rotated; Fuyu's theta is 25000 and stands in its config, the library's default f
 from collections.abc import Mapping
 from typing import Any
 
-from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig
+from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig, head_row
 from polymodal.backbones.hf_rope import rope_of
 from polymodal.errors import ConfigError
 from polymodal.nn.attention import AttentionConfig
@@ -66,6 +66,6 @@ def hf_keys(config: DecoderConfig) -> KeyTable:
     for leaf in ("weight", "bias"):
         targets = [f"blocks.{{}}.attn.{name}_proj.{leaf}" for name in "qkv"]
         rows.append(split(f"{_LAYER}.self_attn.query_key_value.{leaf}", targets, groups=heads))
-    head = drop("lm_head.weight") if config.tied else rename("lm_head.weight", "lm_head.weight")
+    head = head_row("lm_head.weight", "model.embed_tokens.weight", tied=config.tied)
     angles = drop(f"{_LAYER}.self_attn.rotary_emb.inv_freq")  # in files of the first releases
     return KeyTable((rename("model.embed_tokens.weight", "embed_tokens.weight"), *rows, head, angles))

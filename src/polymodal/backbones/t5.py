@@ -16,13 +16,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from polymodal.backbones.decoder import head_row
 from polymodal.backbones.encoder_decoder import EncoderDecoderConfig, StackBlockConfig, StackConfig
 from polymodal.errors import ConfigError
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import GatedMLPConfig, MLPConfig
 from polymodal.nn.norm import RMSNormConfig
 from polymodal.nn.relative import RelativePositionsConfig
-from polymodal.weights.keytable import KeyTable, copy
+from polymodal.weights.keytable import KeyTable, copy, drop, rename
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +89,8 @@ def shape_of(config: Mapping[str, Any]) -> T5Shape:
     if len(words) > 2 or (len(words) == 2 and words[0] != "gated"):
         raise ConfigError(f"T5: feed_forward_proj must be NAME or gated-NAME, found {kind!r}")
     activation = "gelu_new" if kind == "gated-gelu" else words[-1]
-    # The library's class itself writes tie_word_embeddings true whatever the model is.
-    untied = not config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True))
+    # The library's class itself writes tie_word_embeddings true whatever the model is, and scales where it was true.
+    scaled = bool(config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True)))
     start = config.get("decoder_start_token_id")
     return T5Shape(
         width=config.get("d_model", 512),
@@ -104,7 +105,7 @@ def shape_of(config: Mapping[str, Any]) -> T5Shape:
         buckets=config.get("relative_attention_num_buckets", 32),
         max_distance=config.get("relative_attention_max_distance", 128),
         eps=config.get("layer_norm_epsilon", 1e-6),
-        tied=not untied,
+        tied=scaled,
         start_id=(config.get("bos_token_id") or 0) if start is None else start,
         pad_id=config.get("pad_token_id") or 0,
     )
@@ -112,7 +113,9 @@ def shape_of(config: Mapping[str, Any]) -> T5Shape:
 
 def parse_config(config: Mapping[str, Any]) -> EncoderDecoderConfig:
     """The encoder-decoder a published `config.json` of this family describes, at any size."""
-    return shape_of(config).config()
+    found = shape_of(config).config()
+    # A head of its own may lie behind the scale of a tied one.
+    return found if config.get("tie_word_embeddings", True) else replace(found, tied=False)
 
 
 def _stack_names(side: str, gated: bool) -> dict[str, str | None]:
@@ -145,12 +148,12 @@ def hf_keys(config: EncoderDecoderConfig) -> tuple[KeyTable, ...]:
     body: dict[str, str | None] = {
         **_stack_names("encoder", gated),
         **_stack_names("decoder", gated),
-        "encoder.embed_tokens.weight": None,
-        "decoder.embed_tokens.weight": None,
         "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight": None,
     }
-    shared = {"shared.weight": "embed_tokens.weight"}
+    copies = [drop(f"{side}.embed_tokens.weight", copy_of="shared.weight") for side in ("encoder", "decoder")]
+    shared = rename("shared.weight", "embed_tokens.weight")
+    whole = KeyTable.of(body, *copies, shared, head_row("lm_head.weight", "shared.weight", tied=config.tied))
     if config.tied:
-        return (KeyTable.of({**body, **shared, "lm_head.weight": None}),)
+        return (whole,)
     once = copy("shared.weight", ("embed_tokens.weight", "lm_head.weight"))
-    return KeyTable.of({**body, **shared, "lm_head.weight": "lm_head.weight"}), KeyTable.of(body, once)
+    return whole, KeyTable.of(body, *copies, once)

@@ -3,6 +3,7 @@
     check/fixtures/<name>.safetensors   tensors `in.<input>`, `out.logits`, `out.features.<modality>`, `out.generated`
         metadata: source, revision, config (JSON, null when the layout has none), shapes (JSON {name: shape}),
                   file (name of the weights file to write), entry (place inside a torch file),
+                  ties (JSON {name: name}: tensors that repeat another, as tied ones do in the official file),
                   made (JSON {input: shape}: inputs that are `randomise.values(input, shape)` and so are not stored)
 
 `write` is for the script that runs the oracle; `fixture_case` is for the evidence.
@@ -53,7 +54,7 @@ def fixture_case(name: str, fixture: str, **options: Any) -> Case:
 
     def make(folder: Path) -> Expected:
         about, tensors = read(fixture)
-        weights = randomise.state(json.loads(about["shapes"]))
+        weights = official_weights(about)
         config = json.loads(about["config"])
         if config is not None:
             (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -70,6 +71,13 @@ def fixture_case(name: str, fixture: str, **options: Any) -> Case:
         )
 
     return Case(name=name, make=make, file="" if json.loads(about["config"]) is not None else about["file"])
+
+
+def official_weights(about: Mapping[str, str]) -> dict[str, Tensor]:
+    """The random weights of a fixture, by its metadata."""
+    weights = randomise.state(json.loads(about["shapes"]))
+    ties = json.loads(about.get("ties", "{}"))
+    return weights | {name: weights[original] for name, original in ties.items()}
 
 
 def fixture_source(fixture: str) -> str:

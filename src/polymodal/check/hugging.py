@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from polymodal.check import library
 from polymodal.check.library import Library
@@ -73,13 +73,20 @@ def hugging_case(
     return Case(name=name, make=make, needs="transformers")
 
 
-def hugging_size(variant: str, model: str, config: Callable[[Library], Any]) -> Size:
-    """A published size by the library: built on the meta device, names as it writes them to disk."""
+def hugging_size(variant: str, model: str, config: Callable[[Library], Any], own_head: str = "") -> Size:
+    """A published size by the library: built on the meta device, names as it writes them to disk.
+
+    own_head: the linear that the library ties until it finds other values in a file, where the published one has them.
+    """
 
     @cache
     def on_meta() -> Any:
         with library.quiet() as transformers, torch.device("meta"):
-            return getattr(transformers, model)(config(transformers))
+            oracle = getattr(transformers, model)(config(transformers))
+            if own_head:
+                head = library.part(oracle, own_head)
+                head.weight = nn.Parameter(torch.empty_like(head.weight))
+            return oracle
 
     def shapes() -> Shapes:
         return {name: tuple(x.shape) for name, x in library.names_on_disk(on_meta()).items()}
@@ -87,7 +94,8 @@ def hugging_size(variant: str, model: str, config: Callable[[Library], Any]) -> 
     return Size(
         variant=variant,
         shapes=shapes,
-        source=f"transformers {model} on the meta device, names as it saves them",
+        source=f"transformers {model} on the meta device, names as it saves them"
+        + (", with the head untied as published" if own_head else ""),
         parameters=lambda: sum(p.numel() for p in on_meta().parameters()),
         needs="transformers",
     )

@@ -39,10 +39,11 @@ RUN_KEYS = KeyTable((*(drop(f"{name}.**") for name in MOMENTUM), *(drop(name) fo
 IMAGE_KEYS = TIMM_KEYS.prefixed("visual_encoder.", "image.")
 
 
-def writer_keys(*, tied: bool, question: bool) -> KeyTable:
-    """A text decoder with its head, and the encoder of questions, alike in both layouts."""
+def writer_keys(*, tied: bool, question: bool, bias: str) -> KeyTable:
+    """A text decoder with its head, and the encoder of questions, alike in both layouts; bias: as for `head_keys`."""
     keys = BODY_KEYS.prefixed("text_decoder.bert.", "decoder.")
-    keys += head_keys(tied=tied).prefixed("text_decoder.cls.predictions.", "head.")
+    words = "text_decoder.bert.embeddings.word_embeddings.weight" if tied else None
+    keys += head_keys("text_decoder.cls.predictions.", embedding=words, bias=bias).prefixed(target="head.")
     return keys + BODY_KEYS.prefixed("text_encoder.", "question.") if question else keys
 
 

@@ -120,9 +120,7 @@ def keys_of(config: Mapping[str, Any], found: OpenFlamingo) -> KeyTable:
     """The official module's names -> ours."""
     layers = LAYERS[found.kind]
     bare = hf_text.parse_config(config["text_config"]).keys[0]
-    inner = KeyTable(
-        tuple(replace(row, sources=tuple(_nested(name, layers) for name in row.sources)) for row in bare.rows)
-    )
+    inner = KeyTable(tuple(row.spelled(lambda name: _nested(name, layers)) for row in bare.rows))
     gated = cross_attention.OPEN_FLAMINGO_KEYS.prefixed(f"{layers}.{{}}.gated_cross_attn_layer.", "blocks.{}.cross.")
     aliases = KeyTable((drop("old_decoder_blocks.**"), drop("gated_cross_attn_layers.**")))
     vision = OPENAI_FEATURE_KEYS.respelled({"visual.": ""})

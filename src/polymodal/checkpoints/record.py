@@ -268,6 +268,17 @@ def understood(what: str) -> Iterator[None]:
         raise ConfigError(f"{what} has a value out of range: {_first_line(problem)}") from problem
 
 
+def with_own_head(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a file whose head differs from the embedding it is said to repeat: nothing is tied, at any level.
+
+    T5 goes on scaling what enters its head, which its configs say by the same word.
+    """
+    found = {name: with_own_head(value) if isinstance(value, Mapping) else value for name, value in config.items()}
+    if config.get("model_type") == "t5":
+        found.setdefault("scale_decoder_outputs", config.get("tie_word_embeddings", True))
+    return found | {"tie_word_embeddings": False}
+
+
 def _first_line(problem: Exception) -> str:
     return (str(problem).splitlines() or [type(problem).__name__])[0]
 

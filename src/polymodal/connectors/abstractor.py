@@ -7,7 +7,8 @@ Flow
     -> proj -> [queries, end token] [N, Q + 1, Dout]
 
 Traps: the residual branch starts from the normalised queries; positions (mPLUG-Owl2) are added to queries and keys
-after the norms and never to values; checkpoints store these fixed sine tables in every layer, so they are loaded.
+after the norms and never to values; these sine tables are fixed: the published checkpoint leaves them out, those that
+the official code saves hold them in every layer.
 """
 
 from collections.abc import Mapping

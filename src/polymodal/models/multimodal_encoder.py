@@ -301,6 +301,6 @@ def pretraining_keys(bias: str) -> KeyTable:
     """transformers' names of the heads -> ours; `bias`: which of the two tied biases the file has."""
     heads = KeyTable()
     for source, target in _HEAD_NAMES.items():
-        heads += head_keys(tied=False, bias=bias).prefixed(f"{source}.", f"heads.{target}.")
+        heads += head_keys(f"{source}.", embedding=None, bias=bias).prefixed(target=f"heads.{target}.")
     match = [rename(f"{a}.{leaf}", f"{b}.{leaf}") for a, b in _MATCH_NAMES.items() for leaf in ("weight", "bias")]
     return heads + KeyTable(tuple(match))

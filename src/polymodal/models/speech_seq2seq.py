@@ -118,7 +118,7 @@ OPENAI_KEYS: KeyTable = whisper_encoder.OPENAI_KEYS.prefixed(
 HF_KEYS: KeyTable = (
     whisper_encoder.HF_KEYS.prefixed("model.encoder.", "encoders.audio.")
     + whisper_decoder.HF_KEYS.prefixed("model.decoder.", "backbone.")
-    + KeyTable((drop("proj_out.weight"),))
+    + KeyTable((drop("proj_out.weight", copy_of="model.decoder.embed_tokens.weight"),))
 )
 
 # Identical to the published tiny.en file (its SHA-256 is part of the original download URL).

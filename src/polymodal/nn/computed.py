@@ -3,8 +3,9 @@
     computed_buffer(self, "positions", lambda: sinusoids(tokens, width), persistent=False)
 
 A model is built on the meta device and then filled from files (weights/load.py), so a table that is not in the files
-would have no values.  It is therefore computed on the CPU, and loading moves it to the model's device and dtype.  On
-any other device `make` runs on that device, like the rest of the constructor.
+would have no values.  It is therefore computed on the CPU, and loading moves it to the model's device and dtype.  A
+file that holds the table all the same (persistent) fills it; one that leaves it out is whole without it.  On any other
+device `make` runs on that device, like the rest of the constructor.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ four.  For each key the first row that matches decides.
     stack(experts.{}.w, w, 8)      an index of the source becomes the first dimension of the target
     copy(a, (b, c))                one source fills several targets
     drop(a)                        not used, on purpose; `part.**` drops a whole subtree
+    drop(a, copy_of=b)             not used because it repeats b; where a file has both they must be equal
 
 Strict means: every source key is used or dropped by name; every parameter and buffer is filled, tied to one
 that is, or declared `new`; shapes agree.  All of that is checked before the first tensor is read.
@@ -21,7 +22,7 @@ rows overlap.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
@@ -89,6 +90,7 @@ class KeyTable:
                 row,
                 sources=tuple(source + name for name in row.sources),
                 targets=tuple(target + name for name in row.targets),
+                copy_of=row.copy_of and source + row.copy_of,
             )
             for row in self.rows
         )
@@ -107,8 +109,7 @@ class KeyTable:
                     return new + name[len(old) :]
             raise ConfigError(f"key table: {name!r} begins with none of {', '.join(map(repr, prefixes))}")
 
-        rows = tuple(replace(row, sources=tuple(map(spell, row.sources))) for row in self.rows)
-        return KeyTable(rows, self.new, self.tied)
+        return KeyTable(tuple(row.spelled(spell) for row in self.rows), self.new, self.tied)
 
     def reworded(self, words: Mapping[str, str]) -> KeyTable:
         """The same table for files that call things by other words: pieces of source names replaced, one by one."""
@@ -118,8 +119,7 @@ class KeyTable:
                 name = name.replace(old, new)
             return name
 
-        rows = tuple(replace(row, sources=tuple(map(spell, row.sources))) for row in self.rows)
-        return KeyTable(rows, self.new, self.tied)
+        return KeyTable(tuple(row.spelled(spell) for row in self.rows), self.new, self.tied)
 
     def inverse(self) -> KeyTable:
         """The table for export: module names -> file names."""
@@ -129,13 +129,21 @@ class KeyTable:
         dropped = tuple(name for row in self.rows if not row.targets for name in row.sources)
         return KeyTable(tied + used + fresh, new=dropped)
 
-    def check(self, source_keys: Iterable[str], target_keys: Iterable[str] | None, hints: bool = True) -> KeyReport:
+    def check(
+        self,
+        source_keys: Iterable[str],
+        target_keys: Iterable[str] | None,
+        hints: bool = True,
+        computed: Collection[str] = (),
+    ) -> KeyReport:
         """Compare two lists of names without any tensor; problems are in the report, nothing is raised.
 
         `target_keys` None: whatever the rows write is accepted (conversion without a module).  hints: name the nearest
-        row of the first problems, which takes milliseconds for each, and look for rows that go one way.
+        row of the first problems, which takes milliseconds for each, and look for rows that go one way.  computed:
+        targets that have their values already, which a file may hold or leave out.
         """
-        groups, dropped, unknown = self._group(source_keys)
+        source_keys = list(source_keys)
+        groups, dropped, copies, unknown = self._group(source_keys)
         shown = SHOWN if hints else 0
         problems = [
             f"source key {key!r} has no row{nearest_row(key, self.rows) if i < shown else ''}"
@@ -157,10 +165,12 @@ class KeyTable:
                     problems.append(f"parameter {name!r} is filled twice, by {both}")
                 filled[name] = sources[0]
             uses.append(Use(position, sources, names))
-        fresh, tied, more = self._targets(filled, target_keys, shown)
+        needed = None if target_keys is None else [name for name in target_keys if name in filled or name not in computed]
+        fresh, tied, more = self._targets(filled, needed, shown)
         return KeyReport(
             uses=tuple(uses),
             dropped=tuple(dropped),
+            copies=copies,
             new=fresh,
             tied=tied,
             idle_rows=self._idle(uses),
@@ -172,20 +182,28 @@ class KeyTable:
         busy = {use.row for use in uses}
         return tuple(str(row) for i, row in enumerate(self.rows) if row.targets and i not in busy)
 
-    def _group(self, keys: Iterable[str]) -> tuple[dict[tuple[int, tuple[int, ...]], list[str]], list[str], list[str]]:
-        """Sort source keys into (row, indices) groups, dropped keys and keys without a row."""
+    def _group(
+        self, keys: Sequence[str]
+    ) -> tuple[dict[tuple[int, tuple[int, ...]], list[str]], list[str], dict[str, str], list[str]]:
+        """Sort source keys into (row, indices) groups, dropped keys, those of them that repeat another, and keys
+        without a row."""
         groups: dict[tuple[int, tuple[int, ...]], list[str]] = {}
         dropped: list[str] = []
+        copies: dict[str, str] = {}
         unknown: list[str] = []
+        present = set(keys)
         for key in keys:
             match = self._find(key, "sources")
             if match is None:
                 unknown.append(key)
             elif not self.rows[match[0]].targets:
                 dropped.append(key)
+                original = fill_pattern(self.rows[match[0]].copy_of, match[1])
+                if original in present:
+                    copies[key] = original
             else:
                 groups.setdefault(match, []).append(key)
-        return groups, dropped, unknown
+        return groups, dropped, copies, unknown
 
     def _find(self, key: str, side: str) -> tuple[int, tuple[int, ...]] | None:
         """The first row with a name that matches on this side, and the indices."""

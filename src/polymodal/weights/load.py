@@ -11,8 +11,9 @@ memory for the buffers through which values of another dtype pass, and for one r
 An Int8Linear (nn/quantise.py) on the meta device is filled with the values of the Linear it replaces, quantised
 as they come.
 
-Traps: a file may store tied tensors twice; the copies must be equal.  The memory is the module's own, unless `mmap`
-asks for the pages of the file; training in place never changes a file.
+Traps: a file may store tied tensors twice; the copies must be equal, and CopyDiffers says which are not (a head that
+has values of its own though its config ties it).  The memory is the module's own, unless `mmap` asks for the pages of
+the file; training in place never changes a file.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ from polymodal.weights.tensors import Shape, dtype_of, map_tensor, read_into, sh
 
 Built = TypeVar("Built", bound=nn.Module)
 
+
+class CopyDiffers(WeightsError):
+    """A tensor that the model takes for a copy of another has values of its own in the file."""
+
+
 _READERS = 4  # each may hold one tensor of a packed checkpoint, computed whole
 _COMPARED = 1 << 20
 _HELD = 500_000  # values read at a time for an int8 weight, and quantised at a time: see raw.py
@@ -59,16 +65,18 @@ def load_module(
 ) -> Built:
     """Build a module and fill it by the table that fits; None: the tensors have the module's own names.
 
-    dtype: of floating parameters and buffers; None: as `build` makes them.  prepare: changes the module while it is
-    on the meta device (`quantise_linears`).  mmap: on a CPU, values that the file has in the wanted dtype stay in its
-    pages (see raw.py).  Parameters that the table declares new start as in a fresh build.
+    dtype: of floating parameters and buffers; None: as `build` makes them.  Buffers that `build` computes
+    (nn/computed.py) take the values of a file that has them and keep their own where it has not.  prepare: changes the
+    module while it is on the meta device (`quantise_linears`).  mmap: on a CPU, values that the file has in the wanted
+    dtype stay in its pages (see raw.py).  Parameters that the table declares new start as in a fresh build.
     Raises WeightsError, before memory is taken, unless names and shapes fit.
     """
     with torch.inference_mode(False):  # a model that is first needed while another answers is an ordinary one, too
         module = build_empty(build)
         tables = (own_table(module, tensors),) if tables is None else tables
-        table, report = fitting(tables, tensors, expected_shapes(module))
         empty = {name for name, x in module.state_dict(keep_vars=True).items() if x.is_meta}
+        shapes = expected_shapes(module)
+        table, report = fitting(tables, tensors, shapes, shapes.keys() - empty)
         first = first_values(build, empty.intersection(report.new))
         if prepare is not None:
             prepare(module)
@@ -95,14 +103,20 @@ def load_into(
 
 
 def fitting(
-    tables: Sequence[KeyTable], source: Mapping[str, Tensor], target: Mapping[str, Shape]
+    tables: Sequence[KeyTable],
+    source: Mapping[str, Tensor],
+    target: Mapping[str, Shape],
+    computed: Collection[str] = (),
 ) -> tuple[KeyTable, KeyReport]:
-    """The table that fits these names and shapes; raises WeightsError with the problems of the nearest one."""
-    names, parameters = list(source), list(target)
-    reports = [table.check(names, parameters, hints=False) for table in tables]
+    """The table that fits these names and shapes; raises WeightsError with the problems of the nearest one.
+
+    computed: targets that need no value of a file.
+    """
+    names, targets = list(source), list(target)
+    reports = [table.check(names, targets, hints=False, computed=computed) for table in tables]
     best = min(range(len(tables)), key=lambda i: len(reports[i].problems))
     if not reports[best].ok:
-        tables[best].check(names, parameters).require()
+        tables[best].check(names, targets, computed=computed).require()
     tables[best].check_shapes(source, target, reports[best])
     return tables[best], reports[best]
 
@@ -133,6 +147,7 @@ def _fill(
 ) -> None:
     _require_numbers(source, report, module)
     _require_equal(source, table, report, shared_names(module))
+    _require_copies(source, report)
     _require_values(module, report, first)
     on_cpu = torch.device("cpu" if device is None else device).type == "cpu"
     mapped = _mapped(source, table, report, module, dtype) if mmap and on_cpu else {}
@@ -261,7 +276,23 @@ def _same(source: Mapping[str, Tensor], table: KeyTable, use: Use, name: str, ot
         found = [table.convert(each, source)[each.targets.index(target)]
                  for each, target in ((use, name), (other_use, other_name))]  # fmt: skip
         return torch.equal(*found)
-    keys = use.sources[0], other_use.sources[0]
+    return _equal(source, use.sources[0], other_use.sources[0])
+
+
+def _require_copies(source: Mapping[str, Tensor], report: KeyReport) -> None:
+    """What is dropped as a copy must be one; checked before anything is written."""
+    for name, original in report.copies.items():
+        if not _equal(source, name, original):
+            raise CopyDiffers(
+                f"{name!r} should repeat {original!r}, which the model uses for both; the file gives them different "
+                "values, and a model that keeps them apart is not supported here"
+            )
+
+
+def _equal(source: Mapping[str, Tensor], *keys: str) -> bool:
+    """Whether two stored tensors have the same shape and values, read a part at a time."""
+    if shape_of(source, keys[0]) != shape_of(source, keys[1]):
+        return False
     total, dtype = _values(source, keys[0]), dtype_of(source, keys[0])
     if dtype != dtype_of(source, keys[1]):
         dtype = torch.float64

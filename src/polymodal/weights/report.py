@@ -31,10 +31,14 @@ class Use:
 
 @dataclass(frozen=True)
 class KeyReport:
-    """Result of `KeyTable.check`; `ok` when nothing is left over on either side."""
+    """Result of `KeyTable.check`; `ok` when nothing is left over on either side.
+
+    copies: dropped names and the names whose values they must repeat, where the file has both.
+    """
 
     uses: tuple[Use, ...] = ()
     dropped: tuple[str, ...] = ()
+    copies: dict[str, str] = field(default_factory=dict)
     new: tuple[str, ...] = ()
     tied: dict[str, str] = field(default_factory=dict)
     idle_rows: tuple[str, ...] = ()

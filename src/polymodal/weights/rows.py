@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -77,13 +77,17 @@ Operations = tuple[Operation, ...]
 
 @dataclass(frozen=True)
 class Row:
-    """One row; `targets` empty means dropped.  Made by `rename`, `fuse`, `split`, `stack`, `copy`, `drop`."""
+    """One row; `targets` empty means dropped.  Made by `rename`, `fuse`, `split`, `stack`, `copy`, `drop`.
+
+    copy_of: of a dropped source, the other source that must have the same values where a file has both.
+    """
 
     sources: tuple[str, ...]
     targets: tuple[str, ...] = ()
     join: Join = field(default_factory=Same)
     before: tuple[Operations, ...] = ()
     after: tuple[Operations, ...] = ()
+    copy_of: str = ""
 
     def __post_init__(self) -> None:
         names = self.sources + self.targets
@@ -110,6 +114,10 @@ class Row:
     def views(self, targets: Sequence[Tensor]) -> list[Tensor] | None:
         """The parts of the targets that the sources fill unchanged; None when values are computed."""
         return None if any(self._before) or any(self._after) else self.join.views(targets)
+
+    def spelled(self, spell: Callable[[str], str]) -> Row:
+        """The same row with other names on the source side."""
+        return replace(self, sources=tuple(map(spell, self.sources)), copy_of=self.copy_of and spell(self.copy_of))
 
     @property
     def plain(self) -> bool:
@@ -161,9 +169,12 @@ def rename(source: str, target: str, *operations: Operation) -> Row:
     return Row((source,), (target,), before=(operations,))
 
 
-def drop(source: str) -> Row:
-    """A source that is not used, on purpose."""
-    return Row((source,))
+def drop(source: str, copy_of: str = "") -> Row:
+    """A source that is not used, on purpose.
+
+    copy_of: the source it repeats (a tied head); a file whose copy has other values is not loaded without it.
+    """
+    return Row((source,), copy_of=copy_of)
 
 
 def fuse(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from polymodal.check import library, randomise, real
 from polymodal.check.demo import byte_tokenizer, learns
@@ -226,24 +225,9 @@ def untied_size(variant: Any, config: Callable[[Any], Any]) -> Size:
     config(transformers) -> the class of its config.
     """
     model = variant.config["architectures"][0]
-    size = hugging_size(variant.name, model, lambda t: config(t)(**variant.config))
-    if variant.config.get("text_config", {}).get("model_type") != "t5":
-        return size
-
-    def built() -> Any:
-        with library.quiet() as transformers, torch.device("meta"):
-            oracle = getattr(transformers, model)(config(transformers)(**variant.config))
-            head = library.part(oracle, "language_model.lm_head")
-            head.weight = nn.Parameter(torch.empty_like(head.weight))
-            return oracle
-
-    return Size(
-        variant=variant.name,
-        shapes=lambda: {name: tuple(x.shape) for name, x in library.names_on_disk(built()).items()},
-        source=f"{size.source}, with the head untied as published",
-        parameters=lambda: sum(p.numel() for p in built().parameters()),
-        needs="transformers",
-    )
+    t5 = variant.config.get("text_config", {}).get("model_type") == "t5"
+    head = "language_model.lm_head" if t5 else ""
+    return hugging_size(variant.name, model, lambda t: config(t)(**variant.config), head)
 
 
 def small(text: dict[str, Any], vocabulary: int, image: int) -> dict[str, Any]:

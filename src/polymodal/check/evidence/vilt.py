@@ -17,7 +17,8 @@ from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
 from polymodal.check.training import fit, rows
 from polymodal.systems import Classification, Variant
-from polymodal.systems.vilt import ANSWERS, MASKED, PICTURES, RANK, SYSTEM, TOKENS
+from polymodal.systems.vilt import SYSTEM
+from polymodal.systems.vilt.checkpoint import ANSWERS, MASKED, PICTURES, RANK, TOKENS
 
 HEIGHT, WIDTH = 24, 32
 
@@ -81,7 +82,8 @@ def case(name: str, model: str, **more: Any) -> Case:
 def size(variant: Variant) -> Size:
     assert variant.config is not None
     config = variant.config
-    return hugging_size(variant.name, config["architectures"][0], lambda t: t.ViltConfig(**config))
+    head = "" if config.get("tie_word_embeddings", True) else "mlm_score.decoder"
+    return hugging_size(variant.name, config["architectures"][0], lambda t: t.ViltConfig(**config), head)
 
 
 def small(model: str, **more: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from polymodal.backbones import encoder as text_encoder
-from polymodal.backbones.encoder import BODY_KEYS, TokenHeadConfig, head_keys
+from polymodal.backbones.encoder import BIASES, BODY_KEYS, TokenHeadConfig, head_keys
 from polymodal.checkpoints import albef_blip_keys as official
 from polymodal.encoders import timm_vit
 from polymodal.models.fusion_classifier import FusionClassifier, ImageFusionConfig
@@ -80,14 +80,16 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
              prefix="question" if kind == ANSWER else "text", input="input_ids [B, T]", output=f"[B, T, {width}]"),
     )  # fmt: skip
     ends = (frozenset({102}), 0) if kind == ANSWER else None
-    return ModelSpec(build=build, keys=(keys_of(kind, first, depth),), parts=drawing, ends=ends)
+    return ModelSpec(
+        build=build, keys=tuple(keys_of(kind, first, depth, bias) for bias in BIASES), parts=drawing, ends=ends
+    )
 
 
-def keys_of(kind: str, first: int, depth: int) -> KeyTable:
-    """The official names of one kind of file."""
+def keys_of(kind: str, first: int, depth: int, bias: str) -> KeyTable:
+    """The official names of one kind of file; bias: what it calls the bias of its token head."""
     keys = official.IMAGE_KEYS + official.RUN_KEYS
     if kind == ANSWER:
-        return keys + official.writer_keys(tied=True, question=True)
+        return keys + official.writer_keys(tied=True, question=True, bias=bias)
     if kind in (PRETRAINED, RETRIEVAL):
         prefix = "text_encoder.bert." if kind == PRETRAINED else "text_encoder."
         keys += (
@@ -95,13 +97,17 @@ def keys_of(kind: str, first: int, depth: int) -> KeyTable:
             + official.MATCH_KEYS
             + KeyTable((rename("temp", "temperature", Unsqueeze()),))
         )
-        return keys + head_keys(tied=True).prefixed("text_encoder.cls.predictions.", "token_head.")
+        words = f"{prefix}embeddings.word_embeddings.weight"
+        head = head_keys("text_encoder.cls.predictions.", embedding=words, bias=bias)
+        return keys + head.prefixed(target="token_head.")
     if kind == ENTAILMENT:
         return keys + BODY_KEYS.prefixed("text_encoder.", "text.") + official.CLASS_KEYS
     shared = [(i, name) for i in range(first, depth - 1, 2) for name in ("key", "value")]
     same = tuple((f"text.blocks.{i + 1}.cross.{name[0]}_proj.{leaf}", f"text.blocks.{i}.cross.{name[0]}_proj.{leaf}")
                  for i, name in shared for leaf in ("weight", "bias"))  # fmt: skip
-    twins = [drop(f"text_encoder.encoder.layer.{i + 1}.crossattention.self.{name}.**") for i, name in shared]
+    source = "text_encoder.encoder.layer.{}.crossattention.self"
+    twins = [drop(f"{source.format(i + 1)}.{name}.{leaf}", copy_of=f"{source.format(i)}.{name}.{leaf}")
+             for i, name in shared for leaf in ("weight", "bias")]  # fmt: skip
     keys += KeyTable(tuple(twins), tied=same)
     keys += BODY_KEYS.prefixed("text_encoder.", "text.")
     if kind == PAIR:

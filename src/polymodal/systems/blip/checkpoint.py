@@ -15,7 +15,14 @@ from typing import Any
 from torch import nn
 
 from polymodal.backbones import encoder as text_encoder
-from polymodal.backbones.encoder import BODY_KEYS, POOLER_KEYS, ProjectedText, TextEncoderConfig, TokenHeadConfig
+from polymodal.backbones.encoder import (
+    BIASES,
+    BODY_KEYS,
+    POOLER_KEYS,
+    ProjectedText,
+    TextEncoderConfig,
+    TokenHeadConfig,
+)
 from polymodal.checkpoints import albef_blip_keys as official
 from polymodal.data.hf_image import transform_of
 from polymodal.encoders import timm_vit
@@ -100,9 +107,12 @@ def _writer_spec(vit: ViTConfig, text: Mapping[str, Any], image: KeyTable, *, ti
         return VisionEncoderDecoder(vit.build(), decoder, head_of(text, tied=tied), ids=ids, question=asks,
                             rules=AnswerRules(smoothing=0.1))  # fmt: skip
 
-    keys = image + official.writer_keys(tied=tied, question=question)
+    keys = tuple(
+        image + official.writer_keys(tied=tied, question=question, bias=bias)
+        for bias in (BIASES if tied else reversed(BIASES))
+    )
     ends = (frozenset({ids.sep}), ids.pad)
-    return ModelSpec(build=build, keys=(keys,), parts=drawing(vit, "decoder", matcher=False), ends=ends)
+    return ModelSpec(build=build, keys=keys, parts=drawing(vit, "decoder", matcher=False), ends=ends)
 
 
 def _pair_spec(vit: ViTConfig, text: Mapping[str, Any], image: KeyTable) -> ModelSpec:
@@ -154,7 +164,7 @@ def parse_official_config(config: Mapping[str, Any]) -> ModelSpec:
         width = config.get("image_text_hidden_size", 256)
         joint = JointConfig(width=width, temperature=0.07 if config.get("temperature") else None)
         return _match_spec(vit, text, image, joint)
-    return _writer_spec(vit, text, image, tied=True, question=kind == ANSWER)
+    return _writer_spec(vit, text, image, tied=config.get("tie_word_embeddings", True), question=kind == ANSWER)
 
 
 def _joint_spec(config: Mapping[str, Any], vit: ViTConfig, text: Mapping[str, Any]) -> ModelSpec:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from polymodal.backbones import encoder as text_encoder
-from polymodal.backbones.encoder import EMBEDDING_KEYS, pre_norm_keys
+from polymodal.backbones.encoder import BIASES, EMBEDDING_KEYS, pre_norm_keys
 from polymodal.data.hf_image import transform_of
 from polymodal.encoders import google_vit
 from polymodal.generators import dalle_codec
@@ -56,7 +56,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     keys: tuple[KeyTable, ...] = (keys_of(),)
     if not bare:
         body = keys_of().prefixed("flava.") + dalle_codec.hf_keys(codec).prefixed("image_codebook.", "codec.")
-        keys = tuple(body + pretraining_keys(bias) for bias in ("decoder.bias", "bias"))
+        keys = tuple(body + pretraining_keys(bias) for bias in reversed(BIASES))
     return ModelSpec(build=model.build, keys=keys, parts=_drawing(model), assemble=assemble)
 
 

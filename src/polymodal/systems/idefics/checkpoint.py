@@ -97,7 +97,8 @@ def keys_of(config: Mapping[str, Any], vision: ViTConfig, backbone: DecoderConfi
     ):
         pair = (f"{prefix}weight", f"{prefix}{more}weight")
         if prefix == "lm_head." and backbone.tied:
-            rows += [drop(name) for name in pair]
+            rows += [drop(name, copy_of=name.replace(prefix, "model.embed_tokens.").replace("_fc", "_embedding"))
+                     for name in pair]  # fmt: skip
         elif added:
             rows.append(fuse(pair, ours, sizes=(base, added)))
     gated = KeyTable((drop("cross_attn.rotary_emb.inv_freq"),)) + idefics_keys(config.get("alpha_type") == "vector")

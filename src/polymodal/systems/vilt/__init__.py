@@ -6,112 +6,17 @@
 
 Paper: ViLT (arXiv 2102.03334).  Weights: dandelin/vilt-b32-* (Apache-2.0), the library's layout; the official
 Lightning files hold the same tensors under timm's names.
-Traps: norm eps is 1e-12 in the library's config and 1e-6 in the official code; the word head is tied in the library
-and its own in the official file.
+Traps: norm eps is 1e-12 in the library's config and 1e-6 in the official code; the word head is its own in the
+published files, though the library's class takes every one for tied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from polymodal.backbones.encoder import EMBEDDING_KEYS, TextEncoderConfig, TokenHeadConfig, head_keys, pre_norm_keys
-from polymodal.data.labels import labels_of
-from polymodal.encoders.masked_patches import PATCH_KEYS, MaskedPatchesConfig
-from polymodal.errors import ConfigError
-from polymodal.models.single_stream import ClassifierConfig, HeadConfig, SingleStreamConfig, classifier_keys
-from polymodal.nn.attention import AttentionConfig
-from polymodal.nn.block import PreNormBlockConfig
-from polymodal.nn.mlp import MLPConfig
-from polymodal.nn.norm import LayerNormConfig
-from polymodal.systems import CheckpointFormat, ModelSpec, Part, Repository, System, Variant, hf
+from polymodal.systems import CheckpointFormat, Repository, System, Variant, hf
+from polymodal.systems.vilt.checkpoint import ANSWERS, HEADS, MASKED, PICTURES, RANK, parse_config
 from polymodal.systems.vilt.recipe import RECIPE
-from polymodal.weights.keytable import KeyTable, rename
-
-MASKED, ANSWERS, RANK = "ViltForMaskedLM", "ViltForQuestionAnswering", "ViltForImageAndTextRetrieval"
-PICTURES, TOKENS = "ViltForImagesAndTextClassification", "ViltForTokenClassification"
-HEADS = (MASKED, ANSWERS, RANK, PICTURES, TOKENS)
-
-
-def _whole(config: Mapping[str, Any], name: str, default: int) -> int:
-    side = config.get(name, default)
-    if not isinstance(side, int):
-        raise ConfigError(f"vilt: {name} must be one number, found {side}")
-    return side
-
-
-def parts_of(config: Mapping[str, Any]) -> tuple[TextEncoderConfig, MaskedPatchesConfig, PreNormBlockConfig]:
-    """Text embeddings, patches and the block that a `ViltConfig` describes."""
-    width, eps = config.get("hidden_size", 768), config.get("layer_norm_eps", 1e-12)
-    text = TextEncoderConfig(
-        vocab_size=config.get("vocab_size", 30522), width=width, blocks=(), norm=LayerNormConfig(eps=eps),
-        positions=config.get("max_position_embeddings", 40), segments=config.get("type_vocab_size", 2),
-    )  # fmt: skip
-    limit = config.get("max_image_length", -1)
-    patches = MaskedPatchesConfig(
-        image_size=_whole(config, "image_size", 384), patch_size=_whole(config, "patch_size", 32), width=width,
-        channels=config.get("num_channels", 3), limit=limit if isinstance(limit, int) and limit >= 0 else None,
-    )  # fmt: skip
-    heads, bias = config.get("num_attention_heads", 12), config.get("qkv_bias", True)
-    ffn, activation = config.get("intermediate_size", 3072), config.get("hidden_act", "gelu")
-    block = PreNormBlockConfig(
-        attention=AttentionConfig(width=width, heads=heads, qkv_bias=bias, out_bias=True),
-        mlp=MLPConfig(width=width, ffn_width=ffn, activation=activation),
-        norm=LayerNormConfig(eps=eps),
-    )
-    return text, patches, block
-
-
-def head_of(config: Mapping[str, Any], architecture: str) -> HeadConfig:
-    """The head a checkpoint of that class has."""
-    width, classes = config.get("hidden_size", 768), len(labels_of(config))
-    if architecture == MASKED:
-        norm = LayerNormConfig(eps=config.get("layer_norm_eps", 1e-12))
-        vocab, activation = config.get("vocab_size", 30522), config.get("hidden_act", "gelu")
-        return TokenHeadConfig(width=width, vocab_size=vocab, activation=activation, norm=norm)
-    if architecture == ANSWERS:
-        return ClassifierConfig(width=width, hidden=2 * width, classes=classes)
-    if architecture == PICTURES:
-        joined = width * config.get("num_images", -1)
-        if joined < 1:
-            raise ConfigError(f"vilt: {PICTURES} needs num_images of 1 or more, found {config.get('num_images', -1)}")
-        return ClassifierConfig(width=joined, hidden=joined, classes=classes)
-    return ClassifierConfig(width=width, classes=1 if architecture == RANK else classes)
-
-
-def keys_of(architecture: str) -> tuple[KeyTable, ...]:
-    """The library's names; the word head of older files keeps its bias outside the decoder."""
-    body = KeyTable((rename("embeddings.token_type_embeddings.weight", "kinds.weight"),))
-    body += EMBEDDING_KEYS.prefixed("embeddings.text_", "text.") + PATCH_KEYS.prefixed("embeddings.", "patches.")
-    body = (body + pre_norm_keys(norm="norm", pooler="pooler")).prefixed("vilt.")
-    if architecture == MASKED:
-        heads = [head_keys(tied=True, bias=bias) for bias in ("decoder.bias", "bias")]
-        return tuple(body + head.prefixed("mlm_score.", "head.") for head in heads)
-    source = "rank_output" if architecture == RANK else "classifier"
-    return (body + classifier_keys(source, hidden=architecture in (ANSWERS, PICTURES)),)
-
-
-def parse_config(config: Mapping[str, Any]) -> ModelSpec:
-    """Any `ViltConfig` with one of HEADS; without `architectures`, the answers or the two-picture class."""
-    default = PICTURES if config.get("num_images", -1) > 0 else ANSWERS
-    architecture = (config.get("architectures") or [default])[0]
-    if architecture not in HEADS:
-        raise ConfigError(f"vilt: architecture must be one of {', '.join(HEADS)}; found {architecture}")
-    text, patches, block = parts_of(config)
-    stream = SingleStreamConfig(
-        text=text, patches=patches, blocks=(block,) * config.get("num_hidden_layers", 12), norm=block.norm,
-        head=head_of(config, architecture), pooler=architecture != TOKENS, pooled=architecture not in (MASKED, TOKENS),
-        kinds=config.get("modality_type_vocab_size", 2),
-        images=config["num_images"] if architecture == PICTURES else None,
-    )  # fmt: skip
-    words = f"[B, T, {text.width}]"
-    drawing = (
-        Part(slot="encoder", name="patch embedding", prefix="patches", modality="image",
-             input="pixel_values [N, 3, H, W]", output=f"[N, 1 + h*w, {text.width}]"),
-        Part(slot="encoder", name="BERT embeddings", prefix="text", input="input_ids [B, T]", output=words),
-        Part(slot="backbone", name="ViT blocks over both", prefix="blocks", input="[B, T+S, D]", output="[B, T+S, D]"),
-    )  # fmt: skip
-    return ModelSpec(build=stream.build, keys=keys_of(architecture), parts=drawing)
 
 
 def _variant(name: str, parameters: int, hub: str, architecture: str, **changes: Any) -> Variant:
@@ -133,7 +38,7 @@ SYSTEM = System(
     formats=(CheckpointFormat(name="transformers Vilt", matches=hf("vilt", *HEADS), parse_config=parse_config),),
     variants=(
         _variant("vqa", 117_588_537, "finetuned-vqa", ANSWERS, num_labels=3129),
-        _variant("mlm", 112_217_658, "mlm", MASKED),
+        _variant("mlm", 135_658_554, "mlm", MASKED, tie_word_embeddings=False),
         _variant("nlvr2", 113_962_754, "finetuned-nlvr2", PICTURES, num_images=2, modality_type_vocab_size=3),
         _variant("coco", 111_595_777, "finetuned-coco", RANK),
         _variant("flickr30k", 111_595_777, "finetuned-flickr30k", RANK),
