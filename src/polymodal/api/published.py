@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polymodal import systems
+from polymodal.api.code import code_of, system_file
 from polymodal.checkpoints.gguf import is_gguf
 from polymodal.checkpoints.gguf_files import GGUFFiles
 from polymodal.checkpoints.record import CheckpointFiles, CheckpointFormat, LoadedModel, ModelSpec, understood
@@ -25,6 +26,7 @@ from polymodal.weights.placement import Placement
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from polymodal.api.model import Model
     from polymodal.weights.keytable import KeyTable
 
 CONFIG = "config.json"
@@ -32,12 +34,14 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What a folder was recognised as.  files: those it was recognised by, where they are more than the folder's."""
+    """What a folder was recognised as.  files: those it was recognised by, where they are more than its own.  code:
+    the user's file of the system, None for one of the catalogue."""
 
     system: System
     format: CheckpointFormat
     config: Mapping[str, Any]
     files: CheckpointFiles | None = None
+    code: Path | None = None
 
 
 def is_published(path: Path) -> bool:
@@ -55,7 +59,8 @@ def files_at(path: Path) -> CheckpointFiles:
 
 
 def recognise(path: Path, system: str | None = None) -> Found:
-    """Which system a published folder or file is.  system: the one to read it as, when several share its format.
+    """Which system a published folder or file is.  system: the one to read it as, when several share its format, or a
+    user's system file.
 
     Raises WeightsError when nothing fits or several fit equally well.
     """
@@ -65,7 +70,7 @@ def recognise(path: Path, system: str | None = None) -> Found:
         return _saved(path)
     files = files_at(path)
     config = files.json(CONFIG) if path.is_dir() or isinstance(files, GGUFFiles) else {}
-    pool = systems.candidates(config) if system is None else [systems.get(system)]
+    pool = systems.candidates(config) if system is None else [systems.find(system)[0]]
     found = _by_config(config, pool) if config else _by_shapes(path, pool)
     if not found:
         beside = path.is_file() and (path.parent / CONFIG).is_file()
@@ -79,7 +84,13 @@ def recognise(path: Path, system: str | None = None) -> Found:
             f"{path} fits {len(names)} systems equally well: {', '.join(names)}; say which, as in "
             f"pm.load(folder, system='{names[0]}')"
         )
-    return replace(first[0], files=files)
+    return replace(first[0], files=files, code=None if system is None else system_file(system))
+
+
+def found_of(model: Model) -> Found:
+    """What a model was recognised as when it was loaded."""
+    assert model.variant.config is not None
+    return Found(system=model.system, format=model.system.formats[model.variant.format], config=model.variant.config)
 
 
 def _saved(path: Path) -> Found:
@@ -87,10 +98,11 @@ def _saved(path: Path) -> Found:
     from polymodal.api import folder
 
     record = folder.record_of(path)
-    system = systems.get(record["system"])
+    code = code_of(record, path)
+    system = systems.get(record["system"]) if code is None else systems.find(str(code))[0]
     for format in system.formats:
         if format.name == record.get("layout") and isinstance(record["config"], dict):
-            return Found(system=system, format=format, config=record["config"])
+            return Found(system=system, format=format, config=record["config"], code=code)
     format_name = record.get("layout")
     raise WeightsError(
         f"{path / folder.RECORD} names a checkpoint format that {system.id} does not read: {format_name!r}"
@@ -166,7 +178,7 @@ def check_config(path: Path, system: str | None, where: str) -> None:
     from polymodal.weights.quantised import method_of, quantisation_of
 
     config = CheckpointFiles(path.parent).json(path.name)
-    pool = systems.candidates(config) if system is None else [systems.get(system)]
+    pool = systems.candidates(config) if system is None else [systems.find(system)[0]]
     by_shapes = system is None or any(format.infer is not None for each in pool for format in each.formats)
     if not _by_config(config, pool) and not (by_shapes and "model_type" not in config):
         raise WeightsError(f"{where} is of no checkpoint format known{_looked_for(config, pool, system)}")
@@ -196,9 +208,7 @@ def int8_numbers(module: nn.Module) -> int:
 def fill(found: Found, files: CheckpointFiles, model_spec: ModelSpec, place: Placement) -> nn.Module:
     """A module with the folder's weights; raises WeightsError, before memory is taken, unless all of them fit."""
     from polymodal.api import folder
-    from polymodal.weights.build import build_empty
     from polymodal.weights.load import load_module
-    from polymodal.weights.quantised import quantisation_of, unquantised, without_spare_biases
 
     format, path = found.format, files.folder
 
@@ -211,19 +221,32 @@ def fill(found: Found, files: CheckpointFiles, model_spec: ModelSpec, place: Pla
         if place.quantise is not None:
             quantise(module, model_spec, path)
 
-    tensors: Mapping[str, Tensor]
-    tables: Sequence[KeyTable] | None = model_spec.keys
-    if (path / folder.RECORD).is_file():
-        tensors, tables = folder.weights(path), None
-    elif format.gather is not None:
-        tensors = format.gather(files)
-    else:
-        tensors = files.tensors(format.entry)
-    if tables is not None:
-        tensors = unquantised(tensors, quantisation_of(found.config, path))
-        tensors = without_spare_biases(tensors, tables, lambda: build_empty(build).state_dict())
+    saved = (path / folder.RECORD).is_file()
+    if saved:
+        folder.check_hashes(path)
+    tensors, tables = tensors_of(found, files, model_spec)
     device, dtype = place.chosen(tensors)
-    return load_module(build, tensors, tables, dtype=dtype, device=device, prepare=prepare)
+    module = load_module(build, tensors, tables, dtype=dtype, device=device, prepare=prepare)
+    if saved:
+        folder.fill_extra(path, module)
+    return module
+
+
+def tensors_of(
+    found: Found, files: CheckpointFiles, model_spec: ModelSpec
+) -> tuple[Mapping[str, Tensor], Sequence[KeyTable] | None]:
+    """The tensors of a folder, read when asked for, and spellings of their names; None: they are the module's own."""
+    from polymodal.api import folder
+    from polymodal.weights.build import build_empty
+    from polymodal.weights.quantised import quantisation_of, unquantised, without_spare_biases
+
+    format, path = found.format, files.folder
+    if (path / folder.RECORD).is_file() and folder.has_own_names(path):
+        return folder.own_tensors(path), None
+    tensors = files.tensors(format.entry) if format.gather is None else format.gather(files)
+    tensors = unquantised(tensors, quantisation_of(found.config, path))
+    tensors = without_spare_biases(tensors, model_spec.keys, lambda: build_empty(model_spec.build).state_dict())
+    return tensors, model_spec.keys
 
 
 def quantise(module: nn.Module, model_spec: ModelSpec, path: Path) -> None:

@@ -60,6 +60,7 @@ def official(kind: str) -> CheckpointFormat:
         parse_config=open_official,
         matches=official_llava.matches(kind),
         gather=lambda files: official_llava.gather(files.folder),
+        one_file=True,
     )
 
 

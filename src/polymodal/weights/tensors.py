@@ -76,6 +76,7 @@ class TensorFile(Mapping[str, Tensor]):
     """An open file: tensors are read when they are asked for, and own their memory.
 
     load(name) reads a whole tensor; fill(name, out, first), where a format can, reads values into existing memory.
+    entry: the key under which a torch file nests its tensors.
     """
 
     path: Path
@@ -84,6 +85,7 @@ class TensorFile(Mapping[str, Tensor]):
     load: Callable[[str], Tensor]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     fill: Callable[[str, Tensor, int], None] | None = None
+    entry: str = ""
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.infos:
