@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polymodal import systems
+from polymodal.api.code import code_of, system_file
 from polymodal.checkpoints.record import LoadedModel
 from polymodal.errors import ConfigError, UnknownName, WeightsError
 from polymodal.fields import returned
@@ -101,11 +102,12 @@ def _load(model: str | Path, system: str | None, asked: Asked, adapter: Path | N
         path = pull_hub(*hub, system, asked.progress, asked.offline)
         name, source = hub[0].partition("/")[2], hub[0]
     if path is None:
-        found, variant = systems.find(address(model))
+        called = address(model, system)
+        found, variant = systems.find(called)
         if found.load is not None:
-            return _ours(model, asked)
+            return _ours(model, called, asked)
         path = pull_repository(found, variant, asked.progress, asked.offline)
-        system, name = found.id, variant.name
+        system, name = called if system_file(called) else found.id, variant.name
         source = variant.repository.name if variant.repository is not None else None
     base = base_of(path, adapter)
     if base is None:
@@ -126,14 +128,15 @@ def require_whole(place: Placement, adapter: Path) -> None:
         raise ConfigError(f"the adapter {adapter} needs whole weights to be attached to; load it without quantise")
 
 
-def _ours(model: str | Path, asked: Asked) -> Model:
+def _ours(model: str | Path, named: str, asked: Asked) -> Model:
+    """A system with a `load` of its own, of this name or system file; model: what was asked for."""
     from polymodal.api import folder
     from polymodal.api.model import Model
     from polymodal.nn.quantise import is_quantised
 
-    pull(model, progress=asked.progress, offline=asked.offline)
+    pull(named, progress=asked.progress, offline=asked.offline)
     saved = saved_folder(model)
-    system, variant = systems.find(address(model))
+    system, variant = systems.find(named)
     assert system.load is not None
     parts = returned(system.load(variant, asked.options(variant)), LoadedModel, f"{system.id}:{variant.name}: load")
     if asked.place.quantise is not None and not is_quantised(parts.model):
@@ -141,7 +144,8 @@ def _ours(model: str | Path, asked: Asked) -> Model:
     if saved is not None:
         folder.fill(saved, parts.model)
     parts.model.eval()
-    return Model(system=system, variant=variant, parts=parts, load_seconds=time.perf_counter() - asked.start)
+    seconds = time.perf_counter() - asked.start
+    return Model(system=system, variant=variant, parts=parts, load_seconds=seconds, code=system_file(named))
 
 
 def _published(path: Path, system: str | None, asked: Asked, name: str | None, source: str | None) -> Model:
@@ -152,7 +156,8 @@ def _published(path: Path, system: str | None, asked: Asked, name: str | None, s
     found = published.recognise(path, system)
     variant, parts = published.open_folder(path, found, asked.place, name)
     seconds = time.perf_counter() - asked.start
-    return Model(system=found.system, variant=variant, parts=parts, load_seconds=seconds, path=path, source=source)
+    return Model(system=found.system, variant=variant, parts=parts, load_seconds=seconds, path=path, source=source,
+                 code=found.code)  # fmt: skip
 
 
 def adapter_folder(name: str | Path, progress: Progress | None, offline: bool) -> Path:
@@ -290,15 +295,20 @@ def saved_folder(model: str | Path) -> Path | None:
     return path if path.is_dir() else None
 
 
-def address(model: str | Path) -> str:
-    """The system that a name, a system file or a saved folder stands for; a folder may only name our own."""
+def address(model: str | Path, system: str | None = None) -> str:
+    """The system that a name, a system file or a saved folder stands for.
+
+    system: the file of a folder that was saved from a user's own; without it only one that this user has run before is
+    run (api/code.py).
+    """
     from polymodal.api import folder
 
     saved = saved_folder(model)
     if saved is None:
         return named(model)
     record = folder.record_of(saved)
-    return f"{systems.get(record['system']).id}:{record['variant']}"
+    code = code_of(record, saved) if system is None else system_file(system)
+    return f"{systems.get(record['system']).id if code is None else code}:{record['variant']}"
 
 
 def named(model: str | Path) -> str:

@@ -40,6 +40,7 @@ from polymodal.pipelines.batches import BATCH, in_batches
 from polymodal.systems import System, Variant, unknown
 from polymodal.train.parameters import train_mode
 from polymodal.weights.adapters import own_names
+from polymodal.weights.load import expected_shapes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,7 +52,8 @@ class Model:
     """A loaded system; made by `pm.load`.
 
     name: "id:variant".  processor: messages -> batch of tensors; None for a published folder without tokenizer files.
-    module: the assembly, an `nn.Module`.  path: the published folder it came from.
+    module: the assembly, an `nn.Module`.  path: the published folder it came from; code: the user's system file.
+    loaded: names and shapes of its parameters and buffers as they were loaded.
 
     Memory between calls: conversations that have ended keep their keys and values for their next turn, together at
     most `limits` (8 conversations and 2 GiB, unless you set another `IdleLimits`), media features and prepared media
@@ -68,6 +70,7 @@ class Model:
         load_seconds: float = 0.0,
         path: Path | None = None,
         source: str | None = None,
+        code: Path | None = None,
     ) -> None:
         self.system = system
         self.variant = variant
@@ -76,6 +79,8 @@ class Model:
         self.module = parts.model
         self.load_seconds = load_seconds
         self.path = path
+        self.code = code
+        self.loaded = expected_shapes(parts.model)
         self._parts = parts
         self.limits = IdleLimits()
         self._text: Any = None
@@ -337,18 +342,17 @@ class Model:
         return (own_names(self.module),)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the weights to a folder that `pm.load` reads, with all that a published checkpoint had beside them.
+        """Write the weights to a folder that `pm.load` reads; of a published checkpoint under its names and in its
+        files, with all that lay beside them, so that whatever read the one (transformers, the official code) reads it.
 
-        Raises ConfigError while adapters are attached.
+        A saved folder is replaced, and stays whole until the new one is complete.  Raises ConfigError or WeightsError,
+        before anything is written, while adapters are attached, for int8 weights and for changed modules.
         """
-        from polymodal.api import folder as folders
+        from polymodal.api import saving
 
         if self.adapters:
             raise ConfigError(f"{self.name} has adapters; merge() or detach() them, or save_adapter(), before save()")
-        record: dict[str, Any] = {"system": self.system.id, "variant": self.variant.name}
-        if self.path is not None:
-            record |= {"layout": self.system.formats[self.variant.format].name, "config": self.variant.config}
-        return folders.save(Path(folder), self.module, record, self.path)
+        return saving.save(self, Path(folder))
 
     def sessions(self, module: Any) -> Sessions:
         """The conversations with `module` (see `module_for`), and what they keep."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polymodal import systems
+from polymodal.api.code import code_of, system_file
 from polymodal.checkpoints.gguf import is_gguf
 from polymodal.checkpoints.gguf_files import GGUFFiles
 from polymodal.checkpoints.record import (
@@ -33,6 +34,7 @@ from polymodal.weights.placement import Placement
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from polymodal.api.model import Model
     from polymodal.weights.keytable import KeyTable
 
 CONFIG = "config.json"
@@ -40,12 +42,14 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What a folder was recognised as.  files: those it was recognised by, where they are more than the folder's."""
+    """What a folder was recognised as.  files: those it was recognised by, where they are more than its own.  code:
+    the user's file of the system, None for one of the catalogue."""
 
     system: System
     format: CheckpointFormat
     config: Mapping[str, Any]
     files: CheckpointFiles | None = None
+    code: Path | None = None
 
 
 def is_published(path: Path) -> bool:
@@ -88,7 +92,13 @@ def recognise(path: Path, system: str | None = None) -> Found:
             f"{path} fits {len(names)} systems equally well: {', '.join(names)}; say which, as in "
             f"pm.load(folder, system='{names[0]}')"
         )
-    return replace(first[0], files=files)
+    return replace(first[0], files=files, code=None if system is None else system_file(system))
+
+
+def found_of(model: Model) -> Found:
+    """What a model was recognised as when it was loaded."""
+    assert model.variant.config is not None
+    return Found(system=model.system, format=model.system.formats[model.variant.format], config=model.variant.config)
 
 
 def named(system: str) -> System:
@@ -101,10 +111,14 @@ def _saved(path: Path, system: str | None) -> Found:
     from polymodal.api import folder
 
     record = folder.record_of(path)
-    read = systems.get(record["system"]) if system is None else named(system)
+    if system is not None:
+        read, code = named(system), system_file(system)
+    else:
+        code = code_of(record, path)
+        read = systems.get(record["system"]) if code is None else named(str(code))
     for format in read.formats:
         if format.name == record.get("layout") and isinstance(record["config"], dict):
-            return Found(system=read, format=format, config=record["config"])
+            return Found(system=read, format=format, config=record["config"], code=code)
     format_name = record.get("layout")
     raise WeightsError(
         f"{path / folder.RECORD} names a checkpoint format that {read.id} does not read: {format_name!r}"
@@ -220,9 +234,7 @@ def fill(found: Found, files: CheckpointFiles, model_spec: ModelSpec, placement:
     from torch import nn
 
     from polymodal.api import folder
-    from polymodal.weights.build import build_empty
     from polymodal.weights.load import load_module
-    from polymodal.weights.quantised import quantisation_of, unquantised, without_spare_biases
 
     format, path = found.format, files.folder
 
@@ -235,20 +247,32 @@ def fill(found: Found, files: CheckpointFiles, model_spec: ModelSpec, placement:
         if placement.quantise is not None:
             quantise(module, model_spec, path)
 
-    tensors: Mapping[str, Tensor]
-    tables: Sequence[KeyTable] | None = model_spec.keys
-    if (path / folder.RECORD).is_file():
-        tensors, tables = folder.weights(path), None
-    elif format.gather is not None:
-        tensors = format.gather(files)
-    else:
-        tensors = files.tensors(format.entry)
-    if tables is not None:
-        tensors = unquantised(tensors, quantisation_of(found.config, path))
-        tensors = without_spare_biases(tensors, tables, lambda: build_empty(build).state_dict())
+    saved = (path / folder.RECORD).is_file()
+    if saved:
+        folder.check_hashes(path)
+    tensors, tables = tensors_of(found, files, model_spec)
     device, dtype = placement.chosen(tensors)
-    mmap = placement.mmap
-    return load_module(build, tensors, tables, dtype=dtype, device=device, prepare=prepare, mmap=mmap)
+    module = load_module(build, tensors, tables, dtype=dtype, device=device, prepare=prepare, mmap=placement.mmap)
+    if saved:
+        folder.fill_extra(path, module)
+    return module
+
+
+def tensors_of(
+    found: Found, files: CheckpointFiles, model_spec: ModelSpec
+) -> tuple[Mapping[str, Tensor], Sequence[KeyTable] | None]:
+    """The tensors of a folder, read when asked for, and spellings of their names; None: they are the module's own."""
+    from polymodal.api import folder
+    from polymodal.weights.build import build_empty
+    from polymodal.weights.quantised import quantisation_of, unquantised, without_spare_biases
+
+    format, path = found.format, files.folder
+    if (path / folder.RECORD).is_file() and folder.has_own_names(path):
+        return folder.own_tensors(path), None
+    tensors = files.tensors(format.entry) if format.gather is None else format.gather(files)
+    tensors = unquantised(tensors, quantisation_of(found.config, path))
+    tensors = without_spare_biases(tensors, model_spec.keys, lambda: build_empty(model_spec.build).state_dict())
+    return tensors, model_spec.keys
 
 
 def quantise(module: nn.Module, model_spec: ModelSpec, path: Path) -> None:

@@ -70,6 +70,7 @@ def official(kind: str) -> CheckpointFormat:
         parse_config=parse_official_config,
         matches=official_llava.matches(kind),
         gather=lambda files: official_llava.gather(files.folder),
+        one_file=True,
     )
 
 

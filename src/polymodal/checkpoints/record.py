@@ -226,7 +226,8 @@ class CheckpointFormat:
     name: whose it is, for people.  matches(config) -> 0 for another's, 1 for ours, more for ours in particular (when
     systems share a format); of the catalogue a `ConfigMatch`.  infer(shapes) -> a config for files that come without
     one, None for another's.  entry: the keys of the tensors inside a torch file, tried in order.  gather: collects the
-    tensors where they lie in several files with names of their own.
+    tensors where they lie in several files with names of their own.  one_file: saving writes them into one, since the
+    config finds the others by paths.
     """
 
     name: str
@@ -235,6 +236,7 @@ class CheckpointFormat:
     infer: Callable[[Shapes], Mapping[str, Any] | None] | None = None
     entry: tuple[str, ...] = ("",)
     gather: Callable[[CheckpointFiles], Mapping[str, Tensor]] | None = None
+    one_file: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -1,7 +1,8 @@
 """Fewer, larger matrix products for inference: fuses q, k, v into one linear, and gate, up into another.
 
     fuse_projections(model)     after loading, before generation; returns the number of linears it replaced
-    split_projections(model)    the inverse, for saving or training
+    split_projections(model)    the inverse, for training
+    split_state(model, names)   the state dict as if it were not fused, for saving
 
 It transforms a built module tree, so configs, key tables, LoRA files and routed linears keep the names q_proj,
 k_proj, v_proj, gate_proj, up_proj.  Measured for SmolLM2-135M decoding on one AMD Zen 4 core: 8 % more tokens per
@@ -10,7 +11,7 @@ Traps: a fused module's state dict has other names (`qkv_proj`, `gate_up_proj`);
 (routed, low-rank, int8), with q or k norms, or with a prefix are not fused.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +41,7 @@ def split_projections(module: nn.Module) -> int:
     count = 0
     for part in module.modules():
         if isinstance(part, Attention):
-            rows = [part.config.heads, part.config.key_heads, part.config.key_heads]
-            count += _split(part, _QKV, "qkv_proj", [n * part.config.size for n in rows])
+            count += _split(part, _QKV, "qkv_proj", _attention_rows(part))
         elif isinstance(part, GatedMLP):
             count += _split(part, _GATE_UP, "gate_up_proj", [part.config.ffn_width] * 2)
     return count
@@ -78,3 +78,26 @@ def _linear(weight: Tensor, bias: Tensor | None) -> Linear:
     if bias is not None:
         linear.bias = nn.Parameter(bias)
     return linear
+
+
+def split_state(module: nn.Module, names: Container[str]) -> dict[str, Tensor]:
+    """The state dict with fused weights cut into those they were made of, where those are among `names`."""
+    state = module.state_dict()
+    for path, part in module.named_modules():
+        prefix = f"{path}." if path else ""
+        if isinstance(part, Attention) and f"{prefix}{_QKV[0]}.weight" in names:
+            _split_entry(state, prefix, _QKV, "qkv_proj", _attention_rows(part))
+        elif isinstance(part, GatedMLP) and f"{prefix}{_GATE_UP[0]}.weight" in names:
+            _split_entry(state, prefix, _GATE_UP, "gate_up_proj", [part.config.ffn_width] * 2)
+    return state
+
+
+def _split_entry(state: dict[str, Tensor], prefix: str, names: Sequence[str], fused: str, sizes: Sequence[int]) -> None:
+    for leaf in ("weight", "bias"):
+        whole = state.pop(f"{prefix}{fused}.{leaf}", None)
+        if whole is not None:
+            state |= {f"{prefix}{name}.{leaf}": x for name, x in zip(names, whole.split(list(sizes)), strict=True)}
+
+
+def _attention_rows(part: Attention) -> list[int]:
+    return [n * part.config.size for n in (part.config.heads, part.config.key_heads, part.config.key_heads)]

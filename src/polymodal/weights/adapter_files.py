@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -30,8 +29,7 @@ from torch import Tensor
 from polymodal.errors import ConfigError, WeightsError
 from polymodal.nn.lora import LowRank
 from polymodal.weights.adapter_config import CONFIG, AdapterConfig, as_dict, read_config
-from polymodal.weights.cache import staged, storage_error
-from polymodal.weights.export import save_safetensors
+from polymodal.weights.export import save_safetensors, whole_file
 from polymodal.weights.read import TensorFile, read, read_torch
 
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -91,13 +89,8 @@ def write_adapter(folder: Path, adapter: Adapter, metadata: Mapping[str, Any] | 
     save_safetensors(tensors, folder / WEIGHTS[0], metadata={"format": "pt"})
     said = {**as_dict(_describing(adapter)), **(metadata or {})}
     path = folder / CONFIG
-    with staged(path) as draft:
-        try:
-            draft.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-            os.chmod(draft, 0o644)
-            os.replace(draft, path)
-        except OSError as error:
-            raise storage_error(path, error) from error
+    with whole_file(path) as draft:
+        draft.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return folder
 
 

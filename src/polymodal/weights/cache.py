@@ -26,6 +26,8 @@ from pathlib import Path, PurePosixPath
 from polymodal.errors import WeightsError
 from polymodal.weights.source import Source, megabytes
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def home() -> Path:
     """The cache folder of this user."""
@@ -73,7 +75,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 def storage_error(path: Path, error: OSError, kept: str = "") -> WeightsError:
     """The message for a full disk, a read-only folder and the like."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in DISK_FULL:
         free = "free some space there or set POLYMODAL_HOME to another disk, then run the same command again"
         return WeightsError(f"{path.parent}: the disk is full{kept}; {free}")
     why = error.strerror or str(error)

@@ -9,15 +9,19 @@ way in is not in the exported file; `export_names` says which keys the module ca
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from polymodal.errors import WeightsError
-from polymodal.weights.cache import require_space, staged, storage_error
+from polymodal.weights.cache import DISK_FULL
 from polymodal.weights.keytable import KeyTable
 
 
@@ -54,19 +58,45 @@ def save_safetensors(
     path = Path(path)
     named = tensors.state_dict(keep_vars=True) if isinstance(tensors, nn.Module) else tensors
     stored = _storable(named, path, dtype)
-    with staged(path) as draft:
-        require_space(draft, sum(x.numel() * x.element_size() for x in stored.values()))
+    with whole_file(path, sum(x.numel() * x.element_size() for x in stored.values())) as draft:
         try:
             save_file(stored, draft, metadata=dict(metadata or {}) or None)
-            with draft.open("rb+") as file:
-                os.fsync(file.fileno())
-            os.chmod(draft, 0o644)
-            os.replace(draft, path)
-        except OSError as error:
-            raise storage_error(path, error) from error
         except SafetensorError as error:
             raise WeightsError(f"{path}: cannot be written: {str(error).splitlines()[0]}") from error
     return path
+
+
+@contextmanager
+def whole_file(path: Path, size: int = 0) -> Iterator[Path]:
+    """A draft beside `path` that takes its name, flushed, when the block has ended without an error.
+
+    size: bytes it will have.  Raises WeightsError of one line for a full disk and for what cannot be written.
+    """
+    draft: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+        draft = Path(name)
+        if size > shutil.disk_usage(path.parent).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        yield draft
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(draft, 0o644)
+        os.replace(draft, path)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        if draft is not None:
+            draft.unlink(missing_ok=True)
+
+
+def write_error(path: Path, error: OSError) -> WeightsError:
+    """The message for a file that a user asked for and that cannot be written."""
+    if error.errno in DISK_FULL:
+        return WeightsError(f"{path.parent}: the disk is full; free some space there or save to another disk")
+    return WeightsError(f"{path}: cannot be written: {error.strerror or error}")
 
 
 def _storable(named: Mapping[str, Tensor], path: Path, dtype: torch.dtype | None) -> dict[str, Tensor]:

@@ -165,7 +165,9 @@ class KeyTable:
                     problems.append(f"parameter {name!r} is filled twice, by {both}")
                 filled[name] = sources[0]
             uses.append(Use(position, sources, names))
-        needed = None if target_keys is None else [name for name in target_keys if name in filled or name not in computed]
+        needed = (
+            None if target_keys is None else [name for name in target_keys if name in filled or name not in computed]
+        )
         fresh, tied, more = self._targets(filled, needed, shown)
         return KeyReport(
             uses=tuple(uses),

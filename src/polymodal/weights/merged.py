@@ -36,47 +36,47 @@ class MergedTensors(Mapping[str, Tensor]):
         parts: Mapping[str, Mapping[str, Tensor]],
         rename: Callable[[str, str], str | None] = lambda prefix, name: prefix + name,
     ) -> None:
-        self._locations: Locations = {}
+        self.locations: Locations = {}
         for prefix, tensors in parts.items():
             for name in tensors:
                 shown = rename(prefix, name)
-                if shown in self._locations:
+                if shown in self.locations:
                     raise WeightsError(f"tensor {shown!r} stands in two of the files that belong together")
                 if shown is not None:
-                    self._locations[shown] = (tensors, name)
+                    self.locations[shown] = (tensors, name)
 
     @classmethod
     def of(cls, found: Mapping[str, tuple[Mapping[str, Tensor], str]]) -> MergedTensors:
         """The tensors at these locations under these names."""
         made = cls({})
-        made._locations.update(found)
+        made.locations.update(found)
         return made
 
     def __getitem__(self, name: str) -> Tensor:
-        tensors, own = self._locations[name]
+        tensors, own = self.locations[name]
         return tensors[own]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._locations
+        return name in self.locations
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._locations)
+        return iter(self.locations)
 
     def __len__(self) -> int:
-        return len(self._locations)
+        return len(self.locations)
 
     def shape(self, name: str) -> Shape:
         """Shape of one tensor, without reading it where the file's reader can tell."""
-        return shape_of(*self._locations[name])
+        return shape_of(*self.locations[name])
 
     def dtype(self, name: str) -> torch.dtype:
         """Dtype of one tensor, without reading it where the file's reader can tell."""
-        return dtype_of(*self._locations[name])
+        return dtype_of(*self.locations[name])
 
     def read_into(self, name: str, out: Tensor, first: int = 0) -> None:
         """Fill `out` with values of one tensor."""
-        read_into(*self._locations[name], out, first)
+        read_into(*self.locations[name], out, first)
 
     def map(self, name: str) -> Tensor | None:
         """One tensor in the pages of its file, where that can be."""
-        return map_tensor(*self._locations[name])
+        return map_tensor(*self.locations[name])

@@ -84,6 +84,7 @@ class TensorFile(Mapping[str, Tensor]):
 
     load(name) reads a whole tensor; fill(name, out, first), where a format can, reads values into existing memory;
     pages(name), where a format can, gives the tensor in the pages of the file, or None.
+    entry: the key under which a torch file nests its tensors.
     """
 
     path: Path
@@ -93,6 +94,7 @@ class TensorFile(Mapping[str, Tensor]):
     metadata: Mapping[str, Any] = field(default_factory=dict)
     fill: Callable[[str, Tensor, int], None] | None = None
     pages: Callable[[str], Tensor | None] | None = None
+    entry: str = ""
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.infos:

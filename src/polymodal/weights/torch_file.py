@@ -58,7 +58,7 @@ def read_torch(path: str | Path, key: str | None = None) -> TensorFile:
     infos = {name: TensorInfo(tuple(x.shape), str(x.dtype).removeprefix("torch."), x.nbytes)
              for name, x in tensors.items()}  # fmt: skip
     if not any(x.is_meta for x in tensors.values()):
-        return TensorFile(path, "torch", infos, lambda name: tensors[name].detach(), rest)
+        return TensorFile(path, "torch", infos, lambda name: tensors[name].detach(), rest, entry=key or "")
     raw = RawFile(path)
 
     def load(name: str) -> Tensor:
@@ -75,7 +75,7 @@ def read_torch(path: str | Path, key: str | None = None) -> TensorFile:
         x = tensors[name]
         return raw.map(_begins(x), x.dtype, tuple(x.shape)) if x.is_contiguous() else None
 
-    return TensorFile(path, "torch", infos, load, rest, fill, pages)
+    return TensorFile(path, "torch", infos, load, rest, fill, pages, key or "")
 
 
 def _unpickled(path: Path, zipped: bool) -> Any:
