@@ -14,10 +14,10 @@ from polymodal.check.own_system import PARTS as FILE_PARTS
 from polymodal.check.own_system import check_own_system
 from polymodal.cli.app import run
 
-TESTS = Path(__file__).parents[1]
-sys.path.insert(0, str(TESTS))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny_folders import tiny
 
+TESTS = Path(__file__).parents[1]
 OWN = TESTS / "cli" / "tiny_system.py"
 
 
@@ -120,12 +120,7 @@ def test_an_agent_has_no_weights_to_check():
         ("headline=", "headlin=", "record", "System has no field 'headlin'; did you mean 'headline'"),
         ('name="toy", parameters=0', 'name="toy", parameters=7', "build", "toy: built [0-9,]+, the record says 7"),
         ("return LoadedModel(", "return None and LoadedModel(", "forward", "load returned None; expected LoadedModel"),
-        (
-            "return self.proj(pixel_values).",
-            "return (self.proj(pixel_values) * float('nan')).",
-            "forward",
-            "no numbers",
-        ),
+        ("return self.proj(pixel_values).", "return self.proj(pixel_values / 0 * 0).", "forward", "no numbers"),
         ("torch.manual_seed(0)", "pass", "save", None),
     ],
 )
