@@ -62,7 +62,7 @@ def recognised(path: Path, system: str | None, found: list[tuple[System, Variant
 def names(path: Path, system: System, variant: Variant) -> Result:
     """The key table that fits, and what it does with every name."""
     from polymodal.weights.build import build_empty
-    from polymodal.weights.load import fitting, wanted_shapes
+    from polymodal.weights.load import expected_shapes, fitting
     from polymodal.weights.quantised import quantisation_of, unquantised, without_spare_biases
 
     if (path / SAVED).is_file() or variant.config is None:
@@ -74,7 +74,7 @@ def names(path: Path, system: System, variant: Variant) -> Result:
     tensors = unquantised(tensors, quantisation_of(variant.config, path))
     module = build_empty(lambda: system.module(variant))
     tensors = without_spare_biases(tensors, spec.keys, module.state_dict)
-    table, report = fitting(spec.keys, tensors, wanted_shapes(module))
+    table, report = fitting(spec.keys, tensors, expected_shapes(module))
     used, dropped, new = len(report.used), len(report.dropped), len(report.new)
     evidence = f"{used} used, {dropped} dropped by name, {new} new; spelling {spec.keys.index(table) + 1}"
     return {"ok": True, "used": used, "dropped": dropped, "new": new, "evidence": evidence}
