@@ -11,13 +11,16 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from polymodal.cli.answer import as_dict, samples, stopped_at
 from polymodal.cli.catalogue import JSON
 from polymodal.cli.model import MODEL_HELP, Load, loads_a_model
+
+if TYPE_CHECKING:
+    from polymodal.cli.terminal import Interrupts
 
 HELP = """\
 Type a question, or one of these:
@@ -46,23 +49,28 @@ def chat(
 
     loaded = load(model)
     loaded.require("chat")
-    conversation = Conversation(loaded, sampling, json)
+    interrupts = terminal.Interrupts()
+    conversation = Conversation(loaded, sampling, json, interrupts)
     if terminal.interactive():
         note(f"{loaded.name} reads {', '.join(loaded.system.inputs)}. /help lists the commands.")
     with terminal.line_editing(history_file(), list(conversation.commands)):
-        while not conversation.ended and (line := terminal.read_line()) is not None:
+        while not conversation.ended and (line := terminal.read_line(interrupts)) is not None:
             try:
                 conversation.take(line)
             except PolymodalError as problem:
                 # A wrong file or a full context costs this turn, not the conversation.
                 note(f"polymodal: {problem}")
+            except KeyboardInterrupt:
+                if not terminal.interactive():
+                    raise
+                note("\n(interrupted)")
 
 
 class Conversation:
     """What was said so far, and the files that go with the next question."""
 
-    def __init__(self, loaded: Any, sampling: dict[str, Any], json: bool) -> None:
-        self.loaded, self.sampling, self.json = loaded, sampling, json
+    def __init__(self, loaded: Any, sampling: dict[str, Any], json: bool, interrupts: Interrupts) -> None:
+        self.loaded, self.sampling, self.json, self.interrupts = loaded, sampling, json, interrupts
         self.system = ""
         self.turns: list[dict[str, Any]] = []
         self.waiting: list[tuple[str, Any]] = []  # name, media
@@ -84,9 +92,11 @@ class Conversation:
 
         name, _, rest = line[1:].partition(" ")
         if line.startswith("/") and name in self.commands:
-            self.commands[name](rest.strip())
+            with self.interrupts.allowed():
+                self.commands[name](rest.strip())
         elif is_dropped_file(line):
-            self.add_files(line)
+            with self.interrupts.allowed():
+                self.add_files(line)
         elif line.startswith("/"):
             raise unknown("command", name, self.commands)
         else:
@@ -99,13 +109,14 @@ class Conversation:
 
         waiting, self.waiting = self.waiting, []  # a file that fails goes with its turn, or every later turn would fail
         message = {"role": "user", "content": [*(item for _, item in waiting), question]}
-        stream = self.loaded.stream([*self.messages(), message], **self.sampling)
         written = ""
         try:
-            for piece in stream:
-                written += piece
-                if not self.json:
-                    print(piece, end="", flush=True)
+            with self.interrupts.allowed():
+                stream = self.loaded.stream([*self.messages(), message], **self.sampling)
+                for piece in stream:
+                    written += piece
+                    if not self.json:
+                        print(piece, end="", flush=True)
         except KeyboardInterrupt:
             if not terminal.interactive():
                 raise

@@ -1,6 +1,6 @@
-"""Reading lines that a person types: with editing, history and completion where Python has readline.
+"""Reading lines that a person types, with editing, history and completion where Python has readline; and Ctrl-C.
 
-A line that comes through a pipe is read as it is, and nothing is added to the history.
+Lines that come through a pipe are read as they are, nothing is added to the history, and Ctrl-C ends the program.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 
 LONGEST_HISTORY = 1000
 PROMPT = "> "
@@ -22,14 +23,37 @@ def interactive() -> bool:
     return sys.stdin.isatty()
 
 
-def read_line() -> str | None:
-    """The next line that is not empty, or None at the end of the input.
+class Interrupts:
+    """Ctrl-C while lines are typed at a terminal: KeyboardInterrupt inside `allowed`, and nothing elsewhere.
 
-    Ctrl-C drops what was typed so far; a program that stops reading its pipe is ended by it as usual.
+    So a second press, while the first is still being dealt with, does not end the program.
     """
+
+    def __init__(self) -> None:
+        self._allowed = False
+        if interactive():
+            signal.signal(signal.SIGINT, self._pressed)
+
+    def _pressed(self, number: int, frame: FrameType | None) -> None:
+        if self._allowed:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def allowed(self) -> Iterator[None]:
+        """What may be interrupted."""
+        self._allowed = True
+        try:
+            yield
+        finally:
+            self._allowed = False
+
+
+def read_line(interrupts: Interrupts) -> str | None:
+    """The next line that is not empty, or None at the end of the input; Ctrl-C drops what was typed so far."""
     while True:
         try:
-            line = input(prompt()).strip()
+            with interrupts.allowed():
+                line = input(prompt()).strip()
         except EOFError:
             return None
         except KeyboardInterrupt:
