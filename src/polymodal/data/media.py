@@ -32,7 +32,7 @@ from polymodal.data.source import (
     open_source,
     sniff,
 )
-from polymodal.errors import MediaError
+from polymodal.errors import MediaError, PromptError
 
 if TYPE_CHECKING:
     from PIL import Image as Pillow
@@ -42,9 +42,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Text:
-    """Text of the user, as typed: special tokens in it stay plain text."""
+    """Text of the user, as typed: special tokens in it stay plain text.  Raises PromptError for what is not Unicode."""
 
     text: str
+
+    def __post_init__(self) -> None:
+        try:
+            self.text.encode()
+        except UnicodeEncodeError as error:
+            # A program that was given bytes in another encoding holds them as lone surrogates.
+            shown = clean_name(self.text[max(0, error.start - 20) : error.end + 20])
+            raise PromptError(f"the text is not valid UTF-8 near {shown!r}; is it in another encoding?") from None
 
 
 class Media:
