@@ -31,7 +31,7 @@ def bad_files(folder: Path, photo: Path, sound: Path) -> dict[str, tuple[Path, s
         "truncated picture": ("cut.jpg", photo.read_bytes()[:600], "cut.jpg"),
         "truncated sound": ("cut.wav", sound.read_bytes()[:3000], "cut.wav"),
         "sound header only": ("header.wav", sound.read_bytes()[:20], "header.wav"),
-        "huge picture": ("bomb.png", png_claiming(60_000, 60_000), "more pixels"),
+        "huge picture": ("bomb.png", png_claiming(60_000, 60_000), "3,600,000,000 pixels"),
         "unknown format": ("noise.bin", bytes(range(128, 256)) * 9, "noise.bin"),
         "damaged video": ("clip.mp4", b"\0\0\0\x18ftypmp42" + b"\xff" * 200, "clip.mp4"),
     }
@@ -179,3 +179,26 @@ def test_closed_pipe_is_silent(polymodal, monkeypatch):
     monkeypatch.setattr(systems, "ids", closed)
     outcome = polymodal("systems")
     assert outcome.code == 1 and outcome.err == ""
+
+
+@pytest.mark.parametrize("letters", [86, 150, 255, 256, 5000])
+def test_a_question_or_name_of_any_length_is_no_file(polymodal, tiny, photo, letters):
+    question = "猫" * min(letters, 150)  # three bytes each; a file's name has 255 at most
+    assert polymodal("ask", photo, question, "--model", tiny, "--max-tokens", "1").code == 0
+    outcome = polymodal("show", "m" * letters)
+    assert is_one_line(outcome) and "unknown model" in outcome.err
+    outcome = polymodal("ask", "what?", "--model", "./" + "m" * letters)
+    assert is_one_line(outcome) and "there is no folder" in outcome.err
+
+
+@pytest.mark.filterwarnings("default::UserWarning:polymodal")
+def test_a_name_of_the_catalogue_wins_over_a_folder(polymodal, tmp_path, monkeypatch):
+    (tmp_path / "clip").mkdir()
+    monkeypatch.chdir(tmp_path)
+    outcome = polymodal("show", "clip")
+    assert outcome.code == 0 and "CLIP" in outcome.out
+    assert outcome.err == "polymodal: note: 'clip' is clip:b-32 of the catalogue; the one here is meant by './clip'\n"
+    outcome = polymodal("show", "./clip")
+    assert is_one_line(outcome) and "holds no weights" in outcome.err
+    outcome = polymodal("show", "clap")
+    assert is_one_line(outcome) and "did you mean 'clip'" in outcome.err

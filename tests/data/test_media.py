@@ -14,7 +14,7 @@ from PIL import Image as Pillow
 from polymodal.data.limits import Limits
 from polymodal.data.media import Audio, Image, Text, Video, guess_media
 from polymodal.data.source import clean_name, looks_like_text, sniff
-from polymodal.errors import MediaError
+from polymodal.errors import MediaError, PromptError
 
 
 def picture_bytes(picture: Pillow.Image, **options) -> bytes:
@@ -172,3 +172,8 @@ def test_any_bytes_give_media_or_media_error(data):
             read()
         except MediaError as error:
             assert "0x" not in str(error) and "\n" not in str(error)
+
+
+def test_text_is_unicode():
+    with pytest.raises(PromptError, match="not valid UTF-8 near"):
+        Text("what is caf\udce9?")

@@ -23,7 +23,8 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> tuple[SpeechAsText, list[str]]:
         done.append("open")
         return "model", "tokenizer"
 
-    def say(model: str, tokenizer: str, samples: np.ndarray) -> Transcript:
+    def say(model: str, tokenizer: str, audio: Audio) -> Transcript:
+        samples = audio.samples(16000)
         done.append(f"listen {len(samples)}")
         return Transcript(text=f"{len(samples)} samples", segments=(), language="en", seconds=len(samples) / 16000)
 

@@ -96,7 +96,7 @@ def test_windows_cover_a_long_recording_and_each_is_encoded_once() -> None:
     assert starts == sorted(starts)
     assert all(0 <= segment.start < segment.end <= 2.5 for segment in transcript.segments)
     assert {segment.temperature for segment in transcript.segments} == {1.0}
-    whole = spectrogram(network, sound(2.5))
+    whole = spectrogram(network, sound(2.5)).window(0, 250)
     assert whole.shape == (80, 250)
     assert torch.equal(seen[1][0], whole[:, 100:200])
     assert torch.equal(seen[2][0, :, :50], whole[:, 200:])
@@ -110,7 +110,7 @@ def test_spectrogram_of_the_whole_fades_into_silence() -> None:
     wave = sound(1.234)
     padded = np.concatenate((wave, np.zeros(480_000, np.float32)))
     expected = log_mel(padded, MelConfig(seconds=None))[:, : len(wave) // 160]
-    assert torch.equal(spectrogram(model(FRAMES), wave), expected)
+    torch.testing.assert_close(spectrogram(model(FRAMES), wave).window(0, 10_000), expected, atol=2e-6, rtol=0)
 
 
 def test_answers_are_reproducible_and_seeded() -> None:

@@ -8,8 +8,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,10 +47,10 @@ def load(
 ) -> Model:
     """Load a model, fetching its weights first where they are not here yet.
 
-    model: a catalogue id ("mini", "llava:1.5-7b"), a folder written by `Model.save`, a published checkpoint of any size
-    (its folder, one official weights file, or "owner/repository@revision" of the hub), or your own system file (which
-    is Python and is run).  system: what to read a published checkpoint as, when several systems share its format, or
-    your own system file.
+    model: a catalogue id ("mini", "llava:1.5-7b"; "./mini" is a folder of that name), a folder written by `Model.save`,
+    a published checkpoint of any size (its folder, one official weights file, "owner/repository@revision" of the hub),
+    or your own system file (which is Python and is run).  system: what to read a published checkpoint as, when several
+    systems share its format, or your own system file.
     device: "auto" is a CUDA device with room for it, else the CPU.  dtype: "auto" is the checkpoint's own, but float32
     for float16 on a CPU (weights/placement.py says why); "float32", "bfloat16", "float16".  quantise: "int8" keeps the
     linears of the language model as 8-bit numbers, for inference alone (nn/quantise.py).
@@ -163,9 +165,9 @@ def _published(path: Path, system: str | None, asked: Asked, name: str | None, s
 def adapter_folder(name: str | Path, progress: Progress | None, offline: bool) -> Path:
     """The folder of a PEFT adapter, fetched from the hub where it lies there.  Raises UnknownName or WeightsError."""
     hub, path = hub_name(name), Path(name)
-    if hub is not None and not path.is_dir():
+    if hub is not None and not os.path.isdir(path):
         path = pull_hub(*hub, None, progress, offline)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise UnknownName(f"there is no adapter folder at {name}")
     return path
 
@@ -190,7 +192,7 @@ def base_of(folder: Path, above: Path | None = None) -> str | Path | None:
     if base.partition(":")[0].endswith(".py"):
         raise ConfigError(f"{folder} names Python code as its base, {base!r}, which is not run; use {own}")
     for path in (Path(base), folder / base):
-        if path.exists():
+        if os.path.exists(path):
             return path
     if Path(base).is_absolute() or base.startswith((".", "~")) or "\\" in base or base.count("/") > 1:
         raise WeightsError(f"{folder}: its base model {base!r} is not on this machine; load your copy with {own}")
@@ -202,7 +204,22 @@ def published_path(model: str | Path) -> Path | None:
     from polymodal.api import published
 
     path = Path(model)
-    return path if published.is_published(path) else None
+    return path if not is_catalogue_name(model) and published.is_published(path) else None
+
+
+def is_catalogue_name(model: str | Path) -> bool:
+    """Whether a name is meant by its place in the catalogue although there is a folder or file of that name here."""
+    text = str(model)
+    if isinstance(model, Path) or re.search(r"[/\\]", text) or text.endswith(".py") or not os.path.exists(text):
+        return False
+    try:
+        system, variant = systems.find(text)
+    except UnknownName:
+        return False
+    warnings.warn(
+        f"{text!r} is {system.id}:{variant.name} of the catalogue; the one here is meant by './{text}'", stacklevel=1
+    )
+    return True
 
 
 def look(model: str | Path, *, system: str | None = None) -> tuple[systems.System, systems.Variant]:
@@ -273,7 +290,12 @@ def pull_repository(system: systems.System, variant: systems.Variant, progress: 
 def hub_name(model: str | Path) -> tuple[str, str] | None:
     """("owner/repository", revision) where a hub id is meant; a name whose first part is a folder here is a path."""
     found = HUB.fullmatch(model) if isinstance(model, str) else None
-    if found is None or Path(model).suffix == ".py" or Path(model).parts[0] == ".." or Path(model).parent.is_dir():
+    if (
+        found is None
+        or Path(model).suffix == ".py"
+        or Path(model).parts[0] == ".."
+        or os.path.isdir(Path(model).parent)
+    ):
         return None
     return found[1], found[2] or "main"
 
@@ -290,9 +312,8 @@ def pull_hub(name: str, revision: str, system: str | None, progress: Progress | 
 
 
 def saved_folder(model: str | Path) -> Path | None:
-    """The folder if a folder is meant (it exists, or is written as a path), else None."""
-    path = Path(model)
-    return path if path.is_dir() else None
+    """The folder if one is meant, else None."""
+    return Path(model) if os.path.isdir(model) and not is_catalogue_name(model) else None
 
 
 def address(model: str | Path, system: str | None = None) -> str:

@@ -227,6 +227,7 @@ class Model:
         assert score is not None
         if isinstance(labels, str) or len(labels) < 2 or len(set(labels)) < len(labels):
             raise ConfigError(f"classify needs two or more different labels; found {labels!r}")
+        labels = [Text(label).text for label in labels]  # each must be Unicode
         several = isinstance(items, list | tuple)
         if several and not items:
             raise ConfigError("classify needs at least one item, found none")

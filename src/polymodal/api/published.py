@@ -9,6 +9,7 @@ What fits no system, or several equally well, is refused with what was looked fo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,9 +57,9 @@ def is_published(path: Path) -> bool:
     """A folder with a config.json or weights, or a weights file; one that polymodal saved if it came from such."""
     from polymodal.api import folder
 
-    if path.is_dir():
+    if os.path.isdir(path):
         return not (path / folder.RECORD).is_file() or "config" in folder.record_of(path)
-    return path.is_file() and path.suffix in (".safetensors", ".gguf", ".pt", ".pth", ".bin", ".npz")
+    return path.suffix in (".safetensors", ".gguf", ".pt", ".pth", ".bin", ".npz") and os.path.isfile(path)
 
 
 def files_at(path: Path) -> CheckpointFiles:

@@ -11,6 +11,9 @@ What a command needs is imported when it runs, so that `polymodal --help` does n
 import errno
 import os
 import sys
+import warnings
+from pathlib import Path
+from typing import TextIO
 
 import typer
 
@@ -58,6 +61,13 @@ def options(
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; every error is printed as one line."""
+    with warnings.catch_warnings():
+        warnings.showwarning = note
+        return run_command(arguments)
+
+
+def run_command(arguments: list[str]) -> int:
+    """The exit code of one command, its errors printed."""
     try:
         code = app(arguments, prog_name="polymodal", standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -85,12 +95,29 @@ def other(problem: Exception) -> int:
         raise problem
     if isinstance(problem, MemoryError) or any(sign in str(problem) for sign in OUT_OF_MEMORY):
         return complain("not enough memory on this machine; use a smaller model, a shorter text or less media", 1)
-    if isinstance(problem, OSError) and problem.errno in FULL:
+    if isinstance(problem, OSError) and problem.errno in FULL and problem.filename is None:
         return complain(f"cannot write the output: {problem.strerror}", 1)
+    if isinstance(problem, OSError) and problem.filename is not None:
+        return complain(f"{os.fsdecode(problem.filename)}: {problem.strerror}", 1)
     return complain(
         f"a defect of polymodal, please report it: {type(problem).__name__}: {problem} (set {TRACE}=1 for the trace)",
         1,
     )
+
+
+def note(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show a warning: ours as one line, another library's as Python does."""
+    if Path(filename).is_relative_to(Path(__file__).parents[1]):
+        print(f"polymodal: note: {message}", file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, filename, lineno, line), file=file or sys.stderr, end="")
 
 
 def complain(message: str, code: int) -> int:

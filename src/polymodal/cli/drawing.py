@@ -190,4 +190,4 @@ def cell(box: Box) -> str:
     lines = [f"{part.name}  {human_count(box.parameters)}", part.input, f"-> {part.output}"]
     if part.tokens is not None:
         lines.append(f"{part.tokens} tokens an item")
-    return "\n".join(line.replace("[", "\\[") for line in lines)
+    return "\n".join(lines)

@@ -88,7 +88,6 @@ def embedded(loaded: Any, inputs: Any, texts: list[str], batch_size: int) -> tup
 def show(rows: list[Row]) -> None:
     """How similar the items are: all pairs of a few, the nearest of each of many."""
     import numpy
-    from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
@@ -98,7 +97,7 @@ def show(rows: list[Row]) -> None:
     similar = numpy.stack([row.vector for row in rows]) @ numpy.stack([row.vector for row in rows]).T
     width = len(rows[0].vector)
     if len(rows) <= LARGEST_TABLE:
-        table = Table("", *map(escape, names), title=f"similarity (dot product of {width} numbers)")
+        table = Table("", *names, title=f"similarity (dot product of {width} numbers)")
         for name, line in zip(names, similar, strict=True):
             table.add_row(Text(name), *(f"{float(value):.3f}" for value in line))
     else:

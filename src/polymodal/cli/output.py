@@ -28,10 +28,14 @@ def print_json(value: Any, lines: bool = False) -> None:
 
 
 def console(error: bool = False) -> Console:
-    """A rich console on stdout (or stderr); plain text when the output is not a terminal."""
+    """A rich console on stdout (or stderr); plain text when the output is not a terminal.
+
+    Strings are printed as they are: the [brackets] and :colons: of a file's name are no markup.
+    """
     from rich.console import Console
 
-    return Console(stderr=error, highlight=False, soft_wrap=not sys.stdout.isatty())
+    soft_wrap = not sys.stdout.isatty()
+    return Console(stderr=error, highlight=False, markup=False, emoji=False, soft_wrap=soft_wrap)
 
 
 def human_bytes(count: float) -> str:
@@ -63,7 +67,9 @@ def waiting(what: str) -> Iterator[None]:
     if not sys.stderr.isatty():
         yield
         return
-    with console(error=True).status(what):
+    from rich.text import Text
+
+    with console(error=True).status(Text(what)):
         yield
 
 
@@ -88,7 +94,7 @@ def transfers() -> Iterator[Callable[[str, int, int | None], None]]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),

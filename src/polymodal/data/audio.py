@@ -3,8 +3,8 @@
 wav flac ogg mp3 aiff au caf ... -> soundfile | what it does not know, anything else, and video containers -> PyAV
 -> blocks [channels, n] -> checked (finite, within bounds) -> mean over channels -> resampled -> joined
 
-Memory is bounded by the result: each block is reduced to one channel and the wanted rate before the next is
-read.
+`read_audio` gives a recording as a whole, `stream_audio` in blocks: each is reduced to one channel and the wanted rate
+before the next is read.
 
 Traps: libsndfile reads a truncated WAV without complaint, so the sizes in its header are compared with the file
 (`sound_sizes.py`); the length in a header may be missing or a lie, so the bound is also enforced while decoding;
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from polymodal.data.container import AUDIO_DECODERS, open_container
+from polymodal.data.container import AUDIO_DECODERS, damaged, open_container
 from polymodal.data.limits import DEFAULT_LIMITS, Limits, how_to_raise
 from polymodal.data.resample import BLOCK, Resampler
 from polymodal.data.sound_sizes import with_true_size
@@ -40,24 +40,41 @@ def read_audio(source: AudioSource, rate: int, limits: Limits = DEFAULT_LIMITS) 
     Raises MediaError for what is not a recording, is empty, damaged, cut short, longer than `limits.seconds`,
     or holds samples that are not finite.
     """
+    pieces, count = [], 0
+    for block in stream_audio(source, rate, limits):
+        pieces.append(block)
+        count += len(block)
+        if count > limits.samples:
+            raise MediaError(
+                f"the recording has over {limits.samples:,} samples at {rate} Hz, the limit of what is held at once "
+                f"({how_to_raise('samples', 2 * count)})"
+            )
+    return np.concatenate(pieces)
+
+
+def stream_audio(source: AudioSource, rate: int, limits: Limits = DEFAULT_LIMITS) -> Iterator[np.ndarray]:
+    """The same samples as blocks float32 [n], in memory that does not grow with the length of the recording.
+
+    Raises MediaError as `read_audio` does, some of it only at the end.
+    """
     if isinstance(source, tuple):
         samples, source_rate = _from_array(*source)
         _check_stream("recording", source_rate, samples.shape[-1], limits)
-        return _join("recording", iter([samples]), source_rate, rate, limits)
+        blocks = (samples[..., start : start + BLOCK] for start in range(0, samples.shape[-1], BLOCK))
+        yield from _mono_blocks("recording", blocks, source_rate, rate, limits)
+        return
     with open_source(source, limits) as opened:
         format_name = sniff(opened.head)
         if format_name is None or format_name == "text":
             found = "plain text" if format_name else "an unknown format"
             raise MediaError(f"{opened.name} is not a recording: expected wav, flac, mp3 or the like, found {found}")
-        if format_name in SOUND_FORMATS:
-            return _read_sound_file(opened, format_name, rate, limits)
-        return _read_container(opened, format_name, rate, limits)
+        read = _stream_sound_file if format_name in SOUND_FORMATS else _stream_container
+        yield from read(opened, format_name, rate, limits)
 
 
-def _join(name: str, blocks: Iterator[np.ndarray], old: int, new: int, limits: Limits) -> np.ndarray:
-    """Blocks [n] or [channels, n] at `old` Hz -> mono [samples] at `new` Hz, checked on the way."""
-    resampler = Resampler(old, new)
-    pieces, count = [], 0
+def _mono_blocks(name: str, blocks: Iterator[np.ndarray], old: int, new: int, limits: Limits) -> Iterator[np.ndarray]:
+    """Blocks [n] or [channels, n] at `old` Hz -> mono blocks [m] at `new` Hz, checked on the way."""
+    resampler, count = Resampler(old, new), 0
     for block in blocks:
         if not np.isfinite(block).all():
             raise MediaError(f"{name} holds samples that are not finite numbers (NaN or infinity)")
@@ -68,10 +85,10 @@ def _join(name: str, blocks: Iterator[np.ndarray], old: int, new: int, limits: L
                 f"({how_to_raise('seconds', 2 * limits.seconds)})"
             )
         mono = block if block.ndim == 1 else block.mean(axis=0, dtype=np.float32)
-        pieces.append(resampler.push(np.ascontiguousarray(mono)))
+        yield resampler.push(np.ascontiguousarray(mono))
     if count == 0:
         raise MediaError(f"{name} holds no sound (0 samples)")
-    return np.concatenate([*pieces, resampler.finish()])
+    yield resampler.finish()
 
 
 def _check_stream(name: str, rate: int, samples: int, limits: Limits) -> None:
@@ -100,21 +117,26 @@ def _from_array(samples: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
     raise MediaError(f"samples must be floats in [-1, 1], signed integers or uint8, found {samples.dtype}")
 
 
-def _read_sound_file(opened: OpenFile, format_name: str, rate: int, limits: Limits) -> np.ndarray:
+def _stream_sound_file(opened: OpenFile, format_name: str, rate: int, limits: Limits) -> Iterator[np.ndarray]:
     import soundfile
 
-    opened = with_true_size(opened, format_name)
+    opened, has_begun = with_true_size(opened, format_name), False
     try:
         with soundfile.SoundFile(opened.file) as sound:
             if not 1 <= sound.channels <= MAX_CHANNELS:
                 raise MediaError(f"{opened.name} has {sound.channels} channels, expected 1 to {MAX_CHANNELS}")
             _check_stream(opened.name, sound.samplerate, max(0, sound.frames), limits)
             blocks = _sound_blocks(sound, opened.name, format_name)
-            return _join(opened.name, blocks, sound.samplerate, rate, limits)
-    except (soundfile.SoundFileError, RuntimeError, ValueError):
-        # A codec or a variant that libsndfile does not know, or an Ogg that is a video.
-        opened.file.seek(0)
-        return _read_container(opened, format_name, rate, limits)
+            for block in _mono_blocks(opened.name, blocks, sound.samplerate, rate, limits):
+                has_begun = True
+                yield block
+            return
+    except (soundfile.SoundFileError, RuntimeError, ValueError) as error:
+        if has_begun:
+            raise damaged(opened, format_name) from error
+    # A codec or a variant that libsndfile does not know, or an Ogg that is a video.
+    opened.file.seek(0)
+    yield from _stream_container(opened, format_name, rate, limits)
 
 
 def _sound_blocks(sound, name: str, format_name: str) -> Iterator[np.ndarray]:
@@ -132,7 +154,8 @@ def _sound_blocks(sound, name: str, format_name: str) -> Iterator[np.ndarray]:
         )
 
 
-def _read_container(opened: OpenFile, format_name: str, rate: int, limits: Limits) -> np.ndarray:
+def _stream_container(opened: OpenFile, format_name: str, rate: int, limits: Limits) -> Iterator[np.ndarray]:
+    count = 0
     with open_container(opened, format_name) as container:
         if not container.streams.audio:
             raise MediaError(f"{opened.name} has no sound track")
@@ -145,13 +168,14 @@ def _read_container(opened: OpenFile, format_name: str, rate: int, limits: Limit
         source_rate = stream.codec_context.sample_rate
         claimed = stream_seconds(container, stream)
         _check_stream(opened.name, source_rate, int(claimed * source_rate), limits)
-        samples = _join(opened.name, _container_blocks(container, stream), source_rate, rate, limits)
+        for block in _mono_blocks(opened.name, _container_blocks(container, stream), source_rate, rate, limits):
+            count += len(block)
+            yield block
     # Headers round and codecs pad; only a clear shortage means that the file was cut.
-    if format_name in ("mp4", "avi", "asf") and len(samples) / rate < claimed * 0.99 - 0.5:
+    if format_name in ("mp4", "avi", "asf") and count / rate < claimed * 0.99 - 0.5:
         raise MediaError(
-            f"{opened.name} is cut short: its header claims {claimed:.2f} s of sound, found {len(samples) / rate:.2f} s"
+            f"{opened.name} is cut short: its header claims {claimed:.2f} s of sound, found {count / rate:.2f} s"
         )
-    return samples
 
 
 def stream_seconds(container: "InputContainer", stream) -> float:

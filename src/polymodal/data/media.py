@@ -15,6 +15,7 @@ differ in palette and a hash that a sender states cannot be trusted.
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +33,9 @@ from polymodal.data.source import (
     open_source,
     sniff,
 )
-from polymodal.errors import MediaError
+from polymodal.errors import MediaError, PromptError
+
+_KEPT_SECONDS = 600  # of a recording that is read in blocks, so that a short one is decoded once
 
 if TYPE_CHECKING:
     from PIL import Image as Pillow
@@ -42,9 +45,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Text:
-    """Text of the user, as typed: special tokens in it stay plain text."""
+    """Text of the user, as typed: special tokens in it stay plain text.  Raises PromptError for what is not Unicode."""
 
     text: str
+
+    def __post_init__(self) -> None:
+        try:
+            self.text.encode()
+        except UnicodeEncodeError as error:
+            # A program that was given bytes in another encoding holds them as lone surrogates.
+            shown = clean_name(self.text[max(0, error.start - 20) : error.end + 20])
+            raise PromptError(f"the text is not valid UTF-8 near {shown!r}; is it in another encoding?") from None
 
 
 class Media:
@@ -108,10 +119,34 @@ class Audio(Media):
             self._decoded[rate] = read_audio(self.source, rate, self.limits)
         return self._decoded[rate]
 
+    def blocks(self, rate: int) -> Iterator[np.ndarray]:
+        """The same samples as blocks float32 [n]; those of a long recording are not kept.
+
+        Raises MediaError as `stream_audio` does.
+        """
+        from polymodal.data.audio import stream_audio
+
+        if rate in self._decoded:
+            yield self._decoded[rate]
+            return
+        pieces: list[np.ndarray] = []
+        count = 0
+        for block in stream_audio(self.source, rate, self.limits):
+            count += len(block)
+            if count <= _KEPT_SECONDS * rate:
+                pieces.append(block)
+            else:
+                pieces.clear()
+            yield block
+        if pieces:
+            self._decoded[rate] = np.concatenate(pieces)
+
     def content_hash(self, rate: int) -> str:
-        """SHA-256 over the rate, the length and the samples at that rate, in hexadecimal."""
-        samples = self.samples(rate)
-        return _digest(f"audio {samples.dtype} {rate} {len(samples)}", samples.tobytes())
+        """SHA-256 over the rate and the samples at that rate, in hexadecimal."""
+        digest = hashlib.sha256(f"audio float32 {rate}".encode() + b"\0")
+        for block in self.blocks(rate):
+            digest.update(np.ascontiguousarray(block).data)
+        return digest.hexdigest()
 
     def __repr__(self) -> str:
         return f"Audio({_describe(self.source)})"

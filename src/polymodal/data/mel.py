@@ -105,11 +105,24 @@ def log_mel(audio: np.ndarray | torch.Tensor, config: MelConfig | None = None) -
         wave = pad_or_trim(wave, config.samples)
     if wave.shape[-1] <= config.window // 2:
         raise MediaError(f"recording of {wave.shape[-1]} samples is shorter than half a window ({config.window // 2})")
+    # The last frame of the centred transform is dropped.
+    logs = log_power(wave, config, center=True)[..., :-1]
+    return normalise_log_power(logs, logs.amax(dim=(-2, -1), keepdim=True))
+
+
+def log_power(wave: torch.Tensor, config: MelConfig, center: bool) -> torch.Tensor:
+    """log10 of the mel power of each frame, float32 [..., mels, frames].
+
+    center: frames are centred on multiples of the hop, with reflected edges; else frame t begins at t * hop.
+    """
     hann = torch.hann_window(config.window, device=wave.device)
-    spectrum = torch.stft(wave, config.window, config.hop, window=hann, return_complex=True)
-    # contiguous(): the dropped last frame leaves a strided view, on which the product below is far slower.
-    power = spectrum[..., :-1].abs().square().contiguous()
-    mel = mel_filters(config).to(wave.device) @ power
-    logs = mel.clamp(min=1e-10).log10()
-    logs = torch.maximum(logs, logs.amax(dim=(-2, -1), keepdim=True) - 8.0)
+    spectrum = torch.stft(wave, config.window, config.hop, window=hann, center=center, return_complex=True)
+    power = spectrum.abs().square().contiguous()
+    return (mel_filters(config).to(wave.device) @ power).clamp(min=1e-10).log10()
+
+
+def normalise_log_power(logs: torch.Tensor, peak: torch.Tensor | float) -> torch.Tensor:
+    """What a model takes: nothing more than 8 below the peak of the recording, scaled to about -1..1."""
+    floor = peak - 8.0
+    logs = torch.maximum(logs, floor) if isinstance(floor, torch.Tensor) else logs.clamp(min=floor)
     return (logs + 4.0) / 4.0

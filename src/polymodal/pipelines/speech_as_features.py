@@ -51,13 +51,14 @@ class SpeechAsFeatures:
 
         Raises MediaError for a recording that is longer than a window or cannot be read.
         """
-        samples = recording.samples(RATE)
+        length = sum(map(len, recording.blocks(RATE)))  # a long recording is never held as a whole
         longest = self._mel.samples or 0
-        if len(samples) > longest:
+        if length > longest:
             raise MediaError(
-                f"{recording!r}: {len(samples) / RATE:.0f} s of sound, this model takes {longest / RATE:.0f} s; "
+                f"{recording!r}: {length / RATE:.0f} s of sound, this model takes {longest / RATE:.0f} s; "
                 "cut the recording, or use a model that transcribes"
             )
+        samples = recording.samples(RATE)
         frames = self._encoder.config.tokens_in(len(samples) / RATE)
         return {"audio_values": log_mel(samples, self._mel), LENGTHS: torch.tensor(frames)}
 

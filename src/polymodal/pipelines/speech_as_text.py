@@ -61,7 +61,7 @@ class SpeechAsText:
             with self._lock:
                 if self._parts is None:
                     self._parts = self._open()
-            self._transcripts[key] = transcribe(*self._parts, recording.samples(RATE))
+            self._transcripts[key] = transcribe(*self._parts, recording)
         return self._transcripts[key]
 
     def text(self, recording: Audio) -> str:

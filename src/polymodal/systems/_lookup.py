@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -109,7 +110,7 @@ def _named(name: str, variant: str | None) -> tuple[System, Variant]:
 
 
 def _from_file(path: Path) -> System:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UnknownName(f"no system file at {path}; expected a Python file with SYSTEM = System(...)")
     name = f"polymodal_user_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)

@@ -1,6 +1,6 @@
 """From a recording of any length to a transcript, by windows of 30 s (arXiv:2212.04356 §4.5).
 
-    samples -> log-mel of the whole -> window at `seek` -> encoder once -> decoder with fallback -> segments
+    samples, block by block -> log-mel of the window at `seek` -> encoder once -> decoder with fallback -> segments
         -> `seek` moves to the last finished segment -> next window, conditioned on the text before -> Transcript
 
 An answer that repeats itself (it compresses too well) or is too unsure is tried again at the next temperature; a
@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from polymodal.backbones.whisper_decoder import AudioContext
-from polymodal.data.mel import log_mel
+from polymodal.data.media import Audio
+from polymodal.data.mel_windows import MelWindows
 from polymodal.data.whisper_languages import language_code
 from polymodal.data.whisper_tokenizer import SECONDS_PER_TIMESTAMP, WhisperTokenizer
 from polymodal.encoders.whisper import FRAMES_PER_SECOND
@@ -30,6 +31,7 @@ from polymodal.models.speech_seq2seq import SpeechSeq2Seq
 from polymodal.pipelines.transcription.search import DecoderPrompt, SearchOptions, WindowResult, language_probs, search
 from polymodal.pipelines.transcription.token_rules import TokenFilter, TokenRules
 
+Recording = Audio | np.ndarray | Tensor
 _FRAMES_PER_TIMESTAMP = round(SECONDS_PER_TIMESTAMP * FRAMES_PER_SECOND)
 _TRUSTED_TEMPERATURE = 0.5  # text sampled above it is not passed on to the next window
 
@@ -89,23 +91,26 @@ def compression_ratio(text: str) -> float:
     return len(data) / len(zlib.compress(data))
 
 
-def spectrogram(model: SpeechSeq2Seq, audio: np.ndarray | Tensor) -> Tensor:
-    """Log-mel of a whole recording, mono float32 `[n]` at the model's rate -> `[mels, n // hop]`."""
-    wave = torch.as_tensor(audio, dtype=torch.float32)
-    if wave.dim() != 1:
-        raise MediaError(f"transcription expects mono samples [n], found shape {list(wave.shape)}")
+def spectrogram(model: SpeechSeq2Seq, audio: Recording) -> MelWindows:
+    """Log-mel of a whole recording at the model's rate, read a window at a time."""
     mel = model.config.mel
-    # Two windows of silence behind the end, so that its last frames fade as they would before more silence.
-    return log_mel(F.pad(wave, (0, 2 * mel.window)), replace(mel, seconds=None))[:, : len(wave) // mel.hop]
+    if not isinstance(audio, Audio):
+        wave = torch.as_tensor(audio, dtype=torch.float32).cpu()
+        if wave.dim() != 1:
+            raise MediaError(f"transcription expects mono samples [n], found shape {list(wave.shape)}")
+        audio = Audio((wave.numpy(), mel.rate))
+    recording = audio
+    # Behind its end the recording goes on as silence, so that its last frames fade as they would before more of it.
+    return MelWindows(lambda: recording.blocks(mel.rate), replace(mel, seconds=None))
 
 
 def transcribe(
     model: SpeechSeq2Seq,
     tokenizer: WhisperTokenizer,
-    audio: np.ndarray | Tensor,
+    audio: Recording,
     options: TranscribeOptions | None = None,
 ) -> Transcript:
-    """Transcript of `audio`, mono float32 `[n]` at 16 kHz (`data.audio.read_audio`)."""
+    """Transcript of `audio`, a record or mono float32 `[n]` at 16 kHz; memory does not grow with its length."""
     work = Transcription(model, tokenizer, audio, options or TranscribeOptions())
     segments = tuple(work.segments())
     text = tokenizer.decode(token for segment in segments for token in segment.tokens)
@@ -116,13 +121,13 @@ class Transcription:
     """The transcription of one recording, window by window; `segments()` gives them as they are found."""
 
     def __init__(
-        self, model: SpeechSeq2Seq, tokenizer: WhisperTokenizer, audio: np.ndarray | Tensor, options: TranscribeOptions
+        self, model: SpeechSeq2Seq, tokenizer: WhisperTokenizer, audio: Recording, options: TranscribeOptions
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.options = options
         self.mel = spectrogram(model, audio)
-        self.seconds = len(audio) / model.config.mel.rate
+        self.seconds = self.mel.samples / model.config.mel.rate
         self._weight = model.backbone.embed_tokens.weight
         self._generator = torch.Generator(self._weight.device).manual_seed(options.seed)
         self._first: AudioContext | None = None
@@ -147,7 +152,7 @@ class Transcription:
         if seek == 0 and self._first is not None:
             return self._first
         frames = self.model.config.encoder.frames
-        window = self.mel[:, seek : seek + frames]
+        window = self.mel.window(seek, frames)
         window = F.pad(window, (0, frames - window.shape[1]))[None]
         return self.model.backbone.listen(self.model.audio(window.to(self._weight)))
 
@@ -155,8 +160,8 @@ class Transcription:
         """Segments in order; each window is encoded once, whatever number of attempts its text needs."""
         options, seek = self.options, 0
         previous = self.tokenizer.encode(" " + options.prompt.strip()) if options.prompt else []
-        while seek < self.mel.shape[1]:
-            frames = min(self.model.config.encoder.frames, self.mel.shape[1] - seek)
+        while seek < self.mel.frames:
+            frames = min(self.model.config.encoder.frames, self.mel.frames - seek)
             result = self._decode_window(self._encode_window(seek), previous)
             if self._silent(result):
                 seek += frames
