@@ -45,6 +45,7 @@ from polymodal.weights.load import expected_shapes
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from polymodal.api.generation_options import Published
     from polymodal.weights.keytable import KeyTable
 
 
@@ -280,22 +281,35 @@ class Model:
 
     def generate(self, *, options: SamplingOptions | None = None, **tensors: Any) -> Tensor:
         """Answers to a batch of tensors as ids [B, T + new], the prompt in front and padding behind, as transformers
-        returns them; options may be given under its names too: max_new_tokens, min_new_tokens, max_length, do_sample,
-        temperature, top_k, top_p, min_p, repetition_penalty, num_beams, length_penalty, eos_token_id, pad_token_id,
-        seed.  What the call leaves open is as the folder's generation_config.json says.
+        returns them; options may be given under its names too (api/generation_options.py lists them): max_new_tokens,
+        do_sample, temperature, num_beams, num_return_sequences, stop_strings, ..., and `seed`.  What the call leaves
+        open is as the folder's generation_config.json says.  An option that is not supported is refused by name.
 
         Rows of unequal length are padded on the left, or given as lists: `input_ids=[[1, 2, 3], [4]]`.
         Raises ConfigError, PromptError.
         """
-        from polymodal.api.tensors import check_prompt, left_padded, split_options, within_tables
+        from polymodal.api.generation_options import split_options
+        from polymodal.api.tensors import check_prompt, left_padded, within_tables
 
         self.require("generate")
-        ends = self._parts.ends if self._parts.ends is not None else ((), None)
-        rows = left_padded(tensors, tensors.get("pad_token_id", ends[1]))
-        given, chosen, eos, pad = split_options(rows, options, ends, self._parts.settings)
+        published = self._published()
+        rows = left_padded(tensors, tensors.get("pad_token_id", published.ends[1]))
+        given, request = split_options(rows, options, published)
         check_prompt(self.module, given)
         with torch.inference_mode(), within_tables():
-            return generate_ids(self.module, self._tensors(given), chosen, eos, pad)
+            return generate_ids(self.module, self._tensors(given), request)
+
+    def _published(self) -> Published:
+        """What the folder's files say about generation."""
+        from polymodal.api.generation_options import Published
+
+        parts, config = self._parts, self.variant.config or {}
+        return Published(
+            ends=((), None) if parts.ends is None else parts.ends,
+            settings=parts.settings,
+            longest=config.get("max_position_embeddings"),
+            tokenizer=None if self.processor is None else self.processor.tokenizer,
+        )
 
     def _tensors(self, tensors: dict[str, Any]) -> dict[str, Any]:
         """On the model's device, floating-point ones in its dtype."""
