@@ -22,10 +22,12 @@ import torch
 from polymodal.api.adapters import Adapters
 from polymodal.api.asking import Stream, answer_batch, messages_of
 from polymodal.api.inputs import check_media
+from polymodal.api.media import is_recording, media_of, recording_of
 from polymodal.api.reply import Label, Reply
+from polymodal.api.tensors import check_prompt, left_padded, logits_of, within_tables
 from polymodal.checkpoints.record import LoadedModel
 from polymodal.data.chat_template import ChatTemplate
-from polymodal.data.media import Audio, Media, Text, Video
+from polymodal.data.media import Media, Text
 from polymodal.data.modalities import holds_media
 from polymodal.errors import ConfigError, PromptError
 from polymodal.generation.decode_state import cast_batch
@@ -102,6 +104,9 @@ class Model:
         template = self.processor.template
         return template.source.file if isinstance(template, ChatTemplate) else self.system.id
 
+    def __reduce__(self) -> Any:
+        raise ConfigError(f"{self.name} cannot be pickled or copied; call pm.load in each process, or save() it first")
+
     def __call__(self, **tensors: Any) -> Output:
         """`module(**tensors)` on the model's device and in its dtype: gradients flow, a loss comes with labels."""
         return self.module(**self._tensors(tensors))
@@ -126,6 +131,8 @@ class Model:
 
     def chat(self, *content: Any, options: SamplingOptions | None = None, **changes: Any) -> Reply:
         """Answer texts and media in order, or one list of (OpenAI-style) messages.
+
+        Media are `pm.image(...)` and the like, a pathlib.Path, a PIL image, uint8 pixels or (samples, rate).
 
         options and changes: see SamplingOptions; `chat("Why?", max_tokens=50, temperature=0.7)`.  Several conversations
         at once are for `chat_batch`.
@@ -170,6 +177,8 @@ class Model:
         for name in changes:
             if name not in known:
                 raise unknown("option", name, known)
+        if options is not None and not isinstance(options, SamplingOptions):
+            raise ConfigError(f"options: expected SamplingOptions, found {type(options).__name__}")
         chosen = replace(options if options is not None else SamplingOptions(max_tokens=256), **changes)
         return chosen if chosen.stop or chosen.beams > 1 else replace(chosen, stop=self._parts.stop)
 
@@ -219,19 +228,20 @@ class Model:
     def classify(self, items: Any, labels: Sequence[str], *, batch_size: int = BATCH) -> list[Label]: ...
 
     def classify(self, items: Any, labels: Sequence[str], *, batch_size: int = BATCH) -> Any:
-        """The labels, likeliest first, with probabilities that sum to 1; items: a path or media.
+        """The labels, likeliest first, with probabilities that sum to 1; items: a path, media, a PIL image, pixels.
 
         A list of items gives a list of such results, `batch_size` items at a time.
         """
         self.require("classify")
         score = self._parts.score
         assert score is not None
-        if isinstance(labels, str) or len(labels) < 2 or len(set(labels)) < len(labels):
-            raise ConfigError(f"classify needs two or more different labels; found {labels!r}")
-        several = isinstance(items, list | tuple)
+        texts = isinstance(labels, list | tuple) and all(isinstance(label, str) for label in labels)
+        if not texts or len(labels) < 2 or len(set(labels)) < len(labels):
+            raise ConfigError(f"classify needs a list of two or more different labels; found {labels!r}")
+        several = isinstance(items, list | tuple) and not is_recording(items)
         if several and not items:
             raise ConfigError("classify needs at least one item, found none")
-        with torch.inference_mode():
+        with torch.inference_mode(), within_tables():
             media = (media_of(item) for item in (items if several else [items]))
             table = in_batches(media, lambda some: score(some, labels), batch_size).tolist()
         found = [
@@ -242,22 +252,22 @@ class Model:
         return found if several else found[0]
 
     def embed(self, items: Sequence[Any], *, batch_size: int = BATCH) -> Tensor:
-        """Paths, media or `pm.text(...)` -> float32 [N, D], rows of length 1: similarity is a dot product.
+        """Paths, media, PIL images, pixels or `pm.text(...)` -> float32 [N, D], rows of length 1.
 
+        Similarity is a dot product.
         Items of one kind go through their encoder `batch_size` at a time.
         """
         self.require("embed")
         assert self._parts.embed is not None
-        if isinstance(items, str | Path) or not items:
-            raise ConfigError(f"embed needs a list of at least one item, found {items!r}")
-        with torch.inference_mode():
+        if not isinstance(items, list | tuple) or is_recording(items) or not items:
+            found = "none" if isinstance(items, list | tuple) else type(items).__name__
+            raise ConfigError(f"embed needs a list of at least one item, found {found}; as in model.embed([item])")
+        with torch.inference_mode(), within_tables():
             return in_batches((media_of(item) for item in items), self._parts.embed, batch_size)
 
     def logits(self, **tensors: Any) -> Tensor:
         """Logits of a processor's batch, ours or the published one, by the same names: [B, T, V] of a language model,
         [images, texts] of a dual encoder, [N, classes] of a classifier."""
-        from polymodal.api.tensors import check_prompt, logits_of, within_tables
-
         module = self.module_for(holds_media(tensors))
         self.require("logits")
         check_prompt(module, tensors)
@@ -289,7 +299,6 @@ class Model:
         Raises ConfigError, PromptError.
         """
         from polymodal.api.generation_options import split_options
-        from polymodal.api.tensors import check_prompt, left_padded, within_tables
 
         self.require("generate")
         published = self._published()
@@ -421,26 +430,3 @@ class Model:
             return None
         model_spec = self.system.model_spec(self.variant)
         return lack if model_spec.assemble is not None and model_spec.tokenizer else None
-
-
-def recording_of(item: Any) -> Audio:
-    """A recording: media, a path, bytes or (samples, rate); of a video its sound.  Raises PromptError."""
-    from polymodal.api.media import audio
-
-    found = item if isinstance(item, Media | Text) else audio(item)
-    if isinstance(found, Video):
-        found = found.sound or found
-    if not isinstance(found, Audio):
-        raise PromptError(f"{found} has no sound to write down; expected a recording")
-    return found
-
-
-def media_of(item: Any) -> Media | Text:
-    """Media as it is; a path as the media that the file holds."""
-    if isinstance(item, Media | Text):
-        return item
-    if isinstance(item, str | Path):
-        from polymodal.api.media import media
-
-        return media(item)
-    raise PromptError(f"expected a path or media such as pm.image(...), found {type(item).__name__}")

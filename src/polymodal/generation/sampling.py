@@ -93,11 +93,13 @@ class SamplingOptions:
     def _need_whole(self, name: str, least: int, expected: str, most: int | None = None) -> None:
         value = getattr(self, name)
         self._need(name, is_whole(value) and least <= value and (most is None or value <= most), expected)
+        object.__setattr__(self, name, int(value))  # of numpy's as well
 
     def _need_number(self, name: str, least: float, most: float, expected: str) -> None:
         """A finite number of that range, both borders included."""
         value = getattr(self, name)
         self._need(name, is_number(value) and least <= value <= most and abs(value) != float("inf"), expected)
+        object.__setattr__(self, name, float(value))
 
     def _need(self, name: str, fine: bool, expected: str) -> None:
         if not fine:
