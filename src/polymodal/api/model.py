@@ -24,7 +24,7 @@ from polymodal.api.asking import Stream, answer_batch, messages_of
 from polymodal.api.inputs import check_media
 from polymodal.api.media import is_recording, media_of, recording_of
 from polymodal.api.reply import Label, Reply
-from polymodal.api.tensors import check_prompt, left_padded, logits_of, within_tables
+from polymodal.api.tensors import check_no_loss, check_prompt, left_padded, logits_of, within_tables
 from polymodal.checkpoints.record import LoadedModel
 from polymodal.data.chat_template import ChatTemplate
 from polymodal.data.media import Media, Text
@@ -37,6 +37,7 @@ from polymodal.generation.sessions import IdleLimits, Sessions
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.models.output import Output
 from polymodal.models.protocols import HasFeatures, RendersMedia, fills
+from polymodal.models.recording import recording
 from polymodal.nn.first_weight import first_weight
 from polymodal.pipelines.batches import BATCH, in_batches
 from polymodal.systems import System, Variant, unknown
@@ -107,9 +108,18 @@ class Model:
     def __reduce__(self) -> Any:
         raise ConfigError(f"{self.name} cannot be pickled or copied; call pm.load in each process, or save() it first")
 
-    def __call__(self, **tensors: Any) -> Output:
-        """`module(**tensors)` on the model's device and in its dtype: gradients flow, a loss comes with labels."""
-        return self.module(**self._tensors(tensors))
+    def __call__(
+        self, *, output_hidden_states: bool = False, output_attentions: bool = False, **tensors: Any
+    ) -> Output:
+        """`module(**tensors)` on the model's device and in its dtype: gradients flow, a loss comes with labels.
+
+        output_hidden_states, output_attentions: fill `hidden_states` and `attentions` of the output, of a decoder.
+        """
+        if not (output_hidden_states or output_attentions):
+            return self.module(**self._tensors(tensors))
+        with recording(self.module, output_hidden_states, output_attentions) as recorded:
+            output = self.module(**self._tensors(tensors))
+        return recorded.in_output(output)
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """The parameters of `module`."""
@@ -267,9 +277,13 @@ class Model:
 
     def logits(self, **tensors: Any) -> Tensor:
         """Logits of a processor's batch, ours or the published one, by the same names: [B, T, V] of a language model,
-        [images, texts] of a dual encoder, [N, classes] of a classifier."""
+        [images, texts] of a dual encoder, [N, classes] of a classifier.
+
+        Labels of a `processor(messages)` batch are not read; others are refused: their loss is `model(**batch).loss`.
+        """
         module = self.module_for(holds_media(tensors))
         self.require("logits")
+        check_no_loss(module, tensors, "logits")
         check_prompt(module, tensors)
         with torch.inference_mode(), within_tables():
             return logits_of(module(**self._tensors(tensors)), self.name)
@@ -303,6 +317,7 @@ class Model:
         self.require("generate")
         published = self._published()
         rows = left_padded(tensors, tensors.get("pad_token_id", published.ends[1]))
+        check_no_loss(self.module, tensors, "generate")
         given, request = split_options(rows, options, published)
         check_prompt(self.module, given)
         with torch.inference_mode(), within_tables():

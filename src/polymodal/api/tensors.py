@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from polymodal.errors import ConfigError, PromptError
+from polymodal.models.encoder_decoder_lm import EncoderDecoderLM
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.models.output import Output
 from polymodal.models.protocols import MakesInputIds
+
+LOSS_INPUTS = ("labels", "return_loss", "token_weights", "z_loss_weight")
 
 
 def check_prompt(module: Any, tensors: Mapping[str, Any]) -> None:
@@ -44,6 +47,20 @@ def check_prompt(module: Any, tensors: Mapping[str, Any]) -> None:
     pixels, sizes = tensors.get("pixel_values"), tensors.get("image_sizes")
     if pixels is not None and sizes is not None and len(pixels) != len(sizes):
         raise PromptError(f"image_sizes: expected one of each of the {len(pixels)} pictures, found {len(sizes)}")
+
+
+def check_no_loss(module: Any, tensors: Mapping[str, Any], verb: str) -> None:
+    """Raises ConfigError for arguments of a loss, which `verb` would swallow.
+
+    A processor's batch holds labels in any case; an encoder-decoder reads them where its decoder has no other input.
+    """
+    of_loss = [name for name in LOSS_INPUTS if tensors.get(name) is not None and tensors[name] is not False]
+    batch_of_ours = tensors.get("item_counts") is not None
+    decoder_input = isinstance(module, EncoderDecoderLM) and tensors.get("decoder_input_ids") is None
+    if of_loss == ["labels"] and (batch_of_ours or (decoder_input and verb == "logits")):
+        return
+    if of_loss:
+        raise ConfigError(f"{verb}: {of_loss[0]} is for a loss, which is model(**batch).loss; leave it out here")
 
 
 def logits_of(output: Output, name: str) -> Tensor:
