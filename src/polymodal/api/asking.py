@@ -5,20 +5,25 @@ Where the time goes is measured on the way: each piece of work is given the cloc
 
 from __future__ import annotations
 
+import mimetypes
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polymodal.api.clock import Clock
 from polymodal.api.inputs import check_media
+from polymodal.api.media import MEDIA_TYPES, as_media, is_recording, media_of
 from polymodal.api.reply import Reply
+from polymodal.data.media import Media
 from polymodal.data.messages import Message, conversation, user
-from polymodal.errors import ConfigError, MediaError, PromptError
+from polymodal.errors import MediaError, PromptError
 from polymodal.generation.chat import collate_left
 from polymodal.generation.generate import generate, stream
 from polymodal.generation.output import DecodingConstraints, Generation, collect
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.nn.first_weight import first_weight
+from polymodal.pipelines.batches import check_batch_size
 
 if TYPE_CHECKING:
     from polymodal.api.model import Model
@@ -91,8 +96,7 @@ def answer_batch(
     model: Model, conversations: Sequence[Any], options: Sequence[SamplingOptions], batch_size: int
 ) -> list[Reply]:
     """One reply for each conversation, in order; those without media may have a module of their own."""
-    if batch_size < 1:
-        raise ConfigError(f"batch_size: expected 1 or more, found {batch_size}")
+    check_batch_size(batch_size)
     read = [_read(given, f"conversations[{index}]") for index, given in enumerate(conversations)]
     for index, messages in enumerate(read):
         with _located(f"conversations[{index}]"):
@@ -143,18 +147,59 @@ def messages_of(content: Sequence[Any]) -> tuple[Message, ...]:
 
     Raises PromptError when there is nothing to answer: the last message holds neither words nor media.
     """
-    listed = len(content) == 1 and isinstance(content[0], list | tuple)
+    listed = len(content) == 1 and isinstance(content[0], list | tuple) and not is_recording(content[0])
     if listed and any(isinstance(each, list | tuple) for each in content[0]):
         raise PromptError("chat answers one conversation; several at once are for model.chat_batch([...])")
-    messages = conversation(content[0]) if listed else (user(*content),) if content else ()
+    if listed:
+        messages = conversation([_with_media(message) for message in content[0]])
+    else:
+        messages = (user(*map(_part, content)),) if content else ()
     if not messages or not (messages[-1].media or messages[-1].text.strip()):
         raise PromptError('chat needs something to answer, as in: model.chat("What is this?", pm.image("a.jpg"))')
     return messages
 
 
+def _part(part: Any) -> Any:
+    """What is media as a record of it; texts, records and typed parts as they are.
+
+    Raises PromptError for a text that is the name of a file here, which was surely meant to be looked at.
+    """
+    if isinstance(part, str):
+        if names_file(part):
+            kind = (mimetypes.guess_type(part)[0] or "").partition("/")[0]
+            maker = f"pm.{kind if kind in MEDIA_TYPES else 'media'}({part!r})"
+            raise PromptError(f"{part!r} is a file here; give {maker} or a Path, or pm.text({part!r}) for the words")
+        return part
+    if isinstance(part, Mapping) and part.get("type") == "image" and "image" in part:
+        value = part["image"]
+        return {**part, "image": value if isinstance(value, str | Mapping | Media) else media_of(value)}
+    found = as_media(part)
+    return part if found is None else found
+
+
+def _with_media(message: Any) -> Any:
+    """A message whose parts are as `_part` has them; a mapping's content may be a single one."""
+    if not isinstance(message, Mapping) or "content" not in message:
+        return message
+    content = message["content"]
+    if isinstance(content, list) or (isinstance(content, tuple) and not is_recording(content)):
+        return {**message, "content": [part if isinstance(part, str) else _part(part) for part in content]}
+    return {**message, "content": content if isinstance(content, str) else _part(content)}
+
+
+def names_file(text: str) -> bool:
+    """Whether a text is the name of a file here, with an extension, as words seldom are."""
+    if len(text) > 255 or "\n" in text or not Path(text).suffix:
+        return False
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def _read(given: Any, where: str) -> tuple[Message, ...]:
     """One of `chat_batch`'s conversations: a list of messages, or what stands in one user message."""
-    listed = isinstance(given, list | tuple)
+    listed = isinstance(given, list | tuple) and not is_recording(given)
     talk = listed and all(isinstance(each, Message) or (isinstance(each, Mapping) and "role" in each) for each in given)
     with _located(where):
         return messages_of([given] if talk or not listed else given)

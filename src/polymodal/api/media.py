@@ -2,30 +2,40 @@
 
 Each gives a small record; nothing is decoded before a model needs it.  limits: how large the file may be; by default
 as POLYMODAL_LIMITS says (data/limits.py).
+Where media are meant, what people have at hand is taken for the record that it can only be (`as_media`): a
+pathlib.Path, a PIL image, uint8 pixels, (samples, rate).
 """
 
 from __future__ import annotations
 
 import mimetypes
 import os
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from polymodal.data.limits import Limits, own_limits
 from polymodal.data.media import Array, Audio, Image, Media, Text, Video, guess_media
-from polymodal.errors import MediaError
+from polymodal.errors import MediaError, PromptError
 
 MAX_TEXT = 200_000
 MEDIA_TYPES = ("image", "audio", "video")
 
 
 def image(source: Any, modality: str = "image", *, limits: Limits | None = None) -> Image:
-    """A picture: a path, the bytes of a file, or a PIL image.  modality: "depth" or "thermal" for one of those."""
-    return Image(source, limits or own_limits(), modality=modality)
+    """A picture: a path, the bytes of a file, a PIL image, or uint8 [H, W], [H, W, 3], [H, W, 4] or [3, H, W].
+
+    modality: "depth" or "thermal" for one of those.
+    """
+    return Image(channels_last(_on_host(source)), limits or own_limits(), modality=modality)
 
 
 def audio(source: Any, *, limits: Limits | None = None) -> Audio:
     """A recording: a path, the bytes of a file, or (samples, rate)."""
+    if isinstance(source, tuple) and len(source) == 2:
+        source = _on_host(source[0]), source[1]
     return Audio(source, limits or own_limits())
 
 
@@ -63,3 +73,75 @@ def media(path: str | os.PathLike[str], *, limits: Limits | None = None) -> Medi
     if len(found.text) > MAX_TEXT:
         raise MediaError(f"{file.name} has {len(found.text):,} characters of text, the limit is {MAX_TEXT:,}")
     return found
+
+
+def as_media(item: Any) -> Media | Text | None:
+    """The record of what can only be media: a pathlib.Path, bytes, a PIL image, pixels, (samples, rate); else None.
+
+    Raises PromptError for an array that could be several things, MediaError for a file that is none.
+    """
+    from PIL import Image as Pillow
+
+    if isinstance(item, Media | Text):
+        return item
+    if isinstance(item, os.PathLike):
+        return media(item)
+    if isinstance(item, bytes | bytearray | memoryview):
+        return guess_media(bytes(item), own_limits())
+    if isinstance(item, Pillow.Image):
+        return image(item)
+    if is_recording(item):
+        return audio(item)
+    pixels = channels_last(_on_host(item))
+    if not isinstance(pixels, np.ndarray):
+        return None
+    if pixels.dtype == np.uint8 and (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))):
+        return image(pixels)
+    raise PromptError(
+        f"an array of {pixels.dtype} {list(pixels.shape)} could be several things; say which, as in pm.image(uint8 "
+        "pixels [H, W, 3]), pm.audio((samples, rate)) or pm.array(numbers)"
+    )
+
+
+def is_recording(item: Any) -> bool:
+    """Whether something is (samples, rate)."""
+    pair = isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], Integral)
+    return pair and isinstance(_on_host(item[0]), np.ndarray)
+
+
+def media_of(item: Any) -> Media | Text:
+    """Media where media are meant: as for `as_media`, and a str as the path of a file."""
+    found = media(item) if isinstance(item, str) else as_media(item)
+    if found is None:
+        raise PromptError(f"expected a path or media such as pm.image(...), found {type(item).__name__}")
+    return found
+
+
+def recording_of(item: Any) -> Audio:
+    """A recording: media, a path, bytes or (samples, rate); of a video its sound.  Raises PromptError."""
+    if isinstance(_on_host(item), np.ndarray):
+        raise PromptError("samples need their rate; give (samples, rate), as in (samples, 16000)")
+    found = audio(item) if isinstance(item, str | os.PathLike | bytes) else as_media(item)
+    if isinstance(found, Video):
+        found = found.sound or found
+    if not isinstance(found, Audio):
+        shown = type(item).__name__ if found is None else found
+        raise PromptError(f"{shown} has no sound to write down; expected a recording: a path, bytes or (samples, rate)")
+    return found
+
+
+def channels_last(pixels: Any) -> Any:
+    """uint8 [3, H, W], as torch and torchvision have pictures, as [H, W, 3]; anything else as it is."""
+    if isinstance(pixels, np.ndarray) and pixels.ndim == 3 and pixels.shape[0] == 3 and pixels.shape[2] not in (3, 4):
+        return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+    return pixels
+
+
+def _on_host(source: Any) -> Any:
+    """A tensor as a numpy array; anything else as it is."""
+    import torch
+
+    if not isinstance(source, torch.Tensor):
+        return source
+    source = source.detach().cpu()
+    return (source.float() if source.is_floating_point() else source).numpy()

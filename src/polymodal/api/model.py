@@ -22,10 +22,12 @@ import torch
 from polymodal.api.adapters import Adapters
 from polymodal.api.asking import Stream, answer_batch, messages_of
 from polymodal.api.inputs import check_media
+from polymodal.api.media import is_recording, media_of, recording_of
 from polymodal.api.reply import Label, Reply
+from polymodal.api.tensors import check_no_loss, check_prompt, left_padded, logits_of, within_tables
 from polymodal.checkpoints.record import LoadedModel
 from polymodal.data.chat_template import ChatTemplate
-from polymodal.data.media import Audio, Media, Text, Video
+from polymodal.data.media import Media, Text
 from polymodal.data.modalities import holds_media
 from polymodal.errors import ConfigError, PromptError
 from polymodal.generation.decode_state import cast_batch
@@ -35,6 +37,7 @@ from polymodal.generation.sessions import IdleLimits, Sessions
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.models.output import Output
 from polymodal.models.protocols import HasFeatures, RendersMedia, fills
+from polymodal.models.recording import recording
 from polymodal.nn.first_weight import first_weight
 from polymodal.pipelines.batches import BATCH, in_batches
 from polymodal.systems import System, Variant, unknown
@@ -45,6 +48,7 @@ from polymodal.weights.load import expected_shapes
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from polymodal.api.generation_options import Published
     from polymodal.weights.keytable import KeyTable
 
 
@@ -101,9 +105,21 @@ class Model:
         template = self.processor.template
         return template.source.file if isinstance(template, ChatTemplate) else self.system.id
 
-    def __call__(self, **tensors: Any) -> Output:
-        """`module(**tensors)` on the model's device and in its dtype: gradients flow, a loss comes with labels."""
-        return self.module(**self._tensors(tensors))
+    def __reduce__(self) -> Any:
+        raise ConfigError(f"{self.name} cannot be pickled or copied; call pm.load in each process, or save() it first")
+
+    def __call__(
+        self, *, output_hidden_states: bool = False, output_attentions: bool = False, **tensors: Any
+    ) -> Output:
+        """`module(**tensors)` on the model's device and in its dtype: gradients flow, a loss comes with labels.
+
+        output_hidden_states, output_attentions: fill `hidden_states` and `attentions` of the output, of a decoder.
+        """
+        if not (output_hidden_states or output_attentions):
+            return self.module(**self._tensors(tensors))
+        with recording(self.module, output_hidden_states, output_attentions) as recorded:
+            output = self.module(**self._tensors(tensors))
+        return recorded.in_output(output)
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """The parameters of `module`."""
@@ -125,6 +141,8 @@ class Model:
 
     def chat(self, *content: Any, options: SamplingOptions | None = None, **changes: Any) -> Reply:
         """Answer texts and media in order, or one list of (OpenAI-style) messages.
+
+        Media are `pm.image(...)` and the like, a pathlib.Path, a PIL image, uint8 pixels or (samples, rate).
 
         options and changes: see SamplingOptions; `chat("Why?", max_tokens=50, temperature=0.7)`.  Several conversations
         at once are for `chat_batch`.
@@ -169,6 +187,8 @@ class Model:
         for name in changes:
             if name not in known:
                 raise unknown("option", name, known)
+        if options is not None and not isinstance(options, SamplingOptions):
+            raise ConfigError(f"options: expected SamplingOptions, found {type(options).__name__}")
         chosen = replace(options if options is not None else SamplingOptions(max_tokens=256), **changes)
         return chosen if chosen.stop or chosen.beams > 1 else replace(chosen, stop=self._parts.stop)
 
@@ -218,20 +238,21 @@ class Model:
     def classify(self, items: Any, labels: Sequence[str], *, batch_size: int = BATCH) -> list[Label]: ...
 
     def classify(self, items: Any, labels: Sequence[str], *, batch_size: int = BATCH) -> Any:
-        """The labels, likeliest first, with probabilities that sum to 1; items: a path or media.
+        """The labels, likeliest first, with probabilities that sum to 1; items: a path, media, a PIL image, pixels.
 
         A list of items gives a list of such results, `batch_size` items at a time.
         """
         self.require("classify")
         score = self._parts.score
         assert score is not None
-        if isinstance(labels, str) or len(labels) < 2 or len(set(labels)) < len(labels):
-            raise ConfigError(f"classify needs two or more different labels; found {labels!r}")
+        texts = isinstance(labels, list | tuple) and all(isinstance(label, str) for label in labels)
+        if not texts or len(labels) < 2 or len(set(labels)) < len(labels):
+            raise ConfigError(f"classify needs a list of two or more different labels; found {labels!r}")
         labels = [Text(label).text for label in labels]  # each must be Unicode
-        several = isinstance(items, list | tuple)
+        several = isinstance(items, list | tuple) and not is_recording(items)
         if several and not items:
             raise ConfigError("classify needs at least one item, found none")
-        with torch.inference_mode():
+        with torch.inference_mode(), within_tables():
             media = (media_of(item) for item in (items if several else [items]))
             table = in_batches(media, lambda some: score(some, labels), batch_size).tolist()
         found = [
@@ -242,24 +263,28 @@ class Model:
         return found if several else found[0]
 
     def embed(self, items: Sequence[Any], *, batch_size: int = BATCH) -> Tensor:
-        """Paths, media or `pm.text(...)` -> float32 [N, D], rows of length 1: similarity is a dot product.
+        """Paths, media, PIL images, pixels or `pm.text(...)` -> float32 [N, D], rows of length 1.
 
+        Similarity is a dot product.
         Items of one kind go through their encoder `batch_size` at a time.
         """
         self.require("embed")
         assert self._parts.embed is not None
-        if isinstance(items, str | Path) or not items:
-            raise ConfigError(f"embed needs a list of at least one item, found {items!r}")
-        with torch.inference_mode():
+        if not isinstance(items, list | tuple) or is_recording(items) or not items:
+            found = "none" if isinstance(items, list | tuple) else type(items).__name__
+            raise ConfigError(f"embed needs a list of at least one item, found {found}; as in model.embed([item])")
+        with torch.inference_mode(), within_tables():
             return in_batches((media_of(item) for item in items), self._parts.embed, batch_size)
 
     def logits(self, **tensors: Any) -> Tensor:
         """Logits of a processor's batch, ours or the published one, by the same names: [B, T, V] of a language model,
-        [images, texts] of a dual encoder, [N, classes] of a classifier."""
-        from polymodal.api.tensors import check_prompt, logits_of, within_tables
+        [images, texts] of a dual encoder, [N, classes] of a classifier.
 
+        Labels of a `processor(messages)` batch are not read; others are refused: their loss is `model(**batch).loss`.
+        """
         module = self.module_for(holds_media(tensors))
         self.require("logits")
+        check_no_loss(module, tensors, "logits")
         check_prompt(module, tensors)
         with torch.inference_mode(), within_tables():
             return logits_of(module(**self._tensors(tensors)), self.name)
@@ -281,22 +306,35 @@ class Model:
 
     def generate(self, *, options: SamplingOptions | None = None, **tensors: Any) -> Tensor:
         """Answers to a batch of tensors as ids [B, T + new], the prompt in front and padding behind, as transformers
-        returns them; options may be given under its names too: max_new_tokens, min_new_tokens, max_length, do_sample,
-        temperature, top_k, top_p, min_p, repetition_penalty, num_beams, length_penalty, eos_token_id, pad_token_id,
-        seed.  What the call leaves open is as the folder's generation_config.json says.
+        returns them; options may be given under its names too (api/generation_options.py lists them): max_new_tokens,
+        do_sample, temperature, num_beams, num_return_sequences, stop_strings, ..., and `seed`.  What the call leaves
+        open is as the folder's generation_config.json says.  An option that is not supported is refused by name.
 
         Rows of unequal length are padded on the left, or given as lists: `input_ids=[[1, 2, 3], [4]]`.
         Raises ConfigError, PromptError.
         """
-        from polymodal.api.tensors import check_prompt, left_padded, split_options, within_tables
+        from polymodal.api.generation_options import split_options
 
         self.require("generate")
-        ends = self._parts.ends if self._parts.ends is not None else ((), None)
-        rows = left_padded(tensors, tensors.get("pad_token_id", ends[1]))
-        given, chosen, eos, pad = split_options(rows, options, ends, self._parts.settings)
+        published = self._published()
+        rows = left_padded(tensors, tensors.get("pad_token_id", published.ends[1]))
+        check_no_loss(self.module, tensors, "generate")
+        given, request = split_options(rows, options, published)
         check_prompt(self.module, given)
         with torch.inference_mode(), within_tables():
-            return generate_ids(self.module, self._tensors(given), chosen, eos, pad)
+            return generate_ids(self.module, self._tensors(given), request)
+
+    def _published(self) -> Published:
+        """What the folder's files say about generation."""
+        from polymodal.api.generation_options import Published
+
+        parts, config = self._parts, self.variant.config or {}
+        return Published(
+            ends=((), None) if parts.ends is None else parts.ends,
+            settings=parts.settings,
+            longest=config.get("max_position_embeddings"),
+            tokenizer=None if self.processor is None else self.processor.tokenizer,
+        )
 
     def _tensors(self, tensors: dict[str, Any]) -> dict[str, Any]:
         """On the model's device, floating-point ones in its dtype."""
@@ -408,26 +446,3 @@ class Model:
             return None
         model_spec = self.system.model_spec(self.variant)
         return lack if model_spec.assemble is not None and model_spec.tokenizer else None
-
-
-def recording_of(item: Any) -> Audio:
-    """A recording: media, a path, bytes or (samples, rate); of a video its sound.  Raises PromptError."""
-    from polymodal.api.media import audio
-
-    found = item if isinstance(item, Media | Text) else audio(item)
-    if isinstance(found, Video):
-        found = found.sound or found
-    if not isinstance(found, Audio):
-        raise PromptError(f"{found} has no sound to write down; expected a recording")
-    return found
-
-
-def media_of(item: Any) -> Media | Text:
-    """Media as it is; a path as the media that the file holds."""
-    if isinstance(item, Media | Text):
-        return item
-    if isinstance(item, str | Path):
-        from polymodal.api.media import media
-
-        return media(item)
-    raise PromptError(f"expected a path or media such as pm.image(...), found {type(item).__name__}")

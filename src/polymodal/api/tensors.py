@@ -1,87 +1,21 @@
-"""Generation from tensors, under the names of the transformers library, so that scripts can swap one for the other.
-
-tensors and options in one call -> SamplingOptions, end and padding ids -> ids [B, T + new]
-"""
+"""Checks of the tensors that a user gives, so that a mistake is one line and not an error deep in a model."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from polymodal.errors import ConfigError, PromptError
-from polymodal.generation.sampling import SamplingOptions
+from polymodal.models.encoder_decoder_lm import EncoderDecoderLM
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.models.output import Output
 from polymodal.models.protocols import MakesInputIds
 
-_NAMES = {
-    "max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens", "temperature": "temperature", "top_k": "top_k",
-    "top_p": "top_p", "min_p": "min_p", "repetition_penalty": "repetition_penalty", "num_beams": "beams",
-    "length_penalty": "length_penalty", "seed": "seed",
-}  # fmt: skip
-# Options of the library that do nothing at these values; at others they are refused by name.
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "use_cache": (True, False), "return_dict_in_generate": (False,), "output_scores": (False,),
-    "output_logits": (False,), "output_attentions": (False,), "output_hidden_states": (False,),
-    "num_return_sequences": (1,), "early_stopping": (False,), "no_repeat_ngram_size": (0,), "min_length": (0,),
-    "typical_p": (1.0,), "renormalize_logits": (False,), "bad_words_ids": (), "suppress_tokens": (),
-    "begin_suppress_tokens": (), "forced_bos_token_id": (), "forced_eos_token_id": (), "penalty_alpha": (),
-    "encoder_no_repeat_ngram_size": (0,), "diversity_penalty": (0.0,), "num_beam_groups": (1,), "max_time": (),
-    "logits_processor": (), "stopping_criteria": (), "generation_config": (), "streamer": (), "assistant_model": (),
-}  # fmt: skip
-_DEFAULT = SamplingOptions(max_tokens=20)  # the library's own length of an answer
-_RANDOM = frozenset({"temperature", "top_k", "top_p", "min_p"})  # without meaning where nothing is drawn
-_SAMPLING = {"temperature": 1.0, "top_k": 50}  # what the library samples with when it is told nothing else
-
-
-def split_options(
-    given: Mapping[str, Any],
-    options: SamplingOptions | None,
-    ends: tuple[Collection[int], int | None],
-    settings: Mapping[str, Any] | None = None,
-) -> tuple[dict[str, Any], SamplingOptions, tuple[int, ...], int | None]:
-    """One call's tensors, options, end ids and padding id.
-
-    settings: what the folder's generation_config.json says; it holds where the call says nothing and gives no
-    `options`.  Without a padding id the first end id pads, as published generation has it.
-    Raises ConfigError for options that contradict.
-    """
-    rest = dict(given)
-    sample = rest.pop("do_sample", None)
-    changes = {ours: rest.pop(theirs) for theirs, ours in _NAMES.items() if rest.get(theirs) is not None}
-    said = dict(settings or {}) if options is None else {}
-    if sample is None and "temperature" not in changes:
-        sample = said.get("do_sample") or None
-    held = {ours: said[theirs] for theirs, ours in _NAMES.items() if said.get(theirs) is not None}
-    if not sample:
-        held = {name: value for name, value in held.items() if name not in _RANDOM}
-    if sample is False:
-        changes["temperature"] = 0.0
-    elif sample:
-        changes = {**_SAMPLING, **held, **changes}
-    elif changes.get("temperature") is None and {"top_k", "top_p", "min_p"} & set(changes):
-        raise ConfigError("generate: top_k, top_p and min_p need do_sample=True or a temperature")
-    changes = {**held, **changes}
-    if rest.get("max_length") is not None and "max_tokens" not in changes and "input_ids" in rest:
-        changes["max_tokens"] = rest["max_length"] - rest["input_ids"].shape[1]
-    rest.pop("max_length", None)
-    eos, pad = ends
-    if "eos_token_id" in rest:
-        named = rest.pop("eos_token_id")
-        named = named.tolist() if isinstance(named, Tensor) else named
-        eos = tuple(named) if isinstance(named, list | tuple | set) else () if named is None else (named,)
-    pad = rest.pop("pad_token_id", pad)
-    if pad is None:
-        pad = next(iter(eos), None)
-    _refuse(said, "generation_config.json", "give options=SamplingOptions(...) to write without it")
-    _refuse(rest, "generate", "leave it out")
-    rest = {name: value for name, value in rest.items() if name not in _NEUTRAL}
-    return rest, replace(options or _DEFAULT, **changes), tuple(eos), pad
+LOSS_INPUTS = ("labels", "return_loss", "token_weights", "z_loss_weight")
 
 
 def check_prompt(module: Any, tensors: Mapping[str, Any]) -> None:
@@ -113,6 +47,20 @@ def check_prompt(module: Any, tensors: Mapping[str, Any]) -> None:
     pixels, sizes = tensors.get("pixel_values"), tensors.get("image_sizes")
     if pixels is not None and sizes is not None and len(pixels) != len(sizes):
         raise PromptError(f"image_sizes: expected one of each of the {len(pixels)} pictures, found {len(sizes)}")
+
+
+def check_no_loss(module: Any, tensors: Mapping[str, Any], verb: str) -> None:
+    """Raises ConfigError for arguments of a loss, which `verb` would swallow.
+
+    A processor's batch holds labels in any case; an encoder-decoder reads them where its decoder has no other input.
+    """
+    of_loss = [name for name in LOSS_INPUTS if tensors.get(name) is not None and tensors[name] is not False]
+    batch_of_ours = tensors.get("item_counts") is not None
+    decoder_input = isinstance(module, EncoderDecoderLM) and tensors.get("decoder_input_ids") is None
+    if of_loss == ["labels"] and (batch_of_ours or (decoder_input and verb == "logits")):
+        return
+    if of_loss:
+        raise ConfigError(f"{verb}: {of_loss[0]} is for a loss, which is model(**batch).loss; leave it out here")
 
 
 def logits_of(output: Output, name: str) -> Tensor:
@@ -153,9 +101,3 @@ def within_tables() -> Iterator[None]:
         if str(problem) != "index out of range in self":
             raise
         raise PromptError("input_ids: an id lies outside of the vocabulary; use the model's own tokenizer") from problem
-
-
-def _refuse(given: Mapping[str, Any], place: str, instead: str) -> None:
-    for name in sorted(_NEUTRAL.keys() & given.keys()):
-        if given[name] is not None and given[name] not in _NEUTRAL[name]:
-            raise ConfigError(f"{place}: {name}={given[name]!r} is not supported; {instead}")

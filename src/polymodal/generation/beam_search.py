@@ -16,15 +16,19 @@ import torch
 from torch import Tensor
 
 from polymodal.errors import ConfigError
-from polymodal.generation.decode_state import CHUNK, DecodeState, copy_cache, max_new_tokens, prefill_batch
+from polymodal.generation.decode_state import CHUNK, max_new_tokens, prefill_batch, repeat_rows
+from polymodal.generation.logit_rules import NEVER, LogitRuleTable
 from polymodal.generation.output import DecodingConstraints, Generation
-from polymodal.generation.sampling import NEVER, SamplingOptions, repetition_penalty
+from polymodal.generation.sampling import SamplingOptions, repetition_penalty
 from polymodal.models.multimodal_lm import MultimodalLM
 
 
 @dataclass(kw_only=True)
 class Beams:
-    """The search of one row. open: (ids, score) of its beams; finished: (score, ids), best first."""
+    """The search of one row. open: (ids, score) of its beams; finished: (score, ids), best first.
+
+    limit: longest answer.  ends: ids that end one.
+    """
 
     options: SamplingOptions
     limit: int
@@ -57,9 +61,16 @@ class Beams:
             self.done = True
             return list(range(beams))
         self.open = open_beams
-        reachable = open_beams[0][1] / len(open_beams[0][0]) ** self.options.length_penalty
-        self.done = self.done or (len(self.finished) == beams and reachable <= self.finished[-1][0])
+        if len(self.finished) == beams and not self.done:
+            self.done = self.options.early_stopping is True or self._reachable() <= self.finished[-1][0]
         return parents + [parents[-1]] * (beams - len(parents))
+
+    def _reachable(self) -> float:
+        """The best score that an open beam may still have: at its present length, or for "never" at the best one."""
+        ids, score = self.open[0]
+        penalty = self.options.length_penalty
+        longest = self.options.early_stopping == "never" and penalty > 0
+        return score / (self.limit if longest else len(ids)) ** penalty
 
     @property
     def scores(self) -> list[float]:
@@ -67,10 +78,15 @@ class Beams:
         return [score for _, score in self.open] + [NEVER] * (self.options.beams - len(self.open))
 
     @property
-    def newest(self) -> list[int]:
-        """The last id of each beam, the worst one's in slots without one; 0 before the first step."""
-        ids = [beam[-1] if beam else 0 for beam, _ in self.open]
+    def written(self) -> list[list[int]]:
+        """The ids of each beam, the worst one's in slots without one."""
+        ids = [beam for beam, _ in self.open]
         return ids + [ids[-1]] * (self.options.beams - len(ids))
+
+    @property
+    def newest(self) -> list[int]:
+        """The last id of each of them; 0 before the first step."""
+        return [ids[-1] if ids else 0 for ids in self.written]
 
 
 @torch.inference_mode()
@@ -81,16 +97,22 @@ def beam_search(
     constraints: DecodingConstraints,
     chunk: int = CHUNK,
     features: Mapping[str, Any] | None = None,
+    sequences: int = 1,
 ) -> list[Generation]:
-    """The best answer of each row; all rows use the same number of beams.  Raises ConfigError otherwise."""
+    """The `sequences` best answers of each row.
+
+    Raises ConfigError where rows have different numbers of beams, or `sequences` is above it.
+    """
     beams = options[0].beams
     if any(option.beams != beams for option in options) or constraints.allowed is not None:
         raise ConfigError("beam search: all rows need the same number of beams, and no rule for allowed ids")
+    if sequences > beams:
+        raise ConfigError(f"beam search: {beams} beams find at most that many answers, {sequences} are asked for")
     state = prefill_batch(model, batch, [1] * len(options), chunk, constraints.allow_past_context, features)
     lengths = [len(prompt) for prompt in state.prompts]
     limits = max_new_tokens(model, lengths, [option.max_tokens for option in options], constraints.allow_past_context)
     prompts, seen = state.prompts, state.seen
-    state = expand_beams(state, beams, max(limits))
+    state = repeat_rows(state, beams, max(limits))
     banned = [] if constraints.placeholders else model.placeholders_in_vocabulary()
     rows = [Beams(options=o, limit=n, ends=constraints.ends) for o, n in zip(options, limits, strict=True)]
 
@@ -100,7 +122,8 @@ def beam_search(
         return state.logits
 
     search(rows, seen, state.logits, step, banned)
-    return [best_generation(row, prompt, constraints) for row, prompt in zip(rows, prompts, strict=True)]
+    best = [best_generations(row, prompt, constraints, sequences) for row, prompt in zip(rows, prompts, strict=True)]
+    return [answer for answers in best for answer in answers]
 
 
 def search(
@@ -120,7 +143,8 @@ def search(
     rules = _Rules(rows, prompts, banned, logits)
     scores = torch.tensor([row.scores for row in rows], device=logits.device)
     while True:
-        logprobs = rules.apply(torch.log_softmax(logits.float(), -1)).unflatten(0, (len(rows), beams))
+        written = [ids for row in rows for ids in row.written]
+        logprobs = rules.apply(torch.log_softmax(logits.float(), -1), written).unflatten(0, (len(rows), beams))
         best = (logprobs + scores[..., None]).flatten(1).topk(num_candidates)
         parents: list[int] = []
         # A double holds every index and every float32 exactly, so that one copy brings both.
@@ -142,7 +166,7 @@ def search(
 
 
 class _Rules:
-    """What changes the log-probabilities [rows * beams, V] of all beams: bans, shortest lengths, repetition penalty."""
+    """What changes the log-probabilities [rows * beams, V] of all beams: bans, shortest lengths, penalties, rules."""
 
     def __init__(
         self, rows: Sequence[Beams], prompts: Sequence[list[int]], banned: Sequence[int], logits: Tensor
@@ -154,6 +178,12 @@ class _Rules:
         self._shortest = torch.tensor([option.min_tokens for option in options], device=device)[:, None]
         self._longest_wait = max(option.min_tokens for option in options) if rows[0].ends else 0
         self._written = 0
+        self._rules = LogitRuleTable(
+            [option.rules for option in options],
+            [prompt for row, prompt in zip(rows, prompts, strict=True) for _ in range(row.options.beams)],
+            [row.limit for row in rows for _ in range(row.options.beams)],
+            sorted(rows[0].ends),
+        )
         penalties = [option.repetition_penalty for option in options]
         self._penalty = torch.tensor(penalties, device=device)[:, None]
         self._seen: Tensor | None = None
@@ -163,14 +193,18 @@ class _Rules:
                 seen[row, [id for id in ids if 0 <= id < size]] = True
             self._seen = seen.to(device).repeat_interleave(rows[0].options.beams, 0)
 
-    def apply(self, logprobs: Tensor) -> Tensor:
-        """After the repetition penalty, without what may not come yet or ever."""
+    def apply(self, logprobs: Tensor, written: Sequence[Sequence[int]]) -> Tensor:
+        """After penalties and rules, without what may not come yet or ever; written: the ids of each beam."""
         if self._written < self._longest_wait:
             early = self._shortest > self._written
             logprobs = logprobs.index_copy(-1, self._ends, logprobs[:, self._ends].masked_fill(early, NEVER))
         if len(self._banned):
             logprobs = logprobs.index_fill(-1, self._banned, NEVER)
-        return logprobs if self._seen is None else repetition_penalty(logprobs, self._seen, self._penalty)
+        if self._rules:
+            logprobs = self._rules.bias(logprobs, written)
+        if self._seen is not None:
+            logprobs = repetition_penalty(logprobs, self._seen, self._penalty)
+        return self._rules.constrain(logprobs, written) if self._rules else logprobs
 
     def advance(self, parents: Tensor, ids: Tensor) -> None:
         """Line i goes on from line parents[i] with ids[i] written."""
@@ -179,33 +213,19 @@ class _Rules:
             self._seen = self._seen[parents].scatter_(1, ids[:, None], True)
 
 
-def expand_beams(state: DecodeState, times: int, capacity: int) -> DecodeState:
-    """Every row `times` times, with capacity for that many more tokens."""
-    cache = state.model.backbone.new_cache(state.rows * times, state.cache.length + capacity)
-    mask = state.mask
-    if mask is not None:
-        cached = mask[:, : state.cache.length].repeat_interleave(times, 0)
-        mask = torch.nn.functional.pad(cached, (0, capacity), value=True)
-    return DecodeState(
-        model=state.model,
-        cache=copy_cache(state.cache, cache, times),
-        prompts=[prompt for prompt in state.prompts for _ in range(times)],
-        position=state.position.repeat_interleave(times, -1),
-        mask=mask,
-        context=state.context,
-        logits=state.logits.repeat_interleave(times, 0),
-    )
+def best_generations(row: Beams, prompt: list[int], constraints: DecodingConstraints, count: int) -> list[Generation]:
+    """The `count` best answers of a row whose search is over."""
+    answers = [ids for _, ids in row.finished] + [ids for ids, _ in row.open]
+    return [_generation(ids, row.ends, prompt, constraints) for ids in answers[:count]]
 
 
-def best_generation(row: Beams, prompt: list[int], constraints: DecodingConstraints) -> Generation:
-    """The best answer of a row whose search is over."""
-    ids = row.finished[0][1] if row.finished else row.open[0][0]
-    text = (
-        None if constraints.tokenizer is None else constraints.tokenizer.decode([i for i in ids if i not in row.ends])
-    )
+def _generation(
+    ids: list[int], ends: frozenset[int], prompt: list[int], constraints: DecodingConstraints
+) -> Generation:
+    tokenizer = constraints.tokenizer
     return Generation(
         ids=tuple(ids),
-        text=text,
-        finish_reason="stop" if ids[-1] in row.ends else "length",
+        text=None if tokenizer is None else tokenizer.decode([id for id in ids if id not in ends]),
+        finish_reason="stop" if ids[-1] in ends else "length",
         counts={"prompt": len(prompt), "generated": len(ids)},
     )

@@ -22,7 +22,7 @@ from torch import Tensor
 from polymodal.data.media import Text
 from polymodal.data.messages import Media, Message, conversation, user
 from polymodal.data.processor import Encoded, MediaSpan, Prepared, Processor
-from polymodal.errors import ConfigError
+from polymodal.errors import ConfigError, PromptError
 from polymodal.generation.decode_state import DecodeState, cast_batch, copy_cache, max_new_tokens, prefill_batch
 from polymodal.generation.feature_cache import FeatureCache, Measure, PreparedMedia, unmeasured
 from polymodal.generation.generate import answer
@@ -89,6 +89,7 @@ class Chat:
     def answer(self, messages: Any, **changes: Any) -> Iterator[Piece]:
         """Pieces of the answer to a whole conversation, written as OpenAI-style or typed messages."""
         encoded = encode(self.processor, conversation(messages), self._prepared)
+        check_ids(self.model, self.processor, encoded.input_ids)
         yield from self.write(encoded, replace(self.options, **changes))
 
     @torch.inference_mode()
@@ -196,6 +197,21 @@ def encode(
     with measure("decode"):
         segments = processor.template.render(messages, ask=True)
         return processor.fit(processor.encode_segments(segments, memo=prepared))
+
+
+def check_ids(model: MultimodalLM, processor: Processor, ids: Sequence[int]) -> None:
+    """Raises PromptError for an id that the model's table of embeddings has no row for.
+
+    A tokenizer file may hold more tokens than the model was trained with; an id of a placeholder is never looked up.
+    """
+    size = model.backbone.config.vocab_size
+    known = {*processor.placeholders.values(), *model.placeholders.values()}
+    beyond = next((id for id in ids if id >= size and id not in known), None) if ids and max(ids) >= size else None
+    if beyond is not None:
+        token = processor.tokenizer.decode([beyond], skip_special=False)
+        raise PromptError(
+            f"the token {token!r} has the id {beyond}, but the model knows {size} tokens; leave it out of the text"
+        )
 
 
 def suffix_batch(encoded: Encoded, first: int, device: torch.device) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from polymodal.errors import ConfigError, PromptError
 from polymodal.models.multimodal_lm import MultimodalLM
+from polymodal.models.protocols import CountsNextPositions, HasPositionTable
 from polymodal.nn.cache import KVCache
 from polymodal.nn.mask import MaskSpec, position_ids_from_mask
 
@@ -27,8 +28,8 @@ class DecodeState:
     """A batch between two tokens.
 
     mask: bool [B, capacity], True also where nothing is written yet; None without padding.  position: int64 [B] or
-    [axes, B], the next one.  logits: float32 [B, V] for the next token.  prompts: the real ids of each row.  padding:
-    padding ids after the first real one, which published repetition penalties count too.
+    [axes, B], the next one.  logits: float32 [B, V] for the next token.  prompts: the real ids of each row.  history:
+    the same with the padding between them, where published penalties count that too.
     """
 
     model: MultimodalLM
@@ -38,14 +39,12 @@ class DecodeState:
     mask: Tensor | None = None
     context: Any = None
     logits: Tensor
-    padding: list[list[int]] | None = None
+    history: list[list[int]] | None = None
 
     @property
     def seen(self) -> list[list[int]]:
-        """The ids of each row that a repetition penalty counts."""
-        if self.padding is None:
-            return self.prompts
-        return [prompt + extra for prompt, extra in zip(self.prompts, self.padding, strict=True)]
+        """The ids of each row that penalties and rules count."""
+        return self.prompts if self.history is None else self.history
 
     @property
     def rows(self) -> int:
@@ -78,10 +77,10 @@ class DecodeState:
     def step(self, ids: Tensor) -> None:
         """One new token for every row; ids int64 [B] on the model's device."""
         tokens = ids[:, None]
-        # A few published models say otherwise than "one further" where a generated token stands.
-        rule = getattr(self.model.prepare_inputs, "next_positions", None)
-        where = self.position[..., None] if rule is None else rule(tokens, self.cache.length)
-        self.feed(self.model.backbone.embed(tokens), where)
+        prepare, position_ids = self.model.prepare_inputs, self.position[..., None]
+        if isinstance(prepare, CountsNextPositions):
+            position_ids = prepare.next_positions(tokens, self.cache.length)
+        self.feed(self.model.backbone.embed(tokens), position_ids)
         self.position = self.position + 1
         if has_learned_positions(self.model):
             # A row that has ended is still carried along; its positions must not leave a table of learned ones.
@@ -90,7 +89,8 @@ class DecodeState:
 
 def has_learned_positions(model: MultimodalLM) -> bool:
     """Whether a table of positions ends the context; what is computed (rope, ALiBi) goes on, less well."""
-    return getattr(model.backbone.config, "positions", None) is not None
+    config = model.backbone.config
+    return isinstance(config, HasPositionTable) and config.positions is not None
 
 
 def max_new_tokens(
@@ -119,7 +119,7 @@ def prefill_batch(
 ) -> DecodeState:
     """Prefill a processor's batch, with capacity for `max_tokens[row]` new tokens in each row.
 
-    allow_past_context: as published generation, see `max_new_tokens` and `DecodeState.padding`.  features: by modality,
+    allow_past_context: as published generation, see `max_new_tokens` and `DecodeState.history`.  features: by modality,
     where they are known already.
 
     Raises: ConfigError for a batch padded on the right, PromptError when it does not fit.
@@ -149,10 +149,28 @@ def prefill_batch(
         logits=torch.empty(0),
     )
     if allow_past_context and state.mask is not None:
-        after_first = mask.cumsum(-1) > 0
-        state.padding = [row[gap].tolist() for row, gap in zip(input_ids, after_first & ~mask, strict=True)]
+        state.history = [row[real.cumsum(-1) > 0].tolist() for row, real in zip(input_ids, mask, strict=True)]
     state.prefill(model.embed_inputs(batch, features), positions, batch.get("token_types"), chunk)
     return state
+
+
+def repeat_rows(state: DecodeState, times: int, capacity: int) -> DecodeState:
+    """Each row `times` times, one after another, with capacity for that many more tokens."""
+    cache = state.model.backbone.new_cache(state.rows * times, state.cache.length + capacity)
+    mask = state.mask
+    if mask is not None:
+        cached = mask[:, : state.cache.length].repeat_interleave(times, 0)
+        mask = torch.nn.functional.pad(cached, (0, capacity), value=True)
+    return DecodeState(
+        model=state.model,
+        cache=copy_cache(state.cache, cache, times),
+        prompts=[prompt for prompt in state.prompts for _ in range(times)],
+        position=state.position.repeat_interleave(times, -1),
+        mask=mask,
+        context=state.context,
+        logits=state.logits.repeat_interleave(times, 0),
+        history=None if state.history is None else [ids for ids in state.history for _ in range(times)],
+    )
 
 
 def copy_cache(cache: KVCache, into: KVCache, times: int = 1) -> KVCache:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from polymodal.errors import ConfigError
 from polymodal.generation.beam_search import beam_search
-from polymodal.generation.decode_state import CHUNK, DecodeState, max_new_tokens, prefill_batch
+from polymodal.generation.decode_state import CHUNK, DecodeState, max_new_tokens, prefill_batch, repeat_rows
 from polymodal.generation.output import (
     GREEDY,
     UNCONSTRAINED,
@@ -27,6 +27,7 @@ from polymodal.generation.output import (
     Writer,
     collect,
     per_row,
+    repeat_options,
 )
 from polymodal.generation.sampler import Readout, Sampler
 from polymodal.generation.sampling import SamplingOptions
@@ -40,23 +41,26 @@ def generate(
     constraints: DecodingConstraints = UNCONSTRAINED,
     chunk: int = CHUNK,
     features: Mapping[str, Any] | None = None,
+    sequences: int = 1,
 ) -> list[Generation]:
     """Answers to a processor's batch (`processor(messages, generate=True)`), one for each row.
 
     options: one for all rows, or one for each.  chunk: prompt tokens that go through the backbone at once.
-    features: by modality, where they are known already (`FeatureCache`).
+    features: by modality, where they are known already (`FeatureCache`).  sequences: answers to each row, one after
+    another: the best of its beams, or samples, of which the k-th has the row's seed + k.
     Raises: ConfigError for a batch padded on the right or options that do not fit, PromptError for a prompt that
     does not fit.
     """
     rows = per_row(options, len(batch["input_ids"]))
     if any(option.beams > 1 for option in rows):
-        return beam_search(model, batch, rows, constraints, chunk, features)
-    pieces: list[list[Piece]] = [[] for _ in rows]
-    for piece in stream(model, batch, rows, constraints, chunk, features):
+        return beam_search(model, batch, rows, constraints, chunk, features, sequences)
+    pieces: list[list[Piece]] = [[] for _ in range(len(rows) * sequences)]
+    for piece in _stream(model, batch, rows, constraints, chunk, features, sequences):
         pieces[piece.row].append(piece)
     mask = batch.get("attention_mask")
     length = len(batch["input_ids"][0])
     prompts = [length] * len(rows) if mask is None else mask.sum(-1).tolist()
+    prompts = [length for length in prompts for _ in range(sequences)]
     return [collect(found, prompt, constraints) for found, prompt in zip(pieces, prompts, strict=True)]
 
 
@@ -73,8 +77,25 @@ def stream(
     rows = per_row(options, len(batch["input_ids"]))
     if any(option.beams > 1 for option in rows):
         raise ConfigError("stream: beam search knows its answer only at the end; use generate")
+    yield from _stream(model, batch, rows, constraints, chunk, features, 1)
+
+
+@torch.inference_mode()
+def _stream(
+    model: MultimodalLM,
+    batch: Mapping[str, Any],
+    rows: Sequence[SamplingOptions],
+    constraints: DecodingConstraints,
+    chunk: int,
+    features: Mapping[str, Any] | None,
+    sequences: int,
+) -> Iterator[Piece]:
+    """`stream` with `sequences` answers to each row; the prompt is read once for all of them."""
     max_tokens = [option.max_tokens for option in rows]
     state = prefill_batch(model, batch, max_tokens, chunk, constraints.allow_past_context, features)
+    if sequences > 1:
+        state = repeat_rows(state, sequences, max(max_tokens))
+        rows = repeat_options(rows, sequences)
     yield from answer(state, rows, constraints)
 
 
@@ -110,7 +131,7 @@ def decode(
     sampler, readout = Sampler(options, prompts, banned, constraints.ends), Readout(options)
     while True:
         allowed = None if rules is None else [rule(w.ids) for rule, w in zip(rules, writers, strict=True)]
-        ids = sampler.choose(logits, allowed)
+        ids = sampler.choose(logits, allowed, [writer.ids for writer in writers])
         for writer, found in zip(writers, readout.read(ids, logits), strict=True):
             if writer.finish_reason is None:
                 yield writer.accept(*found)

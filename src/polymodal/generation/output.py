@@ -7,7 +7,7 @@ are those of the model itself, before penalties and temperature.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -131,6 +131,15 @@ class Writer:
             logprob=logprob,
             finish_reason=self.finish_reason,
         )
+
+
+def repeat_options(options: Sequence[SamplingOptions], times: int) -> list[SamplingOptions]:
+    """Each row's options `times` times; seeds count up, so that no two samples are the same."""
+    return [
+        option if option.seed is None else replace(option, seed=option.seed + k)
+        for option in options
+        for k in range(times)
+    ]
 
 
 def per_row(options: SamplingOptions | Sequence[SamplingOptions], rows: int) -> list[SamplingOptions]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from polymodal.errors import WeightsError
+from polymodal.generation.logit_rules import LogitRuleTable
 from polymodal.generation.output import TokenLogprob
 from polymodal.generation.sampling import NEVER, OptionTable, SamplingOptions, sample
 
@@ -44,11 +45,19 @@ class Sampler:
         self._shortest = max(option.min_tokens for option in options) if ends else 0
         self._step = 0
         self._rows: _Rows | None = None
+        limits = [option.max_tokens for option in options]
+        self._rules = LogitRuleTable([option.rules for option in options], prompts, limits, self._ends)
 
-    def choose(self, logits: Tensor, allowed: Sequence[Tensor | None] | None = None) -> Tensor:
+    def choose(
+        self,
+        logits: Tensor,
+        allowed: Sequence[Tensor | None] | None = None,
+        written: Sequence[Sequence[int]] | None = None,
+    ) -> Tensor:
         """logits float [B, V] -> int64 [B] on their device; -1 where the scores are not numbers.
 
-        allowed: for each row the only ids that may come (int64 [n]), or None for all.
+        allowed: for each row the only ids that may come (int64 [n]), or None for all.  written: the answer of each row
+        so far, which rows with `rules` need.
         """
         if self._rows is None:
             self._rows = _Rows(self._options, self._prompts, self._banned, self._ends, logits)
@@ -60,7 +69,12 @@ class Sampler:
             logits = logits.index_fill(-1, rows.banned, NEVER)
         if allowed is not None and (forbidden := rows.masks.forbidden(allowed)) is not None:
             logits = logits.masked_fill(forbidden, NEVER)
-        logits = rows.table.adjust(logits, rows.seen)
+        if self._rules:
+            assert written is not None
+            logits = rows.table.penalise(self._rules.bias(logits, written), rows.seen)
+            logits = rows.table.filter(self._rules.constrain(logits, written))
+        else:
+            logits = rows.table.filter(rows.table.penalise(logits, rows.seen))
         ids = logits.argmax(-1)
         if rows.sampled is not None:
             ids = ids.index_copy(0, rows.sampled, sample(logits[rows.sampled], rows.uniform(self._step)))

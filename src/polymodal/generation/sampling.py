@@ -1,7 +1,8 @@
 """How the next token is chosen: options, and pure functions logits -> logits -> ids over all rows of a batch at once.
 
-Flow: logits [B, V] -> repetition_penalty -> temperature -> top_k -> top_p -> min_p -> sample.  A filtered-out token has
-logit -inf.  The order is the one the field uses, so numbers found elsewhere mean the same here.
+Flow: logits [B, V] -> repetition_penalty -> temperature -> top_k -> top_p -> min_p -> cutoffs (`logit_rules.py`)
+-> sample.  A filtered-out token has logit -inf.  The order is the one the field uses, so numbers found elsewhere mean
+the same here.
 top-p: nucleus sampling (arXiv:1904.09751); min-p (arXiv:2407.01082); repetition penalty (arXiv:1909.05858).
 Every filter takes one number for all rows, or a tensor [B, 1] with one for each (`OptionTable`); a row gets the same
 logits either way.
@@ -9,14 +10,24 @@ Traps: temperature 0 means greedy.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from polymodal.errors import ConfigError
+from polymodal.generation.logit_rules import (
+    NEVER,
+    LogitRules,
+    epsilon_cutoff,
+    eta_cutoff,
+    is_number,
+    is_whole,
+    typical_p,
+)
 
-NEVER = float("-inf")
+COLDEST = 1e-10  # lower temperatures choose no differently, but their scores overflow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +38,11 @@ class SamplingOptions:
     top_p: 1 = off.  min_p: 0 = off.  repetition_penalty: 1 = off; seen tokens of prompt and answer.  seed: None = a new
     one each time; two rows with one seed and one prompt say the same.  stop: texts that end the answer and are not part
     of it.  beams: beam search when above 1, which is not random.  length_penalty: beam scores are divided by length to
-    this power.  logprobs: None = off, n = log-probability of each token and of the n likeliest, before other options.
+    this power.  early_stopping: True ends a beam search with as many finished answers as beams, False when a better one
+    is improbable, "never" when it is impossible.  logprobs: None = off, n = log-probability of each token and of the n
+    likeliest, before other options.
+    rules: bans, biases and forced ids.
+    Raises ConfigError naming the option.
     """
 
     max_tokens: int = 256
@@ -42,22 +57,32 @@ class SamplingOptions:
     length_penalty: float = 1.0
     logprobs: int | None = None
     min_tokens: int = 0
+    early_stopping: bool | str = False
+    rules: LogitRules = field(default_factory=LogitRules)
 
     def __post_init__(self) -> None:
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        stop: Any = self.stop
+        stop = (stop,) if isinstance(stop, str) else tuple(stop) if isinstance(stop, list | tuple | set) else stop
         object.__setattr__(self, "stop", stop)
-        self._require("max_tokens", self.max_tokens >= 1, "1 or more")
-        self._require("min_tokens", self.min_tokens >= 0, "0 (off) or more")
-        self._require("temperature", 0 <= self.temperature < float("inf"), "0 (greedy) or more")
-        self._require("top_k", self.top_k >= 0, "0 (off) or more")
-        self._require("top_p", 0 < self.top_p <= 1, "above 0 and at most 1 (off)")
-        self._require("min_p", 0 <= self.min_p <= 1, "from 0 (off) to 1")
-        self._require("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "above 0; 1 is off")
-        self._require("seed", self.seed is None or 0 <= self.seed < 2**63, "None or from 0 to 2**63 - 1")
-        self._require("stop", all(isinstance(text, str) and text for text in stop), "texts that are not empty")
-        self._require("beams", self.beams >= 1, "1 (off) or more")
-        self._require("length_penalty", abs(self.length_penalty) < float("inf"), "a finite number")
-        self._require("logprobs", self.logprobs is None or self.logprobs >= 0, "None or 0 and more")
+        self._need_whole("max_tokens", 1, "1 or more")
+        self._need_whole("min_tokens", 0, "0 (off) or more")
+        self._need_number("temperature", 0, float("inf"), "0 (greedy) or more")
+        self._need_whole("top_k", 0, "0 (off) or more")
+        self._need_number("top_p", 0, 1, "above 0 and at most 1 (off)")
+        self._need("top_p", self.top_p > 0, "above 0 and at most 1 (off)")
+        self._need_number("min_p", 0, 1, "from 0 (off) to 1")
+        self._need_number("repetition_penalty", 0, float("inf"), "above 0; 1 is off")
+        self._need("repetition_penalty", self.repetition_penalty > 0, "above 0; 1 is off")
+        if self.seed is not None:
+            self._need_whole("seed", 0, "None or from 0 to 2**63 - 1", 2**63 - 1)
+        texts = isinstance(stop, tuple) and all(isinstance(text, str) and text for text in stop)
+        self._need("stop", texts, "texts that are not empty")
+        self._need_whole("beams", 1, "1 (off) or more")
+        self._need_number("length_penalty", float("-inf"), float("inf"), "a finite number")
+        if self.logprobs is not None:
+            self._need_whole("logprobs", 0, "None or 0 and more")
+        self._need("early_stopping", self.early_stopping in (True, False, "never"), "True, False or 'never'")
+        self._need("rules", isinstance(self.rules, LogitRules), "LogitRules")
         if self.beams > 1 and (self.temperature > 0 or stop or self.logprobs is not None):
             raise ConfigError("SamplingOptions: beams above 1 goes without temperature, stop and logprobs")
 
@@ -65,7 +90,18 @@ class SamplingOptions:
     def greedy(self) -> bool:
         return self.temperature == 0
 
-    def _require(self, name: str, fine: bool, expected: str) -> None:
+    def _need_whole(self, name: str, least: int, expected: str, most: int | None = None) -> None:
+        value = getattr(self, name)
+        self._need(name, is_whole(value) and least <= value and (most is None or value <= most), expected)
+        object.__setattr__(self, name, int(value))  # of numpy's as well
+
+    def _need_number(self, name: str, least: float, most: float, expected: str) -> None:
+        """A finite number of that range, both borders included."""
+        value = getattr(self, name)
+        self._need(name, is_number(value) and least <= value <= most and abs(value) != float("inf"), expected)
+        object.__setattr__(self, name, float(value))
+
+    def _need(self, name: str, fine: bool, expected: str) -> None:
         if not fine:
             raise ConfigError(f"SamplingOptions.{name}: expected {expected}, found {getattr(self, name)!r}")
 
@@ -128,7 +164,7 @@ def sample(logits: Tensor, uniform: Tensor) -> Tensor:
 
 
 class OptionTable:
-    """Options of all rows as tensors on the logits' device, made once; `adjust` is then a few calls for all rows.
+    """Options of all rows as tensors on the logits' device, made once; each step is then a few calls for all rows.
 
     A filter runs when some row needs it; a neutral number leaves the others as they are.
     """
@@ -140,7 +176,7 @@ class OptionTable:
         top_ks = [0 if option.greedy else option.top_k for option in options]
         top_ps = [1.0 if option.greedy else option.top_p for option in options]
         min_ps = [0.0 if option.greedy else option.min_p for option in options]
-        temperatures = [option.temperature or 1.0 for option in options]
+        temperatures = [max(option.temperature, COLDEST) if option.temperature else 1.0 for option in options]
         self._penalty = column([option.repetition_penalty for option in options])
         self._temperature, self._min_p = column(temperatures), column(min_ps)
         self._top_k, self._top_p = column(top_ks, torch.int64), column(top_ps, torch.float64)
@@ -148,18 +184,38 @@ class OptionTable:
         self._largest = max(top_ks)
         self._any_temperature = set(temperatures) != {1.0}
         self._any_top_p, self._any_min_p = min(top_ps) < 1, max(min_ps) > 0
+        rules = [LogitRules() if option.greedy else option.rules for option in options]
+        self._cutoffs = [
+            (cutoff, column(values))
+            for cutoff, values, neutral in (
+                (typical_p, [each.typical_p for each in rules], 1.0),
+                (epsilon_cutoff, [each.epsilon_cutoff for each in rules], 0.0),
+                (eta_cutoff, [each.eta_cutoff for each in rules], 0.0),
+            )
+            if set(values) != {neutral}
+        ]
+
+    def penalise(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
+        """The repetition penalty, if some row has one.  logits float [B, V]; seen bool [B, V]."""
+        return logits if not self.penalised or seen is None else repetition_penalty(logits, seen, self._penalty)
 
     def adjust(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
-        """All filters in order, as far as some row's options ask for them.  logits float [B, V]; seen bool [B, V]."""
-        if self.penalised and seen is not None:
-            logits = repetition_penalty(logits, seen, self._penalty)
+        """Both, in order."""
+        return self.filter(self.penalise(logits, seen))
+
+    def filter(self, logits: Tensor) -> Tensor:
+        """Temperature and all filters in order, as far as some row's options ask for them.  logits float [B, V]."""
         if self._any_temperature:
             logits = temperature(logits, self._temperature)
         if self._largest:
             logits = top_k(logits, self._top_k, self._largest)
         if self._any_top_p:
             logits = top_p(logits, self._top_p)
-        return min_p(logits, self._min_p) if self._any_min_p else logits
+        if self._any_min_p:
+            logits = min_p(logits, self._min_p)
+        for cutoff, values in self._cutoffs:
+            logits = cutoff(logits, values)
+        return logits
 
 
 def adjust(logits: Tensor, options: SamplingOptions, seen: Tensor | None = None) -> Tensor:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from polymodal.data.messages import Message
 from polymodal.data.processor import Encoded, Processor
 from polymodal.errors import ConfigError
-from polymodal.generation.chat import Chat, encode
+from polymodal.generation.chat import Chat, check_ids, encode
 from polymodal.generation.feature_cache import FeatureCache, Measure, PreparedMedia, unmeasured
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.nn.watch import WeightsWatch
@@ -51,7 +51,9 @@ class Sessions:
     def encode(self, messages: Sequence[Message], measure: Measure = unmeasured) -> Encoded:
         """A conversation as a row; media records that came before are not prepared again."""
         self.check_weights()
-        return encode(self.processor, messages, self.prepared, measure)
+        encoded = encode(self.processor, messages, self.prepared, measure)
+        check_ids(self.model, self.processor, encoded.input_ids)
+        return encoded
 
     @contextmanager
     def chat(self, encoded: Encoded) -> Iterator[Chat]:

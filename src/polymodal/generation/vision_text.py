@@ -14,10 +14,19 @@ import torch
 from torch import Tensor
 
 from polymodal.errors import ConfigError, PromptError
-from polymodal.generation.beam_search import Beams, best_generation, search
+from polymodal.generation.beam_search import Beams, best_generations, search
 from polymodal.generation.decode_state import copy_cache
 from polymodal.generation.generate import decode
-from polymodal.generation.output import GREEDY, DecodingConstraints, Generation, Piece, Writer, collect, per_row
+from polymodal.generation.output import (
+    GREEDY,
+    DecodingConstraints,
+    Generation,
+    Piece,
+    Writer,
+    collect,
+    per_row,
+    repeat_options,
+)
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.models.vision_encoder_decoder import VisionEncoderDecoder, check_inputs
 from polymodal.nn.cache import KVCache
@@ -32,10 +41,12 @@ def continue_prompt(
     batch: Mapping[str, Any],
     options: SamplingOptions | Sequence[SamplingOptions] = GREEDY,
     constraints: DecodingConstraints | None = None,
+    sequences: int = 1,
 ) -> tuple[Tensor, list[Generation]]:
-    """What the decoder starts from, ids [B, P], and what it writes behind it, ids that end it included.
+    """What the decoder starts from, ids [B, P], and the texts that it writes after it, ids that end them included.
 
-    `constraints` None: texts end at [SEP].  Raises PromptError when nothing more fits the decoder's positions.
+    `constraints` None: texts end at [SEP].  sequences: texts for each row, see `generate`.
+    Raises PromptError when nothing more fits the decoder's positions.
     """
     batch = check_inputs(batch)
     source = model.encode_image(batch)
@@ -44,6 +55,11 @@ def continue_prompt(
         source = model.encode_question(source, batch)
     prompt, mask = _prompt(model, batch, rows, source.device)
     choices = per_row(options, rows)
+    words = batch.get("attention_mask") if model.question is not None and model.rules.mask_padding else None
+    if sequences > 1 and choices[0].beams == 1:
+        choices = repeat_options(choices, sequences)
+        source, mask = source.repeat_interleave(sequences, 0), mask.repeat_interleave(sequences, 0)
+        words = None if words is None else words.repeat_interleave(sequences, 0)
     max_new = model.decoder.config.positions - prompt.shape[1]
     if max_new < 1:
         raise PromptError(f"VisionEncoderDecoder: a prompt of {prompt.shape[1]} tokens fills all positions")
@@ -52,13 +68,18 @@ def continue_prompt(
         Writer(row=i, options=choice, limit=min(choice.max_tokens, max_new), constraints=end)
         for i, choice in enumerate(choices)
     ]
-    words = batch.get("attention_mask") if model.question is not None and model.rules.mask_padding else None
     seen = None if words is None else MaskSpec(causal=False, attention_mask=words)
     if any(choice.beams > 1 for choice in choices):
-        return prompt, _search(model, prompt, mask, (source, seen), writers)
-    pieces = _write(model, prompt, mask, (source, seen), writers)
+        return prompt, _search(model, prompt, mask, (source, seen), writers, sequences)
+    pieces = _write(model, prompt.repeat_interleave(sequences, 0), mask, (source, seen), writers)
     lengths = mask.sum(-1).tolist()
     return prompt, [collect(parts, length, end) for parts, length in zip(pieces, lengths, strict=True)]
+
+
+def prompt_width(model: VisionEncoderDecoder, batch: Mapping[str, Any]) -> int:
+    """Ids that the decoder starts from; the last one of a written prompt, [SEP], is not among them."""
+    ids = batch.get("input_ids") if model.question is None else None
+    return 1 if ids is None else ids.shape[1] - 1
 
 
 class _TextState:
@@ -105,9 +126,9 @@ def _write(
 
 
 def _search(
-    model: VisionEncoderDecoder, prompt: Tensor, mask: Tensor, source: Source, writers: list[Writer]
+    model: VisionEncoderDecoder, prompt: Tensor, mask: Tensor, source: Source, writers: list[Writer], sequences: int
 ) -> list[Generation]:
-    """Prefill, then beam search; the best text of each row."""
+    """Prefill, then beam search; the `sequences` best texts of each row."""
     beams, longest = writers[0].options.beams, max(writer.limit for writer in writers)
     if any(writer.options.beams != beams for writer in writers):
         raise ConfigError("VisionEncoderDecoder: all rows need the same number of beams")
@@ -128,7 +149,11 @@ def _search(
     rows = [Beams(options=w.options, limit=w.limit, ends=w.constraints.ends) for w in writers]
     prompts = _seen(prompt, mask)
     search(rows, prompts, logits.repeat_interleave(beams, 0), step)
-    return [best_generation(row, ids, w.constraints) for row, ids, w in zip(rows, prompts, writers, strict=True)]
+    best = [
+        best_generations(row, ids, writer.constraints, sequences)
+        for row, ids, writer in zip(rows, prompts, writers, strict=True)
+    ]
+    return [text for texts in best for text in texts]
 
 
 def _prompt(

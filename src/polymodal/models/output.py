@@ -18,6 +18,7 @@ class Output(NamedTuple):
     hidden: last hidden states [B, T, D], after the final norm.  features: by modality, the inputs of the backbone,
     [N, S, D] or a list of [s_i, D].  embeddings: by modality, vectors in the joint space [N, E], not normalised.
     predictions: by name, outputs of regression heads and pretraining heads.
+    hidden_states, attentions: of every layer, where the caller asks for them (`models/recording.py`).
     loss: the sum of `losses` (weighted scalars by name), if the batch has labels or targets.
     """
 
@@ -28,6 +29,8 @@ class Output(NamedTuple):
     predictions: Mapping[str, Tensor] | None = None
     loss: Tensor | None = None
     losses: Mapping[str, Tensor] | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
 
 def total_loss(losses: Mapping[str, Tensor]) -> Tensor:

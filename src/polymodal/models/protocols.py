@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from torch import Tensor
+
 from polymodal.models.output import Output
 
 
@@ -53,6 +55,23 @@ class MakesInputIds(Protocol):
     """A `prepare_inputs` that adds `input_ids` to a batch without them (captioning an image without a prompt)."""
 
     makes_input_ids: bool
+
+
+@runtime_checkable
+class CountsNextPositions(Protocol):
+    """A `prepare_inputs` with a rule of its own for the positions of generated tokens."""
+
+    def next_positions(self, tokens: Tensor, held: int) -> Tensor:
+        """Positions [B, 1] of generated `tokens` [B, 1] after `held` cached ones."""
+
+
+@runtime_checkable
+class HasPositionTable(Protocol):
+    """The config of a backbone that may have a table of learned positions, which ends its context."""
+
+    @property
+    def positions(self) -> Any:
+        """Their config, None where positions are computed."""
 
 
 def fills(model: Any, field: str) -> bool:

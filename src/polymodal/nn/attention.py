@@ -117,6 +117,42 @@ class Attention(nn.Module):
 
         Cross-attention: ``source [B, S, D']`` may be None once the cache holds its keys and values.
         """
+        q, k, v, mask = self._inputs(x, mask, rope, cache, source, token_types)
+        out = attend(q, k, v, mask, self.config.scale)
+        if self.prefix is not None:
+            out = out + self.prefix(q, self.k_proj, self.v_proj, source, self.config.scale)
+        return self.o_proj(out.transpose(1, 2).flatten(2), token_types)
+
+    def weights(
+        self,
+        x: Tensor,
+        mask: MaskSpec | PreparedMask | None = None,
+        rope: tuple[Tensor, Tensor] | None = None,
+        cache: LayerCache | None = None,
+        source: Tensor | None = None,
+        token_types: Tensor | None = None,
+    ) -> Tensor:
+        """What each query takes of each key ``[B, H, T, S]``, for the arguments of a forward; slow, for inspection.
+
+        Raises ConfigError for a call with a cache, which a second call would write to again.
+        """
+        if cache is not None:
+            raise ConfigError("attention weights are those of a whole pass; leave the cache out")
+        q, k, _, mask = self._inputs(x, mask, rope, cache, source, token_types)
+        # Attention over the rows of an identity matrix gives the weights themselves, by the kernel's own rules.
+        rows = torch.eye(k.shape[2], dtype=q.dtype, device=q.device).expand(*k.shape[:2], -1, -1)
+        return attend(q, k, rows, mask, self.config.scale)
+
+    def _inputs(
+        self,
+        x: Tensor,
+        mask: MaskSpec | PreparedMask | None,
+        rope: tuple[Tensor, Tensor] | None,
+        cache: LayerCache | None,
+        source: Tensor | None,
+        token_types: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor, PreparedMask | None]:
+        """Queries, keys, values and the mask of one call."""
         if self.config.source_width is None:
             q, k, v = self._project(x, rope, token_types)
             if cache is not None:
@@ -128,10 +164,7 @@ class Attention(nn.Module):
             mask = narrowed(mask, self.config.window).prepare(q.shape[2], k.shape[2], x.device)
         elif mask is None and self.config.window is not None:
             mask = MaskSpec(causal=False, window=self.config.window).prepare(q.shape[2], k.shape[2], x.device)
-        out = attend(q, k, v, mask, self.config.scale)
-        if self.prefix is not None:
-            out = out + self.prefix(q, self.k_proj, self.v_proj, source, self.config.scale)
-        return self.o_proj(out.transpose(1, 2).flatten(2), token_types)
+        return q, k, v, mask
 
     def _project(
         self, x: Tensor, rope: tuple[Tensor, Tensor] | None, token_types: Tensor | None

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -25,8 +26,8 @@ def in_batches(items: Iterable[Any], encode: Callable[[list[Any]], Tensor], batc
     What is decoded of an item (a picture's pixels) can go as soon as its batch is done, when `items` are made on the
     way (a generator).  Raises: ConfigError for no items.
     """
-    if batch_size is not None and batch_size < 1:
-        raise ConfigError(f"batch_size: expected 1 or more, found {batch_size}")
+    if batch_size is not None:
+        check_batch_size(batch_size)
     waiting = [Text(item) if isinstance(item, str) else item for item in items]
     kinds: dict[tuple[type, str], list[int]] = {}
     for index, item in enumerate(waiting):
@@ -42,6 +43,12 @@ def in_batches(items: Iterable[Any], encode: Callable[[list[Any]], Tensor], batc
             for index, row in zip(some, encode([waiting[index] for index in some]), strict=True):
                 rows[index], waiting[index] = row, None
     return torch.stack(rows)
+
+
+def check_batch_size(size: Any) -> None:
+    """Raises ConfigError for anything but a whole number from 1 on."""
+    if not isinstance(size, Integral) or isinstance(size, bool) or size < 1:
+        raise ConfigError(f"batch_size: expected 1 or more, found {size!r}")
 
 
 def stacked(values: Iterable[Tensor], module: nn.Module) -> Tensor:

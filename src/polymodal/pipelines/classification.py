@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from polymodal.data.media import Image
@@ -21,7 +22,10 @@ def scorer(
     known: the model's own labels in the order of its logits; another label raises ConfigError, other media
     PromptError.
     """
-    columns = {label: index for index, label in enumerate(known)}
+    # Two classes may have one name (ImageNet's cranes): the label's probability is that of both.
+    columns: dict[str, list[int]] = {}
+    for index, label in enumerate(known):
+        columns.setdefault(label, []).append(index)
 
     def score(items: Sequence[Any], labels: Sequence[str]) -> Tensor:
         if wrong := [type(item).__name__.lower() for item in items if not isinstance(item, Image)]:
@@ -33,6 +37,6 @@ def scorer(
                 f"{', '.join(map(repr, near))}"
             )
         logits = model(pixel_values=stacked(map(transform, items), model)).logits.float()
-        return logits[:, [columns[label] for label in labels]].softmax(-1)
+        return torch.stack([logits[:, columns[label]].logsumexp(-1) for label in labels], -1).softmax(-1)
 
     return score
