@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import transformers
 from PIL import Image as Pillow
+from tokenizers import AddedToken, Tokenizer
 
 from polymodal.checkpoints.record import CheckpointFiles
 from polymodal.data.chat_formats import LLAVA_SYSTEM
@@ -20,6 +21,7 @@ from polymodal.systems.chinese_llama_2 import SYSTEM_MESSAGE
 from polymodal.systems.llama_adapter_v2.checkpoint import ASKING
 from polymodal.systems.minigpt_4.checkpoint import SYSTEM_WORDS as MINIGPT_SYSTEM
 from polymodal.systems.video_llama.processing import SYSTEM_WORDS as VIDEO_SYSTEM
+from published_folders import published_folder
 from tiny_llama import llama_pipeline
 
 PICTURE = {"type": "image", "image": Pillow.fromarray(np.zeros((60, 40, 3), dtype=np.uint8))}
@@ -71,6 +73,13 @@ CASES = {
 TEXT_ONLY = {"bayling", "chinese-llama-2", "tigerbot"}
 
 
+def real_pipeline(added):
+    """The tokenizer that llava-hf/llava-1.5-7b-hf was published with."""
+    pipeline = Tokenizer.from_file(str(published_folder("llava-1.5-7b-hf") / "tokenizer.json"))
+    pipeline.add_special_tokens([AddedToken(each, normalized=False, special=True) for each in added])
+    return pipeline
+
+
 def processor_of(path, name, space):
     system, variant, number, added, _ = CASES[name]
     record = get(system)
@@ -85,7 +94,8 @@ def processor_of(path, name, space):
     if system == "tigerbot":
         config = {**get("bayling").variants[0].config, "vocab_size": 60512}
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    oracle = transformers.PreTrainedTokenizerFast(tokenizer_object=llama_pipeline(space, added), **names)
+    pipeline = real_pipeline(added) if space == "real" else llama_pipeline(space, added)
+    oracle = transformers.PreTrainedTokenizerFast(tokenizer_object=pipeline, **names)
     oracle.save_pretrained(path)
     if system == "instructblip":
         words = transformers.BertTokenizer(
@@ -112,7 +122,7 @@ def published(oracle, calls, row, placeholder):
     return ids
 
 
-@pytest.mark.parametrize("space", ["every", "first"])
+@pytest.mark.parametrize("space", ["every", "first", "real"])
 @pytest.mark.parametrize("name", CASES)
 def test_three_turns(name, space, tmp_path):
     calls = CASES[name][-1]
@@ -130,7 +140,7 @@ def test_three_turns(name, space, tmp_path):
     assert row.input_ids == published(oracle, calls, row, placeholder)
 
 
-@pytest.mark.parametrize("space", ["every", "first"])
+@pytest.mark.parametrize("space", ["every", "first", "real"])
 @pytest.mark.parametrize("name", sorted(CASES.keys() - {"llama-adapter-v2"}))
 def test_loss_lies_on_answers(name, space, tmp_path):
     processor, _ = processor_of(tmp_path, name, space)
