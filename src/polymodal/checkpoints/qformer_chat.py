@@ -60,7 +60,7 @@ def assemble(found: QFormerLM) -> Callable[[Any, CheckpointFiles], LoadedModel]:
     """What a loaded model needs to answer messages."""
 
     def joined(module: Any, files: CheckpointFiles) -> LoadedModel:
-        tokenizer, text = files.tokenizer(), found.text.config
+        tokenizer, text = files.tokenizer(added=("<image>",)), found.text.config
         named = files.json("tokenizer_config.json")
         bos = _name(named, "bos_token") or "</s>"
         seq2seq = isinstance(text, EncoderDecoderConfig)

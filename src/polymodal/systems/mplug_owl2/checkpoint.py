@@ -34,7 +34,9 @@ TEMPLATE = Template(
     turns={
         "user": Turn(before=(Words(text="USER: "),), after=(Words(text=" "),)),
         "assistant": Turn(
-            before=(Words(text="ASSISTANT:"),), after=(Special(name="</s>", loss_mask=True),), loss_mask=True
+            before=(Words(text="ASSISTANT:"), Words(text=" ", loss_mask=True)),
+            after=(Special(name="</s>", loss_mask=True),),
+            loss_mask=True,
         ),
     },
     ask=(Words(text="ASSISTANT:"),),

@@ -42,11 +42,12 @@ def template(llama_2: bool = False, system: str = SYSTEM_WORDS) -> Template:
         )
         return Template(turns={"user": user, "assistant": answer}, begin=begin)
     user = Turn(before=(Words(text="Human: "),), after=(Words(text="###"),))
-    answer = Turn(before=(Words(text="Assistant:"),), after=(Words(text="###", loss_mask=True),), loss_mask=True)
+    asked, space = Words(text="Assistant:"), Words(text=" ", loss_mask=True)
+    answer = Turn(before=(asked, space), after=(Words(text="###", loss_mask=True),), loss_mask=True)
     return Template(
         turns={"user": user, "assistant": answer},
         begin=(Special(name="<s>"), TEXT_START, Words(text=f"{system}###")),
-        ask=answer.before,
+        ask=(asked,),
     )
 
 
