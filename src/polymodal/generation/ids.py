@@ -47,7 +47,7 @@ def generate_ids(
         return _joined(batch["input_ids"], [answer.ids for answer in answers], 0 if fill is None else fill)
     batch = model.prepare_batch(_masked(tensors, frozenset(eos), pad))
     answers = generate(model, batch, options, constraints)
-    return _joined(batch["input_ids"], [answer.ids for answer in answers], fill)
+    return _joined(tensors.get("input_ids", batch["input_ids"]), [answer.ids for answer in answers], fill)
 
 
 def _masked(tensors: Mapping[str, Any], eos: frozenset[int], pad: int | None) -> Mapping[str, Any]:

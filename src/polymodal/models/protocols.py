@@ -55,6 +55,13 @@ class MakesInputIds(Protocol):
     makes_input_ids: bool
 
 
+@runtime_checkable
+class RewritesInputs(Protocol):
+    """A `prepare_inputs` whose `rewrite(batch)` changes ids that are there, after everything absent was added."""
+
+    def rewrite(self, batch: Mapping[str, Any]) -> dict[str, Any]: ...
+
+
 def fills(model: Any, field: str) -> bool:
     """Whether `model(**batch)` can fill this field of Output."""
     return isinstance(model, ReturnsOutput) and field in model.output_fields
