@@ -83,8 +83,8 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     # The first release lies in one Persimmon with the linear among its names.
     first = table.respelled({"language_model.model.": "model.", "language_model.": "",
                              "vision_embed_tokens.": "model.vision_embed_tokens."})  # fmt: skip
-    return ModelSpec(build=build, keys=(table, in_memory, first), in_memory=in_memory, parts=drawing(values, backbone.width),
-                     assemble=assemble)  # fmt: skip
+    return ModelSpec(build=build, keys=(table, in_memory, first), in_memory=in_memory,
+                     parts=drawing(values, backbone.width), assemble=assemble)  # fmt: skip
 
 
 def picture_first(messages: tuple[Message, ...]) -> tuple[Message, ...]:
