@@ -64,7 +64,7 @@ def test_shortest_and_longest_answers(llama, beams):
 
 def test_options_that_do_nothing_are_taken_and_others_refused(llama, tmp_path):
     same(llama, rows(), max_new_tokens=3, do_sample=False, pad_token_id=0, num_return_sequences=1, use_cache=True)
-    with pytest.raises(ConfigError, match="generate: penalty_alpha=0.6 is not supported"):
+    with pytest.raises(ConfigError, match=r"generate: penalty_alpha=0.6 is not supported"):
         llama[1].generate(**rows(), penalty_alpha=0.6)
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA))
     _, ours = pair(model, tmp_path, encoder_repetition_penalty=2.0)

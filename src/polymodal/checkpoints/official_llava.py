@@ -20,7 +20,7 @@ from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import TEXT_START, Special, Written
 from polymodal.data.tiles import GridTiles, SizedTiles, pad_tiles
 
-MARKS = ("<im_patch>", "<im_start>", "<im_end>")  # appended to the vocabulary in this order
+AROUND = ("<im_start>", "<im_end>")
 
 
 def parse_official_config(config: Mapping[str, Any], system: str = LLAVA_SYSTEM) -> ModelSpec:
@@ -31,7 +31,9 @@ def parse_official_config(config: Mapping[str, Any], system: str = LLAVA_SYSTEM)
     found = official_llava.parse_config(config)
 
     def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
-        tokenizer = files.tokenizer(added=MARKS if config.get("mm_use_im_start_end") else ())
+        marked = config.get("mm_use_im_start_end")  # these are appended to the vocabulary, the patch first
+        patch = (official_llava.PATCH,) if official_llava.has_patch_token(config) else ()
+        tokenizer = files.tokenizer(added=(*patch, *AROUND) if marked else ())
         template, after = llava_format(files, tokenizer, vicuna(system))
         image = pictures(found, config, after)
         processor = Processor(tokenizer=tokenizer, template=template, modalities=(image,),
@@ -47,9 +49,10 @@ def pictures(found: official_llava.OfficialLlava, config: Mapping[str, Any], new
     newline: what stands behind a picture.
     """
     marked = bool(config.get("mm_use_im_start_end"))
-    before, after = ((Special(name="<im_start>"),), (Special(name="<im_end>"),)) if marked else ((), ())
-    # Without marks the official placeholder is no word: every feature stands at -200.
-    name, placeholder_id = ("<im_patch>", None) if marked else ("", official_llava.IMAGE)
+    before, after = ((Special(name=AROUND[0]),), (Special(name=AROUND[1]),)) if marked else ((), ())
+    # Without a token for patches between marks the official placeholder is no word: every feature stands at -200.
+    named = marked and official_llava.has_patch_token(config)
+    name, placeholder_id = (official_llava.PATCH, None) if named else ("", official_llava.IMAGE)
     behind, tiled = (*(after if marked else (TEXT_START,)), *newline), found.tiled
     if tiled is not None:
         cut = SizedTiles(tiles=GridTiles(tile=tiled.tile, grids=tiled.grids))

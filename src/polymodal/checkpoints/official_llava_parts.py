@@ -49,7 +49,7 @@ LLAVA = {"LlavaLlamaForCausalLM": "llama", "LlavaMistralForCausalLM": "mistral"}
 SHARE4V = {"Share4VLlamaForCausalLM": "llama"}
 FAMILIES = {**LLAVA, **SHARE4V}
 INSIDE = "model.vision_tower.vision_tower."
-IMAGE = -200
+IMAGE, PATCH = -200, "<im_patch>"
 _TOP = ("vision_model", "text_model", "visual_projection", "text_projection", "logit_scale")
 
 
@@ -104,11 +104,16 @@ def parse_config(config: Mapping[str, Any]) -> OfficialLlava:
     if tiled is not None:
         keys += KeyTable((rename("model.image_newline", "connectors.image.newline"),))
     # <im_patch>, <im_start> and <im_end> were appended to the vocabulary in this order.
-    patch = text.vocab_size - 3 if config.get("mm_use_im_start_end") else IMAGE
+    patch = text.vocab_size - 3 if config.get("mm_use_im_start_end") and has_patch_token(config) else IMAGE
     prepare_inputs = NamedPlaces(ids=(IMAGE, patch), names={"images": "pixel_values"})
     return OfficialLlava(
         tower=vision.config, connector=connector, text=text, keys=keys, prepare_inputs=prepare_inputs, tiled=tiled
     )
+
+
+def has_patch_token(config: Mapping[str, Any]) -> bool:
+    """Whether `<im_patch>` was appended to the vocabulary: where nothing is said, it was."""
+    return bool(config.get("mm_use_im_patch_token", True))
 
 
 def family_of(config: Mapping[str, Any]) -> str:

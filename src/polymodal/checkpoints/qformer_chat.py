@@ -93,8 +93,7 @@ def _picture(found: QFormerLM, files: CheckpointFiles) -> Modality:
     side = found.encoder.image_size
     size = {"height": side, "width": side}
     transform = transform_of(files.preprocessor, {**PICTURE, "size": size})
-    if not found.instructed:
-        return Modality(name="image", placeholder="<image>", transform=transform,
-                        tokens=lambda values: found.connector.tokens)  # fmt: skip
-    return Modality(name="image", placeholder="<image>", transform=transform, collate=collate_with_instruction,
-                    tokens=lambda values: found.connector.tokens)  # fmt: skip
+    own = found.placeholder if found.in_front else None  # the tokenizers of such checkpoints may not know `<image>`
+    picture = Modality(name="image", placeholder="<image>", placeholder_id=own, transform=transform,
+                       tokens=lambda values: found.connector.tokens)  # fmt: skip
+    return replace(picture, collate=collate_with_instruction) if found.instructed else picture

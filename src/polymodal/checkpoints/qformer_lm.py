@@ -23,6 +23,7 @@ from polymodal.errors import ConfigError
 from polymodal.models.encoder_decoder_lm import EncoderDecoderLM
 from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
 from polymodal.models.qformer_retrieval import QFormerRetrievalConfig
+from polymodal.nn.losses import IGNORE
 from polymodal.weights.keytable import KeyTable, rename
 from polymodal.weights.operations import Squeeze
 
@@ -45,13 +46,43 @@ class CaptionPrompt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FrontPrompt(CaptionPrompt):
+    """The prompt of checkpoints that name no placeholder, as their library had it: the features stand in front.
+
+    ids: of pictures without a text.  placeholder: an id outside of the vocabulary.  tokens: features of a picture, or
+    of a frame.  beside: tensors aligned with the ids, and what stands in them at a feature.
+    """
+
+    placeholder: int
+    tokens: int
+    beside: Mapping[str, int]
+
+    def rewrite(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """The batch with placeholders in front of its ids and of what is aligned with them, unless it has some."""
+        ids, pictures = batch.get("input_ids"), batch.get("pixel_values")
+        if ids is None or pictures is None or "item_counts" in batch or bool((ids == self.placeholder).any()):
+            return dict(batch)
+        count = self.tokens * (pictures.shape[1] if pictures.dim() == 5 else 1)
+        longer = {
+            name: torch.cat((batch[name].new_full((len(ids), count), fill), batch[name]), 1)
+            for name, fill in {"input_ids": self.placeholder, **self.beside}.items()
+            if batch.get(name) is not None
+        }
+        return {**batch, **longer}
+
+
+@dataclass(frozen=True, kw_only=True)
 class QFormerLM:
-    """A frozen encoder, a Q-Former, a frozen language model; `placeholder` marks where the queries enter."""
+    """A frozen encoder, a Q-Former, a frozen language model; `placeholder` marks where the queries enter.
+
+    in_front: the config names no placeholder, so the queries enter in front of everything.
+    """
 
     encoder: ViTConfig
     connector: QFormerConnectorConfig
     text: hf_text.TextModel
     placeholder: int
+    in_front: bool = False
     bos: tuple[int, ...] = ()
     instructed: bool = False
     video: bool = False
@@ -68,7 +99,11 @@ class QFormerLM:
         encoders, connectors = {name: FrameEncoder(encoder) if self.video else encoder}, {name: self.connector.build()}
         backbone: Any = self.text.config.build()
         placeholders = {name: self.placeholder}
-        caption = CaptionPrompt(ids=(self.placeholder,) * self.connector.tokens + self.bos)
+        tokens = self.connector.tokens
+        caption = CaptionPrompt(ids=(self.placeholder,) * tokens + self.bos)
+        if self.in_front:
+            beside = {"attention_mask": 1} | ({} if self.text.seq2seq else {"labels": IGNORE})
+            caption = FrontPrompt(ids=self.bos, placeholder=self.placeholder, tokens=tokens, beside=beside)
         if self.text.seq2seq:
             return EncoderDecoderLM(encoders, connectors, backbone, placeholders, inputs=inputs, prepare_inputs=caption)
         positions_ignore_padding = self.text.positions_ignore_padding
@@ -104,6 +139,8 @@ def qformer_lm(
 ) -> QFormerLM:
     """The parts a config.json of the hub describes.  `instructed`: the Q-Former reads the instruction too.
 
+    Configs of the first releases name no `image_token_index`: their features stand in front of the prompt.
+
     official: the encoder as the official code builds it.  video: it sees frames.
     """
     queries = config.get("qformer_config") or {}
@@ -111,8 +148,6 @@ def qformer_lm(
     encoder = eva_vit.parse_config(config.get("vision_config") or {}, official)
     marks = ("video_token_index", "video_token_id") if video else ("image_token_index", "image_token_id")
     placeholder = next((config[name] for name in marks if config.get(name) is not None), None)
-    if placeholder is None:
-        raise ConfigError(f"{marks[0]}: expected the id of the placeholder, found none; the features need a place")
     if getattr(text.config, "embed_width", None) is not None:
         raise ConfigError("text_config.word_embed_proj_dim: must be hidden_size here, features enter at that width")
     reads = "full" if instructed else "mlp" if queries.get("use_qformer_text_input") else "none"
@@ -126,7 +161,8 @@ def qformer_lm(
         encoder=encoder,
         connector=connector,
         text=text,
-        placeholder=placeholder,
+        placeholder=text.config.vocab_size if placeholder is None else placeholder,
+        in_front=placeholder is None,
         instructed=instructed,
         video=video,
         bos=() if bos is None else (bos,),

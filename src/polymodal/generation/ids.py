@@ -85,11 +85,13 @@ def generate_ids(model: nn.Module, tensors: Mapping[str, Any], request: Request)
     if isinstance(model, EncoderDecoderLM):
         batch = model.prepare_batch(_started(tensors, request.decoder_start))
         fill = 0 if fill is None else fill
+        prompt = batch["input_ids"]
     else:
         batch = model.prepare_batch(_masked(tensors, frozenset(eos), pad))
+        prompt = tensors.get("input_ids", batch["input_ids"])  # as given, without what a model adds for its media
     options = request.options_after(batch["input_ids"].shape[1])
     answers = generate(model, batch, options, constraints, sequences=sequences)
-    return _joined(batch["input_ids"], [answer.ids for answer in answers], fill)
+    return _joined(prompt, [answer.ids for answer in answers], fill)
 
 
 def _started(tensors: Mapping[str, Any], start: int | None) -> Mapping[str, Any]:

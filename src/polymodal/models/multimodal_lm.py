@@ -25,7 +25,7 @@ from polymodal.data.processor import HOST_FACTS
 from polymodal.errors import ConfigError, PromptError
 from polymodal.fusion.splice import splice
 from polymodal.models.output import Output, total_loss
-from polymodal.models.protocols import NamesInputs
+from polymodal.models.protocols import NamesInputs, RewritesInputs
 from polymodal.nn.cache import KVCache
 from polymodal.nn.losses import IGNORE, shifted, token_loss, z_loss
 from polymodal.nn.mask import MaskSpec, padding_mask, position_ids_from_mask
@@ -147,7 +147,10 @@ class MultimodalLM(nn.Module):
         inputs = {name: value for name, value in batch.items() if value is not None}
         if "attention_mask" in inputs and padding_mask(inputs["attention_mask"]) is None:
             del inputs["attention_mask"]
-        return inputs if self.prepare_inputs is None else {**self.prepare_inputs(inputs), **inputs}
+        if self.prepare_inputs is None:
+            return inputs
+        inputs = {**self.prepare_inputs(inputs), **inputs}
+        return self.prepare_inputs.rewrite(inputs) if isinstance(self.prepare_inputs, RewritesInputs) else inputs
 
     def embed_inputs(self, batch: Mapping[str, Any], features: Mapping[str, Any] | None = None) -> Tensor:
         """inputs_embeds [B, T, D]: token embeddings with features spliced in at their placeholders.

@@ -74,6 +74,13 @@ class HasPositionTable(Protocol):
         """Their config, None where positions are computed."""
 
 
+@runtime_checkable
+class RewritesInputs(Protocol):
+    """A `prepare_inputs` whose `rewrite(batch)` changes ids that are there, after everything absent was added."""
+
+    def rewrite(self, batch: Mapping[str, Any]) -> dict[str, Any]: ...
+
+
 def fills(model: Any, field: str) -> bool:
     """Whether `model(**batch)` can fill this field of Output."""
     return isinstance(model, ReturnsOutput) and field in model.output_fields

@@ -43,7 +43,7 @@ from polymodal.weights.keytable import KeyTable
 
 FLAT = ("vocab_size", "max_position_embeddings", "hidden_size", "intermediate_size", "num_hidden_layers",
         "num_attention_heads", "hidden_act", "layer_norm_eps", "qk_layernorm", "rope_scaling",
-        "rope_theta")  # fmt: skip
+        "rope_theta", "partial_rotary_factor", "rope_parameters")  # fmt: skip
 TEMPLATE = Template(
     turns={
         "picture": Turn(),
@@ -80,8 +80,11 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     table += keys.prefixed("language_model.", "backbone.")
     in_memory = table.respelled({"language_model.model.": "model.language_model.", "language_model.": "",
                                  "vision_embed_tokens.": "model.vision_embed_tokens."})  # fmt: skip
-    return ModelSpec(build=build, keys=(table, in_memory), in_memory=in_memory, parts=drawing(values, backbone.width),
-                     assemble=assemble)  # fmt: skip
+    # The first release lies in one Persimmon with the linear among its names.
+    first = table.respelled({"language_model.model.": "model.", "language_model.": "",
+                             "vision_embed_tokens.": "model.vision_embed_tokens."})  # fmt: skip
+    return ModelSpec(build=build, keys=(table, in_memory, first), in_memory=in_memory,
+                     parts=drawing(values, backbone.width), assemble=assemble)  # fmt: skip
 
 
 def picture_first(messages: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -165,9 +165,7 @@ class KeyTable:
                     problems.append(f"parameter {name!r} is filled twice, by {both}")
                 filled[name] = sources[0]
             uses.append(Use(position, sources, names))
-        needed = (
-            None if target_keys is None else [name for name in target_keys if name in filled or name not in computed]
-        )
+        needed = None if target_keys is None else [x for x in target_keys if x in filled or x not in computed]
         fresh, tied, more = self._targets(filled, needed, shown)
         return KeyReport(
             uses=tuple(uses),

@@ -12,6 +12,7 @@ from polymodal.check import library, randomise
 from polymodal.check.demo import byte_tokenizer, learns
 from polymodal.check.evidence.llava import Layout as OfficialLayout
 from polymodal.check.evidence.llava import case as official_case
+from polymodal.check.evidence.llava import official_names
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
 from polymodal.check.training import caption_check
@@ -99,10 +100,11 @@ def headline() -> HeadlineResult:
         sides = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
         right = learns(folder, SYSTEM.formats[0], config, steps=80,
                        preprocessor_config=sides, generation_config={"eos_token_id": 1})  # fmt: skip
+    official = official_names(SYSTEM.formats[1], mm_projector_type="mlp2x_gelu")
     return HeadlineResult(
-        ok=right == 8,
-        evidence=f"tiny weights trained on 8 pictures: chat names {right} of them (published "
-        "weights are fetched from the hub by id and were not at hand)",
+        ok=right == official == 8,
+        evidence=f"tiny weights trained on 8 pictures: chat names {right} of them, {official} in the official layout "
+        "(published weights are fetched from the hub by id and were not at hand)",
     )
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import polymodal as pm
 from polymodal.check import library, randomise, real
 from polymodal.check.demo import byte_tokenizer, learns
-from polymodal.check.evidence.llava import TEXT, VISION, Composite
+from polymodal.check.evidence.llava import TEXT, VISION, Composite, official_names
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Size, Tensors, TrainingCheck
 from polymodal.check.training import caption_check
@@ -169,6 +169,10 @@ def training_check() -> TrainingCheck:
     return caption_check(model, [31] * rules.tokens_of(56, 112) + [32], side=56, more=more)
 
 
+OFFICIAL = {"mm_projector_type": "mlp2x_gelu", "image_aspect_ratio": "anyres", "mm_patch_merge_type": "spatial_unpad",
+            "image_grid_pinpoints": [[56, 112], [112, 56], [112, 112]]}  # fmt: skip
+
+
 def headline() -> HeadlineResult:
     """A tiny LLaVA-1.6 is trained on eight real pictures, cut into tiles, and asked about each by `chat`."""
     torch.manual_seed(0)
@@ -180,10 +184,11 @@ def headline() -> HeadlineResult:
         image = pm.load(folder).processor.modalities["image"]
         shapes = {size: image.transform(Pillow.new("RGB", size)) for size in ((300, 120), (120, 300))}
         tokens = {size: image.tokens(value) for size, value in shapes.items()}
+    official = official_names(SYSTEM.formats[1], **OFFICIAL)
     return HeadlineResult(
-        ok=right == 8,
-        evidence=f"tiny weights trained on 8 pictures: chat names {right} of them; tokens by "
-        f"size of the picture: {tokens} (published weights are fetched from the hub by id and were not at "
+        ok=right == official == 8,
+        evidence=f"tiny weights trained on 8 pictures: chat names {right} of them, {official} in the official layout; "
+        f"tokens by size of the picture: {tokens} (published weights are fetched from the hub by id and were not at "
         "hand)",
     )
 
