@@ -126,7 +126,7 @@ def test_a_text_that_names_a_file_is_asked_about(model, photo, monkeypatch):
         PromptError, match=r"'photo.png' is a file here; give pm.image\('photo.png'\) or a Path, or pm.te"
     ):
         model.chat("photo.png", "What is this?", max_tokens=1)
-    with pytest.raises(PromptError, match=r"conversations\\[0\\]: .* is a file here"):
+    with pytest.raises(PromptError, match=r"conversations\[0\]: .* is a file here"):
         model.chat_batch([(str(photo), "What is this?")], max_tokens=1)
     assert model.chat(pm.text("photo.png"), "What is this?", max_tokens=1).tokens["text"] > 0
     (photo.parent / "Hello").touch()

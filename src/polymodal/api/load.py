@@ -13,12 +13,13 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polymodal import systems
 from polymodal.api.code import code_of, system_file
+from polymodal.api.paths import require_model, require_one_meaning
 from polymodal.checkpoints.record import LoadedModel
 from polymodal.errors import ConfigError, UnknownName, WeightsError
 from polymodal.fields import returned
@@ -70,7 +71,7 @@ def load(
     folders = [(adapter_folder(name, progress, offline), weight) for name, weight in weights]
     for folder, _ in folders:
         require_whole(asked.place, folder)
-    loaded = _load(model, system, asked)
+    loaded = _load(model, system, replace(asked, adapters=tuple(folder for folder, _ in folders)))
     for folder, weight in folders:
         loaded.attach(folder, weight=weight)
     loaded.load_seconds = time.perf_counter() - start
@@ -79,12 +80,13 @@ def load(
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """How a model was asked for; start: when."""
+    """How a model was asked for; start: when; adapters: the folders that are attached to it afterwards."""
 
     place: Placement
     progress: Progress | None
     offline: bool
     start: float
+    adapters: tuple[Path, ...] = ()
 
     def options(self, variant: systems.Variant) -> systems.LoadOptions:
         """What a system with a `load` of its own is told; such systems compute in float32 unless asked otherwise."""
@@ -111,6 +113,7 @@ def _load(model: str | Path, system: str | None, asked: Asked, adapter: Path | N
         path = pull_repository(found, variant, asked.progress, asked.offline)
         system, name = called if system_file(called) else found.id, variant.name
         source = variant.repository.name if variant.repository is not None else None
+    require_one_meaning(path, asked.adapters)
     base = base_of(path, adapter)
     if base is None:
         return _published(path, system, asked, name, source)
@@ -119,7 +122,8 @@ def _load(model: str | Path, system: str | None, asked: Asked, adapter: Path | N
         loaded = _load(base, system, asked, path)
     except (UnknownName, WeightsError) as error:
         own = f"pm.load(base, adapters=[{str(path)!r}])"
-        raise type(error)(f"{path}: its base model {str(base)!r}: {error}; or load your copy with {own}") from error
+        about = f"{path} is an adapter; its base model {str(base)!r}: {error}"
+        raise type(error)(f"{about}; or load your copy with {own}") from error
     loaded.attach(path)
     return loaded
 
@@ -188,7 +192,7 @@ def base_of(folder: Path, above: Path | None = None) -> str | Path | None:
     config = read_config(folder)
     base, own = config.base, f"pm.load(base, adapters=[{str(folder)!r}])"
     if not base:
-        raise ConfigError(f"{folder} names no base model; load yours and the adapter with {own}")
+        raise ConfigError(f"{folder} is an adapter and names no base model; load yours and the adapter with {own}")
     if base.partition(":")[0].endswith(".py"):
         raise ConfigError(f"{folder} names Python code as its base, {base!r}, which is not run; use {own}")
     for path in (Path(base), folder / base):
@@ -200,11 +204,14 @@ def base_of(folder: Path, above: Path | None = None) -> str | Path | None:
 
 
 def published_path(model: str | Path) -> Path | None:
-    """The folder or weights file that a published checkpoint is meant by, else None."""
+    """The folder or weights file that a published checkpoint is meant by, else None; WeightsError for another file."""
     from polymodal.api import published
 
     path = Path(model)
-    return path if not is_catalogue_name(model) and published.is_published(path) else None
+    if is_catalogue_name(model):
+        return None
+    require_model(path)
+    return path if published.is_published(path) else None
 
 
 def is_catalogue_name(model: str | Path) -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from polymodal import systems
 from polymodal.api.code import code_of, system_file
+from polymodal.api.paths import is_weights_file, require_no_adapter
 from polymodal.checkpoints.gguf import is_gguf
 from polymodal.checkpoints.gguf_files import GGUFFiles
 from polymodal.checkpoints.record import (
@@ -59,7 +60,7 @@ def is_published(path: Path) -> bool:
 
     if os.path.isdir(path):
         return not (path / folder.RECORD).is_file() or "config" in folder.record_of(path)
-    return path.suffix in (".safetensors", ".gguf", ".pt", ".pth", ".bin", ".npz") and os.path.isfile(path)
+    return is_weights_file(path)
 
 
 def files_at(path: Path) -> CheckpointFiles:
@@ -82,6 +83,7 @@ def recognise(path: Path, system: str | None = None) -> Found:
     pool = systems.candidates(config) if system is None else [named(system)]
     found = _by_config(config, pool) if config else _by_shapes(path, pool)
     if not found:
+        require_no_adapter(path)
         beside = path.is_file() and (path.parent / CONFIG).is_file()
         hint = f"; {CONFIG} lies beside it, so load the folder {path.parent}" if beside else ""
         raise WeightsError(f"{path} is of no checkpoint format known{_looked_for(config, pool, system)}{hint}")

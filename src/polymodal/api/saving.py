@@ -23,6 +23,7 @@ from polymodal.checkpoints.gguf_files import GGUFFiles
 from polymodal.errors import ConfigError, WeightsError
 from polymodal.nn.fuse import split_state
 from polymodal.nn.quantise import is_quantised
+from polymodal.weights.adapter_config import CONFIG as ADAPTER
 from polymodal.weights.checkpoint_files import WeightsFile, files_of, write_files
 from polymodal.weights.export import save_safetensors
 from polymodal.weights.load import fitting
@@ -186,7 +187,7 @@ def _copy_beside(source: Path, target: Path) -> None:
     """Everything of a published folder and of its folders that is neither weights nor an index of them."""
     for path in sorted([*source.glob("*"), *source.glob("*/*")]):
         inside = path.relative_to(source)
-        skipped = inside.name in (folder.RECORD, *QUANTISATION_FILES) or path.name.endswith(".index.json")
+        skipped = inside.name in (folder.RECORD, ADAPTER, *QUANTISATION_FILES) or path.name.endswith(".index.json")
         hidden = inside.parts[0].startswith(".") or (path.parent != source and (path.parent / folder.RECORD).is_file())
         if path.suffix not in BESIDE or skipped or hidden or not path.is_file():
             continue

@@ -117,7 +117,7 @@ class GGUFCheckpoint:
 def is_gguf(path: Path) -> bool:
     """Whether a file, or a folder without weights of another format, is a model of llama.cpp."""
     if path.is_file():
-        return path.suffix == ".gguf"
+        return path.suffix.lower() == ".gguf"
     others = (next(path.glob(pattern), None) for pattern in PLAIN)
     return path.is_dir() and next(path.glob("*.gguf"), None) is not None and not any(others)
 

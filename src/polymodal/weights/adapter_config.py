@@ -21,6 +21,7 @@ from typing import Any
 from polymodal.errors import ConfigError, WeightsError
 
 CONFIG = "adapter_config.json"
+TRAINED_BESIDE = "non_lora_trainables.bin"
 _READ = {
     "peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "bias", "target_modules",
     "modules_to_save", "rank_pattern", "alpha_pattern", "base_model_name_or_path", "revision", "task_type",
@@ -80,6 +81,11 @@ def holds_adapter(folder: Path) -> bool:
 def read_config(folder: Path) -> AdapterConfig:
     """Raises WeightsError for a missing or damaged file, ConfigError for what is not supported."""
     path = folder / CONFIG
+    if (folder / TRAINED_BESIDE).is_file():
+        raise ConfigError(
+            f"{folder} holds {TRAINED_BESIDE}, weights that LLaVA trained beside the adapter, which are not read; "
+            "merge them with its scripts/merge_lora_weights.py and load the result"
+        )
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -95,7 +101,10 @@ def parse_config(said: Mapping[str, Any], source: str = CONFIG) -> AdapterConfig
     """The config of a dict as PEFT writes it.  Raises ConfigError naming the option that is not supported or wrong."""
     kind = said.get("peft_type", "LORA")
     if kind != "LORA":
-        raise ConfigError(f"{source}: peft_type {kind!r} is not supported; expected LORA")
+        raise ConfigError(
+            f"{source}: peft_type {kind!r} is not supported, expected LORA; merge it into its base with PEFT's "
+            "merge_and_unload() and load that"
+        )
     if said.get("init_lora_weights") not in _INITIALISATIONS:
         raise ConfigError(
             f"{source}: init_lora_weights {said['init_lora_weights']!r} changes the base weights; convert it to a "

@@ -26,7 +26,7 @@ from pathlib import Path, PurePosixPath
 from polymodal.errors import WeightsError
 from polymodal.weights.source import Source, megabytes
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def home() -> Path:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -62,6 +63,9 @@ def save_safetensors(
         try:
             save_file(stored, draft, metadata=dict(metadata or {}) or None)
         except SafetensorError as error:
+            # The library says a full disk in words alone: "I/O error: No space left on device (os error 28)".
+            if found := re.search(r"\(os error (\d+)\)", str(error)):
+                raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
             raise WeightsError(f"{path}: cannot be written: {str(error).splitlines()[0]}") from error
     return path
 

@@ -1,7 +1,7 @@
 """The weights of a published folder, whichever of the usual files hold them.
 
     model.safetensors.index.json | model.safetensors | pytorch_model.bin.index.json | pytorch_model.bin
-    | the only *.safetensors | the only *.pt, *.pth, *.bin
+    | the only *.safetensors | the only *.pt, *.pth, *.bin, *.ckpt, *.npz
 
 Traps: an index is read first, since a folder may hold shards of it that look whole; of several loose files none is
 chosen, because a checkpoint must not be guessed.
@@ -21,7 +21,14 @@ _NAMED = (
     ("pytorch_model.bin.index.json", "torch"),
     ("pytorch_model.bin", "torch"),
 )
-_LOOSE = (("*.safetensors", "safetensors"), ("*.pt", "torch"), ("*.pth", "torch"), ("*.bin", "torch"), ("*.npz", "npz"))
+_LOOSE = (
+    ("*.safetensors", "safetensors"),
+    ("*.pt", "torch"),
+    ("*.pth", "torch"),
+    ("*.bin", "torch"),
+    ("*.ckpt", "torch"),
+    ("*.npz", "npz"),
+)
 
 
 def weights_in(path: Path, entry: Sequence[str] = ("",)) -> TensorFile:
@@ -30,7 +37,7 @@ def weights_in(path: Path, entry: Sequence[str] = ("",)) -> TensorFile:
     Raises WeightsError when there are none, several, or damaged ones.
     """
     if path.is_file():
-        return _open(path, {".safetensors": "safetensors", ".npz": "npz"}.get(path.suffix, "torch"), entry)
+        return _open(path, {".safetensors": "safetensors", ".npz": "npz"}.get(path.suffix.lower(), "torch"), entry)
     for name, format in _NAMED:
         if (path / name).is_file():
             return _open(path / name, format, entry)
@@ -41,7 +48,8 @@ def weights_in(path: Path, entry: Sequence[str] = ("",)) -> TensorFile:
         if found:
             names = ", ".join(each.name for each in found[:4])
             raise WeightsError(f"{path} holds {len(found)} weights files and no index ({names}); name the one to load")
-    raise WeightsError(f"{path} holds no weights; looked for {', '.join(name for name, _ in _NAMED)}, *.pt, *.pth")
+    looked_for = ", ".join((*(name for name, _ in _NAMED), "*.pt", "*.pth", "*.bin", "*.ckpt"))
+    raise WeightsError(f"{path} holds no weights; looked for {looked_for}")
 
 
 def _open(path: Path, format: str, entry: Sequence[str]) -> TensorFile:
