@@ -66,13 +66,12 @@ def catalogue() -> str:
 
 def files() -> str:
     """docs/dev/systems.md: for each kind, how many files its systems have of their own, and the smallest example."""
-    lines = ["| kind | systems | files of its own | lines of Python | smallest example |", "|---|---|---|---|---|"]
+    lines = ["| kind | systems | files of its own | smallest example |", "|---|---|---|---|"]
     for kind in KINDS:
         held = sorted((system for system in published() if kind.holds(system)), key=lambda s: _lines(own_files(s)))
         counts = sorted(len(own_files(system)) for system in held)
-        sizes = [_lines(own_files(system)) for system in held]
         example = entry(held[0]).name
-        lines.append(f"| {kind.short} | {len(held)} | {_between(counts)} | {_between(sizes)} | `{example}` |")
+        lines.append(f"| {kind.short} | {len(held)} | {_between(counts)} | `{example}` |")
     return "\n".join(lines)
 
 

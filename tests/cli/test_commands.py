@@ -177,7 +177,7 @@ def test_show_as_a_picture(polymodal, tiny, tmp_path):
     assert polymodal("show", tiny, "--svg", target).code == 0
     root = ElementTree.parse(target).getroot()
     words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert "tiny decoder" in words and any("babbles & nothing else" in each for each in words)
+    assert "tiny decoder" in words and any("Babbles & nothing else" in each for each in words)
 
 
 def test_doctor(polymodal):

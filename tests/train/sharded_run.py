@@ -11,7 +11,7 @@ import torch.distributed as dist
 from sharded_models import batches, build
 from torch.distributed.tensor import DTensor
 
-from polymodal.generation.ids import can_generate, generate_ids
+from polymodal.generation.ids import Request, can_generate, generate_ids
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.train.parallel import shard
 
@@ -22,9 +22,8 @@ def main(rank: int, world: int, port: int, kind: str, folder: Path) -> None:
     if can_generate(model):
         # The first call of all is no forward, and in inference mode: neither may spoil the training that follows.
         prompt = {name: value for name, value in batches(kind)[0].items() if name != "labels"}
-        written = [
-            generate_ids(each.eval(), prompt, SamplingOptions(max_tokens=4), [], 0) for each in (model, build(kind))
-        ]
+        request = Request(options=SamplingOptions(max_tokens=4), pad=0)
+        written = [generate_ids(each.eval(), prompt, request) for each in (model, build(kind))]
         assert torch.equal(*written)
     model.train()
     output = model(**batches(kind)[rank])

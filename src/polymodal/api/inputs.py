@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from polymodal import systems
@@ -22,8 +23,13 @@ def check_media(model: Model, *items: Media | Text) -> None:
     for item in items:
         if isinstance(item, Media) and item.modality and item.modality not in takes:
             others = able_to_read(item.modality)
-            hint = f"; try {' or '.join(others)}" if others else ""
+            hint = f"; try {either(others)}" if others else ""
             raise PromptError(f"{model.system.id} cannot read {item.modality}{hint}")
+
+
+def either(names: Sequence[str]) -> str:
+    """ "a", "a or b", "a, b or c"."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def able_to_read(modality: str) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from polymodal.backbones import hf_text
-from polymodal.checkpoints.record import CheckpointFiles
+from polymodal.checkpoints.record import CheckpointFiles, Part
 from polymodal.data import imagebind_inputs
 from polymodal.data.processor import Around, Modality
 from polymodal.data.tokenizer import Tokenizer
@@ -79,9 +79,27 @@ def encoders_of(config: Mapping[str, Any], senses: Iterable[str]) -> dict[str, n
 
 def connectors_of(config: Mapping[str, Any], senses: Iterable[str], width: int) -> dict[str, nn.Module]:
     """One linear under the name of every sense."""
-    space = {**imagebind_keys.DEFAULTS, **config["imagebind"]}["out_embed_dim"]
-    shared = ImageBindConnector(space, width)
+    shared = ImageBindConnector(joint_width(config), width)
     return dict.fromkeys(senses, shared)
+
+
+def joint_width(config: Mapping[str, Any]) -> int:
+    """Width of ImageBind's vectors."""
+    return int({**imagebind_keys.DEFAULTS, **config["imagebind"]}["out_embed_dim"])
+
+
+def parts_of(config: Mapping[str, Any], senses: Iterable[str]) -> tuple[Part, ...]:
+    """The encoders, the linear and the decoder of the drawing."""
+    vector, width = f"[N, {joint_width(config)}]", config["llama"].get("hidden_size", 4096)
+    vocabulary = config["llama"].get("vocab_size", 32000)
+    return (
+        *(Part(slot="encoder", modality=name, name=f"ImageBind {SENSES[name]}", prefix=f"encoders.{name}", tokens=1,
+               input=imagebind_keys.TAKES[SENSES[name]], output=vector) for name in senses),
+        Part(slot="connector", modality="image", name="linear", prefix="connectors.image", input=vector,
+             output=f"[N, 1, {width}]", tokens=1),
+        Part(slot="backbone", name="Vicuna", prefix="backbone", input=f"[B, T, {width}]",
+             output=f"[B, T, {vocabulary}]"),
+    )  # fmt: skip
 
 
 def backbone_of(config: Mapping[str, Any]) -> tuple[Any, KeyTable]:

@@ -60,25 +60,41 @@ def as_dict(record: Any) -> dict[str, Any]:
     }
 
 
-def show(
-    model: Annotated[str, typer.Argument(help="An id, id:variant, a folder of weights or your own ./system.py.")],
-    json: JSON = False,
-    svg: Annotated[Path | None, typer.Option(help="Write the drawing to this file.")] = None,
-) -> None:
-    """Draw one model: its modules, shapes, tokens, parameters, training stages and memory."""
+MODELS = Annotated[list[str], typer.Argument(help="Ids, id:variant, folders of weights or your own ./system.py.")]
+SVG = Annotated[Path | None, typer.Option(help="Draw a picture into this .svg (or .png) file; - is stdout.")]
+PNG = Annotated[Path | None, typer.Option(help="Draw a picture into this .png (or .svg) file; - is stdout.")]
+STAGE = Annotated[str | None, typer.Option(help="Colour the picture by what this training stage trains.")]
+
+
+def show(model: MODELS, json: JSON = False, svg: SVG = None, png: PNG = None, stage: STAGE = None) -> None:
+    """Draw models: modules, shapes, tokens, parameters, training stages and memory; several in one picture."""
+    from polymodal.cli.picture import STANDARD_OUTPUT, draw_pictures, format_of
+    from polymodal.errors import ConfigError
+
+    targets = [(path, option) for path, option in ((svg, "svg"), (png, "png")) if path is not None]
+    for path, option in targets:
+        format_of(path, option)  # a wrong ending costs a moment, not a drawing
+    if stage is not None and not targets:
+        raise ConfigError("--stage colours a picture: give --svg FILE or --png FILE, too")
+    if json and any(path == STANDARD_OUTPUT for path, _ in targets):
+        raise ConfigError("--json and a picture cannot both go to stdout; give the picture a file")
     import polymodal as pm
+    from polymodal.cli.output import print_json
+
+    found = [pm.look(each) for each in model]
+    if targets:
+        draw_pictures(found, targets, stage)
+        for path, _ in targets if not json else ():
+            if path != STANDARD_OUTPUT:
+                typer.echo(f"wrote {path}", err=any(other == STANDARD_OUTPUT for other, _ in targets))
+        if not json:
+            return
     from polymodal.cli.drawing import draw, render
-    from polymodal.cli.output import console, print_json
+    from polymodal.cli.output import console
 
-    drawing = draw(*pm.look(model))
-    if svg is not None:
-        from polymodal.cli.output import write_text
-        from polymodal.cli.svg import render_svg
-
-        write_text(svg, render_svg(drawing))
+    drawings = [draw(*each) for each in found]
     if json:
-        print_json(drawing.as_dict())
-    elif svg is None:
+        print_json(drawings[0].as_dict() if len(drawings) == 1 else [each.as_dict() for each in drawings])
+        return
+    for drawing in drawings:
         console().print(render(drawing))
-    else:
-        typer.echo(f"wrote {svg}")

@@ -36,10 +36,6 @@ from polymodal.systems import (
 )
 from polymodal.weights.keytable import KeyTable
 
-TAKES = {"vision": "[N, 3, 224, 224] or [N, clips, 3, 2, 224, 224]", "text": "[N, 77]",
-         "audio": "[N, clips, 1, 128, 204]", "depth": "[N, 1, 224, 224]", "thermal": "[N, 1, 224, 224]",
-         "imu": "[N, 6, 2000]"}  # fmt: skip
-
 
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """Arguments of the official constructor; raises ConfigError for others."""
@@ -49,7 +45,8 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     width = encoders["vision"].out_width
     parts = tuple(
         Part(slot="encoder", modality="image" if name == "vision" else name, name=f"ImageBind {name}",
-             prefix=f"encoders.{name}", input=TAKES[name], output=f"[N, {width}]", tokens=1) for name in MODALITIES
+             prefix=f"encoders.{name}", input=imagebind_keys.TAKES[name], output=f"[N, {width}]", tokens=1)
+        for name in MODALITIES
     )  # fmt: skip
     return ModelSpec(
         build=lambda: JointEmbedding({name: imagebind_keys.imagebind(config, name) for name in MODALITIES}),

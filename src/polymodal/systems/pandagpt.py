@@ -31,7 +31,6 @@ from polymodal.systems import (
     LoadedModel,
     LoRAConfig,
     ModelSpec,
-    Part,
     Repository,
     Stage,
     System,
@@ -58,22 +57,8 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
                         imagebind_llama.connectors_of(config, senses, language.config.width), language, PLACEHOLDER,
                         imagebind_llama.inputs_of(senses))  # fmt: skip
 
-    width = config["llama"].get("hidden_size", 4096)
-    return ModelSpec(build=build, keys=imagebind_llama.keys_of(config, senses, KeyTable()), parts=drawing(width),
-                  assemble=assemble)  # fmt: skip
-
-
-def drawing(width: int) -> tuple[Part, ...]:
-    encoders = tuple(
-        Part(slot="encoder", modality=name, name="ImageBind", prefix=f"encoders.{name}", input=theirs, output="[N, E]",
-             tokens=1) for name, theirs in imagebind_llama.SENSES.items()
-    )  # fmt: skip
-    return (
-        *encoders,
-        Part(slot="connector", modality="image", name="linear", prefix="connectors.image", input="[N, E]",
-             output=f"[N, 1, {width}]", tokens=1),
-        Part(slot="backbone", name="Vicuna", prefix="backbone", input=f"[B, T, {width}]", output="[B, T, V]"),
-    )  # fmt: skip
+    return ModelSpec(build=build, keys=imagebind_llama.keys_of(config, senses, KeyTable()), assemble=assemble,
+                     parts=imagebind_llama.parts_of(config, senses))  # fmt: skip
 
 
 def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:

@@ -99,6 +99,13 @@ def trained(model: nn.Module, stage: Stage) -> list[tuple[str, nn.Parameter]]:
 
 def trained_numbers(model: nn.Module, stage: Stage) -> tuple[int, tuple[str, ...]]:
     """How many numbers a stage would train of a model that is not prepared, and prefixes that name nothing in it."""
+    sizes, absent = trained_sizes(model, stage)
+    return sum(sizes.values()), absent
+
+
+def trained_sizes(model: nn.Module, stage: Stage) -> tuple[dict[str, int], tuple[str, ...]]:
+    """By parameter, the numbers that a stage would train of a model that is not prepared ("<linear>.lora": of its
+    low-rank path), and prefixes that name nothing in it."""
     absent = tuple(
         prefix
         for prefix in (*stage.train, *stage.lora)
@@ -114,7 +121,7 @@ def trained_numbers(model: nn.Module, stage: Stage) -> tuple[int, tuple[str, ...
     for path, (part, config) in paths.items():
         own = {name: 0 for name in (f"{path}.weight", f"{path}.bias") if name in sizes}
         sizes |= own | {f"{path}.lora": _path_size(part, config)}
-    return sum(sizes.values()), absent
+    return sizes, absent
 
 
 def parameter_groups(model: nn.Module, stage: Stage, beside: Sequence[nn.Parameter] = ()) -> list[dict[str, Any]]:

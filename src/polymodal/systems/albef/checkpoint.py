@@ -74,7 +74,8 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         return FusionClassifier(vit.build(), encoder, classes=classes, fusion=fusion, hidden=kind != ASSIGNMENT)
 
     drawing = (
-        Part(slot="encoder", modality="image", name="DeiT", prefix="image", input="pixel_values [N, 3, S, S]",
+        Part(slot="encoder", modality="image", name="DeiT", prefix="image",
+             input=f"pixel_values [N, 3, {vit.image_size}, {vit.image_size}]",
              output=f"[N, {vit.tokens}, {vit.width}]", tokens=vit.tokens),
         Part(slot="backbone", name=f"BERT, reads the picture from block {first} on",
              prefix="question" if kind == ANSWER else "text", input="input_ids [B, T]", output=f"[B, T, {width}]"),

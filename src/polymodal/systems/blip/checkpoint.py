@@ -198,8 +198,8 @@ def drawing(vit: ViTConfig, text: str, *, matcher: bool, image: str = "image") -
     name = "text encoder, reads the picture" if matcher else "text decoder, reads the picture"
     states = f"[N, {vit.tokens}, {vit.width}]"
     return (
-        Part(slot="encoder", modality="image", name="ViT", prefix=image, input="pixel_values [N, 3, S, S]",
-             output=states, tokens=vit.tokens),
+        Part(slot="encoder", modality="image", name="ViT", prefix=image,
+             input=f"pixel_values [N, 3, {vit.image_size}, {vit.image_size}]", output=states, tokens=vit.tokens),
         Part(slot="backbone", name=name, prefix=text, input=f"input_ids [B, T], {states}",
              output="[B, 2] match" if matcher else "[B, T, V]"),
     )  # fmt: skip

@@ -99,7 +99,8 @@ def keys_of() -> KeyTable:
 def _drawing(model: MultimodalEncoderConfig) -> tuple[Part, ...]:
     width, count = model.image.width, model.image.tokens
     return (
-        Part(slot="encoder", name="ViT", prefix="image", modality="image", input="pixel_values [N, 3, H, W]",
+        Part(slot="encoder", name="ViT", prefix="image", modality="image",
+             input=f"pixel_values [N, 3, {model.image.image_size}, {model.image.image_size}]",
              output=f"[N, {count}, {width}]", tokens=count),
         Part(slot="encoder", name="pre-norm text encoder", prefix="text", input="input_ids [B, T]",
              output=f"[B, T, {model.text.width}]"),

@@ -40,6 +40,9 @@ OUT = {"image": (77, 768), "video": (77, 1024), "audio": (1, 512)}
 """Queries and width of each generator's condition."""
 
 
+GENERATORS = {"image": "Stable Diffusion", "video": "zeroscope", "audio": "AudioLDM"}
+
+
 DEFAULTS = {"num_gen_img_tokens": 4, "num_gen_video_tokens": 24, "num_gen_audio_tokens": 8, "num_clip_tokens": 77,
             "text_fc_to_img_mode": "transformer", "text_fc_to_video_mode": "transformer",
             "text_fc_to_audio_mode": "transformer"}  # fmt: skip
@@ -93,7 +96,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     more = KeyTable()
     for name, file in FILES.items():
         more += official_keys().prefixed(f"{file}.0.", f"projectors.{name}.")
-    return ModelSpec(build=build, keys=imagebind_llama.keys_of(config, SENSES, more), parts=drawing(width, projectors),
+    return ModelSpec(build=build, keys=imagebind_llama.keys_of(config, SENSES, more), parts=drawing(config, projectors),
                   assemble=partial(assemble, signals=signals))  # fmt: skip
 
 
@@ -108,15 +111,15 @@ def assemble(module: nn.Module, files: CheckpointFiles, signals: Mapping[str, tu
     return LoadedModel(model=module, processor=processor, stop=(STOP,))
 
 
-def drawing(width: int, projectors: Mapping[str, QueryProjectorConfig]) -> tuple[Part, ...]:
+def drawing(config: Mapping[str, Any], projectors: Mapping[str, QueryProjectorConfig]) -> tuple[Part, ...]:
+    """The boxes of `show`; the generators are pipelines of the caller's (`generators/diffusion.py`)."""
     return (
-        *(Part(slot="encoder", modality=name, name="ImageBind", prefix=f"encoders.{name}", output="[N, E]", tokens=1,
-               input=imagebind_llama.SENSES[name]) for name in SENSES),
-        Part(slot="connector", modality="image", name="linear", prefix="connectors.image", input="[N, E]",
-             output=f"[N, 1, {width}]", tokens=1),
-        Part(slot="backbone", name="Vicuna", prefix="backbone", input=f"[B, T, {width}]", output="[B, T, V]"),
+        *imagebind_llama.parts_of(config, SENSES),
         *(Part(slot="output connector", modality=name, name="query transformer", prefix=f"projectors.{name}",
-               input=f"[k, n, {width}]", output=f"[k, {each.queries}, {each.out_width}]")
+               input=f"[k, n, {each.in_width}]", output=f"[k, {each.queries}, {each.out_width}]")
+          for name, each in projectors.items()),
+        *(Part(slot="generator", modality=name, name=GENERATORS[name], prefix="",
+               input=f"[k, {each.queries}, {each.out_width}]", output=name)
           for name, each in projectors.items()),
     )  # fmt: skip
 

@@ -1,0 +1,55 @@
+"""Pictures of systems whose module is of no known kind, and of agents: the boxes of the record, in their lanes."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from polymodal.checkpoints.record import SLOTS
+from polymodal.cli.diagram.graph import Kind, Node
+from polymodal.cli.diagram.sketch import Sketch, shapes_of
+from polymodal.train.recipe import below
+
+KINDS: dict[str, Kind] = {"encoder": "encoder", "connector": "connector", "backbone": "head", "generator": "generator",
+                          "output connector": "connector", "tool": "tool"}  # fmt: skip
+ORDER: dict[str, int] = {slot: index for index, slot in enumerate(SLOTS)}
+
+
+def draw_parts(sketch: Sketch) -> None:
+    """Fills the sketch from `Part`s alone: each lane runs through its modules, a backbone stands beside all lanes."""
+    system = sketch.system
+    own = [part.modality for part in sketch.parts if part.slot != "backbone"]
+    lanes = list(dict.fromkeys([*system.inputs, *own, *(["text"] if not system.inputs and not own else [])]))
+    sketch.lanes = sorted(lanes, key=lambda lane: lane == "text")
+    for name in system.inputs:
+        sketch.input(name)
+    for index, part in enumerate(sketch.parts):
+        names = tuple(name for name in sketch.parameters.sizes if part.prefix and below(name, part.prefix))
+        size = (sketch.size(names),) if names else ()
+        beside = tuple(sketch.lanes) if part.slot == "backbone" else (part.modality,)
+        tokens = () if part.tokens is None else (f"{part.tokens} tokens an item",)
+        sketch.add(Node(key=f"part.{index}", kind=KINDS[part.slot], column=part.slot, lanes=beside, title=part.name,
+                        lines=(*size, *shapes_of(part), *tokens), names=names, modality=part.modality))  # fmt: skip
+    if not sketch.parts:
+        sketch.add(Node(key="part.0", kind="tool", column="tool", lanes=tuple(sketch.lanes), title=system.aliases[0]))
+    for lane in sketch.lanes:
+        _connect_lane(sketch, lane)
+    _connect_outputs(sketch)
+
+
+def _connect_lane(sketch: Sketch, lane: str) -> None:
+    """From what is given through the modules of the lane, in the order of the slots."""
+    stops = sorted((node for node in sketch.nodes if node.key.startswith("part.") and lane in node.lanes),
+                   key=lambda node: ORDER[node.column])  # fmt: skip
+    given = [node.key for node in sketch.nodes if node.key == f"input.{lane}"]
+    for first, second in pairwise([*given, *(node.key for node in stops)]):
+        sketch.connect(first, second, lane)
+
+
+def _connect_outputs(sketch: Sketch) -> None:
+    """What comes out: of the last module of its lane, else of the last module of all."""
+    modules = [node for node in sketch.nodes if node.key.startswith("part.")]
+    for name in sketch.system.outputs:
+        lane = name if name in sketch.lanes else sketch.lanes[-1]
+        here = [node for node in modules if lane in node.lanes] or modules
+        last = max(here, key=lambda node: ORDER[node.column])
+        sketch.output(name, last.key, lane, name)

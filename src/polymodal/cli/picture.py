@@ -1,0 +1,60 @@
+"""`show --svg` and `show --png`: where the picture goes, and what a file's ending says about its format."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from polymodal.errors import ConfigError
+
+if TYPE_CHECKING:
+    from polymodal.systems import System, Variant
+
+STANDARD_OUTPUT = Path("-")
+
+
+def format_of(target: Path, option: str) -> str:
+    """ "svg" or "png", by the ending; of standard output what the option says.  Raises ConfigError for others."""
+    if target == STANDARD_OUTPUT:
+        return option
+    ending = target.suffix.lower().removeprefix(".")
+    if ending not in ("svg", "png"):
+        found = f"'.{ending}'" if ending else "no ending"
+        raise ConfigError(f"--{option} {target}: pictures are .svg or .png files, found {found}; '-' writes to stdout")
+    return ending
+
+
+def draw_pictures(
+    systems: Sequence[tuple[System, Variant]], targets: Sequence[tuple[Path, str]], stage: str | None
+) -> None:
+    """Write one picture of all systems to each target (path, option), whose formats are known to be right.
+
+    Raises UnknownName for a stage that none of the systems has, ConfigError for a file that cannot be written.
+    """
+    from polymodal.cli.diagram.describe import describe
+    from polymodal.cli.diagram.layout import scene_of
+    from polymodal.cli.diagram.png import to_png
+    from polymodal.cli.diagram.svg import to_svg
+    from polymodal.systems import unknown
+
+    stages = [each.name for system, _ in systems for each in system.recipe]
+    if stage is not None and stage not in stages:
+        names = ", ".join(system.id for system, _ in systems)
+        raise unknown(f"training stage of {names}", stage, dict.fromkeys(stages))
+    scene = scene_of([describe(system, variant, stage) for system, variant in systems])
+    for target, option in targets:
+        document = to_svg(scene).encode() if format_of(target, option) == "svg" else to_png(scene)
+        _write(target, document)
+
+
+def _write(target: Path, document: bytes) -> None:
+    if target == STANDARD_OUTPUT:
+        sys.stdout.buffer.write(document)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        target.write_bytes(document)
+    except OSError as problem:
+        raise ConfigError(f"cannot write {target}: {problem.strerror}") from problem
