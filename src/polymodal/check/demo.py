@@ -100,15 +100,17 @@ def learns(folder: Path, format: CheckpointFormat, config: Mapping[str, Any], *,
 
 
 def named_by_chat(format: CheckpointFormat, config: Callable[[int], Mapping[str, Any]], *, steps: int, wanting: str,
-                  **files: Mapping[str, Any]) -> HeadlineResult:  # fmt: skip
-    """`learns` for a system whose special tokens are LLaMA's three.  config(vocabulary size) -> its config.json;
-    wanting: in words, why it is shown on tiny weights."""
+                  specials: Sequence[str] = (), **files: Mapping[str, Any]) -> HeadlineResult:  # fmt: skip
+    """`learns` for a system whose special tokens are LLaMA's three, ids 0 to 2, and then `specials`.
+
+    config(vocabulary size) -> its config.json; wanting: in words, why it is shown on tiny weights.
+    """
     import torch
 
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        size = byte_tokenizer(folder, ["<unk>", "<s>", "</s>"], bos="<s>", eos="</s>", pad="<unk>")
+        size = byte_tokenizer(folder, ["<unk>", "<s>", "</s>", *specials], bos="<s>", eos="</s>", pad="<unk>")
         right = learns(folder, format, config(size), steps=steps, **files)
     return HeadlineResult(
         ok=right == 8, evidence=f"tiny weights trained on 8 pictures: chat names {right} of them ({wanting})"

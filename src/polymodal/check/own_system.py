@@ -77,7 +77,7 @@ def record(file: str, found: list[System]) -> Result:
             if part.prefix and not any(name.startswith(f"{part.prefix}.") for name in names):
                 raise ConfigError(f"{variant.name}: part {part.name!r}: '{part.prefix}' names no parameter")
     stages = ", ".join(stage.name for stage in system.recipe) or "none"
-    return {"ok": True, "evidence": f"{system.id}: {len(system.variants)} variants; stages: {stages}"}
+    return {"ok": True, "evidence": f"{system.id}; variants: {', '.join(v.name for v in system.variants)}; stages: {stages}"}
 
 
 def build(system: System) -> Result:
