@@ -76,8 +76,9 @@ def record(file: str, found: list[System]) -> Result:
         for part in system.drawing(variant):
             if part.prefix and not any(name.startswith(f"{part.prefix}.") for name in names):
                 raise ConfigError(f"{variant.name}: part {part.name!r}: '{part.prefix}' names no parameter")
+    variants = ", ".join(variant.name for variant in system.variants)
     stages = ", ".join(stage.name for stage in system.recipe) or "none"
-    return {"ok": True, "evidence": f"{system.id}; variants: {', '.join(v.name for v in system.variants)}; stages: {stages}"}
+    return {"ok": True, "evidence": f"{system.id}; variants: {variants}; stages: {stages}"}
 
 
 def build(system: System) -> Result:
