@@ -1,6 +1,6 @@
 """The same battery for every system of the catalogue, from its own evidence: a new system needs no test file.
 
-What `polymodal check` also does and takes longer (lessons, demonstrations) runs there and in test_lessons.py.
+What `polymodal check` also does and takes longer (headlines) runs there.
 """
 
 import importlib
@@ -60,7 +60,7 @@ def test_a_record_is_whole(system):
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.id)
 def test_each_stage_of_the_recipe_learns_from_real_data(system):
     evidence = EVIDENCE[system.id]
-    assert set(evidence.training_checks) <= {stage.name for stage in system.recipe}, "a lesson for no stage"
+    assert set(evidence.training_checks) <= {stage.name for stage in system.recipe}, "a training check for no stage"
     try:
         found = engine.recipe(system, evidence, lambda text: None)
     except MissingData as missing:

@@ -154,10 +154,10 @@ def test_expert_routes_leave_the_end_marker_to_the_text_branch():
     made = ExpertRoutes()({"token_type_ids": types, "attention_mask": mask})
     assert made["token_types"].tolist() == [[0, 0, 1, 1, 1, 0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0]]
     assert made["position_ids"].tolist() == [[0, 1, 2, 3, 3, 4, 5, 6, 7, 8, 9], [0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]]
-    assert torch.equal(made["image_places"], types == 1)
+    assert torch.equal(made["image_mask"], types == 1)
     for texts in ({"token_type_ids": types * 0}, {"input_ids": types}):
         made = ExpertRoutes()(texts)
-        assert list(made) == ["image_places"] and not made["image_places"].any(), "padding is no placeholder"
+        assert list(made) == ["image_mask"] and not made["image_mask"].any(), "padding is no placeholder"
 
 
 def test_placeholder_routes():

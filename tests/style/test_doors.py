@@ -9,7 +9,7 @@ CHECK = PACKAGE / "check"
 # The one file of the proof that imports each library it compares with.
 IMPORTED_BY = {
     "transformers": "check/library.py",
-    "diffusers": "check/diffusing.py",
+    "diffusers": "check/diffusion_pipelines.py",
     "flamingo_pytorch": "check/evidence/flamingo.py",
 }
 ORACLES = {*IMPORTED_BY, "timm", "peft", "sentencepiece", "tiktoken", "tokenizers.implementations", "open_clip"}

@@ -10,7 +10,7 @@ from PIL import Image
 
 import polymodal as pm
 from polymodal.check import fixture, randomise
-from polymodal.check.diffusing import tiny_diffusion, tiny_film, tiny_sound
+from polymodal.check.diffusion_pipelines import tiny_diffusion, tiny_film, tiny_sound
 from polymodal.check.evidence import next_gpt as evidence
 from polymodal.check.record import MissingData
 from polymodal.errors import ConfigError

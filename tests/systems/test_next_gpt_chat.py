@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import polymodal as pm
-from polymodal.check import bound
+from polymodal.check import imagebind_lm
 from polymodal.data.imagebind_formats import NExTGPTFormat
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
@@ -26,7 +26,7 @@ TALK = NExTGPTFormat(begin="<s>", signals={"image": ("[IMG0]", "[IMG1]")})
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("next-gpt")
-    bound.published_folder(place, SYSTEM, LAST, **COUNTS)
+    imagebind_lm.write_tiny_folder(place, SYSTEM, LAST, **COUNTS)
     return place
 
 
@@ -91,9 +91,9 @@ class Pipeline:
 
 
 def test_signals_in_an_answer_are_drawn(tmp_path: Path) -> None:
-    model_spec = bound.published_folder(tmp_path, SYSTEM, LAST, **COUNTS)
+    model_spec = imagebind_lm.write_tiny_folder(tmp_path, SYSTEM, LAST, **COUNTS)
     talk = [user("Draw a cat"), answer("Yes", pm.image(CAT), pm.image(CAT))]
-    bound.practised(pm.load(tmp_path), [talk], tmp_path, model_spec)
+    imagebind_lm.train_on_conversations(pm.load(tmp_path), [talk], tmp_path, model_spec)
     model = pm.load(tmp_path)
     pipeline = Pipeline()
     reply = model.draw("Draw a cat", pipelines={"image": pipeline}, drawing={"num_inference_steps": 3}, max_tokens=20)

@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 import polymodal as pm
-from polymodal.check import bound, randomise
+from polymodal.check import imagebind_lm, randomise
 from polymodal.cli.app import app
 from polymodal.data.imagebind_formats import PandaGPTFormat
 from polymodal.data.media import Text
@@ -28,7 +28,7 @@ TALK = ("What is it?", "A cat.", "Sure?", "Yes.", "Why?")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("pandagpt")
-    bound.published_folder(place, SYSTEM)
+    imagebind_lm.write_tiny_folder(place, SYSTEM)
     return place
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from polymodal.check import randomise
-from polymodal.check.aligning import pairs, with_masked_words
+from polymodal.check.alignment import pairs, with_masked_words
 from polymodal.check.evidence import albef, blip_2, flava, vilt
 from polymodal.systems import get
 from polymodal.train.momentum import MomentumAlignment, MomentumAlignmentLoss

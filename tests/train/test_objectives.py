@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from polymodal.check import bound
+from polymodal.check import imagebind_lm
 from polymodal.check.evidence import beit, chameleon, clip, emu3, llava_1_5, mult, next_gpt, vit
 from polymodal.errors import ConfigError
 from polymodal.models.output import Output
@@ -146,7 +146,7 @@ def test_classes_scores_and_hidden_patches() -> None:
 def test_signals_come_near_their_targets() -> None:
     model = next_gpt.tiny().eval()
     targets = torch.randn(8, 4, 768, generator=torch.Generator().manual_seed(1))
-    batch = bound.naming(model, [1, -1, 2], behind=model.signals["image"], count=8).batches(0)
+    batch = imagebind_lm.caption_check(model, [1, -1, 2], suffix=model.signals["image"], count=8).batches(0)
     losses = SignalAlignment(distance_weight=2.0).build(model)(model, {**batch, "signal_targets": {"image": targets}})
     plain = {name: x for name, x in batch.items() if name != "labels"}
     found = model.conditions(**plain)["image"]

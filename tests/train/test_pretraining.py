@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from polymodal.check.aligning import with_masked_words
+from polymodal.check.alignment import with_masked_words
 from polymodal.check.evidence import albef, blip, blip_2, flava, vilt
 from polymodal.errors import ConfigError
 from polymodal.nn.losses import masked_token_loss

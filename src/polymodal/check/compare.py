@@ -1,7 +1,7 @@
 """One case: write the folder, load it with `pm.load`, and compare everything the oracle gave.
 
-Traps: logits at padding are nobody's business and are left out; equal ids over 16 greedy steps need equal logits at
-every step, so a near tie of two tokens would show as a difference: it is reported with the gap of the two.
+Traps: logits at padding are not compared; equal ids over 16 greedy steps need equal logits at every step, so two tokens
+that nearly tie may differ.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ class Outcome:
 
 def run_case(case: Case) -> Outcome:
     """Make, load, compare.  Exceptions of the model come through: a case that fails is a defect."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         expected = returned(case.make(folder), Expected, f"case {case.name!r}: make")
         model = pm.load(folder / case.file if case.file else folder, **expected.call)
         errors = {"logits": 0.0}
         if expected.logits is not None:
             errors["logits"] = error_of(model.logits(**expected.inputs), expected.logits, expected.inputs)
         if expected.features is not None:
-            found = model.features(**expected.inputs)
-            errors |= {name: features_error(found[name], wanted) for name, wanted in expected.features.items()}
+            features = model.features(**expected.inputs)
+            errors |= {name: features_error(features[name], oracle) for name, oracle in expected.features.items()}
         far = ", ".join(f"{name} {error:.1e}" for name, error in errors.items() if error > TOLERANCE)
         outcome: dict[str, Any] = {"error": max(errors.values()), "why": far}
         if expected.generated is not None:
@@ -59,32 +59,32 @@ def run_case(case: Case) -> Outcome:
         return Outcome(case=case.name, system=model.system.id, **outcome)
 
 
-def error_of(found: Tensor, wanted: Tensor, inputs: Mapping[str, Any]) -> float:
-    """Largest absolute error at real tokens; infinite for another shape or values that are no numbers."""
-    if found.shape != wanted.shape:
+def error_of(actual: Tensor, reference: Tensor, inputs: Mapping[str, Any]) -> float:
+    """Maximum absolute error without padding; infinite for different shapes or NaN."""
+    if actual.shape != reference.shape:
         return float("inf")
     mask = inputs.get("attention_mask")
-    if mask is not None and wanted.dim() == 3 and tuple(mask.shape) == tuple(wanted.shape[:2]):
-        found, wanted = found[mask.bool()], wanted[mask.bool()]
-    return largest(found, wanted)
+    if mask is not None and reference.dim() == 3 and tuple(mask.shape) == tuple(reference.shape[:2]):
+        actual, reference = actual[mask.bool()], reference[mask.bool()]
+    return max_abs_error(actual, reference)
 
 
-def largest(found: Tensor, wanted: Tensor) -> float:
-    """Largest absolute error; infinite where shapes differ or numbers are none (equal infinities are equal)."""
-    if found.shape != wanted.shape:
+def max_abs_error(actual: Tensor, reference: Tensor) -> float:
+    """Maximum absolute error; infinite for different shapes or NaN (equal infinities are equal)."""
+    if actual.shape != reference.shape:
         return float("inf")
-    found, wanted = found.detach().float(), wanted.detach().float()  # features carry gradients
-    difference = torch.where(found == wanted, 0.0, (found - wanted).abs())
+    actual, reference = actual.detach().float(), reference.detach().float()  # features carry gradients
+    difference = torch.where(actual == reference, 0.0, (actual - reference).abs())
     return float("inf") if difference.isnan().any() else float(difference.max()) if difference.numel() else 0.0
 
 
-def features_error(found: Any, wanted: Any) -> float:
-    """The same for one tensor, or for a list of them."""
-    if isinstance(wanted, Tensor) and isinstance(found, Tensor):
-        return largest(found, wanted)
-    if len(found) != len(wanted):
+def features_error(actual: Any, reference: Any) -> float:
+    """`max_abs_error` of one tensor, or of lists of them."""
+    if isinstance(reference, Tensor) and isinstance(actual, Tensor):
+        return max_abs_error(actual, reference)
+    if len(actual) != len(reference):
         return float("inf")
-    return max(largest(ours, theirs) for ours, theirs in zip(found, wanted, strict=True))
+    return max(max_abs_error(ours, theirs) for ours, theirs in zip(actual, reference, strict=True))
 
 
 def generation(model: Any, expected: Expected) -> dict[str, Any]:
@@ -92,17 +92,17 @@ def generation(model: Any, expected: Expected) -> dict[str, Any]:
     assert expected.generated is not None
     prompt = expected.prompt or expected.inputs
     new = {"max_new_tokens": 16, "eos_token_id": None, "pad_token_id": 0, **expected.options}
-    found = model.generate(**prompt, **new)
-    same = found.shape == expected.generated.shape and bool(torch.equal(found, expected.generated))
-    why = {} if same else {"why": f"ids {found[:, -16:].tolist()} instead of {expected.generated[:, -16:].tolist()}"}
+    ids = model.generate(**prompt, **new)
+    same = ids.shape == expected.generated.shape and bool(torch.equal(ids, expected.generated))
+    why = {} if same else {"why": f"ids {ids[:, -16:].tolist()} instead of {expected.generated[:, -16:].tolist()}"}
     length = prompt["input_ids"].shape[1] if "input_ids" in prompt else 0
     cached = None
     # A random model may write a placeholder, which a full pass would take for an item that is not there.
-    places = torch.tensor(list(getattr(model.module, "placeholders", {}).values()), dtype=torch.int64)
-    plain = not bool(torch.isin(found[:, length:], places).any()) and not expected.options
-    if same and length and plain and torch.equal(found[:, :length], prompt["input_ids"]):
-        full = model.logits(**extended(prompt, found))
-        cached = bool(torch.equal(full[:, length - 1 : -1].argmax(-1), found[:, length:]))
+    placeholders = torch.tensor(list(getattr(model.module, "placeholders", {}).values()), dtype=torch.int64)
+    plain = not bool(torch.isin(ids[:, length:], placeholders).any()) and not expected.options
+    if same and length and plain and torch.equal(ids[:, :length], prompt["input_ids"]):
+        full = model.logits(**extended(prompt, ids))
+        cached = bool(torch.equal(full[:, length - 1 : -1].argmax(-1), ids[:, length:]))
     return {"generated": same, "cached": cached, **why}
 
 
@@ -124,10 +124,10 @@ def rows_alone(model: Any, expected: Expected) -> float:
     whole, worst = model.logits(**expected.inputs), 0.0
     mask = expected.inputs.get("attention_mask")
     for row, inputs in expected.alone:
-        found, wanted = model.logits(**inputs)[0], whole[row]
-        if mask is not None and wanted.dim() == 2 and mask.shape[1] == wanted.shape[0]:
-            wanted = wanted[mask[row].bool()]
-        worst = max(worst, largest(found, wanted))
+        alone, batched = model.logits(**inputs)[0], whole[row]
+        if mask is not None and batched.dim() == 2 and mask.shape[1] == batched.shape[0]:
+            batched = batched[mask[row].bool()]
+        worst = max(worst, max_abs_error(alone, batched))
     return worst
 
 
@@ -150,14 +150,14 @@ def items_alone(model: Any, expected: Expected) -> bool | None:
     worst = 0.0
     for row in range(count):
         alone = outputs(model, expected, {name: value[row : row + 1] for name, value in tensors.items()})
-        worst = max([worst, *(largest(alone[name], value[row : row + 1]) for name, value in whole.items())])
+        worst = max([worst, *(max_abs_error(alone[name], value[row : row + 1]) for name, value in whole.items())])
     return worst <= TOLERANCE
 
 
 def outputs(model: Any, expected: Expected, inputs: Tensors) -> dict[str, Tensor]:
     """Logits and features, as far as the oracle gave them and they are single tensors."""
-    found = {} if expected.logits is None else {"logits": model.logits(**inputs)}
+    named = {} if expected.logits is None else {"logits": model.logits(**inputs)}
     if expected.features is not None:
-        made = model.features(**inputs)
-        found |= {name: made[name] for name in expected.features if isinstance(made[name], Tensor)}
-    return found
+        features = model.features(**inputs)
+        named |= {name: features[name] for name in expected.features if isinstance(features[name], Tensor)}
+    return named

@@ -59,7 +59,7 @@ def write_weights(folder: Path, module: nn.Module, table: KeyTable) -> Path:
 QUESTION = "What is it?"
 
 
-def taught(model: Any, folder: Path, model_spec: Any, *, count: int, steps: int, lr: float = 3e-3) -> int:
+def train_and_chat(model: Any, folder: Path, model_spec: Any, *, count: int, steps: int, lr: float = 3e-3) -> int:
     """Train a loaded folder on `count` real pictures and their names through its own processor, save it back, load it
     again, and ask about each picture by `chat`: how many answers are the name."""
     import torch
@@ -72,9 +72,9 @@ def taught(model: Any, folder: Path, model_spec: Any, *, count: int, steps: int,
 
     samples = real.pictures()[:count]
     asked = [Message(role="user", parts=(pm.image(picture), Text(QUESTION))) for picture, _ in samples]
-    told = [Message(role="assistant", parts=(Text(name),)) for _, name in samples]
-    talks = [list(talk) for talk in zip(asked, told, strict=True)]
-    batch = model.processor(talks)
+    answers = [Message(role="assistant", parts=(Text(name),)) for _, name in samples]
+    conversations = [list(talk) for talk in zip(asked, answers, strict=True)]
+    batch = model.processor(conversations)
     module = model.module.train()
     optimiser = torch.optim.AdamW(module.parameters(), lr=lr)
     for _ in range(steps):
@@ -83,33 +83,35 @@ def taught(model: Any, folder: Path, model_spec: Any, *, count: int, steps: int,
         optimiser.step()
     write_weights(folder, module.eval(), model_spec.keys[0])
     again = pm.load(folder)
-    answers = [again.chat(pm.image(picture), QUESTION, max_tokens=32).text.strip() for picture, _ in samples]
-    return sum(answer == name for answer, (_, name) in zip(answers, samples, strict=True))
+    replies = [again.chat(pm.image(picture), QUESTION, max_tokens=32).text.strip() for picture, _ in samples]
+    return sum(answer == name for answer, (_, name) in zip(replies, samples, strict=True))
 
 
-def learns(folder: Path, format: CheckpointFormat, config: Mapping[str, Any], *, steps: int,
+def train_fresh_and_chat(folder: Path, format: CheckpointFormat, config: Mapping[str, Any], *, steps: int,
            **files: Mapping[str, Any]) -> int:  # fmt: skip
-    """A fresh tiny model of `config`, written as a published folder beside `files`, taught eight pictures: how many of
-    them `chat` names afterwards."""
+    """A fresh tiny model of `config`, written as a published folder beside `files`, trained on eight pictures: how
+    many of them `chat` names afterwards."""
     import polymodal as pm
 
     write_config(folder, config=config, **files)
     model_spec = format.model_spec(config)
     write_weights(folder, model_spec.build(), model_spec.keys[0])
-    return taught(pm.load(folder), folder, model_spec, count=8, steps=steps)
+    return train_and_chat(pm.load(folder), folder, model_spec, count=8, steps=steps)
 
 
-def named_by_chat(format: CheckpointFormat, config: Callable[[int], Mapping[str, Any]], *, steps: int, wanting: str,
-                  **files: Mapping[str, Any]) -> HeadlineResult:  # fmt: skip
-    """`learns` for a system whose special tokens are LLaMA's three.  config(vocabulary size) -> its config.json;
-    wanting: in words, why it is shown on tiny weights."""
+def chat_headline(format: CheckpointFormat, config: Callable[[int], Mapping[str, Any]], *, steps: int, wanting: str,
+                  specials: Sequence[str] = (), **files: Mapping[str, Any]) -> HeadlineResult:  # fmt: skip
+    """`train_fresh_and_chat` for a system whose special tokens are LLaMA's three, ids 0 to 2, and then `specials`.
+
+    config(vocabulary size) -> its config.json; wanting: in words, why it is shown on tiny weights.
+    """
     import torch
 
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        size = byte_tokenizer(folder, ["<unk>", "<s>", "</s>"], bos="<s>", eos="</s>", pad="<unk>")
-        right = learns(folder, format, config(size), steps=steps, **files)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        size = byte_tokenizer(folder, ["<unk>", "<s>", "</s>", *specials], bos="<s>", eos="</s>", pad="<unk>")
+        right = train_fresh_and_chat(folder, format, config(size), steps=steps, **files)
     return HeadlineResult(
         ok=right == 8, evidence=f"tiny weights trained on 8 pictures: chat names {right} of them ({wanting})"
     )

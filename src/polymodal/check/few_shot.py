@@ -25,18 +25,18 @@ from polymodal.data.media import Text
 from polymodal.data.messages import Message
 
 
-def talk(samples: Sequence[tuple[Any, str]], order: Sequence[int], answered: bool) -> list[Message]:
+def conversation(samples: Sequence[tuple[Any, str]], order: Sequence[int], answered: bool) -> list[Message]:
     """Pictures in this order, each asked about and named; the last one only if `answered`."""
     messages = []
-    for place, index in enumerate(order):
+    for position, index in enumerate(order):
         picture, name = samples[index]
         messages.append(Message(role="user", parts=(pm.image(picture), Text(QUESTION))))
-        if answered or place < len(order) - 1:
+        if answered or position < len(order) - 1:
             messages.append(Message(role="assistant", parts=(Text(name),)))
     return messages
 
 
-def shown(
+def few_shot_headline(
     folder: Path, model_spec: Any, *, system: str, count: int = 6, shots: int = 2, steps: int = 120, lr: float = 3e-3
 ) -> HeadlineResult:
     """Train the tiny published folder on all orders of the pictures but twelve, and ask in those."""
@@ -51,13 +51,13 @@ def shown(
     for step in range(steps):
         chosen = [trained[(step * 8 + i) % len(trained)] for i in range(8)]
         optimiser.zero_grad()
-        lm_objective(module, model.processor([talk(samples, order, True) for order in chosen])).backward()
+        lm_objective(module, model.processor([conversation(samples, order, True) for order in chosen])).backward()
         optimiser.step()
     write_weights(folder, module.eval(), model_spec.keys[0])
     again = pm.load(folder, system=system)
     right = 0
     for order in asked:
-        answer = again.chat(talk(samples, order, False), max_tokens=24).text.strip()
+        answer = again.chat(conversation(samples, order, False), max_tokens=24).text.strip()
         right += answer == samples[order[-1]][1]
     words = f"{right} of {len(asked)} pictures named right after {shots} examples, in orders never trained"
     return HeadlineResult(

@@ -2,7 +2,7 @@
 
     check/fixtures/<name>.safetensors   tensors `in.<input>`, `out.logits`, `out.features.<modality>`, `out.generated`
         metadata: source, revision, config (JSON, null when the layout has none), shapes (JSON {name: shape}),
-                  file (name of the weights file to write), entry (place inside a torch file),
+                  file (name of the weights file to write), entry (key inside a torch file),
                   ties (JSON {name: name}: tensors that repeat another, as tied ones do in the official file),
                   made (JSON {input: shape}: inputs that are `randomise.values(input, shape)` and so are not stored)
 

@@ -140,8 +140,8 @@ def generate(model: Any, given: Trial) -> Result:
 
 def save(model: Any, given: Trial, system: str | None) -> Result:
     """`Model.save`, `pm.load`, and the same outputs bit for bit."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = model.save(Path(place) / "saved")
+    with tempfile.TemporaryDirectory() as directory:
+        folder = model.save(Path(directory) / "saved")
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         again = pm.load(folder, system=system, dtype=dtype_of(model))
         before, after = given.outputs(model), given.outputs(again)

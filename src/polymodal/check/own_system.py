@@ -49,10 +49,10 @@ def check_own_system(file: str, progress: Callable[[str], None] | None = None) -
     result["build"] = guarded(lambda: build(system))
     if result["build"]["ok"] is False:
         return result
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as directory:
         loaded: list[Any] = []
         say("forward")
-        result["forward"] = guarded(lambda: forward(file, system, Path(place), loaded))
+        result["forward"] = guarded(lambda: forward(file, system, Path(directory), loaded))
         if len(loaded) < 2:
             return result
         model, tries = loaded
@@ -76,8 +76,9 @@ def record(file: str, found: list[System]) -> Result:
         for part in system.drawing(variant):
             if part.prefix and not any(name.startswith(f"{part.prefix}.") for name in names):
                 raise ConfigError(f"{variant.name}: part {part.name!r}: '{part.prefix}' names no parameter")
+    variants = ", ".join(variant.name for variant in system.variants)
     stages = ", ".join(stage.name for stage in system.recipe) or "none"
-    return {"ok": True, "evidence": f"{system.id}: {len(system.variants)} variants; stages: {stages}"}
+    return {"ok": True, "evidence": f"{system.id}; variants: {variants}; stages: {stages}"}
 
 
 def build(system: System) -> Result:
@@ -103,7 +104,7 @@ def count(system: System, variant: Variant) -> int:
         return sum(p.numel() for p in system.module(variant).parameters())
 
 
-def forward(file: str, system: System, place: Path, loaded: list[Any]) -> Result:
+def forward(file: str, system: System, checkpoint_dir: Path, loaded: list[Any]) -> Result:
     """A loaded model of the smallest variant and its outputs; `loaded` gets the model and its trial."""
     variant = min(system.variants, key=lambda variant: count(system, variant))
     size = count(system, variant)
@@ -113,8 +114,8 @@ def forward(file: str, system: System, place: Path, loaded: list[Any]) -> Result
     if system.load is not None:
         model = pm.load(f"{name}:{variant.name}")
     else:
-        write(system, variant, place)
-        model = pm.load(place, system=name)
+        write(system, variant, checkpoint_dir)
+        model = pm.load(checkpoint_dir, system=name)
     loaded.append(model)
     tries: list[Trial | None] = []
     result = folder.forward(model, tries)
@@ -123,14 +124,14 @@ def forward(file: str, system: System, place: Path, loaded: list[Any]) -> Result
     return result
 
 
-def write(system: System, variant: Variant, place: Path) -> None:
+def write(system: System, variant: Variant, checkpoint_dir: Path) -> None:
     """A variant with fresh weights as a published folder: its config.json and the names of the first key table."""
     from polymodal.weights.export import export_safetensors
 
     torch.manual_seed(0)
     spec = system.model_spec(variant)
-    (place / "config.json").write_text(json.dumps(variant.config), encoding="utf-8")
-    export_safetensors(spec.build(), place / "model.safetensors", spec.keys[0])
+    (checkpoint_dir / "config.json").write_text(json.dumps(variant.config), encoding="utf-8")
+    export_safetensors(spec.build(), checkpoint_dir / "model.safetensors", spec.keys[0])
 
 
 def recipe(model: Any, tries: Trial) -> Result:
@@ -142,9 +143,9 @@ def recipe(model: Any, tries: Trial) -> Result:
         return unknown("no batch with labels is known for this kind of model; evidence brings its own")
     rows: list[Result] = []
     for stage in stages:
-        lesson = TrainingCheck(model=copy.deepcopy(model.module), batches=lambda step: tries.batch, steps=STEPS)
+        tiny = TrainingCheck(model=copy.deepcopy(model.module), batches=lambda step: tries.batch, steps=STEPS)
         try:
-            done = train_stage(stage, lesson)
+            done = train_stage(stage, tiny)
         except (PolymodalError, KeyError) as problem:
             why = f"{stage.name}: {problem}"
             rows.append({"ok": None if "objective" in str(problem) or isinstance(problem, KeyError) else False,
@@ -169,8 +170,8 @@ def save(file: str, model: Any, tries: Trial) -> Result:
     from polymodal.weights.load import load_safetensors
 
     before = tries.outputs(model)
-    with tempfile.TemporaryDirectory() as place:
-        saved = model.save(Path(place) / "saved")
+    with tempfile.TemporaryDirectory() as directory:
+        saved = model.save(Path(directory) / "saved")
         again = pm.load(f"{name}:{model.variant.name}")
         load_safetensors(again.module, saved / "model.safetensors")
         far = folder.different(before, tries.outputs(again))

@@ -75,7 +75,7 @@ def state(shapes: Mapping[str, Sequence[int]], seed: int = 0) -> dict[str, Tenso
 def fill(module: nn.Module, seed: int = 0) -> None:
     """Overwrite every floating parameter and stored floating buffer of a module, tied ones once (first name wins)."""
     done: set[int] = set()
-    for name, place in module.state_dict(keep_vars=True).items():
-        if place.is_floating_point() and id(place) not in done:
-            place.copy_(tensor(name, place.shape, seed).to(place.dtype))
-            done.add(id(place))
+    for name, weight in module.state_dict(keep_vars=True).items():
+        if weight.is_floating_point() and id(weight) not in done:
+            weight.copy_(tensor(name, weight.shape, seed).to(weight.dtype))
+            done.add(id(weight))

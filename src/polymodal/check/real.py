@@ -39,24 +39,26 @@ SPOKEN = (
 )
 
 
-def place() -> Path:
-    """Where the samples are kept once they have been fetched."""
+def samples_path() -> Path:
+    """The file in the cache that holds the samples once they were fetched."""
     return home() / "samples" / "emoji.npz"
 
 
 def fetch(progress: Callable[[str, int, int | None], None] | None = None) -> Path:
     """Bring both packages (22 MB), verified by the registry's own hashes, and keep the samples (3 MB)."""
-    if place().is_file():
-        return place()
+    if samples_path().is_file():
+        return samples_path()
     archives = [npm.obtain(source, progress)[0] for source in (PICTURES, NAMES)]
-    drawn = read_pictures(*archives)
-    with staged(place()) as draft:
+    samples = read_pictures(*archives)
+    with staged(samples_path()) as draft:
         with draft.open("wb") as file:
-            np.savez_compressed(file, pictures=np.stack([np.asarray(p) for p, _ in drawn]), names=[n for _, n in drawn])
-        draft.replace(place())
+            np.savez_compressed(
+                file, pictures=np.stack([np.asarray(p) for p, _ in samples]), names=[n for _, n in samples]
+            )
+        draft.replace(samples_path())
     for archive in archives:
         archive.unlink(missing_ok=True)
-    return place()
+    return samples_path()
 
 
 def read_pictures(drawings: Path, annotations: Path) -> list[tuple[Image, str]]:
@@ -71,9 +73,9 @@ def read_pictures(drawings: Path, annotations: Path) -> list[tuple[Image, str]]:
         for member in tar:
             key = Path(member.name).stem
             if member.name.endswith(".webp") and key in plain:
-                drawn = images.open(io.BytesIO(_read(tar, member.name))).convert("RGBA")
-                canvas = images.new("RGBA", drawn.size, "white")
-                canvas.alpha_composite(drawn)
+                picture = images.open(io.BytesIO(_read(tar, member.name))).convert("RGBA")
+                canvas = images.new("RGBA", picture.size, "white")
+                canvas.alpha_composite(picture)
                 found[key] = canvas.convert("RGB").resize((SIDE, SIDE))
     return [(found[key], plain[key]) for key in sorted(found)[:COUNT]]
 
@@ -87,9 +89,9 @@ def _read(tar: tarfile.TarFile, name: str) -> bytes:
 @cache
 def pictures() -> tuple[tuple[Image, str], ...]:
     """Pictures, RGB 128 x 128, and their lower-case names.  Raises MissingData before `fetch`."""
-    if not place().is_file():
+    if not samples_path().is_file():
         raise MissingData("the pictures are not in the cache; fetch them with `polymodal check --fetch` (22 MB)")
-    with np.load(place(), allow_pickle=False) as kept:
+    with np.load(samples_path(), allow_pickle=False) as kept:
         return tuple((images.fromarray(p), str(n)) for p, n in zip(kept["pictures"], kept["names"], strict=True))
 
 

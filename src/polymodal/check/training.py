@@ -53,7 +53,7 @@ def caption_batch(texts: Sequence[str], prompt: Sequence[int], first: int = 3, p
     }
 
 
-def all_learned(batch: dict[str, Any]) -> dict[str, Any]:
+def label_all_tokens(batch: dict[str, Any]) -> dict[str, Any]:
     """The batch with labels at every real token; at placeholders they stand for the ids of the pictures."""
     return {**batch, "labels": batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)}
 

@@ -28,7 +28,7 @@ from polymodal.encoders import hf_vision
 from polymodal.encoders.tiled import TiledConfig
 from polymodal.encoders.vit import ViTConfig
 from polymodal.errors import ConfigError, WeightsError
-from polymodal.fusion.named_places import NamedPlaces
+from polymodal.fusion.placeholder_mask import PlaceholderMask
 from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
 from polymodal.weights.folder import weights_in
 from polymodal.weights.keytable import KeyTable, rename
@@ -61,13 +61,13 @@ class OfficialLlava:
     connector: MLPConnectorConfig
     text: DecoderConfig
     keys: KeyTable
-    prepare_inputs: NamedPlaces
+    prepare_inputs: PlaceholderMask
     tiled: AnyResConfig | None = None
 
     def build(self) -> MultimodalLM:
         """The model with fresh weights."""
         sizes = () if self.tiled is None else ("image_sizes",)
-        inputs = ModalityInputs(values="pixel_values", encoder=sizes, connector=sizes, placeholder_mask="image_places")
+        inputs = ModalityInputs(values="pixel_values", encoder=sizes, connector=sizes, placeholder_mask="image_mask")
         encoder: nn.Module = self.tower.build()
         if self.tiled is not None:
             encoder = TiledConfig(encoder=self.tower, tile=self.tiled.tile, grids=self.tiled.grids).build()
@@ -105,7 +105,7 @@ def parse_config(config: Mapping[str, Any]) -> OfficialLlava:
         keys += KeyTable((rename("model.image_newline", "connectors.image.newline"),))
     # <im_patch>, <im_start> and <im_end> were appended to the vocabulary in this order.
     patch = text.vocab_size - 3 if config.get("mm_use_im_start_end") and has_patch_token(config) else IMAGE
-    prepare_inputs = NamedPlaces(ids=(IMAGE, patch), names={"images": "pixel_values"})
+    prepare_inputs = PlaceholderMask(ids=(IMAGE, patch), names={"images": "pixel_values"})
     return OfficialLlava(
         tower=vision.config, connector=connector, text=text, keys=keys, prepare_inputs=prepare_inputs, tiled=tiled
     )

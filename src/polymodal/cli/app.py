@@ -17,7 +17,7 @@ from typing import TextIO
 
 import typer
 
-from polymodal.cli import answer, catalogue, chat, check, embed, fetch, health, perceive
+from polymodal.cli import answer, catalogue, chat, check, embed, fetch, health, new, perceive
 from polymodal.errors import PolymodalError, Unreachable
 
 TRACE = "POLYMODAL_TRACE"
@@ -40,6 +40,7 @@ app.command()(embed.embed)
 app.command()(catalogue.systems)
 app.command()(catalogue.show)
 app.command()(check.check)
+app.command()(new.new)
 app.command()(fetch.pull)
 app.command()(health.doctor)
 

@@ -244,25 +244,29 @@ class ExpertRoutes:
     where a segment of a packed row does.
     """
 
-    input_names = frozenset({"token_type_ids", "image_places"})
+    input_names = frozenset({"token_type_ids", "image_mask"})
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Adds nothing to a batch that was prepared already, as the processor does on the host."""
         types = batch.get("token_type_ids")
-        if batch.get("image_places") is not None:
+        if batch.get("image_mask") is not None:
             return {}
         if types is None:
             if batch.get("images") is not None or batch.get("input_ids") is None:
                 return {}
             # The published placeholder is the padding id too: of texts alone no padding may be taken for a picture.
-            return {"image_places": torch.zeros_like(batch["input_ids"], dtype=torch.bool)}
+            return {"image_mask": torch.zeros_like(batch["input_ids"], dtype=torch.bool)}
         visual = types == VISUAL
         if not bool(visual.any()):
-            return {"image_places": visual}
+            return {"image_mask": visual}
         segments = batch.get("segments")
         routes = (visual & _behind(visual, segments)).long()
         kinds = types if batch.get("attention_mask") is None else types.masked_fill(batch["attention_mask"] == 0, -1)
-        return {"token_types": routes, "image_places": visual, "position_ids": shared_positions(kinds, segments)}
+        return {
+            "token_types": routes,
+            "image_mask": visual,
+            "position_ids": shared_positions(kinds, segments),
+        }
 
 
 def _behind(chosen: Tensor, segments: Tensor | None) -> Tensor:

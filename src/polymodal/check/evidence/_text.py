@@ -41,7 +41,7 @@ def alone(config: Any, given: Tensors) -> list[tuple[int, Tensors]]:
 
 
 def case(name: str, family: str, system: str = "", rows: bool = True, steps: bool = True, **changes: Any) -> Case:
-    """family: "Llama" or "Bloom".  system: whom `pm.load` is told to read the folder as.
+    """family: "Llama" or "Bloom".  system: the system that `pm.load` reads the folder as.
 
     rows, steps: compare rows alone and cached steps too; not where the frequencies depend on the longest row.
     """
@@ -54,10 +54,10 @@ def case(name: str, family: str, system: str = "", rows: bool = True, steps: boo
         generate=steps,
         alone=alone if rows else None,
     )
-    return told(made, system) if system else made
+    return read_as(made, system) if system else made
 
 
-def told(case: Case, system: str) -> Case:
+def read_as(case: Case, system: str) -> Case:
     """The same case loaded with `pm.load(folder, system=...)`."""
 
     def make(folder: Path) -> Expected:
@@ -72,9 +72,9 @@ def respelled(case: Case, config: Mapping[str, Any]) -> Case:
 
     def make(folder: Path) -> Expected:
         found = case.make(folder)
-        place = folder / "config.json"
-        settings = {**json.loads(place.read_text()), **config}
-        place.write_text(json.dumps({key: value for key, value in settings.items() if value is not None}))
+        path = folder / "config.json"
+        settings = {**json.loads(path.read_text()), **config}
+        path.write_text(json.dumps({key: value for key, value in settings.items() if value is not None}))
         return found
 
     return Case(name=case.name, make=make, file=case.file, needs=case.needs)
@@ -116,8 +116,8 @@ def headline(system: System, config: Mapping[str, Any], specials: Sequence[str],
     """Tiny weights in the published format learn answers to English and Chinese questions, and `chat` gives them."""
     torch.manual_seed(0)
     count = 8
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         size = byte_tokenizer(folder, specials, bos="<s>", eos="</s>", pad="</s>")
         config = {**config, "vocab_size": size}
         write_config(folder, config=config, generation_config={"eos_token_id": 1})
@@ -126,9 +126,9 @@ def headline(system: System, config: Mapping[str, Any], specials: Sequence[str],
         names = real.captions(count)
         asked = [f"What is picture {i}?" if i % 2 else f"\u56fe{i}\u662f\u4ec0\u4e48?" for i in range(count)]
         talks = [talk(system, question) for question in asked]
-        told = [[*t, Message(role="assistant", parts=(Text(a),))] for t, a in zip(talks, names, strict=True)]
+        answered = [[*t, Message(role="assistant", parts=(Text(a),))] for t, a in zip(talks, names, strict=True)]
         model = pm.load(folder, system=system.id)
-        module, batch = model.module.train(), model.processor(told)
+        module, batch = model.module.train(), model.processor(answered)
         optimiser = torch.optim.AdamW(module.parameters(), lr=3e-3)
         for _ in range(steps):
             optimiser.zero_grad()

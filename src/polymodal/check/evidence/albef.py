@@ -15,7 +15,7 @@ import torch
 
 import polymodal as pm
 from polymodal.check import real
-from polymodal.check.aligning import align_check, pairs, written
+from polymodal.check.alignment import alignment_check, name_batch, pairs
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, TrainingCheck
 from polymodal.check.training import fit
@@ -51,27 +51,27 @@ def small(kind: str) -> dict[str, Any]:
 
 def pretrain() -> TrainingCheck:
     torch.manual_seed(0)
-    return align_check(SYSTEM.formats[0].model_spec(small("pretrained")).build(), 64, masked=True)
+    return alignment_check(SYSTEM.formats[0].model_spec(small("pretrained")).build(), 64, masked=True)
 
 
 def retrieval() -> TrainingCheck:
     torch.manual_seed(0)
-    return align_check(SYSTEM.formats[0].model_spec(small("retrieval")).build(), 64)
+    return alignment_check(SYSTEM.formats[0].model_spec(small("retrieval")).build(), 64)
 
 
 def headline() -> HeadlineResult:
     """A tiny model learns 8 pairs, is written as an official file, loaded, and asked for the text of each picture."""
     torch.manual_seed(0)
     model_spec = SYSTEM.formats[0].model_spec(small("retrieval"))
-    taught = TrainingCheck(model=model_spec.build(), batches=pairs(64, 8), steps=200, lr=1e-3)
-    model = fit(taught, MomentumAlignment(alpha=0.0, queue=8))
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    training = TrainingCheck(model=model_spec.build(), batches=pairs(64, 8), steps=200, lr=1e-3)
+    model = fit(training, MomentumAlignment(alpha=0.0, queue=8))
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         (folder / "config.json").write_text(json.dumps(small("retrieval")), encoding="utf-8")
         names = dict(model_spec.keys[0].inverse().apply(model.state_dict()))
         torch.save({"model": names}, folder / "pytorch_model.bin")
         loaded = pm.load(folder).module
-    texts = written(list(range(8)))
+    texts = name_batch(list(range(8)))
     with torch.no_grad():
         states = loaded.image(real.pixels(64)[:8])
         scores, _ = loaded.shortlist(states, texts["input_ids"], texts["attention_mask"], keep=4)

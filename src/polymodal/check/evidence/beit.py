@@ -11,10 +11,10 @@ import torch
 import polymodal as pm
 from polymodal.check import library, randomise, real
 from polymodal.check.demo import write_config, write_weights
+from polymodal.check.encoder_checks import COUNT, classification_check, classification_headline
 from polymodal.check.fixture import fixture_case
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.seeing import COUNT, classes_check, told_apart
 from polymodal.check.training import fit, rows
 from polymodal.systems import Classification, Variant
 from polymodal.systems.beit import SYSTEM
@@ -79,7 +79,7 @@ def masked() -> TrainingCheck:
 def classes() -> TrainingCheck:
     """Real pictures, each a class of its own."""
     torch.manual_seed(0)
-    return classes_check(SYSTEM.formats[0].model_spec(tiny(real.captions(COUNT))).build(), 32)
+    return classification_check(SYSTEM.formats[0].model_spec(tiny(real.captions(COUNT))).build(), 32)
 
 
 def headline() -> HeadlineResult:
@@ -92,12 +92,12 @@ def headline() -> HeadlineResult:
     fit(words, learned, steps=60)
     with torch.no_grad():
         after = float(loss(words.model, words.batches(0))["masked_patches"])
-    with tempfile.TemporaryDirectory() as place:
-        folder, config = Path(place), tiny(real.captions(COUNT))
+    with tempfile.TemporaryDirectory() as directory:
+        folder, config = Path(directory), tiny(real.captions(COUNT))
         model_spec = SYSTEM.formats[0].model_spec(config)
         write_config(folder, config=config, preprocessor_config={"size": 32})
         write_weights(folder, fit(classes(), Classification(), steps=60), model_spec.keys[0])
-        shown = told_apart(pm.load(folder).classify)
+        shown = classification_headline(pm.load(folder).classify)
     said = f"loss on the words of masked patches {before:.2f} -> {after:.2f}; {shown.evidence}"
     return HeadlineResult(ok=bool(shown.ok) and after < before, evidence=said)
 

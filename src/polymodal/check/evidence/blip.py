@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import polymodal as pm
 from polymodal.check import library, randomise, real
-from polymodal.check.aligning import CLS, SEP, align_check, pairs, write_check
-from polymodal.check.aligning import written as names_of
+from polymodal.check.alignment import CLS, SEP, alignment_check, captioning_check, pairs
+from polymodal.check.alignment import name_batch as names_of
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.fixture import fixture_case
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
@@ -139,15 +139,15 @@ def fresh(kind: str) -> nn.Module:
 
 
 def alignment() -> TrainingCheck:
-    return align_check(fresh(MATCH), 64)
+    return alignment_check(fresh(MATCH), 64)
 
 
 def captioner() -> TrainingCheck:
-    return write_check(fresh(CAPTION), 64)
+    return captioning_check(fresh(CAPTION), 64)
 
 
 def vqa() -> TrainingCheck:
-    return write_check(fresh(ANSWER), 64, question=True)
+    return captioning_check(fresh(ANSWER), 64, question=True)
 
 
 def saved(model: nn.Module, kind: str, folder: Path) -> Any:
@@ -161,11 +161,11 @@ def saved(model: nn.Module, kind: str, folder: Path) -> Any:
 def headline() -> HeadlineResult:
     """CapFilt on eight real pictures: a captioner writes a name for each, a filter keeps true pairs and drops wrong."""
     filtered = TrainingCheck(model=fresh(MATCH), batches=pairs(64, 8), steps=200, lr=1e-3)
-    named = write_check(fresh(CAPTION), 64, count=8, steps=150)
+    named = captioning_check(fresh(CAPTION), 64, count=8, steps=150)
     pixels, names = real.pixels(64)[:8], names_of(list(range(8)))
-    with tempfile.TemporaryDirectory() as place:
-        writer = saved(fit(named, LanguageModeling(label_smoothing=0.1)), CAPTION, Path(place) / "captioner")
-        judge = saved(fit(filtered, MomentumAlignment(alpha=0.0, queue=8)), MATCH, Path(place) / "filter")
+    with tempfile.TemporaryDirectory() as directory:
+        writer = saved(fit(named, LanguageModeling(label_smoothing=0.1)), CAPTION, Path(directory) / "captioner")
+        judge = saved(fit(filtered, MomentumAlignment(alpha=0.0, queue=8)), MATCH, Path(directory) / "filter")
         ids = writer.generate(pixel_values=pixels, max_new_tokens=40)
         true = judge.logits(pixel_values=pixels, **names).argmax(1)
         false = judge.logits(pixel_values=pixels.roll(1, 0), **names).argmax(1)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from polymodal.check import library, randomise, real
-from polymodal.check.demo import byte_tokenizer, learns
+from polymodal.check.demo import byte_tokenizer, train_fresh_and_chat
 from polymodal.check.fixture import store
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Size, Tensors, TrainingCheck
@@ -284,15 +284,15 @@ def generating() -> TrainingCheck:
 def headline() -> HeadlineResult:
     """A tiny BLIP-2 with Flan-T5 is trained on eight real pictures and asked about each by `chat`."""
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         size = byte_tokenizer(folder, ["<pad>", "</s>", "<image>"], eos="</s>", pad="<pad>")
         config = {
             **small({**SMALL_T5, "eos_token_id": 1}, size, 2),
             "model_type": "blip-2",
             "architectures": [GENERATE],
         }
-        right = learns(folder, SYSTEM.formats[0], config, steps=300,
+        right = train_fresh_and_chat(folder, SYSTEM.formats[0], config, steps=300,
                        preprocessor_config={"size": {"height": 56, "width": 56}},
                        generation_config={"eos_token_id": 1})  # fmt: skip
     return HeadlineResult(

@@ -12,11 +12,11 @@ import torch
 
 import polymodal as pm
 from polymodal.check import library, randomise
-from polymodal.check.demo import byte_tokenizer, taught, write_config, write_weights
+from polymodal.check.demo import byte_tokenizer, train_and_chat, write_config, write_weights
 from polymodal.check.fixture import fixture_case, fixture_source
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training import all_learned, caption_check
+from polymodal.check.training import caption_check, label_all_tokens
 from polymodal.systems.chameleon import SYSTEM
 
 IMAGE = 9  # the placeholder
@@ -89,12 +89,12 @@ def training_check(*, answers: bool) -> TrainingCheck:
     model = SYSTEM.formats[0].model_spec(small(40, 31)).build()
     spread(model)
     made = caption_check(model, [32, *[31] * 16, 33], side=16)
-    return made if answers else replace(made, batches=lambda step: all_learned(made.batches(step)))
+    return made if answers else replace(made, batches=lambda step: label_all_tokens(made.batches(step)))
 
 
 @torch.no_grad()
 def spread(model: Any) -> None:
-    """Fresh weights give every place the same code; let the codebook be latents of noise."""
+    """Fresh weights give every position the same code; let the codebook be latents of noise."""
     codec = model.encoders["image"]
     latents = codec.quant_conv(codec.encoder(randomise.values("noise", (4, 3, 16, 16)))).movedim(1, -1).flatten(0, 2)
     codec.codebook.embedding.weight.copy_(latents[:: len(latents) // CODES][:CODES])
@@ -103,8 +103,8 @@ def spread(model: Any) -> None:
 def headline() -> HeadlineResult:
     """A tiny Chameleon is trained on eight real pictures as ids and asked about each by `chat`, from its folder."""
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         size = byte_tokenizer(folder, SPECIALS, bos="<s>", eos="</s>", pad="</s>")
         config = small(size, SPECIALS.index("<image>"))
         sides = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
@@ -113,7 +113,7 @@ def headline() -> HeadlineResult:
         module = model_spec.build()
         spread(module)
         write_weights(folder, module, model_spec.keys[0])
-        right = taught(pm.load(folder), folder, model_spec, count=8, steps=120)
+        right = train_and_chat(pm.load(folder), folder, model_spec, count=8, steps=120)
     seen = f"tiny weights trained on 8 pictures as ids of the text's vocabulary: chat names {right} of them"
     return HeadlineResult(ok=right == 8, evidence=f"{seen} (published weights were not at hand)")
 

@@ -12,10 +12,10 @@ import torch
 import polymodal as pm
 from polymodal.check import library, randomise, real
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
+from polymodal.check.encoder_checks import COUNT, classification_headline, contrastive_check, name_ids
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.seeing import COUNT, pairs_check, sentences, told_apart
 from polymodal.check.training import fit, table
 from polymodal.checkpoints.record import CheckpointFiles
 from polymodal.data.hf_image import CLIP, transform_of
@@ -100,15 +100,15 @@ def training_check() -> TrainingCheck:
     torch.manual_seed(0)
     pixels = real.pixels(32)
     model = SYSTEM.formats[0].model_spec(tiny(40, 2)).build()
-    return pairs_check(model, ("pixel_values", lambda rows: pixels[rows]), ("input_ids", sentences(1, 2, 3)))
+    return contrastive_check(model, ("pixel_values", lambda rows: pixels[rows]), ("input_ids", name_ids(1, 2, 3)))
 
 
 def headline() -> HeadlineResult:
     """A tiny CLIP is trained on eight real pictures and sentences with their names, saved as published, loaded, and
-    told the names as classes: zero-shot with the 80 published sentences."""
+    given the names as classes: zero-shot with the 80 published sentences."""
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         size = byte_tokenizer(folder, ["<|startoftext|>", "<|endoftext|>"], bos="<|startoftext|>", eos="<|endoftext|>")
         config, sides = tiny(size, 1), {"size": {"shortest_edge": 32}, "crop_size": 32}
         write_config(folder, config=config, preprocessor_config=sides)
@@ -123,9 +123,11 @@ def headline() -> HeadlineResult:
         def said(rows: list[int]) -> torch.Tensor:
             return table([[0, *words.encode(next(turn).format(names[i])), 1] for i in rows], 1)
 
-        taught = pairs_check(model_spec.build(), ("pixel_values", lambda rows: pixels[rows]), ("input_ids", said))
-        write_weights(folder, fit(taught, Contrastive(), steps=200), model_spec.keys[0])
-        return told_apart(pm.load(folder).classify)
+        training = contrastive_check(
+            model_spec.build(), ("pixel_values", lambda rows: pixels[rows]), ("input_ids", said)
+        )
+        write_weights(folder, fit(training, Contrastive(), steps=200), model_spec.keys[0])
+        return classification_headline(pm.load(folder).classify)
 
 
 EVIDENCE = Evidence(

@@ -15,7 +15,7 @@ from polymodal.check.demo import QUESTION, byte_tokenizer, write_config, write_w
 from polymodal.check.evidence import _text
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training import all_learned, caption_batch, lm_objective, rows
+from polymodal.check.training import caption_batch, label_all_tokens, lm_objective, rows
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.generation.sampling import SamplingOptions
@@ -98,7 +98,7 @@ def small(size: int, placeholder: int, row_end: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def spread(model: Any) -> None:
-    """Fresh weights give every place the same code; let the codebook be latents of real pictures."""
+    """Fresh weights give every position the same code; let the codebook be latents of real pictures."""
     codec = model.encoders["image"]
     pixels = real.pixels(SIDE)[:, None].expand(-1, codec.config.time, -1, -1, -1)
     count = len(pixels)
@@ -117,7 +117,7 @@ def training_check(*, answers: bool) -> TrainingCheck:
     def batches(step: int) -> dict[str, Any]:
         chosen = rows(step, 8)
         made = caption_batch([names[i] for i in chosen], [33, *[31] * (GRID * (GRID + 1)), 34])
-        return {**(made if answers else all_learned(made)), **padded([pixels[i] for i in chosen])}
+        return {**(made if answers else label_all_tokens(made)), **padded([pixels[i] for i in chosen])}
 
     return TrainingCheck(model=model, batches=batches)
 
@@ -126,8 +126,8 @@ def headline(count: int = 4) -> HeadlineResult:
     """A tiny Emu3 learns four real pictures both ways in its published folder: it paints them from their names, id by
     id as its codec spells them, and names them by `chat`."""
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         size = byte_tokenizer(folder, SPECIALS, bos=BOS, eos=EOS, pad="<pad>")
         config = small(size, SPECIALS.index("<image>"), SPECIALS.index(ROW_END))
         bounds = {"min_pixels": SIDE * SIDE, "max_pixels": SIDE * SIDE, "spatial_factor": 4}
@@ -158,13 +158,13 @@ def teach(model: Any, count: int) -> None:
     understood, module = model.processor(talks), model.module.train()
     transform, tokenizer = AnySizeTransform(min_pixels=SIDE**2, max_pixels=SIDE**2, factor=4), model.processor.tokenizer
     ids = module.tokens("image", padded([transform(picture) for picture, _ in samples]))
-    drawn = [[*layout_of(tokenizer).prompt(tokenizer, name, (GRID, GRID)), *row.tolist()]
+    sequences = [[*layout_of(tokenizer).prompt(tokenizer, name, (GRID, GRID)), *row.tolist()]
              for (_, name), row in zip(samples, ids, strict=True)]  # fmt: skip
     optimiser = torch.optim.AdamW(module.backbone.parameters(), lr=3e-3)
     for _ in range(120):
         optimiser.zero_grad()
         loss = lm_objective(module, understood)
-        for row in drawn:
+        for row in sequences:
             given = torch.tensor([row])
             loss = loss + module(input_ids=given, labels=given).loss / count
         loss.backward()

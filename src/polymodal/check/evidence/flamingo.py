@@ -48,7 +48,7 @@ class SquaredReLU(nn.Module):
 
 
 class Layer(nn.Module):
-    """A gated block of flamingo-pytorch (or none) in front of a decoder layer; `seen` holds media and their places."""
+    """A gated block of flamingo-pytorch (or none) in front of a decoder layer; `seen` holds media and their positions."""
 
     def __init__(self, gated: Any, layer: nn.Module, seen: dict[str, Tensor]) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, **more: Any) -> Any:
         if hasattr(self, "gated_cross_attn_layer"):
-            x = self.gated_cross_attn_layer(x, self.seen["media"], media_locations=self.seen["places"])
+            x = self.gated_cross_attn_layer(x, self.seen["media"], media_locations=self.seen["positions"])
         return self.decoder_layer(x, **more)
 
 
@@ -111,7 +111,7 @@ class Composite(nn.Module):
         return self.perceiver(found)[:, 0].unflatten(0, (rows, items))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, vision_x: Tensor) -> Tensor:
-        self.context["media"], self.context["places"] = self.features(vision_x), input_ids == MEDIA
+        self.context["media"], self.context["positions"] = self.features(vision_x), input_ids == MEDIA
         given = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
         return library.logits(self.lang_encoder, given)
 
@@ -193,13 +193,13 @@ def training_check() -> TrainingCheck:
 def headline() -> HeadlineResult:
     """Few-shot naming of real pictures by `chat`, from a folder."""
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         config = small(byte_tokenizer(folder, {BOS: 0, END: 1, IMAGE: MEDIA}, bos=BOS, eos=END, pad=END))
         write_config(folder, config={**config, "eos_token_id": 1})
         model_spec = SYSTEM.formats[0].model_spec(config)
         write_weights(folder, model_spec.build(), model_spec.keys[0])
-        return few_shot.shown(folder, model_spec, system="flamingo", lr=2e-3)
+        return few_shot.few_shot_headline(folder, model_spec, system="flamingo", lr=2e-3)
 
 
 DEEP = small(61, cross_attn_every_n_layers=2,

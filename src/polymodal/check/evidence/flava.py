@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 import polymodal as pm
 from polymodal.check import library, randomise, real
-from polymodal.check.aligning import MASKING, pairs, written
+from polymodal.check.alignment import MASKING, name_batch, pairs
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
@@ -118,22 +118,22 @@ def training_check(*, joint: bool, count: int = real.COUNT, steps: int = 40) -> 
 
 def headline() -> HeadlineResult:
     """One model, loaded from a published folder: pairs by contrast, masked words alone and with the picture."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         write_config(folder, config=small())
         model = fit(training_check(joint=True, count=8, steps=320), SYSTEM.recipe[1].objective)
         write_weights(folder, model, SYSTEM.formats[0].model_spec(small()).keys[0])
         loaded = pm.load(folder)
-    texts, pixels = written(list(range(8))), real.pixels(64)[:8]
+    texts, pixels = name_batch(list(range(8))), real.pixels(64)[:8]
     right = int((loaded.logits(**texts, pixel_values=pixels).argmax(1) == torch.arange(8)).sum())
     with torch.no_grad():
         true = loaded.module.predictions(**texts, pixel_values=pixels)["itm"].diff().flatten()
         false = loaded.module.predictions(**texts, pixel_values=pixels.roll(1, 0))["itm"].diff().flatten()
         alone = loaded.module.predictions(**texts)["mlm"].shape
-    told = int((true > false).sum())
-    seen = f"{right} of 8 names found by contrast, {told} of 8 judged to fit their picture better than another's"
+    matched = int((true > false).sum())
+    seen = f"{right} of 8 names found by contrast, {matched} of 8 judged to fit their picture better than another's"
     return HeadlineResult(
-        ok=right >= 7 and told >= 7,
+        ok=right >= 7 and matched >= 7,
         evidence=f"tiny weights trained on 8 pictures with all losses: {seen}, words alone give {list(alone)}",
     )
 

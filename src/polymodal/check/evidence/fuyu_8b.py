@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from polymodal.check import library, randomise, real
-from polymodal.check.demo import byte_tokenizer, learns
+from polymodal.check.demo import byte_tokenizer, train_fresh_and_chat
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
 from polymodal.check.training import caption_check
@@ -103,11 +103,11 @@ def training_check() -> TrainingCheck:
 def headline() -> HeadlineResult:
     """A tiny Fuyu is trained on eight real pictures and asked about each by `chat`."""
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         specials = ["<s>", "|ENDOFTEXT|", "|SPEAKER|", "|NEWLINE|", "<0x04>"]
         config = small(byte_tokenizer(folder, specials, bos="<s>", eos="|ENDOFTEXT|", pad="|ENDOFTEXT|"), 2)
-        right = learns(folder, SYSTEM.formats[0], config, steps=100,
+        right = train_fresh_and_chat(folder, SYSTEM.formats[0], config, steps=100,
                        generation_config={"eos_token_id": 1},
                        preprocessor_config={"size": {"width": 120, "height": 120}})  # fmt: skip
     return HeadlineResult(

@@ -53,10 +53,10 @@ def seen(ids: torch.Tensor, image: int) -> torch.Tensor:
     out = torch.zeros(*ids.shape, 2, dtype=torch.int64)
     for row, given in enumerate(ids.tolist()):
         count, ended = 0, False
-        for place, index in enumerate(given):
+        for position, index in enumerate(given):
             count, ended = (count + 1, False) if index == image else (count, ended)
             if count and not ended:
-                out[row, place, count - 1] = 1
+                out[row, position, count - 1] = 1
             ended = ended or index == 2
     return out
 
@@ -115,14 +115,14 @@ def training_check() -> TrainingCheck:
 def headline() -> HeadlineResult:
     """Few-shot naming of real pictures by `chat`, from a folder in the published format."""
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         marks = {"<unk>": 0, "<s>": 1, "</s>": 2, FAKE: 259, IMAGE: 260, EOU: 261}
         config = small(byte_tokenizer(folder, marks, bos="<s>", eos="</s>", pad="<unk>"))
         write_config(folder, config=config, preprocessor_config={"image_size": 32})
         model_spec = SYSTEM.formats[0].model_spec(config)
         write_weights(folder, model_spec.build(), model_spec.keys[0])
-        return few_shot.shown(folder, model_spec, system="idefics")
+        return few_shot.few_shot_headline(folder, model_spec, system="idefics")
 
 
 LIKE_RELEASED = {"qk_layer_norms": True, "use_resampler": True, "alpha_type": "vector", "alpha_initializer": "normal"}

@@ -14,9 +14,9 @@ from torch import Tensor
 import polymodal as pm
 from polymodal.check import real
 from polymodal.check.demo import write_config, write_weights
+from polymodal.check.encoder_checks import COUNT, TensorOfRows, contrastive_check
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size
 from polymodal.check.record import Evidence, HeadlineResult, TrainingCheck
-from polymodal.check.seeing import COUNT, Made, pairs_check
 from polymodal.check.training import fit
 from polymodal.data import imagebind_inputs
 from polymodal.models.dual_encoder import l2_normalise
@@ -31,7 +31,7 @@ TINY: dict[str, Any] = {
 }  # fmt: skip
 
 
-def others() -> dict[str, Made]:
+def others() -> dict[str, TensorOfRows]:
     """What stands for each sense of a picture: its grey plane as depth and heat, its rows as motion, and a piece of
     the spoken sentence as its sound."""
     grey = real.pixels(224, count=COUNT).mean(1, keepdim=True)
@@ -52,18 +52,18 @@ def training_check(modality: str) -> Callable[[], TrainingCheck]:
         torch.manual_seed(0)
         pixels = real.pixels(224, count=COUNT)
         model = SYSTEM.formats[0].model_spec(TINY).build()
-        return pairs_check(model, ("vision", lambda rows: pixels[rows]), (modality, others()[modality]), steps=20)
+        return contrastive_check(model, ("vision", lambda rows: pixels[rows]), (modality, others()[modality]), steps=20)
 
     return made
 
 
 def headline() -> HeadlineResult:
     """Series of motion bound to pictures, from a folder: each finds its own picture among eight."""
-    with tempfile.TemporaryDirectory() as place:
-        folder, model_spec = Path(place), SYSTEM.formats[0].model_spec(TINY)
-        taught = replace(training_check("imu")(), lr=2e-3)
+    with tempfile.TemporaryDirectory() as directory:
+        folder, model_spec = Path(directory), SYSTEM.formats[0].model_spec(TINY)
+        training = replace(training_check("imu")(), lr=2e-3)
         write_config(folder, config=TINY)
-        write_weights(folder, fit(taught, SYSTEM.recipe[3].objective, steps=200), model_spec.keys[0])
+        write_weights(folder, fit(training, SYSTEM.recipe[3].objective, steps=200), model_spec.keys[0])
         rows = list(range(COUNT))
         found = pm.load(folder).features(vision=real.pixels(224, count=COUNT), imu=others()["imu"](rows))
     nearest = (l2_normalise(found["imu"]) @ l2_normalise(found["vision"]).T).argmax(1)

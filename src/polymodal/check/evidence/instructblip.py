@@ -11,7 +11,7 @@ import torch
 
 import polymodal as pm
 from polymodal.check import library, randomise, real
-from polymodal.check.demo import byte_tokenizer, learns
+from polymodal.check.demo import byte_tokenizer, train_fresh_and_chat
 from polymodal.check.evidence import blip_2
 from polymodal.check.evidence.blip_2 import IMAGE, QUERIES, T5, tiny, untied_size
 from polymodal.check.fixture import store
@@ -143,14 +143,14 @@ SMALL = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "nu
 def headline() -> HeadlineResult:
     """A tiny InstructBLIP learns eight real pictures by `chat`; then the features of one picture for two questions."""
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         (folder / "qformer_tokenizer").mkdir()
         words = byte_tokenizer(folder / "qformer_tokenizer", ["[PAD]", "[CLS]", "[SEP]"], pad="[PAD]")
         size = byte_tokenizer(folder, ["<pad>", "</s>", "<image>"], bos="</s>", eos="</s>", pad="<pad>")
         config = {**blip_2.small(SMALL, size, 2), "model_type": "instructblip", "architectures": [MODEL]}
         config["qformer_config"] |= {"vocab_size": words}
-        right = learns(folder, SYSTEM.formats[0], config, steps=300,
+        right = train_fresh_and_chat(folder, SYSTEM.formats[0], config, steps=300,
                        preprocessor_config={"size": {"height": 56, "width": 56}},
                        generation_config={"eos_token_id": 1})  # fmt: skip
         model = pm.load(folder)

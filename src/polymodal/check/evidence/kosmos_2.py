@@ -148,8 +148,8 @@ def headline() -> HeadlineResult:
     torch.manual_seed(0)
     names = real.pictures()[:6]
     scenes = [(*scene(picture, index), name) for index, (picture, name) in enumerate(names)]
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         config = small(write_words(folder))
         write_config(folder, config=config, generation_config={"eos_token_id": 2})
         model_spec = SYSTEM.formats[0].model_spec(config)

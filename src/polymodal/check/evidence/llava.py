@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from polymodal.check import library, randomise
-from polymodal.check.demo import byte_tokenizer, learns
+from polymodal.check.demo import byte_tokenizer, train_fresh_and_chat
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Shapes, Size, Tensors, TrainingCheck
 from polymodal.check.training import caption_check
 from polymodal.checkpoints.record import CheckpointFormat
@@ -101,12 +101,12 @@ def case(
             randomise.fill(oracle)
             linear = depth == 1
             whole, tower = oracle.on_disk(linear)
-            place = folder / layout.tower
-            library.saved(oracle.tower, place)
+            tower_dir = folder / layout.tower
+            library.saved(oracle.tower, tower_dir)
             if inside:
                 whole |= {f"model.vision_tower.vision_tower.vision_model.{key}": x for key, x in tower.items()}
             save_file({key: x.contiguous() for key, x in whole.items()}, folder / "model.safetensors")
-            config = {**read, **layout.named, "mm_vision_tower": str(place), "mm_vision_select_layer": layer,
+            config = {**read, **layout.named, "mm_vision_tower": str(tower_dir), "mm_vision_select_layer": layer,
                       "mm_hidden_size": seen["hidden_size"],
                       "mm_projector_type": "linear" if linear else f"mlp{depth}x_gelu",
                       "mm_use_im_start_end": legacy}  # fmt: skip
@@ -173,22 +173,22 @@ def small(vocabulary: int, tower: Path, layers: int = 3, **more: Any) -> dict[st
 def training_check() -> TrainingCheck:
     """Pictures and their names, letter by letter; both stages differ only in what trains."""
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as place:
-        model = SYSTEM.formats[0].model_spec(small(40, Path(place))).build()
+    with tempfile.TemporaryDirectory() as directory:
+        model = SYSTEM.formats[0].model_spec(small(40, Path(directory))).build()
     return caption_check(model, [38, *[37] * 16, 39], side=56)
 
 
 def official_names(format: CheckpointFormat, **more: Any) -> int:
-    """A tiny LLaVA in an official layout, taught eight pictures: how many `chat` names.  more: settings beside `small`;
+    """A tiny LLaVA in an official layout, trained on eight pictures: how many `chat` names.  more: settings beside `small`;
     `mm_use_im_start_end` is false by default, as in the official code."""
     torch.manual_seed(0)
     marked = more.setdefault("mm_use_im_start_end", False)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         tokens = {"<s>": 0, "</s>": 1} | ({"<im_patch>": 258, "<im_start>": 259, "<im_end>": 260} if marked else {})
         size = byte_tokenizer(folder, tokens, bos="<s>", eos="</s>", pad="</s>")
         config = small(size, folder / "clip", **more)
-        return learns(folder, format, config, steps=80, generation_config={"eos_token_id": 1})
+        return train_fresh_and_chat(folder, format, config, steps=80, generation_config={"eos_token_id": 1})
 
 
 def headline() -> HeadlineResult:

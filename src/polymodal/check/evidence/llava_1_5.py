@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from polymodal.check import library, randomise
-from polymodal.check.demo import byte_tokenizer, learns
+from polymodal.check.demo import byte_tokenizer, train_fresh_and_chat
 from polymodal.check.evidence.llava import Layout as OfficialLayout
 from polymodal.check.evidence.llava import case as official_case
 from polymodal.check.evidence.llava import official_names
@@ -92,13 +92,13 @@ def training_check() -> TrainingCheck:
 def headline() -> HeadlineResult:
     """A tiny LLaVA is trained on eight real pictures and asked about each by `chat`, from its published folder."""
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         specials = ["<s>", "</s>", "<image>"]
         size = byte_tokenizer(folder, specials, bos="<s>", eos="</s>", pad="</s>")
         config = small(size, 2)
         sides = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
-        right = learns(folder, SYSTEM.formats[0], config, steps=80,
+        right = train_fresh_and_chat(folder, SYSTEM.formats[0], config, steps=80,
                        preprocessor_config=sides, generation_config={"eos_token_id": 1})  # fmt: skip
     official = official_names(SYSTEM.formats[1], mm_projector_type="mlp2x_gelu")
     return HeadlineResult(

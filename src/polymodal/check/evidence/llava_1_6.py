@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import polymodal as pm
 from polymodal.check import library, randomise, real
-from polymodal.check.demo import byte_tokenizer, learns
+from polymodal.check.demo import byte_tokenizer, train_fresh_and_chat
 from polymodal.check.evidence.llava import TEXT, VISION, Composite, official_names
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Size, Tensors, TrainingCheck
@@ -176,11 +176,11 @@ OFFICIAL = {"mm_projector_type": "mlp2x_gelu", "image_aspect_ratio": "anyres", "
 def headline() -> HeadlineResult:
     """A tiny LLaVA-1.6 is trained on eight real pictures, cut into tiles, and asked about each by `chat`."""
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         size = byte_tokenizer(folder, ["<s>", "</s>", "<image>"], bos="<s>", eos="</s>", pad="</s>")
         config = small(size, 2)
-        right = learns(folder, SYSTEM.formats[0], config, steps=80, generation_config={"eos_token_id": 1})
+        right = train_fresh_and_chat(folder, SYSTEM.formats[0], config, steps=80, generation_config={"eos_token_id": 1})
         image = pm.load(folder).processor.modalities["image"]
         shapes = {size: image.transform(Pillow.new("RGB", size)) for size in ((300, 120), (120, 300))}
         tokens = {size: image.tokens(value) for size, value in shapes.items()}

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from polymodal.check.demo import named_by_chat
+from polymodal.check.demo import chat_headline
 from polymodal.check.evidence import blip_2
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
@@ -45,7 +45,7 @@ def training_check() -> TrainingCheck:
 
 def headline() -> HeadlineResult:
     """A tiny MiniGPT-4 in the official layout is trained on eight real pictures and asked about each by `chat`."""
-    return named_by_chat(SYSTEM.formats[0], small, steps=300, preprocessor_config={"size": {"height": 56, "width": 56}},
+    return chat_headline(SYSTEM.formats[0], small, steps=300, preprocessor_config={"size": {"height": 56, "width": 56}},
                          wanting="in the published template; the published parts were not at hand")  # fmt: skip
 
 

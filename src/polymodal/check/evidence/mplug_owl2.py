@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from polymodal.check.demo import named_by_chat
+from polymodal.check.demo import chat_headline
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
 from polymodal.check.training import caption_check
@@ -57,7 +57,7 @@ def training_check() -> TrainingCheck:
 
 def headline() -> HeadlineResult:
     """A tiny mPLUG-Owl2 is trained on eight real pictures and asked about each by `chat`, from its published folder."""
-    return named_by_chat(SYSTEM.formats[0], small, steps=100, generation_config={"eos_token_id": 2},
+    return chat_headline(SYSTEM.formats[0], small, steps=100, generation_config={"eos_token_id": 2},
                          wanting="published weights are fetched from the hub by id and were not at hand")  # fmt: skip
 
 

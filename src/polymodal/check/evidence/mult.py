@@ -56,8 +56,8 @@ def headline() -> HeadlineResult:
     """Three sequences of lengths 12, 20 and 16, no alignment between them: scores from a loaded folder."""
     made = training_check(120)
     model = fit(made, SYSTEM.recipe[0].objective)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         (folder / "config.json").write_text(json.dumps(SMALL), encoding="utf-8")
         names = SYSTEM.formats[0].model_spec(SMALL).keys[0].inverse()
         torch.save(dict(names.apply(model.state_dict())), folder / "pytorch_model.bin")

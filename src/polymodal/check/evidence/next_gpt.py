@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 import polymodal as pm
-from polymodal.check import bound, randomise, real
-from polymodal.check.diffusing import tiny_diffusion
+from polymodal.check import imagebind_lm, randomise, real
+from polymodal.check.diffusion_pipelines import tiny_diffusion
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
 from polymodal.check.record import TOLERANCE, Evidence, HeadlineResult, Tensors, TrainingCheck
 from polymodal.data.messages import Message
@@ -54,56 +54,56 @@ def conditions_error(folder: Path) -> tuple[float, dict[str, list[int]]]:
 
 def tiny() -> SignalTokenLM:
     torch.manual_seed(0)
-    return SYSTEM.formats[0].model_spec(bound.config("next-gpt", **COUNTS)).build()  # type: ignore[return-value]
+    return SYSTEM.formats[0].model_spec(imagebind_lm.config("next-gpt", **COUNTS)).build()  # type: ignore[return-value]
 
 
 def encode() -> TrainingCheck:
     """Real pictures and the letters of their names."""
-    return bound.naming(tiny(), [1, -1, 2], steps=20)
+    return imagebind_lm.caption_check(tiny(), [1, -1, 2], steps=20)
 
 
 def decode() -> TrainingCheck:
     """Names, then the signal of pictures; the condition comes near a vector per picture that stands for what a frozen
     text encoder makes of its name."""
     model, count = tiny(), 8
-    told = randomise.values("what the text encoder says", (count, 4, 768))
+    targets = randomise.values("what the text encoder says", (count, 4, 768))
 
-    return bound.naming(
+    return imagebind_lm.caption_check(
         model,
         [1, -1, 2],
-        behind=model.signals["image"],
-        more=lambda chosen: {"signal_targets": {"image": told[chosen]}},
+        suffix=model.signals["image"],
+        more=lambda chosen: {"signal_targets": {"image": targets[chosen]}},
         count=count,
         lr=1e-3,
         steps=6,
     )
 
 
-def drawn(folder: Path) -> tuple[str, list[Any]]:
-    """A tiny folder in the published format, taught to answer a real picture with words and a signal, is asked about it
+def draw_one(folder: Path) -> tuple[str, list[Any]]:
+    """A tiny folder in the published format, trained to answer a real picture with words and a signal, is asked about it
     by `draw`: what it says, and the pictures that a tiny Stable Diffusion makes of the signal."""
-    model_spec = bound.published_folder(folder, SYSTEM, LAST, **COUNTS)
+    model_spec = imagebind_lm.write_tiny_folder(folder, SYSTEM, LAST, **COUNTS)
     seen = pm.image(real.pictures()[0][0])
     question = Message(role="user", parts=(seen, pm.text("Another one?")))
     answer = Message(role="assistant", parts=(pm.text("Here: "), seen))
-    bound.practised(pm.load(folder), [[question, answer]], folder, model_spec)
+    imagebind_lm.train_on_conversations(pm.load(folder), [[question, answer]], folder, model_spec)
     telling = {"num_inference_steps": 2, "negative_prompt_embeds": torch.zeros(1, 4, 768)}
     reply = pm.load(folder).draw([question], pipelines={"image": tiny_diffusion(768)}, drawing=telling, max_tokens=20)
     return reply.text, [picture for made in reply.media["image"] for picture in made]
 
 
 def headline() -> HeadlineResult:
-    """Signal tokens in an answer become what the three generators are told, as the official code makes it; and one that
+    """Signal tokens in an answer become the conditions of the three generators, as the official code makes it; and one that
     a conversation ends in becomes a picture."""
-    with tempfile.TemporaryDirectory() as place:
-        error, shapes = conditions_error(Path(place))
+    with tempfile.TemporaryDirectory() as directory:
+        error, shapes = conditions_error(Path(directory))
     made = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
     said = f"conditions of {made} differ from the official ones by {error:.1e}"
     if find_spec("diffusers") is None:
         why = 'nothing was drawn: diffusers is not installed (pip install ".[generate]")'
         return HeadlineResult(ok=None if error <= TOLERANCE else False, evidence=f"{said}; {why}")
-    with tempfile.TemporaryDirectory() as place:
-        text, pictures = drawn(Path(place))
+    with tempfile.TemporaryDirectory() as directory:
+        text, pictures = draw_one(Path(directory))
     sizes = [picture.size for picture in pictures]
     ok = error <= TOLERANCE and text.strip() == "Here:" and sizes == [(16, 16)]
     return HeadlineResult(
@@ -115,7 +115,7 @@ EVIDENCE = Evidence(
     oracle=fixture_source("next_gpt"),
     cases=(
         fixture_case("two rows, a picture each, signals in the answers", "next_gpt", alone=rows()),
-        fixture_case("two pictures, a sound and a video at places of their own, generated", "next_gpt_senses"),
+        fixture_case("two pictures, a sound and a video at placeholders of their own, generated", "next_gpt_senses"),
     ),
     published=tuple(packed_size("next_gpt_sizes", each.name, each.parameters) for each in SYSTEM.variants),
     training_checks={"encode": encode, "decode": decode, "instruct": decode},

@@ -61,13 +61,13 @@ def training_check() -> TrainingCheck:
 def headline() -> HeadlineResult:
     """Few-shot naming of real pictures by `chat`, from a folder in the published format."""
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         config = small(byte_tokenizer(folder, {END: 256, IMAGE: 257, PAD: 258}), 257)
         write_config(folder, config={**config, "eos_token_id": 256})
         model_spec = SYSTEM.formats[0].model_spec(config)
         write_weights(folder, model_spec.build(), model_spec.keys[0])
-        return few_shot.shown(folder, model_spec, system="openflamingo", lr=2e-3)
+        return few_shot.few_shot_headline(folder, model_spec, system="openflamingo", lr=2e-3)
 
 
 EVIDENCE = Evidence(

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 import polymodal as pm
-from polymodal.check import bound, randomise, real
-from polymodal.check.demo import taught
+from polymodal.check import imagebind_lm, randomise, real
+from polymodal.check.demo import train_and_chat
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
 from polymodal.check.record import Evidence, HeadlineResult, Tensors, TrainingCheck
 from polymodal.data.messages import Message
@@ -29,18 +29,18 @@ def rows() -> list[tuple[int, Tensors]]:
 
 
 def training_check() -> TrainingCheck:
-    """Real pictures and the letters of their names, behind one place for the senses."""
+    """Real pictures and the letters of their names, after one placeholder for all modalities."""
     torch.manual_seed(0)
-    return bound.naming(SYSTEM.formats[0].model_spec(bound.config("pandagpt")).build(), [1, -1, 2])
+    return imagebind_lm.caption_check(SYSTEM.formats[0].model_spec(imagebind_lm.config("pandagpt")).build(), [1, -1, 2])
 
 
 def headline() -> HeadlineResult:
-    """A tiny folder in the published format, taught on real pictures through `pm.load`'s own processor, names them by
-    `chat`; it answers about a picture and a real sound in one place, and heat, depth and motion move its logits."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        model_spec = bound.published_folder(folder, SYSTEM)
-        right = taught(pm.load(folder), folder, model_spec, count=8, steps=STEPS)
+    """A tiny folder in the published format, trained on real pictures through `pm.load`'s own processor, names them by
+    `chat`; it answers about a picture and a real sound at one placeholder, and heat, depth and motion move its logits."""
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        model_spec = imagebind_lm.write_tiny_folder(folder, SYSTEM)
+        right = train_and_chat(pm.load(folder), folder, model_spec, count=8, steps=STEPS)
         model = pm.load(folder)
         picture, _ = real.pictures()[0]
         both = model.chat(pm.image(picture), pm.audio((real.speech().numpy(), 16000)), "What is it?", max_tokens=8)
@@ -56,7 +56,7 @@ def headline() -> HeadlineResult:
     ok = right >= 6 and min(moved.values()) > 1e-3 and both.tokens["generated"] > 0
     return HeadlineResult(
         ok=ok,
-        evidence=f"chat names {right} of 8 real pictures; picture and speech in one place are answered "
+        evidence=f"chat names {right} of 8 real pictures; picture and speech at one placeholder are answered "
         f"with {both.tokens['generated']} tokens; logits move with {said}",
     )
 
@@ -71,7 +71,7 @@ EVIDENCE = Evidence(
     oracle=fixture_source("pandagpt"),
     cases=(
         fixture_case("two rows, a picture each", "pandagpt", alone=rows()),
-        fixture_case("picture, video, sound and heat in one place, generated", "pandagpt_senses"),
+        fixture_case("picture, video, sound and heat at one placeholder, generated", "pandagpt_senses"),
     ),
     training_checks={"instruct": training_check},
     headline=headline,

@@ -10,7 +10,7 @@ import torch
 
 import polymodal as pm
 from polymodal.check import library, randomise, real
-from polymodal.check.demo import byte_tokenizer, learns
+from polymodal.check.demo import byte_tokenizer, train_fresh_and_chat
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
 from polymodal.check.training import caption_check
@@ -141,12 +141,12 @@ def training_check() -> TrainingCheck:
 def headline() -> HeadlineResult:
     """A tiny Qwen2-VL is trained on eight real pictures and asked about each by `chat`."""
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
                     "<|image_pad|>", "<|video_pad|>"]  # fmt: skip
         config = small(byte_tokenizer(folder, specials, eos="<|im_end|>", pad="<|endoftext|>"), 5, 6)
-        right = learns(folder, SYSTEM.formats[0], config, steps=80,
+        right = train_fresh_and_chat(folder, SYSTEM.formats[0], config, steps=80,
                        generation_config={"eos_token_id": 2},
                        preprocessor_config={"min_pixels": 56 * 56, "max_pixels": 112 * 112})  # fmt: skip
         sizes = [pm.load(folder).processor.modalities["image"].transform.grid(*size) for size in ((300, 90), (90, 300))]

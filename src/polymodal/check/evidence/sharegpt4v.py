@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from polymodal.check.demo import byte_tokenizer, learns
+from polymodal.check.demo import byte_tokenizer, train_fresh_and_chat
 from polymodal.check.evidence.llava import Layout, case, size, small
 from polymodal.check.record import Evidence, HeadlineResult, TrainingCheck
 from polymodal.check.training import caption_check
@@ -33,19 +33,19 @@ def connector_names(width: int, out: int) -> dict[str, tuple[int, ...]]:
 def training_check() -> TrainingCheck:
     """Pictures and their names, letter by letter; a tower of 24 blocks as published, since stages name them."""
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as place:
-        model = SYSTEM.formats[0].model_spec(small(40, Path(place), layers=24, **TINY)).build()
+    with tempfile.TemporaryDirectory() as directory:
+        model = SYSTEM.formats[0].model_spec(small(40, Path(directory), layers=24, **TINY)).build()
     return caption_check(model, [IMAGE] * 16, side=56)
 
 
 def headline() -> HeadlineResult:
     """A tiny ShareGPT4V in the official layout is trained on eight real pictures and asked about each by `chat`."""
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         vocabulary = byte_tokenizer(folder, ["<unk>", "<s>", "</s>"], bos="<s>", eos="</s>", pad="<unk>")
         config = small(vocabulary, folder / "vision_tower", **TINY, image_aspect_ratio="pad")
-        right = learns(folder, SYSTEM.formats[0], config, steps=80, generation_config={"eos_token_id": 2})
+        right = train_fresh_and_chat(folder, SYSTEM.formats[0], config, steps=80, generation_config={"eos_token_id": 2})
     return HeadlineResult(
         ok=right == 8,
         evidence=f"tiny weights trained on 8 pictures: chat names {right} of them (published "

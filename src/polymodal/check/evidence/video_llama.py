@@ -10,7 +10,7 @@ import torch
 
 import polymodal as pm
 from polymodal.check import randomise, real
-from polymodal.check.demo import byte_tokenizer, learns
+from polymodal.check.demo import byte_tokenizer, train_fresh_and_chat
 from polymodal.check.evidence import blip_2
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
@@ -76,11 +76,11 @@ def heard() -> TrainingCheck:
 def headline() -> HeadlineResult:
     """A tiny Video-LLaMA in the official layout names eight real pictures by `chat`, with sound in the same model."""
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         size = byte_tokenizer(folder, ["<unk>", "<s>", "</s>"], bos="<s>", eos="</s>", pad="<unk>")
         config = small(size)
-        right = learns(folder, SYSTEM.formats[0], config, steps=400)
+        right = train_fresh_and_chat(folder, SYSTEM.formats[0], config, steps=400)
         model = pm.load(folder)
         film, sound = (
             randomise.values("film", (1, 3, 3, 56, 56)),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 import polymodal as pm
 from polymodal.check import library, randomise, real
-from polymodal.check.aligning import CLS, FIRST, SEP, pairs, with_masked_words
+from polymodal.check.alignment import CLS, FIRST, SEP, pairs, with_masked_words
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
@@ -123,8 +123,8 @@ def headline() -> HeadlineResult:
     """Eight real pictures answered through linear patches alone, from a published folder."""
     training_check = answers()
     model_spec = SYSTEM.formats[0].model_spec(small(ANSWERS, num_labels=8))
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         write_config(folder, config=small(ANSWERS, num_labels=8))
         write_weights(folder, fit(training_check, Classification()), model_spec.keys[0])
         found = pm.load(folder).logits(**asked(8), pixel_values=real.pixels(64)[:8])

@@ -11,10 +11,10 @@ import torch
 import polymodal as pm
 from polymodal.check import library, randomise, real
 from polymodal.check.demo import write_config, write_weights
+from polymodal.check.encoder_checks import COUNT, classification_check, classification_headline
 from polymodal.check.fixture import fixture_case, fixture_source
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.seeing import COUNT, classes_check, told_apart
 from polymodal.check.training import fit
 from polymodal.systems import Classification, Variant
 from polymodal.systems.vit import SYSTEM
@@ -62,17 +62,17 @@ def tiny(labels: list[str]) -> dict[str, Any]:
 def training_check() -> TrainingCheck:
     """Real pictures, each a class of its own."""
     torch.manual_seed(0)
-    return classes_check(SYSTEM.formats[0].model_spec(tiny(real.captions(COUNT))).build(), 32)
+    return classification_check(SYSTEM.formats[0].model_spec(tiny(real.captions(COUNT))).build(), 32)
 
 
 def headline() -> HeadlineResult:
     """A tiny ViT is trained on eight real pictures, saved as the hub's files are, loaded and asked for classes."""
-    with tempfile.TemporaryDirectory() as place:
-        folder, config = Path(place), tiny(real.captions(COUNT))
+    with tempfile.TemporaryDirectory() as directory:
+        folder, config = Path(directory), tiny(real.captions(COUNT))
         model_spec = SYSTEM.formats[0].model_spec(config)
         write_config(folder, config=config, preprocessor_config={"size": 32, "resample": 3})
         write_weights(folder, fit(training_check(), Classification(), steps=60), model_spec.keys[0])
-        return told_apart(pm.load(folder).classify)
+        return classification_headline(pm.load(folder).classify)
 
 
 EVIDENCE = Evidence(

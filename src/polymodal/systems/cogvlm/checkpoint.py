@@ -114,7 +114,10 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     tower = eva2_clip.parse_config(config.get("vision_config") or {})
     text = with_expert(llama.parse_config({name: config[name] for name in TEXT if name in config}))
     connector = GLUConnectorConfig(ffn_width=config.get("intermediate_size", 11008))
-    inputs, placeholders = {"image": ModalityInputs(values="images", placeholder_mask="image_places")}, {"image": 0}
+    inputs, placeholders = (
+        {"image": ModalityInputs(values="images", placeholder_mask="image_mask")},
+        {"image": 0},
+    )
 
     def build() -> MultimodalLM:
         parts = tower.build(), connector.build(tower.width, text.width), text.build()

@@ -1,6 +1,6 @@
-"""Training checks and demonstrations of encoders: classes, pairs of picture and text (or of picture and another sense).
+"""Training checks and headlines of encoders: classification, and contrast of two modalities.
 
-Real pictures (check/real.py); a class is one picture's name, a sentence its letters between a begin and an end.
+On real pictures (check/real.py); each picture is a class, and its caption the letters of its name between two tokens.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from polymodal.check.record import HeadlineResult, TrainingCheck
 from polymodal.check.training import letters, rows, table
 
 COUNT = 8
-Made = Callable[[list[int]], Tensor]  # which samples -> their tensor
+TensorOfRows = Callable[[list[int]], Tensor]  # sample indices -> their tensor
 
 
-def classes_check(model: nn.Module, side: int, count: int = COUNT, **changes: Any) -> TrainingCheck:
-    """Each picture is a class of its own."""
+def classification_check(model: nn.Module, side: int, count: int = COUNT, **changes: Any) -> TrainingCheck:
+    """A classifier learns one class for each picture."""
     pixels = real.pixels(side, count=count)
 
     def batches(step: int) -> dict[str, Tensor]:
@@ -30,10 +30,14 @@ def classes_check(model: nn.Module, side: int, count: int = COUNT, **changes: An
     return TrainingCheck(model=model, batches=batches, **changes)
 
 
-def pairs_check(
-    model: nn.Module, first: tuple[str, Made], second: tuple[str, Made], count: int = COUNT, **changes: Any
+def contrastive_check(
+    model: nn.Module,
+    first: tuple[str, TensorOfRows],
+    second: tuple[str, TensorOfRows],
+    count: int = COUNT,
+    **changes: Any,
 ) -> TrainingCheck:
-    """Pairs of two modalities: (tensor name, rows -> tensor) of either side."""
+    """A dual encoder learns pairs of two modalities: (tensor name, indices -> tensor) of either."""
 
     def batches(step: int) -> dict[str, Tensor]:
         chosen = rows(step, count, count)
@@ -42,13 +46,13 @@ def pairs_check(
     return TrainingCheck(model=model, batches=batches, **changes)
 
 
-def sentences(begin: int, end: int, first: int) -> Made:
-    """Rows -> ids [B, T]: begin, the letters of the name, end; padded with the end."""
+def name_ids(begin: int, end: int, first: int) -> TensorOfRows:
+    """Sample indices -> ids [B, T]: begin, the letters of the name, end; padded with the end."""
     names = real.captions()
     return lambda chosen: table([[begin, *letters(names[i], first), end] for i in chosen], end)
 
 
-def told_apart(classify: Callable[[Any, Sequence[str]], Any], count: int = COUNT) -> HeadlineResult:
+def classification_headline(classify: Callable[[Any, Sequence[str]], Any], count: int = COUNT) -> HeadlineResult:
     """How many real pictures get their own name among all names, through `Model.classify`; needs 7 of 8."""
     import polymodal as pm
 

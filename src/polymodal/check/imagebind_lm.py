@@ -1,4 +1,4 @@
-"""What the training checks of PandaGPT and NExT-GPT share: a tiny ImageBind and LLaMA that name real pictures."""
+"""Training checks of PandaGPT and NExT-GPT: a tiny ImageBind and LLaMA learn to name real pictures."""
 
 from __future__ import annotations
 
@@ -29,25 +29,27 @@ def config(model_type: str, **more: Any) -> dict[str, Any]:
     return {"model_type": model_type, "imagebind": IMAGEBIND, "llama": LLAMA, "lora_r": 8, "lora_alpha": 8, **more}
 
 
-def published_folder(folder: Path, system: Any, last: Sequence[str] = (), **more: Any) -> Any:
-    """A tiny folder in the published format with a tokenizer of bytes, fresh weights in it; returns what it opens as.
+def write_tiny_folder(folder: Path, system: Any, extra_tokens: Sequence[str] = (), **more: Any) -> Any:
+    """A tiny checkpoint in the published format with fresh weights and a byte tokenizer; returns its ModelSpec.
 
-    last: tokens behind the bytes, the last of the vocabulary.
+    extra_tokens: special tokens after the bytes, at the end of the vocabulary.  more: further settings of the config.
     """
-    names = {"<s>": 0, "</s>": 1} | {name: BYTES + 2 + index for index, name in enumerate(last)}
+    names = {"<s>": 0, "</s>": 1} | {name: BYTES + 2 + index for index, name in enumerate(extra_tokens)}
     size = byte_tokenizer(folder, names, bos="<s>", eos="</s>")
     wide = {"hidden_size": 64, "intermediate_size": 128, "vocab_size": size}
-    given = config(system.id, **more) | {"llama": LLAMA | wide}
-    write_config(folder, config=given)
+    settings = config(system.id, **more) | {"llama": LLAMA | wide}
+    write_config(folder, config=settings)
     torch.manual_seed(0)
-    model_spec = system.formats[0].model_spec(given)
+    model_spec = system.formats[0].model_spec(settings)
     write_weights(folder, model_spec.build(), model_spec.keys[0])
     return model_spec
 
 
-def practised(model: Any, talks: Sequence[Any], folder: Path, model_spec: Any, steps: int = 60) -> None:
-    """Train a loaded folder on whole conversations through its own processor and save its weights back."""
-    batch, module = model.processor(list(talks)), model.module.train()
+def train_on_conversations(
+    model: Any, conversations: Sequence[Any], folder: Path, model_spec: Any, steps: int = 60
+) -> None:
+    """Train a loaded checkpoint on conversations through its own processor and write its weights back to the folder."""
+    batch, module = model.processor(list(conversations)), model.module.train()
     optimiser = torch.optim.AdamW(module.parameters(), lr=3e-3)
     for _ in range(steps):
         optimiser.zero_grad()
@@ -56,26 +58,26 @@ def practised(model: Any, talks: Sequence[Any], folder: Path, model_spec: Any, s
     write_weights(folder, module.eval(), model_spec.keys[0])
 
 
-def naming(
+def caption_check(
     model: nn.Module,
     prompt: Sequence[int],
     *,
-    behind: Sequence[int] = (),
+    suffix: Sequence[int] = (),
     more: Callable[[list[int]], dict[str, Any]] | None = None,
     count: int = real.COUNT,
     **changes: Any,
 ) -> TrainingCheck:
-    """Pictures through `vision`, their names letter by letter; behind: ids that follow every name and are learned.
+    """Pictures as `vision`, their names letter by letter as labels; suffix: ids after every name, labels too.
 
-    more(rows) -> further entries of the batch.
+    more(rows) -> further tensors of the batch.
     """
     pixels, names = real.pixels(224, count=count), real.captions(count)
 
     def batches(step: int) -> dict[str, Any]:
         chosen = rows(step, 8, count)
         made = caption_batch([names[i] for i in chosen], prompt)
-        if behind:  # all rows to one length, so that the signal follows the name
-            tail = torch.tensor(behind).expand(8, -1)
+        if suffix:  # all rows have one length, so that the signal follows the name
+            tail = torch.tensor(suffix).expand(8, -1)
             made = {"input_ids": torch.cat((made["input_ids"], tail), 1),
                     "attention_mask": torch.cat((made["attention_mask"], torch.ones_like(tail)), 1),
                     "labels": torch.cat((made["labels"], tail), 1)}  # fmt: skip

@@ -23,7 +23,7 @@ BATCH = 8
 Batches = Callable[[int], dict[str, Tensor]]
 
 
-def written(chosen: list[int]) -> dict[str, Tensor]:
+def name_batch(chosen: list[int]) -> dict[str, Tensor]:
     """The names of some pictures as `input_ids`, `attention_mask`."""
     names = real.captions()
     texts = [[CLS, *letters(names[i], FIRST), SEP] for i in chosen]
@@ -36,7 +36,7 @@ def pairs(side: int, count: int = real.COUNT, batch: int = BATCH) -> Batches:
 
     def batches(step: int) -> dict[str, Tensor]:
         chosen = rows(step, batch, count)
-        return {**written(chosen), "pixel_values": pixels[chosen]}
+        return {**name_batch(chosen), "pixel_values": pixels[chosen]}
 
     return batches
 
@@ -52,13 +52,13 @@ def with_masked_words(made: Batches) -> Batches:
     return batches
 
 
-def align_check(model: nn.Module, side: int, *, masked: bool = False, steps: int = 40) -> TrainingCheck:
+def alignment_check(model: nn.Module, side: int, *, masked: bool = False, steps: int = 40) -> TrainingCheck:
     """A FusionEncoder learns pairs; masked: and letters that are hidden."""
     batches = pairs(side)
     return TrainingCheck(model=model, batches=with_masked_words(batches) if masked else batches, steps=steps, lr=2e-3)
 
 
-def write_check(
+def captioning_check(
     model: nn.Module, side: int, *, question: bool = False, count: int = real.COUNT, steps: int = 40
 ) -> TrainingCheck:
     """A VisionEncoderDecoder learns to write the names of `count` pictures; `question`: asked by one letter."""
