@@ -128,7 +128,7 @@ def recording_of(item: Any) -> Audio:
         found = found.sound or found
     if not isinstance(found, Audio):
         shown = type(item).__name__ if found is None else found
-        raise PromptError(f"{shown} has no sound to write down; expected a recording: a path, bytes or (samples, rate)")
+        raise PromptError(f"{shown} has no sound to transcribe; expected a recording: a path, bytes or (samples, rate)")
     return found
 
 
