@@ -75,15 +75,15 @@ def test_the_command_line_asks_about_a_file_and_draws(tmp_path: Path) -> None:
     answer = CliRunner().invoke(app, ["ask", CLOUDS, str(file), "What is it?", "--max-tokens", "2", "--json"])
     assert answer.exit_code == 0 and json.loads(answer.stdout)["tokens"]["point_cloud"] == 4, answer.output
     drawn = CliRunner().invoke(app, ["show", CLOUDS])
-    assert drawn.exit_code == 0 and "4 tokens an item" in drawn.stdout
+    assert drawn.exit_code == 0 and "4 tokens per item" in drawn.stdout
     assert CliRunner().invoke(app, ["show", LANDMARKS]).exit_code == 0
 
 
 def test_mistakes_are_named() -> None:
     model = pm.load(CLOUDS)
-    with pytest.raises(PromptError, match="takes text, point_cloud; found image"):
+    with pytest.raises(PromptError, match="points cannot read image; it takes text, point_cloud; try mini"):
         model.chat(pm.image(np.zeros((4, 4, 3), np.uint8)), "?")
-    with pytest.raises(PromptError, match="takes text, point_cloud; found smell"):
+    with pytest.raises(PromptError, match="points cannot read smell; it takes text, point_cloud"):
         model.chat([{"role": "user", "content": [{"type": "smell", "smell": [[1.0]]}]}])
     with pytest.raises(PromptError, match=r"part type 'smell' is not known; expected text, image, .*point_cloud"):
         model.chat([{"role": "user", "content": [{"type": "smell", "smell": "rose"}]}])

@@ -42,5 +42,5 @@ def test_a_score_for_each_item(tmp_path: Path) -> None:
 def test_classes_are_logits_and_no_predictions(tmp_path: Path) -> None:
     model = loaded(tmp_path, 8)
     assert "predict" not in model.can and model.logits(**sequences()).shape == (3, 8)
-    with pytest.raises(ConfigError, match="cannot predict; it takes text, audio, video and does logits"):
+    with pytest.raises(ConfigError, match="cannot predict; it takes text, audio, video and offers logits"):
         model.predict(**sequences())

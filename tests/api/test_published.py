@@ -132,7 +132,7 @@ def test_a_truncated_file_and_an_index_without_its_shard(folder):
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        ({"model_type": "llavva"}, "no checkpoint format known.*llavva"),
+        ({"model_type": "llavva"}, "no known checkpoint format.*llavva"),
         ({"projector_hidden_act": "gelou"}, "gelou"),
         ({"text_config": {**CONFIG["text_config"], "model_type": "tapir"}}, "tapir"),
         ({"vision_config": 7}, "llava|config"),
@@ -203,7 +203,7 @@ def tiled():
 
 
 def test_an_id_that_an_encoder_has_no_row_for():
-    with pytest.raises(PromptError, match="an id lies outside of the vocabulary"), within_tables():
+    with pytest.raises(PromptError, match="an id is outside the vocabulary"), within_tables():
         torch.nn.Embedding(3, 2)(torch.tensor([3]))
 
 
@@ -226,7 +226,7 @@ def test_wrong_tensors_are_refused_with_counts_and_what_it_takes(folder):
             with pytest.raises(PromptError, match="input_ids: expected whole numbers"):
                 call(input_ids=wrong)
     for wrong in (-7, 99, 10**6):
-        with pytest.raises(PromptError, match=f"input_ids: {wrong} is no id of a vocabulary of 99"):
+        with pytest.raises(PromptError, match=f"input_ids: {wrong} is outside the vocabulary of 99 ids"):
             model.logits(input_ids=torch.tensor([[5, wrong]]))
     given = {"transcribe": ["examples/speech.flac"], "embed": [["a"]], "classify": ["a", ["b", "c"]]}
     for verb, arguments in given.items():

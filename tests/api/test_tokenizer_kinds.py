@@ -108,7 +108,7 @@ def test_what_cannot_chat_still_loads_and_says_why(case: str, tmp_path: Path) ->
     model = pm.load(llava(tmp_path / "llava", files))
     assert model.can == ("logits", "features", "generate")
     with pytest.raises(
-        ConfigError, match=f"cannot chat; it takes text, image and does logits.*; its folder has {words}"
+        ConfigError, match=f"cannot chat; it takes text, image and offers logits.*; its folder has {words}"
     ):
         model.chat("Hello")
 

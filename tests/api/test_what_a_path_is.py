@@ -52,7 +52,7 @@ def whole(tmp_path):
         ("adapter_model.safetensors", "is of a PEFT adapter, not a model; load its folder"),
         ("model", "is no weights file; expected a folder or a file ending in"),
         ("model.gguf", "not a GGUF file"),
-        ("model.ckpt", "is no model: "),
+        ("model.ckpt", "is not a model: "),
     ],
 )
 def test_files_that_are_no_model(tmp_path, capsys, name, says):
@@ -71,7 +71,7 @@ def test_files_that_are_no_model(tmp_path, capsys, name, says):
 def test_torch_files_of_any_usual_ending(tmp_path, ending):
     path = tmp_path / f"other{ending}"
     torch.save({"a.weight": torch.ones(2)}, path)
-    with pytest.raises(PolymodalError, match=r"no checkpoint format known: it has no config\.json, and its tensors"):
+    with pytest.raises(PolymodalError, match=r"no known checkpoint format: it has no config\.json, and its tensors"):
         pm.load(path)
     torch.save({"unet.down.lora_A.weight": torch.ones(2, 2)}, path)
     with pytest.raises(ConfigError, match=r"holds an adapter and no model .*read as folders in PEFT's layout"):

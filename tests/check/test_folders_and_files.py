@@ -117,7 +117,7 @@ def test_an_agent_has_no_weights_to_check():
         ("headline=", "headlin=", "record", "System has no field 'headlin'; did you mean 'headline'"),
         ('name="toy", parameters=0', 'name="toy", parameters=7', "build", "toy: built [0-9,]+, the record says 7"),
         ("return LoadedModel(", "return None and LoadedModel(", "forward", "load returned None; expected LoadedModel"),
-        ("return self.proj(pixel_values).", "return self.proj(pixel_values / 0 * 0).", "forward", "no numbers"),
+        ("return self.proj(pixel_values).", "return self.proj(pixel_values / 0 * 0).", "forward", "not finite"),
         ("torch.manual_seed(0)", "pass", "save", None),
     ],
 )

@@ -26,7 +26,7 @@ def test_it_loads_and_does_what_its_functions_do(tmp_path: Path) -> None:
     assert model.can == ("transcribe", "embed") and not list(model.parameters())
     assert model.transcribe((torch.zeros(800).numpy(), 8000)).text == "nothing was said"
     assert model.embed([pm.text("two words"), pm.text("one")]).shape == (2, 2)
-    with pytest.raises(ConfigError, match="planner:tools cannot chat; it takes text, audio and does transcribe, embed"):
+    with pytest.raises(ConfigError, match="cannot chat; it takes text, audio and offers transcribe, embed"):
         model.chat("hello")
     assert model.to(dtype=torch.bfloat16) is model and model.train() is model.eval()
 

@@ -10,6 +10,7 @@ import pytest
 
 import polymodal as pm
 from polymodal.check import randomise
+from polymodal.errors import PromptError
 from polymodal.nn.lora import apply_lora, lora_state
 
 SECONDS = {"load", "decode", "encode", "prefill", "generate"}
@@ -72,6 +73,60 @@ def test_chat_remembers_and_survives_mistakes(polymodal, tiny, photo, monkeypatc
     assert outcome.code == 0 and outcome.out.count("\n") >= 3
     assert outcome.err.count("polymodal: ") == 2
     assert "did you mean 'file'" in outcome.err and "missing.jpg" in outcome.err
+
+
+def conversation(polymodal, monkeypatch, *lines, arguments=()):
+    """A chat in which these lines are typed."""
+    typed = iter([*lines, "/quit"])
+    monkeypatch.setattr("builtins.input", lambda _: next(typed))
+    return polymodal("chat", *arguments)
+
+
+def test_chat_undo_system_and_save(polymodal, tiny, photo, tmp_path, monkeypatch):
+    talk, words = tmp_path / "talk.json", tmp_path / "a talk.txt"
+    lines = [
+        "/undo", "/system Be short.", f"/file {photo}", "what?", "and now?", "/undo", f"/save {talk}",
+        f"/save '{words}'", "/save", "/new", f"/save {tmp_path}/empty.json", "/system", f"/save {tmp_path}/none.json",
+    ]  # fmt: skip
+    outcome = conversation(polymodal, monkeypatch, *lines, arguments=(tiny, "--max-tokens", 1))
+    assert outcome.code == 0 and len(outcome.out.splitlines()) == 2, "stdout holds the answers alone"
+    for note in (
+        "nothing to undo", "system message is set", "a picture of 60 x 40 pixels; it goes with your next question",
+        "took back: and now?", "1 question and", "needs one file name", "a new conversation", "no system message now",
+        "(stopped at 1 token)",
+    ):  # fmt: skip
+        assert note in outcome.err, note
+    system, question, answer = json.loads(talk.read_text())
+    assert system == {"role": "system", "content": "Be short."}
+    assert question == {"role": "user", "content": "what?", "files": [str(photo)]}
+    assert answer == {"role": "assistant", "content": outcome.out.splitlines()[0]}
+    assert words.read_text().startswith(f"system: Be short.\n\n[{photo}]\n> what?\n")
+    assert json.loads((tmp_path / "empty.json").read_text()) == [system]
+    assert json.loads((tmp_path / "none.json").read_text()) == []
+
+
+def test_chat_forgets_what_is_undone(polymodal, tiny, monkeypatch):
+    options = (tiny, "--max-tokens", 2, "--json")
+    once, again = (
+        [json.loads(line) for line in conversation(polymodal, monkeypatch, *lines, arguments=options).out.splitlines()]
+        for lines in (["hello", "and?"], ["hello", "what?", "/undo", "and?"])
+    )
+    assert again[2]["tokens"] == once[1]["tokens"] and again[2]["answer"] == once[1]["answer"]
+
+
+def test_media_that_a_model_cannot_read(tiny):
+    model = pm.load(tiny)
+    with pytest.raises(PromptError, match=r"tiny cannot read video; it takes .*; try qwen2-vl"):
+        model.require_input(pm.video("clip.mp4"))
+    with pytest.raises(PromptError, match=r"conversations\[1\]: tiny cannot read thermal; it takes .*; try pandagpt"):
+        model.chat_batch(["hello", pm.image("heat.png", "thermal")])
+    model.require_input(pm.image("a.jpg"), pm.text("words"))
+
+
+def test_an_answer_that_was_cut_says_so(polymodal, tiny):
+    for count, words in ((1, "(stopped at 1 token)\n"), (2, "(stopped at 2 tokens)\n")):
+        outcome = polymodal("ask", "what?", "-m", tiny, "--max-tokens", count)
+        assert words in outcome.err and "stopped" not in outcome.out
 
 
 def test_chat_json_is_one_line_an_answer(polymodal, tiny, monkeypatch):
@@ -168,7 +223,7 @@ def test_show_counts_parts_beside_the_assembly(tiny):
 
 def test_show_in_words(polymodal, tiny):
     words = polymodal("show", tiny).out
-    for expected in ("encoder", "connector", "backbone", "[N, 4, 32]", "4 tokens an item", "align", "float32"):
+    for expected in ("encoder", "connector", "backbone", "[N, 4, 32]", "4 tokens per item", "align", "float32"):
         assert expected in words
 
 

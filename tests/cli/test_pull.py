@@ -72,7 +72,7 @@ def test_pull_then_offline(polymodal, site: Site, served):
 
 def test_progress_is_shown_on_stderr_only(polymodal, site: Site, served):
     outcome = polymodal("pull", served)
-    assert "net.bin" in outcome.err and "1 files" in outcome.out
+    assert "net.bin" in outcome.err and "1 file, 2.1 MB" in outcome.out
 
 
 def test_no_network_on_first_pull(polymodal, site: Site, served, monkeypatch):

@@ -71,7 +71,7 @@ def test_tokens_that_are_put_behind():
         ({"scores": None}, "lacks tokens, scores or token types"),
         ({"token_type": [1]}, "in different numbers"),
         ({"tokens": ["a"] * len(llama().pieces)}, r"damaged .its piece 'a' occurs twice"),
-        ({"scores": [float("nan")] * len(llama().pieces)}, "a score that is no number"),
+        ({"scores": [float("nan")] * len(llama().pieces)}, "a score that is not a number"),
         ({"bos_token_id": 10**6}, "damaged"),
         ({"token_type": [9] * len(llama().pieces)}, "a piece of kind 9"),
     ],

@@ -171,5 +171,5 @@ def test_megabytes_of_tags_do_not_matter(format_name):
 
 
 def test_a_codec_that_is_not_read_is_named():
-    with pytest.raises(MediaError, match="coded as adpcm_swf, which is not read here; convert it to WAV"):
+    with pytest.raises(MediaError, match="encoded as adpcm_swf, which is not supported; convert it to WAV"):
         read_audio(by_av("adpcm_swf", "wav", 22_050), RATE)

@@ -19,12 +19,13 @@ MOST = 3
 
 def check_media(model: Model, *items: Media | Text) -> None:
     """Raises PromptError for media of a modality that the model does not take, naming systems that do."""
-    takes = {*model.system.inputs, *(model.processor.modalities if model.processor is not None else ())}
+    # In the order of the record, then what this variant's processor takes besides.
+    takes = dict.fromkeys([*model.system.inputs, *(model.processor.modalities if model.processor is not None else ())])
     for item in items:
         if isinstance(item, Media) and item.modality and item.modality not in takes:
             others = able_to_read(item.modality)
             hint = f"; try {either(others)}" if others else ""
-            raise PromptError(f"{model.system.id} cannot read {item.modality}{hint}")
+            raise PromptError(f"{model.system.id} cannot read {item.modality}; it takes {', '.join(takes)}{hint}")
 
 
 def either(names: Sequence[str]) -> str:

@@ -257,7 +257,7 @@ def _look(model: str | Path, system: str | None, adapter: Path | None = None) ->
 def pull(model: str | Path, *, progress: Progress | None = None, offline: bool = False) -> list[Path]:
     """Fetch a model's published files into the cache, each checked by hash; returns where they are.
 
-    Of an adapter its base is fetched too.  A broken transfer goes on where it stopped.  Raises WeightsError when a file
+    Of an adapter its base is fetched too.  Interrupted downloads are resumed.  Raises WeightsError when a file
     cannot be had or is not the published one.
     """
     return _pull(model, progress, offline)

@@ -57,21 +57,23 @@ def text(words: str) -> Text:
     return Text(words)
 
 
-def media(path: str | os.PathLike[str], *, limits: Limits | None = None) -> Media | Text:
-    """The file as what it holds: a picture, recording, video, array (.npy) or text; raises MediaError.
+def media(source: str | os.PathLike[str] | bytes, *, limits: Limits | None = None) -> Media | Text:
+    """A file, or the bytes of one, as what it holds: a picture, recording, video, array (.npy) or text.
 
     Contents decide, not the extension; but text under a media extension (a web page saved as photo.jpg) is a
-    mistake and is refused.
+    mistake and raises MediaError, as do a URL and a file that cannot be read.
     """
-    file = Path(path)
-    found = guess_media(file, limits or own_limits())
+    if not isinstance(source, bytes) and "://" not in str(source):  # a Path of a URL would lose one of its slashes
+        source = Path(source)
+    found = guess_media(source, limits or own_limits())
     if not isinstance(found, Text):
         return found
-    claimed = (mimetypes.guess_type(file.name)[0] or "").partition("/")[0]
+    name = "the text" if isinstance(source, bytes) else Path(source).name
+    claimed = (mimetypes.guess_type(name)[0] or "").partition("/")[0]
     if claimed in MEDIA_TYPES:
-        raise MediaError(f"{file.name} holds plain text although its name says {claimed}; is it a failed download?")
+        raise MediaError(f"{name} holds plain text although its name says {claimed}; is it a failed download?")
     if len(found.text) > MAX_TEXT:
-        raise MediaError(f"{file.name} has {len(found.text):,} characters of text, the limit is {MAX_TEXT:,}")
+        raise MediaError(f"{name} has {len(found.text):,} characters of text, the limit is {MAX_TEXT:,}")
     return found
 
 
@@ -126,7 +128,7 @@ def recording_of(item: Any) -> Audio:
         found = found.sound or found
     if not isinstance(found, Audio):
         shown = type(item).__name__ if found is None else found
-        raise PromptError(f"{shown} has no sound to write down; expected a recording: a path, bytes or (samples, rate)")
+        raise PromptError(f"{shown} has no sound to transcribe; expected a recording: a path, bytes or (samples, rate)")
     return found
 
 

@@ -429,7 +429,7 @@ class Model:
         if verb not in self.can:
             lack = self._lacks_tokenizer()
             raise ConfigError(
-                f"{self.name} cannot {verb}; it takes {', '.join(self.system.inputs)} and does "
+                f"{self.name} cannot {verb}; it takes {', '.join(self.system.inputs)} and offers "
                 f"{', '.join(self.can)}{f'; its folder has {lack}' if lack else ''}"
             )
 

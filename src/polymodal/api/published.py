@@ -86,7 +86,7 @@ def recognise(path: Path, system: str | None = None) -> Found:
         require_no_adapter(path)
         beside = path.is_file() and (path.parent / CONFIG).is_file()
         hint = f"; {CONFIG} lies beside it, so load the folder {path.parent}" if beside else ""
-        raise WeightsError(f"{path} is of no checkpoint format known{_looked_for(config, pool, system)}{hint}")
+        raise WeightsError(f"{path} matches no known checkpoint format{_looked_for(config, pool, system)}{hint}")
     best = max(score for score, _ in found)
     first = [each for score, each in found if score == best]
     names = sorted({each.system.id for each in first})
@@ -161,7 +161,7 @@ def _by_shapes(path: Path, pool: list[System]) -> list[tuple[int, Found]]:
                 found.append((score, Found(system=system, format=format, config=config)))
     if problem is not None and not any(shapes.values()):
         nothing = "" if path.is_file() else f"no polymodal.json, no {CONFIG}, and "
-        raise WeightsError(f"{path} is no model: {nothing}{problem}") from problem
+        raise WeightsError(f"{path} is not a model: {nothing}{problem}") from problem
     return found
 
 
@@ -200,7 +200,7 @@ def check_config(path: Path, system: str | None, where: str) -> None:
     pool = systems.candidates(config) if system is None else [named(system)]
     by_shapes = system is None or any(format.infer is not None for each in pool for format in each.formats)
     if not _by_config(config, pool) and not (by_shapes and "model_type" not in config):
-        raise WeightsError(f"{where} is of no checkpoint format known{_looked_for(config, pool, system)}")
+        raise WeightsError(f"{where} matches no known checkpoint format{_looked_for(config, pool, system)}")
     if (settings := quantisation_of(config)) is not None:
         method_of(settings, where)
 

@@ -15,7 +15,7 @@ class Reply:
 
     tokens: prompt tokens by modality ("text", "image", "audio", ...) and "generated".
     seconds: "load" (the model, once), "decode" (reading and preparing media), "encode" (encoders and connectors, and
-    hearing recordings that enter as their words), "prefill" (the backbone over the prompt, to the first token),
+    transcribing recordings that enter as text), "prefill" (the backbone over the prompt, to the first token),
     "generate" (the tokens after it).
     logprobs: natural log-probability of each generated token, where it was asked for: `chat(..., logprobs=0)`.
     finish: "stop" or "length".

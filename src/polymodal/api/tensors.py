@@ -43,7 +43,7 @@ def check_prompt(module: Any, tensors: Mapping[str, Any]) -> None:
         wrong &= mask.bool()  # padding is not read, and models with such placeholders may pad with any id
     if bool(wrong.any()):
         first = int(ids[wrong][0])
-        raise PromptError(f"input_ids: {first} is no id of a vocabulary of {size}; use the model's own tokenizer")
+        raise PromptError(f"input_ids: {first} is outside the vocabulary of {size} ids; use the model's own tokenizer")
     pixels, sizes = tensors.get("pixel_values"), tensors.get("image_sizes")
     if pixels is not None and sizes is not None and len(pixels) != len(sizes):
         raise PromptError(f"image_sizes: expected one of each of the {len(pixels)} pictures, found {len(sizes)}")
@@ -100,4 +100,4 @@ def within_tables() -> Iterator[None]:
     except IndexError as problem:
         if str(problem) != "index out of range in self":
             raise
-        raise PromptError("input_ids: an id lies outside of the vocabulary; use the model's own tokenizer") from problem
+        raise PromptError("input_ids: an id is outside the vocabulary; use the model's own tokenizer") from problem

@@ -89,7 +89,7 @@ def load(path: Path, system: str | None, loaded: list[Any]) -> Result:
     dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()})
     made: Result = {"ok": not wrong, "parameters": count, "dtype": ", ".join(dtypes)}
     made["evidence"] = f"{count:,} parameters, {made['dtype']}, in {model.load_seconds:.1f} s; {', '.join(model.can)}"
-    return made | ({"why": f"weights that are no numbers: {', '.join(wrong[:3])}"} if wrong else {})
+    return made | ({"why": f"weights that are not finite: {', '.join(wrong[:3])}"} if wrong else {})
 
 
 def tried(model: Any, system: str | None, say: Callable[[str], None]) -> Result:
@@ -122,7 +122,7 @@ def forward(model: Any, tries: list[Trial | None]) -> Result:
             loss = model(**given.batch).loss
         wrong += ["loss"] if loss is not None and not finite(loss) else []
     about = f"{given.about}: {shapes}" + ("" if loss is None else f", loss {float(loss):.2f}")
-    return {"ok": not wrong, "evidence": about} | ({"why": f"no numbers: {', '.join(wrong)}"} if wrong else {})
+    return {"ok": not wrong, "evidence": about} | ({"why": f"not finite: {', '.join(wrong)}"} if wrong else {})
 
 
 def generate(model: Any, given: Trial) -> Result:

@@ -117,5 +117,5 @@ def speech(rate: int = 16000) -> Tensor:
 
     samples, found = soundfile.read(SPEECH, dtype="float32")
     if found != rate:
-        raise MissingData(f"examples/speech.flac: expected {rate} samples a second, found {found}")
+        raise MissingData(f"examples/speech.flac: expected {rate} samples per second, found {found}")
     return torch.from_numpy(samples)

@@ -189,5 +189,5 @@ def cell(box: Box) -> str:
     part = box.part
     lines = [f"{part.name}  {human_count(box.parameters)}", part.input, f"-> {part.output}"]
     if part.tokens is not None:
-        lines.append(f"{part.tokens} tokens an item")
+        lines.append(f"{part.tokens} tokens per item")
     return "\n".join(lines)

@@ -21,8 +21,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from polymodal.data.limits import DEFAULT_LIMITS
-from polymodal.data.media import Image, Media, Text, guess_media
+from polymodal.data.limits import own_limits
+from polymodal.data.media import Image, Media, Text
 from polymodal.data.source import HEAD_BYTES, sniff
 from polymodal.errors import MediaError
 
@@ -43,8 +43,7 @@ class Input:
         """The media or text, a picture decoded.  Raises MediaError."""
         import polymodal as pm
 
-        # What is no file of this machine is known by its content alone; a URL is refused by its full name.
-        found = pm.media(self.source) if isinstance(self.source, Path) else guess_media(self.source)
+        found = pm.media(self.source)
         if isinstance(found, Image):
             _ = found.picture
         return found
@@ -129,9 +128,10 @@ def read_stdin() -> bytes:
     """Standard input to its end.  Raises MediaError when it is a terminal or more than the limit of a file."""
     if sys.stdin.isatty():
         raise MediaError("- means standard input, but nothing is piped in; as in: cat photo.jpg | polymodal ask - ...")
-    data = sys.stdin.buffer.read(DEFAULT_LIMITS.bytes + 1)
-    if len(data) > DEFAULT_LIMITS.bytes:
-        raise MediaError(f"standard input is larger than {DEFAULT_LIMITS.bytes:,} bytes, the limit of a file")
+    limit = own_limits().bytes
+    data = sys.stdin.buffer.read(limit + 1)
+    if len(data) > limit:
+        raise MediaError(f"standard input is larger than {limit:,} bytes, the limit of a file (Limits.bytes)")
     if not data:
         raise MediaError("standard input is empty")
     return data

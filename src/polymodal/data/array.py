@@ -45,7 +45,7 @@ def _read_file(opened: OpenFile) -> np.ndarray:
     header = _header(opened.file)
     matches = [pattern.search(header) for pattern in (_TYPE, _ORDER, _SHAPE)]
     if not all(matches):
-        raise MediaError(f"{opened.name} is no .npy file of numbers, or it is damaged")
+        raise MediaError(f"{opened.name} is not a .npy file of numbers, or is damaged")
     descr, order, sizes = (each.group(1) for each in matches if each is not None)
     shape = tuple(int(size) for size in sizes.replace(" ", "").split(",") if size)
     try:

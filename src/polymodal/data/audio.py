@@ -163,7 +163,7 @@ def _stream_container(opened: OpenFile, format_name: str, rate: int, limits: Lim
         codec = stream.codec_context.name if stream.codec_context is not None else "an unknown codec"
         if codec not in AUDIO_DECODERS:
             raise MediaError(
-                f"{opened.name}: its sound is coded as {codec}, which is not read here; convert it to WAV first"
+                f"{opened.name}: its sound is encoded as {codec}, which is not supported; convert it to WAV first"
             )
         source_rate = stream.codec_context.sample_rate
         claimed = stream_seconds(container, stream)

@@ -126,7 +126,7 @@ class ChatTemplate:
         segments = list(self._segments(text, draft))
         self._check_media(messages, segments)
         if not text.strip():
-            raise PromptError(f"messages: {self.source.file} writes nothing for them; it is no chat template")
+            raise PromptError(f"messages: {self.source.file} writes nothing for them; it is not a chat template")
         begin = self.variables.get("bos_token")
         if begin and text.startswith(begin):
             return tuple(segments)

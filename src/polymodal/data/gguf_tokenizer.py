@@ -51,7 +51,7 @@ def _pieces(metadata: Mapping[str, Any]) -> SentencePieceModel:
     try:
         check_pieces(pieces, kinds)
         if not all(isinstance(score, float) and math.isfinite(score) for score in scores):
-            raise ValueError("it has a score that is no number")
+            raise ValueError("it has a score that is not a number")
         named = {**ROLES, "unk": "unknown"}.items()
         ids = {role: metadata.get(f"tokenizer.ggml.{own}_token_id") for role, own in named}
         roles = {role: pieces[index] for role, index in ids.items() if index is not None}

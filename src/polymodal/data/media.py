@@ -243,7 +243,7 @@ def guess_media(path: str | os.PathLike[str] | bytes, limits: Limits = DEFAULT_L
         if kinds:
             return Video(path, limits) if "video" in kinds else Audio(path, limits)
         raise MediaError(f"{name} holds neither pictures nor sound")
-    raise MediaError(f"{name} is no picture, recording, video, array or text in a format that is read here")
+    raise MediaError(f"{name} is not a picture, recording, video, array or text in a supported format")
 
 
 def _digest(header: str, data: bytes | np.ndarray) -> str:

@@ -208,7 +208,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
             else:
                 raise ValueError(f"a field at byte {offset} is of the wire type {kind}")
             if length > size - offset:
-                raise ValueError(f"a field at byte {offset} ends {length - (size - offset)} bytes behind the file")
+                raise ValueError(f"a field at byte {offset} ends {length - (size - offset)} bytes past the file's end")
             value = data[offset : offset + length]
             offset += length
         yield key >> 3, value
@@ -237,5 +237,5 @@ def _number(fields: Mapping[int, Any], number: int, default: int) -> int:
 
 def _expect(value: Any, kind: type, what: str) -> Any:
     if not isinstance(value, kind):
-        raise ValueError(f"{what} is written as another type")
+        raise ValueError(f"{what} has the wrong type")
     return value

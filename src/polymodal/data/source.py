@@ -135,10 +135,11 @@ def looks_like_text(head: bytes) -> bool:
     return bool(text) and all(char in "\t\n\r\f" or (char >= " " and char != "\x7f") for char in text)
 
 
-def clean_name(name: str) -> str:
-    """A file name fit for a one-line message: no control characters, at most 80 characters."""
+def clean_name(name: str, longest: int = 80) -> str:
+    """A file name fit for a one-line message: no control characters, at most `longest` characters."""
     shown = "".join(char if char.isprintable() else "?" for char in name)
-    return shown if len(shown) <= 80 else shown[:38] + "..." + shown[-39:]
+    half = longest // 2
+    return shown if len(shown) <= longest else shown[: half - 2] + "..." + shown[1 - half :]
 
 
 def megabytes(size: float) -> str:
@@ -160,8 +161,10 @@ def open_source(source: str | os.PathLike[str] | bytes, limits: Limits) -> Itera
         yield OpenFile(name, io.BytesIO(data), len(data), data[:HEAD_BYTES])
         return
     if isinstance(source, str) and _SCHEME.match(source):
+        if "://" in source:
+            raise MediaError(f"{clean_name(source, 200)} is a URL, expected a file of this machine; download it first")
         raise MediaError(
-            f"{clean_name(source)!r} looks like a URL or protocol, expected a local file; download it first "
+            f"{clean_name(source)!r} looks like a protocol, expected a local file "
             "(a file whose name contains ':' can be given as pathlib.Path)"
         )
     if not isinstance(source, str | os.PathLike):

@@ -125,7 +125,7 @@ def _ranks(path: Path) -> dict[bytes, int]:
     try:
         check_cuts(list(ranks))
     except ValueError as problem:
-        raise WeightsError(f"tokenizer: {path} is no rank file ({problem})") from None
+        raise WeightsError(f"tokenizer: {path} is not a rank file ({problem})") from None
     return ranks
 
 

@@ -160,7 +160,7 @@ def _token(value: Any, what: str, *, special: bool | None = None) -> AddedToken:
             flags["special"] = special
         if all(type(flag) is bool for flag in flags.values()):
             return AddedToken(value["content"], **flags)
-    raise ConfigError(f"{what}: {str(value)[:60]!r} is no token; expected a text, or a table with content and flags")
+    raise ConfigError(f"{what}: {str(value)[:60]!r} is not a token; expected a text, or a table with content and flags")
 
 
 def _special(name: str | None) -> AddedToken | None:

@@ -164,7 +164,7 @@ def _read(folder: Path) -> _Source:
     except PolymodalError:
         raise
     except Exception as error:  # the library raises a bare Exception for everything that it does not like
-        raise WeightsError(f"tokenizer: {path} makes no vocabulary ({str(error)[:120]})") from None
+        raise WeightsError(f"tokenizer: {path} is not a valid vocabulary ({str(error)[:120]})") from None
     pipeline = vocabulary.pipeline
     settings.add_to(pipeline, settings.tokens(vocabulary.roles, vocabulary.control, vocabulary.raw), path)
     ids = pipeline.get_vocab(with_added_tokens=True)

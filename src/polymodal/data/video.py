@@ -92,8 +92,8 @@ def read_video(
             timeline = _scan(opened, format_name, container, limits)
         if fps is not None and timeline.seconds * fps > limits.frames:
             raise MediaError(
-                f"{opened.name} is {timeline.seconds:.1f} s long, which at {fps:g} frames a second is more than "
-                f"the limit of {limits.frames} frames (Limits.frames); take fewer frames a second"
+                f"{opened.name} is {timeline.seconds:.1f} s long, which at {fps:g} frames per second is more than "
+                f"the limit of {limits.frames} frames (Limits.frames); take fewer frames per second"
             )
         indices = choose_frames(timeline, fps=fps, frames=frames)
         opened.file.seek(0)

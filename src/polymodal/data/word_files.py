@@ -83,7 +83,7 @@ def bert(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Voca
     unknown = settings.role("unk", "[UNK]") or "[UNK]"
     vocabulary = {line.rstrip(): index for index, line in enumerate(lines)}
     if unknown not in vocabulary:
-        raise WeightsError(f"tokenizer: {path} has no line {unknown!r}; it is no vocabulary of word pieces")
+        raise WeightsError(f"tokenizer: {path} has no line {unknown!r}; it is not a WordPiece vocabulary")
     pipeline = Pipeline(models.WordPiece(vocab=vocabulary, unk_token=unknown))
     pipeline.normalizer = normalizers.BertNormalizer(
         clean_text=True,

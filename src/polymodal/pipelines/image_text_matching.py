@@ -92,5 +92,5 @@ class PairScores:
         elif isinstance(items[0], Text):
             found = self.model.features(**self.texts([item.text for item in items]))["text"]
         else:
-            raise PromptError(f"embed: this model embeds pictures and text; found {type(items[0]).__name__}")
+            raise PromptError(f"this model embeds pictures and text; found {type(items[0]).__name__.lower()}")
         return F.normalize((found[:, 0] if found.dim() == 3 else found).float(), dim=-1)

@@ -71,7 +71,7 @@ class ZeroShot:
             return self.pictures(items)
         if isinstance(items[0], Text):
             return self.texts([item.text for item in items])
-        raise PromptError(f"embed: this model embeds pictures and text; found {type(items[0]).__name__.lower()}")
+        raise PromptError(f"this model embeds pictures and text; found {type(items[0]).__name__.lower()}")
 
     def classes(self, labels: Sequence[str]) -> Tensor:
         """Labels -> [classes, E]: the mean over all templates, rows of length 1."""

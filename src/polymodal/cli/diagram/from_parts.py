@@ -26,7 +26,7 @@ def draw_parts(sketch: Sketch) -> None:
         names = tuple(name for name in sketch.parameters.sizes if part.prefix and below(name, part.prefix))
         size = (sketch.size(names),) if names else ()
         beside = tuple(sketch.lanes) if part.slot == "backbone" else (part.modality,)
-        tokens = () if part.tokens is None else (f"{part.tokens} tokens an item",)
+        tokens = () if part.tokens is None else (f"{part.tokens} tokens per item",)
         sketch.add(Node(key=f"part.{index}", kind=KINDS[part.slot], column=part.slot, lanes=beside, title=part.name,
                         lines=(*size, *shapes_of(part), *tokens), names=names, modality=part.modality))  # fmt: skip
     if not sketch.parts:

@@ -106,7 +106,7 @@ class SentenceSpace(nn.Module):
             return self.pictures(items).float()
         if isinstance(items[0], Text):
             return self.texts([item.text for item in items]).float()
-        raise PromptError(f"embed: this model embeds pictures and text; found {type(items[0]).__name__.lower()}")
+        raise PromptError(f"this model embeds pictures and text; found {type(items[0]).__name__.lower()}")
 
     @torch.inference_mode()
     def score(self, items: Sequence[Any], labels: Sequence[str]) -> Tensor:
