@@ -1,5 +1,6 @@
 """Media records: nothing is read before it is asked for, everything is read once, hashes tell contents apart."""
 
+import base64
 import io
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from PIL import Image as Pillow
 
 from polymodal.data.limits import Limits
 from polymodal.data.media import Audio, Image, Text, Video, guess_media
-from polymodal.data.source import clean_name, looks_like_text, sniff
+from polymodal.data.source import clean_name, decode_base64, looks_like_text, sniff
 from polymodal.errors import MediaError, PromptError
 
 
@@ -177,3 +178,14 @@ def test_any_bytes_give_media_or_media_error(data):
 def test_text_is_unicode():
     with pytest.raises(PromptError, match="not valid UTF-8 near"):
         Text("what is caf\udce9?")
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 255, 300])
+def test_base64_as_programs_write_it(size):
+    data = bytes(range(256))[:size] + b"\xfb\xff" * 3
+    for text in (base64.b64encode(data), base64.encodebytes(data), base64.urlsafe_b64encode(data)):
+        for written in (text, text.replace(b"\n", b"\r\n"), text.rstrip(b"\n="), b" " + text + b"\n", text.decode()):
+            assert decode_base64(written) == data
+    for wrong in ("a", "a*==", "é", "AAAA=AAAA"):
+        with pytest.raises(ValueError):
+            decode_base64(wrong)

@@ -168,6 +168,36 @@ def test_max_side_shrinks(plain):
     assert clip.frames.shape == (2, 24, 32, 3) and [index_of(frame) for frame in clip.frames] == [5, 15]
 
 
+def test_frames_at_given_times(plain):
+    clip = read_video(plain, times=[0.0, 0.44, 0.44, 1.99, 50.0])
+    assert [index_of(frame) for frame in clip.frames] == [0, 4, 4, 19, 19]
+    assert Video(plain).seconds == 2.0
+
+
+@pytest.mark.parametrize(("count", "total"), [(4, 10_000), (20, 1000), (1, 3071), (3, 5)])
+def test_frames_that_are_too_many_pixels_together_are_shrunk(plain, count, total):
+    clip = read_video(plain, frames=count, limits=Limits(total_pixels=total))
+    number, height, width, _ = clip.frames.shape
+    assert number == count and number * height * width <= total
+    if total > 500:
+        assert number * height * width > 0.8 * total and abs(width / height - 4 / 3) < 0.3
+
+
+def test_long_videos_are_sampled_sparsely():
+    """Of a video that has more frames at a model's rate than may be read, only those that it takes are."""
+    from polymodal.data.imagebind_inputs import video_values
+    from polymodal.data.patches import MergedPatches, MergedVideo
+
+    data = video(stamps=list(range(0, 6000, 50)))  # a minute, two frames a second
+    long, short = Video(data, Limits(frames=30)), Video(data)
+    transform = MergedVideo(patches=MergedPatches(min_pixels=28 * 28, max_pixels=28 * 28 * 2), max_frames=8)
+    assert transform(long)["grid"].tolist()[0] == 4
+    assert np.array_equal(transform(long)["patches"], transform(short)["patches"])
+    found, expected = video_values(long), video_values(short)
+    assert found.shape == expected.shape == (15, 3, 2, 224, 224)
+    assert (found - expected).abs().max() < 0.25  # neighbouring frames differ by 10 of 255
+
+
 def test_memory_is_bounded_by_the_sampled_frames():
     data = video(size=(640, 480), stamps=list(range(0, 1200, 10)), options={"preset": "ultrafast"})
     sampled = 2 * 640 * 480 * 3
@@ -202,7 +232,7 @@ def test_record_decodes_once_and_hashes(plain, tmp_path):
         (Limits(pixels=3000), {"frames": 2}, r"64 x 48 = 3,072 pixels, the limit is 3,000"),
         (Limits(frames=3), {"frames": 4}, "4 frames were asked for, the limit is 3"),
         (Limits(frames=3), {"fps": 10}, "more than the limit of 3 frames"),
-        (Limits(total_pixels=10_000), {"frames": 4}, r"12,288 pixels, the limit is 10,000"),
+        (Limits(frames=3), {"times": [0.0, 0.1, 0.2, 0.3]}, "4 frames were asked for, the limit is 3"),
         (Limits(bytes=100), {"frames": 1}, "the limit is 100 bytes"),
     ],
 )
@@ -224,7 +254,16 @@ def test_length_is_counted_when_the_header_lies():
 
 
 @pytest.mark.parametrize(
-    "settings_", [{}, {"fps": 1, "frames": 2}, {"fps": 0}, {"frames": -1}, {"fps": 1, "max_side": 0}]
+    "settings_",
+    [
+        {},
+        {"fps": 1, "frames": 2},
+        {"fps": 0},
+        {"frames": -1},
+        {"fps": 1, "max_side": 0},
+        {"times": []},
+        {"fps": 1, "times": [0]},
+    ],
 )
 def test_sampling_must_be_said_once(plain, settings_):
     with pytest.raises(ConfigError, match="exactly one"):

@@ -10,8 +10,6 @@ Nothing is opened here, so that a folder may hold more than memory does; `open_a
 
 from __future__ import annotations
 
-import base64
-import binascii
 import glob
 import re
 import sys
@@ -23,7 +21,7 @@ from pathlib import Path
 
 from polymodal.data.limits import own_limits
 from polymodal.data.media import Image, Media, Text
-from polymodal.data.source import HEAD_BYTES, sniff
+from polymodal.data.source import HEAD_BYTES, decode_base64, sniff
 from polymodal.errors import MediaError
 
 STDIN = "-"
@@ -145,8 +143,8 @@ def decode_data_url(url: str) -> bytes:
     if not found["base64"]:
         return urllib.parse.unquote_to_bytes(found["data"])
     try:
-        return base64.b64decode(urllib.parse.unquote_to_bytes(found["data"]), validate=True)
-    except (binascii.Error, ValueError):
+        return decode_base64(urllib.parse.unquote_to_bytes(found["data"]))
+    except ValueError:
         raise MediaError(f"{url[:32]}...: its data is not valid base64") from None
 
 

@@ -8,8 +8,9 @@ wait for ever.  So the batch gets one blank item of each modality that it lacks,
 `dummy_modalities`; the model encodes it and multiplies the result by zero (`models/multimodal_lm.py`).
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,21 @@ class BlankVideo(Video):
 
     source: Any = b""
 
-    def clip(self, *, fps: float | None = None, frames: int | None = None, max_side: int | None = None) -> Clip:
+    @cached_property
+    def seconds(self) -> float:
+        """A second."""
+        return float(_SECONDS)
+
+    def clip(
+        self,
+        *,
+        fps: float | None = None,
+        frames: int | None = None,
+        times: Sequence[float] | None = None,
+        max_side: int | None = None,
+    ) -> Clip:
         """Two frames at least, since some encoders join pairs."""
-        count = max(frames or 2, 2)
+        count = max(len(times or ()), frames or 2, 2)
         return Clip(np.zeros((count, _SIDE, _SIDE, 3), np.uint8), np.arange(count) / (fps or 1.0))
 
 

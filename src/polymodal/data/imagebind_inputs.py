@@ -24,6 +24,7 @@ from polymodal.data.kaldi import fbank
 from polymodal.data.media import Audio, Video
 from polymodal.data.normalise import CLIP_MEAN, CLIP_STD, Picture, as_picture, resize
 from polymodal.data.transforms import ShorterSideCrop, centre_box, resize_crop, shorter_side_size
+from polymodal.data.video import frames_at
 
 RATE = 16000
 AUDIO_MEAN, AUDIO_STD = -4.268, 9.138
@@ -59,18 +60,30 @@ def audio_clips(samples: Tensor, clips: int = 3, length: float = 2.0, mels: int 
 
 def video_values(item: Video, clips: int = 5, length: float = 2.0) -> Tensor:
     """Video -> [3 clips, 3, 2, 224, 224]."""
-    frames, times = item.clip(fps=FRAME_RATE)
-    return video_clips(frames, times, clips, length)
+    if frames_at(item.seconds, FRAME_RATE) <= item.limits.frames:
+        return video_clips(*item.clip(fps=FRAME_RATE), clips, length)
+    # Of a long video only the frames that are used: the first and the last of each clip.
+    starts = clip_starts(item.seconds, clips, length)
+    frames, _ = item.clip(times=[time for start in starts for time in (start, start + length - 1 / FRAME_RATE)])
+    return crops_of_pairs(frames.reshape(clips, 2, *frames.shape[1:]))
 
 
 def video_clips(frames: np.ndarray, times: np.ndarray, clips: int = 5, length: float = 2.0, side: int = 224) -> Tensor:
     """Frames uint8 [F, H, W, 3] shown at `times` seconds -> [3 clips, 3, 2, side, side]; crops of a clip in a row."""
     step = float(np.diff(times).mean()) if len(times) > 1 else length
-    pixels_of_clips = []
+    pairs = []
     for start in clip_starts(float(times[-1]) + step, clips, length):
         inside = np.flatnonzero((times >= start - 1e-6) & (times < start + length - 1e-6))
         first, last = (inside[0], inside[-1]) if len(inside) else (len(times) - 1,) * 2
-        pixels = torch.from_numpy(np.stack((frames[first], frames[last]))).permute(0, 3, 1, 2).float() / 255.0
+        pairs.append(np.stack((frames[first], frames[last])))
+    return crops_of_pairs(np.stack(pairs), side)
+
+
+def crops_of_pairs(pairs: np.ndarray, side: int = 224) -> Tensor:
+    """The two frames of each clip, uint8 [clips, 2, H, W, 3] -> [3 clips, 3, 2, side, side]."""
+    pixels_of_clips = []
+    for pair in pairs:
+        pixels = torch.from_numpy(pair).permute(0, 3, 1, 2).float() / 255.0
         pixels_of_clips += three_crops(_shorter(pixels, side), side)
     mean, std = (torch.tensor(values)[:, None, None, None] for values in (CLIP_MEAN, CLIP_STD))
     return (torch.stack(pixels_of_clips).transpose(1, 2) - mean) / std

@@ -15,7 +15,7 @@ differ in palette and a hash that a sender states cannot be trusted.
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -162,14 +162,30 @@ class Video(Media):
     mime: ClassVar[str] = "video"
     _decoded: dict[tuple, "Clip"] = field(default_factory=dict, init=False, compare=False)
 
-    def clip(self, *, fps: float | None = None, frames: int | None = None, max_side: int | None = None) -> "Clip":
+    def clip(
+        self,
+        *,
+        fps: float | None = None,
+        frames: int | None = None,
+        times: Sequence[float] | None = None,
+        max_side: int | None = None,
+    ) -> "Clip":
         """Frames uint8 [F, H, W, 3] and their times, decoded once for each way of sampling; see `read_video`."""
         from polymodal.data.video import read_video
 
-        key = (fps, frames, max_side)
+        key = (fps, frames, None if times is None else tuple(times), max_side)
         if key not in self._decoded:
-            self._decoded[key] = read_video(self.source, fps=fps, frames=frames, max_side=max_side, limits=self.limits)
+            self._decoded[key] = read_video(
+                self.source, fps=fps, frames=frames, times=times, max_side=max_side, limits=self.limits
+            )
         return self._decoded[key]
+
+    @cached_property
+    def seconds(self) -> float:
+        """Length; only timestamps are read."""
+        from polymodal.data.video import video_seconds
+
+        return video_seconds(self.source, self.limits)
 
     def content_hash(self, *, fps: float | None = None, frames: int | None = None, max_side: int | None = None) -> str:
         """SHA-256 over shape, times and pixels of the frames sampled so, in hexadecimal."""

@@ -6,8 +6,6 @@ Traps: base64 pasted as a text part stays text.  Nothing is downloaded: a pictur
 callers who trust the sender (`files=True`), a path.  A server passes `files=False`.
 """
 
-import base64
-import binascii
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +14,7 @@ from typing import Any
 from polymodal.data.limits import DEFAULT_LIMITS, Limits
 from polymodal.data.media import Array, Audio, Media, Text
 from polymodal.data.modalities import MODALITIES
+from polymodal.data.source import decode_base64
 from polymodal.errors import PromptError
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -174,8 +173,8 @@ def _holds_numbers(value: Any) -> bool:
 
 def _decoded(data: str, where: str) -> bytes:
     try:
-        return base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError):
+        return decode_base64(data)
+    except ValueError:
         raise PromptError(f"{where}: is not valid base64") from None
 
 

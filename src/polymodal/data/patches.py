@@ -32,6 +32,7 @@ from polymodal.data.normalise import (
     resize,
     to_tensor,
 )
+from polymodal.data.video import frames_at
 from polymodal.errors import ConfigError, MediaError
 
 MAX_RATIO = 200  # longer strips than this are refused, as published
@@ -119,11 +120,10 @@ class MergedVideo:
 
     def __call__(self, video: Video) -> dict[str, Tensor]:
         """One video -> `patches` float32 [P, 3*F*p*p] and `grid` int64 [3]."""
-        frames = video.clip(fps=self.fps).frames
-        count = self.count(len(frames))
-        if count != len(frames):
-            frames = video.clip(frames=count).frames
-        return self.of_frames(frames)
+        available = frames_at(video.seconds, self.fps)
+        count = self.count(available)
+        clip = video.clip(fps=self.fps) if count == available else video.clip(frames=count)
+        return self.of_frames(clip.frames)
 
     def count(self, available: int) -> int:
         """How many frames are read of a video that has `available` of them at `fps`."""

@@ -9,6 +9,7 @@ are never looked at.  Error text holds the file's name but neither its folder no
 libraries, which may contain addresses of memory.
 """
 
+import base64
 import codecs
 import io
 import os
@@ -145,6 +146,16 @@ def clean_name(name: str, longest: int = 80) -> str:
 def megabytes(size: float) -> str:
     """A size for a message, in MB of 1e6 bytes (or bytes when small)."""
     return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size:,.0f} bytes"
+
+
+def decode_base64(data: str | bytes) -> bytes:
+    """The bytes of base64 as programs write it: with line breaks, in the alphabet of URLs, without `=` at its end.
+
+    Raises ValueError for anything else.
+    """
+    text = data.encode("ascii") if isinstance(data, str) else data
+    plain = b"".join(text.split()).translate(bytes.maketrans(b"-_", b"+/")).rstrip(b"=")
+    return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ start.
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
@@ -65,26 +65,30 @@ def read_video(
     *,
     fps: float | None = None,
     frames: int | None = None,
+    times: Sequence[float] | None = None,
     max_side: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Clip:
-    """Sample frames of a video at `fps` frames a second, or `frames` of them spread evenly.
+    """Sample frames of a video at `fps` frames a second, or `frames` of them spread evenly, or those shown at `times`.
 
     fps: the frames shown at 0, 1/fps, 2/fps, ... seconds.  frames: the frames shown in the middle of each of
-    that many equal parts.  Frames repeat where fewer exist than are asked for.  max_side: shrink so that
-    neither side exceeds it (area average).  Rotation stored in the file is applied. Raises ConfigError unless
-    exactly one of fps and frames is given; MediaError for what is not a video, is damaged, cut short or
-    longer than `limits.seconds`, has frames above `limits.pixels`, or would give more than `limits.frames`
-    frames or `limits.total_pixels` pixels.
+    that many equal parts.  times: seconds, never decreasing.  Frames repeat where fewer exist than are asked for.
+    max_side: shrink so that neither side exceeds it (area average); so do frames that would be more than
+    `limits.total_pixels` together.  Rotation stored in the file is applied.  Raises ConfigError unless exactly one of
+    fps, frames and times is given; MediaError for what is not a video, is damaged, cut short or longer than
+    `limits.seconds`, has frames above `limits.pixels`, or would give more than `limits.frames` frames.
     """
-    if (fps is None) == (frames is None) or not (fps or frames or 0) > 0 or (max_side is not None and max_side < 1):
+    given = [each for each in (fps, frames, None if times is None else len(times)) if each is not None]
+    if len(given) != 1 or not given[0] > 0 or (max_side is not None and max_side < 1):
         raise ConfigError(
-            f"read_video needs exactly one positive of fps and frames, found fps={fps} and frames={frames}, "
-            f"max_side={max_side}"
+            f"read_video needs exactly one of fps, frames and times, and positive, found fps={fps}, frames={frames}, "
+            f"times={times} and max_side={max_side}"
         )
-    if frames is not None and frames > limits.frames:
+    frames_at_least = len(times) if times is not None else frames or 0
+    if frames_at_least > limits.frames:
         raise MediaError(
-            f"{frames} frames were asked for, the limit is {limits.frames} ({how_to_raise('frames', frames)})"
+            f"{frames_at_least} frames were asked for, the limit is {limits.frames} "
+            f"({how_to_raise('frames', frames_at_least)})"
         )
     with open_source(source, limits) as opened:
         format_name = sniff_video(opened)
@@ -95,12 +99,13 @@ def read_video(
                 f"{opened.name} is {timeline.seconds:.1f} s long, which at {fps:g} frames per second is more than "
                 f"the limit of {limits.frames} frames (Limits.frames); take fewer frames per second"
             )
-        indices = choose_frames(timeline, fps=fps, frames=frames)
+        indices = choose_frames(timeline, fps=fps, frames=frames, times=times)
         opened.file.seek(0)
         with open_container(opened, format_name) as container:
-            pixels = _decode(
-                opened, container, timeline, indices, _DecodeOptions(limits, max_side, format_name in _SEEKABLE)
-            )
+            context = _stream(opened, container).codec_context
+            side = side_within(len(indices), (context.width, context.height), limits, max_side)
+            options = _DecodeOptions(limits, side, format_name in _SEEKABLE)
+            pixels = _decode(opened, container, timeline, indices, options)
     return Clip(pixels, (timeline.ticks[indices] - timeline.ticks[0]) * float(timeline.tick))
 
 
@@ -127,16 +132,43 @@ def is_cover_art(stream: "VideoStream") -> bool:
     return bool(stream.disposition & Disposition.attached_pic)
 
 
-def choose_frames(timeline: Timeline, *, fps: float | None = None, frames: int | None = None) -> np.ndarray:
+def video_seconds(source: VideoSource, limits: Limits = DEFAULT_LIMITS) -> float:
+    """Length of a video by the times of its frames.  Raises MediaError as `read_video` does."""
+    with open_source(source, limits) as opened:
+        format_name = sniff_video(opened)
+        with open_container(opened, format_name) as container:
+            return _scan(opened, format_name, container, limits).seconds
+
+
+def side_within(count: int, size: tuple[int, int], limits: Limits, max_side: int | None) -> int | None:
+    """`max_side`, or what it must be for `count` frames of this size to be no more than `limits.total_pixels`."""
+    longest = max(size)
+    side = min(longest, max_side or longest)
+    while side > 1 and count * np.prod([max(1, round(each * side / longest)) for each in size]) > limits.total_pixels:
+        side -= max(1, side // 64)
+    return side if side < longest else max_side
+
+
+def frames_at(seconds: float, fps: float) -> int:
+    """How many frames `read_video(fps=...)` gives of a video of this length."""
+    return max(1, int(np.ceil(seconds * fps - 1e-6)))
+
+
+def choose_frames(
+    timeline: Timeline, *, fps: float | None = None, frames: int | None = None, times: Sequence[float] | None = None
+) -> np.ndarray:
     """Index into `timeline.ticks` of the frame shown at each sampling time, int64 [F], never decreasing."""
-    if frames is not None:
-        times = (np.arange(frames) + 0.5) * (timeline.seconds / frames)
+    chosen: np.ndarray
+    if times is not None:
+        chosen = np.asarray(times, np.float64)
+    elif frames is not None:
+        chosen = (np.arange(frames) + 0.5) * (timeline.seconds / frames)
     else:
         rate = float(fps or 1.0)
-        times = np.arange(max(1, int(np.ceil(timeline.seconds * rate - 1e-6)))) / rate
+        chosen = np.arange(frames_at(timeline.seconds, rate)) / rate
     # Containers round timestamps to a tick (1 ms in Matroska), so a frame may be late by one.
     shown = (timeline.ticks - timeline.ticks[0]) * float(timeline.tick)
-    return np.maximum(np.searchsorted(shown, times + float(timeline.tick), side="right") - 1, 0)
+    return np.maximum(np.searchsorted(shown, chosen + float(timeline.tick), side="right") - 1, 0)
 
 
 @dataclass(frozen=True)
