@@ -32,7 +32,8 @@ def listening() -> SpeechAsFeatures:
     encoder = scrambled(WhisperEncoderConfig(width=16, depth=1, heads=2, frames=200).build(), 1)
     spoken = scrambled(CTCConnectorConfig(vocab_size=40, width=16, kernel=3, key_width=8).build(16, WIDTH), 2)
     backbone = scrambled(tiny_decoder(vocabulary=300), 3)
-    spoken.token_ids.copy_(torch.arange(100, 140))
+    letters = [index for index in range(tokenizer.vocab_size) if tokenizer.decode([index]).strip().isalpha()]
+    spoken.token_ids.copy_(torch.tensor((letters * 40)[:40]))
     spoken.set_embeddings(backbone.embed_tokens.weight)
     inputs = {"audio": ModalityInputs(values=modality_of("audio").values, connector=(LENGTHS,))}
     model = MultimodalLM({"audio": encoder}, {"audio": spoken}, backbone, {"audio": PLACE}, inputs=inputs).eval()
@@ -70,3 +71,7 @@ def test_recordings_beside_typed_words_are_quoted(listening: SpeechAsFeatures) -
 def test_a_recording_longer_than_a_window_is_refused(listening: SpeechAsFeatures) -> None:
     with pytest.raises(MediaError, match="3 s of sound, this model takes 2 s"):
         listening.values(sound(3.0))
+
+
+def test_silence_is_no_words(listening: SpeechAsFeatures) -> None:
+    assert listening.text(Audio((np.zeros(16_000, np.float32), 16_000))) == ""

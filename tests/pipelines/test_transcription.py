@@ -194,3 +194,17 @@ def test_sounds_that_are_no_recording() -> None:
     with pytest.raises(MediaError, match=r"mono samples \[n\]"):
         transcribe(network, WORDS, np.zeros((2, 16_000), np.float32), QUICK)
     assert transcribe(network, WORDS, np.zeros(100, np.float32), QUICK).segments == ()  # shorter than one frame
+
+
+def test_digital_silence_is_no_speech_and_is_not_listened_to() -> None:
+    """A random model always writes something; a window in which nothing sounds is neither encoded nor decoded."""
+    network = model(FRAMES)
+    seen = count_calls(network)
+    for wave in (np.zeros(48_000, np.float32), np.full(20_000, 9e-5, np.float32)):
+        assert transcribe(network, WORDS, wave, QUICK).text == "" and not seen
+    loud = sound(1.0)
+    with_gap = np.concatenate((loud, np.zeros(32_000, np.float32), loud))
+    found = transcribe(network, WORDS, with_gap, PLAIN)
+    assert len(seen) == 2 and [segment.start for segment in found.segments] == [0.0, 3.0]
+    whole = transcribe(network, WORDS, with_gap, replace(PLAIN, silence_limit=None))
+    assert len(seen) == 2 + 4 and len(whole.segments) > 2

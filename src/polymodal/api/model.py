@@ -99,8 +99,8 @@ class Model:
     @property
     def chat_format(self) -> str:
         """Where the format of conversations is from: a file of the folder, as "chat_template.jinja", or the system;
-        "" for a model without a processor."""
-        if self.processor is None:
+        "" for a model that holds none."""
+        if "chat" not in self.can:
             return ""
         template = self.processor.template
         return template.source.file if isinstance(template, ChatTemplate) else self.system.id

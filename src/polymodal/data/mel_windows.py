@@ -7,6 +7,7 @@ Equal to `mel.log_mel` of the whole recording followed by silence.
 Trap: the loudest value of the whole recording sets the floor of every window, so the recording is read twice.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -25,15 +26,27 @@ class MelWindows:
     def __init__(self, blocks: Callable[[], Iterable[np.ndarray]], config: MelConfig) -> None:
         self._blocks, self._config = blocks, config
         self.samples, self._peak = 0, -float("inf")
+        self._loudest: list[float] = []  # amplitude of each second
         for logs in log_power_blocks(self._counted(), config):
             self._peak = max(self._peak, float(logs.amax()))
         self.frames = self.samples // config.hop
         self._restart()
 
     def _counted(self) -> Iterator[np.ndarray]:
+        rate = self._config.rate
         for block in self._blocks():
-            self.samples += len(block)
+            end = self.samples + len(block)
+            for second in range(self.samples // rate, -(-end // rate)):
+                piece = block[max(0, second * rate - self.samples) : (second + 1) * rate - self.samples]
+                self._loudest += [0.0] * (second + 1 - len(self._loudest))
+                self._loudest[second] = max(self._loudest[second], float(np.abs(piece).max(initial=0.0)))
+            self.samples = end
             yield block
+
+    def loudest(self, seek: int, frames: int) -> float:
+        """The amplitude of the loudest sample in the seconds that these frames touch."""
+        begin, end = (frame * self._config.hop / self._config.rate for frame in (seek, seek + frames))
+        return max(self._loudest[int(begin) : math.ceil(end)], default=0.0)
 
     def _restart(self) -> None:
         self._source = log_power_blocks(self._blocks(), self._config)

@@ -43,7 +43,7 @@ def bert_ids(tokenizer: Tokenizer, limit: int) -> Callable[[str], list[int]]:
 
 
 class PairScores:
-    """`transform`: picture -> [3, H, W]; `ids`: sentence -> token ids; `limit`: longest text in tokens."""
+    """`transform`: picture -> [3, H, W]; `ids`: sentence -> token ids."""
 
     def __init__(self, model: nn.Module, transform: Callable[[Any], Tensor], ids: Callable[[str], list[int]]) -> None:
         self.model: Any = model

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +28,7 @@ from polymodal.encoders.whisper import WhisperEncoder
 from polymodal.errors import MediaError
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.pipelines.speech_as_text import RATE, quoted
+from polymodal.pipelines.transcription.transcribe import SILENCE
 
 LENGTHS = "audio_lengths"
 BEFORE, AFTER = quoted("\0").split("\0")
@@ -67,9 +69,13 @@ class SpeechAsFeatures:
         return len(self._probabilities(values))
 
     def text(self, recording: Audio) -> str:
-        """The likeliest tokens as text."""
+        """The likeliest tokens as text; "" for silence, and where nothing but punctuation comes out."""
+        samples = recording.samples(RATE)
+        if not len(samples) or float(np.abs(samples).max()) <= SILENCE:
+            return ""
         probabilities = self._probabilities(self.values(recording))
-        return self._tokenizer.decode(self._connector.token_ids[probabilities.argmax(-1)].tolist()).strip()
+        words = self._tokenizer.decode(self._connector.token_ids[probabilities.argmax(-1)].tolist()).strip()
+        return words if any(letter.isalnum() for letter in words) else ""
 
     def rewrite(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         """The conversation with quotation marks around recordings that stand beside typed words."""

@@ -33,6 +33,7 @@ from polymodal.pipelines.transcription.token_rules import TokenFilter, TokenRule
 
 Recording = Audio | np.ndarray | Tensor
 _FRAMES_PER_TIMESTAMP = round(SECONDS_PER_TIMESTAMP * FRAMES_PER_SECOND)
+SILENCE = 1e-4  # amplitude: 80 dB below full scale, about three steps of 16 bits
 _TRUSTED_TEMPERATURE = 0.5  # text sampled above it is not passed on to the next window
 
 
@@ -43,8 +44,9 @@ class TranscribeOptions:
     `language`: code or English name, None = detect in the first window.  `task`: 'transcribe', or 'translate' to
     English.  `temperatures` are tried in order until the text compresses no more than `repetition_limit` times and its
     average log-probability reaches `logprob_limit`.  A window is skipped as silent when its no-speech probability
-    exceeds `no_speech_limit` and the text is that unsure.  None switches a limit off.  `prompt`: text that the first
-    window is taken to follow.
+    exceeds `no_speech_limit` and the text is that unsure, and without being decoded when no sample of it exceeds
+    `silence_limit`: of digital silence Whisper is sure, and writes "you".  None switches a limit off.  `prompt`: text
+    that the first window is taken to follow.
     """
 
     language: str | None = None
@@ -54,6 +56,7 @@ class TranscribeOptions:
     repetition_limit: float | None = 2.4
     logprob_limit: float | None = -1.0
     no_speech_limit: float | None = 0.6
+    silence_limit: float | None = SILENCE
     condition_on_previous: bool = True
     prompt: str | None = None
     rules: TokenRules = field(default_factory=TokenRules)
@@ -162,6 +165,9 @@ class Transcription:
         previous = self.tokenizer.encode(" " + options.prompt.strip()) if options.prompt else []
         while seek < self.mel.frames:
             frames = min(self.model.config.encoder.frames, self.mel.frames - seek)
+            if self._still(seek, frames):
+                seek += frames
+                continue
             result = self._decode_window(self._encode_window(seek), previous)
             if self._silent(result):
                 seek += frames
@@ -220,6 +226,11 @@ class Transcription:
             return True  # silence; another attempt would only invent words
         repeats = limits.repetition_limit is not None and self._repetition(result) > limits.repetition_limit
         return not unsure and not repeats
+
+    def _still(self, seek: int, frames: int) -> bool:
+        """Whether nothing in a window is louder than the limit."""
+        limit = self.options.silence_limit
+        return limit is not None and self.mel.loudest(seek, frames) <= limit
 
     def _silent(self, result: WindowResult) -> bool:
         limits = self.options

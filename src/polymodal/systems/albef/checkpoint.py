@@ -8,6 +8,7 @@ pair         18 blocks, cls_head of 2                                      assig
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -15,11 +16,15 @@ from torch import nn
 from polymodal.backbones import encoder as text_encoder
 from polymodal.backbones.encoder import BIASES, BODY_KEYS, TokenHeadConfig, head_keys
 from polymodal.checkpoints import albef_blip_keys as official
+from polymodal.data.hf_image import transform_of
+from polymodal.data.pair_processor import PairProcessor
 from polymodal.encoders import timm_vit
+from polymodal.encoders.vit import sides
 from polymodal.models.fusion_classifier import FusionClassifier, ImageFusionConfig
 from polymodal.models.fusion_encoder import FusionEncoder, JointConfig
 from polymodal.models.vision_encoder_decoder import AnswerRules, SpecialTokenIds, VisionEncoderDecoder
-from polymodal.systems import ModelSpec, Part
+from polymodal.pipelines.image_text_matching import BLIP_PICTURES, PairScores, bert_ids
+from polymodal.systems import CheckpointFiles, LoadedModel, ModelSpec, Part
 from polymodal.weights.keytable import KeyTable, drop, rename
 from polymodal.weights.operations import Unsqueeze
 
@@ -81,9 +86,29 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
              prefix="question" if kind == ANSWER else "text", input="input_ids [B, T]", output=f"[B, T, {width}]"),
     )  # fmt: skip
     ends = (frozenset({102}), 0) if kind == ANSWER else None
+    high, wide = sides(vit.image_size)
+    size, pictures = {"height": high, "width": wide}, 2 if pairs else None
     return ModelSpec(
-        build=build, keys=tuple(keys_of(kind, first, depth, bias) for bias in BIASES), parts=drawing, ends=ends
+        build=build,
+        keys=tuple(keys_of(kind, first, depth, bias) for bias in BIASES),
+        parts=drawing,
+        ends=ends,
+        assemble=partial(assemble, size=size, positions=encoder.positions, pictures=pictures),
     )
+
+
+def assemble(
+    module: nn.Module, files: CheckpointFiles, *, size: Mapping[str, int], positions: int, pictures: int | None
+) -> LoadedModel:
+    """The processor; of the joint space classify and embed too.  The official transform, at the model's own size."""
+    tokenizer = files.tokenizer()
+    transform = transform_of(files.preprocessor, {**BLIP_PICTURES, "size": size})
+    ids = bert_ids(tokenizer, positions)
+    processor = PairProcessor(transform=transform, tokenizer=tokenizer, ids=ids, pictures=pictures)
+    if not isinstance(module, FusionEncoder):
+        return LoadedModel(model=module, processor=processor)
+    scores = PairScores(module, transform, ids)
+    return LoadedModel(model=module, processor=processor, score=scores.score, embed=scores.embed)
 
 
 def keys_of(kind: str, first: int, depth: int, bias: str) -> KeyTable:

@@ -19,6 +19,7 @@ from torch import nn
 
 from polymodal.data import hf_image
 from polymodal.data.labels import labels_of
+from polymodal.data.pair_processor import PairProcessor
 from polymodal.encoders import beit_keys
 from polymodal.encoders.beit import BeitConfig
 from polymodal.encoders.heads import ClassLogitsConfig, PatchLogitsConfig
@@ -87,7 +88,9 @@ def parse_classification_config(config: Mapping[str, Any]) -> ModelSpec:
 
     def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
         transform = hf_image.transform_of(files.preprocessor, {**hf_image.BEIT, "size": tower.image_size})
-        return LoadedModel(model=module, processor=None, score=scorer(module, transform, labels))
+        return LoadedModel(
+            model=module, processor=PairProcessor(transform=transform), score=scorer(module, transform, labels)
+        )
 
     return replace(found, assemble=assemble, tokenizer=False)
 

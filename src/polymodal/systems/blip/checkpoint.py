@@ -25,6 +25,7 @@ from polymodal.backbones.encoder import (
 )
 from polymodal.checkpoints import albef_blip_keys as official
 from polymodal.data.hf_image import transform_of
+from polymodal.data.pair_processor import PairProcessor
 from polymodal.encoders import timm_vit
 from polymodal.encoders.vit import ClassHeadConfig, ViTConfig
 from polymodal.errors import ConfigError
@@ -90,9 +91,27 @@ def _match_spec(vit: ViTConfig, text: Mapping[str, Any], image: KeyTable, joint:
 def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
     """classify and embed of the match model, with the folder's transform and tokenizer."""
     assert isinstance(module, FusionEncoder)
-    ids = bert_ids(files.tokenizer(), module.text.config.positions)
-    scores = PairScores(module, transform_of(files.preprocessor, BLIP_PICTURES), ids)
-    return LoadedModel(model=module, processor=None, score=scores.score, embed=scores.embed)
+    tokenizer, transform = files.tokenizer(), transform_of(files.preprocessor, BLIP_PICTURES)
+    ids = bert_ids(tokenizer, module.text.config.positions)
+    scores = PairScores(module, transform, ids)
+    processor = PairProcessor(transform=transform, tokenizer=tokenizer, ids=ids)
+    return LoadedModel(model=module, processor=processor, score=scores.score, embed=scores.embed)
+
+
+def assemble_writer(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
+    """The processor of captions and answers."""
+    assert isinstance(module, VisionEncoderDecoder)
+    return _with_processor(module, files, (module.question or module.decoder).config.positions)
+
+
+def _with_processor(
+    module: nn.Module, files: CheckpointFiles, positions: int, pictures: int | None = None
+) -> LoadedModel:
+    """The folder's transform and tokenizer, texts of at most `positions` ids."""
+    tokenizer, transform = files.tokenizer(), transform_of(files.preprocessor, BLIP_PICTURES)
+    ids = bert_ids(tokenizer, positions)
+    processor = PairProcessor(transform=transform, tokenizer=tokenizer, ids=ids, pictures=pictures)
+    return LoadedModel(model=module, processor=processor)
 
 
 def _writer_spec(vit: ViTConfig, text: Mapping[str, Any], image: KeyTable, *, tied: bool, question: bool) -> ModelSpec:
@@ -112,7 +131,8 @@ def _writer_spec(vit: ViTConfig, text: Mapping[str, Any], image: KeyTable, *, ti
         for bias in (BIASES if tied else reversed(BIASES))
     )
     ends = (frozenset({ids.sep}), ids.pad)
-    return ModelSpec(build=build, keys=keys, parts=drawing(vit, "decoder", matcher=False), ends=ends)
+    drawn = drawing(vit, "decoder", matcher=False)
+    return ModelSpec(build=build, keys=keys, parts=drawn, ends=ends, assemble=assemble_writer)
 
 
 def _pair_spec(vit: ViTConfig, text: Mapping[str, Any], image: KeyTable) -> ModelSpec:
@@ -130,7 +150,10 @@ def _pair_spec(vit: ViTConfig, text: Mapping[str, Any], image: KeyTable) -> Mode
 
     pair = PAIR_KEYS.prefixed("text_encoder.encoder.layer.{}.crossattention.", "text.blocks.{}.cross.")
     keys = image + pair + BODY_KEYS.prefixed("text_encoder.", "text.") + official.CLASS_KEYS
-    return ModelSpec(build=build, keys=(keys,), parts=drawing(vit, "text", matcher=True))
+    return ModelSpec(
+        build=build, keys=(keys,), parts=drawing(vit, "text", matcher=True),
+        assemble=lambda module, files: _with_processor(module, files, plain.positions, pictures=2),
+    )  # fmt: skip
 
 
 def infer_official(shapes: official.Shapes) -> dict[str, Any] | None:
@@ -189,7 +212,10 @@ def _joint_spec(config: Mapping[str, Any], vit: ViTConfig, text: Mapping[str, An
         rename("logit_scale", "logit_scale", Unsqueeze()),
     ))  # fmt: skip
     return ModelSpec(
-        build=build, keys=(keys,), parts=drawing(vit, "encoders.text", matcher=True, image="encoders.image")
+        build=build,
+        keys=(keys,),
+        parts=drawing(vit, "encoders.text", matcher=True, image="encoders.image"),
+        assemble=lambda module, files: _with_processor(module, files, text.get("max_position_embeddings", 512)),
     )
 
 

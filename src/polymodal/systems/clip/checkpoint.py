@@ -14,6 +14,7 @@ from torch import nn
 
 from polymodal.data import hf_image
 from polymodal.data.labels import labels_of
+from polymodal.data.pair_processor import PairProcessor
 from polymodal.encoders import clip_openai, clip_text, clip_vit
 from polymodal.encoders.heads import ClassLogitsConfig
 from polymodal.models.dual_encoder import IMAGE_TEXT, DualEncoder
@@ -70,12 +71,13 @@ def parse_vision_config(config: Mapping[str, Any]) -> ModelSpec:
     if "CLIPVisionModelWithProjection" not in (config.get("architectures") or ()):
         keys = clip_vit.hf_keys(tower).prefixed(target="encoders.image.")
         bare = clip_vit.hf_keys(tower).respelled(BARE).prefixed(target="encoders.image.")
-        return ModelSpec(build=lambda: EncoderClassifier(tower.build()), keys=(bare, keys), parts=drawn_image(tower))
+        return ModelSpec(build=lambda: EncoderClassifier(tower.build()), keys=(bare, keys), parts=drawn_image(tower),
+                         assemble=pictures_of(tower), tokenizer=False)  # fmt: skip
     joint = clip_vit.with_projection(tower, config.get("projection_dim", 512))
     keys = clip_vit.hf_keys(joint).prefixed(target="encoders.image.")
     inputs = {"image": IMAGE_TEXT["image"]}
     return ModelSpec(build=lambda: DualEncoder({"image": joint.build()}, inputs, None), keys=(keys,),
-                     parts=drawn_image(joint))  # fmt: skip
+                     parts=drawn_image(joint), assemble=pictures_of(tower), tokenizer=False)  # fmt: skip
 
 
 def text_model_spec(config: Mapping[str, Any]) -> ModelSpec:
@@ -85,11 +87,17 @@ def text_model_spec(config: Mapping[str, Any]) -> ModelSpec:
         keys = clip_text.hf_keys(tower).prefixed(target="encoders.text.")
         bare = clip_text.hf_keys(tower).respelled(BARE_TEXT).prefixed(target="encoders.text.")
         return ModelSpec(
-            build=lambda: EncoderClassifier(tower.build(), inputs=TEXT, modality="text"), keys=(bare, keys)
+            build=lambda: EncoderClassifier(tower.build(), inputs=TEXT, modality="text"),
+            keys=(bare, keys),
+            assemble=texts_of(tower),
         )
     joint = replace(tower, out_width=config.get("projection_dim", 512))
     keys = clip_text.hf_keys(joint).prefixed(target="encoders.text.")
-    return ModelSpec(build=lambda: DualEncoder({"text": joint.build()}, {"text": TEXT}, None), keys=(keys,))
+    return ModelSpec(
+        build=lambda: DualEncoder({"text": joint.build()}, {"text": TEXT}, None),
+        keys=(keys,),
+        assemble=texts_of(tower),
+    )
 
 
 def parse_classification_config(config: Mapping[str, Any]) -> ModelSpec:
@@ -98,26 +106,55 @@ def parse_classification_config(config: Mapping[str, Any]) -> ModelSpec:
     head = ClassLogitsConfig(width=tower.width, classes=len(labels_of(config)), pool="patches")
     keys = clip_vit.hf_keys(tower).prefixed(target="encoders.image.") + CLASSES
     return ModelSpec(
-        build=lambda: EncoderClassifier(tower.build(), head.build()), keys=(keys,), parts=drawn_image(tower)
-    )
+        build=lambda: EncoderClassifier(tower.build(), head.build()), keys=(keys,), parts=drawn_image(tower),
+        assemble=pictures_of(tower), tokenizer=False,
+    )  # fmt: skip
 
 
 def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
     """Zero-shot classes and vectors from a folder with a tokenizer."""
     assert isinstance(module, DualEncoder)
-    tokenizer = files.tokenizer()
     image: Any = module.encoders["image"]
     text: Any = module.encoders["text"]
-    side = image.config.image_size
+    transform, words = transform_at(files, image.config.image_size), texts_at(files, text.config.positions)
+    zero_shot = ZeroShot(module, transform, words["ids"])
+    processor = PairProcessor(transform=transform, **words)
+    return LoadedModel(model=module, processor=processor, score=zero_shot.score, embed=zero_shot.embed)
+
+
+def pictures_of(tower: Any) -> Any:
+    """Assembles the processor of an image encoder."""
+
+    def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
+        return LoadedModel(model=module, processor=PairProcessor(transform=transform_at(files, tower.image_size)))
+
+    return assemble
+
+
+def texts_of(tower: Any) -> Any:
+    """Assembles the processor of a text encoder."""
+
+    def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
+        return LoadedModel(model=module, processor=PairProcessor(**texts_at(files, tower.positions)))
+
+    return assemble
+
+
+def transform_at(files: CheckpointFiles, side: int) -> Any:
+    """The folder's picture transform; without settings CLIP's own at this size."""
     settings = {**hf_image.CLIP, "size": side, "crop_size": side}
-    transform = hf_image.transform_of(files.preprocessor, settings, square=False)
+    return hf_image.transform_of(files.preprocessor, settings, square=False)
+
+
+def texts_at(files: CheckpointFiles, positions: int) -> dict[str, Any]:
+    """The folder's tokenizer, sentence -> ids of at most `positions`, and what fills them up."""
+    tokenizer = files.tokenizer()
     begin, end = tokenizer.special("<|startoftext|>"), tokenizer.special("<|endoftext|>")
 
     def ids(sentence: str) -> list[int]:
-        return [begin, *tokenizer.encode(sentence)[: text.config.positions - 2], end]
+        return [begin, *tokenizer.encode(sentence)[: positions - 2], end]
 
-    zero_shot = ZeroShot(module, transform, ids)
-    return LoadedModel(model=module, processor=None, score=zero_shot.score, embed=zero_shot.embed)
+    return {"tokenizer": tokenizer, "ids": ids, "pad": end if tokenizer.pad_id is None else tokenizer.pad_id}
 
 
 def drawn_image(tower: Any) -> tuple[Part, ...]:

@@ -11,6 +11,7 @@ from torch import nn
 from polymodal.backbones import encoder as text_encoder
 from polymodal.backbones.encoder import BIASES, EMBEDDING_KEYS, pre_norm_keys
 from polymodal.data.hf_image import transform_of
+from polymodal.data.pair_processor import PairProcessor
 from polymodal.encoders import google_vit
 from polymodal.generators import dalle_codec
 from polymodal.models.encoder_classifier import EncoderClassifier
@@ -62,9 +63,11 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
 
 def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
     """classify and embed by the contrastive space, with the folder's transform and tokenizer."""
-    ids = bert_ids(files.tokenizer(), 77)
-    scores = PairScores(module, transform_of(files.preprocessor, FLAVA_PICTURES), ids)
-    return LoadedModel(model=module, processor=None, score=scores.score, embed=scores.embed)
+    tokenizer, transform = files.tokenizer(), transform_of(files.preprocessor, FLAVA_PICTURES)
+    ids = bert_ids(tokenizer, 77)
+    scores = PairScores(module, transform, ids)
+    processor = PairProcessor(transform=transform, tokenizer=tokenizer, ids=ids, segments=True)
+    return LoadedModel(model=module, processor=processor, score=scores.score, embed=scores.embed)
 
 
 def parse_codec_config(config: Mapping[str, Any]) -> ModelSpec:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from polymodal.backbones.encoder import (
     BIASES,
     EMBEDDING_KEYS,
@@ -14,6 +16,7 @@ from polymodal.backbones.encoder import (
     pre_norm_keys,
 )
 from polymodal.data.labels import labels_of
+from polymodal.data.pair_processor import PairProcessor
 from polymodal.encoders.masked_patches import PATCH_KEYS, MaskedPatchesConfig
 from polymodal.errors import ConfigError
 from polymodal.models.single_stream import ClassifierConfig, HeadConfig, SingleStreamConfig, classifier_keys
@@ -21,7 +24,9 @@ from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.block import PreNormBlockConfig
 from polymodal.nn.mlp import MLPConfig
 from polymodal.nn.norm import LayerNormConfig
-from polymodal.systems import ModelSpec, Part
+from polymodal.pipelines.image_text_matching import bert_ids
+from polymodal.systems import CheckpointFiles, LoadedModel, ModelSpec, Part
+from polymodal.systems.vilt.limited_sides import limited_of, padded
 from polymodal.weights.keytable import KeyTable, rename
 
 MASKED, ANSWERS, RANK = "ViltForMaskedLM", "ViltForQuestionAnswering", "ViltForImageAndTextRetrieval"
@@ -109,4 +114,21 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         Part(slot="encoder", name="BERT embeddings", prefix="text", input="input_ids [B, T]", output=words),
         Part(slot="backbone", name="ViT blocks over both", prefix="blocks", input="[B, T+S, D]", output="[B, T+S, D]"),
     )  # fmt: skip
-    return ModelSpec(build=stream.build, keys=keys_of(architecture, stream.head), parts=drawing)
+    return ModelSpec(
+        build=stream.build, keys=keys_of(architecture, stream.head), parts=drawing,
+        assemble=lambda module, files: assemble(module, files, stream),
+    )  # fmt: skip
+
+
+def assemble(module: nn.Module, files: CheckpointFiles, stream: SingleStreamConfig) -> LoadedModel:
+    """The processor, with the folder's transform and tokenizer."""
+    tokenizer = files.tokenizer()
+    processor = PairProcessor(
+        transform=limited_of(files.preprocessor),
+        tokenizer=tokenizer,
+        ids=bert_ids(tokenizer, stream.text.positions),
+        collate=padded,
+        pictures=stream.images,
+        segments=True,
+    )
+    return LoadedModel(model=module, processor=processor)

@@ -10,6 +10,7 @@ from torch import nn
 
 from polymodal.data import hf_image
 from polymodal.data.labels import labels_of
+from polymodal.data.pair_processor import PairProcessor
 from polymodal.encoders import google_vit
 from polymodal.encoders.heads import ClassLogitsConfig, PatchPixelsConfig
 from polymodal.encoders.vit import ViTConfig, sides
@@ -61,7 +62,9 @@ def classifier(tower: ViTConfig, labels: tuple[str, ...]) -> Any:
 
     def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
         transform = hf_image.transform_of(files.preprocessor, {**hf_image.VIT, "size": sides(tower.image_size)})
-        return LoadedModel(model=module, processor=None, score=scorer(module, transform, labels))
+        return LoadedModel(
+            model=module, processor=PairProcessor(transform=transform), score=scorer(module, transform, labels)
+        )
 
     return assemble
 
