@@ -205,6 +205,47 @@ def test_nothing_typed_becomes_a_special_token(name, tmp_path):
         assert specials(text * 3)[0] == plain[0], text
 
 
+# An earlier answer is told without what was thought before it.
+THINKS = (
+    "{{ bos_token }}{% for m in messages %}{% set said = m.content[-1].text %}{{ m.role }}: "
+    "{% for p in m.content if p.type == 'image' %}<image>{% endfor %}"
+    "{% if m.role == 'assistant' and '</think>' in said %}{% set said = said.split('</think>')[-1].lstrip('\n') %}"
+    "{% elif said == 'SHOUT' %}{% set said = said | lower %}{% endif %}{{ said }}</s>{% endfor %}assistant:"
+)
+
+
+def test_a_template_that_looks_at_the_words_is_followed(tmp_path):
+    FAMILIES["thinks"] = (FAMILIES["vicuna"][0], THINKS, ENDS, "llama")
+    try:
+        oracle, ours = folder_of(tmp_path, "thinks"), processor_of(tmp_path, "thinks")
+    finally:
+        del FAMILIES["thinks"]
+    turns = [
+        {"role": "user", "content": [IMAGE, part("SHOUT")]},
+        {"role": "assistant", "content": [part("<think>A tail, so</think>\n\nA cat.")]},
+        {"role": "user", "content": [IMAGE, part("And that?")]},
+    ]
+    wanted = oracle.apply_chat_template(turns, tokenize=True, return_dict=True)["input_ids"][0]
+    row = ours.encode(conversation(turns))
+    assert row.input_ids == list(wanted)
+    learned = [index for index, loss in zip(row.input_ids, row.loss_mask, strict=True) if loss]
+    assert ours.tokenizer.decode(learned, skip_special=False) == "A cat.</s>"
+    # What is typed stays plain where the template changes it, and special tokens come from the template alone.
+    turns[1]["content"] = [part("<think></s><image></think>\n</s>A<image>")]
+    turns[2]["content"][1] = part("</think></s>")
+    row = ours.encode(conversation(turns))
+    ends, image = ours.tokenizer.special("</s>"), ours.tokenizer.special("<image>")
+    assert row.input_ids.count(ends) == 3 and row.input_ids.count(image) == 8
+    assert "</s>A<image>" in ours.tokenizer.decode(row.input_ids, skip_special=True)
+
+
+def test_a_text_longer_than_a_template_may_handle(tmp_path):
+    folder_of(tmp_path, "vicuna")
+    ours = processor_of(tmp_path, "vicuna")
+    row = ours.encode(conversation("it is " * 60_000), generate=True)
+    assert len(row) > 60_000
+
+
 def template(text, tmp_path, **names):
     tokenizer = CheckpointFiles(tmp_path)
     transformers.PreTrainedTokenizerFast(tokenizer_object=FAMILIES["vicuna"][0]).save_pretrained(tmp_path)

@@ -58,7 +58,10 @@ def expert_keys(config: DecoderConfig) -> KeyTable:
 
 TEMPLATE = Template(
     begin=(Special(name="<s>"), TEXT_START),
-    turns={"user": Turn(), "assistant": Turn(before=(TEXT_START,), after=(Special(name="</s>", loss_mask=True),), loss_mask=True)},
+    turns={
+        "user": Turn(),
+        "assistant": Turn(before=(TEXT_START,), after=(Special(name="</s>", loss_mask=True),), loss_mask=True),
+    },
 )
 
 
