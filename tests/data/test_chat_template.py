@@ -10,9 +10,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from polymodal.checkpoints.record import CheckpointFiles
 from polymodal.data import jinja_values
+from polymodal.data.chat_formats import by_vocabulary
 from polymodal.data.chat_template import ChatTemplate, TemplateSource, template_source
 from polymodal.data.messages import conversation
-from polymodal.data.template import Slot, Special, Words
+from polymodal.data.template import Slot, Special, Words, written
 from polymodal.errors import ConfigError, PromptError, WeightsError
 from polymodal.systems import get
 from tiny_llama import llama_pipeline
@@ -244,6 +245,40 @@ def test_a_text_longer_than_a_template_may_handle(tmp_path):
     ours = processor_of(tmp_path, "vicuna")
     row = ours.encode(conversation("it is " * 60_000), generate=True)
     assert len(row) > 60_000
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt"),
+    [
+        ("vicuna", "USER:<image>\\nHiASSISTANT:"),
+        ("qwen2", "<|im_start|>user\\n<image>\\nHi<|im_end|>\\n<|im_start|>assistant\\n"),
+        ("llama 3", "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\\n\\n<image>\\nHi<|eot_id|>"
+                    "<|start_header_id|>assistant<|end_header_id|>\\n\\n"),
+    ],
+)  # fmt: skip
+def test_without_a_template_the_vocabulary_says_the_format(name, prompt, tmp_path):
+    folder_of(tmp_path, name)
+    (tmp_path / "chat_template.jinja").unlink()
+    ours = processor_of(tmp_path, name)
+    row = ours.encode(conversation([{"role": "user", "content": [IMAGE, part("Hi")]}]), generate=True)
+    text = ours.tokenizer.decode(row.input_ids, skip_special=False).replace("<image>" * 4, "<image>")
+    assert text.replace(" ", "").endswith(prompt.replace("\\n", "\n"))
+
+
+def test_gemma_without_a_template():
+    told = by_vocabulary({"<bos>", "<start_of_turn>", "<end_of_turn>"})
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
+    text = "<bos><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\nYes<end_of_turn>\n"
+    assert written(told.render(conversation(talk), ask=True)) == text + "<start_of_turn>model\n"
+    assert by_vocabulary({"<s>"}) is None
+
+
+def test_an_unknown_format_is_named(tmp_path):
+    folder_of(tmp_path, "qwen2")
+    (tmp_path / "chat_template.jinja").unlink()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=byte_level("<image>")).save_pretrained(tmp_path)
+    with pytest.raises(PromptError, match=r"no chat template, and its vocabulary .* put its chat_template.jinja"):
+        processor_of(tmp_path, "qwen2").encode(conversation("Hi"))
 
 
 def template(text, tmp_path, **names):

@@ -1,5 +1,7 @@
 """Systems whose processor the library has, by the folder it writes: three turns with pictures, template included."""
 
+import json
+
 import numpy as np
 import pytest
 import transformers
@@ -9,6 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from polymodal.checkpoints.record import CheckpointFiles
 from polymodal.data.messages import conversation
 from polymodal.systems import get
+from tiny_llama import llama_pipeline
 
 PICTURE = Pillow.fromarray(np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8))
 IMAGE = {"type": "image", "image": PICTURE}
@@ -108,6 +111,35 @@ def llava_next():
         tokenizer=words, patch_size=14,
         vision_feature_select_strategy="default", num_additional_image_tokens=1, chat_template=USER)  # fmt: skip
     return oracle, get("llava-1.6").variants[0].config
+
+
+LLAMA2 = (
+    "{% set system, rest = (messages[0].content, messages[1:]) if messages[0].role == 'system' else ('', messages) %}"
+    "{% for m in rest %}{% if m.role == 'user' %}{{ bos_token ~ '[INST] ' }}{% if loop.first and system %}"
+    "{{ '<<SYS>>\n' ~ system ~ '\n<</SYS>>\n\n' }}{% endif %}{{ m.content.strip() ~ ' [/INST]' }}"
+    "{% else %}{{ ' ' ~ m.content.strip() ~ ' ' ~ eos_token }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("space", ["every", "first"])
+@pytest.mark.parametrize("named", [False, True])
+def test_text_models_by_their_tokenizer(space, named, tmp_path):
+    oracle = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=llama_pipeline(space), bos_token="<s>", eos_token="</s>", chat_template=LLAMA2)  # fmt: skip
+    oracle.save_pretrained(tmp_path)
+    if named:  # as older releases keep it
+        (tmp_path / "chat_template.jinja").unlink()
+        table = json.loads((tmp_path / "tokenizer_config.json").read_text())
+        table["chat_template"] = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": LLAMA2}]
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(table))
+    config = get("chinese-llama-2").variants[0].config
+    ours = get("chinese-llama-2").formats[0].model_spec(config).assemble(None, CheckpointFiles(tmp_path)).processor
+    assert ours.template.source.file == ("tokenizer_config.json" if named else "chat_template.jinja")
+    turns = [{"role": "system", "content": "Be brief."}, *({"role": turn["role"], "content": "".join(
+        each["text"] for each in turn["content"] if each is not IMAGE)} for turn in TURNS)]  # fmt: skip
+    for rows in (turns, turns[1:], turns[:2], turns[:4]):
+        wanted = oracle.apply_chat_template(rows, add_generation_prompt=True)["input_ids"]
+        assert ours.encode(conversation(rows), generate=True).input_ids == wanted
 
 
 MAKERS = {"qwen2-vl": qwen2_vl, "emu3": emu3, "chameleon": chameleon, "llava-1.6": llava_next}
