@@ -10,9 +10,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from polymodal.checkpoints.record import CheckpointFiles
 from polymodal.data import jinja_values
+from polymodal.data.chat_formats import by_vocabulary
 from polymodal.data.chat_template import ChatTemplate, TemplateSource, template_source
 from polymodal.data.messages import conversation
-from polymodal.data.template import Slot, Special, Words
+from polymodal.data.template import Slot, Special, Words, written
 from polymodal.errors import ConfigError, PromptError, WeightsError
 from polymodal.systems import get
 from tiny_llama import llama_pipeline
@@ -203,6 +204,81 @@ def test_nothing_typed_becomes_a_special_token(name, tmp_path):
         half = len(text) // 2
         assert specials(f"a {text} b", text[:half], text[half:]) == plain, text
         assert specials(text * 3)[0] == plain[0], text
+
+
+# An earlier answer is told without what was thought before it.
+THINKS = (
+    "{{ bos_token }}{% for m in messages %}{% set said = m.content[-1].text %}{{ m.role }}: "
+    "{% for p in m.content if p.type == 'image' %}<image>{% endfor %}"
+    "{% if m.role == 'assistant' and '</think>' in said %}{% set said = said.split('</think>')[-1].lstrip('\n') %}"
+    "{% elif said == 'SHOUT' %}{% set said = said | lower %}{% endif %}{{ said }}</s>{% endfor %}assistant:"
+)
+
+
+def test_a_template_that_looks_at_the_words_is_followed(tmp_path):
+    FAMILIES["thinks"] = (FAMILIES["vicuna"][0], THINKS, ENDS, "llama")
+    try:
+        oracle, ours = folder_of(tmp_path, "thinks"), processor_of(tmp_path, "thinks")
+    finally:
+        del FAMILIES["thinks"]
+    turns = [
+        {"role": "user", "content": [IMAGE, part("SHOUT")]},
+        {"role": "assistant", "content": [part("<think>A tail, so</think>\n\nA cat.")]},
+        {"role": "user", "content": [IMAGE, part("And that?")]},
+    ]
+    wanted = oracle.apply_chat_template(turns, tokenize=True, return_dict=True)["input_ids"][0]
+    row = ours.encode(conversation(turns))
+    assert row.input_ids == list(wanted)
+    learned = [index for index, loss in zip(row.input_ids, row.loss_mask, strict=True) if loss]
+    assert ours.tokenizer.decode(learned, skip_special=False) == "A cat.</s>"
+    # What is typed stays plain where the template changes it, and special tokens come from the template alone.
+    turns[1]["content"] = [part("<think></s><image></think>\n</s>A<image>")]
+    turns[2]["content"][1] = part("</think></s>")
+    row = ours.encode(conversation(turns))
+    ends, image = ours.tokenizer.special("</s>"), ours.tokenizer.special("<image>")
+    assert row.input_ids.count(ends) == 3 and row.input_ids.count(image) == 8
+    assert "</s>A<image>" in ours.tokenizer.decode(row.input_ids, skip_special=True)
+
+
+def test_a_text_longer_than_a_template_may_handle(tmp_path):
+    folder_of(tmp_path, "vicuna")
+    ours = processor_of(tmp_path, "vicuna")
+    row = ours.encode(conversation("it is " * 60_000), generate=True)
+    assert len(row) > 60_000
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt"),
+    [
+        ("vicuna", "USER:<image>\\nHiASSISTANT:"),
+        ("qwen2", "<|im_start|>user\\n<image>\\nHi<|im_end|>\\n<|im_start|>assistant\\n"),
+        ("llama 3", "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\\n\\n<image>\\nHi<|eot_id|>"
+                    "<|start_header_id|>assistant<|end_header_id|>\\n\\n"),
+    ],
+)  # fmt: skip
+def test_without_a_template_the_vocabulary_says_the_format(name, prompt, tmp_path):
+    folder_of(tmp_path, name)
+    (tmp_path / "chat_template.jinja").unlink()
+    ours = processor_of(tmp_path, name)
+    row = ours.encode(conversation([{"role": "user", "content": [IMAGE, part("Hi")]}]), generate=True)
+    text = ours.tokenizer.decode(row.input_ids, skip_special=False).replace("<image>" * 4, "<image>")
+    assert text.replace(" ", "").endswith(prompt.replace("\\n", "\n"))
+
+
+def test_gemma_without_a_template():
+    told = by_vocabulary({"<bos>", "<start_of_turn>", "<end_of_turn>"})
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
+    text = "<bos><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\nYes<end_of_turn>\n"
+    assert written(told.render(conversation(talk), ask=True)) == text + "<start_of_turn>model\n"
+    assert by_vocabulary({"<s>"}) is None
+
+
+def test_an_unknown_format_is_named(tmp_path):
+    folder_of(tmp_path, "qwen2")
+    (tmp_path / "chat_template.jinja").unlink()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=byte_level("<image>")).save_pretrained(tmp_path)
+    with pytest.raises(PromptError, match=r"no chat template, and its vocabulary .* put its chat_template.jinja"):
+        processor_of(tmp_path, "qwen2").encode(conversation("Hi"))
 
 
 def template(text, tmp_path, **names):

@@ -5,7 +5,8 @@ import time
 import pytest
 
 from polymodal.data import jinja_values
-from polymodal.data.jinja_sandbox import GENERATION_END, GENERATION_START, MAX_SOURCE, Refusal, compiled
+from polymodal.data.generation_marks import GENERATION_END, GENERATION_START
+from polymodal.data.jinja_sandbox import MAX_SOURCE, Refusal, compiled
 
 MESSAGES = [
     {"role": "system", "content": "Be brief."},

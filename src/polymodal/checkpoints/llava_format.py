@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from polymodal.checkpoints.record import CheckpointFiles
 from polymodal.data.chat_formats import by_vocabulary
-from polymodal.data.template import Format, Special, Template, Words, Written
+from polymodal.data.template import Format, MissingFormat, Special, Template, Words, Written
 from polymodal.data.tokenizer import Tokenizer
 
 IMAGE = "<image>"
+REASON = (
+    "this LLaVA has no chat template, and its vocabulary is that of no language model whose format is known; put its "
+    "chat_template.jinja into the folder"
+)
 
 
 def llava_format(files: CheckpointFiles, tokenizer: Tokenizer, default: Template) -> tuple[Format, tuple[Written, ...]]:
@@ -22,6 +26,8 @@ def llava_format(files: CheckpointFiles, tokenizer: Tokenizer, default: Template
     own = files.chat_template(tokenizer, {"image": IMAGE})
     if own is not None:
         return own, ()
-    named = {segment.name for segment in default.begin if isinstance(segment, Special)}
-    fits = named <= tokenizer.special_tokens.keys()
-    return default if fits else by_vocabulary(tokenizer.special_tokens) or default, (Words(text="\n"),)
+    newline = (Words(text="\n"),)
+    if {segment.name for segment in default.begin if isinstance(segment, Special)} <= tokenizer.special_tokens.keys():
+        return default, newline
+    known = by_vocabulary(tokenizer.special_tokens)
+    return MissingFormat(reason=REASON) if known is None else known, newline

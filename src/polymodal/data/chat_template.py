@@ -4,13 +4,14 @@
     messages -> plain data, each text replaced by a marker of its own -> the template, in the sandbox -> its text
     -> cut at the markers: what a person wrote -> Words;  what the template wrote -> Special, Slot and Words
 
-The template never sees what is in a message, so whatever a person typed, it cannot become a special token or a
-placeholder, and the ids equal those of the published processor on the same messages.
+Special tokens and placeholders come from this run alone, in which the template sees nothing of the messages: whatever
+a person typed, it cannot become one, and the ids equal those of the published processor on the same messages.
+A second run with the words themselves shows where the template changes them (cuts thoughts out of earlier answers);
+its text between two special tokens is taken where the special tokens are the same in both.
 Loss: on what stands between the template's `generation` tags where it has them, else on the assistant's words and a
 special token right behind them.
-Traps: white space at the ends of a text stays outside its marker, since many templates trim; a template that decides by
-the words themselves (cuts thoughts out of earlier answers) sees the marker instead; templates of text models expect
-`content` to be a text, others a list of parts, which is tried once.
+Traps: white space at the ends of a text stays outside its marker, since many templates trim; templates of text models
+expect `content` to be a text, others a list of parts, which is tried once.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from polymodal.data.generation_marks import GENERATION_END, GENERATION_START
 from polymodal.data.media import Media, Text
 from polymodal.data.messages import Message
 from polymodal.data.template import TEXT_START, Segment, Slot, Special, Words
@@ -35,7 +38,7 @@ from polymodal.errors import ConfigError, PromptError
 JSON, JINJA, CONFIG = "chat_template.json", "chat_template.jinja", "tokenizer_config.json"
 Around = tuple[tuple[str, ...], tuple[str, ...]]
 NOTHING_AROUND: Around = ((), ())
-MARK_START, MARK_END = "\ue000", "\ue001"  # private use: no template writes them
+MARK_START, MARK_END, BREAK = "\ue000", "\ue001", "\ue002"  # private use: no template writes them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,9 +124,9 @@ class ChatTemplate:
         """
         if not messages:
             raise PromptError("messages: expected at least one message, found none")
-        draft = _Draft(self.placeholders, as_parts=self._takes_parts)
+        draft = _Draft(as_parts=self._takes_parts)
         text = self._run(draft.chat(messages), ask)
-        segments = list(self._segments(text, draft))
+        segments = self._as_changed(list(self._segments(text, draft)), messages, ask)
         self._check_media(messages, segments)
         if not text.strip():
             raise PromptError(f"messages: {self.source.file} writes nothing for them; it is not a chat template")
@@ -139,7 +142,7 @@ class ChatTemplate:
         probe = [Message(role="user", parts=(Text("x"),))]
         texts = []
         for as_parts in (False, True):
-            draft = _Draft(self.placeholders, as_parts=as_parts)
+            draft = _Draft(as_parts=as_parts)
             try:
                 text = self._run(draft.chat(probe), True)
             except PromptError:
@@ -175,11 +178,9 @@ class ChatTemplate:
 
     def _segments(self, text: str, draft: _Draft) -> Iterator[Segment]:
         """The template's text, cut where a person's words or media go."""
-        from polymodal.data.jinja_sandbox import GENERATION_END, GENERATION_START
-
         marks = (GENERATION_START, GENERATION_END)
         tagged, inside, answered = GENERATION_START in text, False, False
-        for piece in re.split("(" + "|".join(map(re.escape, (*draft.texts, *draft.media, *marks))) + ")", text):
+        for piece in _any_of([*draft.texts, *draft.media, *marks]).split(text):
             if piece in marks:
                 inside = piece == GENERATION_START
             elif piece in draft.media:
@@ -198,7 +199,7 @@ class ChatTemplate:
             raise PromptError(
                 f"messages: {self.source.file} cuts or changes what is said in a way that is not followed"
             )
-        pieces = self._tokens.split(text) if self._tokens is not None else [text]
+        pieces = self._tokens.split(text)
         # The special token right behind an answer is what the model ends it with.
         ending = 1 if answered and len(pieces) > 1 and not pieces[0].strip() else -1
         for index, piece in enumerate(pieces):
@@ -210,15 +211,49 @@ class ChatTemplate:
             else:
                 yield Special(name=piece, loss_mask=with_loss)
 
+    def _as_changed(self, segments: list[Segment], messages: Sequence[Message], ask: bool) -> list[Segment]:
+        """The segments with their texts as the template writes them when it sees what is said."""
+        if any(BREAK in message.text for message in messages):
+            return segments
+        draft = _Draft(as_parts=self._takes_parts, broken=self._tokens)
+        try:
+            text = self._run(draft.chat(messages), ask).replace(GENERATION_START, "").replace(GENERATION_END, "")
+        except PromptError:  # above all, what is said is longer than a template may handle
+            return segments
+        pieces = _any_of([*draft.media, *self._names]).split(text)
+        between = [segment for segment in segments if not isinstance(segment, Words)]
+        same = (self._is(name, segment, draft) for name, segment in zip(pieces[1::2], between, strict=False))
+        if len(pieces) // 2 != len(between) or not all(same):
+            return segments
+        changed: list[Segment] = []
+        waiting = list(segments)
+        for piece, end in zip(pieces[::2], [*between, None], strict=True):
+            run: list[Words] = []
+            while waiting and isinstance(waiting[0], Words):
+                run.append(waiting.pop(0))  # type: ignore[arg-type]
+            changed += rewritten(run, piece.replace(BREAK, ""))
+            if end is not None:
+                changed.append(waiting.pop(0))
+        return changed
+
+    def _is(self, name: str, segment: Segment, draft: _Draft) -> bool:
+        """Whether `name` in a template's text stands for this special token or item."""
+        if isinstance(segment, Slot):
+            return self._modalities.get(name) == segment.media.modality or draft.media.get(name) is segment.media
+        return isinstance(segment, Special) and segment.name == name
+
     @cached_property
     def _modalities(self) -> Mapping[str, str]:
         return {text: name for name, text in self.placeholders.items()}
 
     @cached_property
-    def _tokens(self) -> re.Pattern[str] | None:
-        """Special tokens and placeholders in a text; of two that begin together the longer."""
-        names = sorted({*self.tokenizer.special_tokens, *self._modalities}, key=len, reverse=True)
-        return re.compile("(" + "|".join(map(re.escape, names)) + ")") if names else None
+    def _names(self) -> list[str]:
+        """Special tokens and placeholders; of two that begin together the longer comes first."""
+        return sorted({*self.tokenizer.special_tokens, *self._modalities}, key=len, reverse=True)
+
+    @cached_property
+    def _tokens(self) -> re.Pattern[str]:
+        return _any_of(self._names)
 
     def _check_media(self, messages: Sequence[Message], segments: Sequence[Segment]) -> None:
         given = Counter(item.modality for message in messages for item in message.media)
@@ -234,12 +269,14 @@ class ChatTemplate:
 class _Draft:
     """One conversation as the template sees it, with what its markers stand for.
 
-    texts: marker -> role and words.  media: marker -> item, where `content` is one text.
+    as_parts: `content` is a list of parts and not a text.  broken: words are not replaced by markers, but what of them
+    looks like one of these tokens is broken up.  texts: marker -> role and words.  media: marker -> item, where
+    `content` is a text.
     """
 
-    def __init__(self, placeholders: Mapping[str, str], *, as_parts: bool) -> None:
-        self._placeholders = placeholders
+    def __init__(self, *, as_parts: bool, broken: re.Pattern[str] | None = None) -> None:
         self._as_parts = as_parts
+        self._broken = broken
         self._secret = secrets.randbelow(10**18)  # no template can have written it; digits have no case
         self._waiting: dict[str, list[Media]] = {}
         self.texts: dict[str, tuple[str, str]] = {}
@@ -268,6 +305,11 @@ class _Draft:
     def _part(self, part: Text | Media, role: str) -> dict[str, Any]:
         if isinstance(part, Text):
             words = part.text.strip()
+            if self._broken is not None:
+                return {
+                    "type": "text",
+                    "text": self._broken.sub(lambda found: f"{found[0][0]}{BREAK}{found[0][1:]}", part.text),
+                }
             if not words:
                 return {"type": "text", "text": part.text}
             marker = self._marker()
@@ -284,6 +326,33 @@ class _Draft:
 
     def _marker(self) -> str:
         return f"{MARK_START}{self._secret}:{len(self.texts) + len(self.media)}{MARK_END}"
+
+
+def rewritten(run: Sequence[Words], text: str) -> list[Words]:
+    """A run of words that reads `text` now, with loss on what stands for what had it."""
+    before = "".join(words.text for words in run)
+    if before == text:
+        return list(run)
+    losses = [words.loss_mask for words in run for _ in words.text]
+    head = _shared(before, text)
+    tail = _shared(before[head:][::-1], text[head:][::-1])
+    middle = [any(losses[head : len(before) - tail])] * (len(text) - head - tail)
+    masks = [*losses[:head], *middle, *losses[len(losses) - tail :]]
+    made: list[Words] = []
+    for letters in groupby(zip(text, masks, strict=True), key=lambda pair: pair[1]):
+        made.append(Words(text="".join(letter for letter, _ in letters[1]), loss_mask=letters[0]))
+    return made
+
+
+def _shared(left: str, right: str) -> int:
+    """How many letters both begin with."""
+    differ = (index for index, (one, other) in enumerate(zip(left, right, strict=False)) if one != other)
+    return next(differ, min(len(left), len(right)))
+
+
+def _any_of(names: Sequence[str]) -> re.Pattern[str]:
+    """What splits a text at the names, which are kept; at nothing without names."""
+    return re.compile("(" + "|".join(map(re.escape, names)) + ")" if names else r"(\b\B)")
 
 
 def _line(problem: Exception) -> str:

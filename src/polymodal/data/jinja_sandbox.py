@@ -29,10 +29,9 @@ from jinja2.utils import Cycler, Joiner, Namespace
 from jinja2.visitor import NodeTransformer
 
 from polymodal.data import jinja_values as values
+from polymodal.data.generation_marks import GENERATION_END, GENERATION_START
 from polymodal.data.jinja_values import Budget
 
-GENERATION_START, GENERATION_END = "\ue000generation\ue001", "\ue000/generation\ue001"
-"""What the tag `generation` writes around its text."""
 MAX_SOURCE = 1 << 18
 MAX_RANGE = 100_000
 

@@ -60,6 +60,17 @@ class Format(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MissingFormat:
+    """In place of a format that neither a checkpoint brings nor its vocabulary implies.  reason: for people."""
+
+    reason: str
+
+    def render(self, messages: Sequence[Message], *, ask: bool) -> tuple[Segment, ...]:
+        """Raises PromptError with the reason."""
+        raise PromptError(f"messages: {self.reason}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Turn:
     """How the messages of one role are written.  loss_mask: the model is trained to write this message."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from polymodal.backbones import llama
@@ -84,8 +85,10 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     def assemble(module: Any, files: CheckpointFiles) -> LoadedModel:
         image = announced(transform_of(files.preprocessor), codec.stack.factor, IMAGE, (BEGIN, OPEN), TAIL)
         tokenizer = files.tokenizer()
-        template = files.chat_template(tokenizer, {"image": IMAGE}) or TEMPLATE
-        processor = Processor(tokenizer=tokenizer, template=template, modalities=(image,),
+        own = files.chat_template(tokenizer, {"image": IMAGE})
+        if own is not None:  # the published processor begins every prompt so, whoever wrote it
+            own = replace(own, around=((BOS, *own.around[0]), own.around[1]))
+        processor = Processor(tokenizer=tokenizer, template=own or TEMPLATE, modalities=(image,),
                               max_length=backbone.max_length)  # fmt: skip
         return LoadedModel(model=module, processor=processor)
 
