@@ -68,9 +68,9 @@ def files_at(path: Path) -> CheckpointFiles:
     return GGUFFiles.at(path) if is_gguf(path) else CheckpointFiles(path)
 
 
-def recognise(path: Path, system: str | None = None) -> Found:
+def recognise(path: Path, system: str | None = None, name: str | None = None) -> Found:
     """Which system a published folder or file is.  system: the one to read it as (an id or a file), when several share
-    its format.
+    its format.  name: of the repository that the folder is a copy of, where it is not the folder's own.
 
     Raises WeightsError when nothing fits or several fit equally well.
     """
@@ -87,6 +87,9 @@ def recognise(path: Path, system: str | None = None) -> Found:
         beside = path.is_file() and (path.parent / CONFIG).is_file()
         hint = f"; {CONFIG} lies beside it, so load the folder {path.parent}" if beside else ""
         raise WeightsError(f"{path} is of no checkpoint format known{_looked_for(config, pool, system)}{hint}")
+    if len(found) > 1:  # several read it; the one that released it under this name goes first
+        release = (name or path.absolute().name).lower()
+        found = [(score + 10 * (release in _releases(each.system)), each) for score, each in found]
     best = max(score for score, _ in found)
     first = [each for score, each in found if score == best]
     names = sorted({each.system.id for each in first})
@@ -96,6 +99,12 @@ def recognise(path: Path, system: str | None = None) -> Found:
             f"pm.load(folder, system='{names[0]}')"
         )
     return replace(first[0], files=files, code=None if system is None else system_file(system))
+
+
+def _releases(system: System) -> set[str]:
+    """The names of a system's repositories, without their owners."""
+    repositories = (variant.repository for variant in system.variants)
+    return {each.name.partition("/")[2].lower() for each in repositories if each is not None}
 
 
 def found_of(model: Model) -> Found:
