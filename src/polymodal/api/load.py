@@ -291,6 +291,7 @@ def pull_repository(system: systems.System, variant: systems.Variant, progress: 
             f"{system.id}:{variant.name}: no weights were released; train it, or load a folder in its "
             "checkpoint format with pm.load(folder)"
         )
+    variant.require_whole(f"{system.id}:{variant.name}")
     return fetch_repository(variant.repository.name, variant.repository.revision, progress, offline)
 
 

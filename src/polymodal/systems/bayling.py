@@ -47,7 +47,8 @@ def template(config: Mapping[str, Any]) -> Template:
 
 def _release(name: str, parameters: int, hub: str, **config: Any) -> Variant:
     repository = Repository(name=hub, license="non-commercial; LLaMA's licence applies")
-    return Variant(name=name, parameters=parameters, config=llama(**config), repository=repository)
+    return Variant(name=name, parameters=parameters, config=llama(**config), repository=repository,
+                   difference_to="LLaMA" if name.endswith("-diff") else "")  # fmt: skip
 
 
 SMALL = {"width": 4096, "depth": 32, "heads": 32, "ffn_width": 11008}

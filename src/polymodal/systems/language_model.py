@@ -17,7 +17,16 @@ from polymodal.checkpoints.language_model import Config, llama, text_model_spec
 from polymodal.checkpoints.record import CheckpointFiles, ConfigMatch
 from polymodal.data.chat_formats import plain
 from polymodal.data.template import Template
-from polymodal.systems import CheckpointFormat, DataSource, LanguageModeling, ModelSpec, Stage, System, Variant
+from polymodal.systems import (
+    CheckpointFormat,
+    DataSource,
+    LanguageModeling,
+    ModelSpec,
+    Repository,
+    Stage,
+    System,
+    Variant,
+)
 
 if TYPE_CHECKING:
     from polymodal.data.tokenizer import Tokenizer
@@ -43,6 +52,13 @@ def parse_config(config: Config) -> ModelSpec:
     return text_model_spec(config, continued, wrapped=True)
 
 
+def _delta(name: str, parameters: int, *size: int) -> Variant:
+    """A release of Vicuna that is of no use without LLaMA's weights."""
+    repository = Repository(name=f"lmsys/{name}", license="Apache-2.0, and LLaMA's")
+    return Variant(name=name, parameters=parameters, config=llama(*size, vocab_size=32001), repository=repository,
+                   difference_to="LLaMA")  # fmt: skip
+
+
 SYSTEM = System(
     id="language-model",
     aliases=("language model",),
@@ -60,6 +76,8 @@ SYSTEM = System(
         Variant(name="llama-7b", parameters=6_738_415_616, config=llama(4096, 32, 32, 11008, vocab_size=32000)),
         Variant(name="llama-2-7b", parameters=6_738_415_616,
                 config=llama(4096, 32, 32, 11008, vocab_size=32000, rms_norm_eps=1e-5, max_position_embeddings=4096)),
+        _delta("vicuna-7b-delta-v0", 6_738_423_808, 4096, 32, 32, 11008),
+        _delta("vicuna-13b-delta-v0", 13_015_874_560, 5120, 40, 40, 13824),
     ),
     headline="continues a text, or answers in the format of its own chat template",
     reference="arXiv 2302.13971",
