@@ -1,7 +1,7 @@
 """Checkpoints as they were published: each is recognised with its size and its names, or refused in one line.
 
 fixtures/published.json: per folder its config.json, the names in its weight index ("layers.{}.x": how many, or which)
-and, under `source`, the repository and commit that they are from.  No weights; of paths in the configs the last part only.
+and, under `source`, the repository and commit that they are from.  Paths in the configs are cut to their last part.
 """
 
 import json

@@ -41,9 +41,8 @@ def text_model_spec(
 
     def assemble(module: Any, files: CheckpointFiles) -> LoadedModel:
         tokenizer = files.tokenizer()
-        chat_format = files.chat_template(tokenizer, wrapped=wrapped)
-        if chat_format is None:
-            chat_format = template if isinstance(template, Template) else template(files, tokenizer)
+        default = template if isinstance(template, Template) else template(files, tokenizer)
+        chat_format = files.chat_template(tokenizer, wrapped=wrapped) or default
         processor = Processor(tokenizer=tokenizer, template=chat_format, max_length=decoder.max_length)
         return LoadedModel(model=module, processor=processor)
 
