@@ -52,8 +52,8 @@ KINDS = (
 
 
 def published() -> list[System]:
-    """The published systems, by id; `mini` is the project's own."""
-    return [system for system in systems.every() if system.id != "mini"]
+    """The published systems, by id: without the project's own, and without what any language model is read as."""
+    return [system for system in systems.every() if system.id not in ("mini", "language-model")]
 
 
 def catalogue() -> str:

@@ -55,7 +55,7 @@ def test_a_language_model(tmp_path, arch, more):
     with torch.no_grad():
         wanted = reference(input_ids=IDS).logits
     assert (model.logits(input_ids=IDS) - wanted).abs().max() <= 1e-4
-    assert model.can == ("logits", "features", "generate") and model.name == "chinese-llama-2:tiny.gguf"
+    assert model.can == ("logits", "features", "generate") and model.name == "language-model:tiny.gguf"
     assert torch.equal(pm.load(tmp_path).logits(input_ids=IDS), model.logits(input_ids=IDS))
     written = reference.generate(IDS, max_new_tokens=8, do_sample=False, pad_token_id=0, eos_token_id=None)
     assert torch.equal(model.generate(input_ids=IDS, max_new_tokens=8), written)
@@ -249,7 +249,7 @@ def test_several_models_in_a_folder_are_not_guessed(tmp_path):
     saved_text(tmp_path / "other.gguf")
     with pytest.raises(WeightsError, match=r"holds 2 GGUF models \(ggml-model.gguf, other.gguf\); name the file"):
         pm.load(tmp_path)
-    assert pm.load(tmp_path / "other.gguf").name == "chinese-llama-2:other.gguf"
+    assert pm.load(tmp_path / "other.gguf").name == "language-model:other.gguf"
     with pytest.raises(WeightsError, match=r"mmproj-model.gguf is an mmproj"):
         pm.load(tmp_path / "mmproj-model.gguf")
 

@@ -65,7 +65,7 @@ def test_a_tensor_that_is_missing_is_named(tmp_path, missing):
     spelled = {"blk.0.attn_q.weight": r"blocks.0.attn.q_proj.weight"}.get(missing, missing)
     model = GGUFCheckpoint(file)
     with pytest.raises(PolymodalError, match=spelled):
-        format = systems.get("chinese-llama-2").formats[1]
+        format = systems.get("language-model").formats[1]
         spec = format.model_spec(model.config)
         with torch.device("meta"):
             targets = spec.build().state_dict()

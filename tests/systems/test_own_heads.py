@@ -89,8 +89,7 @@ def saved(folder: Path, name: str, config: Callable[[Any], Any], own: tuple[str,
 def test_a_head_of_its_own_is_used(case: str, tmp_path: Path) -> None:
     name, config, batch, own = CASES[case]
     oracle = saved(tmp_path, name, config, own)
-    system = "chinese-llama-2" if case == "llama" else None
-    model = pm.load(tmp_path, system=system)
+    model = pm.load(tmp_path)
     with torch.no_grad():
         wanted = library.logits(oracle, batch)
     assert largest(model.logits(**batch), wanted) < 1e-4
@@ -106,12 +105,11 @@ def test_an_equal_copy_is_not_counted(case: str, tmp_path: Path) -> None:
     with library.quiet() as transformers:
         oracle = library.built(transformers, name, config(transformers))
         library.saved(oracle, tmp_path)
-    system = "chinese-llama-2" if case == "llama" else None
-    alone = pm.load(tmp_path, system=system)
+    alone = pm.load(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     tensors[own[0]] = next(x for key, x in tensors.items() if "embed_tokens" in key or "word_embeddings" in key).clone()
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
-    both = pm.load(tmp_path, system=system)
+    both = pm.load(tmp_path)
     assert both.variant.parameters == alone.variant.parameters
     assert torch.equal(both.logits(**batch), alone.logits(**batch))
 

@@ -5,7 +5,7 @@ import pytest
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.data.template import Template, written
-from polymodal.systems import bayling, chinese_llama_2, tigerbot
+from polymodal.systems import bayling, chinese_llama_2, language_model, tigerbot
 
 
 def said(*words: str) -> list[Message]:
@@ -65,10 +65,12 @@ def test_chinese_llama_2() -> None:
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        ({"vocab_size": 32000, "rms_norm_eps": 1e-5}, "chinese-llama-2"),
-        ({"vocab_size": 99}, "chinese-llama-2"),
-        ({"vocab_size": 32000, "rms_norm_eps": 1e-6}, "bayling"),
-        ({"vocab_size": 128256, "rms_norm_eps": 1e-5}, "bayling"),
+        ({"vocab_size": 32000, "rms_norm_eps": 1e-5}, "language-model"),
+        ({"vocab_size": 99}, "language-model"),
+        ({"vocab_size": 32000, "rms_norm_eps": 1e-6}, "language-model"),
+        ({"vocab_size": 128256, "rms_norm_eps": 1e-5}, "language-model"),
+        ({"vocab_size": 32000, "_name_or_path": "ICTNLP/bayling-13b-v1.1"}, "bayling"),
+        ({"vocab_size": 32000, "_name_or_path": "./Chinese-Llama-2-7b"}, "chinese-llama-2"),
         ({"vocab_size": 60515, "rms_norm_eps": 1e-5}, "tigerbot"),
     ],
 )
@@ -76,7 +78,7 @@ def test_who_reads_a_llama_folder(config: dict[str, object], expected: str) -> N
     config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], **config}
     scores = {
         system.id: max(int(layout.matches(config)) for layout in system.formats)
-        for system in (bayling.SYSTEM, chinese_llama_2.SYSTEM, tigerbot.SYSTEM)
+        for system in (bayling.SYSTEM, chinese_llama_2.SYSTEM, tigerbot.SYSTEM, language_model.SYSTEM)
     }
     assert max(scores, key=lambda id: scores[id]) == expected
     assert sorted(scores.values())[-1] > sorted(scores.values())[-2]

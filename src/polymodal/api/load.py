@@ -159,7 +159,7 @@ def _published(path: Path, system: str | None, asked: Asked, name: str | None, s
     from polymodal.api import published
     from polymodal.api.model import Model
 
-    found = published.recognise(path, system)
+    found = published.recognise(path, system, name)
     variant, parts = published.open_folder(path, found, asked.place, name)
     seconds = time.perf_counter() - asked.start
     return Model(system=found.system, variant=variant, parts=parts, load_seconds=seconds, path=path, source=source,
@@ -250,7 +250,7 @@ def _look(model: str | Path, system: str | None, adapter: Path | None = None) ->
     base = base_of(path, adapter)
     if base is not None:
         return _look(base, system, path)
-    found = published.recognise(path, system)
+    found = published.recognise(path, system, name)
     return found.system, published.variant_of(path, found, name)
 
 
@@ -291,6 +291,7 @@ def pull_repository(system: systems.System, variant: systems.Variant, progress: 
             f"{system.id}:{variant.name}: no weights were released; train it, or load a folder in its "
             "checkpoint format with pm.load(folder)"
         )
+    variant.require_whole(f"{system.id}:{variant.name}")
     return fetch_repository(variant.repository.name, variant.repository.revision, progress, offline)
 
 

@@ -68,9 +68,9 @@ def files_at(path: Path) -> CheckpointFiles:
     return GGUFFiles.at(path) if is_gguf(path) else CheckpointFiles(path)
 
 
-def recognise(path: Path, system: str | None = None) -> Found:
+def recognise(path: Path, system: str | None = None, name: str | None = None) -> Found:
     """Which system a published folder or file is.  system: the one to read it as (an id or a file), when several share
-    its format.
+    its format.  name: of the repository that the folder is a copy of, where it is not the folder's own.
 
     Raises WeightsError when nothing fits or several fit equally well.
     """
@@ -87,6 +87,10 @@ def recognise(path: Path, system: str | None = None) -> Found:
         beside = path.is_file() and (path.parent / CONFIG).is_file()
         hint = f"; {CONFIG} lies beside it, so load the folder {path.parent}" if beside else ""
         raise WeightsError(f"{path} matches no known checkpoint format{_looked_for(config, pool, system)}{hint}")
+    if len(found) > 1:  # several read it; the one that released it under this name goes first
+        release = name or path.absolute().name
+        found = [(score + 10 * any(_is_release(variant, release) for variant in each.system.variants), each)
+                 for score, each in found]  # fmt: skip
     best = max(score for score, _ in found)
     first = [each for score, each in found if score == best]
     names = sorted({each.system.id for each in first})
@@ -96,6 +100,11 @@ def recognise(path: Path, system: str | None = None) -> Found:
             f"pm.load(folder, system='{names[0]}')"
         )
     return replace(first[0], files=files, code=None if system is None else system_file(system))
+
+
+def _is_release(variant: Variant, name: str) -> bool:
+    """Whether a variant's repository is called so, whoever owns it."""
+    return variant.repository is not None and variant.repository.name.partition("/")[2].lower() == name.lower()
 
 
 def found_of(model: Model) -> Found:
@@ -172,6 +181,8 @@ def _looked_for(config: Mapping[str, Any], pool: list[System], system: str | Non
     if not config:
         return f": it has no {CONFIG}, and its tensors are those of no official file"
     kind = f"model_type {config.get('model_type')!r}, architectures {config.get('architectures')}"
+    if (absent := _absent(config)) is not None:
+        return f": {CONFIG} says {kind}, which is {absent}; that system is not here"
     near = sorted(
         f"{format.name} ({each.id})"
         for each in pool
@@ -180,6 +191,20 @@ def _looked_for(config: Mapping[str, Any], pool: list[System], system: str | Non
     )
     read = f"of that model_type it reads {', '.join(near)}" if near else "`polymodal systems` lists what there is"
     return f": {CONFIG} says {kind}; {read}"
+
+
+# Systems that are not here, by words of a config.json that could be taken for one of those that are.
+ABSENT = {
+    "otter": "Otter",
+    "flamingo": "Otter's Flamingo",
+    "internvl_chat": "InternVL",
+    "qwen": "Qwen-VL or Qwen-Audio",
+    "InternLMXComposer": "InternLM-XComposer",
+}
+
+
+def _absent(config: Mapping[str, Any]) -> str | None:
+    return ABSENT.get(str(config.get("model_type")))
 
 
 def variant_of(path: Path, found: Found, name: str | None = None) -> Variant:
@@ -212,6 +237,9 @@ def open_folder(path: Path, found: Found, placement: Placement, name: str | None
     """
     from polymodal.weights.load import CopyDiffers
 
+    for variant in found.system.variants:
+        if _is_release(variant, name or path.absolute().name):
+            variant.require_whole(str(path))
     model_spec, files = found.format.model_spec(found.config), found.files or files_at(path)
     try:
         module = fill(found, files, model_spec, placement)

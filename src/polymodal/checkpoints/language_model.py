@@ -2,15 +2,15 @@
 
     config.json -> text_model_spec(config, chat format) -> MultimodalLM without encoders; names on disk are the family's
 
-Several systems publish in the layout of LlamaForCausalLM.  Each scores a config by what its releases are known to say;
-a folder that says nothing of the kind goes to the one that scores every folder (chinese-llama-2, plain Llama 2).
+Several systems publish in the layout of LlamaForCausalLM.  Each scores a config by what its releases say of themselves;
+any other folder is a plain language model (systems/language_model.py), with its own chat template or none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from polymodal.backbones import hf_text
 from polymodal.backbones.decoder import DecoderConfig
@@ -20,13 +20,19 @@ from polymodal.data.template import Template
 from polymodal.errors import ConfigError
 from polymodal.models.multimodal_lm import MultimodalLM
 
+if TYPE_CHECKING:
+    from polymodal.data.tokenizer import Tokenizer
+
 Config = Mapping[str, Any]
 
 
-def text_model_spec(config: Config, template: Template, *, wrapped: bool = False) -> ModelSpec:
+def text_model_spec(
+    config: Config, template: Template | Callable[[CheckpointFiles, Tokenizer], Template], *, wrapped: bool = False
+) -> ModelSpec:
     """A language model's config -> the model; raises ConfigError for options that are not supported.
 
-    template: for folders without a chat template of their own; wrapped: as for `CheckpointFiles.chat_template`.
+    template: for folders without a chat template of their own, or what makes it; wrapped: as for
+    `CheckpointFiles.chat_template`.
     """
     text = hf_text.parse_config(config)
     decoder = text.config
@@ -35,7 +41,8 @@ def text_model_spec(config: Config, template: Template, *, wrapped: bool = False
 
     def assemble(module: Any, files: CheckpointFiles) -> LoadedModel:
         tokenizer = files.tokenizer()
-        chat_format = files.chat_template(tokenizer, wrapped=wrapped) or template
+        default = template if isinstance(template, Template) else template(files, tokenizer)
+        chat_format = files.chat_template(tokenizer, wrapped=wrapped) or default
         processor = Processor(tokenizer=tokenizer, template=chat_format, max_length=decoder.max_length)
         return LoadedModel(model=module, processor=processor)
 
@@ -58,6 +65,16 @@ def llama_layout(template: Callable[[Config], Template], score: Callable[[Config
         matches=replace(named, score=lambda config: score(config) if named(config) else 0),
         parse_config=lambda config: text_model_spec(config, template(config)),
     )
+
+
+def named_after(*names: str) -> Callable[[Config], int]:
+    """Scores configs whose `_name_or_path` names the release of a system, 3; others 1, for `system=` alone."""
+
+    def score(config: Config) -> int:
+        source = str(config.get("_name_or_path") or "").lower()
+        return 3 if any(name in source for name in names) else 1
+
+    return score
 
 
 def llama(width: int, depth: int, heads: int, ffn_width: int, **more: Any) -> dict[str, Any]:

@@ -91,6 +91,10 @@ class Drawing:
             "parts": [asdict(replace(box.part, parameters=box.parameters)) for box in self.boxes],
             "other_parameters": self.other,
             "stages": [asdict(stage) for stage in self.stages],
+            "variants": [
+                {"name": each.name, "parameters": each.parameters, "difference_to": each.difference_to}
+                for each in self.system.variants
+            ],
             "memory_bytes": self.memory(),
         }
 
@@ -163,6 +167,8 @@ def render(drawing: Drawing) -> RenderableType:
             cells.append("\n".join(map(cell, boxes)) if slot != "backbone" or row == 0 else "  (the same)")
         modules.add_row(*cells)
     lines: list[RenderableType] = [title, Text(about), Text(system.headline), modules]
+    if len(system.variants) > 1:
+        lines.insert(3, Text(f"variants: {', '.join(map(size_of, system.variants))}"))
     if drawing.layout() is not None:
         lines.insert(2, Text(f"checkpoint: {drawing.layout()}"))
     if drawing.other:
@@ -180,6 +186,14 @@ def render(drawing: Drawing) -> RenderableType:
     sizes = ", ".join(f"{name} {human_bytes(size)}" for name, size in drawing.memory().items())
     lines.append(Text(f"memory of the weights: {sizes}"))
     return Group(*lines)
+
+
+def size_of(variant: Variant) -> str:
+    """A variant in few words: "7b (7.1B)"."""
+    from polymodal.cli.output import human_count
+
+    lacking = f", differences to {variant.difference_to}" if variant.difference_to else ""
+    return f"{variant.name} ({human_count(variant.parameters)}{lacking})"
 
 
 def cell(box: Box) -> str:

@@ -33,11 +33,12 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "lavis-blip2": ("blip_2",),
     "lavis-blip2-qformer": ("blip_2",),
     "lavis-instructblip": ("instructblip",),
-    "llama": ("bayling", "chinese_llama_2", "tigerbot"),
+    "llama": ("bayling", "chinese_llama_2", "language_model", "tigerbot"),
     "llama_adapter_v2": ("llama_adapter_v2",),
     "llava": ("llava_1_5",),
     "llava_next": ("llava_1_6",),
     "minigpt4": ("minigpt_4",),
+    "mistral": ("language_model",),
     "mplug_owl2": ("mplug_owl2",),
     "mult": ("mult",),
     "next-gpt": ("next_gpt",),
@@ -45,6 +46,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "official-blip": ("blip",),
     "open_flamingo": ("openflamingo",),
     "pandagpt": ("pandagpt",),
+    "qwen2": ("language_model",),
     "qwen2_vl": ("qwen2_vl",),
     "share4v": ("sharegpt4v",),
     "video-llama": ("video_llama",),
@@ -58,7 +60,7 @@ ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "Share4VLlamaForCausalLM": ("sharegpt4v",),
 }
 KEYS: dict[str, tuple[str, ...]] = {
-    "gguf": ("chinese_llama_2",),
+    "gguf": ("language_model",),
     "imu_embed_dim": ("imagebind",),
     "transformer_layers": ("clip",),
 }

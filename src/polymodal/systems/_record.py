@@ -29,6 +29,8 @@ class Variant:
     parameters: how many numbers it holds.  weights: where each file comes from; a file that was cut over several
     packages is a tuple of sources.  config: what its published config.json says, for systems with checkpoint
     formats; format: the index of the one it is written in.  repository: where the whole checkpoint lies.
+    difference_to: the weights that the repository's must be added to, which are not part of it; such a variant cannot
+    be run by itself and is not the default.
     """
 
     name: str
@@ -38,9 +40,18 @@ class Variant:
     config: Mapping[str, Any] | None = None
     format: int = 0
     repository: Repository | None = None
+    difference_to: str = ""
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    def require_whole(self, where: str) -> None:
+        """Raises ConfigError for weights that are only differences to others; where: whose they are, for people."""
+        if self.difference_to:
+            raise ConfigError(
+                f"{where} was published as differences to {self.difference_to}, which are no model by themselves; add "
+                "both as its authors describe, and load the folder with the sums, under another name"
+            )
 
     def files(self) -> tuple[Source, ...]:
         """All sources one by one."""

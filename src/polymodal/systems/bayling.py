@@ -5,7 +5,8 @@
 Papers: BayLing (arXiv 2306.10968), BayLing 2 (arXiv 2411.16300).
 Traps: the first release holds differences to the ORIGINAL LLaMA weights (`*-diff`), to be added before use; the system
 message ends in a line break and is followed by another; an answer ends in `</s>` and a line break; the Llama 3 version
-has a format of its own.  Rates of the recipe are not in the repository; they are the usual ones of its base.
+has a format of its own; nothing in a config is BayLing's, so a folder is recognised by its name alone, or by
+`system="bayling"`.  Rates of the recipe are not in the repository; they are the usual ones of its base.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from polymodal.checkpoints.language_model import llama, llama_layout
+from polymodal.checkpoints.language_model import llama, llama_layout, named_after
 from polymodal.data.chat_formats import llama3
 from polymodal.data.template import TEXT_START, Special, Template, Turn, Words
 from polymodal.systems import AdamW, Budget, Cosine, DataSource, LanguageModeling, Repository, Stage, System, Variant
@@ -44,16 +45,10 @@ def template(config: Mapping[str, Any]) -> Template:
     return LLAMA3_TEMPLATE if config.get("vocab_size") == 128256 else TEMPLATE
 
 
-def score(config: Mapping[str, Any]) -> int:
-    """LLaMA 1 (its epsilon and vocabulary) and Llama 3 are BayLing's among the systems of this layout."""
-    if config.get("vocab_size") == 128256:
-        return 3
-    return 3 if config.get("vocab_size") == 32000 and config.get("rms_norm_eps", 1e-6) == 1e-6 else 1
-
-
 def _release(name: str, parameters: int, hub: str, **config: Any) -> Variant:
     repository = Repository(name=hub, license="non-commercial; LLaMA's licence applies")
-    return Variant(name=name, parameters=parameters, config=llama(**config), repository=repository)
+    return Variant(name=name, parameters=parameters, config=llama(**config), repository=repository,
+                   difference_to="LLaMA" if name.endswith("-diff") else "")  # fmt: skip
 
 
 SMALL = {"width": 4096, "depth": 32, "heads": 32, "ffn_width": 11008}
@@ -71,7 +66,7 @@ SYSTEM = System(
     assembly="MultimodalLM",
     inputs=("text",),
     outputs=("text",),
-    formats=(llama_layout(template, score),),
+    formats=(llama_layout(template, named_after("bayling")),),
     variants=(
         _release("13b", 13_015_864_320, "ICTNLP/bayling-13b-v1.1", **LARGE, **ONE),
         _release("7b-diff", 6_738_415_616, "ICTNLP/bayling-7b-diff", **SMALL, **ONE),

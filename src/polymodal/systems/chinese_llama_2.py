@@ -4,18 +4,13 @@
 
 Source: the repository LinkSoul-AI/Chinese-Llama-2-7b (README, train.py); there is no paper.
 Traps: exactly the format of llama-2-chat, with the beginning token before every question; the system message keeps the
-line break and the twelve spaces of the README; no words were added to the vocabulary.  As plain Llama 2 this system
-also reads what no other one claims: folders of LlamaForCausalLM, and language models in llama.cpp's files, whose own
-chat format is used then.
+line break and the twelve spaces of the README; no words were added to the vocabulary, so its config is that of any
+Llama 2: a folder is recognised by its name alone, or by `system="chinese-llama-2"`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from polymodal.checkpoints.gguf_files import text_format
-from polymodal.checkpoints.language_model import llama, llama_layout
+from polymodal.checkpoints.language_model import llama, llama_layout, named_after
 from polymodal.data.chat_formats import llama2
 from polymodal.systems import AdamW, Budget, Cosine, DataSource, LanguageModeling, Repository, Stage, System, Variant
 
@@ -29,11 +24,6 @@ SYSTEM_MESSAGE = (
 TEMPLATE = llama2(SYSTEM_MESSAGE)
 
 
-def score(config: Mapping[str, Any]) -> int:
-    """Reads every folder of this layout that no other system recognises as its own."""
-    return 2
-
-
 SYSTEM = System(
     id="chinese-llama-2",
     aliases=("Chinese-Llama-2-7b", "Chinese Llama 2", "Chinese-Llama2"),
@@ -42,7 +32,7 @@ SYSTEM = System(
     assembly="MultimodalLM",
     inputs=("text",),
     outputs=("text",),
-    formats=(llama_layout(lambda config: TEMPLATE, score), text_format()),
+    formats=(llama_layout(lambda config: TEMPLATE, named_after("chinese-llama-2-7b")),),
     variants=(
         Variant(name="7b", parameters=6_738_415_616,
                 config=llama(4096, 32, 32, 11008, vocab_size=32000, rms_norm_eps=1e-5, max_position_embeddings=4096),

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from polymodal.checkpoints.language_model import llama_layout, text_model_spec
+from polymodal.checkpoints.language_model import llama_layout, named_after, text_model_spec
 from polymodal.data.template import Special, Template, Turn, Words
 from polymodal.systems import (
     AdamW,
@@ -42,8 +42,8 @@ VOCABULARIES = frozenset({60512, 60515, 60928, 65110, 65024})  # of the Llama re
 
 
 def score(config: Mapping[str, Any]) -> int:
-    """A vocabulary of one of the releases is TigerBot's among the systems of the Llama layout."""
-    return 3 if config.get("vocab_size") in VOCABULARIES else 1
+    """A vocabulary of one of the releases is TigerBot's among the systems of the Llama layout, or its name."""
+    return 3 if config.get("vocab_size") in VOCABULARIES else named_after("tigerbot")(config)
 
 
 def bloom(width: int, depth: int, heads: int) -> dict[str, Any]:

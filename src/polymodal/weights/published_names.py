@@ -47,7 +47,7 @@ def published_tensors(
     given: dict[str, Tensor] = {}
     for use in report.uses:
         given.update(zip(use.sources, _on_disk(table, use, state, source), strict=True))
-    twins = dict(_repeated(source, report))
+    twins = dict(_repeated(source, report)) | {name: x for name, x in report.copies.items() if x in given}
     for name in report.dropped:
         given[name] = given[twins[name]] if name in twins else source[name]
     return PublishedTensors(

@@ -41,11 +41,11 @@ def alone(config: Any, given: Tensors) -> list[tuple[int, Tensors]]:
 
 
 def case(name: str, family: str, system: str = "", rows: bool = True, steps: bool = True, **changes: Any) -> Case:
-    """family: "Llama" or "Bloom".  system: the system that `pm.load` reads the folder as.
+    """family: "Llama", "Bloom", "Mistral" or "Qwen2".  system: the system that `pm.load` reads the folder as.
 
     rows, steps: compare rows alone and cached steps too; not where the frequencies depend on the longest row.
     """
-    base = LLAMA if family == "Llama" else BLOOM
+    base = BLOOM if family == "Bloom" else LLAMA
     made = hugging_case(
         name,
         f"{family}ForCausalLM",
@@ -112,13 +112,20 @@ def talk(system: System, question: str) -> list[Message]:
     return [*said, Message(role="user", parts=(Text(question),))]
 
 
-def headline(system: System, config: Mapping[str, Any], specials: Sequence[str], steps: int = 100) -> HeadlineResult:
-    """Tiny weights in the published format learn answers to English and Chinese questions, and `chat` gives them."""
+def headline(
+    system: System, config: Mapping[str, Any], specials: Sequence[str], steps: int = 100, chat_template: str = ""
+) -> HeadlineResult:
+    """Tiny weights in the published format learn answers to English and Chinese questions, and `chat` gives them.
+
+    chat_template: what the folder brings along.
+    """
     torch.manual_seed(0)
     count = 8
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         size = byte_tokenizer(folder, specials, bos="<s>", eos="</s>", pad="</s>")
+        if chat_template:
+            (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
         config = {**config, "vocab_size": size}
         write_config(folder, config=config, generation_config={"eos_token_id": 1})
         model_spec = system.formats[0].model_spec(config)

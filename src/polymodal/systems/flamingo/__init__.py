@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from polymodal.systems import (
     CheckpointFormat,
+    ConfigMatch,
     System,
     Variant,
-    hf,
 )
-from polymodal.systems.flamingo.checkpoint import parse_config, published
+from polymodal.systems.flamingo.checkpoint import is_own, parse_config, published
 from polymodal.systems.flamingo.recipe import RECIPE
 
 SYSTEM = System(
@@ -32,9 +32,8 @@ SYSTEM = System(
     inputs=("text", "image", "video"),
     outputs=("text",),
     formats=(
-        CheckpointFormat(
-            name="OpenFlamingo's names, NFNet and Chinchilla", parse_config=parse_config, matches=hf("flamingo")
-        ),
+        CheckpointFormat(name="OpenFlamingo's names, NFNet and Chinchilla", parse_config=parse_config,
+                         matches=ConfigMatch(score=is_own, model_types=("flamingo",))),
     ),
     variants=(
         Variant(name="3b", parameters=3_032_020_116, config=published(2048, 24, 16, 1)),
@@ -44,4 +43,4 @@ SYSTEM = System(
     headline="few-shot vision and language: a frozen encoder and a frozen language model, joined by gated blocks",
     reference="arXiv 2204.14198",
     recipe=RECIPE,
-)
+)  # fmt: skip

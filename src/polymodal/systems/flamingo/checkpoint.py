@@ -38,6 +38,11 @@ SHOTS = Shots(end=END, question="Question: ", answer=" Answer:", space=" ", begi
 RESAMPLER = {"depth": 6, "heads": 16, "dim_head": 96, "num_latents": 64, "max_num_frames": 8}
 
 
+def is_own(config: Mapping[str, Any]) -> bool:
+    """Whether the language model is this one: Otter's configs have the same `model_type`, with LLaMA or MPT inside."""
+    return (config.get("text_config") or {}).get("model_type", "chinchilla") == "chinchilla"
+
+
 def parts_of(config: Mapping[str, Any]) -> OpenFlamingo:
     """The parts a config describes; absent numbers are the paper's."""
     encoder = nfnet.parse_config(config.get("vision_config") or {"image_size": 320})
