@@ -1,6 +1,7 @@
 """A file or folder that is no model says in one line what it is and what to use, wherever it is given."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from polymodal.check.demo import write_config, write_weights
 from polymodal.cli.app import run
 from polymodal.errors import ConfigError, PolymodalError
 
+TINY = Path(__file__).parents[1] / "cli" / "tiny_system.py"
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 CONFIG = {"model_type": "llava", "architectures": ["LlavaForConditionalGeneration"], "image_token_index": 98,
           "vision_config": {**SIZES, "image_size": 28, "patch_size": 14},
@@ -102,3 +104,38 @@ def test_a_quantised_checkpoint_of_a_kind_that_is_not_read(whole):
     (whole / "config.json").write_text(json.dumps(config))
     with pytest.raises(PolymodalError, match="is quantised with hqq, which is not read; load the unquantised"):
         pm.load(whole)
+
+
+@pytest.mark.parametrize("given", [5, None, b"mini", "", "a\0b"])
+def test_what_is_no_path_at_all(given):
+    model = pm.load(TINY)
+    for call in (pm.load, model.save, model.attach, model.save_adapter):
+        with pytest.raises(ConfigError, match="expected a path, found") as error:
+            call(given)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ConfigError, match=r"adapters: expected"):
+        pm.load(TINY, adapters=[given])
+
+
+def test_the_working_directory_is_a_path_and_no_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (".", ".."):
+        with pytest.raises(PolymodalError, match="holds no weights"):
+            pm.load(name)
+
+
+@pytest.mark.parametrize(
+    ("move", "says"),
+    [
+        ({"device": "gpu"}, "unknown device 'gpu'; expected auto, cpu, cuda"),
+        ({"device": "cuda:99"}, "there is no device 'cuda:99' here"),
+        ({"dtype": torch.int8}, "unknown dtype 'int8'; expected auto, float32.*quantise='int8'"),
+        ({"dtype": "half"}, "unknown dtype 'half'"),
+    ],
+)
+def test_devices_and_dtypes_that_are_not_there(move, says):
+    model = pm.load(TINY)
+    for call in (model.to, lambda **options: pm.load(TINY, **options)):
+        with pytest.raises(ConfigError, match=says):
+            call(**move)
+    assert model.to(dtype="bfloat16").module.backbone.norm.weight.dtype == torch.bfloat16

@@ -41,10 +41,13 @@ def write(folder: Path, fill: Callable[[Path], None]) -> Path:
     Raises ConfigError, with everything as it was, when the folder exists and is not a saved model, or when it cannot be
     written; what `fill` raises comes through.
     """
-    real = folder.resolve()
-    if real.exists() and not real.is_dir():
-        raise ConfigError(f"{folder} is a file; choose a folder")
-    exists = real.is_dir()
+    try:
+        real = folder.resolve()
+        exists = real.is_dir()
+        if not exists and real.exists():
+            raise ConfigError(f"{folder} is a file; choose a folder")
+    except (OSError, RuntimeError) as problem:  # a name too long, a loop of links
+        raise ConfigError(f"cannot write {folder}: {getattr(problem, 'strerror', None) or problem}") from problem
     if exists and not (real / RECORD).is_file() and any(each.name not in _OF_THE_DISK for each in real.iterdir()):
         raise ConfigError(f"{folder} exists and is not a saved model; choose another folder")
     draft = real / f"{_DRAFT}-{os.getpid()}" if exists else real.with_name(f".{real.name}.{os.getpid()}")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from polymodal import systems
 from polymodal.api.code import code_of, system_file
-from polymodal.api.paths import require_model, require_one_meaning
+from polymodal.api.paths import as_path, require_model, require_one_meaning
 from polymodal.checkpoints.record import LoadedModel
 from polymodal.errors import ConfigError, UnknownName, WeightsError
 from polymodal.fields import returned
@@ -65,7 +65,10 @@ def load(
     """
     # Importing torch is most of the wait on a first load, so it counts.
     start = time.perf_counter()
+    as_path(model, "model")
     asked = Asked(place=placement(device, dtype, quantise, mmap), progress=progress, offline=offline, start=start)
+    if not isinstance(adapters, str | Path | Iterable):
+        raise ConfigError(f"adapters: expected folders or repositories, found {adapters!r}")
     named = [adapters] if isinstance(adapters, str | Path) else adapters
     weights = list(named.items()) if isinstance(named, Mapping) else [(name, 1.0) for name in named]
     folders = [(adapter_folder(name, progress, offline), weight) for name, weight in weights]
@@ -168,7 +171,7 @@ def _published(path: Path, system: str | None, asked: Asked, name: str | None, s
 
 def adapter_folder(name: str | Path, progress: Progress | None, offline: bool) -> Path:
     """The folder of a PEFT adapter, fetched from the hub where it lies there.  Raises UnknownName or WeightsError."""
-    hub, path = hub_name(name), Path(name)
+    hub, path = hub_name(name), as_path(name, "adapters")
     if hub is not None and not os.path.isdir(path):
         path = pull_hub(*hub, None, progress, offline)
     if not os.path.isdir(path):

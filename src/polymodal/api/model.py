@@ -23,6 +23,7 @@ from polymodal.api.adapters import Adapters
 from polymodal.api.asking import Stream, answer_batch, messages_of
 from polymodal.api.inputs import check_media
 from polymodal.api.media import is_recording, media_of, recording_of
+from polymodal.api.paths import as_path
 from polymodal.api.reply import Label, Reply
 from polymodal.api.tensors import check_no_loss, check_prompt, left_padded, logits_of, within_tables
 from polymodal.checkpoints.record import LoadedModel
@@ -44,6 +45,7 @@ from polymodal.systems import System, Variant, unknown
 from polymodal.train.parameters import train_mode
 from polymodal.weights.adapters import own_names
 from polymodal.weights.load import expected_shapes
+from polymodal.weights.placement import AUTO, placement
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -125,9 +127,13 @@ class Model:
         """The parameters of `module`."""
         return self.module.parameters()
 
-    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Model:
-        """Move `module` in place to a device, a dtype, or both; returns the model itself."""
-        self.module.to(device=device, dtype=dtype)
+    def to(self, device: Any = None, dtype: str | torch.dtype | None = None) -> Model:
+        """Move `module` in place to a device, a dtype (as in `pm.load`), or both; returns the model itself.
+
+        Raises ConfigError for a device that is not there and for another dtype.
+        """
+        where = placement(AUTO if device is None else device, AUTO if dtype is None else dtype)
+        self.module.to(device=where.device, dtype=where.dtype)
         return self
 
     def train(self, mode: bool = True) -> Model:
@@ -355,17 +361,17 @@ class Model:
         Gradients reach it; the linears that it changes are frozen until it is detached or merged.  Raises WeightsError
         or ConfigError, with the model as it was, for what does not fit or is not supported.
         """
-        self.adapters.attach(Path(folder), weight)
+        self.adapters.attach(as_path(folder, "attach"), weight)
         self.clear_caches()
 
     def detach(self, folder: str | Path | None = None) -> None:
         """Take the adapter of one folder off, or all; the weights are, bit for bit, what they were before."""
-        self.adapters.detach(None if folder is None else Path(folder))
+        self.adapters.detach(None if folder is None else as_path(folder, "detach"))
         self.clear_caches()
 
     def merge(self, folder: str | Path | None = None) -> None:
         """Write the adapter of one folder into the weights, or all, rounded once from float32."""
-        self.adapters.merge(None if folder is None else Path(folder))
+        self.adapters.merge(None if folder is None else as_path(folder, "merge"))
         self.clear_caches()
 
     def save_adapter(self, folder: str | Path, of: str | Path | None = None) -> Path:
@@ -373,7 +379,7 @@ class Model:
 
         of: the folder it came from, where several are attached.  Raises ConfigError when there is none to write.
         """
-        return self.adapters.save(Path(folder), None if of is None else Path(of))
+        return self.adapters.save(as_path(folder, "save_adapter"), None if of is None else as_path(of, "of"))
 
     def _adapter_keys(self) -> tuple[KeyTable, ...]:
         if self.system.formats and self.variant.config is not None:
@@ -391,7 +397,7 @@ class Model:
 
         if self.adapters:
             raise ConfigError(f"{self.name} has adapters; merge() or detach() them, or save_adapter(), before save()")
-        return saving.save(self, Path(folder))
+        return saving.save(self, as_path(folder, "save"))
 
     def sessions(self, module: Any) -> Sessions:
         """The conversations with `module` (see `module_for`), and what they keep."""

@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from polymodal.errors import ConfigError, WeightsError
 from polymodal.weights.adapter_config import CONFIG as ADAPTER
@@ -31,6 +32,13 @@ _KINDS = {
 }
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".xz", ".7z", ".nemo", ".mar")
 _UNFINISHED = (".part", ".crdownload", ".incomplete", ".aria2", ".tmp", ".lock")
+
+
+def as_path(given: Any, what: str) -> Path:
+    """A path as a caller gave it; raises ConfigError, naming the argument, for what is none."""
+    if not isinstance(given, str | os.PathLike) or not str(given).strip() or "\0" in str(given):
+        raise ConfigError(f"{what}: expected a path, found {given!r}")
+    return Path(given)
 
 
 def is_weights_file(path: Path) -> bool:

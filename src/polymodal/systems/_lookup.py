@@ -63,7 +63,7 @@ def get(id: str) -> System:
     stem = re.sub(r"[-.]", "_", id)
     if stem in stems():
         return _read(stem)
-    wanted = plain(id)
+    wanted = plain(id) or id  # "." and names in other letters have no plain form
     for system in every():
         if wanted in {plain(name) for name in (system.id, *system.aliases)}:
             return system
