@@ -12,6 +12,7 @@ from polymodal.backbones import encoder as text_encoder
 from polymodal.backbones.encoder import BIASES, EMBEDDING_KEYS, pre_norm_keys
 from polymodal.data.hf_image import transform_of
 from polymodal.encoders import google_vit
+from polymodal.encoders.vit import sides
 from polymodal.generators import dalle_codec
 from polymodal.models.encoder_classifier import EncoderClassifier
 from polymodal.models.multimodal_encoder import (
@@ -97,10 +98,10 @@ def keys_of() -> KeyTable:
 
 
 def _drawing(model: MultimodalEncoderConfig) -> tuple[Part, ...]:
-    width, count = model.image.width, model.image.tokens
+    width, count, (height, side) = model.image.width, model.image.tokens, sides(model.image.image_size)
     return (
         Part(slot="encoder", name="ViT", prefix="image", modality="image",
-             input=f"pixel_values [N, 3, {model.image.image_size}, {model.image.image_size}]",
+             input=f"pixel_values [N, 3, {height}, {side}]",
              output=f"[N, {count}, {width}]", tokens=count),
         Part(slot="encoder", name="pre-norm text encoder", prefix="text", input="input_ids [B, T]",
              output=f"[B, T, {model.text.width}]"),
