@@ -6,6 +6,7 @@ from functools import cache
 from xml.etree import ElementTree
 
 import pytest
+import torch
 from PIL import Image, ImageFont
 
 import polymodal as pm
@@ -132,7 +133,7 @@ def test_numbers_come_from_the_module() -> None:
     assert "32064" in words("llava-1.5", "backbone.head") and "32064" in words("llava-1.5", "embedding")
     assert words("idefics", "backbone.cross").endswith("every 4th block")
     assert "32 heads" in words("llava-1.5", "backbone.attn") and "11008" in words("llava-1.5", "backbone.mlp")
-    assert "12 heads, 2 of keys" in words("qwen2-vl", "backbone.attn")
+    assert "12 heads, 2 KV heads" in words("qwen2-vl", "backbone.attn")
 
 
 def test_what_was_missing_once() -> None:
@@ -271,3 +272,33 @@ def test_mistakes_are_one_line(polymodal, tiny, tmp_path, monkeypatch, arguments
 def test_json_of_several_systems_is_a_list(polymodal, tiny) -> None:
     assert polymodal("show", tiny, "--json").json["id"] == "tiny"
     assert [each["id"] for each in polymodal("show", tiny, tiny, "--json").json] == ["tiny", "tiny"]
+
+
+LETTERS = {"N": 1, "B": 2, "items": 2, "frames": 3, "F": 3, "C": 3}
+"""Sizes of the named axes in the shapes of the records; [B, N, ...] are B * N items."""
+
+
+def sizes(shape: str) -> tuple[int, ...]:
+    """ "codes [N, 32, 32]" -> (1, 32, 32)"""
+    names = re.sub(r"^[a-z_ ]*\[|\]$", "", shape).split(", ")
+    return tuple(LETTERS[name] if name in LETTERS else int(name) for name in names)
+
+
+@pytest.mark.parametrize(
+    "id", ["albef", "blip-2", "chameleon", "cogvlm", "flamingo", "kosmos-2", "llama-adapter-v2", "llava-1.5",
+           "video-llama"]
+)  # fmt: skip
+def test_the_shapes_of_the_records_are_those_of_the_modules(id: str) -> None:
+    system = systems.get(id)
+    with torch.device("meta"):
+        module = system.module(system.variants[0])
+    seen = 0
+    for part in system.drawing(system.variants[0]):
+        if part.slot in ("encoder", "connector") and part.prefix and part.modality != "audio":
+            values = torch.empty(sizes(part.input), device="meta")
+            with torch.no_grad():
+                features = module.get_submodule(part.prefix)(values)
+            assert tuple(features.shape) == sizes(part.output), part.name
+            assert part.tokens in (None, features.shape[-2]) or part.name.startswith("VQ-GAN"), part.name
+            seen += 1
+    assert seen

@@ -94,7 +94,7 @@ def parts_of(config: Mapping[str, Any], senses: Iterable[str]) -> tuple[Part, ..
     vocabulary = config["llama"].get("vocab_size", 32000)
     return (
         *(Part(slot="encoder", modality=name, name=f"ImageBind {SENSES[name]}", prefix=f"encoders.{name}", tokens=1,
-               input=imagebind_keys.TAKES[SENSES[name]], output=vector) for name in senses),
+               input=imagebind_keys.INPUT_SHAPES[SENSES[name]], output=vector) for name in senses),
         Part(slot="connector", modality="image", name="linear", prefix="connectors.image", input=vector,
              output=f"[N, 1, {width}]", tokens=1),
         Part(slot="backbone", name="Vicuna", prefix="backbone", input=f"[B, T, {width}]",

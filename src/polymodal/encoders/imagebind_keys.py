@@ -33,7 +33,7 @@ from polymodal.weights.keytable import KeyTable, Row, drop, rename, split
 from polymodal.weights.operations import Squeeze, Unsqueeze
 
 MODALITIES = ("vision", "text", "audio", "depth", "thermal", "imu")
-TAKES = {"vision": "[N, 3, 224, 224] or [N, clips, 3, 2, 224, 224]", "text": "[N, 77]",
+INPUT_SHAPES = {"vision": "[N, 3, 224, 224] or [N, clips, 3, 2, 224, 224]", "text": "[N, 77]",
          "audio": "[N, clips, 1, 128, 204]", "depth": "[N, 1, 224, 224]", "thermal": "[N, 1, 224, 224]",
          "imu": "[N, 6, 2000]"}  # fmt: skip
 """Shapes of the published inputs."""

@@ -45,7 +45,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     width = encoders["vision"].out_width
     parts = tuple(
         Part(slot="encoder", modality="image" if name == "vision" else name, name=f"ImageBind {name}",
-             prefix=f"encoders.{name}", input=imagebind_keys.TAKES[name], output=f"[N, {width}]", tokens=1)
+             prefix=f"encoders.{name}", input=imagebind_keys.INPUT_SHAPES[name], output=f"[N, {width}]", tokens=1)
         for name in MODALITIES
     )  # fmt: skip
     return ModelSpec(

@@ -78,7 +78,7 @@ def _attention_row(key: str, stack: Sequence[nn.Module], attention: Sequence[nn.
     text = ""
     if isinstance(first, Attention):
         heads, keys = first.config.heads, first.config.key_heads
-        text = f"{heads} heads" if heads == keys else f"{heads} heads, {keys} of keys"
+        text = f"{heads} heads" if heads == keys else f"{heads} heads, {keys} KV heads"
         if isinstance(first.q_proj, RoutedDelta):
             text += f"; low-rank paths of rank {first.q_proj.config.rank}"
     branches, shared = _branches({"norm": list(norms.values()), "": list(attention)}, parameters)

@@ -49,8 +49,12 @@ def measure(node: Node) -> tuple[float, float]:
 
 def headroom(node: Node) -> float:
     """How far a sequence begins above its first lane: its header, and the text in front of the first item."""
-    media = any(cell.modality != "text" for cell in node.cells)
-    return _header_height(node) + (THIN + GAP if media else 0)
+    return _header_height(node) + (THIN + GAP if interleaved(node) else 0)
+
+
+def interleaved(node: Node) -> bool:
+    """Whether text stands in front of every item: where text ends the sequence and is not all of it."""
+    return len(node.cells) > 1 and node.cells[-1].modality == "text"
 
 
 def _header_height(node: Node) -> float:
@@ -257,17 +261,19 @@ def _branch_fill(branch: Branch) -> str:
 
 
 def _paint_cells(painted: Painted, node: Node, box: Box, centres: dict[str, float]) -> None:
-    """The cells at the height of their lanes, with thin cells of text in front of every item."""
+    """The cells beside their lanes, where text is interleaved with thin cells of it in front of every item."""
     x, room = box.x + PAD, box.width - 2 * PAD
     top = box.y + _header_height(node)
     for cell in node.cells:
         height = cell_height(cell)
         y = centres[cell.lane] - height / 2
         bottom = y + height
-        if cell.modality != "text":
+        if interleaved(node) and cell is not node.cells[-1]:
             _thin_cell(painted, x, top, room, y - top - GAP)
-        else:  # the rest of the sequence
-            y, bottom = top, box.bottom - PAD
+        else:
+            y = top
+        if cell is node.cells[-1]:
+            bottom = box.bottom - PAD
         frame = Box(x=x, y=y, width=room, height=bottom - y, fill=f"tint-{cell.modality}", stroke=cell.modality,
                     radius=6, role="cell", key=cell.key)  # fmt: skip
         painted.shapes.append(frame)
@@ -275,9 +281,12 @@ def _paint_cells(painted: Painted, node: Node, box: Box, centres: dict[str, floa
         inside = centres[cell.lane] - height / 2 + CELL_PAD - 3
         below = _lines(painted, wrap(cell.text, WORDS, INNER["sequence"] - 2 * CELL_PAD), x + CELL_PAD, inside,
                        WORDS)  # fmt: skip
-        for index in range(int((room - 2 * CELL_PAD) // (SQUARE + 3))):
-            mark = cell_mark(cell.modality, cell.discrete)
-            painted.shapes.append(replace(mark, x=x + CELL_PAD + index * (SQUARE + 3), y=below + 3))
+        fits = int((room - 2 * CELL_PAD) // (SQUARE + 3))
+        mark = cell_mark(cell.modality, cell.discrete)
+        for index in range(fits if cell.count is None else min(fits, cell.count)):
+            dot = replace(mark, x=x + CELL_PAD + index * (SQUARE + 3), y=below + 3)
+            more = index == fits - 1 and (cell.count is None or cell.count > fits)
+            painted.shapes += _small_dots(dot) if more else [dot]
         top = bottom + GAP
 
 
@@ -285,6 +294,12 @@ def cell_mark(modality: str, discrete: bool) -> Box:
     """One position of the sequence: a square for an id, a disc for a feature."""
     return Box(x=0, y=0, width=SQUARE, height=SQUARE, fill="plain" if discrete else modality, stroke=modality,
                radius=2 if discrete else SQUARE / 2, role="mark")  # fmt: skip
+
+
+def _small_dots(mark: Box) -> list[Box]:
+    """And so on: three small dots in the place of a mark."""
+    return [Box(x=mark.x + 1 + 3.5 * index, y=mark.y + SQUARE / 2 - 1, width=2, height=2, fill=mark.stroke, radius=1,
+                role="mark") for index in range(3)]  # fmt: skip
 
 
 def _thin_cell(painted: Painted, x: float, y: float, room: float, height: float) -> None:

@@ -189,7 +189,7 @@ def draw_pretraining_heads(sketch: Sketch, model: MultimodalEncoder) -> None:
 
 def draw_single_stream(sketch: Sketch, model: SingleStream) -> None:
     """ViLT: words and patches in one sequence."""
-    sketch.lanes = ["image", "text"]
+    sketch.lanes = ["text", "image"]
     sketch.columns |= {"encoder": "embeddings", "backbone": "one encoder for both"}
     sketch.module_node(model.patches, key="image", kind="encoder", column="encoder", lanes=("image",),
                        modality="image")  # fmt: skip
@@ -197,15 +197,15 @@ def draw_single_stream(sketch: Sketch, model: SingleStream) -> None:
     sketch.module_node(model.text, key="text", kind="encoder", column="encoder", lanes=("text",), modality="text")
     sketch.connect(sketch.tokenizer(), "text", "text")
     width = model.config.text.width
-    cells = (Cell(key="cell.image", text="class token and h x w patches", modality="image", lane="image"),
-             Cell(key="cell.text", text="words", modality="text", lane="text"))  # fmt: skip
-    sketch.add(Node(key="sequence", kind="sequence", column="sequence", lanes=("image", "text"), cells=cells,
+    cells = (Cell(key="cell.text", text="words", modality="text", lane="text"),
+             Cell(key="cell.image", text="class token and h x w patches", modality="image", lane="image"))  # fmt: skip
+    sketch.add(Node(key="sequence", kind="sequence", column="sequence", lanes=("text", "image"), cells=cells,
                     title="one sequence", lines=(f"[B, T + S, {width}]", "plus type embeddings"),
                     names=sketch.names(model.kinds)))  # fmt: skip
     sketch.connect("image", "cell.image", "image")
     sketch.connect("text", "cell.text", "text")
     groups = (block_group("blocks", model.blocks, sketch.parameters),)
-    panel(sketch, "blocks", "ViT blocks over both", groups, column="backbone", lanes=("image", "text"))
+    panel(sketch, "blocks", "ViT blocks over both", groups, column="backbone", lanes=("text", "image"))
     sketch.connect("sequence", "blocks")
     if isinstance(model.head, TokenHead):
         draw_token_head(sketch, model.head, model.text, "blocks")

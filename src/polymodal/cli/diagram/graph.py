@@ -71,13 +71,14 @@ class Group:
 class Cell:
     """A run of positions of the input sequence.  discrete: ids of the vocabulary; otherwise continuous features.
 
-    lane: where it stands; empty: between its neighbours (more text)."""
+    lane: beside which lane it stands.  count: how many positions one item takes, None where that varies."""
 
     key: str
     text: str
     modality: str
-    lane: str = ""
+    lane: str
     discrete: bool = False
+    count: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,7 @@ def draw_language_model(sketch: Sketch, model: MultimodalLM) -> None:
     discrete = isinstance(model, DiscreteTokenLM)
     if discrete:
         sketch.columns |= {"encoder": "codecs and tokenizer", "connector": "codes as ids"}
-    elif any(path.key in model.encoders for path in paths):
+    elif any(path.key not in model.encoders or not isinstance(model.encoders[path.key], nn.Identity) for path in paths):
         sketch.columns["encoder"] = "modality encoders"
     else:
         sketch.columns["encoder"] = "tokenizer"
@@ -154,13 +154,15 @@ def draw_sequence(sketch: Sketch, model: MultimodalLM, paths: list[Path], connec
     discrete, cells, entering = isinstance(model, DiscreteTokenLM), [], []
     if isinstance(model, SummedEmbeddingLM):  # one vector for all, drawn in the middle
         lane = paths[len(paths) // 2].modality
-        cells.append(Cell(key="cell.sum", modality="other", lane=lane, text="sum of the items x 1 vector"))
+        cells.append(Cell(key="cell.sum", modality="other", lane=lane, text="sum of the items: 1 vector",
+                          count=1))  # fmt: skip
         sketch.connect(connectors[lane], "cell.sum", "other")
         entering = [path.modality for path in paths]
     for path in paths if not cells else ():
         if path.modality in model.placeholders or (path.beside and path.key in model.placeholders):
             cells.append(Cell(key=f"cell.{path.modality}", modality=path.modality, lane=path.modality,
-                              text=item_words(sketch, model, path), discrete=discrete))  # fmt: skip
+                              text=item_words(sketch, model, path), discrete=discrete,
+                              count=None if path.beside else tokens_of(sketch, model, path)))  # fmt: skip
             entering.append(path.modality)
     marked = isinstance(model.context, nn.Module) and not isinstance(model.context, RowPrompt)
     text = "text, with a marker for each item" if marked else "text"
@@ -177,12 +179,17 @@ def draw_sequence(sketch: Sketch, model: MultimodalLM, paths: list[Path], connec
 
 def item_words(sketch: Sketch, model: MultimodalLM, path: Path) -> str:
     """ "image x 576": how many positions one item takes."""
-    part = sketch.part_of(model.connectors[path.key]) or sketch.part_of(model.encoders[path.key])
-    unit = "ids" if isinstance(model, DiscreteTokenLM) else "features" if part is None or part.tokens != 1 else "vector"
+    count = tokens_of(sketch, model, path)
     if path.beside:
         return f"{path.modality}: frames as images"
-    count = "n" if part is None or part.tokens is None else part.tokens
-    return f"{path.modality} x {count} {unit}"
+    unit = "ids" if isinstance(model, DiscreteTokenLM) else "vector" if count == 1 else "features"
+    return f"{path.modality} x {'n' if count is None else count} {unit}"
+
+
+def tokens_of(sketch: Sketch, model: MultimodalLM, path: Path) -> int | None:
+    """How many positions an item takes, None where that depends on the item."""
+    part = sketch.part_of(model.connectors[path.key]) or sketch.part_of(model.encoders[path.key])
+    return None if part is None else part.tokens
 
 
 def draw_backbone(sketch: Sketch, model: MultimodalLM, paths: list[Path]) -> None:
@@ -207,9 +214,11 @@ def draw_backbone(sketch: Sketch, model: MultimodalLM, paths: list[Path]) -> Non
         groups.append(block_group("backbone", backbone.blocks, sketch.parameters, source))
         blocks = len(backbone.blocks)
     groups.append(Group(rows=(head_row(sketch, model, vocabulary),)))
-    size = f"{sketch.size(names)}, {blocks} blocks of width {backbone.config.width}"
+    shape = f"{blocks} blocks of width {backbone.config.width}"
+    size = f"{sketch.size(names)}, {shape}"
+    title = "decoder" if part is None or part.name == shape else part.name
     sketch.add(Node(key="backbone", kind="backbone", column="backbone", lanes=tuple(sketch.lanes), names=names,
-                    title="decoder" if part is None else part.name, lines=(size,), groups=tuple(groups)))  # fmt: skip
+                    title=title, lines=(size,), groups=tuple(groups)))  # fmt: skip
 
 
 def head_row(sketch: Sketch, model: MultimodalLM, vocabulary: tuple[Branch, ...]) -> Row:

@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from polymodal.cli.diagram.boxes import FIXED, GAP, THIN, cell_height, cell_mark, headroom, measure, paint
+from polymodal.cli.diagram.boxes import FIXED, GAP, THIN, cell_height, cell_mark, headroom, interleaved, measure, paint
 from polymodal.cli.diagram.fonts import LINE, width, wrap
 from polymodal.cli.diagram.graph import COLUMNS, Graph, Node
 from polymodal.cli.diagram.routes import Gap, route
 from polymodal.cli.diagram.scene import Box, Line, Scene, Text
 
 MARGIN, LANE_GAP, STACK_GAP = 24.0, 22.0, 12.0
+BESIDE = 30.0
+"""How far a box beside several lanes reaches past the middle of the first and of the last."""
 COLUMN_GAP, TRACK = 40.0, 11.0
 NAME, HEADLINE, HEADING = 22.0, 13.0, 11.0
 STRETCH = 1.15
@@ -129,7 +131,7 @@ class Layout:
 
     def _cell_space(self, node: Node, key: str) -> float:
         cell = next(each for each in node.cells if each.key == key)
-        between = THIN + GAP if cell is not node.cells[0] and cell.modality != "text" else 0
+        between = THIN + GAP if interleaved(node) and cell not in (node.cells[0], node.cells[-1]) else 0
         return cell_height(cell) + max(between + GAP - LANE_GAP, 0) + GAP
 
     def _middle(self, lane: str) -> float:
@@ -140,10 +142,15 @@ class Layout:
         spanned = [lane for lane in self.graph.lanes if lane in node.lanes]
         top = self.lane_top[spanned[0]] - (self.before[spanned[0]] if node.kind in FIXED else 0)
         bottom = self.lane_top[spanned[-1]] + self.lane_height[spanned[-1]]
+        needed = self.sizes[node.key][1]
+        if node.kind not in FIXED:  # from lane to lane, so that arrows arrive level
+            first, last = self._middle(spanned[0]) - BESIDE, self._middle(spanned[-1]) + BESIDE
+            if last - first >= needed:
+                top, bottom = max(top, first), min(bottom, last)
         height = bottom - top
-        if node.kind != "sequence":
-            height = min(height, self.sizes[node.key][1] * (STRETCH if node.kind == "backbone" else 1.0))
-        y = top + (bottom - top - height) / 2
+        if node.kind == "backbone":
+            height = min(height, needed * STRETCH)
+        y = (top + bottom - height) / 2
         wide, least = self.widths[node.column], self.sizes[node.key][0]
         x = self.left[node.column] + (wide - least) / 2 if node.kind in FIXED else self.left[node.column]
         return Box(x=x, y=y, width=least if node.kind in FIXED else wide, height=height)
@@ -200,7 +207,7 @@ def legend(graph: Graph) -> list[tuple[Box, str]]:
         entries.append((cell_mark("text", discrete=True), "token: an id of the vocabulary"))
     if any(node.faint for node in graph.nodes):
         mark = Box(x=0, y=0, width=20, height=12, fill="plain", stroke="line", radius=4, dashed=True, role="mark")
-        entries.append((mark, "not in this variant's weights"))
+        entries.append((mark, "beside the model, or in other variants"))
     for state, words in STAGES if graph.stage else ():
         mark = Box(x=0, y=0, width=20, height=12, fill=f"state-{state}", stroke="line", radius=3, role="mark")
         entries.append((mark, words))
@@ -212,16 +219,16 @@ def scene_of(graphs: Sequence[Graph]) -> Scene:
     layouts = [Layout(graph) for graph in graphs]
     columns = min(range(1, len(layouts) + 1), key=lambda count: _unlike_a_slide(layouts, count))
     shapes: list[Box | Text | Line] = []
-    y = right = 0.0
+    widths = _grid_widths(layouts, columns)
+    y = 0.0
     for start in range(0, len(layouts), columns):
-        line, x = layouts[start : start + columns], 0.0
-        for layout in line:
-            shapes += [_moved(shape, x, y) for shape in layout.shapes]
-            x += layout.width
-        right, y = max(right, x), y + max(layout.height for layout in line)
+        line = layouts[start : start + columns]
+        for index, layout in enumerate(line):
+            shapes += [_moved(shape, sum(widths[:index]), y) for shape in layout.shapes]
+        y += max(layout.height for layout in line)
     description = " ".join(f"{graph.title}: {graph.subtitle} {words(graph)}" for graph in graphs)
     title = ", ".join(graph.title for graph in graphs)
-    return Scene(width=right, height=y, title=f"Architecture of {title}", description=description,
+    return Scene(width=sum(widths), height=y, title=f"Architecture of {title}", description=description,
                  shapes=tuple(shapes))  # fmt: skip
 
 
@@ -233,11 +240,16 @@ def words(graph: Graph) -> str:
     return "; ".join(f"{named[edge.source]} -> {named[edge.target]}" for edge in graph.edges)
 
 
+def _grid_widths(layouts: Sequence[Layout], columns: int) -> list[float]:
+    """Width of each column of a grid that is filled row by row."""
+    return [max(layout.width for layout in layouts[index::columns]) for index in range(columns)]
+
+
 def _unlike_a_slide(layouts: Sequence[Layout], columns: int) -> float:
+    """By which factor a grid is wider or higher than a slide."""
     lines = [layouts[start : start + columns] for start in range(0, len(layouts), columns)]
-    wide = max(sum(layout.width for layout in line) for line in lines)
     high = sum(max(layout.height for layout in line) for line in lines)
-    ratio = wide / high / 1.6
+    ratio = sum(_grid_widths(layouts, columns)) / high / 1.6
     return max(ratio, 1 / ratio)
 
 

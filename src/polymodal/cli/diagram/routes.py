@@ -83,7 +83,7 @@ def _heights(source: Box, target: Box) -> tuple[float, float]:
 
 
 def _spread(ends: list[_Ends], frames: dict[str, Box]) -> None:
-    """Arrows that would leave or arrive at one point are moved apart."""
+    """Arrows that would leave or arrive at one point are moved apart; level ones stay where they are."""
     for arriving in (False, True):
         groups: dict[str, list[_Ends]] = defaultdict(list)
         for each in ends:
@@ -93,14 +93,23 @@ def _spread(ends: list[_Ends], frames: dict[str, Box]) -> None:
             heights = [each.end if arriving else each.start for each in taken]
             if len({round(height) for height in heights}) == len(heights):
                 continue
-            frame = frames[key]
-            step = min(SPREAD, (frame.height - 8) / len(taken))
-            for index, each in enumerate(taken):
-                y = frame.middle + (index - (len(taken) - 1) / 2) * step
+            for each, y in zip(taken, _apart(taken, frames[key]), strict=True):
                 if arriving:
                     each.end = y
                 else:
                     each.start = y
+
+
+def _apart(taken: list[_Ends], frame: Box) -> list[float]:
+    """Heights for the arrows at one side of a frame, in their order: around a level one, else around the middle."""
+    step = min(SPREAD, (frame.height - 8) / len(taken))
+    level = [index for index, each in enumerate(taken) if each.level]
+    if len(level) > 1:  # only from frames that face each of them, whose heights differ
+        return [each.start if each.level else frame.middle for each in taken]
+    pivot, y = (level[0], taken[level[0]].start) if level else ((len(taken) - 1) / 2, frame.middle)
+    heights = [y + (index - pivot) * step for index in range(len(taken))]
+    out = max(frame.y + 4 - heights[0], 0) - max(heights[-1] - frame.bottom + 4, 0)
+    return [height + out for height in heights]
 
 
 def _gap_of(each: _Ends, frames: dict[str, Box], nodes: Sequence[Box], gaps: Sequence[Gap]) -> int:

@@ -130,7 +130,9 @@ def draw_encoder_classifier(sketch: Sketch, model: EncoderClassifier) -> None:
     if isinstance(model.head, ClassLogits | PatchLogits) and model.head.proj is not None:
         linear = model.head.proj
         name = "classes" if isinstance(model.head, ClassLogits) else "visual words"
-        where = "one token or the mean" if isinstance(model.head, ClassLogits) else "every patch"
+        where = "every patch"
+        if isinstance(model.head, ClassLogits):
+            where = "class token" if model.head.config.pool == "class" else "mean of the patches"
         names, sizes = sketch.names(model.head), f"{linear.in_features} -> {linear.out_features}"
         sketch.add(Node(key="head", kind="head", column="head", lanes=(lane,), title="head", names=names,
                         lines=(sketch.size(names), where, sizes)))  # fmt: skip

@@ -13,6 +13,7 @@ from polymodal.backbones.encoder import BIASES, EMBEDDING_KEYS, pre_norm_keys
 from polymodal.data.hf_image import transform_of
 from polymodal.data.pair_processor import PairProcessor
 from polymodal.encoders import google_vit
+from polymodal.encoders.vit import sides
 from polymodal.generators import dalle_codec
 from polymodal.models.encoder_classifier import EncoderClassifier
 from polymodal.models.multimodal_encoder import (
@@ -100,10 +101,10 @@ def keys_of() -> KeyTable:
 
 
 def _drawing(model: MultimodalEncoderConfig) -> tuple[Part, ...]:
-    width, count = model.image.width, model.image.tokens
+    width, count, (height, side) = model.image.width, model.image.tokens, sides(model.image.image_size)
     return (
         Part(slot="encoder", name="ViT", prefix="image", modality="image",
-             input=f"pixel_values [N, 3, {model.image.image_size}, {model.image.image_size}]",
+             input=f"pixel_values [N, 3, {height}, {side}]",
              output=f"[N, {count}, {width}]", tokens=count),
         Part(slot="encoder", name="pre-norm text encoder", prefix="text", input="input_ids [B, T]",
              output=f"[B, T, {model.text.width}]"),
