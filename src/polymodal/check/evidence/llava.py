@@ -179,7 +179,7 @@ def training_check() -> TrainingCheck:
 
 
 def official_names(format: CheckpointFormat, **more: Any) -> int:
-    """A tiny LLaVA in an official layout, trained on eight pictures: how many `chat` names.  more: settings beside `small`;
+    """A tiny LLaVA in an official layout, trained on eight pictures: how many `chat` names.  more: further settings;
     `mm_use_im_start_end` is false by default, as in the official code."""
     torch.manual_seed(0)
     marked = more.setdefault("mm_use_im_start_end", False)

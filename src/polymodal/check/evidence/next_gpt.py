@@ -80,8 +80,8 @@ def decode() -> TrainingCheck:
 
 
 def draw_one(folder: Path) -> tuple[str, list[Any]]:
-    """A tiny folder in the published format, trained to answer a real picture with words and a signal, is asked about it
-    by `draw`: what it says, and the pictures that a tiny Stable Diffusion makes of the signal."""
+    """A tiny checkpoint, trained to answer a real picture with words and a signal, is asked about it by `draw`:
+    what it says, and the pictures that a tiny Stable Diffusion makes of the signal."""
     model_spec = imagebind_lm.write_tiny_folder(folder, SYSTEM, LAST, **COUNTS)
     seen = pm.image(real.pictures()[0][0])
     question = Message(role="user", parts=(seen, pm.text("Another one?")))
@@ -93,8 +93,8 @@ def draw_one(folder: Path) -> tuple[str, list[Any]]:
 
 
 def headline() -> HeadlineResult:
-    """Signal tokens in an answer become the conditions of the three generators, as the official code makes it; and one that
-    a conversation ends in becomes a picture."""
+    """Signal tokens of an answer become conditions of the three generators, as the official code makes them, and the
+    signal at the end of a conversation becomes a picture."""
     with tempfile.TemporaryDirectory() as directory:
         error, shapes = conditions_error(Path(directory))
     made = ", ".join(f"{name} {shape}" for name, shape in shapes.items())

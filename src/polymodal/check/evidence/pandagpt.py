@@ -35,8 +35,8 @@ def training_check() -> TrainingCheck:
 
 
 def headline() -> HeadlineResult:
-    """A tiny folder in the published format, trained on real pictures through `pm.load`'s own processor, names them by
-    `chat`; it answers about a picture and a real sound at one placeholder, and heat, depth and motion move its logits."""
+    """A tiny checkpoint, trained on real pictures through its own processor, names them by `chat`; it answers about a
+    picture and a real sound at one placeholder, and thermal, depth and motion inputs change its logits."""
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         model_spec = imagebind_lm.write_tiny_folder(folder, SYSTEM)
