@@ -134,6 +134,16 @@ def test_a_fault_of_an_own_system_is_in_its_column(tmp_path, old, new, part, wor
     assert re.search(words, result[part]["why"]), result[part]["why"]
 
 
+def test_an_empty_module_is_refused(tmp_path):
+    path = tmp_path / "own.py"
+    change = (
+        "SYSTEM = dataclasses.replace(SYSTEM, build=lambda variant: nn.Module(), parts=lambda variant: (), recipe=())"
+    )
+    path.write_text(f"import dataclasses\n{OWN.read_text()}\n{change}\n")
+    result = check_own_system(str(path))
+    assert result["build"]["ok"] is False and "tiny:toy: build returned a module without parameters" in str(result)
+
+
 def test_a_system_too_large_to_build_says_so(tmp_path):
     path = tmp_path / "own.py"
     path.write_text("from polymodal.systems.llava_1_5 import SYSTEM\n")

@@ -89,6 +89,8 @@ def build(system: System) -> Result:
     if system.is_agent:
         return unknown("an agent has no weights of its own")
     counts = {variant.name: count(system, variant) for variant in system.variants}
+    if empty := [name for name, number in counts.items() if not number]:
+        raise ConfigError(f"{system.id}:{empty[0]}: build returned a module without parameters; an agent has no build")
     said = {variant.name: variant.parameters for variant in system.variants}
     other = [name for name in counts if said[name] not in (0, counts[name])]
     wrong = [name for name in other if not system.formats or counts[name] > said[name]]
