@@ -48,7 +48,7 @@ class SquaredReLU(nn.Module):
 
 
 class Layer(nn.Module):
-    """A gated block of flamingo-pytorch (or none) in front of a decoder layer; `seen` holds media and their positions."""
+    """A gated block of flamingo-pytorch (or none) in front of a decoder layer; `seen`: media and their positions."""
 
     def __init__(self, gated: Any, layer: nn.Module, seen: dict[str, Tensor]) -> None:
         super().__init__()
