@@ -14,7 +14,7 @@ import torch
 
 import polymodal as pm
 from polymodal.check import library, randomise
-from polymodal.check.compare import largest
+from polymodal.check.compare import max_abs_error
 from polymodal.check.demo import byte_tokenizer
 from polymodal.check.evidence import blip_2
 
@@ -52,7 +52,7 @@ def test_the_features_stand_in_front_of_the_prompt(kind: str, tmp_path: Path) ->
     real = torch.ones_like(wanted[..., 0], dtype=torch.bool)
     if kind == "opt":
         real = in_front(WORDS, MASK)["attention_mask"].bool()
-    assert largest(found[real], wanted[real]) < 1e-4
+    assert max_abs_error(found[real], wanted[real]) < 1e-4
 
 
 @pytest.mark.parametrize("kind", ["opt", "t5"])
