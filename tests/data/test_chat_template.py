@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from polymodal.checkpoints.record import CheckpointFiles
 from polymodal.data import jinja_values
-from polymodal.data.chat_formats import by_vocabulary
+from polymodal.data.chat_formats import format_of_vocabulary
 from polymodal.data.chat_template import ChatTemplate, TemplateSource, template_source
 from polymodal.data.messages import conversation
 from polymodal.data.template import Slot, Special, Words, written
@@ -266,11 +266,11 @@ def test_without_a_template_the_vocabulary_says_the_format(name, prompt, tmp_pat
 
 
 def test_gemma_without_a_template():
-    told = by_vocabulary({"<bos>", "<start_of_turn>", "<end_of_turn>"})
+    told = format_of_vocabulary({"<bos>", "<start_of_turn>", "<end_of_turn>"})
     talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
     text = "<bos><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\nYes<end_of_turn>\n"
     assert written(told.render(conversation(talk), ask=True)) == text + "<start_of_turn>model\n"
-    assert by_vocabulary({"<s>"}) is None
+    assert format_of_vocabulary({"<s>"}) is None
 
 
 def test_an_unknown_format_is_named(tmp_path):

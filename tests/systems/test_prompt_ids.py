@@ -39,8 +39,8 @@ HUMAN = "What is it?###Assistant: A cat.###Human: And that?###Assistant: A dog.#
 ROUNDS = "Question: What is it? Answer: A cat.\nQuestion: And that? Answer: A dog.\nQuestion: Why? Answer:"
 # name -> system, variant, format, tokens added to the vocabulary, calls of the tokenizer
 CASES = {
-    "llava v1": ("llava", 0, 0, (), (BOS, f"{LLAVA_SYSTEM} USER: <im_start>{{seen}}<im_end>\n{VICUNA}")),
-    "llava, later": ("llava", 2, 0, (), (BOS, f"{LLAVA_SYSTEM} USER: ", SEEN, f"\n{VICUNA}")),
+    "llava v1": ("llava", "7b-v1.1", 0, (), (BOS, f"{LLAVA_SYSTEM} USER: <im_start>{{seen}}<im_end>\n{VICUNA}")),
+    "llava, later": ("llava", "llama-2-13b", 0, (), (BOS, f"{LLAVA_SYSTEM} USER: ", SEEN, f"\n{VICUNA}")),
     "llava-1.5 official": ("llava-1.5", {"mm_use_im_start_end": False}, 1, (),
                            (BOS, f"{LLAVA_SYSTEM} USER: ", SEEN, f"\n{VICUNA}")),
     "llava-1.5": ("llava-1.5", 0, 0, ("<image>",), (BOS, f"{LLAVA_SYSTEM} USER: {{seen}}\n{VICUNA}")),
@@ -80,16 +80,19 @@ def real_pipeline(added):
     return pipeline
 
 
+def variant_of(record, name):
+    return next(each for each in record.variants if each.name == name)
+
+
 def processor_of(path, name, space):
     system, variant, number, added, _ = CASES[name]
     record = get(system)
     if isinstance(variant, dict):
         config = {**(record.variants[0].config or {}), **variant}
         if "mm_use_im_start_end" in variant:
-            config = {**get("llava").variants[2].config, "mm_projector_type": "mlp2x_gelu", **variant}
+            config = {**variant_of(get("llava"), "llama-2-13b").config, "mm_projector_type": "mlp2x_gelu", **variant}
     else:
-        chosen = record.variants[variant] if isinstance(variant, int) else next(
-            each for each in record.variants if each.name == variant)  # fmt: skip
+        chosen = record.variants[variant] if isinstance(variant, int) else variant_of(record, variant)
         config = chosen.config
     if system == "tigerbot":
         config = {**get("bayling").variants[0].config, "vocab_size": 60512}

@@ -89,6 +89,6 @@ def test_texts_alone(name):
     oracle = transformers.AutoTokenizer.from_pretrained(folder)
     for words in WORDS:
         wanted = oracle(words)["input_ids"]
-        before, behind = tokenizer.around
+        before, behind = tokenizer.special_tokens_around
         ids = [*map(tokenizer.special, before), *tokenizer.encode(words), *map(tokenizer.special, behind)]
         assert ids == wanted

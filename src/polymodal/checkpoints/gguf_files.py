@@ -64,15 +64,19 @@ class GGUFFiles(CheckpointFiles):
         return gguf_tokenizer(self.model.text.metadata, added=self._added, **names)
 
     def chat_template(
-        self, tokenizer: Tokenizer, placeholders: Mapping[str, str] | None = None, *, wrapped: bool = True
+        self, tokenizer: Tokenizer, placeholders: Mapping[str, str] | None = None, *, add_special_tokens: bool = True
     ) -> ChatTemplate | None:
         """The format of a chat template beside the weights, else of the one in the metadata."""
-        beside = super().chat_template(tokenizer, placeholders, wrapped=wrapped) if self.folder.is_dir() else None
+        beside = (
+            super().chat_template(tokenizer, placeholders, add_special_tokens=add_special_tokens)
+            if self.folder.is_dir()
+            else None
+        )
         text = self._template
         if beside is not None or text is None:
             return beside
         begin = self.model.config["gguf"]["begin"]
-        around = ((begin,) if begin is not None and wrapped else (), ())
+        around = ((begin,) if begin is not None and add_special_tokens else (), ())
         source = TemplateSource(text=text, file=TEMPLATE)
         return chat_template(source, self.folder, tokenizer, placeholders or {}, around)
 
@@ -152,4 +156,4 @@ def _text_spec(config: Mapping[str, Any]) -> ModelSpec:
     said = config["gguf"]
     if not isinstance(said, Mapping):
         raise WeightsError(f"config: 'gguf' must be a table, found {type(said).__name__}")
-    return text_model_spec(config, chat_formats.plain(said.get("begin")), wrapped=True)
+    return text_model_spec(config, chat_formats.plain(said.get("begin")), add_special_tokens=True)

@@ -27,11 +27,14 @@ Config = Mapping[str, Any]
 
 
 def text_model_spec(
-    config: Config, template: Template | Callable[[CheckpointFiles, Tokenizer], Template], *, wrapped: bool = False
+    config: Config,
+    template: Template | Callable[[CheckpointFiles, Tokenizer], Template],
+    *,
+    add_special_tokens: bool = False,
 ) -> ModelSpec:
     """A language model's config -> the model; raises ConfigError for options that are not supported.
 
-    template: for folders without a chat template of their own, or what makes it; wrapped: as for
+    template: for folders without a chat template of their own, or what makes it; add_special_tokens: as for
     `CheckpointFiles.chat_template`.
     """
     text = hf_text.parse_config(config)
@@ -42,7 +45,7 @@ def text_model_spec(
     def assemble(module: Any, files: CheckpointFiles) -> LoadedModel:
         tokenizer = files.tokenizer()
         default = template if isinstance(template, Template) else template(files, tokenizer)
-        chat_format = files.chat_template(tokenizer, wrapped=wrapped) or default
+        chat_format = files.chat_template(tokenizer, add_special_tokens=add_special_tokens) or default
         processor = Processor(tokenizer=tokenizer, template=chat_format, max_length=decoder.max_length)
         return LoadedModel(model=module, processor=processor)
 

@@ -7,7 +7,7 @@ chat_template.json | chat_template.jinja | tokenizer_config.json -> ChatTemplate
 from __future__ import annotations
 
 from polymodal.checkpoints.record import CheckpointFiles
-from polymodal.data.chat_formats import by_vocabulary
+from polymodal.data.chat_formats import format_of_vocabulary
 from polymodal.data.template import Format, MissingFormat, Special, Template, Words, Written
 from polymodal.data.tokenizer import Tokenizer
 
@@ -29,5 +29,5 @@ def llava_format(files: CheckpointFiles, tokenizer: Tokenizer, default: Template
     newline = (Words(text="\n"),)
     if {segment.name for segment in default.begin if isinstance(segment, Special)} <= tokenizer.special_tokens.keys():
         return default, newline
-    known = by_vocabulary(tokenizer.special_tokens)
+    known = format_of_vocabulary(tokenizer.special_tokens)
     return MissingFormat(reason=REASON) if known is None else known, newline

@@ -140,19 +140,23 @@ class CheckpointFiles:
         return read_tokenizer(self.folder, **names)
 
     def chat_template(
-        self, tokenizer: Tokenizer, placeholders: Mapping[str, str] | None = None, *, wrapped: bool = True
+        self, tokenizer: Tokenizer, placeholders: Mapping[str, str] | None = None, *, add_special_tokens: bool = True
     ) -> ChatTemplate | None:
         """The format of the files' own chat template, None where they have none.
 
-        placeholders: modality -> what the template writes for an item.  wrapped: the published processor tokenises the
-        finished prompt as any text, with the tokenizer's begin and end tokens around it; False: as it is.
+        placeholders: modality -> what the template writes for an item.  add_special_tokens: the published processor
+        tokenises the finished prompt as any text, with the tokenizer's begin and end tokens around it; False: as it is.
         """
         from polymodal.data import chat_template as templates
 
         source = templates.template_source(self.folder)
         if source is None:
             return None
-        around = templates.around_text(self.folder, tokenizer) if wrapped else templates.NOTHING_AROUND
+        around = (
+            templates.special_tokens_around(self.folder, tokenizer)
+            if add_special_tokens
+            else templates.NO_SPECIAL_TOKENS
+        )
         return templates.chat_template(source, self.folder, tokenizer, placeholders or {}, around)
 
     def lacks_tokenizer(self) -> str | None:

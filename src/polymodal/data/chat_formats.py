@@ -110,7 +110,7 @@ def gemma() -> Template:
     return Template(begin=(Special(name="<bos>"),), turns=turns, ask=turns["assistant"].before)
 
 
-def by_vocabulary(special_tokens: Collection[str]) -> Template | None:
+def format_of_vocabulary(special_tokens: Collection[str]) -> Template | None:
     """The format whose tokens a vocabulary has, for checkpoints that say nothing else of it; None without any."""
     formats = {"<|im_start|>": chatml(default_system=None), "<|start_header_id|>": llama3(), "<start_of_turn>": gemma()}
     return next((template for token, template in formats.items() if token in special_tokens), None)

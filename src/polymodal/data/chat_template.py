@@ -37,7 +37,7 @@ from polymodal.errors import ConfigError, PromptError
 
 JSON, JINJA, CONFIG = "chat_template.json", "chat_template.jinja", "tokenizer_config.json"
 Around = tuple[tuple[str, ...], tuple[str, ...]]
-NOTHING_AROUND: Around = ((), ())
+NO_SPECIAL_TOKENS: Around = ((), ())
 MARK_START, MARK_END, BREAK = "\ue000", "\ue001", "\ue002"  # private use: no template writes them
 
 
@@ -73,11 +73,11 @@ def template_source(folder: Path) -> TemplateSource | None:
     return TemplateSource(text=found, file=file)
 
 
-def around_text(folder: Path, tokenizer: Tokenizer) -> Around:
+def special_tokens_around(folder: Path, tokenizer: Tokenizer) -> Around:
     """The special tokens that a folder's tokenizer puts before and behind a text."""
     explicit = {role: read_settings(folder).options.get(f"add_{role}_token") for role in ("bos", "eos")}
     if not any(isinstance(flag, bool) for flag in explicit.values()):
-        return tokenizer.around
+        return tokenizer.special_tokens_around
     names = _role_names(folder, tokenizer)
     before, behind = ((names[role],) if flag and role in names else () for role, flag in explicit.items())
     return before, behind
@@ -90,7 +90,7 @@ def chat_template(
     names = _role_names(folder, tokenizer)
     variables = {f"{role}_token": name for role, name in names.items()}
     return ChatTemplate(
-        source=source, tokenizer=tokenizer, placeholders=placeholders, variables=variables, around=around
+        source=source, tokenizer=tokenizer, placeholders=placeholders, variables=variables, special_tokens_around=around
     )
 
 
@@ -106,15 +106,15 @@ class ChatTemplate:
     """A format that the checkpoint itself brings.
 
     placeholders: modality -> the text that the template writes for an item.  variables: what the template may name
-    beside the messages (bos_token, ...).  around: special tokens that the tokenizer puts before and behind a prompt;
-    none where the template writes the begin token itself.
+    beside the messages (bos_token, ...).  special_tokens_around: what the tokenizer puts before and behind a prompt,
+    left out where the template writes the begin token itself.
     """
 
     source: TemplateSource
     tokenizer: Tokenizer
     placeholders: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, Any] = field(default_factory=dict)
-    around: Around = NOTHING_AROUND
+    special_tokens_around: Around = NO_SPECIAL_TOKENS
 
     def render(self, messages: Sequence[Message], *, ask: bool) -> tuple[Segment, ...]:
         """Segments of a conversation; `ask` adds the words that make the model answer.
@@ -124,16 +124,16 @@ class ChatTemplate:
         """
         if not messages:
             raise PromptError("messages: expected at least one message, found none")
-        draft = _Draft(as_parts=self._takes_parts)
+        draft = _TemplateInput(as_parts=self._takes_parts)
         text = self._run(draft.chat(messages), ask)
-        segments = self._as_changed(list(self._segments(text, draft)), messages, ask)
+        segments = self._with_rewritten_text(list(self._segments(text, draft)), messages, ask)
         self._check_media(messages, segments)
         if not text.strip():
             raise PromptError(f"messages: {self.source.file} writes nothing for them; it is not a chat template")
         begin = self.variables.get("bos_token")
         if begin and text.startswith(begin):
             return tuple(segments)
-        before, behind = ([Special(name=name) for name in names] for names in self.around)
+        before, behind = ([Special(name=name) for name in names] for names in self.special_tokens_around)
         return (*before, TEXT_START, *segments, *behind)
 
     @cached_property
@@ -142,7 +142,7 @@ class ChatTemplate:
         probe = [Message(role="user", parts=(Text("x"),))]
         texts = []
         for as_parts in (False, True):
-            draft = _Draft(as_parts=as_parts)
+            draft = _TemplateInput(as_parts=as_parts)
             try:
                 text = self._run(draft.chat(probe), True)
             except PromptError:
@@ -176,7 +176,7 @@ class ChatTemplate:
                 f"{self.source.file}: the chat template cannot be used ({type(problem).__name__}: {_line(problem)})"
             ) from None
 
-    def _segments(self, text: str, draft: _Draft) -> Iterator[Segment]:
+    def _segments(self, text: str, draft: _TemplateInput) -> Iterator[Segment]:
         """The template's text, cut where a person's words or media go."""
         marks = (GENERATION_START, GENERATION_END)
         tagged, inside, answered = GENERATION_START in text, False, False
@@ -193,7 +193,7 @@ class ChatTemplate:
                 yield from self._written(piece, draft, inside, answered)
                 answered = False
 
-    def _written(self, text: str, draft: _Draft, loss: bool, answered: bool) -> Iterator[Segment]:
+    def _written(self, text: str, draft: _TemplateInput, loss: bool, answered: bool) -> Iterator[Segment]:
         """What the template wrote; answered: an answer ends in front of it."""
         if MARK_START in text or MARK_END in text:
             raise PromptError(
@@ -211,11 +211,11 @@ class ChatTemplate:
             else:
                 yield Special(name=piece, loss_mask=with_loss)
 
-    def _as_changed(self, segments: list[Segment], messages: Sequence[Message], ask: bool) -> list[Segment]:
+    def _with_rewritten_text(self, segments: list[Segment], messages: Sequence[Message], ask: bool) -> list[Segment]:
         """The segments with their texts as the template writes them when it sees what is said."""
         if any(BREAK in message.text for message in messages):
             return segments
-        draft = _Draft(as_parts=self._takes_parts, broken=self._tokens)
+        draft = _TemplateInput(as_parts=self._takes_parts, broken=self._tokens)
         try:
             text = self._run(draft.chat(messages), ask).replace(GENERATION_START, "").replace(GENERATION_END, "")
         except PromptError:  # above all, what is said is longer than a template may handle
@@ -236,7 +236,7 @@ class ChatTemplate:
                 changed.append(waiting.pop(0))
         return changed
 
-    def _is(self, name: str, segment: Segment, draft: _Draft) -> bool:
+    def _is(self, name: str, segment: Segment, draft: _TemplateInput) -> bool:
         """Whether `name` in a template's text stands for this special token or item."""
         if isinstance(segment, Slot):
             return self._modalities.get(name) == segment.media.modality or draft.media.get(name) is segment.media
@@ -266,7 +266,7 @@ class ChatTemplate:
                 )
 
 
-class _Draft:
+class _TemplateInput:
     """One conversation as the template sees it, with what its markers stand for.
 
     as_parts: `content` is a list of parts and not a text.  broken: words are not replaced by markers, but what of them

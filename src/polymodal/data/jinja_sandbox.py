@@ -47,8 +47,8 @@ METHODS: Mapping[type, frozenset[str]] = {
     Cycler: frozenset({"next", "reset"}),
 }  # fmt: skip
 BOUNDED_METHODS: Mapping[str, Callable[..., Any]] = {
-    "format": values.braces, "join": lambda separator, texts: values.joined(texts, separator),
-    "replace": values.replaced,
+    "format": values.format_braces, "join": lambda separator, texts: values.join(texts, separator),
+    "replace": values.replace,
 }  # fmt: skip
 LOOP = frozenset({
     "index", "index0", "revindex", "revindex0", "first", "last", "length", "depth", "depth0", "previtem", "nextitem",
@@ -60,10 +60,10 @@ FILTERS = frozenset({
 })  # fmt: skip
 BOUNDED_FILTERS: Mapping[str, Callable[..., Any]] = {
     "e": lambda value: html.escape(values.text_of(value)), "escape": lambda value: html.escape(values.text_of(value)),
-    "format": lambda pattern, *args: values.percent(pattern, args), "indent": values.indented,
-    "join": lambda texts, d="", attribute=None: values.joined(_attributes(texts, attribute), d),
-    "replace": values.replaced, "round": values.rounded, "safe": values.text_of, "string": values.text_of,
-    "sum": values.summed, "tojson": values.as_json,
+    "format": lambda pattern, *args: values.format_percent(pattern, args), "indent": values.indent,
+    "join": lambda texts, d="", attribute=None: values.join(_attributes(texts, attribute), d),
+    "replace": values.replace, "round": values.round_number, "safe": values.text_of, "string": values.text_of,
+    "sum": values.sum_numbers, "tojson": values.to_json,
 }  # fmt: skip
 REFUSED = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends, nodes.Block, nodes.ImportedName,
            nodes.InternalName, nodes.EnvironmentAttribute, nodes.ExtensionAttribute, nodes.ContextReference,
@@ -110,22 +110,22 @@ class _Checks(NodeTransformer):
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         self.generic_visit(node)
-        node.body.insert(0, nodes.ExprStmt(_call("stepped", node), lineno=node.lineno))
+        node.body.insert(0, nodes.ExprStmt(_call("count_step", node), lineno=node.lineno))
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
-        return _call("concatenated", node, *node.nodes)
+        return _call("concatenate", node, *node.nodes)
 
     def visit_List(self, node: nodes.List) -> nodes.Node:
         self.generic_visit(node)
-        return _call("weighed", node, node)
+        return _call("checked", node, node)
 
     visit_Dict: Any = visit_List
 
     def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
         self.generic_visit(node)
-        return _call("weighed", node, node) if node.ctx == "load" else node
+        return _call("checked", node, node) if node.ctx == "load" else node
 
 
 def _call(name: str, at: nodes.Node, *args: nodes.Expr) -> nodes.Call:
@@ -143,9 +143,9 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         own = {name: self.filters[name] for name in FILTERS}
         self.filters = {name: _counted(each) for name, each in (own | dict(BOUNDED_FILTERS)).items()}
         self.globals = {name: _Function(each) for name, each in GLOBALS.items()}
-        self.stepped = _Function(lambda: None)
-        self.concatenated = _Function(lambda *parts: values.concatenated(parts))
-        self.weighed = _Function(lambda value: value)
+        self.count_step = _Function(lambda: None)
+        self.concatenate = _Function(lambda *parts: values.concatenate(parts))
+        self.checked = _Function(lambda value: value)
 
     @staticmethod
     def concat(parts: Iterable[str]) -> str:
@@ -154,7 +154,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         for part in parts:
             budget.step()
             length += len(part)
-            values.room_for(length)
+            values.check_size(length)
             made.append(part)
         budget.make(length)
         return "".join(made)
@@ -204,7 +204,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         if budget.depth > values.MAX_DEPTH:
             raise SecurityError(f"its calls go deeper than {values.MAX_DEPTH}")
         try:
-            return _weighed(__context.call(__obj, *args, **named))
+            return _checked(__context.call(__obj, *args, **named))
         finally:
             budget.depth -= 1
 
@@ -213,13 +213,13 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             if isinstance(side, Undefined):
                 side._fail_with_undefined_error()
         _budget.get().step()
-        return _weighed(values.OPERATIONS[operator](left, right))
+        return _checked(values.OPERATIONS[operator](left, right))
 
 
-def _weighed(made: Any) -> Any:
+def _checked(made: Any) -> Any:
     """What an operation gave, counted; iterators and what Jinja itself made pass as they are."""
     if isinstance(made, str | int | float | list | tuple | dict):
-        _budget.get().make(values.weight(made))
+        _budget.get().make(values.printed_size(made))
     return made
 
 
@@ -230,12 +230,12 @@ def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **named: Any) -> Any:
         _budget.get().step()
         made = function(*args, **named)
-        return _each_counted(made) if isinstance(made, Iterator) else _weighed(made)
+        return _count_each(made) if isinstance(made, Iterator) else _checked(made)
 
     return run
 
 
-def _each_counted(items: Iterator[Any]) -> Iterator[Any]:
+def _count_each(items: Iterator[Any]) -> Iterator[Any]:
     for item in items:
         _budget.get().step()
         yield item

@@ -47,13 +47,13 @@ class Budget:
             raise SecurityError("it makes too much text")
 
 
-def room_for(length: int) -> None:
+def check_size(length: int) -> None:
     """Raises SecurityError for a text or list that must not be made."""
     if length > MAX_TEXT:
         raise SecurityError(f"it makes a text or list of {length} characters or items; the limit is {MAX_TEXT}")
 
 
-def weight(value: Any) -> int:
+def printed_size(value: Any) -> int:
     """Characters and items of a plain value, counted as often as they would be printed.
 
     Raises SecurityError for more than MAX_TEXT, for lists nested deeper than MAX_DEPTH, and for a list or table that
@@ -74,7 +74,7 @@ def weight(value: Any) -> int:
             waiting.extend((part, depth + 1) for part in parts)
         elif not (each is None or isinstance(each, bool | float | range | Undefined)):
             raise SecurityError(f"it puts a {type(each).__name__} into a list, a table or a text")
-        room_for(total + len(waiting))
+        check_size(total + len(waiting))
     return total
 
 
@@ -82,14 +82,14 @@ def text_of(value: Any) -> str:
     """A value as it is printed."""
     if isinstance(value, str):
         return value
-    weight(value)
+    printed_size(value)
     return str(value)
 
 
-def concatenated(values: Iterable[Any]) -> str:
+def concatenate(values: Iterable[Any]) -> str:
     """Values printed one behind the other."""
     texts = [text_of(value) for value in values]
-    room_for(sum(map(len, texts)))
+    check_size(sum(map(len, texts)))
     return "".join(texts)
 
 
@@ -97,7 +97,7 @@ def add(left: Any, right: Any) -> Any:
     if not _numbers(left, right):
         for kind in (str, list, tuple):
             if isinstance(left, kind) and isinstance(right, kind):
-                room_for(len(left) + len(right))
+                check_size(len(left) + len(right))
                 return left + right  # type: ignore[operator]
         raise TypeError(f"cannot add {type(left).__name__} and {type(right).__name__}")
     return _bounded(left + right)
@@ -113,7 +113,7 @@ def multiply(left: Any, right: Any) -> Any:
     if isinstance(left, str | list | tuple):
         if not isinstance(right, int):
             raise TypeError(f"cannot multiply {type(left).__name__} by {type(right).__name__}")
-        room_for(len(left) * max(right, 0))
+        check_size(len(left) * max(right, 0))
         return left * right
     return _bounded(_number(left) * _number(right))
 
@@ -134,7 +134,7 @@ def power(left: Any, right: Any) -> Any:
 
 
 def remainder(left: Any, right: Any) -> Any:
-    return percent(left, right) if isinstance(left, str) else _number(left) % _number(right)
+    return format_percent(left, right) if isinstance(left, str) else _number(left) % _number(right)
 
 
 OPERATIONS: Mapping[str, Callable[[Any, Any], Any]] = {
@@ -142,7 +142,7 @@ OPERATIONS: Mapping[str, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 
 
-def percent(pattern: str, values: Any) -> str:
+def format_percent(pattern: str, values: Any) -> str:
     """`pattern % values` with fields of bounded width, each value printed as text or a number."""
     digits = 0
     for letter in pattern:
@@ -151,12 +151,12 @@ def percent(pattern: str, values: Any) -> str:
             raise SecurityError(f"it formats with a number above {MAX_FORMAT}")
     if "*" in pattern:
         raise SecurityError("it formats with '*'")
-    weight(values)
-    room_for(len(pattern) + pattern.count("%") * (MAX_FORMAT + weight(values)))
+    printed_size(values)
+    check_size(len(pattern) + pattern.count("%") * (MAX_FORMAT + printed_size(values)))
     return pattern % values
 
 
-def braces(pattern: str, *values: Any, **named: Any) -> str:
+def format_braces(pattern: str, *values: Any, **named: Any) -> str:
     """`pattern.format(...)` with plain fields: "{}", "{0}", "{name}"."""
     pieces: list[Any] = []
     number = 0
@@ -171,39 +171,39 @@ def braces(pattern: str, *values: Any, **named: Any) -> str:
             number += 1
         else:
             pieces.append(named[name])
-    return concatenated(pieces)
+    return concatenate(pieces)
 
 
-def joined(values: Iterable[Any], separator: Any = "") -> str:
+def join(values: Iterable[Any], separator: Any = "") -> str:
     texts = [text_of(value) for value in values]
     between = text_of(separator)
-    room_for(sum(map(len, texts)) + len(between) * max(len(texts) - 1, 0))
+    check_size(sum(map(len, texts)) + len(between) * max(len(texts) - 1, 0))
     return between.join(texts)
 
 
-def replaced(text: Any, old: Any, new: Any, count: int | None = -1) -> str:
+def replace(text: Any, old: Any, new: Any, count: int | None = -1) -> str:
     text, old, new = text_of(text), text_of(old), text_of(new)
     count = -1 if count is None else count
     found = text.count(old) if count < 0 else min(text.count(old), count)
-    room_for(len(text) + found * max(len(new) - len(old), 0))
+    check_size(len(text) + found * max(len(new) - len(old), 0))
     return text.replace(old, new, count)
 
 
-def indented(text: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
+def indent(text: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
     space = " " * _width(width) if isinstance(width, int) else text_of(width)
     lines = text_of(text).splitlines()
-    room_for(sum(map(len, lines)) + (len(lines) + 1) * (len(space) + 1))
+    check_size(sum(map(len, lines)) + (len(lines) + 1) * (len(space) + 1))
     rest = [space + line if line or blank else line for line in lines[1:]]
     return "\n".join([(space if first else "") + (lines[0] if lines else ""), *rest])
 
 
-def summed(values: Iterable[Any], start: Number = 0) -> Number:
+def sum_numbers(values: Iterable[Any], start: Number = 0) -> Number:
     for value in values:
         start = _bounded(start + _number(value))
     return start
 
 
-def rounded(value: Any, precision: int = 0, method: str = "common") -> float:
+def round_number(value: Any, precision: int = 0, method: str = "common") -> float:
     if abs(precision) > 30 or method not in ("common", "ceil", "floor"):
         raise SecurityError(f"it rounds by the method {text_of(method)!r} to {precision} digits")
     if method == "common":
@@ -212,14 +212,14 @@ def rounded(value: Any, precision: int = 0, method: str = "common") -> float:
     return float((math.ceil if method == "ceil" else math.floor)(_number(value) * scale) / scale)
 
 
-def as_json(
+def to_json(
     value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
     """A value as JSON; the options are those that transformers' templates have."""
     space = None if indent is None else " " * _width(indent) if isinstance(indent, int) else text_of(indent)
-    room_for(weight(value) * (1 + len(space or "")))
+    check_size(printed_size(value) * (1 + len(space or "")))
     made = json.dumps(value, ensure_ascii=ensure_ascii, indent=space, separators=separators, sort_keys=sort_keys)
-    room_for(len(made))
+    check_size(len(made))
     return made
 
 

@@ -213,7 +213,7 @@ class Tokenizer:
         return (False, False) if token is None else (token.lstrip, token.rstrip)
 
     @cached_property
-    def around(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def special_tokens_around(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The special tokens that the file itself puts before and behind a text, which `encode` leaves out."""
         encoding = self._pipeline.encode("a", add_special_tokens=True)
         text = [index for index, special in enumerate(encoding.special_tokens_mask) if not special]

@@ -42,14 +42,14 @@ def score(config: Config) -> int:
 
 def continued(files: CheckpointFiles, tokenizer: Tokenizer) -> Template:
     """No format, behind the special tokens that the tokenizer puts in front of a text."""
-    from polymodal.data.chat_template import around_text
+    from polymodal.data.chat_template import special_tokens_around
 
-    before, _ = around_text(files.folder, tokenizer)
+    before, _ = special_tokens_around(files.folder, tokenizer)
     return plain(before[0] if before else None)
 
 
 def parse_config(config: Config) -> ModelSpec:
-    return text_model_spec(config, continued, wrapped=True)
+    return text_model_spec(config, continued, add_special_tokens=True)
 
 
 def _delta(name: str, parameters: int, *size: int) -> Variant:

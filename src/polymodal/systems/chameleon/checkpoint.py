@@ -74,7 +74,9 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         tokenizer = files.tokenizer()
         own = files.chat_template(tokenizer, {"image": "<image>"})
         if own is not None:  # the published processor closes every prompt so, whoever wrote it
-            own = replace(own, around=(own.around[0], (TURN.name, *own.around[1])))
+            own = replace(
+                own, special_tokens_around=(own.special_tokens_around[0], (TURN.name, *own.special_tokens_around[1]))
+            )
         processor = Processor(tokenizer=tokenizer, template=own or TEMPLATE, modalities=(image,),
                               max_length=backbone.max_length)  # fmt: skip
         return LoadedModel(model=module, processor=processor)

@@ -87,7 +87,9 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         tokenizer = files.tokenizer()
         own = files.chat_template(tokenizer, {"image": IMAGE})
         if own is not None:  # the published processor begins every prompt so, whoever wrote it
-            own = replace(own, around=((BOS, *own.around[0]), own.around[1]))
+            own = replace(
+                own, special_tokens_around=((BOS, *own.special_tokens_around[0]), own.special_tokens_around[1])
+            )
         processor = Processor(tokenizer=tokenizer, template=own or TEMPLATE, modalities=(image,),
                               max_length=backbone.max_length)  # fmt: skip
         return LoadedModel(model=module, processor=processor)
