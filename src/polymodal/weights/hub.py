@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from polymodal.errors import Unreachable, WeightsError
-from polymodal.weights.cache import home, is_offline, storage_error, verify_outside
+from polymodal.weights.cache import home, is_offline, storage_error, verify_outside, writing
 from polymodal.weights.network import Progress
 from polymodal.weights.source import Source, megabytes
 
@@ -118,8 +118,9 @@ def fetch_repository(
         folder = path.parents[each.count("/")]
         if each == config.file and check is not None:
             check(path)
-    _mark(name, revision).parent.mkdir(parents=True, exist_ok=True)
-    _mark(name, revision).write_text(str(folder), encoding="utf-8")
+    with writing(_mark(name, revision)):
+        _mark(name, revision).parent.mkdir(parents=True, exist_ok=True)
+        _mark(name, revision).write_text(str(folder), encoding="utf-8")
     return folder
 
 
