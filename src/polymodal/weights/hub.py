@@ -201,10 +201,17 @@ def _explained(source: Source, error: Exception) -> WeightsError:
 
 
 def _no_answer(source: Source) -> Unreachable:
+    kept = "; what was fetched is kept, the same command goes on from there" if _is_begun(source) else ""
     return Unreachable(
         f"{source} ({megabytes(source.size)}): no answer from the hub; check the network, or set HF_ENDPOINT to a "
-        "mirror, or copy the file into a hub cache"
+        f"mirror, or copy the file into a hub cache{kept}"
     )
+
+
+def _is_begun(source: Source) -> bool:
+    """Whether a part of some file of the repository was fetched, which the library continues."""
+    blobs = home() / "hub" / f"models--{source.name.replace('/', '--')}" / "blobs"
+    return any(blobs.glob("*.incomplete"))
 
 
 def _reporting(label: str, progress: Progress | None) -> Any:
