@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import polymodal as pm
 from polymodal.data.dummy_items import dummy_items
@@ -18,6 +19,7 @@ CHATS = (
     "instructblip", "kosmos_2", "language_model", "llama_adapter_v2", "llava", "llava_1_5", "llava_1_6", "minigpt_4",
     "mplug_owl2", "openflamingo", "qwen2_vl", "tigerbot", "video_llama",
 )  # fmt: skip
+TOWER_BESIDE = {"llava"}  # its encoder, which lies in a folder of its own, is saved inside the checkpoint
 ONE_TURN = {"llama_adapter_v2"}
 READS_BOXES = {"kosmos_2"}  # phrases and boxes of a prompt are written with its own ordinary words
 GIVES_IDS = {"chameleon", "emu3"}  # their encoders give discrete ids, through which no gradient goes
@@ -121,6 +123,13 @@ def test_saved_and_loaded_again(folders, stem, tmp_path):
     back = pm.load(model.save(tmp_path / "saved"))
     assert (back.name, back.can) == (model.name, model.can)
     assert pm.look(tmp_path / "saved")[0].id == model.system.id
+    for name in ("model.safetensors", "config.json"):  # what read the published folder reads the saved one
+        published, written = folders(stem) / name, tmp_path / "saved" / name
+        assert published.is_file() == written.is_file()
+        if name.endswith(".json") and written.is_file():
+            assert json.loads(written.read_text()) == json.loads(published.read_text())
+        elif written.is_file() and stem not in TOWER_BESIDE:
+            assert load_file(written).keys() == load_file(published).keys()
     saved, own = back.module.state_dict(), model.module.state_dict()
     assert saved.keys() == own.keys() and all(torch.equal(own[name], saved[name]) for name in own)
 

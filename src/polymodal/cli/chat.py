@@ -187,13 +187,14 @@ class Conversation:
 
     def save(self, rest: str) -> None:
         """Write the conversation to a file."""
+        from polymodal.cli.inputs import expanded
         from polymodal.cli.output import counted, write_text
         from polymodal.errors import PromptError
 
         paths = split_paths(rest)
         if len(paths) != 1:
             raise PromptError("/save needs one file name, as in: /save talk.json")
-        path = Path(paths[0]).expanduser()
+        path = expanded(paths[0])
         write_text(path, self.as_json() if path.suffix == ".json" else self.as_words())
         note(f"wrote {path}: {counted(len(self.turns) // 2, 'question')} and the answers")
 
@@ -232,10 +233,10 @@ def note(text: str) -> None:
 
 def split_paths(text: str) -> list[str]:
     """Paths as people type and terminals paste them: bare, quoted, with escaped spaces, one or several."""
-    from polymodal.cli.inputs import exists
+    from polymodal.cli.inputs import exists, expanded
 
     text = text.strip()
-    if exists(Path(text).expanduser()) and text:
+    if exists(expanded(text)) and text:
         return [text]
     try:
         return shlex.split(text)
@@ -245,11 +246,11 @@ def split_paths(text: str) -> list[str]:
 
 def is_dropped_file(line: str) -> bool:
     """Whether a line is nothing but the absolute path of a file, as a terminal pastes what is dropped on it."""
-    from polymodal.cli.inputs import exists
+    from polymodal.cli.inputs import exists, expanded
 
     paths = split_paths(line)
     return len(paths) == 1 and (
-        paths[0].startswith("file://") or (paths[0].startswith(("/", "~")) and exists(Path(paths[0]).expanduser()))
+        paths[0].startswith("file://") or (paths[0].startswith(("/", "~")) and exists(expanded(paths[0])))
     )
 
 

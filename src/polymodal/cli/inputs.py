@@ -11,6 +11,7 @@ Nothing is opened here, so that a folder may hold more than memory does; `open_a
 from __future__ import annotations
 
 import glob
+import os
 import re
 import sys
 import urllib.parse
@@ -60,7 +61,7 @@ def inputs_of(word: str) -> list[Input]:
         return [Input(name=f"{word[:32]}...", source=decode_data_url(word))]
     if word.startswith("file:"):
         word = urllib.request.url2pathname(urllib.parse.urlsplit(word).path)
-    path = Path(word).expanduser()
+    path = expanded(word)
     if exists(path):
         return files_in(path) if path.is_dir() else [Input(name=word, source=path)]
     if SCHEME.match(word):
@@ -72,7 +73,7 @@ def inputs_of(word: str) -> list[Input]:
 
 def stands_for_several(word: str) -> bool:
     """Whether a word is a folder or a pattern."""
-    path = Path(word).expanduser()
+    path = expanded(word)
     if exists(path):
         return path.is_dir()
     return bool(PATTERN.search(word)) and not SCHEME.match(word)
@@ -82,7 +83,12 @@ def is_input(word: str) -> bool:
     """Whether a word that may be a label names an input that is there (a URL counts, to be refused as one)."""
     if word == STDIN or word.startswith(("data:", "file:")) or re.match(r"https?://", word):
         return True
-    return exists(Path(word).expanduser()) or (bool(PATTERN.search(word)) and bool(glob.glob(word, recursive=True)))
+    return exists(expanded(word)) or (bool(PATTERN.search(word)) and bool(glob.glob(word, recursive=True)))
+
+
+def expanded(word: str) -> Path:
+    """A path whose "~" is the home folder; as it is where there is no such user."""
+    return Path(os.path.expanduser(word))
 
 
 def exists(path: Path) -> bool:

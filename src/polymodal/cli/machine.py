@@ -156,9 +156,14 @@ def gemm_rate(size: int = 1024) -> float:
 
 def problems(found: dict[str, Any], free: float) -> list[str]:
     """One line for each problem that will stop polymodal from working."""
+    from polymodal.weights.cache import has_home
+
     lines = [f"package {name} is not installed" for name, version in found["versions"].items() if version is None]
     cache = Path(found["cache"])
-    if not os.access(nearest_existing(cache), os.W_OK):
+    if not has_home():
+        lines.append(f"this user has no home folder: weights are kept in {cache}; set POLYMODAL_HOME to keep them")
+    nearest = nearest_existing(cache)
+    if not (os.access(nearest, os.W_OK) and nearest.is_dir()):
         lines.append(f"the cache folder {cache} cannot be written; set POLYMODAL_HOME to one that can")
     if free < LOW_DISK:
         lines.append(f"only {free / 1e9:.1f} GB free where weights are kept ({cache})")

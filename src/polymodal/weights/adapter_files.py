@@ -70,7 +70,7 @@ def read_adapter(folder: Path) -> Adapter:
 
 
 def write_adapter(folder: Path, adapter: Adapter, metadata: Mapping[str, Any] | None = None) -> Path:
-    """Write a folder that PEFT reads, config last.  metadata: further entries of its config.
+    """Write a folder that PEFT reads.  metadata: further entries of its config.
 
     Where ranks and scales are those the config names, it is written as it is; else from what the changes are.
     Raises ConfigError when the folder holds something else, WeightsError when it cannot be written.
@@ -86,11 +86,10 @@ def write_adapter(folder: Path, adapter: Adapter, metadata: Mapping[str, Any] | 
     for name, tensor in adapter.tensors.items():
         module, _, leaf = name.rpartition(".")
         tensors[f"{PREFIX}{module}.base_layer.{leaf}" if module in adapter.changes else PREFIX + name] = tensor
-    save_safetensors(tensors, folder / WEIGHTS[0], metadata={"format": "pt"})
     said = {**as_dict(_describing(adapter)), **(metadata or {})}
-    path = folder / CONFIG
-    with whole_file(path) as draft:
+    with whole_file(folder / CONFIG) as draft:  # the config is renamed when the weights are there: both or neither
         draft.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        save_safetensors(tensors, folder / WEIGHTS[0], metadata={"format": "pt"})
     return folder
 
 

@@ -1,6 +1,6 @@
 """The cache folder: where fetched files lie, who may write them, and which of them have been verified.
 
-    $POLYMODAL_HOME (default ~/.cache/polymodal)
+    $POLYMODAL_HOME (default $XDG_CACHE_HOME/polymodal, ~/.cache/polymodal)
       files/<kind>/<name>/<revision>/<file>      verified files, put there by one rename
       files/.../<file>.sha256                    the hash that was found when the file was verified
       packages/                                  wheels and tarballs while they are needed, `.part` of
@@ -13,6 +13,7 @@ recorded hash are compared on a hit, so that 30 GB are not read at every start. 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -30,8 +31,42 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def home() -> Path:
-    """The cache folder of this user."""
-    return Path(os.environ.get("POLYMODAL_HOME") or "~/.cache/polymodal").expanduser()
+    """The cache folder of this user.
+
+    A user without a home folder (a container that runs as a bare number) has one of his own in the folder for temporary
+    files.  Raises WeightsError when there is no such folder either, or when POLYMODAL_HOME is of a user who is not.
+    """
+    named = os.environ.get("POLYMODAL_HOME")
+    if named:
+        path = os.path.expanduser(named)
+        if path.startswith("~"):
+            raise WeightsError(f"POLYMODAL_HOME is {named!r}, and there is no such user; set it to a folder of yours")
+        return Path(path)
+    usual, shared = os.path.expanduser("~/.cache/polymodal"), os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(shared):
+        beside = os.path.join(shared, "polymodal")
+        # What was fetched before XDG_CACHE_HOME was followed is not fetched again.
+        return Path(usual if os.path.isdir(usual) and not os.path.isdir(beside) else beside)
+    return _without_home() if usual.startswith("~") else Path(usual)
+
+
+def _without_home() -> Path:
+    user = os.getuid()
+    try:
+        folder = Path(tempfile.gettempdir()) / f"polymodal-{user}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        owner = folder.lstat().st_uid
+    except OSError as error:
+        raise WeightsError(f"the user {user} has no home folder; set POLYMODAL_HOME to a folder of yours") from error
+    if owner != user or folder.is_symlink():
+        raise WeightsError(f"{folder} belongs to somebody else; set POLYMODAL_HOME to a folder of yours")
+    return folder
+
+
+def has_home() -> bool:
+    """Whether the cache folder lies where it will be found again; not so in the folder for temporary files."""
+    named = os.environ.get("POLYMODAL_HOME") or os.path.isabs(os.environ.get("XDG_CACHE_HOME", ""))
+    return bool(named) or not os.path.expanduser("~").startswith("~")
 
 
 def is_offline() -> bool:
@@ -54,7 +89,7 @@ def locked(path: Path) -> Iterator[None]:
     """Hold the lock of `path`; a second process waits here and then finds the finished file."""
     from filelock import FileLock
 
-    with _writing(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(path.name + ".lock"))
         lock.acquire()
@@ -65,7 +100,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Turn errors of the file system into one line."""
     try:
         yield
@@ -107,7 +142,7 @@ def _record(path: Path) -> Path:
 @contextmanager
 def staged(path: Path) -> Iterator[Path]:
     """A temporary file beside `path`, removed again unless the caller has renamed it away."""
-    with _writing(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         os.close(handle)
@@ -120,7 +155,7 @@ def staged(path: Path) -> Iterator[Path]:
 
 def install(draft: Path, path: Path, digest: str) -> None:
     """Give a verified temporary file its final name; without its hash record, written last, it does not count."""
-    with _writing(path):
+    with writing(path):
         _record(path).unlink(missing_ok=True)
         os.chmod(draft, 0o644)
         os.replace(draft, path)
@@ -168,7 +203,8 @@ def verify_outside(source: Source, path: Path) -> None:
         digest = None
     if digest is None:
         digest = file_sha256(path)
-        with _writing(record), staged(record) as draft:
+        # A cache that cannot be written is read as well as another; the hash is computed again the next time.
+        with contextlib.suppress(WeightsError), writing(record), staged(record) as draft:
             draft.write_text(json.dumps(now | {"sha256": digest}), encoding="utf-8")
             os.replace(draft, record)
     if digest != source.sha256:

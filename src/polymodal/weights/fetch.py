@@ -83,7 +83,8 @@ def find(source: Source | tuple[Source, ...]) -> Path | None:
         path, digest = _joined_path(source)
         return path if path.is_file() and digest else None
     if source.kind == "file":
-        path = Path(source.name).expanduser() / source.file if source.file else Path(source.name).expanduser()
+        named = Path(os.path.expanduser(source.name))
+        path = named / source.file if source.file else named
         if path.is_file():
             verify_outside(source, path)
             return path

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from polymodal.errors import Unreachable, WeightsError
-from polymodal.weights.cache import home, is_offline, storage_error, verify_outside
+from polymodal.weights.cache import home, is_offline, storage_error, verify_outside, writing
 from polymodal.weights.network import Progress
 from polymodal.weights.source import Source, megabytes
 
@@ -118,8 +118,9 @@ def fetch_repository(
         folder = path.parents[each.count("/")]
         if each == config.file and check is not None:
             check(path)
-    _mark(name, revision).parent.mkdir(parents=True, exist_ok=True)
-    _mark(name, revision).write_text(str(folder), encoding="utf-8")
+    with writing(_mark(name, revision)):
+        _mark(name, revision).parent.mkdir(parents=True, exist_ok=True)
+        _mark(name, revision).write_text(str(folder), encoding="utf-8")
     return folder
 
 
@@ -200,10 +201,17 @@ def _explained(source: Source, error: Exception) -> WeightsError:
 
 
 def _no_answer(source: Source) -> Unreachable:
+    kept = "; what was fetched is kept, the same command goes on from there" if _is_begun(source) else ""
     return Unreachable(
         f"{source} ({megabytes(source.size)}): no answer from the hub; check the network, or set HF_ENDPOINT to a "
-        "mirror, or copy the file into a hub cache"
+        f"mirror, or copy the file into a hub cache{kept}"
     )
+
+
+def _is_begun(source: Source) -> bool:
+    """Whether a part of some file of the repository was fetched, which the library continues."""
+    blobs = home() / "hub" / f"models--{source.name.replace('/', '--')}" / "blobs"
+    return any(blobs.glob("*.incomplete"))
 
 
 def _reporting(label: str, progress: Progress | None) -> Any:

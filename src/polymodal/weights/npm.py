@@ -53,7 +53,7 @@ def _from_npm() -> dict[str, str]:
 def _from_files() -> dict[str, str]:
     values: dict[str, str] = {}
     own = [value for name, value in os.environ.items() if name.lower() == "npm_config_userconfig"]
-    for path in (Path(own[0] if own else "~/.npmrc").expanduser(), Path(".npmrc")):
+    for path in (Path(os.path.expanduser(own[0] if own else "~/.npmrc")), Path(".npmrc")):
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except OSError:
