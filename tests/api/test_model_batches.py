@@ -55,8 +55,8 @@ def test_conversations_of_a_batch_answer_as_alone(model, monkeypatch):
     sizes = counted(model, monkeypatch)
     for size in (8, 2):
         found = model.chat_batch(talks, max_tokens=7, batch_size=size)
-        assert [(each.text, each.tokens, each.finish) for each in found] == [
-            (each.text, each.tokens, each.finish) for each in alone
+        assert [(each.text, each.tokens, each.finish_reason) for each in found] == [
+            (each.text, each.tokens, each.finish_reason) for each in alone
         ]
     assert sizes == [2], "each picture once, both together"
     assert set(found[0].seconds) == {"load", "decode", "encode", "prefill", "generate"}

@@ -78,7 +78,7 @@ def test_chat_with_the_files_own_format_and_ends(tmp_path):
     # What a person types never becomes a control token: two turns end, and the answer begins.
     assert (ids == 1).sum() == 2 and (ids == 0).sum() == 3
     asked = model.chat("Hi", max_tokens=6)
-    assert asked.finish in ("length", "stop")
+    assert asked.finish_reason in ("length", "stop")
     back = pm.load(model.save(tmp_path / "saved"))
     assert back.chat("Hi", max_tokens=6).text == asked.text and back._parts.ends == ((1,), 0)
 

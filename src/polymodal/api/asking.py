@@ -88,7 +88,7 @@ def reply_of(model: Model, found: Generation, encoded: Encoded, seconds: Mapping
         tokens={**encoded.counts(), "generated": len(found.ids)},
         seconds={"load": model.load_seconds, **seconds},
         logprobs=tuple(each.logprob for each in found.logprobs or ()),
-        finish=found.finish_reason,
+        finish_reason=found.finish_reason,
     )
 
 

@@ -195,7 +195,8 @@ class Model:
                 raise unknown("option", name, known)
         if options is not None and not isinstance(options, SamplingOptions):
             raise ConfigError(f"options: expected SamplingOptions, found {type(options).__name__}")
-        chosen = replace(options if options is not None else SamplingOptions(max_tokens=256), **changes)
+        own = SamplingOptions(**{"max_tokens": 256, **self._parts.sampling}) if options is None else options
+        chosen = replace(own, **changes)
         return chosen if chosen.stop or chosen.beams > 1 else replace(chosen, stop=self._parts.stop)
 
     def draw(

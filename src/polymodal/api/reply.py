@@ -18,7 +18,8 @@ class Reply:
     transcribing recordings that enter as text), "prefill" (the backbone over the prompt, to the first token),
     "generate" (the tokens after it).
     logprobs: natural log-probability of each generated token, where it was asked for: `chat(..., logprobs=0)`.
-    finish: "stop" or "length".
+    finish_reason: "stop" for an end that the model wrote or a stop text, "length" for an answer that was cut at
+    max_tokens or where the context ends.
     media: what `draw` made, by modality, in the order the answer asks for it.
     """
 
@@ -27,7 +28,7 @@ class Reply:
     tokens: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     logprobs: tuple[float, ...] = ()
-    finish: str = "stop"
+    finish_reason: str = "stop"
     media: Mapping[str, list[Any]] = field(default_factory=dict)
 
     def __str__(self) -> str:

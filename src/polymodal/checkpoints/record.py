@@ -70,7 +70,8 @@ class LoadedModel:
     batches.  ends: the ids that end an answer and the one that pads it, where the published files say so.  settings:
     the other options of generation that they name.  text() -> the model that answers conversations without media,
     where that is not `model` itself; called when the first one comes.  stop: texts that end an answer, where the
-    published format has no token for that.
+    published format has no token for that.  sampling: options of SamplingOptions that `chat` answers with where the
+    caller gives none.
     """
 
     model: Any
@@ -82,6 +83,7 @@ class LoadedModel:
     ends: tuple[Collection[int], int | None] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     stop: tuple[str, ...] = ()
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -94,7 +94,7 @@ def as_dict(reply: Any) -> dict[str, Any]:
         "model": reply.model,
         "tokens": reply.tokens,
         "seconds": {name: round(value, 4) for name, value in reply.seconds.items()},
-        "finish": reply.finish,
+        "finish": reply.finish_reason,
     }
 
 
@@ -102,7 +102,7 @@ def stopped_at(reply: Any) -> str:
     """What is said of an answer that the limit of tokens cut off; else nothing."""
     from polymodal.cli.output import counted
 
-    if reply.finish != "length":
+    if reply.finish_reason != "length":
         return ""
     return f"(stopped at {counted(reply.tokens['generated'], 'token')})"
 

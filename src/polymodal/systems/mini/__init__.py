@@ -83,6 +83,7 @@ def load(variant: Variant, options: LoadOptions) -> LoadedModel:
         transcribe=hearing.text,
         score=space.score,
         embed=space.embed,
+        sampling={"repetition_penalty": components.REPETITION_PENALTY},
     )
 
 
