@@ -18,7 +18,7 @@ class Reply:
     transcribing recordings that enter as text), "prefill" (the backbone over the prompt, to the first token),
     "generate" (the tokens after it).
     logprobs: natural log-probability of each generated token, where it was asked for: `chat(..., logprobs=0)`.
-    finish: "stop" or "length".
+    finish: "stop", "length" (of `max_tokens` or the context), or what `Stream.stop` was called with.
     media: what `draw` made, by modality, in the order the answer asks for it.
     """
 
