@@ -8,6 +8,7 @@ from __future__ import annotations
 import mimetypes
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 
 
 class Stream:
-    """Pieces of one answer.  Iterate once; then `reply` holds the whole with its costs, and `ids` its tokens."""
+    """Pieces of one answer.  Iterate once; then `reply` holds the whole with its costs, and `ids` its tokens.
+
+    `stop` called between two pieces ends the answer there.
+    """
 
     def __init__(self, model: Model, messages: tuple[Message, ...], options: SamplingOptions) -> None:
         check_media(model, *(item for message in messages for item in message.media))
@@ -39,6 +43,7 @@ class Stream:
         self._messages = messages
         self._options = options
         self._reply: Reply | None = None
+        self._stopped: str | None = None
         self.ids: tuple[int, ...] = ()
 
     @property
@@ -47,6 +52,10 @@ class Stream:
         if self._reply is None:
             raise PromptError("the answer is not finished; iterate over the stream first")
         return self._reply
+
+    def stop(self, finish_reason: str = "stopped") -> None:
+        """End the answer with the piece that came last; `finish_reason` is what its reply says then."""
+        self._stopped = finish_reason
 
     def __iter__(self) -> Iterator[str]:
         """Pieces that are not empty, as soon as they are certain."""
@@ -61,13 +70,18 @@ class Stream:
             return
         with sessions.chat(encoded) as chat:
             pieces = []
+            written: Any
             written, phase = chat.write(encoded, self._options, clock.measure), "prefill"
-            while (piece := clock.next(phase, written)) is not None:
+            while self._stopped is None and (piece := clock.next(phase, written)) is not None:
                 pieces.append(piece)
                 phase = "generate"
                 if piece.text:
                     yield piece.text
-            self._finish(collect(pieces, len(encoded), chat.constraints), encoded, clock)
+            written.close()
+            found = collect(pieces, len(encoded), chat.constraints)
+            if self._stopped is not None and pieces[-1].finish_reason is None:
+                found = replace(found, finish_reason=self._stopped)
+            self._finish(found, encoded, clock)
 
     def _beam_search(self, module: Any, encoded: Encoded, clock: Clock) -> Iterator[str]:
         """Beam search knows its answer only at the end: one piece."""

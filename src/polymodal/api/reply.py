@@ -19,7 +19,7 @@ class Reply:
     "generate" (the tokens after it).
     logprobs: natural log-probability of each generated token, where it was asked for: `chat(..., logprobs=0)`.
     finish_reason: "stop" for an end that the model wrote or a stop text, "length" for an answer that was cut at
-    max_tokens or where the context ends.
+    max_tokens or where the context ends, or what `Stream.stop` was called with.
     media: what `draw` made, by modality, in the order the answer asks for it.
     """
 

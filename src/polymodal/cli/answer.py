@@ -76,9 +76,15 @@ def ask_each(
         open_all(inputs)
     loaded = load(model)
     loaded.require("chat")
+
+    def reply_about(item: Any) -> Any:
+        stream = loaded.stream(item, question, **sampling)
+        say(stream, quiet=True)
+        return stream.reply
+
     with progress("asking about", len(inputs)) as step:
         report(
-            results(inputs, lambda media: [loaded.chat(item, question, **sampling) for item in media], step=step),
+            results(inputs, lambda media: list(map(reply_about, media)), step=step),
             as_dict=as_dict,
             as_words=lambda name, reply: " ".join(filter(None, (f"{name}: {reply.text}", stopped_at(reply)))),
             several=True,
@@ -99,12 +105,14 @@ def as_dict(reply: Any) -> dict[str, Any]:
 
 
 def stopped_at(reply: Any) -> str:
-    """What is said of an answer that the limit of tokens cut off; else nothing."""
+    """What is said of an answer that was cut off, by the limit of tokens or because it repeats itself; else nothing."""
+    from polymodal.cli.loops import FINISH
     from polymodal.cli.output import counted
 
-    if reply.finish_reason != "length":
+    if reply.finish_reason == "stop":
         return ""
-    return f"(stopped at {counted(reply.tokens['generated'], 'token')})"
+    why = ": the answer repeats itself" if reply.finish_reason == FINISH else ""
+    return f"(stopped at {counted(reply.tokens['generated'], 'token')}{why})"
 
 
 def costs(reply: Any) -> str:
@@ -138,7 +146,9 @@ def check_question(question: str, inputs: list[str]) -> None:
 
 def say(stream: Any, quiet: bool = False) -> None:
     """Print the pieces of an answer as they come; with `quiet` only wait for its end."""
-    for piece in stream:
+    from polymodal.cli.loops import until_it_loops
+
+    for piece in until_it_loops(stream):
         if not quiet:
             sys.stdout.write(piece)
             sys.stdout.flush()

@@ -26,31 +26,40 @@ def interactive() -> bool:
 class Interrupts:
     """Ctrl-C while lines are typed at a terminal: KeyboardInterrupt inside `allowed`, and nothing elsewhere.
 
-    So a second press, while the first is still being dealt with, does not end the program.
+    So a second press, while the first is still being dealt with, does not end the program.  A press between a line and
+    what it starts counts when that starts.
     """
 
     def __init__(self) -> None:
-        self._allowed = False
+        self._allowed = self._early = False
         if interactive():
             signal.signal(signal.SIGINT, self._pressed)
 
     def _pressed(self, number: int, frame: FrameType | None) -> None:
         if self._allowed:
             raise KeyboardInterrupt
+        self._early = True
+
+    def forget(self) -> None:
+        """Nothing that was pressed until now counts."""
+        self._early = False
 
     @contextlib.contextmanager
     def allowed(self) -> Iterator[None]:
         """What may be interrupted."""
         self._allowed = True
         try:
+            if self._early:
+                raise KeyboardInterrupt
             yield
         finally:
-            self._allowed = False
+            self._allowed = self._early = False
 
 
 def read_line(interrupts: Interrupts) -> str | None:
     """The next line that is not empty, or None at the end of the input; Ctrl-C drops what was typed so far."""
     while True:
+        interrupts.forget()
         try:
             with interrupts.allowed():
                 line = input(prompt()).strip()
