@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from functools import cache
 from xml.etree import ElementTree
 
@@ -11,6 +12,7 @@ from PIL import Image, ImageFont
 
 import polymodal as pm
 from polymodal import systems
+from polymodal.checkpoints.record import Part
 from polymodal.cli.diagram.describe import describe
 from polymodal.cli.diagram.fonts import width, wrap
 from polymodal.cli.diagram.graph import Graph
@@ -235,6 +237,38 @@ def test_several_systems_in_one_picture() -> None:
     texts = {shape.text for shape in both.shapes if isinstance(shape, Text)}
     assert {"clip:b-32", "llava-1.5:7b", "flamingo:3b"} <= texts
     assert 0.6 < both.width / both.height < 3.2
+
+
+def test_a_module_of_no_known_kind_is_drawn_from_its_parts() -> None:
+    class Own(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ears, self.bridge, self.mind = (torch.nn.Linear(4, 4) for _ in range(3))
+
+    system, variant = pm.look("bayling")
+    parts = (
+        Part(slot="encoder", name="ears", prefix="ears", input="[N, 4]", output="[N, 4]", modality="audio"),
+        Part(slot="connector", name="bridge", prefix="bridge", input="[N, 4]", output="[N, 4]", modality="audio"),
+        Part(slot="backbone", name="mind", prefix="mind", input="[B, T, 4]", output="[B, T, V]"),
+        Part(slot="generator", name="voice", prefix="", input="ids", output="sound", modality="audio"),
+    )
+    own = replace(system, build=lambda variant: Own(), formats=(), parts=lambda variant: parts, recipe=(),
+                  inputs=("audio", "text"), outputs=("text", "audio"))  # fmt: skip
+    drawn = describe(own, replace(variant, config=None))
+    check_scene(scene_of([drawn]))
+    found = {(edge.source, edge.target) for edge in drawn.edges}
+    assert found == {("input.audio", "part.0"), ("part.0", "part.1"), ("part.1", "part.2"), ("input.text", "part.2"),
+                     ("part.2", "part.3"), ("part.3", "output.audio"), ("part.2", "output.text")}  # fmt: skip
+    bare = describe(replace(own, parts=lambda variant: ()), replace(variant, config=None))
+    check_scene(scene_of([bare]))
+    assert "Own" in {node.title for node in bare.nodes}
+
+
+def test_an_agent_calls_its_tools(pytestconfig) -> None:
+    drawn = describe(*pm.look(pytestconfig.rootpath / "tests/cli/agent_system.py"))
+    check_scene(scene_of([drawn]))
+    found = {(edge.source, edge.target) for edge in drawn.edges}
+    assert {("input.text", "part.0"), ("part.0", "tool.0"), ("part.0", "tool.1"), ("part.0", "output.text")} <= found
 
 
 def test_show_writes_what_the_ending_says(polymodal, tiny, tmp_path) -> None:

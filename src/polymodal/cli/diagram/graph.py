@@ -25,8 +25,8 @@ COLUMNS = {
     "head": "heads",
     "output connector": "output projectors",
     "generator": "modality generators",
-    "output": "outputs",
     "tool": "tools",
+    "output": "outputs",
 }
 """Names of the columns, left to right; a column without nodes takes no space."""
 

@@ -100,10 +100,11 @@ class Sketch:
         """The graph, with the outputs and inputs of the record that this variant has not."""
         shown = {node.title for node in self.nodes if node.kind == "output"}
         lane = self.lanes[-1] if self.lanes else "text"
+        where = "other variants" if len(self.system.variants) > 1 else "beside the model"
         for name in self.system.outputs:
             if name not in shown:
                 self.add(Node(key=f"output.{name}", kind="output", column="output", lanes=(lane,), title=name,
-                              lines=("other variants",), faint=True))  # fmt: skip
+                              lines=(where,), faint=True))  # fmt: skip
         names, headline = self.system.aliases[0] if self.system.aliases else self.system.id, self.system.headline
         total = sum(self.parameters.sizes.values()) + sum(part.parameters for part in self.parts if not part.prefix)
         size = f", {human_count(total)} parameters" if total else ""
