@@ -239,6 +239,15 @@ def test_several_systems_in_one_picture() -> None:
     assert 0.6 < both.width / both.height < 3.2
 
 
+def test_the_picture_of_the_readme_is_what_the_command_draws(pytestconfig) -> None:
+    """By its words: coordinates depend on the release of Pillow, whose font they are measured with."""
+    root = ElementTree.fromstring((pytestconfig.rootpath / "docs/fusion.svg").read_text(encoding="utf-8"))
+    drawn = scene_of([graph(id) for id in ("flamingo", "cogvlm", "llava-1.5", "chameleon")])
+    assert [each.text for each in root.iter(f"{SVG}text")] == [
+        shape.text for shape in drawn.shapes if isinstance(shape, Text)
+    ]
+
+
 def test_a_module_of_no_known_kind_is_drawn_from_its_parts() -> None:
     class Own(torch.nn.Module):
         def __init__(self) -> None:
