@@ -155,8 +155,8 @@ def test_what_was_missing_once() -> None:
 
 def test_a_stage_colours_what_it_trains() -> None:
     def states(address: str, stage: str) -> dict[str, str]:
-        drawn = graph(address, stage)
-        return {node.key: node.state for node in drawn.nodes} | {row.key: row.state for row in drawn.rows()}
+        picture = graph(address, stage)
+        return {node.key: node.state for node in picture.nodes} | {row.key: row.state for row in picture.rows()}
 
     align, instruct, lora = (states("llava-1.5", name) for name in ("align", "instruct", "instruct-lora"))
     assert (align["connector.image"], align["backbone"], align["encoder.image"]) == ("trained", "frozen", "frozen")
@@ -215,10 +215,10 @@ def test_words_stand_out_from_what_is_behind_them(mode: int) -> None:
 
 
 def test_a_png_is_the_same_picture_at_twice_the_size() -> None:
-    drawn = scene("llava-1.5")
-    with Image.open(io.BytesIO(to_png(drawn))) as image:
-        assert image.size == (round(2 * drawn.width), round(2 * drawn.height))
-        node = next(box for box in of_role(drawn, "node") if box.key == "connector.image")
+    picture = scene("llava-1.5")
+    with Image.open(io.BytesIO(to_png(picture))) as image:
+        assert image.size == (round(2 * picture.width), round(2 * picture.height))
+        node = next(box for box in of_role(picture, "node") if box.key == "connector.image")
         corner = image.convert("RGB").getpixel((round(2 * (node.right - 8)), round(2 * (node.bottom - 8))))
     assert "#{:02x}{:02x}{:02x}".format(*corner) == COLOURS["kind-connector"][0]
 
@@ -242,9 +242,9 @@ def test_several_systems_in_one_picture() -> None:
 def test_the_picture_of_the_readme_is_what_the_command_draws(pytestconfig) -> None:
     """By its words: coordinates depend on the release of Pillow, whose font they are measured with."""
     root = ElementTree.fromstring((pytestconfig.rootpath / "docs/fusion.svg").read_text(encoding="utf-8"))
-    drawn = scene_of([graph(id) for id in ("flamingo", "cogvlm", "llava-1.5", "chameleon")])
+    picture = scene_of([graph(id) for id in ("flamingo", "cogvlm", "llava-1.5", "chameleon")])
     assert [each.text for each in root.iter(f"{SVG}text")] == [
-        shape.text for shape in drawn.shapes if isinstance(shape, Text)
+        shape.text for shape in picture.shapes if isinstance(shape, Text)
     ]
 
 
@@ -263,10 +263,10 @@ def test_a_module_of_no_known_kind_is_drawn_from_its_parts() -> None:
     )
     own = replace(system, build=lambda variant: Own(), formats=(), parts=lambda variant: parts, recipe=(),
                   inputs=("audio", "text"), outputs=("text", "audio"))  # fmt: skip
-    drawn = describe(own, replace(variant, config=None))
-    check_scene(scene_of([drawn]))
-    found = {(edge.source, edge.target) for edge in drawn.edges}
-    assert found == {("input.audio", "part.0"), ("part.0", "part.1"), ("part.1", "part.2"), ("input.text", "part.2"),
+    picture = describe(own, replace(variant, config=None))
+    check_scene(scene_of([picture]))
+    edges_ = {(edge.source, edge.target) for edge in picture.edges}
+    assert edges_ == {("input.audio", "part.0"), ("part.0", "part.1"), ("part.1", "part.2"), ("input.text", "part.2"),
                      ("part.2", "part.3"), ("part.3", "output.audio"), ("part.2", "output.text")}  # fmt: skip
     bare = describe(replace(own, parts=lambda variant: ()), replace(variant, config=None))
     check_scene(scene_of([bare]))
@@ -274,10 +274,10 @@ def test_a_module_of_no_known_kind_is_drawn_from_its_parts() -> None:
 
 
 def test_an_agent_calls_its_tools(pytestconfig) -> None:
-    drawn = describe(*pm.look(pytestconfig.rootpath / "tests/cli/agent_system.py"))
-    check_scene(scene_of([drawn]))
-    found = {(edge.source, edge.target) for edge in drawn.edges}
-    assert {("input.text", "part.0"), ("part.0", "tool.0"), ("part.0", "tool.1"), ("part.0", "output.text")} <= found
+    picture = describe(*pm.look(pytestconfig.rootpath / "tests/cli/agent_system.py"))
+    check_scene(scene_of([picture]))
+    edges_ = {(edge.source, edge.target) for edge in picture.edges}
+    assert {("input.text", "part.0"), ("part.0", "tool.0"), ("part.0", "tool.1"), ("part.0", "output.text")} <= edges_
 
 
 def test_show_writes_what_the_ending_says(polymodal, tiny, tmp_path) -> None:

@@ -36,12 +36,12 @@ def draw_agent(sketch: Sketch) -> None:
     """An agent beside all lanes, and the tools that it calls in a lane of their own."""
     system = sketch.system
     _draw_inputs(sketch, [])
-    given = list(sketch.lanes)
+    input_lanes = list(sketch.lanes)
     sketch.lanes += ["tools"] if sketch.parts else []
     sketch.columns["backbone"] = "agent"
     sketch.add(Node(key="part.0", kind="head", column="backbone", lanes=tuple(sketch.lanes), title=system.aliases[0],
                     lines=("plans, and calls its tools",) if sketch.parts else ()))  # fmt: skip
-    for lane in given:
+    for lane in input_lanes:
         if lane in system.inputs:
             sketch.connect(f"input.{lane}", "part.0", lane)
     for index, part in enumerate(sketch.parts):
@@ -49,11 +49,11 @@ def draw_agent(sketch: Sketch) -> None:
                         lines=shapes_of(part), modality=part.modality))  # fmt: skip
         sketch.connect("part.0", f"tool.{index}", part.modality)
     for name in system.outputs:
-        sketch.output(name, "part.0", name if name in given else given[-1], name)
+        sketch.output(name, "part.0", name if name in input_lanes else input_lanes[-1], name)
 
 
 def _draw_inputs(sketch: Sketch, more: list[str]) -> None:
-    """The lanes, text last, and what is given in them; more: lanes of modules that nothing is given to."""
+    """The lanes, text last, and the inputs; more: lanes of modules without an input."""
     lanes = dict.fromkeys([*sketch.system.inputs, *more]) or {"text": None}
     sketch.lanes = sorted(lanes, key=lambda lane: lane == "text")
     for name in sketch.system.inputs:
@@ -61,11 +61,11 @@ def _draw_inputs(sketch: Sketch, more: list[str]) -> None:
 
 
 def _connect_lane(sketch: Sketch, lane: str) -> None:
-    """From what is given through the modules of the lane, in the order of the slots."""
+    """From the input through the modules of the lane, in the order of the slots."""
     stops = sorted((node for node in sketch.nodes if node.key.startswith("part.") and lane in node.lanes),
                    key=lambda node: ORDER[node.column])  # fmt: skip
-    given = [node.key for node in sketch.nodes if node.key == f"input.{lane}"]
-    for first, second in pairwise([*given, *(node.key for node in stops)]):
+    inputs = [node.key for node in sketch.nodes if node.key == f"input.{lane}"]
+    for first, second in pairwise([*inputs, *(node.key for node in stops)]):
         sketch.connect(first, second, lane)
 
 

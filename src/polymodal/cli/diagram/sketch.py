@@ -1,4 +1,4 @@
-"""The graph of one system while it is being drawn up: the built module, its record, and the nodes so far."""
+"""A graph under construction: the built module, its record, and the nodes and edges so far."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FUSION = {
     "B": "B: layers of its own inside the blocks",
     "C": "C: features at placeholders of the input",
     "D": "D: discrete tokens of one vocabulary",
-    "fusion-encoder": "one encoder over both modalities",
+    "fusion-encoder": "modalities fused in one transformer",
 }
 
 
