@@ -162,6 +162,7 @@ def test_a_stage_colours_what_it_trains() -> None:
     assert (align["connector.image"], align["backbone"], align["encoder.image"]) == ("trained", "frozen", "frozen")
     assert (instruct["connector.image"], instruct["backbone"], instruct["embedding"]) == ("trained",) * 3
     assert (lora["backbone.attn"], lora["backbone.head"]) == ("lora", "frozen")
+    assert graph("llava-1.5", "align").stage == "stage align: trains 21.0M parameters, 0.30 %"
     mixture = states("flamingo", "mixture")
     assert (mixture["backbone.cross"], mixture["backbone.attn"], mixture["backbone"]) == ("trained", "frozen", "partly")
     branches = next(row for row in graph("cogvlm", "caption").rows() if row.key == "backbone.mlp").branches
@@ -231,6 +232,15 @@ def test_texts_are_measured_with_the_font_that_draws_them() -> None:
     assert width("\u4e2d\u6587", 10) == 20
 
 
+def test_words_of_any_length_and_script_fit() -> None:
+    system, variant = pm.look("llava-1.5")
+    part = system.drawing(variant)[1]
+    long = replace(part, name="\u591a\u6a21\u6001\u6a21\u578b" * 9, output="Donaudampfschifffahrtsgesellschaft" * 3)
+    parts = (*system.drawing(variant)[:1], long, *system.drawing(variant)[2:])
+    named = replace(system, aliases=("x" * 300,), headline="words " * 90, parts=lambda variant: parts)
+    check_scene(scene_of([describe(named, variant)]))
+
+
 def test_several_systems_in_one_picture() -> None:
     both = scene_of([graph("clip"), graph("llava-1.5"), graph("flamingo")])
     check_scene(both)
@@ -288,7 +298,7 @@ def test_show_writes_what_the_ending_says(polymodal, tiny, tmp_path) -> None:
             assert outcome.code == 0 and "wrote" in outcome.out and target.read_bytes().startswith(start)
     both = polymodal("show", tiny, tiny, "--svg", tmp_path / "a.svg", "--png", tmp_path / "a.png", "--stage", "align")
     assert both.code == 0 and (tmp_path / "a.svg").exists() and (tmp_path / "a.png").exists()
-    assert "stage: align" in (tmp_path / "a.svg").read_text(encoding="utf-8")
+    assert "stage align: trains 2.1k parameters" in (tmp_path / "a.svg").read_text(encoding="utf-8")
 
 
 def test_a_picture_on_standard_output(polymodal, tiny) -> None:

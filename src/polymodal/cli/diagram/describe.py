@@ -63,4 +63,4 @@ def describe(system: System, variant: Variant, stage: str | None = None) -> Grap
         names = ", ".join(each.name for each in system.recipe) or "none"
         sketch.notes.append(f"No stage '{stage}' here; stages: {names}.")
     graph = sketch.finish()
-    return graph if chosen is None else with_stage(graph, sketch.parameters, chosen)
+    return graph if chosen is None else with_stage(graph, sketch.parameters, chosen, sketch.total)

@@ -73,7 +73,7 @@ class Layout:
         text_width, y = self.width - 2 * MARGIN, MARGIN
         y = self._write(wrap(self.graph.title, NAME, text_width, bold=True), MARGIN, y, NAME, bold=True)
         y = self._write(wrap(self.graph.subtitle, HEADLINE, text_width), MARGIN, y + 2, HEADLINE, colour="muted")
-        for words in (self.graph.badge, self.graph.stage and f"stage: {self.graph.stage}"):
+        for words in (self.graph.badge, self.graph.stage):
             if words:
                 y = self._write(wrap(words, HEADLINE, text_width, bold=True), MARGIN, y + 2, HEADLINE, bold=True)
         y += 12

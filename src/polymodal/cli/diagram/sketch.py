@@ -44,6 +44,11 @@ class Sketch:
     def connect(self, source: str, target: str, modality: str = "", faint: bool = False) -> None:
         self.edges.append(Edge(source=source, target=target, modality=modality, faint=faint))
 
+    @property
+    def total(self) -> int:
+        """Parameters of the module, and of parts that are loaded beside it."""
+        return sum(self.parameters.sizes.values()) + sum(part.parameters for part in self.parts if not part.prefix)
+
     def part_of(self, module: nn.Module) -> Part | None:
         """The box of the record that stands for this module, by its prefix."""
         paths = {name for name, each in self.module.named_modules(remove_duplicate=False) if each is module}
@@ -106,8 +111,7 @@ class Sketch:
                 self.add(Node(key=f"output.{name}", kind="output", column="output", lanes=(lane,), title=name,
                               lines=(where,), faint=True))  # fmt: skip
         names, headline = self.system.aliases[0] if self.system.aliases else self.system.id, self.system.headline
-        total = sum(self.parameters.sizes.values()) + sum(part.parameters for part in self.parts if not part.prefix)
-        size = f", {human_count(total)} parameters" if total else ""
+        size = f", {human_count(self.total)} parameters" if self.total else ""
         return Graph(
             title=f"{self.system.id}:{self.variant.name}",
             subtitle=f"{names} ({self.system.year}){size}. {headline[:1].upper()}{headline[1:]}",
