@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from functools import cache
 from xml.etree import ElementTree
 
@@ -11,6 +12,7 @@ from PIL import Image, ImageFont
 
 import polymodal as pm
 from polymodal import systems
+from polymodal.checkpoints.record import Part
 from polymodal.cli.diagram.describe import describe
 from polymodal.cli.diagram.fonts import width, wrap
 from polymodal.cli.diagram.graph import Graph
@@ -153,13 +155,14 @@ def test_what_was_missing_once() -> None:
 
 def test_a_stage_colours_what_it_trains() -> None:
     def states(address: str, stage: str) -> dict[str, str]:
-        drawn = graph(address, stage)
-        return {node.key: node.state for node in drawn.nodes} | {row.key: row.state for row in drawn.rows()}
+        picture = graph(address, stage)
+        return {node.key: node.state for node in picture.nodes} | {row.key: row.state for row in picture.rows()}
 
     align, instruct, lora = (states("llava-1.5", name) for name in ("align", "instruct", "instruct-lora"))
     assert (align["connector.image"], align["backbone"], align["encoder.image"]) == ("trained", "frozen", "frozen")
     assert (instruct["connector.image"], instruct["backbone"], instruct["embedding"]) == ("trained",) * 3
     assert (lora["backbone.attn"], lora["backbone.head"]) == ("lora", "frozen")
+    assert graph("llava-1.5", "align").stage == "stage align: trains 21.0M parameters, 0.30 %"
     mixture = states("flamingo", "mixture")
     assert (mixture["backbone.cross"], mixture["backbone.attn"], mixture["backbone"]) == ("trained", "frozen", "partly")
     branches = next(row for row in graph("cogvlm", "caption").rows() if row.key == "backbone.mlp").branches
@@ -213,10 +216,10 @@ def test_words_stand_out_from_what_is_behind_them(mode: int) -> None:
 
 
 def test_a_png_is_the_same_picture_at_twice_the_size() -> None:
-    drawn = scene("llava-1.5")
-    with Image.open(io.BytesIO(to_png(drawn))) as image:
-        assert image.size == (round(2 * drawn.width), round(2 * drawn.height))
-        node = next(box for box in of_role(drawn, "node") if box.key == "connector.image")
+    picture = scene("llava-1.5")
+    with Image.open(io.BytesIO(to_png(picture))) as image:
+        assert image.size == (round(2 * picture.width), round(2 * picture.height))
+        node = next(box for box in of_role(picture, "node") if box.key == "connector.image")
         corner = image.convert("RGB").getpixel((round(2 * (node.right - 8)), round(2 * (node.bottom - 8))))
     assert "#{:02x}{:02x}{:02x}".format(*corner) == COLOURS["kind-connector"][0]
 
@@ -229,12 +232,62 @@ def test_texts_are_measured_with_the_font_that_draws_them() -> None:
     assert width("\u4e2d\u6587", 10) == 20
 
 
+def test_words_of_any_length_and_script_fit() -> None:
+    system, variant = pm.look("llava-1.5")
+    part = system.drawing(variant)[1]
+    long = replace(part, name="\u591a\u6a21\u6001\u6a21\u578b" * 9, output="Donaudampfschifffahrtsgesellschaft" * 3)
+    parts = (*system.drawing(variant)[:1], long, *system.drawing(variant)[2:])
+    named = replace(system, aliases=("x" * 300,), headline="words " * 90, parts=lambda variant: parts)
+    check_scene(scene_of([describe(named, variant)]))
+
+
 def test_several_systems_in_one_picture() -> None:
     both = scene_of([graph("clip"), graph("llava-1.5"), graph("flamingo")])
     check_scene(both)
     texts = {shape.text for shape in both.shapes if isinstance(shape, Text)}
     assert {"clip:b-32", "llava-1.5:7b", "flamingo:3b"} <= texts
     assert 0.6 < both.width / both.height < 3.2
+
+
+def test_the_picture_of_the_readme_is_what_the_command_draws(pytestconfig) -> None:
+    """By its words: coordinates depend on the release of Pillow, whose font they are measured with."""
+    root = ElementTree.fromstring((pytestconfig.rootpath / "docs/fusion.svg").read_text(encoding="utf-8"))
+    picture = scene_of([graph(id) for id in ("flamingo", "cogvlm", "llava-1.5", "chameleon")])
+    assert [each.text for each in root.iter(f"{SVG}text")] == [
+        shape.text for shape in picture.shapes if isinstance(shape, Text)
+    ]
+
+
+def test_a_module_of_no_known_kind_is_drawn_from_its_parts() -> None:
+    class Own(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ears, self.bridge, self.mind = (torch.nn.Linear(4, 4) for _ in range(3))
+
+    system, variant = pm.look("bayling")
+    parts = (
+        Part(slot="encoder", name="ears", prefix="ears", input="[N, 4]", output="[N, 4]", modality="audio"),
+        Part(slot="connector", name="bridge", prefix="bridge", input="[N, 4]", output="[N, 4]", modality="audio"),
+        Part(slot="backbone", name="mind", prefix="mind", input="[B, T, 4]", output="[B, T, V]"),
+        Part(slot="generator", name="voice", prefix="", input="ids", output="sound", modality="audio"),
+    )
+    own = replace(system, build=lambda variant: Own(), formats=(), parts=lambda variant: parts, recipe=(),
+                  inputs=("audio", "text"), outputs=("text", "audio"))  # fmt: skip
+    picture = describe(own, replace(variant, config=None))
+    check_scene(scene_of([picture]))
+    edges_ = {(edge.source, edge.target) for edge in picture.edges}
+    assert edges_ == {("input.audio", "part.0"), ("part.0", "part.1"), ("part.1", "part.2"), ("input.text", "part.2"),
+                     ("part.2", "part.3"), ("part.3", "output.audio"), ("part.2", "output.text")}  # fmt: skip
+    bare = describe(replace(own, parts=lambda variant: ()), replace(variant, config=None))
+    check_scene(scene_of([bare]))
+    assert "Own" in {node.title for node in bare.nodes}
+
+
+def test_an_agent_calls_its_tools(pytestconfig) -> None:
+    picture = describe(*pm.look(pytestconfig.rootpath / "tests/cli/agent_system.py"))
+    check_scene(scene_of([picture]))
+    edges_ = {(edge.source, edge.target) for edge in picture.edges}
+    assert {("input.text", "part.0"), ("part.0", "tool.0"), ("part.0", "tool.1"), ("part.0", "output.text")} <= edges_
 
 
 def test_show_writes_what_the_ending_says(polymodal, tiny, tmp_path) -> None:
@@ -245,7 +298,7 @@ def test_show_writes_what_the_ending_says(polymodal, tiny, tmp_path) -> None:
             assert outcome.code == 0 and "wrote" in outcome.out and target.read_bytes().startswith(start)
     both = polymodal("show", tiny, tiny, "--svg", tmp_path / "a.svg", "--png", tmp_path / "a.png", "--stage", "align")
     assert both.code == 0 and (tmp_path / "a.svg").exists() and (tmp_path / "a.png").exists()
-    assert "stage: align" in (tmp_path / "a.svg").read_text(encoding="utf-8")
+    assert "stage align: trains 2.1k parameters" in (tmp_path / "a.svg").read_text(encoding="utf-8")
 
 
 def test_a_picture_on_standard_output(polymodal, tiny) -> None:

@@ -81,9 +81,9 @@ def show(model: MODELS, json: JSON = False, svg: SVG = None, png: PNG = None, st
     import polymodal as pm
     from polymodal.cli.output import print_json
 
-    found = [pm.look(each) for each in model]
+    variants = [pm.look(each) for each in model]
     if targets:
-        draw_pictures(found, targets, stage)
+        draw_pictures(variants, targets, stage)
         for path, _ in targets if not json else ():
             if path != STANDARD_OUTPUT:
                 typer.echo(f"wrote {path}", err=any(other == STANDARD_OUTPUT for other, _ in targets))
@@ -92,7 +92,7 @@ def show(model: MODELS, json: JSON = False, svg: SVG = None, png: PNG = None, st
     from polymodal.cli.drawing import draw, render
     from polymodal.cli.output import console
 
-    drawings = [draw(*each) for each in found]
+    drawings = [draw(*each) for each in variants]
     if json:
         print_json(drawings[0].as_dict() if len(drawings) == 1 else [each.as_dict() for each in drawings])
         return

@@ -201,7 +201,8 @@ def cell(box: Box) -> str:
     from polymodal.cli.output import human_count
 
     part = box.part
-    lines = [f"{part.name}  {human_count(box.parameters)}", part.input, f"-> {part.output}"]
+    size = f"  {human_count(box.parameters)}" if box.parameters or part.prefix else ""  # a caller's own has none
+    lines = [f"{part.name}{size}", part.input, f"-> {part.output}"]
     if part.tokens is not None:
         lines.append(f"{part.tokens} tokens per item")
     return "\n".join(lines)

@@ -34,16 +34,18 @@ class Painted:
 
 def measure(node: Node) -> tuple[float, float]:
     """Least width and height of a node."""
-    room = INNER[node.kind]
+    text_width = INNER[node.kind]
     if node.kind == "backbone":
-        return room + 2 * PAD, _header_height(node) + sum(_group_height(group) + GAP for group in node.groups) + PAD
+        return text_width + 2 * PAD, _header_height(node) + sum(
+            _group_height(group) + GAP for group in node.groups
+        ) + PAD
     if node.kind == "sequence":
         cells = sum(cell_height(cell) + GAP for cell in node.cells)
-        return room + 2 * PAD, headroom(node) + cells
-    widest = max((width(line, TITLE, bold=True) for line in wrap(node.title, TITLE, room, bold=True)), default=0)
+        return text_width + 2 * PAD, headroom(node) + cells
+    widest = max((width(line, TITLE, bold=True) for line in wrap(node.title, TITLE, text_width, bold=True)), default=0)
     for line in node.lines:
-        widest = max(widest, *(width(each, WORDS) for each in wrap(line, WORDS, room)))
-    height = _words_height(node, room) + (_matrix_height(node) if node.matrix else 0)
+        widest = max(widest, *(width(each, WORDS) for each in wrap(line, WORDS, text_width)))
+    height = _words_height(node, text_width) + (_matrix_height(node) if node.matrix else 0)
     return max(widest, 40) + 2 * PAD, height
 
 
@@ -61,9 +63,9 @@ def _header_height(node: Node) -> float:
     return _words_height(node, INNER[node.kind]) - PAD + 6
 
 
-def _words_height(node: Node, room: float) -> float:
-    title = len(wrap(node.title, TITLE, room, bold=True)) * TITLE * LINE
-    words = sum(len(wrap(line, WORDS, room)) for line in node.lines) * WORDS * LINE
+def _words_height(node: Node, text_width: float) -> float:
+    title = len(wrap(node.title, TITLE, text_width, bold=True)) * TITLE * LINE
+    words = sum(len(wrap(line, WORDS, text_width)) for line in node.lines) * WORDS * LINE
     state = SMALL * LINE + 4 if STATE_WORDS.get(node.state) and not node.groups else 0
     return 2 * PAD - 4 + title + words + state
 
@@ -73,22 +75,22 @@ def _matrix_height(node: Node) -> float:
 
 
 def _row_height(row: Row) -> float:
-    room = INNER["backbone"] - 3 * PAD
-    height = 10 + WORDS * LINE + len(wrap(row.text, SMALL, room)) * SMALL * LINE
+    text_width = INNER["backbone"] - 3 * PAD
+    height = 10 + WORDS * LINE + len(wrap(row.text, SMALL, text_width)) * SMALL * LINE
     if row.branches:
-        height += 8 + (10 if row.branches[0].share else 0) + _branch_height(row, room)
+        height += 8 + (10 if row.branches[0].share else 0) + _branch_height(row, text_width)
     return height + (SMALL * LINE if row.state and not _branch_states(row) else 0) + 4
 
 
-def _branch_height(row: Row, room: float) -> float:
-    each = _branch_room(row, room)
+def _branch_height(row: Row, text_width: float) -> float:
+    each = _branch_room(row, text_width)
     lines = max(len(wrap(branch.text, SMALL, each)) for branch in row.branches)
     return lines * SMALL * LINE + 8 + (SMALL * LINE if _branch_states(row) else 0)
 
 
-def _branch_room(row: Row, room: float) -> float:
+def _branch_room(row: Row, text_width: float) -> float:
     count = len(row.branches)
-    return (room - (count - 1) * 6) / count - 10
+    return (text_width - (count - 1) * 6) / count - 10
 
 
 def _branch_states(row: Row) -> bool:
@@ -135,22 +137,22 @@ def paint(node: Node, frame: Box, cell_centres: dict[str, float]) -> Painted:
 
 
 def _paint_header(painted: Painted, node: Node, box: Box) -> None:
-    y, room = box.y + PAD - 2, INNER[node.kind]
-    y = _lines(painted, wrap(node.title, TITLE, room, bold=True), box.x + PAD, y, TITLE, bold=True)
+    y, text_width = box.y + PAD - 2, INNER[node.kind]
+    y = _lines(painted, wrap(node.title, TITLE, text_width, bold=True), box.x + PAD, y, TITLE, bold=True)
     for line in node.lines:
-        y = _lines(painted, wrap(line, WORDS, room), box.x + PAD, y, WORDS, colour="muted")
+        y = _lines(painted, wrap(line, WORDS, text_width), box.x + PAD, y, WORDS, colour="muted")
 
 
 def _paint_words(painted: Painted, node: Node, box: Box, centred: bool) -> None:
-    room = INNER[node.kind]
+    text_width = INNER[node.kind]
     matrix = _matrix_height(node) if node.matrix else 0
-    y = box.y + (box.height - _words_height(node, room) - matrix) / 2 + PAD - 2
+    y = box.y + (box.height - _words_height(node, text_width) - matrix) / 2 + PAD - 2
     x = box.x + box.width / 2 if centred else box.x + PAD
     colour = "muted" if node.faint else "ink"
-    y = _lines(painted, wrap(node.title, TITLE, room, bold=True), x, y, TITLE, bold=True, centred=centred,
+    y = _lines(painted, wrap(node.title, TITLE, text_width, bold=True), x, y, TITLE, bold=True, centred=centred,
                colour=colour)  # fmt: skip
     for line in node.lines:
-        y = _lines(painted, wrap(line, WORDS, room), x, y, WORDS, colour="muted", centred=centred)
+        y = _lines(painted, wrap(line, WORDS, text_width), x, y, WORDS, colour="muted", centred=centred)
     if node.state in STATE_WORDS and not centred:
         y = _lines(painted, [STATE_WORDS[node.state]], x, y + 4, SMALL, bold=True, colour=f"ink-{node.state}")
     if node.matrix:
@@ -187,7 +189,7 @@ def _paint_matrix(painted: Painted, axes: tuple[str, str], box: Box, y: float) -
 
 
 def _paint_groups(painted: Painted, node: Node, box: Box) -> None:
-    """The groups of a backbone below its header, with what room there is between them."""
+    """The groups of a backbone below its header, with what text_width there is between them."""
     heights = [_group_height(group) for group in node.groups]
     spare = box.height - _header_height(node) - sum(heights) - GAP * len(heights) - PAD
     step = max(spare, 0) / max(len(heights), 1)
@@ -228,9 +230,9 @@ def _row_fill(row: Row) -> str:
 
 
 def _paint_row(painted: Painted, row: Row, box: Box) -> None:
-    x, room = box.x + GAP, INNER["backbone"] - 3 * PAD
+    x, text_width = box.x + GAP, INNER["backbone"] - 3 * PAD
     y = _lines(painted, [row.title], x, box.y + 5, WORDS, bold=True)
-    y = _lines(painted, wrap(row.text, SMALL, room), x, y, SMALL, colour="muted")
+    y = _lines(painted, wrap(row.text, SMALL, text_width), x, y, SMALL, colour="muted")
     if row.state and not _branch_states(row):
         y = _lines(painted, [STATE_WORDS[row.state]], x, y, SMALL, bold=True, colour=f"ink-{row.state}")
     if not row.branches:
@@ -246,11 +248,11 @@ def _paint_row(painted: Painted, row: Row, box: Box) -> None:
         y += 10
     each = (total - (len(row.branches) - 1) * 6) / len(row.branches)
     for index, branch in enumerate(row.branches):
-        frame = Box(x=x + index * (each + 6), y=y, width=each, height=_branch_height(row, room),
+        frame = Box(x=x + index * (each + 6), y=y, width=each, height=_branch_height(row, text_width),
                     fill=_branch_fill(branch), stroke=branch.modality, radius=5, role="branch",
                     key=f"{row.key}.{branch.modality}", thickness=1.4)  # fmt: skip
         painted.shapes.append(frame)
-        below = _lines(painted, wrap(branch.text, SMALL, _branch_room(row, room)), frame.x + 5, y + 3, SMALL)
+        below = _lines(painted, wrap(branch.text, SMALL, _branch_room(row, text_width)), frame.x + 5, y + 3, SMALL)
         if branch.state:
             _lines(painted, [STATE_WORDS[branch.state]], frame.x + 5, below, SMALL, bold=True,
                    colour=f"ink-{branch.state}")  # fmt: skip
@@ -262,26 +264,26 @@ def _branch_fill(branch: Branch) -> str:
 
 def _paint_cells(painted: Painted, node: Node, box: Box, centres: dict[str, float]) -> None:
     """The cells beside their lanes, where text is interleaved with thin cells of it in front of every item."""
-    x, room = box.x + PAD, box.width - 2 * PAD
+    x, text_width = box.x + PAD, box.width - 2 * PAD
     top = box.y + _header_height(node)
     for cell in node.cells:
         height = cell_height(cell)
         y = centres[cell.lane] - height / 2
         bottom = y + height
         if interleaved(node) and cell is not node.cells[-1]:
-            _thin_cell(painted, x, top, room, y - top - GAP)
+            _thin_cell(painted, x, top, text_width, y - top - GAP)
         else:
             y = top
         if cell is node.cells[-1]:
             bottom = box.bottom - PAD
-        frame = Box(x=x, y=y, width=room, height=bottom - y, fill=f"tint-{cell.modality}", stroke=cell.modality,
+        frame = Box(x=x, y=y, width=text_width, height=bottom - y, fill=f"tint-{cell.modality}", stroke=cell.modality,
                     radius=6, role="cell", key=cell.key)  # fmt: skip
         painted.shapes.append(frame)
         painted.frames[cell.key] = frame
         inside = centres[cell.lane] - height / 2 + CELL_PAD - 3
         below = _lines(painted, wrap(cell.text, WORDS, INNER["sequence"] - 2 * CELL_PAD), x + CELL_PAD, inside,
                        WORDS)  # fmt: skip
-        fits = int((room - 2 * CELL_PAD) // (SQUARE + 3))
+        fits = int((text_width - 2 * CELL_PAD) // (SQUARE + 3))
         mark = cell_mark(cell.modality, cell.discrete)
         for index in range(fits if cell.count is None else min(fits, cell.count)):
             dot = replace(mark, x=x + CELL_PAD + index * (SQUARE + 3), y=below + 3)
@@ -302,10 +304,10 @@ def _small_dots(mark: Box) -> list[Box]:
                 role="mark") for index in range(3)]  # fmt: skip
 
 
-def _thin_cell(painted: Painted, x: float, y: float, room: float, height: float) -> None:
+def _thin_cell(painted: Painted, x: float, y: float, text_width: float, height: float) -> None:
     """More text between two items; nothing where there is no space for it."""
     if height < THIN - 1:
         return
-    painted.shapes.append(Box(x=x, y=y, width=room, height=height, fill="tint-text", stroke="text", radius=6,
+    painted.shapes.append(Box(x=x, y=y, width=text_width, height=height, fill="tint-text", stroke="text", radius=6,
                               role="cell"))  # fmt: skip
     _lines(painted, ["text"], x + CELL_PAD, y + (height - WORDS * LINE) / 2, WORDS, colour="muted")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from polymodal.cli.diagram import fusion_models, towers
-from polymodal.cli.diagram.from_parts import draw_parts
+from polymodal.cli.diagram.from_parts import draw_agent, draw_parts
 from polymodal.cli.diagram.graph import Graph
 from polymodal.cli.diagram.language_models import draw_language_model
 from polymodal.cli.diagram.parameters import with_stage
@@ -52,13 +52,15 @@ def describe(system: System, variant: Variant, stage: str | None = None) -> Grap
         module = system.module(variant)
     sketch = Sketch(system, variant, module)
     draw = next((function for kind, function in DRAW if isinstance(module, kind)), None)
-    if draw is None:
-        draw_parts(sketch)
-    else:
+    if draw is not None:
         draw(sketch, module)
+    elif system.is_agent:
+        draw_agent(sketch)
+    else:
+        draw_parts(sketch)
     chosen = next((each for each in system.recipe if each.name == stage), None)
     if stage is not None and chosen is None:
         names = ", ".join(each.name for each in system.recipe) or "none"
         sketch.notes.append(f"No stage '{stage}' here; stages: {names}.")
     graph = sketch.finish()
-    return graph if chosen is None else with_stage(graph, sketch.parameters, chosen)
+    return graph if chosen is None else with_stage(graph, sketch.parameters, chosen, sketch.total)

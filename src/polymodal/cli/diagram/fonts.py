@@ -48,19 +48,19 @@ def width(text: str, size: float, bold: bool = False) -> float:
     return sum(_letter(letter, size) for letter in text) * (BOLD if bold else 1.0)
 
 
-def wrap(text: str, size: float, room: float, bold: bool = False) -> list[str]:
-    """Lines that are no wider than `room`: broken at spaces, inside a word only where it does not fit by itself."""
+def wrap(text: str, size: float, max_width: float, bold: bool = False) -> list[str]:
+    """Lines no wider than `max_width`: broken at spaces, inside a word only where it does not fit by itself."""
     lines: list[str] = []
     line = ""
     for word in text.split():
         longer = f"{line} {word}" if line else word
-        if width(longer, size, bold) <= room:
+        if width(longer, size, bold) <= max_width:
             line = longer
             continue
         if line:
             lines.append(line)
-        while width(word, size, bold) > room and len(word) > 1:
-            fits = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or width(word[:n], size, bold) <= room)
+        while width(word, size, bold) > max_width and len(word) > 1:
+            fits = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or width(word[:n], size, bold) <= max_width)
             lines.append(word[:fits])
             word = word[fits:]
         line = word

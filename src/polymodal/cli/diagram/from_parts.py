@@ -16,12 +16,8 @@ ORDER: dict[str, int] = {slot: index for index, slot in enumerate(SLOTS)}
 
 def draw_parts(sketch: Sketch) -> None:
     """Fills the sketch from `Part`s alone: each lane runs through its modules, a backbone stands beside all lanes."""
-    system = sketch.system
     own = [part.modality for part in sketch.parts if part.slot != "backbone"]
-    lanes = list(dict.fromkeys([*system.inputs, *own, *(["text"] if not system.inputs and not own else [])]))
-    sketch.lanes = sorted(lanes, key=lambda lane: lane == "text")
-    for name in system.inputs:
-        sketch.input(name)
+    _draw_inputs(sketch, own)
     for index, part in enumerate(sketch.parts):
         names = tuple(name for name in sketch.parameters.sizes if part.prefix and below(name, part.prefix))
         size = (sketch.size(names),) if names else ()
@@ -30,18 +26,46 @@ def draw_parts(sketch: Sketch) -> None:
         sketch.add(Node(key=f"part.{index}", kind=KINDS[part.slot], column=part.slot, lanes=beside, title=part.name,
                         lines=(*size, *shapes_of(part), *tokens), names=names, modality=part.modality))  # fmt: skip
     if not sketch.parts:
-        sketch.add(Node(key="part.0", kind="tool", column="tool", lanes=tuple(sketch.lanes), title=system.aliases[0]))
+        sketch.module_node(sketch.module, key="part.0", kind="head", column="backbone", lanes=tuple(sketch.lanes))
     for lane in sketch.lanes:
         _connect_lane(sketch, lane)
     _connect_outputs(sketch)
 
 
+def draw_agent(sketch: Sketch) -> None:
+    """An agent beside all lanes, and the tools that it calls in a lane of their own."""
+    system = sketch.system
+    _draw_inputs(sketch, [])
+    input_lanes = list(sketch.lanes)
+    sketch.lanes += ["tools"] if sketch.parts else []
+    sketch.columns["backbone"] = "agent"
+    sketch.add(Node(key="part.0", kind="head", column="backbone", lanes=tuple(sketch.lanes), title=system.aliases[0],
+                    lines=("plans, and calls its tools",) if sketch.parts else ()))  # fmt: skip
+    for lane in input_lanes:
+        if lane in system.inputs:
+            sketch.connect(f"input.{lane}", "part.0", lane)
+    for index, part in enumerate(sketch.parts):
+        sketch.add(Node(key=f"tool.{index}", kind="tool", column="tool", lanes=("tools",), title=part.name,
+                        lines=shapes_of(part), modality=part.modality))  # fmt: skip
+        sketch.connect("part.0", f"tool.{index}", part.modality)
+    for name in system.outputs:
+        sketch.output(name, "part.0", name if name in input_lanes else input_lanes[-1], name)
+
+
+def _draw_inputs(sketch: Sketch, more: list[str]) -> None:
+    """The lanes, text last, and the inputs; more: lanes of modules without an input."""
+    lanes = dict.fromkeys([*sketch.system.inputs, *more]) or {"text": None}
+    sketch.lanes = sorted(lanes, key=lambda lane: lane == "text")
+    for name in sketch.system.inputs:
+        sketch.input(name)
+
+
 def _connect_lane(sketch: Sketch, lane: str) -> None:
-    """From what is given through the modules of the lane, in the order of the slots."""
+    """From the input through the modules of the lane, in the order of the slots."""
     stops = sorted((node for node in sketch.nodes if node.key.startswith("part.") and lane in node.lanes),
                    key=lambda node: ORDER[node.column])  # fmt: skip
-    given = [node.key for node in sketch.nodes if node.key == f"input.{lane}"]
-    for first, second in pairwise([*given, *(node.key for node in stops)]):
+    inputs = [node.key for node in sketch.nodes if node.key == f"input.{lane}"]
+    for first, second in pairwise([*inputs, *(node.key for node in stops)]):
         sketch.connect(first, second, lane)
 
 

@@ -25,8 +25,8 @@ COLUMNS = {
     "head": "heads",
     "output connector": "output projectors",
     "generator": "modality generators",
-    "output": "outputs",
     "tool": "tools",
+    "output": "outputs",
 }
 """Names of the columns, left to right; a column without nodes takes no space."""
 
@@ -116,7 +116,7 @@ class Edge:
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """One system.  title, subtitle, badge, notes: words above and below the picture; columns: other column names."""
+    """One system.  title, subtitle, badge, stage, notes: words above and below the picture; columns: other names."""
 
     title: str
     subtitle: str

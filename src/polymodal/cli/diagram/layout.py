@@ -19,7 +19,7 @@ from polymodal.cli.diagram.scene import Box, Line, Scene, Text
 MARGIN, LANE_GAP, STACK_GAP = 24.0, 22.0, 12.0
 BESIDE = 30.0
 """How far a box beside several lanes reaches past the middle of the first and of the last."""
-COLUMN_GAP, TRACK = 40.0, 11.0
+COLUMN_GAP, TRACK, MANY = 40.0, 11.0, 8
 NAME, HEADLINE, HEADING = 22.0, 13.0, 11.0
 STRETCH = 1.15
 """How much higher than needed a backbone may be drawn to stand beside all lanes."""
@@ -28,15 +28,18 @@ STAGES = (("trained", "trained in this stage"), ("partly", "trained in part"), (
 
 
 class Layout:
-    """Coordinates of one graph; `frames` by key, `shapes` in the order of painting."""
+    """Coordinates of one graph; `frames` by key, `shapes` in the order of painting.
 
-    def __init__(self, graph: Graph) -> None:
+    tracks: how many arrows turn in the gap behind each column, as a first layout found; None: not known yet.
+    """
+
+    def __init__(self, graph: Graph, tracks: Sequence[int] | None = None) -> None:
         self.graph = graph
         self.sizes = {node.key: measure(node) for node in graph.nodes}
         self.columns = [name for name in COLUMNS if any(node.column == name for node in graph.nodes)]
         self.shapes: list[Box | Text | Line] = []
         self.frames: dict[str, Box] = {}
-        self._place_columns()
+        self._place_columns([MANY] * len(self.columns) if tracks is None else tracks)
         self.width = max(self.right + MARGIN, 560.0)
         self.top = self._paint_titles()
         self._place_lanes()
@@ -49,24 +52,17 @@ class Layout:
         nodes = [node for node in self.graph.nodes if node.column == column]
         return nodes if lane is None else [node for node in nodes if node.lanes == (lane,) and node.kind not in FIXED]
 
-    def _place_columns(self) -> None:
+    def _place_columns(self, tracks: Sequence[int]) -> None:
         """Left edges and widths; a gap is wider where many arrows turn in it."""
         self.gaps: list[Gap] = []
         self.left: dict[str, float] = {}
         self.widths: dict[str, float] = {}
         x = MARGIN
-        order = {name: index for index, name in enumerate(self.columns)}
-        column_of = {node.key: node.column for node in self.graph.nodes}
-        for node in self.graph.nodes:
-            column_of |= {row.key: node.column for group in node.groups for row in group.rows}
-            column_of |= {cell.key: node.column for cell in node.cells}
-        for index, name in enumerate(self.columns):
+        for name, count in zip(self.columns, tracks, strict=True):
             heading = width(self.graph.column_name(name).upper(), HEADING, bold=True)
             inner = max((self.sizes[node.key][0] for node in self._at(name)), default=0)
             self.left[name], self.widths[name] = x, max(inner, heading)
-            sources = {edge.source for edge in self.graph.edges if order[column_of[edge.source]] <= index
-                       and order[column_of[edge.target]] > index}  # fmt: skip
-            space = COLUMN_GAP + TRACK * max(len(sources) - 1, 0)
+            space = COLUMN_GAP + TRACK * max(count - 1, 0)
             right = x + self.widths[name]
             self.gaps.append(Gap(left=right, right=right + space))
             x = right + space
@@ -74,12 +70,12 @@ class Layout:
 
     def _paint_titles(self) -> float:
         """Name, headline and badge; returns the y below the headings of the columns."""
-        room, y = self.width - 2 * MARGIN, MARGIN
-        y = self._write(wrap(self.graph.title, NAME, room, bold=True), MARGIN, y, NAME, bold=True)
-        y = self._write(wrap(self.graph.subtitle, HEADLINE, room), MARGIN, y + 2, HEADLINE, colour="muted")
-        for words in (self.graph.badge, self.graph.stage and f"stage: {self.graph.stage}"):
+        text_width, y = self.width - 2 * MARGIN, MARGIN
+        y = self._write(wrap(self.graph.title, NAME, text_width, bold=True), MARGIN, y, NAME, bold=True)
+        y = self._write(wrap(self.graph.subtitle, HEADLINE, text_width), MARGIN, y + 2, HEADLINE, colour="muted")
+        for words in (self.graph.badge, self.graph.stage):
             if words:
-                y = self._write(wrap(words, HEADLINE, room, bold=True), MARGIN, y + 2, HEADLINE, bold=True)
+                y = self._write(wrap(words, HEADLINE, text_width, bold=True), MARGIN, y + 2, HEADLINE, bold=True)
         y += 12
         for name in self.columns:
             heading = self.graph.column_name(name).upper()
@@ -178,7 +174,8 @@ class Layout:
 
     def _paint_edges(self) -> None:
         nodes = [self.frames[node.key] for node in self.graph.nodes]
-        self.shapes += route(self.graph.edges, self.frames, nodes, self.gaps)
+        lines, self.tracks = route(self.graph.edges, self.frames, nodes, self.gaps)
+        self.shapes += lines
 
     def _paint_notes(self, y: float) -> float:
         """The legend, and notes; returns the y below them."""
@@ -216,7 +213,7 @@ def legend(graph: Graph) -> list[tuple[Box, str]]:
 
 def scene_of(graphs: Sequence[Graph]) -> Scene:
     """One picture of one or several systems, in a grid whose shape comes nearest to a slide's."""
-    layouts = [Layout(graph) for graph in graphs]
+    layouts = [Layout(graph, Layout(graph).tracks) for graph in graphs]
     columns = min(range(1, len(layouts) + 1), key=lambda count: _unlike_a_slide(layouts, count))
     shapes: list[Box | Text | Line] = []
     widths = _grid_widths(layouts, columns)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from polymodal.cli.diagram.graph import Branch, Graph, Group, Node, Row, State
+from polymodal.cli.output import human_count
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,11 +36,16 @@ class Parameters:
         return sum(self.sizes[name] for name in names)
 
 
-def with_stage(graph: Graph, parameters: Parameters, stage: Stage) -> Graph:
-    """The graph with every node, row and branch marked by what the stage trains of it."""
+def with_stage(graph: Graph, parameters: Parameters, stage: Stage, total: int) -> Graph:
+    """The graph with every node, row and branch marked by what the stage trains of it.
+
+    total: parameters of the whole, parts beside the module included.
+    """
     from polymodal.train.parameters import trained_sizes
 
     trained, _ = trained_sizes(parameters.module, stage)
+    number = sum(trained.values())
+    words = f"stage {stage.name}: trains {human_count(number)} parameters, {100 * number / max(total, 1):.2f} %"
 
     def state(names: tuple[str, ...]) -> State:
         return state_of(names, parameters.sizes, trained)
@@ -58,7 +64,7 @@ def with_stage(graph: Graph, parameters: Parameters, stage: Stage) -> Graph:
         outside: State = "frozen" if each.kind in ("encoder", "generator") else ""
         return replace(each, state=state(each.names) or outside, groups=tuple(map(group, each.groups)))
 
-    return replace(graph, stage=stage.name, nodes=tuple(map(node, graph.nodes)))
+    return replace(graph, stage=words, nodes=tuple(map(node, graph.nodes)))
 
 
 def state_of(names: tuple[str, ...], sizes: Mapping[str, int], trained: Mapping[str, int]) -> State:

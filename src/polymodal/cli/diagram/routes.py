@@ -37,8 +37,13 @@ class _Ends:
         return abs(self.start - self.end) < 0.5
 
 
-def route(edges: Sequence[Edge], frames: dict[str, Box], nodes: Sequence[Box], gaps: Sequence[Gap]) -> list[Line]:
-    """One line for each edge; nodes: what lines must go round; gaps: from left to right."""
+def route(
+    edges: Sequence[Edge], frames: dict[str, Box], nodes: Sequence[Box], gaps: Sequence[Gap]
+) -> tuple[list[Line], list[int]]:
+    """One line for each edge, and how many tracks are used in each gap.
+
+    nodes: what lines must go round; gaps: from left to right.
+    """
     lines, ends = [], []
     for edge in edges:
         source, target = frames[edge.source], frames[edge.target]
@@ -57,7 +62,7 @@ def route(edges: Sequence[Edge], frames: dict[str, Box], nodes: Sequence[Box], g
         x = tracks.get((each.gap, each.edge.source, each.end > each.start))
         points = (first, last) if each.level or x is None else (first, (x, each.start), (x, each.end), last)
         lines.append(_line(each.edge, points))
-    return lines
+    return lines, [sum(key[0] == index for key in tracks) for index in range(len(gaps))]
 
 
 def _line(edge: Edge, points: tuple[tuple[float, float], ...]) -> Line:

@@ -1,4 +1,4 @@
-"""The graph of one system while it is being drawn up: the built module, its record, and the nodes so far."""
+"""A graph under construction: the built module, its record, and the nodes and edges so far."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FUSION = {
     "B": "B: layers of its own inside the blocks",
     "C": "C: features at placeholders of the input",
     "D": "D: discrete tokens of one vocabulary",
-    "fusion-encoder": "one encoder over both modalities",
+    "fusion-encoder": "modalities fused in one transformer",
 }
 
 
@@ -43,6 +43,11 @@ class Sketch:
 
     def connect(self, source: str, target: str, modality: str = "", faint: bool = False) -> None:
         self.edges.append(Edge(source=source, target=target, modality=modality, faint=faint))
+
+    @property
+    def total(self) -> int:
+        """Parameters of the module, and of parts that are loaded beside it."""
+        return sum(self.parameters.sizes.values()) + sum(part.parameters for part in self.parts if not part.prefix)
 
     def part_of(self, module: nn.Module) -> Part | None:
         """The box of the record that stands for this module, by its prefix."""
@@ -100,13 +105,13 @@ class Sketch:
         """The graph, with the outputs and inputs of the record that this variant has not."""
         shown = {node.title for node in self.nodes if node.kind == "output"}
         lane = self.lanes[-1] if self.lanes else "text"
+        where = "other variants" if len(self.system.variants) > 1 else "beside the model"
         for name in self.system.outputs:
             if name not in shown:
                 self.add(Node(key=f"output.{name}", kind="output", column="output", lanes=(lane,), title=name,
-                              lines=("other variants",), faint=True))  # fmt: skip
+                              lines=(where,), faint=True))  # fmt: skip
         names, headline = self.system.aliases[0] if self.system.aliases else self.system.id, self.system.headline
-        total = sum(self.parameters.sizes.values()) + sum(part.parameters for part in self.parts if not part.prefix)
-        size = f", {human_count(total)} parameters" if total else ""
+        size = f", {human_count(self.total)} parameters" if self.total else ""
         return Graph(
             title=f"{self.system.id}:{self.variant.name}",
             subtitle=f"{names} ({self.system.year}){size}. {headline[:1].upper()}{headline[1:]}",

@@ -74,11 +74,11 @@ def _box(box: Box, used: set[tuple[str, str]]) -> str:
 
 
 def _text(text: Text, used: set[tuple[str, str]]) -> str:
-    place = f'x="{_number(text.x)}" y="{_number(text.y)}" font-size="{_number(text.size)}"'
+    position = f'x="{_number(text.x)}" y="{_number(text.y)}" font-size="{_number(text.size)}"'
     anchor = ' text-anchor="middle"' if text.anchor == "middle" else ""
     bold = ' font-weight="600"' if text.bold else ""
     fit = f' textLength="{_number(text.width)}" lengthAdjust="spacingAndGlyphs"' if text.text else ""
-    return f"<text {place}{anchor}{bold}{fit} {_paint('fill', text.colour, used)}>{escape(text.text)}</text>"
+    return f"<text {position}{anchor}{bold}{fit} {_paint('fill', text.colour, used)}>{escape(text.text)}</text>"
 
 
 def _line(line: Line, used: set[tuple[str, str]]) -> str:

@@ -105,7 +105,7 @@ def drawing(tower: qwen2_vit.Qwen2ViTConfig, width: int) -> tuple[Part, ...]:
         Part(
             slot="connector",
             modality="image",
-            name=f"{tower.merge} x {tower.merge} patches concat_patches, linear, GELU, linear",
+            name=f"{tower.merge} x {tower.merge} patches concatenated, linear, GELU, linear",
             prefix="connectors.image",
             input=f"N of [t*h*w, {tower.width}]",
             output=f"N of [t*h*w/{tower.merge**2}, {width}]",
