@@ -58,10 +58,15 @@ def equal(model: pm.Model, other: pm.Model) -> bool:
     return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
+def no_steps(oracle, prompt, options):
+    """The ids of 16 greedy steps are not needed here."""
+    return torch.zeros(len(next(iter(prompt.values()))), 0, dtype=torch.int64)
+
+
 @pytest.mark.parametrize("case", LIBRARY)
 def test_transformers_computes_the_same_from_what_is_saved(case, tmp_path, monkeypatch):
     pytest.importorskip("transformers")
-    monkeypatch.setattr(library, "greedy", lambda *_: None)
+    monkeypatch.setattr(library, "greedy", no_steps)
     source, again = tmp_path / "source", tmp_path / "again"
     source.mkdir()
     again.mkdir()

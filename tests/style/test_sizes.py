@@ -65,3 +65,9 @@ def test_configs_and_records():
 def test_every_module_says_what_it_is():
     wrong = [short(path) for path in python_files(PACKAGE) if not ast.get_docstring(parsed(path))]
     assert not wrong, f"no module docstring: {wrong}"
+
+
+def test_test_files_have_names_of_their_own():
+    """pytest imports a test file by its name alone."""
+    names = [path.name for path in python_files() if path.name.startswith("test_")]
+    assert not sorted({name for name in names if names.count(name) > 1})

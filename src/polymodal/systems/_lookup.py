@@ -65,7 +65,7 @@ def get(id: str) -> System:
         return _read(stem)
     wanted = plain(id) or id  # "." and names in other letters have no plain form
     for system in every():
-        if wanted in {plain(name) for name in (system.id, *system.aliases)}:
+        if wanted in {plain(name) or name for name in (system.id, *system.aliases)}:
             return system
     raise unknown("model", id, ids())
 
