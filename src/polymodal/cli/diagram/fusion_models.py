@@ -197,8 +197,8 @@ def draw_single_stream(sketch: Sketch, model: SingleStream) -> None:
     sketch.module_node(model.text, key="text", kind="encoder", column="encoder", lanes=("text",), modality="text")
     sketch.connect(sketch.tokenizer(), "text", "text")
     width = model.config.text.width
-    cells = (Cell(key="cell.text", text="words", modality="text", lane="text"),
-             Cell(key="cell.image", text="class token and h x w patches", modality="image", lane="image"))  # fmt: skip
+    cells = (Cell(key="cell.text", text="words", modality="text", lane="text", discrete=True),
+             Cell(key="cell.image", text="class token, h x w patches", modality="image", lane="image"))  # fmt: skip
     sketch.add(Node(key="sequence", kind="sequence", column="sequence", lanes=("text", "image"), cells=cells,
                     title="one sequence", lines=(f"[B, T + S, {width}]", "plus type embeddings"),
                     names=sketch.names(model.kinds)))  # fmt: skip

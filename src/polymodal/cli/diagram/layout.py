@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from polymodal.cli.diagram.boxes import FIXED, GAP, THIN, cell_height, cell_mark, headroom, interleaved, measure, paint
+from polymodal.cli.diagram.boxes import FIXED, headroom, measure, paint
+from polymodal.cli.diagram.cells import THIN, cell_height, cell_mark, interleaved
 from polymodal.cli.diagram.fonts import LINE, width, wrap
 from polymodal.cli.diagram.graph import COLUMNS, Graph, Node
+from polymodal.cli.diagram.painting import GAP
 from polymodal.cli.diagram.routes import Gap, route
 from polymodal.cli.diagram.scene import Box, Line, Scene, Text
 

@@ -87,8 +87,7 @@ def draw_dual_encoder(sketch: Sketch, model: DualEncoder) -> None:
 
 def widths_of(sketch: Sketch) -> tuple[str, ...]:
     """The shape of joint vectors, by the record."""
-    shapes = {part.output for part in sketch.parts if part.slot == "encoder"}
-    return tuple(sorted(shapes))[:1]
+    return tuple(part.output for part in sketch.parts if part.slot == "encoder")[:1]
 
 
 def draw_space(sketch: Sketch, towers: Sequence[tuple[str, str]], names: tuple[str, ...], lines: Sequence[str]) -> None:
