@@ -15,7 +15,7 @@ import torch
 from polymodal.api import published
 from polymodal.checkpoints import albef_blip_keys
 from polymodal.errors import PolymodalError, WeightsError
-from polymodal.systems import get
+from polymodal.systems import every, get
 from polymodal.systems.mplug_owl2 import SYSTEM as MPLUG_OWL2
 from polymodal.weights.build import build_empty
 from polymodal.weights.placement import placement
@@ -181,3 +181,35 @@ def test_whole_folders_with_their_other_files() -> None:
             with pytest.raises(WeightsError) as refusal:
                 published.recognise(path)
         assert "\n" not in str(refusal.value)
+
+
+def test_a_repository_of_differences_is_refused_before_its_weights_are_fetched(tmp_path: Path) -> None:
+    path = written("vicuna-7b-delta-v0", tmp_path) / "config.json"
+    with pytest.raises(PolymodalError, match="hub lmsys/vicuna-7b-delta-v0@main was published as differences to"):
+        published.check_config(path, None, "hub lmsys/vicuna-7b-delta-v0@main")
+    published.check_config(path, None, "hub somebody/vicuna-7b@main")
+
+
+CARRIED = {  # what old files carry beside the tensor that ends so: buffers that are computed
+    "embeddings.position_embedding.weight": ("embeddings.position_ids",),
+    "embeddings.position_embeddings.weight": ("embeddings.position_ids",),
+    "attention.query_key_value.weight": ("attention.bias", "attention.masked_bias", "attention.rotary_emb.inv_freq"),
+    "self_attn.v_proj.weight": ("self_attn.rotary_emb.inv_freq",),
+}
+WITHOUT = ("vision", "visual", "text_model", "gated_cross_attn", "Qformer", "opt_model", "model.decoder.", "h.{}.")
+"""Parts whose families never had rotary tables or causal masks among their buffers."""
+
+
+@pytest.mark.parametrize("system", [s for s in every() if s.formats and s.id != "flamingo"], ids=lambda s: s.id)
+def test_computed_buffers_that_old_files_carry_are_dropped_by_name(system: Any) -> None:
+    spec = system.model_spec(next(each for each in system.variants if each.config is not None))
+    table = spec.keys[0]
+    for name in {source for row in table.rows for source in row.sources}:
+        for ending, buffers in CARRIED.items():
+            rotary = not ending.startswith("embeddings")
+            if not name.endswith(ending) or (rotary and any(each in name for each in WITHOUT)):
+                continue
+            for buffer in buffers:
+                carried = (name.removesuffix(ending) + buffer).replace("{}", "0")
+                use = table.use_of(carried)
+                assert use is not None and not use.targets, carried

@@ -1,4 +1,4 @@
-"""BLIP-2 as it was first released, without `image_token_index`: the features stand in front of the prompt.
+"""BLIP-2 and InstructBLIP as first released, without `image_token_index`: the features stand in front of the prompt.
 
 The library of today does not run such a folder; its classes of that time (transformers 4.27 to 4.46)
 put the projected queries before the embeddings of the text and ones before its mask.  That is what today's class
@@ -25,11 +25,11 @@ MASK = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]])
 PIXELS = randomise.values("pixels", (2, 3, 28, 28))
 
 
-def first_release(folder: Path, kind: str) -> Any:
+def first_release(folder: Path, kind: str, config: str = "Blip2Config", model: str = blip_2.GENERATE) -> Any:
     """A folder whose config does not name a placeholder, and today's model with the same weights."""
     with library.quiet() as transformers:
-        config = blip_2.tiny(transformers.Blip2Config, {"model_type": kind, "bos_token_id": 2}, {}, {})
-        oracle = library.built(transformers, blip_2.GENERATE, config)
+        settings = blip_2.tiny(getattr(transformers, config), {"model_type": kind, "bos_token_id": 2}, {}, {})
+        oracle = library.built(transformers, model, settings)
         library.saved(oracle, folder)
     said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     said = {name: value for name, value in said.items() if name not in ("image_token_index", "image_token_id")}
@@ -83,3 +83,15 @@ def test_such_a_folder_is_asked_without_an_image_token(tmp_path: Path) -> None:
 
 
 PICTURE = pm.image(PIXELS[0].permute(1, 2, 0).mul(40).add(128).clamp(0, 255).to(torch.uint8).numpy())
+
+
+@torch.no_grad()
+def test_instructblip_too(tmp_path: Path) -> None:
+    oracle = first_release(tmp_path, "llama", config="InstructBlipConfig", model="InstructBlipForConditionalGeneration")
+    ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    asked = {"qformer_input_ids": ids, "qformer_attention_mask": torch.ones_like(ids)}
+    whole = in_front(WORDS, MASK)
+    wanted = library.logits(oracle, {**whole, "pixel_values": PIXELS, **asked})
+    found = pm.load(tmp_path).logits(input_ids=WORDS, attention_mask=MASK, pixel_values=PIXELS, **asked)
+    real = whole["attention_mask"].bool()
+    assert max_abs_error(found[real], wanted[real]) < 1e-4

@@ -218,7 +218,10 @@ def variant_of(path: Path, found: Found, name: str | None = None) -> Variant:
 
 
 def check_config(path: Path, system: str | None, where: str) -> None:
-    """Raises WeightsError unless some system (or this one) reads a checkpoint with this config.json and packing."""
+    """Raises WeightsError unless some system (or this one) reads a checkpoint with this config.json and packing.
+
+    where: "hub owner/repository@revision".  ConfigError for a repository of differences to other weights.
+    """
     from polymodal.weights.quantised import method_of, quantisation_of
 
     config = CheckpointFiles(path.parent).json(path.name)
@@ -226,6 +229,9 @@ def check_config(path: Path, system: str | None, where: str) -> None:
     by_shapes = system is None or any(format.infer is not None for each in pool for format in each.formats)
     if not _by_config(config, pool) and not (by_shapes and "model_type" not in config):
         raise WeightsError(f"{where} matches no known checkpoint format{_looked_for(config, pool, system)}")
+    for variant in (each for system in pool for each in system.variants):
+        if variant.repository is not None and where.startswith(f"hub {variant.repository.name}@"):
+            variant.require_whole(where)
     if (settings := quantisation_of(config)) is not None:
         method_of(settings, where)
 
