@@ -12,6 +12,7 @@ from polymodal.checkpoints.record import CheckpointFiles
 from polymodal.data import jinja_values
 from polymodal.data.chat_formats import format_of_vocabulary
 from polymodal.data.chat_template import ChatTemplate, TemplateSource, template_source
+from polymodal.data.media import Audio
 from polymodal.data.messages import conversation
 from polymodal.data.template import Slot, Special, Words, written
 from polymodal.errors import ConfigError, PromptError, WeightsError
@@ -316,6 +317,11 @@ def test_what_goes_wrong_is_one_line(text, complaint, tmp_path, monkeypatch):
     with pytest.raises(PromptError, match=complaint) as caught:
         template(text, tmp_path).render(conversation([TURNS[0]]), ask=True)
     assert "\n" not in str(caught.value)
+
+
+def test_media_that_the_model_does_not_take(tmp_path):
+    with pytest.raises(PromptError, match=r"this model takes text, image; found audio"):
+        template("{{ messages }}", tmp_path).render(conversation(Audio(b"x")), ask=True)
 
 
 def test_an_empty_prompt_is_refused(tmp_path):

@@ -124,6 +124,9 @@ class ChatTemplate:
         """
         if not messages:
             raise PromptError("messages: expected at least one message, found none")
+        for name in dict.fromkeys(item.modality for message in messages for item in message.media):
+            if name not in self.placeholders:
+                raise PromptError(f"messages: this model takes {', '.join(['text', *self.placeholders])}; found {name}")
         draft = _TemplateInput(as_parts=self._takes_parts)
         text = self._run(draft.chat(messages), ask)
         segments = self._with_rewritten_text(list(self._segments(text, draft)), messages, ask)
