@@ -139,3 +139,13 @@ def test_devices_and_dtypes_that_are_not_there(move, says):
         with pytest.raises(ConfigError, match=says):
             call(**move)
     assert model.to(dtype="bfloat16").module.backbone.norm.weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", ["model.ckpt", "model.gguf", "model.pt", "model.safetensors"])
+def test_weights_are_no_media(tmp_path, capsys, name):
+    path = tmp_path / name
+    path.write_bytes(b"weights")
+    assert run(["ask", "-m", str(TINY), str(path), "What?"]) == 2
+    assert "is a weights file, not media; as a model it is given by --model" in " ".join(
+        capsys.readouterr().err.split()
+    )

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from polymodal.api.paths import is_weights_file
 from polymodal.data.limits import Limits, own_limits
 from polymodal.data.media import Array, Audio, Image, Media, Text, Video, guess_media
 from polymodal.errors import MediaError, PromptError
@@ -65,6 +66,8 @@ def media(source: str | os.PathLike[str] | bytes, *, limits: Limits | None = Non
     """
     if not isinstance(source, bytes) and "://" not in str(source):  # a Path of a URL would lose one of its slashes
         source = Path(source)
+        if is_weights_file(source):
+            raise MediaError(f"{source} is a weights file, not media; as a model it is given by --model or pm.load")
     found = guess_media(source, limits or own_limits())
     if not isinstance(found, Text):
         return found

@@ -24,7 +24,7 @@ from polymodal.errors import ConfigError, WeightsError
 from polymodal.nn.fuse import split_state
 from polymodal.nn.quantise import is_quantised
 from polymodal.weights.adapter_config import CONFIG as ADAPTER
-from polymodal.weights.checkpoint_files import WeightsFile, files_of, write_files
+from polymodal.weights.checkpoint_files import WeightsFile, files_of, read_from, write_files
 from polymodal.weights.export import save_safetensors
 from polymodal.weights.load import fitting
 from polymodal.weights.placement import stored_dtype
@@ -181,6 +181,9 @@ def _require_readable(model: Model, draft: Path) -> None:
     spec = found.format.model_spec(found.config)
     source, tables = published.tensors_of(found, published.files_at(draft), spec)
     fitting(spec.keys if tables is None else tables, source, model.loaded)
+    for path in read_from(source):
+        if not path.is_relative_to(draft):
+            raise WeightsError(f"{model.name} cannot be saved: its config has {path} read beside it{_INSTEAD}")
 
 
 def _copy_beside(source: Path, target: Path) -> None:

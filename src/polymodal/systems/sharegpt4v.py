@@ -68,6 +68,7 @@ SYSTEM = System(
             parse_config=parse_config,
             matches=ConfigMatch(model_types=("share4v",), architectures=tuple(official_llava_parts.SHARE4V)),
             gather=lambda files: official_llava_parts.gather(files.folder),
+            one_file=True,
         ),
     ),
     variants=(variant("7b", 7_062_902_784, 4096, 32, 32, 11008), variant("13b", 13_350_839_296, 5120, 40, 40, 13824)),

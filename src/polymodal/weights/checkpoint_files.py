@@ -67,6 +67,15 @@ def files_of(source: Mapping[str, Tensor], root: Path, *, one_file: bool = False
     return [WeightsFile(path=Path(WEIGHTS), format="safetensors", names={name: name for name in source})]
 
 
+def read_from(source: Mapping[str, Tensor]) -> set[Path]:
+    """The files that a mapping reads, where it can tell."""
+    if isinstance(source, TensorFile):
+        return {source.path}
+    if isinstance(source, MergedTensors):
+        return {tensors.path for tensors, _ in source.locations.values() if isinstance(tensors, TensorFile)}
+    return set()
+
+
 def _anew(file: TensorFile, root: Path, names: Mapping[str, str], whole: bool = False) -> WeightsFile:
     inside = Path(file.path.name) if root.is_file() else file.path.absolute().relative_to(root.absolute())
     if file.path.name.endswith(".index.json"):
