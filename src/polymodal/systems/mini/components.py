@@ -38,7 +38,7 @@ CONNECTOR = NamesConfig(names=7021, classes=3206, colours=len(COLOURS))
 SPOKEN = CTCConnectorConfig(vocab_size=5960)
 BACKBONE = CONFIGS["smollm2-135m"]
 TEMPLATE = SMOLLM2
-REPETITION_PENALTY = 1.1  # of chats; without one a long greedy answer of a model this small ends in a loop
+REPETITION_PENALTY = 1.05  # of chats; without one a long greedy answer of a model this small may end in a loop
 PLACEHOLDER, SPOKEN_PLACEHOLDER = "<reponame>", "<filename>"  # special tokens that SmolLM2 never meets in a chat
 IMAGE = PadToSquare(size=224, colour=(255, 255, 255), interpolation="lanczos", mean=PIXEL_MEAN, std=PIXEL_STD)
 BEFORE, AFTER = (Words(text="Picture:"),), (Words(text="\n"),)
