@@ -97,6 +97,24 @@ def test_damage_and_other_kinds_are_told(data, message):
     assert "\n" not in str(caught.value) and "0x" not in str(caught.value)
 
 
+def test_a_few_bytes_that_claim_much_work_are_refused(monkeypatch):
+    """Extents that take no byte in the file, and the same bytes of the file many times."""
+    from polymodal.data.heif_items import Fields, HeifDamaged, HeifItems, _read_extents
+    from polymodal.data.limits import DEFAULT_LIMITS
+    from polymodal.data.source import open_source
+
+    with open_source(b"x" * 1000, DEFAULT_LIMITS) as opened:
+        items = HeifItems(opened)
+        with pytest.raises(HeifDamaged):
+            _read_extents(Fields(b"\0\0\0\0\0\0" + b"\xff\xff" + b"\0\1\0\0\xff\xff" * 65_535), items)
+        items.extents[1] = [(0, 0, 0)] * 5
+        with pytest.raises(HeifDamaged):
+            items.data(1)
+    monkeypatch.setattr("polymodal.data.heif.MAX_TILES", 5)
+    with pytest.raises(MediaError, match="HEIF boxes"):
+        read_image(SIX)
+
+
 @pytest.mark.parametrize(
     ("brands", "name"),
     [

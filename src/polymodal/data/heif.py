@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 Colour = tuple[int, int, int]
+MAX_TILES = 4096  # 200 megapixels in tiles of 512 are 800
 _CODECS = {"hvc1": ("hevc", "hvcC"), "avc1": ("h264", "avcC")}
 _QUARTER_TURNS = (None, Pillow.Transpose.ROTATE_90, Pillow.Transpose.ROTATE_180, Pillow.Transpose.ROTATE_270)
 _MIRRORED = (Pillow.Transpose.FLIP_TOP_BOTTOM, Pillow.Transpose.FLIP_LEFT_RIGHT)
@@ -92,7 +93,7 @@ class _Reader:
         flags = fields.number(1)
         rows, columns = fields.number(1) + 1, fields.number(1) + 1
         width, height = (fields.number(4 if flags & 1 else 2) for _ in range(2))
-        if len(tiles) != rows * columns or (width, height) != self.items.size(item):
+        if len(tiles) != rows * columns or len(tiles) > MAX_TILES or (width, height) != self.items.size(item):
             raise HeifDamaged
         across, down = self.items.size(tiles[0])
         # Tiles that reach beyond the picture would cost more than its size says.

@@ -15,6 +15,7 @@ from polymodal.data.source import OpenFile
 from polymodal.errors import MediaError
 
 MAX_META = 16 * 1024 * 1024  # bytes of the `meta` box; phones write a few kB
+MAX_EXTENTS = 100_000  # pieces of all items together, since one may be stated in no byte
 _MAX_BOXES = 10_000
 Property = tuple[str, bytes]
 
@@ -51,12 +52,15 @@ class HeifItems:
 
     def data(self, item: int) -> bytes:
         """The bytes of an item.  Raises MediaError when the file ends before them."""
-        pieces = []
+        pieces, total = [], 0
         for method, offset, length in self.extents.get(item, ()):
             if method not in (0, 1):
                 raise HeifDamaged
             end = self.opened.size if method == 0 else len(self.idat)
             length = length or max(0, end - offset)
+            total += length
+            if total > self.opened.size:  # the same bytes again and again
+                raise HeifDamaged
             if offset + length > end:
                 raise MediaError(
                     f"{self.opened.name} is cut short: its header claims {offset + length:,} bytes, found {end:,}"
@@ -176,6 +180,7 @@ def _read_types(fields: Fields, items: HeifItems) -> None:
 
 def _read_extents(fields: Fields, items: HeifItems) -> None:
     version, sizes = fields.number(4) >> 24, fields.number(2)
+    left = MAX_EXTENTS
     offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
     for _ in range(fields.number(4 if version == 2 else 2)):
         item = fields.number(4 if version == 2 else 2)
@@ -183,7 +188,11 @@ def _read_extents(fields: Fields, items: HeifItems) -> None:
         fields.number(2)  # data reference: this file
         base = fields.number(base_size)
         pieces = items.extents.setdefault(item, [])
-        for _ in range(fields.number(2)):
+        count = fields.number(2)
+        left -= count
+        if left < 0:
+            raise HeifDamaged
+        for _ in range(count):
             if version:
                 fields.number(index_size)
             pieces.append((method, base + fields.number(offset_size), fields.number(length_size)))

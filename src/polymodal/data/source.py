@@ -175,7 +175,7 @@ def open_source(source: str | os.PathLike[str] | bytes, limits: Limits) -> Itera
         if "://" in source:
             raise MediaError(f"{clean_name(source, 200)} is a URL, expected a file of this machine; download it first")
         raise MediaError(
-            f"{clean_name(source)!r} looks like a protocol, expected a local file "
+            f"{clean_name(source)!r} looks like a URL or protocol, expected a local file "
             "(a file whose name contains ':' can be given as pathlib.Path)"
         )
     if not isinstance(source, str | os.PathLike):
