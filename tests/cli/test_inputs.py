@@ -70,6 +70,14 @@ def test_a_bad_file_costs_itself_alone(polymodal, tiny, album):
     assert outcome.code == 2 and [each["file"] for each in outcome.json["items"]] == names([album])[1:]
 
 
+def test_transcribe_takes_the_recordings_of_a_folder(polymodal, tiny, album):
+    rows = polymodal("transcribe", album, "-m", tiny, "--json").json
+    assert [row["file"] for row in rows] == [str(album / "b.wav")]
+    (album / "b.wav").unlink()
+    outcome = polymodal("transcribe", album, "-m", tiny)
+    assert is_one_line(outcome) and "holds no recordings or videos" in outcome.err
+
+
 def test_classify_a_folder(polymodal, tiny, album):
     outcome = polymodal("classify", album, "cat", "dog", "-m", tiny)
     assert outcome.code == 0 and [line.split("  ")[-1] for line in outcome.out.splitlines()] == names([album])
@@ -102,7 +110,7 @@ def test_data_urls(polymodal, tiny, photo):
     [
         ("https://example.org/a/cat.jpg?size=2", "https://example.org/a/cat.jpg?size=2 is a URL"),
         ("*.jpg", "no file matches *.jpg"),
-        ("empty", "the folder empty holds no pictures"),
+        ("empty", "the folder empty holds no "),
         ("concat:a|b", "there is no file concat:a|b"),
     ],
 )

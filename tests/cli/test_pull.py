@@ -4,8 +4,11 @@ import errno
 import hashlib
 import io
 import json
+import os
 import pickle
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -80,6 +83,15 @@ def test_no_network_on_first_pull(polymodal, site: Site, served, monkeypatch):
     outcome = polymodal("pull", served)
     assert outcome.code == 1 and outcome.err.count("\n") == 1, "the network is at fault, not what was typed"
     assert "net.bin" in outcome.err and "network" in outcome.err
+
+
+def test_a_hub_that_does_not_answer(tmp_path):
+    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+    environment |= {"POLYMODAL_HOME": str(tmp_path), "POLYMODAL_OFFLINE": "0"}
+    command = [sys.executable, "-m", "polymodal", "pull", "lab/net"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1 and done.stderr.startswith("polymodal: hub lab/net@main") and done.stdout == ""
+    assert "no answer from the hub" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_offline_on_first_pull(polymodal, site: Site, served):

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from polymodal.data.limits import own_limits
 from polymodal.data.media import Image, Media, Text
-from polymodal.data.source import HEAD_BYTES, decode_base64, sniff
+from polymodal.data.source import CONTAINER_FORMATS, HEAD_BYTES, SOUND_FORMATS, decode_base64, sniff
 from polymodal.errors import MediaError
 
 STDIN = "-"
@@ -48,12 +48,15 @@ class Input:
         return found
 
 
-def expand(words: Iterable[str]) -> list[Input]:
-    """The inputs that the words stand for, in order.  Raises MediaError for an empty folder or pattern."""
-    return [each for word in words for each in inputs_of(word)]
+def expand(words: Iterable[str], sound: bool = False) -> list[Input]:
+    """The inputs that the words stand for, in order; of a folder, with `sound`, only files that may hold sound.
+
+    Raises MediaError for a folder or pattern without any.
+    """
+    return [each for word in words for each in inputs_of(word, sound)]
 
 
-def inputs_of(word: str) -> list[Input]:
+def inputs_of(word: str, sound: bool = False) -> list[Input]:
     """The inputs of one word: several for a folder or a pattern."""
     if word == STDIN:
         return [Input(name=STDIN, source=read_stdin())]
@@ -63,7 +66,7 @@ def inputs_of(word: str) -> list[Input]:
         word = urllib.request.url2pathname(urllib.parse.urlsplit(word).path)
     path = expanded(word)
     if exists(path):
-        return files_in(path) if path.is_dir() else [Input(name=word, source=path)]
+        return files_in(path, sound) if path.is_dir() else [Input(name=word, source=path)]
     if SCHEME.match(word):
         return [Input(name=word, source=word)]  # opening it says why not
     if PATTERN.search(word):
@@ -99,11 +102,13 @@ def exists(path: Path) -> bool:
         return False
 
 
-def files_in(folder: Path) -> list[Input]:
+def files_in(folder: Path, sound: bool = False) -> list[Input]:
     """The media in a folder and its sub-folders, by content; hidden files, texts and all others are left out."""
-    found = [path for path in sorted(folder.rglob("*")) if not is_hidden(path.relative_to(folder)) and is_media(path)]
+    shown = [path for path in sorted(folder.rglob("*")) if not is_hidden(path.relative_to(folder))]
+    found = [path for path in shown if is_media(path, sound)]
     if not found:
-        raise MediaError(f"the folder {folder} holds no pictures, recordings or videos; give text files by name")
+        kinds = "recordings or videos" if sound else "pictures, recordings or videos; give text files by name"
+        raise MediaError(f"the folder {folder} holds no {kinds}")
     return [Input(name=str(path), source=path) for path in found]
 
 
@@ -119,13 +124,14 @@ def is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def is_media(path: Path) -> bool:
-    """Whether a file begins as a picture, recording, video or array does."""
+def is_media(path: Path, sound: bool = False) -> bool:
+    """Whether a file begins as a picture, recording, video or array does; with `sound`, a recording or video."""
     try:
         with path.open("rb") as file:
-            return sniff(file.read(HEAD_BYTES)) not in (None, "text")
+            format_name = sniff(file.read(HEAD_BYTES))
     except OSError:  # a folder, or not ours to read
         return False
+    return format_name in SOUND_FORMATS | CONTAINER_FORMATS if sound else format_name not in (None, "text")
 
 
 def read_stdin() -> bytes:

@@ -21,7 +21,7 @@ def transcribe(files: Files, model: MODEL = "mini", json: JSON = False, jsonl: J
     from polymodal.cli.many import report, results
     from polymodal.cli.output import progress
 
-    inputs = expand(files)
+    inputs = expand(files, sound=True)
     if len(inputs) == 1:
         open_all(inputs)
     loaded = load(model)

@@ -71,7 +71,7 @@ FETCHED = (".json", ".safetensors", ".bin", ".pt", ".pth", ".npz", ".model", ".t
 """Files of a repository that are fetched: configs, tokenizers and weights; never code."""
 TORCH = (".bin", ".pt", ".pth")
 HTTP_CLIENTS = ("httpx", "httpcore", "requests", "urllib3")
-"""Packages that huggingface_hub, by its version, speaks HTTP with."""
+"""How the names of packages begin with which huggingface_hub, by its version, speaks HTTP."""
 WEIGHTS = (".safetensors", ".npz", *TORCH)
 
 
@@ -193,7 +193,7 @@ def _explained(source: Source, error: Exception) -> WeightsError:
         answered = isinstance(error, errors.HfHubHTTPError) and error.response.status_code < 500
         kind = WeightsError if answered else Unreachable
         return kind(f"{source} ({megabytes(source.size)}): {str(error).splitlines()[0]}")
-    if type(error).__module__.partition(".")[0] in HTTP_CLIENTS:
+    if type(error).__module__.startswith(HTTP_CLIENTS):
         return _no_answer(source)
     if isinstance(error, OSError):
         return storage_error(home() / "hub", error)
