@@ -141,7 +141,8 @@ def _names(sizes: dict[str, int], prefix: str) -> list[str]:
     found = _below(sizes, prefix)
     if not found:
         tops = sorted({".".join(name.split(".")[:2]) for name in sizes})
-        raise ConfigError(f"'{prefix}' names no parameter of the built model; it has {', '.join(tops)}")
+        has = ", ".join(tops) or "no parameters"
+        raise ConfigError(f"'{prefix}' names no parameter of the built model; it has {has}")
     return found
 
 
