@@ -48,6 +48,6 @@ def test_a_stream_can_be_stopped(tiny):
         text += piece
         if len(text) >= 3:
             stream.stop()
-    assert stream.reply.finish == "stopped" and stream.reply.text == text and whole.text.startswith(text)
+    assert stream.reply.finish_reason == "stopped" and stream.reply.text == text and whole.text.startswith(text)
     assert stream.reply.tokens["generated"] == len(stream.ids) < 20
     assert model.chat("tell me a story", max_tokens=20).text == whole.text, "what was kept of it is still right"
