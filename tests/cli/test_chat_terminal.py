@@ -49,6 +49,12 @@ class Terminal:
         seen, _, self.shown = self.shown.partition(sign.encode())
         return seen.decode()
 
+    def wait_for_more(self) -> None:
+        """Until anything more has been shown."""
+        while not self.shown:
+            assert select.select([self.file], [], [], 60)[0], "nothing more was shown"
+            self.shown += CONTROL.sub(b"", os.read(self.file, 4096))
+
     def type(self, keys: str) -> None:
         os.write(self.file, keys.encode())
 
@@ -103,6 +109,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_conversation(terminal, tmp_path):
     chat = terminal("--max-tokens", str(LONG), "--temperature", "2", "--seed", "2")
     chat.type("tell me a story\n")
     chat.wait_for("tell me a story\n")
+    chat.wait_for_more()  # the answer has begun; before that, Ctrl-C may still meet the prompt
     chat.interrupt("(stopped")
     chat.wait_for("> ")
     chat.type("half a line")
