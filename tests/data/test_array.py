@@ -63,7 +63,7 @@ def test_damaged_files_are_refused_or_read(place: int, byte: int) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (npy(np.array([{"a": 1}]), pickled=True), "no .npy file of numbers"),
+        (npy(np.array([{"a": 1}]), pickled=True), "not a .npy file of numbers"),
         (npy(np.zeros(1000))[:200], "damaged"),
         (b"\x93NUMPY\x01\x00" + b"\x00" * 20, "damaged"),
         (pickle.dumps([1, 2]), "damaged"),

@@ -283,3 +283,19 @@ def test_conversations_of_several_threads_answer_as_alone() -> None:
         thread.join()
     assert len(results) == 18 and all(ids == alone[text] for (text, _), ids in results.items())
     assert found.idle <= 2
+
+
+def test_ids_of_a_generation_config_end_answers_of_a_chat_too() -> None:
+    plain = sessions()
+    encoded = plain.encode(conversation([user("alpha")]))
+
+    def answer(found: Sessions) -> list:
+        with found.chat(encoded) as chat:
+            return list(chat.write(encoded, OPTIONS))
+
+    written = answer(plain)
+    assert len(written) == OPTIONS.max_tokens
+    second = written[1].id
+    ended = answer(Sessions(plain.model, plain.processor, ends={second}))
+    assert [piece.id for piece in ended] == [piece.id for piece in written[: len(ended)]]
+    assert ended[-1].id == second and ended[-1].finish_reason == "stop"

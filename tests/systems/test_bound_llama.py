@@ -93,7 +93,7 @@ def test_real_pipelines_draw_from_conditions() -> None:
 def test_the_signal_of_an_answer_becomes_a_picture(tmp_path: Path) -> None:
     pytest.importorskip("diffusers")
     try:
-        text, (picture,) = evidence.drawn(tmp_path)
+        text, (picture,) = evidence.draw_one(tmp_path)
     except MissingData as missing:
         pytest.skip(str(missing))
     assert text.strip() == "Here:" and isinstance(picture, Image.Image)

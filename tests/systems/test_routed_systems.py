@@ -155,7 +155,8 @@ def test_labels_are_the_answer_and_its_end(tmp_path: Path):
         model = folder_of(evidence, place)
         batch = model.processor([said("user", pm.image(CAT), "Hi"), said("assistant", "Yes.")])
         learned = batch["labels"][0][batch["labels"][0] != -100].tolist()
-        assert model.processor.tokenizer.decode(learned[:-1]) == "Yes." and learned[-1] == 2
+        # LLaMA's tokenizer makes the space before an answer a part of its first word, as published.
+        assert model.processor.tokenizer.decode(learned[:-1]).removeprefix(" ") == "Yes." and learned[-1] == 2
 
 
 def test_another_picture_is_another_answer_though_no_token_stands_for_it(tmp_path: Path):

@@ -21,7 +21,7 @@ from polymodal.data.messages import Message, conversation, user
 from polymodal.errors import MediaError, PromptError
 from polymodal.generation.chat import collate_left
 from polymodal.generation.generate import generate, stream
-from polymodal.generation.output import DecodingConstraints, Generation, collect
+from polymodal.generation.output import Generation, collect
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.nn.first_weight import first_weight
 from polymodal.pipelines.batches import check_batch_size
@@ -140,7 +140,7 @@ def _answers(
     """Answers to conversations that are encoded, all at once."""
     sessions = model.sessions(module)
     processor = sessions.processor
-    constraints = DecodingConstraints(tokenizer=processor.tokenizer)
+    constraints = sessions.constraints
     with clock.measure("prefill"):
         spans = [span for row in rows for span in row.media_spans]
         features = sessions.features.features(module, processor, spans, clock.measure)

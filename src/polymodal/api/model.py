@@ -405,7 +405,8 @@ class Model:
         with self._lock:
             found = self._sessions.get(id(module))
             if found is None:
-                found = self._sessions[id(module)] = Sessions(module, self.processor)
+                ends = self._parts.ends[0] if self._parts.ends is not None else ()
+                found = self._sessions[id(module)] = Sessions(module, self.processor, ends=ends)
             found.limits = self.limits
             return found
 

@@ -9,15 +9,16 @@ limits of their own (`feature_cache.py`).  An answer that is abandoned gives up 
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from polymodal.data.messages import Message
 from polymodal.data.processor import Encoded, Processor
 from polymodal.errors import ConfigError
 from polymodal.generation.chat import Chat, check_ids, encode
 from polymodal.generation.feature_cache import FeatureCache, Measure, PreparedMedia, unmeasured
+from polymodal.generation.output import DecodingConstraints
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.nn.watch import WeightsWatch
 
@@ -35,11 +36,22 @@ class IdleLimits:
 
 
 class Sessions:
-    """All conversations with `model`.  Changed weights make everything computed before worthless, so it is dropped."""
+    """All conversations with `model`.  Changed weights make everything computed before worthless, so it is dropped.
 
-    def __init__(self, model: MultimodalLM, processor: Processor, limits: IdleLimits | None = None) -> None:
+    ends: ids that end an answer beside the tokenizer's end token, such as those of a generation_config.json.
+    """
+
+    def __init__(
+        self,
+        model: MultimodalLM,
+        processor: Processor,
+        limits: IdleLimits | None = None,
+        ends: Collection[int] = (),
+    ) -> None:
         self.model = model
         self.processor = processor
+        plain = DecodingConstraints(tokenizer=processor.tokenizer)
+        self.constraints = replace(plain, eos=plain.ends.union(ends))
         self.limits = limits or IdleLimits()
         self.features = FeatureCache()
         self.prepared = PreparedMedia()
@@ -60,7 +72,13 @@ class Sessions:
         """A chat that nobody else uses now, for one answer to a conversation from `encode`."""
         with self._lock:
             chat, epoch = self._best(encoded), self._epoch
-        chat = chat or Chat(self.model, self.processor, features=self.features, prepared=self.prepared)
+        chat = chat or Chat(
+            self.model,
+            self.processor,
+            constraints=self.constraints,
+            features=self.features,
+            prepared=self.prepared,
+        )
         yield chat
         # Only a chat whose answer came to its end is kept, and only what the present weights have computed.
         with self._lock:

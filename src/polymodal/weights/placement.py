@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 AUTO = "auto"
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16", "float16", "float64")
 QUANTISE = ("int8",)
 _MARGIN = 1.2  # activations and caches need memory beside the weights
 
