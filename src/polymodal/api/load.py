@@ -53,8 +53,8 @@ def load(
     or your own system file (which is Python and is run).  system: what to read a published checkpoint as, when several
     systems share its format, or your own system file.
     device: "auto" is a CUDA device with room for it, else the CPU.  dtype: "auto" is the checkpoint's own, but float32
-    for float16 on a CPU (weights/placement.py says why); "float32", "bfloat16", "float16".  quantise: "int8" keeps the
-    linears of the language model as 8-bit numbers, for inference alone (nn/quantise.py).
+    for float16 on a CPU (weights/placement.py says why); "float32", "bfloat16", "float16", "float64".  quantise: "int8"
+    keeps the linears of the language model as 8-bit numbers, for inference alone (nn/quantise.py).
     mmap: weights that are stored as they are wanted stay in the pages of their files, as in `transformers`: loading is
     fast and processes share them.  False reads them: files that are written over in place while a model is in use
     (not replaced, as downloads and `save` do it) would change or break a mapped model.

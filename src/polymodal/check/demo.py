@@ -56,17 +56,31 @@ def write_weights(folder: Path, module: nn.Module, table: KeyTable) -> Path:
     return export_safetensors(module, folder / "model.safetensors", table)
 
 
+def train_on_conversations(
+    model: Any, conversations: Sequence[Any], folder: Path, model_spec: Any, *, steps: int, lr: float = 3e-3
+) -> None:
+    """Train a loaded checkpoint on conversations through its own processor and write its weights back to the folder."""
+    import torch
+
+    from polymodal.check.training import lm_objective
+
+    batch, module = model.processor(list(conversations)), model.module.train()
+    optimiser = torch.optim.AdamW(module.parameters(), lr=lr)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        lm_objective(module, batch).backward()
+        optimiser.step()
+    write_weights(folder, module.eval(), model_spec.keys[0])
+
+
 QUESTION = "What is it?"
 
 
 def train_and_chat(model: Any, folder: Path, model_spec: Any, *, count: int, steps: int, lr: float = 3e-3) -> int:
     """Train a loaded folder on `count` real pictures and their names through its own processor, save it back, load it
     again, and ask about each picture by `chat`: how many answers are the name."""
-    import torch
-
     import polymodal as pm
     from polymodal.check import real
-    from polymodal.check.training import lm_objective
     from polymodal.data.media import Text
     from polymodal.data.messages import Message
 
@@ -74,14 +88,7 @@ def train_and_chat(model: Any, folder: Path, model_spec: Any, *, count: int, ste
     asked = [Message(role="user", parts=(pm.image(picture), Text(QUESTION))) for picture, _ in samples]
     answers = [Message(role="assistant", parts=(Text(name),)) for _, name in samples]
     conversations = [list(talk) for talk in zip(asked, answers, strict=True)]
-    batch = model.processor(conversations)
-    module = model.module.train()
-    optimiser = torch.optim.AdamW(module.parameters(), lr=lr)
-    for _ in range(steps):
-        optimiser.zero_grad()
-        lm_objective(module, batch).backward()
-        optimiser.step()
-    write_weights(folder, module.eval(), model_spec.keys[0])
+    train_on_conversations(model, conversations, folder, model_spec, steps=steps, lr=lr)
     again = pm.load(folder)
     replies = [again.chat(pm.image(picture), QUESTION, max_tokens=32).text.strip() for picture, _ in samples]
     return sum(answer == name for answer, (_, name) in zip(replies, samples, strict=True))

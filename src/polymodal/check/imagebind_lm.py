@@ -12,7 +12,7 @@ from torch import nn
 from polymodal.check import real
 from polymodal.check.demo import BYTES, byte_tokenizer, write_config, write_weights
 from polymodal.check.record import TrainingCheck
-from polymodal.check.training import caption_batch, lm_objective, rows
+from polymodal.check.training import caption_batch, rows
 
 IMAGEBIND: dict[str, Any] = {
     "kernel_size": (2, 56, 56), "out_embed_dim": 48, "depth_kernel_size": 56, "thermal_kernel_size": 56,
@@ -43,19 +43,6 @@ def write_tiny_folder(folder: Path, system: Any, extra_tokens: Sequence[str] = (
     model_spec = system.formats[0].model_spec(settings)
     write_weights(folder, model_spec.build(), model_spec.keys[0])
     return model_spec
-
-
-def train_on_conversations(
-    model: Any, conversations: Sequence[Any], folder: Path, model_spec: Any, steps: int = 60
-) -> None:
-    """Train a loaded checkpoint on conversations through its own processor and write its weights back to the folder."""
-    batch, module = model.processor(list(conversations)), model.module.train()
-    optimiser = torch.optim.AdamW(module.parameters(), lr=3e-3)
-    for _ in range(steps):
-        optimiser.zero_grad()
-        lm_objective(module, batch).backward()
-        optimiser.step()
-    write_weights(folder, module.eval(), model_spec.keys[0])
 
 
 def caption_check(

@@ -13,10 +13,10 @@ import torch
 
 import polymodal as pm
 from polymodal.check import randomise, real
-from polymodal.check.demo import byte_tokenizer, write_config, write_weights
+from polymodal.check.demo import byte_tokenizer, train_on_conversations, write_config, write_weights
 from polymodal.check.hugging import hugging_case, hugging_size
 from polymodal.check.record import Case, Expected, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training import caption_batch, lm_objective, rows
+from polymodal.check.training import caption_batch, rows
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.systems import System
@@ -135,13 +135,7 @@ def headline(
         talks = [talk(system, question) for question in asked]
         answered = [[*t, Message(role="assistant", parts=(Text(a),))] for t, a in zip(talks, names, strict=True)]
         model = pm.load(folder, system=system.id)
-        module, batch = model.module.train(), model.processor(answered)
-        optimiser = torch.optim.AdamW(module.parameters(), lr=3e-3)
-        for _ in range(steps):
-            optimiser.zero_grad()
-            lm_objective(module, batch).backward()
-            optimiser.step()
-        write_weights(folder, module.eval(), model_spec.keys[0])
+        train_on_conversations(model, answered, folder, model_spec, steps=steps)
         again = pm.load(folder, system=system.id)
         right = sum(again.chat(t, max_tokens=40).text.strip() == a for t, a in zip(talks, names, strict=True))
     seen = f"tiny weights trained on {count} English and Chinese questions: chat answers {right}"

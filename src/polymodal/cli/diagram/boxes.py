@@ -96,9 +96,9 @@ def paint(node: Node, frame: Box, cell_centres: dict[str, float]) -> Painted:
 
 def _paint_header(painted: Painted, node: Node, box: Box) -> None:
     y, text_width = box.y + PAD - 2, INNER[node.kind]
-    y = add_lines(painted, wrap(node.title, TITLE, text_width, bold=True), box.x + PAD, y, TITLE, bold=True)
+    y = add_lines(painted.shapes, wrap(node.title, TITLE, text_width, bold=True), box.x + PAD, y, TITLE, bold=True)
     for line in node.lines:
-        y = add_lines(painted, wrap(line, WORDS, text_width), box.x + PAD, y, WORDS, colour="muted")
+        y = add_lines(painted.shapes, wrap(line, WORDS, text_width), box.x + PAD, y, WORDS, colour="muted")
 
 
 def _paint_words(painted: Painted, node: Node, box: Box, centred: bool) -> None:
@@ -107,12 +107,12 @@ def _paint_words(painted: Painted, node: Node, box: Box, centred: bool) -> None:
     y = box.y + (box.height - _words_height(node, text_width) - matrix) / 2 + PAD - 2
     x = box.x + box.width / 2 if centred else box.x + PAD
     colour = "muted" if node.faint else "ink"
-    y = add_lines(painted, wrap(node.title, TITLE, text_width, bold=True), x, y, TITLE, bold=True, centred=centred,
-               colour=colour)  # fmt: skip
+    title = wrap(node.title, TITLE, text_width, bold=True)
+    y = add_lines(painted.shapes, title, x, y, TITLE, bold=True, centred=centred, colour=colour)
     for line in node.lines:
-        y = add_lines(painted, wrap(line, WORDS, text_width), x, y, WORDS, colour="muted", centred=centred)
+        y = add_lines(painted.shapes, wrap(line, WORDS, text_width), x, y, WORDS, colour="muted", centred=centred)
     if node.state in STATE_WORDS and not centred:
-        y = add_lines(painted, [STATE_WORDS[node.state]], x, y + 4, SMALL, bold=True, colour=f"ink-{node.state}")
+        y = add_lines(painted.shapes, [STATE_WORDS[node.state]], x, y + 4, SMALL, bold=True, colour=f"ink-{node.state}")
     if node.matrix:
         _paint_matrix(painted, node.matrix, box, y + 4)
 

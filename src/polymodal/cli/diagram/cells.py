@@ -46,7 +46,7 @@ def paint_cells(painted: Painted, node: Node, box: Box, top: float, centres: dic
         painted.shapes.append(frame)
         painted.frames[cell.key] = frame
         inside = centres[cell.lane] - height / 2 + CELL_PAD - 3
-        below = add_lines(painted, wrap(cell.text, WORDS, SEQUENCE_WIDTH - 2 * CELL_PAD), x + CELL_PAD, inside,
+        below = add_lines(painted.shapes, wrap(cell.text, WORDS, SEQUENCE_WIDTH - 2 * CELL_PAD), x + CELL_PAD, inside,
                        WORDS)  # fmt: skip
         fits = int((text_width - 2 * CELL_PAD) // (SQUARE + 3))
         mark = cell_mark(cell.modality, cell.discrete)
@@ -69,4 +69,4 @@ def _thin_cell(painted: Painted, x: float, y: float, text_width: float, height: 
         return
     painted.shapes.append(Box(x=x, y=y, width=text_width, height=height, fill="tint-text", stroke="text", radius=6,
                               role="cell"))  # fmt: skip
-    add_lines(painted, ["text"], x + CELL_PAD, y + (height - WORDS * LINE) / 2, WORDS, colour="muted")
+    add_lines(painted.shapes, ["text"], x + CELL_PAD, y + (height - WORDS * LINE) / 2, WORDS, colour="muted")

@@ -14,7 +14,7 @@ from polymodal.cli.diagram.boxes import FIXED, headroom, measure, paint
 from polymodal.cli.diagram.cells import THIN, cell_height, cell_mark, interleaved
 from polymodal.cli.diagram.fonts import LINE, width, wrap
 from polymodal.cli.diagram.graph import COLUMNS, Graph, Node
-from polymodal.cli.diagram.painting import GAP
+from polymodal.cli.diagram.painting import GAP, add_lines
 from polymodal.cli.diagram.routes import Gap, route
 from polymodal.cli.diagram.scene import Box, Line, Scene, Text
 
@@ -73,27 +73,21 @@ class Layout:
     def _paint_titles(self) -> float:
         """Name, headline and badge; returns the y below the headings of the columns."""
         text_width, y = self.width - 2 * MARGIN, MARGIN
-        y = self._write(wrap(self.graph.title, NAME, text_width, bold=True), MARGIN, y, NAME, bold=True)
-        y = self._write(wrap(self.graph.subtitle, HEADLINE, text_width), MARGIN, y + 2, HEADLINE, colour="muted")
+        y = add_lines(self.shapes, wrap(self.graph.title, NAME, text_width, bold=True), MARGIN, y, NAME, bold=True)
+        y = add_lines(
+            self.shapes, wrap(self.graph.subtitle, HEADLINE, text_width), MARGIN, y + 2, HEADLINE, colour="muted"
+        )
         for words in (self.graph.badge, self.graph.stage):
             if words:
-                y = self._write(wrap(words, HEADLINE, text_width, bold=True), MARGIN, y + 2, HEADLINE, bold=True)
+                y = add_lines(
+                    self.shapes, wrap(words, HEADLINE, text_width, bold=True), MARGIN, y + 2, HEADLINE, bold=True
+                )
         y += 12
         for name in self.columns:
             heading = self.graph.column_name(name).upper()
-            self._write([heading], self.left[name] + self.widths[name] / 2, y, HEADING, bold=True, colour="muted",
-                        centred=True)  # fmt: skip
+            middle = self.left[name] + self.widths[name] / 2
+            add_lines(self.shapes, [heading], middle, y, HEADING, bold=True, colour="muted", centred=True)
         return y + HEADING * LINE + 10
-
-    def _write(
-        self, lines: Sequence[str], x: float, y: float, size: float, *, bold: bool = False, colour: str = "ink",
-        centred: bool = False,
-    ) -> float:  # fmt: skip
-        for line in lines:
-            self.shapes.append(Text(x=x, y=y + size, text=line, size=size, width=width(line, size, bold), bold=bold,
-                                    colour=colour, anchor="middle" if centred else "start"))  # fmt: skip
-            y += size * LINE
-        return y
 
     def _place_lanes(self) -> None:
         """Tops and heights of the lanes: of what stands in them alone first, then of what spans them."""
@@ -188,11 +182,13 @@ class Layout:
             if x + 22 + wide > self.width - MARGIN:
                 x, y = MARGIN, y + 20
             self.shapes.append(replace(mark, x=x, y=y + (12 - mark.height) / 2))
-            self._write([words], x + mark.width + 6, y - 1, HEADING, colour="muted")
+            add_lines(self.shapes, [words], x + mark.width + 6, y - 1, HEADING, colour="muted")
             x += mark.width + wide + 26
         y += 16 if entries else -8
         for note in self.graph.notes:
-            y = self._write(wrap(note, HEADLINE, self.width - 2 * MARGIN), MARGIN, y + 4, HEADLINE, colour="muted")
+            y = add_lines(
+                self.shapes, wrap(note, HEADLINE, self.width - 2 * MARGIN), MARGIN, y + 4, HEADLINE, colour="muted"
+            )
         return y
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from polymodal.cli.diagram.fonts import LINE, width
@@ -23,12 +24,19 @@ class Painted:
 
 
 def add_lines(
-    painted: Painted, lines: list[str], x: float, y: float, size: float, *, bold: bool = False, colour: str = "ink",
+    shapes: list[Box | Text | Line],
+    lines: Sequence[str],
+    x: float,
+    y: float,
+    size: float,
+    *,
+    bold: bool = False,
+    colour: str = "ink",
     centred: bool = False,
-) -> float:  # fmt: skip
+) -> float:
     """Adds lines of text below y; returns the y below them."""
     for line in lines:
-        painted.shapes.append(Text(x=x, y=y + size, text=line, size=size, width=width(line, size, bold), bold=bold,
-                                   colour=colour, anchor="middle" if centred else "start"))  # fmt: skip
+        shapes.append(Text(x=x, y=y + size, text=line, size=size, width=width(line, size, bold), bold=bold,
+                           colour=colour, anchor="middle" if centred else "start"))  # fmt: skip
         y += size * LINE
     return y

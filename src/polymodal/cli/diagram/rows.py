@@ -58,7 +58,7 @@ def paint_group(painted: Painted, group: Group, frame: Box) -> None:
             painted.shapes.append(Line(points=((middle, y + height), (middle, y + height + 6)), colour="line"))
         y += height + 6
     if group.repeat:
-        add_lines(painted, [group.repeat], frame.x + frame.width / 2, y - 2, SMALL, bold=True, colour="muted",
+        add_lines(painted.shapes, [group.repeat], frame.x + frame.width / 2, y - 2, SMALL, bold=True, colour="muted",
                centred=True)  # fmt: skip
 
 
@@ -70,10 +70,10 @@ def _row_fill(row: Row) -> str:
 
 def _paint_row(painted: Painted, row: Row, box: Box) -> None:
     x, text_width = box.x + GAP, BACKBONE_WIDTH - 3 * PAD
-    y = add_lines(painted, [row.title], x, box.y + 5, WORDS, bold=True)
-    y = add_lines(painted, wrap(row.text, SMALL, text_width), x, y, SMALL, colour="muted")
+    y = add_lines(painted.shapes, [row.title], x, box.y + 5, WORDS, bold=True)
+    y = add_lines(painted.shapes, wrap(row.text, SMALL, text_width), x, y, SMALL, colour="muted")
     if row.state and not _branch_states(row):
-        y = add_lines(painted, [STATE_WORDS[row.state]], x, y, SMALL, bold=True, colour=f"ink-{row.state}")
+        y = add_lines(painted.shapes, [STATE_WORDS[row.state]], x, y, SMALL, bold=True, colour=f"ink-{row.state}")
     if not row.branches:
         return
     y += 4
@@ -91,9 +91,11 @@ def _paint_row(painted: Painted, row: Row, box: Box) -> None:
                     fill=_branch_fill(branch), stroke=branch.modality, radius=5, role="branch",
                     key=f"{row.key}.{branch.modality}", thickness=1.4)  # fmt: skip
         painted.shapes.append(frame)
-        below = add_lines(painted, wrap(branch.text, SMALL, _branch_width(row, text_width)), frame.x + 5, y + 3, SMALL)
+        below = add_lines(
+            painted.shapes, wrap(branch.text, SMALL, _branch_width(row, text_width)), frame.x + 5, y + 3, SMALL
+        )
         if branch.state:
-            add_lines(painted, [STATE_WORDS[branch.state]], frame.x + 5, below, SMALL, bold=True,
+            add_lines(painted.shapes, [STATE_WORDS[branch.state]], frame.x + 5, below, SMALL, bold=True,
                    colour=f"ink-{branch.state}")  # fmt: skip
 
 
