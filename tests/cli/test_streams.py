@@ -9,6 +9,8 @@ import sys
 import pytest
 
 from polymodal.cli.app import run
+from polymodal.cli.check import render
+from polymodal.cli.output import console
 from polymodal.cli.streams import open_streams
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9.jpg")
@@ -106,3 +108,10 @@ def test_brackets_and_colons_in_names_are_kept(capsys):
 def test_shapes_are_drawn_with_their_brackets(polymodal):
     outcome = polymodal("show", "mini")
     assert "[N, 3, 224, 224]" in outcome.out and "\\[" not in outcome.out
+
+
+def test_brackets_of_a_check_are_printed_as_they_are(capsys):
+    found = {"ok": True, "evidence": "conditions of image [2, 5, 768]"}
+    console().print(render({"id": "tiny[1]", "headline": found}))
+    printed = capsys.readouterr().out
+    assert "image [2, 5, 768]" in printed and "tiny[1]" in printed and "\\" not in printed

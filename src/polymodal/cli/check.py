@@ -107,10 +107,12 @@ def all_right(results: list[dict[str, Any]]) -> bool:
 
 def _shown(name: str, run: Run, json: bool) -> dict[str, Any]:
     """Run one check, with a line for each part unless JSON is wanted."""
+    from rich.text import Text
+
     from polymodal.cli.output import console
 
-    with console(error=True).status(name) as status:
-        result = run(lambda text: status.update(f"{name}: {text}"))
+    with console(error=True).status(Text(name)) as status:
+        result = run(lambda text: status.update(Text(f"{name}: {text}")))
     if not json:
         console().print(render(result))
     return result
@@ -125,7 +127,7 @@ def render(result: dict[str, Any]) -> Any:
     table = Table("", "", "", title=result["id"], title_justify="left", show_header=False)
     words = {True: "ok", False: "WRONG", None: "not checked"}
     for part in parts_of(result):
-        table.add_row(part, words[result[part]["ok"]], about(part, result[part]).replace("[", "\\["))
+        table.add_row(part, words[result[part]["ok"]], about(part, result[part]))
     for each in result.get("exceptions", ()):
         table.add_row("exception", "", each)
     return table

@@ -82,10 +82,10 @@ def progress(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
     if not sys.stderr.isatty() or (total > 1 and sys.stdout.isatty()):
         yield lambda done, name: None
         return
-    with console(error=True).status(what) as status:
-        from rich.markup import escape
+    from rich.text import Text
 
-        yield lambda done, name: status.update(f"{what} {done + 1} of {total}: {escape(name)}")
+    with console(error=True).status(Text(what)) as status:
+        yield lambda done, name: status.update(Text(f"{what} {done + 1} of {total}: {name}"))
 
 
 @contextmanager
