@@ -1,6 +1,7 @@
 # What a stranger needs is git, make and Python >= 3.11 with venv; everything else is put into .venv here.
 #   make demo   set up, fetch the default model, ask it about a picture and about a recording
 #   make test   set up and run the whole test suite
+#   make attack the inputs that mean harm, tens of thousands of them (ATTACK=40 times the suite's, ATTACK_SEED=0)
 #   make lint   style and types
 #   make test-newest   the suite with the newest releases instead of the pinned ones, and what changed
 #   make pins   pin the newest releases in constraints/test.txt
@@ -15,11 +16,11 @@ THREADS := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 SUITE := -m pytest -n auto --dist loadfile $(PYTEST)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint setup weights test-newest newest pins clean help
+.PHONY: demo test attack lint setup weights test-newest newest pins clean help
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# \{0,1\}//; 1,6p' Makefile
+	@sed -n 's/^# \{0,1\}//; 1,7p' Makefile
 
 demo: $(VENV)/.installed
 	@$(BIN)/polymodal pull mini
@@ -31,6 +32,9 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	@$(MAKE) --no-print-directory weights
 	$(THREADS) $(BIN)/python $(SUITE)
+
+attack: $(VENV)/.installed-dev
+	ATTACK=$${ATTACK:-40} $(THREADS) $(BIN)/python -m pytest -n auto -q tests/attack $(PYTEST)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ from project_source import PACKAGE, Import, imports, module_name, parsed, python
 RANKS = {
     "errors": 0,
     "fields": 0,
+    "files": 0,
     "nn": 0,
     "weights": 1,
     "data": 1,
