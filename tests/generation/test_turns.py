@@ -12,11 +12,12 @@ from test_generate_chat import model, picture, processor
 from polymodal.data.messages import conversation, user
 from polymodal.data.processor import Processor
 from polymodal.errors import ConfigError
-from polymodal.generation.chat import Chat, common_prefix, outside_items
+from polymodal.generation.chat import Chat
 from polymodal.generation.decode_state import DecodeState
 from polymodal.generation.feature_cache import ENCODER_BATCH, FeatureCache, PreparedMedia
 from polymodal.generation.generate import generate
 from polymodal.generation.output import DecodingConstraints
+from polymodal.generation.prefix import common_prefix, outside_items
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.generation.sessions import IdleLimits, Sessions
 from tiny_models import text_model
