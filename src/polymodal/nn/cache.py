@@ -54,6 +54,11 @@ class LayerCache:
         return self._keys[:, :, :end], self._values[:, :, :end]
 
     @property
+    def buffers(self) -> tuple[Tensor, Tensor]:
+        """Keys and values as they were allocated."""
+        return self._keys, self._values
+
+    @property
     def nbytes(self) -> int:
         """Allocated bytes, keys and values of the source included."""
         return sum(tensor.nbytes for tensor in (self._keys, self._values, *(self.source or ())))
@@ -104,6 +109,10 @@ class KVCache:
 
     def layer(self, index: int) -> LayerCache:
         return self._layers[index]
+
+    def tensors(self) -> list[tuple[Tensor, Tensor]]:
+        """The buffers [batch, kv_heads, capacity, head_dim] of keys and values, layer by layer."""
+        return [layer.buffers for layer in self._layers]
 
     def __len__(self) -> int:
         """Number of layers."""
