@@ -3,9 +3,10 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+
 from polymodal.engine.rows import RowCache
 from polymodal.nn.cache import KVCache
-from torch import Tensor
 
 SLOTS = 4
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_generate_chat import model, picture, processor
 
 from polymodal.data.messages import conversation, user
 from polymodal.data.processor import Processor
@@ -21,6 +20,7 @@ from polymodal.generation.prefix import common_prefix, outside_items
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.generation.sessions import IdleLimits, Sessions
 from tiny_models import text_model
+from tiny_talk import model, picture, processor
 from tiny_text import letters_tokenizer
 
 OPTIONS = SamplingOptions(max_tokens=4)

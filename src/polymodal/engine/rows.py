@@ -6,8 +6,8 @@
              ^ first            ^ end
 
 A row that joins is copied to the end; when it is longer than all others, they move right.  A row that leaves is
-replaced by the last one.  Columns that nobody uses any more are given up when space is needed; buffers double in rows or
-columns when there is none left.  What a row reads is the same in every order of joining and leaving.
+replaced by the last one.  Columns that nobody uses any more are given up when space is needed; buffers double in rows
+or columns when there is none left.  What a row reads is the same in every order of joining and leaving.
 """
 
 from __future__ import annotations
@@ -64,15 +64,21 @@ class RowCache:
             values[self.rows, :, self.end - length : self.end] = new_values[0, :, :length]
         self.lengths.append(length)
 
-    def leave(self, index: int) -> None:
-        """Give up row `index`; the last row takes its place."""
+    def leave(self, index: int, wipe: bool = False) -> None:
+        """Give up row `index`; the last row takes its place.
+
+        wipe: it may hold values that are no numbers.  They would reach whoever uses its columns next: a masked key has
+        the weight 0, but 0 times NaN is NaN.
+        """
         last = self.rows - 1
-        if index != last:
-            first = self.end - self.lengths[last]
-            for keys, values in self._buffers.tensors():
-                keys[index, :, first : self.end] = keys[last, :, first : self.end]
-                values[index, :, first : self.end] = values[last, :, first : self.end]
-            self.lengths[index] = self.lengths[last]
+        for tensors in self._buffers.tensors():
+            for tensor in tensors:
+                if wipe:
+                    tensor[index].zero_()
+                if index != last:
+                    first = self.end - self.lengths[last]
+                    tensor[index, :, first : self.end] = tensor[last, :, first : self.end]
+        self.lengths[index] = self.lengths[last]
         self.lengths.pop()
         if not self.lengths:
             self.end = 0
@@ -105,7 +111,7 @@ class RowCache:
         self.lengths = [length + 1 for length in self.lengths]
 
     def mask(self, device: torch.device) -> Tensor | None:
-        """bool [rows, longest + 1] over the columns of `view` and the token to come; None where rows are equally long."""
+        """bool [rows, longest + 1] over the columns of `view` and the token to come; None for rows of one length."""
         longest = self.longest
         if min(self.lengths) == longest:
             return None
@@ -113,7 +119,7 @@ class RowCache:
         return torch.arange(longest + 1, device=device) >= starts[:, None]
 
     def _make_space(self, end: int, least: int, rows: int) -> None:
-        """Space for columns up to `end` and that many rows; `least` columns are enough once unused ones are given up."""
+        """Space for columns up to `end`, or `least` once unused ones are given up, and for that many rows."""
         slots, capacity = self._buffers.tensors()[0][0].shape[0], self._buffers.capacity
         # Moving pays when it frees a good part; else the next steps would move again and again.
         if end > capacity >= 4 / 3 * least and self.end > self.longest:

@@ -130,6 +130,15 @@ class KVCache:
             raise ValueError(f"cannot truncate a cache of {self.length} tokens to {length}")
         self._length.tokens = length
 
+    def sources(self) -> list[tuple[Tensor, Tensor] | None]:
+        """The keys and values of cross-attention, layer by layer."""
+        return [layer.source for layer in self._layers]
+
+    def set_sources(self, sources: list[tuple[Tensor, Tensor] | None]) -> None:
+        """Take those of another cache; they are never written to."""
+        for layer, source in zip(self._layers, sources, strict=True):
+            layer.source = source
+
     def forget_sources(self) -> None:
         """Drop the keys and values of cross-attention; the next call recomputes them."""
         for layer in self._layers:
