@@ -17,6 +17,7 @@ from polymodal.data.messages import Message, user
 from polymodal.data.processor import Encoded
 from polymodal.engine.engine import Engine
 from polymodal.errors import PromptError, UnknownName
+from polymodal.generation.structured import Rule, Structured
 from polymodal.serve.settings import Settings
 from polymodal.serve.worker import EngineWorker
 
@@ -30,6 +31,7 @@ class ServedModel:
         self.created = int(time.time())
         self._settings = settings
         self._workers: dict[int, EngineWorker] = {}
+        self._forms: dict[int, Structured] = {}
         self._lock = threading.Lock()
         self._one = asyncio.Lock()
 
@@ -80,6 +82,21 @@ class ServedModel:
         """Stop the engines."""
         for worker in self._workers.values():
             worker.close()
+
+    async def rules(self, worker: EngineWorker, make: Callable[[Structured], str | None], n: int) -> tuple[Rule, ...]:
+        """The rules of n answers that have the form `make` asks for; reading a form is work for a thread."""
+
+        def work() -> tuple[Rule, ...]:
+            engine = worker.engine
+            with self._lock:
+                if id(engine) not in self._forms:
+                    size = engine.model.backbone.config.vocab_size
+                    self._forms[id(engine)] = Structured(engine.processor.tokenizer, size, engine.constraints.ends)
+                forms = self._forms[id(engine)]
+            grammar = make(forms)
+            return () if grammar is None else forms.rules(grammar, n)
+
+        return await asyncio.to_thread(work)
 
     def _worker(self, media: bool) -> EngineWorker:
         module = self.model.module_for(media)
