@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import uuid
@@ -17,6 +18,7 @@ from polymodal.serve.errors import Refused, refusal
 from polymodal.serve.metrics import Metrics
 from polymodal.serve.models import ServedModel
 from polymodal.serve.options import answers, asks_for_form, grammar_of, sampling_options
+from polymodal.serve.remote import fetch
 from polymodal.serve.schemas import ChatCompletion
 from polymodal.serve.settings import Settings
 from polymodal.serve.tools import Tools, calls_as_text
@@ -51,7 +53,7 @@ async def accept(body: ChatCompletion, model: ServedModel, settings: Settings, m
     """Everything that can be refused before the first token.  Raises Refused, PolymodalError."""
     limits = settings.requests
     tools = Tools.read(body.tools, body.tool_choice)
-    messages = read_messages(body.messages, settings)
+    messages = read_messages(await fetched(body.messages, settings), settings)
     if tools is not None:
         messages = tools.described(messages)
     n = answers(body, limits)
@@ -68,6 +70,27 @@ async def accept(body: ChatCompletion, model: ServedModel, settings: Settings, m
     return Answering(
         model=model, ticket=metrics.watch(model.name, ticket), tools=tools, id=f"chatcmpl-{uuid.uuid4().hex}"
     )
+
+
+async def fetched(messages: Sequence[dict[str, Any]], settings: Settings) -> list[dict[str, Any]]:
+    """The messages with media of allowed hosts in place of their URLs.  Raises Refused."""
+    found, left = [], settings.requests.media
+    for message in messages:
+        content = message.get("content")
+        parts = []
+        for part in content if settings.media_hosts and isinstance(content, list) else ():
+            kind = part.get("type") if isinstance(part, dict) else None
+            holder = part.get(kind) if kind in ("image_url", "video_url") else None
+            url = holder.get("url") if isinstance(holder, dict) else None
+            if isinstance(url, str) and url[:5].lower() == "https":
+                if (left := left - 1) < 0:
+                    raise Refused(413, f"the messages hold more than {settings.requests.media} media, the limit")
+                data = await asyncio.to_thread(fetch, url, settings.media_hosts, settings.media.bytes)
+                name = kind.removesuffix("_url")
+                part = {"type": name, name: data}
+            parts.append(part)
+        found.append({**message, "content": parts} if parts else message)
+    return found
 
 
 def read_messages(messages: Sequence[dict[str, Any]], settings: Settings) -> tuple[Message, ...]:

@@ -18,6 +18,7 @@ from polymodal.data.processor import Encoded
 from polymodal.engine.engine import Engine
 from polymodal.errors import PromptError, UnknownName
 from polymodal.generation.structured import Rule, Structured
+from polymodal.serve.isolation import Decoders, isolated
 from polymodal.serve.settings import Settings
 from polymodal.serve.worker import EngineWorker
 
@@ -29,6 +30,7 @@ class ServedModel:
         self.name = name
         self.model = model
         self.created = int(time.time())
+        self.decoders = Decoders()
         self._settings = settings
         self._workers: dict[int, EngineWorker] = {}
         self._forms: dict[int, Structured] = {}
@@ -46,14 +48,14 @@ class ServedModel:
         return [worker.engine for worker in self._workers.values()]
 
     async def encode(self, messages: Sequence[Message]) -> tuple[EngineWorker, Encoded]:
-        """A conversation as a row of the engine that answers it; media are decoded here."""
+        """A conversation as a row of the engine that answers it; pictures are decoded here, the rest in a child."""
 
         def work() -> tuple[EngineWorker, Encoded]:
             media = [item for message in messages for item in message.media]
             self.model.require("chat")
             self.model.require_input(*media)
             worker = self._worker(bool(media))
-            return worker, worker.engine.encode(messages)
+            return worker, worker.engine.encode([isolated(message, self.decoders) for message in messages])
 
         return await asyncio.to_thread(work)
 
@@ -79,7 +81,8 @@ class ServedModel:
             return await asyncio.to_thread(call, *arguments, **keywords)
 
     def close(self) -> None:
-        """Stop the engines."""
+        """Stop the engines and the children."""
+        self.decoders.close()
         for worker in self._workers.values():
             worker.close()
 
