@@ -14,6 +14,7 @@ def systems(json: JSON = False) -> None:
     """List the models that polymodal knows; `show ID` has their variants."""
     from polymodal import systems
     from polymodal.cli.output import console, print_json
+    from polymodal.systems import as_dict
 
     records = [systems.get(name) for name in systems.ids()]
     if json:
@@ -39,25 +40,6 @@ def sizes(record: Any) -> str:
     if len(counts) == 1:
         return f"{record.variants[0].name} ({human_count(counts[0])})"
     return f"{len(counts)} variants ({human_count(min(counts))} to {human_count(max(counts))})"
-
-
-def as_dict(record: Any) -> dict[str, Any]:
-    """The stable keys of one system in `systems --json`."""
-    sources = {str(source): source for variant in record.variants for source in variant.files()}
-    sources |= {str(each.repository): each.repository for each in record.variants if each.repository is not None}
-    return {
-        "id": record.id,
-        "names": list(record.aliases),
-        "year": record.year,
-        "fusion": list(record.fusion),
-        "assembly": record.assembly,
-        "inputs": list(record.inputs),
-        "outputs": list(record.outputs),
-        "variants": [{"name": each.name, "parameters": each.parameters} for each in record.variants],
-        "weights": [{"source": name, "license": source.license} for name, source in sources.items()],
-        "headline": record.headline,
-        "sheet": record.reference,
-    }
 
 
 MODELS = Annotated[list[str], typer.Argument(help="Ids, id:variant, folders of weights or your own ./system.py.")]

@@ -25,6 +25,7 @@ from polymodal.serve.metrics import Metrics
 from polymodal.serve.models import ServedModel, find
 from polymodal.serve.schemas import ChatCompletion, Completion, Embeddings, Sampling
 from polymodal.serve.settings import Settings
+from polymodal.serve.site import PUBLIC, add_site
 from polymodal.serve.vectors import embeddings
 
 STREAM = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -41,7 +42,7 @@ def create_app(models: Mapping[str, ServedModel], settings: Settings) -> FastAPI
 
     app = FastAPI(title="polymodal", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     metrics = Metrics(models)
-    app.add_middleware(Guard, settings=settings, answered=metrics.request)
+    app.add_middleware(Guard, settings=settings, public=PUBLIC, answered=metrics.request)
     _add_errors(app)
     _add_models(app, models)
 
@@ -60,6 +61,7 @@ def create_app(models: Mapping[str, ServedModel], settings: Settings) -> FastAPI
         """For Prometheus."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
+    add_site(app)
     _add_generation(app, models, settings, metrics)
     _add_perception(app, models, settings)
     return app

@@ -79,7 +79,7 @@ async def fetched(messages: Sequence[dict[str, Any]], settings: Settings) -> lis
         content = message.get("content")
         parts = []
         for part in content if settings.media_hosts and isinstance(content, list) else ():
-            kind = part.get("type") if isinstance(part, dict) else None
+            kind = str(part.get("type")) if isinstance(part, dict) else ""
             holder = part.get(kind) if kind in ("image_url", "video_url") else None
             url = holder.get("url") if isinstance(holder, dict) else None
             if isinstance(url, str) and url[:5].lower() == "https":

@@ -70,14 +70,14 @@ def _answer(what: str, data: bytes, limits: Limits, given: dict[str, Any]) -> tu
 
 
 def _write(answers: BinaryIO, found: dict[str, Any], arrays: list[np.ndarray]) -> None:
-    blocks = []
+    blocks: list[memoryview] = []
     for array in arrays:
         block = io.BytesIO()
         np.save(block, array, allow_pickle=False)
         blocks.append(block.getbuffer())
     answers.write(json.dumps({**found, "sizes": [len(block) for block in blocks]}).encode() + b"\n")
-    for block in blocks:
-        answers.write(block)
+    for each in blocks:
+        answers.write(each)
     answers.flush()
 
 

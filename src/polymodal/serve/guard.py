@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +36,7 @@ HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(self)",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
@@ -50,10 +51,13 @@ class _State:
 
 
 class Guard:
-    """An ASGI middleware.  answered(route, status) is told of every answer; the route is its pattern."""
+    """An ASGI middleware.  answered(route, status) is told of every answer.  public: paths without a key."""
 
-    def __init__(self, app: Application, settings: Settings, answered: Callable[[str, int], None]) -> None:
+    def __init__(
+        self, app: Application, settings: Settings, public: Collection[str], answered: Callable[[str, int], None]
+    ) -> None:
         self._app, self._settings, self._answered = app, settings, answered
+        self._public = {*WITHOUT_KEY, *public}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -95,7 +99,7 @@ class Guard:
         origin = headers.get(b"origin", b"").decode("latin-1")
         if origin and origin not in self._settings.origins and _host(urlsplit(origin).netloc) != host:
             raise Refused(403, f"pages of {origin[:80]!r} may not use this server")
-        if scope["path"] in WITHOUT_KEY or scope["path"] in self._settings.public or scope["method"] == "OPTIONS":
+        if scope["path"] in self._public or scope["method"] == "OPTIONS":
             return
         if not self._let_in(headers.get(b"authorization", b"")):
             raise Refused(401, "this server needs an API key: Authorization: Bearer KEY", code="invalid_api_key")

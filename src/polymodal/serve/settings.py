@@ -47,7 +47,7 @@ class Settings:
 
     hosts: names that the server answers to, none for all; on the loopback interface those of this machine, since a
     page may point a name of its own at it.  origins: of pages of other servers that may use this one (CORS); none by
-    default.  public: paths that need no key, such as the page itself.  media_hosts: names of hosts from which pictures,
+    default.  media_hosts: names of hosts from which pictures,
     sound and videos may be fetched over https; none by default.  drain: seconds that requests have to end after
     SIGTERM.
     """
@@ -55,7 +55,6 @@ class Settings:
     api_keys: frozenset[str] = frozenset()
     hosts: frozenset[str] = frozenset()
     origins: tuple[str, ...] = ()
-    public: frozenset[str] = frozenset()
     media_hosts: frozenset[str] = frozenset()
     drain: float = 30.0
     requests: RequestLimits = field(default_factory=RequestLimits)

@@ -14,6 +14,7 @@ from polymodal.checkpoints.record import (
     Repository,
     hf,
 )
+from polymodal.systems._listing import as_dict
 from polymodal.systems._lookup import candidates, every, find, get, ids, plain, stems
 from polymodal.systems._record import LoadOptions, System, Variant, unknown
 from polymodal.train.objectives import Classification, Contrastive, LanguageModeling, Regression, SumOfSources
@@ -49,6 +50,7 @@ __all__ = [
     "SumOfSources",
     "System",
     "Variant",
+    "as_dict",
     "candidates",
     "every",
     "find",
