@@ -29,7 +29,7 @@ function row(system) {
   name.className = "link";
   name.textContent = system.names[0] || system.id;
   name.onclick = () => open(system);
-  const cells = [name, system.year, system.fusion.map((type) => `${type}: ${word("type")[type] ?? ""}`).join("; "), kinds(system.inputs), kinds(system.outputs)];
+  const cells = [name, system.year, system.fusion.map((type) => type in word("type") ? `${type}: ${word("type")[type]}` : type).join("; "), kinds(system.inputs), kinds(system.outputs)];
   line.append(...cells.map((content, index) => {
     const cell = document.createElement(index ? "td" : "th");
     if (!index) cell.scope = "row";
@@ -53,8 +53,8 @@ function map(found) {
   const box = (text, kind) => { const cell = document.createElement("div"); cell.className = kind; cell.append(text); grid.append(cell); return cell; };
   box("", "corner");
   for (const year of years) box(String(year), "year");
-  for (const type of ["A", "B", "C", "D", ""]) {
-    if (!systems.some((system) => of(system, type))) continue;
+  const types = new Set(systems.flatMap((system) => system.fusion.length ? system.fusion : [""]));
+  for (const type of [...types].sort((a, b) => (a || "~").localeCompare(b || "~"))) {
     box(type || "–", "type").title = word("type")[type] ?? "";
     for (const year of years) {
       const cell = box("", "cell");
