@@ -16,7 +16,7 @@ import pytest
 from local_site import Page, Site, serving
 from outcome import is_one_line
 
-from polymodal.weights import network
+from polymodal.weights import connection, network
 
 CONTENT = bytes(range(256)) * 8192
 ADDRESS = "/api/v1/models/lab/net/repo?Revision=v1&FilePath=net.bin"
@@ -49,7 +49,7 @@ def own_system(folder: Path, **source: object) -> Path:
 
 @pytest.fixture
 def site(monkeypatch):
-    monkeypatch.setattr(network.time, "sleep", lambda _: None)
+    monkeypatch.setattr(connection.time, "sleep", lambda _: None)
     with serving() as running:
         running.pages[ADDRESS] = Page(CONTENT)
         monkeypatch.setenv("MODELSCOPE_ENDPOINT", running.url)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from local_site import Page, Site, serving
 
 from polymodal.errors import WeightsError
-from polymodal.weights import cache, network
+from polymodal.weights import cache, connection, network
 from polymodal.weights.network import Network, NotServed, Remote, Unreachable, download, get
 
 BODY = bytes(range(256)) * 4000
@@ -105,11 +105,10 @@ def test_any_interruption_ends_in_the_same_bytes(tmp_path: Path, cut: int, cuts:
     assert target.read_bytes() == body
 
 
-def test_wrong_hash_is_put_aside(site: Site, target: Path):
-    with pytest.raises(WeightsError, match=r"expected sha256 0000.*file.bin.bad.*do not trust"):
+def test_a_file_with_a_wrong_hash_is_removed(site: Site, target: Path):
+    with pytest.raises(WeightsError, match=r"expected sha256 0000.*the file was removed, try again.*do not trust"):
         download(offered(site, Page(BODY), sha="0" * 64), target, Network())
-    assert not target.exists() and not part_of(target).exists()
-    assert target.with_name("file.bin.bad").exists()
+    assert list(target.parent.iterdir()) == []
 
 
 def test_wrong_size(site: Site, target: Path):
@@ -192,5 +191,5 @@ def test_passwords_reach_their_host_and_no_message(site: Site, target: Path):
 def test_certificates_come_from_the_configuration(tmp_path: Path):
     with pytest.raises(WeightsError, match="configured certificate file cannot be read"):
         get("https://models.example/", Network(cert=str(tmp_path / "none.pem")), "*/*", "x")
-    assert network._context("", True).verify_mode == ssl.CERT_NONE
-    assert network._context("", False).verify_mode == ssl.CERT_REQUIRED
+    assert connection.context("", True).verify_mode == ssl.CERT_NONE
+    assert connection.context("", False).verify_mode == ssl.CERT_REQUIRED
