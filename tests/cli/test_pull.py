@@ -73,6 +73,36 @@ def test_pull_then_offline(polymodal, site: Site, served):
     assert polymodal("pull", served, "--offline").code == 0
 
 
+def test_a_changed_file_is_named_and_not_answered_from(polymodal, site: Site, served):
+    """At use its size and time tell; with the time set back, reading it whole does."""
+    path = Path(polymodal("pull", served, "--json").json["files"][0]["path"])
+    assert polymodal("pull", "--verify").out == "1 file, 2.1 MB: all as downloaded\n"
+    before = path.stat()
+    path.write_bytes(CONTENT[:-1] + b"!")
+    site.pages.clear()
+    asked = polymodal("ask", "--model", served, "what?")
+    assert is_one_line(asked) and f"{path} was changed after it was downloaded" in asked.err
+    for command in (("pull", "--verify"), ("pull", "--verify", served), ("doctor", "--quick")):
+        told = polymodal(*command)
+        assert told.code == 1 and f"{path} was changed after it was downloaded" in told.out, command
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    for record in (path.parents[5] / "verified").iterdir():
+        known = json.loads(record.read_text())
+        known["sha256"], known["time"] = hashlib.sha256(CONTENT).hexdigest(), before.st_mtime_ns
+        record.write_text(json.dumps(known))
+    assert polymodal("pull", served, "--offline").code == 0, "a time that was set back is believed at use ..."
+    told = polymodal("pull", "--verify", served, "--json")
+    assert told.code == 1 and str(path) in told.json["changed"][0], "... and not where the file is read whole"
+    path.write_bytes(CONTENT)
+    assert polymodal("pull", "--verify").code == 0
+    path.unlink()
+    assert polymodal("pull", "--verify").code == 1, "a file that is gone is named too"
+
+
+def test_pull_needs_a_name(polymodal):
+    assert "name a model" in polymodal("pull").err
+
+
 def test_progress_is_shown_on_stderr_only(polymodal, site: Site, served):
     outcome = polymodal("pull", served)
     assert "net.bin" in outcome.err and "1 file, 2.1 MB" in outcome.out

@@ -206,8 +206,6 @@ def _parse_html(text: str, base: str) -> list[Link]:
             if found[1] and found[1].lower() == "href" and found[2] and href is None:
                 href = html.unescape(found[2].strip("\"'"))
         start = place
-        if place - end > _TAG_LENGTH - 8 or text[place : place + 1] in ("'", '"'):
-            raise WeightsError(f"{shown(base)}: not a package index, it has a tag without end")
         if not href:
             continue
         try:

@@ -32,6 +32,10 @@ from polymodal.weights.source import Source
 _LONGEST_NOTE = 4096
 
 
+class ChangedFile(WeightsError):
+    """A file of the cache is not the one that was downloaded."""
+
+
 def verify_outside(source: Source, path: Path) -> None:
     """Verify a file against its record; the result is remembered until the file changes.  Raises WeightsError."""
     size = path.stat().st_size
@@ -42,11 +46,11 @@ def verify_outside(source: Source, path: Path) -> None:
 
 
 def require_unchanged(path: Path) -> None:
-    """Raises WeightsError for a file that is not the one that was downloaded; a file without a note passes."""
+    """Raises ChangedFile for a file that is not the one that was downloaded; a file without a note passes."""
     path = path.resolve()
     noted = noted_digest(path)
     if noted is not None and (found := digest_of(path)) != noted:
-        raise WeightsError(f"{path} {_changed(noted, found)}; remove it, then `polymodal pull` fetches it again")
+        raise ChangedFile(f"{path} {_changed(noted, found)}; remove it, then `polymodal pull` fetches it again")
 
 
 def _changed(noted: str, found: str) -> str:
