@@ -10,8 +10,11 @@ from typing import Any
 from raw_server import COMMIT, Answer
 
 SECRET = "hf_do_not_tell"
-LIMITS = "page_bytes=200000,file_bytes=2000000,package_bytes=2000000,member_bytes=2000000,unpacked_bytes=20000000"
-LIMITS += ",members=500,rate=20000,rate_seconds=0.3,retry_after=0.2"
+LIMITS = (
+    "page_bytes=200000,text_bytes=200000,file_bytes=2000000,package_bytes=2000000,member_bytes=2000000,"
+    "unpacked_bytes=20000000,members=500,retry_after=0.2"
+)
+DRIPS = LIMITS + ",rate=20000,rate_seconds=0.3"
 """Small limits in the place of large ones, so that an input that would go on for ever is seen to be stopped at once."""
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from false_servers import LIMITS, SECRET, canary, mutated
+from false_servers import DRIPS, LIMITS, SECRET, canary, mutated
 from local_packages import MODEL, WHEEL, digest, wheel
 from raw_server import Answer, Call, Server, dripping
 
@@ -129,6 +129,7 @@ def try_it(registries: Registries, tmp_path: Path, source: Source, change: Chang
     assert canary(root, cache) == before, "something was written outside the cache"
     assert not [path for path in cache.rglob("*") if path.is_symlink()]
     assert not [call for call in registries.other.calls if "authorization" in call.headers], "a password was told"
+    os.environ["POLYMODAL_NETWORK_LIMITS"] = LIMITS
     if refusal is not None:
         assert SECRET not in str(refusal)
         assert fetch(source).read_bytes() == MODEL, "the next honest try gives other bytes"
@@ -251,6 +252,8 @@ def test_false_registries(registries: Registries, tmp_path: Path, name: str) -> 
 
 
 def refused(registries: Registries, tmp_path: Path, source: Source, change: Change, words: str) -> None:
+    if "rate" in words:
+        os.environ["POLYMODAL_NETWORK_LIMITS"] = DRIPS
     with pytest.raises(WeightsError, match=words) as caught:
         try_it(registries, tmp_path, source, change)
     said = str(caught.value)

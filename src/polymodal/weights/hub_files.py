@@ -19,6 +19,7 @@ import os
 import re
 import shutil
 import urllib.parse
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,11 @@ LARGE = (".safetensors", ".npz", ".bin", ".pt", ".pth")
 
 @dataclass(frozen=True, kw_only=True)
 class Described:
-    """What a hub says of a file: `promise` is the hash of its bytes, or ''; `size` in bytes."""
+    """What a hub says of a file: `promise` is the hash of its bytes, or '', `etag` its own word; `size` in bytes."""
 
     commit: str
     promise: str
+    etag: str
     size: int | None
 
 
@@ -60,7 +62,12 @@ def endpoint() -> tuple[str, Network]:
             "the stored hub token holds a character that no token has; log in again with `hf auth login`"
         )
     cert = next((value for name in _BUNDLES if os.path.isfile(value := os.environ.get(name, ""))), "")
-    return constants.ENDPOINT.rstrip("/"), Network(cert=cert, token=token, token_for=constants.ENDPOINT)
+    proxies = urllib.request.getproxies()
+    proxy = "" if {"http", "https"} & set(proxies) else proxies.get("all", "")
+    network = Network(
+        cert=cert, proxy=proxy if proxy.startswith("http") else "", token=token, token_for=constants.ENDPOINT
+    )
+    return constants.ENDPOINT.rstrip("/"), network
 
 
 def folder_of(name: str) -> Path:
@@ -69,10 +76,10 @@ def folder_of(name: str) -> Path:
 
 
 def fetch_file(source: Source, progress: Progress | None = None) -> Path:
-    """Download one file, verified against the hash that the hub promises; raises what `explained` explains."""
-    here = folder_of(source.name) / "snapshots" / source.revision / source.file
-    if _COMMIT.fullmatch(source.revision) and here.is_file():
-        return here
+    """Download one file, verified against the hash that the hub promises; raises what `explained` explains.
+
+    What a try that was given up has left is used only when it has that hash: it may come from another server.
+    """
     address, network = endpoint()
     revision, file = urllib.parse.quote(source.revision, safe=""), urllib.parse.quote(source.file)
     url = f"{address}/{source.name}/resolve/{revision}/{file}"
@@ -88,7 +95,8 @@ def fetch_file(source: Source, progress: Progress | None = None) -> Path:
     if described.size is not None and described.size > limit:
         needed = how_to_change(remote.ceiling, described.size)
         raise Refused(f"the file has {described.size:,} bytes, the limit is {limit:,} ({needed})")
-    own = hashlib.sha256(f"{described.commit} {source.file}".encode()).hexdigest()[:32]
+    # Where nothing is promised, only the same answer of the same hub leads to the same blob.
+    own = hashlib.sha256(f"{url} {described.commit} {described.etag}".encode()).hexdigest()[:32]
     blob = folder_of(source.name) / "blobs" / (described.promise or own)
     with locked(home() / "hub" / ".locks" / folder_of(source.name).name / blob.name):
         if not _is_sound(blob, described):
@@ -101,8 +109,8 @@ def fetch_file(source: Source, progress: Progress | None = None) -> Path:
 
 
 def ceiling(source: Source) -> str:
-    """The limit on a file's bytes: weights are large, a config or tokenizer is a page."""
-    return "file_bytes" if source.file.endswith(LARGE) else "page_bytes"
+    """The limit on a file's bytes."""
+    return "file_bytes" if source.file.endswith(LARGE) else "text_bytes"
 
 
 def describe(url: str, source: Source, network: Network) -> Described:
@@ -122,7 +130,7 @@ def describe(url: str, source: Source, network: Network) -> Described:
         raise Refused(f"the hub answers with commit {shown(commit)}, {source.revision} was asked for")
     word = etag.strip().removeprefix("W/").strip('"').lower()
     size = int(length) if length and re.fullmatch(r"[0-9]{1,15}", length.strip()) else None
-    return Described(commit=commit, promise=word if _HASH.fullmatch(word) else "", size=size)
+    return Described(commit=commit, promise=word if _HASH.fullmatch(word) else "", etag=etag, size=size)
 
 
 def _hashes(promise: str) -> dict[str, str]:

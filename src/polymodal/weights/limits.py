@@ -17,7 +17,8 @@ VARIABLE = "POLYMODAL_NETWORK_LIMITS"
 class NetworkLimits:
     """Upper bounds for one answer of a server, `rate` a lower one; all are positive.
 
-    page_bytes     an index, a registry's document, a listing; a config or tokenizer of a hub
+    page_bytes     an index, a registry's document, a hub's listing
+    text_bytes     a config, tokenizer or other file of a hub's repository that is not weights
     file_bytes     a file of weights whose size no record tells
     package_bytes  a wheel, sdist or tarball
     member_bytes   a file in a package whose size no record tells
@@ -30,6 +31,7 @@ class NetworkLimits:
     """
 
     page_bytes: int = 64 * 1024 * 1024
+    text_bytes: int = 1_000_000_000
     file_bytes: int = 200_000_000_000
     package_bytes: int = 20_000_000_000
     member_bytes: int = 20_000_000_000

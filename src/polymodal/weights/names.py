@@ -1,7 +1,7 @@
 """What a server or an archive says, before any of it becomes a path: words and names that stay where they are put.
 
 word   a commit, a version, the name of an archive: [0-9A-Za-z._+-], at most 200 characters, not "." or ".."
-name   of a file in a repository: parts joined by "/", each of printable characters of any script but \\ and :,
+name   of a file in a repository: parts joined by "/", each of printable characters of any script but \\,
        at most 200 bytes, not "." or ".."
 """
 
@@ -23,7 +23,7 @@ def is_name(text: object) -> bool:
 
 
 def _is_part(part: str) -> bool:
-    allowed = part.isprintable() and not set(part) & {"\\", ":"} and part.strip() not in ("", ".", "..")
+    allowed = part.isprintable() and "\\" not in part and part.strip() not in ("", ".", "..")
     return allowed and len(part.encode()) <= 200
 
 

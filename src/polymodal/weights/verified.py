@@ -7,8 +7,8 @@ At each use a file's size and time of change are compared with what was noted; o
 again, so that 30 GB are not read at every start.  Who can write into the cache can also set a file's time back:
 `verify_cache` (`polymodal pull --verify`) reads every file and trusts no time.
 
-Traps: a copied cache has other paths and times; each of its files is read once, and used when it is the same.  In the
-hub folder a file is a link to its blob; the blob is what counts, and an older blob without a note is checked by its
+Traps: a copied cache may have other times; each of its files is read once, and used when it is the same.  In the hub
+folder a file is a link to its blob; the blob is what counts, and an older blob without a note is checked by its
 name, which is its hash.
 """
 
@@ -68,8 +68,8 @@ def noted_digest(path: Path) -> str | None:
 
 def digest_of(path: Path) -> str:
     """The sha256 of a file: the one noted while its size and time of change are the same, else the file is read."""
-    record = home() / "verified" / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]}.json"
     now = _state(path)
+    record = _record(now)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         with record.open("rb") as file:
             known = json.loads(file.read(_LONGEST_NOTE))
@@ -82,16 +82,22 @@ def digest_of(path: Path) -> str:
 
 def note_digest(path: Path, digest: str, state: dict[str, Any] | None = None) -> None:
     """Note what a file's sha256 is found to be.  A cache that cannot be written is read as well as another."""
-    record = home() / "verified" / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]}.json"
     known = (state or _state(path)) | {"sha256": digest}
+    record = _record(known)
     with contextlib.suppress(WeightsError), writing(record), staged(record) as draft:
         draft.write_text(json.dumps(known), encoding="utf-8")
         os.replace(draft, record)
 
 
 def _state(path: Path) -> dict[str, Any]:
-    stat = path.stat()
-    return {"path": str(path.resolve()), "size": stat.st_size, "time": stat.st_mtime_ns}
+    """What tells that a file is still the same; inside the cache folder its path there, which a copy of it keeps."""
+    stat, full, cache = path.stat(), path.resolve(), home().resolve()
+    shown = full.relative_to(cache) if full.is_relative_to(cache) else full
+    return {"path": str(shown), "size": stat.st_size, "time": stat.st_mtime_ns}
+
+
+def _record(state: dict[str, Any]) -> Path:
+    return home() / "verified" / f"{hashlib.sha256(os.fsencode(state['path'])).hexdigest()[:32]}.json"
 
 
 @dataclass
