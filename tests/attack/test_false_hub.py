@@ -252,7 +252,6 @@ HARMLESS: dict[str, Change] = {
     "ETag of 5,000 letters": always(ETag="a" * 5000, X_Linked_Etag="a" * 5000),
     "a size that is none": always(X_Linked_Size="²"),
     "a name that only looks odd": listed("..notes (1) é.txt") and always(),
-    "a Retry-After that is obeyed": lambda call, answer: answer.changed(Retry_After="5"),
 }
 
 

@@ -1,6 +1,6 @@
 """What a server or an archive says, before any of it becomes a path: words and names that stay where they are put.
 
-word   a commit, a version, the name of an archive: [0-9A-Za-z._+-], at most 200 characters, not "." or ".."
+word   a commit, a version, the name of an archive: [0-9A-Za-z._+!-], at most 200 characters, not "." or ".."
 name   of a file in a repository: parts joined by "/", each of printable characters of any script but \\,
        at most 200 bytes, not "." or ".."
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-_WORD = re.compile(r"[0-9A-Za-z._+-]{1,200}")
+_WORD = re.compile(r"[0-9A-Za-z._+!-]{1,200}")
 
 
 def is_word(text: object) -> bool:
