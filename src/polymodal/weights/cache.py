@@ -137,6 +137,20 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digests(path: Path, algorithm: str) -> tuple[str, ...]:
+    """The hexadecimal hash of a file; for "git" the two that stores have as its ETag: git's own and plain sha1."""
+    if algorithm != "git":
+        with path.open("rb") as file:
+            return (hashlib.file_digest(file, algorithm).hexdigest(),)
+    git, plain = hashlib.sha1(usedforsecurity=False), hashlib.sha1(usedforsecurity=False)
+    git.update(b"blob %d\0" % path.stat().st_size)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            git.update(block)
+            plain.update(block)
+    return git.hexdigest(), plain.hexdigest()
+
+
 def digest_note(path: Path) -> Path:
     """The file beside a downloaded one that holds its sha256."""
     return path.with_name(path.name + ".sha256")

@@ -12,7 +12,6 @@ is known, or to a limit.
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import re
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from polymodal.errors import Unreachable, WeightsError
-from polymodal.weights.cache import require_space, storage_error
+from polymodal.weights.cache import digests, require_space, storage_error
 from polymodal.weights.connection import Clock, Network, Refused, origin, request
 from polymodal.weights.limits import how_to_change
 from polymodal.weights.source import megabytes
@@ -279,20 +278,6 @@ def _mismatch(remote: Remote, path: Path) -> str:
         if expected not in found:
             return f"expected {algorithm} {expected[:16]}..., found {found[0][:16]}..."
     return ""
-
-
-def digests(path: Path, algorithm: str) -> tuple[str, ...]:
-    """The hexadecimal hash of a file; for "git" the two that stores have as its ETag: git's own and plain sha1."""
-    if algorithm != "git":
-        with path.open("rb") as file:
-            return (hashlib.file_digest(file, algorithm).hexdigest(),)
-    git, plain = hashlib.sha1(usedforsecurity=False), hashlib.sha1(usedforsecurity=False)
-    git.update(b"blob %d\0" % path.stat().st_size)
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            git.update(block)
-            plain.update(block)
-    return git.hexdigest(), plain.hexdigest()
 
 
 def _forget(part: Path) -> None:

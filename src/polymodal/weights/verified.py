@@ -25,8 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from polymodal.errors import WeightsError
-from polymodal.weights.cache import digest_note, home, staged, writing
-from polymodal.weights.network import digests
+from polymodal.weights.cache import digest_note, digests, home, staged, writing
 from polymodal.weights.source import Source
 
 _LONGEST_NOTE = 4096
