@@ -327,7 +327,7 @@ def test_a_stored_token_with_line_breaks_is_not_shown(hub: Hub, monkeypatch: pyt
 
 def test_answers_changed_at_random(hub: Hub, tmp_path: Path, attack: Any) -> None:
     """Each input: one, some or all answers of one try are changed; then an honest try."""
-    for number, rng in attack.inputs(60):
+    for number, rng in attack.inputs(40):
         share, seed = rng.choice([0.15, 0.5, 1.0]), rng.random()
 
         def change(call: Call, answer: Answer, share: float = share, seed: float = seed) -> Answer:

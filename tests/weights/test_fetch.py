@@ -154,6 +154,7 @@ def test_parts_are_joined_in_order(index: Site, monkeypatch: pytest.MonkeyPatch)
     assert not is_cached(tuple(parts))
     path = fetch(tuple(parts))
     assert path.read_bytes() == MODEL and is_cached(tuple(parts)) and not is_cached(parts[0])
+    assert verified.verify_cache() == verified.Verified(files=1, bytes=len(MODEL)), "the parts left no note"
     seen = len(index.seen)
     assert fetch(tuple(parts), offline=True) == path and len(index.seen) == seen
     assert fetch(tuple(reversed(parts))) != path

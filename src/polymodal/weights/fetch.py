@@ -27,6 +27,7 @@ from polymodal.weights.cache import (
     WrongFile,
     cache_path,
     check_digest,
+    digest_note,
     file_sha256,
     home,
     install,
@@ -207,4 +208,5 @@ def _fetch_joined(parts: tuple[Source, ...], progress: Progress | None, offline:
     for part, piece in zip(parts, pieces, strict=True):
         if part.kind != "file" and piece == cache_path(part):
             piece.unlink(missing_ok=True)
+            digest_note(piece).unlink(missing_ok=True)
     return path

@@ -151,11 +151,13 @@ def _wrong(path: Path) -> str | None:
 
 
 def _cached() -> Iterator[Path]:
-    """All files under the cache folder that were downloaded, also those that are noted and no longer there."""
+    """All files under the cache folder that were downloaded; a note whose file was removed says nothing."""
     for folder in ("files", "joined", "hub"):
         for path in sorted((home() / folder).rglob("*")):
             if path.name.endswith(".sha256"):
-                yield path.with_name(path.name.removesuffix(".sha256"))
+                noted = path.with_name(path.name.removesuffix(".sha256"))
+                if noted.is_file():
+                    yield noted
             elif path.parent.name == "blobs" and path.is_file() and not path.name.endswith((".part", ".etag", ".lock")):
                 yield path
 
