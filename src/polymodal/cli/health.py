@@ -60,6 +60,15 @@ def in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("cache folder", f"{facts['cache']}, {facts['free_disk_gb']:g} GB free on its disk"),
         ("downloaded", ", ".join(facts["pulled"]) or "no models yet; `polymodal pull mini` fetches the default model"),
     ]
+    changed = facts["changed_files"]
+    rows.append(
+        (
+            "downloaded files",
+            f"{counted(len(changed), 'file')} changed since"
+            if changed
+            else "sizes and times as downloaded; `polymodal pull --verify` reads them whole",
+        )
+    )
     if measured is not None:
         speed = f"reads {measured['read_gb_s']:g} GB/s of memory, {measured['gemm_gflop_s']:g} GFLOP/s in float32"
         rows.append(("speed now", f"{speed} with {counted(cpu['threads'], 'thread')}"))

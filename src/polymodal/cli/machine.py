@@ -42,6 +42,7 @@ def look(measure: bool = True) -> dict[str, Any]:
         "cache": str(cache),
         "free_disk_gb": round(free / 1e9, 1),
         "pulled": pulled(),
+        "changed_files": changed(),
     }
     if measure:
         found["measured"] = {"read_gb_s": read_bandwidth(), "gemm_gflop_s": gemm_rate()}
@@ -127,6 +128,13 @@ def pulled() -> list[str]:
     return found
 
 
+def changed() -> list[str]:
+    """A line for each downloaded file that was changed since; files whose size and time are the same are not read."""
+    from polymodal.weights.verified import changed_files
+
+    return changed_files()
+
+
 def best_rate(work: float, run: Callable[[], Any], seconds: float = 0.7) -> float:
     """`work` units per second in the fastest repetition of those that fit into `seconds`, after a warm-up."""
     run()
@@ -165,6 +173,7 @@ def problems(found: dict[str, Any], free: float) -> list[str]:
     nearest = nearest_existing(cache)
     if not (os.access(nearest, os.W_OK) and nearest.is_dir()):
         lines.append(f"the cache folder {cache} cannot be written; set POLYMODAL_HOME to one that can")
+    lines += found["changed_files"]
     if free < LOW_DISK:
         lines.append(f"only {free / 1e9:.1f} GB free where weights are kept ({cache})")
     return lines

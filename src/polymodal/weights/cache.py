@@ -7,16 +7,14 @@
       downloads joined/<digest>/<file>                     files joined from several sources
       verified/                                  hashes of files that lie elsewhere (hub cache, local folders)
 
-Traps: a file under `files/` is complete and verified, otherwise it would not be there; only its size and
-recorded hash are compared on a hit, so that 30 GB are not read at every start.  `verify` reads it all again.
+Traps: a file under `files/` is complete and was verified, otherwise it would not be there; whether it changed since is
+the matter of verified.py.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -28,6 +26,10 @@ from polymodal.errors import WeightsError
 from polymodal.weights.source import Source, megabytes
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class WrongFile(WeightsError):
+    """What was fetched is not what a record or a server promised; it is removed, so that the next try can succeed."""
 
 
 def home() -> Path:
@@ -135,7 +137,22 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _record(path: Path) -> Path:
+def digests(path: Path, algorithm: str) -> tuple[str, ...]:
+    """The hexadecimal hash of a file; for "git" the two that stores have as its ETag: git's own and plain sha1."""
+    if algorithm != "git":
+        with path.open("rb") as file:
+            return (hashlib.file_digest(file, algorithm).hexdigest(),)
+    git, plain = hashlib.sha1(usedforsecurity=False), hashlib.sha1(usedforsecurity=False)
+    git.update(b"blob %d\0" % path.stat().st_size)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            git.update(block)
+            plain.update(block)
+    return git.hexdigest(), plain.hexdigest()
+
+
+def digest_note(path: Path) -> Path:
+    """The file beside a downloaded one that holds its sha256."""
     return path.with_name(path.name + ".sha256")
 
 
@@ -156,10 +173,10 @@ def staged(path: Path) -> Iterator[Path]:
 def install(draft: Path, path: Path, digest: str) -> None:
     """Give a verified temporary file its final name; without its hash record, written last, it does not count."""
     with writing(path):
-        _record(path).unlink(missing_ok=True)
+        digest_note(path).unlink(missing_ok=True)
         os.chmod(draft, 0o644)
         os.replace(draft, path)
-        _record(path).write_text(digest + "\n", encoding="ascii")
+        digest_note(path).write_text(digest + "\n", encoding="ascii")
 
 
 def lookup(source: Source) -> Path | None:
@@ -167,7 +184,7 @@ def lookup(source: Source) -> Path | None:
     path = cache_path(source)
     try:
         size = path.stat().st_size
-        digest = _record(path).read_text(encoding="ascii").strip()
+        digest = digest_note(path).read_text(encoding="ascii").strip()
     except OSError:
         return None
     if (source.size in (None, size)) and source.sha256 in ("", digest):
@@ -178,44 +195,9 @@ def lookup(source: Source) -> Path | None:
 def check_digest(source: Source, digest: str, size: int) -> None:
     """Compare a finished file with its record; raises WeightsError."""
     if source.size is not None and size != source.size:
-        raise WeightsError(f"{source}: expected {source.size} bytes, found {size}; the file was removed, try again")
+        raise WrongFile(f"{source}: expected {source.size} bytes, found {size}; the file was removed, try again")
     if source.sha256 and digest != source.sha256:
-        raise WeightsError(
+        raise WrongFile(
             f"{source}: expected sha256 {source.sha256}, found {digest}; the file was removed, "
             "try again, and if it stays so do not trust this source"
         )
-
-
-def verify_outside(source: Source, path: Path) -> None:
-    """Verify a file that lies outside our folder; the result is remembered until the file changes."""
-    stat = path.stat()
-    if source.size is not None and stat.st_size != source.size:
-        raise WeightsError(f"{source}: expected {source.size} bytes, found {stat.st_size} in {path}")
-    if not source.sha256:
-        return
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
-    record = home() / "verified" / f"{name}.json"
-    now = {"path": str(path), "size": stat.st_size, "time": stat.st_mtime_ns}
-    try:
-        known = json.loads(record.read_text(encoding="utf-8"))
-        digest = known["sha256"] if {key: known[key] for key in now} == now else None
-    except (OSError, ValueError, KeyError, TypeError):
-        digest = None
-    if digest is None:
-        digest = file_sha256(path)
-        # A cache that cannot be written is read as well as another; the hash is computed again the next time.
-        with contextlib.suppress(WeightsError), writing(record), staged(record) as draft:
-            draft.write_text(json.dumps(now | {"sha256": digest}), encoding="utf-8")
-            os.replace(draft, record)
-    if digest != source.sha256:
-        raise WeightsError(f"{source}: {path} has sha256 {digest}, expected {source.sha256}")
-
-
-def verify(source: Source) -> bool:
-    """Read a cached file again and compare it with its record; True when it is sound."""
-    path = cache_path(source)
-    try:
-        known = _record(path).read_text(encoding="ascii").strip()
-        return file_sha256(path) == (source.sha256 or known)
-    except OSError:
-        return False

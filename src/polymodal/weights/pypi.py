@@ -7,13 +7,15 @@ keyring, answers something else), `python -m pip download --no-deps` is asked in
 we do.
 
 Traps: names are compared normalised (PEP 503: case, '-', '_' and '.' are the same); a path on an index page
-may be relative to the page after redirects; HTML pages do not tell sizes.
+may be relative to the page after redirects; HTML pages do not tell sizes.  A file name of an index becomes a path only
+when it is one plain word: the tags of a wheel's name may hold anything.  The library's HTML parser takes a minute for
+60 kB of '<a ', so anchors are read by an expression that takes each character once.
 """
 
 from __future__ import annotations
 
 import ast
-import json
+import html
 import os
 import re
 import subprocess
@@ -23,12 +25,15 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 from polymodal.errors import Unreachable, WeightsError
+from polymodal.files import parse_json
+from polymodal.weights import tools
 from polymodal.weights.cache import packages
-from polymodal.weights.network import Network, NotServed, Progress, Remote, download, get
+from polymodal.weights.names import is_word, shown
+from polymodal.weights.network import Network, NotServed, Progress, Refused, Remote, download, get
 from polymodal.weights.source import Source
 
 PUBLIC_INDEX = "https://pypi.org/simple"
@@ -117,7 +122,7 @@ def obtain(source: Source, progress: Progress | None = None) -> tuple[Path, bool
             if _is_local(link.url):
                 return Path(_local(link.url)), False
             path = folder / link.filename
-            remote = Remote(url=link.url, label=label, hashes=link.hashes, size=link.size)
+            remote = Remote(url=link.url, label=label, hashes=link.hashes, size=link.size, ceiling="package_bytes")
             download(remote, path, settings.network, progress)
             return path, True
     return _ask_pip(source, folder, problems), True
@@ -143,7 +148,7 @@ def _links(location: str, network: Network, label: str) -> list[Link]:
         found = _parse_json(body, url) if "json" in kind else _parse_html(body.decode(errors="replace"), url)
         # A page from a server may not point at files of this machine.
         return [link for link in found if link.url.startswith(("http://", "https://"))]
-    raise WeightsError(f"{label}: the index answered with {kind or 'no type'} instead of a list of files")
+    raise WeightsError(f"{label}: the index answered with {shown(kind or 'no type')} instead of a list of files")
 
 
 def _listing(folder: Path) -> Iterator[Link]:
@@ -155,51 +160,67 @@ def _listing(folder: Path) -> Iterator[Link]:
 
 
 def _parse_json(body: bytes, base: str) -> list[Link]:
+    page = parse_json(body, f"the index page of {urllib.parse.urlsplit(base).hostname}")
+    files = page.get("files") if isinstance(page, dict) else None
+    if not isinstance(files, list):
+        raise WeightsError(f"{urllib.parse.urlsplit(base).hostname}: not a package index, it lists no files")
+    return [link for link in (_link(item, base) for item in files) if link is not None]
+
+
+def _link(item: Any, base: str) -> Link | None:
+    """One entry of a JSON page; None when it is not what an index writes."""
+    if not isinstance(item, dict) or not isinstance(name := item.get("filename"), str):
+        return None
+    url, hashes, size = item.get("url"), item.get("hashes"), item.get("size")
+    if not isinstance(url, str) or not isinstance(size, int | None) or (size is not None and size < 0):
+        return None
     try:
-        return [
-            Link(
-                filename=item["filename"],
-                url=urllib.parse.urljoin(base, item["url"]),
-                hashes=_known(item.get("hashes") or {}),
-                size=item.get("size"),
-            )
-            for item in json.loads(body)["files"]
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{base}: not a package index: {error}") from error
+        address = urllib.parse.urljoin(base, url)
+    except ValueError:
+        return None
+    return Link(filename=name, url=address, hashes=_known(hashes if isinstance(hashes, dict) else {}), size=size)
 
 
-def _known(hashes: dict[str, str]) -> dict[str, str]:
+def _known(hashes: dict[str, Any]) -> dict[str, str]:
     """The strongest hash we can compute."""
     for algorithm in ("sha512", "sha384", "sha256"):
-        if algorithm in hashes:
-            return {algorithm: hashes[algorithm].lower()}
+        if isinstance(digest := hashes.get(algorithm), str):
+            return {algorithm: digest.lower()}
     return {}
 
 
-class _Anchors(HTMLParser):
-    """Collects the addresses of a PEP 503 page, honouring <base href>."""
-
-    def __init__(self, base: str) -> None:
-        super().__init__()
-        self.base = base
-        self.links: list[Link] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        href = dict(attrs).get("href")
-        if tag == "base" and href:
-            self.base = urllib.parse.urljoin(self.base, href)
-        elif tag == "a" and href:
-            url, fragment = urllib.parse.urldefrag(urllib.parse.urljoin(self.base, href))
-            algorithm, _, digest = fragment.partition("=")
-            name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2])
-            self.links.append(Link(filename=name, url=url, hashes=_known({algorithm: digest})))
+_TAG_LENGTH = 16_384
+_TAG = re.compile(r"<(a|base)(?=[\s>])", re.IGNORECASE)
+_ATTRIBUTE = re.compile(r"""\s*([^\s"'<>=/]+)(?:\s*=\s*("[^"]*"|'[^']*'|[^\s"'<>]+))?|\s*/""")
 
 
 def _parse_html(text: str, base: str) -> list[Link]:
-    parser = _Anchors(base)
-    parser.feed(text)
-    return parser.links
+    """The anchors of a PEP 503 page, honouring <base href>; each tag is read once, up to 16,384 characters of it."""
+    links: list[Link] = []
+    start = 0
+    while tag := _TAG.search(text, start):
+        end = place = tag.end()
+        href = None
+        while (found := _ATTRIBUTE.match(text, place, end + _TAG_LENGTH)) and found.end() > place:
+            place = found.end()
+            if found[1] and found[1].lower() == "href" and found[2] and href is None:
+                href = html.unescape(found[2].strip("\"'"))
+        start = place
+        if not href:
+            continue
+        try:
+            address = urllib.parse.urljoin(base, href.strip())
+            url, fragment = urllib.parse.urldefrag(address)
+            path = urllib.parse.urlsplit(url).path
+        except ValueError:
+            continue
+        if tag[1].lower() == "base":
+            base = address
+            continue
+        algorithm, _, digest = fragment.partition("=")
+        name = urllib.parse.unquote(path.rpartition("/")[2])
+        links.append(Link(filename=name, url=url, hashes=_known({algorithm: digest})))
+    return links
 
 
 def _matching(source: Source, links: list[Link] | Iterator[Link]) -> list[Link]:
@@ -220,6 +241,8 @@ def _matching(source: Source, links: list[Link] | Iterator[Link]) -> list[Link]:
         raise WeightsError(f"{source}: {source.revision!r} is not a version of a Python project") from None
     ranked: list[tuple[int, Link]] = []
     for link in links:
+        if not is_word(link.filename):
+            continue
         try:
             if link.filename.endswith(".whl"):
                 name, found, _, tags = parse_wheel_filename(link.filename)
@@ -236,6 +259,10 @@ def _matching(source: Source, links: list[Link] | Iterator[Link]) -> list[Link]:
 
 def _ask_pip(source: Source, folder: Path, problems: list[WeightsError]) -> Path:
     """Let pip download the archive; used only when our own reading of the indexes did not lead to it."""
+    refused = [error for error in problems if isinstance(error, Refused)]
+    if refused:
+        # pip, which has no such limits, is not sent where we were stopped.
+        raise refused[0]
     unreachable = [error for error in problems if isinstance(error, Unreachable)]
     missing = [error for error in problems if isinstance(error, NotServed) and error.status in (404, 410)]
     if unreachable or len(missing) == len(problems):
@@ -257,7 +284,7 @@ def _ask_pip(source: Source, folder: Path, problems: list[WeightsError]) -> Path
             pin,
         ]
         try:
-            result = subprocess.run(command, capture_output=True, text=True, timeout=3600)
+            result = tools.run(command, tools.PIP_MEMORY)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise WeightsError(f"{source}: cannot be fetched: {problems[0]}; pip: {error}") from error
         found = sorted(Path(draft).glob("*.whl"))
