@@ -17,7 +17,7 @@ from typing import TextIO
 
 import typer
 
-from polymodal.cli import answer, catalogue, chat, check, embed, fetch, health, new, perceive, serve
+from polymodal.cli import answer, catalogue, chat, check, embed, fetch, health, new, perceive, search, serve
 from polymodal.errors import PolymodalError, Unreachable
 
 TRACE = "POLYMODAL_TRACE"
@@ -37,6 +37,7 @@ app.command()(chat.chat)
 app.command()(perceive.transcribe)
 app.command()(perceive.classify)
 app.command()(embed.embed)
+app.command()(search.search)
 app.command()(catalogue.systems)
 app.command()(catalogue.show)
 app.command()(check.check)
