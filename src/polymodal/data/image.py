@@ -32,6 +32,7 @@ from PIL import Image as Pillow
 
 from polymodal.data.heif import read_heif
 from polymodal.data.jpeg_segments import check_jpeg
+from polymodal.data.libtiff_output import silence_libtiff
 from polymodal.data.limits import DEFAULT_LIMITS, Limits, how_to_raise
 from polymodal.data.png_chunks import without_long_texts
 from polymodal.data.source import IMAGE_FORMATS, OpenFile, open_source, sniff
@@ -122,11 +123,14 @@ def _open(opened: OpenFile, format_name: str, limits: Limits) -> Pillow.Image:
             f"{opened.name} is a picture of format {format_name.upper()}, which this Pillow was built without; "
             "convert it to JPEG or PNG first"
         )
+    if format_name == "tiff":
+        silence_libtiff()
     if format_name == "jpeg":
         check_jpeg(opened, limits)
     file = without_long_texts(opened, limits) if format_name == "png" else opened.file
     try:
-        picture = _PLUGINS[format_name](file)
+        with _unwarned(format_name == "gif"):  # its first frame is measured when it is opened
+            picture = _PLUGINS[format_name](file)
     except Exception as error:
         raise MediaError(f"{opened.name} is damaged: its {format_name.upper()} header cannot be read") from error
     if format_name == "tiff" and (picture.tag_v2.get(_SUBFILE_TAG, 0) == 1 or _DNG_TAG in picture.tag_v2):
@@ -143,7 +147,7 @@ def _guarded(name: str, picture: Pillow.Image, factor: int, background: tuple[in
             width = picture.width
             picture.draft(None, (-(-width // factor), -(-picture.height // factor)))
             factor = max(1, factor * picture.width // width)
-        with _unwarned(picture):
+        with _unwarned(picture.width * picture.height > _WARNED_FROM):
             picture.load()
         rgb = _to_rgb(name, picture, background)
         return _upright(picture, rgb.reduce(factor) if factor > 1 else rgb)
@@ -156,9 +160,9 @@ def _guarded(name: str, picture: Pillow.Image, factor: int, background: tuple[in
 
 
 @contextmanager
-def _unwarned(picture: Pillow.Image) -> Iterator[None]:
-    """Without Pillow's warning of a size that was found to be allowed; small pictures leave the warnings alone."""
-    if picture.width * picture.height <= _WARNED_FROM:
+def _unwarned(large: bool) -> Iterator[None]:
+    """Without Pillow's warning of sizes that are allowed here; where none is due, the warnings are left alone."""
+    if not large:
         yield
         return
     with warnings.catch_warnings():
