@@ -16,9 +16,9 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from heif_writer import heic
 from PIL import Image as Pillow
 
+from heif_writer import heic
 from polymodal.data.limits import Limits
 from polymodal.data.media import Audio, Image, Text, Video, guess_media
 
