@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from polymodal.data.container import AUDIO_DECODERS, damaged, open_container
-from polymodal.data.file_part import part_of
+from polymodal.data.file_part import FilePart
 from polymodal.data.limits import DEFAULT_LIMITS, Limits, how_to_raise
 from polymodal.data.ogg_pages import Link, read_links
 from polymodal.data.resample import BLOCK, Resampler
@@ -165,7 +165,7 @@ def _stream_sound_file(opened: OpenFile, format_name: str, rate: int, limits: Li
     opened, has_begun, spent = with_true_size(opened, format_name), False, Spent(opened.name, limits)
     try:
         for link in links:
-            with soundfile.SoundFile(part_of(opened, link.start, link.end).file) as sound:
+            with soundfile.SoundFile(FilePart(opened.file, link.start, link.end - link.start)) as sound:
                 if not 1 <= sound.channels <= MAX_CHANNELS:
                     raise MediaError(f"{opened.name} has {sound.channels} channels, expected 1 to {MAX_CHANNELS}")
                 spent.claim(sound.samplerate, sound.channels, max(0, sound.frames))

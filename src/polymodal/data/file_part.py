@@ -20,15 +20,18 @@ def part_of(opened: OpenFile, start: int, end: int) -> OpenFile:
 
 
 class FilePart(io.RawIOBase):
-    """`size` bytes of `file` from `start` on."""
+    """`size` bytes of `file` from `start` on.  Any position may be sought: a damaged file has decoders seek anywhere,
+    and an error inside their callback would be printed."""
 
     def __init__(self, file: BinaryIO, start: int, size: int) -> None:
         self._file, self._start, self._size, self._at = file, start, size, 0
 
     def readinto(self, buffer) -> int:
+        if self._at >= self._size:
+            return 0
         view = memoryview(buffer).cast("B")
         self._file.seek(self._start + self._at)
-        found = self._file.read(min(len(view), max(0, self._size - self._at)))
+        found = self._file.read(min(len(view), self._size - self._at))
         view[: len(found)] = found
         self._at += len(found)
         return len(found)

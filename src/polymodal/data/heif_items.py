@@ -149,6 +149,8 @@ def _meta(opened: OpenFile) -> bytes:
     """The body of the file's `meta` box."""
     file, start = opened.file, 0
     for _ in range(_MAX_BOXES):
+        if start >= opened.size:
+            break
         file.seek(start)
         head = file.read(16)
         if len(head) < 8:

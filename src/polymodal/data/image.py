@@ -65,6 +65,9 @@ _PLUGINS: dict[str, Any] = {
 _OPTIONAL_PLUGINS = {"avif": AvifImagePlugin.SUPPORTED, "webp": WebPImagePlugin.SUPPORTED}
 _WARNED_FROM = Pillow.MAX_IMAGE_PIXELS or 0  # pixels from which Pillow warns of sizes that are allowed here
 
+# What Pillow thinks of damaged tags is said in our one line or does not matter; set once, since threads share filters.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
 
 def read_image(
     source: ImageSource, limits: Limits = DEFAULT_LIMITS, background: tuple[int, int, int] = WHITE
