@@ -43,5 +43,5 @@ def test_labels(monkeypatch):
 
 def test_texts_to_embed():
     assert checked_item(pm.text("cat")).text == "cat"
-    with pytest.raises(PromptError, match="Limits.characters"):
+    with pytest.raises(PromptError, match=r"Limits\.characters"):
         checked_item(pm.text("a" * 1_000_001))
