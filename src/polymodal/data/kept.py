@@ -8,9 +8,12 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, TypeVar
 
 KEPT = 256 * 1024 * 1024  # bytes of all records together; the newest is kept whatever its size
+
+
+Value = TypeVar("Value")
 
 
 class DecodedCache:
@@ -44,12 +47,13 @@ class DecodedCache:
             while self.nbytes > self._most and len(self._values) > 1:
                 self._drop(next(iter(self._values)))
 
-    def once(self, record: Any, key: Hashable, decode: Callable[[], Any], nbytes: Callable[[Any], int]) -> Any:
+    def once(self, record: Any, key: Hashable, decode: Callable[[], Value], nbytes: Callable[[Value], int]) -> Value:
         """The value kept under this key, or what `decode` gives."""
-        value = self.get(record, key)
-        if value is None:
-            value = decode()
-            self.put(record, key, value, nbytes(value))
+        kept: Value | None = self.get(record, key)
+        if kept is not None:
+            return kept
+        value = decode()
+        self.put(record, key, value, nbytes(value))
         return value
 
     def _drop(self, place: tuple[int, Hashable]) -> None:
