@@ -17,6 +17,7 @@ import pytest
 import soundfile
 from PIL import Image as Pillow
 
+from polymodal.cli.inputs import is_media
 from polymodal.data.limits import Limits
 from polymodal.data.media import Audio, Image, Video, guess_media
 from polymodal.errors import MediaError
@@ -252,6 +253,7 @@ def test_pipes_are_not_waited_for(attack, tmp_path: Path, name):
     os.mkfifo(tmp_path / name)
     with attack.one(name, 2), pytest.raises(MediaError, match=f"{name} is a pipe, socket or device"):
         guess_media(tmp_path / name)
+    assert not is_media(tmp_path / name)  # in a folder it is passed over
 
 
 def test_joined_recordings_are_read_to_the_end(capfd):
