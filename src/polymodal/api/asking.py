@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polymodal.api.clock import Clock
-from polymodal.api.inputs import check_media
+from polymodal.api.inputs import check_conversation
 from polymodal.api.media import MEDIA_TYPES, as_media, is_recording, media_of
 from polymodal.api.reply import Reply
 from polymodal.data.media import Media
@@ -38,7 +38,7 @@ class Stream:
     """
 
     def __init__(self, model: Model, messages: tuple[Message, ...], options: SamplingOptions) -> None:
-        check_media(model, *(item for message in messages for item in message.media))
+        check_conversation(model, messages)
         self._model = model
         self._messages = messages
         self._options = options
@@ -114,7 +114,7 @@ def answer_batch(
     read = [_read(given, f"conversations[{index}]") for index, given in enumerate(conversations)]
     for index, messages in enumerate(read):
         with _located(f"conversations[{index}]"):
-            check_media(model, *(item for message in messages for item in message.media))
+            check_conversation(model, messages)
     groups: dict[bool, list[int]] = {}
     for index, messages in enumerate(read):
         groups.setdefault(any(message.media for message in messages), []).append(index)

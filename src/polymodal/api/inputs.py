@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from polymodal import systems
+from polymodal.data.limits import check_amount
 from polymodal.data.media import Media, Text
-from polymodal.errors import PromptError
+from polymodal.data.messages import Message
+from polymodal.errors import ConfigError, PromptError
 
 if TYPE_CHECKING:
     from polymodal.api.model import Model
@@ -26,6 +28,38 @@ def check_media(model: Model, *items: Media | Text) -> None:
             others = able_to_read(item.modality)
             hint = f"; try {either(others)}" if others else ""
             raise PromptError(f"{model.system.id} cannot read {item.modality}; it takes {', '.join(takes)}{hint}")
+
+
+def check_conversation(model: Model, messages: Sequence[Message]) -> None:
+    """Raises PromptError for what is too much to begin with, or media that the model does not take."""
+    items = [item for message in messages for item in message.media]
+    check_amount("items", len(items), "pictures, recordings or videos in one conversation")
+    check_amount("characters", sum(len(message.text) for message in messages), "characters of text in one conversation")
+    check_media(model, *items)
+
+
+def checked_item(item: Media | Text) -> Media | Text:
+    """The item itself.  Raises PromptError for a text that is too long."""
+    if isinstance(item, Text):
+        check_amount("characters", len(item.text), "characters of text")
+    return item
+
+
+def check_labels(labels: Any) -> list[str]:
+    """The labels of `classify`.  Raises ConfigError unless they are two or more different texts, PromptError for more
+    than `Limits.labels`."""
+    texts = isinstance(labels, list | tuple) and all(isinstance(label, str) for label in labels)
+    if texts:
+        check_amount("labels", len(labels), "labels")
+        check_amount("characters", sum(map(len, labels)), "characters of labels")
+    if not texts or len(labels) < 2 or len(set(labels)) < len(labels):
+        raise ConfigError(f"classify needs a list of two or more different labels; found {shortened(repr(labels))}")
+    return [Text(label).text for label in labels]  # each must be Unicode
+
+
+def shortened(text: str, longest: int = 200) -> str:
+    """The beginning of a text that may be very long."""
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def either(names: Sequence[str]) -> str:

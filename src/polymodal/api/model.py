@@ -21,7 +21,7 @@ import torch
 
 from polymodal.api.adapters import Adapters
 from polymodal.api.asking import Stream, answer_batch, messages_of
-from polymodal.api.inputs import check_media
+from polymodal.api.inputs import check_labels, check_media, checked_item
 from polymodal.api.media import is_recording, media_of, recording_of
 from polymodal.api.paths import as_path
 from polymodal.api.reply import Label, Reply
@@ -254,10 +254,7 @@ class Model:
         self.require("classify")
         score = self._parts.score
         assert score is not None
-        texts = isinstance(labels, list | tuple) and all(isinstance(label, str) for label in labels)
-        if not texts or len(labels) < 2 or len(set(labels)) < len(labels):
-            raise ConfigError(f"classify needs a list of two or more different labels; found {labels!r}")
-        labels = [Text(label).text for label in labels]  # each must be Unicode
+        labels = check_labels(labels)
         several = isinstance(items, list | tuple) and not is_recording(items)
         if several and not items:
             raise ConfigError("classify needs at least one item, found none")
@@ -283,7 +280,8 @@ class Model:
             found = "none" if isinstance(items, list | tuple) else type(items).__name__
             raise ConfigError(f"embed needs a list of at least one item, found {found}; as in model.embed([item])")
         with torch.inference_mode(), within_tables():
-            return in_batches((media_of(item) for item in items), self._parts.embed, batch_size)
+            media = (checked_item(media_of(item)) for item in items)
+            return in_batches(media, self._parts.embed, batch_size)
 
     def logits(self, **tensors: Any) -> Tensor:
         """Logits of a processor's batch, ours or the published one, by the same names: [B, T, V] of a language model,

@@ -33,7 +33,8 @@ def results(inputs: Sequence[Input], run: Run, batch_size: int = 1, step: Step =
     for first in range(0, len(inputs), batch_size):
         some = inputs[first : first + batch_size]
         step(first, some[0].name)
-        outcomes: list[Any] = [attempt(each.open) for each in some]
+        # Not decoded here: pictures of a whole batch would take gigabytes.
+        outcomes: list[Any] = [attempt(each.record) for each in some]
         good = [index for index, each in enumerate(outcomes) if not isinstance(each, PolymodalError)]
         media = [outcomes[index] for index in good]
         done = attempt(partial(run, media)) if media else []
