@@ -10,8 +10,8 @@ base weights, which only PEFT can repeat.
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from polymodal.errors import ConfigError, WeightsError
+from polymodal.files import read_json
 
 CONFIG = "adapter_config.json"
 TRAINED_BESIDE = "non_lora_trainables.bin"
@@ -86,12 +87,9 @@ def read_config(folder: Path) -> AdapterConfig:
             f"{folder} holds {TRAINED_BESIDE}, weights that LLaVA trained beside the adapter, which are not read; "
             "merge them with its scripts/merge_lora_weights.py and load the result"
         )
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise WeightsError(f"{folder} holds no adapter: it has no {CONFIG}") from error
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    if not os.path.exists(path):
+        raise WeightsError(f"{folder} holds no adapter: it has no {CONFIG}")
+    said = read_json(path)
     if not isinstance(said, dict):
         raise WeightsError(f"{path}: expected a table, found {type(said).__name__}")
     return parse_config(said, str(path))

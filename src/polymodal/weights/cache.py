@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from polymodal.errors import WeightsError
+from polymodal.files import read_json
 from polymodal.weights.source import Source, megabytes
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -197,9 +198,9 @@ def verify_outside(source: Source, path: Path) -> None:
     record = home() / "verified" / f"{name}.json"
     now = {"path": str(path), "size": stat.st_size, "time": stat.st_mtime_ns}
     try:
-        known = json.loads(record.read_text(encoding="utf-8"))
+        known = read_json(record)
         digest = known["sha256"] if {key: known[key] for key in now} == now else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (WeightsError, KeyError, TypeError):
         digest = None
     if digest is None:
         digest = file_sha256(path)
