@@ -2,22 +2,21 @@
 line.  None is a defect, none takes long or fills memory."""
 
 import contextlib
-import copy
 import io
 import json
 import random
-import shutil
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from attack.broken_folders import use, write_all
 from attack.config_mutations import broken, damaged
 
-import polymodal as pm
 from polymodal import systems
+from polymodal.api.published import ABSENT
 from polymodal.cli import catalogue
-from tiny_folders import FOLDERS, tiny
 
 PUBLISHED = json.loads((Path(__file__).parents[1] / "fixtures" / "published.json").read_text("utf-8"))
 
@@ -25,7 +24,7 @@ PUBLISHED = json.loads((Path(__file__).parents[1] / "fixtures" / "published.json
 def shallow(config: Any) -> Any:
     """A config with two layers in place of many, so that one look takes little time."""
     if isinstance(config, Mapping):
-        cut = {name: 2 if "layers" in name and type(value) is int and value > 2 else value
+        cut = {name: 2 if re.search("layers?$|depth$|blocks$", name) and type(value) is int and value > 2 else value
                for name, value in config.items()}  # fmt: skip
         return {name: shallow(value) for name, value in cut.items() if "vocabulary_map" not in name}
     return [shallow(each) for each in config] if isinstance(config, list | tuple) else config
@@ -33,8 +32,8 @@ def shallow(config: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def real() -> dict[str, Any]:
-    """Configs of the catalogue's variants, one of each format, and of published folders."""
-    found = {name: shallow(each["config"]) for name, each in PUBLISHED.items() if each.get("config")}
+    """Configs of the catalogue's variants, one of each format, and of published folders that are read here."""
+    found = {name: shallow(each["config"]) for name, each in PUBLISHED.items() if each.get("config") and each["config"].get("model_type") not in ABSENT}
     for system in systems.every():
         for variant in system.variants:
             if variant.config is not None:
@@ -42,11 +41,27 @@ def real() -> dict[str, Any]:
     return found
 
 
-def look_at(folder: Path) -> None:
-    """What `show FOLDER`, `show --json` and `show --svg` do."""
+def look_at(folder: Path, how: str) -> None:
+    """What `show FOLDER`, `show FOLDER --json` and `show FOLDER --svg FILE` do."""
     with contextlib.redirect_stdout(io.StringIO()):
-        catalogue.show([str(folder)], json=True, svg=folder / "drawing.svg")
-        catalogue.show([str(folder)])
+        catalogue.show([str(folder)], json=how == "json", svg=folder / "drawing.svg" if how == "svg" else None)
+
+
+def small_files(folder: Path) -> list[Path]:
+    """The JSON files of a folder but its whole tokenizer."""
+    return sorted(path for path in folder.glob("*.json") if path.name != "tokenizer.json")
+
+
+@contextlib.contextmanager
+def changed(path: Path, rng: random.Random) -> Iterator[None]:
+    """A JSON file of a folder is broken; afterwards it is as it was."""
+    whole = path.read_text(encoding="utf-8")
+    try:
+        text = damaged(whole, rng) if rng.random() < 0.15 else json.dumps(broken(json.loads(whole), rng))
+        path.write_text(text, encoding="utf-8")
+        yield
+    finally:
+        path.write_text(whole, encoding="utf-8")
 
 
 def test_show_of_broken_configs(attack, real, tmp_path):
@@ -56,4 +71,12 @@ def test_show_of_broken_configs(attack, real, tmp_path):
         config = broken(real[name], rng)
         (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
         with attack.one(f"{number} ({name})"):
-            look_at(tmp_path)
+            look_at(tmp_path, rng.choice(("text", "json", "svg")))
+
+
+def test_loading_and_use_of_folders_with_broken_files(attack, tmp_path):
+    folders = write_all(tmp_path)
+    for number, rng in attack.inputs(160):
+        path = rng.choice(small_files(rng.choice(folders)))
+        with changed(path, rng), attack.one(f"{number} ({path.parent.name}/{path.name})"):
+            use(path.parent)
