@@ -87,7 +87,7 @@ def read_config(folder: Path) -> AdapterConfig:
             f"{folder} holds {TRAINED_BESIDE}, weights that LLaVA trained beside the adapter, which are not read; "
             "merge them with its scripts/merge_lora_weights.py and load the result"
         )
-    if not os.path.exists(path):
+    if not os.path.lexists(path):
         raise WeightsError(f"{folder} holds no adapter: it has no {CONFIG}")
     said = read_json(path)
     if not isinstance(said, dict):

@@ -12,6 +12,7 @@ stored as numbers) and raises WeightsError for an option that is not supported.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,6 @@ import torch
 from torch import Tensor
 
 from polymodal.errors import WeightsError
-from polymodal.files import parse_json
 from polymodal.weights import dequantise
 from polymodal.weights.derived import Derivation, info_of
 from polymodal.weights.tensors import dtype_of
@@ -135,12 +135,12 @@ def _four_bits(plan: Plan, blob: str, layer: str) -> None:
     """A layer of nf4 or fp4; `blob` is JSON in bytes that says shape and block size."""
     nested: tuple[int, float] | None = None
     try:
-        state = parse_json(bytes(plan.source[blob].tolist()), blob)
+        state = json.loads(bytes(plan.source[blob].tolist()))
         shape, size = tuple(int(side) for side in state["shape"]), int(state["blocksize"])
         dtype = _FLOATS.get(state.get("dtype"), torch.float16)
         if "nested_blocksize" in state:
             nested = int(state["nested_blocksize"]), float(state["nested_offset"])
-    except (WeightsError, ValueError, KeyError, TypeError) as problem:
+    except (ValueError, KeyError, TypeError) as problem:
         raise plan.problem(layer, "has a quant_state that is no table of shape and blocksize") from problem
     weight, scale, codes = plan.need(layer, "weight", "weight.absmax", "weight.quant_map")
     names = {"packed": weight, "scale": scale, "codes": codes}

@@ -52,12 +52,11 @@ def quantisation_of(config: Mapping[str, Any], folder: Path | None = None) -> Se
         return {"quant_method": "mlx", **config["quantization"]}
     if folder is not None and folder.is_dir():
         for name, method in BESIDE.items():
-            if not os.path.exists(folder / name):
-                continue
-            found = read_json(folder / name)
-            if not isinstance(found, dict):
-                raise WeightsError(f"{folder / name}: expected a table, found {type(found).__name__}")
-            return {"quant_method": method, **found}
+            if os.path.lexists(folder / name):
+                found = read_json(folder / name)
+                if not isinstance(found, dict):
+                    raise WeightsError(f"{folder / name}: expected a table, found {type(found).__name__}")
+                return {"quant_method": method, **found}
     return None
 
 

@@ -26,7 +26,6 @@ import torch
 from torch import Tensor
 
 from polymodal.errors import WeightsError
-from polymodal.files import read_json
 from polymodal.weights.gguf_file import dequantise, parse_gguf, type_name
 from polymodal.weights.raw import RawFile, read_head
 from polymodal.weights.tensors import TensorFile, TensorInfo, damaged, first_line, torch_dtype
@@ -124,14 +123,16 @@ def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
 def _read_shards(path: Path, format: str, reader: Callable[[Path], TensorFile]) -> TensorFile:
     """A `weight_map` {tensor: shard file} beside its shards; all opened, so that a missing one is reported first."""
     try:
-        index = read_json(path)
+        index = json.loads(path.read_text(encoding="utf-8"))
         shard_of: dict[str, str] = dict(index["weight_map"])
         names = sorted(set(shard_of.values()))
-        inside = all(Path(name).name == name and not name.endswith(".index.json") for name in names)
-    except (ValueError, KeyError, TypeError) as error:
+        inside = all(Path(name).name == name for name in names)
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: there is no such file") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path}: no index of {format} files with a 'weight_map': {first_line(error)}") from error
     if not inside:
-        raise WeightsError(f"{path}: the index names a shard outside its own folder, or another index")
+        raise WeightsError(f"{path}: the index names a shard outside its own folder")
     shards = {name: reader(path.parent / name) for name in names}
     for tensor, name in shard_of.items():
         if tensor not in shards[name]:
