@@ -73,7 +73,7 @@ def use(folder: Path) -> None:
     if "embed" in model.can:
         model.embed([PICTURE])
     if "generate" in model.can:
-        model.generate(input_ids=[[5, 6, 7]], max_new_tokens=2)
+        model.generate(input_ids=[[20, 21]], max_new_tokens=2)
 
 
 def labels_of(model: Any) -> list[str]:

@@ -1,7 +1,7 @@
 """Configs that are broken in one or more places: values of another kind, beyond all limits, missing, renamed, nested.
 
-    broken(value, rng) -> a copy with one to three changes, each at a place drawn from the whole tree
-    damaged(text, rng) -> a JSON text that is none any more, or that no reader should walk
+broken(value, rng) -> a copy with one to three changes, each at a place drawn from the whole tree
+damaged(text, rng) -> a JSON text that is none any more, or that no reader should walk
 """
 
 import copy
@@ -13,11 +13,12 @@ from typing import Any
 HUGE = (10**5, 10**6, 10**9, 2**31, 2**63, 10**30, 1e9, 1e308, 10**400 - 1)
 ODD: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2, 3, 7, 0.0, 0.5, -0.5, 1e-300, *HUGE, "", "abc", "64", "a\0b", "../x", "/dev/zero",
-    "x" * 5000, "\u202e[bold]\x1b[31m", [], [[]], [None], [0], ["a"], [1, 2, 3], [-1, "x"], {}, {"": ""}, {"a": {"b": []}},
-    {"type": "linear"}, {"model_type": 5}, "[" * 50,
+    "x" * 5000, "\u202e[bold]\x1b[31m", [], [[]], [None], [0], ["a"], [1, 2, 3], [-1, "x"], {}, {"": ""},
+    {"a": {"b": []}}, {"type": "linear"}, {"model_type": 5}, "[" * 50,
 )  # fmt: skip
-WORDS = ("model_type", "architectures", "hidden_size", "num_hidden_layers", "vocab_size", "vision_config", "text_config",
-         "quantization_config", "rope_scaling", "id2label", "auto_map", "tie_word_embeddings", "num_labels")  # fmt: skip
+WORDS = ("model_type", "architectures", "hidden_size", "num_hidden_layers", "vocab_size", "vision_config", "id2label",
+         "text_config", "quantization_config", "rope_scaling", "auto_map", "tie_word_embeddings", "num_labels",
+         "torch_dtype", "size", "eos_token_id", "chat_template", "extra_special_tokens")  # fmt: skip
 Place = tuple[Any, Any]  # a table or list, and the key or index in it
 
 
@@ -55,7 +56,7 @@ def _grow(holder: Any, key: Any, rng: random.Random) -> None:
     if isinstance(old, bool) or old is None:
         holder[key] = rng.choice(HUGE)
     elif isinstance(old, int | float):
-        holder[key] = rng.choice((-old, old + 1, old * 2, old * 1000, old / 3, str(old), [old, old], *HUGE))
+        holder[key] = rng.choice((-old, old + 1, old * 2, old * 1000, old // 3, 0.37, str(old), [old, old], *HUGE))
     elif isinstance(old, str):
         holder[key] = old * rng.choice((0, 2, 50))
     elif isinstance(old, list):
@@ -100,6 +101,7 @@ def damaged(text: str, rng: random.Random) -> str:
     cut = rng.randrange(len(text) + 1)
     return rng.choice((
         text[:cut], "", "[" * 10_000, '{"a":' * 10_000, text[:cut] + "\0" + text[cut:], text + text, "null", "5", "[]",
-        '"abc"', text.replace(":", ": NaN, ", 1), text.replace(":", ": 1e999, ", 1), '{"\\ud800": 1}', '{"a": "\\ud800"}',
+        '"abc"', text.replace(":", ": NaN, ", 1), text.replace(":", ": 1e999, ", 1), '{"\\ud800": 1}',
+        '{"a": "\\ud800"}',
         text.replace("[", "{"), "\ufeff" + text, json.dumps({"a" * 10_000: 1}), '{"a": ' + "9" * 5000 + "}",
     ))  # fmt: skip

@@ -1,5 +1,5 @@
-"""Published configs and the other small files of a folder, broken in thousands of ways: each opens, or is refused in one
-line.  None is a defect, none takes long or fills memory."""
+"""Published configs and the other small files of a folder, broken in thousands of ways: each opens, or is refused in
+one line.  None is a defect, none takes long or fills memory."""
 
 import contextlib
 import io
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from attack.broken_folders import use, write_all
 from attack.config_mutations import broken, damaged
-
 from polymodal import systems
 from polymodal.api.published import ABSENT
 from polymodal.cli import catalogue
@@ -33,7 +33,11 @@ def shallow(config: Any) -> Any:
 @pytest.fixture(scope="session")
 def real() -> dict[str, Any]:
     """Configs of the catalogue's variants, one of each format, and of published folders that are read here."""
-    found = {name: shallow(each["config"]) for name, each in PUBLISHED.items() if each.get("config") and each["config"].get("model_type") not in ABSENT}
+    found = {
+        name: shallow(each["config"])
+        for name, each in PUBLISHED.items()
+        if each.get("config") and each["config"].get("model_type") not in ABSENT
+    }
     for system in systems.every():
         for variant in system.variants:
             if variant.config is not None:

@@ -39,30 +39,30 @@ KINDS: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     (r"_config$|^id2label$|^label2id$|^rope_scaling$|^rope_parameters$", "a table", lambda x: isinstance(x, Mapping)),
     (r"^architectures$", "a list of names",
      lambda x: isinstance(x, list | tuple) and all(isinstance(each, str) for each in x)),
-    (r"^(use|is|do|tie|add|with|return|output|has|qkv|scale)_|_bias$|^bias$", "yes or no", lambda x: True),
+    (r"(^|_)(uses?|is|do|tie|add|with|return|output|has|qkv|scale|dynamic|learned)_|bias$|aspect_ratio$", "anything",
+     lambda x: True),
     (r"eps$|epsilon$|theta$|dropout|drop_path|ratio$|factor$|_std$|_range$|_scale|temperature|penalty|top_p|fraction",
      "a number", _each(_is_number)),
     (r"_type$|_act$|activation|dtype$|_path$|_strategy$|^template$", "a text", lambda x: isinstance(x, str)),
-    (r"(^|_)ids?$|_index$|select_layer$|feature_layer$", "a whole number", _each(_is_whole)),
-    (r"^(num|n|max|min)_|(size|dims?|layers?|heads?|width|depths?|rank|positions?|embeddings|length|layers|channels|"
+    (r"(^|_)ids?$|_index$|select_layer$|feature_layer$|length$", "a whole number", _each(_is_whole)),
+    (r"^(num|n|max|min)_|(size|dims?|layers?|heads?|width|depths?|rank|num_positions|embeddings|layers|channels|"
      r"latents|queries|tokens?|buckets|resolution|blocks?|labels?|stride|d_model|d_ff|d_kv|top_k)$",
      "a whole number of 0 or more", _each(lambda x: _is_whole(x) and x >= 0)),
 )  # fmt: skip
 
 
-def wrong_field(config: Mapping[str, Any]) -> str | None:
-    """The first field whose value is not of the kind that its name says; "" and None are wrong last of all."""
-    found = sorted(_wrong(config, ""), key=lambda each: each[0])
-    return found[0][1] if found else None
+def wrong_field(config: Mapping[str, Any], unset: bool = False) -> str | None:
+    """The first field whose value is not of the kind that its name says.  unset: whether `null` is wrong, too."""
+    return next((words for value, words in _wrong(config, "") if unset or value is not None), None)
 
 
-def _wrong(config: Mapping[str, Any], inside: str) -> Iterator[tuple[bool, str]]:
+def _wrong(config: Mapping[str, Any], inside: str) -> Iterator[tuple[Any, str]]:
     for name, value in config.items():
         path = f"{inside}{name}"
         for words, kind, fits in KINDS:
             if re.search(words, str(name)):
                 if not fits(value):
-                    yield value is None, f"{path}: expected {kind}, found {_found(value)}"
+                    yield value, f"{path:.80}: expected {kind}, found {_found(value)}"
                 break
         if isinstance(value, Mapping):
             yield from _wrong(value, f"{path}.")

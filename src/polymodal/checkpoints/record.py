@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from polymodal.checkpoints.field_kinds import wrong_field
+from polymodal.checkpoints.preprocessor_fields import check_preprocessor
 from polymodal.errors import ConfigError, WeightsError
-from polymodal.fields import check_fields, constructor_error, place_of, returned
+from polymodal.fields import check_fields, constructor_error, place_of, returned, shown
 from polymodal.files import read_json
 from polymodal.weights.config_limits import check_numbers
 
@@ -134,8 +135,16 @@ class CheckpointFiles:
     @cached_property
     def preprocessor(self) -> dict[str, Any]:
         """Settings of the picture (or sound) transform, wherever the library of the day wrote them."""
-        found = self.json("preprocessor_config.json")
-        return found or dict(self.json("processor_config.json").get("image_processor") or {})
+        name = "preprocessor_config.json"
+        found = self.json(name)
+        if not found:
+            name = "processor_config.json"
+            said = self.json(name).get("image_processor") or {}
+            if not isinstance(said, Mapping):
+                raise ConfigError(f"{self.folder / name}: image_processor: expected a table, found {shown(said)}")
+            found = dict(said)
+        check_preprocessor(found, self.folder / name)
+        return found
 
     def tokenizer(self, **names: Any) -> Tokenizer:
         """The tokenizer of whichever vocabulary file there is, `read_tokenizer`; keywords as for `Tokenizer`."""
@@ -252,7 +261,8 @@ class CheckpointFormat:
     def model_spec(self, config: Mapping[str, Any]) -> ModelSpec:
         """`parse_config` with a clear error for a config that lacks what it needs or describes no module.
 
-        Its numbers are bounded first (weights/config_limits.py).  Raises ConfigError, also for a `parse_config` that gives no ModelSpec.
+        Its numbers are bounded first (weights/config_limits.py).  Raises ConfigError, also for a `parse_config` that
+        gives no ModelSpec.
         """
         check_numbers(config, f"{self.name}: config.json")
         with understood(f"{self.name}: config.json", config):
@@ -291,7 +301,7 @@ def _misunderstood(problem: Exception, what: str, config: Mapping[str, Any] | No
         return f"{what}: while it was read, {place_of(problem)}: {record}"
     if isinstance(problem, KeyError):
         return f"{what} lacks {problem.args[0] if problem.args else None!r}, which is needed"
-    if isinstance(config, Mapping) and (field := wrong_field(config)):
+    if isinstance(config, Mapping) and (field := wrong_field(config) or wrong_field(config, "None" in str(problem))):
         return f"{what}: {field}"
     if isinstance(problem, TypeError | AttributeError | StopIteration | AssertionError):
         return f"{what} has a value of another kind: {_first_line(problem)} ({place_of(problem)})"

@@ -129,8 +129,10 @@ def parse_config(said: Mapping[str, Any], source: str = CONFIG) -> AdapterConfig
             revision=said.get("revision"),
             task=said.get("task_type"),
         )
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ConfigError(f"{source} has a value of another kind: {str(error).splitlines()[0]}") from error
+    if not 0 <= config.dropout < 1:
+        raise ConfigError(f"{source}: lora_dropout must be from 0 to 1, found {config.dropout}")
     ranks = (config.rank, *config.rank_pattern.values())
     if min(ranks) < 1 or not all(map(math.isfinite, (config.alpha, *config.alpha_pattern.values()))):
         raise ConfigError(f"{source}: ranks must be at least 1 and alphas finite; found r {min(ranks)}")

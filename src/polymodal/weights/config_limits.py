@@ -1,6 +1,6 @@
 """What a config may ask for: bounds on its numbers, and on the module that is built from them.
 
-    config.json -> check_numbers: layers, sides, any number  -> parse -> build on the meta device under `BuildLimits` (build_limits.py)
+    config.json -> check_numbers: layers, sides, any number  -> parse -> build under `BuildLimits` (build_limits.py)
 
 A few bytes of JSON can describe a module that never ends being built, or a table that fills memory while it is
 computed.  So numbers are bounded before anything is made of them, and what is made is counted while it is made.
@@ -18,18 +18,21 @@ from typing import Any
 from polymodal.errors import ConfigError
 
 RAISE = "POLYMODAL_CONFIG_LIMITS"
-MAX_LAYERS = 1_500  # of one stack, or of a list of stacks (1,000, DeepNet)
+MAX_LAYERS = 1_000  # of one stack, or of a list of stacks (200 of those read here, 1,000 of DeepNet)
 MAX_SIDE = 65_536  # pixels, patches, heads, experts (16,384 pixels, 2,048 experts)
 MAX_NUMBER = 1 << 27  # any other whole number: widths, words, positions (10,485,760 positions)
+MAX_ID = (1 << 31) - 1  # of a token
 MAX_PARAMETERS = 10_000_000_000_000  # of one model (2,000,000,000,000)
-MAX_TENSORS = 100_000  # of one model (70,000, with 384 experts a layer)
+MAX_TENSORS = 40_000  # of one model (2,314 of those read here; 70,000 of one with 384 experts a layer)
+MAX_PICTURE = 1 << 25  # pixels that a preprocessor may ask for, of one picture (12,845,056)
 MAX_COMPUTED = 1 << 28  # values of one table that is computed while a model is built (16,777,216, a causal mask)
 
 _LAYERS = re.compile(r"layers?$|depths?$|blocks?$|^stages$", re.IGNORECASE)
 _SIDES = re.compile(
     r"image_size|patch|resolution|window|kernel|stride|heads?$|expert|group|frames?$|mels$", re.IGNORECASE
 )
-_FREE = re.compile(r"theta|seed|_ids?$|_index$|_idx$|_base$|^max_length$|max_length$|bytes|^total_|params$|token")
+_IDS = re.compile(r"_ids?$|_index$|_idx$|token", re.IGNORECASE)
+_FREE = re.compile(r"theta|seed|_base$|max_length$|bytes|^total_|params$", re.IGNORECASE)
 
 
 def raised(limit: int) -> int:
@@ -70,9 +73,10 @@ def _check(path: str, name: str, value: float, what: str) -> None:
     elif _SIDES.search(name):
         limit, of = MAX_SIDE, "sides, heads and experts"
     elif _FREE.search(name) or isinstance(value, float):
-        return  # names something, or is computed with: no size follows from it
+        return  # it is computed with: no size follows from it
+    elif _IDS.search(name):
+        limit, of = MAX_ID, "ids"
     if abs(value) > raised(limit):
         shown = f"{value:,}" if abs(value) < 1e15 else f"{float(min(abs(value), 1e300)):.0e}"
-        raise ConfigError(
-            f"{what}: {path} is {shown}, the limit for {of} is {raised(limit):,}; for a model of your own set {RAISE}=10"
-        )
+        raise ConfigError(f"{what}: {path:.80} is {shown}, the limit for {of} is {raised(limit):,}; "
+                          f"for a model of your own set {RAISE}=10")  # fmt: skip
