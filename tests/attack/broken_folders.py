@@ -4,7 +4,6 @@ shards, and an adapter with its base."""
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -23,7 +22,8 @@ GENERATION = {"eos_token_id": [2], "pad_token_id": 0, "bos_token_id": 1, "max_ne
 PICTURE = Image.new("RGB", (24, 20), (200, 90, 10))
 
 
-def _classifiers(root: Path) -> None:
+def write_classifiers(root: Path) -> list[Path]:
+    """A CLIP with its tokenizer, and a classifier of three classes."""
     for name, module in (("clip", clip), ("vit", vit)):
         folder = root / name
         folder.mkdir()
@@ -38,6 +38,7 @@ def _classifiers(root: Path) -> None:
         sides = {"size": {"shortest_edge": 32}, "crop_size": 32} if name == "clip" else {"size": 32, "resample": 3}
         write_config(folder, config=config, preprocessor_config=sides)
         write_weights(folder, model, spec.keys[0])
+    return [root / "clip", root / "vit"]
 
 
 def write_all(root: Path) -> list[Path]:
@@ -46,7 +47,7 @@ def write_all(root: Path) -> list[Path]:
         (root / name).mkdir()
         tiny(name, root / name)
         write_config(root / name, generation_config=GENERATION, chat_template={"chat_template": CHAT})  # fmt: skip
-    _classifiers(root)
+    write_classifiers(root)
     shutil.copytree(root / "llava-1.5", root / "sharded")
     weights = root / "sharded" / "model.safetensors"
     names = dict.fromkeys(read(weights, "safetensors"), "one.safetensors")
@@ -69,12 +70,8 @@ def use(folder: Path) -> None:
     if "chat" in model.can:
         model.chat(PICTURE, "Hi", max_tokens=2)
     elif "classify" in model.can:
-        model.classify(PICTURE, labels_of(model))
+        model.classify(PICTURE, ["cat", "dog", "boat"])
     if "embed" in model.can:
         model.embed([PICTURE])
     if "generate" in model.can:
         model.generate(input_ids=[[20, 21]], max_new_tokens=2)
-
-
-def labels_of(model: Any) -> list[str]:
-    return ["cat", "dog", "boat"]

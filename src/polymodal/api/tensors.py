@@ -97,19 +97,29 @@ def left_padded(tensors: Mapping[str, Any], pad: int | None) -> dict[str, Any]:
 
 
 @contextmanager
+def within_tables() -> Iterator[None]:
+    """An id that an embedding has no row for is a PromptError, whichever module holds the table."""
+    try:
+        yield
+    except IndexError as problem:
+        if str(problem) != "index out of range in self":
+            raise
+        raise PromptError("input_ids: an id is outside the vocabulary; use the model's own tokenizer") from problem
+
+
+@contextmanager
 def answering(model: Model) -> Iterator[None]:
     """Around one use of a model: what is not our defect is one line.
 
-    PromptError: an id that an embedding has no row for, whichever module holds the table.  ConfigError: an error deep
-    in a model whose config has a field of a wrong kind, which is named.  NotFinite: which weights make NaN.
+    PromptError: an id outside a table.  NotFinite: which weights make the outputs NaN.  ConfigError: an error deep in a
+    model whose config has a field of a wrong kind, which is named.
     """
     try:
-        yield
+        with within_tables():
+            yield
     except NotFinite as problem:
         raise NotFinite(f"{model.name}: {problem}: {origin_of_nan(model.module)}") from problem
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as problem:
-        if isinstance(problem, IndexError) and str(problem) == "index out of range in self":
-            raise PromptError("input_ids: an id is outside the vocabulary; use the model's own tokenizer") from problem
         field = None if model.path is None else wrong_field(model.variant.config or {})
         if field is None:
             raise

@@ -35,6 +35,9 @@ _IDS = re.compile(r"_ids?$|_index$|_idx$|token", re.IGNORECASE)
 _FREE = re.compile(r"theta|seed|_base$|max_length$|bytes|^total_|params$", re.IGNORECASE)
 
 
+NAMES = re.compile(r"2id$|_map$|vocab$|tokens?$")  # tables of labels or tokens and their ids
+
+
 def raised(limit: int) -> int:
     """A limit, times what the environment says."""
     said = os.environ.get(RAISE, "1")
@@ -56,7 +59,10 @@ def check_numbers(config: Mapping[str, Any], what: str) -> None:
     pending: list[tuple[str, str, Any]] = [("", "", config)]
     while pending:
         path, name, value = pending.pop()
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and NAMES.search(name):
+            # Its keys are labels or tokens, which may be called "layers".
+            pending += [(f"{path}.{key}", "_id", each) for key, each in value.items()]
+        elif isinstance(value, Mapping):
             pending += [(f"{path}.{key}" if path else str(key), str(key), each) for key, each in value.items()]
         elif isinstance(value, list | tuple):
             if _LAYERS.search(name):
