@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
-from test_flows import CAT, CHATS, captured
+from test_flows import CAT, CHATS
 
 import polymodal as pm
+from headline_folders import captured
 from polymodal.api.asking import messages_of
 from polymodal.engine.engine import Engine
 from polymodal.engine.request import EngineLimits, Request

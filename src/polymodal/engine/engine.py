@@ -97,8 +97,12 @@ class Engine:
     def encode(self, messages: Sequence[Message]) -> Encoded:
         """A conversation as the row that asks for its answer.  Raises PromptError for one that is too long."""
         encoded = encode(self.processor, messages, self.prepared)
-        check_ids(self.model, self.processor, encoded.input_ids)
+        self.check(encoded.input_ids)
         return encoded
+
+    def check(self, ids: Sequence[int]) -> None:
+        """Raises PromptError for an id that the model has no embedding for."""
+        check_ids(self.model, self.processor, ids)
 
     def add(self, request: Request) -> int:
         """Queue a request; returns its number.  Raises PromptError where its prompt fills the context, QueueFull."""
@@ -140,6 +144,15 @@ class Engine:
         """Bytes of keys and values, of running rows and of prefixes, and of features and prepared media."""
         own = sum(batch.state.cache.nbytes for batch in self._own)
         return self._shared.cache.nbytes + own + self.prefixes.nbytes + self.features.nbytes + self.prepared.nbytes
+
+    def drop_all(self) -> None:
+        """Forget all requests and whatever was computed (after a failure in the middle of a step)."""
+        with self._lock:
+            self._jobs.clear()
+            self._waiting.clear()
+            self._aborted.clear()
+        self._prefilling, self._own, self._shared = None, [], SharedBatch(self.model)
+        self.clear_caches()
 
     def clear_caches(self) -> None:
         """Forget what finished conversations and media left behind."""
