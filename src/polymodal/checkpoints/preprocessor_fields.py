@@ -8,7 +8,7 @@ A transform is only called when a picture comes; what is wrong with its settings
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from polymodal.errors import ConfigError
 from polymodal.fields import shown
 from polymodal.weights.config_limits import MAX_PICTURE, MAX_SIDE, RAISE, raised
 
-Check = Callable[[Any], bool]
 SIZES = frozenset({"size", "crop_size", "image_size", "pad_size", "input_size"})
 WHOLE = frozenset({"patch_size", "temporal_patch_size", "merge_size", "size_divisor", "image_seq_length", "num_frames",
                    "max_image_tiles", "max_patches", "resample"})  # fmt: skip
@@ -31,28 +30,27 @@ def check_preprocessor(settings: Mapping[str, Any], path: Path) -> None:
         if value is None:
             continue
         if name in SIZES:
-            each = list(_leaves(name, value))
-            pixels = math.prod(side for _, side in each if _is_whole(side) and side > 0) if len(each) == 2 else 0
-            edges = isinstance(value, Mapping) and any("edge" in str(key) for key in value)  # may be numbers of pixels
-            most = largest if edges else MAX_SIDE
-            _require(
-                each, lambda x, most=most: _is_whole(x) and 0 < x <= most, f"a whole number from 1 to {most:,}", path
-            )
-            if len(each) == 1 and not edges:
-                pixels = each[0][1] ** 2
-            if pixels > largest and not edges:
-                raise ConfigError(f"{path}: {name} asks for pictures of {pixels:,} pixels, the limit is {largest:,}; "
-                                  f"for a model of your own set {RAISE}=10")  # fmt: skip
+            _check_size(name, value, largest, path)
         elif name in WHOLE:
-            _require(_leaves(name, value), lambda x: _is_whole(x) and 0 <= x <= MAX_SIDE,
-                     f"a whole number from 0 to {MAX_SIDE:,}", path)  # fmt: skip
+            _require(_leaves(name, value), 0, MAX_SIDE, path)
         elif name in PIXELS:
-            _require([(name, value)], lambda x: _is_whole(x) and 0 < x <= largest,
-                     f"a whole number from 1 to {largest:,}", path)  # fmt: skip
+            _require([(name, value)], 1, largest, path)
         elif name in NUMBERS:
-            nonzero = name == "image_std"
-            _require(_leaves(name, value), lambda x, nonzero=nonzero: _is_number(x) and not (nonzero and x == 0),
-                     "a number other than 0" if nonzero else "a number", path)  # fmt: skip
+            for where, number in _leaves(name, value):
+                if not _is_number(number) or (name == "image_std" and number == 0):
+                    kind = "a number other than 0" if name == "image_std" else "a number"
+                    raise ConfigError(f"{path}: {where:.80}: expected {kind}, found {shown(number)}")
+
+
+def _check_size(name: str, value: Any, largest: int, path: Path) -> None:
+    """One side of a square, two sides, or bounds of the edges, which may be numbers of pixels."""
+    sides = _leaves(name, value)
+    edges = isinstance(value, Mapping) and any("edge" in str(key) for key in value)
+    _require(sides, 1, largest if edges else MAX_SIDE, path)
+    pixels = math.prod(side for _, side in sides) ** (2 if len(sides) == 1 else 1)
+    if pixels > largest and not edges:
+        raise ConfigError(f"{path}: {name} asks for pictures of {pixels:,} pixels, the limit is {largest:,}; "
+                          f"for a model of your own set {RAISE}=10")  # fmt: skip
 
 
 def _leaves(name: str, value: Any) -> list[tuple[str, Any]]:
@@ -64,9 +62,10 @@ def _leaves(name: str, value: Any) -> list[tuple[str, Any]]:
     return [(name, value)]
 
 
-def _require(each: list[tuple[str, Any]], fits: Check, kind: str, path: Path) -> None:
+def _require(each: list[tuple[str, Any]], least: int, most: int, path: Path) -> None:
     for name, value in each:
-        if not fits(value):
+        if not _is_whole(value) or not least <= value <= most:
+            kind = f"a whole number from {least} to {most:,}"
             raise ConfigError(f"{path}: {name:.80}: expected {kind}, found {shown(value)}")
 
 
