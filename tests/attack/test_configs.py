@@ -72,7 +72,7 @@ def changed(path: Path, rng: random.Random) -> Iterator[None]:
 def test_show_of_broken_configs(attack, real, tmp_path, monkeypatch):
     monkeypatch.setattr(System, "check_recipe", lambda system: None)  # of the catalogue's own records; it takes long
     names = sorted(real)
-    for number, rng in attack.inputs(200):
+    for number, rng in attack.inputs(160):
         name = rng.choice(names)
         config = broken(real[name], rng)
         (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -82,7 +82,7 @@ def test_show_of_broken_configs(attack, real, tmp_path, monkeypatch):
 
 def test_loading_and_use_of_folders_with_broken_files(attack, tmp_path):
     folders = write_all(tmp_path)
-    for number, rng in attack.inputs(160):
+    for number, rng in attack.inputs(120):
         path = rng.choice(small_files(rng.choice(folders)))
         with changed(path, rng), attack.one(f"{number} ({path.parent.name}/{path.name})", seconds=30):
             use(path.parent)
