@@ -19,7 +19,7 @@ MAX_SETTINGS = 1 << 26
 
 def read_bytes(path: Path, limit: int = MAX_VOCABULARY) -> bytes:
     """The whole file; raises WeightsError when it cannot be read or has more than `limit` bytes."""
-    return files.read_bytes(path, limit, what="tokenizer:")
+    return files.read_bytes(path, limit)
 
 
 def read_text(path: Path, limit: int = MAX_VOCABULARY) -> str:

@@ -111,7 +111,7 @@ def _byte_level(path: Path, **options: Any) -> Pipeline:
 
 def _vocabulary(path: Path) -> dict[str, int]:
     """Token -> id of a vocab.json."""
-    found = read_json(path, MAX_VOCABULARY, what="tokenizer:")
+    found = read_json(path, MAX_VOCABULARY)
     if not isinstance(found, dict) or not found:
         raise WeightsError(f"tokenizer: {path}: expected a table of tokens and ids, found {type(found).__name__}")
     if not all(type(index) is int and 0 <= index < MAX_IDS for index in found.values()):
