@@ -17,6 +17,10 @@ class WeightsError(PolymodalError):
     """A weights file that is missing, damaged, unsafe, does not match its hash or does not fit the model."""
 
 
+class NotFinite(WeightsError):
+    """Scores, vectors or probabilities that are no numbers (NaN, infinite): no answer is made of them."""
+
+
 class Unreachable(WeightsError):
     """No answer from a hub or registry: no network, a wrong proxy, a server that is down.  Exit code 1, not 2."""
 

@@ -25,7 +25,7 @@ from polymodal.api.inputs import check_labels, check_media, checked_item
 from polymodal.api.media import is_recording, media_of, recording_of
 from polymodal.api.paths import as_path
 from polymodal.api.reply import Label, Reply
-from polymodal.api.tensors import check_no_loss, check_prompt, left_padded, logits_of, within_tables
+from polymodal.api.tensors import answering, check_no_loss, check_prompt, left_padded, logits_of, require_finite
 from polymodal.checkpoints.record import LoadedModel
 from polymodal.data.chat_template import ChatTemplate
 from polymodal.data.media import Media, Text
@@ -233,7 +233,7 @@ class Model:
         assert self._parts.transcribe is not None
         item = recording_of(recording)
         begin = time.perf_counter()
-        with torch.inference_mode():
+        with torch.inference_mode(), answering(self):
             text = self._parts.transcribe(item)
         seconds = {"load": self.load_seconds, "generate": time.perf_counter() - begin}
         return Reply(text=text, model=self.name, seconds=seconds)
@@ -258,9 +258,10 @@ class Model:
         several = isinstance(items, list | tuple) and not is_recording(items)
         if several and not items:
             raise ConfigError("classify needs at least one item, found none")
-        with torch.inference_mode(), within_tables():
+        with torch.inference_mode(), answering(self):
             media = (media_of(item) for item in (items if several else [items]))
-            table = in_batches(media, lambda some: score(some, labels), batch_size).tolist()
+            scores = in_batches(media, lambda some: score(some, labels), batch_size)
+            table = require_finite(scores, "probabilities").tolist()
         found = [
             sorted((Label(label=label, probability=p) for label, p in zip(labels, row, strict=True)),
                    key=lambda label: -label.probability)
@@ -279,9 +280,9 @@ class Model:
         if not isinstance(items, list | tuple) or is_recording(items) or not items:
             found = "none" if isinstance(items, list | tuple) else type(items).__name__
             raise ConfigError(f"embed needs a list of at least one item, found {found}; as in model.embed([item])")
-        with torch.inference_mode(), within_tables():
+        with torch.inference_mode(), answering(self):
             media = (checked_item(media_of(item)) for item in items)
-            return in_batches(media, self._parts.embed, batch_size)
+            return require_finite(in_batches(media, self._parts.embed, batch_size), "vectors")
 
     def logits(self, **tensors: Any) -> Tensor:
         """Logits of a processor's batch, ours or the published one, by the same names: [B, T, V] of a language model,
@@ -293,7 +294,7 @@ class Model:
         self.require("logits")
         check_no_loss(module, tensors, "logits")
         check_prompt(module, tensors)
-        with torch.inference_mode(), within_tables():
+        with torch.inference_mode(), answering(self):
             return logits_of(module(**self._tensors(tensors)), self.name)
 
     def features(self, **tensors: Any) -> dict[str, Any]:
@@ -308,8 +309,9 @@ class Model:
         Raises ConfigError for a model without such heads.
         """
         self.require("predict")
-        with torch.inference_mode():
-            return dict(self.module(**self._tensors(tensors)).predictions)
+        with torch.inference_mode(), answering(self):
+            found = dict(self.module(**self._tensors(tensors)).predictions)
+            return {name: require_finite(value, f"predictions of {name}") for name, value in found.items()}
 
     def generate(self, *, options: SamplingOptions | None = None, **tensors: Any) -> Tensor:
         """Answers to a batch of tensors as ids [B, T + new], the prompt in front and padding behind, as transformers
@@ -328,7 +330,7 @@ class Model:
         check_no_loss(self.module, tensors, "generate")
         given, request = split_options(rows, options, published)
         check_prompt(self.module, given)
-        with torch.inference_mode(), within_tables():
+        with torch.inference_mode(), answering(self):
             return generate_ids(self.module, self._tensors(given), request)
 
     def _published(self) -> Published:

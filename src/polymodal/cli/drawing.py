@@ -101,14 +101,12 @@ class Drawing:
 
 def draw(system: System, variant: Variant) -> Drawing:
     """Build on the meta device and count; raises ConfigError when a part or a stage names no parameter."""
-    import torch
-
     from polymodal.train.parameters import trained_numbers
     from polymodal.train.recipe import as_dict
+    from polymodal.weights.build import build_empty
 
     system.check_recipe()
-    with torch.device("meta"):
-        module = system.module(variant)
+    module = build_empty(lambda: system.module(variant))
     sizes = {name: tensor.numel() for name, tensor in module.named_parameters()}
     boxes = tuple(_box(sizes, part) for part in system.drawing(variant))
     total = sum(sizes.values()) + sum(box.parameters for box in boxes if not box.part.prefix)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polymodal.errors import ConfigError
+from polymodal.errors import ConfigError, NotFinite
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,13 +18,21 @@ if TYPE_CHECKING:
 def print_json(value: Any, lines: bool = False) -> None:
     """One JSON document on stdout, on one line with `lines`; text stays readable where the output can encode it."""
     indent = None if lines else 2
-    document = json.dumps(value, ensure_ascii=False, indent=indent)
+    document = as_json(value, ensure_ascii=False, indent=indent)
     try:
         document.encode(sys.stdout.encoding or "utf-8", "strict")
     except UnicodeEncodeError:
-        document = json.dumps(value, ensure_ascii=True, indent=indent)
+        document = as_json(value, ensure_ascii=True, indent=indent)
     sys.stdout.write(document + "\n")
     sys.stdout.flush()
+
+
+def as_json(value: Any, **options: Any) -> str:
+    """JSON as the standard has it; raises NotFinite for NaN and infinite numbers, which it has no form for."""
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except ValueError as problem:
+        raise NotFinite("the result holds NaN or an infinite number, which JSON cannot say") from problem
 
 
 def console(error: bool = False) -> Console:

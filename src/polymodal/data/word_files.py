@@ -10,7 +10,6 @@ tokens only; white space at the end of a line of vocab.txt does not belong to th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,9 @@ from tokenizers import Tokenizer as Pipeline
 from polymodal.data.byte_level import QWEN2_WORDS, gpt2_words, letters, split_then_bytes
 from polymodal.data.sentencepiece_pipelines import Vocabulary
 from polymodal.data.token_settings import TokenSettings
-from polymodal.data.vocabulary_files import read_text
+from polymodal.data.vocabulary_files import MAX_VOCABULARY, read_text
 from polymodal.errors import WeightsError
+from polymodal.files import read_json
 
 MERGES = "merges.txt"
 MAX_IDS = 1 << 24
@@ -111,10 +111,7 @@ def _byte_level(path: Path, **options: Any) -> Pipeline:
 
 def _vocabulary(path: Path) -> dict[str, int]:
     """Token -> id of a vocab.json."""
-    try:
-        found = json.loads(read_text(path))
-    except (ValueError, RecursionError) as problem:
-        raise WeightsError(f"tokenizer: {path} is damaged: {str(problem).splitlines()[0]}") from None
+    found = read_json(path, MAX_VOCABULARY)
     if not isinstance(found, dict) or not found:
         raise WeightsError(f"tokenizer: {path}: expected a table of tokens and ids, found {type(found).__name__}")
     if not all(type(index) is int and 0 <= index < MAX_IDS for index in found.values()):

@@ -8,6 +8,7 @@ Traps: only the `beams` likeliest continuations may finish, so that an unlikely 
 others are looked at for every beam to go on.  Length counts generated tokens, the end token included.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polymodal.errors import ConfigError
+from polymodal.errors import ConfigError, NotFinite
 from polymodal.generation.decode_state import CHUNK, max_new_tokens, prefill_batch, repeat_rows
 from polymodal.generation.logit_rules import NEVER, LogitRuleTable
 from polymodal.generation.output import DecodingConstraints, Generation
@@ -150,6 +151,8 @@ def search(
         # A double holds every index and every float32 exactly, so that one copy brings both.
         for i, line in enumerate(torch.cat((best.indices.double(), best.values.double()), 1).tolist()):
             likeliest = list(zip(map(int, line[:num_candidates]), line[num_candidates:], strict=True))
+            if math.isnan(likeliest[0][1]):  # NaN is larger than any number for topk
+                raise NotFinite("the model's scores are NaN or infinite")
             parents += [i * beams + parent for parent in rows[i].extend(likeliest, vocabulary)]
         if all(row.done for row in rows):
             return

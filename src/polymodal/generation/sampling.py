@@ -9,6 +9,7 @@ logits either way.
 Traps: temperature 0 means greedy.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,7 @@ from polymodal.generation.logit_rules import (
     typical_p,
 )
 
+LARGEST = 2**53  # whole numbers of options; larger ones are no exact float64
 COLDEST = 1e-10  # lower temperatures choose no differently, but their scores overflow
 
 
@@ -90,15 +92,15 @@ class SamplingOptions:
     def greedy(self) -> bool:
         return self.temperature == 0
 
-    def _need_whole(self, name: str, least: int, expected: str, most: int | None = None) -> None:
+    def _need_whole(self, name: str, least: int, expected: str, most: int = LARGEST) -> None:
         value = getattr(self, name)
-        self._need(name, is_whole(value) and least <= value and (most is None or value <= most), expected)
+        self._need(name, is_whole(value) and least <= value <= most, expected)
         object.__setattr__(self, name, int(value))  # of numpy's as well
 
     def _need_number(self, name: str, least: float, most: float, expected: str) -> None:
         """A finite number of that range, both borders included."""
         value = getattr(self, name)
-        self._need(name, is_number(value) and least <= value <= most and abs(value) != float("inf"), expected)
+        self._need(name, is_number(value) and least <= value <= most and abs(value) <= sys.float_info.max, expected)
         object.__setattr__(self, name, float(value))
 
     def _need(self, name: str, fine: bool, expected: str) -> None:

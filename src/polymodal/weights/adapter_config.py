@@ -10,8 +10,8 @@ base weights, which only PEFT can repeat.
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from polymodal.errors import ConfigError, WeightsError
+from polymodal.files import read_json
 
 CONFIG = "adapter_config.json"
 TRAINED_BESIDE = "non_lora_trainables.bin"
@@ -86,12 +87,9 @@ def read_config(folder: Path) -> AdapterConfig:
             f"{folder} holds {TRAINED_BESIDE}, weights that LLaVA trained beside the adapter, which are not read; "
             "merge them with its scripts/merge_lora_weights.py and load the result"
         )
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise WeightsError(f"{folder} holds no adapter: it has no {CONFIG}") from error
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    if not os.path.lexists(path):
+        raise WeightsError(f"{folder} holds no adapter: it has no {CONFIG}")
+    said = read_json(path)
     if not isinstance(said, dict):
         raise WeightsError(f"{path}: expected a table, found {type(said).__name__}")
     return parse_config(said, str(path))
@@ -131,8 +129,10 @@ def parse_config(said: Mapping[str, Any], source: str = CONFIG) -> AdapterConfig
             revision=said.get("revision"),
             task=said.get("task_type"),
         )
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ConfigError(f"{source} has a value of another kind: {str(error).splitlines()[0]}") from error
+    if not 0 <= config.dropout < 1:
+        raise ConfigError(f"{source}: lora_dropout must be from 0 to 1, found {config.dropout}")
     ranks = (config.rank, *config.rank_pattern.values())
     if min(ranks) < 1 or not all(map(math.isfinite, (config.alpha, *config.alpha_pattern.values()))):
         raise ConfigError(f"{source}: ranks must be at least 1 and alphas finite; found r {min(ranks)}")

@@ -11,7 +11,7 @@ are.  Files of AutoGPTQ hold biases of zeros for layers that have none, see `wit
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from polymodal.errors import WeightsError
+from polymodal.files import read_json
 from polymodal.weights import packings
 from polymodal.weights.derived import DerivedTensors
 from polymodal.weights.keytable import KeyTable
@@ -51,13 +52,11 @@ def quantisation_of(config: Mapping[str, Any], folder: Path | None = None) -> Se
         return {"quant_method": "mlx", **config["quantization"]}
     if folder is not None and folder.is_dir():
         for name, method in BESIDE.items():
-            try:
-                found = json.loads((folder / name).read_text(encoding="utf-8"))
-            except FileNotFoundError:
-                continue
-            except (OSError, ValueError) as problem:
-                raise WeightsError(f"{folder / name} is damaged: not JSON") from problem
-            return {"quant_method": method, **found}
+            if os.path.lexists(folder / name):
+                found = read_json(folder / name)
+                if not isinstance(found, dict):
+                    raise WeightsError(f"{folder / name}: expected a table, found {type(found).__name__}")
+                return {"quant_method": method, **found}
     return None
 
 
