@@ -14,7 +14,7 @@ from polymodal.checkpoints.record import (
     Repository,
     hf,
 )
-from polymodal.systems._lookup import candidates, every, find, get, ids, plain, stems
+from polymodal.systems._lookup import candidates, every, find, get, ids, plain, require, stems
 from polymodal.systems._record import LoadOptions, System, Variant, unknown
 from polymodal.train.objectives import Classification, Contrastive, LanguageModeling, Regression, SumOfSources
 from polymodal.train.optimizer import SGD, Adam, AdamW
@@ -56,6 +56,7 @@ __all__ = [
     "hf",
     "ids",
     "plain",
+    "require",
     "stems",
     "unknown",
 ]
