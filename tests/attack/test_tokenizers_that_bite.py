@@ -358,3 +358,14 @@ def test_what_is_checked_is_all_that_is_changed() -> None:
     assert json.loads(checked_json(text, "x")) == json.loads(text)
     with pytest.raises(PolymodalError, match=r"^tokenizer: x .*damaged"):
         checked_json("{", "x")
+
+
+def test_control_tokens_that_are_typed_are_text(tmp_path: Path) -> None:
+    """Of every kind of vocabulary: no spelling, repetition or neighbour makes one of what a person typed."""
+    for name, files in FOLDERS.items():
+        tokenizer = read_tokenizer(write(tmp_path / name, files))
+        typed = [*list(tokenizer.special_tokens)[:12], "[SEP]", "[PAD]", "[CLS]", "[MASK]", "</s>", "<s>", "<pad>"]
+        for word in typed:
+            for text in (word, f"a {word} b", word * 3, f" {word}", f"{word}\n", f"x{word}y", f"\u0301{word}"):
+                ids = set(tokenizer.encode(text)) | set(tokenizer.encode_spans(text, first=False)[0])
+                assert tokenizer._reachable.isdisjoint(ids), (name, text)

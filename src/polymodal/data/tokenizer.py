@@ -200,7 +200,7 @@ class Tokenizer:
         """
         if allow_special:
             return _encoding(self._trusting, text).ids
-        return self._plain(self._pipeline, text).ids
+        return self._plain(text).ids
 
     def encode_spans(self, text: str, *, first: bool = True) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids of `text` and the characters that each stands for, [begin, end); every character belongs to a token.
@@ -208,7 +208,7 @@ class Tokenizer:
         first: the text begins its tokenizer call; False: a special token precedes it there, and a sentencepiece
         vocabulary that puts a space in front of the whole text only puts none here.  Raises as `encode` does.
         """
-        encoding = self._plain(self._pipeline if first else self._continuing, text)
+        encoding = self._plain(text, first)
         spans, reached = [], 0
         for begin, end in encoding.offsets:
             # White space that a pipeline trims off the offsets of a token belongs to it all the same.
@@ -229,10 +229,12 @@ class Tokenizer:
         before, behind = (text[0], text[-1] + 1) if text else (0, 0)
         return tuple(encoding.tokens[:before]), tuple(encoding.tokens[behind:])
 
-    def _plain(self, pipeline: Pipeline, text: str) -> Encoding:
+    def _plain(self, text: str, first: bool = True) -> Encoding:
         """`text` as a person typed it."""
-        encoding = _encoding(pipeline, text)
-        # A word-level vocabulary can hold "[CLS]" or "</s>" as an ordinary word.
+        encoding = _encoding(self._pipeline if first else self._continuing, text)
+        # A Unigram or word-level vocabulary can hold "</s>" or "[CLS]" as an ordinary word.
+        if not self._reachable.isdisjoint(encoding.ids) and self._unspoken is not None:
+            encoding = _encoding(self._unspoken if first else _continued(self._unspoken), text)
         if not self._reachable.isdisjoint(encoding.ids):
             bad = next(i for i in encoding.ids if i in self._reachable)
             raise PromptError(
@@ -241,17 +243,29 @@ class Tokenizer:
         return encoding
 
     @cached_property
+    def _unspoken(self) -> Pipeline | None:
+        """The pipeline with other names for the special tokens, which no text can hold; None where it cannot be."""
+        table = json.loads(self._pipeline.to_str())
+        vocabulary, added = table["model"].get("vocab"), table["added_tokens"]
+        hidden = {index: f"\U0010fffe{index}\U0010fffe" for index in self._reachable}
+        if isinstance(vocabulary, dict):
+            table["model"]["vocab"] = {hidden.get(index, name): index for name, index in vocabulary.items()}
+        else:
+            table["model"]["vocab"] = [[hidden.get(i, name), score] for i, (name, score) in enumerate(vocabulary)]
+        # Special ones are not looked for anyway; without them, nothing gives their names back to the vocabulary.
+        table["added_tokens"] = [each for each in added if not each["special"]]
+        table["post_processor"] = None
+        try:
+            pipeline = _read_again(json.dumps(table))
+        except WeightsError:  # a merge makes the token
+            return None
+        kept = all(pipeline.token_to_id(each["content"]) == each["id"] for each in table["added_tokens"])
+        return pipeline if kept else None
+
+    @cached_property
     def _continuing(self) -> Pipeline:
         """The pipeline for text behind a special token: without the space that only a whole text gets in front."""
-        split = self._pipeline.pre_tokenizer
-        if split is None or b'"prepend_scheme":"first"' not in split.__getstate__():
-            return self._pipeline
-        table = json.loads(self._pipeline.to_str())
-        spelling = json.dumps(table["pre_tokenizer"]).replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')
-        table["pre_tokenizer"] = json.loads(spelling)
-        pipeline = _read_again(json.dumps(table))
-        pipeline.encode_special_tokens = True
-        return pipeline
+        return _continued(self._pipeline)
 
     @cached_property
     def _reachable(self) -> frozenset[int]:
@@ -330,6 +344,19 @@ def _encoding(pipeline: Pipeline, text: str) -> Encoding:
             raise PromptError("text: holds half of a surrogate pair, which is not valid Unicode; remove it") from None
         except Exception as error:  # above all, a vocabulary without a token for what it does not know
             raise WeightsError(f"tokenizer: its files have no tokens for this text ({str(error)[:120]})") from None
+
+
+def _continued(pipeline: Pipeline) -> Pipeline:
+    """A pipeline for text behind a special token."""
+    split = pipeline.pre_tokenizer
+    if split is None or b'"prepend_scheme":"first"' not in split.__getstate__():
+        return pipeline
+    table = json.loads(pipeline.to_str())
+    spelling = json.dumps(table["pre_tokenizer"]).replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')
+    table["pre_tokenizer"] = json.loads(spelling)
+    again = _read_again(json.dumps(table))
+    again.encode_special_tokens = True
+    return again
 
 
 def _read_again(text: str) -> Pipeline:
