@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polymodal import systems
-from polymodal.api.code import code_of, system_file
+from polymodal.api.code import code_of, named_by_user, system_file
 from polymodal.api.paths import as_path, require_model, require_one_meaning
 from polymodal.checkpoints.record import LoadedModel
 from polymodal.errors import ConfigError, UnknownName, WeightsError
@@ -66,6 +66,7 @@ def load(
     # Importing torch is most of the wait on a first load, so it counts.
     start = time.perf_counter()
     as_path(model, "model")
+    named_by_user(model, system)
     asked = Asked(place=placement(device, dtype, quantise, mmap), progress=progress, offline=offline, start=start)
     if not isinstance(adapters, str | Path | Iterable):
         raise ConfigError(f"adapters: expected folders or repositories, found {adapters!r}")
@@ -143,7 +144,7 @@ def _ours(model: str | Path, named: str, asked: Asked) -> Model:
     from polymodal.api.model import Model
     from polymodal.nn.quantise import is_quantised
 
-    pull(named, progress=asked.progress, offline=asked.offline)
+    _pull(named, asked.progress, asked.offline)
     saved = saved_folder(model)
     system, variant = systems.find(named)
     assert system.load is not None
@@ -238,6 +239,7 @@ def look(model: str | Path, *, system: str | None = None) -> tuple[systems.Syste
     Of an adapter alone they are those of its base.  system: what to read a published folder as.  Raises UnknownName,
     WeightsError (a repository of the hub that is not here yet).
     """
+    named_by_user(model, system)
     return _look(model, system)
 
 
@@ -263,6 +265,7 @@ def pull(model: str | Path, *, progress: Progress | None = None, offline: bool =
     Of an adapter its base is fetched too.  Interrupted downloads are resumed.  Raises WeightsError when a file
     cannot be had or is not the published one.
     """
+    named_by_user(model)
     return _pull(model, progress, offline)
 
 

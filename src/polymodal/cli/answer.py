@@ -44,16 +44,16 @@ def ask(
     from polymodal.cli.output import print_json
     from polymodal.cli.streams import as_text
 
-    own, words = split_system(files or [])
+    words = files or []
     check_question(question, words)
     question = as_text(question)
     inputs = expand(words)
     if inputs and (each or jsonl or any(map(stands_for_several, words))):
-        ask_each(inputs, question, load, own or model, sampling, json=json, jsonl=jsonl)
+        ask_each(inputs, question, load, model, sampling, json=json, jsonl=jsonl)
         return
     # Files are opened before the model is loaded: a wrong name costs a moment, not a minute.
     content = [*open_all(inputs), question]
-    loaded = load(own or model)
+    loaded = load(model)
     stream = loaded.stream(*content, **sampling)
     say(stream, quiet=json or jsonl)
     if json or jsonl:
@@ -120,13 +120,6 @@ def costs(reply: Any) -> str:
     tokens = ", ".join(f"{count} {name}" for name, count in reply.tokens.items())
     seconds = ", ".join(f"{name} {value:.2f}" for name, value in reply.seconds.items())
     return f"[{reply.model}; tokens: {tokens}; seconds: {seconds}]"
-
-
-def split_system(files: list[str]) -> tuple[str | None, list[str]]:
-    """`ask ./my_system.py photo.jpg "..."`: a first file that is Python is the model, not an input."""
-    if files and files[0].partition(":")[0].endswith(".py"):
-        return files[0], files[1:]
-    return None, files
 
 
 def check_question(question: str, inputs: list[str]) -> None:

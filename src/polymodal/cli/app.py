@@ -13,37 +13,49 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from polymodal.cli import answer, catalogue, chat, check, embed, fetch, health, new, perceive, serve
+from polymodal.cli.cleaning import cleaned_streams, own_streams
 from polymodal.errors import PolymodalError, Unreachable
 
 TRACE = "POLYMODAL_TRACE"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
 
+
+class Command(TyperCommand):
+    """A command whose page of help keeps its colours: nothing in it is from a stranger."""
+
+    def format_help(self, context: Any, formatter: Any) -> None:
+        with own_streams():
+            super().format_help(context, formatter)
+
+
+class Commands(TyperGroup):
+    """All commands; the page of help as of each."""
+
+    def format_help(self, context: Any, formatter: Any) -> None:
+        with own_streams():
+            super().format_help(context, formatter)
+
+
 app = typer.Typer(
     name="polymodal",
+    cls=Commands,
     help="Ask models about pictures and sound; look at, pull and compare them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(answer.ask)
-app.command()(chat.chat)
-app.command()(perceive.transcribe)
-app.command()(perceive.classify)
-app.command()(embed.embed)
-app.command()(catalogue.systems)
-app.command()(catalogue.show)
-app.command()(check.check)
-app.command()(new.new)
-app.command()(fetch.pull)
-app.command()(health.doctor)
-app.command()(serve.serve)
+COMMANDS = (answer.ask, chat.chat, perceive.transcribe, perceive.classify, embed.embed, catalogue.systems,
+            catalogue.show, check.check, new.new, fetch.pull, health.doctor, serve.serve)  # fmt: skip
+for each in COMMANDS:
+    app.command(cls=Command)(each)
 
 
 def show_version(asked: bool) -> None:
@@ -63,7 +75,7 @@ def options(
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; every error is printed as one line."""
-    with warnings.catch_warnings():
+    with cleaned_streams(), warnings.catch_warnings():
         warnings.showwarning = note
         return run_command(arguments)
 
@@ -117,7 +129,7 @@ def note(
 ) -> None:
     """Show a warning: ours as one line, another library's as Python does."""
     if Path(filename).is_relative_to(Path(__file__).parents[1]):
-        print(f"polymodal: note: {message}", file=sys.stderr)
+        print(f"polymodal: note: {' '.join(str(message).split())}", file=sys.stderr)
     else:
         print(warnings.formatwarning(message, category, filename, lineno, line), file=file or sys.stderr, end="")
 

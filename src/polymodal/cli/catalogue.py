@@ -47,7 +47,9 @@ def sizes(record: Any) -> str:
     return f"{len(counts)} variants ({human_count(min(counts))} to {human_count(max(counts))})"
 
 
-MODELS = Annotated[list[str], typer.Argument(help="Ids, id:variant, folders of weights or your own ./system.py.")]
+MODELS = Annotated[
+    list[str], typer.Argument(help="Ids, id:variant, folders of weights or your own ./system.py (which is run).")
+]
 SVG = Annotated[Path | None, typer.Option(help="Draw a picture into this .svg (or .png) file; - is stdout.")]
 PNG = Annotated[Path | None, typer.Option(help="Draw a picture into this .png (or .svg) file; - is stdout.")]
 STAGE = Annotated[str | None, typer.Option(help="Colour the picture by what this training stage trains.")]

@@ -12,6 +12,7 @@ from typing import Any
 
 import typer
 
+from polymodal.cli.cleaning import one_line
 from polymodal.cli.inputs import Input
 from polymodal.cli.output import print_json
 from polymodal.errors import PolymodalError
@@ -64,7 +65,7 @@ def one(run: Run, item: Any) -> Any:
 
 def complain_of(each: Input, problem: PolymodalError) -> None:
     """What is wrong with one input of many, in one line on stderr."""
-    print(f"polymodal: {each.name}: {' '.join(str(problem).split())}", file=sys.stderr)
+    print(f"polymodal: {one_line(each.name)}: {' '.join(str(problem).split())}", file=sys.stderr)
 
 
 def report(
@@ -95,7 +96,7 @@ def report(
         elif json:
             rows.append(row)
         elif "error" not in row:
-            print(as_words(each.name, result), flush=True)
+            print(as_words(one_line(each.name) if sys.stdout.isatty() else each.name, result), flush=True)
     if json and not lines:
         print_json(rows if several else rows[0])
     if failed:

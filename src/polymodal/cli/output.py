@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from polymodal.cli.cleaning import clean_redirected, json_text, own
 from polymodal.errors import ConfigError, NotFinite
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def print_json(value: Any, lines: bool = False) -> None:
     """One JSON document on stdout, on one line with `lines`; text stays readable where the output can encode it."""
     indent = None if lines else 2
-    document = as_json(value, ensure_ascii=False, indent=indent)
+    document = json_text(as_json(value, ensure_ascii=False, indent=indent))
     try:
         document.encode(sys.stdout.encoding or "utf-8", "strict")
     except UnicodeEncodeError:
@@ -38,12 +39,14 @@ def as_json(value: Any, **options: Any) -> str:
 def console(error: bool = False) -> Console:
     """A rich console on stdout (or stderr); plain text when the output is not a terminal.
 
-    Strings are printed as they are: the [brackets] and :colons: of a file's name are no markup.
+    Strings are printed as they are: the [brackets] and :colons: of a file's name are no markup, and what would act on
+    the terminal is printed as escapes (cleaning.py).
     """
-    from rich.console import Console
+    from polymodal.cli.screen import Screen
 
     soft_wrap = not sys.stdout.isatty()
-    return Console(stderr=error, highlight=False, markup=False, emoji=False, soft_wrap=soft_wrap)
+    stream = own(sys.stderr if error else sys.stdout)
+    return Screen(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=soft_wrap)
 
 
 def human_bytes(count: float) -> str:
@@ -78,6 +81,7 @@ def waiting(what: str) -> Iterator[None]:
     from rich.text import Text
 
     with console(error=True).status(Text(what)):
+        clean_redirected()
         yield
 
 
@@ -93,6 +97,7 @@ def progress(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
     from rich.text import Text
 
     with console(error=True).status(Text(what)) as status:
+        clean_redirected()
         yield lambda done, name: status.update(Text(f"{what} {done + 1} of {total}: {name}"))
 
 
@@ -115,6 +120,7 @@ def transfers() -> Iterator[Callable[[str, int, int | None], None]]:
         # Started by the first block, so that nothing at all is printed when everything is here already.
         if not bars:
             progress.start()
+            clean_redirected()
         if name not in bars:
             bars[name] = progress.add_task(name, total=total)
         progress.update(bars[name], completed=done, total=total)

@@ -10,7 +10,7 @@ tokens only; white space at the end of a line of vocab.txt does not belong to th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tokenizers import Tokenizer as Pipeline
 from polymodal.data.byte_level import QWEN2_WORDS, gpt2_words, letters, split_then_bytes
 from polymodal.data.sentencepiece_pipelines import Vocabulary
 from polymodal.data.token_settings import TokenSettings
+from polymodal.data.tokenizer_parts import bounded, check_count
 from polymodal.data.vocabulary_files import MAX_VOCABULARY, read_text
 from polymodal.errors import WeightsError
 from polymodal.files import read_json
@@ -80,6 +81,7 @@ def clip(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Voca
 def bert(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Vocabulary:
     """BertTokenizer and its namesakes: WordPiece on words and punctuation, lower case unless the settings say no."""
     lines = read_text(path).removesuffix("\n").split("\n")
+    check_count(len(lines))
     unknown = settings.role("unk", "[UNK]") or "[UNK]"
     vocabulary = {line.rstrip(): index for index, line in enumerate(lines)}
     if unknown not in vocabulary:
@@ -99,7 +101,8 @@ def bert(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Voca
 def _byte_level(path: Path, **options: Any) -> Pipeline:
     """BPE of a vocab.json and the merges.txt beside it; raises WeightsError when they are damaged or do not fit."""
     vocabulary = _vocabulary(path)
-    merges = _merges(path.with_name(MERGES))
+    check_count(len(vocabulary))
+    merges = bounded(_merges(path.with_name(MERGES)))
     try:
         model = models.BPE(vocab=vocabulary, merges=merges, continuing_subword_prefix="", **options)
     except Exception as error:  # the library raises a bare Exception for a merge outside of the vocabulary
@@ -120,9 +123,8 @@ def _vocabulary(path: Path) -> dict[str, int]:
     return found
 
 
-def _merges(path: Path) -> list[tuple[str, str]]:
+def _merges(path: Path) -> Iterator[tuple[str, str]]:
     """The pairs of a merges.txt, first to last."""
-    pairs = []
     for number, line in enumerate(read_text(path).removesuffix("\n").split("\n"), start=1):
         line = line.removesuffix("\r")
         if line.startswith("#version") or (not line and number == 1):
@@ -130,5 +132,4 @@ def _merges(path: Path) -> list[tuple[str, str]]:
         pair = line.split(" ")
         if len(pair) != 2:
             raise WeightsError(f"tokenizer: {path} line {number}: expected two tokens, found {line[:40]!r}")
-        pairs.append((pair[0], pair[1]))
-    return pairs
+        yield pair[0], pair[1]
