@@ -31,7 +31,7 @@ class WeightsLimits:
     """
 
     header: int = 100_000_000
-    values: int = 4_000_000
+    values: int = 3_000_000
     keys: int = 50_000
     tensors: int = 200_000
     repeated: int = 1 << 26

@@ -3,7 +3,7 @@
     matches(r"(.*\\.)?layers\\.(0|1)\\..*", "model.layers.0.q_proj")
 
 Python's own matcher goes back and forth between the choices of a pattern, which for `(a+)+b` takes longer than anybody
-waits.  Here every part of the pattern maps the set of places that can be reached before it to the set behind it, so that
+waits.  Here every part of the pattern maps the set of places reached before it to the set behind it, so that
 no choice is ever made twice.  The pattern is parsed by Python's own parser; references to groups are not supported.
 """
 

@@ -16,8 +16,10 @@ Source: the comments of Python's pickletools.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from polymodal.weights.limits import WeightsLimits, over
@@ -249,9 +251,9 @@ _OTHERS: dict[int, Callable[[Pickle], Any]] = {
     0x88: lambda p: p.stack.append(True),
     0x89: lambda p: p.stack.append(False),
     0x29: lambda p: p.stack.append(()),
-    0x5D: lambda p: p.push([], 1),
-    0x7D: lambda p: p.push({}, 1),
-    0x8F: lambda p: p.push(set(), 5),
+    0x5D: lambda p: p.push([], 2),
+    0x7D: lambda p: p.push({}, 2),
+    0x8F: lambda p: p.push(set(), 30),
     0x4A: _scalar("<i"),
     0x47: _scalar(">d"),
     0x8A: lambda p: p.stack.append(int.from_bytes(p.take(p.take(1)[0]), "little", signed=True)),  # LONG1
@@ -280,43 +282,83 @@ class Measure(NamedTuple):
     depth: int
 
 
+class _Frame:
+    """A container that is being walked."""
+
+    __slots__ = ("depth", "found", "left", "value", "values")
+
+    def __init__(self, value: Any) -> None:
+        self.value, self.left = value, iter(_parts(value))
+        self.values, self.found, self.depth = 1, 0, 0
+
+
 def written_out(root: Any, limits: WeightsLimits, kind: type = Opaque) -> dict[int, Measure]:
     """By the id of every table, list, tuple and module below `root`: how large it is for who walks it.
 
     Every object is visited once, whatever points to it.  Raises ValueError for what is over a limit or holds itself.
     """
-    sizes: dict[int, Measure | None] = {}
-    work: list[tuple[Any, Any]] = [(root, None)]
-    while work:
-        value, parts = work.pop()
-        if parts is None:
-            if id(value) in sizes:
-                if sizes[id(value)] is None:
+    sizes: dict[int, Measure] = {}
+    walked: set[int] = set()
+    frames = [_Frame(root)] if type(root) in _CONTAINERS else []
+    while frames:
+        frame = frames[-1]
+        for part in frame.left:
+            if type(part) not in _CONTAINERS or not part:
+                frame.values += 1
+                frame.found += isinstance(part, kind)
+                continue
+            if (done := sizes.get(id(part)) or _flat(part, kind)) is None:
+                if id(part) in walked:
                     raise ValueError("its pickle has a value that holds itself, deeper than any limit")
-                continue
-            if (parts := _parts(value)) is None:
-                continue
-            sizes[id(value)] = None
-            work.append((value, parts))
-            work += [(part, None) for part in parts if _parts(part) is not None]
-            continue
-        values, found, depth = 1, 0, 0
-        for part in parts:
-            inner = sizes.get(id(part)) or Measure(1, isinstance(part, kind), 0)
-            values, found, depth = values + inner.values, found + inner.found, max(depth, inner.depth)
-        if depth >= MAX_DEPTH:
-            raise ValueError(f"its pickle nests deeper than {MAX_DEPTH} levels")
-        if values > limits.values:
-            raise over("values", "its pickle, with all that is shared written out, has more values", limits.values)
-        sizes[id(value)] = Measure(values, found, depth + 1)
-    return {key: size for key, size in sizes.items() if size is not None}
+                if len(frames) >= MAX_DEPTH:
+                    raise ValueError(f"its pickle nests deeper than {MAX_DEPTH} levels")
+                walked.add(id(part))
+                frames.append(_Frame(part))
+                break
+            _add(frame, done, limits)
+        else:
+            sizes[id(frame.value)] = done = Measure(frame.values, frame.found, frame.depth + 1)
+            frames.pop()
+            if frames:
+                _add(frames[-1], done, limits)
+    return sizes
 
 
-def _parts(value: Any) -> Any:
-    """What a container holds; None for a plain value."""
-    kind = type(value)
-    if kind is dict:
+def _add(frame: _Frame, part: Measure, limits: WeightsLimits) -> None:
+    frame.values += part.values
+    frame.found += part.found
+    frame.depth = max(frame.depth, part.depth)
+    if frame.depth >= MAX_DEPTH:
+        raise ValueError(f"its pickle nests deeper than {MAX_DEPTH} levels")
+    if frame.values > limits.values:
+        raise over("values", "its pickle, with all that is shared written out, has more values", limits.values)
+
+
+def _flat(value: Any, kind: type) -> Measure | None:
+    """The measure of a container that holds no other, which most are; None for another."""
+    parts = _parts(value)
+    if any(type(part) in _CONTAINERS for part in parts):
+        return None
+    return Measure(1 + len(parts), sum(isinstance(part, kind) for part in parts), 1)
+
+
+_CONTAINERS = frozenset((dict, list, tuple, set, Module))
+
+
+def _parts(value: Any) -> Collection[Any]:
+    """What a container holds; the keys of tables are plain."""
+    if type(value) is dict:
         return value.values()
-    if kind is list or kind is tuple or kind is set:
-        return value
-    return (value.state,) if kind is Module else None
+    return (value.state,) if type(value) is Module else value  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Many values are made and none is dropped: looking for cycles among them would take longer than making them."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()

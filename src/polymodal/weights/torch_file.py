@@ -25,7 +25,7 @@ from torch import Tensor
 from polymodal.errors import WeightsError
 from polymodal.files import open_regular
 from polymodal.weights.limits import WeightsLimits, over, weights_limits
-from polymodal.weights.pickled import Forbidden, Opaque, Pickle, Unsupported, written_out
+from polymodal.weights.pickled import Forbidden, Opaque, Pickle, Unsupported, without_collection, written_out
 from polymodal.weights.raw import RawFile, read_head
 from polymodal.weights.stored_views import View, check_sizes
 from polymodal.weights.tensors import TensorFile, TensorInfo, copy_into, unsound
@@ -62,15 +62,11 @@ def read_torch(path: str | Path, key: str | None = None) -> TensorFile:
     start, size = read_head(path, 512)
     limits = weights_limits()
     try:
-        if start[:2] == b"PK":
-            whole, locate = _archive(path, key, limits)
-        elif start[257:262] == b"ustar":
-            raise WeightsError(
-                f"{path}: a tar archive of torch before 0.4 is not read; save it again with a newer torch"
-            )
-        else:
-            whole, locate = _stream(path, limits)
-        written_out(whole, limits)
+        if start[:2] != b"PK" and start[257:262] == b"ustar":
+            raise WeightsError(f"{path}: a tar archive of torch before 0.4; save it again with a newer torch")
+        with without_collection():
+            whole, locate = _archive(path, key, limits) if start[:2] == b"PK" else _stream(path, limits)
+            written_out(whole, limits)
         tensors, rest = _named(path, whole, key)
         check_sizes(tensors.values(), size, limits)
         places = locate(tensors.values())

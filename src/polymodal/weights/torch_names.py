@@ -98,7 +98,7 @@ def _with_attributes(values: tuple[Any, ...], charge: Charge) -> Any:
 def _table(values: tuple[Any, ...], charge: Charge) -> Any:
     """OrderedDict() or OrderedDict([[key, value], ...]), Counter(table)."""
     given = values[0] if values else []
-    charge(1)
+    charge(2)
     if type(given) is dict:
         return given
     if not all(type(pair) in (tuple, list) and len(pair) == 2 for pair in given):
@@ -109,7 +109,7 @@ def _table(values: tuple[Any, ...], charge: Charge) -> Any:
 
 def _set(values: tuple[Any, ...], charge: Charge) -> Any:
     given = values[0] if values else ()
-    charge(5)
+    charge(30)
     _charge_keys(given, charge)
     return set(given)
 
