@@ -1,13 +1,13 @@
 """Weights files written byte by byte, as no library would write them: pickles by instruction, archives, headers."""
 
-import io
 import json
 import struct
+import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-
-import torch
+from typing import Any
 
 START = b"\x80\x02"
 MAGIC = START + b"\x8a\x0a" + (0x1950A86A20F9469CFC6C).to_bytes(10, "little") + b"." + START + b"M\xe9\x03."
@@ -108,9 +108,10 @@ def npz(members: dict[str, bytes], path: Path, method: int = zipfile.ZIP_STORED)
     return path
 
 
-def saved(path: Path) -> bytes:
-    """A file of `torch.save`, for a folder of other things."""
-    made = io.BytesIO()
-    torch.save({"w": torch.ones(3)}, made)
-    path.write_bytes(made.getvalue())
-    return made.getvalue()
+@contextmanager
+def quick(attack: Any, label: str, seconds: float = 2.0, megabytes: float = 200) -> Iterator[None]:
+    """At most this much of the processor's time, whatever else the machine does, and of memory."""
+    start = time.process_time()
+    with attack.one(label, seconds=60, megabytes=megabytes):
+        yield
+    assert (took := time.process_time() - start) <= seconds, f"{label} took {took:.1f} s"

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from polymodal.errors import WeightsError
 from polymodal.files import open_regular
-from polymodal.weights.limits import over, weights_limits
+from polymodal.weights.limits import VARIABLE, weights_limits
 
 # Below torch's limit for splitting an operation over threads: the caller's threads do that, one tensor each.
 _LARGE = 1 << 30
@@ -122,10 +122,10 @@ def read_head(path: Path, count: int) -> tuple[bytes, int]:
         raise WeightsError(f"{path}: this is a git-lfs pointer, not the weights; run `git lfs pull`")
     # Disks that cannot tell say 0.
     on_disk = 512 * getattr(found, "st_blocks", 0)
-    if found.st_size > _LARGE and 0 < on_disk < found.st_size // (most := weights_limits().sparse):
-        what = f"of its {found.st_size:,} bytes only {on_disk:,} are on the disk, the rest was never written; a file"
+    if found.st_size > _LARGE and 0 < on_disk < found.st_size // weights_limits().sparse:
         raise WeightsError(
-            f"{path}: download it again: {over('sparse', f'{what} may be larger than that by less', most)}"
+            f"{path}: of its {found.st_size:,} bytes only {on_disk:,} are on the disk, the rest was never written; "
+            f"download it again, or set {VARIABLE}=sparse={found.st_size // on_disk + 1} for a file of your own"
         )
     return start[:count], found.st_size
 

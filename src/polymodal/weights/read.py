@@ -58,9 +58,9 @@ def read_safetensors(path: str | Path) -> TensorFile:
     try:
         from safetensors import SafetensorError, safe_open
 
-        with safe_open(path, framework="pt"):  # the library's own checks of the header
+        with safe_open(path, framework="np"):  # the library's own checks of the header
             raw = RawFile(path)
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise damaged(path, "safetensors", first_line(error)) from error
     metadata = header.pop("__metadata__", None) or {}
     infos: dict[str, TensorInfo] = {}
