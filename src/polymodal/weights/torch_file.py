@@ -123,9 +123,9 @@ def _stream(path: Path, limits: WeightsLimits) -> tuple[Any, Locate]:
     with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         at, found = 0, []
         for expected in (_MAGIC, _VERSION, None, None, None):
-            pickle = Pickle(data, at, names, limits)
-            found.append(pickle.load())
-            at = pickle.at
+            part = Pickle(data, at, names, limits)
+            found.append(part.load())
+            at = part.at
             if expected is not None and (type(found[-1]) is not int or found[-1] != expected):
                 raise ValueError("it is no archive, and has neither magic number nor version of torch")
         whole, keys = found[3:]

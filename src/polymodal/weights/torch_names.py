@@ -74,7 +74,7 @@ def _tensor_of(values: tuple[Any, ...], charge: Charge) -> Any:
     """_rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, metadata)."""
     if not isinstance(values[6], torch.dtype):
         raise ValueError("a tensor has no type")
-    made = view(*values[:4], values[6])
+    made = view(*values[:4], dtype=values[6])
     return Opaque("a conjugated or negated tensor", tensor=True) if len(values) > 7 and values[7] else made
 
 
