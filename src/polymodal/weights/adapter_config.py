@@ -34,7 +34,7 @@ _NO_MATTER = {
     "auto_mapping", "inference_mode", "peft_version", "exclude_modules", "layers_to_transform", "layers_pattern",
     "fan_in_fan_out", "runtime_config", "megatron_core", "qalora_group_size", "loftq_config", "eva_config",
 }  # fmt: skip
-_REPEATS = frozenset("*+?{|()")
+_REPEATS = frozenset("*+?{|()[")
 _INITIALISATIONS = (True, False, None, "gaussian", "orthogonal", "eva")
 
 

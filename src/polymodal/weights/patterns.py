@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from re import _constants as code  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
@@ -33,7 +34,8 @@ def matches(pattern: str, text: str) -> bool:
 @functools.lru_cache(maxsize=256)
 def _parsed(pattern: str) -> Sequence[Any]:
     try:
-        tree = parser.parse(pattern)
+        with warnings.catch_warnings(action="ignore"):  # about patterns that will mean something else one day
+            tree = parser.parse(pattern)
     except (re.error, RecursionError, OverflowError) as error:
         raise ValueError(str(error).splitlines()[0]) from None
     if tree.state.flags & ~re.UNICODE:
