@@ -57,7 +57,17 @@ def keywords():
 
 def test_no_way_to_run_what_was_downloaded():
     """No pickle, no eval, no shell: a file from outside is data, and weights/pickled.py reads what torch pickled."""
-    banned = ("pickle.load", "pickle.loads", "pickle.Unpickler", "torch.load", "torch.jit.load", "marshal.loads", "eval", "exec", "os.system")
+    banned = (
+        "pickle.load",
+        "pickle.loads",
+        "pickle.Unpickler",
+        "torch.load",
+        "torch.jit.load",
+        "marshal.loads",
+        "eval",
+        "exec",
+        "os.system",
+    )
     wrong = [f"{short(path)}:{node.lineno}: {name}" for name in banned for path, node in calls(name)]
     wrong += [
         f"{short(path)}:{found.line}: {found.target}"

@@ -13,9 +13,10 @@ from __future__ import annotations
 import mmap
 import pickletools
 import sys
+import time
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,23 +34,33 @@ from polymodal.weights.torch_names import TorchNames
 from polymodal.weights.torchscript import script_views
 from polymodal.weights.zip_members import Members
 
+_SETTLED = 1_000_000_000
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
-Locate = Callable[[Iterable[View]], "dict[str, Place]"]
+# Who looks for a model asks for one entry of a file after another: the last pickle, or what was wrong with it, is kept.
+_last: dict[bool, tuple[Any, Parsed | WeightsError]] = {}
 
 
 class Place(NamedTuple):
     """Where a storage lies: its first byte in the file, or what unpacks it.
 
-    native: its values are in this machine's order of bytes.
+    size: its bytes.  native: its values are in this machine's order of bytes.
     """
 
     begins: int
+    size: int
     native: bool
     unpack: Callable[[], bytes] | None = None
 
     @property
     def plain(self) -> bool:
         return self.native and self.unpack is None
+
+
+class Parsed(NamedTuple):
+    """The value of a file's pickle, with views for tensors, and where storages lie."""
+
+    whole: Any
+    places: Mapping[str, Place]
 
 
 def read_torch(path: str | Path, key: str | None = None) -> TensorFile:
@@ -61,27 +72,54 @@ def read_torch(path: str | Path, key: str | None = None) -> TensorFile:
     path = Path(path)
     start, size = read_head(path, 512)
     limits = weights_limits()
+    parsed = _parsed(path, start, key is None, limits)
+    tensors, rest = _named(path, parsed.whole, key)
     try:
-        if start[:2] != b"PK" and start[257:262] == b"ustar":
-            raise WeightsError(f"{path}: a tar archive of torch before 0.4; save it again with a newer torch")
-        with without_collection():
-            whole, locate = _archive(path, key, limits) if start[:2] == b"PK" else _stream(path, limits)
-            written_out(whole, limits)
-        tensors, rest = _named(path, whole, key)
         check_sizes(tensors.values(), size, limits)
-        places = locate(tensors.values())
-    except WeightsError:
-        raise
+        for storage in {view.storage for view in tensors.values()}:
+            place = parsed.places.get(storage.key)
+            if place is None:
+                raise ValueError(f"storage {storage.key!r:.40} is not in the file")
+            if storage.begins + storage.bytes > place.size:
+                count = storage.bytes // storage.dtype.itemsize
+                raise ValueError(f"storage {storage.key!r:.40} claims {count} values, it has {place.size} bytes")
+    except ValueError as error:
+        raise unsound(path, "torch", error) from error
+    return _opened(path, tensors, parsed.places, rest, key or "")
+
+
+def _parsed(path: Path, start: bytes, script: bool, limits: WeightsLimits) -> Parsed:
+    """script: whether it may be a TorchScript archive.  Raises WeightsError."""
+    found = path.stat()
+    safe = frozenset(torch.serialization.get_safe_globals())
+    asked = path.absolute(), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, safe, limits
+    last = _last.get(script)
+    settled = time.time_ns() - found.st_mtime_ns > _SETTLED  # else it may change again without a trace
+    if last is None or last[0] != asked or not settled:
+        last = _last[script] = asked, _parse(path, start, script, limits)
+    if isinstance(last[1], WeightsError):
+        raise WeightsError(str(last[1]))
+    return last[1]
+
+
+def _parse(path: Path, start: bytes, script: bool, limits: WeightsLimits) -> Parsed | WeightsError:
+    if start[:2] != b"PK" and start[257:262] == b"ustar":
+        return WeightsError(f"{path}: a tar archive of torch before 0.4; save it again with a newer torch")
+    try:
+        with without_collection():
+            parsed = _archive(path, script, limits) if start[:2] == b"PK" else _stream(path, limits)
+            written_out(parsed.whole, limits)
+        return parsed
     except (Forbidden, Unsupported) as error:
-        raise _refused(path, error) from None
+        return _refused(path, error)
+    except WeightsError as error:
+        return error
     except Exception as error:
         # The pickle of a damaged file can fail in any way, as can its archive: IndexError, BadZipFile, KeyError ...
-        raise unsound(path, "torch", error) from error
-    return _opened(path, tensors, places, rest, key or "")
+        return unsound(path, "torch", error)
 
 
-def _archive(path: Path, key: str | None, limits: WeightsLimits) -> tuple[Any, Locate]:
-    """What the pickle of a zip holds, and how its storages are found."""
+def _archive(path: Path, script: bool, limits: WeightsLimits) -> Parsed:
     members = Members(open_regular(path), limits)
     root = next(iter(members.infos), "").partition("/")[0]
     if f"{root}/data.pkl" not in members.infos:
@@ -92,33 +130,26 @@ def _archive(path: Path, key: str | None, limits: WeightsLimits) -> tuple[Any, L
     order = members.read(f"{root}/byteorder") if f"{root}/byteorder" in members.infos else b"little"
     if order not in (b"little", b"big"):
         raise ValueError("its order of bytes is unknown")
-
-    def locate(views: Iterable[View]) -> dict[str, Place]:
-        places: dict[str, Place] = {}
-        for storage in {view.storage for view in views}:
-            member = f"{root}/data/{storage.key}"
-            if member not in members.infos:
-                raise ValueError(f"storage {storage.key!r} is not in the archive")
-            if storage.begins + storage.bytes > (held := members.infos[member].file_size):
-                count = storage.bytes // storage.dtype.itemsize
-                raise ValueError(f"storage {storage.key!r} claims {count} values, its member has {held} bytes")
-            plain = members.is_plain(member)
-            places[storage.key] = Place(
-                members.begins(member) if plain else 0,
-                order.decode() == sys.byteorder,
-                None if plain else partial(members.read, member),
-            )
-        if all(place.unpack is None for place in places.values()):
-            members.file.close()
-        return places
-
-    if key is None and f"{root}/constants.pkl" in members.infos:
-        return script_views(data, limits), locate
-    return Pickle(data, 0, TorchNames(), limits).load(), locate
+    native, places, folder = order.decode() == sys.byteorder, dict[str, Place](), f"{root}/data/"
+    packed = cache(lambda: Members(open_regular(path), limits))  # opened when the first of them is asked for
+    for name, info in members.infos.items():
+        if name.startswith(folder):
+            plain = members.is_plain(name)
+            unpack = None if plain else partial(_unpacked, packed, name)
+            begins = members.begins(name) if plain else 0
+            places[name.removeprefix(folder)] = Place(begins, info.file_size, native, unpack)
+    members.file.close()
+    if script and f"{root}/constants.pkl" in members.infos:
+        return Parsed(script_views(data, limits), places)
+    return Parsed(Pickle(data, 0, TorchNames(), limits).load(), places)
 
 
-def _stream(path: Path, limits: WeightsLimits) -> tuple[Any, Locate]:
-    """The same of a file from before torch 1.6: five pickles, and each storage behind its number of values."""
+def _unpacked(members: Callable[[], Members], name: str) -> bytes:
+    return members().read(name)
+
+
+def _stream(path: Path, limits: WeightsLimits) -> Parsed:
+    """A file from before torch 1.6: five pickles, and each storage behind its number of values."""
     names = TorchNames()
     with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         at, found = 0, []
@@ -133,17 +164,15 @@ def _stream(path: Path, limits: WeightsLimits) -> tuple[Any, Locate]:
             raise ValueError("it has no list of storages")
         places: dict[str, Place] = {}
         for each in keys:
-            storage = names.storages.get(str(each))
+            storage = names.storages.get(str(each)) if type(each) in (str, int) else None
             if storage is None or str(each) in places:
                 raise ValueError(f"storage {each!r:.40} belongs to no tensor, or is there twice")
             count = storage.bytes // storage.dtype.itemsize
             if int.from_bytes(data[at : at + 8], "little") != count or at + 8 + storage.bytes > len(data):
                 raise ValueError(f"storage {each!r:.40} does not have the {count} values that it claims")
-            places[str(each)] = Place(at + 8, sys.byteorder == "little")
+            places[str(each)] = Place(at + 8, storage.bytes, sys.byteorder == "little")
             at += 8 + storage.bytes
-        if missing := sorted(names.storages.keys() - places.keys()):
-            raise ValueError(f"storage {missing[0]!r:.40} is not in the file")
-    return whole, lambda views: places
+    return Parsed(whole, places)
 
 
 def _named(path: Path, whole: Any, key: str | None) -> tuple[dict[str, View], dict[str, Any]]:
@@ -192,7 +221,7 @@ def _opened(
         x = tensors[name]
         return raw.map(begins(x), x.dtype, x.shape) if x.contiguous else None
 
-    if not all(place.plain for place in places.values()):
+    if not all(places[view.storage.key].plain for view in tensors.values()):
         return TensorFile(path, "torch", infos, load, rest, entry=entry)
     return TensorFile(path, "torch", infos, load, rest, fill, pages, entry)
 

@@ -72,9 +72,10 @@ def _tensor(values: tuple[Any, ...], charge: Charge) -> Any:
 
 def _tensor_of(values: tuple[Any, ...], charge: Charge) -> Any:
     """_rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, metadata)."""
-    if not isinstance(values[6], torch.dtype):
+    storage, offset, shape, stride, _, _, dtype = values[:7]
+    if not isinstance(dtype, torch.dtype):
         raise ValueError("a tensor has no type")
-    made = view(*values[:4], dtype=values[6])
+    made = view(storage, offset, shape, stride, dtype)
     return Opaque("a conjugated or negated tensor", tensor=True) if len(values) > 7 and values[7] else made
 
 
