@@ -20,6 +20,7 @@ from typing import Any
 
 from polymodal.errors import ConfigError, WeightsError
 from polymodal.files import read_json
+from polymodal.weights.patterns import MAX_TEXT, matches
 
 CONFIG = "adapter_config.json"
 TRAINED_BESIDE = "non_lora_trainables.bin"
@@ -33,6 +34,7 @@ _NO_MATTER = {
     "auto_mapping", "inference_mode", "peft_version", "exclude_modules", "layers_to_transform", "layers_pattern",
     "fan_in_fan_out", "runtime_config", "megatron_core", "qalora_group_size", "loftq_config", "eva_config",
 }  # fmt: skip
+_REPEATS = frozenset("*+?{|()[")
 _INITIALISATIONS = (True, False, None, "gaussian", "orthogonal", "eva")
 
 
@@ -169,11 +171,15 @@ def _names(said: Any) -> tuple[str, ...] | str | None:
 
 def _by_pattern(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
     """The value of the first pattern that matches the end of a module's name."""
-    return next((value for key, value in patterns.items() if _matches(rf"(.*\.)?({key})", module)), default)
+    return next((value for key, value in patterns.items() if _matches(key, module, end=True)), default)
 
 
-def _matches(pattern: str, module: str) -> bool:
+def _matches(pattern: str, module: str, end: bool = False) -> bool:
+    """Whether a pattern of PEFT describes a module's name, or the end of it behind a dot."""
+    whole = rf"(.*\.)?({pattern})" if end else pattern
     try:
-        return re.fullmatch(pattern, module) is not None
-    except re.error as error:
-        raise ConfigError(f"{CONFIG}: {pattern!r} is no regular expression: {error}") from error
+        # A pattern without repetitions and choices, as most are, is quick for Python's own matcher.
+        simple = not _REPEATS.intersection(pattern) and len(module) <= MAX_TEXT
+        return re.fullmatch(whole, module) is not None if simple else matches(whole, module)
+    except (re.error, ValueError) as error:
+        raise ConfigError(f"{CONFIG}: {pattern!r:.80} is no regular expression that is read: {error}") from error

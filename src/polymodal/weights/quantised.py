@@ -24,6 +24,7 @@ from polymodal.weights import packings
 from polymodal.weights.derived import DerivedTensors
 from polymodal.weights.keytable import KeyTable
 from polymodal.weights.packings import BITSANDBYTES, Plan, Settings, where
+from polymodal.weights.tensors import first_line
 
 METHODS: dict[str, Callable[[Plan, Settings], None]] = {
     "bitsandbytes": packings.bitsandbytes,
@@ -70,7 +71,11 @@ def unquantised(source: Mapping[str, Tensor], settings: Settings | None = None) 
     if method is None:
         return source
     plan = Plan(source, method, ADVICE)
-    METHODS[method](plan, settings or {})
+    try:
+        METHODS[method](plan, settings or {})
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as problem:  # of any value in there
+        raise WeightsError(f"{where(source)}: its quantization_config does not fit its tensors: {first_line(problem)}; "
+                           f"{ADVICE}") from problem  # fmt: skip
     left = [name for name in source if name not in plan.used and not name.endswith(_UNUSED)]
     if (twice := next((name for name in left if name in plan.made), None)) is not None:
         raise WeightsError(f"{where(source)}: {twice!r} is there both plain and packed; download it again")
@@ -103,7 +108,7 @@ def _fits(names: Collection[str], tables: Sequence[KeyTable], targets: Sequence[
 
 def method_of(settings: Settings, source: str) -> str:
     """The packing that a `quantization_config` names; WeightsError, naming `source`, for one that is not supported."""
-    method = str(settings.get("quant_method") or "").lower()
+    method = str(settings.get("quant_method") or "").lower()[:40]
     if not method and ("load_in_4bit" in settings or "load_in_8bit" in settings):
         method = "bitsandbytes"
     if method not in METHODS:
