@@ -3,7 +3,7 @@
 chat, stream   messages -> processor -> batch -> encoders, connectors -> backbone -> pieces of text -> Reply
 chat_batch     the same for many conversations at once
 draw           the same, and what the answer asks for by the caller's diffusion pipelines -> Reply.media
-transcribe, classify, embed    what the system's own functions give, as records; the last two take lists
+transcribe, transcribe_stream, classify, embed    what the system's own functions give, as records
 logits         the exact tensors, for research and parity: model.logits(**model.processor(messages))
 attach, detach, merge, save_adapter    PEFT adapters (api/adapters.py)
 """
@@ -11,7 +11,6 @@ attach, detach, merge, save_adapter    PEFT adapters (api/adapters.py)
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -21,13 +20,14 @@ import torch
 
 from polymodal.api.adapters import Adapters
 from polymodal.api.asking import Stream, answer_batch, messages_of
+from polymodal.api.chat_format import format_of
 from polymodal.api.inputs import check_media
 from polymodal.api.media import is_recording, media_of, recording_of
 from polymodal.api.paths import as_path
 from polymodal.api.reply import Label, Reply
 from polymodal.api.tensors import check_no_loss, check_prompt, left_padded, logits_of, within_tables
+from polymodal.api.transcribing import TranscriptStream, as_one_window
 from polymodal.checkpoints.record import LoadedModel
-from polymodal.data.chat_template import ChatTemplate
 from polymodal.data.media import Media, Text
 from polymodal.data.modalities import holds_media
 from polymodal.errors import ConfigError, PromptError
@@ -102,10 +102,7 @@ class Model:
     def chat_format(self) -> str:
         """Where the format of conversations is from: a file of the folder, as "chat_template.jinja", or the system;
         "" for a model that holds none."""
-        if "chat" not in self.can:
-            return ""
-        template = self.processor.template
-        return template.source.file if isinstance(template, ChatTemplate) else self.system.id
+        return format_of(self.system, self._parts)
 
     def __reduce__(self) -> Any:
         raise ConfigError(f"{self.name} cannot be pickled or copied; call pm.load in each process, or save() it first")
@@ -226,15 +223,21 @@ class Model:
         return replace(stream.reply, media=self.module.render(pipelines, drawing, **self._tensors(whole)))
 
     def transcribe(self, recording: Any) -> Reply:
-        """The words of a recording: a path, bytes, (samples, rate) or `pm.audio(...)`."""
+        """The words of a recording: a path, bytes, (samples, rate) or `pm.audio(...)`; `reply.segments` has times."""
+        stream = self.transcribe_stream(recording)
+        for _ in stream:
+            pass
+        return stream.reply
+
+    def transcribe_stream(self, recording: Any) -> TranscriptStream:
+        """Like `transcribe`, but an iterator over segments (`start` and `end` in seconds, `text`), each there as soon
+        as it is heard; memory does not grow with the length of the recording."""
         self.require("transcribe")
-        assert self._parts.transcribe is not None
-        item = recording_of(recording)
-        begin = time.perf_counter()
-        with torch.inference_mode():
-            text = self._parts.transcribe(item)
-        seconds = {"load": self.load_seconds, "generate": time.perf_counter() - begin}
-        return Reply(text=text, model=self.name, seconds=seconds)
+        item, parts = recording_of(recording), self._parts
+        if parts.transcribe_windows is not None:
+            return TranscriptStream(self, item, parts.transcribe_windows(item))
+        assert parts.transcribe is not None
+        return TranscriptStream(self, item, as_one_window(parts.transcribe, item))
 
     @overload
     def classify(

@@ -17,8 +17,8 @@ from typing import TextIO
 
 import typer
 
-from polymodal.cli import answer, catalogue, chat, check, embed, fetch, health, new, perceive
-from polymodal.errors import PolymodalError, Unreachable
+from polymodal.cli import answer, catalogue, chat, check, embed, fetch, health, new, perceive, transcribe
+from polymodal.errors import PolymodalError, StorageError, Unreachable
 
 TRACE = "POLYMODAL_TRACE"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -34,7 +34,7 @@ app = typer.Typer(
 )
 app.command()(answer.ask)
 app.command()(chat.chat)
-app.command()(perceive.transcribe)
+app.command()(transcribe.transcribe)
 app.command()(perceive.classify)
 app.command()(embed.embed)
 app.command()(catalogue.systems)
@@ -73,7 +73,7 @@ def run_command(arguments: list[str]) -> int:
         code = app(arguments, prog_name="polymodal", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except PolymodalError as problem:
-        return complain(str(problem), 1 if isinstance(problem, Unreachable) else 2)
+        return complain(str(problem), code_of(problem))
     except KeyboardInterrupt:
         return complain("interrupted", 130)
     except SystemExit as end:
@@ -81,6 +81,16 @@ def run_command(arguments: list[str]) -> int:
         return end.code if isinstance(end.code, int) else 1
     except Exception as problem:
         return other(problem)
+
+
+def code_of(problem: BaseException | None) -> int:
+    """1 where the network or the disk is at fault, whatever it was written for; 2 for what the user gave."""
+    while problem is not None:
+        full = isinstance(problem, OSError) and problem.errno in FULL
+        if full or isinstance(problem, Unreachable | StorageError):
+            return 1
+        problem = problem.__cause__
+    return 2
 
 
 def other(problem: Exception) -> int:
