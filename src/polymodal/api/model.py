@@ -21,7 +21,7 @@ import torch
 from polymodal.api.adapters import Adapters
 from polymodal.api.asking import Stream, answer_batch, messages_of
 from polymodal.api.chat_format import format_of
-from polymodal.api.inputs import check_media
+from polymodal.api.inputs import check_media, suggesting_others
 from polymodal.api.media import is_recording, media_of, recording_of
 from polymodal.api.paths import as_path
 from polymodal.api.reply import Label, Reply
@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 
     from polymodal.api.generation_options import Published
     from polymodal.weights.keytable import KeyTable
+
+
+LOOP = 128  # tokens that repeat each other before an answer of `chat` is taken for a loop
 
 
 class Model:
@@ -147,8 +150,9 @@ class Model:
 
         Media are `pm.image(...)` and the like, a pathlib.Path, a PIL image, uint8 pixels or (samples, rate).
 
-        options and changes: see SamplingOptions; `chat("Why?", max_tokens=50, temperature=0.7)`.  Several conversations
-        at once are for `chat_batch`.
+        options and changes: see SamplingOptions; `chat("Why?", max_tokens=50, temperature=0.7)`.  An answer that goes
+        round in a circle is cut (`finish_reason` "repetition") unless stop_loops=0 or options are given.  Several
+        conversations at once are for `chat_batch`.
         Raises PromptError, MediaError, UnknownName for an option that does not exist.
         """
         stream = self.stream(*content, options=options, **changes)
@@ -194,7 +198,8 @@ class Model:
                 raise unknown("option", name, known)
         if options is not None and not isinstance(options, SamplingOptions):
             raise ConfigError(f"options: expected SamplingOptions, found {type(options).__name__}")
-        own = SamplingOptions(**{"max_tokens": 256, **self._parts.sampling}) if options is None else options
+        usual = {"max_tokens": 256, "stop_loops": LOOP, **self._parts.sampling}
+        own = SamplingOptions(**usual) if options is None else options
         chosen = replace(own, **changes)
         return chosen if chosen.stop or chosen.beams > 1 else replace(chosen, stop=self._parts.stop)
 
@@ -264,8 +269,8 @@ class Model:
         several = isinstance(items, list | tuple) and not is_recording(items)
         if several and not items:
             raise ConfigError("classify needs at least one item, found none")
-        with torch.inference_mode(), within_tables():
-            media = (media_of(item) for item in (items if several else [items]))
+        with torch.inference_mode(), within_tables(), suggesting_others(self) as noted:
+            media = (noted(media_of(item)) for item in (items if several else [items]))
             table = in_batches(media, lambda some: score(some, labels), batch_size).tolist()
         found = [
             sorted((Label(label=label, probability=p) for label, p in zip(labels, row, strict=True)),
@@ -285,8 +290,8 @@ class Model:
         if not isinstance(items, list | tuple) or is_recording(items) or not items:
             found = "none" if isinstance(items, list | tuple) else type(items).__name__
             raise ConfigError(f"embed needs a list of at least one item, found {found}; as in model.embed([item])")
-        with torch.inference_mode(), within_tables():
-            return in_batches((media_of(item) for item in items), self._parts.embed, batch_size)
+        with torch.inference_mode(), within_tables(), suggesting_others(self) as noted:
+            return in_batches((noted(media_of(item)) for item in items), self._parts.embed, batch_size)
 
     def logits(self, **tensors: Any) -> Tensor:
         """Logits of a processor's batch, ours or the published one, by the same names: [B, T, V] of a language model,

@@ -22,7 +22,8 @@ class Reply:
     "generate" (the tokens after it).
     logprobs: natural log-probability of each generated token, where it was asked for: `chat(..., logprobs=0)`.
     finish_reason: "stop" for an end that the model wrote or a stop text, "length" for an answer that was cut at
-    max_tokens or where the context ends, or what `Stream.stop` was called with.
+    max_tokens or where the context ends, "repetition" for one that was cut because it went round in a circle, or what
+    `Stream.stop` was called with.
     media: what `draw` made, by modality, in the order the answer asks for it.
     segments: of a transcript, its stretches of speech with `start` and `end` in seconds.
     """

@@ -70,10 +70,10 @@ class LoadedModel:
     same piece by piece, where it is there before the recording ends (`transcribe.Window`); score(items of media,
     labels) -> probabilities [N, len(labels)], rows that sum to 1; embed(items) -> float32 [N, D], rows of length 1;
     both get whole batches.  ends: the ids that end an answer and the one that pads it, where the published files say
-    so.  settings: the other options of generation that they name.  text() -> the model that answers conversations without media,
-    where that is not `model` itself; called when the first one comes.  stop: texts that end an answer, where the
-    published format has no token for that.  sampling: options of SamplingOptions that `chat` answers with where the
-    caller gives none.
+    so.  settings: the other options of generation that they name.  text() -> the model that answers conversations
+    without media, where that is not `model` itself; called when the first one comes.  stop: texts that end an answer,
+    where the published format has no token for that.  sampling: options of SamplingOptions that `chat` answers with
+    where the caller gives none.
     """
 
     model: Any
