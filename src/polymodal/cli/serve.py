@@ -29,6 +29,10 @@ def serve(
         list[str] | None,
         typer.Option(help="An origin (https://example.org) whose pages may use the server; repeat it."),
     ] = None,
+    media_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A host from which media may be fetched by https; none by default; repeat it."),
+    ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Answers that are written at once.")] = 16,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer that a request may ask for.")] = 4096,
     *,
@@ -37,5 +41,5 @@ def serve(
     """Serve models over HTTP, as OpenAI's clients expect it."""
     from polymodal.cli.server import run, settings
 
-    chosen = settings(host, api_key_file, without_key, origin or [], rows, max_tokens)
+    chosen = settings(host, api_key_file, without_key, origin or [], media_host or [], rows, max_tokens)
     run(models or ["mini"], load, chosen, host, port)

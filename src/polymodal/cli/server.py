@@ -19,7 +19,13 @@ MAX_KEY_FILE = 1 << 20
 
 
 def settings(
-    host: str, key_file: Path | None, without_key: bool, origins: Sequence[str], rows: int, max_tokens: int
+    host: str,
+    key_file: Path | None,
+    without_key: bool,
+    origins: Sequence[str],
+    media_hosts: Sequence[str],
+    rows: int,
+    max_tokens: int,
 ) -> Settings:
     """The options as settings.  Raises ConfigError for what would let strangers in by accident."""
     keys = frozenset() if key_file is None else read_keys(key_file)
@@ -32,6 +38,7 @@ def settings(
         api_keys=keys,
         hosts=frozenset(LOCAL) if local else frozenset(),
         origins=tuple(origins),
+        media_hosts=frozenset(each.lower() for each in media_hosts),
         requests=RequestLimits(max_tokens=max_tokens),
         engine=EngineLimits(rows=rows),
     )

@@ -17,10 +17,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from polymodal import __version__
-from polymodal.data.media import Audio
 from polymodal.serve import chat, completions
 from polymodal.serve.errors import Refused, refusal
 from polymodal.serve.guard import Guard
+from polymodal.serve.isolation import IsolatedAudio
 from polymodal.serve.metrics import Metrics
 from polymodal.serve.models import ServedModel, find
 from polymodal.serve.schemas import ChatCompletion, Completion, Embeddings, Sampling
@@ -104,8 +104,8 @@ def _add_perception(app: FastAPI, models: Mapping[str, ServedModel], settings: S
         for name, value in (("language", language), ("prompt", prompt), ("temperature", temperature)):
             if value:
                 raise Refused(400, f"{name} is not offered", param=name)
-        recording = Audio(await file.read(), settings.media)
         served = find(models, model)
+        recording = IsolatedAudio(await file.read(), settings.media, decoders=served.decoders)
         reply = await served.alone(served.model.transcribe, recording)
         return PlainTextResponse(reply.text) if response_format == "text" else {"text": reply.text}
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from polymodal.engine.request import Event, Request
+from polymodal.generation.structured import Rule
 from polymodal.serve.chat import REASONS, sse
 from polymodal.serve.errors import Refused, refusal
 from polymodal.serve.metrics import Metrics
 from polymodal.serve.models import ServedModel
-from polymodal.serve.options import answers, sampling_options
+from polymodal.serve.options import answers, asks_for_form, grammar_of, sampling_options
 from polymodal.serve.schemas import Completion
 from polymodal.serve.settings import Settings
 from polymodal.serve.worker import Ticket
@@ -46,10 +47,13 @@ async def accept(body: Completion, model: ServedModel, settings: Settings, metri
     # The OpenAI interface continues by 16 tokens when no number is named.
     options = sampling_options(body, model, limits, max_tokens=body.max_tokens or 16, logprobs=body.logprobs)
     rows = [await model.encode_text(prompt) for prompt in prompts]
+    allowed: list[tuple[Rule, ...]] = [()] * len(rows)
+    if asks_for_form(body, None):
+        allowed = [await model.rules(worker, lambda forms: grammar_of(body, None, forms), n) for worker, _ in rows]
     with ExitStack() as stack:
         tickets = []
-        for worker, encoded in rows:
-            request = Request(encoded=encoded, options=options, n=n, seconds=limits.seconds)
+        for (worker, encoded), rules in zip(rows, allowed, strict=True):
+            request = Request(encoded=encoded, options=options, n=n, allowed=rules, seconds=limits.seconds)
             ticket = stack.enter_context(worker.submit(request))
             tickets.append(metrics.watch(model.name, ticket))
         stack.pop_all()  # all were taken; whoever reads the answers ends them

@@ -17,6 +17,8 @@ from polymodal.data.messages import Message, user
 from polymodal.data.processor import Encoded
 from polymodal.engine.engine import Engine
 from polymodal.errors import PromptError, UnknownName
+from polymodal.generation.structured import Rule, Structured
+from polymodal.serve.isolation import Decoders, isolated
 from polymodal.serve.settings import Settings
 from polymodal.serve.worker import EngineWorker
 
@@ -28,8 +30,10 @@ class ServedModel:
         self.name = name
         self.model = model
         self.created = int(time.time())
+        self.decoders = Decoders()
         self._settings = settings
         self._workers: dict[int, EngineWorker] = {}
+        self._forms: dict[int, Structured] = {}
         self._lock = threading.Lock()
         self._one = asyncio.Lock()
 
@@ -44,14 +48,14 @@ class ServedModel:
         return [worker.engine for worker in self._workers.values()]
 
     async def encode(self, messages: Sequence[Message]) -> tuple[EngineWorker, Encoded]:
-        """A conversation as a row of the engine that answers it; media are decoded here."""
+        """A conversation as a row of the engine that answers it; pictures are decoded here, the rest in a child."""
 
         def work() -> tuple[EngineWorker, Encoded]:
             media = [item for message in messages for item in message.media]
             self.model.require("chat")
             self.model.require_input(*media)
             worker = self._worker(bool(media))
-            return worker, worker.engine.encode(messages)
+            return worker, worker.engine.encode([isolated(message, self.decoders) for message in messages])
 
         return await asyncio.to_thread(work)
 
@@ -77,9 +81,25 @@ class ServedModel:
             return await asyncio.to_thread(call, *arguments, **keywords)
 
     def close(self) -> None:
-        """Stop the engines."""
+        """Stop the engines and the children."""
+        self.decoders.close()
         for worker in self._workers.values():
             worker.close()
+
+    async def rules(self, worker: EngineWorker, make: Callable[[Structured], str | None], n: int) -> tuple[Rule, ...]:
+        """The rules of n answers that have the form `make` asks for; reading a form is work for a thread."""
+
+        def work() -> tuple[Rule, ...]:
+            engine = worker.engine
+            with self._lock:
+                if id(engine) not in self._forms:
+                    size = engine.model.backbone.config.vocab_size
+                    self._forms[id(engine)] = Structured(engine.processor.tokenizer, size, engine.constraints.ends)
+                forms = self._forms[id(engine)]
+            grammar = make(forms)
+            return () if grammar is None else forms.rules(grammar, n)
+
+        return await asyncio.to_thread(work)
 
     def _worker(self, media: bool) -> EngineWorker:
         module = self.model.module_for(media)

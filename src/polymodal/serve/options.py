@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from polymodal.errors import ConfigError
 from polymodal.generation.logit_rules import LogitRules
 from polymodal.generation.sampling import SamplingOptions
+from polymodal.generation.structured import Structured
 from polymodal.serve.errors import Refused
 from polymodal.serve.models import ServedModel
 from polymodal.serve.schemas import Sampling
@@ -41,6 +43,44 @@ def sampling_options(
         return model.model.sampling_options(None, changes)
     except ConfigError as problem:
         raise Refused(400, str(problem).replace("SamplingOptions.", "")) from problem
+
+
+def grammar_of(body: Sampling, response_format: Mapping[str, Any] | None, forms: Structured) -> str | None:
+    """The form that an answer must have, None for any.  Raises Refused, PromptError."""
+    grammars = []
+    if response_format is not None and response_format.get("type") != "text":
+        grammars.append(forms.json(_schema(response_format)))
+    wanted = body.structured_outputs
+    if wanted is not None:
+        if wanted.json_ is not None:
+            grammars.append(forms.json(wanted.json_))
+        if wanted.regex is not None:
+            grammars.append(forms.regex(wanted.regex))
+        if wanted.choice is not None:
+            grammars.append(forms.choice(wanted.choice))
+        if wanted.grammar is not None:
+            grammars.append(forms.lark(wanted.grammar))
+    if len(grammars) > 1 or (wanted is not None and not grammars):
+        raise Refused(400, "structured_outputs: name one form", param="structured_outputs")
+    return grammars[0] if grammars else None
+
+
+def asks_for_form(body: Sampling, response_format: Mapping[str, Any] | None) -> bool:
+    """Whether the answer must have a form."""
+    plain = response_format is None or response_format.get("type") == "text"
+    return body.structured_outputs is not None or not plain
+
+
+def _schema(response_format: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The JSON schema of a response_format.  Raises Refused."""
+    if response_format.get("type") == "json_object":
+        return {"type": "object"}
+    given = response_format.get("json_schema") if response_format.get("type") == "json_schema" else None
+    schema = given.get("schema") if isinstance(given, Mapping) else None
+    if not isinstance(schema, Mapping):
+        expected = 'expected {"type": "text"}, {"type": "json_object"} or {"type": "json_schema", "json_schema": ...}'
+        raise Refused(400, f"response_format: {expected}", param="response_format")
+    return schema
 
 
 def answers(body: Sampling, limits: RequestLimits) -> int:

@@ -1,7 +1,7 @@
 """What clients send, as OpenAI's interface names it.  Unknown fields are refused by name, as OpenAI does.
 
 Fields that change nothing here (user, metadata, store ...) are taken and not read.  Beyond OpenAI's: top_k, min_p,
-repetition_penalty, min_tokens, as vLLM names them.
+repetition_penalty, min_tokens, structured_outputs, as vLLM names them.
 """
 
 from __future__ import annotations
@@ -26,6 +26,15 @@ class StreamOptions(Body):
     include_obfuscation: Unread = None
 
 
+class StructuredOutputs(Body):
+    """The form of an answer, one of: a JSON schema, a regular expression, texts to choose from, a grammar (Lark)."""
+
+    json_: dict[str, Any] | None = Field(default=None, alias="json")
+    regex: str | None = None
+    choice: Annotated[list[str], Field(min_length=1)] | None = None
+    grammar: str | None = None
+
+
 class Sampling(Body):
     """What chat and text completions share."""
 
@@ -45,6 +54,7 @@ class Sampling(Body):
     logit_bias: dict[str, float] | None = None
     seed: int | None = None
     stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    structured_outputs: StructuredOutputs | None = None
     user: Unread = None
     metadata: Unread = None
     store: Unread = None

@@ -8,6 +8,7 @@ from typing import Any
 from polymodal.data.media import Media, Text
 from polymodal.data.messages import user
 from polymodal.serve.errors import Refused
+from polymodal.serve.isolation import isolated
 from polymodal.serve.models import ServedModel
 from polymodal.serve.schemas import Embeddings
 from polymodal.serve.settings import Settings
@@ -23,7 +24,7 @@ async def embeddings(body: Embeddings, model: ServedModel, settings: Settings) -
         raise Refused(413, f"input: {characters:,} characters, the limit is {limits.text:,}", param="input")
     items: list[Text | Media] = []
     for index, each in enumerate(given):
-        message = user(each, files=False, limits=settings.media)
+        message = isolated(user(each, files=False, limits=settings.media), model.decoders)
         if isinstance(message.parts[0], Text) and not message.parts[0].text.strip():
             raise Refused(400, f"input[{index}] is empty", param="input")
         items.append(message.parts[0])
