@@ -48,7 +48,9 @@ class TranscriptStream:
 
         Raises MediaError for a recording that cannot be read, maybe only where it is damaged.
         """
-        texts, segments, spent, begin = [], [], 0.0, time.perf_counter()
+        texts: list[str] = []
+        segments: list[Segment] = []
+        spent, begin = 0.0, time.perf_counter()
         for window in self._heard:
             texts.append(window.text)
             segments += window.segments
