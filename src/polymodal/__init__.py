@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "chat_format": "polymodal.api.chat_format",
     "load": "polymodal.api.load",
     "look": "polymodal.api.load",
     "pull": "polymodal.api.load",
@@ -28,6 +29,7 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
+    from polymodal.api.chat_format import chat_format as chat_format
     from polymodal.api.load import load as load
     from polymodal.api.load import look as look
     from polymodal.api.load import pull as pull
@@ -41,7 +43,8 @@ if TYPE_CHECKING:
     from polymodal.api.reply import Reply as Reply
     from polymodal.data.limits import Limits as Limits
 
-__all__ = ["Limits", "Model", "Reply", "array", "audio", "image", "load", "look", "media", "pull", "text", "video"]
+__all__ = ["Limits", "Model", "Reply", "array", "audio", "chat_format", "image", "load", "look", "media", "pull",
+           "text", "video"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -79,8 +79,8 @@ def test_a_file_of_one_s_own(polymodal, tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("llava", "llava is called 'llava' too"),
-        ("Share GPT-4V", "sharegpt4v is called 'share-gpt-4v' too"),
+        ("llava", "there is a system of that name, llava ("),
+        ("Share GPT-4V", "there is a system of that name, sharegpt4v ("),
         ("9lives", "'9lives' is no name for a system"),
         ("a" * 25, "24 at most"),
         ("hidden/.py", "'.py' is no name for a system"),

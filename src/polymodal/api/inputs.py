@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from polymodal import systems
@@ -65,6 +66,37 @@ def shortened(text: str, longest: int = 200) -> str:
 def either(names: Sequence[str]) -> str:
     """ "a", "a or b", "a, b or c"."""
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+@contextmanager
+def suggesting_others(model: Model) -> Iterator[Callable[[Media | Text], Media | Text]]:
+    """Around `classify` and `embed`: a refusal of media names the systems whose vectors hold that modality.
+
+    Yields a function to be called with each item before it is used; it returns the item.
+    """
+    seen: dict[str, None] = {}
+
+    def note(item: Media | Text) -> Media | Text:
+        if isinstance(item, Media) and item.modality:
+            seen[item.modality] = None
+        return item
+
+    try:
+        yield note
+    except PromptError as problem:
+        able = {modality: able_to_embed(modality, model.system.id) for modality in seen}
+        found = next((modality for modality in seen if modality in str(problem) and able[modality]), None)
+        if found is None:
+            raise
+        hint = f"try embed with {either(able[found])}, whose vectors compare {found} with text"
+        raise PromptError(f"{problem}; {hint}") from problem
+
+
+def able_to_embed(modality: str, but: str) -> list[str]:
+    """Ids of the systems that make vectors of a modality, the newest first, without `but`."""
+    records = [systems.get(name) for name in systems.ids() if name != but]
+    able = [each for each in records if modality in each.inputs and "embedding" in each.outputs]
+    return [each.id for each in sorted(able, key=lambda each: -each.year)[:MOST]]
 
 
 def able_to_read(modality: str) -> list[str]:

@@ -240,10 +240,23 @@ def look(model: str | Path, *, system: str | None = None) -> tuple[systems.Syste
     WeightsError (a repository of the hub that is not here yet).
     """
     named_by_user(model, system)
-    return _look(model, system)
+    looked = look_at(model, system)
+    return looked.system, looked.variant
 
 
-def _look(model: str | Path, system: str | None, adapter: Path | None = None) -> tuple[systems.System, systems.Variant]:
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """What a name stands for.  path: the published folder or weights file, None for a name of the catalogue, a system
+    file and a folder that such a system saved; name: of its repository on the hub."""
+
+    system: systems.System
+    variant: systems.Variant
+    path: Path | None = None
+    name: str | None = None
+
+
+def look_at(model: str | Path, system: str | None = None, adapter: Path | None = None) -> Looked:
+    """`look` with where it was found.  adapter: the folder whose base is looked at."""
     from polymodal.api import published
 
     path, name = published_path(model), None
@@ -251,12 +264,14 @@ def _look(model: str | Path, system: str | None, adapter: Path | None = None) ->
     if path is None and hub is not None:
         path, name = pull_hub(*hub, None, None, offline=True), hub[0].partition("/")[2]
     if path is None:
-        return systems.find(address(model))
+        found, variant = systems.find(address(model))
+        return Looked(system=found, variant=variant)
     base = base_of(path, adapter)
     if base is not None:
-        return _look(base, system, path)
-    found = published.recognise(path, system, name)
-    return found.system, published.variant_of(path, found, name)
+        return look_at(base, system, path)
+    recognised = published.recognise(path, system, name)
+    variant = published.variant_of(path, recognised, name)
+    return Looked(system=recognised.system, variant=variant, path=path, name=name)
 
 
 def pull(model: str | Path, *, progress: Progress | None = None, offline: bool = False) -> list[Path]:

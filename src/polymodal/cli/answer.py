@@ -16,11 +16,15 @@ from polymodal.cli.perceive import FILES_HELP, JSONL
 MAX_TOKENS = Annotated[int, typer.Option("--max-tokens", min=1, help="Maximum length of an answer in tokens.")]
 TEMPERATURE = Annotated[float, typer.Option(min=0.0, help="0: greedy, always the most likely token.")]
 SEED = Annotated[int, typer.Option(help="The same seed samples the same answer.")]
+STOP_LOOPS = Annotated[
+    int, typer.Option(min=0, help="Cut an answer whose last N tokens go round in a circle; 0: never.")
+]
 
 
 def samples(max_tokens: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add the sampling options to a command, which gets them as `sampling`, keyword arguments of `Model.chat`."""
-    options = {"max_tokens": (MAX_TOKENS, max_tokens), "temperature": (TEMPERATURE, 0.0), "seed": (SEED, 0)}
+    options = {"max_tokens": (MAX_TOKENS, max_tokens), "temperature": (TEMPERATURE, 0.0), "seed": (SEED, 0),
+               "stop_loops": (STOP_LOOPS, 128)}  # fmt: skip
     return lambda command: with_options(command, "sampling", options, dict)
 
 
@@ -106,12 +110,11 @@ def as_dict(reply: Any) -> dict[str, Any]:
 
 def stopped_at(reply: Any) -> str:
     """What is said of an answer that was cut off, by the limit of tokens or because it repeats itself; else nothing."""
-    from polymodal.cli.loops import FINISH
     from polymodal.cli.output import counted
 
     if reply.finish_reason == "stop":
         return ""
-    why = ": the answer repeats itself" if reply.finish_reason == FINISH else ""
+    why = ": the answer repeats itself" if reply.finish_reason == "repetition" else ""
     return f"(stopped at {counted(reply.tokens['generated'], 'token')}{why})"
 
 
@@ -127,11 +130,13 @@ def check_question(question: str, inputs: list[str]) -> None:
 
     inputs: the words before it; a folder of the same name does not turn a question about them into a mistake.
     """
-    from polymodal.cli.inputs import exists
+    from polymodal.cli.inputs import DATA_URL, exists
     from polymodal.errors import PromptError
 
     if not question.strip():
         raise PromptError('the question is empty; as in: polymodal ask photo.jpg "What is this?"')
+    if question.startswith("data:") and DATA_URL.fullmatch(question):
+        raise PromptError(f'{question[:32]}... is data and the question is missing; add it at the end: "What is this?"')
     if exists(Path(question)) and (Path(question).is_file() or not inputs):
         kind = "file" if Path(question).is_file() else "folder"
         raise PromptError(f'{question} is a {kind} and the question is missing; add it at the end: "What is this?"')
@@ -139,9 +144,7 @@ def check_question(question: str, inputs: list[str]) -> None:
 
 def say(stream: Any, quiet: bool = False) -> None:
     """Print the pieces of an answer as they come; with `quiet` only wait for its end."""
-    from polymodal.cli.loops import until_it_loops
-
-    for piece in until_it_loops(stream):
+    for piece in stream:
         if not quiet:
             sys.stdout.write(piece)
             sys.stdout.flush()

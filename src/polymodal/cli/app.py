@@ -18,9 +18,9 @@ from typing import Any, TextIO
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from polymodal.cli import answer, catalogue, chat, check, embed, fetch, health, new, perceive, serve
+from polymodal.cli import answer, catalogue, chat, check, embed, fetch, health, new, perceive, serve, transcribe
 from polymodal.cli.cleaning import cleaned_streams, own_streams
-from polymodal.errors import PolymodalError, Unreachable
+from polymodal.errors import PolymodalError, StorageError, Unreachable
 
 TRACE = "POLYMODAL_TRACE"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -52,7 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS = (answer.ask, chat.chat, perceive.transcribe, perceive.classify, embed.embed, catalogue.systems,
+COMMANDS = (answer.ask, chat.chat, transcribe.transcribe, perceive.classify, embed.embed, catalogue.systems,
             catalogue.show, check.check, new.new, fetch.pull, health.doctor, serve.serve)  # fmt: skip
 for each in COMMANDS:
     app.command(cls=Command)(each)
@@ -86,7 +86,7 @@ def run_command(arguments: list[str]) -> int:
         code = app(arguments, prog_name="polymodal", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except PolymodalError as problem:
-        return complain(str(problem), 1 if isinstance(problem, Unreachable) else 2)
+        return complain(str(problem), code_of(problem))
     except KeyboardInterrupt:
         return complain("interrupted", 130)
     except SystemExit as end:
@@ -94,6 +94,16 @@ def run_command(arguments: list[str]) -> int:
         return end.code if isinstance(end.code, int) else 1
     except Exception as problem:
         return other(problem)
+
+
+def code_of(problem: BaseException | None) -> int:
+    """1 where the network or the disk is at fault, whatever it was written for; 2 for what the user gave."""
+    while problem is not None:
+        full = isinstance(problem, OSError) and problem.errno in FULL
+        if full or isinstance(problem, Unreachable | StorageError):
+            return 1
+        problem = problem.__cause__
+    return 2
 
 
 def other(problem: Exception) -> int:

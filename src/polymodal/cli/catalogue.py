@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,7 +84,9 @@ def show(model: MODELS, json: JSON = False, svg: SVG = None, png: PNG = None, st
     from polymodal.cli.output import console
 
     with of_others(variants):
-        drawings = [draw(*each) for each in variants]
+        drawings = [
+            replace(draw(*each), chat_format=pm.chat_format(name)) for name, each in zip(model, variants, strict=True)
+        ]
         if json:
             print_json(drawings[0].as_dict() if len(drawings) == 1 else [each.as_dict() for each in drawings])
             return

@@ -67,7 +67,7 @@ def free(id: str) -> None:
 
     for system in systems.every():
         if systems.plain(id) in {systems.plain(name) for name in (system.id, *system.aliases)}:
-            raise ConfigError(f"new: {system.id} is called {id!r} too; choose another name")
+            raise ConfigError(f"new: there is a system of that name, {system.id} ({system.aliases[0]}); choose another")
 
 
 def filled(kind: str, id: str, stem: str, name: str) -> str:

@@ -78,10 +78,7 @@ def waiting(what: str) -> Iterator[None]:
     if not sys.stderr.isatty():
         yield
         return
-    from rich.text import Text
-
-    with console(error=True).status(Text(what)):
-        clean_redirected()
+    with status_line(what):
         yield
 
 
@@ -94,11 +91,27 @@ def progress(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
     if not sys.stderr.isatty() or (total > 1 and sys.stdout.isatty()):
         yield lambda done, name: None
         return
+    with status_line(what) as update:
+        yield lambda done, name: update(f"{what} {done + 1} of {total}: {name}")
+
+
+@contextmanager
+def status_line(text: str) -> Iterator[Callable[[str], None]]:
+    """A spinner with a line of text on stderr, a terminal; yields a function that changes the text.
+
+    Lines printed on stdout meanwhile stay there: they are put above the spinner only if both are one terminal.
+    """
+    from rich.live import Live
+    from rich.spinner import Spinner
     from rich.text import Text
 
-    with console(error=True).status(Text(what)) as status:
+    spinner = Spinner("dots", Text(text), style="status.spinner")
+    with Live(
+        spinner, console=console(error=True), refresh_per_second=12.5, transient=True,
+        redirect_stdout=sys.stdout.isatty(),
+    ):  # fmt: skip
         clean_redirected()
-        yield lambda done, name: status.update(Text(f"{what} {done + 1} of {total}: {name}"))
+        yield lambda changed: spinner.update(text=Text(changed))
 
 
 @contextmanager
@@ -113,7 +126,7 @@ def transfers() -> Iterator[Callable[[str, int, int | None], None]]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    progress = Progress(*columns, console=console(error=True))
+    progress = Progress(*columns, console=console(error=True), redirect_stdout=sys.stdout.isatty())
     bars: dict[str, Any] = {}
 
     def report(name: str, done: int, total: int | None) -> None:

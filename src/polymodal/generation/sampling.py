@@ -41,8 +41,9 @@ class SamplingOptions:
     one each time; two rows with one seed and one prompt say the same.  stop: texts that end the answer and are not part
     of it.  beams: beam search when above 1, which is not random.  length_penalty: beam scores are divided by length to
     this power.  early_stopping: True ends a beam search with as many finished answers as beams, False when a better one
-    is improbable, "never" when it is impossible.  logprobs: None = off, n = log-probability of each token and of the n
-    likeliest, before other options.
+    is improbable, "never" when it is impossible.  stop_loops: 0 = off, n = end an answer whose last n tokens go in a
+    circle (`stopping.Loop`; not in beam search, nor under a grammar).  logprobs: None = off, n = log-probability of
+    each token and of the n likeliest, before other options.
     rules: bans, biases and forced ids.
     Raises ConfigError naming the option.
     """
@@ -60,6 +61,7 @@ class SamplingOptions:
     logprobs: int | None = None
     min_tokens: int = 0
     early_stopping: bool | str = False
+    stop_loops: int = 0
     rules: LogitRules = field(default_factory=LogitRules)
 
     def __post_init__(self) -> None:
@@ -70,6 +72,7 @@ class SamplingOptions:
         self._need_whole("min_tokens", 0, "0 (off) or more")
         self._need_number("temperature", 0, float("inf"), "0 (greedy) or more")
         self._need_whole("top_k", 0, "0 (off) or more")
+        self._need_whole("stop_loops", 0, "0 (off) or more")
         self._need_number("top_p", 0, 1, "above 0 and at most 1 (off)")
         self._need("top_p", self.top_p > 0, "above 0 and at most 1 (off)")
         self._need_number("min_p", 0, 1, "from 0 (off) to 1")

@@ -81,6 +81,7 @@ def load(variant: Variant, options: LoadOptions) -> LoadedModel:
         processor=processor,
         text=lambda: bare(components.load_lm(language, {}, options.quantise).to(**place), {}),
         transcribe=hearing.text,
+        transcribe_windows=hearing.windows if isinstance(hearing, SpeechAsText) else None,
         score=space.score,
         embed=space.embed,
         sampling={"repetition_penalty": components.REPETITION_PENALTY},
