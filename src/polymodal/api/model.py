@@ -197,7 +197,7 @@ class Model:
             raise ConfigError(f"options: expected SamplingOptions, found {type(options).__name__}")
         own = SamplingOptions(**{"max_tokens": 256, **self._parts.sampling}) if options is None else options
         chosen = replace(own, **changes)
-        return chosen if chosen.stop or chosen.beams > 1 else replace(chosen, stop=self._parts.stop)
+        return chosen if chosen.stop else replace(chosen, stop=self._parts.stop)
 
     def draw(
         self,
