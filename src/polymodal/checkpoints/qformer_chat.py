@@ -14,6 +14,7 @@ from polymodal.checkpoints.qformer_lm import QFormerLM
 from polymodal.checkpoints.record import CheckpointFiles, LoadedModel
 from polymodal.data.encoder_decoder_processor import EncoderDecoderProcessor
 from polymodal.data.hf_image import VIT, transform_of
+from polymodal.data.item_rules import SameCount
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.data.normalise import CLIP_MEAN, CLIP_STD
@@ -95,5 +96,5 @@ def _picture(found: QFormerLM, files: CheckpointFiles) -> Modality:
     transform = transform_of(files.preprocessor, {**PICTURE, "size": size})
     own = found.placeholder if found.in_front else None  # the tokenizers of such checkpoints may not know `<image>`
     picture = Modality(name="image", placeholder="<image>", placeholder_id=own, transform=transform,
-                       tokens=lambda values: found.connector.tokens)  # fmt: skip
+                       tokens=SameCount(found.connector.tokens))  # fmt: skip
     return replace(picture, collate=collate_with_instruction) if found.instructed else picture
