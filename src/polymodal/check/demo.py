@@ -156,8 +156,10 @@ def names_written(model: Any, prompt: Sequence[int], given: Callable[[list[int]]
     return right
 
 
-def train_fresh_and_chat(folder: Path, format: CheckpointFormat, config: Mapping[str, Any], *, steps: int,
-           weights: str = "model.safetensors", **files: Mapping[str, Any]) -> int:  # fmt: skip
+def train_fresh_and_chat(
+    folder: Path, format: CheckpointFormat, config: Mapping[str, Any], weights: str = "model.safetensors", /,
+    *, steps: int, **files: Mapping[str, Any],
+) -> int:  # fmt: skip
     """A fresh tiny model of `config`, written as a published folder beside `files`, trained on eight pictures: how
     many of them `chat` names afterwards.
 

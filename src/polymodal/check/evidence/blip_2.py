@@ -292,7 +292,7 @@ def answered_pictures(layout: int, weights: str, **named: Any) -> int:
         folder = Path(directory)
         size = byte_tokenizer(folder, ["<pad>", "</s>", "<image>"], eos="</s>", pad="<pad>")
         config = {**small({**SMALL_T5, "eos_token_id": 1}, size, 2), **named}
-        return train_fresh_and_chat(folder, SYSTEM.formats[layout], config, steps=300, weights=weights,
+        return train_fresh_and_chat(folder, SYSTEM.formats[layout], config, weights, steps=300,
                                     preprocessor_config={"size": {"height": 56, "width": 56}},
                                     generation_config={"eos_token_id": 1})  # fmt: skip
 

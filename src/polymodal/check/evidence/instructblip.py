@@ -156,7 +156,7 @@ def headline(layout: int = 0, weights: str = "model.safetensors", **named: Any) 
         named = named or {"model_type": "instructblip", "architectures": [MODEL]}
         config = {**blip_2.small(SMALL, size, 2), **named}
         config["qformer_config"] |= {"vocab_size": words}
-        right = train_fresh_and_chat(folder, SYSTEM.formats[layout], config, steps=300, weights=weights,
+        right = train_fresh_and_chat(folder, SYSTEM.formats[layout], config, weights, steps=300,
                        preprocessor_config={"size": {"height": 56, "width": 56}},
                        generation_config={"eos_token_id": 1})  # fmt: skip
         model = pm.load(folder)

@@ -60,7 +60,7 @@ def as_gguf(folder: Path) -> Path:
         if ".q_proj." in name or ".k_proj." in name:
             halves = values.reshape(heads, 2, -1, values.shape[-1])
             values = halves.swapaxes(1, 2).reshape(values.shape)
-        writer.add_tensor(names.get_name(name, (".weight", ".bias")), np.ascontiguousarray(values))
+        writer.add_tensor(names.get_name(name, (".weight", ".bias")) or name, np.ascontiguousarray(values))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
