@@ -4,7 +4,7 @@
                                 of a published checkpoint "layout" and "config" too, of a system file "code"
     folder/<weights files>      of a published checkpoint the files, formats and names that it was read from, so that
                                 what reads the one reads the other; else model.safetensors under the module's own names
-    folder/polymodal.extra      parameters that the published layout has no name for (safetensors)
+    folder/polymodal.extra      parameters that the published layout has no name or no room for (safetensors)
     folder/*.json, ...          of a published checkpoint: tokenizer, preprocessing and settings, as they were beside it
 
 Format 1, which older versions wrote, has the module's own names in model.safetensors and one hash.

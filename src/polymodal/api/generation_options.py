@@ -130,13 +130,6 @@ def _options(call: Mapping[str, Any], file: Mapping[str, Any], options: Sampling
         changes = {**SAMPLING, **held, **changes}
     elif "temperature" not in changes and {"top_k", "top_p", "min_p"} & changes.keys():
         raise ConfigError("generate: top_k, top_p and min_p need do_sample=True or a temperature")
-    beams = {**held, **changes}.get("beams", options.beams)
-    if is_whole(beams) and beams > 1 and sample:
-        raise ConfigError(
-            f"generate: num_beams={beams} with do_sample=True is not supported; beam search is not random"
-        )
-    if is_whole(beams) and beams > 1 and {**held, **changes}.get("stop"):
-        raise ConfigError(f"generate: num_beams={beams} with stop_strings is not supported; leave one of them out")
     rules = {name: both[name] for both in (_set(file), _set(call)) for name in RULES if name in both}
     with _named_as_published():
         chosen = replace(options, **{**held, **changes})

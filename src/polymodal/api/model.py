@@ -201,7 +201,7 @@ class Model:
         usual = {"max_tokens": 256, "stop_loops": LOOP, **self._parts.sampling}
         own = SamplingOptions(**usual) if options is None else options
         chosen = replace(own, **changes)
-        return chosen if chosen.stop or chosen.beams > 1 else replace(chosen, stop=self._parts.stop)
+        return chosen if chosen.stop else replace(chosen, stop=self._parts.stop)
 
     def draw(
         self,

@@ -109,7 +109,7 @@ class _Rows:
         self.masks = _Masks(logits)
         sampled = [row for row, option in enumerate(options) if not option.greedy]
         self.sampled = on_device(sampled) if sampled else None
-        self._generators = [_generator(options[row].seed) for row in sampled]
+        self._generators = [generator_of(options[row].seed) for row in sampled]
         self._block = torch.empty(0)
         self.seen: Tensor | None = None
         if self.table.penalised:
@@ -197,7 +197,8 @@ def _checked(index: int) -> int:
     return index
 
 
-def _generator(seed: int | None) -> torch.Generator:
+def generator_of(seed: int | None) -> torch.Generator:
+    """Random numbers of one row, on the CPU; None: others each time."""
     generator = torch.Generator()
     if seed is None:
         generator.seed()

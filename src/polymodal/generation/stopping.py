@@ -7,7 +7,25 @@ The first stop string to END wins; where several end together, the one that begi
 on the text alone, not on how it was cut into pieces.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from polymodal.data.tokenizer import Tokenizer
+from polymodal.errors import ConfigError
+
+
+def stop_finder(stop: Sequence[str], tokenizer: Tokenizer | None) -> Callable[[Sequence[int]], bool]:
+    """ids of an answer -> whether its text holds a stop string, for searches that keep many answers at once.
+
+    Raises ConfigError without a tokenizer.
+    """
+    if tokenizer is None:
+        raise ConfigError("generate: stop strings need a tokenizer to find them in text")
+
+    def holds(ids: Sequence[int]) -> bool:
+        text = tokenizer.decode(list(ids))
+        return any(each in text for each in stop)
+
+    return holds
 
 
 class StopStrings:
