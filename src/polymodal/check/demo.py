@@ -15,7 +15,8 @@ from typing import Any
 from torch import nn
 
 from polymodal.check.record import HeadlineResult
-from polymodal.checkpoints.record import CheckpointFormat
+from polymodal.checkpoints.record import CheckpointFiles, CheckpointFormat, LoadedModel, ModelSpec
+from polymodal.systems import LoadOptions, Variant
 from polymodal.weights.export import export_safetensors
 from polymodal.weights.keytable import KeyTable
 
@@ -73,6 +74,27 @@ def train_on_conversations(
     write_weights(folder, module.eval(), model_spec.keys[0])
 
 
+def with_fresh_weights(
+    parse_config: Callable[[Mapping[str, Any]], ModelSpec], specials: Sequence[str]
+) -> Callable[[Variant, LoadOptions], LoadedModel]:
+    """`System.load` of a system that has no weights yet: random ones and LLaMA's three special tokens, `specials` and a
+    vocabulary of bytes, so that every command runs; what it answers is noise."""
+
+    def load(variant: Variant, options: LoadOptions) -> LoadedModel:
+        import torch
+
+        torch.manual_seed(0)
+        spec = parse_config(variant.config or {})
+        module = spec.build().to(device=options.device, dtype=getattr(torch, options.dtype))
+        if spec.assemble is None:
+            return LoadedModel(model=module, processor=None)
+        with tempfile.TemporaryDirectory() as folder:
+            byte_tokenizer(Path(folder), ["<unk>", "<s>", "</s>", *specials], bos="<s>", eos="</s>", pad="<unk>")
+            return spec.assemble(module, CheckpointFiles(Path(folder)))
+
+    return load
+
+
 QUESTION = "What is it?"
 
 
@@ -94,20 +116,38 @@ def train_and_chat(model: Any, folder: Path, model_spec: Any, *, count: int, ste
     return sum(answer == name for answer, (_, name) in zip(replies, samples, strict=True))
 
 
+def spread_codes(model: Any, side: int = 16) -> None:
+    """Make the codes of a fresh image codec differ, in place: its codebook becomes latents of noise, side x side."""
+    import torch
+
+    from polymodal.check import randomise
+
+    codec = model.encoders["image"]
+    with torch.no_grad():
+        table = codec.codebook.embedding.weight
+        latents = codec.quant_conv(codec.encoder(randomise.values("noise", (4, 3, side, side))))
+        latents = latents.movedim(1, -1).flatten(0, 2)
+        table.copy_(latents[:: len(latents) // len(table)][: len(table)])
+
+
 def train_fresh_and_chat(folder: Path, format: CheckpointFormat, config: Mapping[str, Any], *, steps: int,
-           **files: Mapping[str, Any]) -> int:  # fmt: skip
+           fresh: Callable[[nn.Module], None] | None = None, **files: Mapping[str, Any]) -> int:  # fmt: skip
     """A fresh tiny model of `config`, written as a published folder beside `files`, trained on eight pictures: how
-    many of them `chat` names afterwards."""
+    many of them `chat` names afterwards.  fresh: what is done to its weights first."""
     import polymodal as pm
 
     write_config(folder, config=config, **files)
     model_spec = format.model_spec(config)
-    write_weights(folder, model_spec.build(), model_spec.keys[0])
+    module = model_spec.build()
+    if fresh is not None:
+        fresh(module)
+    write_weights(folder, module, model_spec.keys[0])
     return train_and_chat(pm.load(folder), folder, model_spec, count=8, steps=steps)
 
 
 def chat_headline(format: CheckpointFormat, config: Callable[[int], Mapping[str, Any]], *, steps: int, wanting: str,
-                  specials: Sequence[str] = (), **files: Mapping[str, Any]) -> HeadlineResult:  # fmt: skip
+                  specials: Sequence[str] = (), fresh: Callable[[nn.Module], None] | None = None,
+                  **files: Mapping[str, Any]) -> HeadlineResult:  # fmt: skip
     """`train_fresh_and_chat` for a system whose special tokens are LLaMA's three, ids 0 to 2, and then `specials`.
 
     config(vocabulary size) -> its config.json; wanting: in words, why it is shown on tiny weights.
@@ -118,7 +158,7 @@ def chat_headline(format: CheckpointFormat, config: Callable[[int], Mapping[str,
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         size = byte_tokenizer(folder, ["<unk>", "<s>", "</s>", *specials], bos="<s>", eos="</s>", pad="<unk>")
-        right = train_fresh_and_chat(folder, format, config(size), steps=steps, **files)
+        right = train_fresh_and_chat(folder, format, config(size), steps=steps, fresh=fresh, **files)
     return HeadlineResult(
         ok=right == 8, evidence=f"tiny weights trained on 8 pictures: chat names {right} of them ({wanting})"
     )
