@@ -1,8 +1,6 @@
 """What a user does with any system of the catalogue, on a tiny folder in its published layout: ask, talk, save, err."""
 
-import importlib
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 import polymodal as pm
+from headline_folders import captured
 from polymodal.data.dummy_items import dummy_items
 from polymodal.data.messages import conversation
 from polymodal.errors import PolymodalError, PromptError
@@ -26,10 +25,6 @@ GIVES_IDS = {"chameleon", "emu3"}  # their encoders give discrete ids, through w
 CAT = Path("examples/cat.jpg").absolute()
 
 
-class Made(Exception):
-    """The folder of a headline is complete."""
-
-
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """stem -> the folder that the headline of this system makes, before anything is trained on it."""
@@ -41,22 +36,6 @@ def folders(tmp_path_factory):
         return made[stem]
 
     return folder
-
-
-def captured(stem, target):
-    def keep(place, *_, **__):
-        # Until the test ends nothing else may load; a name inside the folder's config may point into it.
-        shutil.copytree(place, target)
-        config = target / "config.json"
-        config.write_text(config.read_text().replace(str(place), str(target)))
-        raise Made
-
-    with pytest.MonkeyPatch.context() as patch:
-        evidence = importlib.import_module(f"polymodal.check.evidence.{stem}").EVIDENCE
-        patch.setattr(pm, "load", keep)
-        with pytest.raises(Made):
-            evidence.headline()
-    return target
 
 
 def question(model):

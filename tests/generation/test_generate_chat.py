@@ -1,44 +1,22 @@
 """Conversations: later turns reuse what was computed, encode no picture twice, and answer as a fresh run does."""
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polymodal.data.media import Image
 from polymodal.data.messages import user
-from polymodal.data.processor import Modality, Processor
-from polymodal.data.template import Special, chatml
+from polymodal.data.processor import Processor
+from polymodal.data.template import chatml
 from polymodal.errors import ConfigError, PromptError
 from polymodal.generation.chat import Chat, FeatureCache
 from polymodal.generation.generate import generate
 from polymodal.generation.output import DecodingConstraints
 from polymodal.generation.sampling import SamplingOptions
-from tiny_models import picture_model, text_model
-from tiny_text import letters_tokenizer
+from tiny_models import text_model
+from tiny_talk import TOKENIZER, model, picture, processor
 
-TOKENIZER = letters_tokenizer()
 OPTIONS = SamplingOptions(max_tokens=12, temperature=1.0, seed=3)
-
-
-def processor(placeholder: str = "<reponame>") -> Processor:
-    image = Modality(
-        name="image",
-        placeholder=placeholder,
-        transform=lambda image: torch.from_numpy(image.source),
-        tokens=lambda values: values.shape[-1],
-        before=(Special(name="<file_sep>"),),
-    )
-    return Processor(tokenizer=TOKENIZER, template=chatml(default_system="Be kind"), modalities=[image])
-
-
-def picture(seed: int) -> Image:
-    return Image(np.random.default_rng(seed).random((3, 4, 4), dtype=np.float32))
-
-
-def model(seed: int = 0):
-    return picture_model(TOKENIZER.special("<reponame>"), TOKENIZER.vocab_size, seed)
 
 
 def fresh(network, messages, options=OPTIONS) -> tuple[int, ...]:

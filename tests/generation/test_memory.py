@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from test_generate_chat import model, picture, processor
 
 from polymodal.data.messages import conversation, user
 from polymodal.generation.feature_cache import FeatureCache
@@ -14,6 +13,7 @@ from polymodal.generation.generate import generate
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.generation.sessions import IdleLimits, Sessions
 from polymodal.nn.cache import KVCache
+from tiny_talk import model, picture, processor
 
 
 @pytest.fixture(autouse=True)

@@ -7,19 +7,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_generate_chat import model, picture, processor
 
 from polymodal.data.messages import conversation, user
 from polymodal.data.processor import Processor
 from polymodal.errors import ConfigError
-from polymodal.generation.chat import Chat, common_prefix, outside_items
+from polymodal.generation.chat import Chat
 from polymodal.generation.decode_state import DecodeState
 from polymodal.generation.feature_cache import ENCODER_BATCH, FeatureCache, PreparedMedia
 from polymodal.generation.generate import generate
 from polymodal.generation.output import DecodingConstraints
+from polymodal.generation.prefix import common_prefix, outside_items
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.generation.sessions import IdleLimits, Sessions
 from tiny_models import text_model
+from tiny_talk import model, picture, processor
 from tiny_text import letters_tokenizer
 
 OPTIONS = SamplingOptions(max_tokens=4)

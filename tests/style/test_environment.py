@@ -56,7 +56,7 @@ def numbers(version: str) -> tuple[int, ...]:
 
 def test_everything_that_tests_use_is_pinned_and_torch_is_not():
     pinned = pins.read(pins.PINS.read_text(encoding="utf-8"))
-    for name, bound in listed("dev", "parity", "generate"):
+    for name, bound in listed("dev", "parity", "generate", "serve"):
         if name == "torch":
             continue
         assert pins.normal(name) in pinned, f"{name} has no pin; run `make pins`"

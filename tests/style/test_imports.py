@@ -22,6 +22,7 @@ RANKS = {
     "models": 3,
     "generation": 4,
     "pipelines": 5,
+    "engine": 5,
     "train": 6,
     "evaluate": 6,
     "checkpoints": 6,

@@ -19,9 +19,9 @@ from polymodal.api.reply import Reply
 from polymodal.data.media import Media
 from polymodal.data.messages import Message, conversation, user
 from polymodal.errors import MediaError, PromptError
-from polymodal.generation.chat import collate_left
 from polymodal.generation.generate import generate, stream
 from polymodal.generation.output import Generation, collect
+from polymodal.generation.prefill import collate_left
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.nn.first_weight import first_weight
 from polymodal.pipelines.batches import check_batch_size

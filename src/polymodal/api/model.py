@@ -162,7 +162,7 @@ class Model:
     def stream(self, *content: Any, options: SamplingOptions | None = None, **changes: Any) -> Stream:
         """Like `chat`, but an iterator over pieces of text; its `reply` is there when it has ended."""
         self.require("chat")
-        return Stream(self, messages_of(content), self._chosen(options, changes))
+        return Stream(self, messages_of(content), self.sampling_options(options, changes))
 
     def chat_batch(
         self,
@@ -185,10 +185,12 @@ class Model:
         each = options if isinstance(options, Sequence) else [options] * len(conversations)
         if len(each) != len(conversations):
             raise ConfigError(f"chat_batch: {len(each)} options for {len(conversations)} conversations")
-        return answer_batch(self, conversations, [self._chosen(option, changes) for option in each], batch_size)
+        return answer_batch(
+            self, conversations, [self.sampling_options(option, changes) for option in each], batch_size
+        )
 
-    def _chosen(self, options: SamplingOptions | None, changes: Mapping[str, Any]) -> SamplingOptions:
-        """The options of one call; raises UnknownName."""
+    def sampling_options(self, options: SamplingOptions | None, changes: Mapping[str, Any]) -> SamplingOptions:
+        """What an answer is written with: the options given, or the system's own, with changes.  Raises UnknownName."""
         known = {field.name for field in fields(SamplingOptions)}
         for name in changes:
             if name not in known:

@@ -17,7 +17,7 @@ from typing import TextIO
 
 import typer
 
-from polymodal.cli import answer, catalogue, chat, check, embed, fetch, health, new, perceive
+from polymodal.cli import answer, catalogue, chat, check, embed, fetch, health, new, perceive, serve
 from polymodal.errors import PolymodalError, Unreachable
 
 TRACE = "POLYMODAL_TRACE"
@@ -43,6 +43,7 @@ app.command()(check.check)
 app.command()(new.new)
 app.command()(fetch.pull)
 app.command()(health.doctor)
+app.command()(serve.serve)
 
 
 def show_version(asked: bool) -> None:

@@ -6,33 +6,31 @@
 
 Two prefixes are equal when their token ids are equal and the media that begin in them are the same (SHA-256 over what
 the encoder sees).  Where they differ, the cache is truncated there; the answer is the same either way.
-Where a model's positions just count, nothing of the prefix is touched.  Where the published rule reads the whole
-conversation (grids of pictures, routes, cross-attention), it gets all ids, and the media as shapes without values.
 Traps: an answer is tokenised anew when it becomes history; if that gives other ids than were generated, the common
 prefix ends there and nothing else happens.  One conversation at a time: a Chat is not for two threads.
 """
 
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from polymodal.data.media import Text
 from polymodal.data.messages import Media, Message, conversation, user
-from polymodal.data.processor import Encoded, MediaSpan, Prepared, Processor
+from polymodal.data.processor import Encoded, Prepared, Processor
 from polymodal.errors import ConfigError, PromptError
-from polymodal.generation.decode_state import DecodeState, cast_batch, copy_cache, max_new_tokens, prefill_batch
+from polymodal.generation.decode_state import copy_cache, max_new_tokens, prefill_batch
 from polymodal.generation.feature_cache import FeatureCache, Measure, PreparedMedia, unmeasured
 from polymodal.generation.generate import answer
 from polymodal.generation.output import GREEDY, DecodingConstraints, Generation, Piece, collect
+from polymodal.generation.prefill import collate_left, prefill_after
+from polymodal.generation.prefix import Items, common_prefix, items_of, outside_items
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.nn.cache import KVCache
 
 CAPACITY_STEP = 256  # caches grow by whole steps, so that a short turn seldom needs a new one
-Items = frozenset[tuple[int, str]]  # where media begin, and what they are
 
 
 class Chat:
@@ -107,8 +105,10 @@ class Chat:
         cache = self._cache_for(encoded, options)
         written: list[int] = []
         try:
-            state = self._running(encoded, cache, measure)
-            for piece in answer(state, [options], self.constraints):
+            prefill = prefill_after(self.model, self.processor, encoded, cache, self._features, measure)
+            while prefill.advance():
+                pass
+            for piece in answer(prefill.state, [options], self.constraints):
                 written.append(piece.id)
                 yield piece
         finally:
@@ -149,35 +149,6 @@ class Chat:
             self._cache.forget_sources()
         return self._cache
 
-    def _running(self, encoded: Encoded, cache: KVCache, measure: Measure) -> DecodeState:
-        """Prefill everything after the cached tokens."""
-        model, first = self.model, cache.length
-        new_spans = [span for span in encoded.media_spans if span.first >= first]
-        needed = new_spans if model.context is None else encoded.media_spans
-        features = self._features.features(model, self.processor, needed, measure)
-        device = model.backbone.embed_tokens.weight.device
-        if model.prepare_inputs is None and model.context is None and self.processor.finish is None:
-            batch, context = suffix_batch(encoded, first, device), None
-        else:
-            batch, context = suffix_batch_with_context(model, self.processor, encoded, features, first)
-        batch["item_counts"] = {
-            name: torch.tensor([sum(span.item.modality == name for span in new_spans)])
-            for name in self.processor.modalities
-        }
-        state = DecodeState(
-            model=model,
-            cache=cache,
-            prompts=[encoded.input_ids],
-            position=batch["position_ids"][..., -1],
-            context=context,
-            logits=torch.empty(0),
-        )
-        # Items are in order, so that the new ones are the last of their modality.
-        counts = {name: int(count) for name, count in batch["item_counts"].items()}
-        new = {name: values[len(values) - counts[name] :] for name, values in features.items() if counts[name]}
-        state.prefill(model.embed_inputs(batch, new), batch["position_ids"], batch.get("token_types"))
-        return state
-
 
 @torch.inference_mode()
 def encode(
@@ -212,81 +183,3 @@ def check_ids(model: MultimodalLM, processor: Processor, ids: Sequence[int]) -> 
         raise PromptError(
             f"the token {token!r} has the id {beyond}, but the model knows {size} tokens; leave it out of the text"
         )
-
-
-def suffix_batch(encoded: Encoded, first: int, device: torch.device) -> dict[str, Any]:
-    """The batch of one conversation from token `first` on, for a model whose positions count tokens."""
-    types = encoded.token_types[first:]
-    batch: dict[str, Any] = {
-        "input_ids": torch.tensor([encoded.input_ids[first:]], device=device),
-        "position_ids": torch.arange(first, len(encoded), device=device)[None],
-    }
-    return batch | {"token_types": torch.tensor([types], device=device)} if any(types) else batch
-
-
-def suffix_batch_with_context(
-    model: MultimodalLM, processor: Processor, encoded: Encoded, features: Mapping[str, Any], first: int
-) -> tuple[dict[str, Any], Any]:
-    """The batch of one conversation from token `first` on, and its context, where they follow from all of it."""
-    weight = model.backbone.embed_tokens.weight
-    names = {"input_ids", "token_types", *(inputs.placeholder_mask for inputs in model.inputs.values())}
-    for collate in (collate_shapes, collate_left):
-        try:
-            full = model.prepare_batch(cast_batch(collate(processor, [encoded]), weight))
-            context = model.context_for(features, full)
-        except (NotImplementedError, RuntimeError, TypeError):
-            if collate is collate_left:
-                raise
-            continue  # something of a user's own looks at values: it gets them, and its own mistakes come from there
-        tail = {name: full[name][:, first:] for name in names if full.get(name) is not None}
-        tail["position_ids"] = full["position_ids"][..., first:]
-        if not any(value.is_meta for value in tail.values()):
-            break
-    return tail, context
-
-
-def collate_left(processor: Processor, rows: Sequence[Encoded]) -> dict[str, Any]:
-    """The batch of whole conversations, padded on the left."""
-    return processor.collate(rows, padding="left")
-
-
-def collate_shapes(processor: Processor, rows: Sequence[Encoded]) -> dict[str, Any]:
-    """The same with media that have shapes but no values (meta tensors): all that a batch needs beside the features."""
-    bare = [
-        replace(
-            row,
-            media_spans=tuple(
-                replace(span, item=replace(span.item, values=_shapes_only(span.item.values)))
-                for span in row.media_spans
-            ),
-        )
-        for row in rows
-    ]
-    return processor.collate(bare, padding="left")
-
-
-def _shapes_only(values: Any) -> Any:
-    """Floating-point tensors without their values; integer ones (sizes, grids, ids) as they are."""
-    if isinstance(values, Tensor):
-        return values.to("meta") if values.is_floating_point() else values
-    return {name: _shapes_only(value) for name, value in values.items()} if isinstance(values, dict) else values
-
-
-def items_of(encoded: Encoded) -> Items:
-    """The media of a conversation."""
-    return frozenset((span.first, span.item.key) for span in encoded.media_spans)
-
-
-def common_prefix(encoded: Encoded, ids: Sequence[int], items: Items) -> int:
-    """Number of leading tokens that are equal, in ids and in the media there."""
-    length = 0
-    for ours, theirs in zip(encoded.input_ids, ids, strict=False):
-        if ours != theirs:
-            break
-        length += 1
-    return min((first for first, _ in items_of(encoded) ^ items if first < length), default=length)
-
-
-def outside_items(length: int, spans: Sequence[MediaSpan]) -> int:
-    """`length`, or where the item begins through whose placeholders it would cut: an item enters whole."""
-    return next((span.first for span in spans if span.first < length < span.end), length)

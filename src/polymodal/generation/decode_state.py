@@ -63,17 +63,6 @@ class DecodeState:
         )
         self.logits = self.model.compute_logits(hidden[:, -1]).float()
 
-    def prefill(
-        self, embeds: Tensor, position_ids: Tensor, token_types: Tensor | None = None, chunk: int = CHUNK
-    ) -> None:
-        """`feed` in chunks; sets `position` after the last one."""
-        for first in range(0, embeds.shape[1], chunk):
-            piece = slice(first, first + chunk)
-            types = None if token_types is None else token_types[:, piece]
-            self.feed(embeds[:, piece], position_ids[..., piece], types)
-        # Every axis goes on from the last token, not from the largest position, as the library does from version 5 on.
-        self.position = position_ids[..., -1] + 1
-
     def step(self, ids: Tensor) -> None:
         """One new token for every row; ids int64 [B] on the model's device."""
         tokens = ids[:, None]
@@ -85,6 +74,35 @@ class DecodeState:
         if has_learned_positions(self.model):
             # A row that has ended is still carried along; its positions must not leave a table of learned ones.
             self.position = self.position.clamp_max(self.model.backbone.config.max_length - 1)
+
+
+@dataclass(kw_only=True, eq=False)
+class Prefill:
+    """A prompt on its way into the cache of `state`: embeddings [B, T, D], of which `done` tokens went through."""
+
+    state: DecodeState
+    embeds: Tensor
+    position_ids: Tensor
+    token_types: Tensor | None = None
+    done: int = 0
+
+    @property
+    def remaining(self) -> int:
+        """Tokens that are not in the cache yet."""
+        return self.embeds.shape[1] - self.done
+
+    @torch.inference_mode()
+    def advance(self, tokens: int = CHUNK) -> int:
+        """Run up to `tokens` more; returns how many are left.  With none left, `state` is ready to decode."""
+        piece = slice(self.done, self.done + tokens)
+        types = None if self.token_types is None else self.token_types[:, piece]
+        self.state.feed(self.embeds[:, piece], self.position_ids[..., piece], types)
+        self.done = min(piece.stop, self.embeds.shape[1])
+        if not self.remaining:
+            # Every axis goes on from the last token, not from the largest position, as the library does from
+            # version 5 on.
+            self.state.position = self.position_ids[..., -1] + 1
+        return self.remaining
 
 
 def has_learned_positions(model: MultimodalLM) -> bool:
@@ -150,7 +168,14 @@ def prefill_batch(
     )
     if allow_past_context and state.mask is not None:
         state.history = [row[real.cumsum(-1) > 0].tolist() for row, real in zip(input_ids, mask, strict=True)]
-    state.prefill(model.embed_inputs(batch, features), positions, batch.get("token_types"), chunk)
+    prefill = Prefill(
+        state=state,
+        embeds=model.embed_inputs(batch, features),
+        position_ids=positions,
+        token_types=batch.get("token_types"),
+    )
+    while prefill.advance(chunk):
+        pass
     return state
 
 

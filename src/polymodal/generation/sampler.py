@@ -76,6 +76,7 @@ class Sampler:
         else:
             logits = rows.table.filter(rows.table.penalise(logits, rows.seen))
         ids = logits.argmax(-1)
+        ids = torch.where(logits.gather(-1, ids[:, None])[:, 0].isnan(), -1, ids)  # NaN counts as the largest
         if rows.sampled is not None:
             ids = ids.index_copy(0, rows.sampled, sample(logits[rows.sampled], rows.uniform(self._step)))
         if rows.seen is not None:

@@ -54,6 +54,11 @@ class LayerCache:
         return self._keys[:, :, :end], self._values[:, :, :end]
 
     @property
+    def buffers(self) -> tuple[Tensor, Tensor]:
+        """Keys and values as they were allocated."""
+        return self._keys, self._values
+
+    @property
     def nbytes(self) -> int:
         """Allocated bytes, keys and values of the source included."""
         return sum(tensor.nbytes for tensor in (self._keys, self._values, *(self.source or ())))
@@ -105,6 +110,10 @@ class KVCache:
     def layer(self, index: int) -> LayerCache:
         return self._layers[index]
 
+    def tensors(self) -> list[tuple[Tensor, Tensor]]:
+        """The buffers [batch, kv_heads, capacity, head_dim] of keys and values, layer by layer."""
+        return [layer.buffers for layer in self._layers]
+
     def __len__(self) -> int:
         """Number of layers."""
         return len(self._layers)
@@ -120,6 +129,15 @@ class KVCache:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot truncate a cache of {self.length} tokens to {length}")
         self._length.tokens = length
+
+    def sources(self) -> list[tuple[Tensor, Tensor] | None]:
+        """The keys and values of cross-attention, layer by layer."""
+        return [layer.source for layer in self._layers]
+
+    def set_sources(self, sources: list[tuple[Tensor, Tensor] | None]) -> None:
+        """Take those of another cache; they are never written to."""
+        for layer, source in zip(self._layers, sources, strict=True):
+            layer.source = source
 
     def forget_sources(self) -> None:
         """Drop the keys and values of cross-attention; the next call recomputes them."""

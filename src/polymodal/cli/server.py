@@ -1,0 +1,105 @@
+"""What `serve` does once its options are read: keys, models, the listening socket, the server until it is stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from polymodal.engine.request import EngineLimits
+from polymodal.errors import ConfigError
+from polymodal.files import read_bytes
+from polymodal.serve.settings import RequestLimits, Settings
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+MAX_KEY_FILE = 1 << 20
+
+
+def settings(
+    host: str,
+    key_file: Path | None,
+    without_key: bool,
+    origins: Sequence[str],
+    media_hosts: Sequence[str],
+    rows: int,
+    max_tokens: int,
+) -> Settings:
+    """The options as settings.  Raises ConfigError for what would let strangers in by accident."""
+    keys = frozenset() if key_file is None else read_keys(key_file)
+    local = host in LOCAL
+    if not local and not keys and not without_key:
+        raise ConfigError(
+            f"{host} can be reached from other machines: give --api-key-file FILE, or --without-key to let anybody in"
+        )
+    return Settings(
+        api_keys=keys,
+        hosts=frozenset(LOCAL) if local else frozenset(),
+        origins=tuple(origins),
+        media_hosts=frozenset(each.lower() for each in media_hosts),
+        requests=RequestLimits(max_tokens=max_tokens),
+        engine=EngineLimits(rows=rows),
+    )
+
+
+def read_keys(path: Path) -> frozenset[str]:
+    """SHA-256 of the keys of a file: one a line, or `sha256:` and the hash itself.  Raises ConfigError."""
+    text = read_bytes(path, MAX_KEY_FILE, ConfigError, "--api-key-file").decode("utf-8", "replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    keys = set()
+    for number, line in enumerate(lines, 1):
+        if line.startswith("sha256:"):
+            digest = line.removeprefix("sha256:").lower()
+            if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+                raise ConfigError(f"{path}: key {number}: expected 64 hexadecimal digits after sha256:")
+            keys.add(digest)
+        elif len(line) < 16:
+            raise ConfigError(f"{path}: key {number} has {len(line)} characters; use 16 or more")
+        else:
+            keys.add(hashlib.sha256(line.encode()).hexdigest())
+    if not keys:
+        raise ConfigError(f"{path} holds no key; write one a line")
+    return frozenset(keys)
+
+
+def run(names: Sequence[str], load: Callable[[str], Any], chosen: Settings, host: str, port: int) -> None:
+    """Serve until SIGINT or SIGTERM; the port is open once every model is loaded."""
+    try:
+        import uvicorn
+
+        from polymodal.serve.app import create_app
+        from polymodal.serve.models import ServedModel
+    except ImportError as missing:
+        raise ConfigError(f"serve needs the package {missing.name}: pip install 'polymodal[serve]'") from missing
+    listening = listen(host, port)
+    models = {name: ServedModel(name, load(name), chosen) for name in dict.fromkeys(names)}
+    app = create_app(models, chosen)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        timeout_graceful_shutdown=int(chosen.drain),
+        server_header=False,
+        h11_max_incomplete_event_size=65536,
+    )
+    server = uvicorn.Server(config)
+    shown = f"[{host}]" if ":" in host else host
+    print(f"serving {', '.join(models)} at http://{shown}:{listening.getsockname()[1]}/v1", file=sys.stderr, flush=True)
+    server.run(sockets=[listening])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.  Raises ConfigError where the address is taken or not this machine's."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(1024)
+    except OSError as problem:
+        raise ConfigError(
+            f"cannot listen at {host}:{port}: {problem.strerror or problem}; try another --port"
+        ) from problem
+    listening.set_inheritable(True)
+    return listening

@@ -1,0 +1,81 @@
+"""What is asked of an engine, what it hands back step by step, and its limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from polymodal.data.processor import Encoded
+from polymodal.errors import ConfigError, PolymodalError
+from polymodal.generation.output import GREEDY, Allowed, Piece
+from polymodal.generation.sampling import SamplingOptions
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Request:
+    """One conversation to answer.
+
+    encoded: from `Engine.encode`.  n: answers, of which the k-th has the options' seed + k.  allowed: what may come
+    next (structured output), one rule for each answer, since rules have a state of their own.  seconds: from `add` on;
+    then what is written so far is the answer, with the finish_reason "timeout".
+    """
+
+    encoded: Encoded
+    options: SamplingOptions = GREEDY
+    n: int = 1
+    allowed: tuple[Allowed, ...] = ()
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ConfigError(f"Request.n: expected 1 or more, found {self.n}")
+        if self.options.beams > 1:
+            raise ConfigError("an engine writes token by token; beam search is for `generate`")
+        if self.allowed and len(self.allowed) != self.n:
+            raise ConfigError(f"Request.allowed: {len(self.allowed)} rules for {self.n} answers")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Event:
+    """What one step did for one answer of a request.
+
+    piece: the next token with its text; None where the answer ended without one.  finish_reason: of the answer, when it
+    ended: "stop", "length", "abort", "timeout", "error".  error: why, with the last.  done: all answers of the request
+    have ended.
+    """
+
+    request: int
+    answer: int = 0
+    piece: Piece | None = None
+    finish_reason: str | None = None
+    error: PolymodalError | None = None
+    done: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineLimits:
+    """rows          answers that are written at once
+    queue         requests that wait; one more is refused
+    chunk         tokens of prompts in a step in which nothing is written
+    mixed_chunk   tokens of prompts in a step in which other answers are written: less makes these wait less
+    cache_bytes   keys and values of running rows together, as far as can be foreseen; a single request always runs
+    prefix_bytes  keys and values kept for later requests that begin alike
+    """
+
+    rows: int = 16
+    queue: int = 1024
+    chunk: int = 512
+    mixed_chunk: int = 128
+    cache_bytes: int = 4 * 2**30
+    prefix_bytes: int = 2 * 2**30
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            least = 0 if field.name == "prefix_bytes" else 1
+            if getattr(self, field.name) < least:
+                raise ConfigError(
+                    f"EngineLimits.{field.name}: expected {least} or more, found {getattr(self, field.name)}"
+                )
+
+
+class QueueFull(PolymodalError):
+    """As many requests wait as the engine's limits allow; try again later."""

@@ -1,0 +1,150 @@
+"""Keys and values of the rows of a running batch; rows join and leave between two steps.
+
+    |  free  | row 0: ......... |        All rows end in the same column, where the next token of each is written:
+    |  free      | row 1: ..... |        one contiguous write a layer, and the mask of a batch that is padded on the
+    |  free | row 2: .......... |        left, for which windows, biases and rotary positions are right already.
+             ^ first            ^ end
+
+A row that joins is copied to the end; when it is longer than all others, they move right.  A row that leaves is
+replaced by the last one.  Columns that nobody uses any more are given up when space is needed; buffers double in rows
+or columns when there is none left.  What a row reads is the same in every order of joining and leaving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from polymodal.nn.cache import KVCache
+
+SMALLEST = 256  # columns of a new buffer
+
+
+class RowCache:
+    """Buffers [slots, K, capacity, E] of every layer, of which the first `rows` slots are in use.
+
+    new_cache(batch, capacity): makes them, as `Decoder.new_cache`.  lengths: tokens of each row.
+    """
+
+    def __init__(self, new_cache: Callable[[int, int], KVCache]) -> None:
+        self._new_cache = new_cache
+        self._buffers = new_cache(1, SMALLEST)
+        self.end = 0
+        self.lengths: list[int] = []
+
+    @property
+    def rows(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return max(self.lengths, default=0)
+
+    @property
+    def nbytes(self) -> int:
+        """Allocated bytes."""
+        return self._buffers.nbytes
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of the keys and values of one token in all layers."""
+        return sum(keys[0, :, 0].nbytes + values[0, :, 0].nbytes for keys, values in self._buffers.tensors())
+
+    def join(self, row: KVCache) -> None:
+        """Copy a cache of one row to the end of the columns; it becomes the last row."""
+        length = row.length
+        self._make_space(max(length, self.end), max(length, self.longest), self.rows + 1)
+        if length > self.end:
+            self._move(length - self.end)
+        for (keys, values), (new_keys, new_values) in zip(self._buffers.tensors(), row.tensors(), strict=True):
+            keys[self.rows, :, self.end - length : self.end] = new_keys[0, :, :length]
+            values[self.rows, :, self.end - length : self.end] = new_values[0, :, :length]
+        self.lengths.append(length)
+
+    def leave(self, index: int, wipe: bool = False) -> None:
+        """Give up row `index`; the last row takes its place.
+
+        wipe: it may hold values that are no numbers.  They would reach whoever uses its columns next: a masked key has
+        the weight 0, but 0 times NaN is NaN.
+        """
+        last = self.rows - 1
+        for tensors in self._buffers.tensors():
+            for tensor in tensors:
+                if wipe:
+                    tensor[index].zero_()
+                if index != last:
+                    first = self.end - self.lengths[last]
+                    tensor[index, :, first : self.end] = tensor[last, :, first : self.end]
+        self.lengths[index] = self.lengths[last]
+        self.lengths.pop()
+        if not self.lengths:
+            self.end = 0
+
+    def row(self, index: int) -> KVCache:
+        """A copy of one row's keys and values, without free columns."""
+        length = self.lengths[index]
+        copy = self._new_cache(1, max(length, 1))
+        for (keys, values), (into_keys, into_values) in zip(self._buffers.tensors(), copy.tensors(), strict=True):
+            into_keys[0] = keys[index, :, self.end - length : self.end]
+            into_values[0] = values[index, :, self.end - length : self.end]
+        copy.advance(length)
+        return copy
+
+    def view(self) -> KVCache:
+        """The rows in use as a cache with space for one token more; after writing it, call `written`."""
+        self._make_space(self.end + 1, self.longest + 1, self.rows)
+        tensors = self._buffers.tensors()
+        first = self.end - self.longest
+        view = KVCache(
+            [keys[: self.rows, :, first:] for keys, _ in tensors],
+            [values[: self.rows, :, first:] for _, values in tensors],
+        )
+        view.advance(self.end - first)
+        return view
+
+    def written(self) -> None:
+        """One token more in every row."""
+        self.end += 1
+        self.lengths = [length + 1 for length in self.lengths]
+
+    def mask(self, device: torch.device) -> Tensor | None:
+        """bool [rows, longest + 1] over the columns of `view` and the token to come; None for rows of one length."""
+        longest = self.longest
+        if min(self.lengths) == longest:
+            return None
+        starts = torch.tensor([longest - length for length in self.lengths], device=device)
+        return torch.arange(longest + 1, device=device) >= starts[:, None]
+
+    def _make_space(self, end: int, least: int, rows: int) -> None:
+        """Space for columns up to `end`, or `least` once unused ones are given up, and for that many rows."""
+        slots, capacity = self._buffers.tensors()[0][0].shape[0], self._buffers.capacity
+        # Moving pays when it frees a good part; else the next steps would move again and again.
+        if end > capacity >= 4 / 3 * least and self.end > self.longest:
+            self._move(self.longest - self.end)
+            end = least
+        if end > capacity or rows > slots:
+            self._grow(
+                slots if rows <= slots else max(rows, 2 * slots),
+                capacity if end <= capacity else max(end, 2 * capacity),
+            )
+
+    def _grow(self, slots: int, capacity: int) -> None:
+        """Larger buffers; what was held stays in its place."""
+        new = self._new_cache(slots, capacity)
+        for (keys, values), (into_keys, into_values) in zip(self._buffers.tensors(), new.tensors(), strict=True):
+            into_keys[: self.rows, :, : self.end] = keys[: self.rows, :, : self.end]
+            into_values[: self.rows, :, : self.end] = values[: self.rows, :, : self.end]
+        self._buffers = new
+
+    def _move(self, by: int) -> None:
+        """Move what the rows hold by that many columns, right or (negative) left; there is space for it."""
+        first = self.end - self.longest
+        if self.lengths:
+            for tensors in self._buffers.tensors():
+                for tensor in tensors:
+                    held = tensor[: self.rows, :, first : self.end]
+                    tensor[: self.rows, :, first + by : self.end + by] = held.clone()
+        self.end += by

@@ -1,0 +1,181 @@
+"""The application: routes, keys, limits on bodies, errors in OpenAI's shape.
+
+create_app({"mini": ServedModel}, Settings) -> an ASGI application, for uvicorn or any other server
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import FastAPI, File, Form, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from polymodal import __version__
+from polymodal.serve import chat, completions
+from polymodal.serve.errors import Refused, refusal
+from polymodal.serve.guard import Guard
+from polymodal.serve.isolation import IsolatedAudio
+from polymodal.serve.metrics import Metrics
+from polymodal.serve.models import ServedModel, find
+from polymodal.serve.schemas import ChatCompletion, Completion, Embeddings, Sampling
+from polymodal.serve.settings import Settings
+from polymodal.serve.vectors import embeddings
+
+STREAM = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+def create_app(models: Mapping[str, ServedModel], settings: Settings) -> FastAPI:
+    """The application that serves `models`."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        for model in models.values():
+            await asyncio.to_thread(model.close)
+
+    app = FastAPI(title="polymodal", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    metrics = Metrics(models)
+    app.add_middleware(Guard, settings=settings, answered=metrics.request)
+    _add_errors(app)
+    _add_models(app, models)
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Whether the process answers."""
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    async def ready() -> dict[str, str]:
+        """Whether requests are taken; the models are loaded before the port is open."""
+        return {"status": "ready"}
+
+    @app.get("/metrics")
+    async def show_metrics() -> Response:
+        """For Prometheus."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
+
+    _add_generation(app, models, settings, metrics)
+    _add_perception(app, models, settings)
+    return app
+
+
+def _add_generation(app: FastAPI, models: Mapping[str, ServedModel], settings: Settings, metrics: Metrics) -> None:
+    @app.post("/v1/chat/completions")
+    async def chat_completions(body: ChatCompletion, request: Request) -> Any:
+        """The answer to a conversation with media; as server-sent events with `stream`."""
+        answering = await chat.accept(body, find(models, body.model), settings, metrics)
+        if not body.stream:
+            return await unless_gone(request, chat.whole(answering))
+        return _events(chat.stream(answering, _wants_usage(body)))
+
+    @app.post("/v1/completions")
+    async def text_completions(body: Completion, request: Request) -> Any:
+        """Texts continued as they are."""
+        continuing = await completions.accept(body, find(models, body.model), settings, metrics)
+        if not body.stream:
+            return await unless_gone(request, completions.whole(continuing))
+        return _events(completions.stream(continuing, _wants_usage(body)))
+
+
+def _add_perception(app: FastAPI, models: Mapping[str, ServedModel], settings: Settings) -> None:
+    @app.post("/v1/embeddings")
+    async def embed(body: Embeddings) -> dict[str, Any]:
+        """Texts, pictures and sound as vectors of length 1."""
+        return await embeddings(body, find(models, body.model), settings)
+
+    @app.post("/v1/audio/transcriptions")
+    async def transcribe(
+        file: Annotated[UploadFile, File()],
+        model: Annotated[str, Form()],
+        response_format: Annotated[str, Form()] = "json",
+        language: Annotated[str | None, Form()] = None,
+        prompt: Annotated[str | None, Form()] = None,
+        temperature: Annotated[float, Form()] = 0.0,
+    ) -> Any:
+        """The words of a recording."""
+        if response_format not in ("json", "text"):
+            raise Refused(400, f"response_format: expected json or text, found {response_format[:40]!r}")
+        for name, value in (("language", language), ("prompt", prompt), ("temperature", temperature)):
+            if value:
+                raise Refused(400, f"{name} is not offered", param=name)
+        served = find(models, model)
+        recording = IsolatedAudio(await file.read(), settings.media, decoders=served.decoders)
+        reply = await served.alone(served.model.transcribe, recording)
+        return PlainTextResponse(reply.text) if response_format == "text" else {"text": reply.text}
+
+
+def _wants_usage(body: Sampling) -> bool:
+    return body.stream_options is not None and body.stream_options.include_usage
+
+
+def _events(lines: AsyncIterator[str]) -> StreamingResponse:
+    return StreamingResponse(lines, media_type="text/event-stream", headers=STREAM)
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
+    """The result of `work`, which is cancelled when the client hangs up."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    task, watch = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Refused(499, "the client hung up")
+        return task.result()
+    finally:
+        task.cancel()
+        watch.cancel()
+
+
+def _add_models(app: FastAPI, models: Mapping[str, ServedModel]) -> None:
+    def card(model: ServedModel) -> dict[str, Any]:
+        loaded = model.model
+        return {
+            "id": model.name,
+            "object": "model",
+            "created": model.created,
+            "owned_by": "polymodal",
+            "inputs": list(loaded.system.inputs),
+            "can": list(loaded.can),
+        }
+
+    @app.get("/v1/models")
+    async def list_models() -> dict[str, Any]:
+        """What is served, and what each takes and does."""
+        return {"object": "list", "data": [card(model) for model in models.values()]}
+
+    @app.get("/v1/models/{name:path}")
+    async def one_model(name: str) -> dict[str, Any]:
+        """One of them."""
+        return card(find(models, name))
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Every error in one shape."""
+
+    def answer(problem: BaseException) -> JSONResponse:
+        found = refusal(problem)
+        return JSONResponse(found.body, status_code=found.status, headers=found.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, problem: RequestValidationError) -> JSONResponse:
+        first = problem.errors()[0]
+        place = ".".join(str(each) for each in first["loc"][1:] if isinstance(each, int | str))[:100]
+        return answer(Refused(400, f"{place or 'body'}: {first['msg']}"[:500], param=place or None))
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, problem: HTTPException) -> JSONResponse:
+        return answer(Refused(problem.status_code, str(problem.detail)))
+
+    @app.exception_handler(Exception)
+    async def other(_: Request, problem: Exception) -> JSONResponse:
+        return answer(problem)

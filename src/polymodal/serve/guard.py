@@ -1,0 +1,153 @@
+"""Before any route: who asks, from which page, and how much; on every answer: headers that browsers keep to.
+
+The key; the Host (a page may point a name of its own at this machine: DNS rebinding); the Origin (pages of other
+servers may not ask, unless they are allowed); the size of the body, counted as it comes in, whatever its header says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.responses import JSONResponse
+
+from polymodal.serve.errors import Refused, refusal
+from polymodal.serve.settings import Settings
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+DISCARD_SECONDS = 5
+WITHOUT_KEY = ("/health",)
+LOCAL = ("localhost", "127.0.0.1", "::1")
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "media-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+@dataclass
+class _State:
+    """Of one request: whether its answer has begun, and whether its body was too large."""
+
+    started: bool = False
+    too_large: bool = False
+
+
+class Guard:
+    """An ASGI middleware.  answered(route, status) is told of every answer; the route is its pattern."""
+
+    def __init__(self, app: Application, settings: Settings, answered: Callable[[str, int], None]) -> None:
+        self._app, self._settings, self._answered = app, settings, answered
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = _State()
+
+        async def sending(message: MutableMapping[str, Any]) -> None:
+            if state.too_large and not state.started:
+                return  # what the application says of a body that broke off; the answer follows below
+            if message["type"] == "http.response.start":
+                state.started = True
+                route = scope.get("route")
+                self._answered(getattr(route, "path", "other"), message["status"])
+                extra = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+                message = {**message, "headers": [*message.get("headers", ()), *extra]}
+            await send(message)
+
+        try:
+            headers = {name.lower(): value for name, value in scope["headers"]}
+            self._check(scope, headers)
+            self._check_length(headers.get(b"content-length", b""), state)
+            await self._app(scope, self._counted(receive, state), sending)
+            if state.too_large and not state.started:
+                raise self._too_large()
+        except Exception as problem:
+            if state.started:
+                raise
+            found = refusal(problem)
+            if state.too_large:
+                await _discard(receive, self._settings.requests.body)
+                state.too_large = False
+            await JSONResponse(found.body, found.status, found.headers)(scope, receive, sending)
+
+    def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        host = _host(headers.get(b"host", b"").decode("latin-1"))
+        if self._settings.hosts and host not in self._settings.hosts:
+            raise Refused(403, f"this server does not answer to the name {host[:80]!r}")
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if origin and origin not in self._settings.origins and _host(urlsplit(origin).netloc) != host:
+            raise Refused(403, f"pages of {origin[:80]!r} may not use this server")
+        if scope["path"] in WITHOUT_KEY or scope["path"] in self._settings.public or scope["method"] == "OPTIONS":
+            return
+        if not self._let_in(headers.get(b"authorization", b"")):
+            raise Refused(401, "this server needs an API key: Authorization: Bearer KEY", code="invalid_api_key")
+
+    def _check_length(self, declared: bytes, state: _State) -> None:
+        if declared.isdigit() and (len(declared) > 18 or int(declared) > self._settings.requests.body):
+            state.too_large = True
+            raise self._too_large()
+
+    def _counted(self, receive: Receive, state: _State) -> Receive:
+        """`receive` that breaks off where a body is larger than it may be."""
+        limit, taken = self._settings.requests.body, 0
+
+        async def counted() -> MutableMapping[str, Any]:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > limit:
+                state.too_large = True
+                raise self._too_large()
+            return message
+
+        return counted
+
+    def _too_large(self) -> Refused:
+        return Refused(413, f"the request has more than {self._settings.requests.body:,} bytes, the limit")
+
+    def _let_in(self, header: bytes) -> bool:
+        if not self._settings.api_keys:
+            return True
+        kind, _, key = header.partition(b" ")
+        found = hashlib.sha256(key.strip()).hexdigest()
+        # Every key is compared, in constant time: nothing is learned from how long it takes.
+        matches = [hmac.compare_digest(found, known) for known in self._settings.api_keys]
+        return kind.lower() == b"bearer" and any(matches)
+
+
+def _host(netloc: str) -> str:
+    """The name without its port."""
+    netloc = netloc.rpartition("@")[2]
+    if netloc.startswith("["):
+        return netloc[1:].partition("]")[0].lower()
+    return netloc.partition(":")[0].lower()
+
+
+async def _discard(receive: Receive, most: int) -> None:
+    """Read on for a little: a client that is still sending would not see the answer."""
+    taken = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_SECONDS):
+            while taken <= most:
+                message = await receive()
+                taken += len(message.get("body", b""))
+                if message["type"] == "http.disconnect" or not message.get("more_body"):
+                    return

@@ -1,0 +1,100 @@
+"""What clients send, as OpenAI's interface names it.  Unknown fields are refused by name, as OpenAI does.
+
+Fields that change nothing here (user, metadata, store ...) are taken and not read.  Beyond OpenAI's: top_k, min_p,
+repetition_penalty, min_tokens, structured_outputs, as vLLM names them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Unread = Any  # taken, since clients send it, and not read
+
+
+class Body(BaseModel):
+    """A JSON object without unknown fields, whose numbers are numbers ("7" and true are none)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class StreamOptions(Body):
+    """include_usage: a last chunk without choices that holds the numbers of tokens."""
+
+    include_usage: bool = False
+    include_obfuscation: Unread = None
+
+
+class StructuredOutputs(Body):
+    """The form of an answer, one of: a JSON schema, a regular expression, texts to choose from, a grammar (Lark)."""
+
+    json_: dict[str, Any] | None = Field(default=None, alias="json")
+    regex: str | None = None
+    choice: Annotated[list[str], Field(min_length=1)] | None = None
+    grammar: str | None = None
+
+
+class Sampling(Body):
+    """What chat and text completions share."""
+
+    model: str
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    n: int | None = None
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    seed: int | None = None
+    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    structured_outputs: StructuredOutputs | None = None
+    user: Unread = None
+    metadata: Unread = None
+    store: Unread = None
+    service_tier: Unread = None
+    safety_identifier: Unread = None
+    prompt_cache_key: Unread = None
+
+
+class ChatCompletion(Sampling):
+    """POST /v1/chat/completions"""
+
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=1024)]
+    max_completion_tokens: int | None = None
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    response_format: dict[str, Any] | None = None
+    tools: Annotated[list[dict[str, Any]], Field(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
+    parallel_tool_calls: Unread = None
+
+
+class Completion(Sampling):
+    """POST /v1/completions"""
+
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=64)]
+    echo: Literal[False] = False
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+
+class EmbeddingInput(Body):
+    """One text or item of media, in the parts of a chat message."""
+
+    content: str | dict[str, Any]
+
+
+class Embeddings(Body):
+    """POST /v1/embeddings.  input: texts, or parts as in a chat message ({"type": "image_url", ...})."""
+
+    model: str
+    input: str | dict[str, Any] | Annotated[list[str | dict[str, Any]], Field(min_length=1)]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+    user: Unread = None
