@@ -1,6 +1,6 @@
 """The image codec of VQ-GAN (arXiv 2012.09841) in plain torch, pixels to codes, as `plain.py` has the other parts.
 
-Its config says `attn_type` None: no attention.  All levels have one residual block.
+Its config says `attn_type` "none": no attention.  All levels have one residual block.
 """
 
 from __future__ import annotations
