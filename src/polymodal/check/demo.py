@@ -17,7 +17,8 @@ from torch import nn
 
 from polymodal.check.fixture import store
 from polymodal.check.record import HeadlineResult
-from polymodal.checkpoints.record import CheckpointFormat, ModelSpec
+from polymodal.checkpoints.record import CheckpointFiles, CheckpointFormat, LoadedModel, ModelSpec
+from polymodal.systems import LoadOptions, Variant
 from polymodal.weights.export import export_safetensors, export_tensors
 from polymodal.weights.keytable import KeyTable
 
@@ -115,6 +116,27 @@ def train_on_conversations(
     write(module.eval())
 
 
+def with_fresh_weights(
+    parse_config: Callable[[Mapping[str, Any]], ModelSpec], specials: Sequence[str]
+) -> Callable[[Variant, LoadOptions], LoadedModel]:
+    """`System.load` of a system that has no weights yet: random ones and LLaMA's three special tokens, `specials` and a
+    vocabulary of bytes, so that every command runs; what it answers is noise."""
+
+    def load(variant: Variant, options: LoadOptions) -> LoadedModel:
+        import torch
+
+        torch.manual_seed(0)
+        spec = parse_config(variant.config or {})
+        module = spec.build().to(device=options.device, dtype=getattr(torch, options.dtype))
+        if spec.assemble is None:
+            return LoadedModel(model=module, processor=None)
+        with tempfile.TemporaryDirectory() as folder:
+            byte_tokenizer(Path(folder), ["<unk>", "<s>", "</s>", *specials], bos="<s>", eos="</s>", pad="<unk>")
+            return spec.assemble(module, CheckpointFiles(Path(folder)))
+
+    return load
+
+
 QUESTION = "What is it?"
 
 
@@ -156,12 +178,30 @@ def names_written(model: Any, prompt: Sequence[int], given: Callable[[list[int]]
     return right
 
 
+def spread_codes(model: Any, side: int = 16) -> None:
+    """`spread_codec` of the image encoder of a model."""
+    spread_codec(model.encoders["image"], side)
+
+
+def spread_codec(codec: Any, side: int = 16) -> None:
+    """Make the codes of a fresh image codec differ, in place: its codebook becomes latents of noise, side x side."""
+    import torch
+
+    from polymodal.check import randomise
+
+    with torch.no_grad():
+        table = codec.codebook.embedding.weight
+        latents = codec.quant_conv(codec.encoder(randomise.values("noise", (4, 3, side, side))))
+        latents = latents.movedim(1, -1).flatten(0, 2)
+        table.copy_(latents[:: len(latents) // len(table)][: len(table)])
+
+
 def train_fresh_and_chat(
     folder: Path, format: CheckpointFormat, config: Mapping[str, Any], weights: str = "model.safetensors", /,
-    *, steps: int, **files: Mapping[str, Any],
+    *, steps: int, fresh: Callable[[nn.Module], None] | None = None, **files: Mapping[str, Any],
 ) -> int:  # fmt: skip
     """A fresh tiny model of `config`, written as a published folder beside `files`, trained on eight pictures: how
-    many of them `chat` names afterwards.
+    many of them `chat` names afterwards.  fresh: what is done to its weights first.
 
     weights: the file's name in this layout.
     """
@@ -171,12 +211,16 @@ def train_fresh_and_chat(
     def write(module: nn.Module) -> Path:
         return write_layout(folder / weights, module, format, model_spec)
 
-    write(model_spec.build())
+    module = model_spec.build()
+    if fresh is not None:
+        fresh(module)
+    write(module)
     return train_and_chat(folder, write, count=8, steps=steps)
 
 
 def chat_headline(format: CheckpointFormat, config: Callable[[int], Mapping[str, Any]], *, steps: int, wanting: str,
-                  specials: Sequence[str] = (), **files: Mapping[str, Any]) -> HeadlineResult:  # fmt: skip
+                  specials: Sequence[str] = (), fresh: Callable[[nn.Module], None] | None = None,
+                  **files: Mapping[str, Any]) -> HeadlineResult:  # fmt: skip
     """`train_fresh_and_chat` for a system whose special tokens are LLaMA's three, ids 0 to 2, and then `specials`.
 
     config(vocabulary size) -> its config.json; wanting: in words, why it is shown on tiny weights.
@@ -187,7 +231,7 @@ def chat_headline(format: CheckpointFormat, config: Callable[[int], Mapping[str,
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         size = byte_tokenizer(folder, ["<unk>", "<s>", "</s>", *specials], bos="<s>", eos="</s>", pad="<unk>")
-        right = train_fresh_and_chat(folder, format, config(size), steps=steps, **files)
+        right = train_fresh_and_chat(folder, format, config(size), steps=steps, fresh=fresh, **files)
     return HeadlineResult(
         ok=right == 8, evidence=f"tiny weights trained on 8 pictures: chat names {right} of them ({wanting})"
     )

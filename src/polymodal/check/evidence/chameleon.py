@@ -12,7 +12,16 @@ import torch
 
 from polymodal.check import library, randomise
 from polymodal.check.codec_and_decoder import FIRST, codec_alone, codec_and_decoder
-from polymodal.check.demo import Checkpoint, byte_tokenizer, train_and_chat, write_config, write_weights, writer
+from polymodal.check.demo import (
+    Checkpoint,
+    byte_tokenizer,
+    spread_codec,
+    spread_codes,
+    train_and_chat,
+    write_config,
+    write_weights,
+    writer,
+)
 from polymodal.check.fixture import fixture_case, fixture_source
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
@@ -89,20 +98,9 @@ def training_check(*, answers: bool) -> TrainingCheck:
     """
     torch.manual_seed(0)
     model = SYSTEM.formats[0].model_spec(small(40, 31)).build()
-    spread(model)
+    spread_codes(model)
     made = caption_check(model, [32, *[31] * 16, 33], side=16)
     return made if answers else replace(made, batches=lambda step: label_all_tokens(made.batches(step)))
-
-
-def spread(model: Any) -> None:
-    spread_codes(model.encoders["image"])
-
-
-@torch.no_grad()
-def spread_codes(codec: Any) -> None:
-    """Fresh weights give every position the same code; let the codebook be latents of noise."""
-    latents = codec.quant_conv(codec.encoder(randomise.values("noise", (4, 3, 16, 16)))).movedim(1, -1).flatten(0, 2)
-    codec.codebook.embedding.weight.copy_(latents[:: len(latents) // CODES][:CODES])
 
 
 def headline() -> HeadlineResult:
@@ -116,7 +114,7 @@ def headline() -> HeadlineResult:
         write_config(folder, config=config, preprocessor_config=sides, generation_config={"eos_token_id": 1})
         model_spec = SYSTEM.formats[0].model_spec(config)
         module = model_spec.build()
-        spread(module)
+        spread_codes(module)
         write_weights(folder, module, model_spec.keys[0])
         right = train_and_chat(folder, writer(folder, model_spec), count=8, steps=120)
     seen = f"tiny weights trained on 8 pictures as ids of the text's vocabulary: chat names {right} of them"
@@ -131,7 +129,7 @@ def apart() -> HeadlineResult:
              "num_key_value_heads": 4, "vocab_size": FIRST + CODES}  # fmt: skip
     with tempfile.TemporaryDirectory() as directory:
         return codec_and_decoder(
-            Checkpoint(format=codec, config=CODEC, file="vqgan.ckpt", prepare=spread_codes),
+            Checkpoint(format=codec, config=CODEC, file="vqgan.ckpt", prepare=spread_codec),
             Checkpoint(format=decoder, config={"model_type": "chameleon_official", **sizes}, file="consolidated.pth"),
             16, Path(directory),
         )  # fmt: skip
