@@ -85,6 +85,7 @@ def report(
     """
     rows: list[dict[str, Any]] = []
     failed = 0
+    row: dict[str, Any] | None
     for each, result in found:
         if isinstance(result, PolymodalError):
             failed += 1
