@@ -124,8 +124,8 @@ class Spent:
     def _check_samples(self, count: int) -> None:
         if count > self._most:
             raise MediaError(
-                f"{self._name} has {count:,} samples in all its channels, the limit of what is decoded is {self._most:,} "
-                f"({how_to_raise('decoded_samples', 2 * count)})"
+                f"{self._name} has {count:,} samples in all its channels, "
+                f"the limit of what is decoded is {self._most:,} ({how_to_raise('decoded_samples', 2 * count)})"
             )
 
 
