@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "chat_format": "polymodal.api.chat_format",
     "load": "polymodal.api.load",
     "look": "polymodal.api.load",
     "pull": "polymodal.api.load",
@@ -29,6 +30,7 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
+    from polymodal.api.chat_format import chat_format as chat_format
     from polymodal.api.load import load as load
     from polymodal.api.load import look as look
     from polymodal.api.load import pull as pull
@@ -43,9 +45,8 @@ if TYPE_CHECKING:
     from polymodal.api.search import index as index
     from polymodal.data.limits import Limits as Limits
 
-__all__ = [
-    "Limits", "Model", "Reply", "array", "audio", "image", "index", "load", "look", "media", "pull", "text", "video",
-]  # fmt: skip
+__all__ = ["Limits", "Model", "Reply", "array", "audio", "chat_format", "image", "index", "load", "look", "media",
+           "pull", "text", "video"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

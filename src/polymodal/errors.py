@@ -1,7 +1,7 @@
 """The errors a user can meet.
 
 Each message is one line that names the thing, what was expected, what was found and what to do.  The command
-line prints that line and exits with code 2; any other exception is a bug of ours.
+line prints that line and exits with code 2, or 1 where the machine is at fault; any other exception is a bug of ours.
 """
 
 
@@ -17,8 +17,16 @@ class WeightsError(PolymodalError):
     """A weights file that is missing, damaged, unsafe, does not match its hash or does not fit the model."""
 
 
+class NotFinite(WeightsError):
+    """Scores, vectors or probabilities that are no numbers (NaN, infinite): no answer is made of them."""
+
+
 class Unreachable(WeightsError):
     """No answer from a hub or registry: no network, a wrong proxy, a server that is down.  Exit code 1, not 2."""
+
+
+class StorageError(WeightsError):
+    """The cache folder cannot be written: a full disk, a quota, a read-only folder.  Exit code 1, not 2."""
 
 
 class UnknownName(PolymodalError):

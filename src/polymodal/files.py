@@ -22,15 +22,21 @@ MAX_JSON_DIGITS = 400  # of one whole number; a float64 has at most 309 before i
 
 
 def open_regular(
-    path: Path, max_bytes: int | None = None, error: type[PolymodalError] = WeightsError, what: str = ""
+    path: Path,
+    max_bytes: int | None = None,
+    error: type[PolymodalError] = WeightsError,
+    what: str = "",
+    *,
+    name: str | None = None,
+    expected: str = "a regular file",
 ) -> BinaryIO:
     """The file, open for reading, when it is a regular one (or a link to one) of at most `max_bytes` bytes.
 
     The descriptor is looked at after it was opened, so that nothing can be put in between; opening never waits for a
-    writer.  what: "index", "tokenizer", ... for the message.  Raises `error`: missing, a folder, a pipe, a device,
-    unreadable, too large.
+    writer.  what: "index", "tokenizer", ... for the message, or `name` in place of that and the path.  Raises `error`:
+    missing, a folder, a pipe, a device, unreadable, too large.
     """
-    name = f"{what} {path}".strip()
+    name = f"{what} {path}".strip() if name is None else name
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
     except FileNotFoundError:
@@ -41,7 +47,7 @@ def open_regular(
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, socket or device"
-            raise error(f"{name} is {kind}, expected a regular file")
+            raise error(f"{name} is {kind}, expected {expected}")
         if max_bytes is not None and found.st_size > max_bytes:
             raise error(f"{name} has {found.st_size:,} bytes, the limit is {max_bytes:,}; check the file")
         return os.fdopen(descriptor, "rb")

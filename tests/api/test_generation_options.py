@@ -226,7 +226,6 @@ def test_what_is_not_followed_is_refused_by_name(tmp_path, models, name):
         ({"num_return_sequences": 0, "do_sample": True}, "num_return_sequences: expected 1 or more"),
         ({"num_return_sequences": 3, "num_beams": 2}, "num_return_sequences=3 needs num_beams"),
         ({"num_beams": 2.0}, "num_beams: expected"),
-        ({"num_beams": 2, "do_sample": True}, "num_beams=2 with do_sample=True is not supported"),
         ({"do_sample": "yes"}, "do_sample: expected True or False"),
         ({"do_sample": True, "temperature": "hot"}, "temperature: expected 0"),
         ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size: expected"),

@@ -139,7 +139,10 @@ def test_a_truncated_file_and_an_index_without_its_shard(folder):
         ({"vision_feature_layer": -9}, "layer -9"),
         ({"vision_config": {**CONFIG["vision_config"], "hidden_size": -32}}, "width -32"),
         ({"vision_config": {**CONFIG["vision_config"], "num_attention_heads": 0}}, "heads"),
-        ({"text_config": {**CONFIG["text_config"], "hidden_size": "wide"}}, "config.json has a value of another kind"),
+        (
+            {"text_config": {**CONFIG["text_config"], "hidden_size": "wide"}},
+            "text_config.hidden_size: expected a whole number of 0 or more, found 'wide'",
+        ),
         ({"text_config": {**CONFIG["text_config"], "rope_scaling": {"rope_type": "spiral"}}}, "spiral"),
     ],
     ids=lambda value: str(value)[:30],
@@ -153,7 +156,11 @@ def test_a_config_that_is_not_understood_is_refused_by_name(folder, edit, words)
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("preprocessor_config", '{"size": "large"}', "preprocessor files say has a value"),
+        (
+            "preprocessor_config",
+            '{"size": "large"}',
+            "size: expected a whole number from 1 to 65,536, found str 'large'",
+        ),
         ("preprocessor_config", "[]", "preprocessor_config.json: expected a table"),
         ("tokenizer", "[]", "tokenizer.json is not a tokenizer.json"),
         ("tokenizer_config", '{"bos_token": "<nope>"}', "<nope>"),

@@ -58,6 +58,13 @@ def test_a_record_is_whole(system):
 
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.id)
+def test_every_layout_has_a_headline_or_says_why_not(system):
+    evidence = EVIDENCE[system.id]
+    assert list(evidence.layouts) == [format.name for format in system.formats[1:]]
+    assert evidence.headline is not None
+
+
+@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.id)
 def test_each_stage_of_the_recipe_learns_from_real_data(system):
     evidence = EVIDENCE[system.id]
     assert set(evidence.training_checks) <= {stage.name for stage in system.recipe}, "a training check for no stage"

@@ -141,9 +141,9 @@ def test_evidence_that_gives_nothing_is_a_wrong_column_that_says_so():
     empty = proof(cases=(Case(name="one", make=lambda folder: None),))
     found = engine.guarded(lambda: engine.parity(system, empty, [], print))
     assert found == {"ok": False, "why": "case 'one': make returned None; expected Expected"}
-    found = engine.guarded(lambda: engine.headline(proof(headline=lambda: True)))
+    found = engine.guarded(lambda: engine.headline(system, proof(headline=lambda: True), print))
     assert found["why"] == "headline returned bool True; expected HeadlineResult"
-    found = engine.guarded(lambda: engine.headline(proof(headline=lambda: HeadlineResult(okay=True))))
+    found = engine.guarded(lambda: engine.headline(system, proof(headline=lambda: HeadlineResult(okay=True)), print))
     assert "HeadlineResult has no field 'okay'" in found["why"]
     found = engine.guarded(lambda: engine.recipe(system, proof(training_checks={"pretrain": lambda: None}), print))
     assert found["why"] == "training check of pretrain returned None; expected TrainingCheck"
@@ -155,3 +155,22 @@ def test_a_stage_that_trains_nothing_is_refused(tmp_path):
     stage = Stage(name="idle", data=(), objective=LanguageModeling(), train=(), optimizer=AdamW(lr=1e-3))
     with pytest.raises(ConfigError, match="stage idle trains nothing"):
         run_stage(nn.Identity(), stage, lambda step, generator: {}, tmp_path)
+
+
+def shown(ok=True) -> HeadlineResult:
+    return HeadlineResult(ok=ok, evidence="seen")
+
+
+def test_the_headline_counts_every_layout_that_shows_something():
+    system = systems.get("vit")
+    names = [format.name for format in system.formats[1:]]
+    excused = dict.fromkeys(names, "a bare encoder")
+    found = engine.headline(system, proof(headline=shown, layouts=excused), print)
+    assert found["ok"] is True and [row["name"] for row in found["layouts"]] == names
+    assert f"{names[0]}: a bare encoder" in found["evidence"]
+    wrong = engine.headline(system, proof(headline=shown, layouts={**excused, names[1]: lambda: shown(False)}), print)
+    assert wrong["ok"] is False and wrong["layouts"][1]["ok"] is False
+    forgotten = engine.headline(system, proof(headline=shown, layouts={names[0]: shown}), print)
+    assert forgotten["ok"] is None and "no demonstration is written for this layout" in forgotten["why"]
+    with pytest.raises(ConfigError, match="layouts names 'official ViT'; expected transformers ViTModel"):
+        engine.headline(system, proof(headline=shown, layouts={"official ViT": shown}), print)

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy
 import pytest
+from outcome import is_one_line
 
 import polymodal as pm
 from polymodal.check import randomise
@@ -30,14 +31,6 @@ def test_ask_json_contract(polymodal, tiny, photo, sound):
 def test_ask_prints_the_same_answer_as_it_is_written(polymodal, tiny, photo):
     arguments = ("ask", photo, "what?", "-m", tiny, "--max-tokens", 9)
     assert polymodal(*arguments).out == polymodal(*arguments, "--json").json["answer"] + "\n"
-
-
-def test_ask_with_own_system_first(polymodal, tiny, photo):
-    given = polymodal("ask", photo, "what?", "-m", tiny, "--max-tokens", 3, "--json").json
-    first = polymodal("ask", tiny, photo, "what?", "--max-tokens", 3, "--json").json
-    assert first["answer"] == given["answer"]
-    other = polymodal("ask", f"{tiny}:other", "what?", "--max-tokens", 3, "--json").json
-    assert other["model"] == "tiny:other"
 
 
 def test_an_adapter_of_an_own_system_changes_its_answers(polymodal, tiny, tmp_path):
@@ -264,7 +257,7 @@ def test_version_and_module_entry():
 
 
 def test_json_is_all_that_stands_on_stdout(tiny, photo, tmp_path):
-    command = [sys.executable, "-m", "polymodal", "ask", tiny, str(photo), "what?", "--max-tokens", "2", "--json"]
+    command = [sys.executable, "-m", "polymodal", "ask", str(photo), "what?", "-m", tiny, "--max-tokens", "2", "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and json.loads(done.stdout)["model"] == "tiny:toy" and not done.stderr
 
@@ -288,3 +281,35 @@ def test_loading_options_reach_the_model(polymodal, tiny, tmp_path, photo, monke
         seen.clear()
     outcome = polymodal("ask", "what?", "-m", tiny, "--quantise", "int8")
     assert outcome.code == 2 and "tiny has no int8 form" in outcome.err
+
+
+def test_several_answers_with_a_system_message_and_a_stop_text(polymodal, tiny, photo):
+    sampled = ("-m", tiny, "--max-tokens", 12, "--temperature", 2, "--seed", 5, "--json")
+    alone = [polymodal("ask", photo, "what?", *sampled[:-2], seed, "--json").json["answer"] for seed in (5, 6, 7)]
+    found = polymodal("ask", photo, "what?", *sampled, "-n", 3).json
+    assert [each["answer"] for each in found["answers"]] == alone and found["answer"] == alone[0]
+    assert len(set(alone)) == 3
+    words = polymodal("ask", photo, "what?", *sampled[:-1], "-n", 3)
+    assert words.out == "".join(f"{each}\n" for each in alone) and words.err.count("tiny:toy") == 3
+    rows = polymodal("ask", photo, "what?", *sampled[:-1], "-n", 3, "--jsonl").json
+    assert [each["answer"] for each in rows["answers"]] == alone and rows["file"] == str(photo)
+    told = polymodal("ask", photo, "what?", *sampled, "--system", "Be brief.").json
+    expected = pm.load(tiny).chat(
+        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": [pm.image(photo), "what?"]}],
+        max_tokens=12, temperature=2, seed=5,
+    )  # fmt: skip
+    assert told["answer"] == expected.text and told["tokens"]["text"] > found["tokens"]["text"]
+    letter = alone[0][3]
+    stopped = polymodal("ask", photo, "what?", *sampled, "--stop", "never said", "--stop", letter).json
+    assert stopped["answer"] == alone[0].partition(letter)[0] and stopped["finish"] == "stop"
+    few = polymodal("ask", photo, "what?", *sampled, "--top-p", 1e-6).json["answer"]
+    assert few == polymodal("ask", photo, "what?", "-m", tiny, "--max-tokens", 12, "--json").json["answer"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [(["--top-p", "0.5"], "--temperature"), (["-n", "2"], "--temperature"), (["--stop", ""], "empty")],
+)
+def test_options_that_would_change_nothing(polymodal, tiny, arguments, word):
+    outcome = polymodal("ask", "what?", "-m", tiny, *arguments)
+    assert is_one_line(outcome) and word in outcome.err

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import sys
+from pathlib import Path
 
 import numpy
 import pytest
@@ -180,3 +181,22 @@ def test_many_vectors_are_shown_by_their_nearest(polymodal, tiny, photo):
 
 def test_embed_of_nothing(polymodal, tiny):
     assert is_one_line(outcome := polymodal("embed", "-m", tiny)) and "files or texts" in outcome.err
+
+
+def test_a_recording_that_cannot_be_classified_names_a_system_that_can_compare_it(polymodal, sound, tmp_path):
+    path = tmp_path / "pictures.py"
+    path.write_text(
+        f"import dataclasses, sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nimport tiny_system\n"
+        "from polymodal.errors import PromptError\n"
+        "def only_pictures(items, labels=()):\n"
+        "    raise PromptError(f'this model embeds pictures and text; found {items[0].modality}')\n"
+        "def load(variant, options):\n"
+        "    parts = tiny_system.load(variant, options)\n"
+        "    return dataclasses.replace(parts, score=only_pictures, embed=only_pictures)\n"
+        "SYSTEM = dataclasses.replace(tiny_system.SYSTEM, id='pictures', load=load)\n"
+    )
+    for words in (("classify", sound, "a", "b"), ("embed", sound)):
+        outcome = polymodal(*words, "-m", path)
+        assert outcome.code == 2 and outcome.err.endswith(
+            "found audio; try embed with imagebind, whose vectors compare audio with text\n"
+        )

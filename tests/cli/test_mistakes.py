@@ -1,5 +1,6 @@
 """A user's mistakes: each gives one clear line and exit code 2, and costs nothing."""
 
+import base64
 import errno
 import json
 import struct
@@ -63,6 +64,37 @@ def test_bad_media(polymodal, tiny, tmp_path, photo, sound, kind, command):
     assert is_one_line(outcome), outcome
     assert word in outcome.err and path.name in outcome.err
     assert "0x" not in outcome.err, "addresses of memory have no place in a message"
+
+
+HALF_A_PICTURE = base64.b64encode(png_claiming(64, 64)[:50] + bytes(300_000)).decode()
+
+
+@pytest.mark.parametrize(
+    ("url", "word"),
+    [
+        (f"data:image/png;base64,{HALF_A_PICTURE}", "damaged"),
+        (f"data:image/png;base64,@@@{HALF_A_PICTURE}", "not valid base64"),
+        (f"data:image/png;base64{HALF_A_PICTURE}", "expected data:TYPE;base64,DATA"),
+        (f"data:audio/wav;base64,{base64.b64encode(bytes(range(128, 256)) * 3000).decode()}", "not a picture"),
+        ("data:image/png;base64,", "empty"),
+        ("data:", "expected data:TYPE;base64,DATA"),
+    ],
+    ids=["half", "not base64", "no comma", "noise", "empty", "nothing"],
+)
+@pytest.mark.parametrize("command", ["ask", "transcribe", "classify", "embed"])
+def test_a_damaged_data_url(polymodal, tiny, command, url, word):
+    """One line, which does not hold the data."""
+    rest = {"ask": ["what?"], "classify": ["cat", "dog"]}.get(command, [])
+    outcome = polymodal(command, url, *rest, "--model", tiny)
+    assert is_one_line(outcome) and len(outcome.err) < 300, outcome.err[:2000]
+    assert word in outcome.err or command == "transcribe"
+    outcome = polymodal(command, url, url, *rest, "--jsonl", "--model", tiny)
+    assert outcome.code == 2 and len(outcome.err) < 600 and len(outcome.out) < 800
+
+
+def test_a_data_url_without_a_question(polymodal, tiny):
+    outcome = polymodal("ask", f"data:image/png;base64,{HALF_A_PICTURE}", "--model", tiny)
+    assert is_one_line(outcome) and "question is missing" in outcome.err and len(outcome.err) < 300
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from local_site import Page, Site, serving
@@ -145,22 +146,48 @@ def test_wrong_hash_of_a_local_file(polymodal, tmp_path):
     assert is_one_line(outcome) and "sha256" in outcome.err
 
 
-def test_full_disk_keeps_what_came_and_goes_on(polymodal, site: Site, served, monkeypatch):
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_full_disk_keeps_what_came_and_goes_on(polymodal, site: Site, served, monkeypatch, code):
     write, written = network.write_block, []
 
     def full(file, block):
         if len(written) == 3:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(code, os.strerror(code))
         written.append(len(block))
         write(file, block)
 
     monkeypatch.setattr(network, "write_block", full)
     outcome = polymodal("pull", served)
-    assert outcome.code == 2 and "disk is full" in outcome.err and "Traceback" not in outcome.err
+    assert outcome.code == 1 and outcome.err.count("polymodal: ") == 1 and "Traceback" not in outcome.err
+    assert ("disk is full" if code in (errno.ENOSPC, errno.EDQUOT) else os.strerror(code)) in outcome.err
+    assert "POLYMODAL_HOME" in outcome.err
     monkeypatch.setattr(network, "write_block", write)
     assert polymodal("pull", served).code == 0
     path, wanted, _ = site.seen[-1]
     assert path == ADDRESS and wanted == f"bytes={sum(written)}-"
+
+
+def test_a_cache_that_cannot_be_written_or_has_no_room(polymodal, site: Site, served, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("POLYMODAL_HOME", str(tmp_path / "file" / "cache"))
+    outcome = polymodal("pull", served)
+    assert outcome.code == 1 and "cannot be written: Not a directory" in outcome.err and outcome.err.count("\n") == 1
+    monkeypatch.setenv("POLYMODAL_HOME", str(tmp_path / "small"))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    outcome = polymodal("pull", served)
+    assert outcome.code == 1 and "are needed and 0.0 MB are free" in outcome.err and outcome.err.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_under_a_file_that_was_asked_for(polymodal, tiny, photo, tmp_path):
+    for name in ("drawing.svg", "vectors.jsonl"):
+        (tmp_path / name).symlink_to("/dev/full")
+    for words in (("show", tiny, "--svg", tmp_path / "drawing.svg"),
+                  ("embed", photo, "-m", tiny, "--out", tmp_path / "vectors.jsonl")):  # fmt: skip
+        outcome = polymodal(*words)
+        assert outcome.code == 1 and "No space left on device" in outcome.err and outcome.err.count("\n") == 1
+    outcome = polymodal("show", tiny, "--svg", "/nowhere/x.svg")
+    assert is_one_line(outcome), "a wrong path is not the machine's fault"
 
 
 def torch_file_with_code(marker: Path) -> bytes:

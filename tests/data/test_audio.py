@@ -161,7 +161,7 @@ def test_duration_is_checked_from_the_header_and_while_decoding():
         ("file:/etc/passwd", "URL"),
         ("/nowhere/at/all.wav", "no file"),
         ("/", "folder"),
-        ("/dev/zero", "not a regular file"),
+        ("/dev/zero", "is a pipe, socket or device, expected a media file"),
         ("a\0b", "cannot be opened"),
         (b"RIFF\x24\0\0\0WAVE", "no data chunk"),
         (encoded(np.zeros(0, dtype=np.float32), 8000), "no sound"),

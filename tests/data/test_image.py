@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
+from PIL import ImageCms
 
 from polymodal.data.image import read_image
 from polymodal.data.limits import Limits
@@ -319,6 +320,18 @@ def test_orientation_in_a_text_of_a_png_is_kept():
     text = b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n%8d\n%s\n" % (len(raw), raw.hex().encode()))
     plain = encoded(photo(), "PNG")
     assert read_image(plain[:33] + png_chunk(b"zTXt", text) + plain[33:]).size == (32, 48)
+
+
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_colour_profiles_are_not_applied(format_name):
+    """Values are as stored, which is what Pillow's convert("RGB") and with it the published processors give."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = profile.replace(b"rXYZ", b"????").replace(b"bXYZ", b"rXYZ").replace(b"????", b"bXYZ")
+    red = Pillow.new("RGB", (16, 16), (200, 60, 20))
+    plain, tagged = encoded(red, format_name), encoded(red, format_name, icc_profile=swapped)
+    opened = Pillow.open(io.BytesIO(tagged))
+    assert opened.info["icc_profile"] == swapped, "the profile is there"
+    assert read_image(tagged).tobytes() == opened.convert("RGB").tobytes() == read_image(plain).tobytes()
 
 
 def test_sixteen_bit_colour_and_transparency():

@@ -236,7 +236,7 @@ def test_logprobs_come_with_the_ids_for_the_rows_that_ask() -> None:
         ({"beams": 0}, "beams"),
         ({"logprobs": -1}, "logprobs"),
         ({"length_penalty": float("inf")}, "length_penalty"),
-        ({"beams": 2, "temperature": 1.0}, "beams above 1"),
+        ({"beams": 2, "logprobs": 1}, "beams above 1"),
     ],
 )
 def test_options_out_of_range_are_named(values, words) -> None:

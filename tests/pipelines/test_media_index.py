@@ -11,7 +11,7 @@ import torch
 from PIL import Image as Pillow
 
 from polymodal.data.media import Image, Text
-from polymodal.errors import ConfigError, MediaError, PromptError
+from polymodal.errors import ConfigError, MediaError, PromptError, StorageError
 from polymodal.pipelines import media_index
 from polymodal.pipelines.media_index import MediaIndex
 
@@ -194,5 +194,5 @@ def test_a_damaged_index_is_built_anew(index):
 
 def test_an_index_that_cannot_be_written(folder, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="cannot be used"):
+    with pytest.raises(StorageError, match="cannot be used"):
         MediaIndex(folder, MeanColour(), tmp_path / "file" / "x.sqlite").update()

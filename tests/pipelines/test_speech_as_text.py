@@ -1,5 +1,7 @@
 """Recordings as words of a conversation, and pictures beside sentences, with stand-ins for the networks."""
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from polymodal.data.messages import conversation, user
 from polymodal.errors import ConfigError, PromptError
 from polymodal.pipelines import speech_as_text as hearing
 from polymodal.pipelines.speech_as_text import SpeechAsText, quoted
-from polymodal.pipelines.transcription.transcribe import Transcript
+from polymodal.pipelines.transcription.transcribe import TranscribeOptions, Transcript, Window
 from polymodal.systems.mini.sentence_space import SentenceSpace
 
 
@@ -23,12 +25,21 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> tuple[SpeechAsText, list[str]]:
         done.append("open")
         return "model", "tokenizer"
 
-    def say(model: str, tokenizer: str, audio: Audio) -> Transcript:
-        samples = audio.samples(16000)
-        done.append(f"listen {len(samples)}")
-        return Transcript(text=f"{len(samples)} samples", segments=(), language="en", seconds=len(samples) / 16000)
+    class Transcription:
+        def __init__(self, model: str, tokenizer: str, audio: Audio, options: TranscribeOptions) -> None:
+            self.count = len(audio.samples(16000))
+            done.append(f"listen {self.count}")
 
-    monkeypatch.setattr(hearing, "transcribe", say)
+        def windows(self) -> Iterator[Window]:
+            seconds = self.count / 16000
+            yield Window(text=f" {self.count}", segments=(), until=seconds / 2, seconds=seconds)
+            yield Window(text=" samples", segments=(), until=seconds, seconds=seconds)
+
+        def transcript(self, windows: Iterable[Window]) -> Transcript:
+            text = "".join(window.text for window in windows).strip()
+            return Transcript(text=text, segments=(), language="en", seconds=self.count / 16000)
+
+    monkeypatch.setattr(hearing, "Transcription", Transcription)
     return SpeechAsText(model_spec), done
 
 
@@ -55,6 +66,19 @@ def test_whisper_is_opened_once_and_equal_samples_are_heard_once(heard: tuple[Sp
     hear.rewrite((user(recording(1600)), user(recording(1600)), user(recording(3200))))
     hear.text(recording(3200))
     assert done == ["open", "listen 1600", "listen 3200"]
+
+
+def test_windows_come_one_by_one_and_a_transcript_that_was_given_up_is_not_kept(
+    heard: tuple[SpeechAsText, list[str]],
+) -> None:
+    hear, done = heard
+    windows = hear.windows(recording(1600))
+    assert next(windows).text == " 1600"
+    windows.close()
+    assert [window.text for window in hear.windows(recording(1600))] == [" 1600", " samples"]
+    assert done.count("listen 1600") == 2
+    (known,) = hear.windows(recording(1600))
+    assert (known.text, known.until, done.count("listen 1600")) == ("1600 samples", 0.1, 2)
 
 
 class Space(torch.nn.Module):

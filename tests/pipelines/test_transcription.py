@@ -1,5 +1,6 @@
 """Windows, fallback, silence and segments, on a tiny random model; cutting at timestamps by hand-made examples."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from polymodal.errors import ConfigError, MediaError, UnknownName
 from polymodal.models.speech_seq2seq import SpeechSeq2Seq
-from polymodal.pipelines.transcription.search import SearchOptions
+from polymodal.pipelines.transcription.search import SearchOptions, WindowResult
 from polymodal.pipelines.transcription.token_rules import TokenRules
 from polymodal.pipelines.transcription.transcribe import (
     TranscribeOptions,
@@ -101,6 +102,35 @@ def test_windows_cover_a_long_recording_and_each_is_encoded_once() -> None:
     assert torch.equal(seen[1][0], whole[:, 100:200])
     assert torch.equal(seen[2][0, :, :50], whole[:, 200:])
     assert not seen[2][0, :, 50:].any()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.integers(2, 45), st.integers(0, 4)), min_size=30, max_size=60))
+def test_words_at_the_borders_of_windows_are_neither_lost_nor_doubled(words: list[tuple[int, int]]) -> None:
+    """A decoder that hears each word where it is, and of one that a border cuts only the beginning."""
+    spoken, time = [], 0  # in timestamps: fiftieths of a second, of which a window holds 50
+    for index, (length, pause) in enumerate(words):
+        spoken.append((time + pause, time + pause + length, ord("!") + index))
+        time += pause + length
+    work = Transcription(model(FRAMES), WORDS, sound(time / 50), QUICK)
+
+    def hear(seek: int, previous: Sequence[int]) -> WindowResult:
+        first, tokens = seek // 2, []
+        heard = [each for each in spoken if first <= each[0] < first + 50]
+        for begin, end, word in heard:
+            tokens += [BEGIN + begin - first, word] + [BEGIN + end - first] * (end <= first + 50)
+        assert not any(begin < first < end for begin, end, _ in spoken), "a window that begins inside a word"
+        return WindowResult(tokens=tuple(tokens), avg_logprob=0.0, no_speech_prob=0.0)
+
+    work._encode_window, work._decode_window = lambda seek: seek, hear  # type: ignore[method-assign, assignment, return-value]
+    windows = list(work.windows())
+    tokens = [token for window in windows for segment in window.segments for token in segment.tokens]
+    assert [token for token in tokens if token < BEGIN] == [word for _, _, word in spoken]
+    for segment, (begin, end, _) in zip(work.transcript(windows).segments, spoken, strict=True):
+        assert segment.start - 1e-6 <= begin / 50 < segment.end <= end / 50 + 1e-6 or len(segment.tokens) == 2
+    assert "".join(window.text for window in windows).strip() == work.transcript(windows).text
+    times = [window.until for window in windows]
+    assert times == sorted(set(times)) and times[-1] == windows[0].seconds == work.seconds
 
 
 def test_spectrogram_of_the_whole_fades_into_silence() -> None:

@@ -8,7 +8,7 @@ import torch
 
 import polymodal as pm
 from polymodal.check import imagebind_lm
-from polymodal.check.demo import train_on_conversations
+from polymodal.check.demo import train_on_conversations, writer
 from polymodal.data.imagebind_formats import NExTGPTFormat
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
@@ -94,7 +94,7 @@ class Pipeline:
 def test_signals_in_an_answer_are_drawn(tmp_path: Path) -> None:
     model_spec = imagebind_lm.write_tiny_folder(tmp_path, SYSTEM, LAST, **COUNTS)
     talk = [user("Draw a cat"), answer("Yes", pm.image(CAT), pm.image(CAT))]
-    train_on_conversations(pm.load(tmp_path), [talk], tmp_path, model_spec, steps=60)
+    train_on_conversations(pm.load(tmp_path), [talk], writer(tmp_path, model_spec), steps=60)
     model = pm.load(tmp_path)
     pipeline = Pipeline()
     reply = model.draw("Draw a cat", pipelines={"image": pipeline}, drawing={"num_inference_steps": 3}, max_tokens=20)

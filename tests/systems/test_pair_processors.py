@@ -1,5 +1,6 @@
 """`model.processor` of models that read pictures with one text: what the published one gives, and they take."""
 
+import pickle
 from pathlib import Path
 
 import numpy
@@ -48,6 +49,7 @@ def check(model, processor, **more) -> dict[str, torch.Tensor]:
     batch = model.processor(messages())
     same(batch, want)
     same(model.processor(images=PICTURES, text=TEXTS), want)
+    same(pickle.loads(pickle.dumps(model.processor))(messages()), want)
     same(model.processor(messages(), generate=True), want)
     one = processor(images=PICTURES[:1], text=TEXTS[:1], padding=True, return_tensors="pt", **more)
     same(model.processor(messages(1)[0]), one)

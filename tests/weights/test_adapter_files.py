@@ -71,13 +71,18 @@ def test_what_a_folder_is(tmp_path: Path) -> None:
         ({"r": "many"}, "another kind"),
         ({"rank_pattern": ["a"]}, "another kind"),
         ({"target_modules": "(q_proj"}, "no regular expression"),
-        ({"lora_alpha": float("nan")}, "finite"),
+        ({"alpha_pattern": {"q": "nan"}}, "finite"),
     ],
 )
 def test_what_is_not_supported_is_named(tmp_path: Path, said: dict[str, Any], match: str) -> None:
     with pytest.raises(ConfigError, match=match) as error:
         read_adapter(folder_of(tmp_path / "a", pair(), **said))
     assert "\n" not in str(error.value)
+
+
+def test_numbers_that_are_none_are_damage(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="NaN is not a number"):
+        read_adapter(folder_of(tmp_path / "a", pair(), lora_alpha=float("nan")))
 
 
 def test_what_does_not_change_the_result_is_no_obstacle(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from raw_server import Answer, Call, Server
 
 from polymodal.errors import ConfigError, WeightsError
 from polymodal.weights import cache, connection, network
-from polymodal.weights.limits import NetworkLimits
 from polymodal.weights.network import Network, NotServed, Refused, Remote, Unreachable, download, get
+from polymodal.weights.network_limits import NetworkLimits
 
 BODY = bytes(range(256)) * 4000
 SHA = hashlib.sha256(BODY).hexdigest()

@@ -138,6 +138,15 @@ def test_resize_positions_keeps_leading_rows_and_matches_interpolate():
     grid = x[:, 1:].reshape(1, 4, 4, 6).permute(0, 3, 1, 2)
     wanted = torch.nn.functional.interpolate(grid, size=(6, 8), mode="bicubic", align_corners=False)
     assert (y[:, 1:] - wanted.permute(0, 2, 3, 1).reshape(1, 48, 6)).abs().max() <= 1e-6
+    # Back: exactly where the grid is smaller than the table, as near as a table can be where it is larger.
+    fewer, more = ResizePositions((4, 4), (3, 2), leading=1), ResizePositions((4, 4), (6, 8), leading=1)
+    small, large = torch.randn(1, 7, 6), torch.randn(1, 49, 6)
+    assert (fewer(fewer.inverse()(small)) - small).abs().max() < 1e-5
+    assert (more.inverse()(y) - x).abs().max() < 1e-4
+    nearest = more.inverse()(large)
+    error = (more(nearest) - large).square().sum()
+    for _ in range(20):
+        assert (more(nearest + 0.01 * torch.randn_like(nearest)) - large)[:, 1:].square().sum() > error
     line = ResizePositions((4,), (8,))(torch.arange(4.0)[:, None].expand(4, 2))
     assert line.shape == (8, 2) and (line.diff(dim=0) >= 0).all()
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polymodal.api.clock import Clock
-from polymodal.api.inputs import check_media
+from polymodal.api.inputs import check_conversation
 from polymodal.api.media import MEDIA_TYPES, as_media, is_recording, media_of
 from polymodal.api.reply import Reply
+from polymodal.api.tensors import answering
 from polymodal.data.media import Media
 from polymodal.data.messages import Message, conversation, user
 from polymodal.errors import MediaError, PromptError
@@ -38,7 +39,7 @@ class Stream:
     """
 
     def __init__(self, model: Model, messages: tuple[Message, ...], options: SamplingOptions) -> None:
-        check_media(model, *(item for message in messages for item in message.media))
+        check_conversation(model, messages)
         self._model = model
         self._messages = messages
         self._options = options
@@ -59,6 +60,10 @@ class Stream:
 
     def __iter__(self) -> Iterator[str]:
         """Pieces that are not empty, as soon as they are certain."""
+        with answering(self._model):
+            yield from self._pieces()
+
+    def _pieces(self) -> Iterator[str]:
         module = self._model.module_for(any(message.media for message in self._messages))
         clock = Clock(first_weight(module).device)
         sessions = self._model.sessions(module)
@@ -114,7 +119,7 @@ def answer_batch(
     read = [_read(given, f"conversations[{index}]") for index, given in enumerate(conversations)]
     for index, messages in enumerate(read):
         with _located(f"conversations[{index}]"):
-            check_media(model, *(item for message in messages for item in message.media))
+            check_conversation(model, messages)
     groups: dict[bool, list[int]] = {}
     for index, messages in enumerate(read):
         groups.setdefault(any(message.media for message in messages), []).append(index)
@@ -128,7 +133,8 @@ def answer_batch(
             for index in some:
                 with _located(f"conversations[{index}]"), clock.measure("prefill"):
                     rows.append(sessions.encode(read[index], clock.measure))
-            answers = _answers(model, module, rows, [options[index] for index in some], clock)
+            with answering(model):
+                answers = _answers(model, module, rows, [options[index] for index in some], clock)
             for index, row, each in zip(some, rows, answers, strict=True):
                 found[index] = reply_of(model, each, row, clock.seconds)
     return [found[index] for index in range(len(read))]

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from polymodal import systems
 from polymodal.errors import ConfigError, WeightsError
 from polymodal.weights.cache import file_sha256, home
 
@@ -44,9 +45,13 @@ def code_of(record: Record, folder: Path) -> Path | None:
     if not isinstance(said, Mapping) or not all(isinstance(said.get(key), str) for key in ("file", "path", "sha256")):
         raise WeightsError(f"{folder / 'polymodal.json'} is damaged: 'code' must name a file, its path and its hash")
     copy = folder / Path(said["file"]).name
-    if _is_noted(said["sha256"]):
-        for path in (Path(said["path"]), copy):
+    noted = _noted_path(said["sha256"])
+    if noted is not None:
+        # The record may name any path: a file of the same words is run at the user's own place alone, or as the copy.
+        own = [Path(said["path"])] if said["path"] == noted else []
+        for path in (*own, copy):
             if path.suffix == ".py" and path.is_file() and file_sha256(path) == said["sha256"]:
+                systems.require(path, said["sha256"])  # nothing can be put in its place between now and then
                 return path
     raise ConfigError(
         f"{folder} is of the system file {said['file']}, which is Python and runs only when you name it: "
@@ -60,11 +65,21 @@ def system_file(name: str) -> Path | None:
     return path if path.suffix == ".py" else None
 
 
-def _is_noted(hash: str) -> bool:
+def named_by_user(*names: str | Path | None) -> None:
+    """A file that the user names is run as it is, even where a saved folder named it before."""
+    for name in names:
+        path = system_file(str(name))
+        if path is not None:
+            systems.require(path, None)
+
+
+def _noted_path(hash: str) -> str | None:
+    """Where the file of this hash was when the user ran it, None where nobody did."""
     try:
-        return hash.isalnum() and _note(hash).is_file()
-    except (OSError, WeightsError):
-        return False
+        note = _note(hash) if hash.isascii() and hash.isalnum() else None
+        return note.read_text(encoding="utf-8").rstrip("\n") if note is not None and note.is_file() else None
+    except (OSError, ValueError, WeightsError):
+        return None
 
 
 def _note(hash: str) -> Path:

@@ -4,7 +4,7 @@
                                 of a published checkpoint "layout" and "config" too, of a system file "code"
     folder/<weights files>      of a published checkpoint the files, formats and names that it was read from, so that
                                 what reads the one reads the other; else model.safetensors under the module's own names
-    folder/polymodal.extra      parameters that the published layout has no name for (safetensors)
+    folder/polymodal.extra      parameters that the published layout has no name or no room for (safetensors)
     folder/*.json, ...          of a published checkpoint: tokenizer, preprocessing and settings, as they were beside it
 
 Format 1, which older versions wrote, has the module's own names in model.safetensors and one hash.
@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polymodal.errors import ConfigError, WeightsError
+from polymodal.fields import shown
+from polymodal.files import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -127,15 +129,27 @@ def write_record(draft: Path, record: dict[str, Any], weights: Sequence[Path]) -
 def record_of(folder: Path) -> dict[str, Any]:
     """What a folder says it is; raises WeightsError when it is not a model saved by polymodal."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise WeightsError(f"{folder} is not a model saved by polymodal: it has no {RECORD}") from problem
-    except ValueError as problem:
-        raise WeightsError(f"{folder / RECORD} is damaged: not JSON") from problem
+        there = (folder / RECORD).exists()
+    except (OSError, ValueError):
+        there = False
+    if not there:
+        raise WeightsError(f"{folder} is not a model saved by polymodal: it has no {RECORD}")
+    record = read_json(folder / RECORD)
     kinds = {1: str, FORMAT: dict}
     whole = isinstance(record, dict) and {"format", "system", "variant", "sha256"} <= record.keys()
-    if not whole or record["format"] not in kinds or not isinstance(record["sha256"], kinds[record["format"]]):
+    if (
+        not whole
+        or type(record["format"]) is not int
+        or record["format"] not in kinds
+        or not isinstance(record["sha256"], kinds[record["format"]])
+    ):
         raise WeightsError(f"{folder / RECORD} is not a record this version reads; expected format 1 or {FORMAT}")
+    hashes = record["sha256"].values() if isinstance(record["sha256"], dict) else ()
+    for name, value in (("system", record["system"]), ("variant", record["variant"]), *(("sha256", x) for x in hashes)):
+        if not isinstance(value, str):
+            raise WeightsError(f"{folder / RECORD}: {name} must be a text, found {shown(value)}")
+    if not isinstance(record.get("files", []), list):
+        raise WeightsError(f"{folder / RECORD}: files must be a list, found {shown(record['files'])}")
     return record
 
 

@@ -57,6 +57,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "negative_prompt_ids": (), "negative_prompt_attention_mask": (), "synced_gpus": (False,), "custom_generate": (),
 }  # fmt: skip
 """Values that do nothing (None never does); others are refused by name."""
+MAX_ANSWERS = 64  # beams or answers that a file may ask for (5 in published ones)
 DEFAULT = SamplingOptions(max_tokens=20)  # the library's own length of an answer
 SAMPLING = {"temperature": 1.0, "top_k": 50}  # what the library samples with when nothing else is set
 RANDOM = frozenset({"temperature", "top_k", "top_p", "min_p"})  # without effect on greedy search
@@ -90,6 +91,7 @@ def split_options(
     file = dict(published.settings or {}) if options is None else {}
     _refuse(call, "generate", "leave it out")
     _refuse(file, "generation_config.json", "give options=SamplingOptions(...) to write without it")
+    _bound(file)
     chosen = _options(call, file, options or DEFAULT)
     both = {**_set(file), **_set(call)}
     lengths = {name: _length(both[name], name) for name in ("max_length", "min_length") if name in both}
@@ -128,13 +130,6 @@ def _options(call: Mapping[str, Any], file: Mapping[str, Any], options: Sampling
         changes = {**SAMPLING, **held, **changes}
     elif "temperature" not in changes and {"top_k", "top_p", "min_p"} & changes.keys():
         raise ConfigError("generate: top_k, top_p and min_p need do_sample=True or a temperature")
-    beams = {**held, **changes}.get("beams", options.beams)
-    if is_whole(beams) and beams > 1 and sample:
-        raise ConfigError(
-            f"generate: num_beams={beams} with do_sample=True is not supported; beam search is not random"
-        )
-    if is_whole(beams) and beams > 1 and {**held, **changes}.get("stop"):
-        raise ConfigError(f"generate: num_beams={beams} with stop_strings is not supported; leave one of them out")
     rules = {name: both[name] for both in (_set(file), _set(call)) for name in RULES if name in both}
     with _named_as_published():
         chosen = replace(options, **{**held, **changes})
@@ -191,6 +186,14 @@ def _ids(value: Any, name: str) -> tuple[int, ...]:
     if not all(is_whole(each) for each in ids):
         raise ConfigError(f"generate: {name}: expected token ids, found {value!r}")
     return tuple(int(each) for each in ids)
+
+
+def _bound(file: Mapping[str, Any]) -> None:
+    """Raises ConfigError where a file asks for more answers at once than any published one; a call may."""
+    for name in ("num_beams", "num_return_sequences"):
+        if (value := file.get(name)) is not None and not (is_whole(value) and 0 < value <= MAX_ANSWERS):
+            raise ConfigError(f"generation_config.json: {name}: expected 1 to {MAX_ANSWERS}, found {value!r:.80}; "
+                              f"give {name}=... in the call for another number")  # fmt: skip
 
 
 def _refuse(options: Mapping[str, Any], source: str, instead: str) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polymodal import systems
-from polymodal.api.code import code_of, system_file
+from polymodal.api.code import code_of, named_by_user, system_file
 from polymodal.api.paths import as_path, require_model, require_one_meaning
 from polymodal.checkpoints.record import LoadedModel
 from polymodal.errors import ConfigError, UnknownName, WeightsError
@@ -66,6 +66,7 @@ def load(
     # Importing torch is most of the wait on a first load, so it counts.
     start = time.perf_counter()
     as_path(model, "model")
+    named_by_user(model, system)
     asked = Asked(place=placement(device, dtype, quantise, mmap), progress=progress, offline=offline, start=start)
     if not isinstance(adapters, str | Path | Iterable):
         raise ConfigError(f"adapters: expected folders or repositories, found {adapters!r}")
@@ -143,7 +144,7 @@ def _ours(model: str | Path, named: str, asked: Asked) -> Model:
     from polymodal.api.model import Model
     from polymodal.nn.quantise import is_quantised
 
-    pull(named, progress=asked.progress, offline=asked.offline)
+    _pull(named, asked.progress, asked.offline)
     saved = saved_folder(model)
     system, variant = systems.find(named)
     assert system.load is not None
@@ -238,10 +239,24 @@ def look(model: str | Path, *, system: str | None = None) -> tuple[systems.Syste
     Of an adapter alone they are those of its base.  system: what to read a published folder as.  Raises UnknownName,
     WeightsError (a repository of the hub that is not here yet).
     """
-    return _look(model, system)
+    named_by_user(model, system)
+    looked = look_at(model, system)
+    return looked.system, looked.variant
 
 
-def _look(model: str | Path, system: str | None, adapter: Path | None = None) -> tuple[systems.System, systems.Variant]:
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """What a name stands for.  path: the published folder or weights file, None for a name of the catalogue, a system
+    file and a folder that such a system saved; name: of its repository on the hub."""
+
+    system: systems.System
+    variant: systems.Variant
+    path: Path | None = None
+    name: str | None = None
+
+
+def look_at(model: str | Path, system: str | None = None, adapter: Path | None = None) -> Looked:
+    """`look` with where it was found.  adapter: the folder whose base is looked at."""
     from polymodal.api import published
 
     path, name = published_path(model), None
@@ -249,12 +264,14 @@ def _look(model: str | Path, system: str | None, adapter: Path | None = None) ->
     if path is None and hub is not None:
         path, name = pull_hub(*hub, None, None, offline=True), hub[0].partition("/")[2]
     if path is None:
-        return systems.find(address(model))
+        found, variant = systems.find(address(model))
+        return Looked(system=found, variant=variant)
     base = base_of(path, adapter)
     if base is not None:
-        return _look(base, system, path)
-    found = published.recognise(path, system, name)
-    return found.system, published.variant_of(path, found, name)
+        return look_at(base, system, path)
+    recognised = published.recognise(path, system, name)
+    variant = published.variant_of(path, recognised, name)
+    return Looked(system=recognised.system, variant=variant, path=path, name=name)
 
 
 def pull(model: str | Path, *, progress: Progress | None = None, offline: bool = False) -> list[Path]:
@@ -263,6 +280,7 @@ def pull(model: str | Path, *, progress: Progress | None = None, offline: bool =
     Of an adapter its base is fetched too.  Interrupted downloads are resumed.  Raises WeightsError when a file
     cannot be had or is not the published one.
     """
+    named_by_user(model)
     return _pull(model, progress, offline)
 
 

@@ -3,7 +3,7 @@
 chat, stream   messages -> processor -> batch -> encoders, connectors -> backbone -> pieces of text -> Reply
 chat_batch     the same for many conversations at once
 draw           the same, and what the answer asks for by the caller's diffusion pipelines -> Reply.media
-transcribe, classify, embed    what the system's own functions give, as records; the last two take lists
+transcribe, transcribe_stream, classify, embed    what the system's own functions give, as records
 logits         the exact tensors, for research and parity: model.logits(**model.processor(messages))
 attach, detach, merge, save_adapter    PEFT adapters (api/adapters.py)
 """
@@ -11,7 +11,6 @@ attach, detach, merge, save_adapter    PEFT adapters (api/adapters.py)
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -21,13 +20,14 @@ import torch
 
 from polymodal.api.adapters import Adapters
 from polymodal.api.asking import Stream, answer_batch, messages_of
-from polymodal.api.inputs import check_media
+from polymodal.api.chat_format import format_of
+from polymodal.api.inputs import check_labels, check_media, checked_item, suggesting_others
 from polymodal.api.media import is_recording, media_of, recording_of
 from polymodal.api.paths import as_path
 from polymodal.api.reply import Label, Reply
-from polymodal.api.tensors import check_no_loss, check_prompt, left_padded, logits_of, within_tables
+from polymodal.api.tensors import answering, check_no_loss, check_prompt, left_padded, logits_of, require_finite
+from polymodal.api.transcribing import TranscriptStream, as_one_window
 from polymodal.checkpoints.record import LoadedModel
-from polymodal.data.chat_template import ChatTemplate
 from polymodal.data.media import Media, Text
 from polymodal.data.modalities import holds_media
 from polymodal.errors import ConfigError, PromptError
@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 
     from polymodal.api.generation_options import Published
     from polymodal.weights.keytable import KeyTable
+
+
+LOOP = 128  # tokens that repeat each other before an answer of `chat` is taken for a loop
 
 
 class Model:
@@ -102,10 +105,7 @@ class Model:
     def chat_format(self) -> str:
         """Where the format of conversations is from: a file of the folder, as "chat_template.jinja", or the system;
         "" for a model that holds none."""
-        if "chat" not in self.can:
-            return ""
-        template = self.processor.template
-        return template.source.file if isinstance(template, ChatTemplate) else self.system.id
+        return format_of(self.system, self._parts)
 
     def __reduce__(self) -> Any:
         raise ConfigError(f"{self.name} cannot be pickled or copied; call pm.load in each process, or save() it first")
@@ -150,8 +150,9 @@ class Model:
 
         Media are `pm.image(...)` and the like, a pathlib.Path, a PIL image, uint8 pixels or (samples, rate).
 
-        options and changes: see SamplingOptions; `chat("Why?", max_tokens=50, temperature=0.7)`.  Several conversations
-        at once are for `chat_batch`.
+        options and changes: see SamplingOptions; `chat("Why?", max_tokens=50, temperature=0.7)`.  An answer that goes
+        round in a circle is cut (`finish_reason` "repetition") unless stop_loops=0 or options are given.  Several
+        conversations at once are for `chat_batch`.
         Raises PromptError, MediaError, UnknownName for an option that does not exist.
         """
         stream = self.stream(*content, options=options, **changes)
@@ -197,9 +198,10 @@ class Model:
                 raise unknown("option", name, known)
         if options is not None and not isinstance(options, SamplingOptions):
             raise ConfigError(f"options: expected SamplingOptions, found {type(options).__name__}")
-        own = SamplingOptions(**{"max_tokens": 256, **self._parts.sampling}) if options is None else options
+        usual = {"max_tokens": 256, "stop_loops": LOOP, **self._parts.sampling}
+        own = SamplingOptions(**usual) if options is None else options
         chosen = replace(own, **changes)
-        return chosen if chosen.stop or chosen.beams > 1 else replace(chosen, stop=self._parts.stop)
+        return chosen if chosen.stop else replace(chosen, stop=self._parts.stop)
 
     def draw(
         self,
@@ -228,15 +230,21 @@ class Model:
         return replace(stream.reply, media=self.module.render(pipelines, drawing, **self._tensors(whole)))
 
     def transcribe(self, recording: Any) -> Reply:
-        """The words of a recording: a path, bytes, (samples, rate) or `pm.audio(...)`."""
+        """The words of a recording: a path, bytes, (samples, rate) or `pm.audio(...)`; `reply.segments` has times."""
+        stream = self.transcribe_stream(recording)
+        for _ in stream:
+            pass
+        return stream.reply
+
+    def transcribe_stream(self, recording: Any) -> TranscriptStream:
+        """Like `transcribe`, but an iterator over segments (`start` and `end` in seconds, `text`), each there as soon
+        as it is heard; memory does not grow with the length of the recording."""
         self.require("transcribe")
-        assert self._parts.transcribe is not None
-        item = recording_of(recording)
-        begin = time.perf_counter()
-        with torch.inference_mode():
-            text = self._parts.transcribe(item)
-        seconds = {"load": self.load_seconds, "generate": time.perf_counter() - begin}
-        return Reply(text=text, model=self.name, seconds=seconds)
+        item, parts = recording_of(recording), self._parts
+        if parts.transcribe_windows is not None:
+            return TranscriptStream(self, item, parts.transcribe_windows(item))
+        assert parts.transcribe is not None
+        return TranscriptStream(self, item, as_one_window(parts.transcribe, item))
 
     @overload
     def classify(
@@ -254,16 +262,14 @@ class Model:
         self.require("classify")
         score = self._parts.score
         assert score is not None
-        texts = isinstance(labels, list | tuple) and all(isinstance(label, str) for label in labels)
-        if not texts or len(labels) < 2 or len(set(labels)) < len(labels):
-            raise ConfigError(f"classify needs a list of two or more different labels; found {labels!r}")
-        labels = [Text(label).text for label in labels]  # each must be Unicode
+        labels = check_labels(labels)
         several = isinstance(items, list | tuple) and not is_recording(items)
         if several and not items:
             raise ConfigError("classify needs at least one item, found none")
-        with torch.inference_mode(), within_tables():
-            media = (media_of(item) for item in (items if several else [items]))
-            table = in_batches(media, lambda some: score(some, labels), batch_size).tolist()
+        with torch.inference_mode(), answering(self), suggesting_others(self) as noted:
+            media = (noted(media_of(item)) for item in (items if several else [items]))
+            scores = in_batches(media, lambda some: score(some, labels), batch_size)
+            table = require_finite(scores, "probabilities").tolist()
         found = [
             sorted((Label(label=label, probability=p) for label, p in zip(labels, row, strict=True)),
                    key=lambda label: -label.probability)
@@ -282,8 +288,9 @@ class Model:
         if not isinstance(items, list | tuple) or is_recording(items) or not items:
             found = "none" if isinstance(items, list | tuple) else type(items).__name__
             raise ConfigError(f"embed needs a list of at least one item, found {found}; as in model.embed([item])")
-        with torch.inference_mode(), within_tables():
-            return in_batches((media_of(item) for item in items), self._parts.embed, batch_size)
+        with torch.inference_mode(), answering(self), suggesting_others(self) as noted:
+            media = (noted(checked_item(media_of(item))) for item in items)
+            return require_finite(in_batches(media, self._parts.embed, batch_size), "vectors")
 
     def logits(self, **tensors: Any) -> Tensor:
         """Logits of a processor's batch, ours or the published one, by the same names: [B, T, V] of a language model,
@@ -295,7 +302,7 @@ class Model:
         self.require("logits")
         check_no_loss(module, tensors, "logits")
         check_prompt(module, tensors)
-        with torch.inference_mode(), within_tables():
+        with torch.inference_mode(), answering(self):
             return logits_of(module(**self._tensors(tensors)), self.name)
 
     def features(self, **tensors: Any) -> dict[str, Any]:
@@ -310,8 +317,9 @@ class Model:
         Raises ConfigError for a model without such heads.
         """
         self.require("predict")
-        with torch.inference_mode():
-            return dict(self.module(**self._tensors(tensors)).predictions)
+        with torch.inference_mode(), answering(self):
+            found = dict(self.module(**self._tensors(tensors)).predictions)
+            return {name: require_finite(value, f"predictions of {name}") for name, value in found.items()}
 
     def generate(self, *, options: SamplingOptions | None = None, **tensors: Any) -> Tensor:
         """Answers to a batch of tensors as ids [B, T + new], the prompt in front and padding behind, as transformers
@@ -330,7 +338,7 @@ class Model:
         check_no_loss(self.module, tensors, "generate")
         given, request = split_options(rows, options, published)
         check_prompt(self.module, given)
-        with torch.inference_mode(), within_tables():
+        with torch.inference_mode(), answering(self):
             return generate_ids(self.module, self._tensors(given), request)
 
     def _published(self) -> Published:

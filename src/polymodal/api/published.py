@@ -31,6 +31,7 @@ from polymodal.checkpoints.record import (
 from polymodal.errors import ConfigError, WeightsError
 from polymodal.fields import returned
 from polymodal.systems import System, Variant
+from polymodal.weights.config_limits import MAX_ID
 from polymodal.weights.placement import Placement
 
 if TYPE_CHECKING:
@@ -77,10 +78,19 @@ def recognise(path: Path, system: str | None = None, name: str | None = None) ->
     from polymodal.api import folder
 
     if (path / folder.RECORD).is_file():
-        return _saved(path, system)
-    files = files_at(path)
-    config = files.json(CONFIG) if path.is_dir() or isinstance(files, GGUFFiles) else {}
+        with understood(str(path / folder.RECORD)):
+            return _saved(path, system)
+    with understood(str(path)):
+        files = files_at(path)
+        config = files.json(CONFIG) if path.is_dir() or isinstance(files, GGUFFiles) else {}
     pool = systems.candidates(config) if system is None else [named(system)]
+    with understood(f"{path}: config.json" if config else str(path), config):
+        found = _best(path, config, pool, system, name)
+    return replace(found, files=files, code=None if system is None else system_file(system))
+
+
+def _best(path: Path, config: Mapping[str, Any], pool: list[System], system: str | None, name: str | None) -> Found:
+    """The system and format that fit a folder best; WeightsError where there is none, or more than one."""
     found = _by_config(config, pool) if config else _by_shapes(path, pool)
     if not found:
         require_no_adapter(path)
@@ -99,7 +109,7 @@ def recognise(path: Path, system: str | None = None, name: str | None = None) ->
             f"{path} fits {len(names)} systems equally well: {', '.join(names)}; say which, as in "
             f"pm.load(folder, system='{names[0]}')"
         )
-    return replace(first[0], files=files, code=None if system is None else system_file(system))
+    return first[0]
 
 
 def _is_release(variant: Variant, name: str) -> bool:
@@ -241,11 +251,16 @@ def open_folder(path: Path, found: Found, placement: Placement, name: str | None
 
     name: of the variant, where it is not the folder's own.
     """
-    from polymodal.weights.load import CopyDiffers
-
     for variant in found.system.variants:
         if _is_release(variant, name or path.absolute().name):
             variant.require_whole(str(path))
+    with understood(f"{path}: config.json", found.config):
+        return _opened(path, found, placement, name)
+
+
+def _opened(path: Path, found: Found, placement: Placement, name: str | None) -> tuple[Variant, LoadedModel]:
+    from polymodal.weights.load import CopyDiffers
+
     model_spec, files = found.format.model_spec(found.config), found.files or files_at(path)
     try:
         module = fill(found, files, model_spec, placement)
@@ -277,7 +292,7 @@ def fill(found: Found, files: CheckpointFiles, model_spec: ModelSpec, placement:
 
     def build() -> nn.Module:
         # Sizes that describe no module are found out here, on the meta device.
-        with understood(f"{format.name}: config.json"):
+        with understood(f"{format.name}: config.json", found.config):
             return returned(model_spec.build(), nn.Module, f"{format.name}: build")
 
     def prepare(module: nn.Module) -> None:
@@ -343,6 +358,6 @@ def ends(files: CheckpointFiles) -> tuple[tuple[int, ...], int | None]:
     eos = said.get("eos_token_id")
     many = eos if isinstance(eos, list) else [] if eos is None else [eos]
     for token in (*many, said.get("pad_token_id")):
-        if token is not None and type(token) is not int:
-            raise ConfigError(f"{files.folder}: eos_token_id and pad_token_id must be numbers, found {token!r}")
+        if token is not None and (type(token) is not int or abs(token) > MAX_ID):
+            raise ConfigError(f"{files.folder}: eos_token_id and pad_token_id must be numbers, found {token!r:.80}")
     return tuple(many), said.get("pad_token_id")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from polymodal.pipelines.transcription.transcribe import Segment
 
 SECONDS = ("load", "decode", "encode", "prefill", "generate")
 
@@ -19,8 +22,10 @@ class Reply:
     "generate" (the tokens after it).
     logprobs: natural log-probability of each generated token, where it was asked for: `chat(..., logprobs=0)`.
     finish_reason: "stop" for an end that the model wrote or a stop text, "length" for an answer that was cut at
-    max_tokens or where the context ends, or what `Stream.stop` was called with.
+    max_tokens or where the context ends, "repetition" for one that was cut because it went round in a circle, or what
+    `Stream.stop` was called with.
     media: what `draw` made, by modality, in the order the answer asks for it.
+    segments: of a transcript, its stretches of speech with `start` and `end` in seconds.
     """
 
     text: str
@@ -30,6 +35,7 @@ class Reply:
     logprobs: tuple[float, ...] = ()
     finish_reason: str = "stop"
     media: Mapping[str, list[Any]] = field(default_factory=dict)
+    segments: tuple[Segment, ...] = ()
 
     def __str__(self) -> str:
         return self.text

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from polymodal.errors import ConfigError, PromptError
+from polymodal.checkpoints.field_kinds import wrong_field
+from polymodal.errors import ConfigError, NotFinite, PromptError
 from polymodal.models.encoder_decoder_lm import EncoderDecoderLM
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.models.output import Output
 from polymodal.models.protocols import MakesInputIds
+
+if TYPE_CHECKING:
+    from polymodal.api.model import Model
 
 LOSS_INPUTS = ("labels", "return_loss", "token_weights", "z_loss_weight")
 
@@ -101,3 +105,37 @@ def within_tables() -> Iterator[None]:
         if str(problem) != "index out of range in self":
             raise
         raise PromptError("input_ids: an id is outside the vocabulary; use the model's own tokenizer") from problem
+
+
+@contextmanager
+def answering(model: Model) -> Iterator[None]:
+    """Around one use of a model: what is not our defect is one line.
+
+    PromptError: an id outside a table.  NotFinite: which weights make the outputs NaN.  ConfigError: an error deep in a
+    model whose config has a field of a wrong kind, which is named.
+    """
+    try:
+        with within_tables():
+            yield
+    except NotFinite as problem:
+        raise NotFinite(f"{model.name}: {problem}: {origin_of_nan(model.module)}") from problem
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as problem:
+        field = None if model.path is None else wrong_field(model.variant.config or {})
+        if field is None:
+            raise
+        raise ConfigError(f"{model.path}: config.json: {field}") from problem
+
+
+def require_finite(values: Tensor, what: str) -> Tensor:
+    """The values; raises NotFinite unless all are numbers."""
+    if not bool(torch.isfinite(values).all()):
+        raise NotFinite(f"the model's {what} are NaN or infinite")
+    return values
+
+
+def origin_of_nan(module: torch.nn.Module) -> str:
+    """In words, the first weights that hold NaN or infinite numbers, or what else there can be."""
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            return f"the weights {name!r} hold such numbers; fetch them again"
+    return "all weights are numbers, so a setting of the config (an eps, a scale) or the dtype makes them; try float32"

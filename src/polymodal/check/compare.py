@@ -18,6 +18,8 @@ from torch import Tensor
 import polymodal as pm
 from polymodal.check.record import TOLERANCE, Case, Expected, Tensors
 from polymodal.fields import returned
+from polymodal.fusion.visibility import InterleavedContext
+from polymodal.models.multimodal_lm import MultimodalLM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +100,20 @@ def generation(model: Any, expected: Expected) -> dict[str, Any]:
     length = prompt["input_ids"].shape[1] if "input_ids" in prompt else 0
     cached = None
     # A random model may write a placeholder, which a full pass would take for an item that is not there.
-    placeholders = torch.tensor(list(getattr(model.module, "placeholders", {}).values()), dtype=torch.int64)
+    placeholders = torch.tensor(list(item_ids(model.module).values()), dtype=torch.int64)
     plain = not bool(torch.isin(ids[:, length:], placeholders).any()) and not expected.options
     if same and length and plain and torch.equal(ids[:, :length], prompt["input_ids"]):
         full = model.logits(**extended(prompt, ids))
         cached = bool(torch.equal(full[:, length - 1 : -1].argmax(-1), ids[:, length:]))
     return {"generated": same, "cached": cached, **why}
+
+
+def item_ids(module: Any) -> dict[str, int]:
+    """By modality the id that an item has in a row: its placeholder, or its mark where it enters as a context."""
+    if not isinstance(module, MultimodalLM):
+        return {}
+    context = module.context.placeholders if isinstance(module.context, InterleavedContext) else {}
+    return {**context, **module.placeholders}
 
 
 def extended(prompt: Tensors, ids: Tensor) -> Tensors:

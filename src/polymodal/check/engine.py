@@ -5,7 +5,7 @@
     parity  every case: folder -> pm.load -> logits, features, 16 greedy ids against the oracle
     cache   the same ids without cache;  batch: rows of a batch equal to rows alone
     recipe  every stage of the recipe trains what it says at tiny size on real data, and its loss falls
-    headline  what the system is counted for, seen
+    headline  what the system is counted for, seen in every layout its checkpoints are kept in
 
 What cannot be checked is `"ok": null` with `"why"`; it is never true.
 """
@@ -62,8 +62,7 @@ def check(system: System, progress: Callable[[str], None] | None = None) -> Resu
     result["cache"] = agreed(outcomes, "cached", "no case generates token by token")
     result["batch"] = agreed(outcomes, "batched", "no case compares rows of a batch with rows alone")
     result["recipe"] = guarded(lambda: recipe(system, evidence, say))
-    say("headline")
-    result["headline"] = guarded(lambda: headline(evidence))
+    result["headline"] = guarded(lambda: headline(system, evidence, say))
     if evidence.exceptions:
         result["exceptions"] = list(evidence.exceptions)
     return result
@@ -247,12 +246,42 @@ def recipe(system: System, evidence: Evidence, say: Callable[[str], None]) -> Re
     return made | ({"why": "; ".join(why)} if why else {})
 
 
-def headline(evidence: Evidence) -> Result:
-    """What the system is counted for."""
+def headline(system: System, evidence: Evidence, say: Callable[[str], None]) -> Result:
+    """What the system is counted for, in the first layout of its record and in each of the others.
+
+    A layout that can show nothing says why and does not count; one that the evidence forgot does.
+    """
     if evidence.headline is None:
         return unknown("no demonstration is written yet")
-    shown = returned(evidence.headline(), HeadlineResult, "headline")
-    return {"ok": shown.ok, "evidence": shown.evidence} | ({"why": shown.evidence} if shown.ok is None else {})
+    others = [format.name for format in system.formats[1:]]
+    if strange := sorted(set(evidence.layouts) - set(others)):
+        raise ConfigError(
+            f"evidence of {system.id}: layouts names {strange[0]!r}; expected {', '.join(others) or 'none'}"
+        )
+    say("headline")
+    first = returned(evidence.headline(), HeadlineResult, "headline")
+    made: Result = {"ok": first.ok, "evidence": first.evidence}
+    rows = []
+    for name in others:
+        say(f"headline: {name}")
+        rows.append({"name": name, **layout(name, evidence.layouts.get(name))})
+    if rows:
+        counted: list[bool | None] = [
+            row["ok"] for row in rows if not isinstance(evidence.layouts.get(row["name"]), str)
+        ]
+        made |= {"ok": combined([first.ok, *counted]), "layouts": rows}
+        made["evidence"] += "".join(f"; {row['name']}: {row.get('evidence') or row['why']}" for row in rows)
+    return made | ({"why": made["evidence"]} if made["ok"] is None else {})
+
+
+def layout(name: str, given: Callable[[], HeadlineResult] | str | None) -> Result:
+    """The headline in one further layout, or why there is none."""
+    if given is None:
+        return unknown("no demonstration is written for this layout")
+    if isinstance(given, str):
+        return unknown(given)
+    shown = returned(given(), HeadlineResult, f"layouts[{name!r}]")
+    return {"ok": shown.ok, "evidence": shown.evidence}
 
 
 def combined(values: Sequence[bool | None]) -> bool | None:

@@ -113,7 +113,7 @@ def forward(file: str, system: System, checkpoint_dir: Path, loaded: list[Any]) 
     if size > LARGEST:
         return unknown(f"the smallest variant, {variant.name}, has {size:,} parameters; add one of test size")
     name = file.partition(":")[0]
-    if system.load is not None:
+    if not system.formats:
         model = pm.load(f"{name}:{variant.name}")
     else:
         write(system, variant, checkpoint_dir)
@@ -167,7 +167,7 @@ def save(file: str, model: Any, tries: Trial) -> Result:
     if not list(model.parameters()):
         return unknown("it has no weights to save")
     name = file.partition(":")[0]
-    if model.system.load is None:
+    if model.system.formats:
         return folder.save(model, tries, name)
     from polymodal.weights.load import load_safetensors
 

@@ -104,6 +104,9 @@ class Evidence:
     """All of it for one system.  training_checks: stage name -> maker of its check, which raises `MissingData` where
     the data are not here.
 
+    headline: shown in the first format of the record.  layouts: name of each further format -> the headline shown in
+    that layout, or why there can be none.
+
     exceptions: what is known not to hold, in words, printed beside the result.
     """
 
@@ -112,6 +115,7 @@ class Evidence:
     published: tuple[Size, ...] = ()
     training_checks: Mapping[str, Callable[[], TrainingCheck]] = field(default_factory=dict)
     headline: Callable[[], HeadlineResult] | None = None
+    layouts: Mapping[str, Callable[[], HeadlineResult] | str] = field(default_factory=dict)
     exceptions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

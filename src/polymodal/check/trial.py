@@ -21,6 +21,7 @@ from torch import Tensor
 
 import polymodal as pm
 from polymodal.check import randomise
+from polymodal.check.compare import item_ids
 from polymodal.data.media import Media, Text
 from polymodal.data.messages import Message
 from polymodal.data.modalities import modality_of
@@ -100,7 +101,9 @@ def of_ids(model: Any) -> Trial | None:
     module, tensors = model.module, encoder_inputs(model)
     with torch.no_grad():
         features = model.features(**tensors) if tensors else {}
+    marked = item_ids(module).keys() - module.placeholders.keys()
     counts = {name: int(found[0].shape[0]) for name, found in features.items() if name in module.placeholders}
+    counts |= {name: 1 for name in features if name in marked}
     return of_row(model, counts, tensors)
 
 
@@ -111,7 +114,7 @@ def of_words(model: Any) -> Trial | None:
 
 def of_row(model: Any, counts: Mapping[str, int], tensors: Mapping[str, Tensor]) -> Trial:
     """Words, the placeholders of an item of each modality, words; labels at the words."""
-    placeholders = model.module.placeholders
+    placeholders = item_ids(model.module)
     ids = randomise.ids("trial words", (12,), 3, min(64, model.module.backbone.config.vocab_size)).tolist()
     items = [id for name, count in counts.items() for id in [placeholders[name]] * count]
     inputs = {"input_ids": torch.tensor([[*ids[:6], *items, *ids[6:]]]), **tensors}

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from polymodal.backbones import hf_text
 from polymodal.checkpoints.record import CheckpointFiles, Part
 from polymodal.data import imagebind_inputs
+from polymodal.data.item_rules import SameCount
 from polymodal.data.processor import Around, Modality
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.encoders import imagebind_keys
@@ -50,7 +51,7 @@ def modalities(names: Iterable[str], before: Around = (), after: Around = ()) ->
         values = inputs_of(SENSES)[name].values
         transform = imagebind_inputs.INPUTS[name][1]
         return Modality(name=name, placeholder="", placeholder_id=numbers[name], transform=transform,
-                        tokens=lambda _: 1, before=before, after=after, values=values)  # fmt: skip
+                        tokens=SameCount(1), before=before, after=after, values=values)  # fmt: skip
 
     return tuple(modality(name) for name in names)
 

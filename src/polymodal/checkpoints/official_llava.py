@@ -16,6 +16,7 @@ from polymodal.checkpoints.llava_format import llava_format
 from polymodal.checkpoints.record import CheckpointFiles, CheckpointFormat, LoadedModel, ModelSpec, Part
 from polymodal.data.chat_formats import LLAVA_SYSTEM, vicuna
 from polymodal.data.hf_image import CLIP, squared
+from polymodal.data.item_rules import SameCount, SizeCount
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import TEXT_START, Special, Written
 from polymodal.data.tiles import GridTiles, SizedTiles, pad_tiles
@@ -58,12 +59,12 @@ def pictures(found: official_llava.OfficialLlava, config: Mapping[str, Any], new
         cut = SizedTiles(tiles=GridTiles(tile=tiled.tile, grids=tiled.grids))
         return Modality(name="image", placeholder=name, placeholder_id=placeholder_id, transform=cut, before=before,
                         after=behind, collate=pad_tiles,
-                        tokens=lambda value: tiled.tokens_of(*value["size"].tolist()))  # fmt: skip
+                        tokens=SizeCount(tiled.tokens_of))  # fmt: skip
     side = found.tower.image_size
     size = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
     transform = squared({"do_pad": config.get("image_aspect_ratio") == "pad"}, {**CLIP, **size})
     return Modality(name="image", placeholder=name, placeholder_id=placeholder_id, transform=transform, before=before,
-                    after=behind, tokens=lambda _: found.tower.tokens)  # fmt: skip
+                    after=behind, tokens=SameCount(found.tower.tokens))  # fmt: skip
 
 
 def official(kind: str) -> CheckpointFormat:

@@ -10,7 +10,6 @@ Traps
 - Grids are listed as (width, height); `image_sizes` of a batch are (height, width) here as everywhere.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from polymodal.backbones import hf_text
 from polymodal.backbones.decoder import DecoderConfig
-from polymodal.checkpoints.record import ConfigMatch
+from polymodal.checkpoints.record import CheckpointFiles, ConfigMatch
 from polymodal.connectors import hf_mlp
 from polymodal.connectors.anyres import AnyResConfig, grids_of_pinpoints
 from polymodal.connectors.mlp import MLPConnectorConfig
@@ -146,7 +145,7 @@ def tower_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
     name = str(config.get("mm_vision_tower") or config.get("vision_tower") or "")
     tower_config = Path(name) / "config.json"
     if tower_config.is_file():
-        found = json.loads(tower_config.read_text(encoding="utf-8"))
+        found = CheckpointFiles(tower_config.parent).json("config.json")
         return found.get("vision_config") or found
     towers = {Path(known).name: tower for known, tower in TOWERS.items()}
     if Path(name).name not in towers:
@@ -160,7 +159,7 @@ def gather(folder: Path) -> Mapping[str, Tensor]:
     whole = weights_in(folder)
     if any(name.startswith(INSIDE) for name in whole):
         return whole
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = CheckpointFiles(folder).json("config.json")
     name = str(config.get("mm_vision_tower") or config.get("vision_tower") or "")
     tower_dirs = (folder / OWN_TOWER, Path(name), folder / name, folder / Path(name).name)
     found = next((each for each in tower_dirs if name and (each / "config.json").is_file()), None)

@@ -9,7 +9,6 @@ Trap: gated blocks stand in front of the LAST layer of each group, i with (i + 1
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from polymodal.backbones import hf_text
 from polymodal.backbones.decoder import DecoderConfig
+from polymodal.checkpoints.record import CheckpointFiles
 from polymodal.connectors import resampler
 from polymodal.connectors.resampler import ResamplerConfig
 from polymodal.encoders.clip_vit import OPENAI_FEATURE_KEYS, clip_vit
@@ -146,11 +146,8 @@ def gather(folder: Path) -> Mapping[str, Tensor]:
     found: Locations = {name.removeprefix("module."): (trained, name) for name in trained}
     if not (folder / "language").is_dir():
         return MergedTensors.of(found)
-    try:
-        kind = json.loads((folder / "language" / "config.json").read_text(encoding="utf-8"))["model_type"]
-    except (OSError, ValueError, KeyError):
-        kind = None
-    if kind not in LAYERS:
+    kind = CheckpointFiles(folder / "language").json("config.json").get("model_type")
+    if not isinstance(kind, str) or kind not in LAYERS:
         raise WeightsError(f"{folder / 'language'}: model_type {kind!r}; expected one of {', '.join(LAYERS)}")
     language, vision = weights_in(folder / "language"), weights_in(folder / "vision")
     rest = {f"lang_encoder.{_nested(name, LAYERS[kind])}": name for name in language}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from polymodal.backbones.encoder_decoder import EncoderDecoderConfig
@@ -14,6 +15,7 @@ from polymodal.checkpoints.qformer_lm import QFormerLM
 from polymodal.checkpoints.record import CheckpointFiles, LoadedModel
 from polymodal.data.encoder_decoder_processor import EncoderDecoderProcessor
 from polymodal.data.hf_image import VIT, transform_of
+from polymodal.data.item_rules import SameCount
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.data.normalise import CLIP_MEAN, CLIP_STD
@@ -56,6 +58,18 @@ def picture_first(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     return (Message(role="picture", parts=media), *rest)
 
 
+def one_question(messages: tuple[Message, ...], words: tuple[str, str]) -> tuple[Message, ...]:
+    """`picture_first` with earlier rounds in front of the last question, since an encoder-decoder writes one answer:
+    "Q1 Short answer: A1. Question: Q2", to which the template adds the outer words."""
+    picture, *turns = picture_first(messages)
+    last = max((index for index, turn in enumerate(turns) if turn.role == "user"), default=0)
+    said = "".join(f"{turn.text}{words[1]} " if turn.role == "user" else f"{turn.text}. {words[0]}"
+                   for turn in turns[:last])  # fmt: skip
+    if not said:
+        return (picture, *turns)
+    return (picture, replace(turns[last], parts=(Text(said + turns[last].text),)), *turns[last + 1 :])
+
+
 def assemble(found: QFormerLM) -> Callable[[Any, CheckpointFiles], LoadedModel]:
     """What a loaded model needs to answer messages."""
 
@@ -69,7 +83,7 @@ def assemble(found: QFormerLM) -> Callable[[Any, CheckpointFiles], LoadedModel]:
             "tokenizer": tokenizer,
             "template": template(asked, seq2seq, bos=bos),
             "modalities": (_picture(found, files),),
-            "rewrite": picture_first,
+            "rewrite": partial(one_question, words=asked) if seq2seq and not found.instructed else picture_first,
         }
         if isinstance(text, EncoderDecoderConfig):
             given["start_id"] = text.start_id
@@ -95,5 +109,5 @@ def _picture(found: QFormerLM, files: CheckpointFiles) -> Modality:
     transform = transform_of(files.preprocessor, {**PICTURE, "size": size})
     own = found.placeholder if found.in_front else None  # the tokenizers of such checkpoints may not know `<image>`
     picture = Modality(name="image", placeholder="<image>", placeholder_id=own, transform=transform,
-                       tokens=lambda values: found.connector.tokens)  # fmt: skip
+                       tokens=SameCount(found.connector.tokens))  # fmt: skip
     return replace(picture, collate=collate_with_instruction) if found.instructed else picture

@@ -11,7 +11,9 @@ one that fits is used, never a mixture.
 
 from __future__ import annotations
 
-import json
+import errno
+import os
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,14 +21,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from polymodal.checkpoints.field_kinds import wrong_field
+from polymodal.checkpoints.preprocessor_fields import check_preprocessor
 from polymodal.errors import ConfigError, WeightsError
-from polymodal.fields import check_fields, constructor_error, place_of, returned
+from polymodal.fields import check_fields, constructor_error, place_of, returned, shown
+from polymodal.files import read_json
+from polymodal.weights.config_limits import check_numbers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from polymodal.data.chat_template import ChatTemplate
     from polymodal.data.tokenizer import Tokenizer
+    from polymodal.pipelines.transcription.transcribe import Window
     from polymodal.weights.keytable import KeyTable
 
 Shapes = Mapping[str, Sequence[int]]
@@ -65,19 +72,21 @@ class LoadedModel:
     """A loaded system: the model with what it needs to answer a person.
 
     model: the nn.Module; of an agent one without parameters.  processor: messages -> batch, None where there is none.
-    The functions are None where a system cannot do it: transcribe(Audio) -> str; score(items of media, labels) ->
-    probabilities [N, len(labels)], rows that sum to 1; embed(items) -> float32 [N, D], rows of length 1; both get whole
-    batches.  ends: the ids that end an answer and the one that pads it, where the published files say so.  settings:
-    the other options of generation that they name.  text() -> the model that answers conversations without media,
-    where that is not `model` itself; called when the first one comes.  stop: texts that end an answer, where the
-    published format has no token for that.  sampling: options of SamplingOptions that `chat` answers with where the
-    caller gives none.
+    The functions are None where a system cannot do it: transcribe(Audio) -> str, and transcribe_windows(Audio) -> the
+    same piece by piece, where it is there before the recording ends (`transcribe.Window`); score(items of media,
+    labels) -> probabilities [N, len(labels)], rows that sum to 1; embed(items) -> float32 [N, D], rows of length 1;
+    both get whole batches.  ends: the ids that end an answer and the one that pads it, where the published files say
+    so.  settings: the other options of generation that they name.  text() -> the model that answers conversations
+    without media, where that is not `model` itself; called when the first one comes.  stop: texts that end an answer,
+    where the published format has no token for that.  sampling: options of SamplingOptions that `chat` answers with
+    where the caller gives none.
     """
 
     model: Any
     processor: Any
     text: Callable[[], Any] | None = None
     transcribe: Callable[[Any], str] | None = None
+    transcribe_windows: Callable[[Any], Iterator[Window]] | None = None
     score: Callable[[Sequence[Any], Sequence[str]], Any] | None = None
     embed: Callable[[Sequence[Any]], Any] | None = None
     ends: tuple[Collection[int], int | None] | None = None
@@ -113,12 +122,9 @@ class CheckpointFiles:
 
     def json(self, name: str) -> dict[str, Any]:
         """A JSON table, empty when there is no such file.  Raises WeightsError when it is not one."""
-        try:
-            found = json.loads((self.folder / name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not os.path.exists(self.folder / name):
             return {}
-        except (OSError, ValueError) as problem:
-            raise WeightsError(f"{self.folder / name} is damaged: {str(problem).splitlines()[0]}") from problem
+        found = read_json(self.folder / name)
         if not isinstance(found, dict):
             raise WeightsError(f"{self.folder / name}: expected a table, found {type(found).__name__}")
         return found
@@ -132,8 +138,16 @@ class CheckpointFiles:
     @cached_property
     def preprocessor(self) -> dict[str, Any]:
         """Settings of the picture (or sound) transform, wherever the library of the day wrote them."""
-        found = self.json("preprocessor_config.json")
-        return found or dict(self.json("processor_config.json").get("image_processor") or {})
+        name = "preprocessor_config.json"
+        found = self.json(name)
+        if not found:
+            name = "processor_config.json"
+            said = self.json(name).get("image_processor") or {}
+            if not isinstance(said, Mapping):
+                raise ConfigError(f"{self.folder / name}: image_processor: expected a table, found {shown(said)}")
+            found = dict(said)
+        check_preprocessor(found, self.folder / name)
+        return found
 
     def tokenizer(self, **names: Any) -> Tokenizer:
         """The tokenizer of whichever vocabulary file there is, `read_tokenizer`; keywords as for `Tokenizer`."""
@@ -250,30 +264,51 @@ class CheckpointFormat:
     def model_spec(self, config: Mapping[str, Any]) -> ModelSpec:
         """`parse_config` with a clear error for a config that lacks what it needs or describes no module.
 
-        Raises ConfigError, also for a `parse_config` that gives no ModelSpec.
+        Its numbers are bounded first (weights/config_limits.py).  Raises ConfigError, also for a `parse_config` that
+        gives no ModelSpec.
         """
-        with understood(f"{self.name}: config.json"):
+        check_numbers(config, f"{self.name}: config.json")
+        with understood(f"{self.name}: config.json", config):
             return returned(self.parse_config(config), ModelSpec, f"{self.name}: parse_config")
 
 
 RECORDS = {each.__name__: each for each in (Part, LoadedModel, Repository, ModelSpec, ConfigMatch, CheckpointFormat)}
 
 
+_OF_A_NAME = {errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.ENOTDIR, errno.EISDIR}
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
+
+
 @contextmanager
-def understood(what: str) -> Iterator[None]:
-    """What published files say is not ours: numbers that make no sense of it are a ConfigError of one line."""
+def understood(what: str, config: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """What published files say is not ours: numbers that make no sense of it are a ConfigError of one line.
+
+    config: what is read; the field that is of a wrong kind is named where it can be told.  Errors of the machine (its
+    disk, its memory) come through.
+    """
     try:
         yield
-    except KeyError as problem:
-        raise ConfigError(f"{what} lacks {problem.args[0]!r}, which is needed") from problem
-    except (TypeError, AttributeError, StopIteration) as problem:
-        if record := constructor_error(problem, RECORDS):
-            raise ConfigError(f"{what}: while it was read, {place_of(problem)}: {record}") from problem
-        raise ConfigError(
-            f"{what} has a value of another kind: {_first_line(problem)} ({place_of(problem)})"
-        ) from problem
-    except (ArithmeticError, ValueError, IndexError, RuntimeError) as problem:
-        raise ConfigError(f"{what} has a value out of range: {_first_line(problem)}") from problem
+    except (KeyError, TypeError, AttributeError, StopIteration, AssertionError, ArithmeticError, ValueError, IndexError,
+            RuntimeError, re.error) as problem:  # fmt: skip
+        if any(sign in str(problem) for sign in _OUT_OF_MEMORY):
+            raise
+        raise ConfigError(_misunderstood(problem, what, config)) from problem
+    except OSError as problem:
+        if problem.errno not in _OF_A_NAME:
+            raise
+        raise ConfigError(f"{what} names a file that cannot be: {problem.strerror}") from problem
+
+
+def _misunderstood(problem: Exception, what: str, config: Mapping[str, Any] | None) -> str:
+    if record := constructor_error(problem, RECORDS):
+        return f"{what}: while it was read, {place_of(problem)}: {record}"
+    if isinstance(problem, KeyError):
+        return f"{what} lacks {problem.args[0] if problem.args else None!r}, which is needed"
+    if isinstance(config, Mapping) and (field := wrong_field(config) or wrong_field(config, "None" in str(problem))):
+        return f"{what}: {field}"
+    if isinstance(problem, TypeError | AttributeError | StopIteration | AssertionError):
+        return f"{what} has a value of another kind: {_first_line(problem)} ({place_of(problem)})"
+    return f"{what} has a value out of range: {_first_line(problem)}"
 
 
 def with_own_head(config: Mapping[str, Any]) -> dict[str, Any]:

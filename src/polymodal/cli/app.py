@@ -13,38 +13,50 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from polymodal.cli import answer, catalogue, chat, check, embed, fetch, health, new, perceive, search, serve
-from polymodal.errors import PolymodalError, Unreachable
+from polymodal.cli import answer, catalogue, chat, check, embed, fetch, health, new, perceive, search, serve, transcribe
+from polymodal.cli.cleaning import cleaned_streams, own_streams
+from polymodal.errors import PolymodalError, StorageError, Unreachable
 
 TRACE = "POLYMODAL_TRACE"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
 
+
+class Command(TyperCommand):
+    """A command whose page of help keeps its colours: nothing in it is from a stranger."""
+
+    def format_help(self, context: Any, formatter: Any) -> None:
+        with own_streams():
+            super().format_help(context, formatter)
+
+
+class Commands(TyperGroup):
+    """All commands; the page of help as of each."""
+
+    def format_help(self, context: Any, formatter: Any) -> None:
+        with own_streams():
+            super().format_help(context, formatter)
+
+
 app = typer.Typer(
     name="polymodal",
+    cls=Commands,
     help="Ask models about pictures and sound; look at, pull and compare them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(answer.ask)
-app.command()(chat.chat)
-app.command()(perceive.transcribe)
-app.command()(perceive.classify)
-app.command()(embed.embed)
-app.command()(search.search)
-app.command()(catalogue.systems)
-app.command()(catalogue.show)
-app.command()(check.check)
-app.command()(new.new)
-app.command()(fetch.pull)
-app.command()(health.doctor)
-app.command()(serve.serve)
+COMMANDS = (answer.ask, chat.chat, transcribe.transcribe, perceive.classify, embed.embed, search.search,
+            catalogue.systems, catalogue.show, check.check, new.new, fetch.pull, health.doctor,
+            serve.serve)  # fmt: skip
+for each in COMMANDS:
+    app.command(cls=Command)(each)
 
 
 def show_version(asked: bool) -> None:
@@ -64,7 +76,7 @@ def options(
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; every error is printed as one line."""
-    with warnings.catch_warnings():
+    with cleaned_streams(), warnings.catch_warnings():
         warnings.showwarning = note
         return run_command(arguments)
 
@@ -75,7 +87,7 @@ def run_command(arguments: list[str]) -> int:
         code = app(arguments, prog_name="polymodal", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except PolymodalError as problem:
-        return complain(str(problem), 1 if isinstance(problem, Unreachable) else 2)
+        return complain(str(problem), code_of(problem))
     except KeyboardInterrupt:
         return complain("interrupted", 130)
     except SystemExit as end:
@@ -83,6 +95,16 @@ def run_command(arguments: list[str]) -> int:
         return end.code if isinstance(end.code, int) else 1
     except Exception as problem:
         return other(problem)
+
+
+def code_of(problem: BaseException | None) -> int:
+    """1 where the network or the disk is at fault, whatever it was written for; 2 for what the user gave."""
+    while problem is not None:
+        full = isinstance(problem, OSError) and problem.errno in FULL
+        if full or isinstance(problem, Unreachable | StorageError):
+            return 1
+        problem = problem.__cause__
+    return 2
 
 
 def other(problem: Exception) -> int:
@@ -118,7 +140,7 @@ def note(
 ) -> None:
     """Show a warning: ours as one line, another library's as Python does."""
     if Path(filename).is_relative_to(Path(__file__).parents[1]):
-        print(f"polymodal: note: {message}", file=sys.stderr)
+        print(f"polymodal: note: {' '.join(str(message).split())}", file=sys.stderr)
     else:
         print(warnings.formatwarning(message, category, filename, lineno, line), file=file or sys.stderr, end="")
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from polymodal.systems import System, Variant
 
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.")]
 
@@ -42,7 +48,9 @@ def sizes(record: Any) -> str:
     return f"{len(counts)} variants ({human_count(min(counts))} to {human_count(max(counts))})"
 
 
-MODELS = Annotated[list[str], typer.Argument(help="Ids, id:variant, folders of weights or your own ./system.py.")]
+MODELS = Annotated[
+    list[str], typer.Argument(help="Ids, id:variant, folders of weights or your own ./system.py (which is run).")
+]
 SVG = Annotated[Path | None, typer.Option(help="Draw a picture into this .svg (or .png) file; - is stdout.")]
 PNG = Annotated[Path | None, typer.Option(help="Draw a picture into this .png (or .svg) file; - is stdout.")]
 STAGE = Annotated[str | None, typer.Option(help="Colour the picture by what this training stage trains.")]
@@ -65,7 +73,8 @@ def show(model: MODELS, json: JSON = False, svg: SVG = None, png: PNG = None, st
 
     variants = [pm.look(each) for each in model]
     if targets:
-        draw_pictures(variants, targets, stage)
+        with of_others(variants):
+            draw_pictures(variants, targets, stage)
         for path, _ in targets if not json else ():
             if path != STANDARD_OUTPUT:
                 typer.echo(f"wrote {path}", err=any(other == STANDARD_OUTPUT for other, _ in targets))
@@ -74,9 +83,22 @@ def show(model: MODELS, json: JSON = False, svg: SVG = None, png: PNG = None, st
     from polymodal.cli.drawing import draw, render
     from polymodal.cli.output import console
 
-    drawings = [draw(*each) for each in variants]
-    if json:
-        print_json(drawings[0].as_dict() if len(drawings) == 1 else [each.as_dict() for each in drawings])
-        return
-    for drawing in drawings:
-        console().print(render(drawing))
+    with of_others(variants):
+        drawings = [
+            replace(draw(*each), chat_format=pm.chat_format(name)) for name, each in zip(model, variants, strict=True)
+        ]
+        if json:
+            print_json(drawings[0].as_dict() if len(drawings) == 1 else [each.as_dict() for each in drawings])
+            return
+        for drawing in drawings:
+            console().print(render(drawing))
+
+
+def of_others(variants: Sequence[tuple[System, Variant]]) -> AbstractContextManager[None]:
+    """Around the drawing of models: where one is a folder's, what cannot be drawn of it is its config's fault."""
+    from polymodal.checkpoints.record import understood
+
+    given = [variant for system, variant in variants if variant not in system.variants and variant.config is not None]
+    if not given:
+        return nullcontext()
+    return understood(f"{', '.join(each.name for each in given)}: config.json", given[0].config)

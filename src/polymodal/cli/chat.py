@@ -105,7 +105,6 @@ class Conversation:
     def ask(self, question: str) -> None:
         """Answer a question; Ctrl-C keeps the part of the answer that was written until then."""
         from polymodal.cli import terminal
-        from polymodal.cli.loops import until_it_loops
         from polymodal.cli.output import print_json
 
         waiting, self.waiting = self.waiting, []  # a file that fails goes with its turn, or every later turn would fail
@@ -114,7 +113,7 @@ class Conversation:
         try:
             with self.interrupts.allowed():
                 stream = self.loaded.stream([*self.messages(), message], **self.sampling)
-                for piece in until_it_loops(stream):
+                for piece in stream:
                     written += piece
                     if not self.json:
                         print(piece, end="", flush=True)

@@ -18,7 +18,10 @@ PAGE = Path("docs/catalogue.md")
 
 def check(
     what: Annotated[
-        str | None, typer.Argument(help="A system of the catalogue, a folder or weights file, or your own ./system.py.")
+        str | None,
+        typer.Argument(
+            help="A system of the catalogue, a folder or weights file, or your own ./system.py (which is run)."
+        ),
     ] = None,
     all: Annotated[bool, typer.Option("--all", help="Every system; writes docs/catalogue.md.")] = False,
     fetch: Annotated[

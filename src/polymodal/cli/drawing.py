@@ -51,6 +51,7 @@ class Drawing:
     """Everything `show` prints.
 
     parameters: of the whole, shared tensors once, parts beside the assembly included; other: below no part's prefix.
+    chat_format: of a published folder, as `Model.chat_format` has it; None where it is not known without loading.
     """
 
     system: System
@@ -59,6 +60,7 @@ class Drawing:
     stages: tuple[StageShare, ...]
     parameters: int
     other: int
+    chat_format: str | None = None
 
     def lanes(self) -> list[str]:
         """The modalities in order of appearance, the backbone's own text lane left out."""
@@ -87,6 +89,7 @@ class Drawing:
             "id": self.system.id,
             "variant": self.variant.name,
             "layout": self.layout(),
+            "chat_format": self.chat_format,
             "parameters": self.parameters,
             "parts": [asdict(replace(box.part, parameters=box.parameters)) for box in self.boxes],
             "other_parameters": self.other,
@@ -101,14 +104,12 @@ class Drawing:
 
 def draw(system: System, variant: Variant) -> Drawing:
     """Build on the meta device and count; raises ConfigError when a part or a stage names no parameter."""
-    import torch
-
     from polymodal.train.parameters import trained_numbers
     from polymodal.train.recipe import as_dict
+    from polymodal.weights.build import build_empty
 
     system.check_recipe()
-    with torch.device("meta"):
-        module = system.module(variant)
+    module = build_empty(lambda: system.module(variant))
     sizes = {name: tensor.numel() for name, tensor in module.named_parameters()}
     boxes = tuple(_box(sizes, part) for part in system.drawing(variant))
     total = sum(sizes.values()) + sum(box.parameters for box in boxes if not box.part.prefix)
@@ -171,7 +172,7 @@ def render(drawing: Drawing) -> RenderableType:
     if len(system.variants) > 1:
         lines.insert(3, Text(f"variants: {', '.join(map(size_of, system.variants))}"))
     if drawing.layout() is not None:
-        lines.insert(2, Text(f"checkpoint: {drawing.layout()}"))
+        lines.insert(2, Text(f"checkpoint: {drawing.layout()}{written_as(drawing)}"))
     if drawing.other:
         lines.append(Text(f"outside these parts: {human_count(drawing.other)} parameters"))
     if drawing.stages:
@@ -187,6 +188,12 @@ def render(drawing: Drawing) -> RenderableType:
     sizes = ", ".join(f"{name} {human_bytes(size)}" for name, size in drawing.memory().items())
     lines.append(Text(f"memory of the weights: {sizes}"))
     return Group(*lines)
+
+
+def written_as(drawing: Drawing) -> str:
+    """Whose format conversations are written in."""
+    own = drawing.chat_format == drawing.system.id
+    return f", chat format: {drawing.chat_format}{' (its own)' if own else ''}" if drawing.chat_format else ""
 
 
 def size_of(variant: Variant) -> str:

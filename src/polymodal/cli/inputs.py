@@ -24,6 +24,7 @@ from polymodal.data.limits import own_limits
 from polymodal.data.media import Image, Media, Text
 from polymodal.data.source import CONTAINER_FORMATS, HEAD_BYTES, SOUND_FORMATS, decode_base64, sniff
 from polymodal.errors import MediaError
+from polymodal.files import open_regular
 
 STDIN = "-"
 PATTERN = re.compile(r"[*?\[]")
@@ -38,11 +39,15 @@ class Input:
     name: str
     source: str | Path | bytes
 
-    def open(self) -> Media | Text:
-        """The media or text, a picture decoded.  Raises MediaError."""
+    def record(self) -> Media | Text:
+        """The media or text, not decoded.  Raises MediaError."""
         import polymodal as pm
 
-        found = pm.media(self.source)
+        return pm.media(self.source)
+
+    def open(self) -> Media | Text:
+        """The media or text, a picture decoded.  Raises MediaError."""
+        found = self.record()
         if isinstance(found, Image):
             _ = found.picture
         return found
@@ -127,9 +132,9 @@ def is_hidden(path: Path) -> bool:
 def is_media(path: Path, sound: bool = False) -> bool:
     """Whether a file begins as a picture, recording, video or array does; with `sound`, a recording or video."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path, None, MediaError) as file:
             format_name = sniff(file.read(HEAD_BYTES))
-    except OSError:  # a folder, or not ours to read
+    except (MediaError, OSError):  # a folder or pipe, or not ours to read
         return False
     return format_name in SOUND_FORMATS | CONTAINER_FORMATS if sound else format_name not in (None, "text")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import typer
 
+from polymodal.cli.cleaning import one_line
 from polymodal.cli.inputs import Input
 from polymodal.cli.output import print_json
 from polymodal.errors import PolymodalError
@@ -33,7 +34,8 @@ def results(inputs: Sequence[Input], run: Run, batch_size: int = 1, step: Step =
     for first in range(0, len(inputs), batch_size):
         some = inputs[first : first + batch_size]
         step(first, some[0].name)
-        outcomes: list[Any] = [attempt(each.open) for each in some]
+        # Not decoded here: pictures of a whole batch would take gigabytes.
+        outcomes: list[Any] = [attempt(each.record) for each in some]
         good = [index for index, each in enumerate(outcomes) if not isinstance(each, PolymodalError)]
         media = [outcomes[index] for index in good]
         done = attempt(partial(run, media)) if media else []
@@ -63,38 +65,43 @@ def one(run: Run, item: Any) -> Any:
 
 def complain_of(each: Input, problem: PolymodalError) -> None:
     """What is wrong with one input of many, in one line on stderr."""
-    print(f"polymodal: {each.name}: {' '.join(str(problem).split())}", file=sys.stderr)
+    print(f"polymodal: {one_line(each.name)}: {' '.join(str(problem).split())}", file=sys.stderr)
 
 
 def report(
     found: Iterator[tuple[Input, Any]],
     *,
-    as_dict: Callable[[Any], dict[str, Any]],
-    as_words: Callable[[str, Any], str],
+    as_dict: Callable[[Any], dict[str, Any] | None],
+    as_words: Callable[[str, Any], str | None],
     several: bool,
     json: bool,
     lines: bool,
 ) -> None:
     """Print results as they come: words, one JSON document (`json`), or a JSON line for each (`lines`).
 
-    as_dict: a result -> its keys beside "file".  as_words: (name, result) -> its line.  several: whether the JSON
-    document is a list; else it is the one result.  A failed input is a line on stderr, and a row with "error".
-    The command ends with exit code 2 when an input failed.
+    as_dict: a result -> its keys beside "file".  as_words: (name, result) -> its line.  Both may give None for what is
+    printed by then.  several: whether the JSON document is a list; else it is the one result.  A failed input is a line
+    on stderr, and a row with "error".  The command ends with exit code 2 when an input failed.
     """
-    rows, failed = [], 0
+    rows: list[dict[str, Any]] = []
+    failed = 0
+    row: dict[str, Any] | None
     for each, result in found:
         if isinstance(result, PolymodalError):
             failed += 1
             complain_of(each, result)
             row = {"file": each.name, "error": str(result)}
         else:
-            row = {"file": each.name, **as_dict(result)}
-        if lines:
+            told = as_dict(result)
+            row = None if told is None else {"file": each.name, **told}
+        if row is not None and lines:
             print_json(row, lines=True)
-        elif json:
+        elif row is not None and json:
             rows.append(row)
-        elif "error" not in row:
-            print(as_words(each.name, result), flush=True)
+        elif not (json or lines or isinstance(result, PolymodalError)):
+            name = one_line(each.name) if sys.stdout.isatty() else each.name
+            if (words := as_words(name, result)) is not None:
+                print(words, flush=True)
     if json and not lines:
         print_json(rows if several else rows[0])
     if failed:

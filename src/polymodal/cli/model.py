@@ -14,7 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
-MODEL_HELP = "An id, id:variant, a folder with weights, owner/repository on the hub, or your own ./system.py."
+MODEL_HELP = (
+    "An id, id:variant, a folder with weights, owner/repository on the hub, or your own ./system.py (which is run)."
+)
 MODEL = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)]
 DEVICE = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...; auto: a CUDA device with enough memory.")]
 DTYPE = Annotated[str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16, float16.")]

@@ -1,15 +1,18 @@
 """`new`: the files of a system from which a contributor goes on, working as they are.
 
-    polymodal new my-system     in a checkout: record, evidence and test of a tiny system of type C
-    polymodal new ./mine.py     anywhere: the record alone, as a file of your own
+    polymodal new my-system --fusion A     in a checkout: record, evidence and test of a tiny system
+    polymodal new ./mine.py --fusion A     anywhere: the record alone, as a file of your own
 
-The files are those of `templates/`, with the name put in; `polymodal check` passes every column of what it wrote.
+The files are those of `templates/` with the names put in; `@STAGE@` and its like stand for a piece that all types
+share, in a file of that name.  `polymodal check` passes every column of what it wrote.
 """
 
 from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Annotated
@@ -20,8 +23,38 @@ from polymodal.errors import ConfigError
 
 SOURCE = Path("src/polymodal")
 LONGEST = 24  # letters of an id, so that no line of the files becomes too long
-# A list of published names counts the tower's last norm too, which is dropped by name; a file of one's own has no list.
-PARAMETERS, PUBLISHED, BUILT = "@PARAMETERS@", "180_176", "180_080"
+TOWER = """("vision_config", {"model_type": "resnet"}, "vision_config.model_type 'resnet' is not supported")"""
+CODEC = """("vq_config", {"double_latent": True}, "vq_config.double_latent is not supported")"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What the shared pieces say differently for a type of fusion.
+
+    about: in a few words.  published, built: parameters by the names on disk, which hold the tower's last norm too, and
+    in the model, where it is dropped.  placeholders: ids of a picture.  refused: a row of the written test.
+    """
+
+    about: str
+    published: str
+    built: str
+    placeholders: str = "16"
+    refused: str = TOWER
+    fresh: str = ""
+
+
+KINDS = {
+    "A": Kind(about="cross-attention between the blocks", published="299_604", built="299_508", placeholders="1"),
+    "B": Kind(about="layers of its own inside the blocks", published="225_360", built="225_264"),
+    "C": Kind(about="features at placeholders", published="200_784", built="200_688"),
+    "D": Kind(about="discrete tokens of one vocabulary", published="229_556", built="229_556", refused=CODEC,
+              fresh="\n        fresh=spread_codes,"),
+}  # fmt: skip
+OWN_FILE = {
+    "@OWN_IMPORT@\n": "from polymodal.check.demo import with_fresh_weights\n",
+    "@OWN_LOAD@\n": '    load=with_fresh_weights(parse_config, ("<image>",)),\n',
+}
+PIECES = ("stage", "headline")  # templates that stand inside others
 FILES = {
     "record": "src/polymodal/systems/{stem}.py",
     "evidence": "src/polymodal/check/evidence/{stem}.py",
@@ -33,20 +66,28 @@ def new(
     name: Annotated[
         str, typer.Argument(help="The name of a system for this checkout, or ./file.py for one of your own.")
     ],
+    fusion: Annotated[
+        str,
+        typer.Option(help=f"How pictures enter: {'; '.join(f'{key}, {kind.about}' for key, kind in KINDS.items())}."),
+    ] = "C",
 ) -> None:
-    """Write a tiny working system to start from: pictures as tokens of a chat (type C)."""
+    """Write a tiny working system to start from: a chat about pictures, of the type of fusion that you name."""
     own = Path(name) if name.endswith(".py") else None
     id, stem = identifier(own.stem if own is not None else name)
+    type = fusion.upper()
+    if type not in KINDS:
+        raise ConfigError(f"new: --fusion {fusion!r} is no type of fusion; expected {', '.join(KINDS)}")
+    words = words_of(type, id, stem, own.stem if own is not None else name)
     if own is not None:
-        write({own: filled("record", id, stem, own.stem).replace(PARAMETERS, BUILT)})
+        write({own: filled(f"record_{type.lower()}", words | {"@PARAMETERS@": KINDS[type].built} | OWN_FILE)})
         typer.echo(f"wrote {name}; next: polymodal check {name}")
         return
     if not (SOURCE / "systems" / "_record.py").is_file():
         raise ConfigError(f"new: there is no {SOURCE} here; run it in a checkout of polymodal, or write {name}.py")
     free(id)
-    made = {Path(path.format(stem=stem)): filled(kind, id, stem, name) for kind, path in FILES.items()}
-    write({path: text.replace(PARAMETERS, PUBLISHED) for path, text in made.items()})
-    typer.echo("wrote " + ", ".join(str(path) for path in made))
+    names = {"record": f"record_{type.lower()}", "evidence": f"evidence_{type.lower()}", "test": "test"}
+    write({Path(path.format(stem=stem)): filled(names[kind], words) for kind, path in FILES.items()})
+    typer.echo("wrote " + ", ".join(path.format(stem=stem) for path in FILES.values()))
     typer.echo(f"next: python scripts/lists.py; polymodal check {id}; docs/dev/systems.md says how to go on")
 
 
@@ -67,18 +108,39 @@ def free(id: str) -> None:
 
     for system in systems.every():
         if systems.plain(id) in {systems.plain(name) for name in (system.id, *system.aliases)}:
-            raise ConfigError(f"new: {system.id} is called {id!r} too; choose another name")
+            raise ConfigError(f"new: there is a system of that name, {system.id} ({system.aliases[0]}); choose another")
 
 
-def filled(kind: str, id: str, stem: str, name: str) -> str:
-    """A template with the names in it."""
-    text = (resources.files("polymodal.cli") / "templates" / f"{kind}.py.txt").read_text(encoding="utf-8")
+def words_of(type: str, id: str, stem: str, name: str) -> dict[str, str]:
+    """What stands for the marks of the templates."""
     camel = "".join(part.capitalize() for part in re.split(r"[-._]", stem)) + "ForConditionalGeneration"
-    year = str(datetime.datetime.now(tz=datetime.UTC).year)
-    words = {"@ID@": id, "@STEM@": stem, "@NAME@": re.sub(r"[\"\\]", "", name), "@CLASS@": camel, "@YEAR@": year}
+    kind = KINDS[type]
+    return {
+        "@ID@": id,
+        "@STEM@": stem,
+        "@NAME@": re.sub(r"[\"\\]", "", name),
+        "@CLASS@": camel,
+        "@YEAR@": str(datetime.datetime.now(tz=datetime.UTC).year),
+        "@PARAMETERS@": kind.published,
+        "@PLACEHOLDERS@": kind.placeholders,
+        "@REFUSED@": kind.refused,
+        "@FRESH@": kind.fresh,
+        **dict.fromkeys(OWN_FILE, ""),
+    }
+
+
+def filled(template: str, words: Mapping[str, str]) -> str:
+    """A template with its pieces and the words in it."""
+    text = read(template)
+    for piece in PIECES:
+        text = text.replace(f"@{piece.upper()}@\n", read(piece))
     for mark, word in words.items():
         text = text.replace(mark, word)
     return text
+
+
+def read(template: str) -> str:
+    return (resources.files("polymodal.cli") / "templates" / f"{template}.py.txt").read_text(encoding="utf-8")
 
 
 def write(files: dict[Path, str]) -> None:

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polymodal.errors import ConfigError
+from polymodal.cli.cleaning import clean_redirected, json_text, own
+from polymodal.errors import ConfigError, NotFinite
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,24 +19,34 @@ if TYPE_CHECKING:
 def print_json(value: Any, lines: bool = False) -> None:
     """One JSON document on stdout, on one line with `lines`; text stays readable where the output can encode it."""
     indent = None if lines else 2
-    document = json.dumps(value, ensure_ascii=False, indent=indent)
+    document = json_text(as_json(value, ensure_ascii=False, indent=indent))
     try:
         document.encode(sys.stdout.encoding or "utf-8", "strict")
     except UnicodeEncodeError:
-        document = json.dumps(value, ensure_ascii=True, indent=indent)
+        document = as_json(value, ensure_ascii=True, indent=indent)
     sys.stdout.write(document + "\n")
     sys.stdout.flush()
+
+
+def as_json(value: Any, **options: Any) -> str:
+    """JSON as the standard has it; raises NotFinite for NaN and infinite numbers, which it has no form for."""
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except ValueError as problem:
+        raise NotFinite("the result holds NaN or an infinite number, which JSON cannot say") from problem
 
 
 def console(error: bool = False) -> Console:
     """A rich console on stdout (or stderr); plain text when the output is not a terminal.
 
-    Strings are printed as they are: the [brackets] and :colons: of a file's name are no markup.
+    Strings are printed as they are: the [brackets] and :colons: of a file's name are no markup, and what would act on
+    the terminal is printed as escapes (cleaning.py).
     """
-    from rich.console import Console
+    from polymodal.cli.screen import Screen
 
     soft_wrap = not sys.stdout.isatty()
-    return Console(stderr=error, highlight=False, markup=False, emoji=False, soft_wrap=soft_wrap)
+    stream = own(sys.stderr if error else sys.stdout)
+    return Screen(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=soft_wrap)
 
 
 def human_bytes(count: float) -> str:
@@ -67,9 +78,7 @@ def waiting(what: str) -> Iterator[None]:
     if not sys.stderr.isatty():
         yield
         return
-    from rich.text import Text
-
-    with console(error=True).status(Text(what)):
+    with status_line(what):
         yield
 
 
@@ -82,10 +91,27 @@ def progress(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
     if not sys.stderr.isatty() or (total > 1 and sys.stdout.isatty()):
         yield lambda done, name: None
         return
+    with status_line(what) as update:
+        yield lambda done, name: update(f"{what} {done + 1} of {total}: {name}")
+
+
+@contextmanager
+def status_line(text: str) -> Iterator[Callable[[str], None]]:
+    """A spinner with a line of text on stderr, a terminal; yields a function that changes the text.
+
+    Lines printed on stdout meanwhile stay there: they are put above the spinner only if both are one terminal.
+    """
+    from rich.live import Live
+    from rich.spinner import Spinner
     from rich.text import Text
 
-    with console(error=True).status(Text(what)) as status:
-        yield lambda done, name: status.update(Text(f"{what} {done + 1} of {total}: {name}"))
+    spinner = Spinner("dots", Text(text), style="status.spinner")
+    with Live(
+        spinner, console=console(error=True), refresh_per_second=12.5, transient=True,
+        redirect_stdout=sys.stdout.isatty(),
+    ):  # fmt: skip
+        clean_redirected()
+        yield lambda changed: spinner.update(text=Text(changed))
 
 
 @contextmanager
@@ -100,13 +126,14 @@ def transfers() -> Iterator[Callable[[str, int, int | None], None]]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    progress = Progress(*columns, console=console(error=True))
+    progress = Progress(*columns, console=console(error=True), redirect_stdout=sys.stdout.isatty())
     bars: dict[str, Any] = {}
 
     def report(name: str, done: int, total: int | None) -> None:
         # Started by the first block, so that nothing at all is printed when everything is here already.
         if not bars:
             progress.start()
+            clean_redirected()
         if name not in bars:
             bars[name] = progress.add_task(name, total=total)
         progress.update(bars[name], completed=done, total=total)

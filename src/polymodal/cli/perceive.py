@@ -1,4 +1,4 @@
-"""`transcribe` and `classify`: the words of recordings, labels of files; of many files with one loaded model."""
+"""`classify`: labels of files, of many with one loaded model; and the options of commands that take many files."""
 
 from __future__ import annotations
 
@@ -11,29 +11,6 @@ from polymodal.cli.model import MODEL, Load, loads_a_model
 
 FILES_HELP = "Files, folders, quoted patterns, data: URLs; - is standard input."
 JSONL = Annotated[bool, typer.Option("--jsonl", help="Print one line of JSON for each file, as soon as it is done.")]
-Files = Annotated[list[str], typer.Argument(metavar="FILE...", help=FILES_HELP, show_default=False)]
-
-
-@loads_a_model
-def transcribe(files: Files, model: MODEL = "mini", json: JSON = False, jsonl: JSONL = False, *, load: Load) -> None:
-    """Transcribe speech: the words of recordings, or of a video's sound."""
-    from polymodal.cli.inputs import expand, open_all
-    from polymodal.cli.many import report, results
-    from polymodal.cli.output import progress
-
-    inputs = expand(files, sound=True)
-    if len(inputs) == 1:
-        open_all(inputs)
-    loaded = load(model)
-    with progress("transcribing", len(inputs)) as step:
-        report(
-            results(inputs, lambda media: [loaded.transcribe(item) for item in media], step=step),
-            as_dict=lambda reply: {"text": reply.text, "model": reply.model, "seconds": reply.seconds},
-            as_words=lambda name, reply: reply.text if len(inputs) == 1 else f"{name}: {reply.text}",
-            several=True,
-            json=json,
-            lines=jsonl,
-        )
 
 
 @loads_a_model

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from polymodal.cli.cleaning import own
 from polymodal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,14 +46,17 @@ def draw_pictures(
         raise unknown(f"training stage of {names}", stage, dict.fromkeys(stages))
     scene = scene_of([describe(system, variant, stage) for system, variant in systems])
     for target, option in targets:
-        document = to_svg(scene).encode() if format_of(target, option) == "svg" else to_png(scene)
+        document = (
+            to_svg(scene).encode("utf-8", "backslashreplace") if format_of(target, option) == "svg" else to_png(scene)
+        )
         _write(target, document)
 
 
 def _write(target: Path, document: bytes) -> None:
     if target == STANDARD_OUTPUT:
-        sys.stdout.buffer.write(document)
-        sys.stdout.buffer.flush()
+        stream = own(sys.stdout).buffer
+        stream.write(document)
+        stream.flush()
         return
     try:
         target.write_bytes(document)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from polymodal.cli.catalogue import JSON
+from polymodal.cli.cleaning import one_line
 from polymodal.cli.model import MODEL, Load, loads_a_model, with_options
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def search(
         )
     else:
         for hit in hits:
-            print(f"{hit.score:6.3f}  {hit.path}")
+            print(f"{hit.score:6.3f}  {one_line(str(hit.path)) if sys.stdout.isatty() else hit.path}")
     complain_of(found)
     if not json:
         print(summary(loaded.name, found, seconds, index.file), file=sys.stderr)
@@ -138,7 +139,8 @@ def bar() -> Iterator[Callable[[int, int, str], None]]:
         yield lambda done, total, name: None
         return
     columns = (TextColumn("indexing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console(error=True), transient=True) as progress:
+    tty = sys.stdout.isatty()
+    with Progress(*columns, console=console(error=True), transient=True, redirect_stdout=tty) as progress:
         task = progress.add_task("", total=None)
         yield lambda done, total, name: progress.update(task, completed=done, total=total)
 
@@ -146,7 +148,7 @@ def bar() -> Iterator[Callable[[int, int, str], None]]:
 def complain_of(found: Update) -> None:
     """A line for each file that cannot be read, up to MOST_NAMED."""
     for path, why in list(found.skipped.items())[:MOST_NAMED]:
-        print(f"polymodal: {path}: {' '.join(why.split())}", file=sys.stderr)
+        print(f"polymodal: {one_line(str(path))}: {' '.join(why.split())}", file=sys.stderr)
     if len(found.skipped) > MOST_NAMED:
         more = len(found.skipped) - MOST_NAMED
         print(f"polymodal: {more} more files cannot be read; --json lists them", file=sys.stderr)

@@ -79,6 +79,7 @@ def run(names: Sequence[str], load: Callable[[str], Any], chosen: Settings, host
     config = uvicorn.Config(
         app,
         log_level="warning",
+        use_colors=False,  # lines of the log are cleaned like all that goes to stderr
         timeout_graceful_shutdown=int(chosen.drain),
         server_header=False,
         h11_max_incomplete_event_size=65536,

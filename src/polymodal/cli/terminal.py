@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType, ModuleType
 
+from polymodal.cli.cleaning import one_line
+
 LONGEST_HISTORY = 1000
 PROMPT = "> "
 
@@ -118,6 +120,7 @@ def completer(readline: ModuleType, commands: Sequence[str]) -> Callable[[str, i
         found = [f"/{name}" for name in commands if f"/{name}".startswith(word)] if readline.get_begidx() == 0 else []
         for name in sorted(glob.glob(glob.escape(os.path.expanduser(word)) + "*")):
             found.append(name + os.sep if os.path.isdir(name) else name)
+        found = [name for name in found if one_line(name) == name]  # readline would print others as they are
         return found[number] if number < len(found) else None
 
     return complete

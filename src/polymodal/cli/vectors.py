@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from polymodal.cli.output import as_json
 from polymodal.errors import ConfigError
 
 
@@ -72,7 +73,7 @@ def write_npy(path: Path, rows: Sequence[Row]) -> None:
 def write_jsonl(path: Path, rows: Sequence[Row]) -> None:
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps({**row.key(), "vector": row.vector.tolist()}, ensure_ascii=False) + "\n")
+            file.write(as_json({**row.key(), "vector": row.vector.tolist()}, ensure_ascii=False) + "\n")
 
 
 def write_parquet(path: Path, rows: Sequence[Row]) -> None:

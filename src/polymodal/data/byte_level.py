@@ -8,10 +8,12 @@ go; a rank file (tiktoken) has no merges, each cut of a token into two tokens is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 
 from tokenizers import Regex, pre_tokenizers
+
+from polymodal.data.tokenizer_parts import bounded
 
 QWEN2_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
@@ -55,11 +57,14 @@ def byte_letters(token: bytes) -> str:
 def merges_of_ranks(ranks: Mapping[bytes, int]) -> list[tuple[str, str]]:
     """The merges of a rank file (token -> rank), in letters: by rank of the whole, then of its parts."""
     names = {token: byte_letters(token) for token in ranks}
-    merges = []
+    return bounded(_cuts(ranks, names))
+
+
+def _cuts(ranks: Mapping[bytes, int], names: Mapping[bytes, str]) -> Iterator[tuple[str, str]]:
     for token in sorted(ranks, key=ranks.__getitem__):
         cuts = [(token[:cut], token[cut:]) for cut in range(1, len(token)) if token[:cut] in ranks]
         known = [pair for pair in cuts if pair[1] in ranks]
         if len(known) > 1:
             known.sort(key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
-        merges += [(names[left], names[right]) for left, right in known]
-    return merges
+        for left, right in known:
+            yield names[left], names[right]

@@ -11,11 +11,19 @@ from __future__ import annotations
 
 import numpy as np
 
+MAX_CHARSMAP = 1 << 22  # bytes; the largest published one has 317 kB
+MAX_REPLACEMENT = 64  # bytes that stand for a few letters; published: 33, an Arabic greeting
+
 _AT_ONCE = 4096  # states looked at together: 4096 x 255 followers of 8 bytes
 
 
-def check_charsmap(charsmap: bytes) -> None:
-    """Raises ValueError, naming what is wrong, unless every lookup in this table stays inside of it."""
+def check_charsmap(charsmap: bytes) -> int:
+    """Bytes of the longest replacement.
+
+    Raises ValueError, naming what is wrong, unless every lookup in this table stays inside of it and makes little.
+    """
+    if len(charsmap) > MAX_CHARSMAP:
+        raise ValueError(f"the normaliser's table has {len(charsmap):,} bytes; the limit is {MAX_CHARSMAP:,}")
     if len(charsmap) < 8:
         raise ValueError(f"the normaliser's table has {len(charsmap)} bytes")
     size = int.from_bytes(charsmap[:4], "little")
@@ -27,10 +35,22 @@ def check_charsmap(charsmap: bytes) -> None:
     except UnicodeDecodeError:
         raise ValueError("the normaliser's replacements are not UTF-8") from None
     units = np.frombuffer(charsmap, "<u4", count=size // 4, offset=4).astype(np.int64)
-    for start in _values(units):
+    values = _values(units)
+    for start in values:
         # A replacement that starts behind the text, or within a character, cannot be cut out of it.
         if start > len(replacements) or (start < len(replacements) and replacements[start] & 0xC0 == 0x80):
             raise ValueError(f"the normaliser's table points to byte {start} of {len(replacements)}")
+    longest = _longest(replacements, values)
+    if longest > MAX_REPLACEMENT:
+        raise ValueError(f"the normaliser replaces a letter by {longest} bytes; the limit is {MAX_REPLACEMENT}")
+    return longest
+
+
+def _longest(replacements: bytes, starts: set[int]) -> int:
+    """Bytes of the longest replacement that begins at one of these places."""
+    ends = np.append(np.flatnonzero(np.frombuffer(replacements, np.uint8) == 0), len(replacements))
+    begin = np.array(sorted(starts), np.int64)
+    return int((ends[np.searchsorted(ends, begin)] - begin).max(initial=0))
 
 
 def _values(units: np.ndarray) -> set[int]:

@@ -41,6 +41,10 @@ NO_SPECIAL_TOKENS: Around = ((), ())
 MARK_START, MARK_END, BREAK = "\ue000", "\ue001", "\ue002"  # private use: no template writes them
 
 
+class _TooLong(PromptError):
+    """The template was stopped."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TemplateSource:
     """A template's text and the file it is from."""
@@ -148,6 +152,8 @@ class ChatTemplate:
             draft = _TemplateInput(as_parts=as_parts)
             try:
                 text = self._run(draft.chat(probe), True)
+            except _TooLong:  # nor would it end in another try
+                raise
             except PromptError:
                 text = ""
             (marker,) = draft.texts
@@ -169,13 +175,15 @@ class ChatTemplate:
     def _guarded(self, run: Callable[[], Any]) -> Any:
         """`run()`, whose every failure is the template's."""
         from polymodal.data.jinja_sandbox import Refusal
+        from polymodal.data.jinja_values import OutOfTime
 
         try:
             return run()
         except Refusal as refusal:
             raise PromptError(f"messages: {self.source.file} refuses them: {_line(refusal)}") from None
         except Exception as problem:
-            raise PromptError(
+            kind = _TooLong if isinstance(problem, OutOfTime) else PromptError
+            raise kind(
                 f"{self.source.file}: the chat template cannot be used ({type(problem).__name__}: {_line(problem)})"
             ) from None
 

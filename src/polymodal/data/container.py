@@ -9,12 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from polymodal.data.source import OpenFile
+from polymodal.data.file_part import part_of
+from polymodal.data.limits import Limits
+from polymodal.data.matroska_tags import check_tags
+from polymodal.data.mp4_tables import check_mp4
+from polymodal.data.ogg_pages import read_links
+from polymodal.data.source import OpenFile, sniff
 from polymodal.errors import MediaError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
+_MAX_TAGS = 1000
 # FFmpeg's demuxer names for what `sniff` announces.
 _DEMUXERS = {
     "mp4": "mov,mp4,m4a,3gp,3g2,mj2",
@@ -60,25 +66,58 @@ AUDIO_DECODERS = (
 
 
 @contextmanager
-def open_container(opened: OpenFile, format_name: str) -> Iterator["InputContainer"]:
-    """Open a container whose magic bytes said `format_name`; what goes wrong inside is a MediaError."""
+def open_container(opened: OpenFile, format_name: str, limits: Limits) -> Iterator["InputContainer"]:
+    """Open a container whose magic bytes said `format_name`; what goes wrong inside is a MediaError.
+
+    Before that, what its tables claim is held against the limits.
+    """
     import av
 
     if format_name not in _DEMUXERS:
         raise MediaError(f"{opened.name} is not a recording or video: found {format_name} data")
+    opened = _checked(opened, format_name, limits)
     options = {
         "format_whitelist": _DEMUXERS[format_name],
         "codec_whitelist": ",".join(_VIDEO_DECODERS + AUDIO_DECODERS),
         "protocol_whitelist": "none",
     }
+    # A few frames are too little for FFmpeg to be sure of MPEG audio.
+    known = "mp3" if format_name == "mp3" and sniff(opened.head) == "mp3" else None
     try:
-        with av.open(opened.file, mode="r", options=options, metadata_errors="replace") as container:
+        with av.open(opened.file, "r", known, options=options, metadata_errors="replace") as container:
             yield container
     except MediaError:
         raise
     except Exception as error:
         # PyAV raises FFmpegError, but also ValueError, EOFError, OverflowError, ... on damaged files.
         raise damaged(opened, format_name) from error
+
+
+def _checked(opened: OpenFile, format_name: str, limits: Limits) -> OpenFile:
+    """The file as FFmpeg may have it."""
+    if format_name == "mp4":
+        check_mp4(opened, limits)
+    elif format_name == "ogg":
+        read_links(opened, limits)
+    elif format_name == "matroska":
+        check_tags(opened, limits)
+    elif format_name == "mp3":
+        return _behind_tags(opened)
+    opened.file.seek(0)
+    return opened
+
+
+def _behind_tags(opened: OpenFile) -> OpenFile:
+    """The file without the ID3 tags that it begins with: titles, pictures, lyrics."""
+    start = 0
+    for _ in range(_MAX_TAGS):
+        opened.file.seek(start)
+        head = opened.file.read(10)
+        if head[:3] != b"ID3" or len(head) < 10:
+            return part_of(opened, min(start, opened.size), opened.size)
+        size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+        start += 10 + size + (10 if head[5] & 0x10 else 0)
+    raise MediaError(f"{opened.name} is damaged: it begins with more than {_MAX_TAGS} ID3 tags")
 
 
 def damaged(opened: OpenFile, format_name: str) -> MediaError:

@@ -1,12 +1,12 @@
 """A processor for encoder-decoders: the answer goes to the decoder, everything before it to the encoder.
 
-    messages -> Processor -> ids and loss mask -> prompt = ids before the first one with loss, answer = the rest
+    messages -> Processor -> ids and loss mask -> answer = the ids with loss at the end, prompt = all before them
     -> input_ids, attention_mask [B, S] of the prompt;  decoder_input_ids [B, T] = start + answer;  labels [B, T]
 
 Labels stand at the position that predicts them, one before the token in decoder_input_ids (-100 at the last), as the
 transformers library has them for encoder-decoders.
 Answers are padded on the prompt's side: on the left, with a decoder_attention_mask, for generation.
-Trap: one answer a conversation; turns before the last are part of the prompt only if they carry no loss.
+Trap: one answer a conversation; answers before the last are part of the prompt, and not learned.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class EncoderDecoderProcessor(Processor):
             raise PromptError("packed rows: an encoder-decoder takes one conversation a row; collate them unpacked")
         prompts, answers = [], []
         for row in rows:
-            cut = row.loss_mask.index(True) if True in row.loss_mask else len(row)
+            cut = len(row)
+            while cut and row.loss_mask[cut - 1]:
+                cut -= 1
             answers.append(row.input_ids[cut:])
             prompts.append(
                 replace(

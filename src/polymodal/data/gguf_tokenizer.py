@@ -18,6 +18,7 @@ from polymodal.data.sentencepiece import BYTE, SentencePieceModel, check_pieces
 from polymodal.data.sentencepiece_pipelines import plain
 from polymodal.data.token_settings import TokenSettings
 from polymodal.data.tokenizer import Tokenizer
+from polymodal.data.tokenizer_parts import check_count, made_by_library
 from polymodal.errors import WeightsError
 
 ROLES = {"bos": "bos", "eos": "eos", "pad": "padding"}
@@ -34,7 +35,8 @@ def gguf_tokenizer(metadata: Mapping[str, Any], **names: Any) -> Tokenizer:
     if kind != "llama":
         raise WeightsError(f"tokenizer: GGUF vocabulary is of kind {kind!r}; expected 'gpt2' or 'llama'")
     model = _pieces(metadata)
-    vocabulary = plain(model, TokenSettings(options={}, roles={}, extra=None, added_by_id={}))
+    settings = TokenSettings(options={}, roles={}, extra=None, added_by_id={})
+    vocabulary = made_by_library("the GGUF vocabulary is damaged", lambda: plain(model, settings))
     vocabulary.pipeline.add_special_tokens(list(vocabulary.control))
     given = {role: model.roles.get(role) for role in ROLES}
     control = (*model.roles.values(), *names.pop("control", ()))
@@ -49,11 +51,16 @@ def _pieces(metadata: Mapping[str, Any]) -> SentencePieceModel:
         raise WeightsError("tokenizer: GGUF lacks tokens, scores or token types, or has them in different numbers")
     pieces, scores, kinds = (list(each or ()) for each in lists.values())
     try:
+        check_count(len(pieces))
+        if not all(isinstance(piece, str) for piece in pieces) or not all(isinstance(kind, int) for kind in kinds):
+            raise ValueError("its tokens are not texts, or their types not numbers")
         check_pieces(pieces, kinds)
         if not all(isinstance(score, float) and math.isfinite(score) for score in scores):
             raise ValueError("it has a score that is not a number")
         named = {**ROLES, "unk": "unknown"}.items()
         ids = {role: metadata.get(f"tokenizer.ggml.{own}_token_id") for role, own in named}
+        if wrong := [str(each)[:40] for each in ids.values() if each is not None and each not in range(len(pieces))]:
+            raise ValueError(f"it gives a role to the token {wrong[0]}")
         roles = {role: pieces[index] for role, index in ids.items() if index is not None}
     except (ValueError, TypeError, IndexError) as problem:
         raise WeightsError(f"tokenizer: the GGUF vocabulary is damaged ({problem})") from None

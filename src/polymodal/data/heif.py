@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Colour = tuple[int, int, int]
 MAX_TILES = 4096  # 200 megapixels in tiles of 512 are 800
+MAX_CHANGES = 16  # turns, mirrorings and crops of one item; a phone writes two
+_CHANGES = ("irot", "imir", "clap")
 _CODECS = {"hvc1": ("hevc", "hvcC"), "avc1": ("h264", "avcC")}
 _QUARTER_TURNS = (None, Pillow.Transpose.ROTATE_90, Pillow.Transpose.ROTATE_180, Pillow.Transpose.ROTATE_270)
 _MIRRORED = (Pillow.Transpose.FLIP_TOP_BOTTOM, Pillow.Transpose.FLIP_LEFT_RIGHT)
@@ -73,7 +75,10 @@ class _Reader:
             picture = self.item(sources[0], mode, depth + 1)
         else:
             raise self._not_read(kind)
-        for name, body in self.items.properties.get(item, ()):
+        changes = [each for each in self.items.properties.get(item, ()) if each[0] in _CHANGES]
+        if len(changes) > MAX_CHANGES:
+            raise HeifDamaged
+        for name, body in changes:
             picture = self._transformed(picture, name, Fields(body))
         return picture
 
@@ -128,17 +133,15 @@ class _Reader:
             return picture if turn is None else picture.transpose(turn)
         if name == "imir":
             return picture.transpose(_MIRRORED[fields.number(1) & 1])
-        if name == "clap":
-            numbers = [(fields.number(4, signed=True), fields.number(4, signed=True)) for _ in range(4)]
-            if any(below == 0 for _, below in numbers):
-                raise HeifDamaged
-            width, height, right, lower = (above / below / self.factor for above, below in numbers)
-            left, top = (picture.width - width) / 2 + right, (picture.height - height) / 2 + lower
-            box = round(left), round(top), round(left + width), round(top + height)
-            if not (0 <= box[0] < box[2] <= picture.width and 0 <= box[1] < box[3] <= picture.height):
-                raise HeifDamaged
-            return picture.crop(box)
-        return picture
+        numbers = [(fields.number(4, signed=True), fields.number(4, signed=True)) for _ in range(4)]
+        if any(below == 0 for _, below in numbers):
+            raise HeifDamaged
+        width, height, right, lower = (above / below / self.factor for above, below in numbers)
+        left, top = (picture.width - width) / 2 + right, (picture.height - height) / 2 + lower
+        box = round(left), round(top), round(left + width), round(top + height)
+        if not (0 <= box[0] < box[2] <= picture.width and 0 <= box[1] < box[3] <= picture.height):
+            raise HeifDamaged
+        return picture.crop(box)
 
 
 def _decoded(items: HeifItems, item: int, limits: Limits) -> "VideoFrame":

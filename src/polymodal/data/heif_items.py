@@ -17,6 +17,7 @@ from polymodal.errors import MediaError
 MAX_META = 16 * 1024 * 1024  # bytes of the `meta` box; phones write a few kB
 MAX_EXTENTS = 100_000  # pieces of all items together, since one may be stated in no byte
 _MAX_BOXES = 10_000
+_MAX_REUSE = 4  # times the file's size that all items together may take
 Property = tuple[str, bytes]
 
 
@@ -29,7 +30,7 @@ class HeifItems:
     """The items of one file, by their ids.
 
     references: (type, from id) -> ids, as ("dimg", grid) -> its tiles.  extents: id -> (construction method, offset,
-    length) of its pieces; length 0 is up to the end.
+    length) of its pieces; length 0 is up to the end.  taken: bytes of all items that were asked for.
     """
 
     opened: OpenFile
@@ -39,6 +40,7 @@ class HeifItems:
     references: dict[tuple[str, int], list[int]] = field(default_factory=dict)
     extents: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
     idat: bytes = b""
+    taken: int = 0
 
     def get_property(self, item: int, kind: str) -> bytes | None:
         """The body of an item's first property of this kind."""
@@ -59,7 +61,9 @@ class HeifItems:
             end = self.opened.size if method == 0 else len(self.idat)
             length = length or max(0, end - offset)
             total += length
-            if total > self.opened.size:  # the same bytes again and again
+            self.taken += length
+            # The same bytes again and again: in one item, or as hundreds of tiles.
+            if total > self.opened.size or self.taken > _MAX_REUSE * self.opened.size + MAX_META:
                 raise HeifDamaged
             if offset + length > end:
                 raise MediaError(
@@ -145,6 +149,8 @@ def _meta(opened: OpenFile) -> bytes:
     """The body of the file's `meta` box."""
     file, start = opened.file, 0
     for _ in range(_MAX_BOXES):
+        if start >= opened.size:
+            break
         file.seek(start)
         head = file.read(16)
         if len(head) < 8:

@@ -12,10 +12,11 @@ name.  Below the limit JPEG is decoded in full size: the scaled DCT is two to th
 differs from decode-then-resize by far more than 1/255.
 """
 
-import io
 import os
-import zlib
-from typing import Any, BinaryIO
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from PIL import (
@@ -30,7 +31,10 @@ from PIL import (
 from PIL import Image as Pillow
 
 from polymodal.data.heif import read_heif
+from polymodal.data.jpeg_segments import check_jpeg
+from polymodal.data.libtiff_output import silence_libtiff
 from polymodal.data.limits import DEFAULT_LIMITS, Limits, how_to_raise
+from polymodal.data.png_chunks import without_long_texts
 from polymodal.data.source import IMAGE_FORMATS, OpenFile, open_source, sniff
 from polymodal.errors import MediaError
 
@@ -59,8 +63,10 @@ _PLUGINS: dict[str, Any] = {
     "webp": WebPImagePlugin.WebPImageFile,
 }
 _OPTIONAL_PLUGINS = {"avif": AvifImagePlugin.SUPPORTED, "webp": WebPImagePlugin.SUPPORTED}
-_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
-_MAX_TEXT = 256 * 1024  # bytes of one text of a PNG, above which it is left out
+_WARNED_FROM = Pillow.MAX_IMAGE_PIXELS or 0  # pixels from which Pillow warns of sizes that are allowed here
+
+# What Pillow thinks of damaged tags is said in our one line or does not matter; set once, since threads share filters.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 def read_image(
@@ -88,7 +94,7 @@ def read_image(
             )
         if format_name == "heif":
             return read_heif(opened, limits, background, lambda size: scale_factor(opened.name, size, limits, 1))
-        picture = _open(opened, str(format_name))
+        picture = _open(opened, str(format_name), limits)
         scalable = format_name == "jpeg" and not picture.info.get("progressive")
         factor = scale_factor(opened.name, picture.size, limits, 1 if scalable else 2)
         return _guarded(opened.name, picture, factor, background)
@@ -114,14 +120,20 @@ def scale_factor(name: str, size: tuple[int, int], limits: Limits, cost: int = 2
     return factor
 
 
-def _open(opened: OpenFile, format_name: str) -> Pillow.Image:
+def _open(opened: OpenFile, format_name: str, limits: Limits) -> Pillow.Image:
     if not _OPTIONAL_PLUGINS.get(format_name, True):
         raise MediaError(
             f"{opened.name} is a picture of format {format_name.upper()}, which this Pillow was built without; "
             "convert it to JPEG or PNG first"
         )
+    if format_name == "tiff":
+        silence_libtiff()
+    if format_name == "jpeg":
+        check_jpeg(opened, limits)
+    file = without_long_texts(opened, limits) if format_name == "png" else opened.file
     try:
-        picture = _PLUGINS[format_name](_without_long_texts(opened) if format_name == "png" else opened.file)
+        with _unwarned(format_name == "gif"):  # its first frame is measured when it is opened
+            picture = _PLUGINS[format_name](file)
     except Exception as error:
         raise MediaError(f"{opened.name} is damaged: its {format_name.upper()} header cannot be read") from error
     if format_name == "tiff" and (picture.tag_v2.get(_SUBFILE_TAG, 0) == 1 or _DNG_TAG in picture.tag_v2):
@@ -131,39 +143,6 @@ def _open(opened: OpenFile, format_name: str) -> Pillow.Image:
     return picture
 
 
-def _without_long_texts(opened: OpenFile) -> BinaryIO:
-    """A PNG without its colour profile and its texts of megabytes, of which Pillow makes an error."""
-    file, kept, start = opened.file, [(0, 8)], 8
-    while start + 12 <= opened.size:
-        file.seek(start)
-        head = file.read(8)
-        size, kind = 12 + int.from_bytes(head[:4], "big"), head[4:]
-        if kind not in _PNG_TEXTS or not _is_long(kind, file.read(size - 12)):
-            kept.append((start, size))
-        start += size
-    file.seek(0)
-    if kept[-1][0] + kept[-1][1] == sum(size for _, size in kept):
-        return file
-    pieces = []
-    for begin, size in kept:
-        file.seek(begin)
-        pieces.append(file.read(size))
-    return io.BytesIO(b"".join(pieces))
-
-
-def _is_long(kind: bytes, body: bytes) -> bool:
-    if kind == b"iCCP" or len(body) > _MAX_TEXT:
-        return True
-    compressed = body.partition(b"\0")[2]
-    if kind == b"tEXt" or (kind == b"iTXt" and compressed[:1] != b"\1"):
-        return False
-    data = compressed[1:] if kind == b"zTXt" else compressed[2:].partition(b"\0")[2].partition(b"\0")[2]
-    try:
-        return len(zlib.decompressobj().decompress(data, _MAX_TEXT + 1)) > _MAX_TEXT
-    except zlib.error:
-        return True
-
-
 def _guarded(name: str, picture: Pillow.Image, factor: int, background: tuple[int, int, int]) -> Pillow.Image:
     """Decode, convert and scale; whatever Pillow raises on the way becomes a MediaError without its text."""
     try:
@@ -171,7 +150,8 @@ def _guarded(name: str, picture: Pillow.Image, factor: int, background: tuple[in
             width = picture.width
             picture.draft(None, (-(-width // factor), -(-picture.height // factor)))
             factor = max(1, factor * picture.width // width)
-        picture.load()
+        with _unwarned(picture.width * picture.height > _WARNED_FROM):
+            picture.load()
         rgb = _to_rgb(name, picture, background)
         return _upright(picture, rgb.reduce(factor) if factor > 1 else rgb)
     except MediaError:
@@ -180,6 +160,17 @@ def _guarded(name: str, picture: Pillow.Image, factor: int, background: tuple[in
         raise MediaError(f"{name} needs more memory than there is; scale it down first") from error
     except Exception as error:
         raise MediaError(f"{name} is damaged or cut short: its pixels cannot be decoded") from error
+
+
+@contextmanager
+def _unwarned(large: bool) -> Iterator[None]:
+    """Without Pillow's warning of sizes that are allowed here; where none is due, the warnings are left alone."""
+    if not large:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
+        yield
 
 
 def _upright(picture: Pillow.Image, rgb: Pillow.Image) -> Pillow.Image:

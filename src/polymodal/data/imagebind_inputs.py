@@ -121,12 +121,17 @@ def imu_values(samples: np.ndarray | Sequence[Sequence[float]], length: int = 20
     return F.pad(series, (0, length - series.shape[1]))
 
 
+def imu_of(item: Any) -> Tensor:
+    """The series of an array."""
+    return imu_values(item.values)
+
+
 INPUTS: Mapping[str, tuple[str, Callable[[Any], Tensor]]] = {
     "image": ("vision", image_transform),
     "video": ("vision", video_values),
     "audio": ("audio", audio_values),
     "depth": ("depth", single_channel),
     "thermal": ("thermal", single_channel),
-    "imu": ("imu", lambda item: imu_values(item.values)),
+    "imu": ("imu", imu_of),
 }
 """Modality of an item -> the official name of its tensor, and how it is made from the item's record."""

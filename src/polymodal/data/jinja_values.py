@@ -27,6 +27,10 @@ MAX_FORMAT = 999  # width or precision in "%10s"
 Number = int | float
 
 
+class OutOfTime(SecurityError):
+    """A run that was stopped."""
+
+
 @dataclass
 class Budget:
     """What is left for one run.  `step` and `made` raise SecurityError when it is used up."""
@@ -39,7 +43,7 @@ class Budget:
     def step(self) -> None:
         self.steps -= 1
         if self.steps < 0 or time.monotonic() > self.until:
-            raise SecurityError("it runs for too long")
+            raise OutOfTime("it runs for too long")
 
     def make(self, size: int) -> None:
         self.left -= size
@@ -217,7 +221,8 @@ def to_json(
 ) -> str:
     """A value as JSON; the options are those that transformers' templates have."""
     space = None if indent is None else " " * _width(indent) if isinstance(indent, int) else text_of(indent)
-    check_size(printed_size(value) * (1 + len(space or "")))
+    between = concatenate(separators or ())
+    check_size(printed_size(value) * (1 + len(space or "") + len(between)))
     made = json.dumps(value, ensure_ascii=ensure_ascii, indent=space, separators=separators, sort_keys=sort_keys)
     check_size(len(made))
     return made

@@ -10,7 +10,7 @@ import math
 import os
 from dataclasses import dataclass, fields, replace
 
-from polymodal.errors import ConfigError
+from polymodal.errors import ConfigError, PromptError
 
 VARIABLE = "POLYMODAL_LIMITS"
 
@@ -27,6 +27,19 @@ class Limits:
     samples        samples of a recording in memory at once; transcription takes it in windows and needs few
     frames         frames sampled from one video
     total_pixels   pixels of all sampled frames together (three bytes each in memory); larger frames are scaled down
+
+    What decoding may cost, whatever is kept of it:
+    scans            passes over the pixels of a JPEG; progressive ones have about ten
+    decoded_samples  rate x channels x seconds of a recording; 16 a byte of its file are always allowed
+    decoded_pixels   width x height of all frames of a video that must be decoded, also of those decoded only to reach
+                     the ones that are used; a frame counts as 512 x 512 at least
+    pieces           coded pieces that a file lists: packets of a video or recording, chunks of a PNG
+    metadata         bytes of titles, colour profiles, thumbnails and cover art inside a picture or recording
+
+    Of one request:
+    characters  of all its texts together
+    items       media of one conversation
+    labels      of one `classify`
     """
 
     bytes: int = 256 * 1024 * 1024
@@ -36,6 +49,14 @@ class Limits:
     samples: int = 64 * 1024 * 1024
     frames: int = 1024
     total_pixels: int = 512 * 1024 * 1024
+    scans: int = 100
+    decoded_samples: int = 1_300_000_000  # four hours of stereo at 44.1 kHz
+    decoded_pixels: int = 200_000_000_000
+    pieces: int = 2_000_000
+    metadata: int = 32 * 1024 * 1024
+    characters: int = 1_000_000
+    items: int = 1_000
+    labels: int = 25_000
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -59,6 +80,15 @@ def own_limits() -> Limits:
                 f"{VARIABLE} has {setting!r}; expected NAME=NUMBER with a name of {', '.join(known)}"
             ) from error
     return replace(DEFAULT_LIMITS, **changes)
+
+
+def check_amount(name: str, found: int, what: str) -> None:
+    """Raises PromptError when a request holds more than this user's limit; what: "labels", ... for the message."""
+    most = getattr(own_limits(), name)
+    if found > most:
+        raise PromptError(
+            f"{found:,} {what}, the limit is {most:,} (Limits.{name}; to raise it: {VARIABLE}={name}={found})"
+        )
 
 
 def how_to_raise(name: str, needed: float) -> str:

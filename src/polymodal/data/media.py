@@ -8,7 +8,8 @@ record of its own, a subclass of Media.
 Making a record opens nothing and imports no media library.  `guess_media` chooses the record for a file by its
 content, for the command line.
 
-Traps: what is decoded is kept with the record and shared by everyone who asks, so nobody may write into it;
+Traps: what is decoded is kept for the record (within bounds, `kept.py`) and shared by everyone who asks, so nobody may
+write into it;
 hashes are taken over what was decoded, together with its mode and size, because equal files of pixels may
 differ in palette and a hash that a sender states cannot be trusted.
 """
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from polymodal.data.kept import DECODED
 from polymodal.data.limits import DEFAULT_LIMITS, Limits
 from polymodal.data.source import (
     CONTAINER_FORMATS,
@@ -81,12 +83,15 @@ class Image(Media):
     modality: str = field(default="image", kw_only=True)
     mime: ClassVar[str] = "image"
 
-    @cached_property
+    @property
     def picture(self) -> "Pillow.Image":
         """The decoded picture, mode RGB.  Raises MediaError as `read_image` does."""
         from polymodal.data.image import read_image
 
-        return read_image(self.source, self.limits, self.background)
+        def decode() -> "Pillow.Image":
+            return read_image(self.source, self.limits, self.background)
+
+        return DECODED.once(self, "picture", decode, lambda picture: 3 * picture.width * picture.height)
 
     @cached_property
     def content_hash(self) -> str:
@@ -109,15 +114,14 @@ class Audio(Media):
     limits: Limits = DEFAULT_LIMITS
     modality: str = field(default="audio", kw_only=True)
     mime: ClassVar[str] = "audio"
-    _decoded: dict[int, np.ndarray] = field(default_factory=dict, init=False, compare=False)
 
     def samples(self, rate: int) -> np.ndarray:
         """Mono float32 [n] at `rate` Hz, decoded once for each rate.  Raises MediaError as `read_audio` does."""
         from polymodal.data.audio import read_audio
 
-        if rate not in self._decoded:
-            self._decoded[rate] = read_audio(self.source, rate, self.limits)
-        return self._decoded[rate]
+        return DECODED.once(
+            self, rate, lambda: read_audio(self.source, rate, self.limits), lambda samples: samples.nbytes
+        )
 
     def blocks(self, rate: int) -> Iterator[np.ndarray]:
         """The same samples as blocks float32 [n]; those of a long recording are not kept.
@@ -126,8 +130,8 @@ class Audio(Media):
         """
         from polymodal.data.audio import stream_audio
 
-        if rate in self._decoded:
-            yield self._decoded[rate]
+        if (samples := DECODED.get(self, rate)) is not None:
+            yield samples
             return
         pieces: list[np.ndarray] = []
         count = 0
@@ -139,7 +143,8 @@ class Audio(Media):
                 pieces.clear()
             yield block
         if pieces:
-            self._decoded[rate] = np.concatenate(pieces)
+            samples = np.concatenate(pieces)
+            DECODED.put(self, rate, samples, samples.nbytes)
 
     def content_hash(self, rate: int) -> str:
         """SHA-256 over the rate and the samples at that rate, in hexadecimal."""
@@ -160,7 +165,6 @@ class Video(Media):
     limits: Limits = DEFAULT_LIMITS
     modality: str = field(default="video", kw_only=True)
     mime: ClassVar[str] = "video"
-    _decoded: dict[tuple, "Clip"] = field(default_factory=dict, init=False, compare=False)
 
     def clip(
         self,
@@ -174,11 +178,11 @@ class Video(Media):
         from polymodal.data.video import read_video
 
         key = (fps, frames, None if times is None else tuple(times), max_side)
-        if key not in self._decoded:
-            self._decoded[key] = read_video(
-                self.source, fps=fps, frames=frames, times=times, max_side=max_side, limits=self.limits
-            )
-        return self._decoded[key]
+
+        def decode() -> "Clip":
+            return read_video(self.source, fps=fps, frames=frames, times=times, max_side=max_side, limits=self.limits)
+
+        return DECODED.once(self, key, decode, lambda clip: clip.frames.nbytes)
 
     @cached_property
     def seconds(self) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polymodal.data.item_rules import check_picklable
 from polymodal.data.limits import DEFAULT_LIMITS, Limits
 from polymodal.data.media import Image, Text
 from polymodal.data.messages import Message, conversation, user
@@ -47,6 +48,11 @@ class PairProcessor:
         self.tokenizer = tokenizer
         self._transform, self._ids, self._pad = transform, ids, pad
         self._collate, self._pictures, self._segments = collate, pictures, segments
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled, for workers of a DataLoader.  Raises ConfigError for a function that cannot be."""
+        check_picklable(self)
+        return vars(self)
 
     def __call__(
         self,

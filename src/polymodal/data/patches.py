@@ -12,7 +12,7 @@ Traps
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -96,16 +96,18 @@ class MergedPatches:
         return int(value["grid"].prod()) // self.merge**2
 
 
-def concat_patches(values: str, grid: str) -> Callable[[list[dict[str, Tensor]]], dict[str, Tensor]]:
+@dataclass(frozen=True)
+class ConcatPatches:
     """Collates items of patches: all patches one after another under `values`, their grids [N, ...] under `grid`."""
 
-    def collate(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        return {
-            values: torch.cat([item["patches"] for item in items]),
-            grid: torch.stack([item["grid"] for item in items]),
-        }
+    values: str
+    grid: str
 
-    return collate
+    def __call__(self, items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return {
+            self.values: torch.cat([item["patches"] for item in items]),
+            self.grid: torch.stack([item["grid"] for item in items]),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

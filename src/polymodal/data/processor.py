@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from polymodal.data.encoded import Encoded, MediaSpan, Prepared
+from polymodal.data.item_rules import check_picklable
 from polymodal.data.limits import DEFAULT_LIMITS, Limits
 from polymodal.data.media import Array, Media
 from polymodal.data.messages import Message, conversation
@@ -125,6 +126,11 @@ class Processor:
         }
         if len(set(self.placeholders.values())) != len(modalities):
             raise ConfigError("processor: every modality needs its own name and its own placeholder token")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled, for workers of a DataLoader.  Raises ConfigError for a function that cannot be."""
+        check_picklable(self)
+        return vars(self)
 
     def __call__(
         self,

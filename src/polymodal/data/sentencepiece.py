@@ -21,7 +21,7 @@ from polymodal.errors import ConfigError, WeightsError
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 ALGORITHMS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
-MAX_PIECES = 4_000_000
+MAX_PIECES = 1 << 20  # the largest published file has 262,144
 # All ways to cut a piece in two are looked at, so a file of a few long pieces could take hours.
 MAX_PIECE = 4096
 MAX_CUTS = 1 << 28

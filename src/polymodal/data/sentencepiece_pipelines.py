@@ -20,9 +20,11 @@ from tokenizers import Tokenizer as Pipeline
 
 from polymodal.data.sentencepiece import CONTROL, NORMAL, USER_DEFINED, SentencePieceModel
 from polymodal.data.token_settings import TokenSettings
+from polymodal.data.tokenizer_parts import bounded, check_count
 from polymodal.errors import ConfigError, WeightsError
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+MAX_WHOLE = 1 << 12  # pieces that are looked for one by one; published: a few hundred
 EXTRA_IDS = 100  # T5's sentinels
 
 
@@ -57,6 +59,7 @@ def plain(model: SentencePieceModel, settings: TokenSettings) -> Vocabulary:
     if model.dummy_prefix:
         split.append(_metaspace("always" if legacy else "first"))
     whole = [text for _, text in model.of_kind(USER_DEFINED)]
+    check_count(len(whole), MAX_WHOLE, "pieces that are never merged")
     if whole:  # never merged with their neighbours
         either = "|".join(re.escape(text) for text in sorted(whole, key=len, reverse=True))
         split.append(pre_tokenizers.Split(Regex(either), behavior="isolated"))
@@ -177,12 +180,12 @@ def _ids(model: SentencePieceModel) -> dict[str, int]:
 
 def _merges(pieces: Iterable[str], known: Mapping[str, int] | set[str]) -> list[tuple[str, str]]:
     """Every cut of a piece into two known ones; those of earlier pieces first, then those further left."""
-    return [
+    return bounded(
         (piece[:cut], piece[cut:])
         for piece in pieces
         for cut in range(1, len(piece))
         if piece[:cut] in known and piece[cut:] in known
-    ]
+    )
 
 
 def _metaspace(scheme: str) -> pre_tokenizers.PreTokenizer:

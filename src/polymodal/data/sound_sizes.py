@@ -116,6 +116,8 @@ def _chunks(opened: OpenFile, start: int, sizes: tuple[int, int], order: Order) 
     """(position, name, length) of each chunk; sizes: bytes of name and length."""
     file, width = opened.file, sum(sizes)
     for _ in range(_MAX_CHUNKS):
+        if start >= opened.size:
+            return
         file.seek(start)
         head = file.read(width)
         if len(head) < width:

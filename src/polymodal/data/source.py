@@ -14,7 +14,6 @@ import codecs
 import io
 import os
 import re
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import BinaryIO
 
 from polymodal.data.limits import Limits, how_to_raise
 from polymodal.errors import MediaError
+from polymodal.files import open_regular
 
 HEAD_BYTES = 4096
 IMAGE_FORMATS = frozenset({"jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "heif"})
@@ -199,18 +199,7 @@ def _check_size(name: str, size: int, limits: Limits) -> None:
 
 
 def _open_file(path: Path) -> BinaryIO:
-    name = clean_name(path.name or str(path))
-    try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise MediaError(f"{name} is a folder, expected a media file")
-        if not stat.S_ISREG(mode):
-            # A pipe or device has no end that could be checked before reading.
-            raise MediaError(f"{name} is not a regular file; read it yourself and pass its bytes")
-        return path.open("rb")
-    except FileNotFoundError as error:
-        raise MediaError(f"there is no file {clean_name(str(path))}") from error
-    except PermissionError as error:
-        raise MediaError(f"{name} may not be read by this user (permission denied)") from error
-    except (OSError, ValueError) as error:
-        raise MediaError(f"{name} cannot be opened as a file") from error
+    # A pipe or device has no end that could be checked before reading.
+    expected = "a media file (of a pipe, read it yourself and pass its bytes)"
+    name = path.name or str(path) if os.path.exists(path) else str(path)
+    return open_regular(path, None, MediaError, name=clean_name(name), expected=expected)

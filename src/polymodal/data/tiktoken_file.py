@@ -24,6 +24,7 @@ from polymodal.data.byte_level import LLAMA3_WORDS, QWEN2_WORDS, byte_letters, m
 from polymodal.data.sentencepiece import check_cuts
 from polymodal.data.sentencepiece_pipelines import Vocabulary
 from polymodal.data.token_settings import TokenSettings
+from polymodal.data.tokenizer_parts import MAX_TOKENS, check_added
 from polymodal.data.vocabulary_files import read_bytes, read_text
 from polymodal.errors import WeightsError
 
@@ -61,6 +62,8 @@ def is_rank_file(data: bytes) -> bool:
 
 def read_ranks(data: bytes, *, where: str = "rank file") -> dict[bytes, int]:
     """Token -> rank.  Raises WeightsError, naming the first bad line, unless the ranks are 0 .. n-1 once each."""
+    if data.count(b"\n") > MAX_TOKENS:
+        raise WeightsError(f"{where} has more than {MAX_TOKENS:,} lines, which no vocabulary has")
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(data.splitlines(), start=1):
         if not line:
@@ -139,4 +142,5 @@ def _pipeline(ranks: Mapping[bytes, int], words: str) -> Pipeline:
 
 
 def _special(names: tuple[str, ...] | list[str]) -> list[AddedToken]:
+    check_added(names)
     return [AddedToken(name, normalized=False, special=True) for name in names]

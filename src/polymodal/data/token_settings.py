@@ -18,6 +18,7 @@ from typing import Any
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Pipeline
 
+from polymodal.data.tokenizer_parts import check_added
 from polymodal.data.vocabulary_files import read_table
 from polymodal.errors import ConfigError, WeightsError
 
@@ -79,8 +80,13 @@ class TokenSettings:
         return added
 
     def add_to(self, pipeline: Pipeline, tokens: Iterable[AddedToken], where: Path) -> None:
-        """Adds them; raises WeightsError when a token then has another id than the files give it."""
-        pipeline.add_tokens(list(tokens))
+        """Adds them; raises WeightsError for too many, and when a token then has another id than the files give it."""
+        added = list(tokens)
+        try:
+            check_added(token.content for token in added)
+        except ValueError as problem:
+            raise WeightsError(f"tokenizer: {where} is not a valid vocabulary ({problem})") from None
+        pipeline.add_tokens(added)
         for index, token in self.added_by_id.items():
             found = pipeline.token_to_id(token.content)
             if found != index:

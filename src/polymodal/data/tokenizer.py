@@ -20,6 +20,15 @@ from tokenizers import AddedToken, Encoding, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Pipeline
 
 from polymodal.data.byte_level import LLAMA3_WORDS, QWEN2_WORDS, gpt2_words, letters, split_then_bytes
+from polymodal.data.tokenizer_parts import (
+    MAX_MERGES,
+    MAX_TOKENS,
+    checked_json,
+    made_by_library,
+    no_panic,
+    try_out,
+)
+from polymodal.data.vocabulary_files import MAX_TOKENIZER_JSON, read_text
 from polymodal.errors import ConfigError, PromptError, UnknownName, WeightsError
 
 # GGUF token types (ggml's `llama_token_type`): 3 = control, 4 = user defined.
@@ -47,7 +56,8 @@ class Tokenizer:
     Args: pipeline, the library's object; control, names that users must not be able to type although the file
     does not mark them as special (they become special here); added, the same, but put behind the vocabulary, in
     this order, where it lacks them (what official code adds when it runs); bos, eos, pad, names of those tokens,
-    None where unused.  Raises: UnknownName when one of the names is not in the vocabulary.
+    None where unused.  Raises: UnknownName when one of the names is not in the vocabulary, WeightsError for a pipeline
+    that fails on a short text.
     """
 
     def __init__(
@@ -62,6 +72,7 @@ class Tokenizer:
     ) -> None:
         self._pipeline = pipeline
         control, added = tuple(control), tuple(added)
+        try_out(pipeline)
         missing = [name for name in added if pipeline.token_to_id(name) is None]
         pipeline.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in missing])
         for name in control:
@@ -82,11 +93,7 @@ class Tokenizer:
     @classmethod
     def from_file(cls, path: str | Path, **names: Any) -> "Tokenizer":
         """From a `tokenizer.json`; keywords as for the class.  Raises WeightsError for a damaged file."""
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise WeightsError(f"tokenizer: cannot read {path} ({error.__class__.__name__})") from None
-        return cls.from_json(text, where=str(path), **names)
+        return cls.from_json(read_text(Path(path), MAX_TOKENIZER_JSON), where=str(path), **names)
 
     @classmethod
     def from_json(cls, text: str, *, where: str = "tokenizer.json", **names: Any) -> "Tokenizer":
@@ -103,20 +110,20 @@ class Tokenizer:
         kind = metadata.get("tokenizer.ggml.model")
         if kind != "gpt2":
             raise WeightsError(f"tokenizer: GGUF vocabulary is of kind {kind!r}; expected 'gpt2' (byte-level BPE)")
-        tokens = _gguf_list(metadata, "tokenizer.ggml.tokens")
-        merges = _gguf_list(metadata, "tokenizer.ggml.merges")
-        types = _gguf_list(metadata, "tokenizer.ggml.token_type")
+        tokens = _gguf_list(metadata, "tokenizer.ggml.tokens", str)
+        merges = _gguf_list(metadata, "tokenizer.ggml.merges", str, MAX_MERGES)
+        types = _gguf_list(metadata, "tokenizer.ggml.token_type", int)
         if len(set(tokens)) != len(tokens) or len(types) != len(tokens):
             raise WeightsError(
                 f"tokenizer: GGUF has {len(set(tokens))} names and {len(types)} types for {len(tokens)} ids"
             )
         pre = metadata.get("tokenizer.ggml.pre", "default")
         pairs = [tuple(merge.split(" ")) for merge in merges]
-        try:
-            vocabulary = {token: i for i, token in enumerate(tokens)}
-            model = models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=pre == "llama-bpe")
-        except Exception as error:
-            raise WeightsError(f"tokenizer: GGUF merges do not fit the vocabulary ({str(error)[:120]})") from None
+        vocabulary = {token: i for i, token in enumerate(tokens)}
+        model = made_by_library(
+            "GGUF merges do not fit the vocabulary",
+            lambda: models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=pre == "llama-bpe"),
+        )
         pipeline = Pipeline(model)
         pipeline.pre_tokenizer = _pre_tokenizer(pre)
         pipeline.decoder = decoders.ByteLevel()
@@ -132,7 +139,9 @@ class Tokenizer:
 
         def named(role: str) -> str | None:
             index = metadata.get(f"tokenizer.ggml.{role}_token_id")
-            return None if index is None else tokens[int(index)]
+            if index is not None and (type(index) is not int or not 0 <= index < len(tokens)):
+                raise WeightsError(f"tokenizer: GGUF has {len(tokens)} tokens, its {role} is {str(index)[:40]}")
+            return None if index is None else tokens[index]
 
         return cls(pipeline, **{"bos": named("bos"), "eos": named("eos"), "pad": named("padding"), **names})
 
@@ -173,7 +182,7 @@ class Tokenizer:
     @cached_property
     def _trusting(self) -> Pipeline:
         """A second pipeline, made on demand, that does read special tokens out of text."""
-        return Pipeline.from_str(self._pipeline.to_str())
+        return _read_again(self._pipeline.to_str())
 
     def special(self, name: str) -> int:
         """Id of the special token written `name`; raises UnknownName with the nearest name."""
@@ -191,7 +200,7 @@ class Tokenizer:
         """
         if allow_special:
             return _encoding(self._trusting, text).ids
-        return self._plain(self._pipeline, text).ids
+        return self._plain(text).ids
 
     def encode_spans(self, text: str, *, first: bool = True) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids of `text` and the characters that each stands for, [begin, end); every character belongs to a token.
@@ -199,7 +208,7 @@ class Tokenizer:
         first: the text begins its tokenizer call; False: a special token precedes it there, and a sentencepiece
         vocabulary that puts a space in front of the whole text only puts none here.  Raises as `encode` does.
         """
-        encoding = self._plain(self._pipeline if first else self._continuing, text)
+        encoding = self._plain(text, first)
         spans, reached = [], 0
         for begin, end in encoding.offsets:
             # White space that a pipeline trims off the offsets of a token belongs to it all the same.
@@ -220,10 +229,12 @@ class Tokenizer:
         before, behind = (text[0], text[-1] + 1) if text else (0, 0)
         return tuple(encoding.tokens[:before]), tuple(encoding.tokens[behind:])
 
-    def _plain(self, pipeline: Pipeline, text: str) -> Encoding:
+    def _plain(self, text: str, first: bool = True) -> Encoding:
         """`text` as a person typed it."""
-        encoding = _encoding(pipeline, text)
-        # A word-level vocabulary can hold "[CLS]" or "</s>" as an ordinary word.
+        encoding = _encoding(self._pipeline if first else self._continuing, text)
+        # A Unigram or word-level vocabulary can hold "</s>" or "[CLS]" as an ordinary word.
+        if not self._reachable.isdisjoint(encoding.ids) and self._unspoken is not None:
+            encoding = _encoding(self._unspoken if first else _continued(self._unspoken), text)
         if not self._reachable.isdisjoint(encoding.ids):
             bad = next(i for i in encoding.ids if i in self._reachable)
             raise PromptError(
@@ -232,17 +243,29 @@ class Tokenizer:
         return encoding
 
     @cached_property
+    def _unspoken(self) -> Pipeline | None:
+        """The pipeline with other names for the special tokens, which no text can hold; None where it cannot be."""
+        table = json.loads(self._pipeline.to_str())
+        vocabulary, added = table["model"].get("vocab"), table["added_tokens"]
+        hidden = {index: f"\U0010fffe{index}\U0010fffe" for index in self._reachable}
+        if isinstance(vocabulary, dict):
+            table["model"]["vocab"] = {hidden.get(index, name): index for name, index in vocabulary.items()}
+        else:
+            table["model"]["vocab"] = [[hidden.get(i, name), score] for i, (name, score) in enumerate(vocabulary)]
+        # Special ones are not looked for anyway; without them, nothing gives their names back to the vocabulary.
+        table["added_tokens"] = [each for each in added if not each["special"]]
+        table["post_processor"] = None
+        try:
+            pipeline = _read_again(json.dumps(table))
+        except WeightsError:  # a merge makes the token
+            return None
+        kept = all(pipeline.token_to_id(each["content"]) == each["id"] for each in table["added_tokens"])
+        return pipeline if kept else None
+
+    @cached_property
     def _continuing(self) -> Pipeline:
         """The pipeline for text behind a special token: without the space that only a whole text gets in front."""
-        split = self._pipeline.pre_tokenizer
-        if split is None or b'"prepend_scheme":"first"' not in split.__getstate__():
-            return self._pipeline
-        table = json.loads(self._pipeline.to_str())
-        spelling = json.dumps(table["pre_tokenizer"]).replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')
-        table["pre_tokenizer"] = json.loads(spelling)
-        pipeline = Pipeline.from_str(json.dumps(table))
-        pipeline.encode_special_tokens = True
-        return pipeline
+        return _continued(self._pipeline)
 
     @cached_property
     def _reachable(self) -> frozenset[int]:
@@ -256,7 +279,8 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """Text of `ids`; bytes that form no character become U+FFFD."""
-        return self._pipeline.decode(list(ids), skip_special_tokens=skip_special)
+        with no_panic("its files break the tokenizers library on the way back to text"):
+            return self._pipeline.decode(list(ids), skip_special_tokens=skip_special)
 
     def token(self, index: int) -> str:
         """How the vocabulary writes one id (byte-level letters, not text); raises UnknownName outside it."""
@@ -313,19 +337,37 @@ class TokenStream:
 def _encoding(pipeline: Pipeline, text: str) -> Encoding:
     if not isinstance(text, str):
         raise PromptError(f"text: expected str, found {type(text).__name__}")
-    try:
-        return pipeline.encode(text, add_special_tokens=False)
-    except (TypeError, UnicodeEncodeError):  # the library's answer to text that has no UTF-8 form
-        raise PromptError("text: holds half of a surrogate pair, which is not valid Unicode; remove it") from None
+    with no_panic("its files break the tokenizers library on this text"):
+        try:
+            return pipeline.encode(text, add_special_tokens=False)
+        except (TypeError, UnicodeEncodeError):  # the library's answer to text that has no UTF-8 form
+            raise PromptError("text: holds half of a surrogate pair, which is not valid Unicode; remove it") from None
+        except Exception as error:  # above all, a vocabulary without a token for what it does not know
+            raise WeightsError(f"tokenizer: its files have no tokens for this text ({str(error)[:120]})") from None
+
+
+def _continued(pipeline: Pipeline) -> Pipeline:
+    """A pipeline for text behind a special token."""
+    split = pipeline.pre_tokenizer
+    if split is None or b'"prepend_scheme":"first"' not in split.__getstate__():
+        return pipeline
+    table = json.loads(pipeline.to_str())
+    spelling = json.dumps(table["pre_tokenizer"]).replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')
+    table["pre_tokenizer"] = json.loads(spelling)
+    again = _read_again(json.dumps(table))
+    again.encode_special_tokens = True
+    return again
+
+
+def _read_again(text: str) -> Pipeline:
+    """A second pipeline of what the first one wrote, which the library does not read where merges hold spaces."""
+    return made_by_library("its files cannot be written as they were read", lambda: Pipeline.from_str(text))
 
 
 def pipeline_of_json(text: str, *, where: str) -> Pipeline:
     """The library's object from the text of a `tokenizer.json`; raises WeightsError, naming `where`, for another's."""
-    try:
-        json.loads(text)
-        return Pipeline.from_str(text)
-    except Exception as error:  # the library raises a bare Exception for every defect of the file
-        raise WeightsError(f"tokenizer: {where} is not a tokenizer.json ({str(error)[:120]})") from None
+    checked = checked_json(text, where)
+    return made_by_library(f"{where} is not a tokenizer.json", lambda: Pipeline.from_str(checked))
 
 
 def iterate_text(tokenizer: Tokenizer, ids: Iterable[int], skip_special: bool = True) -> Iterator[str]:
@@ -346,8 +388,11 @@ def pad_id_of(tokenizer: Tokenizer) -> int:
     raise ConfigError("tokenizer: neither a pad nor an eos token is named, so batches cannot be padded; name one")
 
 
-def _gguf_list(metadata: Mapping[str, Any], key: str) -> list[Any]:
+def _gguf_list(metadata: Mapping[str, Any], key: str, kind: type, limit: int = MAX_TOKENS) -> list[Any]:
+    """A list of texts or numbers that is there and not too long."""
     value = metadata.get(key)
     if not isinstance(value, (list, tuple)) or not value:
         raise WeightsError(f"tokenizer: GGUF metadata lacks the list {key!r}")
+    if len(value) > limit or not all(isinstance(each, kind) for each in value):
+        raise WeightsError(f"tokenizer: GGUF metadata {key!r} is not a list of {kind.__name__}, {limit:,} at most")
     return list(value)

@@ -27,8 +27,9 @@ from polymodal.data.sentencepiece import SentencePieceModel, read_sentencepiece
 from polymodal.data.sentencepiece_pipelines import Vocabulary, renamed
 from polymodal.data.token_settings import TokenSettings, read_settings
 from polymodal.data.tokenizer import Tokenizer, pipeline_of_json
+from polymodal.data.tokenizer_parts import check_holes, made_by_library
 from polymodal.data.vocabulary_files import MAX_TOKENIZER_JSON, read_bytes, read_table, read_text
-from polymodal.errors import ConfigError, PolymodalError, WeightsError
+from polymodal.errors import ConfigError, WeightsError
 
 JSON, PIECES, MERGES, WORDS, RANKS = "json", "sentencepiece", "byte-level BPE", "WordPiece", "tiktoken"
 # In the order in which they are looked for.
@@ -159,19 +160,23 @@ def _read(folder: Path) -> _Source:
     if isinstance(found, str):
         raise ConfigError(f"tokenizer: {folder} has {found}")
     path, reader = found
-    try:
-        vocabulary = reader(path, settings, config)
-    except PolymodalError:
-        raise
-    except Exception as error:  # the library raises a bare Exception for everything that it does not like
-        raise WeightsError(f"tokenizer: {path} is not a valid vocabulary ({str(error)[:120]})") from None
+    vocabulary = made_by_library(
+        f"{path} is not a valid vocabulary", lambda: _with_settings(path, reader(path, settings, config), settings)
+    )
+    pipeline = vocabulary.pipeline
+    roles = {role: settings.role(role, vocabulary.roles.get(role)) for role in ("bos", "eos", "pad")}
+    return _Source(pipeline=pipeline, roles=roles)
+
+
+def _with_settings(path: Path, vocabulary: Vocabulary, settings: TokenSettings) -> Vocabulary:
+    """The vocabulary with the tokens that the files beside it add; raises WeightsError when its ids have gaps."""
     pipeline = vocabulary.pipeline
     settings.add_to(pipeline, settings.tokens(vocabulary.roles, vocabulary.control, vocabulary.raw), path)
     ids = pipeline.get_vocab(with_added_tokens=True)
     if len(set(ids.values())) != len(ids):
         raise WeightsError(f"tokenizer: {path} has gaps: {len(ids)} tokens share {len(set(ids.values()))} ids")
-    roles = {role: settings.role(role, vocabulary.roles.get(role)) for role in ("bos", "eos", "pad")}
-    return _Source(pipeline=pipeline, roles=roles)
+    check_holes(ids.values())
+    return vocabulary
 
 
 def _roles_of_json(pipeline: Pipeline, settings: TokenSettings) -> dict[str, str | None]:

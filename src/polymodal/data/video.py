@@ -24,16 +24,19 @@ import numpy as np
 from polymodal.data.audio import stream_seconds
 from polymodal.data.container import open_container
 from polymodal.data.limits import DEFAULT_LIMITS, Limits, how_to_raise
+from polymodal.data.ogg_pages import read_links
 from polymodal.data.source import OpenFile, open_source, sniff
 from polymodal.errors import ConfigError, MediaError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 VideoSource = str | os.PathLike[str] | bytes
 MAX_FRAME_RATE = 1000  # frames a second, above which a timeline is taken for an attack
+LEAST_PIXELS = 512 * 512  # of a frame in `Limits.decoded_pixels`: small ones cost their headers
 _SEEKABLE = ("mp4", "matroska")  # formats with an index; others are decoded from the start
 _STATES_LENGTH = ("mp4", "matroska", "avi")
 
@@ -92,7 +95,7 @@ def read_video(
         )
     with open_source(source, limits) as opened:
         format_name = sniff_video(opened)
-        with open_container(opened, format_name) as container:
+        with open_container(opened, format_name, limits) as container:
             timeline = _scan(opened, format_name, container, limits)
         if fps is not None and timeline.seconds * fps > limits.frames:
             raise MediaError(
@@ -101,10 +104,11 @@ def read_video(
             )
         indices = choose_frames(timeline, fps=fps, frames=frames, times=times)
         opened.file.seek(0)
-        with open_container(opened, format_name) as container:
+        with open_container(opened, format_name, limits) as container:
             context = _stream(opened, container).codec_context
             side = side_within(len(indices), (context.width, context.height), limits, max_side)
             options = _DecodeOptions(limits, side, format_name in _SEEKABLE)
+            _check_decoded(opened, frames_to_decode(timeline, indices, options.seekable), context, limits)
             pixels = _decode(opened, container, timeline, indices, options)
     return Clip(pixels, (timeline.ticks[indices] - timeline.ticks[0]) * float(timeline.tick))
 
@@ -120,9 +124,18 @@ def sniff_video(opened: OpenFile) -> str:
 
 def track_kinds(source: VideoSource, limits: Limits = DEFAULT_LIMITS) -> frozenset[str]:
     """Which of "video" and "audio" a container holds; cover art is not video.  Raises MediaError."""
-    with open_source(source, limits) as opened, open_container(opened, sniff_video(opened)) as container:
-        moving = any(not is_cover_art(stream) for stream in container.streams.video)
-        return frozenset((["video"] if moving else []) + (["audio"] if container.streams.audio else []))
+    with open_source(source, limits) as opened:
+        format_name = sniff_video(opened)
+        if format_name == "ogg" and (kinds := frozenset().union(*(link.kinds for link in read_links(opened, limits)))):
+            return kinds
+        opened.file.seek(0)
+        with open_container(opened, format_name, limits) as container:
+            return _kinds(container)
+
+
+def _kinds(container: "InputContainer") -> frozenset[str]:
+    moving = any(not is_cover_art(stream) for stream in container.streams.video)
+    return frozenset((["video"] if moving else []) + (["audio"] if container.streams.audio else []))
 
 
 def is_cover_art(stream: "VideoStream") -> bool:
@@ -136,7 +149,7 @@ def video_seconds(source: VideoSource, limits: Limits = DEFAULT_LIMITS) -> float
     """Length of a video by the times of its frames.  Raises MediaError as `read_video` does."""
     with open_source(source, limits) as opened:
         format_name = sniff_video(opened)
-        with open_container(opened, format_name) as container:
+        with open_container(opened, format_name, limits) as container:
             return _scan(opened, format_name, container, limits).seconds
 
 
@@ -193,6 +206,27 @@ def _check_pixels(opened: OpenFile, width: int, height: int, limits: Limits) -> 
         )
 
 
+def frames_to_decode(timeline: Timeline, indices: np.ndarray, seekable: bool) -> int:
+    """How many frames must be decoded for those at `indices`, each from the key frame before it or the last one."""
+    count, done = 0, -1
+    keys = np.searchsorted(timeline.ticks, timeline.keys)
+    for index in np.unique(indices):
+        key = int(keys[place - 1]) if seekable and (place := np.searchsorted(keys, index, side="right")) else 0
+        count += int(index) - max(done, key - 1)
+        done = int(index)
+    return count
+
+
+def _check_decoded(opened: OpenFile, frames: int, size: "VideoFrame | VideoCodecContext", limits: Limits) -> None:
+    """Raises MediaError for more than `Limits.decoded_pixels`; size: what has width and height."""
+    pixels = frames * max(size.width * size.height, LEAST_PIXELS)
+    if pixels > limits.decoded_pixels:
+        raise MediaError(
+            f"{opened.name}: {frames:,} frames of {size.width} x {size.height} must be decoded, that is {pixels:,} "
+            f"pixels, the limit is {limits.decoded_pixels:,} ({how_to_raise('decoded_pixels', pixels)})"
+        )
+
+
 def _check_seconds(opened: OpenFile, seconds: float, limits: Limits) -> None:
     if seconds > limits.seconds:
         raise MediaError(
@@ -218,8 +252,11 @@ def _scan(opened: OpenFile, format_name: str, container: "InputContainer", limit
         length = packet.duration or 0
         if packet.is_keyframe:
             keys.append(tick)
-        if len(ticks) > limits.seconds * MAX_FRAME_RATE:
-            raise MediaError(f"{opened.name} has more than {MAX_FRAME_RATE} frames for each permitted second")
+        if len(ticks) > min(limits.seconds * MAX_FRAME_RATE, limits.pieces):
+            raise MediaError(
+                f"{opened.name} has more than {len(ticks) - 1:,} frames, the limit, or {MAX_FRAME_RATE} for each "
+                f"permitted second ({how_to_raise('pieces', 2 * len(ticks))})"
+            )
     if not ticks:
         raise MediaError(f"{opened.name} holds no frames")
     tick_seconds = stream.time_base or Fraction(1, 1000)
@@ -268,7 +305,7 @@ def _frames_at(
     may_seek = options.seekable
     position = int(timeline.ticks[0])  # tick of the newest decoded frame
     current: VideoFrame | None = None  # the newest frame that is not after the next target
-    frames = container.decode(stream)
+    frames, decoded = container.decode(stream), 0
     for tick in sorted(set(targets)):
         key_index = bisect_right(timeline.keys, tick)
         key = timeline.keys[key_index - 1] if key_index else None
@@ -280,7 +317,8 @@ def _frames_at(
             frame = next(frames, None)
             if frame is None:
                 break
-            position = _tick(frame)
+            position, decoded = _tick(frame), decoded + 1
+            _check_decoded(opened, decoded, frame, options.limits)
             if position > tick and current is not None:
                 pending = frame
                 break

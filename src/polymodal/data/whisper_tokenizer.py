@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from itertools import pairwise
+from heapq import heappop, heappush
 from pathlib import Path
 
 from polymodal.data.tiktoken_file import read_ranks
+from polymodal.data.vocabulary_files import read_bytes
 from polymodal.data.whisper_languages import LANGUAGES, language_code
 from polymodal.errors import ConfigError, UnknownName
 
@@ -60,7 +61,7 @@ class WhisperTokenizer:
     @classmethod
     def read(cls, path: str | Path, *, multilingual: bool, languages: int = 99) -> WhisperTokenizer:
         """Tokenizer from a `.tiktoken` rank file on disk."""
-        return cls(read_ranks(Path(path).read_bytes()), multilingual=multilingual, languages=languages)
+        return cls(read_ranks(read_bytes(Path(path)), where=str(path)), multilingual=multilingual, languages=languages)
 
     def id_of(self, name: str) -> int:
         """Id of a special token by its name, `<|...|>` included; `UnknownName` otherwise."""
@@ -92,18 +93,38 @@ class WhisperTokenizer:
             return [self.ranks[word]]
         if word in self._words:
             return self._words[word]
-        parts = [word[index : index + 1] for index in range(len(word))]
-        while len(parts) > 1:
-            ranked = [(self.ranks.get(a + b, -1), index) for index, (a, b) in enumerate(pairwise(parts))]
-            known = [pair for pair in ranked if pair[0] >= 0]
-            if not known:
-                break
-            _, index = min(known)
-            parts[index : index + 2] = [parts[index] + parts[index + 1]]
-        ids = [self.ranks[part] for part in parts]
+        ids = [self.ranks[part] for part in self._merged(word)]
         if len(self._words) < 65536:  # a server must not grow without bound on random words
             self._words[word] = ids
         return ids
+
+    def _merged(self, word: bytes) -> list[bytes]:
+        """The parts of a word; a queue of pairs, so that a word of a megabyte takes no square of it."""
+        size = len(word)
+        ends, before = list(range(1, size + 1)), list(range(-1, size))  # of the part that begins at an index
+        waiting: list[tuple[int, int]] = []
+
+        def offer(left: int) -> None:
+            right = ends[left]
+            if right < size and (rank := self.ranks.get(word[left : ends[right]])) is not None:
+                heappush(waiting, (rank, left))
+
+        for index in range(size):
+            offer(index)
+        while waiting:
+            rank, left = heappop(waiting)
+            right = ends[left]
+            # The pair may have changed since: its part was taken by the one before it, or has grown.
+            if right <= left or right >= size or self.ranks.get(word[left : ends[right]]) != rank:
+                continue
+            ends[left], ends[right] = ends[right], -1
+            if ends[left] < size:
+                before[ends[left]] = left
+            offer(left)
+            if before[left] >= 0:
+                offer(before[left])
+        begins = [index for index in range(size) if ends[index] > 0]
+        return [word[index : ends[index]] for index in begins]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of the text ids; special tokens and timestamps are left out, broken UTF-8 becomes U+FFFD."""

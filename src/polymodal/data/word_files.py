@@ -10,8 +10,7 @@ tokens only; white space at the end of a line of vocab.txt does not belong to th
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,10 @@ from tokenizers import Tokenizer as Pipeline
 from polymodal.data.byte_level import QWEN2_WORDS, gpt2_words, letters, split_then_bytes
 from polymodal.data.sentencepiece_pipelines import Vocabulary
 from polymodal.data.token_settings import TokenSettings
-from polymodal.data.vocabulary_files import read_text
+from polymodal.data.tokenizer_parts import bounded, check_count
+from polymodal.data.vocabulary_files import MAX_VOCABULARY, read_text
 from polymodal.errors import WeightsError
+from polymodal.files import read_json
 
 MERGES = "merges.txt"
 MAX_IDS = 1 << 24
@@ -80,6 +81,7 @@ def clip(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Voca
 def bert(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Vocabulary:
     """BertTokenizer and its namesakes: WordPiece on words and punctuation, lower case unless the settings say no."""
     lines = read_text(path).removesuffix("\n").split("\n")
+    check_count(len(lines))
     unknown = settings.role("unk", "[UNK]") or "[UNK]"
     vocabulary = {line.rstrip(): index for index, line in enumerate(lines)}
     if unknown not in vocabulary:
@@ -99,7 +101,8 @@ def bert(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Voca
 def _byte_level(path: Path, **options: Any) -> Pipeline:
     """BPE of a vocab.json and the merges.txt beside it; raises WeightsError when they are damaged or do not fit."""
     vocabulary = _vocabulary(path)
-    merges = _merges(path.with_name(MERGES))
+    check_count(len(vocabulary))
+    merges = bounded(_merges(path.with_name(MERGES)))
     try:
         model = models.BPE(vocab=vocabulary, merges=merges, continuing_subword_prefix="", **options)
     except Exception as error:  # the library raises a bare Exception for a merge outside of the vocabulary
@@ -111,10 +114,7 @@ def _byte_level(path: Path, **options: Any) -> Pipeline:
 
 def _vocabulary(path: Path) -> dict[str, int]:
     """Token -> id of a vocab.json."""
-    try:
-        found = json.loads(read_text(path))
-    except (ValueError, RecursionError) as problem:
-        raise WeightsError(f"tokenizer: {path} is damaged: {str(problem).splitlines()[0]}") from None
+    found = read_json(path, MAX_VOCABULARY)
     if not isinstance(found, dict) or not found:
         raise WeightsError(f"tokenizer: {path}: expected a table of tokens and ids, found {type(found).__name__}")
     if not all(type(index) is int and 0 <= index < MAX_IDS for index in found.values()):
@@ -123,9 +123,8 @@ def _vocabulary(path: Path) -> dict[str, int]:
     return found
 
 
-def _merges(path: Path) -> list[tuple[str, str]]:
+def _merges(path: Path) -> Iterator[tuple[str, str]]:
     """The pairs of a merges.txt, first to last."""
-    pairs = []
     for number, line in enumerate(read_text(path).removesuffix("\n").split("\n"), start=1):
         line = line.removesuffix("\r")
         if line.startswith("#version") or (not line and number == 1):
@@ -133,5 +132,4 @@ def _merges(path: Path) -> list[tuple[str, str]]:
         pair = line.split(" ")
         if len(pair) != 2:
             raise WeightsError(f"tokenizer: {path} line {number}: expected two tokens, found {line[:40]!r}")
-        pairs.append((pair[0], pair[1]))
-    return pairs
+        yield pair[0], pair[1]

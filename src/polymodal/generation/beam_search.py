@@ -1,13 +1,16 @@
 """Beam search: keep the most probable unfinished answers of each row, and the best finished ones.
 
 Flow: prefill each row once -> copy its cache for every beam -> at each step extend all beams by all tokens, keep
-the best that go on (beams) and those that ended (finished) -> best finished answer of each row.
+the best that go on (beams) and those that ended (finished) -> best finished answer of each row.  With a temperature
+the continuations are drawn, by the probabilities of all beams together, and the best of those drawn are kept.
 A finished answer scores the sum of its log-probabilities / length ** length_penalty.  A row is done when its best
 open beam, scored at its present length, is worse than the worst of as many finished answers as there are beams.
 Traps: only the `beams` likeliest continuations may finish, so that an unlikely end cannot win by being short; enough
-others are looked at for every beam to go on.  Length counts generated tokens, the end token included.
+others are looked at for every beam to go on.  Length counts generated tokens, the end token included.  An answer that
+completes a stop text ends as by an end token, but no more is looked at for that: a row whose beams all do so is done.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,11 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polymodal.errors import ConfigError
+from polymodal.errors import ConfigError, NotFinite
 from polymodal.generation.decode_state import CHUNK, max_new_tokens, prefill_batch, repeat_rows
 from polymodal.generation.logit_rules import NEVER, LogitRuleTable
 from polymodal.generation.output import DecodingConstraints, Generation
-from polymodal.generation.sampling import SamplingOptions, repetition_penalty
+from polymodal.generation.sampler import generator_of
+from polymodal.generation.sampling import OptionTable, SamplingOptions, repetition_penalty
+from polymodal.generation.stopping import StopStrings, stop_finder
 from polymodal.models.multimodal_lm import MultimodalLM
 
 
@@ -27,12 +32,13 @@ from polymodal.models.multimodal_lm import MultimodalLM
 class Beams:
     """The search of one row. open: (ids, score) of its beams; finished: (score, ids), best first.
 
-    limit: longest answer.  ends: ids that end one.
+    limit: longest answer.  ends: ids that end one.  stopped(ids): whether an answer holds a stop text.
     """
 
     options: SamplingOptions
     limit: int
     ends: frozenset[int]
+    stopped: Callable[[list[int]], bool] = lambda ids: False
     open: list[tuple[list[int], float]] = field(default_factory=lambda: [([], 0.0)])
     finished: list[tuple[float, list[int]]] = field(default_factory=list)
     done: bool = False
@@ -50,7 +56,7 @@ class Beams:
             if score == NEVER:
                 continue
             ids = [*self.open[min(parent, len(self.open) - 1)][0], token]
-            if token in self.ends or len(ids) >= self.limit:
+            if token in self.ends or len(ids) >= self.limit or self.stopped(ids):
                 if rank < beams and not self.done:
                     self.finished.append((score / len(ids) ** self.options.length_penalty, ids))
             elif len(open_beams) < beams:
@@ -89,6 +95,14 @@ class Beams:
         return [ids[-1] if ids else 0 for ids in self.written]
 
 
+def beams_of(options: SamplingOptions, limit: int, constraints: DecodingConstraints) -> Beams:
+    """The search of a row before its first step.  Raises ConfigError for stop texts without a tokenizer."""
+    if not options.stop:
+        return Beams(options=options, limit=limit, ends=constraints.ends)
+    holds = stop_finder(options.stop, constraints.tokenizer)
+    return Beams(options=options, limit=limit, ends=constraints.ends, stopped=holds)
+
+
 @torch.inference_mode()
 def beam_search(
     model: MultimodalLM,
@@ -114,7 +128,7 @@ def beam_search(
     prompts, seen = state.prompts, state.seen
     state = repeat_rows(state, beams, max(limits))
     banned = [] if constraints.placeholders else model.placeholders_in_vocabulary()
-    rows = [Beams(options=o, limit=n, ends=constraints.ends) for o, n in zip(options, limits, strict=True)]
+    rows = [beams_of(option, limit, constraints) for option, limit in zip(options, limits, strict=True)]
 
     def step(parents: Tensor, ids: Tensor) -> Tensor:
         state.cache.reorder(parents)
@@ -140,16 +154,18 @@ def search(
     """
     beams, vocabulary = rows[0].options.beams, logits.shape[-1]
     num_candidates = min(max(2, 1 + len(rows[0].ends)) * beams, beams * vocabulary)
-    rules = _Rules(rows, prompts, banned, logits)
+    rules, draw = _Rules(rows, prompts, banned, logits), _Draw([row.options for row in rows], num_candidates)
     scores = torch.tensor([row.scores for row in rows], device=logits.device)
     while True:
         written = [ids for row in rows for ids in row.written]
         logprobs = rules.apply(torch.log_softmax(logits.float(), -1), written).unflatten(0, (len(rows), beams))
-        best = (logprobs + scores[..., None]).flatten(1).topk(num_candidates)
+        values, indices = draw((logprobs + scores[..., None]).flatten(1))
         parents: list[int] = []
         # A double holds every index and every float32 exactly, so that one copy brings both.
-        for i, line in enumerate(torch.cat((best.indices.double(), best.values.double()), 1).tolist()):
+        for i, line in enumerate(torch.cat((indices.double(), values.double()), 1).tolist()):
             likeliest = list(zip(map(int, line[:num_candidates]), line[num_candidates:], strict=True))
+            if math.isnan(likeliest[0][1]):  # NaN is larger than any number for topk
+                raise NotFinite("the model's scores are NaN or infinite")
             parents += [i * beams + parent for parent in rows[i].extend(likeliest, vocabulary)]
         if all(row.done for row in rows):
             return
@@ -165,8 +181,35 @@ def search(
         logits = step(origin, ids)
 
 
+class _Draw:
+    """The continuations of each row that are looked at: the likeliest, or drawn without replacement.
+
+    A row draws from a generator of its own on the CPU, as a sampler does, so that its neighbours do not matter.
+    """
+
+    def __init__(self, options: Sequence[SamplingOptions], count: int) -> None:
+        self._count = count
+        self._generators = [None if option.greedy else generator_of(option.seed) for option in options]
+        self._drawn = [index for index, generator in enumerate(self._generators) if generator is not None]
+
+    def __call__(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """scores float [rows, N] -> scores and indices [rows, count], best first."""
+        if not self._drawn:
+            return scores.topk(self._count)
+        # The largest of p / (exponential noise) are a draw without replacement by p; torch.multinomial does the same.
+        waits = torch.ones(scores.shape)
+        for row in self._drawn:
+            waits[row].exponential_(1, generator=self._generators[row])
+        rows = torch.tensor(self._drawn, device=scores.device)
+        keys = scores.index_copy(0, rows, (scores.softmax(-1) / waits.to(scores.device))[rows])
+        indices = keys.topk(self._count).indices
+        values, order = scores.gather(1, indices).sort(-1, descending=True)
+        return values, indices.gather(1, order)
+
+
 class _Rules:
-    """What changes the log-probabilities [rows * beams, V] of all beams: bans, shortest lengths, penalties, rules."""
+    """What changes the log-probabilities [rows * beams, V] of all beams: bans, shortest lengths, penalties, rules, and
+    for rows that draw their temperature and filters."""
 
     def __init__(
         self, rows: Sequence[Beams], prompts: Sequence[list[int]], banned: Sequence[int], logits: Tensor
@@ -186,6 +229,8 @@ class _Rules:
         )
         penalties = [option.repetition_penalty for option in options]
         self._penalty = torch.tensor(penalties, device=device)[:, None]
+        # One token more than there are ends stays, so that a beam can go on.
+        self._table = OptionTable(options, device, keep=1 + max(len(rows[0].ends), 1))
         self._seen: Tensor | None = None
         if set(penalties) != {1.0}:
             seen = torch.zeros(len(rows), size, dtype=torch.bool)
@@ -204,7 +249,7 @@ class _Rules:
             logprobs = self._rules.bias(logprobs, written)
         if self._seen is not None:
             logprobs = repetition_penalty(logprobs, self._seen, self._penalty)
-        return self._rules.constrain(logprobs, written) if self._rules else logprobs
+        return self._table.filter(self._rules.constrain(logprobs, written) if self._rules else logprobs)
 
     def advance(self, parents: Tensor, ids: Tensor) -> None:
         """Line i goes on from line parents[i] with ids[i] written."""
@@ -216,16 +261,17 @@ class _Rules:
 def best_generations(row: Beams, prompt: list[int], constraints: DecodingConstraints, count: int) -> list[Generation]:
     """The `count` best answers of a row whose search is over."""
     answers = [ids for _, ids in row.finished] + [ids for ids, _ in row.open]
-    return [_generation(ids, row.ends, prompt, constraints) for ids in answers[:count]]
+    return [_generation(ids, row, prompt, constraints) for ids in answers[:count]]
 
 
-def _generation(
-    ids: list[int], ends: frozenset[int], prompt: list[int], constraints: DecodingConstraints
-) -> Generation:
-    tokenizer = constraints.tokenizer
+def _generation(ids: list[int], row: Beams, prompt: list[int], constraints: DecodingConstraints) -> Generation:
+    text = None
+    if constraints.tokenizer is not None:
+        stops = StopStrings(row.options.stop)
+        text = stops.push(constraints.tokenizer.decode([id for id in ids if id not in row.ends])) + stops.finish()
     return Generation(
         ids=tuple(ids),
-        text=None if tokenizer is None else tokenizer.decode([id for id in ids if id not in ends]),
-        finish_reason="stop" if ids[-1] in ends else "length",
+        text=text,
+        finish_reason="stop" if ids[-1] in row.ends or row.stopped(ids) else "length",
         counts={"prompt": len(prompt), "generated": len(ids)},
     )

@@ -216,8 +216,18 @@ def _force(scores: Tensor, ids: Sequence[int]) -> None:
     _fill(scores, ids, 0.0)
 
 
-def typical_p(logits: Tensor, mass: Tensor) -> Tensor:
-    """Keep the tokens whose information is nearest to the expected one, until they hold `mass` [B, 1]; 1 keeps all."""
+def beyond(logits: Tensor, keep: int) -> Tensor:
+    """bool [B, V]: less likely than the `keep` likeliest."""
+    if keep == 1:
+        return logits < logits.amax(-1, keepdim=True)
+    return logits < logits.topk(min(keep, logits.shape[-1])).values[..., -1:]
+
+
+def typical_p(logits: Tensor, mass: Tensor, keep: int = 1) -> Tensor:
+    """Keep the tokens whose information is nearest to the expected one, until they hold `mass` [B, 1]; 1 keeps all.
+
+    Of this and the other cutoffs `keep` tokens remain at least.
+    """
     logprobs = logits.log_softmax(-1)
     entropy = -(logprobs.exp() * logprobs).nansum(-1, keepdim=True)
     distance = (-logprobs - entropy).abs()
@@ -225,18 +235,18 @@ def typical_p(logits: Tensor, mass: Tensor) -> Tensor:
     total = logits.gather(-1, order).softmax(-1).cumsum(-1)
     last = (total < mass).sum(-1, keepdim=True).clamp_max(logits.shape[-1] - 1)
     dropped = ordered > ordered.gather(-1, last)
-    dropped[..., 0] = False
+    dropped[..., :keep] = False
     return logits.masked_fill(dropped.scatter(-1, order, dropped) & (mass < 1), NEVER)
 
 
-def epsilon_cutoff(logits: Tensor, epsilon: Tensor) -> Tensor:
+def epsilon_cutoff(logits: Tensor, epsilon: Tensor, keep: int = 1) -> Tensor:
     """Drop tokens less probable than `epsilon` [B, 1], but never the likeliest."""
     unlikely = logits.softmax(-1) < epsilon
-    return logits.masked_fill(unlikely & (logits < logits.amax(-1, keepdim=True)), NEVER)
+    return logits.masked_fill(unlikely & beyond(logits, keep), NEVER)
 
 
-def eta_cutoff(logits: Tensor, epsilon: Tensor) -> Tensor:
+def eta_cutoff(logits: Tensor, epsilon: Tensor, keep: int = 1) -> Tensor:
     """The same with a bound that falls with the entropy: min(epsilon, sqrt(epsilon) * exp(-entropy))."""
     logprobs = logits.log_softmax(-1)
     entropy = -(logprobs.exp() * logprobs).nansum(-1, keepdim=True)
-    return epsilon_cutoff(logits, torch.minimum(epsilon, epsilon.sqrt() * (-entropy).exp()))
+    return epsilon_cutoff(logits, torch.minimum(epsilon, epsilon.sqrt() * (-entropy).exp()), keep)

@@ -14,7 +14,7 @@ from torch import Tensor
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.errors import ConfigError
 from polymodal.generation.sampling import SamplingOptions
-from polymodal.generation.stopping import StopStrings
+from polymodal.generation.stopping import Loop, StopStrings
 
 # What a row has written so far -> the ids that may come next (int64 [n]), or None for all of them.
 Allowed = Callable[[Sequence[int]], Tensor | None]
@@ -33,7 +33,8 @@ class TokenLogprob:
 class Piece:
     """One generated token of one row, and the text that became certain with it (often "", sometimes several).
 
-    finish_reason: None while the row goes on; "stop" for an end token or stop string, "length" for the limit.
+    finish_reason: None while the row goes on; "stop" for an end token or stop string, "length" for the limit,
+    "repetition" for a loop (`SamplingOptions.stop_loops`).
     """
 
     row: int
@@ -112,6 +113,9 @@ class Writer:
         self._ends = self.constraints.ends
         self._text = None if self.constraints.tokenizer is None else self.constraints.tokenizer.stream()
         self._stop = StopStrings(self.options.stop)
+        # Where a rule says what may come next (a grid of one colour, columns of a table), repeating is no mistake.
+        loops = self.options.stop_loops and self.constraints.allowed is None
+        self._loop = Loop(self.options.stop_loops) if loops else None
 
     def accept(self, index: int, logprob: TokenLogprob | None = None) -> Piece:
         """Take the next id; sets finish_reason when it is the last."""
@@ -120,6 +124,8 @@ class Writer:
         text = "" if ended or self._text is None else self._stop.push(self._text.push(index))
         if ended or self._stop.found is not None:
             self.finish_reason = "stop"
+        elif self._loop is not None and self._loop.found(self.ids):
+            self.finish_reason = "repetition"
         elif len(self.ids) >= self.limit:
             self.finish_reason = "length"
         if self.finish_reason is not None and self._stop.found is None and self._text is not None:

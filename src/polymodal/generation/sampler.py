@@ -9,13 +9,14 @@ what it says; random numbers are made and copied in blocks, which gives the same
 goes on sampling until its batch is done.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from polymodal.errors import WeightsError
+from polymodal.errors import NotFinite
 from polymodal.generation.logit_rules import LogitRuleTable
 from polymodal.generation.output import TokenLogprob
 from polymodal.generation.sampling import NEVER, OptionTable, SamplingOptions, sample
@@ -54,14 +55,14 @@ class Sampler:
         allowed: Sequence[Tensor | None] | None = None,
         written: Sequence[Sequence[int]] | None = None,
     ) -> Tensor:
-        """logits float [B, V] -> int64 [B] on their device; -1 where the scores are not numbers.
+        """logits float [B, V] -> int64 [B] on their device; -1 where the scores are NaN, or infinite where chosen.
 
         allowed: for each row the only ids that may come (int64 [n]), or None for all.  written: the answer of each row
         so far, which rows with `rules` need.
         """
         if self._rows is None:
             self._rows = _Rows(self._options, self._prompts, self._banned, self._ends, logits)
-        rows = self._rows
+        rows, scores = self._rows, logits
         if self._step < self._shortest:
             early = rows.shortest > self._step
             logits = logits.index_copy(-1, rows.ends, logits[:, rows.ends].masked_fill(early, NEVER))
@@ -79,6 +80,9 @@ class Sampler:
         ids = torch.where(logits.gather(-1, ids[:, None])[:, 0].isnan(), -1, ids)  # NaN counts as the largest
         if rows.sampled is not None:
             ids = ids.index_copy(0, rows.sampled, sample(logits[rows.sampled], rows.uniform(self._step)))
+        # NaN is larger than any number for argmax, so that it is chosen where there is one; it fails the comparison.
+        chosen = scores.gather(-1, ids.clamp_min(0)[:, None])[:, 0]
+        ids = torch.where(chosen < math.inf, ids, -1)
         if rows.seen is not None:
             rows.seen.scatter_(1, ids.clamp_min(0)[:, None], True)
         self._step += 1
@@ -105,7 +109,7 @@ class _Rows:
         self.masks = _Masks(logits)
         sampled = [row for row, option in enumerate(options) if not option.greedy]
         self.sampled = on_device(sampled) if sampled else None
-        self._generators = [_generator(options[row].seed) for row in sampled]
+        self._generators = [generator_of(options[row].seed) for row in sampled]
         self._block = torch.empty(0)
         self.seen: Tensor | None = None
         if self.table.penalised:
@@ -164,7 +168,7 @@ class Readout:
     def read(self, ids: Tensor, logits: Tensor) -> list[tuple[int, TokenLogprob | None]]:
         """ids int64 [B], chosen at `logits` [B, V] (those of the model itself, before penalties and temperature).
 
-        Raises WeightsError for scores that are no numbers.
+        Raises NotFinite for scores that are no numbers.
         """
         if not self._asking:
             return [(_checked(index), None) for index in ids.tolist()]
@@ -189,11 +193,12 @@ class Readout:
 
 def _checked(index: int) -> int:
     if index < 0:
-        raise WeightsError("the model's scores are NaN: its weights are damaged or its dtype is too small")
+        raise NotFinite("the model's scores are NaN or infinite")
     return index
 
 
-def _generator(seed: int | None) -> torch.Generator:
+def generator_of(seed: int | None) -> torch.Generator:
+    """Random numbers of one row, on the CPU; None: others each time."""
     generator = torch.Generator()
     if seed is None:
         generator.seed()

@@ -9,6 +9,7 @@ logits either way.
 Traps: temperature 0 means greedy.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ from polymodal.errors import ConfigError
 from polymodal.generation.logit_rules import (
     NEVER,
     LogitRules,
+    beyond,
     epsilon_cutoff,
     eta_cutoff,
     is_number,
@@ -27,6 +29,7 @@ from polymodal.generation.logit_rules import (
     typical_p,
 )
 
+LARGEST = 2**53  # whole numbers of options; larger ones are no exact float64
 COLDEST = 1e-10  # lower temperatures choose no differently, but their scores overflow
 
 
@@ -37,10 +40,11 @@ class SamplingOptions:
     max_tokens: longest answer.  min_tokens: no end token before that many.  temperature: 0 = greedy.  top_k: 0 = off.
     top_p: 1 = off.  min_p: 0 = off.  repetition_penalty: 1 = off; seen tokens of prompt and answer.  seed: None = a new
     one each time; two rows with one seed and one prompt say the same.  stop: texts that end the answer and are not part
-    of it.  beams: beam search when above 1, which is not random.  length_penalty: beam scores are divided by length to
-    this power.  early_stopping: True ends a beam search with as many finished answers as beams, False when a better one
-    is improbable, "never" when it is impossible.  logprobs: None = off, n = log-probability of each token and of the n
-    likeliest, before other options.
+    of it.  beams: beam search when above 1, whose continuations are drawn where there is a temperature.
+    length_penalty: beam scores are divided by length to this power.  early_stopping: True ends a beam search with as
+    many finished answers as beams, False when a better one is improbable, "never" when it is impossible.  stop_loops:
+    0 = off, n = end an answer whose last n tokens go in a circle (`stopping.Loop`; not in beam search, nor under a
+    grammar).  logprobs: None = off, n = log-probability of each token and of the n likeliest, before other options.
     rules: bans, biases and forced ids.
     Raises ConfigError naming the option.
     """
@@ -58,6 +62,7 @@ class SamplingOptions:
     logprobs: int | None = None
     min_tokens: int = 0
     early_stopping: bool | str = False
+    stop_loops: int = 0
     rules: LogitRules = field(default_factory=LogitRules)
 
     def __post_init__(self) -> None:
@@ -68,6 +73,7 @@ class SamplingOptions:
         self._need_whole("min_tokens", 0, "0 (off) or more")
         self._need_number("temperature", 0, float("inf"), "0 (greedy) or more")
         self._need_whole("top_k", 0, "0 (off) or more")
+        self._need_whole("stop_loops", 0, "0 (off) or more")
         self._need_number("top_p", 0, 1, "above 0 and at most 1 (off)")
         self._need("top_p", self.top_p > 0, "above 0 and at most 1 (off)")
         self._need_number("min_p", 0, 1, "from 0 (off) to 1")
@@ -83,22 +89,22 @@ class SamplingOptions:
             self._need_whole("logprobs", 0, "None or 0 and more")
         self._need("early_stopping", self.early_stopping in (True, False, "never"), "True, False or 'never'")
         self._need("rules", isinstance(self.rules, LogitRules), "LogitRules")
-        if self.beams > 1 and (self.temperature > 0 or stop or self.logprobs is not None):
-            raise ConfigError("SamplingOptions: beams above 1 goes without temperature, stop and logprobs")
+        if self.beams > 1 and self.logprobs is not None:
+            raise ConfigError("SamplingOptions: beams above 1 goes without logprobs; leave one of them out")
 
     @property
     def greedy(self) -> bool:
         return self.temperature == 0
 
-    def _need_whole(self, name: str, least: int, expected: str, most: int | None = None) -> None:
+    def _need_whole(self, name: str, least: int, expected: str, most: int = LARGEST) -> None:
         value = getattr(self, name)
-        self._need(name, is_whole(value) and least <= value and (most is None or value <= most), expected)
+        self._need(name, is_whole(value) and least <= value <= most, expected)
         object.__setattr__(self, name, int(value))  # of numpy's as well
 
     def _need_number(self, name: str, least: float, most: float, expected: str) -> None:
         """A finite number of that range, both borders included."""
         value = getattr(self, name)
-        self._need(name, is_number(value) and least <= value <= most and abs(value) != float("inf"), expected)
+        self._need(name, is_number(value) and least <= value <= most and abs(value) <= sys.float_info.max, expected)
         object.__setattr__(self, name, float(value))
 
     def _need(self, name: str, fine: bool, expected: str) -> None:
@@ -129,8 +135,8 @@ def top_k(logits: Tensor, k: int | Tensor, largest: int | None = None) -> Tensor
     return logits.masked_fill((logits < threshold) & (k > 0), NEVER)
 
 
-def top_p(logits: Tensor, p: float | Tensor) -> Tensor:
-    """Keep the smallest set of likeliest tokens whose probabilities sum to at least p; never fewer than one.
+def top_p(logits: Tensor, p: float | Tensor, keep: int = 1) -> Tensor:
+    """Keep the smallest set of likeliest tokens whose probabilities sum to at least p; never fewer than `keep`.
 
     1 keeps all, also what is too unlikely for a float32.
     """
@@ -138,16 +144,17 @@ def top_p(logits: Tensor, p: float | Tensor) -> Tensor:
     # Rounded once, from a double, whether p is one number or one of each row.
     rest = 1 - p if isinstance(p, float | int) else (1 - p.double()).to(logits.dtype)
     dropped = ordered.softmax(-1).cumsum(-1) <= rest
-    dropped[..., -1] = False
+    dropped[..., -keep:] = False
     if isinstance(p, Tensor):
         dropped &= p < 1
     return logits.masked_fill(dropped.scatter(-1, order, dropped), NEVER)
 
 
-def min_p(logits: Tensor, p: float | Tensor) -> Tensor:
-    """Keep tokens at least p times as likely as the likeliest."""
+def min_p(logits: Tensor, p: float | Tensor, keep: int = 1) -> Tensor:
+    """Keep tokens at least p times as likely as the likeliest; never fewer than `keep`."""
     probabilities = logits.softmax(-1)
-    return logits.masked_fill(probabilities < p * probabilities.amax(-1, keepdim=True), NEVER)
+    dropped = probabilities < p * probabilities.amax(-1, keepdim=True)
+    return logits.masked_fill(dropped & beyond(logits, keep), NEVER)
 
 
 def sample(logits: Tensor, uniform: Tensor) -> Tensor:
@@ -166,14 +173,15 @@ def sample(logits: Tensor, uniform: Tensor) -> Tensor:
 class OptionTable:
     """Options of all rows as tensors on the logits' device, made once; each step is then a few calls for all rows.
 
-    A filter runs when some row needs it; a neutral number leaves the others as they are.
+    A filter runs when some row needs it; a neutral number leaves the others as they are.  keep: tokens that every
+    filter leaves at least.
     """
 
-    def __init__(self, options: Sequence[SamplingOptions], device: torch.device | str) -> None:
+    def __init__(self, options: Sequence[SamplingOptions], device: torch.device | str, keep: int = 1) -> None:
         def column(values: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.tensor(values, dtype=dtype, device=device)[:, None]
 
-        top_ks = [0 if option.greedy else option.top_k for option in options]
+        top_ks = [0 if option.greedy or not option.top_k else max(option.top_k, keep) for option in options]
         top_ps = [1.0 if option.greedy else option.top_p for option in options]
         min_ps = [0.0 if option.greedy else option.min_p for option in options]
         temperatures = [max(option.temperature, COLDEST) if option.temperature else 1.0 for option in options]
@@ -181,7 +189,7 @@ class OptionTable:
         self._temperature, self._min_p = column(temperatures), column(min_ps)
         self._top_k, self._top_p = column(top_ks, torch.int64), column(top_ps, torch.float64)
         self.penalised = any(option.repetition_penalty != 1 for option in options)
-        self._largest = max(top_ks)
+        self._largest, self._keep = max(top_ks), keep
         self._any_temperature = set(temperatures) != {1.0}
         self._any_top_p, self._any_min_p = min(top_ps) < 1, max(min_ps) > 0
         rules = [LogitRules() if option.greedy else option.rules for option in options]
@@ -210,11 +218,11 @@ class OptionTable:
         if self._largest:
             logits = top_k(logits, self._top_k, self._largest)
         if self._any_top_p:
-            logits = top_p(logits, self._top_p)
+            logits = top_p(logits, self._top_p, self._keep)
         if self._any_min_p:
-            logits = min_p(logits, self._min_p)
+            logits = min_p(logits, self._min_p, self._keep)
         for cutoff, values in self._cutoffs:
-            logits = cutoff(logits, values)
+            logits = cutoff(logits, values, self._keep)
         return logits
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from polymodal.errors import ConfigError, PromptError
-from polymodal.generation.beam_search import Beams, best_generations, search
+from polymodal.generation.beam_search import beams_of, best_generations, search
 from polymodal.generation.decode_state import copy_cache
 from polymodal.generation.generate import decode
 from polymodal.generation.output import (
@@ -146,7 +146,7 @@ def _search(
         cache.reorder(parents)  # within a row, whose beams have one position
         return text.step(ids)
 
-    rows = [Beams(options=w.options, limit=w.limit, ends=w.constraints.ends) for w in writers]
+    rows = [beams_of(writer.options, writer.limit, writer.constraints) for writer in writers]
     prompts = _seen(prompt, mask)
     search(rows, prompts, logits.repeat_interleave(beams, 0), step)
     best = [

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polymodal.data.hf_image import CLIP, VIT
+from polymodal.data.item_rules import SentenceIds
 from polymodal.data.media import Image, Text
 from polymodal.data.normalise import CLIP_MEAN, CLIP_STD
 from polymodal.data.tokenizer import Tokenizer
@@ -36,10 +37,9 @@ FLAVA_TOKENS = {**FLAVA_PICTURES, "size": {"height": 112, "width": 112}, "crop_s
 """The same for the pixels of image tokens, before `map_pixels`."""
 
 
-def bert_ids(tokenizer: Tokenizer, limit: int) -> Callable[[str], list[int]]:
+def bert_ids(tokenizer: Tokenizer, limit: int) -> SentenceIds:
     """Sentence -> [CLS] pieces [SEP], at most `limit` ids."""
-    first, last = tokenizer.special("[CLS]"), tokenizer.special("[SEP]")
-    return lambda text: [first, *tokenizer.encode(text)[: limit - 2], last]
+    return SentenceIds(tokenizer, tokenizer.special("[CLS]"), tokenizer.special("[SEP]"), limit)
 
 
 class PairScores:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from polymodal.errors import ConfigError
+from polymodal.errors import StorageError
 
 FORMAT = 1
 WAIT_SECONDS = 60  # for another process that is just writing its batch
@@ -63,7 +63,7 @@ class Entry:
 
 
 class IndexFile:
-    """See the module's text.  Nothing is written before the first `write`.  Raises ConfigError."""
+    """See the module's text.  Nothing is written before the first `write`.  Raises StorageError."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -116,7 +116,7 @@ class IndexFile:
                 db.close()
         except (sqlite3.Error, OSError) as problem:
             why = getattr(problem, "strerror", None) or problem
-            raise ConfigError(
+            raise StorageError(
                 f"the index {self.path} cannot be used: {why}; remove it to begin anew, or set POLYMODAL_HOME to a "
                 "folder of yours on a disk with space"
             ) from problem

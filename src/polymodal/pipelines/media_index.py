@@ -86,7 +86,7 @@ class MediaIndex:
     def update(self, batch_size: int = BATCH, progress: Progress = lambda done, total, name: None) -> Update:
         """Make the index what the folder is now.
 
-        Raises MediaError for what is no folder or holds no media, ConfigError for an index that cannot be written.
+        Raises MediaError for what is no folder or holds no media, StorageError for an index that cannot be written.
         """
         check_batch_size(batch_size)
         known, listed = self._store.entries(), dict(media_files(self.folder))

@@ -10,7 +10,7 @@ the first recording comes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from polymodal.data.media import Audio, Text
 from polymodal.data.messages import Message
 from polymodal.data.whisper_tokenizer import WhisperTokenizer
 from polymodal.models.speech_seq2seq import OPENAI_KEYS, WHISPER, SpeechSeq2Seq
-from polymodal.pipelines.transcription.transcribe import Transcript, transcribe
+from polymodal.pipelines.transcription.transcribe import TranscribeOptions, Transcript, Transcription, Window
 from polymodal.weights.fetch import fetch
 from polymodal.weights.load import load_module
 from polymodal.weights.read import TensorFile
@@ -54,19 +54,27 @@ class SpeechAsText:
         self._transcripts: dict[str, Transcript] = {}
         self._lock = threading.Lock()
 
-    def transcript(self, recording: Audio) -> Transcript:
-        """The transcript, made once for equal samples.  Raises MediaError when the recording cannot be read."""
+    def windows(self, recording: Audio) -> Iterator[Window]:
+        """What is heard in each window, as soon as it is; at once for samples that were heard to their end before.
+
+        Raises MediaError when the recording cannot be read.
+        """
         key = recording.content_hash(RATE)
-        if key not in self._transcripts:
-            with self._lock:
-                if self._parts is None:
-                    self._parts = self._open()
-            self._transcripts[key] = transcribe(*self._parts, recording)
-        return self._transcripts[key]
+        if (known := self._transcripts.get(key)) is not None:
+            yield Window(text=known.text, segments=known.segments, until=known.seconds, seconds=known.seconds)
+            return
+        with self._lock:
+            if self._parts is None:
+                self._parts = self._open()
+        work, heard = Transcription(*self._parts, recording, TranscribeOptions()), []
+        for window in work.windows():
+            heard.append(window)
+            yield window
+        self._transcripts[key] = work.transcript(heard)
 
     def text(self, recording: Audio) -> str:
-        """Its words."""
-        return self.transcript(recording).text
+        """The words of a recording."""
+        return "".join(window.text for window in self.windows(recording)).strip()
 
     def rewrite(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         """The conversation with every recording replaced by its words."""

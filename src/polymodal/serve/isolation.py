@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from polymodal.data.kept import DECODED
 from polymodal.data.limits import Limits
 from polymodal.data.media import Audio, Video
 from polymodal.data.messages import Message
@@ -117,9 +118,11 @@ class IsolatedAudio(Audio):
 
     def samples(self, rate: int) -> np.ndarray:
         """As for Audio."""
-        if rate not in self._decoded:
-            self._decoded[rate] = self.decoders.call("samples", self.source, self.limits, rate=rate)[1][0]
-        return self._decoded[rate]
+
+        def decode() -> np.ndarray:
+            return self.decoders.call("samples", self.source, self.limits, rate=rate)[1][0]
+
+        return DECODED.once(self, rate, decode, lambda samples: samples.nbytes)
 
     def blocks(self, rate: int) -> Iterator[np.ndarray]:
         """As for Audio; strangers' recordings are short enough for one block."""
@@ -142,11 +145,12 @@ class IsolatedVideo(Video):
     ) -> Clip:
         """As for Video."""
         key = (fps, frames, None if times is None else tuple(times), max_side)
-        if key not in self._decoded:
-            given = {"fps": fps, "frames": frames, "times": None if times is None else list(times)}
-            arrays = self.decoders.call("clip", self.source, self.limits, **given, max_side=max_side)[1]
-            self._decoded[key] = Clip(*arrays)
-        return self._decoded[key]
+        given = {"fps": fps, "frames": frames, "times": None if times is None else list(times)}
+
+        def decode() -> Clip:
+            return Clip(*self.decoders.call("clip", self.source, self.limits, **given, max_side=max_side)[1])
+
+        return DECODED.once(self, key, decode, lambda clip: clip.frames.nbytes)
 
     @property
     def seconds(self) -> float:  # type: ignore[override]

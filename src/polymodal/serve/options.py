@@ -28,6 +28,7 @@ def sampling_options(
         raise Refused(400, f"max_tokens: expected 1 to {limits.max_tokens}, found {max_tokens}", param="max_tokens")
     given = {name: getattr(body, name) for name in SAME_NAMES if name in body.model_fields_set}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    changes["stop_loops"] = 0  # what clients of this protocol expect: an answer ends by itself or at its limit
     changes["max_tokens"] = limits.max_tokens if max_tokens is None else max_tokens
     if body.stop is not None:
         changes["stop"] = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)

@@ -10,7 +10,14 @@ from polymodal.errors import ConfigError
 
 # Media come from anybody: tighter than for files of one's own (data/limits.py).
 MEDIA_LIMITS = Limits(
-    bytes=32 * 2**20, pixels=16_000_000, source_pixels=64_000_000, seconds=600.0, frames=128, total_pixels=2**27
+    bytes=32 * 2**20,
+    pixels=16_000_000,
+    source_pixels=64_000_000,
+    seconds=600.0,
+    frames=128,
+    total_pixels=2**27,
+    decoded_samples=200_000_000,
+    decoded_pixels=40_000_000_000,
 )
 
 

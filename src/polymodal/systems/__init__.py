@@ -15,7 +15,7 @@ from polymodal.checkpoints.record import (
     hf,
 )
 from polymodal.systems._listing import as_dict
-from polymodal.systems._lookup import candidates, every, find, get, ids, plain, stems
+from polymodal.systems._lookup import candidates, every, find, get, ids, plain, require, stems
 from polymodal.systems._record import LoadOptions, System, Variant, unknown
 from polymodal.train.objectives import Classification, Contrastive, LanguageModeling, Regression, SumOfSources
 from polymodal.train.optimizer import SGD, Adam, AdamW
@@ -58,6 +58,7 @@ __all__ = [
     "hf",
     "ids",
     "plain",
+    "require",
     "stems",
     "unknown",
 ]

@@ -8,7 +8,9 @@ The stem of an entry is its id with `-` and `.` as `_`; any name a system is cal
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.machinery
 import importlib.util
 import os
 import re
@@ -63,7 +65,8 @@ def get(id: str) -> System:
     stem = re.sub(r"[-.]", "_", id)
     if stem in stems():
         return _read(stem)
-    wanted = plain(id) or id  # "." and names in other letters have no plain form
+    # What has no plain form ("???", names in other letters) is found by itself alone.
+    wanted = plain(id) if id.isascii() and plain(id) else id
     for system in every():
         if wanted in {plain(name) or name for name in (system.id, *system.aliases)}:
             return system
@@ -101,7 +104,7 @@ def _named(name: str, variant: str | None) -> tuple[System, Variant]:
         system = get(name)
         return system, system.variant(variant)
     except UnknownName:
-        joined = plain(f"{name}{variant}") if variant else ""
+        joined = plain(f"{name}{variant}") if variant and plain(name) and name.isascii() else ""
         for system in every() if joined else ():
             for each in system.variants:
                 if joined in {plain(called + each.name) for called in (system.id, *system.aliases)}:
@@ -109,11 +112,32 @@ def _named(name: str, variant: str | None) -> tuple[System, Variant]:
         raise
 
 
+class _Source(importlib.machinery.SourceFileLoader):
+    """Runs what the file says; a compiled one beside it may be of another source, and is left alone."""
+
+    def get_code(self, fullname: str) -> Any:
+        data = self.get_data(self.path)
+        wanted = _required.get(self.path)
+        if wanted is not None and hashlib.sha256(data).hexdigest() != wanted:
+            raise ConfigError(f"{self.path} has changed since it was looked at; it was not run")
+        return self.source_to_code(data, self.path)
+
+
+_required: dict[str, str] = {}
+
+
+def require(path: Path, sha256: str | None) -> None:
+    """A file that is run only while it has this sha256; None: whatever it has become, since the user named it."""
+    _required.pop(str(path), None)
+    if sha256 is not None:
+        _required[str(path)] = sha256
+
+
 def _from_file(path: Path) -> System:
     if not os.path.isfile(path):
         raise UnknownName(f"no system file at {path}; expected a Python file with SYSTEM = System(...)")
     name = f"polymodal_user_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_Source(name, str(path)))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module

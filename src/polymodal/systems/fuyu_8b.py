@@ -71,7 +71,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         size = files.preprocessor.get("size") or {"width": 1920, "height": 1080}
         transform = RowPatches(patch=patch, width=size["width"], height=size["height"])
         image = Modality(name="image", placeholder="|SPEAKER|", transform=transform, collate=patches_alone,
-                         tokens=lambda value: len(value["patches"]), layout=rows_with_ends)  # fmt: skip
+                         tokens=patch_count, layout=rows_with_ends)  # fmt: skip
         processor = Processor(tokenizer=files.tokenizer(), template=TEMPLATE, modalities=(image,),
                               max_length=backbone.max_length, rewrite=picture_first)  # fmt: skip
         return LoadedModel(model=module, processor=processor)
@@ -85,6 +85,10 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
                              "vision_embed_tokens.": "model.vision_embed_tokens."})  # fmt: skip
     return ModelSpec(build=build, keys=(table, in_memory, first), in_memory=in_memory,
                      parts=drawing(values, backbone.width), assemble=assemble)  # fmt: skip
+
+
+def patch_count(value: Mapping[str, Any]) -> int:
+    return len(value["patches"])
 
 
 def picture_first(messages: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from polymodal.errors import ConfigError
+from polymodal.files import read_json
 
 MARKER = "complete.json"
 
@@ -80,7 +81,7 @@ def restore(folder: Path, run: Run, about: Mapping[str, Any]) -> int:
     if not found:
         return 0
     newest = found[-1]
-    marker = json.loads((newest / MARKER).read_text())
+    marker = read_json(newest / MARKER, error=ConfigError)
     step = int(marker.pop("step"))
     different = sorted(k for k in {*marker, *about} if marker.get(k) != json.loads(json.dumps(about.get(k))))
     if different:

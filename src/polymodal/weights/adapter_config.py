@@ -10,8 +10,8 @@ base weights, which only PEFT can repeat.
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from polymodal.errors import ConfigError, WeightsError
+from polymodal.files import read_json
+from polymodal.weights.patterns import MAX_TEXT, matches
 
 CONFIG = "adapter_config.json"
 TRAINED_BESIDE = "non_lora_trainables.bin"
@@ -32,6 +34,7 @@ _NO_MATTER = {
     "auto_mapping", "inference_mode", "peft_version", "exclude_modules", "layers_to_transform", "layers_pattern",
     "fan_in_fan_out", "runtime_config", "megatron_core", "qalora_group_size", "loftq_config", "eva_config",
 }  # fmt: skip
+_REPEATS = frozenset("*+?{|()[")
 _INITIALISATIONS = (True, False, None, "gaussian", "orthogonal", "eva")
 
 
@@ -86,12 +89,9 @@ def read_config(folder: Path) -> AdapterConfig:
             f"{folder} holds {TRAINED_BESIDE}, weights that LLaVA trained beside the adapter, which are not read; "
             "merge them with its scripts/merge_lora_weights.py and load the result"
         )
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise WeightsError(f"{folder} holds no adapter: it has no {CONFIG}") from error
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    if not os.path.lexists(path):
+        raise WeightsError(f"{folder} holds no adapter: it has no {CONFIG}")
+    said = read_json(path)
     if not isinstance(said, dict):
         raise WeightsError(f"{path}: expected a table, found {type(said).__name__}")
     return parse_config(said, str(path))
@@ -131,8 +131,10 @@ def parse_config(said: Mapping[str, Any], source: str = CONFIG) -> AdapterConfig
             revision=said.get("revision"),
             task=said.get("task_type"),
         )
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ConfigError(f"{source} has a value of another kind: {str(error).splitlines()[0]}") from error
+    if not 0 <= config.dropout < 1:
+        raise ConfigError(f"{source}: lora_dropout must be from 0 to 1, found {config.dropout}")
     ranks = (config.rank, *config.rank_pattern.values())
     if min(ranks) < 1 or not all(map(math.isfinite, (config.alpha, *config.alpha_pattern.values()))):
         raise ConfigError(f"{source}: ranks must be at least 1 and alphas finite; found r {min(ranks)}")
@@ -169,11 +171,15 @@ def _names(said: Any) -> tuple[str, ...] | str | None:
 
 def _by_pattern(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
     """The value of the first pattern that matches the end of a module's name."""
-    return next((value for key, value in patterns.items() if _matches(rf"(.*\.)?({key})", module)), default)
+    return next((value for key, value in patterns.items() if _matches(key, module, end=True)), default)
 
 
-def _matches(pattern: str, module: str) -> bool:
+def _matches(pattern: str, module: str, end: bool = False) -> bool:
+    """Whether a pattern of PEFT describes a module's name, or the end of it behind a dot."""
+    whole = rf"(.*\.)?({pattern})" if end else pattern
     try:
-        return re.fullmatch(pattern, module) is not None
-    except re.error as error:
-        raise ConfigError(f"{CONFIG}: {pattern!r} is no regular expression: {error}") from error
+        # A pattern without repetitions and choices, as most are, is quick for Python's own matcher.
+        simple = not _REPEATS.intersection(pattern) and len(module) <= MAX_TEXT
+        return re.fullmatch(whole, module) is not None if simple else matches(whole, module)
+    except (re.error, ValueError) as error:
+        raise ConfigError(f"{CONFIG}: {pattern!r:.80} is no regular expression that is read: {error}") from error

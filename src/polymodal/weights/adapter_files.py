@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -34,6 +35,7 @@ from polymodal.weights.read import TensorFile, read, read_torch
 
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 PREFIX = "base_model.model."
+_MAX_COMPARED = 4_000_000
 _LEAF = re.compile(r"(.+)\.(lora_A\.weight|lora_B\.weight|lora_embedding_[AB]|lora_magnitude_vector(?:\.weight)?)")
 
 
@@ -64,6 +66,11 @@ def read_adapter(folder: Path) -> Adapter:
             whole[name] = tensors[key]
     if not leaves and not whole:
         raise WeightsError(f"{folder}: the adapter holds no tensor")
+    patterns = len(config.rank_pattern) + len(config.alpha_pattern)
+    if len(leaves) * patterns > _MAX_COMPARED:
+        raise WeightsError(
+            f"{folder}: {patterns:,} patterns for {len(leaves):,} modules; expected names of few modules"
+        )
     changes = {module: _change(folder, config, module, parts, tensors) for module, parts in leaves.items()}
     return Adapter(folder=folder, config=config, changes=changes, tensors=_whole(folder, whole),
                    embeddings=frozenset(m for m, parts in leaves.items() if "lora_embedding_A" in parts))  # fmt: skip
@@ -117,7 +124,7 @@ def _describing(adapter: Adapter) -> AdapterConfig:
 def _open(folder: Path) -> TensorFile:
     for name in WEIGHTS:
         path = folder / name
-        if path.is_file():
+        if os.path.lexists(path):
             return read(path, "safetensors") if path.suffix == ".safetensors" else read_torch(path)
     raise WeightsError(f"{folder} has an {CONFIG} and no weights; looked for {', '.join(WEIGHTS)}")
 

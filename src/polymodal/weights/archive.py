@@ -25,9 +25,9 @@ from typing import IO, Any
 from polymodal.errors import WeightsError
 from polymodal.weights.cache import WrongFile, require_space, storage_error
 from polymodal.weights.connection import Refused
-from polymodal.weights.limits import NetworkLimits, how_to_change, network_limits
 from polymodal.weights.names import shown
 from polymodal.weights.network import Progress, write_block
+from polymodal.weights.network_limits import NetworkLimits, how_to_change, network_limits
 from polymodal.weights.tarball import Tarball, TooMuch
 
 _BLOCK = 1 << 20

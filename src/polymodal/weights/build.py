@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from polymodal.weights.build_limits import BuildLimits
+
 Built = TypeVar("Built", bound=nn.Module)
 
 RANDOM = frozenset(
@@ -26,25 +28,34 @@ RANDOM = frozenset(
 
 
 class _RandomCalls(TorchFunctionMode):
-    """Counts the calls that fill a tensor with random numbers, and makes only those whose count is in `kept`."""
+    """Counts the calls that fill a tensor with random numbers, and makes only those whose count is in `kept`.
 
-    def __init__(self, kept: Collection[int] = ()) -> None:
+    limits: of what the others make.
+    """
+
+    def __init__(self, kept: Collection[int] = (), limits: BuildLimits | None = None) -> None:
         super().__init__()
         self.kept = kept
+        self.limits = limits
         self.tensors: list[Tensor] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
         if func not in RANDOM:
-            return func(*args, **given)
+            if self.limits is None:
+                return func(*args, **given)
+            self.limits.before(func, args, given)
+            made = func(*args, **given)
+            self.limits.after(func, made)
+            return made
         tensor = args[0] if args else given["tensor"]
         self.tensors.append(tensor)
         return func(*args, **given) if len(self.tensors) - 1 in self.kept else tensor
 
 
 def build_empty(build: Callable[[], Built]) -> Built:
-    """The module on the meta device."""
-    with torch.device("meta"), _RandomCalls():
+    """The module on the meta device; ConfigError for one larger than any model (build_limits.py)."""
+    with torch.device("meta"), _RandomCalls(limits=BuildLimits()):
         return build()
 
 

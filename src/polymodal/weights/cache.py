@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from polymodal.errors import WeightsError
+from polymodal.errors import StorageError, WeightsError
 from polymodal.weights.source import Source, megabytes
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -59,7 +59,7 @@ def _without_home() -> Path:
         folder.mkdir(mode=0o700, exist_ok=True)
         owner = folder.lstat().st_uid
     except OSError as error:
-        raise WeightsError(f"the user {user} has no home folder; set POLYMODAL_HOME to a folder of yours") from error
+        raise StorageError(f"the user {user} has no home folder; set POLYMODAL_HOME to a folder of yours") from error
     if owner != user or folder.is_symlink():
         raise WeightsError(f"{folder} belongs to somebody else; set POLYMODAL_HOME to a folder of yours")
     return folder
@@ -110,13 +110,13 @@ def writing(path: Path) -> Iterator[None]:
         raise storage_error(path, error) from error
 
 
-def storage_error(path: Path, error: OSError, kept: str = "") -> WeightsError:
+def storage_error(path: Path, error: OSError, kept: str = "") -> StorageError:
     """The message for a full disk, a read-only folder and the like."""
     if error.errno in DISK_FULL:
         free = "free some space there or set POLYMODAL_HOME to another disk, then run the same command again"
-        return WeightsError(f"{path.parent}: the disk is full{kept}; {free}")
+        return StorageError(f"{path.parent}: the disk is full{kept}; {free}")
     why = error.strerror or str(error)
-    return WeightsError(f"{path}: cannot be written: {why}{kept}; set POLYMODAL_HOME to a folder of yours")
+    return StorageError(f"{path}: cannot be written: {why}{kept}; set POLYMODAL_HOME to a folder of yours")
 
 
 def require_space(path: Path, needed: int | None) -> None:
@@ -125,7 +125,7 @@ def require_space(path: Path, needed: int | None) -> None:
         return
     free = shutil.disk_usage(path.parent).free
     if needed > free:
-        raise WeightsError(
+        raise StorageError(
             f"{path.parent}: {megabytes(needed)} are needed and {megabytes(free)} are free; "
             "free some space there or set POLYMODAL_HOME to another disk"
         )

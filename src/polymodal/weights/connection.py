@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from polymodal.errors import WeightsError
-from polymodal.weights.limits import NetworkLimits, how_to_change, network_limits
+from polymodal.weights.network_limits import NetworkLimits, how_to_change, network_limits
 
 HEADER_BYTES = 1 << 20
 """All that an answer may hold beside its body: interim answers, headers, lengths of chunks, trailers."""

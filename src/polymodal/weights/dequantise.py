@@ -65,7 +65,7 @@ def _grid(
     if scale.dim() != 2 or len(scale) != math.ceil(rows / down):
         raise ConfigError(f"scales of shape {tuple(scale.shape)} do not cover a weight of {tuple(shape)}")
     if down > 1:
-        scale = scale.repeat_interleave(down, 0)[:rows]
+        scale = scale.repeat_interleave(min(down, rows), 0)[:rows]
     groups = scale.shape[1]
     if across and (across * groups < width or across * groups >= width + across):
         raise ConfigError(f"{groups} blocks of {across} columns do not cover {width}")
@@ -145,6 +145,8 @@ def nested_scale(indices: Tensor, scale: Tensor, codes: Tensor, size: int, offse
     """Scales that are quantised themselves: uint8 indices into 256 `codes`, a scale for each run of `size`, and what
     was taken off all of them."""
     values = codes.float()[indices.flatten().int()]
+    if len(scale) != math.ceil(len(values) / size):
+        raise ConfigError(f"{len(scale)} scales do not cover {len(values)} in runs of {size}")
     return values * scale.float().repeat_interleave(size)[: len(values)] + offset
 
 

@@ -60,7 +60,9 @@ class DerivedTensors(Mapping[str, Tensor]):
             return self._source[name]
         try:
             tensor = found.compute([self._source[part] for part in found.sources])
-        except (ConfigError, RuntimeError, IndexError, ValueError) as problem:
+        except WeightsError:
+            raise
+        except Exception as problem:  # sizes of packed numbers that do not belong together fail anywhere
             why = first_line(problem)
             raise WeightsError(f"tensor {name!r} cannot be read from {found.stored}: {why}") from problem
         if tuple(tensor.shape) != found.shape:

@@ -1,12 +1,14 @@
 """What is in a weights file: format, tensors, types, bytes and metadata, without reading the values.
 
-Used by `polymodal show` and `polymodal pull`, where a user hands over a file and asks what it is.  Only
-here may the format follow from the file's name; loading always takes it from the source record.
+For where a user hands over a file and asks what it is.  Only here may the format follow from the file's name; loading
+always takes it from the source record.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ _ENDINGS = {
     ".npz": "npz",
 }
 _LONG = 200
+_MANY = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +83,19 @@ def format_of(path: Path) -> str:
 
 
 def _short(value: Any) -> Any:
-    """Metadata for people: long lists and texts become their size."""
+    """Metadata for people: long lists and texts become their size, as does a value that is large all in all."""
     if isinstance(value, list | tuple) and len(value) > 8:
         return f"{len(value)} entries"
     if isinstance(value, str) and len(value) > _LONG:
         return f"{len(value)} characters"
+    if isinstance(value, list | tuple | dict) and sum(1 for _ in itertools.islice(_inside(value), _MANY)) == _MANY:
+        return f"{len(value)} entries"
     return value if isinstance(value, str | int | float | bool | list | tuple | dict | None) else str(value)
+
+
+def _inside(value: Any) -> Iterator[Any]:
+    """Every value below, as often as it is reached."""
+    for each in value.values() if isinstance(value, dict) else value:
+        yield each
+        if isinstance(each, list | tuple | dict):
+            yield from _inside(each)

@@ -36,7 +36,7 @@ def weights_in(path: Path, entry: Sequence[str] = ("",)) -> TensorFile:
 
     Raises WeightsError when there are none, several, or damaged ones.
     """
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         return _open(path, {".safetensors": "safetensors", ".npz": "npz"}.get(path.suffix.lower(), "torch"), entry)
     for name, format in _NAMED:
         if (path / name).is_file():

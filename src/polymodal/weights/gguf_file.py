@@ -3,8 +3,8 @@
 flow:  magic, version, counts -> metadata (key, typed value) -> tensor records (name, dims, type, offset)
 
 The header is parsed here and not by the library's reader because a damaged or hostile file must end in one
-clear error at once: every count and length is compared with the bytes that are left before anything is
-allocated.
+clear error at once: every count and length is compared with the bytes that are left, and with limits (limits.py: a file
+may be all holes), before anything is allocated.
 
 Traps: dimensions are stored fastest first, the reverse of torch; quantised tensors are blocks along the
 fastest dimension; tensor offsets count from the aligned end of the header.
@@ -23,12 +23,15 @@ from typing import Any
 import numpy as np
 
 from polymodal.errors import WeightsError
+from polymodal.weights.limits import WeightsLimits, over, weights_limits
+from polymodal.weights.stored_views import MAX_SIDE
 
 _SCALARS = dict(enumerate(("<B", "<b", "<H", "<h", "<I", "<i", "<f", "<?"))) | {10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
 _MAX_DIMS = 8
 _PIECE = 1 << 16
 _MAX_NESTING = 4
+_MAX_ALIGNMENT = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -53,16 +56,22 @@ class GGUFHeader:
 class _Cursor:
     """Reads little-endian values and never past the end."""
 
-    def __init__(self, data: mmap.mmap, path: Path) -> None:
-        self.data, self.path, self.at, self.size = data, path, 0, len(data)
+    def __init__(self, data: mmap.mmap, path: Path, limits: WeightsLimits) -> None:
+        self.data, self.path, self.at, self.size, self.limits = data, path, 0, len(data), limits
+        self.entries = 0
 
     def damaged(self, why: str) -> WeightsError:
         return WeightsError(f"{self.path}: damaged GGUF file: {why}; download it again")
+
+    def large(self, name: str, what: str, limit: int) -> WeightsError:
+        return WeightsError(f"{self.path}: {over(name, what, limit)}")
 
     def take(self, count: int) -> bytes:
         if count > self.size - self.at:
             raise self.damaged(f"the header needs {count} bytes at {self.at}, the file ends at {self.size}")
         self.at += count
+        if self.at > self.limits.header:
+            raise self.large("header", "its header is longer", self.limits.header)
         return self.data[self.at - count : self.at]
 
     def scalar(self, form: str) -> Any:
@@ -82,6 +91,9 @@ class _Cursor:
         smallest = struct.calcsize(_SCALARS[inner]) if inner in _SCALARS else 8
         if count * smallest > self.size - self.at:
             raise self.damaged(f"a list of {count} entries at byte {self.at} does not fit into the file")
+        self.entries += count
+        if self.entries > self.limits.values:
+            raise self.large("values", "its lists have more entries", self.limits.values)
         if inner in _SCALARS:
             return np.frombuffer(self.take(count * smallest), dtype=_SCALARS[inner]).tolist()
         return [self.value(inner, depth + 1) for _ in range(count)]
@@ -92,7 +104,7 @@ def parse_gguf(path: Path, data: mmap.mmap) -> GGUFHeader:
     from gguf import GGML_QUANT_SIZES
 
     sizes = {int(kind): pair for kind, pair in GGML_QUANT_SIZES.items()}
-    cursor = _Cursor(data, path)
+    cursor = _Cursor(data, path, limits := weights_limits())
     magic = data[:4]
     if magic != b"GGUF":
         raise WeightsError(f"{path}: not a GGUF file (it starts with {magic!r}, expected b'GGUF')")
@@ -101,24 +113,33 @@ def parse_gguf(path: Path, data: mmap.mmap) -> GGUFHeader:
     if version not in (2, 3):
         raise WeightsError(f"{path}: GGUF version {version} is not supported (2 and 3 are, little endian)")
     tensor_count, value_count = cursor.scalar("<Q"), cursor.scalar("<Q")
+    if max(tensor_count, value_count) > limits.tensors and cursor.size - cursor.at >= 12 * limits.tensors:
+        raise cursor.large("tensors", "it has more tensors or entries", limits.tensors)
     metadata: dict[str, Any] = {}
     for _ in range(value_count):
         key = cursor.string()
+        if key in metadata:
+            raise cursor.damaged(f"the entry {key!r} appears twice")
         metadata[key] = cursor.value(cursor.scalar("<I"))
-    records = [_record(cursor, sizes) for _ in range(tensor_count)]
+    records: dict[str, TensorRecord] = {}
+    for _ in range(tensor_count):
+        name, record = _record(cursor, sizes)
+        if name in records:
+            raise cursor.damaged(f"tensor {name!r} appears twice")
+        records[name] = record
     align = metadata.get("general.alignment", 32)
-    if not isinstance(align, int) or align <= 0:
+    if type(align) is not int or not 0 < align <= _MAX_ALIGNMENT:
         raise cursor.damaged(f"general.alignment is {align!r}")
     base = -(-cursor.at // align) * align
     tensors: dict[str, TensorRecord] = {}
-    for name, record in records:
+    for name, record in records.items():
         start = base + record.start
         if start + record.bytes > cursor.size:
             end = start + record.bytes
             raise cursor.damaged(f"tensor {name!r} ends at byte {end}, the file at {cursor.size}")
-        if name in tensors:
-            raise cursor.damaged(f"tensor {name!r} appears twice")
         tensors[name] = TensorRecord(record.shape, record.kind, start, record.bytes)
+    if (total := sum(record.bytes for record in tensors.values())) > cursor.size - base:
+        raise cursor.damaged(f"its tensors claim {total} bytes, the file has {cursor.size - base} for them")
     return GGUFHeader(version, metadata, tensors)
 
 
@@ -128,6 +149,8 @@ def _record(cursor: _Cursor, sizes: dict[int, tuple[int, int]]) -> tuple[str, Te
     if dims > _MAX_DIMS:
         raise cursor.damaged(f"tensor {name!r} has {dims} dimensions")
     shape = tuple(reversed([cursor.scalar("<Q") for _ in range(dims)]))
+    if any(side >= MAX_SIDE for side in shape):
+        raise cursor.damaged(f"tensor {name!r} has the shape {shape}")
     kind, offset = cursor.scalar("<I"), cursor.scalar("<Q")
     if kind not in sizes:
         raise WeightsError(f"{cursor.path}: tensor {name!r} has the unknown GGML type {kind}; update gguf")

@@ -16,9 +16,9 @@ from polymodal.files import parse_json, read_json
 from polymodal.weights.cache import home, is_offline, writing
 from polymodal.weights.connection import Refused
 from polymodal.weights.hub_files import LARGE, endpoint, explained, fetch_file
-from polymodal.weights.limits import how_to_change
 from polymodal.weights.names import is_name, is_word, shown
 from polymodal.weights.network import Progress, get
+from polymodal.weights.network_limits import how_to_change
 from polymodal.weights.source import Source
 from polymodal.weights.verified import require_unchanged, verify_outside
 

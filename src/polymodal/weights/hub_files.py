@@ -27,9 +27,9 @@ from typing import Any
 from polymodal.errors import Unreachable, WeightsError
 from polymodal.weights.cache import digest_note, digests, home, is_offline, locked, writing
 from polymodal.weights.connection import Network, Refused
-from polymodal.weights.limits import how_to_change
 from polymodal.weights.names import is_word, shown
 from polymodal.weights.network import NotServed, Progress, Remote, ask, download
+from polymodal.weights.network_limits import how_to_change
 from polymodal.weights.source import Source, megabytes
 from polymodal.weights.verified import digest_of, note_digest, noted_digest
 

@@ -1,69 +1,70 @@
-"""What a server may cost before it is given up.
+"""How much a weights file may ask for before it is refused: one place for the bounds of all its readers.
 
-The defaults suit any hub, mirror or registry; for one's own, POLYMODAL_NETWORK_LIMITS="rate=10,page_bytes=1e9" raises
-them for all that is fetched from this machine, and `Network(limits=NetworkLimits(...))` for one call in Python.
+A header is small beside the tensors it describes, and what it describes is in the file.  The defaults are several times
+what the largest published checkpoints need; POLYMODAL_WEIGHTS_LIMITS="values=2e7,bytes=4e10" raises them for files of
+one's own.
 """
 
-import math
+from __future__ import annotations
+
 import os
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 from polymodal.errors import ConfigError
 
-VARIABLE = "POLYMODAL_NETWORK_LIMITS"
+VARIABLE = "POLYMODAL_WEIGHTS_LIMITS"
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkLimits:
-    """Upper bounds for one answer of a server, `rate` a lower one; all are positive.
+class WeightsLimits:
+    """Upper bounds for one file; all are positive.
 
-    page_bytes     an index, a registry's document, a hub's listing
-    text_bytes     a config, tokenizer or other file of a hub's repository that is not weights
-    file_bytes     a file of weights whose size no record tells
-    package_bytes  a wheel, sdist or tarball
-    member_bytes   a file in a package whose size no record tells
-    members        files in a package, and in a hub's repository
-    unpacked_bytes bytes of a tarball that are unpacked on the way to the file that is wanted
-    rate           bytes a second that a server sends at least, on average over `rate_seconds`
-    rate_seconds   how long a server may be slower than `rate`, the wait for its first byte included
-    retry_after    seconds that a server may ask to wait, all tries for one file together
-    redirects      addresses that one request may be sent on to
+    header     bytes of a header: of safetensors, of GGUF, of a pickle, of the table of members of an archive
+    values     instructions of a pickle, values that it stands for once everything shared is written out, entries of the
+               lists of a GGUF header, commas of a JSON header
+    keys       keys of the tables of a pickle that are no text: their places in a table can be chosen to collide
+    tensors    tensors of a file or index, members of an archive
+    repeated   bytes of the tensors that repeat the values of a smaller storage, in all
+    bytes      bytes of all tensors of a file together, where that is more than 16 times the size of the file: packed
+               archives, tensors that share a storage
+    sparse     size of a file over 1 GiB, divided by what it occupies on the disk
     """
 
-    page_bytes: int = 64 * 1024 * 1024
-    text_bytes: int = 1_000_000_000
-    file_bytes: int = 200_000_000_000
-    package_bytes: int = 20_000_000_000
-    member_bytes: int = 20_000_000_000
-    members: int = 100_000
-    unpacked_bytes: int = 100_000_000_000
-    rate: float = 1000.0
-    rate_seconds: float = 60.0
-    retry_after: float = 120.0
-    redirects: int = 10
+    header: int = 100_000_000
+    values: int = 3_000_000
+    keys: int = 50_000
+    tensors: int = 200_000
+    repeated: int = 1 << 26
+    bytes: int = 1 << 30
+    sparse: int = 64
 
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            if not getattr(self, field.name) > 0:
-                raise ConfigError(f"NetworkLimits.{field.name} must be positive, found {getattr(self, field.name)}")
+    def bytes_of(self, size: int) -> int:
+        """What the tensors of a file of `size` bytes may hold together."""
+        return max(self.bytes, 16 * size)
 
 
-def network_limits() -> NetworkLimits:
-    """The limits of this machine: the defaults, or what POLYMODAL_NETWORK_LIMITS says.  Raises ConfigError."""
-    default = NetworkLimits()
-    known = {field.name: type(getattr(default, field.name)) for field in fields(NetworkLimits)}
-    changes = {}
+def weights_limits() -> WeightsLimits:
+    """The defaults, or what POLYMODAL_WEIGHTS_LIMITS says.  Raises ConfigError."""
+    known = {field.name for field in fields(WeightsLimits)}
+    changes: dict[str, int] = {}
     for setting in os.environ.get(VARIABLE, "").replace(",", " ").split():
         name, _, value = setting.partition("=")
         try:
-            changes[name] = known[name](float(value))
-        except (KeyError, ValueError, OverflowError) as error:
-            raise ConfigError(
-                f"{VARIABLE} has {setting!r}; expected NAME=NUMBER with a name of {', '.join(known)}"
-            ) from error
-    return replace(default, **changes)
+            changes[name] = int(float(value))
+        except (ValueError, OverflowError):
+            changes[name] = 0
+        if name not in known or changes[name] < 1:
+            names = ", ".join(field.name for field in fields(WeightsLimits))
+            raise ConfigError(f"{VARIABLE} has {setting!r}; expected NAME=NUMBER, positive, with a name of {names}")
+    return WeightsLimits(**changes)
 
 
-def how_to_change(name: str, needed: float) -> str:
-    """For the message of a refusal: which limit it was, and how a server of one's own is let through."""
-    return f"NetworkLimits.{name}; for a server that you trust: {VARIABLE}={name}={math.ceil(needed)}"
+class OverLimit(ValueError):
+    """Something is over a limit; the message says which, and how to raise it."""
+
+
+def over(name: str, what: str, limit: int) -> OverLimit:
+    """what: "its pickle has more instructions" ... than the limit `name` allows."""
+    return OverLimit(
+        f"{what} than the limit of {limit:,} allows; for a file of your own set {VARIABLE}={name}={10 * limit}"
+    )

@@ -27,7 +27,7 @@ from typing import IO, Any
 from polymodal.errors import Unreachable, WeightsError
 from polymodal.weights.cache import digests, require_space, storage_error
 from polymodal.weights.connection import Clock, Network, Refused, origin, request
-from polymodal.weights.limits import how_to_change
+from polymodal.weights.network_limits import how_to_change
 from polymodal.weights.source import megabytes
 
 __all__ = ["Network", "NotServed", "Progress", "Refused", "Remote", "ask", "download", "get", "write_block"]

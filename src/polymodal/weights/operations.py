@@ -15,7 +15,7 @@ have inverses that restore the shape but, in general, not every bit.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -196,8 +196,37 @@ class ResizePositions:
             )
         return (*shape[:-2], self.leading + math.prod(self.target), shape[-1])
 
+    def inverse(self) -> NearestPositions:
+        return NearestPositions(self)
+
+
+@dataclass(frozen=True)
+class NearestPositions:
+    """The table whose resized form is nearest to the given one (least squares; of several the shortest).
+
+    Exact where the resized grid has no more rows and columns than the table; else a table can hold only a part of what
+    the larger grid may have learned.
+    """
+
+    resize: ResizePositions
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.shape(tuple(x.shape))
+        resize = self.resize
+        if resize.source == resize.target:
+            return x
+        count = math.prod(resize.source)
+        unit = replace(resize, leading=0)(torch.eye(count, device=x.device))  # resizing is linear: its matrix
+        kept, grid = x[..., : resize.leading, :], x[..., resize.leading :, :]
+        # Resized positions are sums of float32; their matrix has small singular values that are no more than rounding.
+        table = torch.linalg.pinv(unit.double(), rtol=1e-6) @ grid.double()
+        return torch.cat((kept, table.to(x.dtype)), dim=-2)
+
+    def shape(self, shape: Shape) -> Shape:
+        return ResizePositions(self.resize.target, self.resize.source, self.resize.leading).shape(shape)
+
     def inverse(self) -> ResizePositions:
-        return ResizePositions(self.target, self.source, self.leading, self.antialias)
+        return self.resize
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ stored as numbers) and raises WeightsError for an option that is not supported.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 
 from polymodal.errors import WeightsError
+from polymodal.files import parse_json
 from polymodal.weights import dequantise
 from polymodal.weights.derived import Derivation, info_of
 from polymodal.weights.tensors import dtype_of
@@ -34,6 +34,8 @@ BITSANDBYTES = ".quant_state.bitsandbytes__"
 FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "dense")
 """Of compressed-tensors."""
 _FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+_MAX_STATE = 1 << 16  # bytes of the JSON beside a layer; it has five entries
+_MAX_RUN = 1 << 16  # numbers that share a scale; bitsandbytes makes runs of 64 to 4,096
 _WORD = ("I32", "int32")
 _SCALED = ("I8", "F8_", "int8", "float8")
 _NO_SCALE = ("U8", "F8_", "uint8", "float8")
@@ -92,6 +94,13 @@ class Plan:
         """The stored type, as the file's format calls it."""
         return info_of(self.source, name).dtype
 
+    def small(self, name: str, most: int) -> list[Any]:
+        """The numbers of a tensor that may have `most` of them."""
+        count = math.prod(self.shape(name))
+        if not 1 <= count <= most:
+            raise self.problem(name, f"holds {count} numbers, expected at most {most}")
+        return list(self.source[name].flatten().tolist())
+
     def need(self, layer: str, *leaves: str) -> list[str]:
         """Names of tensors that a layer must have; WeightsError for the first that is not there."""
         names = [f"{layer}.{leaf}" for leaf in leaves]
@@ -122,7 +131,7 @@ def bitsandbytes(plan: Plan, settings: Settings) -> None:
     for layer in plan.layers(".SCB"):
         weight, largest = plan.need(layer, "weight", "SCB")
         form = f"{layer}.weight_format"
-        if form in plan.names and int(plan.source[form]) != 0:
+        if form in plan.names and int(plan.small(form, 1)[0]) != 0:
             raise plan.problem(layer, "is stored in the order of one kind of GPU, not by rows")
         plan.used.add(form)
         plan.add(layer, plan.shape(weight), {"weight": weight, "largest": largest}, dequantise.absmax_int8)
@@ -134,19 +143,22 @@ def bitsandbytes(plan: Plan, settings: Settings) -> None:
 def _four_bits(plan: Plan, blob: str, layer: str) -> None:
     """A layer of nf4 or fp4; `blob` is JSON in bytes that says shape and block size."""
     nested: tuple[int, float] | None = None
+    text = plan.small(blob, _MAX_STATE)
     try:
-        state = json.loads(bytes(plan.source[blob].tolist()))
+        state = parse_json(bytes(text), f"the quant_state of {layer!r}")
         shape, size = tuple(int(side) for side in state["shape"]), int(state["blocksize"])
         dtype = _FLOATS.get(state.get("dtype"), torch.float16)
         if "nested_blocksize" in state:
             nested = int(state["nested_blocksize"]), float(state["nested_offset"])
-    except (ValueError, KeyError, TypeError) as problem:
+    except (WeightsError, ValueError, KeyError, TypeError, OverflowError) as problem:
         raise plan.problem(layer, "has a quant_state that is no table of shape and blocksize") from problem
     weight, scale, codes = plan.need(layer, "weight", "weight.absmax", "weight.quant_map")
     names = {"packed": weight, "scale": scale, "codes": codes}
     stored = info_of(plan.source, weight).bytes
-    if size < 1 or math.prod(shape) > 2 * stored:
+    if math.prod(shape) > 2 * stored:
         raise plan.problem(layer, f"claims the shape {shape} for {stored} bytes")
+    if not all(1 <= each <= _MAX_RUN for each in (size, *(nested or ())[:1])):
+        raise plan.problem(layer, f"claims runs of {size}, nested {nested}; expected at most {_MAX_RUN}")
     if nested is not None:
         names["outer"], names["outer_codes"] = plan.need(layer, "weight.nested_absmax", "weight.nested_quant_map")
     plan.used.add(blob)
@@ -202,9 +214,17 @@ def awq(plan: Plan, settings: Settings) -> None:
 def float8(plan: Plan, settings: Settings) -> None:
     """float8 weights with one scale, one a row, or one for each block of `weight_block_size`."""
     block = settings.get("weight_block_size")
+    sides = None if block is None else _sides(plan, block)
     for leaf in ("weight_scale_inv", "weight_scale"):
         for layer in plan.layers(f".{leaf}"):
-            _scaled(plan, layer, leaf, None if block is None else tuple(int(side) for side in block))
+            _scaled(plan, layer, leaf, sides)
+
+
+def _sides(plan: Plan, block: Any) -> Block:
+    """The sides of the blocks that share a scale."""
+    if not isinstance(block, list | tuple) or len(block) != 2 or any(type(n) is not int or n < 1 for n in block):
+        raise plan.refuse(f"blocks of {block!r:.40} (expected two sides)")
+    return tuple(block)
 
 
 def _scaled(plan: Plan, layer: str, leaf: str, block: Block | None) -> None:
@@ -228,7 +248,7 @@ def compressed(plan: Plan, settings: Settings) -> None:
     if (settings.get("sparsity_config") or {}).get("format", "dense") != "dense" or settings.get("transform_config"):
         raise plan.refuse("sparsity or transforms")
     weights = [each.get("weights") or {} for each in groups]
-    blocks = [tuple(each["block_structure"]) for each in weights if each.get("block_structure")]
+    blocks = [_sides(plan, each["block_structure"]) for each in weights if each.get("block_structure")]
     for layer in plan.layers(".weight_packed"):
         _words(plan, layer, [each.get("num_bits") for each in weights])
     for layer in plan.layers(".weight_scale"):
@@ -247,7 +267,7 @@ def _blocks(shape: tuple[int, ...], block: Block) -> tuple[int, ...]:
 def _words(plan: Plan, layer: str, configured: Sequence[Any]) -> None:
     """A layer of integers in words of 32 bits; configured: the numbers of bits that the config names."""
     packed, scale, whole = plan.need(layer, "weight_packed", "weight_scale", "weight_shape")
-    shape = tuple(int(side) for side in plan.source[whole].flatten())
+    shape = tuple(int(side) for side in plan.small(whole, 2))
     if len(shape) != 2 or min(shape) < 1:
         raise plan.problem(layer, f"claims the shape {shape}")
     fitting = [bits for bits in (2, 4, 8) if plan.shape(packed) == (shape[0], math.ceil(shape[1] * bits / 32))]

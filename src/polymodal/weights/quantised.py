@@ -11,7 +11,7 @@ are.  Files of AutoGPTQ hold biases of zeros for layers that have none, see `wit
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ from typing import Any
 from torch import Tensor
 
 from polymodal.errors import WeightsError
+from polymodal.files import read_json
 from polymodal.weights import packings
 from polymodal.weights.derived import DerivedTensors
 from polymodal.weights.keytable import KeyTable
 from polymodal.weights.packings import BITSANDBYTES, Plan, Settings, where
+from polymodal.weights.tensors import first_line
 
 METHODS: dict[str, Callable[[Plan, Settings], None]] = {
     "bitsandbytes": packings.bitsandbytes,
@@ -51,13 +53,11 @@ def quantisation_of(config: Mapping[str, Any], folder: Path | None = None) -> Se
         return {"quant_method": "mlx", **config["quantization"]}
     if folder is not None and folder.is_dir():
         for name, method in BESIDE.items():
-            try:
-                found = json.loads((folder / name).read_text(encoding="utf-8"))
-            except FileNotFoundError:
-                continue
-            except (OSError, ValueError) as problem:
-                raise WeightsError(f"{folder / name} is damaged: not JSON") from problem
-            return {"quant_method": method, **found}
+            if os.path.lexists(folder / name):
+                found = read_json(folder / name)
+                if not isinstance(found, dict):
+                    raise WeightsError(f"{folder / name}: expected a table, found {type(found).__name__}")
+                return {"quant_method": method, **found}
     return None
 
 
@@ -71,7 +71,11 @@ def unquantised(source: Mapping[str, Tensor], settings: Settings | None = None) 
     if method is None:
         return source
     plan = Plan(source, method, ADVICE)
-    METHODS[method](plan, settings or {})
+    try:
+        METHODS[method](plan, settings or {})
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as problem:  # of any value in there
+        raise WeightsError(f"{where(source)}: its quantization_config does not fit its tensors: {first_line(problem)}; "
+                           f"{ADVICE}") from problem  # fmt: skip
     left = [name for name in source if name not in plan.used and not name.endswith(_UNUSED)]
     if (twice := next((name for name in left if name in plan.made), None)) is not None:
         raise WeightsError(f"{where(source)}: {twice!r} is there both plain and packed; download it again")
@@ -104,7 +108,7 @@ def _fits(names: Collection[str], tables: Sequence[KeyTable], targets: Sequence[
 
 def method_of(settings: Settings, source: str) -> str:
     """The packing that a `quantization_config` names; WeightsError, naming `source`, for one that is not supported."""
-    method = str(settings.get("quant_method") or "").lower()
+    method = str(settings.get("quant_method") or "").lower()[:40]
     if not method and ("load_in_4bit" in settings or "load_in_8bit" in settings):
         method = "bitsandbytes"
     if method not in METHODS:

@@ -7,7 +7,8 @@ What is read leaves nothing of the file in use: it may be deleted, replaced or w
 device differ, the values go through a buffer that fits the processor's cache.  What is mapped costs nothing until it
 is used, and processes share its pages; writing to it (training in place) changes a private copy of the page, never
 the file.  The file may be deleted or replaced by another of its name, as downloads and `Model.save` do it, but not
-written over or cut in place.  A file that changes between its header and its values is refused.
+written over or cut in place: a page that is gone ends the process.  A file that changes between its header and its
+values is refused.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ import os
 import threading
 from io import FileIO
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from polymodal.errors import WeightsError
+from polymodal.files import open_regular
+from polymodal.weights.limits import VARIABLE, weights_limits
 
 # Below torch's limit for splitting an operation over threads: the caller's threads do that, one tensor each.
+_LARGE = 1 << 30
 _LFS = b"version https://git-lfs"
 _PIECE = 32_000
 _PIECE_TO_DEVICE = 4_000_000
@@ -35,7 +40,8 @@ class RawFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._stamp = _stamp(os.stat(path))
+        with open_regular(path) as file:
+            self._stamp = _stamp(os.fstat(file.fileno()))
         self._pages: mmap.mmap | None = None
         self._lock = threading.Lock()
 
@@ -44,7 +50,7 @@ class RawFile:
         if not out.numel():
             return
         flat = out.detach().view(-1)
-        with FileIO(self.path) as file:
+        with _unbuffered(self.path) as file:
             self._require_unchanged(file)
             file.seek(start)
             if flat.device.type == "cpu" and flat.dtype == dtype:
@@ -80,7 +86,7 @@ class RawFile:
     def _map_file(self) -> mmap.mmap:
         with self._lock:
             if self._pages is None:
-                with FileIO(self.path) as file:
+                with _unbuffered(self.path) as file:
                     self._require_unchanged(file)
                     self._pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
                 if hasattr(mmap, "MADV_WILLNEED"):
@@ -102,19 +108,30 @@ class RawFile:
 
 def read_head(path: Path, count: int) -> tuple[bytes, int]:
     """First bytes and size of a file, after the checks that hold for every format."""
+    if not os.path.lexists(path):
+        raise WeightsError(f"{path}: there is no such file")
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            found = os.fstat(file.fileno())
             start = file.read(max(count, len(_LFS)))
-    except FileNotFoundError:
-        raise WeightsError(f"{path}: there is no such file") from None
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
-    if size == 0:
+    if found.st_size == 0:
         raise WeightsError(f"{path}: the file is empty; download it again")
     if start.startswith(_LFS):
         raise WeightsError(f"{path}: this is a git-lfs pointer, not the weights; run `git lfs pull`")
-    return start[:count], size
+    # Disks that cannot tell say 0.
+    on_disk = 512 * getattr(found, "st_blocks", 0)
+    if found.st_size > _LARGE and 0 < on_disk < found.st_size // weights_limits().sparse:
+        raise WeightsError(
+            f"{path}: of its {found.st_size:,} bytes only {on_disk:,} are on the disk, the rest was never written; "
+            f"download it again, or set {VARIABLE}=sparse={found.st_size // on_disk + 1} for a file of your own"
+        )
+    return start[:count], found.st_size
+
+
+def _unbuffered(path: Path) -> FileIO:
+    return cast("FileIO", open_regular(path).detach())  # type: ignore[attr-defined]
 
 
 def _stamp(found: os.stat_result) -> tuple[int, int, int]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from polymodal.errors import ConfigError
 from polymodal.weights.joins import Copy, Fuse, Join, Same, Split, Stack
-from polymodal.weights.operations import Operation
+from polymodal.weights.operations import NearestPositions, Operation, ResizePositions
 from polymodal.weights.tensors import Shape
 
 _SLOT = re.compile(r"\{(\+\d+)?\}")
@@ -123,6 +123,12 @@ class Row:
     def plain(self) -> bool:
         """Whether one tensor is copied to one target unchanged."""
         return isinstance(self.join, Same) and not any(self._before) and not any(self._after)
+
+    @property
+    def lossy(self) -> bool:
+        """Whether different sources may give one target, or some targets have no source: positions are resized."""
+        operations = [each for some in (*self._before, *self._after) for each in some]
+        return any(isinstance(each, ResizePositions | NearestPositions) for each in operations)
 
     @property
     def _before(self) -> tuple[Operations, ...]:

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from polymodal.errors import WeightsError
+from polymodal.weights.limits import OverLimit
 
 Shape = tuple[int, ...]
 
@@ -140,6 +141,8 @@ class TensorFile(Mapping[str, Tensor]):
             raise
         except Exception as error:
             # zlib, zipfile, numpy and safetensors each have errors of their own for damaged data.
+            if isinstance(error, OverLimit):
+                raise WeightsError(f"{self.path}: tensor {name!r}: {error}") from error
             raise damaged(self.path, self.format, f"tensor {name!r}: {first_line(error)}") from error
 
 
@@ -200,6 +203,14 @@ def copy_into(tensor: Tensor, out: Tensor, first: int = 0) -> None:
 
 def damaged(path: Path, format: str, why: str) -> WeightsError:
     return WeightsError(f"{path}: not a sound {format} file: {why}; download it again")
+
+
+def unsound(path: Path, format: str, error: Exception) -> WeightsError:
+    """The error of one line for whatever a reader met in a file: a limit, or damage."""
+    if isinstance(error, OverLimit):
+        return WeightsError(f"{path}: {error}")
+    kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+    return damaged(path, format, kind + first_line(error))
 
 
 def first_line(error: BaseException) -> str:

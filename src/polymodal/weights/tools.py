@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from polymodal.weights.limits import network_limits
+from polymodal.weights.network_limits import network_limits
 
 SECONDS = 3600
 """A tool that has not ended by then is stopped."""

@@ -1,33 +1,66 @@
 """Files of `torch.save` and TorchScript archives: named tensors without running any code of the file.
 
-    pickle (weights_only) -> names and shapes, tensors on the meta device -> values from the archive when asked for
+    zip archive     data.pkl -> views of storages (pickled.py, torch_names.py) -> values from the members when asked for
+    older stream    magic, version, system, the pickle, keys of storages, the storages one after another
 
-Traps: the format before torch 1.6 is no archive and is read as a whole.  A tensor may be a view of a storage that is
-larger or ordered otherwise; what is read is the tensor.  On torch before 2.7 archives are mapped instead.
+Everything is bounded by the size of the file; nothing but the pickle is read before values are asked for.
+Traps: a tensor may be a view of a storage that is larger or ordered otherwise; what is read is the tensor.  Archives
+may be of the other order of bytes, or compressed.  Tar archives of torch before 0.4 are refused.
 """
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import math
+import mmap
 import pickletools
-import re
-import struct
 import sys
-import warnings
+import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from polymodal.errors import WeightsError
+from polymodal.files import open_regular
+from polymodal.weights.limits import WeightsLimits, over, weights_limits
+from polymodal.weights.pickled import Forbidden, Opaque, Pickle, Unsupported, without_collection, written_out
 from polymodal.weights.raw import RawFile, read_head
-from polymodal.weights.tensors import TensorFile, TensorInfo, copy_into, damaged, first_line
-from polymodal.weights.torchscript import Forbidden, script_root, script_tensor, script_views
+from polymodal.weights.stored_views import View, check_sizes
+from polymodal.weights.tensors import TensorFile, TensorInfo, copy_into, unsound
+from polymodal.weights.torch_names import TorchNames
+from polymodal.weights.torchscript import script_views
+from polymodal.weights.zip_members import Members
+
+_SETTLED = 1_000_000_000
+_MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
+# Who looks for a model asks for one entry of a file after another: the last pickle, or what was wrong with it, is kept.
+_last: dict[bool, tuple[Any, Parsed | WeightsError]] = {}
+
+
+class Place(NamedTuple):
+    """Where a storage lies: its first byte in the file, or what unpacks it.
+
+    size: its bytes.  native: its values are in this machine's order of bytes.
+    """
+
+    begins: int
+    size: int
+    native: bool
+    unpack: Callable[[], bytes] | None = None
+
+    @property
+    def plain(self) -> bool:
+        return self.native and self.unpack is None
+
+
+class Parsed(NamedTuple):
+    """The value of a file's pickle, with views for tensors, and where storages lie."""
+
+    whole: Any
+    places: Mapping[str, Place]
 
 
 def read_torch(path: str | Path, key: str | None = None) -> TensorFile:
@@ -37,172 +70,204 @@ def read_torch(path: str | Path, key: str | None = None) -> TensorFile:
     'model_state_dict'); whatever else is plain data comes back as `metadata`.
     """
     path = Path(path)
-    start, _ = read_head(path, 4)
-    zipped = start[:2] == b"PK"
-    if zipped and key is None and (found := _read_script(path)) is not None:
-        return found
-    whole = _unpickled(path, zipped)
+    start, size = read_head(path, 512)
+    limits = weights_limits()
+    parsed = _parsed(path, start, key is None, limits)
+    tensors, rest = _named(path, parsed.whole, key)
+    try:
+        check_sizes(tensors.values(), size, limits)
+        for storage in {view.storage for view in tensors.values()}:
+            place = parsed.places.get(storage.key)
+            if place is None:
+                raise ValueError(f"storage {storage.key!r:.40} is not in the file")
+            if storage.begins + storage.bytes > place.size:
+                count = storage.bytes // storage.dtype.itemsize
+                raise ValueError(f"storage {storage.key!r:.40} claims {count} values, it has {place.size} bytes")
+    except ValueError as error:
+        raise unsound(path, "torch", error) from error
+    return _opened(path, tensors, parsed.places, rest, key or "")
+
+
+def _parsed(path: Path, start: bytes, script: bool, limits: WeightsLimits) -> Parsed:
+    """script: whether it may be a TorchScript archive.  Raises WeightsError."""
+    found = path.stat()
+    safe = frozenset(torch.serialization.get_safe_globals())
+    asked = path.absolute(), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, safe, limits
+    last = _last.get(script)
+    settled = time.time_ns() - found.st_mtime_ns > _SETTLED  # else it may change again without a trace
+    if last is None or last[0] != asked or not settled:
+        last = _last[script] = asked, _parse(path, start, script, limits)
+    if isinstance(last[1], WeightsError):
+        raise WeightsError(str(last[1]))
+    return last[1]
+
+
+def _parse(path: Path, start: bytes, script: bool, limits: WeightsLimits) -> Parsed | WeightsError:
+    if start[:2] != b"PK" and start[257:262] == b"ustar":
+        return WeightsError(f"{path}: a tar archive of torch before 0.4; save it again with a newer torch")
+    try:
+        with without_collection():
+            parsed = _archive(path, script, limits) if start[:2] == b"PK" else _stream(path, limits)
+            written_out(parsed.whole, limits)
+        return parsed
+    except (Forbidden, Unsupported) as error:
+        return _refused(path, error)
+    except WeightsError as error:
+        return error
+    except Exception as error:
+        # The pickle of a damaged file can fail in any way, as can its archive: IndexError, BadZipFile, KeyError ...
+        return unsound(path, "torch", error)
+
+
+def _archive(path: Path, script: bool, limits: WeightsLimits) -> Parsed:
+    members = Members(open_regular(path), limits)
+    root = next(iter(members.infos), "").partition("/")[0]
+    if f"{root}/data.pkl" not in members.infos:
+        raise zipfile.BadZipFile("the archive holds no data.pkl")
+    if members.infos[f"{root}/data.pkl"].file_size > limits.header:
+        raise over("header", "its pickle is longer", limits.header)
+    data = members.read(f"{root}/data.pkl")
+    order = members.read(f"{root}/byteorder") if f"{root}/byteorder" in members.infos else b"little"
+    if order not in (b"little", b"big"):
+        raise ValueError("its order of bytes is unknown")
+    native, places, folder = order.decode() == sys.byteorder, dict[str, Place](), f"{root}/data/"
+    packed = cache(lambda: Members(open_regular(path), limits))  # opened when the first of them is asked for
+    for name, info in members.infos.items():
+        if name.startswith(folder):
+            plain = members.is_plain(name)
+            unpack = None if plain else partial(_unpacked, packed, name)
+            begins = members.begins(name) if plain else 0
+            places[name.removeprefix(folder)] = Place(begins, info.file_size, native, unpack)
+    members.file.close()
+    if script and f"{root}/constants.pkl" in members.infos:
+        return Parsed(script_views(data, limits), places)
+    return Parsed(Pickle(data, 0, TorchNames(), limits).load(), places)
+
+
+def _unpacked(members: Callable[[], Members], name: str) -> bytes:
+    return members().read(name)
+
+
+def _stream(path: Path, limits: WeightsLimits) -> Parsed:
+    """A file from before torch 1.6: five pickles, and each storage behind its number of values."""
+    names = TorchNames()
+    with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at, found = 0, []
+        for expected in (_MAGIC, _VERSION, None, None, None):
+            part = Pickle(data, at, names, limits)
+            found.append(part.load())
+            at = part.at
+            if expected is not None and (type(found[-1]) is not int or found[-1] != expected):
+                raise ValueError("it is no archive, and has neither magic number nor version of torch")
+        whole, keys = found[3:]
+        if type(keys) is not list:
+            raise ValueError("it has no list of storages")
+        places: dict[str, Place] = {}
+        for each in keys:
+            storage = names.storages.get(str(each)) if type(each) in (str, int) else None
+            if storage is None or str(each) in places:
+                raise ValueError(f"storage {each!r:.40} belongs to no tensor, or is there twice")
+            count = storage.bytes // storage.dtype.itemsize
+            if int.from_bytes(data[at : at + 8], "little") != count or at + 8 + storage.bytes > len(data):
+                raise ValueError(f"storage {each!r:.40} does not have the {count} values that it claims")
+            places[str(each)] = Place(at + 8, storage.bytes, sys.byteorder == "little")
+            at += 8 + storage.bytes
+    return Parsed(whole, places)
+
+
+def _named(path: Path, whole: Any, key: str | None) -> tuple[dict[str, View], dict[str, Any]]:
+    """The tensors of the table at `key`, and the plain values beside them."""
     inner = whole
     for part in key.split(".") if key else ():
-        if not isinstance(inner, Mapping) or part not in inner:
+        if not isinstance(inner, dict) or part not in inner:
             raise WeightsError(f"{path}: there is no entry {part!r}{_entries(inner)}")
         inner = inner[part]
-    if not isinstance(inner, Mapping) or not all(isinstance(name, str) for name in inner):
+    if not isinstance(inner, dict) or not all(isinstance(name, str) for name in inner):
         raise WeightsError(f"{path}: expected a table of named tensors, found {type(inner).__name__}")
-    tensors = {name: x for name, x in inner.items() if isinstance(x, Tensor)}
+    tensors = {name: x for name, x in inner.items() if isinstance(x, View)}
     if not tensors:
         raise WeightsError(f"{path}: no tensors at the top; give the entry that holds them{_entries(inner)}")
     rest = {name: x for name, x in inner.items() if name not in tensors}
-    if key and isinstance(whole, Mapping):
+    for name, x in rest.items():
+        if isinstance(x, Opaque) and x.tensor:
+            raise WeightsError(
+                f"{path}: tensor {name!r} is stored as {x.name}, which is not read; save it as a plain one"
+            )
+    if key and isinstance(whole, dict):
         rest = {str(name): x for name, x in whole.items() if name != key.split(".")[0]} | rest
-    infos = {name: TensorInfo(tuple(x.shape), str(x.dtype).removeprefix("torch."), x.nbytes)
-             for name, x in tensors.items()}  # fmt: skip
-    if not any(x.is_meta for x in tensors.values()):
-        return TensorFile(path, "torch", infos, lambda name: tensors[name].detach(), rest, entry=key or "")
+    return tensors, rest
+
+
+def _opened(
+    path: Path, tensors: Mapping[str, View], places: Mapping[str, Place], rest: Mapping[str, Any], entry: str
+) -> TensorFile:
+    infos = {name: TensorInfo(x.shape, str(x.dtype).removeprefix("torch."), x.bytes) for name, x in tensors.items()}
     raw = RawFile(path)
 
     def load(name: str) -> Tensor:
-        return _read_view(raw, tensors[name])
+        return _read(raw, tensors[name], places[tensors[name].storage.key])
+
+    def begins(x: View) -> int:
+        return places[x.storage.key].begins + x.begins
 
     def fill(name: str, out: Tensor, first: int) -> None:
         x = tensors[name]
-        if x.is_contiguous():
-            raw.read_into(_begins(x) + first * x.itemsize, x.dtype, out)
+        if x.contiguous:
+            raw.read_into(begins(x) + first * x.dtype.itemsize, x.dtype, out)
         else:
             copy_into(load(name), out, first)
 
     def pages(name: str) -> Tensor | None:
         x = tensors[name]
-        return raw.map(_begins(x), x.dtype, tuple(x.shape)) if x.is_contiguous() else None
+        return raw.map(begins(x), x.dtype, x.shape) if x.contiguous else None
 
-    return TensorFile(path, "torch", infos, load, rest, fill, pages, key or "")
-
-
-def _unpickled(path: Path, zipped: bool) -> Any:
-    """What the file holds; its tensors on the meta device where their values can be found in the file later.
-
-    Other files are read now: the old format as a whole, archives of unusual kind as mappings.
-    """
-    try:
-        if zipped and _plain_archive(path):
-            # Whatever goes wrong here is reported by the ordinary load below.
-            with contextlib.suppress(Exception):
-                whole = _load(path, "meta", None)
-                size = path.stat().st_size
-                if all(_ends(x) <= size for x in _tensors_of(whole)):
-                    return whole
-        return _load(path, "cpu", True if zipped else None)
-    except Exception as error:
-        # The unpickler of a damaged file can fail in any way: IndexError, UnicodeDecodeError, KeyError ...
-        if type(error).__name__ == "UnpicklingError":
-            raise _refused(path, error) from None
-        raise damaged(path, "torch", f"{type(error).__name__}: {first_line(error)}") from error
+    if not all(places[view.storage.key].plain for view in tensors.values()):
+        return TensorFile(path, "torch", infos, load, rest, entry=entry)
+    return TensorFile(path, "torch", infos, load, rest, fill, pages, entry)
 
 
-def _load(path: Path, device: str, mapped: bool | None) -> Any:
-    with warnings.catch_warnings():
-        # Its advice about pickle protocols is for who writes files; ours is an error of one line.
-        warnings.simplefilter("ignore")
-        return torch.load(path, map_location=device, weights_only=True, mmap=mapped)
+def _read(raw: RawFile, view: View, place: Place) -> Tensor:
+    """One tensor, in memory of its own."""
+    if not view.bytes:
+        return torch.empty(view.shape, dtype=view.dtype)
+    if place.unpack is None:
+        flat = raw.read(place.begins + view.begins, view.dtype, (view.extent,))
+    else:
+        held = bytearray(place.unpack())
+        flat = torch.frombuffer(held, dtype=view.dtype, count=view.extent, offset=view.begins)
+    if not place.native:
+        size = view.dtype.itemsize // (2 if view.dtype.is_complex else 1)
+        flat = flat.view(torch.uint8).view(-1, size).flip(1).reshape(-1).view(view.dtype)
+    found = flat.as_strided(view.shape, view.stride)
+    # No more memory than the tensor has, and no value in two places.
+    lean = place.unpack is None and found.numel() == view.extent
+    return found if lean else found.clone(memory_format=torch.contiguous_format)
 
 
-def _plain_archive(path: Path) -> bool:
-    """Whether values lie in the file as they are in memory: not compressed, in this machine's order of bytes."""
-    with zipfile.ZipFile(path) as archive:
-        stored = all(each.compress_type == zipfile.ZIP_STORED for each in archive.infolist())
-        orders = [archive.read(name) for name in archive.namelist() if name.endswith("/byteorder")]
-    return stored and all(order.decode("ascii") == sys.byteorder for order in orders)
-
-
-def _tensors_of(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from _tensors_of(each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _tensors_of(each)
-
-
-def _begins(x: Tensor) -> int:
-    """The byte of the file at which the first value of a tensor on the meta device lies; torch notes it on loading.
-
-    Raises AttributeError where it did not (torch before 2.7, tensors that the pickle computes).
-    """
-    storage: Any = x.untyped_storage()
-    return int(storage._checkpoint_offset) + int(x.storage_offset()) * x.itemsize
-
-
-def _extent(x: Tensor) -> int:
-    """Values of the storage from a tensor's first to its last."""
-    return 1 + sum((n - 1) * step for n, step in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
-
-
-def _ends(x: Tensor) -> int:
-    return _begins(x) + _extent(x) * x.itemsize
-
-
-def _read_view(raw: RawFile, x: Tensor) -> Tensor:
-    if x.is_contiguous():
-        return raw.read(_begins(x), x.dtype, tuple(x.shape))
-    return raw.read(_begins(x), x.dtype, (_extent(x),)).as_strided(x.shape, x.stride())
-
-
-def _read_script(path: Path) -> TensorFile | None:
-    """A TorchScript archive's tensors, or None for a file of another kind."""
-    try:
-        archive = zipfile.ZipFile(path)
-        root = script_root(archive)
-        views = {} if root is None else script_views(archive, root)
-    except Forbidden as name:
-        raise WeightsError(
-            f"{path}: refused: this TorchScript archive asks for the object {str(name)!r}; only modules and tensors "
-            "are read, ask for a safetensors file"
-        ) from None
-    except Exception as error:
-        # An unpickler that meets damage fails in any way, as does a zip.
-        if isinstance(error, zipfile.BadZipFile):
-            return None
-        raise damaged(path, "torch", f"{type(error).__name__}: {first_line(error)}") from error
-    if root is None:
-        return None
-    infos = {
-        name: TensorInfo(view.shape, str(view.storage.dtype).removeprefix("torch."),
-                         math.prod(view.shape) * view.storage.dtype.itemsize)
-        for name, view in views.items()
-    }  # fmt: skip
-    return TensorFile(path, "torch", infos, lambda name: script_tensor(archive, views[name]))
-
-
-def _refused(path: Path, error: Exception) -> WeightsError:
-    """Name the forbidden object of a pickle, from torch's long explanation."""
-    text = str(error)
-    found = re.search(r"GLOBAL ([\w.]+)", text)
-    names = [found.group(1)] if found else _pickle_globals(path)
-    if not names and "Unsupported" not in text:
-        return damaged(path, "torch", first_line(error))
-    what = f"the object {names[0]!r}" if names else "something other than tensors"
+def _refused(path: Path, error: Forbidden | Unsupported) -> WeightsError:
+    """What a pickle asks for that it may not have; by name, where one can be found."""
+    names = [str(error)] if isinstance(error, Forbidden) else _names_in(error.head)
+    if not names:
+        return unsound(path, "torch", error)
     return WeightsError(
-        f"{path}: refused: this pickle asks for {what}, which can run code; "
+        f"{path}: refused: this pickle asks for the object {names[0]!r}, which can run code; "
         "only tensors and plain values are read, ask for a safetensors file"
     )
 
 
-def _pickle_globals(path: Path) -> list[str]:
-    """Objects that a plain pickle names, read from its instructions without running them."""
+def _names_in(start: bytes) -> list[str]:
+    """Objects that the first bytes of a plain pickle name, read from its instructions without running them."""
     names: list[str] = []
-    strings: list[str] = []
+    texts: list[str] = []
     try:
-        with path.open("rb") as file:
-            for code, value, _ in itertools.islice(pickletools.genops(file), 100_000):
-                if code.name == "GLOBAL":
-                    names.append(str(value).replace(" ", "."))
-                elif code.name == "STACK_GLOBAL":
-                    names.append(".".join(strings[-2:]))
-                elif isinstance(value, str):
-                    strings.append(value)
-    except (ValueError, OSError, IndexError, struct.error, MemoryError):  # a length that no file has
+        for code, value, _ in pickletools.genops(start):
+            if code.name == "GLOBAL":
+                names.append(str(value).replace(" ", "."))
+            elif code.name == "STACK_GLOBAL":
+                names.append(".".join(texts[-2:]))
+            elif isinstance(value, str):
+                texts.append(value)
+    except Exception:  # damage shows in any way, and the names before it are what was asked for
         return names
     return names
 

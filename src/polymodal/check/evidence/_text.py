@@ -13,7 +13,7 @@ import torch
 
 import polymodal as pm
 from polymodal.check import randomise, real
-from polymodal.check.demo import byte_tokenizer, train_on_conversations, write_config, write_weights
+from polymodal.check.demo import byte_tokenizer, train_on_conversations, write_config, write_weights, writer
 from polymodal.check.hugging import hugging_case, hugging_size
 from polymodal.check.record import Case, Expected, HeadlineResult, Size, Tensors, TrainingCheck
 from polymodal.check.training import caption_batch, rows
@@ -113,11 +113,18 @@ def talk(system: System, question: str) -> list[Message]:
 
 
 def headline(
-    system: System, config: Mapping[str, Any], specials: Sequence[str], steps: int = 100, chat_template: str = ""
+    system: System,
+    config: Mapping[str, Any],
+    specials: Sequence[str],
+    steps: int = 100,
+    chat_template: str = "",
+    layout: int = 0,
+    converted: Callable[[Path], Path] = lambda folder: folder,
 ) -> HeadlineResult:
     """Tiny weights in the published format learn answers to English and Chinese questions, and `chat` gives them.
 
-    chat_template: what the folder brings along.
+    chat_template: what the folder brings along.  layout: number of the format.  converted(folder) -> what is loaded in
+    the end, made of the trained folder.
     """
     torch.manual_seed(0)
     count = 8
@@ -128,15 +135,15 @@ def headline(
             (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
         config = {**config, "vocab_size": size}
         write_config(folder, config=config, generation_config={"eos_token_id": 1})
-        model_spec = system.formats[0].model_spec(config)
+        model_spec = system.formats[layout].model_spec(config)
         write_weights(folder, model_spec.build(), model_spec.keys[0])
         names = real.captions(count)
         asked = [f"What is picture {i}?" if i % 2 else f"\u56fe{i}\u662f\u4ec0\u4e48?" for i in range(count)]
         talks = [talk(system, question) for question in asked]
         answered = [[*t, Message(role="assistant", parts=(Text(a),))] for t, a in zip(talks, names, strict=True)]
         model = pm.load(folder, system=system.id)
-        train_on_conversations(model, answered, folder, model_spec, steps=steps)
-        again = pm.load(folder, system=system.id)
+        train_on_conversations(model, answered, writer(folder, model_spec), steps=steps)
+        again = pm.load(converted(folder), system=system.id)
         right = sum(again.chat(t, max_tokens=40).text.strip() == a for t, a in zip(talks, names, strict=True))
     seen = f"tiny weights trained on {count} English and Chinese questions: chat answers {right}"
     return HeadlineResult(ok=right == count, evidence=f"{seen} (published weights were not at hand)")

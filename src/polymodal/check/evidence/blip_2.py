@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
+import polymodal as pm
 from polymodal.check import library, randomise, real
-from polymodal.check.demo import byte_tokenizer, train_fresh_and_chat
+from polymodal.check.demo import byte_tokenizer, train_fresh_and_chat, write_config, write_layout
 from polymodal.check.fixture import store
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training import LETTERS, caption_check, letters, rows, table
+from polymodal.check.training import LETTERS, caption_check, fit, letters, rows, table
 from polymodal.systems.blip_2 import SYSTEM
 
 IMAGE, QUERIES, WORDS = 98, 5, 99
@@ -281,25 +282,52 @@ def generating() -> TrainingCheck:
     return caption_check(model, [31] * 4 + [32], side=56, steps=100)
 
 
-def headline() -> HeadlineResult:
-    """A tiny BLIP-2 with Flan-T5 is trained on eight real pictures and asked about each by `chat`."""
+def answered_pictures(layout: int, weights: str, **named: Any) -> int:
+    """A tiny BLIP-2 with Flan-T5 in the layout of that number, trained on eight pictures: how many `chat` names.
+
+    named: model_type and architectures of its config; weights: its weights file.
+    """
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         size = byte_tokenizer(folder, ["<pad>", "</s>", "<image>"], eos="</s>", pad="<pad>")
-        config = {
-            **small({**SMALL_T5, "eos_token_id": 1}, size, 2),
-            "model_type": "blip-2",
-            "architectures": [GENERATE],
-        }
-        right = train_fresh_and_chat(folder, SYSTEM.formats[0], config, steps=300,
-                       preprocessor_config={"size": {"height": 56, "width": 56}},
-                       generation_config={"eos_token_id": 1})  # fmt: skip
+        config = {**small({**SMALL_T5, "eos_token_id": 1}, size, 2), **named}
+        return train_fresh_and_chat(folder, SYSTEM.formats[layout], config, weights, steps=300,
+                                    preprocessor_config={"size": {"height": 56, "width": 56}},
+                                    generation_config={"eos_token_id": 1})  # fmt: skip
+
+
+def headline() -> HeadlineResult:
+    """A tiny BLIP-2 with Flan-T5 is trained on eight real pictures and asked about each by `chat`."""
+    right = answered_pictures(0, "model.safetensors", model_type="blip-2", architectures=[GENERATE])
     return HeadlineResult(
         ok=right == 8,
         evidence=f"tiny weights trained on 8 pictures: chat names {right} of them through 4 "
         "queries (published weights are fetched from the hub by id and were not at hand)",
     )
+
+
+def official_headline() -> HeadlineResult:
+    """The same in one file of LAVIS beside a config.json."""
+    right = answered_pictures(2, "model.pth", model_type="lavis-blip2")
+    return HeadlineResult(ok=right == 8, evidence=f"chat names {right} of 8 pictures")
+
+
+def paired(layout: int, weights: str, **named: Any) -> HeadlineResult:
+    """A tiny first stage in the layout of that number, trained on eight pictures and their names, loaded, and given
+    all pairs: how many pictures are nearest to their own name.  It has no processor, so `logits` is asked."""
+    torch.manual_seed(0)
+    format, config = SYSTEM.formats[layout], {**small_retrieval(), **named}
+    model_spec = format.model_spec(config)
+    training = TrainingCheck(model=model_spec.build(), batches=batches, lr=1e-3)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        write_config(folder, config=config)
+        write_layout(folder / weights, fit(training, SYSTEM.recipe[0].objective, steps=150), format, model_spec)
+        model = pm.load(folder)
+    shown = {name: batches(0)[name] for name in ("pixel_values", "input_ids", "attention_mask")}
+    right = int((model.logits(**shown).argmax(1) == torch.arange(8)).sum())
+    return HeadlineResult(ok=right >= 7, evidence=f"{right} of 8 pictures are nearest to their own name by logits")
 
 
 T5 = {"model_type": "t5"}
@@ -336,4 +364,9 @@ EVIDENCE = Evidence(
     published=tuple(untied_size(each, lambda t: t.Blip2Config) for each in SYSTEM.variants),
     training_checks={"represent": representing, "generate": generating},
     headline=headline,
+    layouts={
+        SYSTEM.formats[1].name: lambda: paired(1, "model.safetensors"),
+        SYSTEM.formats[2].name: official_headline,
+        SYSTEM.formats[3].name: lambda: paired(3, "model.pth", model_type="lavis-blip2-qformer", architectures=None),
+    },
 )  # fmt: skip

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import polymodal as pm
 from polymodal.check import library, randomise
-from polymodal.check.demo import byte_tokenizer, train_and_chat, write_config, write_weights
+from polymodal.check.codec_and_decoder import FIRST, codec_alone, codec_and_decoder
+from polymodal.check.demo import (
+    Checkpoint,
+    byte_tokenizer,
+    spread_codec,
+    spread_codes,
+    train_and_chat,
+    write_config,
+    write_weights,
+    writer,
+)
 from polymodal.check.fixture import fixture_case, fixture_source
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
 from polymodal.check.training import caption_check, label_all_tokens
-from polymodal.systems.chameleon import SYSTEM
+from polymodal.systems.chameleon import SYSTEM, official
 
 IMAGE = 9  # the placeholder
 CODES = 24
@@ -70,14 +79,16 @@ def case(name: str, first: int = 60, codec: dict[str, Any] | None = None, **text
 SPECIALS = ["<s>", "</s>", "<racm3:break>", "<eoss>", "<reserved08706>", "<image>"]
 
 
+CODEC = {"embed_dim": 12, "num_embeddings": CODES, "latent_channels": 20, "resolution": 16, "base_channels": 32,
+         "channel_multiplier": [1, 1, 1], "num_res_blocks": 1}  # fmt: skip
+
+
 def small(size: int, placeholder: int) -> dict[str, Any]:
     """A config.json for training checks and the demonstration: 24 codes behind `size` ids of text, 16 to a picture."""
     names = {f"IMGIMG{str(k).translate(LETTERS)}Z": size + k for k in range(CODES)}
-    codec = {"embed_dim": 12, "num_embeddings": CODES, "latent_channels": 20, "resolution": 16, "base_channels": 32,
-             "channel_multiplier": [1, 1, 1], "num_res_blocks": 1}  # fmt: skip
     return {"model_type": "chameleon", "architectures": [MODEL], "vocab_size": size + CODES, "hidden_size": 48,
             "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
-            "vq_config": codec, "vocabulary_map": {**names, "<image>": placeholder}}  # fmt: skip
+            "vq_config": CODEC, "vocabulary_map": {**names, "<image>": placeholder}}  # fmt: skip
 
 
 def training_check(*, answers: bool) -> TrainingCheck:
@@ -87,17 +98,9 @@ def training_check(*, answers: bool) -> TrainingCheck:
     """
     torch.manual_seed(0)
     model = SYSTEM.formats[0].model_spec(small(40, 31)).build()
-    spread(model)
+    spread_codes(model)
     made = caption_check(model, [32, *[31] * 16, 33], side=16)
     return made if answers else replace(made, batches=lambda step: label_all_tokens(made.batches(step)))
-
-
-@torch.no_grad()
-def spread(model: Any) -> None:
-    """Fresh weights give every position the same code; let the codebook be latents of noise."""
-    codec = model.encoders["image"]
-    latents = codec.quant_conv(codec.encoder(randomise.values("noise", (4, 3, 16, 16)))).movedim(1, -1).flatten(0, 2)
-    codec.codebook.embedding.weight.copy_(latents[:: len(latents) // CODES][:CODES])
 
 
 def headline() -> HeadlineResult:
@@ -111,11 +114,25 @@ def headline() -> HeadlineResult:
         write_config(folder, config=config, preprocessor_config=sides, generation_config={"eos_token_id": 1})
         model_spec = SYSTEM.formats[0].model_spec(config)
         module = model_spec.build()
-        spread(module)
+        spread_codes(module)
         write_weights(folder, module, model_spec.keys[0])
-        right = train_and_chat(pm.load(folder), folder, model_spec, count=8, steps=120)
+        right = train_and_chat(folder, writer(folder, model_spec), count=8, steps=120)
     seen = f"tiny weights trained on 8 pictures as ids of the text's vocabulary: chat names {right} of them"
     return HeadlineResult(ok=right == 8, evidence=f"{seen} (published weights were not at hand)")
+
+
+@cache
+def apart() -> HeadlineResult:
+    """The official files: vqgan.ckpt, which has the way back to pixels, and consolidated.pth."""
+    codec, decoder = official.LAYOUTS[1], official.LAYOUTS[0]
+    sizes = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "num_key_value_heads": 4, "vocab_size": FIRST + CODES}  # fmt: skip
+    with tempfile.TemporaryDirectory() as directory:
+        return codec_and_decoder(
+            Checkpoint(format=codec, config=CODEC, file="vqgan.ckpt", prepare=spread_codec),
+            Checkpoint(format=decoder, config={"model_type": "chameleon_official", **sizes}, file="consolidated.pth"),
+            16, Path(directory),
+        )  # fmt: skip
 
 
 def configured(config: Any, transformers: Any) -> Any:
@@ -139,4 +156,8 @@ EVIDENCE = Evidence(
                      "pretrain 2": partial(training_check, answers=False),
                      "align": partial(training_check, answers=True)},
     headline=headline,
+    layouts={
+        official.LAYOUTS[0].name: apart,
+        official.LAYOUTS[1].name: lambda: codec_alone(apart()),
+    },
 )  # fmt: skip

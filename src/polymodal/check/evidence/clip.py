@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-import polymodal as pm
 from polymodal.check import library, randomise, real
-from polymodal.check.demo import byte_tokenizer, write_config, write_weights
-from polymodal.check.encoder_checks import COUNT, classification_headline, contrastive_check, name_ids
+from polymodal.check.demo import Checkpoint, byte_tokenizer, write_config
+from polymodal.check.encoder_checks import (
+    BARE,
+    COUNT,
+    classes_headline,
+    classification_headline,
+    contrastive_check,
+    name_ids,
+)
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
@@ -27,6 +35,7 @@ VISION = {"hidden_size": 32, "intermediate_size": 56, "num_hidden_layers": 2, "n
           "image_size": 29, "patch_size": 7, "projection_dim": 20}  # fmt: skip
 TEXT = {"hidden_size": 36, "intermediate_size": 52, "num_hidden_layers": 2, "num_attention_heads": 3, "vocab_size": 99,
         "max_position_embeddings": 17, "eos_token_id": 98, "projection_dim": 20}  # fmt: skip
+START, END = "<|startoftext|>", "<|endoftext|>"  # the end is the highest id, by which official code finds it
 ODD = {"num_hidden_layers": 1, "num_attention_heads": 1, "hidden_act": "gelu_new", "layer_norm_eps": 1e-3}
 
 
@@ -103,17 +112,18 @@ def training_check() -> TrainingCheck:
     return contrastive_check(model, ("pixel_values", lambda rows: pixels[rows]), ("input_ids", name_ids(1, 2, 3)))
 
 
-def headline() -> HeadlineResult:
+def named_pictures(checkpoint: Callable[[int], Checkpoint]) -> HeadlineResult:
     """A tiny CLIP is trained on eight real pictures and sentences with their names, saved as published, loaded, and
-    given the names as classes: zero-shot with the 80 published sentences."""
+    given the names as classes: zero-shot with the 80 published sentences.
+
+    checkpoint(vocabulary size) -> the layout.
+    """
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
-        size = byte_tokenizer(folder, ["<|startoftext|>", "<|endoftext|>"], bos="<|startoftext|>", eos="<|endoftext|>")
-        config, sides = tiny(size, 1), {"size": {"shortest_edge": 32}, "crop_size": 32}
-        write_config(folder, config=config, preprocessor_config=sides)
-        model_spec = SYSTEM.formats[0].model_spec(config)
-        write_weights(folder, model_spec.build(), model_spec.keys[0])
+        size = byte_tokenizer(folder, {START: 256, END: 257}, bos=START, eos=END)
+        sides = {"size": {"shortest_edge": 32}, "crop_size": 32}
+        write_config(folder, preprocessor_config=sides)
         words, names = CheckpointFiles(folder).tokenizer(), real.captions(COUNT)
         transform = transform_of(sides, CLIP, square=False)
         pixels = torch.stack([transform(picture) for picture, _ in real.pictures()[:COUNT]])
@@ -121,13 +131,48 @@ def headline() -> HeadlineResult:
         turn = itertools.cycle(IMAGENET)
 
         def said(rows: list[int]) -> torch.Tensor:
-            return table([[0, *words.encode(next(turn).format(names[i])), 1] for i in rows], 1)
+            next(turn)  # nine a step, so that every name is told in all 80 sentences
+            return table([[256, *words.encode(next(turn).format(names[i])), 257] for i in rows], 257)
 
-        training = contrastive_check(
-            model_spec.build(), ("pixel_values", lambda rows: pixels[rows]), ("input_ids", said)
-        )
-        write_weights(folder, fit(training, Contrastive(), steps=200), model_spec.keys[0])
-        return classification_headline(pm.load(folder).classify)
+        def trained(module: nn.Module) -> nn.Module:
+            pairs = contrastive_check(module, ("pixel_values", lambda rows: pixels[rows]), ("input_ids", said), lr=1e-3)
+            return fit(pairs, Contrastive(), steps=200)
+
+        return classification_headline(checkpoint(size).stored(folder, trained).classify)
+
+
+def headline() -> HeadlineResult:
+    """`named_pictures` in the library's layout."""
+
+    def checkpoint(size: int) -> Checkpoint:
+        config = tiny(size, 257)
+        return Checkpoint(format=SYSTEM.formats[0], config=config, file="model.safetensors", written=config)
+
+    return named_pictures(checkpoint)
+
+
+def official_headline() -> HeadlineResult:
+    """`named_pictures` in an official state dict, which says its sizes by its shapes; heads of 64."""
+
+    def checkpoint(size: int) -> Checkpoint:
+        config = {"embed_dim": 32, "context_length": 77, "vocab_size": size, "transformer_width": 64,
+                  "transformer_heads": 1, "transformer_layers": 2, "image_resolution": 32, "vision_layers": 2,
+                  "vision_width": 64, "vision_patch_size": 8}  # fmt: skip
+        return Checkpoint(format=SYSTEM.formats[1], config=config, file="ViT-tiny.pt")
+
+    return named_pictures(checkpoint)
+
+
+def classes_config() -> dict[str, Any]:
+    return {**tiny(40, 2), "architectures": ["CLIPForImageClassification"],
+            "id2label": {str(i): name for i, name in enumerate(real.captions(COUNT))}}  # fmt: skip
+
+
+def classifier_headline() -> HeadlineResult:
+    """The image encoder with a classifier."""
+    config = classes_config()
+    checkpoint = Checkpoint(format=SYSTEM.formats[4], config=config, file="model.safetensors", written=config)
+    return classes_headline(checkpoint, 32)
 
 
 EVIDENCE = Evidence(
@@ -149,4 +194,10 @@ EVIDENCE = Evidence(
     published=tuple(size(each) for each in SYSTEM.variants),
     training_checks={"contrastive": training_check, "larger-pictures": training_check},
     headline=headline,
+    layouts={
+        SYSTEM.formats[1].name: official_headline,
+        SYSTEM.formats[2].name: BARE,
+        SYSTEM.formats[3].name: BARE,
+        SYSTEM.formats[4].name: classifier_headline,
+    },
 )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import torch
 
 import polymodal as pm
 from polymodal.check import library, randomise, real
-from polymodal.check.demo import QUESTION, byte_tokenizer, write_config, write_weights
+from polymodal.check.codec_and_decoder import FIRST, codec_alone, codec_and_decoder
+from polymodal.check.demo import QUESTION, Checkpoint, byte_tokenizer, write_config, write_weights
 from polymodal.check.evidence import _text
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
@@ -85,21 +86,26 @@ SPECIALS = ["<pad>", "<image>", ROW_END, BOS, EOS, BEGIN, OPEN, *TAIL]
 SIDE, GRID = 16, 4  # pixels and codes of a picture of the training checks, along each side
 
 
+CODEC = {"codebook_size": CODES, "base_channels": 32, "channel_multiplier": [1, 1, 1], "num_res_blocks": 1,
+         "attn_resolutions": [2], "hidden_size": 32}  # fmt: skip
+
+
 def small(size: int, placeholder: int, row_end: int) -> dict[str, Any]:
     """A config.json for training checks and the demonstration: 24 codes behind `size` ids of text."""
     names = {f"<|visual token {k:06d}|>": size + k for k in range(CODES)}
-    codec = {"codebook_size": CODES, "base_channels": 32, "channel_multiplier": [1, 1, 1], "num_res_blocks": 1,
-             "attn_resolutions": [2], "hidden_size": 32}  # fmt: skip
     text = {"vocab_size": size + CODES, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2,
             "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512}  # fmt: skip
-    return {"model_type": "emu3", "architectures": [MODEL], "vq_config": codec, "text_config": text,
+    return {"model_type": "emu3", "architectures": [MODEL], "vq_config": CODEC, "text_config": text,
             "vocabulary_map": {**names, "<image>": placeholder, ROW_END: row_end}}  # fmt: skip
 
 
-@torch.no_grad()
 def spread(model: Any) -> None:
+    spread_codes(model.encoders["image"])
+
+
+@torch.no_grad()
+def spread_codes(codec: Any) -> None:
     """Fresh weights give every position the same code; let the codebook be latents of real pictures."""
-    codec = model.encoders["image"]
     pixels = real.pixels(SIDE)[:, None].expand(-1, codec.config.time, -1, -1, -1)
     count = len(pixels)
     latents = codec.encoder(pixels.flatten(0, 1)).unflatten(0, (count, -1)).transpose(1, 2)
@@ -186,6 +192,20 @@ def asked(model: Any, count: int) -> tuple[int, int]:
     return named, sum(bool(torch.allclose(a, b, atol=1e-4)) for a, b in zip(found, wanted, strict=True))
 
 
+@cache
+def apart(decoder: int, codec: int, *named: str) -> HeadlineResult:
+    """Codec and decoder as two repositories, in the layouts of those numbers; named: their model_types."""
+    text = {**small(FIRST, 0, 0)["text_config"], "model_type": named[0], "architectures": ["Emu3ForCausalLM"]}
+    codes = {**CODEC, "model_type": named[1]}
+    with tempfile.TemporaryDirectory() as directory:
+        return codec_and_decoder(
+            Checkpoint(format=SYSTEM.formats[codec], config=codes, file="model.safetensors", written=codes,
+                       prepare=spread_codes),
+            Checkpoint(format=SYSTEM.formats[decoder], config=text, file="model.safetensors", written=text),
+            SIDE, Path(directory),
+        )  # fmt: skip
+
+
 OFFICIAL = {"model_type": "Emu3", "architectures": ["Emu3ForCausalLM"], "rope_parameters": None, "rope_theta": 1e6}
 
 
@@ -209,4 +229,10 @@ EVIDENCE = Evidence(
     training_checks={"pretrain": partial(training_check, answers=False),
                      "generate": partial(training_check, answers=False), "chat": partial(training_check, answers=True)},
     headline=headline,
+    layouts={
+        SYSTEM.formats[1].name: lambda: apart(1, 3, "emu3_text_model", "emu3_vqgan"),
+        SYSTEM.formats[2].name: lambda: apart(2, 4, "Emu3", "Emu3VisionVQ"),
+        SYSTEM.formats[3].name: lambda: codec_alone(apart(1, 3, "emu3_text_model", "emu3_vqgan")),
+        SYSTEM.formats[4].name: lambda: codec_alone(apart(2, 4, "Emu3", "Emu3VisionVQ")),
+    },
 )  # fmt: skip

@@ -164,4 +164,8 @@ EVIDENCE = Evidence(
     published=tuple(size(each) for each in SYSTEM.variants),
     training_checks={"unimodal": lambda: training_check(joint=False), "joint": lambda: training_check(joint=True)},
     headline=headline,
+    layouts={
+        SYSTEM.formats[1].name: "a codec by itself turns pictures into the words that another model predicts; its "
+        "words are compared in a case",
+    },
 )  # fmt: skip

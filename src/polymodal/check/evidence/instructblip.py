@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ import torch
 
 import polymodal as pm
 from polymodal.check import library, randomise, real
-from polymodal.check.demo import byte_tokenizer, train_fresh_and_chat
+from polymodal.check.demo import byte_tokenizer, names_written, train_fresh_and_chat, write_config, write_weights
 from polymodal.check.evidence import blip_2
 from polymodal.check.evidence.blip_2 import IMAGE, QUERIES, T5, tiny, untied_size
 from polymodal.check.fixture import store
 from polymodal.check.hugging import Reading, hugging_case
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training import caption_check, letters
+from polymodal.check.training import caption_check, fit, letters
 from polymodal.data.messages import user
+from polymodal.systems import LanguageModeling
 from polymodal.systems.instructblip import SYSTEM
 
 MODEL, VIDEO = "InstructBlipForConditionalGeneration", "InstructBlipVideoForConditionalGeneration"
@@ -140,28 +142,64 @@ SMALL = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "nu
          "num_attention_heads": 4}  # fmt: skip
 
 
-def headline() -> HeadlineResult:
-    """A tiny InstructBLIP learns eight real pictures by `chat`; then the features of one picture for two questions."""
+def headline(layout: int = 0, weights: str = "model.safetensors", **named: Any) -> HeadlineResult:
+    """A tiny InstructBLIP learns eight real pictures by `chat`; then the features of one picture for two questions.
+
+    layout: number of the format; weights: its weights file; named: what its config.json is recognised by.
+    """
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         (folder / "qformer_tokenizer").mkdir()
         words = byte_tokenizer(folder / "qformer_tokenizer", ["[PAD]", "[CLS]", "[SEP]"], pad="[PAD]")
         size = byte_tokenizer(folder, ["<pad>", "</s>", "<image>"], bos="</s>", eos="</s>", pad="<pad>")
-        config = {**blip_2.small(SMALL, size, 2), "model_type": "instructblip", "architectures": [MODEL]}
+        named = named or {"model_type": "instructblip", "architectures": [MODEL]}
+        config = {**blip_2.small(SMALL, size, 2), **named}
         config["qformer_config"] |= {"vocab_size": words}
-        right = train_fresh_and_chat(folder, SYSTEM.formats[0], config, steps=300,
+        right = train_fresh_and_chat(folder, SYSTEM.formats[layout], config, weights, steps=300,
                        preprocessor_config={"size": {"height": 56, "width": 56}},
                        generation_config={"eos_token_id": 1})  # fmt: skip
         model = pm.load(folder)
-        image = pm.image(real.pictures()[0][0])
-        seen = [model.features(**_media(model.processor([user(image, said)]))) for said in ("What is it?", "How many?")]
+        shown = pm.image(real.pictures()[0][0])
+        seen = [model.features(**_media(model.processor([user(shown, said)]))) for said in ("What is it?", "How many?")]
         differ = float((seen[0]["image"] - seen[1]["image"]).abs().max())
     return HeadlineResult(
         ok=right == 8 and differ > 1e-3,
         evidence=f"tiny weights trained on 8 pictures: chat names {right} of "
         f"them; the features of one picture for two questions differ by {differ:.2f}",
     )
+
+
+def official_headline() -> HeadlineResult:
+    """The same in one file of LAVIS beside a config.json."""
+    return headline(2, "model.pth", model_type="lavis-instructblip")
+
+
+def video_headline() -> HeadlineResult:
+    """Still videos, four frames of a picture: this layout has no processor here, so a loaded one is asked by
+    `generate` and `features`."""
+    torch.manual_seed(0)
+    config = {**blip_2.small(SMALL, 40, 31), "model_type": "instructblipvideo", "architectures": [VIDEO],
+              "video_token_index": 31}  # fmt: skip
+    model_spec, prompt, pixels = SYSTEM.formats[1].model_spec(config), [31] * (4 * FRAMES) + [32], real.pixels(56)
+
+    def filmed(rows: list[int]) -> dict[str, Any]:
+        return {**reading(rows), "pixel_values": pixels[rows, None].expand(-1, FRAMES, -1, -1, -1)}
+
+    check = caption_check(model_spec.build(), prompt, side=56, more=filmed)
+    first = replace(check, batches=lambda step: check.batches(12 * step))  # the first eight pictures of 96
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        write_config(folder, config=config)
+        write_weights(folder, fit(first, LanguageModeling(), steps=150), model_spec.keys[0])
+        model = pm.load(folder)
+    right = names_written(model, prompt, filmed)
+    given, other = filmed([0]), torch.tensor([[1, *letters("how many"), 2]])
+    asked = {**given, "qformer_input_ids": other, "qformer_attention_mask": torch.ones_like(other)}
+    with torch.no_grad():
+        differ = float((model.features(**given)["video"] - model.features(**asked)["video"]).abs().max())
+    said = f"generate names {right} of 8 still videos; the features of one for two questions differ by {differ:.2f}"
+    return HeadlineResult(ok=right == 8 and differ > 1e-3, evidence=said)
 
 
 def _media(batch: dict[str, Any]) -> dict[str, Any]:
@@ -188,4 +226,5 @@ EVIDENCE = Evidence(
     published=tuple(untied_size(each, lambda t: t.InstructBlipConfig) for each in SYSTEM.variants),
     training_checks={"instruct": training_check},
     headline=headline,
+    layouts={SYSTEM.formats[1].name: video_headline, SYSTEM.formats[2].name: official_headline},
 )  # fmt: skip

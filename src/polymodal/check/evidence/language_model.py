@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import numpy as np
+
 from polymodal.check.evidence._text import LLAMA, case, headline, respelled, sizes, training_checks
 from polymodal.check.record import Evidence
 from polymodal.systems.language_model import SYSTEM
+from polymodal.weights.read import read
 
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 32}  # fmt: skip
@@ -16,6 +22,51 @@ TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}"
     "{% endif %}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
 )
+
+PAIR = "\u0100\u0100"  # two zero bytes, which no text holds: such a file has one merge at least
+
+
+def as_gguf(folder: Path) -> Path:
+    """The trained folder as one file of llama.cpp: sizes, tokenizer, chat template and tensors, as its converter makes
+    them; rows of queries and keys are neighbours there where they are halves here."""
+    from gguf import MODEL_ARCH, GGUFWriter, get_tensor_name_map
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    heads, layers = config["num_attention_heads"], config["num_hidden_layers"]
+    path = folder / "model.gguf"
+    writer = GGUFWriter(path, "llama")
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_block_count(layers)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(config.get("num_key_value_heads", heads))
+    writer.add_rope_freq_base(config.get("rope_theta", 1e4))
+    writer.add_layer_norm_rms_eps(config.get("rms_norm_eps", 1e-6))
+    writer.add_vocab_size(config["vocab_size"])
+    words = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    tokens = sorted(words, key=lambda word: int(words[word]))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if token in ("<s>", "</s>") else 1 for token in tokens])
+    writer.add_token_merges([" ".join(PAIR)])
+    writer.add_bos_token_id(words["<s>"])
+    writer.add_eos_token_id(words["</s>"])
+    writer.add_chat_template((folder / "chat_template.jinja").read_text(encoding="utf-8"))
+    names = get_tensor_name_map(MODEL_ARCH.LLAMA, layers)
+    for name, tensor in read(folder / "model.safetensors", "safetensors").items():
+        values = tensor.float().numpy()
+        if ".q_proj." in name or ".k_proj." in name:
+            halves = values.reshape(heads, 2, -1, values.shape[-1])
+            values = halves.swapaxes(1, 2).reshape(values.shape)
+        writer.add_tensor(names.get_name(name, (".weight", ".bias")) or name, np.ascontiguousarray(values))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
 
 EVIDENCE = Evidence(
     oracle="transformers LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM",
@@ -43,4 +94,9 @@ EVIDENCE = Evidence(
     published=sizes(SYSTEM),
     training_checks=training_checks(SYSTEM, SMALL),
     headline=lambda: headline(SYSTEM, SMALL, ["<s>", "</s>"], chat_template=TEMPLATE),
+    layouts={
+        SYSTEM.formats[1].name: lambda: headline(
+            SYSTEM, SMALL, ["<s>", "</s>", PAIR], chat_template=TEMPLATE, converted=as_gguf
+        )
+    },
 )  # fmt: skip

@@ -191,6 +191,12 @@ def official_names(format: CheckpointFormat, **more: Any) -> int:
         return train_fresh_and_chat(folder, format, config, steps=80, generation_config={"eos_token_id": 1})
 
 
+def official_headline(format: CheckpointFormat, **more: Any) -> HeadlineResult:
+    """`official_names` as the headline of that layout."""
+    right = official_names(format, **more)
+    return HeadlineResult(ok=right == 8, evidence=f"chat names {right} of 8 pictures")
+
+
 def headline() -> HeadlineResult:
     """A tiny LLaVA in the official layout is trained on eight real pictures and asked about each by `chat`."""
     marked = official_names(SYSTEM.formats[0], mm_use_im_start_end=True)

@@ -12,7 +12,7 @@ import torch
 
 import polymodal as pm
 from polymodal.check import imagebind_lm, randomise, real
-from polymodal.check.demo import train_on_conversations
+from polymodal.check.demo import train_on_conversations, writer
 from polymodal.check.diffusion_pipelines import tiny_diffusion
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
 from polymodal.check.record import TOLERANCE, Evidence, HeadlineResult, Tensors, TrainingCheck
@@ -87,7 +87,7 @@ def draw_one(folder: Path) -> tuple[str, list[Any]]:
     seen = pm.image(real.pictures()[0][0])
     question = Message(role="user", parts=(seen, pm.text("Another one?")))
     answer = Message(role="assistant", parts=(pm.text("Here: "), seen))
-    train_on_conversations(pm.load(folder), [[question, answer]], folder, model_spec, steps=60)
+    train_on_conversations(pm.load(folder), [[question, answer]], writer(folder, model_spec), steps=60)
     telling = {"num_inference_steps": 2, "negative_prompt_embeds": torch.zeros(1, 4, 768)}
     reply = pm.load(folder).draw([question], pipelines={"image": tiny_diffusion(768)}, drawing=telling, max_tokens=20)
     return reply.text, [picture for made in reply.media["image"] for picture in made]

@@ -10,7 +10,7 @@ import torch
 
 import polymodal as pm
 from polymodal.check import imagebind_lm, randomise, real
-from polymodal.check.demo import train_and_chat
+from polymodal.check.demo import train_and_chat, writer
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
 from polymodal.check.record import Evidence, HeadlineResult, Tensors, TrainingCheck
 from polymodal.data.messages import Message
@@ -40,7 +40,7 @@ def headline() -> HeadlineResult:
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         model_spec = imagebind_lm.write_tiny_folder(folder, SYSTEM)
-        right = train_and_chat(pm.load(folder), folder, model_spec, count=8, steps=STEPS)
+        right = train_and_chat(folder, writer(folder, model_spec), count=8, steps=STEPS)
         model = pm.load(folder)
         picture, _ = real.pictures()[0]
         both = model.chat(pm.image(picture), pm.audio((real.speech().numpy(), 16000)), "What is it?", max_tokens=8)

@@ -14,7 +14,7 @@ from polymodal.check.demo import byte_tokenizer, train_fresh_and_chat
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
 from polymodal.check.training import caption_check
-from polymodal.data.patches import MergedPatches, concat_patches
+from polymodal.data.patches import ConcatPatches, MergedPatches
 from polymodal.systems import Variant
 from polymodal.systems.qwen2_vl import SYSTEM
 
@@ -133,7 +133,7 @@ def training_check() -> TrainingCheck:
 
     def more(rows: list[int]) -> dict[str, Any]:
         items = [cut.flatten(pixels[row].expand(cut.frames, -1, -1, -1)) for row in rows]
-        return concat_patches("pixel_values", "image_grid_thw")(items)
+        return ConcatPatches("pixel_values", "image_grid_thw")(items)
 
     return caption_check(model, [33, *[31] * 16, 34], side=112, more=more)
 

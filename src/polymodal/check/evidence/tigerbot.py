@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from polymodal.check.evidence._text import BLOOM, case, headline, respelled, sizes, training_checks
+from polymodal.check.evidence._text import BLOOM, LLAMA, case, headline, respelled, sizes, training_checks
 from polymodal.check.record import Evidence
 from polymodal.systems.tigerbot import SYSTEM
 
@@ -24,4 +24,9 @@ EVIDENCE = Evidence(
     published=sizes(SYSTEM),
     training_checks=training_checks(SYSTEM, SMALL),
     headline=lambda: headline(SYSTEM, SMALL, ["<s>", "</s>"], steps=160),
+    layouts={
+        SYSTEM.formats[1].name: lambda: headline(
+            SYSTEM, {**LLAMA, "model_type": "llama", "max_position_embeddings": 1024}, ["<s>", "</s>"], layout=1
+        )
+    },
 )  # fmt: skip

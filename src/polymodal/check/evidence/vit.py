@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 import polymodal as pm
 from polymodal.check import library, randomise, real
-from polymodal.check.demo import write_config, write_weights
-from polymodal.check.encoder_checks import COUNT, classification_check, classification_headline
+from polymodal.check.demo import Checkpoint, write_config, write_weights
+from polymodal.check.encoder_checks import BARE, COUNT, classes_headline, classification_check, classification_headline
 from polymodal.check.fixture import fixture_case, fixture_source
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
@@ -75,6 +76,35 @@ def headline() -> HeadlineResult:
         return classification_headline(pm.load(folder).classify)
 
 
+def masked_headline() -> HeadlineResult:
+    """A tiny ViT learns to paint patches of eight real pictures that it cannot see; loaded, it is asked by `logits`."""
+    torch.manual_seed(0)
+    config = {**TINY, "architectures": ["ViTForMaskedImageModeling"], "encoder_stride": 8}
+    pixels, hidden = real.pixels(32, count=COUNT), (torch.arange(16) % 3 == 0).expand(COUNT, -1)
+    unseen = hidden.reshape(COUNT, 1, 4, 4).repeat_interleave(8, 2).repeat_interleave(8, 3).expand_as(pixels)
+
+    def trained(module: nn.Module) -> nn.Module:
+        optimiser = torch.optim.AdamW(module.train().parameters(), lr=3e-3)
+        for _ in range(150):
+            optimiser.zero_grad()
+            painted = module(pixel_values=pixels, bool_masked_pos=hidden).logits
+            (painted - pixels)[unseen].abs().mean().backward()
+            optimiser.step()
+        return module.eval()
+
+    checkpoint = Checkpoint(format=SYSTEM.formats[2], config=config, file="model.safetensors", written=config)
+    with tempfile.TemporaryDirectory() as directory:
+        model = checkpoint.stored(Path(directory), trained)
+    painted = model.logits(pixel_values=pixels, bool_masked_pos=hidden)
+    error = float((painted - pixels)[unseen].abs().mean())
+    grey = float((pixels - pixels.mean((2, 3), keepdim=True))[unseen].abs().mean())
+    said = f"hidden patches are painted with an error of {error:.2f}, where the mean colour has {grey:.2f}"
+    return HeadlineResult(ok=error < grey / 2, evidence=said)
+
+
+JAX = {"model_type": "vit_jax", "width": 48, "depth": 2, "heads": 4, "ffn_width": 96, "patch_size": 8, "image_size": 32,
+       "pre_logits": None, "classes": COUNT}  # fmt: skip
+
 EVIDENCE = Evidence(
     oracle=f"transformers ViTForImageClassification, ViTModel, ViTForMaskedImageModeling; {fixture_source('vit_jax')}",
     cases=(
@@ -92,4 +122,11 @@ EVIDENCE = Evidence(
     published=tuple(size(each) for each in SYSTEM.variants),
     training_checks={"pretrain": training_check, "fine-tune": training_check},
     headline=headline,
+    layouts={
+        SYSTEM.formats[1].name: BARE,
+        SYSTEM.formats[2].name: masked_headline,
+        SYSTEM.formats[3].name: lambda: classes_headline(
+            Checkpoint(format=SYSTEM.formats[3], config=JAX, file="model.npz"), 32
+        ),
+    },
 )  # fmt: skip

@@ -22,6 +22,7 @@ from polymodal.models.qformer_retrieval import QFormerRetrieval
 from polymodal.models.sequence_fusion import SequenceFusion
 from polymodal.models.single_stream import SingleStream
 from polymodal.models.vision_encoder_decoder import VisionEncoderDecoder
+from polymodal.weights.build import build_empty
 
 if TYPE_CHECKING:
     from polymodal.systems import System, Variant
@@ -46,10 +47,7 @@ def describe(system: System, variant: Variant, stage: str | None = None) -> Grap
 
     stage: coloured by what this stage of its recipe trains; where it has no such stage, a note says so.
     """
-    import torch
-
-    with torch.device("meta"):
-        module = system.module(variant)
+    module = build_empty(lambda: system.module(variant))
     sketch = Sketch(system, variant, module)
     draw = next((function for kind, function in DRAW if isinstance(module, kind)), None)
     if draw is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.sax.saxutils import escape, quoteattr
 
+from polymodal.cli.cleaning import one_line
 from polymodal.cli.diagram.scene import Box, Line, Scene, Text
 from polymodal.cli.diagram.theme import COLOURS, name_of
 
@@ -32,8 +33,8 @@ def to_svg(scene: Scene) -> str:
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
             f'viewBox="0 0 {width} {height}" role="img" font-family={quoteattr(FONT)}>',
-            f"<title>{escape(scene.title)}</title>",
-            f"<desc>{escape(scene.description)}</desc>",
+            f"<title>{escape(one_line(scene.title))}</title>",
+            f"<desc>{escape(one_line(scene.description))}</desc>",
             f"<style>@media (prefers-color-scheme: dark){{{dark}}}</style>",
             f"<defs>{heads}</defs>",
             f'<rect width="{width}" height="{height}" rx="12" {page}/>',
@@ -78,7 +79,9 @@ def _text(text: Text, used: set[tuple[str, str]]) -> str:
     anchor = ' text-anchor="middle"' if text.anchor == "middle" else ""
     bold = ' font-weight="600"' if text.bold else ""
     fit = f' textLength="{_number(text.width)}" lengthAdjust="spacingAndGlyphs"' if text.text else ""
-    return f"<text {position}{anchor}{bold}{fit} {_paint('fill', text.colour, used)}>{escape(text.text)}</text>"
+    return (
+        f"<text {position}{anchor}{bold}{fit} {_paint('fill', text.colour, used)}>{escape(one_line(text.text))}</text>"
+    )
 
 
 def _line(line: Line, used: set[tuple[str, str]]) -> str:

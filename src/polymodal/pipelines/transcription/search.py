@@ -11,6 +11,7 @@ end token, the rank does not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from polymodal.backbones.whisper_decoder import AudioContext, WhisperDecoder
 from polymodal.data.whisper_tokenizer import WhisperTokenizer
-from polymodal.errors import ConfigError
+from polymodal.errors import ConfigError, NotFinite
 from polymodal.nn.cache import KVCache
 from polymodal.pipelines.transcription.token_rules import TokenFilter
 
@@ -127,6 +128,8 @@ def search(
     for own, prob in zip(candidates, silence, strict=True):
         tokens, score = _best(own, options.length_penalty)
         average = score / (len(tokens) + 1)
+        if math.isnan(average) or math.isnan(prob):
+            raise NotFinite("the model's scores are NaN or infinite")
         result.append(WindowResult(tokens=tokens, avg_logprob=average, no_speech_prob=prob, temperature=temperature))
     return result
 

@@ -12,7 +12,7 @@ of the spectrogram, not with silence; text of a window that needed a high temper
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -66,16 +66,32 @@ class TranscribeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """A stretch of speech; `start` and `end` in seconds of the recording, `tokens` with their timestamps."""
+    """A stretch of speech; `start` and `end` in seconds of the recording, `tokens` with their timestamps.
+
+    How sure the model was, and the rest, are None where it does not say.
+    """
 
     start: float
     end: float
     text: str
-    tokens: tuple[int, ...]
-    avg_logprob: float
-    no_speech_prob: float
-    compression_ratio: float
-    temperature: float
+    tokens: tuple[int, ...] = ()
+    avg_logprob: float | None = None
+    no_speech_prob: float | None = None
+    compression_ratio: float | None = None
+    temperature: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """What was heard in one window; the texts of all windows, one after another, are that of the recording.
+
+    `segments`: none in silence.  `until`: seconds of the recording that are done with this window, of `seconds` in all.
+    """
+
+    text: str
+    segments: tuple[Segment, ...]
+    until: float
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,13 +131,11 @@ def transcribe(
 ) -> Transcript:
     """Transcript of `audio`, a record or mono float32 `[n]` at 16 kHz; memory does not grow with its length."""
     work = Transcription(model, tokenizer, audio, options or TranscribeOptions())
-    segments = tuple(work.segments())
-    text = tokenizer.decode(token for segment in segments for token in segment.tokens)
-    return Transcript(text=text.strip(), segments=segments, language=work.language, seconds=work.seconds)
+    return work.transcript(work.windows())
 
 
 class Transcription:
-    """The transcription of one recording, window by window; `segments()` gives them as they are found."""
+    """The transcription of one recording; `windows()` gives its words as they are found, 30 s at most at a time."""
 
     def __init__(
         self, model: SpeechSeq2Seq, tokenizer: WhisperTokenizer, audio: Recording, options: TranscribeOptions
@@ -159,29 +173,47 @@ class Transcription:
         window = F.pad(window, (0, frames - window.shape[1]))[None]
         return self.model.backbone.listen(self.model.audio(window.to(self._weight)))
 
-    def segments(self) -> Iterator[Segment]:
-        """Segments in order; each window is encoded once, whatever number of attempts its text needs."""
+    def windows(self) -> Iterator[Window]:
+        """Windows in order; each is encoded once, whatever number of attempts its text needs."""
         options, seek = self.options, 0
+        kept = self.model.backbone.config.positions // 2  # of the text before, as many ids as a prompt takes
         previous = self.tokenizer.encode(" " + options.prompt.strip()) if options.prompt else []
         while seek < self.mel.frames:
             frames = min(self.model.config.encoder.frames, self.mel.frames - seek)
-            if self._still(seek, frames):
-                seek += frames
-                continue
-            result = self._decode_window(self._encode_window(seek), previous)
-            if self._silent(result):
-                seek += frames
-                continue
-            pieces, advance = cut(result.tokens, frames, self.tokenizer.timestamp_begin)
-            for start, end, ids in pieces:
-                text = self.tokenizer.decode(ids).strip()
-                if start == end or not text:
-                    continue
-                previous = [*previous, *ids]
-                yield self._segment(result, seek / FRAMES_PER_SECOND, start, end, ids, text)
-            if not options.condition_on_previous or result.temperature > _TRUSTED_TEMPERATURE:
-                previous = []
+            result = None if self._still(seek, frames) else self._decode_window(self._encode_window(seek), previous)
+            segments: tuple[Segment, ...] = ()
+            advance = frames
+            if result is not None and not self._silent(result):
+                segments, advance = self._segments(result, seek, frames)
+                previous = [*previous, *(token for segment in segments for token in segment.tokens)][-kept:]
+                if not options.condition_on_previous or result.temperature > _TRUSTED_TEMPERATURE:
+                    previous = []
             seek += advance
+            yield Window(
+                text=self._text(segments),
+                segments=segments,
+                until=min(seek / FRAMES_PER_SECOND, self.seconds) if seek < self.mel.frames else self.seconds,
+                seconds=self.seconds,
+            )
+
+    def transcript(self, windows: Iterable[Window]) -> Transcript:
+        """All windows as one."""
+        segments = tuple(segment for window in windows for segment in window.segments)
+        text = self._text(segments).strip()
+        return Transcript(text=text, segments=segments, language=self.language, seconds=self.seconds)
+
+    def _text(self, segments: Sequence[Segment]) -> str:
+        return self.tokenizer.decode(token for segment in segments for token in segment.tokens)
+
+    def _segments(self, result: WindowResult, seek: int, frames: int) -> tuple[tuple[Segment, ...], int]:
+        """The segments of a window that hold words, and the frames to move on."""
+        pieces, advance = cut(result.tokens, frames, self.tokenizer.timestamp_begin)
+        texts = [self.tokenizer.decode(ids).strip() for _, _, ids in pieces]
+        return tuple(
+            self._segment(result, seek / FRAMES_PER_SECOND, start, end, ids, text)
+            for (start, end, ids), text in zip(pieces, texts, strict=True)
+            if start != end and text
+        ), advance
 
     def _segment(
         self, result: WindowResult, offset: float, start: float, end: float, ids: Sequence[int], text: str

@@ -9,6 +9,7 @@ from typing import Any
 from polymodal.backbones import chameleon
 from polymodal.backbones.decoder import DecoderConfig
 from polymodal.data.hf_image import CLIP, transform_of
+from polymodal.data.item_rules import CellCount
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Special, Template, Turn
 from polymodal.errors import ConfigError
@@ -66,10 +67,9 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
                        suppressed=pictures)  # fmt: skip
 
     def assemble(module: Any, files: CheckpointFiles) -> LoadedModel:
-        factor = codec.stack.factor
         transform = transform_of(files.preprocessor, PICTURES, square=False)
         image = Modality(name="image", placeholder="<image>", transform=transform,
-                         tokens=lambda pixels: (pixels.shape[1] // factor) * (pixels.shape[2] // factor),
+                         tokens=CellCount(codec.stack.factor),
                          before=(Special(name="<racm3:break>"),), after=(Special(name="<eoss>"),))  # fmt: skip
         tokenizer = files.tokenizer()
         own = files.chat_template(tokenizer, {"image": "<image>"})

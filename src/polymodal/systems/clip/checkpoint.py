@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from polymodal.data import hf_image
+from polymodal.data.item_rules import SentenceIds
 from polymodal.data.labels import labels_of
 from polymodal.data.pair_processor import PairProcessor
 from polymodal.encoders import clip_openai, clip_text, clip_vit
@@ -150,10 +151,7 @@ def texts_at(files: CheckpointFiles, positions: int) -> dict[str, Any]:
     """The folder's tokenizer, sentence -> ids of at most `positions`, and what fills them up."""
     tokenizer = files.tokenizer()
     begin, end = tokenizer.special("<|startoftext|>"), tokenizer.special("<|endoftext|>")
-
-    def ids(sentence: str) -> list[int]:
-        return [begin, *tokenizer.encode(sentence)[: positions - 2], end]
-
+    ids = SentenceIds(tokenizer, begin, end, positions)
     return {"tokenizer": tokenizer, "ids": ids, "pad": end if tokenizer.pad_id is None else tokenizer.pad_id}
 
 

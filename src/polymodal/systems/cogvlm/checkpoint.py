@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from polymodal.backbones import llama
 from polymodal.backbones.decoder import DecoderConfig
 from polymodal.connectors.glu import GLUConnectorConfig, cogvlm_keys
+from polymodal.data.item_rules import SameCount
 from polymodal.data.media import Image, Text
 from polymodal.data.messages import Message
 from polymodal.data.processor import Modality, Processor, kind_counts
@@ -129,11 +131,11 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         side = config.get("vision_config", {}).get("image_size", 490)
         picture = Modality(
             name="image", placeholder="<unk>", transform=Squash(height=side, width=side, mean=CLIP_MEAN, std=CLIP_STD),
-            tokens=lambda _: connector.tokens(tower.tokens), collate=named, after=(TEXT_START,))  # fmt: skip
+            tokens=SameCount(connector.tokens(tower.tokens)), collate=named, after=(TEXT_START,))  # fmt: skip
         wording = WORDS[config.get("template_version", "chat")]
         processor = Processor(
             tokenizer=tokenizer, template=TEMPLATE, modalities=(picture,), max_length=text.max_length,
-            rewrite=lambda messages: written_out(messages, wording), finish=finish)  # fmt: skip
+            rewrite=partial(written_out, words=wording), finish=finish)  # fmt: skip
         return LoadedModel(model=module, processor=processor)
 
     keys = (

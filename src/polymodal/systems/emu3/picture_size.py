@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,17 @@ def padded(items: Sequence[Tensor]) -> dict[str, Tensor]:
     return {"pixel_values": pixels, "image_sizes": torch.tensor([item.shape[1:] for item in items])}
 
 
+def row_ids(pixels: Tensor, factor: int) -> int:
+    """Ids of a picture [3, H, W]: its codes, and a row end for each of their rows."""
+    return pixels.shape[1] // factor * (pixels.shape[2] // factor + 1)
+
+
+def size_in_words(pixels: Tensor, factor: int, around: tuple[str, str]) -> tuple[Special | Words, ...]:
+    """around[0], "h*w" in codes, around[1]."""
+    height, width = pixels.shape[1] // factor, pixels.shape[2] // factor
+    return Special(name=around[0]), Words(text=f"{height}*{width}"), Special(name=around[1])
+
+
 def announced(
     transform: AnySizeTransform, factor: int, placeholder: str, around: tuple[str, str], tail: Sequence[str]
 ) -> Modality:
@@ -68,20 +80,12 @@ def announced(
 
     factor: pixels of a code; the last placeholder of a row is its row end.
     """
-
-    def grid(pixels: Tensor) -> tuple[int, int]:
-        return pixels.shape[1] // factor, pixels.shape[2] // factor
-
-    def before(pixels: Tensor) -> tuple[Special | Words, ...]:
-        height, width = grid(pixels)
-        return Special(name=around[0]), Words(text=f"{height}*{width}"), Special(name=around[1])
-
     return Modality(
         name="image",
         placeholder=placeholder,
         transform=transform,
-        tokens=lambda pixels: grid(pixels)[0] * (grid(pixels)[1] + 1),
-        before=before,
+        tokens=partial(row_ids, factor=factor),
+        before=partial(size_in_words, factor=factor, around=around),
         after=tuple(Special(name=name) for name in tail),
         collate=padded,
     )

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from polymodal.backbones import chinchilla
 from polymodal.checkpoints.open_flamingo import OpenFlamingo, resampler_of
 from polymodal.connectors import resampler
 from polymodal.data.interleaved import Shots
+from polymodal.data.item_rules import SameCount, StackedAs
 from polymodal.data.normalise import IMAGENET_MEAN, IMAGENET_STD
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Special
@@ -76,9 +75,9 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     def assemble(module: Any, files: CheckpointFiles) -> LoadedModel:
         side: Any = found.encoder.image_size
         image = Modality(
-            name="image", placeholder=IMAGE, tokens=lambda values: 1,
+            name="image", placeholder=IMAGE, tokens=SameCount(1),
             transform=Squash(height=side, width=side, mean=IMAGENET_MEAN, std=IMAGENET_STD),
-            collate=lambda items: {"vision_x": torch.stack(items)},
+            collate=StackedAs("vision_x"),
         )  # fmt: skip
         words, limit = files.tokenizer(control=(BOS, END, IMAGE), eos=END), found.backbone.max_length
         processor = Processor(tokenizer=words, template=SHOTS, modalities=(image,), max_length=limit)

@@ -16,6 +16,7 @@ from polymodal.backbones.decoder import DecoderConfig
 from polymodal.connectors.resampler import IDEFICS_KEYS, ResamplerConfig
 from polymodal.data.hf_image import CLIP, transform_of
 from polymodal.data.interleaved import SharedMarks
+from polymodal.data.item_rules import SameCount
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Special, Template, Turn, Words
 from polymodal.encoders import clip_vit
@@ -138,7 +139,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
             tokenizer = files.tokenizer(control=(FAKE, IMAGE, EOU), eos=EOU)
         size = given.get("image_size") or vision.image_size
         transform = transform_of({"size": size, **given}, {**CLIP, "do_center_crop": False})
-        image = Modality(name="image", placeholder=IMAGE, transform=transform, tokens=lambda values: 1)
+        image = Modality(name="image", placeholder=IMAGE, transform=transform, tokens=SameCount(1))
         module.context.placeholders["image"] = tokenizer.special(IMAGE)
         talk, limit = template(instructed), backbone.max_length
         processor = Processor(tokenizer=tokenizer, template=talk, modalities=(image,), max_length=limit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from polymodal.backbones import kosmos
 from polymodal.connectors import latent_query
+from polymodal.data.item_rules import SameCount
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.data.normalise import CLIP_MEAN, CLIP_STD
@@ -79,17 +81,13 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         transform = Squash(height=side, width=side, mean=tuple(given.get("image_mean") or CLIP_MEAN),
                            std=tuple(given.get("image_std") or CLIP_STD))  # fmt: skip
         image = Modality(name="image", placeholder="<image>", transform=transform,
-                         tokens=lambda values: connector.queries)  # fmt: skip
+                         tokens=SameCount(connector.queries))  # fmt: skip
         # Published as ordinary added words; what phrases and boxes are written with stays ordinary, so that it is read.
         words = files.tokenizer(control=("<image>", "</image>", "<grounding>"))
-        processor = Processor(tokenizer=words, template=TEMPLATE, modalities=(image,), finish=marked,
+        processor = Processor(tokenizer=words, template=TEMPLATE, modalities=(image,),
+                              finish=partial(marked, queries=connector.queries),
                               max_length=backbone.max_length, rewrite=picture_first)  # fmt: skip
         return LoadedModel(model=module, processor=processor)
-
-    def marked(batch: dict[str, Any]) -> dict[str, Any]:
-        slots = batch["token_types"] == 1
-        ids = FIRST_SLOT + (slots.cumsum(-1) - 1) % connector.queries
-        return {**batch, "input_ids": torch.where(slots, ids, batch["input_ids"]), MASK: slots.long()}
 
     normed = (rename(f"vision_model.post_layernorm.{leaf}", f"final_norm.{leaf}") for leaf in ("weight", "bias"))
     seen = KeyTable(tuple(normed)) + clip_vit.hf_keys(tower)
@@ -99,6 +97,13 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         + kosmos.hf_keys(backbone).prefixed("text_model.", "backbone.")
     )
     return ModelSpec(build=build, keys=(table,), parts=drawing(tower, connector, backbone.width), assemble=assemble)
+
+
+def marked(batch: dict[str, Any], queries: int) -> dict[str, Any]:
+    """The batch as published: `queries` ids of their own for each picture's places, and the mask of these places."""
+    slots = batch["token_types"] == 1
+    ids = FIRST_SLOT + (slots.cumsum(-1) - 1) % queries
+    return {**batch, "input_ids": torch.where(slots, ids, batch["input_ids"]), MASK: slots.long()}
 
 
 def picture_first(messages: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -20,6 +20,7 @@ from typing import Any
 from polymodal.backbones import llama_meta
 from polymodal.backbones.decoder import DecoderConfig
 from polymodal.connectors.query_blocks import QueryBlocksConfig
+from polymodal.data.item_rules import SameCount
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.transforms import ShorterSideCrop, SwappedChannels
 from polymodal.encoders.clip_tokens import ClipTokensConfig
@@ -62,7 +63,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     def assemble(module: Any, files: CheckpointFiles) -> LoadedModel:
         side = clip["image_resolution"]
         cut = SwappedChannels(transform=ShorterSideCrop(size=side, crop=side, crop_rounding="even"))
-        picture = Modality(name="image", placeholder="<unk>", transform=adapter.OrBlank(cut), tokens=lambda _: 0)
+        picture = Modality(name="image", placeholder="<unk>", transform=adapter.OrBlank(cut), tokens=SameCount(0))
         processor = Processor(tokenizer=files.tokenizer(pad="<unk>"), template=adapter.TEMPLATE, modalities=(picture,),
                               max_length=text.max_length, rewrite=adapter.one_instruction)  # fmt: skip
         return LoadedModel(model=module, processor=processor)

@@ -23,6 +23,7 @@ from polymodal.checkpoints.official_llava import official
 from polymodal.connectors import hf_mlp
 from polymodal.data.chat_formats import LLAVA_SYSTEM, vicuna
 from polymodal.data.hf_image import CLIP, squared
+from polymodal.data.item_rules import SameCount
 from polymodal.data.processor import Modality, Processor
 from polymodal.encoders import hf_vision
 from polymodal.models.multimodal_lm import MultimodalLM
@@ -64,7 +65,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         tokenizer = files.tokenizer()
         template, after = llava_format(files, tokenizer, vicuna(LLAVA_SYSTEM))
         image = Modality(name="image", placeholder="<image>", transform=transform, after=after,
-                         tokens=lambda values: tower.tokens)  # fmt: skip
+                         tokens=SameCount(tower.tokens))  # fmt: skip
         processor = Processor(tokenizer=tokenizer, template=template, modalities=(image,), max_length=text.max_length)
         return LoadedModel(model=module, processor=processor)
 

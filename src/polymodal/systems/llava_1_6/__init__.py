@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from polymodal.backbones import hf_text
 from polymodal.checkpoints.llava_format import llava_format
@@ -24,6 +24,7 @@ from polymodal.checkpoints.official_llava import official
 from polymodal.connectors import hf_mlp
 from polymodal.connectors.anyres import AnyResConfig, grids_of_pinpoints
 from polymodal.data.chat_formats import LLAVA_SYSTEM, chatml_direct, mistral, vicuna
+from polymodal.data.item_rules import SizeCount
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.tiles import GridTiles, SizedTiles, pad_tiles
 from polymodal.encoders import hf_vision
@@ -81,14 +82,10 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         elif "<|im_start|>" in tokenizer.special_tokens:
             default = chatml_direct()
         template, after = llava_format(files, tokenizer, default)
-        image = Modality(name="image", placeholder="<image>", transform=transform, after=after, tokens=tokens,
-                         collate=pad_tiles)  # fmt: skip
+        image = Modality(name="image", placeholder="<image>", transform=transform, after=after,
+                         tokens=SizeCount(connector.tokens_of), collate=pad_tiles)  # fmt: skip
         processor = Processor(tokenizer=tokenizer, template=template, modalities=(image,), max_length=text.max_length)
         return LoadedModel(model=module, processor=processor)
-
-    def tokens(value: dict[str, Tensor]) -> int:
-        height, width = value["size"].tolist()
-        return connector.tokens_of(height, width)
 
     rest = hf_mlp.HF_KEYS.prefixed("multi_modal_projector.", "connectors.image.project.")
     rest += KeyTable((rename("image_newline", "connectors.image.newline"),))

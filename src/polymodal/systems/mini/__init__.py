@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from polymodal.data.item_rules import SameCount
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.models.multimodal_lm import MultimodalLM
@@ -49,7 +50,7 @@ def load(variant: Variant, options: LoadOptions) -> LoadedModel:
         transform=components.IMAGE,
         before=components.BEFORE,
         after=components.AFTER,
-        tokens=lambda values: components.CONNECTOR.tokens(components.ENCODER.tokens),
+        tokens=SameCount(components.CONNECTOR.tokens(components.ENCODER.tokens)),
     )
     hearing: SpeechAsText | SpeechAsFeatures
     if variant.name == components.HEARS:
@@ -81,6 +82,7 @@ def load(variant: Variant, options: LoadOptions) -> LoadedModel:
         processor=processor,
         text=lambda: bare(components.load_lm(language, {}, options.quantise).to(**place), {}),
         transcribe=hearing.text,
+        transcribe_windows=hearing.windows if isinstance(hearing, SpeechAsText) else None,
         score=space.score,
         embed=space.embed,
         sampling={"repetition_penalty": components.REPETITION_PENALTY},

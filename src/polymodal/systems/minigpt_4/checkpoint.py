@@ -13,6 +13,7 @@ from polymodal.connectors import qformer
 from polymodal.connectors.neighbours import NeighboursConfig
 from polymodal.connectors.qformer import QFormerConnectorConfig
 from polymodal.data.hf_image import transform_of
+from polymodal.data.item_rules import SameCount
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import TEXT_START, Special, Template, Turn, Words
 from polymodal.encoders import eva_vit
@@ -100,7 +101,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     def assemble(module: Any, files: CheckpointFiles) -> LoadedModel:
         side = encoder.image_size
         transform = transform_of(files.preprocessor, {**PICTURE, "size": {"height": side, "width": side}})
-        image = Modality(name="image", placeholder=HERE, transform=transform, tokens=lambda values: tokens,
+        image = Modality(name="image", placeholder=HERE, transform=transform, tokens=SameCount(tokens),
                          before=BEFORE, after=AFTER)  # fmt: skip
         words = template(llama_2=not has_qformer)
         processor = Processor(tokenizer=files.tokenizer(added=(HERE,)), template=words, modalities=(image,))

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from polymodal.backbones import llama
 from polymodal.backbones.decoder import DecoderConfig
 from polymodal.connectors import abstractor
+from polymodal.data.item_rules import SameCount, StackedAs
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import TEXT_START, Special, Template, Turn, Words
 from polymodal.data.transforms import PadToSquare, StretchToSquare
@@ -64,8 +63,8 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         transform = PadToSquare(size=side) if padded else StretchToSquare(size=side)
         count = connector.tokens(tower.tokens)
         picture = Modality(name="image", placeholder="", placeholder_id=IMAGE, transform=transform,
-                           tokens=lambda _: count, after=(TEXT_START,),
-                           collate=lambda pictures: {"images": torch.stack(pictures)})  # fmt: skip
+                           tokens=SameCount(count), after=(TEXT_START,),
+                           collate=StackedAs("images"))  # fmt: skip
         processor = Processor(tokenizer=files.tokenizer(pad="<unk>"), template=TEMPLATE, modalities=(picture,),
                               max_length=text.max_length)  # fmt: skip
         return LoadedModel(model=module, processor=processor)

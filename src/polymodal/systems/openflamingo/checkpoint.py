@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from polymodal.checkpoints import open_flamingo
 from polymodal.checkpoints.open_flamingo import CLIP_L, OpenFlamingo
 from polymodal.data.interleaved import Shots
+from polymodal.data.item_rules import SameCount, StackedAs
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.transforms import ShorterSideCrop
 from polymodal.systems import (
@@ -38,8 +37,8 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
             name="image",
             placeholder=IMAGE,
             transform=ShorterSideCrop(size=side, crop=side, crop_rounding="even"),
-            tokens=lambda values: 1,
-            collate=lambda items: {"vision_x": torch.stack(items)},
+            tokens=SameCount(1),
+            collate=StackedAs("vision_x"),
         )
         limit = found.backbone.max_length
         processor = Processor(tokenizer=words, template=SHOTS, modalities=(image,), max_length=limit)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from polymodal.backbones import qwen
 from polymodal.connectors import patch_merger
-from polymodal.data.patches import MergedPatches, MergedVideo, concat_patches
+from polymodal.data.patches import ConcatPatches, MergedPatches, MergedVideo
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Special, chatml
 from polymodal.encoders import qwen2_vit
@@ -70,16 +71,14 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
             around = {"before": (Special(name="<|vision_start|>"),), "after": (Special(name="<|vision_end|>"),)}
         media = (
             Modality(name="image", placeholder="<|image_pad|>", transform=image, tokens=image.tokens,
-                     collate=concat_patches("pixel_values", "image_grid_thw"), **around),
+                     collate=ConcatPatches("pixel_values", "image_grid_thw"), **around),
             Modality(name="video", placeholder="<|video_pad|>", transform=video, tokens=video.patches.tokens,
-                     collate=concat_patches("pixel_values_videos", "video_grid_thw"), **around),
+                     collate=ConcatPatches("pixel_values_videos", "video_grid_thw"), **around),
         )  # fmt: skip
         processor = Processor(tokenizer=tokenizer, template=own or TEMPLATE, modalities=media,
-                              max_length=language.max_length, finish=placed)  # fmt: skip
+                              max_length=language.max_length,
+                              finish=partial(placed, prepare=prepare_inputs))  # fmt: skip
         return LoadedModel(model=module, processor=processor)
-
-    def placed(batch: dict[str, Any]) -> dict[str, Any]:
-        return {**batch, **prepare_inputs(batch)}
 
     table = (
         qwen2_vit.hf_keys(tower).prefixed("visual.", "encoders.image.")
@@ -90,6 +89,11 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     in_memory = table.respelled(renamed)
     return ModelSpec(build=build, keys=(table, in_memory), in_memory=in_memory, parts=drawing(tower, language.width),
                      assemble=assemble)  # fmt: skip
+
+
+def placed(batch: dict[str, Any], prepare: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """The batch with what the published processor leaves to the model."""
+    return {**batch, **prepare(batch)}
 
 
 def drawing(tower: qwen2_vit.Qwen2ViTConfig, width: int) -> tuple[Part, ...]:

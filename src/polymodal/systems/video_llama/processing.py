@@ -6,11 +6,13 @@ frames 8, spread evenly, both sides at once to 224; sound in 8 clips of 2 second
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from polymodal.data.imagebind_inputs import audio_values
+from polymodal.data.item_rules import SameCount
 from polymodal.data.media import Audio, Video
 from polymodal.data.normalise import CLIP_MEAN, CLIP_STD
 from polymodal.data.processor import Modality, Processor
@@ -67,14 +69,14 @@ def assemble(side: int, seen: int, heard: int) -> Callable[[Any, CheckpointFiles
 
         still = Squash(height=side, width=side, mean=CLIP_MEAN, std=CLIP_STD)
         modalities = [
-            Modality(name="video", placeholder=ADDED[0], transform=lambda item: frames_of(item, side),
-                     tokens=lambda values: seen, **marked("Video")),
-            Modality(name="image", placeholder=ADDED[2], transform=still, tokens=lambda values: seen,
+            Modality(name="video", placeholder=ADDED[0], transform=partial(frames_of, side=side),
+                     tokens=SameCount(seen), **marked("Video")),
+            Modality(name="image", placeholder=ADDED[2], transform=still, tokens=SameCount(seen),
                      **marked("Image")),
         ]  # fmt: skip
         if heard:
             modalities.append(
-                Modality(name="audio", placeholder=ADDED[1], transform=hear, tokens=lambda values: heard,
+                Modality(name="audio", placeholder=ADDED[1], transform=hear, tokens=SameCount(heard),
                          before=(Words(text=HEARD_BEFORE),), after=(TEXT_START, Words(text=HEARD_AFTER)))
             )  # fmt: skip
         processor = Processor(tokenizer=files.tokenizer(added=ADDED), template=template(), modalities=modalities)
