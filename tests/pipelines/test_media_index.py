@@ -192,6 +192,15 @@ def test_a_damaged_index_is_built_anew(index):
         assert index.update().embedded == 3
 
 
+def test_an_index_of_another_model_is_refused(index, folder):
+    index.update()
+    other = MediaIndex(folder, MeanColour(), index.file, owner="other weights")
+    for work in (other.update, lambda: other.search("red")):
+        with pytest.raises(ConfigError, match="another model"):
+            work()
+    assert index.update().embedded == 0 and names(index.search("red", limit=1)) == ["red.png"]
+
+
 def test_an_index_that_cannot_be_written(folder, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot be used"):

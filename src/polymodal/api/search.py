@@ -30,18 +30,20 @@ def index(model: Model, folder: str | Path, file: str | Path | None = None) -> M
     """The index of a folder's pictures and sounds; `update()` fills it, `search("a cat on a sofa")` looks into it.
 
     file: where it lies; by default in the cache folder, one for each folder, model and state of its weights.
-    Raises ConfigError for a model that does not embed.
+    Raises ConfigError for a model that does not embed; `update` and `search` do for a `file` of another model.
     """
     model.require("embed")
     place = as_path(folder, "folder").expanduser()
-    return MediaIndex(place, model.embed, index_path(model, place) if file is None else as_path(file, "file"))
+    owner = f"{model.name} {identity(model)}"
+    return MediaIndex(place, model.embed, index_path(place, owner) if file is None else as_path(file, "file"), owner)
 
 
-def index_path(model: Model, folder: Path) -> Path:
-    """Where the index of a folder lies for a model as it is now."""
+def index_path(folder: Path, owner: str) -> Path:
+    """Where the index of a folder lies for a model as it is now; owner: its name and identity."""
+    name, _, digest = owner.rpartition(" ")
     whole = folder.resolve()
     where = hashlib.sha256(bytes(whole)).hexdigest()[:16]
-    return home() / "search" / f"{_plain(whole.name)}-{where}" / f"{_plain(model.name)}-{identity(model)[:16]}.sqlite"
+    return home() / "search" / f"{_plain(whole.name)}-{where}" / f"{_plain(name)}-{digest[:16]}.sqlite"
 
 
 def identity(model: Model) -> str:

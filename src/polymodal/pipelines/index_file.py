@@ -2,6 +2,7 @@
 
     files    path (bytes, below the folder) -> size, time of change, digest of its content; or why it is left out
     vectors  digest -> float32 [D]
+    owner    whose vectors these are: those of two models say nothing about each other
 
 Two files of one content share a vector, and a file that was moved keeps it.  Each batch is one transaction: what was
 written before an interruption is there afterwards.
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from polymodal.errors import StorageError
+from polymodal.errors import ConfigError, StorageError
 
 FORMAT = 1
 WAIT_SECONDS = 60  # for another process that is just writing its batch
@@ -32,6 +33,7 @@ _TABLES = """
     CREATE TABLE IF NOT EXISTS files
       (path BLOB PRIMARY KEY, size INTEGER, changed INTEGER, digest BLOB, kind TEXT, error TEXT) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS vectors (digest BLOB PRIMARY KEY, vector BLOB NOT NULL);
+    CREATE TABLE IF NOT EXISTS owner (name TEXT);
 """
 
 
@@ -63,10 +65,14 @@ class Entry:
 
 
 class IndexFile:
-    """See the module's text.  Nothing is written before the first `write`.  Raises StorageError."""
+    """See the module's text.  owner: name of the model.  Nothing is written before the first `write`.
 
-    def __init__(self, path: Path) -> None:
+    Raises StorageError, ConfigError for a file of another owner.
+    """
+
+    def __init__(self, path: Path, owner: str) -> None:
         self.path = path
+        self._owner = owner
 
     def entries(self) -> dict[bytes, Entry]:
         """All files by path."""
@@ -127,6 +133,7 @@ class IndexFile:
         try:
             (found,) = db.execute("PRAGMA user_version").fetchone()
             if found == FORMAT:
+                self._check_owner(db)
                 return db
             why = "of another version" if found else ""
         except sqlite3.OperationalError:  # locked, read-only, no space: not its fault
@@ -139,5 +146,17 @@ class IndexFile:
             warnings.warn(f"the index {self.path} is {why} and is built anew", stacklevel=2)
             self.path.unlink()
             db = sqlite3.connect(self.path, timeout=WAIT_SECONDS)
-        db.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {FORMAT}; COMMIT;")
+        db.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
+        with db:
+            db.execute("INSERT INTO owner SELECT ? WHERE NOT EXISTS (SELECT * FROM owner)", (self._owner,))
+            db.execute(f"PRAGMA user_version = {FORMAT}")
+        self._check_owner(db)
         return db
+
+    def _check_owner(self, db: sqlite3.Connection) -> None:
+        (owner,) = db.execute("SELECT name FROM owner").fetchone()
+        if owner != self._owner:
+            db.close()
+            raise ConfigError(
+                f"the index {self.path} is of another model, or of other weights; name another file, or remove it"
+            )

@@ -75,18 +75,19 @@ class _Waiting:
 
 
 class MediaIndex:
-    """See the module's text.  file: where the index lies; it serves one folder and one `embed`."""
+    """See the module's text.  file: where the index lies.  owner: what tells the model and its weights from others."""
 
-    def __init__(self, folder: Path, embed: Embed, file: Path) -> None:
+    def __init__(self, folder: Path, embed: Embed, file: Path, owner: str = "") -> None:
         self.folder = folder
         self.file = file
         self._embed = embed
-        self._store = IndexFile(file)
+        self._store = IndexFile(file, owner)
 
     def update(self, batch_size: int = BATCH, progress: Progress = lambda done, total, name: None) -> Update:
         """Make the index what the folder is now.
 
-        Raises MediaError for what is no folder or holds no media, StorageError for an index that cannot be written.
+        Raises MediaError for what is no folder or holds no media, StorageError for an index that cannot be written,
+        ConfigError for one of another owner.
         """
         check_batch_size(batch_size)
         known, listed = self._store.entries(), dict(media_files(self.folder))
