@@ -8,17 +8,18 @@ from contextlib import contextmanager
 
 import uvicorn
 
+from polymodal.serve.connections import configured
 from polymodal.serve.settings import RequestLimits, Settings
 
-SETTINGS = Settings(hosts=frozenset({"127.0.0.1"}), requests=RequestLimits(max_tokens=200, body=2_000_000))
+SETTINGS = Settings(hosts=frozenset({"127.0.0.1"}), requests=RequestLimits(max_tokens=200, body=2_000_000), drain=5)
 
 
 @contextmanager
-def running(app) -> Iterator[str]:
-    """The address of an application that is being served."""
+def running(app, settings: Settings = SETTINGS) -> Iterator[str]:
+    """The address of an application that is being served, as the command line serves it."""
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
+    server = uvicorn.Server(configured(app, settings))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     while not server.started:

@@ -13,6 +13,7 @@ from polymodal.engine.request import EngineLimits, Event, QueueFull, Request
 from polymodal.errors import ConfigError, PromptError, WeightsError
 from polymodal.generation.chat import Chat
 from polymodal.generation.generate import generate
+from polymodal.generation.logit_rules import LogitRules
 from polymodal.generation.output import DecodingConstraints
 from polymodal.generation.prefill import collate_left
 from polymodal.generation.sampling import SamplingOptions
@@ -24,6 +25,8 @@ OPTIONS = (
     SamplingOptions(max_tokens=9, temperature=1.2, top_p=0.9, seed=3),
     SamplingOptions(max_tokens=15, repetition_penalty=1.3, logprobs=2),
     SamplingOptions(max_tokens=6, min_tokens=3),
+    SamplingOptions(max_tokens=14, rules=LogitRules(frequency_penalty=1.5, presence_penalty=-0.5)),
+    SamplingOptions(max_tokens=11, temperature=1.0, rules=LogitRules(presence_penalty=2.0), seed=8),
     SamplingOptions(max_tokens=1),
 )
 
