@@ -5,8 +5,6 @@ import hashlib
 import json
 import socket
 import time
-import urllib.error
-import urllib.request
 from dataclasses import replace
 
 import openai
@@ -19,36 +17,13 @@ from polymodal.serve.guard import WITHOUT_KEY
 from polymodal.serve.models import ServedModel
 from polymodal.serve.settings import RequestLimits
 from polymodal.serve.site import PUBLIC
-from served import SETTINGS, running
+from served import SETTINGS, call, error_of, running
 
 KEY = "a key of more than sixteen letters"
 
 
-def call(address: str, path: str, body=None, method: str | None = None, **headers: str):
-    """(status, JSON) of a request; body: JSON, or bytes as they are."""
-    data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-    names = {name.replace("_", "-"): value for name, value in headers.items()}
-    request = urllib.request.Request(address + path, data, {"Content-Type": "application/json", **names}, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            text = answer.read()
-            return answer.status, json.loads(text) if text.startswith((b"{", b"[")) else text.decode()
-    except urllib.error.HTTPError as problem:
-        return problem.code, json.loads(problem.read())
-
-
 def talk(content="hello", **more):
     return {"model": "llava", "messages": [{"role": "user", "content": content}], "max_tokens": 4, **more}
-
-
-def error_of(found) -> str:
-    """The message of an error in OpenAI's shape, one line without a trace or an address."""
-    status, body = found
-    assert 400 <= status < 500, found
-    assert set(body) == {"error"} and set(body["error"]) == {"message", "type", "param", "code"}
-    message = body["error"]["message"]
-    assert message and "\n" not in message and "Traceback" not in message and "0x" not in message
-    return message
 
 
 def test_every_route_but_health_needs_the_key(llava) -> None:

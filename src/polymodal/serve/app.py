@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import FastAPI, File, Form, UploadFile
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
@@ -22,12 +22,12 @@ from polymodal.serve import chat, completions
 from polymodal.serve.bodies import StrictRoute
 from polymodal.serve.errors import Refused, refusal
 from polymodal.serve.guard import Guard
-from polymodal.serve.isolation import IsolatedAudio
 from polymodal.serve.metrics import Metrics
 from polymodal.serve.models import ServedModel, find
 from polymodal.serve.schemas import ChatCompletion, Completion, Embeddings, Sampling
 from polymodal.serve.settings import Settings
 from polymodal.serve.site import PUBLIC, add_site
+from polymodal.serve.transcription import add_transcription
 from polymodal.serve.vectors import embeddings
 from polymodal.serve.worker import Ticket
 
@@ -95,25 +95,7 @@ def _add_perception(app: FastAPI, models: Mapping[str, ServedModel], settings: S
         """Texts, pictures and sound as vectors of length 1."""
         return await embeddings(body, find(models, body.model), settings)
 
-    @app.post("/v1/audio/transcriptions")
-    async def transcribe(
-        file: Annotated[UploadFile, File()],
-        model: Annotated[str, Form()],
-        response_format: Annotated[str, Form()] = "json",
-        language: Annotated[str | None, Form()] = None,
-        prompt: Annotated[str | None, Form()] = None,
-        temperature: Annotated[float, Form()] = 0.0,
-    ) -> Any:
-        """The words of a recording."""
-        if response_format not in ("json", "text"):
-            raise Refused(400, f"response_format: expected json or text, found {response_format[:40]!r}")
-        for name, value in (("language", language), ("prompt", prompt), ("temperature", temperature)):
-            if value:
-                raise Refused(400, f"{name} is not offered", param=name)
-        served = find(models, model)
-        recording = IsolatedAudio(await file.read(), settings.media, decoders=served.decoders)
-        reply = await served.alone(served.model.transcribe, recording)
-        return PlainTextResponse(reply.text) if response_format == "text" else {"text": reply.text}
+    add_transcription(app, models, settings, STREAM)
 
 
 def _wants_usage(body: Sampling) -> bool:
