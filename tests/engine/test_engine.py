@@ -250,3 +250,26 @@ def test_memory_is_bounded_by_the_limits() -> None:
         most = max(most, engine.running)
         assert engine.prefixes.nbytes <= 100_000
     assert 1 < most < 20
+
+
+def test_a_prompt_that_makes_the_model_fail_leaves_the_others_alone(monkeypatch) -> None:
+    """A defect that one request's media meet ends that request, with the error as it was."""
+    engine = Engine(NETWORK, PROCESSOR)
+    talks = [engine.encode(talk(seed)) for seed in range(8)]
+    poisoned = engine.encode(conversation([{"role": "user", "content": [picture(7), "x"]}]))
+    features = engine.features.features
+
+    def broken(model, processor, spans, *given):
+        if spans == poisoned.media_spans:
+            raise RuntimeError("no kernel for this shape")
+        return features(model, processor, spans, *given)
+
+    monkeypatch.setattr(engine.features, "features", broken)
+    requests = [Request(encoded=each, options=SamplingOptions(max_tokens=6)) for each in [*talks, poisoned]]
+    events = drive(engine, [(index % 3, each) for index, each in enumerate(requests)])
+    (last,) = events[8]
+    assert isinstance(last.error, RuntimeError) and last.done and last.finish_reason == "error"
+    for index, encoded in enumerate(talks):
+        ids = tuple(event.piece.id for event in events[index] if event.piece is not None)
+        assert ids == alone(encoded, SamplingOptions(max_tokens=6))[0].ids
+    assert not engine.busy and not engine.running

@@ -5,6 +5,7 @@ import hashlib
 import json
 import socket
 import time
+import urllib.request
 from dataclasses import replace
 
 import openai
@@ -207,3 +208,13 @@ def test_limits_of_media_are_those_of_strangers(llava) -> None:
     with running(create_app({"llava": ServedModel("llava", llava, settings)}, settings)) as address:
         picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 400}}
         assert "limit" in error_of(call(address, "/v1/chat/completions", talk([picture])))
+
+
+def test_drawings_are_those_of_the_catalogue(served) -> None:
+    address = served[0]
+    with urllib.request.urlopen(f"{address}/api/drawings/llava-1.5.svg", timeout=60) as answer:
+        svg, headers = answer.read(), answer.headers
+    assert svg.startswith(b"<svg") and b"<script" not in svg and headers["Content-Type"].startswith("image/svg+xml")
+    assert "default-src 'none'" in headers["Content-Security-Policy"] and headers["X-Content-Type-Options"] == "nosniff"
+    for name in ("nothing", "../../etc/passwd", "%2e%2e%2fetc", "mini;ls", "tests%2Fcli%2Ftiny_system.py"):
+        assert call(address, f"/api/drawings/{name}.svg")[0] == 404
