@@ -15,7 +15,7 @@ from polymodal.generation.chat import Chat
 from polymodal.generation.generate import generate
 from polymodal.generation.logit_rules import LogitRules
 from polymodal.generation.output import DecodingConstraints
-from polymodal.generation.prefill import collate_left
+from polymodal.generation.prefill import collate_left, prefill_after
 from polymodal.generation.sampling import SamplingOptions
 from tiny_talk import model, picture, processor
 
@@ -257,14 +257,13 @@ def test_a_prompt_that_makes_the_model_fail_leaves_the_others_alone(monkeypatch)
     engine = Engine(NETWORK, PROCESSOR)
     talks = [engine.encode(talk(seed)) for seed in range(8)]
     poisoned = engine.encode(conversation([{"role": "user", "content": [picture(7), "x"]}]))
-    features = engine.features.features
 
-    def broken(model, processor, spans, *given):
-        if spans == poisoned.media_spans:
+    def broken(model, processor, encoded, *given):
+        if encoded is poisoned:
             raise RuntimeError("no kernel for this shape")
-        return features(model, processor, spans, *given)
+        return prefill_after(model, processor, encoded, *given)
 
-    monkeypatch.setattr(engine.features, "features", broken)
+    monkeypatch.setattr("polymodal.engine.engine.prefill_after", broken)
     requests = [Request(encoded=each, options=SamplingOptions(max_tokens=6)) for each in [*talks, poisoned]]
     events = drive(engine, [(index % 3, each) for index, each in enumerate(requests)])
     (last,) = events[8]
