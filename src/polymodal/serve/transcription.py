@@ -21,7 +21,7 @@ from polymodal.serve.settings import Settings
 Format = Literal["json", "text", "verbose_json", "srt", "vtt"]
 RATE = 16_000
 DETAILS = ("avg_logprob", "compression_ratio", "no_speech_prob", "temperature")
-NOTHING_MORE = object()
+NOTHING_MORE: Any = object()
 
 
 def add_transcription(app: FastAPI, models: Mapping[str, ServedModel], settings: Settings, headers: Any) -> None:
