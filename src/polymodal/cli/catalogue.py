@@ -40,7 +40,7 @@ def systems(json: JSON = False) -> None:
 
 def sizes(record: Any) -> str:
     """Its variants in few words: "7b (7.1B)", or how many there are and from what size to what."""
-    from polymodal.cli.output import human_count
+    from polymodal.printable import human_count
 
     counts = [each.parameters for each in record.variants]
     if len(counts) == 1:

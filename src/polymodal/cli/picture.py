@@ -34,10 +34,10 @@ def draw_pictures(
 
     Raises UnknownName for a stage that none of the systems has, ConfigError for a file that cannot be written.
     """
-    from polymodal.cli.diagram.describe import describe
-    from polymodal.cli.diagram.layout import scene_of
-    from polymodal.cli.diagram.png import to_png
-    from polymodal.cli.diagram.svg import to_svg
+    from polymodal.diagram.describe import describe
+    from polymodal.diagram.layout import scene_of
+    from polymodal.diagram.png import to_png
+    from polymodal.diagram.svg import to_svg
     from polymodal.systems import unknown
 
     stages = [each.name for system, _ in systems for each in system.recipe]

@@ -212,7 +212,7 @@ class Engine:
             event for job in gone for event in self._end(job, "abort" if job.id in aborted else "timeout")
         ]  # fmt: skip
 
-    def _end(self, job: _Job, reason: str, error: PolymodalError | None = None) -> list[Event]:
+    def _end(self, job: _Job, reason: str, error: Exception | None = None) -> list[Event]:
         """End all answers of a request that go on still."""
         with self._lock:
             self._jobs.pop(job.id, None)
@@ -280,6 +280,11 @@ class Engine:
                 events += self._first_tokens(job, job.prefill.state)
                 budget -= 1  # also a prompt that was computed already takes a step's time
             except PolymodalError as problem:
+                events += self._end(job, "error", problem)
+            except Exception as problem:
+                # Nobody foresaw it, but it happened in what this request has for itself.
+                if job.rows:
+                    raise
                 events += self._end(job, "error", problem)
         return events
 
