@@ -270,7 +270,7 @@ def test_json_is_all_that_stands_on_stdout(tiny, photo, tmp_path):
     assert done.returncode == 0 and json.loads(done.stdout)["model"] == "tiny:toy" and not done.stderr
 
 
-def test_loading_options_reach_the_model(polymodal, tiny, tmp_path, photo, monkeypatch):
+def test_loading_options_reach_the_model(polymodal, tiny, tmp_path, photo, sound, monkeypatch):
     import polymodal as package
 
     seen = []
@@ -282,7 +282,7 @@ def test_loading_options_reach_the_model(polymodal, tiny, tmp_path, photo, monke
 
     monkeypatch.setattr(package, "load", watched)
     options = ("--device", "cpu", "--dtype", "bfloat16")
-    for command in (("ask", "what?"), ("transcribe", photo), ("classify", photo, "a", "b"), ("embed", photo)):
+    for command in (("ask", "what?"), ("transcribe", sound), ("classify", photo, "a", "b"), ("embed", photo)):
         polymodal(*command, "-m", tiny, *options)
         chosen = {name: seen[-1][name] for name in ("device", "dtype", "quantise")} if seen else {}
         assert chosen == {"device": "cpu", "dtype": "bfloat16", "quantise": None}, command

@@ -61,14 +61,12 @@ def transcribe(
 
 def require_sound(item: Any, name: str) -> None:
     """Raises PromptError for what is neither a recording nor a video with sound."""
-    from polymodal.api.media import recording_of
     from polymodal.cli.chat import describe
+    from polymodal.data.media import Audio, Video
     from polymodal.errors import PromptError
 
-    try:
-        recording_of(item)
-    except PromptError:
-        raise PromptError(f"{name} has no sound to transcribe; it is {describe(item)}") from None
+    if not isinstance(item.sound if isinstance(item, Video) else item, Audio):
+        raise PromptError(f"{name} has no sound to transcribe; it is {describe(item)}")
 
 
 class Listening:
