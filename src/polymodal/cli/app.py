@@ -100,7 +100,8 @@ def options(
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; every error is printed as one line."""
     with cleaned_streams(), warnings.catch_warnings():
-        warnings.showwarning = partial(note, said=set())
+        said: set[str] = set()
+        warnings.showwarning = partial(note, said=said)
         return run_command(arguments)
 
 
