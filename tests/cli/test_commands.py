@@ -1,6 +1,7 @@
 """What the commands give: the documented JSON keys, answers as they are written, drawings, the machine."""
 
 import json
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -139,6 +140,7 @@ def test_transcribe_classify_embed(polymodal, tiny, photo, sound, tmp_path):
     target = tmp_path / "vectors.npy"
     made = polymodal("embed", photo, sound, "-m", tiny, "--json", "--out", target).json
     rows = numpy.array([each["vector"] for each in made["items"]])
+    assert "1 vector of 32 numbers; --json prints it" in polymodal("embed", photo, "-m", tiny).out
     assert made["width"] == 32 and numpy.allclose((rows**2).sum(1), 1, atol=1e-5)
     assert numpy.allclose(numpy.load(target), rows, atol=1e-6)
 
@@ -184,7 +186,8 @@ def test_systems_json_contract(polymodal):
     for each in outcome.json:
         assert list(each) == keys and each["variants"]
         assert all(source.keys() == {"source", "license"} for source in each["weights"])
-    assert polymodal("systems").code == 0
+    shown = polymodal("systems")
+    assert shown.code == 0 and "2 variants (8.8B)" in shown.out and "8.8B to 8.8B" not in shown.out
 
 
 def test_show_counts_what_each_stage_trains(polymodal, tiny):
@@ -248,7 +251,13 @@ def test_help_of_every_command(polymodal):
     listing = polymodal("--help").out
     for name in COMMANDS:
         assert name in listing
-        assert polymodal(name, "--help").code == 0
+        shown = polymodal(name, "--help")
+        assert shown.code == 0 and "<bool>" not in shown.out, "a flag takes no value"
+    assert "<bool>" not in listing
+    assert "polymodal ask [OPTIONS] [FILE...] [QUESTION]" in polymodal("ask", "--help").out
+    assert "polymodal classify [OPTIONS] FILE... LABEL LABEL...\n" in re.sub(
+        " +\n", "\n", polymodal("classify", "-h").out
+    )
 
 
 def test_version_and_module_entry():
@@ -262,7 +271,7 @@ def test_json_is_all_that_stands_on_stdout(tiny, photo, tmp_path):
     assert done.returncode == 0 and json.loads(done.stdout)["model"] == "tiny:toy" and not done.stderr
 
 
-def test_loading_options_reach_the_model(polymodal, tiny, tmp_path, photo, monkeypatch):
+def test_loading_options_reach_the_model(polymodal, tiny, tmp_path, photo, sound, monkeypatch):
     import polymodal as package
 
     seen = []
@@ -274,7 +283,7 @@ def test_loading_options_reach_the_model(polymodal, tiny, tmp_path, photo, monke
 
     monkeypatch.setattr(package, "load", watched)
     options = ("--device", "cpu", "--dtype", "bfloat16")
-    for command in (("ask", "what?"), ("transcribe", photo), ("classify", photo, "a", "b"), ("embed", photo)):
+    for command in (("ask", "what?"), ("transcribe", sound), ("classify", photo, "a", "b"), ("embed", photo)):
         polymodal(*command, "-m", tiny, *options)
         chosen = {name: seen[-1][name] for name in ("device", "dtype", "quantise")} if seen else {}
         assert chosen == {"device": "cpu", "dtype": "bfloat16", "quantise": None}, command

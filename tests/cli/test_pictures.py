@@ -310,7 +310,7 @@ def test_a_picture_on_standard_output(polymodal, tiny) -> None:
     [
         (("--svg", "picture.jpg"), "--svg picture.jpg: pictures are .svg or .png files, found '.jpg'"),
         (("--png", "picture"), "found no ending"),
-        (("--svg", "x.svg", "--stage", "alien"), "unknown training stage of tiny 'alien'; did you mean 'align'?"),
+        (("--svg", "x.svg", "--stage", "alien"), "unknown training stage 'alien' of tiny; did you mean 'align'?"),
         (("--stage", "align"), "--stage colours a picture"),
         (("--svg", "-", "--json"), "--json and a picture cannot both go to stdout"),
     ],

@@ -76,7 +76,8 @@ def names(path: Path, system: System, variant: Variant) -> Result:
     tensors = without_spare_biases(tensors, spec.keys, module.state_dict)
     table, report = fitting(spec.keys, tensors, expected_shapes(module))
     used, dropped, new = len(report.used), len(report.dropped), len(report.new)
-    evidence = f"{used} used, {dropped} dropped by name, {new} new; spelling {spec.keys.index(table) + 1}"
+    tables = f"key table {spec.keys.index(table) + 1} of {len(spec.keys)}"
+    evidence = f"{used} used, {dropped} dropped by name, {new} new; {tables}"
     return {"ok": True, "used": used, "dropped": dropped, "new": new, "evidence": evidence}
 
 

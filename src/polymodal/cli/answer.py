@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,11 +16,11 @@ from polymodal.cli.model import MODEL, Load, loads_a_model, with_options
 from polymodal.cli.perceive import FILES_HELP, JSONL
 
 MAX_TOKENS = Annotated[int, typer.Option("--max-tokens", min=1, help="Maximum length of an answer in tokens.")]
-TEMPERATURE = Annotated[float, typer.Option(min=0.0, help="0: greedy, always the most likely token.")]
-SEED = Annotated[int, typer.Option(help="The same seed samples the same answer.")]
-STOP_LOOPS = Annotated[
-    int, typer.Option(min=0, help="Cut an answer whose last N tokens go round in a circle; 0: never.")
+TEMPERATURE = Annotated[
+    float, typer.Option(min=0.0, help="Sampling temperature; 0: greedy, always the most likely token.")
 ]
+SEED = Annotated[int, typer.Option(help="Seed of sampling: the same seed gives the same answer.")]
+STOP_LOOPS = Annotated[int, typer.Option(min=0, help="Cut an answer whose last N tokens repeat themselves; 0: never.")]
 
 
 TOP_P = Annotated[
@@ -98,8 +99,10 @@ def asks(command: Callable[..., Any]) -> Callable[..., Any]:
 @loads_a_model
 @asks
 def ask(
-    files: Annotated[list[str] | None, typer.Argument(metavar="FILE...", help=FILES_HELP)] = None,
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="In quotes.", show_default=False)] = "",
+    files: Annotated[list[str] | None, typer.Argument(metavar="FILE...", help=FILES_HELP, show_default=False)] = None,
+    question: Annotated[
+        str, typer.Argument(metavar="QUESTION", help="The question, in quotes.", show_default=False)
+    ] = "",
     each: Annotated[
         bool, typer.Option("--each", help="Ask about each file on its own, as for a folder or a pattern.")
     ] = False,
@@ -110,7 +113,7 @@ def ask(
     wish: Wish,
     load: Load,
 ) -> None:
-    """Ask a question about files: polymodal ask photo.jpg "What is this?"."""
+    """Ask a question about pictures, recordings or texts: polymodal ask photo.jpg "What is this?"."""
     from polymodal.cli.inputs import expand, open_all, stands_for_several
     from polymodal.cli.output import print_json
     from polymodal.cli.streams import as_text
@@ -203,7 +206,7 @@ def costs(reply: Any) -> str:
 
 
 def check_question(question: str, inputs: list[str]) -> None:
-    """Raises PromptError for a question that is missing: it is empty, or the last file stands in its place.
+    """Raises PromptError for a question that is missing: it is empty, or a file stands in its place, there or not.
 
     inputs: the words before it; a folder of the same name does not turn a question about them into a mistake.
     """
@@ -217,6 +220,9 @@ def check_question(question: str, inputs: list[str]) -> None:
     if exists(Path(question)) and (Path(question).is_file() or not inputs):
         kind = "file" if Path(question).is_file() else "folder"
         raise PromptError(f'{question} is a {kind} and the question is missing; add it at the end: "What is this?"')
+    claimed = (mimetypes.guess_type(question)[0] or "").partition("/")[0]
+    if not inputs and claimed in ("image", "audio", "video") and not any(map(str.isspace, question)):
+        raise PromptError(f'there is no file {question}, and the question is missing; it goes last: "What is this?"')
 
 
 def say(stream: Any, quiet: bool = False) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HELP = """\
 Type a question, or one of these:
-  /file PATH...   send files with your next question; so does the path of a file that you drop on the terminal
+  /file PATH...   send files with your next question; so does a line that is the path of a file, typed or dropped here
   /system TEXT    set the system message; without a text there is none
   /undo           take the last question and its answer back
   /new            begin a new conversation (the system message stays)
@@ -37,13 +37,13 @@ Ctrl-C stops an answer."""
 @loads_a_model
 @samples(max_tokens=256)
 def chat(
-    model: Annotated[str, typer.Argument(help=MODEL_HELP)] = "mini",
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)] = "mini",
     json: JSON = False,
     *,
     sampling: dict[str, Any],
     load: Load,
 ) -> None:
-    """Have a conversation with a model about files; --json prints one line for each answer."""
+    """Chat with a model: type questions, /file PATH sends a picture or recording, /help lists the commands."""
     from polymodal.cli import terminal
     from polymodal.errors import PolymodalError
 
@@ -196,7 +196,8 @@ class Conversation:
             raise PromptError("/save needs one file name, as in: /save talk.json")
         path = expanded(paths[0])
         write_text(path, self.as_json() if path.suffix == ".json" else self.as_words())
-        note(f"wrote {path}: {counted(len(self.turns) // 2, 'question')} and the answers")
+        count = len(self.turns) // 2
+        note(f"wrote {path}: {counted(count, 'question')} and {'its answer' if count == 1 else 'their answers'}")
 
     def as_json(self) -> str:
         """OpenAI-style messages; files by their names."""
@@ -245,13 +246,17 @@ def split_paths(text: str) -> list[str]:
 
 
 def is_dropped_file(line: str) -> bool:
-    """Whether a line is nothing but the absolute path of a file, as a terminal pastes what is dropped on it."""
+    """Whether a line is nothing but the path of a file: absolute, as a terminal pastes what is dropped on it, or from
+    the working directory with an ending, so that the question "Why" stays one beside a file of that name."""
     from polymodal.cli.inputs import exists, expanded
 
     paths = split_paths(line)
-    return len(paths) == 1 and (
-        paths[0].startswith("file://") or (paths[0].startswith(("/", "~")) and exists(expanded(paths[0])))
-    )
+    if len(paths) != 1:
+        return False
+    path = expanded(paths[0])
+    if paths[0].startswith("file://"):
+        return True
+    return exists(path) and (paths[0].startswith(("/", "~")) or (path.suffix != "" and path.is_file()))
 
 
 def describe(item: Any) -> str:

@@ -43,7 +43,7 @@ def draw_pictures(
     stages = [each.name for system, _ in systems for each in system.recipe]
     if stage is not None and stage not in stages:
         names = ", ".join(system.id for system, _ in systems)
-        raise unknown(f"training stage of {names}", stage, dict.fromkeys(stages))
+        raise unknown("training stage", stage, dict.fromkeys(stages), of=names)
     scene = scene_of([describe(system, variant, stage) for system, variant in systems])
     for target, option in targets:
         document = (
