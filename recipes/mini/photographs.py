@@ -9,7 +9,7 @@
 Photographs: COCO128, the first 128 images of COCO train2017 (from Flickr, each under the Creative Commons licence that
 the annotation file names; annotations CC-BY-4.0).  Right nouns: `nouns.txt` for every annotated category
 whose boxes cover at least 2 % of the picture.  Half of the images, by the SHA-1 of their number, are validation; the
-other half is what `measure_photographs.py` asks about and is used for nothing else.
+other half is what `measure_photographs.py` asks about; nothing is fitted to it.
 """
 
 from __future__ import annotations
