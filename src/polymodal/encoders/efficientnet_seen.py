@@ -6,7 +6,7 @@
 Why: the classifier is linear on the averaged map, so applied to a single cell it tells what is there (class activation
 mapping, Zhou et al., arXiv 1512.04150).  Averaging the probabilities of cells instead of their features keeps a small
 thing from being outvoted by its background: of 50 validation photographs of ordinary scenes, it named 21 rightly
-instead of 16.
+instead of 16, and 19 when averaged through the 3 x 3 grid, whose windows overlap.
 """
 
 from __future__ import annotations
