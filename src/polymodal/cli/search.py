@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from polymodal.cli.catalogue import JSON
-from polymodal.cli.cleaning import one_line
 from polymodal.cli.model import MODEL, Load, loads_a_model, with_options
+from polymodal.printable import one_line
 
 if TYPE_CHECKING:
     from polymodal.pipelines.media_index import MediaIndex, Update
