@@ -30,7 +30,7 @@ class Limits:
 
     What decoding may cost, whatever is kept of it:
     scans            passes over the pixels of a JPEG; progressive ones have about ten
-    decoded_samples  rate x channels x seconds of a recording
+    decoded_samples  rate x channels x seconds of a recording; 16 a byte of its file are always allowed
     decoded_pixels   width x height of all frames of a video that must be decoded, also of those decoded only to reach
                      the ones that are used; a frame counts as 512 x 512 at least
     pieces           coded pieces that a file lists: packets of a video or recording, chunks of a PNG
