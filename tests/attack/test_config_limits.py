@@ -40,6 +40,10 @@ HUGE: list[tuple[dict[str, Any], str]] = [
     ({**LLAMA, "hidden_size": 10**8, "intermediate_size": 10**8}, "more than 10,000,000,000,000 parameters"),
     ({**LLAMA, "num_attention_heads": 10**6}, "num_attention_heads is 1,000,000, the limit for sides, heads"),
     ({**LLAMA, "max_position_embeddings": 10**12}, "max_position_embeddings"),
+    (
+        {"model_type": "blip-2", "num_query_tokens": 10**9, "text_config": {"model_type": "opt"}},
+        "num_query_tokens is 1,",
+    ),
     ({**VIT, "num_labels": 10**9}, "num_labels"),
     ({**VIT, "image_size": 10**9}, "image_size"),
     ({**VIT, "image_size": [10**9, 4]}, "image_size"),

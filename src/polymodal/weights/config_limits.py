@@ -27,7 +27,7 @@ class ConfigLimits:
     """Upper bounds for what one config describes; all are positive.
 
     layers      of one stack, or of a list of stacks (200 of those read here, 1,000 of DeepNet)
-    sides       pixels, patches, heads, experts (16,384 pixels, 2,048 experts)
+    sides       pixels, patches, heads, experts, features of an item (16,384 pixels, 2,048 experts)
     number      any other whole number: widths, words, positions (10,485,760 positions)
     ids         of a token
     parameters  of one model (2,000,000,000,000)
@@ -48,7 +48,9 @@ class ConfigLimits:
 
 _LAYERS = re.compile(r"layers?$|depths?$|blocks?$|^stages$", re.IGNORECASE)
 _SIDES = re.compile(
-    r"image_size|patch|resolution|window|kernel|stride|heads?$|expert|group|frames?$|mels$", re.IGNORECASE
+    r"image_size|patch|resolution|window|kernel|stride|heads?$|expert|group|frames?$|mels$|quer(y|ies)|latents?$"
+    r"|image_seq|(num|max|n)_\w*tokens?$",  # features of an item: each becomes a token of the prompt
+    re.IGNORECASE,
 )
 _IDS = re.compile(r"_ids?$|_index$|_idx$|token", re.IGNORECASE)
 _FREE = re.compile(r"theta|seed|_base$|max_length$|bytes|^total_|params$", re.IGNORECASE)
