@@ -144,3 +144,10 @@ def test_published_preprocessors_are_read():
                      {"size": 384, "crop_size": [224, 224], "rescale_factor": 1 / 255, "size_divisor": 32},
                      {"max_pixels": 1280 * 28 * 28, "crop_size": None}):  # fmt: skip
         check_preprocessor(settings, Path("preprocessor_config.json"))
+
+
+def test_tables_stand_for_sides_alone():
+    heads = {"num_attention_heads": {"num_attention_heads": 4}}
+    assert wrong_field({"vision_config": heads}) is not None
+    assert wrong_field({"num_hidden_layers": {}}) is not None
+    assert wrong_field({"image_size": {"height": 8, "width": 9}, "patch_size": [2, 2]}) is None

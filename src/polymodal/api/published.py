@@ -356,7 +356,7 @@ def ends(files: CheckpointFiles) -> tuple[tuple[int, ...], int | None]:
     config = files.json(CONFIG)
     said = files.json("generation_config.json") or {**(config.get("text_config") or {}), **config}
     eos = said.get("eos_token_id")
-    many = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    many = [token for token in (eos if isinstance(eos, list) else [eos]) if token is not None]
     most = config_limits().ids
     for token in (*many, said.get("pad_token_id")):
         if token is not None and (type(token) is not int or abs(token) > most):
