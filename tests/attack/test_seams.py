@@ -17,7 +17,8 @@ from polymodal.data.media import Audio
 from polymodal.data.mel import MelConfig
 from polymodal.data.messages import user
 from polymodal.encoders.whisper import WhisperEncoderConfig
-from polymodal.errors import NotFinite, PromptError
+from polymodal.errors import ConfigError, NotFinite, PromptError
+from polymodal.generators.conv_stack import GroupNorm
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.pipelines.speech_as_features import SpeechAsFeatures
 from tiny_folders import tiny
@@ -78,3 +79,18 @@ def test_speech_of_nan_is_named():
     for use in (listening.text, lambda each: listening.count(listening.values(each))):
         with pytest.raises(NotFinite, match="scores of what was said are NaN"):
             use(recording)
+
+
+@pytest.mark.parametrize("placeholder", [None, [5], {}, "5"])
+def test_a_placeholder_is_an_id(placeholder):
+    with pytest.raises(ConfigError, match="the placeholder of audio must be a token's id, found"):
+        MultimodalLM(
+            {"audio": torch.nn.Identity()}, {"audio": torch.nn.Identity()}, tiny_decoder(), {"audio": placeholder}
+        )
+
+
+def test_a_picture_too_small_for_a_codec_is_named():
+    with pytest.raises(ConfigError, match="preprocessor's size does not fit"):
+        GroupNorm(32)(torch.randn(1, 32, 1, 1))
+    assert GroupNorm(32)(torch.randn(2, 32, 1, 2)).shape == (2, 32, 1, 2)
+    assert GroupNorm(64)(torch.randn(1, 64, 1, 1)).shape == (1, 64, 1, 1)
