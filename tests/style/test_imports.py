@@ -8,6 +8,7 @@ import pytest
 from project_source import PACKAGE, Import, imports, module_name, parsed, python_files, short
 
 RANKS = {
+    "environment": 0,
     "errors": 0,
     "fields": 0,
     "files": 0,

@@ -18,6 +18,7 @@ import typer
 from polymodal.cli.answer import as_dict, samples, stopped_at
 from polymodal.cli.catalogue import JSON
 from polymodal.cli.model import MODEL_HELP, Load, loads_a_model
+from polymodal.printable import one_line
 
 if TYPE_CHECKING:
     from polymodal.cli.terminal import Interrupts
@@ -59,7 +60,7 @@ def chat(
                 conversation.take(line)
             except PolymodalError as problem:
                 # A wrong file or a full context costs this turn, not the conversation.
-                note(f"polymodal: {problem}")
+                note(f"polymodal: {one_line(str(problem))}")
             except KeyboardInterrupt:
                 if not terminal.interactive():
                     raise
@@ -160,7 +161,7 @@ class Conversation:
             item = each.open()
             self.loaded.require_input(item)
             self.waiting.append((each.name, item))
-            note(f"{each.name}: {describe(item)}; it goes with your next question")
+            note(f"{one_line(each.name)}: {describe(item)}; it goes with your next question")
 
     def set_system(self, text: str) -> None:
         """Set or remove the system message; refused when the model's prompt has no place for one."""
@@ -197,7 +198,8 @@ class Conversation:
         path = expanded(paths[0])
         write_text(path, self.as_json() if path.suffix == ".json" else self.as_words())
         count = len(self.turns) // 2
-        note(f"wrote {path}: {counted(count, 'question')} and {'its answer' if count == 1 else 'their answers'}")
+        answers = "its answer" if count == 1 else "their answers"
+        note(f"wrote {one_line(str(path))}: {counted(count, 'question')} and {answers}")
 
     def as_json(self) -> str:
         """OpenAI-style messages; files by their names."""
@@ -211,7 +213,7 @@ class Conversation:
         """The conversation as one reads it on the screen."""
         lines = [f"system: {self.system}\n"] if self.system else []
         for question, answer, names in self.exchanges():
-            lines += [*(f"[{name}]" for name in names), f"> {question}", answer, ""]
+            lines += [*(f"[{one_line(name)}]" for name in names), f"> {question}", answer, ""]
         return "\n".join(lines)
 
     def exchanges(self) -> list[tuple[str, str, list[str]]]:
