@@ -166,6 +166,8 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         if not self.blocks:
             raise ConfigError("a decoder needs at least one block")
+        if not isinstance(self.max_length, int) or self.max_length < 1:
+            raise ConfigError(f"a decoder's context has a whole number of tokens, found {str(self.max_length)[:40]!r}")
         for i, block in enumerate(self.blocks):
             if block.attention.width != self.width:
                 raise ConfigError(f"block {i} has width {block.attention.width}, the decoder {self.width}")

@@ -114,6 +114,8 @@ class Processor:
         rewrite: Callable[[tuple[Message, ...]], tuple[Message, ...]] | None = None,
         finish: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     ) -> None:
+        if max_length is not None and (not isinstance(max_length, int) or max_length < 1):
+            raise ConfigError(f"processor: max_length: expected a whole number, found {str(max_length)[:40]!r}")
         self.tokenizer = tokenizer
         self.template = template
         self.max_length = max_length
