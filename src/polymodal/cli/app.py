@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from polymodal.cli import answer, catalogue, chat, check, embed, fetch, health, new, perceive, serve, transcribe
+from polymodal.cli import answer, bench, catalogue, chat, check, embed, fetch, health, new, perceive, serve, transcribe
 from polymodal.cli.cleaning import cleaned_streams, own_streams
 from polymodal.errors import PolymodalError, StorageError, Unreachable
 
@@ -53,7 +53,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (answer.ask, chat.chat, transcribe.transcribe, perceive.classify, embed.embed, catalogue.systems,
-            catalogue.show, check.check, new.new, fetch.pull, health.doctor, serve.serve)  # fmt: skip
+            catalogue.show, check.check, new.new, fetch.pull, health.doctor, bench.bench, serve.serve)  # fmt: skip
 for each in COMMANDS:
     app.command(cls=Command)(each)
 
