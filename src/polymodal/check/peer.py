@@ -6,10 +6,9 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from polymodal.backbones.decoder import Decoder
 from polymodal.backbones.llama import CONFIGS, hf_keys
+from polymodal.check import library
 from polymodal.nn.fuse import split_state
 from polymodal.nn.quantise import is_quantised
 from polymodal.weights.build import build_empty
@@ -23,43 +22,33 @@ def peer_of(address: str, module: Any) -> tuple[Any, str]:
     if is_quantised(module):
         return None, "transformers has no weights of 8 bits on a CPU"
     if (Path(address) / "config.json").is_file():
-        return of_folder(Path(address), next(module.parameters()).dtype)
+        found = library.language_model(Path(address), next(module.parameters()).dtype)
+        return found, "" if found is not None else "the folder is no language model alone"
     name = next((name for name, config in CONFIGS.items() if config == module.backbone.config), None)
     if name is None or module.backbone.config.rope.scaling is not None or not isinstance(module.backbone, Decoder):
         return None, "the language model is no LLaMA of the catalogue, nor a folder"
     return llama(module.backbone), ""
 
 
-def of_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, str]:
-    """The published folder as `transformers` reads it, if it is a language model."""
-    import transformers
-
-    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    if not any(name.endswith("ForCausalLM") for name in config.architectures or ()):
-        return None, f"{', '.join(config.architectures or ['the folder'])} is no language model alone"
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=False).eval(), ""
-
-
 def llama(decoder: Decoder) -> Any:
     """A LlamaForCausalLM with the weights of ours."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     config = decoder.config
     block = config.blocks[0]
-    peer = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=config.vocab_size,
-            hidden_size=config.width,
-            num_hidden_layers=len(config.blocks),
-            num_attention_heads=block.attention.heads,
-            num_key_value_heads=block.attention.key_heads,
-            intermediate_size=block.mlp.ffn_width,
-            rms_norm_eps=block.norm.eps,
-            tie_word_embeddings=config.tied,
-            rope_parameters={"rope_type": "default", "rope_theta": config.rope.theta},
-            max_position_embeddings=config.max_length,
+    with library.quiet() as transformers:
+        peer = transformers.LlamaForCausalLM(
+            transformers.LlamaConfig(
+                vocab_size=config.vocab_size,
+                hidden_size=config.width,
+                num_hidden_layers=len(config.blocks),
+                num_attention_heads=block.attention.heads,
+                num_key_value_heads=block.attention.key_heads,
+                intermediate_size=block.mlp.ffn_width,
+                rms_norm_eps=block.norm.eps,
+                tie_word_embeddings=config.tied,
+                rope_parameters={"rope_type": "default", "rope_theta": config.rope.theta},
+                max_position_embeddings=config.max_length,
+            )
         )
-    )
     whole = split_state(decoder, build_empty(config.build).state_dict().keys())
     missing, _ = peer.load_state_dict(export_tensors(whole, hf_keys(config)), strict=False)
     assert not [name for name in missing if not name.startswith("lm_head")], missing
