@@ -159,7 +159,7 @@ def names_on_disk(model: Any) -> dict[str, Tensor]:
 def language_model(folder: Path, dtype: Any) -> Any:
     """A published folder of a causal language model, for inference; None for any other."""
     with quiet() as transformers:
-        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(folder)
         if not any(name.endswith("ForCausalLM") for name in config.architectures or ()):
             return None
-        return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=False).eval()
+        return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
