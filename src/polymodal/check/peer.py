@@ -50,7 +50,9 @@ def llama(decoder: Decoder) -> Any:
             )
         )
     whole = split_state(decoder, build_empty(config.build).state_dict().keys())
-    missing, _ = peer.load_state_dict(export_tensors(whole, hf_keys(config)), strict=False)
-    assert not [name for name in missing if not name.startswith("lm_head")], missing
+    tensors = export_tensors(whole, hf_keys(config))
+    if config.tied:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    peer.load_state_dict(tensors)
     peer.tie_weights()
     return peer.to(next(decoder.parameters()).dtype).eval()
