@@ -1,6 +1,6 @@
 """Write the lists of systems that pages hold, between their marks: which there are, and how many files one takes.
 
-    python scripts/lists.py     writes README.md, docs/dev/systems.md and src/polymodal/systems/_recognition.py
+    python scripts/lists.py     writes both READMEs, docs/dev/systems.md and src/polymodal/systems/_recognition.py
     lists.pages()               {path: what it must hold}; tests/systems/test_recognition.py compares
 
 A list stands between `<!-- NAME: written by scripts/lists.py -->` and `<!-- end of NAME -->`.  All of it comes from the
@@ -10,7 +10,7 @@ records and from the folders, so that a new system is typed into no page.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,12 +56,28 @@ def published() -> list[System]:
     return [system for system in systems.every() if system.id not in ("mini", "language-model")]
 
 
+CHINESE = {"encoders, dual encoders": "编码器、双编码器", "fusion encoders": "融合编码器", "text only": "仅文本"}
+"""Titles of kinds in README.zh-CN.md; a letter is the same in every language."""
+
+
 def catalogue() -> str:
     """README: how many systems there are, and which, by type."""
+    head = f"The {len(published())} published systems that are here:"
+    return "\n".join([head, "", "| type | systems |", "|---|---|", *_by_type({})])
+
+
+def chinese_catalogue() -> str:
+    """The same in README.zh-CN.md."""
+    head = f"这里有 {len(published())} 个已发表的系统："
+    return "\n".join([head, "", "| 类型 | 系统 |", "|---|---|", *_by_type(CHINESE)])
+
+
+def _by_type(titles: Mapping[str, str]) -> list[str]:
     found = published()
-    rows = [f"| {kind.title} | {', '.join(s.id for s in found if kind.holds(s))} |" for kind in KINDS]
-    head = f"The {len(found)} published systems that are here:"
-    return "\n".join([head, "", "| type | systems |", "|---|---|", *rows])
+    return [
+        f"| {titles.get(kind.title, kind.title)} | {', '.join(s.id for s in found if kind.holds(s))} |"
+        for kind in KINDS
+    ]
 
 
 def files() -> str:
@@ -103,7 +119,11 @@ def _between(counts: list[int]) -> str:
     return str(min(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
 
 
-LISTS = {"README.md": {"catalogue": catalogue}, "docs/dev/systems.md": {"files": files}}
+LISTS = {
+    "README.md": {"catalogue": catalogue},
+    "README.zh-CN.md": {"catalogue": chinese_catalogue},
+    "docs/dev/systems.md": {"files": files},
+}
 
 
 def pages() -> dict[Path, str]:

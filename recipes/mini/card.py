@@ -110,11 +110,24 @@ def data(manifest: dict) -> str:
     return "\n".join(rows)
 
 
+def photographs(found: dict, before: dict) -> str:
+    """Right nouns in photographs of ordinary scenes, from two outputs of measure_photographs.py."""
+    columns = {"before": before["table"], "mini": found["table"]}
+    rows = ["| photographs | mini | mini without this step | plain classifier | plain classifier, everyday words |",
+            "|---" * 5 + "|"]  # fmt: skip
+    for kind, cells in found["table"].items():
+        mini = " | ".join(columns[name][kind]["mini"] for name in ("mini", "before"))
+        rows.append(f"| {kind} | {mini} | {cells['classifier']} | {cells['everyday']} |")
+    return "\n".join(rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("measured", type=Path, help="output of measure.py")
     parser.add_argument("speech", type=Path, help="output of measure_speech.py")
     parser.add_argument("data", type=Path, help="output folder of prepare.py, for its manifest")
+    parser.add_argument("--photographs", type=Path, nargs=2, required=True, metavar=("AFTER", "BEFORE"),
+                        help="outputs of measure_photographs.py")  # fmt: skip
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     found = json.loads(args.measured.read_text())
@@ -122,6 +135,7 @@ def main() -> None:
     text = TEXT.read_text(encoding="utf-8")
     parts = {"exact": naming(found, "exact"), "word": naming(found, "word"), "questions": questions(found),
              "retrieval": retrieval(found), "text_only": text_only(found), "samples": samples(found),
+             "photographs": photographs(*(json.loads(path.read_text()) for path in args.photographs)),
              "speech": speech(spoken), "heard": heard(spoken),
              "data": data(json.loads((args.data / "manifest.json").read_text()))}  # fmt: skip
     for name, part in parts.items():

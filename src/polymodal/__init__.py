@@ -20,6 +20,7 @@ _HOMES = {
     "Model": "polymodal.api.model",
     "Reply": "polymodal.api.reply",
     "Limits": "polymodal.data.limits",
+    "index": "polymodal.api.search",
     "image": "polymodal.api.media",
     "audio": "polymodal.api.media",
     "video": "polymodal.api.media",
@@ -41,10 +42,11 @@ if TYPE_CHECKING:
     from polymodal.api.media import video as video
     from polymodal.api.model import Model as Model
     from polymodal.api.reply import Reply as Reply
+    from polymodal.api.search import index as index
     from polymodal.data.limits import Limits as Limits
 
-__all__ = ["Limits", "Model", "Reply", "array", "audio", "chat_format", "image", "load", "look", "media", "pull",
-           "text", "video"]  # fmt: skip
+__all__ = ["Limits", "Model", "Reply", "array", "audio", "chat_format", "image", "index", "load", "look", "media",
+           "pull", "text", "video"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

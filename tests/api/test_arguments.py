@@ -91,6 +91,7 @@ def test_a_recording_in_any_form_is_that_recording(model):
         (lambda m: m.classify(PIXELS, [1, 2]), "two or more different labels"),
         (lambda m: m.embed(PIXELS), "embed needs a list of at least one item, found ndarray"),
         (lambda m: m.embed((SAMPLES, 8000)), "embed needs a list"),
+        (lambda m: m.embed(["hello"]), r"there is no file hello; a str names a file here, .* as pm.text"),
         (lambda m: m.embed([]), "embed needs a list of at least one item, found none"),
         (lambda m: m.chat("Hi", max_tokens="5"), "max_tokens: expected 1 or more, found '5'"),
         (lambda m: m.chat("Hi", max_tokens=True), "max_tokens: expected 1 or more, found True"),

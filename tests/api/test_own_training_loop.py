@@ -1,4 +1,4 @@
-"""The README's training loop of ten lines, on a folder of tiny weights: gradients flow through a loaded model."""
+"""The training loop of docs/loading.md on a folder of tiny weights: gradients flow through a loaded model."""
 
 from pathlib import Path
 

@@ -1,9 +1,13 @@
 """What a folder's generation_config.json may ask for: numbers of beams and answers are bounded, a call's are not."""
 
+import json
+
 import pytest
 
+import polymodal as pm
 from polymodal.api.generation_options import MAX_ANSWERS, Published, split_options
 from polymodal.errors import ConfigError
+from tiny_folders import tiny
 
 
 @pytest.mark.parametrize("name", ["num_beams", "num_return_sequences"])
@@ -25,3 +29,12 @@ def test_a_call_may_ask_for_more():
 def test_numbers_that_no_tensor_holds(settings):
     with pytest.raises(ConfigError):
         split_options({}, None, Published(settings=settings))
+
+
+@pytest.mark.parametrize("eos", [[None], [None, 2], None, []])
+def test_an_end_that_is_null_is_none(eos, tmp_path):
+    tiny("cogvlm", tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": eos}), encoding="utf-8")
+    model = pm.load(tmp_path)
+    assert model.chat("Hi", max_tokens=2).text == model.chat_batch(["Hi"], max_tokens=2)[0].text
+    assert model.generate(input_ids=[[20, 21]], max_new_tokens=2).shape[0] == 1

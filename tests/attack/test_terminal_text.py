@@ -18,11 +18,12 @@ import pytest
 
 from polymodal.cli.answer import say
 from polymodal.cli.app import note, run
-from polymodal.cli.cleaning import Cleaned, clean, cleaned_streams, json_text, one_line
-from polymodal.cli.diagram.scene import Scene
-from polymodal.cli.diagram.scene import Text as Words
-from polymodal.cli.diagram.svg import to_svg
+from polymodal.cli.cleaning import Cleaned, cleaned_streams
 from polymodal.cli.output import console, print_json, progress, transfers, waiting
+from polymodal.diagram.scene import Scene
+from polymodal.diagram.scene import Text as Words
+from polymodal.diagram.svg import to_svg
+from polymodal.printable import clean, json_text, one_line
 
 CLIPBOARD = "\x1b]52;c;cm0gLXJmIH4=\x07"
 SEQUENCES = {

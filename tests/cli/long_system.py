@@ -1,5 +1,5 @@
 """A user's own system that hears a recording window by window, ten seconds each; the file that is named by LONG_FAULT
-goes wrong behind the second window: "interrupt", as Ctrl-C does, or "damage"."""
+goes wrong behind the second window, "interrupt", as Ctrl-C does, or "damage"; or nobody speaks in it, "silence"."""
 
 import dataclasses
 import os
@@ -18,7 +18,9 @@ WORDS = (" One two three.", "", " Four five.", " Six.")
 def windows(recording):
     for index, words in enumerate(WORDS):
         name, _, fault = os.environ.get("LONG_FAULT", "").partition(":")
-        if index == 3 and name and Path(str(recording.source)).name == name:
+        named = bool(name) and Path(str(recording.source)).name == name
+        words = "" if named and fault == "silence" else words
+        if index == 3 and named and fault != "silence":
             raise KeyboardInterrupt if fault == "interrupt" else MediaError("it is damaged from here on")
         begin = 10.0 * index
         segments = (Segment(start=begin + 0.5, end=begin + 9.25, text=words.strip()),) if words else ()

@@ -12,10 +12,10 @@ import polymodal as pm
 from polymodal.check import engine
 from polymodal.check.record import Evidence
 from polymodal.cli.app import app
-from polymodal.cli.diagram.describe import describe
-from polymodal.cli.diagram.layout import scene_of
 from polymodal.cli.drawing import draw, render
 from polymodal.cli.output import console
+from polymodal.diagram.describe import describe
+from polymodal.diagram.layout import scene_of
 from polymodal.errors import ConfigError
 
 FILE = str(Path(__file__).parent / "agent_system.py")

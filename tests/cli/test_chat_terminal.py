@@ -145,8 +145,18 @@ def test_dropped_and_quoted_files(terminal, tmp_path, photo):
     odd.write_bytes(photo.read_bytes())
     quoted = "'" + str(odd).replace("'", "'\\''") + "'"
     escaped = re.sub(r"([ '\[\]])", r"\\\1", str(odd))
+    near = os.path.relpath(photo)  # typed, from the working directory
     chat = terminal("--max-tokens", "1")
-    for line in (f"/file {photo}", f"/file {quoted}", quoted, escaped, f"file://{photo}", f"/file {odd}", str(photo)):
+    for line in (
+        f"/file {photo}",
+        f"/file {quoted}",
+        quoted,
+        escaped,
+        f"file://{photo}",
+        f"/file {odd}",
+        str(photo),
+        near,
+    ):
         assert "a picture of 60 x 40 pixels; it goes with your next question" in chat.say(line), line
     chat.type("/quit\n")
     assert chat.end() == 0

@@ -1,12 +1,14 @@
 """What the commands give: the documented JSON keys, answers as they are written, drawings, the machine."""
 
 import json
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 
 import numpy
 import pytest
+from outcome import is_one_line
 
 import polymodal as pm
 from polymodal.check import randomise
@@ -14,7 +16,20 @@ from polymodal.errors import PromptError
 from polymodal.nn.lora import apply_lora, lora_state
 
 SECONDS = {"load", "decode", "encode", "prefill", "generate"}
-COMMANDS = ("ask", "chat", "transcribe", "classify", "embed", "systems", "show", "check", "pull", "doctor", "bench")
+COMMANDS = (
+    "ask",
+    "chat",
+    "transcribe",
+    "classify",
+    "embed",
+    "search",
+    "systems",
+    "show",
+    "check",
+    "pull",
+    "doctor",
+    "bench",
+)
 
 
 def test_ask_json_contract(polymodal, tiny, photo, sound):
@@ -138,6 +153,7 @@ def test_transcribe_classify_embed(polymodal, tiny, photo, sound, tmp_path):
     target = tmp_path / "vectors.npy"
     made = polymodal("embed", photo, sound, "-m", tiny, "--json", "--out", target).json
     rows = numpy.array([each["vector"] for each in made["items"]])
+    assert "1 vector of 32 numbers; --json prints it" in polymodal("embed", photo, "-m", tiny).out
     assert made["width"] == 32 and numpy.allclose((rows**2).sum(1), 1, atol=1e-5)
     assert numpy.allclose(numpy.load(target), rows, atol=1e-6)
 
@@ -183,7 +199,8 @@ def test_systems_json_contract(polymodal):
     for each in outcome.json:
         assert list(each) == keys and each["variants"]
         assert all(source.keys() == {"source", "license"} for source in each["weights"])
-    assert polymodal("systems").code == 0
+    shown = polymodal("systems")
+    assert shown.code == 0 and "2 variants (8.8B)" in shown.out and "8.8B to 8.8B" not in shown.out
 
 
 def test_show_counts_what_each_stage_trains(polymodal, tiny):
@@ -247,7 +264,13 @@ def test_help_of_every_command(polymodal):
     listing = polymodal("--help").out
     for name in COMMANDS:
         assert name in listing
-        assert polymodal(name, "--help").code == 0
+        shown = polymodal(name, "--help")
+        assert shown.code == 0 and "<bool>" not in shown.out, "a flag takes no value"
+    assert "<bool>" not in listing
+    assert "polymodal ask [OPTIONS] [FILE...] [QUESTION]" in polymodal("ask", "--help").out
+    assert "polymodal classify [OPTIONS] FILE... LABEL LABEL...\n" in re.sub(
+        " +\n", "\n", polymodal("classify", "-h").out
+    )
 
 
 def test_version_and_module_entry():
@@ -261,7 +284,7 @@ def test_json_is_all_that_stands_on_stdout(tiny, photo, tmp_path):
     assert done.returncode == 0 and json.loads(done.stdout)["model"] == "tiny:toy" and not done.stderr
 
 
-def test_loading_options_reach_the_model(polymodal, tiny, tmp_path, photo, monkeypatch):
+def test_loading_options_reach_the_model(polymodal, tiny, tmp_path, photo, sound, monkeypatch):
     import polymodal as package
 
     seen = []
@@ -273,10 +296,42 @@ def test_loading_options_reach_the_model(polymodal, tiny, tmp_path, photo, monke
 
     monkeypatch.setattr(package, "load", watched)
     options = ("--device", "cpu", "--dtype", "bfloat16")
-    for command in (("ask", "what?"), ("transcribe", photo), ("classify", photo, "a", "b"), ("embed", photo)):
+    for command in (("ask", "what?"), ("transcribe", sound), ("classify", photo, "a", "b"), ("embed", photo)):
         polymodal(*command, "-m", tiny, *options)
         chosen = {name: seen[-1][name] for name in ("device", "dtype", "quantise")} if seen else {}
         assert chosen == {"device": "cpu", "dtype": "bfloat16", "quantise": None}, command
         seen.clear()
     outcome = polymodal("ask", "what?", "-m", tiny, "--quantise", "int8")
     assert outcome.code == 2 and "tiny has no int8 form" in outcome.err
+
+
+def test_several_answers_with_a_system_message_and_a_stop_text(polymodal, tiny, photo):
+    sampled = ("-m", tiny, "--max-tokens", 12, "--temperature", 2, "--seed", 5, "--json")
+    alone = [polymodal("ask", photo, "what?", *sampled[:-2], seed, "--json").json["answer"] for seed in (5, 6, 7)]
+    found = polymodal("ask", photo, "what?", *sampled, "-n", 3).json
+    assert [each["answer"] for each in found["answers"]] == alone and found["answer"] == alone[0]
+    assert len(set(alone)) == 3
+    words = polymodal("ask", photo, "what?", *sampled[:-1], "-n", 3)
+    assert words.out == "".join(f"{each}\n" for each in alone) and words.err.count("tiny:toy") == 3
+    rows = polymodal("ask", photo, "what?", *sampled[:-1], "-n", 3, "--jsonl").json
+    assert [each["answer"] for each in rows["answers"]] == alone and rows["file"] == str(photo)
+    told = polymodal("ask", photo, "what?", *sampled, "--system", "Be brief.").json
+    expected = pm.load(tiny).chat(
+        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": [pm.image(photo), "what?"]}],
+        max_tokens=12, temperature=2, seed=5,
+    )  # fmt: skip
+    assert told["answer"] == expected.text and told["tokens"]["text"] > found["tokens"]["text"]
+    letter = alone[0][3]
+    stopped = polymodal("ask", photo, "what?", *sampled, "--stop", "never said", "--stop", letter).json
+    assert stopped["answer"] == alone[0].partition(letter)[0] and stopped["finish"] == "stop"
+    few = polymodal("ask", photo, "what?", *sampled, "--top-p", 1e-6).json["answer"]
+    assert few == polymodal("ask", photo, "what?", "-m", tiny, "--max-tokens", 12, "--json").json["answer"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [(["--top-p", "0.5"], "--temperature"), (["-n", "2"], "--temperature"), (["--stop", ""], "empty")],
+)
+def test_options_that_would_change_nothing(polymodal, tiny, arguments, word):
+    outcome = polymodal("ask", "what?", "-m", tiny, *arguments)
+    assert is_one_line(outcome) and word in outcome.err

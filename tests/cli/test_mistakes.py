@@ -34,6 +34,8 @@ def bad_files(folder: Path, photo: Path, sound: Path) -> dict[str, tuple[Path, s
         "sound header only": ("header.wav", sound.read_bytes()[:20], "header.wav"),
         "huge picture": ("bomb.png", png_claiming(60_000, 60_000), "3,600,000,000 pixels"),
         "unknown format": ("noise.bin", bytes(range(128, 256)) * 9, "noise.bin"),
+        "a document": ("talk.pdf", b"%PDF-1.7\n" + bytes(range(128, 256)), "a PDF, which is not read"),
+        "an archive": ("talk.docx", b"PK\x03\x04" + bytes(range(128, 256)), "a ZIP archive or an office document"),
         "damaged video": ("clip.mp4", b"\0\0\0\x18ftypmp42" + b"\xff" * 200, "clip.mp4"),
     }
     for name, data, _ in made.values():
@@ -51,6 +53,8 @@ KINDS = (
     "sound header only",
     "huge picture",
     "unknown format",
+    "a document",
+    "an archive",
     "damaged video",
 )
 
@@ -110,13 +114,16 @@ def test_a_data_url_without_a_question(polymodal, tiny):
         (["ask", "what?", "--device", "gpu"], ["unknown device 'gpu'", "cuda"]),
         (["chat", "--device", "xpu:7"], ["no device 'xpu:7' here", "device='cpu'"]),
         (["ask", "what?", "--quantise", "int4"], ["int4", "int8"]),
-        (["ask", "what?", "--max-tokens", "0"], ["--max-tokens"]),
+        (["ask", "what?", "--max-tokens", "0"], ["'--max-tokens': expected", "see polymodal ask --help"]),
         (["ask", "what?", "--temperature", "hot"], ["--temperature"]),
         (["ask", "what?", "--modle", "mini"], ["--modle", "--model"]),
         (["show", "mini", "--jsn"], ["--jsn", "--json"]),
-        (["show"], ["model"]),
+        (["show"], ["missing argument 'MODEL...'; see polymodal show --help"]),
+        (["ask", "missing.jpg"], ["there is no file missing.jpg", "the question is missing"]),
+        (["pull"], ["polymodal pull mini"]),
         (["pull", "mni"], ["did you mean 'mini'"]),
-        (["systms"], ["systems"]),
+        (["systms"], ["Did you mean 'systems'? See polymodal --help"]),
+        (["serve", "--api-key-file", "missing.txt"], ["there is no file of keys missing.txt"]),
         (["transcribe", "missing.wav"], ["missing.wav"]),
         (["classify", "missing.jpg", "cat"], ["two labels"]),
     ],
@@ -127,6 +134,16 @@ def test_wrong_words(polymodal, arguments, words):
     assert all(word in outcome.err for word in words), outcome.err
 
 
+def test_a_picture_is_not_transcribed_after_a_long_wait(polymodal, photo):
+    """It is refused before the model is loaded: there is none of this name."""
+    outcome = polymodal("transcribe", photo, "--model", "./nothing.py")
+    assert (
+        is_one_line(outcome)
+        and "photo.jpg" in outcome.err
+        and "has no sound to transcribe; it is a picture of 60 x 40" in outcome.err
+    )
+
+
 def test_question_left_out(polymodal, photo):
     outcome = polymodal("ask", photo)
     assert is_one_line(outcome) and "question is missing" in outcome.err
@@ -134,7 +151,7 @@ def test_question_left_out(polymodal, photo):
 
 def test_variant_names_the_nearest(polymodal, tiny):
     outcome = polymodal("show", f"{tiny}:oter")
-    assert is_one_line(outcome) and "did you mean 'other'" in outcome.err
+    assert is_one_line(outcome) and "unknown variant 'oter' of tiny; did you mean 'other'" in outcome.err
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def checkout(tmp_path_factory) -> Path:
     for name in ("assets", "fixtures"):
         found = next((ROOT / "src").glob(f"polymodal/*/{name}"), None) or next((ROOT / "src").glob(f"*/*/*/{name}"))
         (place / found.relative_to(ROOT)).symlink_to(found)
-    for name in ("README.md", "pyproject.toml"):
+    for name in ("README.md", "README.zh-CN.md", "pyproject.toml"):
         shutil.copy(ROOT / name, place / name)
     others = "from polymodal.cli.new import new\nfor type in 'abD': new(f'of-{type}', type)"
     for arguments in (("-m", "polymodal", "new", "My System.2"), ("-c", others)):
@@ -140,7 +140,11 @@ def test_nothing_is_overwritten_and_a_checkout_is_needed(polymodal, monkeypatch,
     Path("mine.py").write_text("kept")
     assert polymodal("new", "./mine.py").code == 2 and Path("mine.py").read_text() == "kept"
     outcome = polymodal("new", "my-system")
-    assert outcome.code == 2 and "run it in a checkout of polymodal, or write my-system.py" in outcome.err
+    assert (
+        outcome.code == 2
+        and "run it in a checkout of polymodal, or write a file of your own: polymodal new ./my_system.py"
+        in outcome.err
+    )
 
 
 def test_names():

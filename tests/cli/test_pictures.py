@@ -13,14 +13,14 @@ from PIL import Image, ImageFont
 import polymodal as pm
 from polymodal import systems
 from polymodal.checkpoints.record import Part
-from polymodal.cli.diagram.describe import describe
-from polymodal.cli.diagram.fonts import width, wrap
-from polymodal.cli.diagram.graph import Graph
-from polymodal.cli.diagram.layout import scene_of
-from polymodal.cli.diagram.png import to_png
-from polymodal.cli.diagram.scene import Box, Line, Scene, Text
-from polymodal.cli.diagram.svg import to_svg
-from polymodal.cli.diagram.theme import COLOURS
+from polymodal.diagram.describe import describe
+from polymodal.diagram.fonts import width, wrap
+from polymodal.diagram.graph import Graph
+from polymodal.diagram.layout import scene_of
+from polymodal.diagram.png import to_png
+from polymodal.diagram.scene import Box, Line, Scene, Text
+from polymodal.diagram.svg import to_svg
+from polymodal.diagram.theme import COLOURS
 
 OTHERS = ("albef:vqa", "albef:nlvr2", "blip:vqa-base", "blip:itm-base-coco", "blip-2:flan-t5-xl", "blip-2:itm-vit-g",
           "beit:base", "vilt:mlm", "vilt:coco", "mult:iemocap", "mini:hears", "flava:codec", "vit:b-16-in21k",
@@ -310,7 +310,7 @@ def test_a_picture_on_standard_output(polymodal, tiny) -> None:
     [
         (("--svg", "picture.jpg"), "--svg picture.jpg: pictures are .svg or .png files, found '.jpg'"),
         (("--png", "picture"), "found no ending"),
-        (("--svg", "x.svg", "--stage", "alien"), "unknown training stage of tiny 'alien'; did you mean 'align'?"),
+        (("--svg", "x.svg", "--stage", "alien"), "unknown training stage 'alien' of tiny; did you mean 'align'?"),
         (("--stage", "align"), "--stage colours a picture"),
         (("--svg", "-", "--json"), "--json and a picture cannot both go to stdout"),
     ],

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -68,6 +67,15 @@ def ask(address: str, path: str, body=None, key: str = KEY) -> tuple[int, dict]:
         return problem.code, json.loads(problem.read())
 
 
+def stream(address: str, body):
+    """The lines of a streamed answer, as they come."""
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
+    request = urllib.request.Request(
+        f"{address}/v1/chat/completions", json.dumps({**body, "stream": True}).encode(), headers
+    )
+    return urllib.request.urlopen(request, timeout=60)
+
+
 def test_a_server_answers_and_ends_what_runs_after_sigterm(tmp_path: Path) -> None:
     folder = captured("llava_1_5", tmp_path / "llava")
     (tmp_path / "keys").write_text(KEY)
@@ -83,13 +91,18 @@ def test_a_server_answers_and_ends_what_runs_after_sigterm(tmp_path: Path) -> No
         address = re.search(r"http://[\d.:]+", lines[-1])[0]
         assert ask(address, "/v1/models", key="wrong")[0] == 401
         body = {"model": str(folder), "messages": [{"role": "user", "content": "hello"}], "max_tokens": 300}
-        found = []
+        found, streamed = [], []
         running = threading.Thread(target=lambda: found.append(ask(address, "/v1/chat/completions", body)))
         running.start()
-        time.sleep(0.3)
-        server.send_signal(signal.SIGTERM)
+        with stream(address, body) as lines_of_stream:
+            streamed.append(next(lines_of_stream))  # it has begun
+            server.send_signal(signal.SIGTERM)
+            streamed += lines_of_stream
         running.join(60)
         assert found[0][0] == 200 and found[0][1]["choices"][0]["message"]["content"]
+        assert streamed[-2:] == [b"data: [DONE]\n", b"\n"] and len(streamed) > 100
+        with pytest.raises(OSError):
+            ask(address, "/health")
         assert server.wait(60) in (0, -signal.SIGTERM)
         assert "Traceback" not in server.stderr.read()
     finally:

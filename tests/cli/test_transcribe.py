@@ -41,6 +41,13 @@ def test_a_line_for_each_window_or_segment(polymodal, sound):
     assert polymodal("transcribe", sound, "-m", LONG, "--segments", "--json").json[0]["segments"] == ROWS
 
 
+def test_a_recording_without_speech_says_so(polymodal, sound, monkeypatch):
+    """On stderr: stdout holds the words alone."""
+    monkeypatch.setenv("LONG_FAULT", f"{sound.name}:silence")
+    outcome = polymodal("transcribe", sound, "-m", LONG)
+    assert (outcome.code, outcome.out) == (0, "") and f"({sound}: no speech was heard)" in outcome.err
+
+
 def test_several_recordings_keep_a_line_each(polymodal, two):
     a, b = two
     words = "One two three. Four five. Six.\n"

@@ -5,12 +5,12 @@ import struct
 
 import numpy as np
 import pytest
-from heif_writer import heic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 from PIL import features
 
+from heif_writer import heic
 from polymodal.data.image import read_image
 from polymodal.data.limits import Limits
 from polymodal.data.media import Image, Video, guess_media

@@ -42,3 +42,12 @@ def test_wrong_words_in_the_environment(monkeypatch, text):
     monkeypatch.setenv("POLYMODAL_LIMITS", text)
     with pytest.raises(ConfigError):
         pm.image("a.jpg")
+
+
+def test_a_film_of_hours_in_six_channels_is_read_and_silence_of_an_hour_in_eight_is_not() -> None:
+    from polymodal.data.audio import Spent
+
+    samples = 48_000 * 3 * 3600
+    Spent("film.mkv", Limits(), size=48_000 * 3 * 3600).claim(48_000, 6, samples)  # AC-3 at 384 kbit/s
+    with pytest.raises(MediaError, match=r"Limits\.decoded_samples"):
+        Spent("silence.flac", Limits(), size=1_400_000).claim(48_000, 8, 48_000 * 3600)

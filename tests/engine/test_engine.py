@@ -13,8 +13,9 @@ from polymodal.engine.request import EngineLimits, Event, QueueFull, Request
 from polymodal.errors import ConfigError, PromptError, WeightsError
 from polymodal.generation.chat import Chat
 from polymodal.generation.generate import generate
+from polymodal.generation.logit_rules import LogitRules
 from polymodal.generation.output import DecodingConstraints
-from polymodal.generation.prefill import collate_left
+from polymodal.generation.prefill import collate_left, prefill_after
 from polymodal.generation.sampler import Sampler
 from polymodal.generation.sampling import SamplingOptions
 from tiny_talk import model, picture, processor
@@ -25,6 +26,8 @@ OPTIONS = (
     SamplingOptions(max_tokens=9, temperature=1.2, top_p=0.9, seed=3),
     SamplingOptions(max_tokens=15, repetition_penalty=1.3, logprobs=2),
     SamplingOptions(max_tokens=6, min_tokens=3),
+    SamplingOptions(max_tokens=14, rules=LogitRules(frequency_penalty=1.5, presence_penalty=-0.5)),
+    SamplingOptions(max_tokens=11, temperature=1.0, rules=LogitRules(presence_penalty=2.0), seed=8),
     SamplingOptions(max_tokens=1),
 )
 
@@ -266,3 +269,25 @@ def test_rows_that_sample_choose_all_at_once_and_each_as_alone(monkeypatch) -> N
     for request, (answer,) in zip(requests, found, strict=True):
         (expected,) = alone(request.encoded, request.options)
         assert answer.ids == expected.ids
+
+
+def test_a_prompt_that_makes_the_model_fail_leaves_the_others_alone(monkeypatch) -> None:
+    """A defect that one request's media meet ends that request, with the error as it was."""
+    engine = Engine(NETWORK, PROCESSOR)
+    talks = [engine.encode(talk(seed)) for seed in range(8)]
+    poisoned = engine.encode(conversation([{"role": "user", "content": [picture(7), "x"]}]))
+
+    def broken(model, processor, encoded, *given):
+        if encoded is poisoned:
+            raise RuntimeError("no kernel for this shape")
+        return prefill_after(model, processor, encoded, *given)
+
+    monkeypatch.setattr("polymodal.engine.engine.prefill_after", broken)
+    requests = [Request(encoded=each, options=SamplingOptions(max_tokens=6)) for each in [*talks, poisoned]]
+    events = drive(engine, [(index % 3, each) for index, each in enumerate(requests)])
+    (last,) = events[8]
+    assert isinstance(last.error, RuntimeError) and last.done and last.finish_reason == "error"
+    for index, encoded in enumerate(talks):
+        ids = tuple(event.piece.id for event in events[index] if event.piece is not None)
+        assert ids == alone(encoded, SamplingOptions(max_tokens=6))[0].ids
+    assert not engine.busy and not engine.running

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from polymodal.errors import ConfigError, WeightsError
 from polymodal.generation import sampling
+from polymodal.generation.logit_rules import LogitRules
 from polymodal.generation.output import TokenLogprob
 from polymodal.generation.sampler import Readout, Sampler
 from polymodal.generation.sampling import OptionTable, SamplingOptions
@@ -284,3 +285,35 @@ def test_scores_that_are_nan_are_reported() -> None:
     assert ids[1] == 0
     with pytest.raises(WeightsError, match="are NaN"):
         Readout(options).read(ids, logits)
+
+
+def test_penalties_count_what_was_written() -> None:
+    """Over the tokens of the answer: logit - count * frequency - (count > 0) * presence."""
+    penalties = [
+        {"frequency_penalty": 0.7},
+        {"presence_penalty": 1.9},
+        {"frequency_penalty": -1.3, "presence_penalty": 0.4},
+        {},
+    ]
+    options = [SamplingOptions(max_tokens=9, rules=LogitRules(**each)) for each in penalties]
+    sampler = Sampler(options, [[0, 1, 2]] * 4)  # a prompt's tokens do not count
+    written: list[list[int]] = [[] for _ in options]
+    for step in range(9):
+        logits = random_logits(step % 3, 4) * 0.3
+        expected = logits.clone()
+        for row, option in enumerate(options):
+            for index in set(written[row]):
+                rules = option.rules
+                expected[row, index] -= written[row].count(index) * rules.frequency_penalty + rules.presence_penalty
+        ids = sampler.choose(logits, None, written).tolist()
+        assert ids == expected.argmax(-1).tolist()
+        for row, index in enumerate(ids):
+            written[row].append(index)
+    assert len(set(written[2])) <= len(set(written[3])) < len(set(written[1]))
+
+
+@pytest.mark.parametrize("name", ["frequency_penalty", "presence_penalty"])
+def test_penalties_have_bounds(name: str) -> None:
+    for value in (-2.1, 2.1, float("nan"), "1", True):
+        with pytest.raises(ConfigError, match=f"{name}: expected a number from -2 to 2"):
+            LogitRules(**{name: value})

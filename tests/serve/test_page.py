@@ -147,6 +147,21 @@ def test_the_catalogue_is_searched(page) -> None:
     assert page.locator("#count").inner_text() == "No system is called like that."
 
 
+def test_a_system_is_drawn(page) -> None:
+    page.click("[data-view=catalogue]")
+    page.fill("#find", "llava-1.5")
+    page.locator("#systems .link").first.click()
+    page.wait_for_selector("#drawing img")
+    assert page.evaluate("(i => i.decode().then(() => i.naturalWidth))(document.querySelector('#drawing img'))") > 500
+    assert page.locator("#drawing svg, #drawing object, #drawing iframe").count() == 0, "a drawing runs nothing"
+    assert "LLaVA-1.5" in page.locator("#detail-name").inner_text()
+    page.keyboard.press("Escape")
+    assert page.locator("#detail").is_hidden()
+    page.fill("#find", "")
+    page.evaluate("document.querySelector('#systems .link').click()")
+    page.wait_for_selector("#drawing img")
+
+
 def test_a_phone_shows_all_of_it(browser, served) -> None:
     phone = browser.new_page(viewport={"width": 320, "height": 560})
     phone.goto(served[0])

@@ -5,7 +5,6 @@ import hashlib
 import json
 import socket
 import time
-import urllib.error
 import urllib.request
 from dataclasses import replace
 
@@ -19,36 +18,13 @@ from polymodal.serve.guard import WITHOUT_KEY
 from polymodal.serve.models import ServedModel
 from polymodal.serve.settings import RequestLimits
 from polymodal.serve.site import PUBLIC
-from served import SETTINGS, running
+from served import SETTINGS, call, error_of, running
 
 KEY = "a key of more than sixteen letters"
 
 
-def call(address: str, path: str, body=None, method: str | None = None, **headers: str):
-    """(status, JSON) of a request; body: JSON, or bytes as they are."""
-    data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-    names = {name.replace("_", "-"): value for name, value in headers.items()}
-    request = urllib.request.Request(address + path, data, {"Content-Type": "application/json", **names}, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            text = answer.read()
-            return answer.status, json.loads(text) if text.startswith((b"{", b"[")) else text.decode()
-    except urllib.error.HTTPError as problem:
-        return problem.code, json.loads(problem.read())
-
-
 def talk(content="hello", **more):
     return {"model": "llava", "messages": [{"role": "user", "content": content}], "max_tokens": 4, **more}
-
-
-def error_of(found) -> str:
-    """The message of an error in OpenAI's shape, one line without a trace or an address."""
-    status, body = found
-    assert 400 <= status < 500, found
-    assert set(body) == {"error"} and set(body["error"]) == {"message", "type", "param", "code"}
-    message = body["error"]["message"]
-    assert message and "\n" not in message and "Traceback" not in message and "0x" not in message
-    return message
 
 
 def test_every_route_but_health_needs_the_key(llava) -> None:
@@ -95,12 +71,12 @@ BAD = {
     "another model": (talk() | {"model": "x" * 500}, "not served here"),
     "unknown field": (talk(temprature=1), "temprature"),
     "number as text": (talk() | {"max_tokens": "4"}, "max_tokens"),
-    "no number": (talk() | {"temperature": float("nan")}, "temperature"),
+    "no number": (talk() | {"temperature": float("nan")}, "NaN is not a number"),
     "too many answers": (talk(n=99), "n: expected 1 to 8"),
     "too many tokens": (talk() | {"max_tokens": 10**9}, "max_tokens"),
     "no tokens": (talk() | {"max_tokens": 0}, "max_tokens"),
     "hot": (talk(temperature=-1), "temperature"),
-    "a penalty": (talk(presence_penalty=1.0), "presence_penalty"),
+    "a penalty": (talk(presence_penalty=3.0), "presence_penalty"),
     "bias of no id": (talk(logit_bias={"the": 1}), "logit_bias"),
     "many stops": (talk(stop=["a"] * 99), "stop"),
     "a file": (talk([{"type": "image", "image": "/etc/passwd"}]), "files of this machine"),
@@ -232,3 +208,13 @@ def test_limits_of_media_are_those_of_strangers(llava) -> None:
     with running(create_app({"llava": ServedModel("llava", llava, settings)}, settings)) as address:
         picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 400}}
         assert "limit" in error_of(call(address, "/v1/chat/completions", talk([picture])))
+
+
+def test_drawings_are_those_of_the_catalogue(served) -> None:
+    address = served[0]
+    with urllib.request.urlopen(f"{address}/api/drawings/llava-1.5.svg", timeout=60) as answer:
+        svg, headers = answer.read(), answer.headers
+    assert svg.startswith(b"<svg") and b"<script" not in svg and headers["Content-Type"].startswith("image/svg+xml")
+    assert "default-src 'none'" in headers["Content-Security-Policy"] and headers["X-Content-Type-Options"] == "nosniff"
+    for name in ("nothing", "../../etc/passwd", "%2e%2e%2fetc", "mini;ls", "tests%2Fcli%2Ftiny_system.py"):
+        assert call(address, f"/api/drawings/{name}.svg")[0] == 404

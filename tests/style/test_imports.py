@@ -8,9 +8,11 @@ import pytest
 from project_source import PACKAGE, Import, imports, module_name, parsed, python_files, short
 
 RANKS = {
+    "environment": 0,
     "errors": 0,
     "fields": 0,
     "files": 0,
+    "printable": 0,
     "nn": 0,
     "weights": 1,
     "data": 1,
@@ -29,9 +31,10 @@ RANKS = {
     "systems": 7,
     "api": 8,
     "check": 8,
-    "serve": 8,
-    "cli": 9,
-    "__main__": 10,
+    "diagram": 8,
+    "serve": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 # The command line and the server are clients of the public interface: they `import polymodal` as users do.
 CLIENTS = {"check", "cli", "serve"}

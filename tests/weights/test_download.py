@@ -206,7 +206,7 @@ def test_limits_of_the_network(monkeypatch: pytest.MonkeyPatch):
     assert Network().limits == NetworkLimits(rate=1.0, page_bytes=2_000_000_000)
     for text in ("speed=1", "rate=fast", "rate=0", "page_bytes=1e999"):
         monkeypatch.setenv("POLYMODAL_NETWORK_LIMITS", text)
-        with pytest.raises(ConfigError, match=r"rate must be positive|expected NAME=NUMBER with a name of"):
+        with pytest.raises(ConfigError, match="expected NAME=NUMBER, positive, with a name of"):
             Network()
 
 

@@ -24,6 +24,7 @@ from polymodal.generation.generate import generate, stream
 from polymodal.generation.output import Generation, collect
 from polymodal.generation.prefill import collate_left
 from polymodal.generation.sampling import SamplingOptions
+from polymodal.models.protocols import CountsNextPositions
 from polymodal.nn.first_weight import first_weight
 from polymodal.pipelines.batches import check_batch_size
 
@@ -133,11 +134,23 @@ def answer_batch(
             for index in some:
                 with _located(f"conversations[{index}]"), clock.measure("prefill"):
                     rows.append(sessions.encode(read[index], clock.measure))
-            with answering(model):
-                answers = _answers(model, module, rows, [options[index] for index in some], clock)
-            for index, row, each in zip(some, rows, answers, strict=True):
-                found[index] = reply_of(model, each, row, clock.seconds)
+            for alike in _alike(module, rows):
+                chosen, of_each = [rows[i] for i in alike], [options[some[i]] for i in alike]
+                with answering(model):
+                    answers = _answers(model, module, chosen, of_each, clock)
+                for i, each in zip(alike, answers, strict=True):
+                    found[some[i]] = reply_of(model, each, rows[i], clock.seconds)
     return [found[index] for index in range(len(read))]
+
+
+def _alike(module: Any, rows: Sequence[Encoded]) -> list[list[int]]:
+    """The rows of each batch: all in one, but rows of one length where a model takes padding for a part of the text."""
+    if not isinstance(module.prepare_inputs, CountsNextPositions):
+        return [list(range(len(rows)))]
+    groups: dict[int, list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(len(row), []).append(index)
+    return list(groups.values())
 
 
 def _answers(

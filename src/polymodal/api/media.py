@@ -116,7 +116,14 @@ def is_recording(item: Any) -> bool:
 
 def media_of(item: Any) -> Media | Text:
     """Media where media are meant: as for `as_media`, and a str as the path of a file."""
-    found = media(item) if isinstance(item, str) else as_media(item)
+    if isinstance(item, str):
+        try:
+            return media(item)
+        except MediaError as problem:
+            if "://" in item or os.path.exists(item):
+                raise
+            raise MediaError(f"{problem}; a str names a file here, a text is given as pm.text(...)") from None
+    found = as_media(item)
     if found is None:
         raise PromptError(f"expected a path or media such as pm.image(...), found {type(item).__name__}")
     return found
@@ -130,7 +137,7 @@ def recording_of(item: Any) -> Audio:
     if isinstance(found, Video):
         found = found.sound or found
     if not isinstance(found, Audio):
-        shown = type(item).__name__ if found is None else found
+        shown = type(item).__name__ if found is None else "a text" if isinstance(found, Text) else found
         raise PromptError(f"{shown} has no sound to transcribe; expected a recording: a path, bytes or (samples, rate)")
     return found
 

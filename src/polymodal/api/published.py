@@ -31,7 +31,7 @@ from polymodal.checkpoints.record import (
 from polymodal.errors import ConfigError, WeightsError
 from polymodal.fields import returned
 from polymodal.systems import System, Variant
-from polymodal.weights.config_limits import MAX_ID
+from polymodal.weights.config_limits import config_limits
 from polymodal.weights.placement import Placement
 
 if TYPE_CHECKING:
@@ -356,8 +356,9 @@ def ends(files: CheckpointFiles) -> tuple[tuple[int, ...], int | None]:
     config = files.json(CONFIG)
     said = files.json("generation_config.json") or {**(config.get("text_config") or {}), **config}
     eos = said.get("eos_token_id")
-    many = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    many = [token for token in (eos if isinstance(eos, list) else [eos]) if token is not None]
+    most = config_limits().ids
     for token in (*many, said.get("pad_token_id")):
-        if token is not None and (type(token) is not int or abs(token) > MAX_ID):
+        if token is not None and (type(token) is not int or abs(token) > most):
             raise ConfigError(f"{files.folder}: eos_token_id and pad_token_id must be numbers, found {token!r:.80}")
     return tuple(many), said.get("pad_token_id")

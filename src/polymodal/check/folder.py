@@ -24,7 +24,7 @@ import polymodal as pm
 from polymodal.check.engine import Result, guarded, unknown
 from polymodal.check.trial import Outputs, Trial, trial
 from polymodal.checkpoints.gguf import is_gguf
-from polymodal.checkpoints.record import CheckpointFiles
+from polymodal.checkpoints.record import CheckpointFiles, understood
 from polymodal.errors import ConfigError
 from polymodal.systems import System, Variant
 
@@ -69,14 +69,16 @@ def names(path: Path, system: System, variant: Variant) -> Result:
         return unknown("saved under the module's own names; the column load has them")
     if is_gguf(path):
         return unknown("llama.cpp's names; the column load has them")
-    spec, files, format = system.model_spec(variant), CheckpointFiles(path), system.formats[variant.format]
-    tensors: Mapping[str, Tensor] = files.tensors(format.entry) if format.gather is None else format.gather(files)
-    tensors = unquantised(tensors, quantisation_of(variant.config, path))
-    module = build_empty(lambda: system.module(variant))
-    tensors = without_spare_biases(tensors, spec.keys, module.state_dict)
-    table, report = fitting(spec.keys, tensors, expected_shapes(module))
+    with understood(f"{path}: config.json", variant.config):
+        spec, files, format = system.model_spec(variant), CheckpointFiles(path), system.formats[variant.format]
+        tensors: Mapping[str, Tensor] = files.tensors(format.entry) if format.gather is None else format.gather(files)
+        tensors = unquantised(tensors, quantisation_of(variant.config, path))
+        module = build_empty(lambda: system.module(variant))
+        tensors = without_spare_biases(tensors, spec.keys, module.state_dict)
+        table, report = fitting(spec.keys, tensors, expected_shapes(module))
     used, dropped, new = len(report.used), len(report.dropped), len(report.new)
-    evidence = f"{used} used, {dropped} dropped by name, {new} new; spelling {spec.keys.index(table) + 1}"
+    tables = f"key table {spec.keys.index(table) + 1} of {len(spec.keys)}"
+    evidence = f"{used} used, {dropped} dropped by name, {new} new; {tables}"
     return {"ok": True, "used": used, "dropped": dropped, "new": new, "evidence": evidence}
 
 

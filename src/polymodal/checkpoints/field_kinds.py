@@ -15,6 +15,8 @@ from typing import Any
 from polymodal.fields import shown
 from polymodal.weights.config_limits import NAMES
 
+SIDES = frozenset({"height", "width", "shortest_edge", "longest_edge"})
+
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
@@ -25,11 +27,13 @@ def _is_number(value: Any) -> bool:
 
 
 def _each(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """The same of every entry of a list or table, since sizes may be given for each layer or side."""
+    """The same of every entry of a list or a table of sides, since sizes may be given for each layer or side."""
 
     def checked(value: Any) -> bool:
-        if isinstance(value, list | tuple | Mapping):
-            return all(map(checked, value.values() if isinstance(value, Mapping) else value))
+        if isinstance(value, Mapping):
+            return bool(value) and value.keys() <= SIDES and all(map(checked, value.values()))
+        if isinstance(value, list | tuple):
+            return all(map(checked, value))
         return check(value)
 
     return checked
@@ -40,8 +44,8 @@ KINDS: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     (r"_config$|^id2label$|^label2id$|^rope_scaling$|^rope_parameters$", "a table", lambda x: isinstance(x, Mapping)),
     (r"^architectures$", "a list of names",
      lambda x: isinstance(x, list | tuple) and all(isinstance(each, str) for each in x)),
-    (r"(^|_)(uses?|is|do|tie|add|with|return|output|has|qkv|scale|dynamic|learned)_|bias$|aspect_ratio$", "anything",
-     lambda x: True),
+    (r"(^|_)(uses?|is|do|tie|add|with|return|output|has|qkv|scale|dynamic|learned)_|bias$|aspect_ratio$|"
+     r"^pruned_heads$", "anything", lambda x: True),
     (r"eps$|epsilon$|theta$|dropout|drop_path|ratio$|factor$|_std$|_range$|_scale|temperature|penalty|top_p|fraction",
      "a number", _each(_is_number)),
     (r"_type$|_act$|activation|dtype$|_path$|_strategy$|^template$", "a text", lambda x: isinstance(x, str)),

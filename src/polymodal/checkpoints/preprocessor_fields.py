@@ -14,7 +14,7 @@ from typing import Any
 
 from polymodal.errors import ConfigError
 from polymodal.fields import shown
-from polymodal.weights.config_limits import MAX_PICTURE, MAX_SIDE, RAISE, raised
+from polymodal.weights.config_limits import ConfigLimits, config_limits, how_to_raise
 
 SIZES = frozenset({"size", "crop_size", "image_size", "pad_size", "input_size"})
 WHOLE = frozenset({"patch_size", "temporal_patch_size", "merge_size", "size_divisor", "image_seq_length", "num_frames",
@@ -25,16 +25,16 @@ NUMBERS = frozenset({"rescale_factor", "image_mean", "image_std"})
 
 def check_preprocessor(settings: Mapping[str, Any], path: Path) -> None:
     """Raises ConfigError, naming the field, for a size, number of patches or colour that is none."""
-    largest = raised(MAX_PICTURE)
+    limits = config_limits()
     for name, value in settings.items():
         if value is None:
             continue
         if name in SIZES:
-            _check_size(name, value, largest, path)
+            _check_size(name, value, limits, path)
         elif name in WHOLE:
-            _require(_leaves(name, value), 0, MAX_SIDE, path)
+            _require(_leaves(name, value), 0, limits.sides, path)
         elif name in PIXELS:
-            _require([(name, value)], 1, largest, path)
+            _require([(name, value)], 1, limits.picture, path)
         elif name in NUMBERS:
             for where, number in _leaves(name, value):
                 if not _is_number(number) or (name == "image_std" and number == 0):
@@ -42,15 +42,15 @@ def check_preprocessor(settings: Mapping[str, Any], path: Path) -> None:
                     raise ConfigError(f"{path}: {where:.80}: expected {kind}, found {shown(number)}")
 
 
-def _check_size(name: str, value: Any, largest: int, path: Path) -> None:
+def _check_size(name: str, value: Any, limits: ConfigLimits, path: Path) -> None:
     """One side of a square, two sides, or bounds of the edges, which may be numbers of pixels."""
     sides = _leaves(name, value)
     edges = isinstance(value, Mapping) and any("edge" in str(key) for key in value)
-    _require(sides, 1, largest if edges else MAX_SIDE, path)
+    _require(sides, 1, limits.picture if edges else limits.sides, path)
     pixels = math.prod(side for _, side in sides) ** (2 if len(sides) == 1 else 1)
-    if pixels > largest and not edges:
-        raise ConfigError(f"{path}: {name} asks for pictures of {pixels:,} pixels, the limit is {largest:,}; "
-                          f"for a model of your own set {RAISE}=10")  # fmt: skip
+    if pixels > limits.picture and not edges:
+        raise ConfigError(f"{path}: {name} asks for pictures of {pixels:,} pixels, the limit is {limits.picture:,}; "
+                          f"{how_to_raise('picture', pixels)}")  # fmt: skip
 
 
 def _leaves(name: str, value: Any) -> list[tuple[str, Any]]:

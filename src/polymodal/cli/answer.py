@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mimetypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,25 +16,93 @@ from polymodal.cli.model import MODEL, Load, loads_a_model, with_options
 from polymodal.cli.perceive import FILES_HELP, JSONL
 
 MAX_TOKENS = Annotated[int, typer.Option("--max-tokens", min=1, help="Maximum length of an answer in tokens.")]
-TEMPERATURE = Annotated[float, typer.Option(min=0.0, help="0: greedy, always the most likely token.")]
-SEED = Annotated[int, typer.Option(help="The same seed samples the same answer.")]
-STOP_LOOPS = Annotated[
-    int, typer.Option(min=0, help="Cut an answer whose last N tokens go round in a circle; 0: never.")
+TEMPERATURE = Annotated[
+    float, typer.Option(min=0.0, help="Sampling temperature; 0: greedy, always the most likely token.")
 ]
+SEED = Annotated[int, typer.Option(help="Seed of sampling: the same seed gives the same answer.")]
+STOP_LOOPS = Annotated[int, typer.Option(min=0, help="Cut an answer whose last N tokens repeat themselves; 0: never.")]
+
+
+TOP_P = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Sample among the likeliest tokens that have this share; 1: all.")
+]
+STOP = Annotated[list[str] | None, typer.Option(help="A text that ends the answer; repeat it for more.")]
+SYSTEM = Annotated[str, typer.Option(help="A system message before the question.", show_default=False)]
+ANSWERS = Annotated[int, typer.Option("--answers", "-n", min=1, help="How many answers; each has its own seed.")]
+
+
+def sampling_options(max_tokens: int) -> dict[str, tuple[Any, Any]]:
+    """The options that say how an answer is sampled, with their defaults."""
+    return {
+        "max_tokens": (MAX_TOKENS, max_tokens),
+        "temperature": (TEMPERATURE, 0.0),
+        "top_p": (TOP_P, 1.0),
+        "seed": (SEED, 0),
+        "stop": (STOP, None),
+        "stop_loops": (STOP_LOOPS, 128),
+    }
+
+
+def sampling_of(**options: Any) -> dict[str, Any]:
+    """Keyword arguments of `Model.chat`.  Raises ConfigError for options that would change nothing."""
+    from polymodal.cli.streams import as_text
+    from polymodal.errors import ConfigError
+
+    if options["top_p"] < 1 and not options["temperature"]:
+        raise ConfigError("--top-p has no effect on greedy answers; give --temperature too, as in --temperature 0.7")
+    stop = tuple(as_text(each) for each in options.pop("stop") or ())
+    if "" in stop:
+        raise ConfigError("--stop: expected a text, found an empty one")
+    return options | ({"stop": stop} if stop else {})
 
 
 def samples(max_tokens: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add the sampling options to a command, which gets them as `sampling`, keyword arguments of `Model.chat`."""
-    options = {"max_tokens": (MAX_TOKENS, max_tokens), "temperature": (TEMPERATURE, 0.0), "seed": (SEED, 0),
-               "stop_loops": (STOP_LOOPS, 128)}  # fmt: skip
-    return lambda command: with_options(command, "sampling", options, dict)
+    return lambda command: with_options(command, "sampling", sampling_options(max_tokens), sampling_of)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is wished of the answers.  sampling: keyword arguments of `Model.chat`."""
+
+    system: str
+    answers: int
+    sampling: dict[str, Any]
+
+    @classmethod
+    def of(cls, system: str, answers: int, **options: Any) -> Wish:
+        """From the options.  Raises ConfigError for several answers that would all be the same."""
+        from polymodal.cli.streams import as_text
+        from polymodal.errors import ConfigError
+
+        if answers > 1 and not options["temperature"]:
+            raise ConfigError(f"-n {answers}: greedy answers are all the same; give --temperature too, as 0.7")
+        return cls(system=as_text(system), answers=answers, sampling=sampling_of(**options))
+
+    def streams(self, model: Any, content: list[Any]) -> Iterator[Any]:
+        """A stream for each answer; the first is the one that a single answer would be."""
+        for number in range(self.answers):
+            sampling = self.sampling | {"seed": self.sampling["seed"] + number}
+            if self.system:
+                said = [{"role": "system", "content": self.system}, {"role": "user", "content": content}]
+                yield model.stream(said, **sampling)
+            else:
+                yield model.stream(*content, **sampling)
+
+
+def asks(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of answers to a command, which gets them as `wish`."""
+    options = {"system": (SYSTEM, ""), "answers": (ANSWERS, 1), **sampling_options(max_tokens=128)}
+    return with_options(command, "wish", options, Wish.of)
 
 
 @loads_a_model
-@samples(max_tokens=128)
+@asks
 def ask(
-    files: Annotated[list[str] | None, typer.Argument(metavar="FILE...", help=FILES_HELP)] = None,
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="In quotes.", show_default=False)] = "",
+    files: Annotated[list[str] | None, typer.Argument(metavar="FILE...", help=FILES_HELP, show_default=False)] = None,
+    question: Annotated[
+        str, typer.Argument(metavar="QUESTION", help="The question, in quotes.", show_default=False)
+    ] = "",
     each: Annotated[
         bool, typer.Option("--each", help="Ask about each file on its own, as for a folder or a pattern.")
     ] = False,
@@ -40,10 +110,10 @@ def ask(
     json: JSON = False,
     jsonl: JSONL = False,
     *,
-    sampling: dict[str, Any],
+    wish: Wish,
     load: Load,
 ) -> None:
-    """Ask a question about files: polymodal ask photo.jpg "What is this?"."""
+    """Ask a question about pictures, recordings or texts: polymodal ask photo.jpg "What is this?"."""
     from polymodal.cli.inputs import expand, open_all, stands_for_several
     from polymodal.cli.output import print_json
     from polymodal.cli.streams import as_text
@@ -53,24 +123,24 @@ def ask(
     question = as_text(question)
     inputs = expand(words)
     if inputs and (each or jsonl or any(map(stands_for_several, words))):
-        ask_each(inputs, question, load, model, sampling, json=json, jsonl=jsonl)
+        ask_each(inputs, question, load, model, wish, json=json, jsonl=jsonl)
         return
     # Files are opened before the model is loaded: a wrong name costs a moment, not a minute.
     content = [*open_all(inputs), question]
     loaded = load(model)
-    stream = loaded.stream(*content, **sampling)
-    say(stream, quiet=json or jsonl)
+    replies = []
+    for stream in wish.streams(loaded, content):
+        say(stream, quiet=json or jsonl)
+        replies.append(stream.reply)
+        if not (json or jsonl):
+            if stopped := stopped_at(stream.reply):
+                print(stopped, file=sys.stderr)
+            print(costs(stream.reply), file=sys.stderr)  # stdout holds the answer alone
     if json or jsonl:
-        print_json(as_dict(stream.reply), lines=jsonl)
-    else:
-        if stopped := stopped_at(stream.reply):
-            print(stopped, file=sys.stderr)
-        print(costs(stream.reply), file=sys.stderr)  # stdout holds the answer alone
+        print_json(as_dicts(replies), lines=jsonl)
 
 
-def ask_each(
-    inputs: list[Any], question: str, load: Load, model: str, sampling: dict[str, Any], *, json: bool, jsonl: bool
-) -> None:
+def ask_each(inputs: list[Any], question: str, load: Load, model: str, wish: Wish, *, json: bool, jsonl: bool) -> None:
     """The same question about each input, one after another through one loaded model."""
     from polymodal.cli.inputs import open_all
     from polymodal.cli.many import report, results
@@ -81,20 +151,30 @@ def ask_each(
     loaded = load(model)
     loaded.require("chat")
 
-    def reply_about(item: Any) -> Any:
-        stream = loaded.stream(item, question, **sampling)
-        say(stream, quiet=True)
-        return stream.reply
+    def replies_about(item: Any) -> list[Any]:
+        replies = []
+        for stream in wish.streams(loaded, [item, question]):
+            say(stream, quiet=True)
+            replies.append(stream.reply)
+        return replies
+
+    def line(name: str, reply: Any) -> str:
+        return " ".join(filter(None, (f"{name}: {reply.text}", stopped_at(reply))))
 
     with progress("asking about", len(inputs)) as step:
         report(
-            results(inputs, lambda media: list(map(reply_about, media)), step=step),
-            as_dict=as_dict,
-            as_words=lambda name, reply: " ".join(filter(None, (f"{name}: {reply.text}", stopped_at(reply)))),
+            results(inputs, lambda media: list(map(replies_about, media)), step=step),
+            as_dict=as_dicts,
+            as_words=lambda name, replies: "\n".join(line(name, reply) for reply in replies),
             several=True,
             json=json,
             lines=jsonl,
         )
+
+
+def as_dicts(replies: list[Any]) -> dict[str, Any]:
+    """The keys of the first answer; of several, all of them under "answers" too."""
+    return as_dict(replies[0]) | ({"answers": [as_dict(each) for each in replies]} if len(replies) > 1 else {})
 
 
 def as_dict(reply: Any) -> dict[str, Any]:
@@ -126,7 +206,7 @@ def costs(reply: Any) -> str:
 
 
 def check_question(question: str, inputs: list[str]) -> None:
-    """Raises PromptError for a question that is missing: it is empty, or the last file stands in its place.
+    """Raises PromptError for a question that is missing: it is empty, or a file stands in its place, there or not.
 
     inputs: the words before it; a folder of the same name does not turn a question about them into a mistake.
     """
@@ -140,6 +220,9 @@ def check_question(question: str, inputs: list[str]) -> None:
     if exists(Path(question)) and (Path(question).is_file() or not inputs):
         kind = "file" if Path(question).is_file() else "folder"
         raise PromptError(f'{question} is a {kind} and the question is missing; add it at the end: "What is this?"')
+    claimed = (mimetypes.guess_type(question)[0] or "").partition("/")[0]
+    if not inputs and claimed in ("image", "audio", "video") and not any(map(str.isspace, question)):
+        raise PromptError(f'there is no file {question}, and the question is missing; it goes last: "What is this?"')
 
 
 def say(stream: Any, quiet: bool = False) -> None:

@@ -12,13 +12,28 @@ import errno
 import os
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from polymodal.cli import answer, bench, catalogue, chat, check, embed, fetch, health, new, perceive, serve, transcribe
+from polymodal.cli import (
+    answer,
+    bench,
+    catalogue,
+    chat,
+    check,
+    embed,
+    fetch,
+    health,
+    new,
+    perceive,
+    search,
+    serve,
+    transcribe,
+)
 from polymodal.cli.cleaning import cleaned_streams, own_streams
 from polymodal.errors import PolymodalError, StorageError, Unreachable
 
@@ -27,8 +42,28 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
 
 
+def without_types_of_flags(parameters: list[Any]) -> list[Any]:
+    """A flag takes no value: its row in the help names no type."""
+    for each in parameters:
+        if getattr(each, "is_flag", False):
+            each.metavar = ""
+    return parameters
+
+
 class Command(TyperCommand):
     """A command whose page of help keeps its colours: nothing in it is from a stranger."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return without_types_of_flags(super().get_params(ctx))
+
+    def collect_usage_pieces(self, context: Any) -> list[str]:
+        """[OPTIONS] and the arguments: NAME, in brackets where it may be left out."""
+        pieces = [self.options_metavar or ""]
+        for each in self.params:
+            if each.param_type_name == "argument":
+                name = each.metavar or str(each.name).upper()
+                pieces.append(name if each.required else f"[{name}]")
+        return pieces
 
     def format_help(self, context: Any, formatter: Any) -> None:
         with own_streams():
@@ -38,6 +73,9 @@ class Command(TyperCommand):
 class Commands(TyperGroup):
     """All commands; the page of help as of each."""
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        return without_types_of_flags(super().get_params(ctx))
+
     def format_help(self, context: Any, formatter: Any) -> None:
         with own_streams():
             super().format_help(context, formatter)
@@ -46,14 +84,15 @@ class Commands(TyperGroup):
 app = typer.Typer(
     name="polymodal",
     cls=Commands,
-    help="Ask models about pictures and sound; look at, pull and compare them.",
+    help="Multimodal models: ask them about pictures and sound; inspect, verify, download and serve them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS = (answer.ask, chat.chat, transcribe.transcribe, perceive.classify, embed.embed, catalogue.systems,
-            catalogue.show, check.check, new.new, fetch.pull, health.doctor, bench.bench, serve.serve)  # fmt: skip
+COMMANDS = (answer.ask, chat.chat, transcribe.transcribe, perceive.classify, embed.embed, search.search,
+            catalogue.systems, catalogue.show, check.check, new.new, fetch.pull, health.doctor,
+            bench.bench, serve.serve)  # fmt: skip
 for each in COMMANDS:
     app.command(cls=Command)(each)
 
@@ -76,7 +115,8 @@ def options(
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; every error is printed as one line."""
     with cleaned_streams(), warnings.catch_warnings():
-        warnings.showwarning = note
+        said: set[str] = set()
+        warnings.showwarning = partial(note, said=said)
         return run_command(arguments)
 
 
@@ -112,7 +152,9 @@ def other(problem: Exception) -> int:
     if describe is not None:
         # An empty message means "no command given": the parser has printed the help already.
         message = describe()
-        return complain(message, 2) if message and not type(problem).__name__.startswith("NoArgs") else 2
+        return (
+            complain(usage(problem, message), 2) if message and not type(problem).__name__.startswith("NoArgs") else 2
+        )
     if isinstance(problem, typer.Abort) or type(problem).__name__ == "Abort":
         return complain("interrupted", 130)
     if os.environ.get(TRACE):
@@ -129,6 +171,14 @@ def other(problem: Exception) -> int:
     )
 
 
+def usage(problem: Exception, message: str) -> str:
+    """A mistake on the command line, with the page of help that has the right words."""
+    context = getattr(problem, "ctx", None)
+    command = "polymodal" if context is None else context.command_path
+    message = f"{message[0].lower()}{message[1:].rstrip('.')}".replace("Input should be ", "expected ")
+    return f"{message} See {command} --help" if message.endswith("?") else f"{message}; see {command} --help"
+
+
 def note(
     message: Warning | str,
     category: type[Warning],
@@ -136,10 +186,14 @@ def note(
     lineno: int,
     file: TextIO | None = None,
     line: str | None = None,
+    *,
+    said: set[str],
 ) -> None:
-    """Show a warning: ours as one line, another library's as Python does."""
+    """Show a warning: ours as one line, unless it was `said` in this run; another library's as Python does."""
     if Path(filename).is_relative_to(Path(__file__).parents[1]):
-        print(f"polymodal: note: {' '.join(str(message).split())}", file=sys.stderr)
+        if str(message) not in said:
+            print(f"polymodal: note: {' '.join(str(message).split())}", file=sys.stderr)
+        said.add(str(message))
     else:
         print(warnings.formatwarning(message, category, filename, lineno, line), file=file or sys.stderr, end="")
 

@@ -17,7 +17,7 @@ JSON = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.
 
 
 def systems(json: JSON = False) -> None:
-    """List the models that polymodal knows; `show ID` has their variants."""
+    """List the systems of the catalogue; `polymodal show ID` has the variants and parts of one."""
     from polymodal import systems
     from polymodal.cli.output import console, print_json
     from polymodal.systems import as_dict
@@ -40,24 +40,30 @@ def systems(json: JSON = False) -> None:
 
 def sizes(record: Any) -> str:
     """Its variants in few words: "7b (7.1B)", or how many there are and from what size to what."""
-    from polymodal.cli.output import human_count
+    from polymodal.printable import human_count
 
     counts = [each.parameters for each in record.variants]
     if len(counts) == 1:
         return f"{record.variants[0].name} ({human_count(counts[0])})"
-    return f"{len(counts)} variants ({human_count(min(counts))} to {human_count(max(counts))})"
+    least, most = human_count(min(counts)), human_count(max(counts))
+    return f"{len(counts)} variants ({least if least == most else f'{least} to {most}'})"
 
 
 MODELS = Annotated[
-    list[str], typer.Argument(help="Ids, id:variant, folders of weights or your own ./system.py (which is run).")
+    list[str],
+    typer.Argument(
+        metavar="MODEL...", help="Ids, id:variant, checkpoint folders or your own ./system.py (which is run)."
+    ),
 ]
-SVG = Annotated[Path | None, typer.Option(help="Draw a picture into this .svg (or .png) file; - is stdout.")]
-PNG = Annotated[Path | None, typer.Option(help="Draw a picture into this .png (or .svg) file; - is stdout.")]
-STAGE = Annotated[str | None, typer.Option(help="Colour the picture by what this training stage trains.")]
+SVG = Annotated[Path | None, typer.Option(help="Draw the architecture into this .svg (or .png) file; - is stdout.")]
+PNG = Annotated[Path | None, typer.Option(help="Draw the architecture into this .png (or .svg) file; - is stdout.")]
+STAGE = Annotated[
+    str | None, typer.Option(help="Colour the drawing by what this training stage trains and what it freezes.")
+]
 
 
 def show(model: MODELS, json: JSON = False, svg: SVG = None, png: PNG = None, stage: STAGE = None) -> None:
-    """Draw models: modules, shapes, tokens, parameters, training stages and memory; several in one picture."""
+    """Show what models are made of: modules, shapes, tokens, parameters, training stages, memory; --svg draws them."""
     from polymodal.cli.picture import STANDARD_OUTPUT, draw_pictures, format_of
     from polymodal.errors import ConfigError
 

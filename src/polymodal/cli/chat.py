@@ -18,13 +18,14 @@ import typer
 from polymodal.cli.answer import as_dict, samples, stopped_at
 from polymodal.cli.catalogue import JSON
 from polymodal.cli.model import MODEL_HELP, Load, loads_a_model
+from polymodal.printable import one_line
 
 if TYPE_CHECKING:
     from polymodal.cli.terminal import Interrupts
 
 HELP = """\
 Type a question, or one of these:
-  /file PATH...   send files with your next question; so does the path of a file that you drop on the terminal
+  /file PATH...   send files with your next question; so does a line that is the path of a file, typed or dropped here
   /system TEXT    set the system message; without a text there is none
   /undo           take the last question and its answer back
   /new            begin a new conversation (the system message stays)
@@ -37,13 +38,13 @@ Ctrl-C stops an answer."""
 @loads_a_model
 @samples(max_tokens=256)
 def chat(
-    model: Annotated[str, typer.Argument(help=MODEL_HELP)] = "mini",
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)] = "mini",
     json: JSON = False,
     *,
     sampling: dict[str, Any],
     load: Load,
 ) -> None:
-    """Have a conversation with a model about files; --json prints one line for each answer."""
+    """Chat with a model: type questions, /file PATH sends a picture or recording, /help lists the commands."""
     from polymodal.cli import terminal
     from polymodal.errors import PolymodalError
 
@@ -59,7 +60,7 @@ def chat(
                 conversation.take(line)
             except PolymodalError as problem:
                 # A wrong file or a full context costs this turn, not the conversation.
-                note(f"polymodal: {problem}")
+                note(f"polymodal: {one_line(str(problem))}")
             except KeyboardInterrupt:
                 if not terminal.interactive():
                     raise
@@ -160,7 +161,7 @@ class Conversation:
             item = each.open()
             self.loaded.require_input(item)
             self.waiting.append((each.name, item))
-            note(f"{each.name}: {describe(item)}; it goes with your next question")
+            note(f"{one_line(each.name)}: {describe(item)}; it goes with your next question")
 
     def set_system(self, text: str) -> None:
         """Set or remove the system message; refused when the model's prompt has no place for one."""
@@ -196,7 +197,9 @@ class Conversation:
             raise PromptError("/save needs one file name, as in: /save talk.json")
         path = expanded(paths[0])
         write_text(path, self.as_json() if path.suffix == ".json" else self.as_words())
-        note(f"wrote {path}: {counted(len(self.turns) // 2, 'question')} and the answers")
+        count = len(self.turns) // 2
+        answers = "its answer" if count == 1 else "their answers"
+        note(f"wrote {one_line(str(path))}: {counted(count, 'question')} and {answers}")
 
     def as_json(self) -> str:
         """OpenAI-style messages; files by their names."""
@@ -210,7 +213,7 @@ class Conversation:
         """The conversation as one reads it on the screen."""
         lines = [f"system: {self.system}\n"] if self.system else []
         for question, answer, names in self.exchanges():
-            lines += [*(f"[{name}]" for name in names), f"> {question}", answer, ""]
+            lines += [*(f"[{one_line(name)}]" for name in names), f"> {question}", answer, ""]
         return "\n".join(lines)
 
     def exchanges(self) -> list[tuple[str, str, list[str]]]:
@@ -245,13 +248,17 @@ def split_paths(text: str) -> list[str]:
 
 
 def is_dropped_file(line: str) -> bool:
-    """Whether a line is nothing but the absolute path of a file, as a terminal pastes what is dropped on it."""
+    """Whether a line is nothing but the path of a file: absolute, as a terminal pastes what is dropped on it, or from
+    the working directory with an ending, so that the question "Why" stays one beside a file of that name."""
     from polymodal.cli.inputs import exists, expanded
 
     paths = split_paths(line)
-    return len(paths) == 1 and (
-        paths[0].startswith("file://") or (paths[0].startswith(("/", "~")) and exists(expanded(paths[0])))
-    )
+    if len(paths) != 1:
+        return False
+    path = expanded(paths[0])
+    if paths[0].startswith("file://"):
+        return True
+    return exists(path) and (paths[0].startswith(("/", "~")) or (path.suffix != "" and path.is_file()))
 
 
 def describe(item: Any) -> str:

@@ -20,21 +20,29 @@ def check(
     what: Annotated[
         str | None,
         typer.Argument(
-            help="A system of the catalogue, a folder or weights file, or your own ./system.py (which is run)."
+            metavar="WHAT",
+            help="A system of the catalogue, a checkpoint folder or file, or your own ./system.py (which is run).",
         ),
     ] = None,
-    all: Annotated[bool, typer.Option("--all", help="Every system; writes docs/catalogue.md.")] = False,
+    all: Annotated[
+        bool, typer.Option("--all", help="Every system of the catalogue; writes docs/catalogue.md.")
+    ] = False,
     fetch: Annotated[
         bool, typer.Option("--fetch", help="Fetch the pictures that training checks train on (22 MB).")
     ] = False,
-    system: Annotated[str | None, typer.Option(help="What to read a folder as, when several systems fit.")] = None,
+    system: Annotated[
+        str | None, typer.Option(help="The id of the system to read a checkpoint as, where several fit.")
+    ] = None,
     page: Annotated[Path, typer.Option(help="Where --all writes the page.")] = PAGE,
     json: Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.")] = False,
 ) -> int:
-    """Prove that a system is what it says: sizes, names, equal outputs, cache, batches, recipe, headline.
+    """Verify a system of the catalogue, a checkpoint, or a system of your own.
 
-    Of a folder: it is recognised, its names fit, it loads, runs, generates and is the same after saving.  Of your own
-    system file: it builds, runs, every stage trains, and it is the same after saving.
+    A system: parameters, tensor names, outputs equal to the original's, cache, batches, training recipe, headline.
+
+    A checkpoint: it is recognised, its names fit, it loads, runs, generates and is the same after saving.
+
+    Your own ./system.py: it builds, runs, every stage trains, and it is the same after saving.
     """
     if fetch:
         from polymodal.check import real

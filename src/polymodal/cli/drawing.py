@@ -153,7 +153,8 @@ def render(drawing: Drawing) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from polymodal.cli.output import human_bytes, human_count
+    from polymodal.cli.output import human_bytes
+    from polymodal.printable import human_count
 
     system, variant = drawing.system, drawing.variant
     title = Text.assemble((f"{system.id}:{variant.name}", "bold"), f"  {human_count(drawing.parameters)} parameters")
@@ -198,7 +199,7 @@ def written_as(drawing: Drawing) -> str:
 
 def size_of(variant: Variant) -> str:
     """A variant in few words: "7b (7.1B)"."""
-    from polymodal.cli.output import human_count
+    from polymodal.printable import human_count
 
     lacking = f", differences to {variant.difference_to}" if variant.difference_to else ""
     return f"{variant.name} ({human_count(variant.parameters)}{lacking})"
@@ -206,7 +207,7 @@ def size_of(variant: Variant) -> str:
 
 def cell(box: Box) -> str:
     """The words inside one box."""
-    from polymodal.cli.output import human_count
+    from polymodal.printable import human_count
 
     part = box.part
     size = f"  {human_count(box.parameters)}" if box.parameters or part.prefix else ""  # a caller's own has none

@@ -32,7 +32,7 @@ def embed(
     *,
     load: Load,
 ) -> None:
-    """Embed files and texts as vectors of length 1; similar contents have a large dot product."""
+    """Embed files and texts in one space, as vectors of length 1: cosine similarity is the dot product."""
     from polymodal.cli import vectors
     from polymodal.cli.inputs import expand, open_all
     from polymodal.cli.output import print_json
@@ -86,13 +86,16 @@ def embedded(loaded: Any, inputs: Any, texts: list[str], batch_size: int) -> tup
 
 
 def show(rows: list[Row]) -> None:
-    """How similar the items are: all pairs of a few, the nearest of each of many."""
+    """How similar the items are: all pairs of a few, the nearest of each of many; of one, that there is a vector."""
     import numpy
     from rich.table import Table
     from rich.text import Text
 
     from polymodal.cli.output import console
 
+    if len(rows) == 1:
+        typer.echo(f"1 vector of {len(rows[0].vector)} numbers; --json prints it, --out FILE.npy writes it")
+        return
     names = [Path(row.name).name if row.kind == "file" else row.name for row in rows]
     similar = numpy.stack([row.vector for row in rows]) @ numpy.stack([row.vector for row in rows]).T
     width = len(rows[0].vector)

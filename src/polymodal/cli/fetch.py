@@ -8,26 +8,30 @@ from typing import Annotated
 import typer
 
 from polymodal.cli.catalogue import JSON
+from polymodal.errors import ConfigError
 
 
 def pull(
     model: Annotated[
-        str | None, typer.Argument(help="An id, id:variant or owner/repository.", show_default=False)
+        str | None, typer.Argument(metavar="MODEL", help="An id, id:variant or owner/repository.", show_default=False)
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Fetch nothing; read what is here, all or MODEL, and compare its hashes.")
+        bool,
+        typer.Option(
+            "--verify", help="Download nothing; read what is here (of MODEL, or everything) and compare hashes."
+        ),
     ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Only check that everything is downloaded.")] = False,
     json: JSON = False,
 ) -> None:
-    """Download a model's weights: resumes interrupted downloads and verifies hashes; then no network is needed."""
+    """Download a model's weights: resumes what was interrupted and verifies hashes; afterwards no network is needed."""
     import polymodal as pm
     from polymodal.cli.output import counted, human_bytes, print_json, transfers
 
     if verify:
         return verify_cached(model, json)
     if model is None:
-        raise typer.BadParameter("name a model, or --verify to check all that was downloaded")
+        raise ConfigError("pull: name a model, as in: polymodal pull mini; --verify checks all that was downloaded")
     with transfers() as report:
         paths = pm.pull(model, progress=report, offline=offline)
     if json:

@@ -1,6 +1,7 @@
 """What commands accept where they take files: words of the command line -> inputs that open as media or text.
 
     photo.jpg  ~/photo.jpg  file:///photos/a.jpg     one file
+    report.pdf  report.pdf#page=2-4                  every page as a picture, or some of them
     photos/  "photos/**/*.jpg"                       every picture, recording, video or array in a folder; every match
     data:image/png;base64,...   -                    the data itself; standard input
     https://...                                      refused: nothing is downloaded
@@ -29,6 +30,7 @@ from polymodal.files import open_regular
 STDIN = "-"
 PATTERN = re.compile(r"[*?\[]")
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:")
+PAGES = re.compile(r"(?P<file>.+\.pdf)#page=(?P<first>[0-9]{1,6})(?:-(?P<last>[0-9]{1,6}))?", re.IGNORECASE | re.DOTALL)
 DATA_URL = re.compile(r"data:(?P<type>[\w.+-]*/?[\w.+-]*)(?:;[\w=.+-]+?)*?(?P<base64>;base64)?,(?P<data>.*)", re.DOTALL)
 
 
@@ -53,6 +55,20 @@ class Input:
         return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class Page(Input):
+    """One page of a PDF.  number: from 1 on."""
+
+    number: int
+
+    def record(self) -> Media | Text:
+        """The page as a picture.  Raises MediaError."""
+        from polymodal.data.pdf import read_page
+
+        assert isinstance(self.source, Path)
+        return Image(read_page(self.source, self.number, own_limits()), own_limits())
+
+
 def expand(words: Iterable[str], sound: bool = False) -> list[Input]:
     """The inputs that the words stand for, in order; of a folder, with `sound`, only files that may hold sound.
 
@@ -71,12 +87,31 @@ def inputs_of(word: str, sound: bool = False) -> list[Input]:
         word = urllib.request.url2pathname(urllib.parse.urlsplit(word).path)
     path = expanded(word)
     if exists(path):
-        return files_in(path, sound) if path.is_dir() else [Input(name=word, source=path)]
+        return files_in(path, sound) if path.is_dir() else pages_of(word, path) or [Input(name=word, source=path)]
+    if (asked := PAGES.fullmatch(word)) and exists(expanded(asked["file"])):
+        first, last = int(asked["first"]), int(asked["last"] or asked["first"])
+        return pages_of(asked["file"], expanded(asked["file"]), first, last)
     if SCHEME.match(word):
         return [Input(name=word, source=word)]  # opening it says why not
     if PATTERN.search(word):
         return matches(str(path))
     return [Input(name=word, source=path)]
+
+
+def pages_of(word: str, path: Path, first: int = 1, last: int | None = None) -> list[Input]:
+    """The pages of a PDF, all or from `first` to `last`; none for any other file.
+
+    Raises MediaError for pages that are not there, a damaged file, and where nothing that reads PDFs is installed.
+    """
+    from polymodal.data.pdf import is_pdf, page_count
+
+    if not is_pdf(path, own_limits()):
+        return []
+    count = page_count(path, own_limits())
+    last = count if last is None else last
+    if not 1 <= first <= last <= count:
+        raise MediaError(f"{word}#page={first}-{last}: expected pages from 1 to {count}, the first one first")
+    return [Page(name=f"{word}#page={number}", source=path, number=number) for number in range(first, last + 1)]
 
 
 def stands_for_several(word: str) -> bool:
@@ -90,6 +125,8 @@ def stands_for_several(word: str) -> bool:
 def is_input(word: str) -> bool:
     """Whether a word that may be a label names an input that is there (a URL counts, to be refused as one)."""
     if word == STDIN or word.startswith(("data:", "file:")) or re.match(r"https?://", word):
+        return True
+    if (asked := PAGES.fullmatch(word)) and exists(expanded(asked["file"])):
         return True
     return exists(expanded(word)) or (bool(PATTERN.search(word)) and bool(glob.glob(word, recursive=True)))
 

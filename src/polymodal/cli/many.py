@@ -12,10 +12,10 @@ from typing import Any
 
 import typer
 
-from polymodal.cli.cleaning import one_line
 from polymodal.cli.inputs import Input
 from polymodal.cli.output import print_json
 from polymodal.errors import PolymodalError
+from polymodal.printable import one_line
 
 Run = Callable[[list[Any]], Sequence[Any]]
 """media -> a result for each"""

@@ -15,16 +15,25 @@ from typing import Annotated, Any
 import typer
 
 MODEL_HELP = (
-    "An id, id:variant, a folder with weights, owner/repository on the hub, or your own ./system.py (which is run)."
+    "An id, id:variant, a checkpoint folder or file, owner/repository on the hub, or your own "
+    "./system.py (which is run)."
 )
 MODEL = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)]
-DEVICE = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...; auto: a CUDA device with enough memory.")]
-DTYPE = Annotated[str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16, float16.")]
-QUANTISE = Annotated[str | None, typer.Option(help="int8: 8-bit weights in the language model.")]
-ADAPTER = Annotated[
-    list[str] | None, typer.Option("--adapter", help="A PEFT folder or repository to attach; repeat it for more.")
+DEVICE = Annotated[
+    str,
+    typer.Option(help="auto, cpu, cuda, cuda:1, mps ...; auto: a CUDA device with enough free memory, else the CPU."),
 ]
-THREADS = Annotated[int | None, typer.Option(min=1, help="CPU threads; by default as many as there are idle cores.")]
+DTYPE = Annotated[str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16, float16.")]
+QUANTISE = Annotated[
+    str | None, typer.Option(help="int8: 8-bit weights in the language model, quantised while loading.")
+]
+ADAPTER = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter", help="A PEFT adapter (LoRA, DoRA) to attach: its folder or repository; repeat it for more."
+    ),
+]
+THREADS = Annotated[int | None, typer.Option(min=1, help="CPU threads; by default the number of idle cores.")]
 OPTIONS = {
     "adapter": (ADAPTER, None),
     "device": (DEVICE, "auto"),

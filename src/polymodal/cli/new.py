@@ -64,14 +64,17 @@ FILES = {
 
 def new(
     name: Annotated[
-        str, typer.Argument(help="The name of a system for this checkout, or ./file.py for one of your own.")
+        str,
+        typer.Argument(
+            metavar="NAME", help="./my_system.py: a file of your own; my-system: files for this checkout of polymodal."
+        ),
     ],
     fusion: Annotated[
         str,
         typer.Option(help=f"How pictures enter: {'; '.join(f'{key}, {kind.about}' for key, kind in KINDS.items())}."),
     ] = "C",
 ) -> None:
-    """Write a tiny working system to start from: a chat about pictures, of the type of fusion that you name."""
+    """Write a tiny working system to start from: a chat about pictures, with the type of fusion that you name."""
     own = Path(name) if name.endswith(".py") else None
     id, stem = identifier(own.stem if own is not None else name)
     type = fusion.upper()
@@ -80,10 +83,13 @@ def new(
     words = words_of(type, id, stem, own.stem if own is not None else name)
     if own is not None:
         write({own: filled(f"record_{type.lower()}", words | {"@PARAMETERS@": KINDS[type].built} | OWN_FILE)})
-        typer.echo(f"wrote {name}; next: polymodal check {name}")
+        typer.echo(f"wrote {name}, a system with random weights; next: polymodal check {name}")
         return
     if not (SOURCE / "systems" / "_record.py").is_file():
-        raise ConfigError(f"new: there is no {SOURCE} here; run it in a checkout of polymodal, or write {name}.py")
+        raise ConfigError(
+            f"new: there is no {SOURCE} here; run it in a checkout of polymodal, or write a file of "
+            f"your own: polymodal new ./{stem}.py"
+        )
     free(id)
     names = {"record": f"record_{type.lower()}", "evidence": f"evidence_{type.lower()}", "test": "test"}
     write({Path(path.format(stem=stem)): filled(names[kind], words) for kind, path in FILES.items()})

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polymodal.cli.cleaning import clean_redirected, json_text, own
+from polymodal.cli.cleaning import clean_redirected, own
 from polymodal.errors import ConfigError, NotFinite
+from polymodal.printable import json_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,15 +62,6 @@ def human_bytes(count: float) -> str:
 def counted(count: int, noun: str) -> str:
     """1, "token" -> "1 token"; 2 -> "2 tokens"."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def human_count(count: float) -> str:
-    """134_515_008 -> "134.5M"."""
-    for unit in ("", "k", "M", "B"):
-        if abs(count) < 1000:
-            return f"{count:.0f}" if unit == "" else f"{count:.1f}{unit}"
-        count /= 1000
-    return f"{count:.1f}T"
 
 
 @contextmanager

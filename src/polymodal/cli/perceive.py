@@ -9,8 +9,8 @@ import typer
 from polymodal.cli.catalogue import JSON
 from polymodal.cli.model import MODEL, Load, loads_a_model
 
-FILES_HELP = "Files, folders, quoted patterns, data: URLs; - is standard input."
-JSONL = Annotated[bool, typer.Option("--jsonl", help="Print one line of JSON for each file, as soon as it is done.")]
+FILES_HELP = 'Files, folders, quoted patterns ("photos/*.jpg"), data: URLs; - is standard input.'
+JSONL = Annotated[bool, typer.Option("--jsonl", help="Print a line of JSON for each file as soon as it is done.")]
 
 
 @loads_a_model
@@ -28,7 +28,7 @@ def classify(
     *,
     load: Load,
 ) -> None:
-    """Zero-shot classification: choose among labels that you name."""
+    """Zero-shot classification of files: the probability of each label that you name."""
     from polymodal.cli.inputs import expand, open_all, stands_for_several
     from polymodal.cli.many import report, results
     from polymodal.cli.output import progress

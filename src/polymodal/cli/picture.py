@@ -34,16 +34,16 @@ def draw_pictures(
 
     Raises UnknownName for a stage that none of the systems has, ConfigError for a file that cannot be written.
     """
-    from polymodal.cli.diagram.describe import describe
-    from polymodal.cli.diagram.layout import scene_of
-    from polymodal.cli.diagram.png import to_png
-    from polymodal.cli.diagram.svg import to_svg
+    from polymodal.diagram.describe import describe
+    from polymodal.diagram.layout import scene_of
+    from polymodal.diagram.png import to_png
+    from polymodal.diagram.svg import to_svg
     from polymodal.systems import unknown
 
     stages = [each.name for system, _ in systems for each in system.recipe]
     if stage is not None and stage not in stages:
         names = ", ".join(system.id for system, _ in systems)
-        raise unknown(f"training stage of {names}", stage, dict.fromkeys(stages))
+        raise unknown("training stage", stage, dict.fromkeys(stages), of=names)
     scene = scene_of([describe(system, variant, stage) for system, variant in systems])
     for target, option in targets:
         document = (

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions
 from rich.segment import Segment
 
-from polymodal.cli.cleaning import clean
+from polymodal.printable import clean
 
 
 class Screen(Console):

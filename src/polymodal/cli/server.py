@@ -46,7 +46,7 @@ def settings(
 
 def read_keys(path: Path) -> frozenset[str]:
     """SHA-256 of the keys of a file: one a line, or `sha256:` and the hash itself.  Raises ConfigError."""
-    text = read_bytes(path, MAX_KEY_FILE, ConfigError, "--api-key-file").decode("utf-8", "replace")
+    text = read_bytes(path, MAX_KEY_FILE, ConfigError, "of keys").decode("utf-8", "replace")
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     keys = set()
     for number, line in enumerate(lines, 1):
@@ -70,23 +70,21 @@ def run(names: Sequence[str], load: Callable[[str], Any], chosen: Settings, host
         import uvicorn
 
         from polymodal.serve.app import create_app
+        from polymodal.serve.connections import configured
         from polymodal.serve.models import ServedModel
     except ImportError as missing:
         raise ConfigError(f"serve needs the package {missing.name}: pip install 'polymodal[serve]'") from missing
     listening = listen(host, port)
     models = {name: ServedModel(name, load(name), chosen) for name in dict.fromkeys(names)}
     app = create_app(models, chosen)
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        use_colors=False,  # lines of the log are cleaned like all that goes to stderr
-        timeout_graceful_shutdown=int(chosen.drain),
-        server_header=False,
-        h11_max_incomplete_event_size=65536,
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(configured(app, chosen))
     shown = f"[{host}]" if ":" in host else host
-    print(f"serving {', '.join(models)} at http://{shown}:{listening.getsockname()[1]}/v1", file=sys.stderr, flush=True)
+    address = f"http://{shown}:{listening.getsockname()[1]}"
+    print(
+        f"serving {', '.join(models)}: {address} in a browser, {address}/v1 for clients; Ctrl-C stops it",
+        file=sys.stderr,
+        flush=True,
+    )
     server.run(sockets=[listening])
 
 

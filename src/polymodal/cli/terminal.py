@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType, ModuleType
 
-from polymodal.cli.cleaning import one_line
+from polymodal.printable import one_line
 
 LONGEST_HISTORY = 1000
 PROMPT = "> "

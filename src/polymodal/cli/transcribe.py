@@ -44,7 +44,7 @@ def transcribe(
 
     inputs = expand(files, sound=True)
     if len(inputs) == 1:
-        open_all(inputs)
+        require_sound(open_all(inputs)[0], inputs[0].name)  # a picture costs a moment, not the time to load a model
     loaded = load(model)
     show = way_of(len(inputs) > 1, segments, json, jsonl)
     with progress("transcribing", len(inputs)) as step:
@@ -57,6 +57,16 @@ def transcribe(
             json=json,
             lines=jsonl,
         )
+
+
+def require_sound(item: Any, name: str) -> None:
+    """Raises PromptError for what is neither a recording nor a video with sound."""
+    from polymodal.cli.chat import describe
+    from polymodal.data.media import Audio, Video
+    from polymodal.errors import PromptError
+
+    if not isinstance(item.sound if isinstance(item, Video) else item, Audio):
+        raise PromptError(f"{name} has no sound to transcribe; it is {describe(item)}")
 
 
 class Listening:
@@ -78,6 +88,8 @@ class Listening:
     def hear(self, recording: Any) -> Any:
         stream = self.loaded.transcribe_stream(recording)
         self.show(self.name, self.windows(stream))
+        if not stream.reply.text.strip():
+            print(f"({self.name}: no speech was heard)", file=sys.stderr)  # stdout holds the words alone
         return stream.reply
 
     def windows(self, stream: Any) -> Iterator[Any]:

@@ -5,6 +5,7 @@
     summary -> recall   -> unit vector [N, R]   . class_keys [C, R]  similarity to the C names of the training set
     both -> logits [N, V] -> the top few names, as rows of the backbone's embedding table
             -> word slots [N, K, D'];       summary -> MLP -> dense slots [N, Q, D']
+    (with `everyday`, the first channels of a feature are class probabilities, and their words join the names)
     summary -> colour -> the most likely colour, whose word goes to the last word slot (only with that head)
 
 Why: with little paired data a connector cannot learn the embedding of every word of a language model, but it can learn
@@ -28,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from polymodal.connectors.everyday import EverydayConfig
 from polymodal.errors import ConfigError
 from polymodal.nn.computed import computed_buffer
 
@@ -38,6 +40,7 @@ class NamesConfig:
 
     `cells`: S features per item; their last `cell_width` channels are kept per cell, the others are averaged over the
     cells.  The `top` names fill `word_slots`; `dense_slots` follow.  `colours`: number of colours, 0: no colour head.
+    `everyday`: reads the first channels of each feature, which are class probabilities of the encoder's classifier.
     """
 
     names: int
@@ -52,6 +55,12 @@ class NamesConfig:
     word_slots: int = 12
     dense_slots: int = 8
     colours: int = 0
+    everyday: EverydayConfig | None = None
+
+    @property
+    def all_names(self) -> int:
+        """The learned names and the everyday words that were not learned."""
+        return self.names + (self.everyday.extra if self.everyday else 0)
 
     def tokens(self, n_in: int) -> int:
         """Features per item, independent of `n_in`."""
@@ -68,7 +77,7 @@ class NamesConnector(nn.Module):
     training name among all names; `centre` and `spread`, mean and standard deviation of the summary over the training
     images; `mix`, the log scales of the two similarities and a bias for training names.  Set by `set_names` after
     loading: `rows`, the embeddings of all token ids of names and colours, then separator and filler; `name_rows`
-    [V, name_tokens], the tokens of each name as indices into `rows`, padded with -1.
+    [V + extra, name_tokens], the tokens of each name as indices into `rows`, padded with -1.
     """
 
     keys: Tensor
@@ -83,7 +92,8 @@ class NamesConnector(nn.Module):
         super().__init__()
         self.config = config
         self.out_width = out_width
-        summary = in_width - config.cell_width + config.cells * config.cell_width
+        self.seen = config.everyday.classes if config.everyday else 0
+        summary = in_width - self.seen - config.cell_width + config.cells * config.cell_width
         self.sentence = nn.Linear(summary, config.key_width)
         self.recall = nn.Linear(summary, config.class_width)
         self.mix = nn.Parameter(torch.tensor([3.0, 3.0, 0.0]))
@@ -93,6 +103,7 @@ class NamesConnector(nn.Module):
             nn.Linear(config.hidden_width, config.dense_slots * out_width),
         )
         self.colour = nn.Linear(summary, config.colours) if config.colours else None
+        self.everyday = config.everyday.build(config.names, summary) if config.everyday else None
         self.confidence = nn.Parameter(torch.zeros(out_width))
         self.register_buffer("keys", torch.zeros(config.names, config.key_width))
         self.register_buffer("class_keys", torch.zeros(config.classes, config.class_width))
@@ -100,11 +111,12 @@ class NamesConnector(nn.Module):
         self.register_buffer("centre", torch.zeros(summary))
         self.register_buffer("spread", torch.ones(summary))
         computed_buffer(self, "rows", lambda: torch.zeros(2, out_width), persistent=False)
-        shape = (config.names, config.name_tokens)
+        shape = (config.all_names, config.name_tokens)
         computed_buffer(self, "name_rows", lambda: torch.full(shape, -1), persistent=False)
 
     def summary(self, features: Tensor) -> Tensor:
         """[N, S, D] -> [N, W], standardised."""
+        features = features[..., self.seen :]
         pooled, per_cell = features.split([features.shape[-1] - self.config.cell_width, self.config.cell_width], -1)
         return (torch.cat([pooled.mean(1), per_cell.flatten(1)], dim=-1) - self.centre) / self.spread
 
@@ -122,6 +134,11 @@ class NamesConnector(nn.Module):
         trained = F.normalize(self.recall(summary), dim=-1) @ self.class_keys.T * self.mix[1].exp() + self.mix[2]
         return zero_shot.index_add(1, self.class_index, trained.to(zero_shot.dtype))
 
+    def log_probs(self, features: Tensor, summary: Tensor) -> Tensor:
+        """Features [N, S, D] and their summaries -> log-probabilities [N, V + extra] of all names."""
+        learned = self.logits(summary).log_softmax(-1)
+        return learned if self.everyday is None else self.everyday(features[..., : self.seen], learned, summary)
+
     @torch.no_grad()
     def set_names(
         self,
@@ -131,15 +148,15 @@ class NamesConnector(nn.Module):
         table: Tensor,
         colour_ids: Sequence[int] = (),
     ) -> None:
-        """Copy the rows of the backbone's embedding `table` [vocab, D'] for the token ids of the V names.
+        """Copy the rows of the backbone's embedding `table` [vocab, D'] for the token ids of all names.
 
         colour_ids: one token per colour.  Raises ConfigError if the number of names or colours does not match the
         config, or if a name has more than `name_tokens` tokens.
         """
         longest = max(map(len, name_ids), default=0)
-        if len(name_ids) != self.config.names or longest > self.config.name_tokens:
+        if len(name_ids) != self.config.all_names or longest > self.config.name_tokens:
             raise ConfigError(
-                f"names connector: expected {self.config.names} names of at most {self.config.name_tokens} tokens, "
+                f"names connector: expected {self.config.all_names} names of at most {self.config.name_tokens} tokens, "
                 f"found {len(name_ids)} of at most {longest}"
             )
         if len(colour_ids) != self.config.colours:
@@ -188,7 +205,7 @@ class NamesConnector(nn.Module):
         summary = self.summary(features)
         with torch.no_grad():
             colours = None if self.colour is None else self.colour(summary).argmax(-1)
-            tokens, weights = self.pack(*self.top_names(self.logits(summary)), colours)
+            tokens, weights = self.pack(*self.top_names(self.log_probs(features, summary)), colours)
         return self.assemble(summary, tokens, weights)
 
     def assemble(self, summary: Tensor, tokens: Tensor, weights: Tensor) -> Tensor:

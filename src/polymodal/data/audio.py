@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 AudioSource = str | os.PathLike[str] | bytes | tuple[np.ndarray, int]
 MAX_CHANNELS = 64
 MIN_RATE, MAX_RATE = 1_000, 768_000
+SAMPLES_PER_BYTE = 16  # AAC of films has 4, speech in Opus 24; long silence in FLAC 1,000
 
 
 def read_audio(source: AudioSource, rate: int, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
@@ -79,10 +80,15 @@ def stream_audio(source: AudioSource, rate: int, limits: Limits = DEFAULT_LIMITS
 
 
 class Spent:
-    """What decoding a recording has cost so far, held against the limits; over all parts of a chained file."""
+    """What decoding a recording has cost so far, held against the limits; over all parts of a chained file.
 
-    def __init__(self, name: str, limits: Limits) -> None:
+    size: bytes of the file.  A file may hold the samples that its bytes can really hold, whatever the limit says: films
+    have six channels for hours, and only what was made for it has more than SAMPLES_PER_BYTE.
+    """
+
+    def __init__(self, name: str, limits: Limits, size: int = 0) -> None:
         self._name, self._limits = name, limits
+        self._most = max(limits.decoded_samples, SAMPLES_PER_BYTE * size)
         self._seconds, self._samples = 0.0, 0
 
     def claim(self, rate: int, channels: int, samples: int) -> None:
@@ -116,11 +122,10 @@ class Spent:
             raise MediaError(f"{self._name} holds no sound (0 samples)")
 
     def _check_samples(self, count: int) -> None:
-        most = self._limits.decoded_samples
-        if count > most:
+        if count > self._most:
             raise MediaError(
-                f"{self._name} has {count:,} samples in all its channels, the limit of what is decoded is {most:,} "
-                f"({how_to_raise('decoded_samples', 2 * count)})"
+                f"{self._name} has {count:,} samples in all its channels, "
+                f"the limit of what is decoded is {self._most:,} ({how_to_raise('decoded_samples', 2 * count)})"
             )
 
 
@@ -162,7 +167,7 @@ def _stream_sound_file(opened: OpenFile, format_name: str, rate: int, limits: Li
     import soundfile
 
     links = read_links(opened, limits) if format_name == "ogg" else [Link(0, opened.size)]
-    opened, has_begun, spent = with_true_size(opened, format_name), False, Spent(opened.name, limits)
+    opened, has_begun, spent = with_true_size(opened, format_name), False, Spent(opened.name, limits, opened.size)
     try:
         for link in links:
             with soundfile.SoundFile(FilePart(opened.file, link.start, link.end - link.start)) as sound:
@@ -199,7 +204,7 @@ def _sound_blocks(sound, name: str, format_name: str) -> Iterator[np.ndarray]:
 
 
 def _stream_container(opened: OpenFile, format_name: str, rate: int, limits: Limits) -> Iterator[np.ndarray]:
-    count, spent = 0, Spent(opened.name, limits)
+    count, spent = 0, Spent(opened.name, limits, opened.size)
     with open_container(opened, format_name, limits) as container:
         if not container.streams.audio:
             raise MediaError(f"{opened.name} has no sound track")

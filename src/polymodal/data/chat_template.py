@@ -367,4 +367,5 @@ def _any_of(names: Sequence[str]) -> re.Pattern[str]:
 
 
 def _line(problem: Exception) -> str:
-    return " ".join(str(problem).split())[:200]
+    """What is wrong in one line, without the places in memory that Python writes into the names of functions."""
+    return " ".join(re.sub(r" at 0x[0-9a-fA-F]+", "", str(problem)[:4000]).split())[:200]

@@ -7,9 +7,9 @@ command line).  Media inside messages keep the defaults: they may come from anyb
 """
 
 import math
-import os
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
+from polymodal.environment import limits_from
 from polymodal.errors import ConfigError, PromptError
 
 VARIABLE = "POLYMODAL_LIMITS"
@@ -30,7 +30,7 @@ class Limits:
 
     What decoding may cost, whatever is kept of it:
     scans            passes over the pixels of a JPEG; progressive ones have about ten
-    decoded_samples  rate x channels x seconds of a recording
+    decoded_samples  rate x channels x seconds of a recording; 16 a byte of its file are always allowed
     decoded_pixels   width x height of all frames of a video that must be decoded, also of those decoded only to reach
                      the ones that are used; a frame counts as 512 x 512 at least
     pieces           coded pieces that a file lists: packets of a video or recording, chunks of a PNG
@@ -69,17 +69,7 @@ DEFAULT_LIMITS = Limits()
 
 def own_limits() -> Limits:
     """The limits of files that this user names: the defaults, or what POLYMODAL_LIMITS says.  Raises ConfigError."""
-    known = {field.name: type(getattr(DEFAULT_LIMITS, field.name)) for field in fields(Limits)}
-    changes = {}
-    for setting in os.environ.get(VARIABLE, "").replace(",", " ").split():
-        name, _, value = setting.partition("=")
-        try:
-            changes[name] = known[name](float(value))
-        except (KeyError, ValueError, OverflowError) as error:
-            raise ConfigError(
-                f"{VARIABLE} has {setting!r}; expected NAME=NUMBER with a name of {', '.join(known)}"
-            ) from error
-    return replace(DEFAULT_LIMITS, **changes)
+    return limits_from(VARIABLE, DEFAULT_LIMITS)
 
 
 def check_amount(name: str, found: int, what: str) -> None:

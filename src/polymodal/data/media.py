@@ -235,6 +235,16 @@ class Array(Media):
         return f"Array({_describe(self.source)}{f', {self.modality}' if self.modality else ''})"
 
 
+DOCUMENTS = (
+    (b"%PDF-", "a PDF, which is not read; save its pages as pictures first (pdftoppm -png FILE page)"),
+    (
+        b"PK\x03\x04",
+        "a ZIP archive or an office document, which is not read; give the files inside, or save it as text",
+    ),
+)
+"""First bytes of files that people give and that no model reads -> what is said of them."""
+
+
 def guess_media(path: str | os.PathLike[str] | bytes, limits: Limits = DEFAULT_LIMITS) -> Media | Text:
     """The record for a file, by its content; its extension is never looked at.
 
@@ -249,7 +259,7 @@ def guess_media(path: str | os.PathLike[str] | bytes, limits: Limits = DEFAULT_L
             if not looks_like_text(data):
                 raise MediaError(f"{opened.name} begins as text but goes on as binary data")
             return Text(data.decode("utf-8", errors="replace"))
-        name = opened.name
+        name, head = opened.name, opened.head
     if format_name in IMAGE_FORMATS:
         return Image(path, limits)
     if format_name == "npy":
@@ -263,6 +273,9 @@ def guess_media(path: str | os.PathLike[str] | bytes, limits: Limits = DEFAULT_L
         if kinds:
             return Video(path, limits) if "video" in kinds else Audio(path, limits)
         raise MediaError(f"{name} holds neither pictures nor sound")
+    for magic, known in DOCUMENTS:
+        if head.startswith(magic):
+            raise MediaError(f"{name} is {known}")
     raise MediaError(f"{name} is not a picture, recording, video, array or text in a supported format")
 
 

@@ -61,15 +61,24 @@ class EfficientNetGrid(nn.Module):
         self.config = config
         self.trunk = config.trunk.build()
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
+    def maps(self, pixel_values: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The map of the top layer [N, width of the top, h, w], and those of the taps."""
         x = self.trunk.stem(pixel_values)
-        maps: list[Tensor] = []
+        taps: list[Tensor] = []
         for index, block in enumerate(self.trunk.blocks):
             x = block(x)
             if index in self.config.taps:
-                maps.append(F.adaptive_avg_pool2d(x, self.config.grid))
-        maps.insert(0, F.adaptive_avg_pool2d(self.trunk.top(x), self.config.grid))
-        return torch.cat(maps, dim=1).flatten(2).transpose(1, 2)
+                taps.append(x)
+        return self.trunk.top(x), taps
+
+    def gathered(self, maps: list[Tensor]) -> Tensor:
+        """Maps [N, channels, h, w] of any sizes -> [N, tokens, all channels], averaged to the grid."""
+        pooled = [F.adaptive_avg_pool2d(x, self.config.grid) for x in maps]
+        return torch.cat(pooled, dim=1).flatten(2).transpose(1, 2)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        top, taps = self.maps(pixel_values)
+        return self.gathered([top, *taps])
 
 
 def grid_keys(table: KeyTable) -> KeyTable:

@@ -50,6 +50,7 @@ class _Job:
     until: float | None = None
     prefill: Prefill | None = None
     rows: list[Row] = field(default_factory=list)
+    stale: bool = False  # the weights changed while it was answered: what it computed serves nobody else
 
 
 class Engine:
@@ -164,9 +165,6 @@ class Engine:
     def step(self) -> list[Event]:
         """One round; what happened, in order.  An empty list without any request."""
         events = self._end_overdue()
-        if not self.running and self._watch.changed():
-            self.prefixes.clear()
-            self.features.clear()
         # Rows that began to write in this round have their first token from their prompt: they go on in the next.
         batches: list[SharedBatch | OwnBatch] = [*self._own, *([self._shared] if self._shared.rows else [])]
         written = [(batch, list(batch.rows), batch.step()) for batch in batches]
@@ -212,7 +210,7 @@ class Engine:
             event for job in gone for event in self._end(job, "abort" if job.id in aborted else "timeout")
         ]  # fmt: skip
 
-    def _end(self, job: _Job, reason: str, error: PolymodalError | None = None) -> list[Event]:
+    def _end(self, job: _Job, reason: str, error: Exception | None = None) -> list[Event]:
         """End all answers of a request that go on still."""
         with self._lock:
             self._jobs.pop(job.id, None)
@@ -241,7 +239,7 @@ class Engine:
             row.writer.finish_reason = "error"
         ended = row.writer.finish_reason
         if ended is not None and batch is not None:
-            keep = ended != "error" and job.request.n == 1 and self.limits.prefix_bytes > 0
+            keep = ended != "error" and not job.stale and job.request.n == 1 and self.limits.prefix_bytes > 0
             cache = batch.leave(row, keep)
             if cache is not None:
                 self.prefixes.put(job.request.encoded, row.writer.ids, cache)
@@ -281,6 +279,11 @@ class Engine:
                 budget -= 1  # also a prompt that was computed already takes a step's time
             except PolymodalError as problem:
                 events += self._end(job, "error", problem)
+            except Exception as problem:
+                # Nobody foresaw it, but it happened in what this request has for itself.
+                if job.rows:
+                    raise
+                events += self._end(job, "error", problem)
         return events
 
     def _next(self) -> _Job | None:
@@ -300,9 +303,19 @@ class Engine:
         """Tokens that one row of a request may come to."""
         return len(job.request.encoded) + job.limit
 
+    def _check_weights(self) -> None:
+        """Drop what weights computed that are not those of the last look."""
+        if self._watch.changed():
+            self.prefixes.clear()
+            self.features.clear()
+            with self._lock:
+                for job in self._jobs.values():
+                    job.stale = job.stale or bool(job.rows)
+
     def _begin(self, job: _Job) -> Prefill:
         """The prompt of a request behind what is known of it."""
         encoded = job.request.encoded
+        self._check_weights()
         if self.model.is_encoder_decoder:
             features = self.features.features(self.model, self.processor, encoded.media_spans)
             batch = collate_left(self.processor, [encoded])
@@ -331,7 +344,7 @@ class Engine:
             job.rows.append(row)
         pieces = Chooser().choose(job.rows, state.logits.expand(request.n, -1))
         if self._shares:
-            if not any(isinstance(piece, PolymodalError) for piece in pieces):
+            if not job.stale and not any(isinstance(piece, PolymodalError) for piece in pieces):
                 # Requests that begin alike need not wait for the answer.
                 self.prefixes.put(request.encoded, (), state.cache)
             for row, piece in zip(job.rows, pieces, strict=True):

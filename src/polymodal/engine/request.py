@@ -47,7 +47,7 @@ class Event:
     answer: int = 0
     piece: Piece | None = None
     finish_reason: str | None = None
-    error: PolymodalError | None = None
+    error: Exception | None = None
     done: bool = False
 
 

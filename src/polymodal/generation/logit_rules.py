@@ -7,6 +7,7 @@ the same here.  Where no row has a rule, nothing of this runs.
 Traps: forced ids overrule every ban; an n-gram is looked for in prompt and answer together, padding left out.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -31,7 +32,8 @@ class LogitRules:
     forced_eos_token_id: ids of which one ends an answer that reaches max_tokens.  exponential_decay_length_penalty:
     (start, factor), makes the end likelier from the start-th token on.  remove_invalid_values: NaN and infinite scores
     become finite ones.  typical_p (arXiv:2202.00666; 1 = off), epsilon_cutoff and eta_cutoff (arXiv:2210.15191;
-    0 = off) leave out tokens where one is sampled.
+    0 = off) leave out tokens where one is sampled.  frequency_penalty, presence_penalty: from -2 to 2, 0 = off; taken
+    from the score of each token of the answer so far, as often as it was written, or once.
     Raises ConfigError naming the option.
     """
 
@@ -47,6 +49,8 @@ class LogitRules:
     typical_p: float = 1.0
     epsilon_cutoff: float = 0.0
     eta_cutoff: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         if not is_whole(self.no_repeat_ngram_size) or self.no_repeat_ngram_size < 0:
@@ -57,6 +61,9 @@ class LogitRules:
                 self._refuse(
                     name, "a number above 0, 1 for off" if name == "typical_p" else "a number from 0 (off) to 1"
                 )
+        for name in ("frequency_penalty", "presence_penalty"):
+            if not is_number(getattr(self, name)) or not -2 <= getattr(self, name) <= 2:
+                self._refuse(name, "a number from -2 to 2, 0 for off")
         if not isinstance(self.remove_invalid_values, bool):
             self._refuse("remove_invalid_values", "True or False")
         for name in ("suppress_tokens", "begin_suppress_tokens", "forced_eos_token_id"):
@@ -162,6 +169,11 @@ class LogitRuleTable:
     def _constrain(self, scores: Tensor, row: int, written: Sequence[int]) -> None:
         """One row's scores [V], changed in place."""
         rules, history = self._rules[row], [*self._prompts[row], *written]
+        if written and (rules.frequency_penalty or rules.presence_penalty):
+            counts = Counter(written)
+            ids = torch.tensor(list(counts), device=scores.device)
+            times = torch.tensor(list(counts.values()), dtype=scores.dtype, device=scores.device)
+            scores[ids] -= times * rules.frequency_penalty + rules.presence_penalty
         banned = repeated(history, rules.no_repeat_ngram_size)
         banned |= {ids[-1] for ids in rules.bad_words_ids if ids and not self._is_end(ids) and follows(ids, history)}
         _fill(scores, banned, NEVER)

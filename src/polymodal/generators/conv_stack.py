@@ -34,6 +34,9 @@ class GroupNorm(nn.GroupNorm):
         super().__init__(GROUPS, channels, EPS)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        if x.numel() == self.num_groups:
+            raise ConfigError("codec: of so small a picture one value is left, which has no deviation to norm by; "
+                              "the preprocessor's size does not fit this model")  # fmt: skip
         return super().forward(x)
 
 

@@ -23,6 +23,7 @@ from polymodal.backbones.decoder import Decoder
 from polymodal.data.modalities import MODALITIES, modality_of
 from polymodal.data.processor import HOST_FACTS
 from polymodal.errors import ConfigError, PromptError
+from polymodal.fields import shown
 from polymodal.fusion.splice import splice
 from polymodal.models.output import Output, total_loss
 from polymodal.models.protocols import NamesInputs, RewritesInputs
@@ -102,6 +103,9 @@ class MultimodalLM(nn.Module):
         if context is None and set(placeholders) != encoded:
             unused = sorted(encoded - set(placeholders))
             raise ConfigError(f"MultimodalLM: {unused} has neither a placeholder nor a context module")
+        for name, placeholder in placeholders.items():
+            if not isinstance(placeholder, int):
+                raise ConfigError(f"the placeholder of {name} must be a token's id, found {shown(placeholder)}")
         self.encoders = nn.ModuleDict(encoders)
         self.connectors = nn.ModuleDict(connectors)
         self.backbone = backbone

@@ -25,7 +25,7 @@ from polymodal.data.messages import Message
 from polymodal.data.processor import Modality
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.encoders.whisper import WhisperEncoder
-from polymodal.errors import MediaError
+from polymodal.errors import MediaError, NotFinite
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.pipelines.speech_as_text import RATE, quoted
 from polymodal.pipelines.transcription.transcribe import SILENCE
@@ -95,9 +95,12 @@ class SpeechAsFeatures:
 
     @torch.inference_mode()
     def _probabilities(self, values: Mapping[str, Tensor]) -> Tensor:
+        """[n, V] of the tokens that are heard.  Raises NotFinite, since a token of NaN is no token."""
         rows = self._connector.rows
         mel = values["audio_values"].to(device=rows.device, dtype=rows.dtype)
         (probabilities,) = self._connector.decode(self._encoder(mel[None]), values[LENGTHS].to(rows.device)[None])
+        if not bool(torch.isfinite(probabilities).all()):
+            raise NotFinite("the model's scores of what was said are NaN or infinite")
         return probabilities
 
 

@@ -27,6 +27,7 @@ from polymodal.weights.read import TensorFile
 from polymodal.weights.source import Source
 
 RATE = 16_000
+KEPT = 256  # transcripts
 OpenWeights = Callable[[Source], TensorFile]
 """A source of weights -> its opened file, fetched if need be."""
 
@@ -71,6 +72,8 @@ class SpeechAsText:
             heard.append(window)
             yield window
         self._transcripts[key] = work.transcript(heard)
+        while len(self._transcripts) > KEPT:
+            self._transcripts.pop(next(iter(self._transcripts)), None)
 
     def text(self, recording: Audio) -> str:
         """The words of a recording."""

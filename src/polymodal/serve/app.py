@@ -6,27 +6,30 @@ create_app({"mini": ServedModel}, Settings) -> an ASGI application, for uvicorn 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import FastAPI, File, Form, UploadFile
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
 
 from polymodal import __version__
 from polymodal.serve import chat, completions
+from polymodal.serve.bodies import StrictRoute
 from polymodal.serve.errors import Refused, refusal
 from polymodal.serve.guard import Guard
-from polymodal.serve.isolation import IsolatedAudio
 from polymodal.serve.metrics import Metrics
 from polymodal.serve.models import ServedModel, find
 from polymodal.serve.schemas import ChatCompletion, Completion, Embeddings, Sampling
 from polymodal.serve.settings import Settings
 from polymodal.serve.site import PUBLIC, add_site
+from polymodal.serve.transcription import add_transcription
 from polymodal.serve.vectors import embeddings
+from polymodal.serve.worker import Ticket
 
 STREAM = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
@@ -41,6 +44,7 @@ def create_app(models: Mapping[str, ServedModel], settings: Settings) -> FastAPI
             await asyncio.to_thread(model.close)
 
     app = FastAPI(title="polymodal", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.router.route_class = StrictRoute
     metrics = Metrics(models)
     app.add_middleware(Guard, settings=settings, public=PUBLIC, answered=metrics.request)
     _add_errors(app)
@@ -74,7 +78,7 @@ def _add_generation(app: FastAPI, models: Mapping[str, ServedModel], settings: S
         answering = await chat.accept(body, find(models, body.model), settings, metrics)
         if not body.stream:
             return await unless_gone(request, chat.whole(answering))
-        return _events(chat.stream(answering, _wants_usage(body)))
+        return Events(chat.stream(answering, _wants_usage(body)), [answering.ticket])
 
     @app.post("/v1/completions")
     async def text_completions(body: Completion, request: Request) -> Any:
@@ -82,7 +86,7 @@ def _add_generation(app: FastAPI, models: Mapping[str, ServedModel], settings: S
         continuing = await completions.accept(body, find(models, body.model), settings, metrics)
         if not body.stream:
             return await unless_gone(request, completions.whole(continuing))
-        return _events(completions.stream(continuing, _wants_usage(body)))
+        return Events(completions.stream(continuing, _wants_usage(body)), continuing.tickets)
 
 
 def _add_perception(app: FastAPI, models: Mapping[str, ServedModel], settings: Settings) -> None:
@@ -91,33 +95,26 @@ def _add_perception(app: FastAPI, models: Mapping[str, ServedModel], settings: S
         """Texts, pictures and sound as vectors of length 1."""
         return await embeddings(body, find(models, body.model), settings)
 
-    @app.post("/v1/audio/transcriptions")
-    async def transcribe(
-        file: Annotated[UploadFile, File()],
-        model: Annotated[str, Form()],
-        response_format: Annotated[str, Form()] = "json",
-        language: Annotated[str | None, Form()] = None,
-        prompt: Annotated[str | None, Form()] = None,
-        temperature: Annotated[float, Form()] = 0.0,
-    ) -> Any:
-        """The words of a recording."""
-        if response_format not in ("json", "text"):
-            raise Refused(400, f"response_format: expected json or text, found {response_format[:40]!r}")
-        for name, value in (("language", language), ("prompt", prompt), ("temperature", temperature)):
-            if value:
-                raise Refused(400, f"{name} is not offered", param=name)
-        served = find(models, model)
-        recording = IsolatedAudio(await file.read(), settings.media, decoders=served.decoders)
-        reply = await served.alone(served.model.transcribe, recording)
-        return PlainTextResponse(reply.text) if response_format == "text" else {"text": reply.text}
+    add_transcription(app, models, settings, STREAM)
 
 
 def _wants_usage(body: Sampling) -> bool:
     return body.stream_options is not None and body.stream_options.include_usage
 
 
-def _events(lines: AsyncIterator[str]) -> StreamingResponse:
-    return StreamingResponse(lines, media_type="text/event-stream", headers=STREAM)
+class Events(StreamingResponse):
+    """Server-sent events of requests to an engine, which end with the connection, even before their first event."""
+
+    def __init__(self, lines: AsyncIterator[str], tickets: Sequence[Ticket] = ()) -> None:
+        super().__init__(lines, media_type="text/event-stream", headers=STREAM)
+        self._tickets = tickets
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            for ticket in self._tickets:
+                ticket.close()
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
@@ -176,7 +173,7 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, problem: HTTPException) -> JSONResponse:
-        return answer(Refused(problem.status_code, str(problem.detail)))
+        return answer(Refused(problem.status_code, str(problem.detail)[:500]))
 
     @app.exception_handler(Exception)
     async def other(_: Request, problem: Exception) -> JSONResponse:

@@ -12,6 +12,7 @@ from polymodal.engine.request import QueueFull
 from polymodal.errors import PolymodalError, UnknownName, WeightsError
 
 LOG = logging.getLogger("polymodal.serve")
+RETRY = {"Retry-After": "1"}
 DEFECT = "the server failed at this request; its log says why"
 
 
@@ -21,7 +22,8 @@ class Refused(Exception):
     def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
-        self.headers = {"Retry-After": "1"} if status in (429, 503) else {}
+        # After 408 the rest of the request may come still, where nobody waits for it.
+        self.headers = {408: {"Connection": "close"}, 429: RETRY, 503: RETRY}.get(status, {})
 
     @property
     def body(self) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Before any route: who asks, from which page, and how much; on every answer: headers that browsers keep to.
 
 The key; the Host (a page may point a name of its own at this machine: DNS rebinding); the Origin (pages of other
-servers may not ask, unless they are allowed); the size of the body, counted as it comes in, whatever its header says.
+servers may not ask, unless they are allowed: CORS); the size of the body, counted as it comes in, whatever its header
+says, alone and with those of all requests that are being answered; the time that it takes to come in, and that a piece
+of the answer takes to be fetched.
 """
 
 from __future__ import annotations
@@ -13,11 +15,11 @@ from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
-from starlette.responses import JSONResponse
+from fastapi import HTTPException
+from starlette.responses import JSONResponse, Response
 
-from polymodal.serve.errors import Refused, refusal
+from polymodal.serve.errors import LOG, Refused, refusal
 from polymodal.serve.settings import Settings
 
 Scope = MutableMapping[str, Any]
@@ -41,13 +43,23 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 
+# For pages of origins that are allowed; others are refused before.
+PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, POST",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type",
+    "Access-Control-Max-Age": "600",
+}
+
 
 @dataclass
 class _State:
-    """Of one request: whether its answer has begun, and whether its body was too large."""
+    """Of one request: whether its answer has begun, its bytes so far, whether they were too many, and whether its
+    sender takes too long to fetch the answer."""
 
     started: bool = False
+    taken: int = 0
     too_large: bool = False
+    late: bool = False
 
 
 class Guard:
@@ -58,12 +70,17 @@ class Guard:
     ) -> None:
         self._app, self._settings, self._answered = app, settings, answered
         self._public = {*WITHOUT_KEY, *public}
+        self._held = 0  # bytes of the bodies of all requests that are being answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         state = _State()
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        shared = {"Access-Control-Allow-Origin": origin, "Vary": "Origin"} if origin in self._settings.origins else {}
+        extra = [(name.lower().encode(), value.encode("latin-1")) for name, value in {**HEADERS, **shared}.items()]
 
         async def sending(message: MutableMapping[str, Any]) -> None:
             if state.too_large and not state.started:
@@ -72,18 +89,22 @@ class Guard:
                 state.started = True
                 route = scope.get("route")
                 self._answered(getattr(route, "path", "other"), message["status"])
-                extra = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
-                message = {**message, "headers": [*message.get("headers", ()), *extra]}
-            await send(message)
+                own = list(message.get("headers", ()))
+                named = {name for name, _ in own}
+                message = {**message, "headers": [*own, *(each for each in extra if each[0] not in named)]}
+            try:
+                async with asyncio.timeout(self._settings.requests.body_seconds):
+                    await send(message)
+            except TimeoutError:
+                state.late = True
+                raise
 
         try:
-            headers = {name.lower(): value for name, value in scope["headers"]}
-            self._check(scope, headers)
-            self._check_length(headers.get(b"content-length", b""), state)
-            await self._app(scope, self._counted(receive, state), sending)
-            if state.too_large and not state.started:
-                raise self._too_large()
+            await self._answer(scope, headers, receive, sending, state)
         except Exception as problem:
+            if state.late:
+                LOG.warning("a client did not fetch its answer; its connection is closed")
+                return
             if state.started:
                 raise
             found = refusal(problem)
@@ -91,13 +112,28 @@ class Guard:
                 await _discard(receive, self._settings.requests.body)
                 state.too_large = False
             await JSONResponse(found.body, found.status, found.headers)(scope, receive, sending)
+        finally:
+            self._held -= state.taken
+
+    async def _answer(
+        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send, state: _State
+    ) -> None:
+        """What the application answers, if it is asked.  Raises Refused."""
+        self._check(scope, headers)
+        if scope["method"] == "OPTIONS":
+            await Response(status_code=204, headers=PREFLIGHT)(scope, receive, send)
+            return
+        self._check_length(headers.get(b"content-length", b""), state)
+        await self._app(scope, self._counted(receive, state), send)
+        if state.too_large and not state.started:
+            raise self._too_large()
 
     def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         host = _host(headers.get(b"host", b"").decode("latin-1"))
         if self._settings.hosts and host not in self._settings.hosts:
             raise Refused(403, f"this server does not answer to the name {host[:80]!r}")
         origin = headers.get(b"origin", b"").decode("latin-1")
-        if origin and origin not in self._settings.origins and _host(urlsplit(origin).netloc) != host:
+        if origin and origin not in self._settings.origins and _host(origin.partition("://")[2]) != host:
             raise Refused(403, f"pages of {origin[:80]!r} may not use this server")
         if scope["path"] in self._public or scope["method"] == "OPTIONS":
             return
@@ -110,16 +146,27 @@ class Guard:
             raise self._too_large()
 
     def _counted(self, receive: Receive, state: _State) -> Receive:
-        """`receive` that breaks off where a body is larger than it may be."""
-        limit, taken = self._settings.requests.body, 0
+        """`receive` that breaks off where a body is larger than it may be, or takes longer to come in."""
+        limits, whole = self._settings.requests, False
+        until = asyncio.get_running_loop().time() + limits.body_seconds
 
         async def counted() -> MutableMapping[str, Any]:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > limit:
+            nonlocal whole
+            try:
+                async with asyncio.timeout_at(None if whole else until):
+                    message = await receive()
+            except TimeoutError:
+                late = f"the request took more than {limits.body_seconds:g} s to come in"
+                raise HTTPException(408, late) from None
+            whole = whole or not message.get("more_body")
+            size = len(message.get("body", b""))
+            state.taken += size
+            self._held += size
+            if state.taken > limits.body:
                 state.too_large = True
                 raise self._too_large()
+            if self._held > self._settings.bodies:
+                raise HTTPException(503, "too many large requests are being answered; try again later")
             return message
 
         return counted

@@ -35,7 +35,7 @@ class ServedModel:
         self._workers: dict[int, EngineWorker] = {}
         self._forms: dict[int, Structured] = {}
         self._lock = threading.Lock()
-        self._one = asyncio.Lock()
+        self.one = asyncio.Lock()
 
     @property
     def chats(self) -> bool:
@@ -77,7 +77,7 @@ class ServedModel:
 
     async def alone(self, call: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         """A call of the model in a thread, one at a time: embeddings, transcription."""
-        async with self._one:
+        async with self.one:
             return await asyncio.to_thread(call, *arguments, **keywords)
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from polymodal.serve.models import ServedModel
 from polymodal.serve.schemas import Sampling
 from polymodal.serve.settings import RequestLimits
 
+PENALTIES = ("frequency_penalty", "presence_penalty")
 SAME_NAMES = ("min_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
 
 
@@ -21,9 +23,6 @@ def sampling_options(
     body: Sampling, model: ServedModel, limits: RequestLimits, *, max_tokens: int | None, logprobs: int | None
 ) -> SamplingOptions:
     """max_tokens: as the client named it, None for as many as are allowed.  Raises Refused (400)."""
-    for name in ("frequency_penalty", "presence_penalty"):
-        if getattr(body, name):
-            raise Refused(400, f"{name} is not offered; repetition_penalty is", param=name)
     if max_tokens is not None and not 1 <= max_tokens <= limits.max_tokens:
         raise Refused(400, f"max_tokens: expected 1 to {limits.max_tokens}, found {max_tokens}", param="max_tokens")
     given = {name: getattr(body, name) for name in SAME_NAMES if name in body.model_fields_set}
@@ -34,15 +33,16 @@ def sampling_options(
         changes["stop"] = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
     if logprobs is not None:
         changes["logprobs"] = logprobs
-    if body.logit_bias:
-        biases = tuple((_id(key), value) for key, value in body.logit_bias.items())
-        changes["rules"] = LogitRules(sequence_bias=biases)
     if "seed" in changes:
         changes["seed"] %= 2**63  # clients send negative ones too
+    biases = tuple((_id(key), value) for key, value in (body.logit_bias or {}).items())
+    penalties = {name: value for name in PENALTIES if (value := getattr(body, name))}
     try:
+        if biases or penalties:
+            changes["rules"] = LogitRules(sequence_bias=biases, **penalties)
         return model.model.sampling_options(None, changes)
     except ConfigError as problem:
-        raise Refused(400, str(problem).replace("SamplingOptions.", "")) from problem
+        raise Refused(400, re.sub(r"(SamplingOptions|LogitRules)\.", "", str(problem))) from problem
 
 
 def grammar_of(body: Sampling, response_format: Mapping[str, Any] | None, forms: Structured) -> str | None:

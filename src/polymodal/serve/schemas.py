@@ -10,6 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+# Numbers are bounded so that no score overflows, and lists so that no step of all answers is slow.
+Bias = Annotated[float, Field(ge=-100, le=100)]
+Stop = Annotated[str, Field(max_length=1000)]
 Unread = Any  # taken, since clients send it, and not read
 
 
@@ -44,16 +47,16 @@ class Sampling(Body):
     n: int | None = None
     max_tokens: int | None = None
     min_tokens: int = 0
-    temperature: float | None = None
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
-    repetition_penalty: float | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: Annotated[dict[str, Bias], Field(max_length=1024)] | None = None
     seed: int | None = None
-    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
     structured_outputs: StructuredOutputs | None = None
     user: Unread = None
     metadata: Unread = None

@@ -32,6 +32,7 @@ class RequestLimits:
     max_tokens    tokens of one answer; also what a request gets that names no number, where the context allows it
     inputs        texts or media of one request for embeddings
     seconds       from its arrival to its last token
+    body_seconds  for its body to come in, and for each piece of an answer to be taken
     """
 
     body: int = 64 * 2**20
@@ -41,6 +42,7 @@ class RequestLimits:
     max_tokens: int = 4096
     inputs: int = 256
     seconds: float = 600.0
+    body_seconds: float = 120.0
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -56,7 +58,8 @@ class Settings:
     page may point a name of its own at it.  origins: of pages of other servers that may use this one (CORS); none by
     default.  media_hosts: names of hosts from which pictures,
     sound and videos may be fetched over https; none by default.  drain: seconds that requests have to end after
-    SIGTERM.
+    SIGTERM.  connections: open at once.  head_seconds: for the line and headers of a request.  bodies: bytes of all
+    requests together that are being answered.
     """
 
     api_keys: frozenset[str] = frozenset()
@@ -64,6 +67,9 @@ class Settings:
     origins: tuple[str, ...] = ()
     media_hosts: frozenset[str] = frozenset()
     drain: float = 30.0
+    connections: int = 768
+    head_seconds: float = 20.0
+    bodies: int = 2**30
     requests: RequestLimits = field(default_factory=RequestLimits)
     media: Limits = MEDIA_LIMITS
     engine: EngineLimits = field(default_factory=EngineLimits)

@@ -18,7 +18,7 @@ from typing import Any
 
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
-from polymodal.errors import PolymodalError
+from polymodal.errors import PolymodalError, PromptError
 from polymodal.files import parse_json
 from polymodal.generation.structured import Structured
 from polymodal.serve.errors import Refused
@@ -125,7 +125,7 @@ def calls_as_text(message: Mapping[str, Any]) -> dict[str, Any]:
         function = call.get("function") if isinstance(call, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise Refused(400, "tool_calls: expected calls of functions", param="messages")
-        arguments = parse_json(str(function.get("arguments") or "{}"), "tool_calls.function.arguments")
+        arguments = parse_json(str(function.get("arguments") or "{}"), "tool_calls.function.arguments", PromptError)
         call_text = json.dumps({"name": function["name"], "arguments": arguments}, ensure_ascii=False)
         written.append(f"{OPEN}{call_text}{CLOSE}")
     content = message.get("content") or ""

@@ -36,7 +36,12 @@ class Ticket:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the request, if it goes on still."""
         if not self._done:
+            self._done = True
             self._cancel()
 
     def __aiter__(self) -> Ticket:
@@ -110,8 +115,8 @@ class EngineWorker:
                         ticket.tell(event)
 
     def _fail(self, problem: Exception) -> None:
-        self.engine.drop_all()
-        with self._wake:
+        with self._wake:  # no request may come in between: nobody would hear of it
+            self.engine.drop_all()
             tickets, self._tickets = self._tickets, {}
         for ticket in tickets.values():
             ticket.tell(problem)

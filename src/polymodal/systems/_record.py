@@ -161,12 +161,12 @@ class System:
         for variant in self.variants:
             if variant.name == name:
                 return variant
-        raise unknown(f"variant of {self.id}", name, [variant.name for variant in self.variants])
+        raise unknown("variant", name, [variant.name for variant in self.variants], of=self.id)
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
+def unknown(kind: str, name: str, known: Iterable[str], of: str = "") -> UnknownName:
     """The error for a name that does not exist: the nearest one if there is one, else the choices."""
     choices = sorted(known)
     near = difflib.get_close_matches(name.lower(), choices, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(choices)}"
-    return UnknownName(f"unknown {kind} '{name}'; {hint}")
+    return UnknownName(f"unknown {kind} '{name}'{f' of {of}' if of else ''}; {hint}")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from polymodal.errors import ConfigError
-from polymodal.weights.config_limits import MAX_COMPUTED, MAX_PARAMETERS, MAX_TENSORS, RAISE, raised
+from polymodal.weights.config_limits import config_limits, how_to_raise
 
 _MAKERS = frozenset(
     getattr(torch, name)
@@ -30,11 +30,10 @@ class BuildLimits:
 
     def __init__(self) -> None:
         self.tensors = self.values = 0
-        self._tensors, self._values = raised(MAX_TENSORS), raised(MAX_PARAMETERS)
-        self._computed = raised(MAX_COMPUTED)
+        self._limits = config_limits()
 
     def before(self, func: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
-        """Raises ConfigError for a call that would make a table of more than MAX_COMPUTED real values."""
+        """Raises ConfigError for a call that would make a table of more real values than the limit `computed`."""
         if func in _MAKERS:
             # Without a device it is the meta device, in which a model is built.
             device = kwargs.get("device")
@@ -43,10 +42,10 @@ class BuildLimits:
             real = any(map(_is_real, args))
         if not real or math.prod(map(_size, (*args, *kwargs.values()))) <= _SUSPECT:
             return
-        if (count := _made(func, args, kwargs)) > self._computed:
+        if (count := _made(func, args, kwargs)) > self._limits.computed:
             raise ConfigError(
-                f"the config has a table of {count:,} values computed, the limit is {self._computed:,}; for a model of "
-                f"your own set {RAISE}=10"
+                f"the config has a table of {count:,} values computed, the limit is {self._limits.computed:,}; "
+                f"{how_to_raise('computed', count)}"
             )
 
     def after(self, func: Any, made: Any) -> None:
@@ -55,11 +54,12 @@ class BuildLimits:
             return
         self.tensors += 1
         self.values += made.numel()
-        if self.values > self._values or self.tensors > self._tensors:
-            raise ConfigError(
-                f"the config describes a model of more than {self._values:,} parameters or {self._tensors:,} tensors, "
-                f"the limits; for a model of your own set {RAISE}=10"
-            )
+        for name, count in (("parameters", self.values), ("tensors", self.tensors)):
+            if count > (limit := getattr(self._limits, name)):
+                raise ConfigError(
+                    f"the config describes a model of more than {limit:,} {name}, the limit; "
+                    f"{how_to_raise(name, 10 * limit)}"
+                )
 
 
 def _is_real(value: Any) -> bool:

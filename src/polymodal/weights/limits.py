@@ -7,10 +7,9 @@ one's own.
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from polymodal.errors import ConfigError
+from polymodal.environment import limits_from
 
 VARIABLE = "POLYMODAL_WEIGHTS_LIMITS"
 
@@ -45,18 +44,7 @@ class WeightsLimits:
 
 def weights_limits() -> WeightsLimits:
     """The defaults, or what POLYMODAL_WEIGHTS_LIMITS says.  Raises ConfigError."""
-    known = {field.name for field in fields(WeightsLimits)}
-    changes: dict[str, int] = {}
-    for setting in os.environ.get(VARIABLE, "").replace(",", " ").split():
-        name, _, value = setting.partition("=")
-        try:
-            changes[name] = int(float(value))
-        except (ValueError, OverflowError):
-            changes[name] = 0
-        if name not in known or changes[name] < 1:
-            names = ", ".join(field.name for field in fields(WeightsLimits))
-            raise ConfigError(f"{VARIABLE} has {setting!r}; expected NAME=NUMBER, positive, with a name of {names}")
-    return WeightsLimits(**changes)
+    return limits_from(VARIABLE, WeightsLimits())
 
 
 class OverLimit(ValueError):

@@ -5,9 +5,9 @@ them for all that is fetched from this machine, and `Network(limits=NetworkLimit
 """
 
 import math
-import os
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
+from polymodal.environment import limits_from
 from polymodal.errors import ConfigError
 
 VARIABLE = "POLYMODAL_NETWORK_LIMITS"
@@ -50,18 +50,7 @@ class NetworkLimits:
 
 def network_limits() -> NetworkLimits:
     """The limits of this machine: the defaults, or what POLYMODAL_NETWORK_LIMITS says.  Raises ConfigError."""
-    default = NetworkLimits()
-    known = {field.name: type(getattr(default, field.name)) for field in fields(NetworkLimits)}
-    changes = {}
-    for setting in os.environ.get(VARIABLE, "").replace(",", " ").split():
-        name, _, value = setting.partition("=")
-        try:
-            changes[name] = known[name](float(value))
-        except (KeyError, ValueError, OverflowError) as error:
-            raise ConfigError(
-                f"{VARIABLE} has {setting!r}; expected NAME=NUMBER with a name of {', '.join(known)}"
-            ) from error
-    return replace(default, **changes)
+    return limits_from(VARIABLE, NetworkLimits())
 
 
 def how_to_change(name: str, needed: float) -> str:

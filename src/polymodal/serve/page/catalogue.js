@@ -20,6 +20,7 @@ function list() {
   at("count").textContent = found.length ? word("shown", found.length, systems.length) : word("none");
   at("systems").replaceChildren(...found.map(row));
   at("map").replaceChildren(map(found));
+  at("map").scrollLeft = at("map").scrollWidth; // on a narrow screen the newest years first
 }
 
 function row(system) {

@@ -2,7 +2,7 @@
 
 const WORDS = {
   en: {
-    skip: "To the question", chat: "Chat", catalogue: "Catalogue", theme: "Light or dark", model: "Model", new: "New conversation",
+    skip: "Skip to the question", chat: "Chat", catalogue: "Catalogue", theme: "Light or dark", model: "Model", new: "New conversation",
     key: "API key", enter: "Enter", attached: "Attached", question: "Your question",
     hint: "Ask about a picture, a sound or a video. Drop files here, or paste a picture.",
     empty: "Nothing leaves this server: models answer here, about pictures, sound and video.",

@@ -131,8 +131,8 @@ SYSTEM = System(
     inputs=("text", "image", "audio"),
     outputs=("text",),
     variants=(
-        Variant(name="135m", parameters=183_854_902, weights=components.WEIGHTS),
-        Variant(name=components.HEARS, parameters=159_532_927, summary="hears through Whisper's encoder alone",
+        Variant(name="135m", parameters=183_862_523, weights=components.WEIGHTS),
+        Variant(name=components.HEARS, parameters=159_540_548, summary="hears through Whisper's encoder alone",
                 weights=tuple(source for source in components.WEIGHTS if source is not components.ENGLISH_RANKS)),
     ),
     headline="names and describes a picture and answers typed or spoken questions about it, on a CPU",

@@ -12,12 +12,14 @@ from torch import Tensor
 from polymodal.backbones.decoder import Decoder
 from polymodal.backbones.llama import CONFIGS, SMOLLM2_135M_GGUF, gguf_keys
 from polymodal.connectors.ctc import CTCConnector, CTCConnectorConfig
+from polymodal.connectors.everyday import EverydayConfig
 from polymodal.connectors.names import NamesConfig, NamesConnector
 from polymodal.data.template import SMOLLM2, Words
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.data.transforms import PadToSquare
 from polymodal.encoders.efficientnet import LITE0_SOURCE, PIXEL_MEAN, PIXEL_STD, PUBLISHED_KEYS, fold_batch_norms
-from polymodal.encoders.efficientnet_grid import EfficientNetGrid, EfficientNetGridConfig, grid_keys
+from polymodal.encoders.efficientnet_grid import grid_keys
+from polymodal.encoders.efficientnet_seen import EfficientNetSeen, EfficientNetSeenConfig
 from polymodal.encoders.whisper import OPENAI_KEYS as WHISPER_KEYS
 from polymodal.encoders.whisper import WhisperEncoder
 from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
@@ -32,9 +34,10 @@ from polymodal.weights.packed import unpack
 from polymodal.weights.read import TensorFile
 from polymodal.weights.source import Source
 
-ENCODER = EfficientNetGridConfig()
+ENCODER = EfficientNetSeenConfig()
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey")
-CONNECTOR = NamesConfig(names=7021, classes=3206, colours=len(COLOURS))
+EXTRA = 112  # everyday words of recipes/mini/everyday.txt that are not among the learned names
+CONNECTOR = NamesConfig(names=7021, classes=3206, colours=len(COLOURS), everyday=EverydayConfig(extra=EXTRA))
 SPOKEN = CTCConnectorConfig(vocab_size=5960)
 BACKBONE = CONFIGS["smollm2-135m"]
 TEMPLATE = SMOLLM2
@@ -55,7 +58,7 @@ EAR = WHISPER["tiny.en"].encoder
 Hears = tuple[WhisperEncoder, CTCConnector]
 
 
-def fresh() -> tuple[EfficientNetGrid, NamesConnector]:
+def fresh() -> tuple[EfficientNetSeen, NamesConnector]:
     """Encoder and connector of pictures with fresh weights, on the meta device too."""
     return ENCODER.build(), CONNECTOR.build(ENCODER.width, BACKBONE.width)
 
@@ -64,7 +67,7 @@ def fresh_hearing() -> Hears:
     return EAR.build(), SPOKEN.build(EAR.width, BACKBONE.width)
 
 
-def join(encoder: EfficientNetGrid, connector: NamesConnector, backbone: Decoder, hears: Hears | None) -> MultimodalLM:
+def join(encoder: EfficientNetSeen, connector: NamesConnector, backbone: Decoder, hears: Hears | None) -> MultimodalLM:
     """The assembly; recordings enter through it where `hears` is given."""
     if hears is None:
         return MultimodalLM({"image": encoder}, {"image": connector}, backbone, {"image": 4})
@@ -101,7 +104,7 @@ def add_yes_bias(backbone: Decoder, tokenizer: Tokenizer, row: Tensor) -> None:
         backbone.embed_tokens.weight[tokenizer.encode("Yes")[0]] += row
 
 
-def load_vision(published: TensorFile, ours: Mapping[str, Tensor]) -> tuple[EfficientNetGrid, NamesConnector]:
+def load_vision(published: TensorFile, ours: Mapping[str, Tensor]) -> tuple[EfficientNetSeen, NamesConnector]:
     """Encoder and connector of pictures, filled; the connector has yet to be taught its names."""
     encoder = load_module(ENCODER.build, published, (grid_keys(PUBLISHED_KEYS),))
     connector = load_module(partial(CONNECTOR.build, ENCODER.width, BACKBONE.width), under(ours, "connector."), None)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from polymodal.backbones.encoder import TextEncoder, TokenHead
-from polymodal.cli.diagram.blocks import block_group
-from polymodal.cli.diagram.graph import Cell, Group, Node, Row
-from polymodal.cli.diagram.sketch import Sketch
-from polymodal.cli.diagram.towers import embedding_rows, stack_groups
+from polymodal.diagram.blocks import block_group
+from polymodal.diagram.graph import Cell, Group, Node, Row
+from polymodal.diagram.sketch import Sketch
+from polymodal.diagram.towers import embedding_rows, stack_groups
 from polymodal.models.fusion_classifier import FusionClassifier
 from polymodal.models.fusion_encoder import FusionEncoder
 from polymodal.models.multimodal_encoder import MultimodalEncoder

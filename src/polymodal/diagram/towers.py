@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from polymodal.cli.diagram.blocks import block_group
-from polymodal.cli.diagram.graph import Group, Node, Row
-from polymodal.cli.diagram.sketch import Sketch
+from polymodal.diagram.blocks import block_group
+from polymodal.diagram.graph import Group, Node, Row
+from polymodal.diagram.sketch import Sketch
 from polymodal.encoders.heads import ClassLogits, PatchLogits
 from polymodal.models.dual_encoder import DualEncoder
 from polymodal.models.encoder_classifier import EncoderClassifier

@@ -6,10 +6,10 @@ shares.
 
 from __future__ import annotations
 
-from polymodal.cli.diagram.fonts import LINE, wrap
-from polymodal.cli.diagram.graph import Branch, Group, Row
-from polymodal.cli.diagram.painting import BACKBONE_WIDTH, GAP, PAD, SMALL, STATE_WORDS, WORDS, Painted, add_lines
-from polymodal.cli.diagram.scene import Box, Line
+from polymodal.diagram.fonts import LINE, wrap
+from polymodal.diagram.graph import Branch, Group, Row
+from polymodal.diagram.painting import BACKBONE_WIDTH, GAP, PAD, SMALL, STATE_WORDS, WORDS, Painted, add_lines
+from polymodal.diagram.scene import Box, Line
 
 
 def _row_height(row: Row) -> float:

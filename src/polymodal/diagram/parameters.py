@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from polymodal.cli.diagram.graph import Branch, Graph, Group, Node, Row, State
-from polymodal.cli.output import human_count
+from polymodal.diagram.graph import Branch, Graph, Group, Node, Row, State
+from polymodal.printable import human_count
 
 if TYPE_CHECKING:
     from torch import nn

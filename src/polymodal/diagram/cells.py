@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from polymodal.cli.diagram.fonts import LINE, wrap
-from polymodal.cli.diagram.graph import Cell, Node
-from polymodal.cli.diagram.painting import GAP, PAD, SEQUENCE_WIDTH, WORDS, Painted, add_lines
-from polymodal.cli.diagram.scene import Box
+from polymodal.diagram.fonts import LINE, wrap
+from polymodal.diagram.graph import Cell, Node
+from polymodal.diagram.painting import GAP, PAD, SEQUENCE_WIDTH, WORDS, Painted, add_lines
+from polymodal.diagram.scene import Box
 
 SQUARE, CELL_PAD, THIN = 9, 8, 20
 

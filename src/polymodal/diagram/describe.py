@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from polymodal.cli.diagram import fusion_models, towers
-from polymodal.cli.diagram.from_parts import draw_agent, draw_parts
-from polymodal.cli.diagram.graph import Graph
-from polymodal.cli.diagram.language_models import draw_language_model
-from polymodal.cli.diagram.parameters import with_stage
-from polymodal.cli.diagram.sketch import Sketch
+from polymodal.diagram import fusion_models, towers
+from polymodal.diagram.from_parts import draw_agent, draw_parts
+from polymodal.diagram.graph import Graph
+from polymodal.diagram.language_models import draw_language_model
+from polymodal.diagram.parameters import with_stage
+from polymodal.diagram.sketch import Sketch
 from polymodal.models.dual_encoder import DualEncoder
 from polymodal.models.encoder_classifier import EncoderClassifier
 from polymodal.models.fusion_classifier import FusionClassifier

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from polymodal.cli.diagram.fonts import LINE, width
-from polymodal.cli.diagram.scene import Box, Line, Text
+from polymodal.diagram.fonts import LINE, width
+from polymodal.diagram.scene import Box, Line, Text
 
 PAD, GAP = 12, 8
 TITLE, WORDS, SMALL = 14.0, 12.0, 11.0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from polymodal.backbones.decoder import DecoderBlock
-from polymodal.cli.diagram.graph import Branch, Group, Row
+from polymodal.diagram.graph import Branch, Group, Row
 from polymodal.fusion.cross_attention import GatedCrossAttention
 from polymodal.fusion.prefix import GatedPrefix
 from polymodal.fusion.routing import Routed, RoutedDelta
@@ -23,7 +23,7 @@ from polymodal.nn.mlp import MLP, GatedMLP
 from polymodal.nn.moe import MoE
 
 if TYPE_CHECKING:
-    from polymodal.cli.diagram.parameters import Parameters
+    from polymodal.diagram.parameters import Parameters
 
 KINDS = ("text", "image")
 """Whose the branches of a routed layer are, in the order of `fusion.routing`: TEXT, VISUAL."""

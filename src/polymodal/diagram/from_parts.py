@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 from polymodal.checkpoints.record import SLOTS
-from polymodal.cli.diagram.graph import Kind, Node
-from polymodal.cli.diagram.sketch import Sketch, shapes_of
+from polymodal.diagram.graph import Kind, Node
+from polymodal.diagram.sketch import Sketch, shapes_of
 from polymodal.train.recipe import below
 
 KINDS: dict[str, Kind] = {"encoder": "encoder", "connector": "connector", "backbone": "head", "generator": "generator",

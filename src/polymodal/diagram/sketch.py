@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from polymodal.cli.diagram.graph import Edge, Graph, Node
-from polymodal.cli.diagram.parameters import Parameters
-from polymodal.cli.output import human_count
+from polymodal.diagram.graph import Edge, Graph, Node
+from polymodal.diagram.parameters import Parameters
+from polymodal.printable import human_count
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,10 +6,10 @@ that an arrow may end at: the node, its rows and its cells.
 
 from __future__ import annotations
 
-from polymodal.cli.diagram.cells import THIN, cell_height, interleaved, paint_cells
-from polymodal.cli.diagram.fonts import LINE, width, wrap
-from polymodal.cli.diagram.graph import Node, State
-from polymodal.cli.diagram.painting import (
+from polymodal.diagram.cells import THIN, cell_height, interleaved, paint_cells
+from polymodal.diagram.fonts import LINE, width, wrap
+from polymodal.diagram.graph import Node, State
+from polymodal.diagram.painting import (
     BACKBONE_WIDTH,
     GAP,
     PAD,
@@ -21,8 +21,8 @@ from polymodal.cli.diagram.painting import (
     Painted,
     add_lines,
 )
-from polymodal.cli.diagram.rows import group_height, paint_group
-from polymodal.cli.diagram.scene import Box, Text
+from polymodal.diagram.rows import group_height, paint_group
+from polymodal.diagram.scene import Box, Text
 
 INNER = {"encoder": 168, "connector": 168, "head": 150, "generator": 160, "tool": 140, "input": 84, "output": 104,
          "space": 190, "sequence": SEQUENCE_WIDTH, "backbone": BACKBONE_WIDTH}  # fmt: skip

@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from polymodal.cli.diagram.graph import Edge
-from polymodal.cli.diagram.scene import Box, Line
+from polymodal.diagram.graph import Edge
+from polymodal.diagram.scene import Box, Line
 
 INSET, SPREAD, HEAD = 10.0, 12.0, 14.0
 

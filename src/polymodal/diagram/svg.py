@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.sax.saxutils import escape, quoteattr
 
-from polymodal.cli.cleaning import one_line
-from polymodal.cli.diagram.scene import Box, Line, Scene, Text
-from polymodal.cli.diagram.theme import COLOURS, name_of
+from polymodal.diagram.scene import Box, Line, Scene, Text
+from polymodal.diagram.theme import COLOURS, name_of
+from polymodal.printable import one_line
 
 FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif"
 BEND = 7.0

@@ -6,9 +6,9 @@ import io
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from polymodal.cli.diagram.fonts import SCALE, font
-from polymodal.cli.diagram.scene import Box, Line, Scene, Text
-from polymodal.cli.diagram.theme import COLOURS, name_of
+from polymodal.diagram.fonts import SCALE, font
+from polymodal.diagram.scene import Box, Line, Scene, Text
+from polymodal.diagram.theme import COLOURS, name_of
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw

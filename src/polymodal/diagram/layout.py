@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from polymodal.cli.diagram.boxes import FIXED, headroom, measure, paint
-from polymodal.cli.diagram.cells import THIN, cell_height, cell_mark, interleaved
-from polymodal.cli.diagram.fonts import LINE, width, wrap
-from polymodal.cli.diagram.graph import COLUMNS, Graph, Node
-from polymodal.cli.diagram.painting import GAP, add_lines
-from polymodal.cli.diagram.routes import Gap, route
-from polymodal.cli.diagram.scene import Box, Line, Scene, Text
+from polymodal.diagram.boxes import FIXED, headroom, measure, paint
+from polymodal.diagram.cells import THIN, cell_height, cell_mark, interleaved
+from polymodal.diagram.fonts import LINE, width, wrap
+from polymodal.diagram.graph import COLUMNS, Graph, Node
+from polymodal.diagram.painting import GAP, add_lines
+from polymodal.diagram.routes import Gap, route
+from polymodal.diagram.scene import Box, Line, Scene, Text
 
 MARGIN, LANE_GAP, STACK_GAP = 24.0, 22.0, 12.0
 BESIDE = 30.0

@@ -13,9 +13,9 @@ from torch import nn
 
 from polymodal.backbones.decoder import Decoder
 from polymodal.backbones.encoder_decoder import EncoderDecoder
-from polymodal.cli.diagram.blocks import block_group
-from polymodal.cli.diagram.graph import Branch, Cell, Group, Node, Row
-from polymodal.cli.diagram.sketch import Sketch, shapes_of
+from polymodal.diagram.blocks import block_group
+from polymodal.diagram.graph import Branch, Cell, Group, Node, Row
+from polymodal.diagram.sketch import Sketch, shapes_of
 from polymodal.fusion.prefix import RowPrompt
 from polymodal.fusion.vocabulary import Spelling
 from polymodal.generators.vq_codec import VQCodec
