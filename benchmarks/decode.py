@@ -18,7 +18,7 @@ import time
 
 import torch
 
-from polymodal.backbones.llama import CONFIGS, SMOLLM2_135M_GGUF, gguf_keys
+from polymodal.backbones.llama import CONFIGS, SHAPES, SMOLLM2_135M_GGUF, gguf_keys
 from polymodal.check.peer import llama
 from polymodal.cli.machine import read_bandwidth
 from polymodal.nn.fuse import fuse_projections
@@ -63,7 +63,7 @@ def main() -> None:
     config = CONFIGS["smollm2-135m"]
     plain = config.build().eval()
     load_into(plain, read_gguf(fetch(SMOLLM2_135M_GGUF)), gguf_keys(config))
-    peer = llama(plain)
+    peer = llama(plain, SHAPES["smollm2-135m"])
     fused = copy.deepcopy(plain)
     fuse_projections(fused)
     small = copy.deepcopy(fused)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from polymodal.backbones.decoder import Decoder
-from polymodal.backbones.llama import CONFIGS, hf_keys
+from polymodal.backbones.llama import CONFIGS, SHAPES, LlamaShape, hf_keys
 from polymodal.check import library
 from polymodal.nn.fuse import split_state
 from polymodal.nn.quantise import is_quantised
@@ -25,27 +25,26 @@ def peer_of(address: str, module: Any) -> tuple[Any, str]:
         found = library.language_model(Path(address), next(module.parameters()).dtype)
         return found, "" if found is not None else "the folder is no language model alone"
     name = next((name for name, config in CONFIGS.items() if config == module.backbone.config), None)
-    if name is None or module.backbone.config.rope.scaling is not None or not isinstance(module.backbone, Decoder):
+    if name is None or SHAPES[name].scaling is not None or not isinstance(module.backbone, Decoder):
         return None, "the language model is no LLaMA of the catalogue, nor a folder"
-    return llama(module.backbone), ""
+    return llama(module.backbone, SHAPES[name]), ""
 
 
-def llama(decoder: Decoder) -> Any:
+def llama(decoder: Decoder, shape: LlamaShape) -> Any:
     """A LlamaForCausalLM with the weights of ours."""
     config = decoder.config
-    block = config.blocks[0]
     with library.quiet() as transformers:
         peer = transformers.LlamaForCausalLM(
             transformers.LlamaConfig(
                 vocab_size=config.vocab_size,
-                hidden_size=config.width,
-                num_hidden_layers=len(config.blocks),
-                num_attention_heads=block.attention.heads,
-                num_key_value_heads=block.attention.key_heads,
-                intermediate_size=block.mlp.ffn_width,
-                rms_norm_eps=block.norm.eps,
+                hidden_size=shape.width,
+                num_hidden_layers=shape.depth,
+                num_attention_heads=shape.heads,
+                num_key_value_heads=shape.kv_heads or shape.heads,
+                intermediate_size=shape.ffn_width,
+                rms_norm_eps=shape.eps,
                 tie_word_embeddings=config.tied,
-                rope_parameters={"rope_type": "default", "rope_theta": config.rope.theta},
+                rope_parameters={"rope_type": "default", "rope_theta": shape.theta},
                 max_position_embeddings=config.max_length,
             )
         )

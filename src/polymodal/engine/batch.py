@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ class Chooser:
             found = dict(zip(joint, self._together([rows[index] for index in joint], some), strict=True))
         for index, row in enumerate(rows):
             if index not in found:
-                found[index] = _piece(lambda row=row, index=index: row.choose(logits[index : index + 1]))
+                found[index] = _piece(partial(row.choose, logits[index : index + 1]))
         return [found[index] for index in range(len(rows))]
 
     def _together(self, rows: list[Row], logits: Tensor) -> list[Piece | PolymodalError]:
@@ -91,7 +92,7 @@ class Chooser:
             read = self._readout.read(ids, logits)
         except PolymodalError:  # one of them is no number: each is looked at by itself
             each = zip(rows, ids.split(1), logits.split(1), strict=True)
-            return [_piece(lambda one=one: _read(*one)) for one in each]
+            return [_piece(partial(_read, *one)) for one in each]
         return [row.writer.accept(*each) for row, each in zip(rows, read, strict=True)]
 
 

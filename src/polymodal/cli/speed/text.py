@@ -115,8 +115,8 @@ def engine_run(model: pm.Model, rows: int, sampled: bool, new: int) -> Run:
     engine.constraints = replace(engine.constraints, eos=frozenset())
 
     def options(row: int) -> SamplingOptions:
-        kind = {"temperature": 0.8, "top_p": 0.9, "seed": row} if sampled else {}
-        return SamplingOptions(max_tokens=new, **kind)
+        plain = SamplingOptions(max_tokens=new)
+        return replace(plain, temperature=0.8, top_p=0.9, seed=row) if sampled else plain
 
     def run() -> tuple[float, list[tuple[int, ...]]]:
         talks = [conversation([{"role": "user", "content": f"Tell me {row + 2} things."}]) for row in range(rows)]
