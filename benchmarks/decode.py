@@ -18,25 +18,15 @@ import time
 
 import torch
 
-from polymodal.backbones.llama import CONFIGS, SMOLLM2_135M_GGUF, gguf_keys, hf_keys
+from polymodal.backbones.llama import CONFIGS, SHAPES, SMOLLM2_135M_GGUF, gguf_keys
+from polymodal.check.peer import llama
+from polymodal.cli.machine import read_bandwidth
 from polymodal.nn.fuse import fuse_projections
-from polymodal.weights.export import export_tensors
 from polymodal.weights.fetch import fetch
 from polymodal.weights.load import load_into
 from polymodal.weights.read import read_gguf
 
 PROMPT = NEW = 64
-
-
-def bandwidth() -> float:
-    """Bytes a second that a sum over 512 MB reads, the best of 5."""
-    block = torch.ones(128 * 1024 * 1024)
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        block.sum()
-        times.append(time.perf_counter() - start)
-    return block.numel() * 4 / min(times)
 
 
 def ours(decoder) -> tuple[float, float]:
@@ -70,18 +60,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     config = CONFIGS["smollm2-135m"]
     plain = config.build().eval()
     load_into(plain, read_gguf(fetch(SMOLLM2_135M_GGUF)), gguf_keys(config))
-    peer = LlamaForCausalLM(LlamaConfig(
-        vocab_size=config.vocab_size, hidden_size=576, num_hidden_layers=30, num_attention_heads=9,
-        num_key_value_heads=3, intermediate_size=1536, rms_norm_eps=1e-5, tie_word_embeddings=True,
-        rope_parameters={"rope_type": "default", "rope_theta": 100000.0}, max_position_embeddings=8192,
-    )).eval()  # fmt: skip
-    peer.load_state_dict(export_tensors(plain, hf_keys(config)), strict=False)
-    peer.tie_weights()
+    peer = llama(plain, SHAPES["smollm2-135m"])
     fused = copy.deepcopy(plain)
     fuse_projections(fused)
     small = copy.deepcopy(fused)
@@ -94,7 +76,7 @@ def main() -> None:
                 result = run(model)
                 if round_:  # the first round warms up
                     found[name].append(result)
-    limit = bandwidth() / sum(p.numel() * 4 for p in plain.parameters())
+    limit = read_bandwidth() * 1e9 / sum(p.numel() * 4 for p in plain.parameters())
     base = statistics.median(d for _, d in found["transformers"])
     print(f"{args.threads} threads; limit of float32 decoding {limit:.1f} tokens/s")
     for name, results in found.items():

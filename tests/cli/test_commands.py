@@ -16,7 +16,20 @@ from polymodal.errors import PromptError
 from polymodal.nn.lora import apply_lora, lora_state
 
 SECONDS = {"load", "decode", "encode", "prefill", "generate"}
-COMMANDS = ("ask", "chat", "transcribe", "classify", "embed", "search", "systems", "show", "check", "pull", "doctor")
+COMMANDS = (
+    "ask",
+    "chat",
+    "transcribe",
+    "classify",
+    "embed",
+    "search",
+    "systems",
+    "show",
+    "check",
+    "pull",
+    "doctor",
+    "bench",
+)
 
 
 def test_ask_json_contract(polymodal, tiny, photo, sound):

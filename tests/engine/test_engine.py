@@ -16,6 +16,7 @@ from polymodal.generation.generate import generate
 from polymodal.generation.logit_rules import LogitRules
 from polymodal.generation.output import DecodingConstraints
 from polymodal.generation.prefill import collate_left, prefill_after
+from polymodal.generation.sampler import Sampler
 from polymodal.generation.sampling import SamplingOptions
 from tiny_talk import model, picture, processor
 
@@ -250,6 +251,24 @@ def test_memory_is_bounded_by_the_limits() -> None:
         most = max(most, engine.running)
         assert engine.prefixes.nbytes <= 100_000
     assert 1 < most < 20
+
+
+def test_rows_that_sample_choose_all_at_once_and_each_as_alone(monkeypatch) -> None:
+    kinds = [{"temperature": 0.7}, {"temperature": 1.3, "top_k": 20}, {"temperature": 1.0, "top_p": 0.8, "logprobs": 1}]
+    options = [SamplingOptions(max_tokens=70 + k, seed=k, **kinds[k % 3]) for k in range(6)]
+    engine = Engine(NETWORK, PROCESSOR)
+    requests = [Request(encoded=engine.encode(talk(k)), options=each) for k, each in enumerate(options)]
+    widths = []
+    choose = Sampler.choose
+    monkeypatch.setattr(
+        Sampler, "choose", lambda self, logits, *rest: widths.append(len(logits)) or choose(self, logits, *rest)
+    )
+    found = engine.run(requests)
+    assert max(widths) == 6
+    assert len(widths) <= 6 + 75 + 6  # first tokens, and one call a step
+    for request, (answer,) in zip(requests, found, strict=True):
+        (expected,) = alone(request.encoded, request.options)
+        assert answer.ids == expected.ids
 
 
 def test_a_prompt_that_makes_the_model_fail_leaves_the_others_alone(monkeypatch) -> None:

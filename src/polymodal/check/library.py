@@ -154,3 +154,12 @@ def names_on_disk(model: Any) -> dict[str, Tensor]:
     from transformers.core_model_loading import revert_weight_conversion
 
     return revert_weight_conversion(model, state)
+
+
+def language_model(folder: Path, dtype: Any) -> Any:
+    """A published folder of a causal language model, for inference; None for any other."""
+    with quiet() as transformers:
+        config = transformers.AutoConfig.from_pretrained(folder)
+        if not any(name.endswith("ForCausalLM") for name in config.architectures or ()):
+            return None
+        return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()

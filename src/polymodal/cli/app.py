@@ -19,7 +19,21 @@ from typing import Any, TextIO
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from polymodal.cli import answer, catalogue, chat, check, embed, fetch, health, new, perceive, search, serve, transcribe
+from polymodal.cli import (
+    answer,
+    bench,
+    catalogue,
+    chat,
+    check,
+    embed,
+    fetch,
+    health,
+    new,
+    perceive,
+    search,
+    serve,
+    transcribe,
+)
 from polymodal.cli.cleaning import cleaned_streams, own_streams
 from polymodal.errors import PolymodalError, StorageError, Unreachable
 
@@ -78,7 +92,7 @@ app = typer.Typer(
 )
 COMMANDS = (answer.ask, chat.chat, transcribe.transcribe, perceive.classify, embed.embed, search.search,
             catalogue.systems, catalogue.show, check.check, new.new, fetch.pull, health.doctor,
-            serve.serve)  # fmt: skip
+            bench.bench, serve.serve)  # fmt: skip
 for each in COMMANDS:
     app.command(cls=Command)(each)
 

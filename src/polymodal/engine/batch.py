@@ -10,8 +10,10 @@ Trap: a row's choice depends on its own logits, history and random numbers alone
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,9 +22,13 @@ from polymodal.engine.rows import RowCache
 from polymodal.errors import PolymodalError
 from polymodal.generation.decode_state import DecodeState
 from polymodal.generation.output import GREEDY, Allowed, Piece, Writer
-from polymodal.generation.sampler import Readout, Sampler
+from polymodal.generation.sampler import Draws, Readout, Sampler
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.nn.cache import KVCache
+
+# What a row may ask for and yet choose with others: no past and no rule of its own enters its choice.
+_CHOICE: dict[str, Any] = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": None, "logprobs": None}
+_ENDING: dict[str, Any] = {"max_tokens": GREEDY.max_tokens, "stop": (), "stop_loops": 0}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -35,20 +41,15 @@ class Row:
     prompt: Sequence[int]
     allowed: Allowed | None
     banned: Sequence[int]
+    joint: bool = field(init=False)
+    draws: Draws = field(init=False)
     _sampler: Sampler | None = field(default=None, init=False)
 
-    @property
-    def plain(self) -> bool:
-        """Whether the likeliest id is chosen and nothing else asked for, so that all such rows choose together."""
+    def __post_init__(self) -> None:
         options = self.writer.options
-        return (
-            options.greedy
-            and options.repetition_penalty == 1
-            and options.logprobs is None
-            and not options.min_tokens
-            and not options.rules.active
-            and self.allowed is None
-        )
+        # Whatever else is asked for, an option that is not known here too, makes it choose by itself.
+        self.joint = self.allowed is None and replace(options, **_CHOICE, **_ENDING) == GREEDY
+        self.draws = Draws(options.seed)
 
     def choose(self, logits: Tensor) -> Piece:
         """The next piece from logits [1, V].  Raises WeightsError for scores that are no numbers."""
@@ -60,26 +61,50 @@ class Row:
         return self.writer.accept(*Readout([options]).read(ids, logits)[0])
 
 
-def choose(rows: Sequence[Row], logits: Tensor) -> list[Piece | PolymodalError]:
-    """The next piece of every row, from logits float [rows, V]; a row whose scores are no numbers gets its error."""
-    plain = [index for index, row in enumerate(rows) if row.plain]
-    found: dict[int, Piece | PolymodalError] = {}
-    if len(plain) > 1:
-        greedy = [GREEDY] * len(plain)
-        chosen = logits if len(plain) == len(rows) else logits[torch.tensor(plain, device=logits.device)]
-        ids = Sampler(greedy, [[]] * len(plain), rows[plain[0]].banned).choose(chosen)
+class Chooser:
+    """The next piece of every row of a batch: those of one kind all at once, each as it would choose alone."""
+
+    def __init__(self) -> None:
+        self._rows: list[Row] = []
+        self._sampler: Sampler | None = None
+        self._readout = Readout([])
+
+    def choose(self, rows: Sequence[Row], logits: Tensor) -> list[Piece | PolymodalError]:
+        """logits float [rows, V]; a row whose scores are no numbers gets its error."""
+        joint = [index for index, row in enumerate(rows) if row.joint]
+        found: dict[int, Piece | PolymodalError] = {}
+        if joint:
+            some = logits if len(joint) == len(rows) else logits[torch.tensor(joint, device=logits.device)]
+            found = dict(zip(joint, self._together([rows[index] for index in joint], some), strict=True))
+        for index, row in enumerate(rows):
+            if index not in found:
+                found[index] = _piece(partial(row.choose, logits[index : index + 1]))
+        return [found[index] for index in range(len(rows))]
+
+    def _together(self, rows: list[Row], logits: Tensor) -> list[Piece | PolymodalError]:
+        if self._sampler is None or rows != self._rows:
+            options = [row.writer.options for row in rows]
+            draws = [row.draws for row in rows]
+            self._rows, self._readout = rows, Readout(options)
+            self._sampler = Sampler(options, [[]] * len(rows), rows[0].banned, draws=draws)
+        ids = self._sampler.choose(logits)
         try:
-            read = Readout(greedy).read(ids, chosen)
-        except PolymodalError:
-            read = []  # one of them is no number: each is looked at by itself
-        found = {index: rows[index].writer.accept(*each) for index, each in zip(plain, read, strict=False)}
-    for index, row in enumerate(rows):
-        if index not in found:
-            try:
-                found[index] = row.choose(logits[index : index + 1])
-            except PolymodalError as problem:
-                found[index] = problem
-    return [found[index] for index in range(len(rows))]
+            read = self._readout.read(ids, logits)
+        except PolymodalError:  # one of them is no number: each is looked at by itself
+            each = zip(rows, ids.split(1), logits.split(1), strict=True)
+            return [_piece(partial(_read, *one)) for one in each]
+        return [row.writer.accept(*each) for row, each in zip(rows, read, strict=True)]
+
+
+def _read(row: Row, ids: Tensor, logits: Tensor) -> Piece:
+    return row.writer.accept(*Readout([row.writer.options]).read(ids, logits)[0])
+
+
+def _piece(make: Callable[[], Piece]) -> Piece | PolymodalError:
+    try:
+        return make()
+    except PolymodalError as problem:
+        return problem
 
 
 class SharedBatch:
@@ -87,6 +112,7 @@ class SharedBatch:
 
     def __init__(self, model: MultimodalLM) -> None:
         self.rows: list[Row] = []
+        self.chooser = Chooser()
         self.cache = RowCache(model.backbone.new_cache)
         self._model = model
         self._position = torch.empty(0, dtype=torch.int64)
@@ -131,6 +157,7 @@ class OwnBatch:
 
     def __init__(self, rows: Sequence[Row], state: DecodeState) -> None:
         self.rows = list(rows)
+        self.chooser = Chooser()
         self.state = state
         self._all = tuple(rows)
 

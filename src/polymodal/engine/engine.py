@@ -25,7 +25,7 @@ import torch
 
 from polymodal.data.messages import Message
 from polymodal.data.processor import Encoded, Processor
-from polymodal.engine.batch import OwnBatch, Row, SharedBatch, choose
+from polymodal.engine.batch import Chooser, OwnBatch, Row, SharedBatch
 from polymodal.engine.prefix_cache import PrefixCache
 from polymodal.engine.request import EngineLimits, Event, QueueFull, Request
 from polymodal.errors import PolymodalError
@@ -169,7 +169,7 @@ class Engine:
         batches: list[SharedBatch | OwnBatch] = [*self._own, *([self._shared] if self._shared.rows else [])]
         written = [(batch, list(batch.rows), batch.step()) for batch in batches]
         for batch, rows, logits in written:
-            for row, piece in zip(rows, choose(rows, logits), strict=True):
+            for row, piece in zip(rows, batch.chooser.choose(rows, logits), strict=True):
                 events.append(self._accept(row, piece, batch))
         self._own = [batch for batch in self._own if batch.rows]
         return [*events, *self._prefill(self.limits.mixed_chunk if batches else self.limits.chunk)]
@@ -342,7 +342,7 @@ class Engine:
                 banned=self._banned,
             )
             job.rows.append(row)
-        pieces = choose(job.rows, state.logits.expand(request.n, -1))
+        pieces = Chooser().choose(job.rows, state.logits.expand(request.n, -1))
         if self._shares:
             if not job.stale and not any(isinstance(piece, PolymodalError) for piece in pieces):
                 # Requests that begin alike need not wait for the answer.

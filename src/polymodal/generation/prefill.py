@@ -10,6 +10,7 @@ conversation (grids of pictures, routes, cross-attention), it gets all ids, and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from polymodal.data.processor import Encoded, Processor
 from polymodal.generation.decode_state import DecodeState, Prefill, cast_batch
 from polymodal.generation.feature_cache import FeatureCache, Measure, unmeasured
+from polymodal.generation.shapes import ShapesOnly
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.nn.cache import KVCache
 
@@ -80,10 +82,11 @@ def suffix_batch_with_context(
     """The batch of one conversation from token `first` on, and its context, where they follow from all of it."""
     weight = model.backbone.embed_tokens.weight
     names = {"input_ids", "token_types", *(inputs.placeholder_mask for inputs in model.inputs.values())}
-    for collate in (collate_shapes, collate_left):
+    for collate, around in ((collate_shapes, ShapesOnly()), (collate_left, nullcontext())):
         try:
-            full = model.prepare_batch(cast_batch(collate(processor, [encoded]), weight))
-            context = model.context_for(features, full)
+            with around:
+                full = model.prepare_batch(cast_batch(collate(processor, [encoded]), weight))
+                context = model.context_for(features, full)
         except (NotImplementedError, RuntimeError, TypeError):
             if collate is collate_left:
                 raise
@@ -106,8 +109,7 @@ def collate_shapes(processor: Processor, rows: Sequence[Encoded]) -> dict[str, A
         replace(
             row,
             media_spans=tuple(
-                replace(span, item=replace(span.item, values=_shapes_only(span.item.values)))
-                for span in row.media_spans
+                replace(span, item=replace(span.item, values=_ShapesOnly(span.item.values))) for span in row.media_spans
             ),
         )
         for row in rows
@@ -115,8 +117,8 @@ def collate_shapes(processor: Processor, rows: Sequence[Encoded]) -> dict[str, A
     return processor.collate(bare, padding="left")
 
 
-def _shapes_only(values: Any) -> Any:
+def _ShapesOnly(values: Any) -> Any:
     """Floating-point tensors without their values; integer ones (sizes, grids, ids) as they are."""
     if isinstance(values, Tensor):
         return values.to("meta") if values.is_floating_point() else values
-    return {name: _shapes_only(value) for name, value in values.items()} if isinstance(values, dict) else values
+    return {name: _ShapesOnly(value) for name, value in values.items()} if isinstance(values, dict) else values

@@ -9,6 +9,8 @@ what it says; random numbers are made and copied in blocks, which gives the same
 goes on sampling until its batch is done.
 """
 
+from __future__ import annotations
+
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -29,7 +31,8 @@ class Sampler:
     """Chooses tokens for the rows of a batch, each by its own options, generator and history.
 
     prompts: the real ids of each row, which the repetition penalty counts.  banned: ids never written.  ends: ids that
-    end an answer, which no row writes before its `min_tokens`.
+    end an answer, which no row writes before its `min_tokens`.  draws: the random numbers of each row, for rows that go
+    on in other company later; each step takes one.
     """
 
     def __init__(
@@ -38,7 +41,9 @@ class Sampler:
         prompts: Sequence[Sequence[int]],
         banned: Sequence[int] = (),
         ends: frozenset[int] = frozenset(),
+        draws: Sequence[Draws] | None = None,
     ) -> None:
+        self._draws = draws
         self._options = tuple(options)
         self._prompts = prompts
         self._banned = sorted({index for index in banned if index >= 0})
@@ -61,7 +66,7 @@ class Sampler:
         so far, which rows with `rules` need.
         """
         if self._rows is None:
-            self._rows = _Rows(self._options, self._prompts, self._banned, self._ends, logits)
+            self._rows = _Rows(self._options, self._prompts, self._banned, self._ends, logits, self._draws)
         rows, scores = self._rows, logits
         if self._step < self._shortest:
             early = rows.shortest > self._step
@@ -89,6 +94,22 @@ class Sampler:
         return ids
 
 
+class Draws:
+    """Random numbers of one row, made BLOCK at a time on the CPU.  seed None: others each time."""
+
+    def __init__(self, seed: int | None) -> None:
+        self._generator = generator_of(seed)
+        self._numbers = torch.empty(0, dtype=torch.float64)
+
+    def take(self, count: int) -> Tensor:
+        """The next `count` (at most BLOCK) numbers in [0, 1), float64."""
+        if len(self._numbers) < count:
+            more = torch.rand(BLOCK, generator=self._generator, dtype=torch.float64)
+            self._numbers = torch.cat((self._numbers, more))
+        taken, self._numbers = self._numbers[:count], self._numbers[count:]
+        return taken
+
+
 class _Rows:
     """What the rows of a batch keep on the device of its logits."""
 
@@ -99,6 +120,7 @@ class _Rows:
         banned: list[int],
         ends: list[int],
         logits: Tensor,
+        draws: Sequence[Draws] | None,
     ) -> None:
         def on_device(values: list[int]) -> Tensor:
             return torch.tensor(values, dtype=torch.int64, device=logits.device)
@@ -109,7 +131,8 @@ class _Rows:
         self.masks = _Masks(logits)
         sampled = [row for row, option in enumerate(options) if not option.greedy]
         self.sampled = on_device(sampled) if sampled else None
-        self._generators = [generator_of(options[row].seed) for row in sampled]
+        self._draws = [Draws(options[row].seed) if draws is None else draws[row] for row in sampled]
+        self._ahead = BLOCK if draws is None else 1
         self._block = torch.empty(0)
         self.seen: Tensor | None = None
         if self.table.penalised:
@@ -120,10 +143,10 @@ class _Rows:
 
     def uniform(self, step: int) -> Tensor:
         """The numbers in [0, 1) of one step, float64 [sampled rows]; called step after step from 0 on."""
-        if step % BLOCK == 0:
-            sampled = [torch.rand(BLOCK, generator=each, dtype=torch.float64) for each in self._generators]
-            self._block = torch.stack(sampled, 1).to(self.banned.device)
-        return self._block[step % BLOCK]
+        if step % self._ahead == 0:
+            numbers = torch.stack([each.take(self._ahead) for each in self._draws], 1)
+            self._block = numbers.to(self.banned.device)
+        return self._block[step % self._ahead]
 
 
 class _Masks:

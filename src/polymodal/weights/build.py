@@ -25,6 +25,7 @@ RANDOM = frozenset(
     | {getattr(torch.nn.init, f"{name}_") for name in ("normal", "uniform", "trunc_normal", "kaiming_uniform",
                                                        "kaiming_normal", "xavier_uniform", "xavier_normal")}
 )  # fmt: skip
+SCALES = frozenset({Tensor.mul, Tensor.div, Tensor.__mul__, Tensor.__truediv__})
 
 
 class _RandomCalls(TorchFunctionMode):
@@ -45,6 +46,11 @@ class _RandomCalls(TorchFunctionMode):
             if self.limits is None:
                 return func(*args, **given)
             self.limits.before(func, args, given)
+            # For both torch would import sympy (seconds) to say what the shape is.
+            if func is torch.randn:
+                func = torch.empty
+            elif func in SCALES and args[0].is_meta and isinstance(args[1], int | float):
+                func, args = Tensor.clone, args[:1]
             made = func(*args, **given)
             self.limits.after(func, made)
             return made

@@ -1,0 +1,1 @@
+"""How fast a model is here: what `polymodal bench` measures, and how."""

@@ -1,0 +1,57 @@
+"""The first token about a picture, cold and in the second turn, and the preparation of the picture by itself."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+import polymodal as pm
+from polymodal.cli.speed.rounds import Measure
+from polymodal.data.messages import conversation
+
+
+def measures(model: pm.Model) -> list[Measure]:
+    """Of a model that is asked about pictures; none of another."""
+    if "image" not in model.system.inputs or "chat" not in model.can:
+        return []
+    return [
+        Measure(name="first token, new picture", unit="s", sides={"polymodal": lambda: cold(model)}, more=False),
+        Measure(name="first token, second turn", unit="s", sides={"polymodal": lambda: warm(model)}, more=False),
+        Measure(name="preparing a picture", unit="s", sides={"polymodal": lambda: prepared(model)}, more=False),
+    ]
+
+
+def picture() -> Any:
+    """A new record of 640 x 480 pixels."""
+    return pm.image(np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8))
+
+
+def cold(model: pm.Model) -> tuple[float, str]:
+    """Seconds to the first token of a question about a picture never seen, and the token."""
+    model.clear_caches()
+    start = time.perf_counter()
+    reply = model.chat("What is in the picture?", picture(), max_tokens=1)
+    return time.perf_counter() - start, reply.text
+
+
+def warm(model: pm.Model) -> tuple[float, str]:
+    """The same of a second question about it."""
+    model.clear_caches()
+    asked = {"role": "user", "content": [picture(), "What is in the picture?"]}
+    first = model.chat([asked], max_tokens=1)
+    turns = [asked, {"role": "assistant", "content": first.text or "x"}, {"role": "user", "content": "What else?"}]
+    start = time.perf_counter()
+    reply = model.chat(turns, max_tokens=1)
+    return time.perf_counter() - start, reply.text
+
+
+def prepared(model: pm.Model) -> tuple[float, list[int]]:
+    """Seconds from a picture's pixels to the row of ids and what the encoder reads, and the ids."""
+    module = model.module_for(True)
+    processor = model.sessions(module).processor
+    talk = conversation([{"role": "user", "content": [picture(), "What is this?"]}])
+    start = time.perf_counter()
+    encoded = processor.encode(talk, generate=True)
+    return time.perf_counter() - start, list(encoded.input_ids)

@@ -1,0 +1,81 @@
+"""All measures of one model, with the speed and the load of the machine before and after."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import polymodal as pm
+from polymodal.check.peer import peer_of
+from polymodal.cli.machine import gemm_rate, read_bandwidth
+from polymodal.cli.speed import media, server, text
+from polymodal.cli.speed.rounds import Measure, measured
+from polymodal.cli.threads import load_meter, usable_cores
+
+BUSY = 0.25
+"""Cores that others may keep busy before figures are worth nothing."""
+
+
+def run_all(
+    model: pm.Model,
+    address: str,
+    load: Callable[[], pm.Model],
+    *,
+    rounds: int,
+    tokens: int,
+    peer: bool,
+    server: bool,
+) -> dict[str, Any]:
+    """Everything, with keys that stay."""
+    others = load_meter()
+    busy = [others()]
+    machine = {"read_gb_s": read_bandwidth(), "gemm_gflop_s": gemm_rate(), "threads": torch.get_num_threads()}
+    module = model.module_for(False)
+    theirs, why = peer_of(address, module) if peer else (None, "not asked for")
+    with ExitStack() as stack:
+        some = [
+            *text.measures(model, theirs, tokens, machine["read_gb_s"]),
+            *media.measures(model),
+            Measure(name="load", unit="s", sides={"polymodal": lambda: loading(load)}, more=False),
+        ]
+        some += _served(model, tokens, stack) if server else []
+        others = load_meter()
+        results = measured(some, rounds)
+        busy.append(others())
+    return {
+        "model": model.name,
+        "rounds": rounds,
+        "machine": {**machine, "cores": usable_cores(), "busy_cores": max(busy), "busy": max(busy) > BUSY},
+        "without_peer": why,
+        "resident_bytes": resident(),
+        "weight_bytes": sum(each.nbytes for each in model.module.parameters()),
+        "measures": [each.as_json() for each in results],
+    }
+
+
+def _served(model: pm.Model, tokens: int, stack: ExitStack) -> list[Measure]:
+    if any(importlib.util.find_spec(name) is None for name in ("uvicorn", "fastapi", "llguidance")):
+        return []
+    return server.measures(stack.enter_context(server.served(model)), tokens)
+
+
+def loading(load: Callable[[], pm.Model]) -> tuple[float, str]:
+    """Seconds to load once more, its files being in the page cache."""
+    start = time.perf_counter()
+    name = load().name
+    return time.perf_counter() - start, name
+
+
+def resident() -> int | None:
+    """Bytes of memory that this process holds; None where that is unknown."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+    except (OSError, StopIteration):
+        return None
