@@ -22,7 +22,7 @@ COLUMNS = """
 import json
 from polymodal import systems
 from polymodal.check import engine
-engine.headline = lambda evidence: {"ok": True}
+engine.headline = lambda *_: {"ok": True}
 print(json.dumps([engine.check(systems.get(f"of-{type}")) for type in "abd"]))
 """
 

@@ -223,7 +223,7 @@ def safetensors_with_bad_offsets() -> bytes:
 def test_damaged_weights(polymodal, tmp_path, format, data):
     (tmp_path / "net.bin").write_bytes(data)
     system = own_system(tmp_path, kind="file", name=str(tmp_path / "net.bin"), format=format)
-    outcome = polymodal("ask", system, "what?")
+    outcome = polymodal("ask", "what?", "--model", system)
     assert is_one_line(outcome) and "net.bin" in outcome.err, outcome
 
 
@@ -231,6 +231,6 @@ def test_pickle_with_code_is_refused_and_not_run(polymodal, tmp_path):
     marker = tmp_path / "ran"
     (tmp_path / "net.pt").write_bytes(torch_file_with_code(marker))
     system = own_system(tmp_path, kind="file", name=str(tmp_path / "net.pt"), format="torch")
-    outcome = polymodal("ask", system, "what?")
+    outcome = polymodal("ask", "what?", "--model", system)
     assert is_one_line(outcome) and "net.pt" in outcome.err
     assert not marker.exists()
