@@ -72,7 +72,9 @@ def test_a_media_record_of_the_systems_own() -> None:
 def test_the_command_line_asks_about_a_file_and_draws(tmp_path: Path) -> None:
     file = tmp_path / "cloud.npy"
     np.save(file, CLOUD)
-    answer = CliRunner().invoke(app, ["ask", str(file), "What is it?", "--model", CLOUDS, "--max-tokens", "2", "--json"])
+    answer = CliRunner().invoke(
+        app, ["ask", str(file), "What is it?", "--model", CLOUDS, "--max-tokens", "2", "--json"]
+    )
     assert answer.exit_code == 0 and json.loads(answer.stdout)["tokens"]["point_cloud"] == 4, answer.output
     drawn = CliRunner().invoke(app, ["show", CLOUDS])
     assert drawn.exit_code == 0 and "4 tokens per item" in drawn.stdout
