@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from polymodal.data.audio import read_audio, stream_audio
+from polymodal.data.kept import DECODED
 from polymodal.data.limits import Limits
 from polymodal.data.media import Audio
 from polymodal.data.mel import MelConfig, log_mel
@@ -64,7 +65,8 @@ def test_blocks_of_a_recording_join_to_its_samples():
 def test_long_recordings_are_hashed_and_streamed_without_being_held():
     limits = Limits(samples=15 * 60 * 1000)
     long = Audio((np.zeros(20 * 60 * 1000, np.int16), 1000), limits)
-    assert sum(map(len, long.blocks(1000))) == 20 * 60 * 1000 and not long._decoded
+    assert sum(map(len, long.blocks(1000))) == 20 * 60 * 1000
+    assert DECODED.get(long, 1000) is None
     assert long.content_hash(1000) != Audio((np.zeros(20 * 60 * 1000 + 1, np.int16), 1000)).content_hash(1000)
     with pytest.raises(MediaError, match="over 900,000 samples at 1000 Hz, the limit of what is held at once"):
         long.samples(1000)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polymodal.check import imagebind_lm
+from polymodal.check.demo import spread_codes
 from polymodal.check.evidence import beit, chameleon, clip, emu3, llava_1_5, mult, next_gpt, vit
 from polymodal.errors import ConfigError
 from polymodal.models.output import Output
@@ -63,7 +64,10 @@ def test_language_modeling_is_the_mean_over_learned_tokens() -> None:
 def pictures_as_ids(system: str, config: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """The model, a batch whose labels are all its ids, and the same with the pictures' own ids written out."""
     model = built(system, config)
-    (chameleon if system == "chameleon" else emu3).spread(model)
+    if system == "chameleon":
+        spread_codes(model)
+    else:
+        emu3.spread(model)
     count = 16 if system == "chameleon" else emu3.GRID * (emu3.GRID + 1)
     ids = torch.tensor([[33, *[31] * count, 34, 5, 6], [33, *[31] * count, 34, 7, 8]])
     pixels = PIXELS[:, :, :16, :16]

@@ -45,7 +45,7 @@ def check_preprocessor(settings: Mapping[str, Any], path: Path) -> None:
 def _check_size(name: str, value: Any, limits: ConfigLimits, path: Path) -> None:
     """One side of a square, two sides, or bounds of the edges, which may be numbers of pixels."""
     sides = _leaves(name, value)
-    edges = isinstance(value, Mapping) and any("edge" in str(key) for key in value)
+    edges = isinstance(value, Mapping) and any("edge" in str(key) or "pixels" in str(key) for key in value)
     _require(sides, 1, limits.picture if edges else limits.sides, path)
     pixels = math.prod(side for _, side in sides) ** (2 if len(sides) == 1 else 1)
     if pixels > limits.picture and not edges:
