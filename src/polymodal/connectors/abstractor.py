@@ -59,6 +59,8 @@ class Abstractor(nn.Module):
 
     def __init__(self, config: AbstractorConfig, in_width: int, out_width: int) -> None:
         super().__init__()
+        if in_width % config.heads:
+            raise ConfigError(f"abstractor: a width of {in_width} does not divide into {config.heads} heads")
         self.config = config
         self.queries = nn.Parameter(torch.randn(config.queries, in_width))
         self.layers = nn.ModuleList(AbstractorLayer(config, in_width) for _ in range(config.depth))
