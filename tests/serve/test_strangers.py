@@ -107,6 +107,9 @@ def test_bad_requests_are_named(served, name: str) -> None:
 def test_other_routes_name_what_is_wrong(served) -> None:
     address = served[0]
     assert "limit is 256" in error_of(call(address, "/v1/embeddings", {"model": "clip", "input": ["a"] * 257}))
+    assert "max_tokens" in error_of(
+        call(address, "/v1/completions", {"model": "llava", "prompt": "a", "max_tokens": 0})
+    )
     assert "cannot embed" in error_of(call(address, "/v1/embeddings", {"model": "llava", "input": "a"}))
     assert "cannot chat" in error_of(call(address, "/v1/chat/completions", talk() | {"model": "clip"}))
     assert "empty" in error_of(call(address, "/v1/embeddings", {"model": "clip", "input": [""]}))

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from polymodal.cli.serve import LOCAL
 from polymodal.engine.request import EngineLimits
 from polymodal.errors import ConfigError
 from polymodal.files import read_bytes
 from polymodal.serve.settings import RequestLimits, Settings
 
-LOCAL = ("127.0.0.1", "localhost", "::1")
 MAX_KEY_FILE = 1 << 20
 
 

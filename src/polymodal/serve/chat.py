@@ -48,6 +48,10 @@ class Answering:
     id: str
     created: int = field(default_factory=lambda: int(time.time()))
 
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.ticket.request.encoded)
+
 
 async def accept(body: ChatCompletion, model: ServedModel, settings: Settings, metrics: Metrics) -> Answering:
     """Everything that can be refused before the first token.  Raises Refused, PolymodalError."""
@@ -133,7 +137,7 @@ async def whole(answering: Answering) -> dict[str, Any]:
             }
             for index, answer in enumerate(found)
         ],
-        "usage": usage(answering, sum(answer.tokens for answer in found)),
+        "usage": usage(answering.prompt_tokens, sum(answer.tokens for answer in found)),
     }
 
 
@@ -171,7 +175,7 @@ async def stream(answering: Answering, include_usage: bool) -> AsyncIterator[str
         yield sse(refusal(problem).body)
         return
     if include_usage:
-        yield sse({**head, "choices": [], "usage": usage(answering, written)})
+        yield sse({**head, "choices": [], "usage": usage(answering.prompt_tokens, written)})
     yield "data: [DONE]\n\n"
 
 
@@ -192,9 +196,8 @@ def _choices(index: int, answer: Answer, tools: Tools | None) -> Iterator[dict[s
         yield _choice(index, {}, reason)
 
 
-def usage(answering: Answering, written: int) -> dict[str, Any]:
+def usage(prompt: int, written: int) -> dict[str, Any]:
     """The numbers of tokens: placeholders of media count as the prompt's."""
-    prompt = len(answering.ticket.request.encoded)
     return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
 
 

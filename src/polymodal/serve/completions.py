@@ -11,7 +11,7 @@ from typing import Any
 
 from polymodal.engine.request import Event, Request
 from polymodal.generation.structured import Rule
-from polymodal.serve.chat import REASONS, sse
+from polymodal.serve.chat import REASONS, sse, usage
 from polymodal.serve.errors import Refused, refusal
 from polymodal.serve.metrics import Metrics
 from polymodal.serve.models import ServedModel
@@ -45,7 +45,8 @@ async def accept(body: Completion, model: ServedModel, settings: Settings, metri
     if n * len(prompts) > limits.n * 8:
         raise Refused(400, f"{len(prompts)} prompts with {n} answers each; at most {limits.n * 8} together", param="n")
     # The OpenAI interface continues by 16 tokens when no number is named.
-    options = sampling_options(body, model, limits, max_tokens=body.max_tokens or 16, logprobs=body.logprobs)
+    most = 16 if body.max_tokens is None else body.max_tokens
+    options = sampling_options(body, model, limits, max_tokens=most, logprobs=body.logprobs)
     rows = [await model.encode_text(prompt) for prompt in prompts]
     allowed: list[tuple[Rule, ...]] = [()] * len(rows)
     if asks_for_form(body, None):
@@ -112,11 +113,10 @@ async def whole(continuing: Continuing) -> dict[str, Any]:
             async for event in ticket:
                 found[event.answer].take(event, continuing.model)
             texts += found
-    written, prompt = sum(text.tokens for text in texts), continuing.prompt_tokens
     return {
         **_head(continuing),
         "choices": [text.choice(index) for index, text in enumerate(texts)],
-        "usage": {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written},
+        "usage": usage(continuing.prompt_tokens, sum(text.tokens for text in texts)),
     }
 
 
@@ -137,9 +137,7 @@ async def stream(continuing: Continuing, include_usage: bool) -> AsyncIterator[s
         yield sse(refusal(problem).body)
         return
     if include_usage:
-        prompt = continuing.prompt_tokens
-        usage = {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
-        yield sse({**_head(continuing), "choices": [], "usage": usage})
+        yield sse({**_head(continuing), "choices": [], "usage": usage(continuing.prompt_tokens, written)})
     yield "data: [DONE]\n\n"
 
 

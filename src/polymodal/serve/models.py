@@ -38,11 +38,6 @@ class ServedModel:
         self.one = asyncio.Lock()
 
     @property
-    def chats(self) -> bool:
-        """Whether it answers conversations."""
-        return "chat" in self.model.can
-
-    @property
     def engines(self) -> list[Engine]:
         """Those that have been asked."""
         return [worker.engine for worker in self._workers.values()]

@@ -87,12 +87,6 @@ class Completion(Sampling):
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
 
-class EmbeddingInput(Body):
-    """One text or item of media, in the parts of a chat message."""
-
-    content: str | dict[str, Any]
-
-
 class Embeddings(Body):
     """POST /v1/embeddings.  input: texts, or parts as in a chat message ({"type": "image_url", ...})."""
 
