@@ -11,6 +11,7 @@ Trap: a run names its model by address and its data by path; both must still be 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 
@@ -107,7 +109,8 @@ def train(
         "polymodal": __version__,
         "torch": torch.__version__,
         "started": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "model": model.name if model.path is None else str(model.path.absolute()),
+        "model": address(model),
+        "weights": fingerprint(model),
         "stage": as_dict(chosen),
         "settings": list(settings),
         "data": [each.manifest() for each in mixture.datasets],
@@ -193,6 +196,23 @@ def with_data(stage: Stage, paths: Sequence[str | Path], mixture: Mixture) -> St
         for path, each in zip(paths, mixture.datasets, strict=True)
     )
     return replace(stage, data=sources)
+
+
+def address(model: Model) -> str:
+    """What `load` finds the model by again: its system file, its folder, or its name in the catalogue."""
+    place = model.code or model.path
+    return model.name if place is None else str(place.absolute())
+
+
+def fingerprint(model: Model) -> str:
+    """A hash of all weights before they are trained: a run goes on only from the weights it began with."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.module.state_dict().items()):
+        bits = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        whole = len(bits) // 8 * 8
+        folded = int(np.bitwise_xor.reduce(bits[:whole].view(np.uint64))) if whole else 0
+        digest.update(f"{name} {list(tensor.shape)} {folded} {bits[whole:].tobytes().hex()}\0".encode())
+    return digest.hexdigest()
 
 
 def settle(folder: Path, record: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -23,7 +24,8 @@ from polymodal.data.datasets import Mixture
 from polymodal.data.dummy_items import dummy_items
 from polymodal.data.packing import pack
 from polymodal.data.processor import Encoded, Processor
-from polymodal.data.template import Words
+from polymodal.data.template import Special, Words, Written
+from polymodal.data.tokenizer import Tokenizer
 from polymodal.errors import ConfigError, MediaError, PromptError
 from polymodal.nn.losses import IGNORE, shifted
 
@@ -126,7 +128,7 @@ class StepBatches:
             if sample.messages:
                 row = self.processor.encode(sample.messages)
             else:
-                row = self.processor.encode_segments([Words(sample.text, True)])
+                row = self.processor.encode_segments(text_segments(self.processor.tokenizer, sample.text))
             row = self.processor.fit(row, self.options.max_length, truncate=True)
             if not any(row.loss_mask[1:]):
                 raise PromptError(f"has no token to learn within {self.options.max_length} tokens")
@@ -146,8 +148,17 @@ class StepBatches:
 
     def blank(self) -> MicroBatch:
         """A row of which nothing is learned: what a rank passes through the model while others still have rows."""
-        row = self.processor.encode_segments([Words("-")])
+        row = self.processor.encode_segments([Words(text="-")])
         return self.micro_batch([row])
+
+
+def text_segments(tokenizer: Tokenizer, text: str) -> list[Written]:
+    """A text of which every token is learned: what the tokenizer puts before it, the text, the end token."""
+    before, _ = tokenizer.special_tokens_around
+    segments: list[Written] = [*(Special(name=name) for name in before), Words(text=text, loss_mask=True)]
+    if tokenizer.eos_id is not None:
+        segments.append(Special(name=tokenizer.token(tokenizer.eos_id), loss_mask=True))
+    return segments
 
 
 class StepLoader:
@@ -172,6 +183,7 @@ class StepLoader:
             sampler=range(step, self.end),
             num_workers=self.workers,
             collate_fn=as_it_is,
+            generator=torch.Generator(),  # else starting the workers would draw from the random numbers of training
         )
         return iter(loader)
 

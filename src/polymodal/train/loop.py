@@ -164,7 +164,8 @@ def train_step(run: Run, stage: Stage, given: Any, step: int, precision: str = "
                 f"stage {stage.name}: the loss is {loss.item()} at step {step}{named(data)}; "
                 f"lower lr={stage.optimizer.lr}"
             )
-        loss.backward()
+        if loss.requires_grad:  # texts alone reach no connector
+            loss.backward()
     learning = [parameter for group in run.optimiser.param_groups for parameter in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(learning, stage.optimizer.clip or float("inf")).item()
     if not math.isfinite(norm):

@@ -16,6 +16,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from polymodal.errors import ConfigError
+from polymodal.fields import check_fields
 from polymodal.train import optimizer, schedule
 from polymodal.train.objectives import CTC, Classification, Contrastive, LanguageModeling, Regression
 from polymodal.train.recipe import Budget, LoRAConfig, Stage
@@ -64,7 +65,9 @@ def _set(record: Any, path: list[str], text: str, setting: str) -> Any:
         raise ConfigError(f'--set {setting}: {name} is not given; set it whole, as {name}={{"type": ...}}')
     value = _set(old, rest, text, setting) if rest else _value(text, old, setting)
     try:
-        return replace(record, **{name: value})
+        found = replace(record, **{name: value})
+        check_fields(found)
+        return found
     except ConfigError as problem:
         raise ConfigError(f"--set {setting}: {problem}") from problem
 
@@ -92,4 +95,9 @@ def _record(value: dict[str, Any], setting: str) -> Any:
     have = [each.name for each in fields(kind)]
     if unknown := [name for name in given if name not in have]:
         raise ConfigError(f"--set {setting}: {kind.__name__} has no field {unknown[0]!r}; it has {', '.join(have)}")
-    return kind(**given)
+    try:
+        found = kind(**given)
+        check_fields(found)
+    except (ConfigError, TypeError) as problem:
+        raise ConfigError(f"--set {setting}: {problem}") from problem
+    return found
