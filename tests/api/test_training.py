@@ -45,9 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path, out: Path, stage: str = "align", settings: list[str] = SET, **given: Any) -> list[float]:
     options = TrainOptions(**{"save_every": 3, **given.pop("options", {})})
     model = pm.load(folder / "model", dtype="float32")
-    return training.train(
-        model, [folder / "a.jsonl"], out=out, stage=stage, settings=settings, options=options, **given
-    )
+    return training.fit(model, [folder / "a.jsonl"], out=out, stage=stage, settings=settings, options=options, **given)
 
 
 def stopping_after(steps: int) -> Callable[[], bool]:
@@ -102,9 +100,9 @@ def test_a_killed_run_goes_on_from_its_newest_whole_checkpoint(folder: Path, tmp
 
 def test_what_was_trained_is_exported_and_answers_as_the_model_in_memory(folder: Path, tmp_path: Path) -> None:
     model = pm.load(folder / "model", dtype="float32")
-    losses = training.train(
+    losses = training.fit(
         model, [folder / "a.jsonl"], out=tmp_path / "run", stage="instruct-lora", settings=[*LORA, "budget.steps=20"],
-        evaluation_data=[folder / "held.jsonl"], options=TrainOptions(evaluate_every=5),
+        options=TrainOptions(evaluate_every=5, evaluation_data=(str(folder / "held.jsonl"),)),
     )  # fmt: skip
     assert losses[-1] < losses[0] - 0.5
     exported = pm.load(training.export(tmp_path / "run", tmp_path / "model"))
@@ -123,8 +121,8 @@ def test_what_was_trained_is_exported_and_answers_as_the_model_in_memory(folder:
 def test_the_evaluation_is_the_mean_loss_of_a_learned_token(folder: Path, tmp_path: Path) -> None:
     seen: list[float] = []
     run(folder, tmp_path, settings=[*SET, "budget.steps=1", "optimizer.lr=0", "budget.batch=2"],
-        evaluation_data=[folder / "held.jsonl"],
-        report=lambda step, line: seen.append(line["evaluation"]))  # fmt: skip
+        options={"evaluation_data": (str(folder / "held.jsonl"),)},
+        report=lambda step, steps, line: seen.append(line["evaluation"]))  # fmt: skip
     model = pm.load(folder / "model", dtype="float32")
     losses, counts = 0.0, 0
     for line in (folder / "held.jsonl").read_text().splitlines():
@@ -196,7 +194,7 @@ def test_too_many_damaged_samples_stop_the_run(folder: Path, tmp_path: Path) -> 
     (tmp_path / "bad.jsonl").write_text("\n".join(map(json.dumps, rows)))
     model = pm.load(folder / "model", dtype="float32")
     with pytest.raises(ConfigError, match=r"damaged samples until step \d+, the limit is 2; the last: bad\.jsonl:"):
-        training.train(model, [tmp_path / "bad.jsonl"], out=tmp_path / "run", stage="align", settings=SET,
+        training.fit(model, [tmp_path / "bad.jsonl"], out=tmp_path / "run", stage="align", settings=SET,
                        options=TrainOptions(max_skipped=2))  # fmt: skip
 
 
@@ -204,7 +202,7 @@ def test_a_step_of_texts_alone_changes_no_connector(folder: Path, tmp_path: Path
     (tmp_path / "texts.jsonl").write_text('{"question": "Who?", "answer": "me"}\n' * 4)
     model = pm.load(folder / "model", dtype="float32")
     before = {name: p.clone() for name, p in model.module.named_parameters()}
-    losses = training.train(model, [tmp_path / "texts.jsonl"], out=tmp_path / "run", stage="align",
+    losses = training.fit(model, [tmp_path / "texts.jsonl"], out=tmp_path / "run", stage="align",
                             settings=[*SET, "budget.steps=2"])  # fmt: skip
     assert len(losses) == 2 and all(torch.equal(before[name], p) for name, p in model.module.named_parameters())
 

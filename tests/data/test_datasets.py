@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from polymodal.data.datasets import Mixture, open_dataset
+from polymodal.data.datasets.mixture import Mixture
+from polymodal.data.datasets.opening import open_dataset
 from polymodal.data.datasets.sample import Dataset, Sample
 from polymodal.data.media import Image, Text
 from polymodal.errors import ConfigError, MediaError, PromptError

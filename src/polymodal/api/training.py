@@ -1,6 +1,6 @@
 """Training of a loaded model by a stage of its recipe, on a person's own data; the folder of a run.
 
-    train(model, ["talks.jsonl"], stage="instruct", out="run")     run/run.json      what was asked for, data hashed
+    fit(model, ["talks.jsonl"], stage="instruct", out="run")     run/run.json      what was asked for, data hashed
                                                                    run/log.jsonl     a line a step
                                                                    run/step-...      checkpoints, run/best
                                                                    run/report.html, run/plots.png
@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from polymodal import __version__
 from polymodal.api.load import load
 from polymodal.api.model import Model
-from polymodal.data.datasets import Mixture, open_dataset
+from polymodal.data.datasets.mixture import Mixture
+from polymodal.data.datasets.opening import open_dataset
 from polymodal.data.processor import Processor
 from polymodal.errors import ConfigError, UnknownName
 from polymodal.files import read_json
@@ -42,6 +43,7 @@ from polymodal.train.recipe import DataSource, Stage, as_dict
 from polymodal.train.settings import changed
 
 RECORD = "run.json"
+Stop = Callable[[], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +51,17 @@ class TrainOptions:
     """How a stage is run, beside what its record says.
 
     packing: several conversations in a row of `budget.max_length` tokens.  micro_batch: rows a forward pass at most;
-    None: all of a step.  workers: processes that prepare batches.  evaluate_every: steps between evaluations; 0: at
-    the end alone.  weights: of the data sets; None: by their sizes.  media_root: what paths in the data are relative
-    to; "": the file they stand in.  question: asked of media that come with a caption alone.
+    None: all of a step.  workers: processes that prepare batches.  evaluation_data: held-out samples, whose
+    mean loss is taken every `evaluate_every` steps (0: at the end alone).  weights: of the data sets; None: by their
+    sizes.  media_root: what paths in the data are relative to; "": the file they stand in.  question: asked of media
+    that come with a caption alone.
     """
 
     packing: bool = False
     micro_batch: int | None = None
     workers: int = 0
     save_every: int = 200
+    evaluation_data: tuple[str, ...] = ()
     evaluate_every: int = 0
     max_skipped: int = 100
     seed: int = 0
@@ -81,17 +85,16 @@ def stage_of(model: Model, name: str | None) -> Stage:
     return recipe[names.index(name)]
 
 
-def train(
+def fit(
     model: Model,
     data: Sequence[str | Path],
     *,
     out: str | Path,
     stage: str | Stage | None = None,
     settings: Sequence[str] = (),
-    evaluation_data: Sequence[str | Path] = (),
     options: TrainOptions | None = None,
     report: loop.Report | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Stop = lambda: False,
 ) -> list[float]:
     """Train a loaded model in place and write the folder of the run; returns the losses of the steps run now.
 
@@ -106,7 +109,7 @@ def train(
     mixture = mixture_of(data, options)
     chosen = with_data(chosen, data, mixture)
     record = {
-        "polymodal": __version__,
+        "polymodal": version("polymodal"),
         "torch": torch.__version__,
         "started": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "model": address(model),
@@ -114,30 +117,29 @@ def train(
         "stage": as_dict(chosen),
         "settings": list(settings),
         "data": [each.manifest() for each in mixture.datasets],
-        "evaluation_data": [str(Path(each).absolute()) for each in evaluation_data],
         "options": asdict(options),
     }
     folder = Path(out)
     settle(folder, json.loads(json.dumps(record)))
-    return run(model, chosen, mixture, folder, options, evaluation_data, report, stop)
+    return run(model, chosen, mixture, folder, options, report, stop)
 
 
 def resume(
-    folder: str | Path, report: loop.Report | None = None, stop: Callable[[], bool] = lambda: False
+    folder: str | Path, report: loop.Report | None = None, stop: Stop = lambda: False
 ) -> tuple[Model, list[float]]:
     """Go on with a run from its newest checkpoint: the model, and the losses of the steps run now."""
     record = record_of(Path(folder))
     model = load(record["model"])
-    given = dict(record["options"])
-    weights = given.pop("weights")
-    losses = train(
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in record["options"].items()
+    }
+    losses = fit(
         model,
         [each["path"] for each in record["data"]],
         out=folder,
         stage=record["stage"]["name"],
         settings=record["settings"],
-        evaluation_data=record["evaluation_data"],
-        options=TrainOptions(**given, weights=None if weights is None else tuple(weights)),
+        options=TrainOptions(**given),
         report=report,
         stop=stop,
     )
@@ -238,7 +240,7 @@ def record_of(folder: Path) -> dict[str, Any]:
     if not (folder / RECORD).is_file():
         raise ConfigError(f"{folder} holds no run of `polymodal train`: there is no {RECORD} in it")
     record = read_json(folder / RECORD, error=ConfigError)
-    needed = ("model", "stage", "settings", "data", "evaluation_data", "options")
+    needed = ("model", "stage", "settings", "data", "options")
     if not isinstance(record, dict) or (missing := [key for key in needed if key not in record]):
         lacks = "" if not isinstance(record, dict) else f": it lacks {', '.join(missing)}"
         raise ConfigError(f"{folder / RECORD} is damaged{lacks}")
@@ -251,9 +253,8 @@ def run(
     mixture: Mixture,
     folder: Path,
     options: TrainOptions,
-    evaluation_data: Sequence[str | Path],
     watcher: loop.Report | None,
-    stop: Callable[[], bool],
+    stop: Stop,
 ) -> list[float]:
     """The steps that are left, and the report."""
     assert isinstance(model.processor, Processor) and stage.budget.batch is not None
@@ -266,10 +267,11 @@ def run(
     batches = step_batches(model.processor, mixture, batch_options)
     loader = StepLoader(batches, stage.steps, options.workers)
     evaluate = None
-    if evaluation_data:
-        held_out = Mixture(mixture_of(evaluation_data, replace(options, weights=None)).datasets, shuffle=False)
+    if options.evaluation_data:
+        held_out = Mixture(mixture_of(options.evaluation_data, replace(options, weights=None)).datasets, shuffle=False)
         evaluate = evaluation(model, stage, replace(batches, mixture=held_out))
-    watch = loop.Watch(
+    loop_options = loop.LoopOptions(
+        precision=stage.budget.precision or "float32",
         report=watcher,
         stop=stop,
         evaluate=evaluate,
@@ -285,8 +287,7 @@ def run(
             folder,
             save_every=options.save_every,
             seed=options.seed,
-            precision=stage.budget.precision or "float32",
-            watch=watch,
+            options=loop_options,
         )
     finally:
         model.clear_caches()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from polymodal.cli.catalogue import JSON
-from polymodal.cli.model import DEVICE, DTYPE, THREADS, open_model
+from polymodal.cli.model import DEVICE, DTYPE, THREADS, open_model, with_options
 from polymodal.errors import ConfigError
 
 DATA_HELP = (
@@ -21,6 +22,58 @@ DATA_HELP = (
 )
 
 
+OPTIONS: Mapping[str, tuple[Any, Any]] = {
+    "evaluate": (
+        Annotated[
+            list[str] | None,
+            typer.Option("--evaluate", help="Held-out samples; the checkpoint of their lowest loss is kept."),
+        ],
+        None,
+    ),
+    "evaluate_every": (Annotated[int, typer.Option(min=0, help="Steps between evaluations; 0: at the end.")], 0),
+    "weights": (
+        Annotated[str | None, typer.Option(metavar="W,W...", help="Shares of the data sets in the mixture.")],
+        None,
+    ),
+    "packing": (Annotated[bool, typer.Option("--packing", help="Put several conversations in a row.")], False),
+    "micro_batch": (
+        Annotated[int | None, typer.Option(min=1, help="Rows a forward pass; gradients are accumulated over a step.")],
+        None,
+    ),
+    "workers": (Annotated[int, typer.Option(min=0, help="Processes that read and prepare samples.")], 0),
+    "save_every": (Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")], 200),
+    "max_skipped": (
+        Annotated[int, typer.Option(min=0, help="Damaged samples that are left out before the run stops.")],
+        100,
+    ),
+    "media_root": (
+        Annotated[Path | None, typer.Option(help="What paths in the data are relative to; else the file they are in.")],
+        None,
+    ),
+    "question": (Annotated[str, typer.Option(help="What is asked of media that come with a caption alone.")], ""),
+    "seed": (Annotated[int, typer.Option(help="Of the order of samples, of dropout and of new weights.")], 0),
+}
+PLACE: Mapping[str, tuple[Any, Any]] = {
+    "device": (DEVICE, "auto"),
+    "dtype": (DTYPE, "float32"),
+    "threads": (THREADS, None),
+}
+
+
+def made(evaluate: list[str] | None, weights: str | None, media_root: Path | None, **given: Any) -> tuple[Any, Any]:
+    """Where the model goes, and the `TrainOptions` of the command line."""
+    import polymodal as pm
+
+    place = {name: given.pop(name) for name in PLACE}
+    return place, pm.TrainOptions(
+        evaluation_data=tuple(str(Path(each).absolute()) for each in evaluate or ()),
+        weights=None if weights is None else numbers(weights),
+        media_root="" if media_root is None else str(media_root.absolute()),
+        **given,
+    )
+
+
+@partial(with_options, keyword="how", options={**OPTIONS, **PLACE}, make=partial(partial, made))
 def train(
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="An id, a checkpoint folder, or your own ./system.py.")
@@ -29,89 +82,39 @@ def train(
     stage: Annotated[str | None, typer.Option(help="A stage of the recipe; `polymodal show ID` lists them.")] = None,
     set: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="PATH=VALUE", help="Change the stage: --set optimizer.lr=2e-5, budget.steps=300 ..."
-        ),
+        typer.Option("--set", metavar="PATH=VALUE", help="Change the stage: optimizer.lr=2e-5, budget.steps=300 ..."),
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder of the run.")] = Path("run"),
-    evaluate: Annotated[
-        list[str] | None,
-        typer.Option("--evaluate", help="Held-out samples; the best checkpoint is kept by their loss."),
-    ] = None,
-    evaluate_every: Annotated[int, typer.Option(min=0, help="Steps between evaluations; 0: at the end.")] = 0,
-    weights: Annotated[str | None, typer.Option(help="Shares of the data sets in the mixture, as 3,1.")] = None,
-    packing: Annotated[bool, typer.Option("--packing", help="Put several conversations in a row.")] = False,
-    micro_batch: Annotated[
-        int | None, typer.Option(min=1, help="Rows a forward pass at most; gradients are accumulated over a step.")
-    ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read and prepare samples.")] = 0,
-    save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 200,
-    max_skipped: Annotated[
-        int, typer.Option(min=0, help="Damaged samples that are left out before the run stops.")
-    ] = 100,
-    media_root: Annotated[
-        Path | None, typer.Option(help="What paths in the data are relative to; else the file they stand in.")
-    ] = None,
-    question: Annotated[str, typer.Option(help="What is asked of media that come with a caption alone.")] = "",
-    seed: Annotated[int, typer.Option(help="Of the order of samples, of dropout and of new weights.")] = 0,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder; takes nothing else.")] = None,
-    device: DEVICE = "auto",
-    dtype: DTYPE = "float32",
-    threads: THREADS = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
     json: JSON = False,
+    *,
+    how: Callable[[], tuple[Any, Any]],
 ) -> int:
     """Train a model by a stage of its recipe on your own data; resumable at any step.
 
     The folder of the run holds the recipe, the data's hashes, log.jsonl, checkpoints, report.html and plots.png.
     Ctrl-C ends after the step under way, with a checkpoint; --resume RUN goes on, as if it had not stopped.
     """
-    from polymodal.api import training
+    import polymodal as pm
     from polymodal.cli.threads import set_threads
 
     if resume is not None and (model is not None or data):
         raise ConfigError("train: --resume takes a run alone; it knows its model, stage and data")
     if resume is None and (model is None or not data):
-        raise ConfigError(
-            "train needs a model and data, as in: polymodal train mini --stage instruct --data talks.jsonl"
-        )
-    began = time.perf_counter()
-    with ends_after_the_step() as stop:
+        raise ConfigError("train needs a model and data: polymodal train mini --stage instruct --data talks.jsonl")
+    began, (place, options) = time.perf_counter(), how()
+    with ends_after_the_step() as stop, live_line() as line:
         if resume is not None:
-            set_threads(threads)
-            total = training.record_of(resume)["stage"]["budget"].get("steps")
-            with live_line(total) as line:
-                loaded, losses = training.resume(resume, line, stop)
-            folder = resume
+            set_threads(place["threads"])
+            loaded, losses = pm.resume(resume, line, stop)
         else:
             assert model is not None and data is not None
-            options = training.TrainOptions(
-                packing=packing,
-                micro_batch=micro_batch,
-                workers=workers,
-                save_every=save_every,
-                evaluate_every=evaluate_every,
-                max_skipped=max_skipped,
-                seed=seed,
-                weights=None if weights is None else numbers(weights),
-                media_root="" if media_root is None else str(media_root.absolute()),
-                question=question,
+            loaded = open_model(model, **place)
+            losses = pm.fit(
+                loaded, data, out=out, stage=stage, settings=set or [], options=options, report=line, stop=stop
             )
-            loaded = open_model(model, device=device, dtype=dtype, threads=threads)
-            with live_line(None) as line:
-                losses = training.train(
-                    loaded,
-                    data,
-                    out=out,
-                    stage=stage,
-                    settings=set or [],
-                    evaluation_data=evaluate or [],
-                    options=options,
-                    report=line,
-                    stop=stop,
-                )
-            folder = out
         stopped = stop()
-    return finish(folder, loaded.name, losses, time.perf_counter() - began, stopped, json)
+    return finish(resume or out, loaded.name, losses, time.perf_counter() - began, stopped, json)
 
 
 def export(
@@ -122,11 +125,11 @@ def export(
     ] = False,
 ) -> None:
     """Write the model of a run as a checkpoint, which `polymodal ask --model FOLDER` and `pm.load` read."""
-    from polymodal.api import training
+    import polymodal as pm
     from polymodal.cli.output import waiting
 
     with waiting(f"writing {folder}"):
-        written = training.export(run, folder, best=best)
+        written = pm.export(run, folder, best=best)
     typer.echo(f"wrote {written}; polymodal ask FILE QUESTION --model {written} uses it")
 
 
@@ -193,36 +196,35 @@ def ends_after_the_step() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def live_line(total: int | None) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """Yields report(step, line): a status line at a terminal, else a plain line on stderr now and then."""
+def live_line() -> Iterator[Callable[[int, int, dict[str, float]], None]]:
+    """Yields report(step, steps, line): a status line at a terminal, else a plain line on stderr now and then."""
     import sys
 
     from polymodal.cli.output import console, status_line
 
     began, first, spoke = time.perf_counter(), -1, 0.0
 
-    def words(step: int, line: dict[str, float]) -> str:
+    def words(step: int, total: int, line: dict[str, float]) -> str:
         nonlocal first
         first = step if first < 0 else first
         each = (time.perf_counter() - began) / (step - first + 1)
-        of = "" if total is None else f" of {total}"
-        left = "" if total is None else f", {clock(each * (total - step - 1))} left"
+        left = f", {clock(each * (total - step - 1))} left"
         speed = f", {line['tokens'] / line['seconds']:,.0f} tokens/s" if line.get("tokens") else ""
         score = f", evaluation {line['evaluation']:.4f}" if line.get("evaluation") is not None else ""
-        return f"step {step + 1}{of}: loss {line['loss']:.4f}{score}{speed}{left}"
+        return f"step {step + 1} of {total}: loss {line['loss']:.4f}{score}{speed}{left}"
 
     if sys.stderr.isatty():
         with status_line("reading the data") as update:
-            yield lambda step, line: update(words(step, line))
+            yield lambda step, total, line: update(words(step, total, line))
         return
     printer = console(error=True)
 
-    def say(step: int, line: dict[str, float]) -> None:
+    def say(step: int, total: int, line: dict[str, float]) -> None:
         nonlocal spoke
         now = time.perf_counter()
         if now - spoke > 10 or line.get("evaluation") is not None:
             spoke = now
-            printer.print(words(step, line))
+            printer.print(words(step, total, line))
 
     yield say
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from polymodal.data.datasets import Mixture
+from polymodal.data.datasets.mixture import Mixture
 from polymodal.data.dummy_items import dummy_items
 from polymodal.data.packing import pack
 from polymodal.data.processor import Encoded, Processor
@@ -166,7 +166,8 @@ class StepLoader:
 
     def __init__(self, batches: StepBatches, end: int, workers: int = 0) -> None:
         self.batches, self.end, self.workers = batches, end, workers
-        self._next, self._steps = -1, iter(())
+        self._next = -1
+        self._steps: Iterator[StepData] = iter(())
 
     def __call__(self, step: int) -> StepData:
         if not self.workers:
@@ -182,7 +183,7 @@ class StepLoader:
             batch_size=None,
             sampler=range(step, self.end),
             num_workers=self.workers,
-            collate_fn=as_it_is,
+            collate_fn=as_it_is,  # type: ignore[arg-type]
             generator=torch.Generator(),  # else starting the workers would draw from the random numbers of training
         )
         return iter(loader)

@@ -33,21 +33,23 @@ from polymodal.train.parameters import parameter_groups, prepare, train_mode
 from polymodal.train.recipe import Stage, as_dict
 
 Batches = Callable[[int, torch.Generator], Any]
-Report = Callable[[int, dict[str, float]], None]
+Report = Callable[[int, int, dict[str, float]], None]
 LOG, BEST, SKIPPED = "log.jsonl", "best", "skipped.jsonl"
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watch:
-    """What happens beside the steps.
+class LoopOptions:
+    """How steps are run, and what happens beside them.
 
-    report(step, line of the log).  stop() -> whether to end at this step, with a checkpoint written.
+    precision: of the forward pass; parameters and optimiser keep theirs.
+    report(step, steps of the stage, line of the log).  stop() -> whether to end at this step, with a checkpoint.
     evaluate: () -> a score, lower is better, every `evaluate_every` steps and at the end; the checkpoint of the lowest
     is kept in `best/`.  max_skipped: damaged samples in all before the run stops.
     about: what a checkpoint must agree with beside stage and seed.
     """
 
+    precision: str = "float32"
     report: Report | None = None
     stop: Callable[[], bool] = lambda: False
     evaluate: Callable[[], float] | None = None
@@ -62,36 +64,24 @@ def run_stage(
     batches: Batches,
     folder: Path,
     save_every: int = 200,
-    report: Report | None = None,
     stop_at: int | None = None,
     seed: int = 0,
-    precision: str = "float32",
-    watch: Watch | None = None,
+    options: LoopOptions | None = None,
 ) -> list[float]:
     """Train `stage` in place and return the losses of the steps run now.
 
     Resumes from `folder` when it holds a finished checkpoint of the same stage.  `stop_at` ends early at that
-    step (for tests and for time limits) with a checkpoint written.  precision: of the forward pass; parameters and
-    optimiser keep theirs.  Raises ConfigError when the loss or the gradients stop being numbers, naming step and
-    samples, and for a stage whose rate, schedule or steps were not published.
+    step (for tests and for time limits) with a checkpoint written.  Raises ConfigError when the loss or the gradients
+    stop being numbers, naming step and samples, and for a stage whose rate, schedule or steps were not published.
     """
-    watch = watch or Watch(report=report)
+    options = options or LoopOptions()
     folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(seed)
-    prepare(model, stage)
-    objective = stage.objective.build(model).to(first_weight(model).device)
-    beside = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-    groups = parameter_groups(model, stage, beside)
-    if not groups:
-        raise ConfigError(f"stage {stage.name} trains nothing: train={stage.train} and lora={dict(stage.lora)}")
-    optimiser = stage.optimizer.build(groups)
-    generator = torch.Generator().manual_seed(seed)
-    run = Run(model=model, objective=objective, optimiser=optimiser, generator=generator)
-    about = {"stage": as_dict(stage), "seed": seed, **watch.about}
+    run = begin(model, stage, seed)
+    about = {"stage": as_dict(stage), "seed": seed, **options.about}
     start = checkpoint.restore(folder, run, about)
     end = min(stage.steps, stop_at or stage.steps)
     train_mode(model)
-    train_mode(objective)
+    train_mode(run.objective)
     losses: list[float] = []
     for name in (LOG, SKIPPED):
         forget_after(folder / name, start)
@@ -101,25 +91,23 @@ def run_stage(
             began = time.perf_counter()
             data = step_data(batches(step, run.generator))
             skipped += note_skipped(folder / SKIPPED, step, data)
-            if skipped > watch.max_skipped:
-                raise ConfigError(
-                    f"stage {stage.name}: {skipped} damaged samples until step {step}, the limit is "
-                    f"{watch.max_skipped}; the last: {data.skipped[-1]}"
-                )
+            require_few(stage, skipped, options.max_skipped, step, data)
             try:
-                line = train_step(run, stage, data, step, precision)
+                line = train_step(run, stage, data, step, options.precision)
             except NotANumber as problem:
                 kept = checkpoint.save(folder, step, run, about)
                 raise ConfigError(f"{problem}; the parameters before it are in {kept}") from problem
             line["seconds"] = time.perf_counter() - began
             losses.append(line["loss"])
             done = step + 1
-            ending = done == end or watch.stop()
-            if watch.evaluate is not None and (ending or (watch.evaluate_every and done % watch.evaluate_every == 0)):
-                line["evaluation"] = evaluated(run, watch.evaluate)
+            ending = done == end or options.stop()
+            if options.evaluate is not None and (
+                ending or (options.evaluate_every and done % options.evaluate_every == 0)
+            ):
+                line["evaluation"] = evaluated(run, options.evaluate)
             log.write(json.dumps({"step": step, **line}) + "\n")
-            if watch.report is not None:
-                watch.report(step, line)
+            if options.report is not None:
+                options.report(step, stage.steps, line)
             if done % save_every == 0 or ending:
                 log.flush()
                 checkpoint.save(folder, done, run, about)
@@ -129,6 +117,20 @@ def run_stage(
                 break
     model.eval()
     return losses
+
+
+def begin(model: nn.Module, stage: Stage, seed: int) -> Run:
+    """The model prepared for a stage, its objective, optimiser and the generator of its data."""
+    torch.manual_seed(seed)
+    prepare(model, stage)
+    objective = stage.objective.build(model).to(first_weight(model).device)
+    beside = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    groups = parameter_groups(model, stage, beside)
+    if not groups:
+        raise ConfigError(f"stage {stage.name} trains nothing: train={stage.train} and lora={dict(stage.lora)}")
+    optimiser = stage.optimizer.build(groups)
+    generator = torch.Generator().manual_seed(seed)
+    return Run(model=model, objective=objective, optimiser=optimiser, generator=generator)
 
 
 class NotANumber(ConfigError):
@@ -224,6 +226,15 @@ def note_skipped(path: Path, step: int, data: StepData) -> int:
         with path.open("a") as file:
             file.writelines(json.dumps({"step": step, "sample": each}) + "\n" for each in data.skipped)
     return len(data.skipped)
+
+
+def require_few(stage: Stage, skipped: int, limit: int, step: int, data: StepData) -> None:
+    """Raises ConfigError where more samples are damaged than are left out without asking."""
+    if skipped > limit:
+        raise ConfigError(
+            f"stage {stage.name}: {skipped} damaged samples until step {step}, the limit is {limit}; "
+            f"the last: {data.skipped[-1]}"
+        )
 
 
 def count_skipped(path: Path) -> int:

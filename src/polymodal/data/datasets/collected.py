@@ -83,10 +83,9 @@ class Folder(Dataset):
 
 def listed_folder(path: Path, root: Path | None, question: str) -> Dataset | None:
     """A folder whose media are listed in a metadata file; None where there is none."""
-    for name, kind in zip(LISTS, (JSONLines, Table), strict=True):
-        if (path / name).is_file():
-            return _Listed(kind(path / name, root, question))
-    return None
+    if (path / LISTS[0]).is_file():
+        return _Listed(JSONLines(path / LISTS[0], root, question))
+    return _Listed(Table(path / LISTS[1], root, question)) if (path / LISTS[1]).is_file() else None
 
 
 class _Listed(Dataset):

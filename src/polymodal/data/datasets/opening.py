@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from polymodal.data.datasets.collected import Folder, TarSamples, listed_folder
@@ -10,7 +11,7 @@ from polymodal.data.datasets.sample import Dataset
 from polymodal.errors import ConfigError
 from polymodal.files import open_regular
 
-KINDS = {
+KINDS: Mapping[str, Callable[[Path, Path | None, str], Dataset]] = {
     ".jsonl": JSONLines,
     ".ndjson": JSONLines,
     ".csv": Table,

@@ -92,8 +92,8 @@ def _talk(turns: Sequence[Any], media: dict[str, list[Media]], open_media: Open)
     if not read:
         raise PromptError("has no turns")
     named = {kind: 0 for kind in MEDIA}
-    for content in (content for _, content in read if isinstance(content, str)):
-        for mark in MARK.finditer(content):
+    for _, content in read:
+        for mark in MARK.finditer(content) if isinstance(content, str) else ():
             named[mark[1]] += 1
     unmarked: list[Media] = []
     for kind, items in media.items():

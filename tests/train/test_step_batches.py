@@ -11,7 +11,8 @@ import torch
 from PIL import Image as Pillow
 from torch import Tensor
 
-from polymodal.data.datasets import Mixture, open_dataset
+from polymodal.data.datasets.mixture import Mixture
+from polymodal.data.datasets.opening import open_dataset
 from polymodal.errors import ConfigError
 from polymodal.train.batches import BatchOptions, StepBatches, StepLoader, step_batches
 from polymodal.train.objectives import LanguageModeling
