@@ -1,4 +1,4 @@
-"""LLaVA 1, 1.5, 1.6 and ShareGPT4V as their official code keeps them: a LLaMA config with `mm_*`, names below `model.`.
+"""LLaVA 1, 1.5, 1.6 and systems of their code, as it keeps them: a LLaMA config with `mm_*`, names below `model.`.
 
     config.json -> tower (named, not described), connector, language model -> MultimodalLM and its key table
 
@@ -6,7 +6,8 @@ Traps
 - Checkpoints of 1 and 1.5 leave the vision tower out: its folder lies inside the checkpoint's, or where
   `mm_vision_tower` says.  1.6 holds a tower of its own, which was trained on; ShareGPT4V's training writes its own
   into the folder `vision_tower` of the checkpoint, which then counts before whatever `mm_vision_tower` says.
-- A picture is marked by the id -200 (here once per feature), in the first checkpoints by `<im_patch>`.
+- A picture is marked by the id -200 (here once per feature), in the first checkpoints by `<im_patch>`; the first code,
+  from which Shikra and Chinese-LLaVA come, always appends that token (`legacy`).
 - Grids are listed as (width, height); `image_sizes` of a batch are (height, width) here as everywhere.
 """
 
@@ -46,9 +47,10 @@ TOWERS = {
 }
 LLAVA = {"LlavaLlamaForCausalLM": "llama", "LlavaMistralForCausalLM": "mistral"}
 SHARE4V = {"Share4VLlamaForCausalLM": "llama"}
-FAMILIES = {**LLAVA, **SHARE4V}
+SHIKRA = {"ShikraLlamaForCausalLM": "llama"}
+FAMILIES = {**LLAVA, **SHARE4V, **SHIKRA}
 INSIDE = "model.vision_tower.vision_tower."
-IMAGE, PATCH = -200, "<im_patch>"
+IMAGE, PATCH, AROUND = -200, "<im_patch>", ("<im_start>", "<im_end>")
 _TOP = ("vision_model", "text_model", "visual_projection", "text_projection", "logit_scale")
 
 
@@ -87,8 +89,8 @@ def matches(kind: str) -> ConfigMatch:
     return ConfigMatch(score=score, architectures=tuple(LLAVA))
 
 
-def parse_config(config: Mapping[str, Any]) -> OfficialLlava:
-    """Raises ConfigError for what is not supported, by its name in the config."""
+def parse_config(config: Mapping[str, Any], legacy: bool = False) -> OfficialLlava:
+    """Raises ConfigError for what is not supported, by its name in the config.  legacy: see `added_tokens`."""
     text, text_keys = hf_text.decoder_of({**config, "model_type": family_of(config)})
     feature = config.get("mm_vision_select_feature") or "patch"
     if feature not in ("patch", "cls_patch"):
@@ -102,17 +104,22 @@ def parse_config(config: Mapping[str, Any]) -> OfficialLlava:
     keys += names.prefixed("model.mm_projector", f"connectors.image.{two}")
     if tiled is not None:
         keys += KeyTable((rename("model.image_newline", "connectors.image.newline"),))
-    # <im_patch>, <im_start> and <im_end> were appended to the vocabulary in this order.
-    patch = text.vocab_size - 3 if config.get("mm_use_im_start_end") and has_patch_token(config) else IMAGE
+    added = added_tokens(config, legacy)
+    patch = text.vocab_size - len(added) if PATCH in added else IMAGE
     prepare_inputs = PlaceholderMask(ids=(IMAGE, patch), names={"images": "pixel_values"})
     return OfficialLlava(
         tower=vision.config, connector=connector, text=text, keys=keys, prepare_inputs=prepare_inputs, tiled=tiled
     )
 
 
-def has_patch_token(config: Mapping[str, Any]) -> bool:
-    """Whether `<im_patch>` was appended to the vocabulary: where nothing is said, it was."""
-    return bool(config.get("mm_use_im_patch_token", True))
+def added_tokens(config: Mapping[str, Any], legacy: bool = False) -> tuple[str, ...]:
+    """The tokens that were appended to the vocabulary and stand in prompts, in this order.
+
+    legacy: the first code has no placeholder but `<im_patch>`, and appends it whatever its config says.
+    """
+    marked = bool(config.get("mm_use_im_start_end"))
+    patch = legacy or (marked and bool(config.get("mm_use_im_patch_token", True)))
+    return ((PATCH,) if patch else ()) + (AROUND if marked else ())
 
 
 def family_of(config: Mapping[str, Any]) -> str:
@@ -161,13 +168,19 @@ def gather(folder: Path) -> Mapping[str, Tensor]:
         return whole
     config = CheckpointFiles(folder).json("config.json")
     name = str(config.get("mm_vision_tower") or config.get("vision_tower") or "")
-    tower_dirs = (folder / OWN_TOWER, Path(name), folder / name, folder / Path(name).name)
-    found = next((each for each in tower_dirs if name and (each / "config.json").is_file()), None)
+    found = tower_folder(folder, name, "vision")
+    return MergedTensors({"": whole, INSIDE: weights_in(found)}, _official_name)
+
+
+def tower_folder(folder: Path, name: str, kind: str) -> Path:
+    """Where the tower lies that a checkpoint names and leaves out; WeightsError where it is not there."""
+    places = (folder / f"{kind}_tower", Path(name), folder / name, folder / Path(name).name)
+    found = next((each for each in places if name and (each / "config.json").is_file()), None)
     if found is None:
         raise WeightsError(
-            f"{folder} leaves out its vision tower {name!r}; fetch that and put its folder at {tower_dirs[-1]}"
+            f"{folder} leaves out its {kind} tower {name!r}; fetch that and put its folder at {places[-1]}"
         )
-    return MergedTensors({"": whole, INSIDE: weights_in(found)}, _official_name)
+    return found
 
 
 def _official_name(prefix: str, name: str) -> str | None:

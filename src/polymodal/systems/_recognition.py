@@ -49,6 +49,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "qwen2": ("language_model",),
     "qwen2_vl": ("qwen2_vl",),
     "share4v": ("sharegpt4v",),
+    "shikra": ("shikra",),
     "video-llama": ("video_llama",),
     "vilt": ("vilt",),
     "vit": ("vit",),
@@ -58,6 +59,7 @@ ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "LlavaLlamaForCausalLM": ("llava", "llava_1_5", "llava_1_6"),
     "LlavaMistralForCausalLM": ("llava", "llava_1_5", "llava_1_6"),
     "Share4VLlamaForCausalLM": ("sharegpt4v",),
+    "ShikraLlamaForCausalLM": ("shikra",),
 }
 KEYS: dict[str, tuple[str, ...]] = {
     "gguf": ("language_model",),
