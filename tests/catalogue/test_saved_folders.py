@@ -14,7 +14,8 @@ from polymodal.weights.read import read
 EVIDENCE = {system.id: engine.evidence_of(system) for system in engine.all_checked()}
 
 
-OFFICIAL_LLAVA = ("llava", "sharegpt4v")
+# What only official code writes, though the library's models compute what its code does.
+JOINED = {id for id, evidence in EVIDENCE.items() if evidence and "joined as the official code" in evidence.oracle}
 
 
 def in_library_layout(case) -> bool:
@@ -23,7 +24,7 @@ def in_library_layout(case) -> bool:
 
 def cases(id, library):
     """Some of a system's cases: each fourth of transformers' own layouts, each of the others."""
-    chosen = [case for case in EVIDENCE[id].cases if (in_library_layout(case) and id not in OFFICIAL_LLAVA) == library]
+    chosen = [case for case in EVIDENCE[id].cases if (in_library_layout(case) and id not in JOINED) == library]
     return chosen[::4] if library else chosen
 
 

@@ -56,7 +56,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "vit_jax": ("vit",),
 }
 ARCHITECTURES: dict[str, tuple[str, ...]] = {
-    "LlavaLlamaForCausalLM": ("llava", "llava_1_5", "llava_1_6"),
+    "LlavaLlamaForCausalLM": ("chinese_llava", "llava", "llava_1_5", "llava_1_6"),
     "LlavaMistralForCausalLM": ("llava", "llava_1_5", "llava_1_6"),
     "Share4VLlamaForCausalLM": ("sharegpt4v",),
     "ShikraLlamaForCausalLM": ("shikra",),
