@@ -6,6 +6,7 @@ Which systems may read a checkpoint, by words of its config.json; SHAPES: by the
 MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "Emu3": ("emu3",),
     "Emu3VisionVQ": ("emu3",),
+    "VideoChatGPT": ("video_chatgpt",),
     "beit": ("beit",),
     "beit-official": ("beit",),
     "blip": ("blip",),
@@ -56,10 +57,11 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "vit_jax": ("vit",),
 }
 ARCHITECTURES: dict[str, tuple[str, ...]] = {
-    "LlavaLlamaForCausalLM": ("chinese_llava", "llava", "llava_1_5", "llava_1_6"),
+    "LlavaLlamaForCausalLM": ("chinese_llava", "llava", "llava_1_5", "llava_1_6", "video_chatgpt"),
     "LlavaMistralForCausalLM": ("llava", "llava_1_5", "llava_1_6"),
     "Share4VLlamaForCausalLM": ("sharegpt4v",),
     "ShikraLlamaForCausalLM": ("shikra",),
+    "VideoChatGPTLlamaForCausalLM": ("video_chatgpt",),
 }
 KEYS: dict[str, tuple[str, ...]] = {
     "gguf": ("language_model",),

@@ -1,4 +1,4 @@
-"""Chinese-LLaVA against a composition of the library's CLIP and LLaMA with the official connector: evidence/llava.py."""
+"""Chinese-LLaVA against the library's CLIP and LLaMA, joined as in evidence/llava.py."""
 
 from __future__ import annotations
 
