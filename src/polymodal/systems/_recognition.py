@@ -34,6 +34,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "lavis-blip2": ("blip_2",),
     "lavis-blip2-qformer": ("blip_2",),
     "lavis-instructblip": ("instructblip",),
+    "llaaa": ("llasm",),
     "llama": ("bayling", "chinese_llama_2", "language_model", "tigerbot"),
     "llama_adapter_v2": ("llama_adapter_v2",),
     "llava": ("llava_1_5",),
@@ -57,6 +58,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "vit_jax": ("vit",),
 }
 ARCHITECTURES: dict[str, tuple[str, ...]] = {
+    "LlaaaLlamaForCausalLM": ("llasm",),
     "LlavaLlamaForCausalLM": ("chinese_llava", "llava", "llava_1_5", "llava_1_6", "video_chatgpt"),
     "LlavaMistralForCausalLM": ("llava", "llava_1_5", "llava_1_6"),
     "Share4VLlamaForCausalLM": ("sharegpt4v",),
