@@ -37,12 +37,15 @@ from polymodal.weights.merged import MergedTensors
 CLIP_L = {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
           "num_attention_heads": 16, "image_size": 224, "patch_size": 14}  # fmt: skip
 CLIP_L_336 = {**CLIP_L, "image_size": 336}
+SIGLIP_384 = {"model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304,
+              "num_hidden_layers": 27, "num_attention_heads": 16, "image_size": 384, "patch_size": 14}  # fmt: skip
 OWN_TOWER = "vision_tower"
 TOWERS = {
     "openai/clip-vit-large-patch14": CLIP_L,
     "openai/clip-vit-large-patch14-336": CLIP_L_336,
     "Lin-Chen/ShareGPT4V-7B_Pretrained_vit-large336-l12": CLIP_L_336,
     "Lin-Chen/ShareGPT4V-13B_Pretrained_vit-large336-l12": CLIP_L_336,
+    "google/siglip-so400m-patch14-384": SIGLIP_384,
     OWN_TOWER: CLIP_L_336,
 }
 LLAVA = {"LlavaLlamaForCausalLM": "llama", "LlavaMistralForCausalLM": "mistral"}
@@ -149,7 +152,7 @@ def _tiled(config: Mapping[str, Any], tower: ViTConfig, connector: MLPConnectorC
 
 def tower_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The vision_config of the tower an official config names; ConfigError when it is not known or there."""
-    name = str(config.get("mm_vision_tower") or config.get("vision_tower") or "")
+    name = tower_name(config)
     tower_config = Path(name) / "config.json"
     if tower_config.is_file():
         found = CheckpointFiles(tower_config.parent).json("config.json")
@@ -161,15 +164,21 @@ def tower_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return towers[Path(name).name]
 
 
-def gather(folder: Path) -> Mapping[str, Tensor]:
-    """All tensors of a checkpoint under official names, its tower's too; WeightsError without one."""
+def gather(folder: Path, inside: str = INSIDE) -> Mapping[str, Tensor]:
+    """All tensors of a checkpoint under official names, its tower's too; WeightsError without one.
+
+    inside: the start of the tower's names where the checkpoint holds it.
+    """
     whole = weights_in(folder)
-    if any(name.startswith(INSIDE) for name in whole):
+    if any(name.startswith(inside) for name in whole):
         return whole
-    config = CheckpointFiles(folder).json("config.json")
-    name = str(config.get("mm_vision_tower") or config.get("vision_tower") or "")
-    found = tower_folder(folder, name, "vision")
-    return MergedTensors({"": whole, INSIDE: weights_in(found)}, _official_name)
+    found = tower_folder(folder, tower_name(CheckpointFiles(folder).json("config.json")), "vision")
+    return MergedTensors({"": whole, inside: weights_in(found)}, _official_name)
+
+
+def tower_name(config: Mapping[str, Any]) -> str:
+    """What a config names as its tower, "" for none."""
+    return str(config.get("mm_vision_tower") or config.get("mm_image_tower") or config.get("vision_tower") or "")
 
 
 def tower_folder(folder: Path, name: str, kind: str) -> Path:
