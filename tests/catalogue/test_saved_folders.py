@@ -32,7 +32,7 @@ LIBRARY = [pytest.param(case, id=f"{id}-{case.name}") for id in EVIDENCE for cas
 OFFICIAL = [pytest.param(case, id=f"{id}-{case.name}") for id in EVIDENCE for case in cases(id, False)]
 # transformers 5 reads neither of its own two norms called layernorm back as it wrote them (beit.layernorm, layernorm).
 NOT_READ_BACK = "masked model, one table for all blocks"
-RESIZED = "no class token, resized positions"  # of mPLUG-Owl2: other positions than the checkpoint's table has
+RESIZED = "resized positions"  # cases with other positions than the checkpoint's table has
 
 
 def changed(folder: Path, case, call) -> pm.Model:

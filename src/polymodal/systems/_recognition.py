@@ -68,6 +68,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
 }
 ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "LlaaaLlamaForCausalLM": ("llasm",),
+    "LlavaLlamaAttForCausalLM": ("llama_vid",),
     "LlavaLlamaForCausalLM": ("chinese_llava", "llava", "llava_1_5", "llava_1_6", "video_chatgpt"),
     "LlavaMistralForCausalLM": ("llava", "llava_1_5", "llava_1_6"),
     "Share4VLlamaForCausalLM": ("sharegpt4v",),
