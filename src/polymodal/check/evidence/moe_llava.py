@@ -40,17 +40,18 @@ class Experts(nn.Module):
 
     def __init__(self, mlp: nn.Module, width: int, count: int) -> None:
         super().__init__()
-        self.deepspeed_moe = nn.Module()
-        self.deepspeed_moe.gate = nn.Module()
-        self.deepspeed_moe.gate.wg = nn.Linear(width, count, bias=False)
-        self.deepspeed_moe.experts = nn.Module()
-        self.deepspeed_moe.experts.deepspeed_experts = nn.ModuleList(copy.deepcopy(mlp) for _ in range(count))
+        gate = nn.Linear(width, count, bias=False)
+        experts = nn.ModuleList(copy.deepcopy(mlp) for _ in range(count))
+        self.deepspeed_moe = nn.ModuleDict({
+            "gate": nn.ModuleDict({"wg": gate}), "experts": nn.ModuleDict({"deepspeed_experts": experts}),
+        })  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        shares = self.deepspeed_moe.gate.wg(x.float()).softmax(-1)
+        shares = library.part(self, "deepspeed_moe.gate.wg")(x.float()).softmax(-1)
         two = shares.topk(2, -1)
         weights = two.values / two.values.sum(-1, keepdim=True)
-        said = torch.stack([expert(x) for expert in self.deepspeed_moe.experts.deepspeed_experts], -2)
+        experts = library.part(self, "deepspeed_moe.experts.deepspeed_experts")
+        said = torch.stack([expert(x) for expert in experts], -2)
         return (
             said.gather(-2, two.indices[..., None].expand(*two.indices.shape, x.shape[-1])) * weights[..., None]
         ).sum(-2)

@@ -126,7 +126,9 @@ def _tower_keys(tower: ViTConfig, file_side: int) -> tuple[KeyTable, ...]:
     """EVA's names; positions resized where the file's are of another side, then as they are, for saved models."""
     if file_side == tower.image_size:
         return (eva_vit.OFFICIAL_KEYS,)
-    grid = ResizePositions((file_side // tower.patch_size,) * 2, tower.grid_sides, leading=1)
+    patch = tower.patch_size
+    assert isinstance(patch, int)
+    grid = ResizePositions((file_side // patch,) * 2, tower.grid_sides, leading=1)
     resized = rename("pos_embed", "positions", Squeeze(), grid)
     rows = tuple(resized if row.sources == ("pos_embed",) else row for row in eva_vit.OFFICIAL_KEYS.rows)
     return KeyTable(rows), eva_vit.OFFICIAL_KEYS

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -84,7 +85,7 @@ class FrameCount:
         return len(values["frames"]) * self.tokens
 
 
-def step_of(times: Sequence[float]) -> int:
+def step_of(times: np.ndarray) -> int:
     """The frames of a second, rounded, at least 1."""
     return max(1, round((len(times) - 1) / float(times[-1]))) if len(times) > 1 else 1
 

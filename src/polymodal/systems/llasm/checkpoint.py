@@ -28,9 +28,9 @@ from polymodal.data.mel import MelConfig, log_mel
 from polymodal.data.messages import Message
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import TEXT_START, Special, Template, Turn, Words
-from polymodal.encoders import whisper_states
 from polymodal.encoders.whisper import FRAMES_PER_SECOND
 from polymodal.errors import ConfigError
+from polymodal.models import whisper_states
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.systems import CheckpointFiles, LoadedModel, ModelSpec, Part
 from polymodal.weights.folder import weights_in

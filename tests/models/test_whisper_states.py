@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from polymodal.check import library, randomise
-from polymodal.encoders.whisper_states import HF_KEYS, parse_config
 from polymodal.errors import ConfigError, MediaError
+from polymodal.models.whisper_states import HF_KEYS, parse_config
 from polymodal.weights.load import load_into
 
 CONFIG = {"d_model": 24, "encoder_layers": 1, "encoder_attention_heads": 4, "encoder_ffn_dim": 40, "decoder_layers": 2,
