@@ -39,6 +39,7 @@ FOLDERS: dict[str, dict[str, Any]] = {
     "qwen2": {**GPT2, **config("Qwen2Tokenizer"), "added_tokens.json": {"<|im_start|>": 701}},
     "bert": {"vocab.txt": word_pieces(), **config("BertTokenizer")},
     "qwen": {"qwen.tiktoken": rank_file(), **config("QWenTokenizer")},
+    "arcade100k": {"arcade100k.tiktoken": rank_file(), **config("Arcade100kTokenizer")},
     "emu3": {"emu3.tiktoken": rank_file(), "emu3_vision_tokens.txt": "<|image start|>\n\n<|image end|>\n",
              **config("Emu3Tokenizer")},
     "llama3": {"tokenizer.model": rank_file().encode(), **config(None)},
@@ -97,7 +98,7 @@ def test_ids_and_names_of_each_kind(tokenizers: Any) -> None:
         "clip": (found["clip"][0], found["clip"][0] - 2, found["clip"][0] - 1, found["clip"][0] - 1),
         "qwen2": (702, None, 700, 700), "bert": (found["bert"][0], None, None, 0),
         "qwen": (base + 208, None, base, base), "emu3": (base + 210, base + 206, base + 207, base),
-        "llama3": (base, None, None, None),
+        "llama3": (base, None, None, None), "arcade100k": (base + 33, None, base + 1, base + 1),
     }  # fmt: skip
     assert tokenizers["t5"].special("<extra_id_0>") == 351 and tokenizers["t5"].special("<extra_id_99>") == 252
     assert tokenizers["qwen2"].special_tokens == {"<|endoftext|>": 700}  # added_tokens.json does not call it special

@@ -4,7 +4,8 @@
     block:  x + cross(x, context)?  ->  x + attn(attn_norm(x))  ->  x + mlp(mlp_norm(x))      (order "pre")
     embed(input_ids) -> inputs_embeds                head(hidden) -> logits [B,T,V]
 Other orders: "post" norm(x + f(x)) (OPT-350m), "swin" x + norm(f(x)) (Chameleon-34B), "residual" n + f(n) with
-n = norm(x) (BLOOM's option), and ``parallel`` x + attn(attn_norm(x)) + mlp(mlp_norm(x)) (GPT-NeoX).
+n = norm(x) (BLOOM's option), "shared" x + attn(n) + mlp(n) with n = attn_norm(x) (Phi), and ``parallel``
+x + attn(attn_norm(x)) + mlp(mlp_norm(x)) (GPT-NeoX).
 
 What differs between LLaMA, Qwen2, Mistral and Gemma is which child configs fill the slots.  The four ways a
 modality may enter need no flag: A ``cross`` child and ``context`` argument; B any linear or norm may be routed by
@@ -81,7 +82,7 @@ class DecoderBlockConfig:
     norm: NormConfig = field(default_factory=RMSNormConfig)
     mlp_norm: NormConfig | None = None
     cross: CrossConfig | None = None
-    order: Literal["pre", "post", "swin", "residual"] = "pre"
+    order: Literal["pre", "post", "swin", "residual", "shared"] = "pre"
     parallel: bool = False
 
     def __post_init__(self) -> None:
@@ -101,7 +102,7 @@ class DecoderBlock(nn.Module):
         self.cross = None if config.cross is None else config.cross.build()
         self.attn_norm = config.norm.build(width)
         self.attn = config.attention.build()
-        self.mlp_norm = (config.mlp_norm or config.norm).build(width)
+        self.mlp_norm = nn.Identity() if config.order == "shared" else (config.mlp_norm or config.norm).build(width)
         self.mlp = config.mlp.build()
         self.order, self.parallel = config.order, config.parallel
         self._is_mixture = isinstance(self.mlp, MoE)
@@ -127,6 +128,9 @@ class DecoderBlock(nn.Module):
                 return x + mixed + self.mlp(self.mlp_norm(x, token_types), token_types, **routes)
             x = x + mixed
             return x + self.mlp(self.mlp_norm(x, token_types), token_types, **routes)
+        if self.order == "shared":
+            seen = self.attn_norm(x, token_types)
+            return x + self.attn(seen, mask, rope, cache, prompt, token_types) + self.mlp(seen, token_types, **routes)
         if self.order == "residual":
             x = self.attn_norm(x, token_types)
             x = self.mlp_norm(x + self.attn(x, mask, rope, cache, prompt, token_types), token_types)

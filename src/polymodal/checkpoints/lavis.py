@@ -163,17 +163,17 @@ def gather(files: CheckpointFiles, language: str = "") -> Mapping[str, Tensor]:
         return weights_in(folder, ("model", ""))
     found: Locations = {}
     for path in loose:
-        found.update(_named(weights_in(path, ("model", ""))))
+        found.update(eva_named(weights_in(path, ("model", ""))))
     for part in parts:
         kind = CheckpointFiles(part).json("config.json").get("model_type", "")
         found.update(locations(weights_in(part), f"{language or NAMES[kind][1]}."))
     return MergedTensors.of(found)
 
 
-def _named(tensors: Mapping[str, Tensor]) -> Locations:
-    """EVA's own file gets the prefix of the whole model and loses what BLIP-2 leaves out."""
+def eva_named(tensors: Mapping[str, Tensor], prefix: str = "visual_encoder.") -> Locations:
+    """EVA's own file gets the prefix of the whole model and loses what BLIP-2 leaves out; others stay as they are."""
     if "cls_token" not in tensors:
         return locations(tensors)
     kept = [name for name in tensors if name.split(".")[0] in ("cls_token", "pos_embed", "patch_embed")]
     kept += [name for name in tensors if name.startswith("blocks.") and int(name.split(".")[1]) < BLOCKS]
-    return {f"visual_encoder.{name}": (tensors, name) for name in kept}
+    return {prefix + name: (tensors, name) for name in kept}

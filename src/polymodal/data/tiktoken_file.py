@@ -1,6 +1,7 @@
-"""Rank files of tiktoken (`qwen.tiktoken`, `emu3.tiktoken`, LLaMA 3's `tokenizer.model`) and the tokens behind them.
+"""Rank files of tiktoken (`qwen.tiktoken`, `emu3.tiktoken`, `arcade100k.tiktoken`, LLaMA 3's `tokenizer.model`).
 
     lines "base64(token) rank" -> bytes -> rank -> byte-level BPE; then special tokens, from the first free id on
+    (of Arcade100k, StableLM 2's, from the second)
 
 Qwen (arXiv 2309.16609), Qwen-VL (arXiv 2308.12966), Qwen-Audio (arXiv 2311.07919), Emu3 (arXiv 2409.18869): the
 special tokens stand in code that their folders bring along, which is never run; here they are data, in that order.
@@ -50,6 +51,15 @@ QWEN_AUDIO = (
                                  "action", "entities", "speech_edit")),
     "<audio>",
     "</audio>",
+)  # fmt: skip
+ARCADE = (
+    END,
+    *(f"<|fim_{name}|>" for name in ("prefix", "middle", "suffix", "pad")),
+    "<gh_stars>", "<filename>", "<issue_start>", "<issue_comment>", "<issue_closed>",
+    *(f"<jupyter_{name}>" for name in ("start", "text", "code", "output")),
+    "<empty_output>", "<commit_before>", "<commit_msg>", "<commit_after>", "<reponame>",
+    "<|endofprompt|>", "<|im_start|>", "<|im_end|>", "<|pause|>", *(f"<|reg{index}|>" for index in range(8)),
+    "<|extra0|>",
 )  # fmt: skip
 MAX_GAP = 1 << 16  # ids behind a rank file that may be free
 EMU3_TOKENS = "emu3_vision_tokens.txt"
@@ -109,6 +119,15 @@ def emu3(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Voca
     lines = read_text(path.with_name(EMU3_TOKENS)).split("\n")
     pipeline.add_special_tokens(_special((*QWEN, *(line.strip() for line in lines if line.strip()))))
     return Vocabulary(pipeline=pipeline, roles={"bos": "<|extra_203|>", "eos": "<|extra_204|>", "pad": END})
+
+
+def arcade100k(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Vocabulary:
+    """Arcade100kTokenizer of StableLM 2: Qwen's words; one id behind the ranks stays free."""
+    ranks = _ranks(path)
+    pipeline = _pipeline(ranks, QWEN2_WORDS)
+    pipeline.normalizer = normalizers.NFC()
+    pipeline.add_special_tokens(_special((f"<|reserved_token_{len(ranks)}|>", *ARCADE)))
+    return Vocabulary(pipeline=pipeline, roles={"eos": END, "pad": END})
 
 
 def llama3(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Vocabulary:
