@@ -38,6 +38,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "llava": ("llava_1_5",),
     "llava_next": ("llava_1_6",),
     "minigpt4": ("minigpt_4",),
+    "minigpt_v2": ("minigpt_v2",),
     "mistral": ("language_model",),
     "mplug_owl2": ("mplug_owl2",),
     "mult": ("mult",),
