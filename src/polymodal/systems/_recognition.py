@@ -51,6 +51,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "qwen2_vl": ("qwen2_vl",),
     "share4v": ("sharegpt4v",),
     "video-llama": ("video_llama",),
+    "videochat": ("videochat",),
     "vilt": ("vilt",),
     "vit": ("vit",),
     "vit_jax": ("vit",),
