@@ -11,6 +11,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "blip": ("blip",),
     "blip-2": ("blip_2",),
     "bloom": ("tigerbot",),
+    "bubogpt": ("bubogpt",),
     "chameleon": ("chameleon",),
     "chameleon_official": ("chameleon",),
     "chameleon_vqgan_official": ("chameleon",),
