@@ -27,6 +27,9 @@ _HOMES = {
     "array": "polymodal.api.media",
     "text": "polymodal.api.media",
     "media": "polymodal.api.media",
+    "voice": "polymodal.api.voice",
+    "Voice": "polymodal.api.voice",
+    "Speech": "polymodal.api.voice",
 }
 
 if TYPE_CHECKING:
@@ -43,10 +46,13 @@ if TYPE_CHECKING:
     from polymodal.api.model import Model as Model
     from polymodal.api.reply import Reply as Reply
     from polymodal.api.search import index as index
+    from polymodal.api.voice import Speech as Speech
+    from polymodal.api.voice import Voice as Voice
+    from polymodal.api.voice import voice as voice
     from polymodal.data.limits import Limits as Limits
 
-__all__ = ["Limits", "Model", "Reply", "array", "audio", "chat_format", "image", "index", "load", "look", "media",
-           "pull", "text", "video"]  # fmt: skip
+__all__ = ["Limits", "Model", "Reply", "Speech", "Voice", "array", "audio", "chat_format", "image", "index", "load",
+           "look", "media", "pull", "text", "video", "voice"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

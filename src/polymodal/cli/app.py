@@ -30,6 +30,7 @@ from polymodal.cli import (
     health,
     new,
     perceive,
+    say,
     search,
     serve,
     transcribe,
@@ -90,7 +91,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS = (answer.ask, chat.chat, transcribe.transcribe, perceive.classify, embed.embed, search.search,
+COMMANDS = (answer.ask, chat.chat, transcribe.transcribe, say.say, perceive.classify, embed.embed, search.search,
             catalogue.systems, catalogue.show, check.check, new.new, fetch.pull, health.doctor,
             bench.bench, serve.serve)  # fmt: skip
 for each in COMMANDS:

@@ -16,7 +16,9 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 def serve(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MODEL...", help=f"{MODEL_HELP} Several may be named; mini by default."),
+        typer.Argument(
+            metavar="MODEL...", help=f"{MODEL_HELP} Several may be named, kokoro (voices) among them; mini by default."
+        ),
     ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; any but this machine's own needs --api-key-file.")

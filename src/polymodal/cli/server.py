@@ -7,7 +7,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from polymodal.cli.serve import LOCAL
 from polymodal.engine.request import EngineLimits
@@ -15,7 +15,11 @@ from polymodal.errors import ConfigError
 from polymodal.files import read_bytes
 from polymodal.serve.settings import RequestLimits, Settings
 
+if TYPE_CHECKING:
+    from polymodal.serve.speech import ServedSpeaker
+
 MAX_KEY_FILE = 1 << 20
+KOKORO = "kokoro"  # the voices of `pm.voice`, beside the models of the catalogue
 
 
 def settings(
@@ -75,17 +79,35 @@ def run(names: Sequence[str], load: Callable[[str], Any], chosen: Settings, host
     except ImportError as missing:
         raise ConfigError(f"serve needs the package {missing.name}: pip install 'polymodal[serve]'") from missing
     listening = listen(host, port)
-    models = {name: ServedModel(name, load(name), chosen) for name in dict.fromkeys(names)}
-    app = create_app(models, chosen)
+    asked = dict.fromkeys(names)
+    models = {name: ServedModel(name, load(name), chosen) for name in asked if name != KOKORO}
+    speakers = {KOKORO: open_speaker()} if KOKORO in asked else {}
+    app = create_app(models, chosen, speakers)
     server = uvicorn.Server(configured(app, chosen))
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listening.getsockname()[1]}"
     print(
-        f"serving {', '.join(models)}: {address} in a browser, {address}/v1 for clients; Ctrl-C stops it",
+        f"serving {', '.join(asked)}: {address} in a browser, {address}/v1 for clients; Ctrl-C stops it",
         file=sys.stderr,
         flush=True,
     )
     server.run(sockets=[listening])
+
+
+def open_speaker() -> ServedSpeaker:
+    """Kokoro, whose words are read by a child process; with progress while it is fetched."""
+    import torch
+
+    from polymodal.cli.output import transfers
+    from polymodal.pipelines.speaking.speaker import Speaker
+    from polymodal.serve.isolation import Decoders
+    from polymodal.serve.speech import ServedSpeaker
+
+    decoders = Decoders(children=1)
+    with transfers() as report:
+        speaker = Speaker.open(threads=torch.get_num_threads(), ipa=decoders.ipa, progress=report)
+    decoders.ipa("hello", "en-us")  # without eSpeak NG the server does not start
+    return ServedSpeaker(KOKORO, speaker, decoders)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -95,3 +95,15 @@ class Embeddings(Body):
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
     user: Unread = None
+
+
+class Speech(Body):
+    """POST /v1/audio/speech.  voice: one of `polymodal say --voices`, or OpenAI's name of one (alloy)."""
+
+    model: str
+    input: Annotated[str, Field(min_length=1)]
+    voice: str = "af_heart"
+    response_format: str = "mp3"
+    speed: Annotated[float, Field(ge=0.25, le=4.0)] = 1.0
+    instructions: Literal[""] | None = None
+    stream_format: Literal["audio"] | None = None
