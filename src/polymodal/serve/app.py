@@ -22,6 +22,7 @@ from polymodal.serve import chat, completions
 from polymodal.serve.bodies import StrictRoute
 from polymodal.serve.errors import Refused, refusal
 from polymodal.serve.guard import Guard
+from polymodal.serve.images import add_images
 from polymodal.serve.metrics import Metrics
 from polymodal.serve.models import ServedModel, find
 from polymodal.serve.schemas import ChatCompletion, Completion, Embeddings, Sampling
@@ -72,6 +73,7 @@ def create_app(
     add_site(app)
     _add_generation(app, models, settings, metrics)
     _add_perception(app, models, settings)
+    add_images(app, models, settings)
     add_speech(app, speakers, settings, STREAM)
     return app
 

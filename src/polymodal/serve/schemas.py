@@ -97,6 +97,21 @@ class Embeddings(Body):
     user: Unread = None
 
 
+class Images(Body):
+    """POST /v1/images/generations.  size: "WIDTHxHEIGHT"; seed: beyond OpenAI's, of the first picture."""
+
+    model: str
+    prompt: Annotated[str, Field(min_length=1)]
+    n: Annotated[int, Field(ge=1)] | None = None
+    size: str | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    response_format: Literal["b64_json"] | None = None
+    output_format: Literal["png", "jpeg", "webp"] | None = None
+    quality: Literal["auto", "standard"] | None = None
+    moderation: Unread = None
+    user: Unread = None
+
+
 class Speech(Body):
     """POST /v1/audio/speech.  voice: one of `polymodal say --voices`, or OpenAI's name of one (alloy)."""
 
