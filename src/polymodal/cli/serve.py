@@ -45,6 +45,10 @@ def serve(
     max_tokens: Annotated[
         int, typer.Option(min=1, help="Longest answer that a request may ask for, in tokens.")
     ] = 4096,
+    ray: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="N replicas through Ray Serve, on this machine or a Ray cluster's."),
+    ] = None,
     *,
     load: Load,
 ) -> None:
@@ -52,4 +56,4 @@ def serve(
     from polymodal.cli.server import run, settings
 
     chosen = settings(host, api_key_file, without_key, origin or [], media_host or [], rows, max_tokens)
-    run(models or ["mini"], load, chosen, host, port)
+    run(models or ["mini"], load, chosen, host, port, ray)

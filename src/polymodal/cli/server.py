@@ -6,6 +6,7 @@ import hashlib
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,30 +69,47 @@ def read_keys(path: Path) -> frozenset[str]:
     return frozenset(keys)
 
 
-def run(names: Sequence[str], load: Callable[[str], Any], chosen: Settings, host: str, port: int) -> None:
-    """Serve until SIGINT or SIGTERM; the port is open once every model is loaded."""
+def run(
+    names: Sequence[str], load: Callable[[str], Any], chosen: Settings, host: str, port: int, replicas: int | None
+) -> None:
+    """Serve until SIGINT or SIGTERM; the port is open once every model is loaded.  replicas: through Ray."""
     try:
         import uvicorn
 
-        from polymodal.serve.app import create_app
         from polymodal.serve.connections import configured
-        from polymodal.serve.models import ServedModel
+        from polymodal.serve.replicas import Replicas
     except ImportError as missing:
         raise ConfigError(f"serve needs the package {missing.name}: pip install 'polymodal[serve]'") from missing
     listening = listen(host, port)
-    asked = dict.fromkeys(names)
-    models = {name: ServedModel(name, load(name), chosen) for name in asked if name != KOKORO}
-    speakers = {KOKORO: open_speaker()} if KOKORO in asked else {}
-    app = create_app(models, chosen, speakers)
+    build = partial(application, tuple(dict.fromkeys(names)), load, chosen)
+    behind = None if replicas is None else Replicas(build, replicas, chosen)
+    app: Any = build() if behind is None else behind.app()
     server = uvicorn.Server(configured(app, chosen))
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listening.getsockname()[1]}"
     print(
-        f"serving {', '.join(asked)}: {address} in a browser, {address}/v1 for clients; Ctrl-C stops it",
+        f"serving {', '.join(dict.fromkeys(names))}: {address} in a browser, {address}/v1 for clients; Ctrl-C stops it",
         file=sys.stderr,
         flush=True,
     )
-    server.run(sockets=[listening])
+    try:
+        server.run(sockets=[listening])
+    except SystemExit:
+        # Ray answers SIGTERM so, when uvicorn, which has drained by then, raises it again.
+        if behind is None:
+            raise
+    finally:
+        if behind is not None:
+            behind.close()
+
+
+def application(names: Sequence[str], load: Callable[[str], Any], chosen: Settings) -> Any:
+    """The application that serves these models, loaded."""
+    from polymodal.serve.app import create_app
+    from polymodal.serve.models import ServedModel
+
+    models = {name: ServedModel(name, load(name), chosen) for name in names if name != KOKORO}
+    return create_app(models, chosen, {KOKORO: open_speaker()} if KOKORO in names else {})
 
 
 def open_speaker() -> ServedSpeaker:
