@@ -151,7 +151,7 @@ def _add_models(app: FastAPI, models: Mapping[str, ServedModel], speakers: Mappi
             "created": model.created,
             "owned_by": "polymodal",
             "inputs": list(loaded.system.inputs),
-            "can": list(loaded.can),
+            "can": [verb for verb in loaded.can if verb != "draw" or loaded.paints],
         }
 
     @app.get("/v1/models")
