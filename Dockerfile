@@ -7,7 +7,7 @@ COPY constraints constraints
 COPY scripts/install.py scripts/install.py
 COPY src src
 # Not editable: the sources are not in the last stage.
-RUN /venv/bin/python scripts/install.py serve \
+RUN /venv/bin/python scripts/install.py serve say \
     && /venv/bin/pip install --no-cache-dir --no-deps --force-reinstall .
 
 FROM python:3.12-slim
