@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import polymodal as pm
+from humming import Tones
 from polymodal.data.audio import read_audio
 from polymodal.data.audio_writing import encode_sound, writable
 from polymodal.data.limits import Limits
@@ -25,18 +26,6 @@ needs_espeak = pytest.mark.skipif(not ESPEAK, reason="needs the package espeakng
 def letters(clause: str, language: str) -> str:
     """A phonemizer that says every letter that Spanish keeps as itself."""
     return re.sub("[^a-z ]", "", clause.lower())
-
-
-class Tones:
-    """An onnxruntime session that hums a tone for each symbol, and notes what it was given."""
-
-    def __init__(self) -> None:
-        self.given: list[dict[str, np.ndarray]] = []
-
-    def run(self, names, inputs):
-        self.given.append(inputs)
-        count = int(inputs["input_ids"].shape[1] * 240 / inputs["speed"][0])
-        return [np.sin(np.arange(count, dtype=np.float32) / 20)[None] * 2]
 
 
 @pytest.mark.parametrize(

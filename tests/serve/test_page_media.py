@@ -4,29 +4,16 @@ import io
 import time
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 from PIL import Image
 
 import polymodal as pm
 from headline_folders import captured
+from humming import humming
 from polymodal.pipelines import image_generation
-from polymodal.pipelines.speaking.kokoro import WIDTH
-from polymodal.pipelines.speaking.phonemes import CONTEXT
-from polymodal.pipelines.speaking.speaker import Speaker
 from polymodal.serve.app import create_app
-from polymodal.serve.isolation import Decoders
 from polymodal.serve.models import ServedModel
-from polymodal.serve.speech import ServedSpeaker
 from served import SETTINGS, complaint, running
-
-
-class Tones:
-    """An onnxruntime session that hums."""
-
-    def run(self, names, inputs):
-        count = int(inputs["input_ids"].shape[1] * 240 / inputs["speed"][0])
-        return [np.sin(np.arange(count, dtype=np.float32) / 20)[None] * 0.5]
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +21,7 @@ def address(llava, tmp_path_factory) -> Iterator[str]:
     """A server with a model that answers, one that draws too, and a voice."""
     emu3 = pm.load(captured("emu3", tmp_path_factory.mktemp("page") / "emu3"))
     models = {name: ServedModel(name, model, SETTINGS) for name, model in (("llava", llava), ("emu3", emu3))}
-    speaker = Speaker(Tones(), lambda clause, language: "abcd")
-    speaker._styles = {"af_heart": np.zeros((CONTEXT, 1, WIDTH), np.float32)}
-    speakers = {"kokoro": ServedSpeaker("kokoro", speaker, Decoders(1))}
-    with running(create_app(models, SETTINGS, speakers)) as address:
+    with running(create_app(models, SETTINGS, {"kokoro": humming("af_heart")})) as address:
         yield address
 
 
@@ -56,6 +40,8 @@ def page(browser, address) -> Iterator:
 
 def test_an_answer_is_read_aloud(page, monkeypatch) -> None:
     assert page.locator("#model option").all_inner_texts() == ["llava", "emu3"], "a voice is no model to chat with"
+    page.route("**/v1/audio/speech", lambda route: route.continue_(
+        post_data={**route.request.post_data_json, "input": "a bed"}))  # fmt: skip
     page.fill("#question", "Hello?")
     page.press("#question", "Enter")
     page.locator(".retry").wait_for()

@@ -2,35 +2,21 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 import openai
 import pytest
 
+from humming import humming
 from polymodal.data.audio import read_audio
 from polymodal.data.audio_writing import writable
 from polymodal.data.limits import Limits
-from polymodal.pipelines.speaking.kokoro import WIDTH
-from polymodal.pipelines.speaking.phonemes import CONTEXT
-from polymodal.pipelines.speaking.speaker import Speaker
 from polymodal.serve.app import create_app
 from polymodal.serve.isolation import Decoders
-from polymodal.serve.speech import ServedSpeaker
 from served import SETTINGS, call, error_of, running
-
-
-class Tones:
-    """An onnxruntime session that hums."""
-
-    def run(self, names, inputs):
-        count = int(inputs["input_ids"].shape[1] * 240 / inputs["speed"][0])
-        return [np.sin(np.arange(count, dtype=np.float32) / 20)[None] * 0.5]
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    speaker = Speaker(Tones(), lambda clause, language: "".join(c for c in clause.lower() if c in "abcdefhijk "))
-    speaker._styles = dict.fromkeys(("af_heart", "af_alloy"), np.zeros((CONTEXT, 1, WIDTH), np.float32))
-    with running(create_app({}, SETTINGS, {"kokoro": ServedSpeaker("kokoro", speaker, Decoders(1))})) as address:
+    with running(create_app({}, SETTINGS, {"kokoro": humming("af_heart", "af_alloy")})) as address:
         yield address
 
 
