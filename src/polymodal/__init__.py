@@ -31,6 +31,9 @@ _HOMES = {
     "array": "polymodal.api.media",
     "text": "polymodal.api.media",
     "media": "polymodal.api.media",
+    "voice": "polymodal.api.voice",
+    "Voice": "polymodal.api.voice",
+    "Speech": "polymodal.api.voice",
 }
 
 if TYPE_CHECKING:
@@ -51,10 +54,13 @@ if TYPE_CHECKING:
     from polymodal.api.training import export as export
     from polymodal.api.training import fit as fit
     from polymodal.api.training import resume as resume
+    from polymodal.api.voice import Speech as Speech
+    from polymodal.api.voice import Voice as Voice
+    from polymodal.api.voice import voice as voice
     from polymodal.data.limits import Limits as Limits
 
-__all__ = ["Limits", "Model", "Reply", "TrainOptions", "array", "audio", "chat_format", "export", "fit", "image",
-           "index", "load", "look", "media", "pull", "resume", "text", "video"]  # fmt: skip
+__all__ = ["Limits", "Model", "Reply", "Speech", "TrainOptions", "Voice", "array", "audio", "chat_format", "export",
+           "fit", "image", "index", "load", "look", "media", "pull", "resume", "text", "video", "voice"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

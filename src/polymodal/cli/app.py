@@ -25,11 +25,13 @@ from polymodal.cli import (
     catalogue,
     chat,
     check,
+    draw,
     embed,
     fetch,
     health,
     new,
     perceive,
+    say,
     search,
     serve,
     train,
@@ -91,7 +93,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS = (answer.ask, chat.chat, transcribe.transcribe, perceive.classify, embed.embed, search.search,
+COMMANDS = (answer.ask, chat.chat, transcribe.transcribe, say.say, draw.draw, perceive.classify,
+            embed.embed, search.search,
             catalogue.systems, catalogue.show, check.check, new.new, fetch.pull, health.doctor,
             train.train, train.export, bench.bench, serve.serve)  # fmt: skip
 for each in COMMANDS:
