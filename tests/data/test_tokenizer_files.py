@@ -123,10 +123,14 @@ def test_qwen_of_pictures_and_of_sound(tmp_path: Path) -> None:
     base, files = len(ranks()), FOLDERS["qwen"]
     start = base + len(QWEN) + QWEN_VL.index("<img>")
     vision = read_tokenizer(write(tmp_path / "vl", {**files, "config.json": {"visual": {"image_start_id": start}}}))
-    assert [vision.special(name) for name in ("<ref>", "<img>", "<imgpad>")] == [base + 208, start, start + 2]
+    assert [vision.special(name) for name in ("<img>", "<imgpad>")] == [start, start + 2]
+    # Marks of boxes are typed and answered; those of pictures and turns are not.
+    assert vision.encode("<ref>a</ref>")[::2] == [base + 208, base + 209]
+    assert vision.decode(vision.encode("<box>(1,2)</box>")) == "<box>(1,2)</box>"
+    assert not vision.special_ids.intersection(vision.encode("<img><|im_end|>"))
     begin = base + len(QWEN) + QWEN_AUDIO.index("<audio>")
     sound = read_tokenizer(write(tmp_path / "audio", {**files, "config.json": {"audio": {"audio_start_id": begin}}}))
-    assert sound.special("<|0.01|>") == sound.special("<|0.00|>") + 1 and sound.vocab_size == begin + 2
+    assert sound.encode("<|0.00|><|0.01|>") == [base + 208 + 20, base + 208 + 21] and sound.vocab_size == begin + 2
     # The published numbers, with the 151,643 tokens of the published file.
     assert (151_643 + start - base, 151_643 + begin - base) == (151_857, 155_163)
     with pytest.raises(WeightsError, match=r"'<img>' at \d+, config.json says image_start_id 5; they are of different"):

@@ -208,7 +208,7 @@ ABSENT = {
     "otter": "Otter",
     "flamingo": "Otter's Flamingo",
     "internvl_chat": "InternVL",
-    "qwen": "Qwen-VL or Qwen-Audio",
+    "qwen": "the first Qwen with sound or with text alone",
     "InternLMXComposer": "InternLM-XComposer",
 }
 

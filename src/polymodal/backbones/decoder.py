@@ -15,7 +15,8 @@ Traps: positions and mask come from the caller, the decoder never recomputes the
 features spliced in afterwards are not scaled; ``mask`` None means plain causal without padding.
 """
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal, Protocol
 
@@ -150,6 +151,7 @@ class DecoderConfig:
     norm: after the last block, None for none.  positions: added to what enters the first block.  embed_norm: of what
     enters the first block (BLOOM).  embed_width: tokens and head have a width of their own, projected (OPT-350m).
     alibi: one slope per head (arXiv 2108.12409); scores get slope * position of the key.
+    log_scaled_from: a query behind the first n tokens is multiplied by the logarithm of its place to the base n.
     """
 
     vocab_size: int
@@ -159,6 +161,7 @@ class DecoderConfig:
     rope: RopeConfig | None = None
     positions: PositionsConfig | None = None
     alibi: tuple[float, ...] | None = None
+    log_scaled_from: int | None = None
     embed_norm: NormConfig | None = None
     embed_width: int | None = None
     tied: bool = False
@@ -249,6 +252,9 @@ class Decoder(nn.Module):
         if self.config.alibi is not None:
             bias = self._alibi(mask, total, inputs_embeds)
             prepared = {window: each.biased(bias, count) for window, each in prepared.items()}
+        if self.config.log_scaled_from is not None:
+            scale = log_scale(position_ids, self.config.log_scaled_from, inputs_embeds.dtype)
+            prepared = {window: replace(each, query_scale=scale) for window, each in prepared.items()}
         segments = None if mask.segments is None else mask.segments[:, -count:]
         rope = None if self.rope is None else self.rope(position_ids, inputs_embeds.dtype, segments)
         kinds = TokenTypes.of(token_types)
@@ -303,6 +309,12 @@ class Decoder(nn.Module):
             dtype=weight.dtype,
             device=weight.device,
         )
+
+
+def log_scale(position_ids: Tensor, trained: int, dtype: torch.dtype) -> Tensor:
+    """``[B|1, 1, T, 1]``: 1 for the first ``trained`` positions, then log of (position + 1) to the base ``trained``."""
+    places = (position_ids + 1).float().clamp_min(trained)
+    return (places.log() / math.log(trained)).to(dtype)[:, None, :, None]
 
 
 @lru_cache(maxsize=16)
