@@ -45,6 +45,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "official-albef": ("albef",),
     "official-blip": ("blip",),
     "open_flamingo": ("openflamingo",),
+    "otter": ("otter",),
     "pandagpt": ("pandagpt",),
     "qwen2": ("language_model",),
     "qwen2_vl": ("qwen2_vl",),
