@@ -39,6 +39,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "llava_next": ("llava_1_6",),
     "minigpt4": ("minigpt_4",),
     "mistral": ("language_model",),
+    "mplug-owl": ("mplug_owl",),
     "mplug_owl2": ("mplug_owl2",),
     "mult": ("mult",),
     "next-gpt": ("next_gpt",),
