@@ -56,9 +56,7 @@ class PrefixCache:
         if length:
             entry = self._entries.pop(best)
             self._entries.append(entry)
-            for (keys, values), (into_keys, into_values) in zip(entry.cache.tensors(), cache.tensors(), strict=True):
-                into_keys[:, :, :length] = keys[:, :, :length]
-                into_values[:, :, :length] = values[:, :, :length]
+            cache.copy_from(entry.cache, columns=slice(length), of=(slice(None), slice(length)))
             cache.advance(length)
             if entry.items == items_of(encoded):
                 cache.set_sources(entry.cache.sources())

@@ -53,15 +53,15 @@ class RowCache:
         """Bytes of the keys and values of one token in all layers."""
         return sum(keys[0, :, 0].nbytes + values[0, :, 0].nbytes for keys, values in self._buffers.tensors())
 
-    def join(self, row: KVCache) -> None:
-        """Copy a cache of one row to the end of the columns; it becomes the last row."""
-        length = row.length
+    def join(self, row: KVCache, index: int = 0, first: int = 0) -> None:
+        """Copy row `index` of a cache, which begins in column `first`, to the end of the columns; it is the last row."""
+        held = slice(first, row.length)
+        length = row.length - first
         self._make_space(max(length, self.end), max(length, self.longest), self.rows + 1)
         if length > self.end:
             self._move(length - self.end)
-        for (keys, values), (new_keys, new_values) in zip(self._buffers.tensors(), row.tensors(), strict=True):
-            keys[self.rows, :, self.end - length : self.end] = new_keys[0, :, :length]
-            values[self.rows, :, self.end - length : self.end] = new_values[0, :, :length]
+        columns = slice(self.end - length, self.end)
+        self._buffers.copy_from(row, rows=_one(self.rows), columns=columns, of=(_one(index), held))
         self.lengths.append(length)
 
     def leave(self, index: int, wipe: bool = False) -> None:
@@ -71,13 +71,13 @@ class RowCache:
         the weight 0, but 0 times NaN is NaN.
         """
         last = self.rows - 1
-        for tensors in self._buffers.tensors():
-            for tensor in tensors:
-                if wipe:
+        if wipe:
+            for tensors in self._buffers.tensors():
+                for tensor in tensors:
                     tensor[index].zero_()
-                if index != last:
-                    first = self.end - self.lengths[last]
-                    tensor[index, :, first : self.end] = tensor[last, :, first : self.end]
+        if index != last:
+            held = slice(self.end - self.lengths[last], self.end)
+            self._buffers.copy_from(self._buffers, rows=_one(index), columns=held, of=(_one(last), held))
         self.lengths[index] = self.lengths[last]
         self.lengths.pop()
         if not self.lengths:
@@ -87,9 +87,8 @@ class RowCache:
         """A copy of one row's keys and values, without free columns."""
         length = self.lengths[index]
         copy = self._new_cache(1, max(length, 1))
-        for (keys, values), (into_keys, into_values) in zip(self._buffers.tensors(), copy.tensors(), strict=True):
-            into_keys[0] = keys[index, :, self.end - length : self.end]
-            into_values[0] = values[index, :, self.end - length : self.end]
+        held = slice(self.end - length, self.end)
+        copy.copy_from(self._buffers, columns=slice(length), of=(_one(index), held))
         copy.advance(length)
         return copy
 
@@ -134,17 +133,18 @@ class RowCache:
     def _grow(self, slots: int, capacity: int) -> None:
         """Larger buffers; what was held stays in its place."""
         new = self._new_cache(slots, capacity)
-        for (keys, values), (into_keys, into_values) in zip(self._buffers.tensors(), new.tensors(), strict=True):
-            into_keys[: self.rows, :, : self.end] = keys[: self.rows, :, : self.end]
-            into_values[: self.rows, :, : self.end] = values[: self.rows, :, : self.end]
+        held = slice(self.rows), slice(self.end)
+        new.copy_from(self._buffers, rows=held[0], columns=held[1], of=held)
         self._buffers = new
 
     def _move(self, by: int) -> None:
         """Move what the rows hold by that many columns, right or (negative) left; there is space for it."""
         first = self.end - self.longest
         if self.lengths:
-            for tensors in self._buffers.tensors():
-                for tensor in tensors:
-                    held = tensor[: self.rows, :, first : self.end]
-                    tensor[: self.rows, :, first + by : self.end + by] = held.clone()
+            rows, columns = slice(self.rows), slice(first + by, self.end + by)
+            self._buffers.copy_from(self._buffers, rows=rows, columns=columns, of=(rows, slice(first, self.end)))
         self.end += by
+
+
+def _one(index: int) -> slice:
+    return slice(index, index + 1)
