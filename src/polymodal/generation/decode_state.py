@@ -203,8 +203,12 @@ def copy_cache(cache: KVCache, into: KVCache, times: int = 1) -> KVCache:
     held = slice(cache.length)
     for first in range(times):
         into.copy_from(cache, rows=slice(first, None, times), columns=held, of=(slice(None), held))
-    sources = ((source and tuple(each.repeat_interleave(times, 0) for each in source)) for source in cache.sources())
-    into.set_sources(list(sources))
+    into.set_sources(
+        [
+            None if source is None else (source[0].repeat_interleave(times, 0), source[1].repeat_interleave(times, 0))
+            for source in cache.sources()
+        ]
+    )
     into.advance(cache.length)
     return into
 
