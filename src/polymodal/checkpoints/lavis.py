@@ -173,9 +173,7 @@ def gather(files: CheckpointFiles, language: str = "", grid: int | None = None) 
     return MergedTensors.of(found)
 
 
-def eva_named(
-    tensors: Mapping[str, Tensor], prefix: str = "visual_encoder.", grid: int | None = None
-) -> Locations:
+def eva_named(tensors: Mapping[str, Tensor], prefix: str = "visual_encoder.", grid: int | None = None) -> Locations:
     """EVA's own file gets the prefix of the whole model and loses what BLIP-2 leaves out; others stay as they are.
 
     grid: patches of a side to which its table of positions is resized.

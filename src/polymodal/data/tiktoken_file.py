@@ -127,7 +127,7 @@ def arcade100k(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -
     ranks = _ranks(path)
     pipeline = _pipeline(ranks, QWEN2_WORDS)
     pipeline.normalizer = normalizers.NFC()
-    pipeline.add_special_tokens(_special((f"<|reserved_token_{len(ranks)}|>", *ARCADE)))
+    pipeline.add_special_tokens(_added((f"<|reserved_token_{len(ranks)}|>", *ARCADE)))
     return Vocabulary(pipeline=pipeline, roles={"eos": END, "pad": END})
 
 

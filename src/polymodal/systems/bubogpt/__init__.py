@@ -23,6 +23,7 @@ from polymodal.checkpoints import lavis, qformer_lm
 from polymodal.connectors import qformer
 from polymodal.connectors.qformer import QFormerConnectorConfig
 from polymodal.encoders import eva_vit, imagebind_keys
+from polymodal.encoders.vit import sides
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.systems import CheckpointFiles, CheckpointFormat, ModelSpec, Part, Repository, System, Variant, hf
 from polymodal.systems.bubogpt.processing import assemble
@@ -68,7 +69,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     for name, each in asked.items():
         body += _connector_keys(name, each)
     keys = tuple(body + table.prefixed("llama_model.", "backbone.") for table in text.keys)
-    side, tokens = encoder.image_size, connectors["image"].tokens
+    side, tokens = sides(encoder.image_size)[0], connectors["image"].tokens
     parts = (
         Part(slot="encoder", modality="image", name="EVA-CLIP ViT-g/14, 39 blocks", prefix="encoders.image",
              input=f"[N, 3, {side}, {side}]", output=f"[N, {encoder.tokens}, {encoder.width}]", tokens=encoder.tokens),
