@@ -19,6 +19,7 @@ from polymodal.train.parallel import shard
 def main(rank: int, world: int, port: int, kind: str, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     model = shard(build(kind))
+    assert all(isinstance(parameter, DTensor) for parameter in model.parameters())  # what an optimiser made now holds
     if can_generate(model):
         # The first call of all is no forward, and in inference mode: neither may spoil the training that follows.
         prompt = {name: value for name, value in batches(kind)[0].items() if name != "labels"}

@@ -39,6 +39,7 @@ from polymodal.train import checkpoint, loop, report
 from polymodal.train.batches import BatchOptions, StepBatches, StepLoader, step_batches
 from polymodal.train.objectives import LanguageModeling
 from polymodal.train.parameters import prepare
+from polymodal.train.ranks import Ranks, started
 from polymodal.train.recipe import DataSource, Stage, as_dict
 from polymodal.train.settings import changed
 
@@ -99,8 +100,9 @@ def fit(
     """Train a loaded model in place and write the folder of the run; returns the losses of the steps run now.
 
     stage: its name in the recipe, or a `Stage`.  settings: "path=value" changes of it (`train/settings.py`).
-    Where `out` holds a run of the same stage, model and data, it goes on.  Raises ConfigError for an unknown stage or
-    setting, for data that is none, and when another run lies in `out`.
+    Where `out` holds a run of the same stage, model and data, it goes on.  In processes that torchrun started the
+    model is shared out among them, and stays so; batches are of all of them together.  Raises ConfigError for an
+    unknown stage or setting, for data that is none, and when another run lies in `out`.
     """
     options = options or TrainOptions()
     name = stage.name if isinstance(stage, Stage) else stage
@@ -120,8 +122,15 @@ def fit(
         "options": asdict(options),
     }
     folder = Path(out)
-    settle(folder, json.loads(json.dumps(record)))
-    return run(model, chosen, mixture, folder, options, report, stop)
+    with started() as ranks:
+        problem: ConfigError | None = None
+        if ranks.first:
+            try:
+                settle(folder, json.loads(json.dumps(record)))
+            except ConfigError as error:
+                problem = error
+        ranks.agree(problem)
+        return run(model, chosen, mixture, folder, options, report, stop, ranks)
 
 
 def resume(
@@ -255,6 +264,7 @@ def run(
     options: TrainOptions,
     watcher: loop.Report | None,
     stop: Stop,
+    ranks: Ranks,
 ) -> list[float]:
     """The steps that are left, and the report."""
     assert isinstance(model.processor, Processor) and stage.budget.batch is not None
@@ -263,6 +273,8 @@ def run(
         max_length=stage.budget.max_length or model.processor.max_length,
         packing=options.packing,
         micro_batch=options.micro_batch,
+        rank=ranks.rank,
+        ranks=ranks.count,
     )
     batches = step_batches(model.processor, mixture, batch_options)
     loader = StepLoader(batches, stage.steps, options.workers)
@@ -277,6 +289,7 @@ def run(
         evaluate=evaluate,
         evaluate_every=options.evaluate_every,
         max_skipped=options.max_skipped,
+        ranks=ranks,
         about={"packing": options.packing, "micro_batch": options.micro_batch},
     )
     try:
@@ -291,14 +304,15 @@ def run(
         )
     finally:
         model.clear_caches()
-        if (folder / loop.LOG).exists():
+        if ranks.first and (folder / loop.LOG).exists():
             report.write_report(folder)
 
 
 def evaluation(model: Model, stage: Stage, batches: StepBatches) -> Callable[[], float]:
     """() -> the mean loss of a learned token over all samples of the evaluation data, once through."""
     size = batches.mixture.epoch_size
-    once = replace(batches, options=replace(batches.options, positions=size))
+    # Every process takes all of it: they run the model equally often, and agree on the score.
+    once = replace(batches, options=replace(batches.options, positions=size, rank=0, ranks=1))
 
     def evaluate() -> float:
         objective = stage.objective.build(model.module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -94,6 +95,8 @@ def train(
 
     The folder of the run holds the recipe, the data's hashes, log.jsonl, checkpoints, report.html and plots.png.
     Ctrl-C ends after the step under way, with a checkpoint; --resume RUN goes on, as if it had not stopped.
+
+    Over several processes or machines: torchrun --nproc-per-node 2 -m polymodal train ...
     """
     import polymodal as pm
     from polymodal.cli.threads import set_threads
@@ -103,6 +106,11 @@ def train(
     if resume is None and (model is None or not data):
         raise ConfigError("train needs a model and data: polymodal train mini --stage instruct --data talks.jsonl")
     began, (place, options) = time.perf_counter(), how()
+    first = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun, one speaks
+    if place["device"] == "auto" and "LOCAL_RANK" in os.environ:
+        import torch
+
+        place["device"] = f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else "cpu"
     with ends_after_the_step() as stop, live_line() as line:
         if resume is not None:
             set_threads(place["threads"])
@@ -114,6 +122,8 @@ def train(
                 loaded, data, out=out, stage=stage, settings=set or [], options=options, report=line, stop=stop
             )
         stopped = stop()
+    if not first:
+        return 130 if stopped else 0
     return finish(resume or out, loaded.name, losses, time.perf_counter() - began, stopped, json)
 
 

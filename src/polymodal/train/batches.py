@@ -41,12 +41,16 @@ class MicroBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class StepData:
-    """What one optimiser step takes.  names: of its samples.  skipped: "sample: why" of each damaged one."""
+    """What one optimiser step takes.  names: of its samples.  skipped: "sample: why" of each damaged one.
+
+    blank: what this process passes through the model while others still have rows; None for one process.
+    """
 
     micro_batches: tuple[MicroBatch, ...]
     samples: int = 0
     names: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    blank: MicroBatch | None = None
 
     @property
     def targets(self) -> int:
@@ -119,6 +123,7 @@ class StepBatches:
             samples=len(names),
             names=tuple(names),
             skipped=tuple(skipped),
+            blank=self.blank() if options.ranks > 1 else None,
         )
 
     def row(self, source: int, index: int) -> tuple[str, Encoded]:

@@ -25,6 +25,7 @@ from torch.optim import Optimizer
 
 from polymodal.errors import ConfigError, StorageError
 from polymodal.files import read_json
+from polymodal.train.ranks import ALONE, Ranks, shared_like, whole
 
 MARKER, HASHES = "complete.json", "sha256"
 
@@ -37,44 +38,62 @@ class Run:
     objective: nn.Module
     optimiser: Optimizer
     generator: torch.Generator
+    ranks: Ranks = ALONE
 
 
 def save(folder: Path, step: int, run: Run, about: Mapping[str, Any], keep: int = 2) -> Path:
     """Write `folder/step-N` atomically and delete all but the newest `keep`; returns the folder written."""
-    target = folder / f"step-{step:08d}"
+    target, files = folder / f"step-{step:08d}", contents(run)
+    problem: Exception | None = None
+    if run.ranks.first:
+        try:
+            _save(folder, target, {"step": step, **about}, files)
+            for old in complete(folder)[:-keep]:
+                shutil.rmtree(old, ignore_errors=True)
+        except StorageError as error:
+            problem = error
+    run.ranks.agree(problem)
+    return target
+
+
+def _save(folder: Path, target: Path, about: Mapping[str, Any], files: Mapping[str, dict[str, Tensor]]) -> None:
+    """Write one checkpoint under another name and rename it.  Raises StorageError, the older ones untouched."""
     temporary = folder / f".{target.name}.{os.getpid()}"
     for left in folder.glob(".step-*"):  # of a run that was killed while it saved
         shutil.rmtree(left, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        _write(temporary, step, run, about)
+        _write(temporary, about, files)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)
     except (OSError, SafetensorError) as problem:
         shutil.rmtree(temporary, ignore_errors=True)
         newest = complete(folder)
         kept = f"; {newest[-1]} is whole" if newest else ""
-        raise StorageError(f"cannot write the checkpoint of step {step} to {folder}: {problem}{kept}") from problem
-    for old in complete(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
-    return target
+        raise StorageError(
+            f"cannot write the checkpoint of step {about['step']} to {folder}: {problem}{kept}"
+        ) from problem
 
 
-def _write(folder: Path, step: int, run: Run, about: Mapping[str, Any]) -> None:
-    """All files of a checkpoint; the marker last, with the hash of each."""
-    states = {"torch": torch.get_rng_state(), "data": run.generator.get_state()}
-    files = {
+def contents(run: Run) -> dict[str, dict[str, Tensor]]:
+    """The tensors of a checkpoint by file, whole whatever number of processes shares them.  Collective."""
+    states = {f"torch.{rank}": state for rank, state in enumerate(run.ranks.gathered(torch.get_rng_state()))}
+    return {
         "model": _copied(learned(run.model)),
         "objective": _copied(run.objective.state_dict()),
         "optimiser": _flatten(run.optimiser),
-        "random": states,
+        "random": {**states, "data": run.generator.get_state()},
     }
+
+
+def _write(folder: Path, about: Mapping[str, Any], files: Mapping[str, dict[str, Tensor]]) -> None:
+    """All files of a checkpoint; the marker last, with the hash of each."""
     hashes = {}
     for name, tensors in files.items():
         path = folder / f"{name}.safetensors"
         save_file(tensors, path)
         hashes[path.name] = _sha256(path)
-    marker = {"step": step, **about, HASHES: hashes}
+    marker = {**about, HASHES: hashes}
     (folder / MARKER).write_text(json.dumps(marker, indent=1, sort_keys=True))
     for path in (*folder.iterdir(), folder):  # on the disk before the folder has its name
         descriptor = os.open(path, os.O_RDONLY)
@@ -96,8 +115,9 @@ def complete(folder: Path) -> list[Path]:
 
 def learned(model: nn.Module) -> dict[str, Tensor]:
     """Trainable parameters, and the saved buffers of modules that have some (the statistics of a batch norm)."""
-    found: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    # First, since it gives back what a forward without a backward pass left gathered of a sharded model.
     kept = model.state_dict(keep_vars=True)
+    found: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
     for path, part in model.named_modules():
         if any(p.requires_grad for p in part.parameters(recurse=False)):
             names = [f"{path}.{name}" if path else name for name, _ in part.named_buffers(recurse=False)]
@@ -131,10 +151,12 @@ def restore(folder: Path, run: Run, about: Mapping[str, Any]) -> int:
             raise ConfigError(f"{newest} holds other parameters than this stage trains, for example {', '.join(odd)}")
         with torch.no_grad():
             for name, target in targets.items():
-                target.copy_(tensors[name])
+                target.copy_(shared_like(tensors[name], target))
     _unflatten(run.optimiser, load_file(newest / "optimiser.safetensors"))
     states = load_file(newest / "random.safetensors")
-    torch.set_rng_state(states["torch"])
+    # Another number of processes draws other numbers: there is no state that would be theirs.
+    if f"torch.{run.ranks.count - 1}" in states and f"torch.{run.ranks.count}" not in states:
+        torch.set_rng_state(states[f"torch.{run.ranks.rank}"])
     run.generator.set_state(states["data"])
     return step
 
@@ -150,17 +172,18 @@ def differences(found: Any, wanted: Any, path: str = "") -> Iterator[str]:
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of their own: a file takes none that share memory."""
-    return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+    return {name: whole(tensor.detach()).clone().contiguous() for name, tensor in tensors.items()}
 
 
 def _flatten(optimiser: Optimizer) -> dict[str, Tensor]:
     state = optimiser.state_dict()["state"]
-    return {f"{i}.{k}": torch.as_tensor(v).clone() for i, entry in state.items() for k, v in entry.items()}
+    return {f"{i}.{k}": whole(torch.as_tensor(v)).clone() for i, entry in state.items() for k, v in entry.items()}
 
 
 def _unflatten(optimiser: Optimizer, tensors: dict[str, Tensor]) -> None:
     state: dict[int, dict[str, Tensor]] = {}
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     for name, value in tensors.items():
         index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = value
+        state.setdefault(int(index), {})[key] = shared_like(value, parameters[int(index)])
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

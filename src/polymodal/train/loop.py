@@ -14,8 +14,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ from polymodal.nn.first_weight import first_weight
 from polymodal.train import checkpoint
 from polymodal.train.batches import MicroBatch, StepData
 from polymodal.train.checkpoint import Run
+from polymodal.train.parallel import shard
 from polymodal.train.parameters import parameter_groups, prepare, train_mode
+from polymodal.train.ranks import ALONE, Ranks, whole
 from polymodal.train.recipe import Stage, as_dict
 
 Batches = Callable[[int, torch.Generator], Any]
@@ -46,7 +49,7 @@ class LoopOptions:
     report(step, steps of the stage, line of the log).  stop() -> whether to end at this step, with a checkpoint.
     evaluate: () -> a score, lower is better, every `evaluate_every` steps and at the end; the checkpoint of the lowest
     is kept in `best/`.  max_skipped: damaged samples in all before the run stops.
-    about: what a checkpoint must agree with beside stage and seed.
+    ranks: the processes that share the run.  about: what a checkpoint must agree with beside stage and seed.
     """
 
     precision: str = "float32"
@@ -55,6 +58,7 @@ class LoopOptions:
     evaluate: Callable[[], float] | None = None
     evaluate_every: int = 0
     max_skipped: int = 100
+    ranks: Ranks = ALONE
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -75,23 +79,29 @@ def run_stage(
     stop being numbers, naming step and samples, and for a stage whose rate, schedule or steps were not published.
     """
     options = options or LoopOptions()
+    ranks = options.ranks
     folder.mkdir(parents=True, exist_ok=True)
-    run = begin(model, stage, seed)
+    run = begin(model, stage, seed, ranks)
     about = {"stage": as_dict(stage), "seed": seed, **options.about}
     start = checkpoint.restore(folder, run, about)
     end = min(stage.steps, stop_at or stage.steps)
     train_mode(model)
     train_mode(run.objective)
     losses: list[float] = []
-    for name in (LOG, SKIPPED):
-        forget_after(folder / name, start)
+    if ranks.first:
+        for name in (LOG, SKIPPED):
+            forget_after(folder / name, start)
+    ranks.gathered(None)  # the others count what is left
     skipped = count_skipped(folder / SKIPPED)
-    with (folder / LOG).open("a") as log:
+    with (folder / LOG if ranks.first else Path(os.devnull)).open("a") as log:
         for step in range(start, end):
             began = time.perf_counter()
             data = step_data(batches(step, run.generator))
-            skipped += note_skipped(folder / SKIPPED, step, data)
-            require_few(stage, skipped, options.max_skipped, step, data)
+            damaged = [each for found in ranks.gathered(data.skipped) for each in found]
+            skipped += len(damaged)
+            if ranks.first:
+                note_skipped(folder / SKIPPED, step, damaged)
+            require_few(stage, skipped, options.max_skipped, step, damaged)
             try:
                 line = train_step(run, stage, data, step, options.precision)
             except NotANumber as problem:
@@ -100,18 +110,18 @@ def run_stage(
             line["seconds"] = time.perf_counter() - began
             losses.append(line["loss"])
             done = step + 1
-            ending = done == end or options.stop()
+            ending = bool(ranks.largest(done == end or options.stop()))
             if options.evaluate is not None and (
                 ending or (options.evaluate_every and done % options.evaluate_every == 0)
             ):
                 line["evaluation"] = evaluated(run, options.evaluate)
             log.write(json.dumps({"step": step, **line}) + "\n")
-            if options.report is not None:
+            if options.report is not None and ranks.first:
                 options.report(step, stage.steps, line)
             if done % save_every == 0 or ending:
                 log.flush()
                 checkpoint.save(folder, done, run, about)
-            if "evaluation" in line and line["evaluation"] <= best_score(folder / LOG, log):
+            if "evaluation" in line and ranks.largest(line["evaluation"] <= best_score(folder / LOG, log)):
                 checkpoint.save(folder / BEST, done, run, about, keep=1)
             if ending:
                 break
@@ -119,18 +129,28 @@ def run_stage(
     return losses
 
 
-def begin(model: nn.Module, stage: Stage, seed: int) -> Run:
-    """The model prepared for a stage, its objective, optimiser and the generator of its data."""
+def begin(model: nn.Module, stage: Stage, seed: int, ranks: Ranks = ALONE) -> Run:
+    """The model, prepared and shared out among the ranks, its objective, its optimiser and the generator of its data.
+
+    New low-rank paths are the same on all ranks; dropout differs.
+    """
     torch.manual_seed(seed)
     prepare(model, stage)
+    if ranks.count > 1:
+        shard(model)
+        torch.manual_seed(seed + ranks.rank)
     objective = stage.objective.build(model).to(first_weight(model).device)
     beside = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     groups = parameter_groups(model, stage, beside)
     if not groups:
         raise ConfigError(f"stage {stage.name} trains nothing: train={stage.train} and lora={dict(stage.lora)}")
+    if beside and ranks.count > 1:
+        raise ConfigError(
+            f"stage {stage.name}: {stage.objective.name} has parameters of its own; it runs in one process"
+        )
     optimiser = stage.optimizer.build(groups)
     generator = torch.Generator().manual_seed(seed)
-    return Run(model=model, objective=objective, optimiser=optimiser, generator=generator)
+    return Run(model=model, objective=objective, optimiser=optimiser, generator=generator, ranks=ranks)
 
 
 class NotANumber(ConfigError):
@@ -146,39 +166,45 @@ def step_data(given: Any) -> StepData:
 
 def train_step(run: Run, stage: Stage, given: Any, step: int, precision: str = "float32") -> dict[str, float]:
     """One optimiser step; returns the loss, its parts by name, the rate and the norm of the gradients."""
-    data = step_data(given)
-    if not data.targets:
+    data, ranks = step_data(given), run.ranks
+    targets = ranks.total(data.targets)
+    if not targets:
         raise ConfigError(f"stage {stage.name}: step {step} has nothing to learn; {'; '.join(data.skipped[:3])}")
     rate = stage.rate(step)
     for group in run.optimiser.param_groups:
         group["lr"] = rate * group["factor"]
     run.optimiser.zero_grad(set_to_none=True)
     summed: dict[str, float] = {}
-    for each in data.micro_batches:
-        share = each.targets / data.targets
+    for each in micro_batches(data, ranks):
+        share = each.targets / targets
         with autocast(run.model, precision):
             parts = run.objective(run.model, each.batch)
-            loss = total_loss(parts) * share
+            loss = total_loss(parts) * (share * ranks.count)  # gradients are averaged over the ranks
         for name, part in parts.items():
             summed[name] = summed.get(name, 0.0) + part.item() * share
-        if not torch.isfinite(loss):
-            raise NotANumber(
-                f"stage {stage.name}: the loss is {loss.item()} at step {step}{named(data)}; "
-                f"lower lr={stage.optimizer.lr}"
-            )
         if loss.requires_grad:  # texts alone reach no connector
             loss.backward()
+    summed = {name: ranks.total(value) for name, value in summed.items()}
     learning = [parameter for group in run.optimiser.param_groups for parameter in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(learning, stage.optimizer.clip or float("inf")).item()
-    if not math.isfinite(norm):
-        raise NotANumber(
-            f"stage {stage.name}: the norm of the gradients is {norm} at step {step}{named(data)}; "
-            f"lower lr={stage.optimizer.lr}"
-        )
+    norm = whole(torch.nn.utils.clip_grad_norm_(learning, stage.optimizer.clip or math.inf)).item()
+    for what, value in (("loss", sum(summed.values())), ("norm of the gradients", norm)):
+        if not math.isfinite(value):
+            raise NotANumber(
+                f"stage {stage.name}: the {what} is {value} at step {step}{named(data)}; lower lr={stage.optimizer.lr}"
+            )
     run.optimiser.step()
     counts = {"samples": data.samples, "tokens": data.tokens, "targets": data.targets} if data.tokens else {}
+    counted = {name: int(ranks.total(value)) for name, value in counts.items()}
     parts_by_name = summed if len(summed) > 1 else {}
-    return {"loss": sum(summed.values()), "lr": rate, "norm": norm, **parts_by_name, **counts}
+    return {"loss": sum(summed.values()), "lr": rate, "norm": norm, **parts_by_name, **counted}
+
+
+def micro_batches(data: StepData, ranks: Ranks) -> list[MicroBatch]:
+    """Those of this rank, and blank ones until every rank has as many: all run the model equally often."""
+    missing = ranks.largest(len(data.micro_batches)) - len(data.micro_batches)
+    if missing and data.blank is None:
+        raise ConfigError("the ranks have unequal numbers of batches, and these bring no blank one")
+    return [*data.micro_batches, *[data.blank for _ in range(missing) if data.blank is not None]]
 
 
 def named(data: StepData) -> str:
@@ -220,20 +246,19 @@ def best_score(log: Path, writing: Any) -> float:
     return min((score for score in scores if score is not None), default=math.inf)
 
 
-def note_skipped(path: Path, step: int, data: StepData) -> int:
-    """Write down the damaged samples of a step; returns how many there are."""
-    if data.skipped:
+def note_skipped(path: Path, step: int, damaged: Sequence[str]) -> None:
+    """Write down the damaged samples of a step."""
+    if damaged:
         with path.open("a") as file:
-            file.writelines(json.dumps({"step": step, "sample": each}) + "\n" for each in data.skipped)
-    return len(data.skipped)
+            file.writelines(json.dumps({"step": step, "sample": each}) + "\n" for each in damaged)
 
 
-def require_few(stage: Stage, skipped: int, limit: int, step: int, data: StepData) -> None:
+def require_few(stage: Stage, skipped: int, limit: int, step: int, damaged: Sequence[str]) -> None:
     """Raises ConfigError where more samples are damaged than are left out without asking."""
     if skipped > limit:
         raise ConfigError(
             f"stage {stage.name}: {skipped} damaged samples until step {step}, the limit is {limit}; "
-            f"the last: {data.skipped[-1]}"
+            f"the last: {damaged[-1]}"
         )
 
 

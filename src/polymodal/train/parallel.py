@@ -59,6 +59,9 @@ def _initialise(root: nn.Module, units: Sequence[FSDPModule]) -> None:
     for unit in units:
         unit.unshard()
         unit.reshard()
+    # `reshard` leaves the units gathered that are not freed after their forward, and an optimiser made now would hold
+    # parameters that never get a gradient; the state dict is always made of the parts.
+    root.state_dict()
 
 
 def gather_in_methods(unit: nn.Module) -> None:
