@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from polymodal.errors import PromptError
-from polymodal.systems.kosmos_2.patch_boxes import box_of, cells_of, draw_boxes, object_text, read_boxes
+from polymodal.pipelines.grounding import draw_boxes
+from polymodal.systems.kosmos_2.patch_boxes import box_of, cells_of, object_text, read_boxes
 
 SNOWMAN = (
     "<grounding> An image of<phrase> a snowman</phrase><object><patch_index_0044><patch_index_0863></object> warming "
