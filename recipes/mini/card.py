@@ -111,13 +111,19 @@ def data(manifest: dict) -> str:
 
 
 def photographs(found: dict, before: dict) -> str:
-    """Right nouns in photographs of ordinary scenes, from two outputs of measure_photographs.py."""
+    """Right nouns in photographs, from measure_photographs.py: now, and of the release before the detector."""
     columns = {"before": before["table"], "mini": found["table"]}
-    rows = ["| photographs | mini | mini without this step | plain classifier | plain classifier, everyday words |",
+    rows = ["| photographs | mini | mini without the detector | plain classifier | plain classifier, everyday words |",
             "|---" * 5 + "|"]  # fmt: skip
     for kind, cells in found["table"].items():
         mini = " | ".join(columns[name][kind]["mini"] for name in ("mini", "before"))
         rows.append(f"| {kind} | {mini} | {cells['classifier']} | {cells['everyday']} |")
+    rows += ["", '| "Is there a dog in the picture?" | mini | mini without the detector |', "|---" * 3 + "|"]
+    for right, what in (("yes", "the largest kind of thing in the scene"), ("no", "a kind that is not in it")):
+        rows.append(f"| {what} | {found['questions'][right]} | {before['questions'][right]} |")
+    boxes = found["boxes"]
+    rows += ["", f"Boxes (`ask --boxes`): {boxes['found']} of the things in these scenes are found, and\n"
+             f"{boxes['right']} of the boxes given are right."]  # fmt: skip
     return "\n".join(rows)
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from polymodal.errors import PromptError
-from polymodal.systems.kosmos_2.patch_boxes import box_of, cells_of, draw_boxes, object_text, read_boxes
+from polymodal.pipelines.grounding import draw_boxes
+from polymodal.systems.kosmos_2.patch_boxes import box_of, cells_of, ground, object_text, read_boxes
 
 SNOWMAN = (
     "<grounding> An image of<phrase> a snowman</phrase><object><patch_index_0044><patch_index_0863></object> warming "
@@ -73,3 +74,13 @@ def test_boxes_are_drawn() -> None:
     assert drawn.size == cat.size
     assert changed[:, 0].min() == pytest.approx(0.2 * cat.height, abs=1)
     assert changed[:, 1].max() == pytest.approx(0.8 * cat.width, abs=1)
+
+
+def test_an_answer_with_boxes_becomes_plain_words_and_things() -> None:
+    found = ground(SNOWMAN, [object()])
+    assert "<" not in found.text and found.text.startswith("An image of a snowman")
+    assert found.things[0].label == "a snowman"
+    assert all(thing.score is None and thing.picture == 0 and min(thing.box) >= 0 for thing in found.things)
+    for pictures in ([], [object(), object()]):
+        with pytest.raises(PromptError, match="one picture"):
+            ground(SNOWMAN, pictures)

@@ -71,6 +71,9 @@ def test_it_sees_the_cat_of_the_example(loaded) -> None:
         assert ask(cat, "Is there a truck in the picture?").startswith("no")
         scores = loaded.score([cat], ["a truck", "a cat", "a banana"])[0]
         assert scores.argmax() == 1
+        (thing,) = loaded.ground("A cat.", [cat]).things
+    left, top, right, bottom = thing.box
+    assert thing.label == "cat" and (right - left) * (bottom - top) > 0.3
 
 
 @pytest.mark.assets

@@ -29,6 +29,9 @@ TOP_P = Annotated[
 ]
 STOP = Annotated[list[str] | None, typer.Option(help="A text that ends the answer; repeat it for more.")]
 SYSTEM = Annotated[str, typer.Option(help="A system message before the question.", show_default=False)]
+BOXES = Annotated[
+    bool, typer.Option("--boxes", help="Also say where things are: FILE.boxes.png and .json in this folder.")
+]
 ANSWERS = Annotated[int, typer.Option("--answers", "-n", min=1, help="How many answers; each has its own seed.")]
 
 
@@ -66,24 +69,29 @@ def samples(max_tokens: int) -> Callable[[Callable[..., Any]], Callable[..., Any
 class Wish:
     """What is wished of the answers.  sampling: keyword arguments of `Model.chat`.
 
-    aloud: how they are spoken, if they are.
+    boxes: of what they are about.  aloud: how they are spoken, if they are.
     """
 
     system: str
     answers: int
+    boxes: bool
     sampling: dict[str, Any]
     aloud: Speaking | None = None
 
     @classmethod
-    def of(cls, system: str, answers: int, **options: Any) -> Wish:
-        """From the options.  Raises ConfigError for several answers that would all be the same."""
+    def of(cls, system: str, answers: int, boxes: bool, **options: Any) -> Wish:
+        """From the options.  Raises ConfigError for several answers that would all be the same, or have boxes."""
         from polymodal.cli.streams import as_text
         from polymodal.errors import ConfigError
 
         if answers > 1 and not options["temperature"]:
             raise ConfigError(f"-n {answers}: greedy answers are all the same; give --temperature too, as 0.7")
+        if answers > 1 and boxes:
+            raise ConfigError("--boxes: takes one answer, without -n")
         spoken = aloud(**{name: options.pop(name) for name in ALOUD})
-        return cls(system=as_text(system), answers=answers, sampling=sampling_of(**options), aloud=spoken)
+        if boxes and spoken is not None:
+            raise ConfigError("--boxes: draws the answer; give it without --say")
+        return cls(system=as_text(system), answers=answers, boxes=boxes, sampling=sampling_of(**options), aloud=spoken)
 
     def streams(self, model: Any, content: list[Any]) -> Iterator[Any]:
         """A stream for each answer; the first is the one that a single answer would be."""
@@ -98,7 +106,13 @@ class Wish:
 
 def asks(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of answers to a command, which gets them as `wish`."""
-    options = {"system": (SYSTEM, ""), "answers": (ANSWERS, 1), **sampling_options(max_tokens=128), **ALOUD}
+    options = {
+        "system": (SYSTEM, ""),
+        "answers": (ANSWERS, 1),
+        "boxes": (BOXES, False),
+        **sampling_options(max_tokens=128),
+        **ALOUD,
+    }
     return with_options(command, "wish", options, Wish.of)
 
 
@@ -132,10 +146,16 @@ def ask(
     if inputs and (each or jsonl or any(map(stands_for_several, words))):
         if wish.aloud is not None:
             raise ConfigError("--say speaks the answer to one question; ask about one file at a time")
+        if wish.boxes:
+            raise ConfigError("--boxes: takes pictures by name and no --each, --jsonl, folder or pattern")
         ask_each(inputs, question, load, model, wish, json=json, jsonl=jsonl)
         return
     # Files are opened before the model is loaded: a wrong name costs a moment, not a minute.
-    content = [*open_all(inputs), question]
+    opened = open_all(inputs)
+    if wish.boxes:
+        ask_with_boxes(inputs, opened, question, load(model), wish, json=json)
+        return
+    content = [*opened, question]
     loaded = load(model)
     replies = []
     for stream in wish.streams(loaded, content):
@@ -148,6 +168,27 @@ def ask(
     spoken = None if wish.aloud is None else wish.aloud.speak("\n\n".join(reply.text for reply in replies))
     if json or jsonl:
         print_json(as_dicts(replies) | ({} if spoken is None else {"speech": spoken}), lines=jsonl)
+
+
+def ask_with_boxes(inputs: list[Any], opened: list[Any], question: str, model: Any, wish: Wish, *, json: bool) -> None:
+    """One answer, printed when it is finished, in plain words; and the boxes of what it is about."""
+    from polymodal.cli.boxes import Pictures, tell_boxes, write_boxes
+    from polymodal.cli.output import print_json
+
+    model.require("ground")
+    pictures = Pictures.of(inputs, opened)
+    (stream,) = wish.streams(model, [*opened, question])
+    say(stream, quiet=True)
+    grounding = model.ground(stream.reply.text, *pictures.records)
+    told = write_boxes(grounding, pictures)
+    if json:
+        print_json(as_dict(stream.reply) | {"answer": grounding.text, "pictures": told})
+        return
+    print(grounding.text)
+    tell_boxes(told)
+    if stopped := stopped_at(stream.reply):
+        print(stopped, file=sys.stderr)
+    print(costs(stream.reply), file=sys.stderr)
 
 
 def ask_each(inputs: list[Any], question: str, load: Load, model: str, wish: Wish, *, json: bool, jsonl: bool) -> None:

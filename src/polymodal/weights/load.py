@@ -383,7 +383,7 @@ def _as(x: Tensor, values: Tensor) -> Tensor:
 def open_source(source: Source, progress: Progress | None = None, offline: bool = False) -> TensorFile:
     """Fetch a source and open it in the format its record names."""
     if not source.format:
-        raise WeightsError(f"{source}: the record names no format (safetensors, gguf, torch, npz)")
+        raise WeightsError(f"{source}: the record names no format (safetensors, gguf, torch, npz, tfjs)")
     path = fetch(source, progress, offline)
     if source.format == "torch":
         return read_torch(path, source.entry or None)

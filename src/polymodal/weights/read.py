@@ -4,6 +4,7 @@
     read_gguf(path)           .gguf; quantised tensors are dequantised to float32
     read_torch(path, key)     .pt .pth .bin; only tensors and plain containers, never code; TorchScript archives too
     read_npz(path)            .npz; no pickled objects
+    read_tfjs(path)           the model.json of a TensorFlow.js graph model, with its files beside it
 
 A source names its format, it is not guessed: `read(path, format)`.  Shapes, dtypes and metadata are known
 after opening; values are read when a tensor is asked for, from safetensors and torch files straight into the
@@ -30,23 +31,30 @@ from polymodal.weights.limits import over, weights_limits
 from polymodal.weights.raw import RawFile, read_head
 from polymodal.weights.stored_views import MAX_SIDE
 from polymodal.weights.tensors import TensorFile, TensorInfo, damaged, first_line, torch_dtype, unsound
+from polymodal.weights.tfjs import read_tfjs
 from polymodal.weights.torch_file import read_torch
 from polymodal.weights.zip_members import Members
 
-__all__ = ["TensorFile", "TensorInfo", "read", "read_gguf", "read_npz", "read_safetensors", "read_torch"]
+__all__ = ["TensorFile", "TensorInfo", "read", "read_gguf", "read_npz", "read_safetensors", "read_tfjs", "read_torch"]
 
 _NPY = b"\x93NUMPY"
 _NUMBERS = "biufc"  # numpy's letters for booleans, whole, real and complex numbers
 
 
 def read(path: str | Path, format: str) -> TensorFile:
-    """Open `path` as 'safetensors', 'gguf', 'torch' or 'npz'; of the first two also the index of several files."""
-    readers = {"safetensors": read_safetensors, "gguf": read_gguf, "torch": read_torch, "npz": read_npz}
+    """Open `path` as 'safetensors', 'gguf', 'torch', 'npz' or 'tfjs'; of safetensors and torch also an index."""
+    readers: dict[str, Callable[[Path], TensorFile]] = {
+        "safetensors": read_safetensors,
+        "gguf": read_gguf,
+        "torch": read_torch,
+        "npz": read_npz,
+        "tfjs": read_tfjs,
+    }
     if format not in readers:
         raise WeightsError(f"{path}: unknown weights format {format!r}, expected one of {', '.join(readers)}")
     if format == "torch" and str(path).endswith(".index.json"):
         return _read_shards(Path(path), "torch", read_torch)
-    return readers[format](path)
+    return readers[format](Path(path))
 
 
 def read_safetensors(path: str | Path) -> TensorFile:

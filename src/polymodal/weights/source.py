@@ -33,7 +33,7 @@ _REVISION = re.compile(r"[A-Za-z0-9][\w.+!/-]*")
 class Source:
     """One file of weights or data; `size` in bytes, `license` as an SPDX id where there is one.
 
-    `format` is what the readers need (`safetensors`, `gguf`, `torch`, `npz`) and `entry` the key of the
+    `format` is what the readers need (`safetensors`, `gguf`, `torch`, `npz`, `tfjs`) and `entry` the key of the
     tensors inside a torch file ('model_state_dict'); both stay empty for files that are not weights.
     """
 

@@ -17,6 +17,7 @@ from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, Trai
 from polymodal.check.training import caption_check, letters, lm_objective
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
+from polymodal.pipelines.grounding import draw_boxes
 from polymodal.systems import Variant
 from polymodal.systems.kosmos_2 import SYSTEM
 from polymodal.systems.kosmos_2.checkpoint import MASK
@@ -26,7 +27,6 @@ from polymodal.systems.kosmos_2.patch_boxes import (
     Box,
     box_of,
     cells_of,
-    draw_boxes,
     object_text,
     read_boxes,
 )

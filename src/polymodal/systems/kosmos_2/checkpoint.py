@@ -28,6 +28,7 @@ from polymodal.systems import (
     ModelSpec,
     Part,
 )
+from polymodal.systems.kosmos_2.patch_boxes import ground
 from polymodal.weights.keytable import KeyTable, rename
 
 VISION = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
@@ -87,7 +88,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         processor = Processor(tokenizer=words, template=TEMPLATE, modalities=(image,),
                               finish=partial(marked, queries=connector.queries),
                               max_length=backbone.max_length, rewrite=picture_first)  # fmt: skip
-        return LoadedModel(model=module, processor=processor)
+        return LoadedModel(model=module, processor=processor, ground=ground)
 
     normed = (rename(f"vision_model.post_layernorm.{leaf}", f"final_norm.{leaf}") for leaf in ("weight", "bias"))
     seen = KeyTable(tuple(normed)) + clip_vit.hf_keys(tower)

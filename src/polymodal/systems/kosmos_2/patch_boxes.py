@@ -1,4 +1,4 @@
-"""Boxes as pairs of location tokens, KOSMOS-2's way (arXiv 2306.14824), and boxes drawn on a picture.
+"""Boxes as pairs of location tokens, KOSMOS-2's way (arXiv 2306.14824).
 
     box (left, top, right, bottom) in 0..1  <->  cells of a 32 x 32 grid  <->  "<patch_index_0044><patch_index_0863>"
     "<phrase> a dog</phrase><object>...</object> runs"  ->  "a dog runs", [Grounded("a dog", 0, 5, boxes)]
@@ -10,18 +10,15 @@ may stand without a phrase.
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from PIL import Image as Pillow
-from PIL import ImageDraw
+from typing import Any
 
 from polymodal.errors import PromptError
+from polymodal.pipelines.grounding import Box, Grounding, Thing
 
-Box = tuple[float, float, float, float]
 SIDE = 32  # cells along one side
 BETWEEN = "</delimiter_of_multi_objects/>"
-_COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 _CELLS = r"<patch_index_(\d+)><patch_index_(\d+)>"
 _OBJECT = re.compile(rf"(?:<phrase>([^<]+)</phrase>)?<object>((?:{_CELLS}{BETWEEN})*{_CELLS})</object>")
 _TAG = re.compile("<.*?>")
@@ -77,18 +74,12 @@ def read_boxes(text: str, side: int = SIDE) -> tuple[str, list[Grounded]]:
     return words, found
 
 
-def draw_boxes(picture: Pillow.Image, named: Iterable[tuple[str, Sequence[Box]]]) -> Pillow.Image:
-    """A copy of the picture with every box drawn and named, one colour for each name; boxes in 0..1."""
-    annotated = picture.convert("RGB")
-    pen = ImageDraw.Draw(annotated)
-    thick = max(2, round(min(annotated.size) / 150))
-    for index, (name, boxes) in enumerate(named):
-        colour = _COLOURS[index % len(_COLOURS)]
-        for left, top, right, bottom in boxes:
-            corner = (left * annotated.width, top * annotated.height)
-            pen.rectangle((*corner, right * annotated.width, bottom * annotated.height), outline=colour, width=thick)
-            if name:
-                origin = (corner[0] + thick + 1, corner[1] + thick)
-                pen.rectangle(pen.textbbox(origin, name), fill=colour)
-                pen.text(origin, name, fill="white")
-    return annotated
+def ground(answer: str, pictures: Sequence[Any]) -> Grounding:
+    """What the model said about its picture -> the plain text and its phrases with their boxes.
+
+    Raises PromptError unless there is one picture: the boxes do not tell of which they are.
+    """
+    if len(pictures) != 1:
+        raise PromptError(f"KOSMOS-2 writes boxes of one picture; found {len(pictures)}")
+    text, found = read_boxes(answer)
+    return Grounding(text=text, things=tuple(Thing(label=each.phrase, box=box) for each in found for box in each.boxes))

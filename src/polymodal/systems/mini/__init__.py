@@ -1,7 +1,8 @@
 """mini: our own small model that answers about pictures and speech on a CPU the moment it is installed.
 
     picture -> 224 x 224 on white -> EfficientNet-Lite0 at five depths -> names connector: 12 words and 8 dense
-            features -> spliced at placeholders -> SmolLM2-135M-Instruct -> text                       (fusion type C)
+            its central square -> the same network's ImageNet classifier ->|  features -> spliced at placeholders
+            512 x 512 on black -> CenterNet, things of 80 kinds ---------->|  -> SmolLM2-135M-Instruct -> text  (type C)
     speech  -> Whisper tiny.en -> its words, as text of the conversation
                `mini:hears`: -> its encoder alone -> spoken connector -> embeddings spliced like a picture's
     picture, sentence -> vectors of one space (all-MiniLM-L6-v2), for `embed` and `classify`
@@ -23,13 +24,17 @@ import torch
 from polymodal.data.item_rules import SameCount
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.tokenizer import Tokenizer
+from polymodal.data.transforms import stack_views
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.pipelines.speech_as_features import SpeechAsFeatures
 from polymodal.pipelines.speech_as_text import SpeechAsText, open_whisper
-from polymodal.systems import LoadedModel, LoadOptions, Part, System, Variant
+from polymodal.systems import LoadedModel, LoadOptions, System, Variant
 from polymodal.systems.mini import components
+from polymodal.systems.mini.drawing import parts
+from polymodal.systems.mini.finder import Finder
 from polymodal.systems.mini.recipe import RECIPE
 from polymodal.systems.mini.sentence_space import MiniLM, SentenceSpace
+from polymodal.weights.fetch import fetch_all
 from polymodal.weights.load import open_source, under
 from polymodal.weights.packed import unpack
 
@@ -40,14 +45,18 @@ def load(variant: Variant, options: LoadOptions) -> LoadedModel:
     place: dict[str, Any] = {"device": options.device, "dtype": getattr(torch, options.dtype)}
     language, trained = source(components.SMOLLM2_135M_GGUF), source(components.TRAINED)
     ours, tokenizer = unpack(trained), Tokenizer.from_gguf(language.metadata)
-    encoder, connector = components.load_vision(source(components.LITE0_SOURCE), ours)
+    fetch_all((components.CENTERNET_VALUES, components.CENTERNET_SOURCE), options.progress, options.offline)
+    detector = source(components.CENTERNET_SOURCE)
+    encoder, connector = components.load_vision(source(components.LITE0_SOURCE), detector, ours)
     backbone = components.load_lm(language, under(ours, "adapters."), options.quantise)
     components.add_yes_bias(backbone, tokenizer, ours[components.YES])
-    components.set_vocabulary(connector, json.loads(trained.metadata["names"]), tokenizer, backbone.embed_tokens.weight)
+    names = json.loads(trained.metadata["names"])
+    components.set_vocabulary(connector, names, tokenizer, backbone.embed_tokens.weight)
     image = Modality(
         name="image",
         placeholder=components.PLACEHOLDER,
-        transform=components.IMAGE,
+        transform=components.VIEWS,
+        collate=stack_views,
         before=components.BEFORE,
         after=components.AFTER,
         tokens=SameCount(components.CONNECTOR.tokens(components.ENCODER.tokens)),
@@ -74,7 +83,7 @@ def load(variant: Variant, options: LoadOptions) -> LoadedModel:
         rewrite=hearing.rewrite,
     )
     space = SentenceSpace(
-        encoder, connector, components.IMAGE, MiniLM(components.MINILM, components.MINILM_TOKENIZER, source)
+        encoder.grid, connector, components.IMAGE, MiniLM(components.MINILM, components.MINILM_TOKENIZER, source)
     )
     bare = partial(MultimodalLM, {}, {})
     return LoadedModel(
@@ -85,6 +94,7 @@ def load(variant: Variant, options: LoadOptions) -> LoadedModel:
         transcribe_windows=hearing.windows if isinstance(hearing, SpeechAsText) else None,
         score=space.score,
         embed=space.embed,
+        ground=Finder(encoder.detector, components.kinds(connector, names), components.SCENE).ground,
         sampling={"repetition_penalty": components.REPETITION_PENALTY},
     )
 
@@ -97,31 +107,6 @@ def build(variant: Variant) -> MultimodalLM:
     )
 
 
-def parts(variant: Variant) -> tuple[Part, ...]:
-    slots, hears = components.CONNECTOR.tokens(components.ENCODER.tokens), variant.name == components.HEARS
-    grid = f"[N, {components.ENCODER.tokens}, {components.ENCODER.width}]"
-    whisper = (
-        Part(slot="encoder", modality="audio", name="Whisper tiny.en's encoder", prefix="encoders.audio",
-             input="[N, 80, 3000]", output="[N, 1500, 384]", tokens=components.EAR.tokens),
-        Part(slot="connector", modality="audio", name=f"spoken: CTC over {components.SPOKEN.vocab_size} tokens",
-             prefix="connectors.audio", input="[N, 1500, 384]", output="N of [tokens heard, 576]"),
-    ) if hears else (
-        Part(slot="encoder", modality="audio", name="Whisper tiny.en, encoder and decoder", prefix="",
-             parameters=37_184_256, input="[samples]", output="words of the conversation"),
-    )  # fmt: skip
-    return (
-        Part(slot="encoder", modality="image", name="EfficientNet-Lite0, blocks 7, 10, 14, 15 and top",
-             prefix="encoders.image", input="[N, 3, 224, 224]", output=grid,
-             tokens=components.ENCODER.tokens),
-        *whisper[:1],
-        Part(slot="connector", modality="image", name=f"names: 12 words of {components.CONNECTOR.names} names, 8 dense",
-             prefix="connectors.image", input=grid, output=f"[N, {slots}, 576]", tokens=slots),
-        *whisper[1:],
-        Part(slot="backbone", name="SmolLM2-135M-Instruct + rank-8 adapters", prefix="backbone", input="[B, T, 576]",
-             output="[B, T, 49152]"),
-    )  # fmt: skip
-
-
 SYSTEM = System(
     id="mini",
     aliases=("mini", "polymodal mini"),
@@ -131,8 +116,8 @@ SYSTEM = System(
     inputs=("text", "image", "audio"),
     outputs=("text",),
     variants=(
-        Variant(name="135m", parameters=183_862_523, weights=components.WEIGHTS),
-        Variant(name=components.HEARS, parameters=159_540_548, summary="hears through Whisper's encoder alone",
+        Variant(name="135m", parameters=185_877_451, weights=components.WEIGHTS),
+        Variant(name=components.HEARS, parameters=161_555_476, summary="hears through Whisper's encoder alone",
                 weights=tuple(source for source in components.WEIGHTS if source is not components.ENGLISH_RANKS)),
     ),
     headline="names and describes a picture and answers typed or spoken questions about it, on a CPU",

@@ -16,10 +16,12 @@ from polymodal.connectors.everyday import EverydayConfig
 from polymodal.connectors.names import NamesConfig, NamesConnector
 from polymodal.data.template import SMOLLM2, Words
 from polymodal.data.tokenizer import Tokenizer
-from polymodal.data.transforms import PadToSquare
+from polymodal.data.transforms import CropThenResize, PadToSquare, Views
+from polymodal.encoders.centernet import CENTERNET_SOURCE, CENTERNET_VALUES
+from polymodal.encoders.centernet import PUBLISHED_KEYS as CENTERNET_KEYS
 from polymodal.encoders.efficientnet import LITE0_SOURCE, PIXEL_MEAN, PIXEL_STD, PUBLISHED_KEYS, fold_batch_norms
 from polymodal.encoders.efficientnet_grid import grid_keys
-from polymodal.encoders.efficientnet_seen import EfficientNetSeen, EfficientNetSeenConfig
+from polymodal.encoders.seen_and_found import SeenAndFound, SeenAndFoundConfig
 from polymodal.encoders.whisper import OPENAI_KEYS as WHISPER_KEYS
 from polymodal.encoders.whisper import WhisperEncoder
 from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
@@ -29,25 +31,43 @@ from polymodal.nn.lora import apply_lora, load_lora, merge_lora
 from polymodal.nn.quantise import quantise_linears
 from polymodal.pipelines.speech_as_features import LENGTHS
 from polymodal.systems.mini.sentence_space import MINILM, MINILM_TOKENIZER
+from polymodal.weights.build import build_empty
 from polymodal.weights.load import load_module, under
 from polymodal.weights.packed import unpack
 from polymodal.weights.read import TensorFile
 from polymodal.weights.source import Source
 
-ENCODER = EfficientNetSeenConfig()
+ENCODER = SeenAndFoundConfig()
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey")
-EXTRA = 112  # everyday words of recipes/mini/everyday.txt that are not among the learned names
-CONNECTOR = NamesConfig(names=7021, classes=3206, colours=len(COLOURS), everyday=EverydayConfig(extra=EXTRA))
+EXTRA = 115  # everyday words of recipes/mini/everyday.txt and things.txt that are not among the learned names
+CONNECTOR = NamesConfig(
+    names=7021, classes=3206, colours=len(COLOURS), everyday=EverydayConfig(kinds=ENCODER.detector.kinds, extra=EXTRA)
+)
 SPOKEN = CTCConnectorConfig(vocab_size=5960)
 BACKBONE = CONFIGS["smollm2-135m"]
 TEMPLATE = SMOLLM2
 REPETITION_PENALTY = 1.05  # of chats; without one a long greedy answer of a model this small may end in a loop
 PLACEHOLDER, SPOKEN_PLACEHOLDER = "<reponame>", "<filename>"  # special tokens that SmolLM2 never meets in a chat
 IMAGE = PadToSquare(size=224, colour=(255, 255, 255), interpolation="lanczos", mean=PIXEL_MEAN, std=PIXEL_STD)
+SCENE = PadToSquare(size=512, colour=(0, 0, 0), interpolation="bilinear", mean=(0.0,) * 3, std=(1 / 255,) * 3)
+VIEWS = Views({
+    "pixel_values": IMAGE,
+    "centre_values": CropThenResize(size=224, border=0, interpolation="lanczos", mean=PIXEL_MEAN, std=PIXEL_STD),
+    "scene_values": SCENE,
+})  # fmt: skip
 BEFORE, AFTER = (Words(text="Picture:"),), (Words(text="\n"),)
 ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 RANK, ALPHA = 8, 16.0
-WEIGHTS = (SMOLLM2_135M_GGUF, LITE0_SOURCE, TINY_EN_WEIGHTS, ENGLISH_RANKS, MINILM, MINILM_TOKENIZER)
+WEIGHTS = (
+    SMOLLM2_135M_GGUF,
+    LITE0_SOURCE,
+    CENTERNET_VALUES,
+    CENTERNET_SOURCE,
+    TINY_EN_WEIGHTS,
+    ENGLISH_RANKS,
+    MINILM,
+    MINILM_TOKENIZER,
+)
 HEARS = "hears"  # the variant
 YES = "calibration.yes"  # what is added to the row of "Yes": see recipes/mini/calibrate.py
 TRAINED, TRAINED_HEARS = (
@@ -58,7 +78,7 @@ EAR = WHISPER["tiny.en"].encoder
 Hears = tuple[WhisperEncoder, CTCConnector]
 
 
-def fresh() -> tuple[EfficientNetSeen, NamesConnector]:
+def fresh() -> tuple[SeenAndFound, NamesConnector]:
     """Encoder and connector of pictures with fresh weights, on the meta device too."""
     return ENCODER.build(), CONNECTOR.build(ENCODER.width, BACKBONE.width)
 
@@ -67,13 +87,15 @@ def fresh_hearing() -> Hears:
     return EAR.build(), SPOKEN.build(EAR.width, BACKBONE.width)
 
 
-def join(encoder: EfficientNetSeen, connector: NamesConnector, backbone: Decoder, hears: Hears | None) -> MultimodalLM:
+def join(encoder: SeenAndFound, connector: NamesConnector, backbone: Decoder, hears: Hears | None) -> MultimodalLM:
     """The assembly; recordings enter through it where `hears` is given."""
+    views = ModalityInputs(values="pixel_values", encoder=("centre_values", "scene_values"))
     if hears is None:
-        return MultimodalLM({"image": encoder}, {"image": connector}, backbone, {"image": 4})
+        return MultimodalLM({"image": encoder}, {"image": connector}, backbone, {"image": 4}, inputs={"image": views})
+    sounds = ModalityInputs(values="audio_values", connector=(LENGTHS,))
     return MultimodalLM(
         {"image": encoder, "audio": hears[0]}, {"image": connector, "audio": hears[1]}, backbone,
-        {"image": 4, "audio": 6}, inputs={"audio": ModalityInputs(values="audio_values", connector=(LENGTHS,))},
+        {"image": 4, "audio": 6}, inputs={"image": views, "audio": sounds},
     )  # fmt: skip
 
 
@@ -83,6 +105,12 @@ def set_vocabulary(connector: NamesConnector, names: list[str], tokenizer: Token
     separator, filler = (tokenizer.encode(mark)[0] for mark in (",", "."))
     colours = [tokenizer.encode(f" {colour}")[0] for colour in COLOURS[: connector.config.colours]]
     connector.set_names(ids, separator, filler, table, colours)
+
+
+def kinds(connector: NamesConnector, names: list[str]) -> list[str]:
+    """What each kind of thing that the detector finds is called."""
+    assert connector.everyday is not None
+    return [names[index] for index in connector.everyday.thing_of.tolist()]
 
 
 def load_lm(language: TensorFile, adapters: Mapping[str, Tensor], quantise: str | None = None) -> Decoder:
@@ -104,11 +132,18 @@ def add_yes_bias(backbone: Decoder, tokenizer: Tokenizer, row: Tensor) -> None:
         backbone.embed_tokens.weight[tokenizer.encode("Yes")[0]] += row
 
 
-def load_vision(published: TensorFile, ours: Mapping[str, Tensor]) -> tuple[EfficientNetSeen, NamesConnector]:
-    """Encoder and connector of pictures, filled; the connector has yet to be taught its names."""
-    encoder = load_module(ENCODER.build, published, (grid_keys(PUBLISHED_KEYS),))
+def load_vision(
+    classifier: TensorFile, detector: TensorFile, ours: Mapping[str, Tensor]
+) -> tuple[SeenAndFound, NamesConnector]:
+    """Encoder and connector of pictures, filled; the connector has yet to be taught its names.
+
+    classifier, detector: the published files of EfficientNet-Lite0 and of CenterNet; ours: what we trained.
+    """
+    encoder = build_empty(ENCODER.build)
+    encoder.grid = load_module(ENCODER.grid.build, classifier, (grid_keys(PUBLISHED_KEYS),))
+    encoder.grid.trunk = fold_batch_norms(encoder.grid.trunk)
+    encoder.detector = load_module(ENCODER.detector.build, detector, (CENTERNET_KEYS,), dtype=torch.float32)
     connector = load_module(partial(CONNECTOR.build, ENCODER.width, BACKBONE.width), under(ours, "connector."), None)
-    encoder.trunk = fold_batch_norms(encoder.trunk)
     return encoder, connector
 
 
