@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from polymodal.errors import PromptError
 from polymodal.fusion.visibility import InterleavedContext, WithItems, visible_items
 
 PLACES = torch.tensor([[0, 1, 0, 1, 1, 0, 0], [0, 0, 0, 0, 1, 0, 1]], dtype=torch.bool)
@@ -40,3 +41,8 @@ def test_what_is_written_behind_the_prompt_sees_no_item_ahead() -> None:
     mask = context.mask(0, 4, 1).visible
     assert mask is not None and mask.any(-1).tolist() == [[True, True, False, False]]
     assert rule({}, {"input_ids": torch.tensor([[1, 2]])}) is None
+    mixed = {"input_ids": torch.tensor([[1, 9], [1, 2]]), "item_counts": {"image": torch.tensor([1, 0])}}
+    with pytest.raises(PromptError, match="rows with and without a picture"):
+        rule({"image": torch.ones(1, 2, 3)}, mixed)
+    with pytest.raises(PromptError, match="collate the rows unpacked"):
+        rule({"image": torch.ones(1, 2, 3)}, {**batch, "segments": torch.ones(1, 2)})

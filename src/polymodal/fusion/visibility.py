@@ -156,7 +156,16 @@ class WithItems(nn.Module):
         self.input_names = context.input_names
 
     def forward(self, features: Mapping[str, Any], batch: Mapping[str, Any]) -> CrossContext | None:
-        """As the context within; None without features."""
+        """As the context within; None without features.
+
+        Raises PromptError for packed rows, and for rows with and without items in one batch: the blocks would run for
+        all of them.
+        """
+        if batch.get("segments") is not None:
+            raise PromptError("segments: this model leaves blocks out for a whole row; collate the rows unpacked")
+        known = [torch.as_tensor(rows) for rows in (batch.get("item_counts") or {}).values()]
+        if known and (has := torch.stack(known).sum(0) > 0).any() and not has.all():
+            raise PromptError("rows with and without a picture: this model takes them in batches of their own")
         return self.context(features, batch) if any(len(found) for found in features.values()) else None
 
 

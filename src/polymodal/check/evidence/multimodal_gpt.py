@@ -106,7 +106,7 @@ EVIDENCE = Evidence(
     training_checks={"instruct": training_check},
     headline=headline,
     exceptions=(
-        "in a batch of rows with and without pictures the gated blocks run for all of them, as in the official code; "
-        "its training and its demo never mix them",
+        "rows with and without pictures in one batch, and packed rows, are refused: the official code would run its "
+        "gated blocks for all of them, and never mixes them",
     ),
 )
