@@ -13,11 +13,12 @@ import polymodal as pm
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.evidence.otter import small
 from polymodal.check.film import film
+from polymodal.checkpoints.clips import frame_numbers
 from polymodal.data.messages import conversation
 from polymodal.data.template import written
 from polymodal.errors import ConfigError, PromptError
 from polymodal.systems import get
-from polymodal.systems.otter.checkpoint import ANSWER, END, IMAGE, PAD, frame_numbers, shots
+from polymodal.systems.otter.checkpoint import ANSWER, END, IMAGE, PAD, shots
 
 FORMAT = get("otter").formats[0]
 CAT = Path(__file__).parents[2] / "examples" / "cat.jpg"

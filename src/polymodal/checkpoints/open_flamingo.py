@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from polymodal.backbones import hf_text
 from polymodal.backbones.decoder import DecoderConfig
-from polymodal.checkpoints.record import CheckpointFiles
+from polymodal.checkpoints.record import CheckpointFiles, Part
 from polymodal.connectors import resampler
 from polymodal.connectors.resampler import ResamplerConfig
 from polymodal.encoders import hf_vision
@@ -29,7 +29,7 @@ from polymodal.encoders.vit import ViTConfig
 from polymodal.errors import ConfigError, WeightsError
 from polymodal.fusion import cross_attention
 from polymodal.fusion.cross_attention import GatedCrossAttentionConfig, with_cross_attention
-from polymodal.fusion.visibility import InterleavedContext
+from polymodal.fusion.visibility import InterleavedContext, WithItems
 from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import MLPConfig
@@ -48,7 +48,8 @@ CLIP_L = {"image_size": 224, "patch_size": 14, "width": 1024, "layers": 24, "hea
 
 @dataclass(frozen=True, kw_only=True)
 class OpenFlamingo:
-    """The parts.  every: distance of the gated blocks.  kind: model_type of the language model."""
+    """The parts.  kind: model_type of the language model.  clips: frames without positions are taken too.  following:
+    text sees the next picture, as the first release was tuned, and without any picture no gated block is run."""
 
     encoder: ViTConfig | NFNetConfig
     connector: ResamplerConfig
@@ -56,18 +57,26 @@ class OpenFlamingo:
     kind: str
     media: int
     positions_ignore_padding: bool
+    clips: bool = False
+    following: bool = False
+
+    @property
+    def takes_clips(self) -> bool:
+        """Whether an item may be a clip."""
+        return self.clips or self.connector.max_frames is not None
 
     def build(self) -> MultimodalLM:
-        width, clips = self.encoder.width, self.connector.max_frames is not None
+        width = self.encoder.width
         inputs = {"image": ModalityInputs(values="vision_x")}
-        if clips:
+        if self.takes_clips:
             inputs["video"] = ModalityInputs(values="video_values", uses="image")
+        rule = InterleavedContext(dict.fromkeys(inputs, self.media), table="vision_x", following=self.following)
         return MultimodalLM(
-            {"image": ItemEncoder(self.encoder.build(), keep_frames=clips)},
+            {"image": ItemEncoder(self.encoder.build(), keep_frames=self.connector.max_frames is not None)},
             {"image": self.connector.build(width, width)},
             self.backbone.build(),
             {},
-            context=InterleavedContext(dict.fromkeys(inputs, self.media), table="vision_x"),
+            context=WithItems(rule) if self.following else rule,
             inputs=inputs,
             positions_ignore_padding=self.positions_ignore_padding,
         )
@@ -150,8 +159,26 @@ def _nested(name: str, layers: str) -> str:
     return re.sub(rf"^({re.escape(layers)}\.(?:\{{\}}|\d+)\.)", r"\1decoder_layer.", name)
 
 
-def gather(folder: Path) -> Mapping[str, Tensor]:
-    """All tensors of a folder under the names of the whole official module.
+def drawing(found: OpenFlamingo) -> tuple[Part, ...]:
+    """The boxes of `show`."""
+    vision, connector, side = found.encoder, found.connector, found.encoder.image_size
+    frames = "F" if found.takes_clips else "1"
+    seen = f"[items, {vision.tokens}, {vision.width}]"
+    return (
+        Part(slot="encoder", modality="image", name="CLIP ViT, patches of the last layer", output=seen,
+             prefix="encoders.image", input=f"[B, N, {frames}, 3, {side}, {side}]", tokens=vision.tokens),
+        Part(slot="connector", modality="image", name=f"Perceiver resampler, {connector.depth} blocks",
+             prefix="connectors.image", input=seen, output=f"[items, {connector.latents}, {vision.width}]",
+             tokens=connector.latents),
+        Part(slot="backbone", name=f"{found.kind} with {len(found.gated)} gated cross-attention blocks",
+             prefix="backbone", input=f"[B, T, {found.backbone.width}], context",
+             output=f"[B, T, {found.backbone.vocab_size}]"),
+    )  # fmt: skip
+
+
+def gather(folder: Path, inner: str = "") -> Mapping[str, Tensor]:
+    """All tensors of a folder under the names of the whole official module.  inner: what stands before the names of
+    its language model.
 
     One weights file holds everything; or checkpoint.pt holds what was trained, the folder `language` the language model
     as published and the folder `vision` CLIP in OpenAI's or open_clip's names.
@@ -164,7 +191,7 @@ def gather(folder: Path) -> Mapping[str, Tensor]:
     if not isinstance(kind, str) or kind not in LAYERS:
         raise WeightsError(f"{folder / 'language'}: model_type {kind!r}; expected one of {', '.join(LAYERS)}")
     language, vision = weights_in(folder / "language"), weights_in(folder / "vision")
-    rest = {f"lang_encoder.{_nested(name, LAYERS[kind])}": name for name in language}
+    rest = {f"lang_encoder.{inner}{_nested(name, LAYERS[kind])}": name for name in language}
     whole: Locations = {name: (language, own) for name, own in rest.items()}
     whole |= {
         f"vision_encoder.{name.removeprefix('visual.')}": (vision, name)

@@ -18,12 +18,21 @@ class Prepared:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MediaSpan:
-    """Where an item lies in a row: placeholders at [first, first + tokens), with their markers [start, end)."""
+    """Where an item lies in a row: placeholders at [first, first + tokens), with their markers [start, end).
+
+    ahead: tokens in front of it see it too, so that nothing of the row is as it was when the item changes.
+    """
 
     item: Prepared
     first: int
     start: int
     end: int
+    ahead: bool = False
+
+    @property
+    def seen_from(self) -> int:
+        """The first token that is computed from it."""
+        return 0 if self.ahead else self.first
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -47,6 +47,7 @@ class Modality:
     all items of a batch -> one tensor [N, ...], or the named tensors that the model takes.  layout: value ->
     token names, where the span is no plain run of placeholders (row ends, markers); the placeholder's own name stands
     for a feature.  placeholder_id: where the published one is no token of the vocabulary (-200).
+    ahead: tokens in front of an item see it too.
     values, token_type: the tensor's name and the number in `token_types`, where they differ from the table.
     Raises ConfigError for an invalid name, and without `tokens` where the table has no rule for counting.
     """
@@ -60,6 +61,7 @@ class Modality:
     collate: Callable[[list[Any]], Any] = torch.stack
     layout: Callable[[Any], Sequence[str]] | None = None
     placeholder_id: int | None = None
+    ahead: bool = False
     values: str = ""
     token_type: int | None = None
 
@@ -184,7 +186,13 @@ class Processor:
         builder.finish()
         return builder.row(
             [
-                MediaSpan(item=item, first=first.index, start=start.index, end=end.index)
+                MediaSpan(
+                    item=item,
+                    first=first.index,
+                    start=start.index,
+                    end=end.index,
+                    ahead=self.modalities[item.modality].ahead,
+                )
                 for item, first, start, end in media
             ]
         )

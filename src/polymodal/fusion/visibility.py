@@ -10,6 +10,7 @@ Flow
 
 Traps
 - The placeholder itself already sees its item.
+- MultiModal-GPT looks ahead (`following`): text sees the NEXT picture, behind the last one none; placeholders as ever.
 - IDEFICS forgets the picture after an end token (the end token still sees it), until the next picture.
 - A batch may bring the visibility itself (`image_attention_mask [B, T, N]`), or its pictures as a table [B, N, ...];
   then every row has N items, and those that only pad it are seen by no token.
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 
 from polymodal.errors import PromptError
 from polymodal.fusion.cross_attention import CrossContext
-from polymodal.nn.segments import counted_within
+from polymodal.nn.segments import counted_within, largest_within
 
 
 def visible_items(
@@ -33,10 +34,11 @@ def visible_items(
     items: int,
     *,
     every: bool = False,
+    following: bool = False,
     ends: Tensor | None = None,
     segments: Tensor | None = None,
 ) -> Tensor:
-    """Bool [B, T, items]: the last item at or before each token, or all of them with `every`.
+    """Bool [B, T, items]: the last item at or before each token, all of them with `every`, the next with `following`.
 
     placeholders: bool [B, T], True at each item's one placeholder.  ends: bool [B, T], tokens behind which nothing
     is seen until the next item.  segments: int [B, T] of packed rows; what stands in another segment is not seen.
@@ -44,6 +46,10 @@ def visible_items(
     steps = placeholders.long()
     count = steps.cumsum(-1)
     index = torch.arange(1, items + 1, device=placeholders.device)
+    if following:
+        last = count[:, -1:] if segments is None else largest_within(count, segments)
+        ahead = count + (~placeholders).long()
+        return (ahead[..., None] == index) & (ahead <= last)[..., None]
     seen = count[..., None] >= index if every else count[..., None] == index
     if segments is not None:
         earlier = count - counted_within(count, steps, segments)  # items of the segments before
@@ -59,10 +65,10 @@ class InterleavedContext(nn.Module):
     """A `context` for MultimodalLM: `f(features by modality, batch) -> CrossContext`; it has no parameters.
 
     placeholders: {modality: id}, one such token per item; a batch has items of one only of those that share a token.
-    every: see all items before a token, not only the last.  ends: ids behind which items are forgotten.  given: name of
-    a batch entry bool or int [B, T, N] that replaces the rule.  table: the name of the pictures; where they have two
-    dimensions or more before channel, height and width, these are [B, N].  With either, one modality only and N items
-    in every row.
+    every: see all items before a token, not only the last.  following: see the next item instead.  ends: ids behind
+    which items are forgotten.  given: name of a batch entry bool or int [B, T, N] that replaces the rule.  table: the
+    name of the pictures; where they have two dimensions or more before channel, height and width, these are [B, N].
+    With either, one modality only and N items in every row.
     """
 
     def __init__(
@@ -70,13 +76,14 @@ class InterleavedContext(nn.Module):
         placeholders: Mapping[str, int],
         *,
         every: bool = False,
+        following: bool = False,
         ends: Collection[int] = (),
         given: str = "",
         table: str = "",
     ) -> None:
         super().__init__()
         self.placeholders = dict(placeholders)
-        self.every, self.given, self.table = every, given, table
+        self.every, self.following, self.given, self.table = every, following, given, table
         self.ends = tuple(ends)
         self.input_names = frozenset({given} - {""})
 
@@ -97,9 +104,12 @@ class InterleavedContext(nn.Module):
             _any_of(ids, self.placeholders.values()),
             max(map(len, rows)),
             every=self.every,
+            following=self.following,
             ends=_any_of(ids, self.ends) if self.ends else None,
             segments=batch.get("segments"),
         )
+        if self.following:  # what is written behind the prompt sees what its last token saw, and that is nothing here
+            rule = torch.nn.functional.pad(rule, (0, 0, 0, 1))
         return packed(rows, rule)
 
     def _equal_rows(self, features: Mapping[str, Any], rows: int, count: int) -> list[Sequence[Tensor]]:
@@ -135,6 +145,28 @@ class InterleavedContext(nn.Module):
         if lost := {name: len(items) for name, items in left.items() if items}:
             raise PromptError(f"items without a placeholder token: {lost}; the prompt was cut or lacks them")
         return rows
+
+
+class WithItems(nn.Module):
+    """A context that is None where a batch has no item at all: the gated blocks are then left out as a whole."""
+
+    def __init__(self, context: InterleavedContext) -> None:
+        super().__init__()
+        self.context = context
+        self.input_names = context.input_names
+
+    def forward(self, features: Mapping[str, Any], batch: Mapping[str, Any]) -> CrossContext | None:
+        """As the context within; None without features.
+
+        Raises PromptError for packed rows, and for rows with and without items in one batch: the blocks would run for
+        all of them.
+        """
+        if batch.get("segments") is not None:
+            raise PromptError("segments: this model leaves blocks out for a whole row; collate the rows unpacked")
+        known = [torch.as_tensor(rows) for rows in (batch.get("item_counts") or {}).values()]
+        if known and (has := torch.stack(known).sum(0) > 0).any() and not has.all():
+            raise PromptError("rows with and without a picture: this model takes them in batches of their own")
+        return self.context(features, batch) if any(len(found) for found in features.values()) else None
 
 
 def _any_of(ids: Tensor, wanted: Iterable[int]) -> Tensor:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from polymodal.data.processor import Encoded, MediaSpan
 
-Items = frozenset[tuple[int, str]]  # where media begin, and what they are
+Items = frozenset[tuple[int, str]]  # where media are seen from, and what they are
 
 
 def items_of(encoded: Encoded) -> Items:
     """The media of a conversation."""
-    return frozenset((span.first, span.item.key) for span in encoded.media_spans)
+    return frozenset((span.seen_from, span.item.key) for span in encoded.media_spans)
 
 
 def common_prefix(encoded: Encoded, ids: Sequence[int], items: Items) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from polymodal.checkpoints import open_flamingo
-from polymodal.checkpoints.open_flamingo import CLIP_L, OpenFlamingo
+from polymodal.checkpoints.open_flamingo import CLIP_L
 from polymodal.data.interleaved import Shots
 from polymodal.data.item_rules import SameCount, StackedAs
 from polymodal.data.processor import Modality, Processor
@@ -15,7 +15,6 @@ from polymodal.systems import (
     CheckpointFiles,
     LoadedModel,
     ModelSpec,
-    Part,
     Repository,
     Variant,
 )
@@ -45,22 +44,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         return LoadedModel(model=module, processor=processor)
 
     keys = open_flamingo.keys_of(config, found)
-    return ModelSpec(build=found.build, keys=(keys,), parts=drawing(found), assemble=assemble)
-
-
-def drawing(found: OpenFlamingo) -> tuple[Part, ...]:
-    """The boxes of `show`."""
-    vision, queries, side = found.encoder, found.connector.latents, found.encoder.image_size
-    seen = f"[items, {vision.tokens}, {vision.width}]"
-    return (
-        Part(slot="encoder", modality="image", name="CLIP ViT, patches of the last layer", output=seen,
-             prefix="encoders.image", input=f"[B, N, 1, 3, {side}, {side}]", tokens=vision.tokens),
-        Part(slot="connector", modality="image", name=f"Perceiver resampler, {found.connector.depth} blocks",
-             prefix="connectors.image", input=seen, output=f"[items, {queries}, {vision.width}]", tokens=queries),
-        Part(slot="backbone", name=f"{found.kind} with {len(found.gated)} gated cross-attention blocks",
-             prefix="backbone", input=f"[B, T, {found.backbone.width}], context",
-             output=f"[B, T, {found.backbone.vocab_size}]"),
-    )  # fmt: skip
+    return ModelSpec(build=found.build, keys=(keys,), parts=open_flamingo.drawing(found), assemble=assemble)
 
 
 def infer(shapes: Mapping[str, Any]) -> dict[str, Any] | None:

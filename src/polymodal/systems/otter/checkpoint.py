@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from polymodal.checkpoints import open_flamingo
+from polymodal.checkpoints.clips import FRAMES, FramesOf, stacked
 from polymodal.checkpoints.open_flamingo import OpenFlamingo
 from polymodal.data.interleaved import Shots
 from polymodal.data.item_rules import SameCount, StackedAs
-from polymodal.data.media import Video
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import Special
-from polymodal.data.transforms import ShorterSideCrop, transform_frames
+from polymodal.data.transforms import ShorterSideCrop
 from polymodal.errors import ConfigError
-from polymodal.systems import CheckpointFiles, LoadedModel, ModelSpec, Part
+from polymodal.systems import CheckpointFiles, LoadedModel, ModelSpec
 
 END, IMAGE, ANSWER, PAD = "<|endofchunk|>", "<image>", "<answer>", "<PAD>"  # in the order in which they were added
 BORDERS = {"mpt": ("<|endoftext|>", "<|endoftext|>"), "llama": ("<s>", "</s>")}  # first and last token of a row
 MEDIA = {"mpt": 50278, "llama": 32001}  # `<image>` behind the published vocabularies
-FRAMES = 16  # of a clip, in the official demonstration
 WORDS = {
     "perceiver.layers.{}.0.": "perceiver.layers.{}.",
     "perceiver.layers.{}.1.": "perceiver.layers.{}.feed_forward.",
@@ -71,7 +66,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
             max_length=found.backbone.max_length))  # fmt: skip
 
     keys = open_flamingo.keys_of(whole, found).reworded(WORDS)
-    return ModelSpec(build=found.build, keys=(keys,), parts=drawing(found), assemble=assemble)
+    return ModelSpec(build=found.build, keys=(keys,), parts=open_flamingo.drawing(found), assemble=assemble)
 
 
 def modality_of(found: OpenFlamingo) -> Modality:
@@ -82,47 +77,7 @@ def modality_of(found: OpenFlamingo) -> Modality:
         return Modality(name="image", placeholder=IMAGE, transform=still, tokens=SameCount(1),
                         collate=StackedAs("vision_x"))  # fmt: skip
     frames = FramesOf(transform=still, count=min(FRAMES, found.connector.max_frames))
-    return Modality(name="video", placeholder=IMAGE, transform=frames, tokens=SameCount(1), collate=clips)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FramesOf:
-    """Frames at equal steps from the first, as the official demonstration takes them -> float32 [count, 3, H, W]."""
-
-    transform: ShorterSideCrop
-    count: int
-
-    def __call__(self, item: Video) -> Tensor:
-        times = item.frame_times
-        chosen = [float(times[i]) for i in frame_numbers(len(times), self.count)]
-        return transform_frames(self.transform, item.clip(times=chosen).frames)
-
-
-def frame_numbers(length: int, count: int = FRAMES) -> list[int]:
-    """Which of `length` frames are taken; of fewer than `count`, the first again and again."""
-    return [i * (length // count) for i in range(count)]
-
-
-def clips(items: Sequence[Tensor]) -> Tensor:
-    """[F, 3, H, W] each -> [N, 1, F, 3, H, W], the official order of dimensions."""
-    return torch.stack(list(items))[:, None]
-
-
-def drawing(found: OpenFlamingo) -> tuple[Part, ...]:
-    """The boxes of `show`."""
-    vision, connector, side = found.encoder, found.connector, found.encoder.image_size
-    frames = "1" if connector.max_frames is None else "F"
-    seen = f"[items, {vision.tokens}, {vision.width}]"
-    return (
-        Part(slot="encoder", modality="image", name="CLIP ViT, patches of the last layer", prefix="encoders.image",
-             input=f"[B, N, {frames}, 3, {side}, {side}]", output=seen, tokens=vision.tokens),
-        Part(slot="connector", modality="image", name=f"Perceiver resampler, {connector.depth} blocks",
-             prefix="connectors.image", input=seen, output=f"[items, {connector.latents}, {vision.width}]",
-             tokens=connector.latents),
-        Part(slot="backbone", name=f"{found.kind} with {len(found.gated)} gated cross-attention blocks",
-             prefix="backbone", input=f"[B, T, {found.backbone.width}], context",
-             output=f"[B, T, {found.backbone.vocab_size}]"),
-    )  # fmt: skip
+    return Modality(name="video", placeholder=IMAGE, transform=frames, tokens=SameCount(1), collate=stacked)
 
 
 def published(kind: str, frames: int | None = None) -> dict[str, Any]:
