@@ -22,6 +22,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "emu3": ("emu3",),
     "emu3_text_model": ("emu3",),
     "emu3_vqgan": ("emu3",),
+    "ferret": ("ferret",),
     "flamingo": ("flamingo",),
     "flava": ("flava",),
     "flava_image_codebook": ("flava",),
@@ -67,6 +68,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "vit_jax": ("vit",),
 }
 ARCHITECTURES: dict[str, tuple[str, ...]] = {
+    "FERRETLlamaForCausalLM": ("ferret",),
     "LlaaaLlamaForCausalLM": ("llasm",),
     "LlavaLlamaAttForCausalLM": ("llama_vid",),
     "LlavaLlamaForCausalLM": ("chinese_llava", "llava", "llava_1_5", "llava_1_6", "video_chatgpt"),
