@@ -18,7 +18,7 @@ from torch import Tensor
 
 from polymodal.data.coordinates import CoordinateText, Place
 from polymodal.data.media import Array, Image, Media
-from polymodal.data.messages import Message
+from polymodal.data.messages import Message, Part
 from polymodal.data.template import Words, Written
 from polymodal.data.transforms import ImageTransform
 from polymodal.errors import PromptError
@@ -41,7 +41,7 @@ def with_pictures(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     picture: Image | None = None
     found = []
     for message in messages:
-        parts: list[object] = []
+        parts: list[Part] = []
         for part in message.parts:
             if isinstance(part, Image):
                 picture = part
@@ -89,8 +89,8 @@ def _inside(numbers: np.ndarray, size: tuple[int, int]) -> tuple[Place, np.ndarr
     else:
         left, top, right, bottom = (int(share * size[i % 2]) for i, share in enumerate(place))
         bounds = (left, top, min(width, right + 1), min(height, bottom + 1))
-    columns, rows = np.meshgrid(np.arange(bounds[0], bounds[2]), np.arange(bounds[1], bounds[3]), indexing="ij")
-    inside = np.stack((columns.ravel(), rows.ravel()), 1)
+    spread = np.meshgrid(np.arange(bounds[0], bounds[2]), np.arange(bounds[1], bounds[3]), indexing="ij")
+    inside = np.stack([each.ravel() for each in spread], 1)
     return place, inside if len(inside) else np.array([[min(bounds[0], width - 1), min(bounds[1], height - 1)]])
 
 
