@@ -22,7 +22,7 @@ import polymodal as pm
 from polymodal.check import library, randomise, real
 from polymodal.check.demo import byte_tokenizer, train_on_conversations, write_config, write_layout
 from polymodal.check.evidence.llava import IMAGE, TEXT, VISION, linear_names, size, small
-from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Shapes, Size, TrainingCheck
+from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Size, TrainingCheck
 from polymodal.check.training import caption_check
 from polymodal.data.media import Array, Image, Text
 from polymodal.data.messages import Message
@@ -35,7 +35,7 @@ POINTS, STAGES = 20, ((9, 5), (4, 3))
 SAMPLER = "model.region_geo_sampler"
 
 
-def sampler_shapes(width: int, out: int, keep: int) -> Shapes:
+def sampler_shapes(width: int, out: int, keep: int) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the official sampler."""
     found: dict[str, tuple[int, ...]] = {}
     for stage in (0, 1):
@@ -194,13 +194,13 @@ def headline() -> HeadlineResult:
                  for parts, name in asked]  # fmt: skip
         train_on_conversations(pm.load(folder), talks, write, steps=160)
         model = pm.load(folder)
-        right = sum(
+        named = sum(
             model.chat([Message(role="user", parts=parts)], max_tokens=32).text.strip() == name for parts, name in asked
         )
     return HeadlineResult(
-        ok=right == len(asked),
+        ok=named == len(asked),
         evidence=f"tiny weights trained on {len(asked)} boxes in 4 pictures of two drawings: chat names what is in "
-        f"{right} of them (published weights are differences to Vicuna and were not at hand)",
+        f"{named} of them (published weights are differences to Vicuna and were not at hand)",
     )
 
 

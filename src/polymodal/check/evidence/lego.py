@@ -69,7 +69,7 @@ class Composite(nn.Module):
         self.ears = FrameEncoder(imagebind_keys.imagebind(bound, "audio"))
         self.text = transformers.LlamaForCausalLM(transformers.LlamaConfig(**text)).eval()
 
-    def asked(self, model: Any, queries: Tensor, source: Tensor) -> Tensor:
+    def asked(self, model: Any, queries: Any, source: Tensor) -> Tensor:
         return library.states(model(query_embeds=queries.expand(len(source), -1, -1), encoder_hidden_states=source))
 
     def images(self, pixels: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class Composite(nn.Module):
 
     def on_disk(self, width: int) -> dict[str, Tensor]:
         """The checkpoint's tensors; width: of EVA."""
-        state, whole = self.state_dict(), {}
+        state, whole = self.state_dict(), dict[str, Tensor]()
         for ours, theirs in (("qformer", ""), ("video", "video_"), ("audio", "audio_")):
             part = {f"qformer.{name.removeprefix(f'{ours}.')}": x for name, x in state.items()
                     if name.startswith(f"{ours}.")}  # fmt: skip

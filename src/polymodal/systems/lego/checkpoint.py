@@ -36,6 +36,7 @@ from polymodal.data.template import Special
 from polymodal.data.transforms import Squash, transform_frames
 from polymodal.encoders import eva_vit, hf_vision, imagebind_keys
 from polymodal.encoders.frames import FrameEncoder
+from polymodal.encoders.vit import sides
 from polymodal.errors import ConfigError
 from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
 from polymodal.systems import CheckpointFiles, LoadedModel, ModelSpec, Part
@@ -75,7 +76,8 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         sizes = {"size": {"shortest_edge": tower.image_size},
                  "crop_size": {"height": tower.image_size, "width": tower.image_size}}  # fmt: skip
         pictures = squared({"do_pad": True}, {**CLIP, **sizes})
-        frames = Squash(height=eva.image_size, width=eva.image_size, mean=CLIP_MEAN, std=CLIP_STD)
+        high, wide = sides(eva.image_size)
+        frames = Squash(height=high, width=wide, mean=CLIP_MEAN, std=CLIP_STD)
         more: dict[str, dict[str, Any]] = {
             "image": {"transform": pictures, "tokens": SameCount(tower.tokens)},
             "video": {"transform": UniformFrames(frames, video.longest), "tokens": SameCount(video.tokens),
