@@ -24,6 +24,15 @@ def test_time() -> None:
         TimedQFormerConfig(over_time=OVER_TIME, out_width=10, longest=4, frame=QFormerConfig(width=32, heads=2))
 
 
+def test_items_of_unequal_length() -> None:
+    video = TimedQFormerConfig(over_time=OVER_TIME, out_width=10, longest=4, frame=FRAME).build().eval()
+    frames = torch.randn(5, 5, 16)
+    expected = torch.cat((video(frames[None, :2]), video(frames[None, 2:])))
+    assert torch.equal(video(frames, frame_counts=(2, 3)), expected)
+    with pytest.raises(PromptError, match=r"items of \[2, 2\] frames do not make the 5 frames"):
+        video(frames, frame_counts=(2, 2))
+
+
 def test_neighbours() -> None:
     connector = NeighboursConfig(width=6, out_width=5, count=4).build()
     features = torch.randn(2, 8, 6)

@@ -9,8 +9,10 @@ Traps: all features of a frame share one position vector; the temporal Q-Former 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from polymodal.connectors.qformer import QFormerConfig
@@ -53,8 +55,16 @@ class TimedQFormer(nn.Module):
         self.qformer = config.over_time.build()
         self.proj = Linear(config.over_time.width, config.out_width)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """[N, F, S, D'] (or [N, C, D'] without a frame Q-Former) -> [N, Q, E].  Raises PromptError beyond `longest`."""
+    def forward(self, features: Tensor, frame_counts: Sequence[int] | None = None) -> Tensor:
+        """[N, F, S, D'] (or [N, C, D'] without a frame Q-Former) -> [N, Q, E].  Raises PromptError beyond `longest`.
+
+        frame_counts: of items of unequal length, whose frames stand behind each other, [sum of F, S, D'].
+        """
+        if frame_counts is not None:
+            counts = [int(count) for count in frame_counts]
+            if sum(counts) != len(features):
+                raise PromptError(f"items of {counts} frames do not make the {len(features)} frames that were given")
+            return torch.cat([self(item[None]) for item in features.split(counts)])
         count = features.shape[1]
         if count > self.config.longest:
             raise PromptError(f"expected at most {self.config.longest} frames or clips, found {count}; sample fewer")

@@ -1,6 +1,7 @@
 """Published conversation formats that several systems share, as templates.
 
 vicuna    SYSTEM USER: question ASSISTANT: answer</s>USER: ...      (Vicuna v1.1 and v1.5, arXiv 2306.05685)
+human_assistant   SYSTEM###Human: question###Assistant: answer###...      (Vicuna v0)
 mistral   [INST] question [/INST] answer</s>[INST] ...              (Mistral Instruct, arXiv 2310.06825)
 chatml_direct   ChatML without line ends between turns              (LLaVA-1.6-34B)
 llama2    <s>[INST] <<SYS>> system <</SYS>> question [/INST] answer </s><s>[INST] ...          (arXiv 2307.09288)
@@ -36,6 +37,17 @@ def vicuna(system: str | None = VICUNA_SYSTEM, *, begin: bool = True, end: str =
     }
     start = (Special(name="<s>"), TEXT_START) if begin else ()
     return Template(turns=turns, begin=start, ask=(Words(text="ASSISTANT:"),), default_system=system)
+
+
+def human_assistant(system: str) -> Template:
+    """The format of Vicuna v0: `SYSTEM###Human: question###Assistant: answer###`, without an end token."""
+    asked, space = Words(text="Assistant:"), Words(text=" ", loss_mask=True)
+    turns = {
+        "system": Turn(after=(Words(text="###"),)),
+        "user": Turn(before=(Words(text="Human: "),), after=(Words(text="###"),)),
+        "assistant": Turn(before=(asked, space), after=(Words(text="###", loss_mask=True),), loss_mask=True),
+    }
+    return Template(turns=turns, begin=(Special(name="<s>"), TEXT_START), ask=(asked,), default_system=system)
 
 
 def mistral() -> Template:

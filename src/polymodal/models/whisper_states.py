@@ -1,4 +1,4 @@
-"""Whisper whole, as one encoder of a larger model: what its decoder makes of a recording (LLaSM).
+"""Whisper whole, as an encoder of a larger model (LLaSM): what its decoder makes of a recording for start tokens.
 
     audio_values [N, mels, frames] -> encoder [N, frames / 2, D] -> decoder, reading `queries` times the start token
         -> its last hidden states [N, queries, D]

@@ -6,6 +6,7 @@ Which systems may read a checkpoint, by words of its config.json; SHAPES: by the
 MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "Emu3": ("emu3",),
     "Emu3VisionVQ": ("emu3",),
+    "LEGO": ("lego",),
     "VideoChatGPT": ("video_chatgpt",),
     "beit": ("beit",),
     "beit-official": ("beit",),
@@ -24,6 +25,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "emu3": ("emu3",),
     "emu3_text_model": ("emu3",),
     "emu3_vqgan": ("emu3",),
+    "ferret": ("ferret",),
     "flamingo": ("flamingo",),
     "flava": ("flava",),
     "flava_image_codebook": ("flava",),
@@ -76,6 +78,8 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "vit_jax": ("vit",),
 }
 ARCHITECTURES: dict[str, tuple[str, ...]] = {
+    "FERRETLlamaForCausalLM": ("ferret",),
+    "LEGOLlamaForCausalLM": ("lego",),
     "LlaaaLlamaForCausalLM": ("llasm",),
     "LlavaLlamaAttForCausalLM": ("llama_vid",),
     "LlavaLlamaForCausalLM": ("chinese_llava", "llava", "llava_1_5", "llava_1_6", "video_chatgpt"),

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from polymodal.backbones import hf_text
-from polymodal.checkpoints import lavis, qformer_lm
+from polymodal.checkpoints import lavis, timed_qformer
 from polymodal.connectors import qformer
 from polymodal.connectors.timed_qformer import TimedQFormerConfig
 from polymodal.encoders import eva_vit, imagebind_keys
@@ -25,7 +25,7 @@ from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
 from polymodal.systems import CheckpointFormat, ModelSpec, Part, Repository, System, Variant, hf
 from polymodal.systems.video_llama.processing import assemble
 from polymodal.systems.video_llama.recipe import RECIPE
-from polymodal.weights.keytable import KeyTable, drop
+from polymodal.weights.keytable import KeyTable
 
 TOKENS = {"video": 32000, "audio": 32001, "image": 32002}  # the last is ours: pictures enter like videos
 
@@ -61,35 +61,10 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
             encoders, connectors, backbone, used, inputs=inputs, positions_ignore_padding=text.positions_ignore_padding
         )
 
-    body = _video_keys(video) + (_audio_keys(sound) if hears else KeyTable())
+    body = timed_qformer.video_keys(video) + (timed_qformer.audio_keys(sound) if hears else KeyTable())
     keys = tuple(body + table.prefixed("llama_model.", "backbone.") for table in text.keys)
     return ModelSpec(build=build, keys=keys, parts=_drawing(video, sound if hears else None, width),
                   assemble=assemble(side, video.tokens, sound.tokens if hears else 0))  # fmt: skip
-
-
-def _video_keys(video: TimedQFormerConfig) -> KeyTable:
-    assert video.frame is not None
-    ours = "connectors.video."
-    vision = lavis.vision_keys(ours="encoders.video.encoder.")
-    frame = lavis.qformer_keys(video.frame, f"{ours}frames.")
-    positions = KeyTable.of({"video_frame_position_embedding.weight": f"{ours}positions.weight"})
-    return vision + frame + _over_time(video, "video", "llama_proj") + positions + KeyTable((drop("t5_proj.**"),))
-
-
-def _audio_keys(sound: TimedQFormerConfig) -> KeyTable:
-    audio = imagebind_keys.keys("audio").prefixed("audio_encoder.", "encoders.audio.encoder.")
-    for name in imagebind_keys.MODALITIES:
-        if name != "audio":
-            audio += imagebind_keys.unused(name).prefixed("audio_encoder.")
-    positions = KeyTable.of({"audio_position_embedding.weight": "connectors.audio.positions.weight"})
-    return audio + _over_time(sound, "audio", "audio_llama_proj") + positions
-
-
-def _over_time(config: TimedQFormerConfig, name: str, projection: str) -> KeyTable:
-    ours = f"connectors.{name}."
-    queries = qformer_lm.QUERIES.respelled({"query_tokens": f"{name}_query_tokens"}).prefixed("", f"{ours}qformer.")
-    body = qformer.lavis_keys(config.over_time).prefixed(f"{name}_Qformer.bert.", f"{ours}qformer.")
-    return queries + body + qformer_lm.linear(projection, f"{ours}proj")
 
 
 def _drawing(video: TimedQFormerConfig, sound: TimedQFormerConfig | None, width: int) -> tuple[Part, ...]:
