@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from polymodal.api.generation_options import Published
+    from polymodal.pipelines.grounding import Grounding
     from polymodal.weights.keytable import KeyTable
 
 
@@ -237,6 +238,17 @@ class Model:
     def paints(self) -> bool:
         """Whether `draw` needs no pipelines: the model writes its pictures itself."""
         return self._parts.paint is not None
+
+    def ground(self, answer: str, *pictures: Any) -> Grounding:
+        """An answer about pictures in plain words, and where in them the things are that it is about: `.things`.
+
+        answer: what `chat` gave; pictures: those of its conversation, in order: paths or media.  Raises ConfigError for
+        a model that gives no boxes, PromptError for pictures that it cannot give them for.
+        """
+        self.require("ground")
+        ground = self._parts.ground
+        assert ground is not None
+        return ground(answer, [media_of(picture) for picture in pictures])
 
     def transcribe(self, recording: Any) -> Reply:
         """The words of a recording: a path, bytes, (samples, rate) or `pm.audio(...)`; `reply.segments` has times."""
@@ -436,11 +448,12 @@ class Model:
 
     @property
     def can(self) -> tuple[str, ...]:
-        """Which of chat, draw, transcribe, classify, embed, logits, features, predict and generate this model does."""
+        """Which of chat, draw, ground, transcribe, classify, embed, logits, features, predict and generate it does."""
         parts, module = self._parts, self.module
         found = {
             "chat": self.processor is not None and isinstance(module, MultimodalLM),
             "draw": self.paints or (self.processor is not None and isinstance(module, RendersMedia)),
+            "ground": parts.ground is not None,
             "transcribe": parts.transcribe is not None,
             "classify": parts.score is not None,
             "embed": parts.embed is not None,
