@@ -81,9 +81,9 @@ class LoadedModel:
     it is about, in the pictures of its conversation.  paint(PaintRequest) -> a picture of each seed, uint8 [H, W, 3],
     of a model that writes them itself.  ends: the ids that end an answer and the one that pads it, where the published
     files say so.  settings: the other options of generation that they name.  text() -> the model that answers
-    conversations without media, where that is not `model` itself; called when the first one comes.  stop: texts that end an answer,
-    where the published format has no token for that.  sampling: options of SamplingOptions that `chat` answers with
-    where the caller gives none.
+    conversations without media, where that is not `model` itself; called when the first one comes.  stop: texts that
+    end an answer, where the published format has no token for that.  sampling: options of SamplingOptions that `chat`
+    answers with where the caller gives none.
     """
 
     model: Any

@@ -130,9 +130,9 @@ export class Chat {
     if (own.signal.aborted) notes.push(word("stopped"));
     else if (problem) this.failed(item, problem);
     note.textContent = notes.join(" · ");
+    const below = window.innerHeight + window.scrollY >= document.body.scrollHeight - 120;
     if (text && !problem && this.grounds(model)) await this.showBoxes(model, text, words, note);
     if (text && !problem || own.signal.aborted) this.messages.push({role: "assistant", content: text});
-    const below = window.innerHeight + window.scrollY >= document.body.scrollHeight - 120;
     this.retryButton(item, model);
     if (text && this.voice) this.listenButton(item, text);
     if (below) window.scrollTo(0, document.body.scrollHeight);
@@ -152,7 +152,9 @@ export class Chat {
         const things = found.things.filter((thing) => thing.picture === index);
         if (things.length) shown.append(boxed(image.image_url.url, things));
       }
-      if (shown.children.length) note.before(shown);
+      if (!shown.children.length) return;
+      note.before(shown);
+      await Promise.all([...shown.querySelectorAll("img")].map((picture) => picture.decode()));
     } catch (problem) {
       note.textContent += ` · ${problem.message}`;
     }
