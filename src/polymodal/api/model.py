@@ -31,11 +31,14 @@ from polymodal.api.transcribing import TranscriptStream, as_one_window
 from polymodal.checkpoints.record import LoadedModel
 from polymodal.data.media import Media, Text
 from polymodal.data.modalities import holds_media
+from polymodal.engine.client import Client
+from polymodal.engine.engine import Engine
+from polymodal.engine.prefix_cache import IdleLimits
+from polymodal.engine.request import EngineLimits
 from polymodal.errors import ConfigError, PromptError
 from polymodal.generation.decode_state import cast_batch
 from polymodal.generation.ids import can_generate, generate_ids
 from polymodal.generation.sampling import SamplingOptions
-from polymodal.generation.sessions import IdleLimits, Sessions
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.models.output import Output
 from polymodal.models.protocols import HasFeatures, RendersMedia, fills
@@ -56,6 +59,8 @@ if TYPE_CHECKING:
     from polymodal.weights.keytable import KeyTable
 
 
+# Threads ask as many questions as they like, and a batch is as large as its caller says.
+UNLIMITED = EngineLimits(rows=2**20, queue=2**20, mixed_chunk=512, cache_bytes=2**60)
 LOOP = 128  # tokens that repeat each other before an answer of `chat` is taken for a loop
 
 
@@ -96,7 +101,7 @@ class Model:
         self.limits = IdleLimits()
         self._text: Any = None
         self._lock = threading.Lock()
-        self._sessions: dict[int, Sessions] = {}
+        self._clients: dict[int, Client] = {}
         base = source or (self.name if path is None else str(path.absolute()))
         self.adapters = Adapters(self.module, self._adapter_keys, base)
 
@@ -431,19 +436,20 @@ class Model:
             raise ConfigError(f"{self.name} has adapters; merge() or detach() them, or save_adapter(), before save()")
         return saving.save(self, as_path(folder, "save"))
 
-    def sessions(self, module: Any) -> Sessions:
-        """The conversations with `module` (see `module_for`), and what they keep."""
+    def client(self, module: Any) -> Client:
+        """The engine that answers with `module` (see `module_for`), and what it keeps."""
         with self._lock:
-            found = self._sessions.get(id(module))
+            found = self._clients.get(id(module))
             if found is None:
                 ends = self._parts.ends[0] if self._parts.ends is not None else ()
-                found = self._sessions[id(module)] = Sessions(module, self.processor, ends=ends)
-            found.limits = self.limits
-            return found
+                found = Client(Engine(module, self.processor, limits=UNLIMITED, ends=ends))
+                self._clients[id(module)] = found
+        found.limit(self.limits)
+        return found
 
     def clear_caches(self) -> None:
         """Forget what conversations and media left behind; their next turns compute everything anew."""
-        for each in list(self._sessions.values()):
+        for each in list(self._clients.values()):
             each.clear()
 
     @property

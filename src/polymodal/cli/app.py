@@ -34,6 +34,7 @@ from polymodal.cli import (
     say,
     search,
     serve,
+    train,
     transcribe,
 )
 from polymodal.cli.cleaning import cleaned_streams, own_streams
@@ -95,7 +96,7 @@ app = typer.Typer(
 COMMANDS = (answer.ask, chat.chat, transcribe.transcribe, say.say, draw.draw, perceive.classify,
             embed.embed, search.search,
             catalogue.systems, catalogue.show, check.check, new.new, fetch.pull, health.doctor,
-            bench.bench, serve.serve)  # fmt: skip
+            train.train, train.export, bench.bench, serve.serve)  # fmt: skip
 for each in COMMANDS:
     app.command(cls=Command)(each)
 
