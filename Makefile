@@ -10,7 +10,7 @@ VENV ?= .venv
 NEWEST ?= .venv-newest
 BIN := $(VENV)/bin
 INPUTS := pyproject.toml scripts/install.py constraints/any.txt constraints/cpu.txt
-EXTRAS := dev parity generate serve train
+EXTRAS := dev parity generate serve train say
 # OMP threads: the workers of pytest-xdist already use every core.
 THREADS := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 SUITE := -m pytest -n auto --dist loadfile $(PYTEST)
@@ -45,6 +45,7 @@ setup: $(VENV)/.installed-dev
 # Tests never open the network; those that need the real weights or pictures are skipped, by name, when they are not here.
 weights: $(VENV)/.installed
 	@$(BIN)/polymodal pull mini || echo "The real weights could not be fetched: tests that need them will be skipped."
+	@$(BIN)/polymodal pull kokoro || echo "The voices could not be fetched: tests that need them will be skipped."
 	@$(BIN)/polymodal check --fetch || echo "The pictures could not be fetched: training checks on them will be skipped."
 
 $(VENV)/pyvenv.cfg:

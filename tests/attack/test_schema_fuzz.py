@@ -5,6 +5,7 @@ A few hundred cases in the suite, 10,000 by ATTACK=40.
 
 import os
 import re
+from dataclasses import replace
 
 import pytest
 import schemathesis
@@ -14,6 +15,7 @@ from hypothesis import seed as seeded
 import polymodal as pm
 from headline_folders import captured
 from humming import humming
+from polymodal.pipelines.grounding import Grounding
 from polymodal.serve.app import create_app
 from polymodal.serve.models import ServedModel
 from polymodal.serve.settings import RequestLimits, Settings
@@ -28,14 +30,21 @@ OPERATIONS = [
     ("POST", "/v1/completions"),
     ("POST", "/v1/embeddings"),
     ("POST", "/v1/audio/transcriptions"),
+    ("POST", "/v1/grounding"),
     ("POST", "/v1/images/generations"),
     ("POST", "/v1/audio/speech"),
     ("GET", "/v1/models/{name}"),
     ("GET", "/api/drawings/{name}.svg"),
 ]
 CASES = {"/v1/chat/completions": 40, "/v1/completions": 80, "/v1/embeddings": 70, "/v1/audio/transcriptions": 40,
-         "/v1/images/generations": 20, "/v1/audio/speech": 30}  # fmt: skip
-MODELS = {"ChatCompletion": "llava", "Completion": "llava", "Embeddings": "clip", "Images": "emu3", "Speech": "kokoro"}
+         "/v1/grounding": 20, "/v1/images/generations": 20, "/v1/audio/speech": 30}  # fmt: skip
+MODELS = {"ChatCompletion": "llava", "Completion": "llava", "Embeddings": "clip", "Images": "emu3", "Speech": "kokoro",
+          "Grounded": "llava"}  # fmt: skip
+
+
+def nowhere(answer, pictures) -> Grounding:
+    """Where a tiny random model says that things are."""
+    return Grounding(text=answer, things=())
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +55,7 @@ def described(tmp_path_factory):
         name: ServedModel(name, pm.load(captured(stem, made / stem)), SETTINGS)
         for name, stem in (("llava", "llava_1_5"), ("clip", "clip"), ("emu3", "emu3"))
     }
+    models["llava"].model._parts = replace(models["llava"].model._parts, ground=nowhere)
     app = create_app(models, SETTINGS, {"kokoro": humming("af_heart", "af_alloy")})
     # Most requests should come as far as the models.
     schemas = app.openapi()["components"]["schemas"]

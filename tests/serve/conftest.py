@@ -35,7 +35,7 @@ def served(llava, clip) -> Iterator[tuple[str, dict[str, ServedModel]]]:
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop would be in the way of tests that run one of their own
 def browser() -> Iterator:
     playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested where playwright is installed")
     program = next(filter(None, map(shutil.which, BROWSERS)), None)

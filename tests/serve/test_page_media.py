@@ -1,8 +1,11 @@
 """The page in a real browser: answers read aloud, and pictures that a model draws."""
 
+import base64
 import io
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -11,9 +14,12 @@ import polymodal as pm
 from headline_folders import captured
 from humming import humming
 from polymodal.pipelines import image_generation
+from polymodal.pipelines.grounding import Grounding, Thing
 from polymodal.serve.app import create_app
 from polymodal.serve.models import ServedModel
-from served import SETTINGS, complaint, running
+from served import SETTINGS, call, complaint, error_of, running
+
+CAT = "data:image/jpeg;base64," + base64.b64encode(Path("examples/cat.jpg").read_bytes()).decode()
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +109,56 @@ def test_drawing_can_be_stopped(page, monkeypatch) -> None:
     page.click("#stop")
     page.locator("li.assistant small").get_by_text("stopped").wait_for()
     assert page.locator("#draw").is_visible()
+
+
+@pytest.fixture
+def grounded(llava, monkeypatch) -> list:
+    """The tiny LLaVA says of every answer that it is about two things; what it was asked."""
+    asked = []
+
+    def ground(answer, pictures):
+        asked.append((answer, pictures))
+        things = (Thing(label="a cat", box=(0.1, 0.2, 0.6, 0.9), score=0.8), Thing(label="", box=(0.5, 0.0, 1.2, 0.5)))
+        return Grounding(text="A cat & <b>more</b>.", things=things)
+
+    monkeypatch.setattr(llava, "_parts", replace(llava._parts, ground=ground))
+    return asked
+
+
+def test_boxes_of_an_answer_over_the_api(address, grounded) -> None:
+    image = {"type": "image_url", "image_url": {"url": CAT}}
+    given = {"model": "llava", "answer": "<cat>", "images": [image]}
+    status, found = call(address, "/v1/grounding", given)
+    assert status == 200 and found["text"] == "A cat & <b>more</b>."
+    assert found["things"][0] == {"label": "a cat", "box": [0.1, 0.2, 0.6, 0.9], "score": 0.8, "picture": 0}
+    assert found["things"][1]["box"] == [0.5, 0.0, 1.0, 0.5] and found["things"][1]["score"] is None
+    assert grounded[0][0] == "<cat>" and len(grounded[0][1]) == 1
+    for changes, status, told in (
+        ({"answer": ""}, 400, "answer"),
+        ({"images": []}, 400, "images"),
+        ({"images": [{"type": "text", "text": "a"}]}, 400, "pictures alone"),
+        ({"images": [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]}, 400, "URL"),
+        ({"images": [image] * 17}, 413, "the limit is 16"),
+        ({"answer": "a" * 500_000}, 413, "characters"),
+        ({"model": "emu3"}, 400, "cannot ground"),
+        ({"model": "x"}, 404, "llava"),
+    ):
+        refused = call(address, "/v1/grounding", given | changes)
+        assert refused[0] == status and told in error_of(refused), (changes, refused)
+
+
+def test_boxes_are_drawn_on_the_picture(browser, address, grounded) -> None:
+    page = browser.new_page(locale="en-GB", viewport={"width": 900, "height": 700})
+    page.goto(address)
+    page.wait_for_selector("#model option", state="attached")
+    page.set_input_files("#files", Path("examples/cat.jpg").absolute())
+    page.fill("#question", "What is it?")
+    page.press("#question", "Enter")
+    page.locator("figure.boxed rect").nth(1).wait_for(state="attached")
+    assert page.locator("li.assistant p").inner_text() == "A cat & <b>more</b>."
+    assert page.locator("figure.boxed text").all_text_contents() == ["a cat"]
+    assert page.locator("figure.boxed img").get_attribute("alt") == "a cat"
+    picture, rect = (page.locator(f"figure.boxed {each}").first.bounding_box() for each in ("img", "rect"))
+    assert rect["x"] == pytest.approx(picture["x"] + 0.1 * picture["width"], abs=3)
+    assert rect["height"] == pytest.approx(0.7 * picture["height"], abs=5)
+    page.close()

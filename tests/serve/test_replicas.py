@@ -146,7 +146,7 @@ def test_a_replica_that_dies_is_replaced(server, cluster) -> None:
 def test_too_few_machines_are_told(cluster) -> None:
     environment = {**os.environ, "RAY_ADDRESS": cluster}
     command = [sys.executable, "-m", "polymodal", "serve", "mini", "--ray", "9", "--port", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=180)
     assert done.returncode == 2 and "the cluster has 2 CPUs" in done.stderr and "Traceback" not in done.stderr
 
 

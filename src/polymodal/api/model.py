@@ -245,7 +245,7 @@ class Model:
         return self._parts.paint is not None
 
     def ground(self, answer: str, *pictures: Any) -> Grounding:
-        """An answer about pictures in plain words, and where the things are that it is about: `grounding.things`.
+        """An answer about pictures in plain words, and where in them the things are that it is about: `.things`.
 
         answer: what `chat` gave; pictures: those of its conversation, in order: paths or media.  Raises ConfigError for
         a model that gives no boxes, PromptError for pictures that it cannot give them for.

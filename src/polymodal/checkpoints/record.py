@@ -77,10 +77,10 @@ class LoadedModel:
     The functions are None where a system cannot do it: transcribe(Audio) -> str, and transcribe_windows(Audio) -> the
     same piece by piece, where it is there before the recording ends (`transcribe.Window`); score(items of media,
     labels) -> probabilities [N, len(labels)], rows that sum to 1; embed(items) -> float32 [N, D], rows of length 1;
-    both get whole batches.  paint(PaintRequest) -> a picture of each seed, uint8 [H, W, 3], of a model that writes
-    them itself.  ground(answer, pictures) -> `Grounding`: the answer in plain words, and boxes of the things it is
-    about, in the pictures of its conversation.  ends: the ids that end an answer and the one that pads it, where the
-    published files say so.  settings: the other options of generation that they name.  text() -> the model that answers
+    both get whole batches.  ground(answer, pictures) -> `Grounding`: the answer in plain words, and boxes of the things
+    it is about, in the pictures of its conversation.  paint(PaintRequest) -> a picture of each seed, uint8 [H, W, 3],
+    of a model that writes them itself.  ends: the ids that end an answer and the one that pads it, where the published
+    files say so.  settings: the other options of generation that they name.  text() -> the model that answers
     conversations without media, where that is not `model` itself; called when the first one comes.  stop: texts that
     end an answer, where the published format has no token for that.  sampling: options of SamplingOptions that `chat`
     answers with where the caller gives none.
@@ -93,8 +93,8 @@ class LoadedModel:
     transcribe_windows: Callable[[Any], Iterator[Window]] | None = None
     score: Callable[[Sequence[Any], Sequence[str]], Any] | None = None
     embed: Callable[[Sequence[Any]], Any] | None = None
-    paint: Callable[[PaintRequest], Sequence[Tensor]] | None = None
     ground: Callable[[str, Sequence[Any]], Grounding] | None = None
+    paint: Callable[[PaintRequest], Sequence[Tensor]] | None = None
     ends: tuple[Collection[int], int | None] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     stop: tuple[str, ...] = ()

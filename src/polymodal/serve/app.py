@@ -21,6 +21,7 @@ from polymodal import __version__
 from polymodal.serve import chat, completions
 from polymodal.serve.bodies import StrictRoute
 from polymodal.serve.errors import Refused, refusal
+from polymodal.serve.grounding import add_grounding
 from polymodal.serve.guard import Guard
 from polymodal.serve.images import add_images
 from polymodal.serve.metrics import Metrics
@@ -73,6 +74,7 @@ def create_app(
     add_site(app)
     _add_generation(app, models, settings, metrics)
     _add_perception(app, models, settings)
+    add_grounding(app, models, settings)
     add_images(app, models, settings)
     add_speech(app, speakers, settings, STREAM)
     return app

@@ -97,6 +97,14 @@ class Embeddings(Body):
     user: Unread = None
 
 
+class Grounded(Body):
+    """POST /v1/grounding.  answer: of a chat about `images`, which are parts as in its messages (image_url)."""
+
+    model: str
+    answer: Annotated[str, Field(min_length=1)]
+    images: Annotated[list[dict[str, Any]], Field(min_length=1)]
+
+
 class Images(Body):
     """POST /v1/images/generations.  size: "WIDTHxHEIGHT"; seed: beyond OpenAI's, of the first picture."""
 

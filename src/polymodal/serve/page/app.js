@@ -35,6 +35,7 @@ async function loadModels() {
     return;
   }
   const able = models.filter((model) => model.can.includes("chat") || model.can.includes("draw"));
+  chat.grounds = (name) => models.some((model) => model.id === name && model.can.includes("ground"));
   chat.voice = models.find((model) => model.can.includes("speak"))?.id ?? null;
   at("model").replaceChildren(...able.map((model) => new Option(model.id, model.id)));
   const kept = localStorage.getItem("model");

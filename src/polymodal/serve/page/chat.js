@@ -1,13 +1,17 @@
 // The conversation: what was asked and answered, and the answer that is being written.
 
+import {boxed} from "./boxes.js";
 import {part, preview} from "./media.js";
 import {Refused, post, stream} from "./server.js";
 import {word} from "./words.js";
 
 export class Chat {
-  /** list: the <ol> of messages; busy(on): an answer is being written; needKey(): the server asks for one. */
+  /**
+   * list: the <ol> of messages; busy(on): an answer is being written; needKey(): the server asks for one.
+   * voice: the model that reads aloud, if there is one.  grounds(model): whether it says where things are.
+   */
   constructor(list, busy, needKey) {
-    Object.assign(this, {list, busy, needKey, messages: [], abort: null, voice: null});
+    Object.assign(this, {list, busy, needKey, messages: [], abort: null, voice: null, grounds: () => false});
   }
 
   clear() {
@@ -126,11 +130,34 @@ export class Chat {
     if (own.signal.aborted) notes.push(word("stopped"));
     else if (problem) this.failed(item, problem);
     note.textContent = notes.join(" · ");
-    if (text && !problem || own.signal.aborted) this.messages.push({role: "assistant", content: text});
     const below = window.innerHeight + window.scrollY >= document.body.scrollHeight - 120;
+    if (text && !problem && this.grounds(model)) await this.showBoxes(model, text, words, note);
+    if (text && !problem || own.signal.aborted) this.messages.push({role: "assistant", content: text});
     this.retryButton(item, model);
     if (text && this.voice) this.listenButton(item, text);
     if (below) window.scrollTo(0, document.body.scrollHeight);
+  }
+
+  /** Where the things are that an answer is about, in the pictures that were shown last; its words without marks. */
+  async showBoxes(model, answer, words, note) {
+    const asked = this.messages.findLast((message) => message.role === "user" && message.content.some(isPicture));
+    const images = asked?.content.filter(isPicture) ?? [];
+    if (!images.length) return;
+    try {
+      const found = await (await post("v1/grounding", {model, answer, images})).json();
+      words.textContent = found.text;
+      const shown = document.createElement("div");
+      shown.className = "media";
+      for (const [index, image] of images.entries()) {
+        const things = found.things.filter((thing) => thing.picture === index);
+        if (things.length) shown.append(boxed(image.image_url.url, things));
+      }
+      if (!shown.children.length) return;
+      note.before(shown);
+      await Promise.all([...shown.querySelectorAll("img")].map((picture) => picture.decode()));
+    } catch (problem) {
+      note.textContent += ` · ${problem.message}`;
+    }
   }
 
   failed(item, problem) {
@@ -175,6 +202,10 @@ export class Chat {
     });
     item.append(listen);
   }
+}
+
+function isPicture(part) {
+  return part.type === "image_url";
 }
 
 /** A small button below an answer; name: of its word. */
