@@ -13,6 +13,7 @@ import polymodal as pm
 from polymodal.check import randomise
 from polymodal.check.demo import byte_tokenizer
 from polymodal.check.fixture import read
+from polymodal.checkpoints import minigpt
 from polymodal.checkpoints import qformer_chat as qformer_chat
 from polymodal.data.encoder_decoder_processor import EncoderDecoderProcessor
 from polymodal.data.hf_image import transform_of
@@ -61,7 +62,7 @@ def test_minigpt_4_prompts() -> None:
     expected = f"<s>{system}###Human: Who?###Assistant: A cat###Human: Where?###Assistant: "
     assert written(vicuna.render(asked, ask=True)) == expected
     assert written(llama.render(asked[:1], ask=True)) == f"<s>{system}<s>[INST] Who? [/INST] "
-    assert written(minigpt_4.BEFORE + minigpt_4.AFTER) == "<Img></Img> "
+    assert written(minigpt.BEFORE + minigpt.AFTER) == "<Img></Img> "
 
 
 def test_video_llama_prompts() -> None:

@@ -2,7 +2,7 @@
 
 chat, stream   messages -> processor -> batch -> encoders, connectors -> backbone -> pieces of text -> Reply
 chat_batch     the same for many conversations at once
-draw           the same, and what the answer asks for by the caller's diffusion pipelines -> Reply.media
+draw           pictures that the model writes, or what its answer asks for by diffusion pipelines -> Reply.media
 transcribe, transcribe_stream, classify, embed    what the system's own functions give, as records
 logits         the exact tensors, for research and parity: model.logits(**model.processor(messages))
 attach, detach, merge, save_adapter    PEFT adapters (api/adapters.py)
@@ -21,6 +21,7 @@ import torch
 from polymodal.api.adapters import Adapters
 from polymodal.api.asking import Stream, answer_batch, messages_of
 from polymodal.api.chat_format import format_of
+from polymodal.api.drawing import Canvas, answer_to_render, paint
 from polymodal.api.inputs import check_labels, check_media, checked_item, suggesting_others
 from polymodal.api.media import is_recording, media_of, recording_of
 from polymodal.api.paths import as_path
@@ -211,28 +212,36 @@ class Model:
     def draw(
         self,
         *content: Any,
-        pipelines: Mapping[str, Callable[..., Any]],
+        pipelines: Mapping[str, Callable[..., Any]] | None = None,
         drawing: Mapping[str, Any] | None = None,
+        size: tuple[int, int] | None = None,
+        n: int | None = None,
+        step: Callable[[int, int], None] | None = None,
         options: SamplingOptions | None = None,
         **changes: Any,
     ) -> Reply:
-        """Answer like `chat`, and let diffusion pipelines make what the answer asks for: `reply.media["image"]`.
+        """Pictures: `draw("a cat", n=2, seed=1).media["image"]` holds PIL images, of a model that writes them itself.
 
-        pipelines: "image", "video", "audio" -> a pipeline as diffusers has them, called with `prompt_embeds` in place
-        of a prompt.  drawing: further arguments of their calls, as num_inference_steps.
-        Raises ConfigError for a model that makes no media, or when the answer asks for some without a pipeline.
+        size: (width, height) in pixels, by default the model's usual one.  n: how many, each with a seed of its own.
+        step(ids written, ids in all) is told where the work is.
+        A model whose answers ask for media answers like `chat`, and pipelines make them: "image", "video", "audio" -> a
+        pipeline as diffusers has them, called with `prompt_embeds` in place of a prompt.  drawing: further arguments of
+        their calls, as num_inference_steps.
+        Raises ConfigError for a model that makes no media, or when an answer asks for some without a pipeline.
         """
         self.require("draw")
-        messages = list(messages_of(content))
-        stream = self.stream(messages, options=options, **changes)
-        for _ in stream:
-            pass
-        batch = self.processor(messages, generate=True)
-        written = torch.tensor([stream.ids], dtype=torch.int64)
-        known = {"labels", "position_ids", "token_types", "attention_mask"}
-        whole = {name: value for name, value in batch.items() if name not in known}
-        whole["input_ids"] = torch.cat((batch["input_ids"], written), 1)
-        return replace(stream.reply, media=self.module.render(pipelines, drawing, **self._tensors(whole)))
+        chosen = self.sampling_options(options, changes)
+        if self._parts.paint is not None:
+            return paint(self, self._parts.paint, content, Canvas.of(size, n, step), chosen.seed)
+        if pipelines is None or (size, n, step) != (None, None, None):
+            raise ConfigError(f"{self.name} draws through diffusion pipelines: give pipelines=; size and n in drawing=")
+        reply, batch = answer_to_render(self, content, chosen)
+        return replace(reply, media=self.module.render(pipelines, drawing, **self._tensors(batch)))
+
+    @property
+    def paints(self) -> bool:
+        """Whether `draw` needs no pipelines: the model writes its pictures itself."""
+        return self._parts.paint is not None
 
     def transcribe(self, recording: Any) -> Reply:
         """The words of a recording: a path, bytes, (samples, rate) or `pm.audio(...)`; `reply.segments` has times."""
@@ -437,7 +446,7 @@ class Model:
         parts, module = self._parts, self.module
         found = {
             "chat": self.processor is not None and isinstance(module, MultimodalLM),
-            "draw": self.processor is not None and isinstance(module, RendersMedia),
+            "draw": self.paints or (self.processor is not None and isinstance(module, RendersMedia)),
             "transcribe": parts.transcribe is not None,
             "classify": parts.score is not None,
             "embed": parts.embed is not None,

@@ -11,12 +11,13 @@ in old versions and `q_proj.base_layer.weight` in new ones.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from polymodal.backbones import hf_text
+from polymodal.checkpoints.peft_lm import LLAMA, adapted_keys, build_adapted, wrapped_keys
 from polymodal.checkpoints.record import CheckpointFiles, Part
 from polymodal.data import imagebind_inputs
 from polymodal.data.item_rules import SameCount
@@ -26,13 +27,11 @@ from polymodal.encoders import imagebind_keys
 from polymodal.errors import ConfigError, WeightsError
 from polymodal.models.imagebind_lm import ImageBindConnector
 from polymodal.models.multimodal_lm import ModalityInputs
-from polymodal.nn.lora import apply_lora
 from polymodal.weights.folder import weights_in
-from polymodal.weights.keytable import KeyTable, Row, rename
+from polymodal.weights.keytable import KeyTable, rename
 from polymodal.weights.merged import MergedTensors, locations
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
-LLAMA = "llama_model.base_model.model."
 SENSES = {"image": "vision", "audio": "audio", "thermal": "thermal", "depth": "depth", "imu": "imu"}
 """Ours -> the official name; `video` goes through `image`."""
 
@@ -107,20 +106,10 @@ def backbone_of(config: Mapping[str, Any]) -> tuple[Any, KeyTable]:
     """A function that builds the decoder with low-rank paths, and its names below `base_model.model.`."""
     decoder, table = hf_text.decoder_of(config["llama"])
 
-    def build() -> nn.Module:
-        model = decoder.build()
-        if config.get("lora_r"):
-            apply_lora(model, TARGETS, config["lora_r"], config.get("lora_alpha", 32))
-        return model
-
     if not config.get("lora_r"):
-        return build, table
-    rows = []
-    for name in TARGETS:
-        source, target = f"model.layers.{{}}.self_attn.{name}", f"blocks.{{}}.attn.{name}"
-        rows += [rename(f"{source}.lora_{x}.{adapter}weight", f"{target}.adapters.default.lora_{x}.weight")
-                 for x in "AB" for adapter in ("default.", "")]  # fmt: skip
-    return build, table + KeyTable(tuple(rows))
+        return decoder.build, table
+    build = partial(build_adapted, decoder, TARGETS, config["lora_r"], config.get("lora_alpha", 32))
+    return build, adapted_keys(table, TARGETS)
 
 
 def keys_of(config: Mapping[str, Any], senses: tuple[str, ...], more: KeyTable) -> tuple[KeyTable, ...]:
@@ -138,17 +127,7 @@ def keys_of(config: Mapping[str, Any], senses: tuple[str, ...], more: KeyTable) 
     prefix = LLAMA if config.get("lora_r") else "llama_model."
     old = llama.prefixed(prefix, "backbone.")
     whole = table + KeyTable(tuple(linear), tied=tuple(shared)) + more
-    return whole + old, whole + KeyTable(tuple(_wrapped(row) for row in old.rows), old.new, old.tied)
-
-
-def _wrapped(row: Row) -> Row:
-    """The row in the names of newer PEFT, which wraps the linears it adapts."""
-    adapted = tuple(f".{name}.{leaf}" for name in TARGETS for leaf in ("weight", "bias"))
-    sources = tuple(
-        name.removesuffix(leaf) + f"base_layer.{leaf}" if name.endswith(adapted) else name
-        for name in row.sources for leaf in (name.rpartition(".")[2],)
-    )  # fmt: skip
-    return replace(row, sources=sources)
+    return whole + old, whole + wrapped_keys(old, TARGETS)
 
 
 def gather(files: CheckpointFiles) -> Mapping[str, Tensor]:

@@ -23,9 +23,11 @@ from polymodal.models.qformer_retrieval import QFormerRetrievalConfig
 from polymodal.weights.folder import weights_in
 from polymodal.weights.keytable import KeyTable, drop
 from polymodal.weights.merged import Locations, MergedTensors, locations
+from polymodal.weights.operations import ResizePositions
 
 Shapes = Mapping[str, Sequence[int]]
 # (linear to the language model, language model) by the model_type of its config
+WEIGHTS = "model.safetensors"  # as `Model.save` writes what was joined
 BLOCKS = 39  # of the 40 in EVA's own file
 NAMES = {"opt": ("opt_proj", "opt_model"), "t5": ("t5_proj", "t5_model"), "llama": ("llm_proj", "llm_model")}
 
@@ -150,30 +152,40 @@ def _t5(shapes: Shapes) -> dict[str, Any] | None:
             "num_decoder_layers": count(shapes, "t5_model.decoder.block.{}.layer.0.layer_norm.weight")}  # fmt: skip
 
 
-def gather(files: CheckpointFiles, language: str = "") -> Mapping[str, Tensor]:
+def gather(files: CheckpointFiles, language: str = "", grid: int | None = None) -> Mapping[str, Tensor]:
     """All tensors of a folder under the names of the whole official model.
 
     One weights file holds everything; several are joined: EVA's own, one or more of LAVIS, and the language model in
-    a subfolder, which gets the prefix `language` (default: by its model_type).
+    a subfolder, which gets the prefix `language` (default: by its model_type).  grid: patches along a side of the
+    model's pictures; EVA's own positions are resized to it (None: they stay).
     """
     folder = files.folder
     loose = sorted([*folder.glob("*.pth"), *folder.glob("*.pt")])
     parts = sorted(path.parent for path in folder.glob("*/config.json"))
-    if len(loose) < 2 and not parts:
+    if (folder / WEIGHTS).is_file() or (len(loose) < 2 and not parts):
         return weights_in(folder, ("model", ""))
     found: Locations = {}
     for path in loose:
-        found.update(_named(weights_in(path, ("model", ""))))
+        found.update(eva_named(weights_in(path, ("model", "")), grid=grid))
     for part in parts:
         kind = CheckpointFiles(part).json("config.json").get("model_type", "")
         found.update(locations(weights_in(part), f"{language or NAMES[kind][1]}."))
     return MergedTensors.of(found)
 
 
-def _named(tensors: Mapping[str, Tensor]) -> Locations:
-    """EVA's own file gets the prefix of the whole model and loses what BLIP-2 leaves out."""
+def eva_named(tensors: Mapping[str, Tensor], prefix: str = "visual_encoder.", grid: int | None = None) -> Locations:
+    """EVA's own file gets the prefix of the whole model and loses what BLIP-2 leaves out; others stay as they are.
+
+    grid: patches of a side to which its table of positions is resized.
+    """
     if "cls_token" not in tensors:
         return locations(tensors)
     kept = [name for name in tensors if name.split(".")[0] in ("cls_token", "pos_embed", "patch_embed")]
     kept += [name for name in tensors if name.startswith("blocks.") and int(name.split(".")[1]) < BLOCKS]
-    return {f"visual_encoder.{name}": (tensors, name) for name in kept}
+    found: Locations = {prefix + name: (tensors, name) for name in kept}
+    if grid is not None and "pos_embed" in tensors:
+        table = tensors["pos_embed"]
+        side = round((table.shape[-2] - 1) ** 0.5)
+        resized = {"pos_embed": ResizePositions((side, side), (grid, grid), leading=1)(table)}
+        found[f"{prefix}pos_embed"] = (resized, "pos_embed")
+    return found

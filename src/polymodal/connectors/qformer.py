@@ -114,10 +114,17 @@ class QFormer(nn.Module):
         self.blocks = nn.ModuleList(QFormerBlock(config, index) for index in range(config.depth))
 
     def forward(
-        self, features: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None
+        self,
+        features: Tensor,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        queries: Tensor | None = None,
     ) -> Tensor:
-        """features [N, S, D'], optional text (int64 ids [N, T], mask [N, T], 1 = real token) -> queries [N, Q, D]."""
-        queries = self.queries.expand(features.shape[0], -1, -1)
+        """features [N, S, D'], optional text (int64 ids [N, T], mask [N, T], 1 = real token) -> queries [N, Q, D].
+
+        queries [Q, D]: asked in place of the module's own.
+        """
+        queries = (self.queries if queries is None else queries).expand(features.shape[0], -1, -1)
         text = None if input_ids is None else self._embed(input_ids)
         if text is not None and len(text) != len(queries):
             raise PromptError(f"Q-Former: expected one text per item ({len(queries)}), found {len(text)}")

@@ -36,6 +36,11 @@ class BlankVideo(Video):
         """A second."""
         return float(_SECONDS)
 
+    @cached_property
+    def frame_times(self) -> np.ndarray:
+        """Two frames."""
+        return np.array([0.0, _SECONDS / 2])
+
     def clip(
         self,
         *,

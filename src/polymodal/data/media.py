@@ -191,6 +191,13 @@ class Video(Media):
 
         return video_seconds(self.source, self.limits)
 
+    @cached_property
+    def frame_times(self) -> np.ndarray:
+        """When each frame is shown, float64 [n] seconds from the first; only timestamps are read."""
+        from polymodal.data.video import frame_times
+
+        return frame_times(self.source, self.limits)
+
     def content_hash(self, *, fps: float | None = None, frames: int | None = None, max_side: int | None = None) -> str:
         """SHA-256 over shape, times and pixels of the frames sampled so, in hexadecimal."""
         clip = self.clip(fps=fps, frames=frames, max_side=max_side)

@@ -153,6 +153,16 @@ def video_seconds(source: VideoSource, limits: Limits = DEFAULT_LIMITS) -> float
             return _scan(opened, format_name, container, limits).seconds
 
 
+def frame_times(source: VideoSource, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
+    """When each frame is shown, float64 [n] seconds from the first, for samplers that count frames: `read_video` gives
+    frame i at `times=[frame_times(source)[i]]`.  Nothing is decoded.  Raises MediaError as `read_video` does."""
+    with open_source(source, limits) as opened:
+        format_name = sniff_video(opened)
+        with open_container(opened, format_name, limits) as container:
+            timeline = _scan(opened, format_name, container, limits)
+    return (timeline.ticks - timeline.ticks[0]) * float(timeline.tick)
+
+
 def side_within(count: int, size: tuple[int, int], limits: Limits, max_side: int | None) -> int | None:
     """`max_side`, or what it must be for `count` frames of this size to be no more than `limits.total_pixels`."""
     longest = max(size)

@@ -201,12 +201,13 @@ class SeriesStem(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageBindEncoderConfig:
-    """The encoder of one modality; `out_width`: width of the joint space."""
+    """The encoder of one modality; `out_width`: width of the joint space, None: neither that linear nor the norm before
+    it, for systems that read the blocks' tokens."""
 
     stem: StemConfig
     blocks: tuple[ViTBlockConfig, ...]
     norm: NormConfig
-    out_width: int
+    out_width: int | None
     pre_norm: bool = False
 
     @property
@@ -230,8 +231,9 @@ class ImageBindEncoder(nn.Module):
         nn.init.normal_(self.positions, std=width**-0.5)
         self.pre_norm = config.norm.build(width) if config.pre_norm else None
         self.blocks = nn.ModuleList(block.build() for block in config.blocks)
-        self.final_norm = config.norm.build(width)
-        self.proj = nn.Linear(width, config.out_width, bias=False)
+        joint = config.out_width
+        self.final_norm = None if joint is None else config.norm.build(width)
+        self.proj = None if joint is None else nn.Linear(width, joint, bias=False)
 
     def forward(self, values: Tensor) -> Tensor:
         """Raises ConfigError for an input length or size that the positions do not fit."""
@@ -240,9 +242,12 @@ class ImageBindEncoder(nn.Module):
         x = x if self.pre_norm is None else self.pre_norm(x)
         for block in self.blocks:
             x = block(x)
-        return self.final_norm(x)
+        return x if self.final_norm is None else self.final_norm(x)
 
     def joint(self, values: Tensor) -> Tensor:
+        """Raises ConfigError for an encoder without the linear to the joint space."""
+        if self.proj is None:
+            raise ConfigError("imagebind: this encoder was built for its tokens, without the joint space")
         return self.proj(self(values)[:, 0])
 
     def _positions(self, patches: int) -> Tensor:
@@ -271,6 +276,22 @@ class ScaledNormalize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.normalize(x, dim=-1) * self.log_scale.exp().clip(max=100.0)
+
+
+class ImageBindTokens(nn.Module):
+    """An encoder without head whose tokens are normalised each, scaled, and averaged over clips place by place.
+
+    [N, clips, ...] -> [N, 1 + P, D]
+    """
+
+    def __init__(self, encoder: ImageBindEncoder, scale: ScaledNormalize) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.scale = scale
+
+    def forward(self, values: Tensor) -> Tensor:
+        tokens = self.scale(self.encoder(values.flatten(0, 1)))
+        return tokens.unflatten(0, values.shape[:2]).mean(1)
 
 
 class ImageBindClips(nn.Module):

@@ -11,6 +11,7 @@ constructor's defaults; the scales of audio, depth, thermal and IMU are stored a
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from polymodal.encoders.clip_text import ClipTextConfig
@@ -18,6 +19,7 @@ from polymodal.encoders.imagebind import (
     ExtraKeyAttentionConfig,
     ImageBindClips,
     ImageBindEncoderConfig,
+    ImageBindTokens,
     PlaneStemConfig,
     ScaledNormalize,
     SeriesStemConfig,
@@ -130,6 +132,13 @@ def imagebind(config: Mapping[str, Any], modality: str, scaled: bool = True) -> 
     return ImageBindClips(parse_config(config)[modality].build(), scale)
 
 
+def imagebind_tokens(config: Mapping[str, Any], modality: str) -> ImageBindTokens:
+    """The encoder of one signal for its tokens, as BuboGPT hears: [N, clips, ...] -> [N, 1 + P, D]."""
+    found = parse_config(config)[modality]
+    assert isinstance(found, ImageBindEncoderConfig)
+    return ImageBindTokens(replace(found, out_width=None).build(), ScaledNormalize(SCALES[modality]))
+
+
 def _pair(source: str, target: str) -> list[Row]:
     return [rename(f"{source}.{leaf}", f"{target}.{leaf}") for leaf in ("weight", "bias")]
 
@@ -190,6 +199,14 @@ def keys(modality: str, scaled: bool = True) -> KeyTable:
     table = KeyTable(tuple(rows)).prefixed(target="encoder.")
     log_scale = f"modality_postprocessors.{modality}.1.log_logit_scale"
     return table + KeyTable((rename(log_scale, "scale.log_scale", Unsqueeze()) if scaled else drop(log_scale),))
+
+
+def token_keys(modality: str) -> KeyTable:
+    """Official names of one signal -> those of its `ImageBindTokens`; the head is dropped by name."""
+    rows = [row for row in _trunk(modality) + _signal(modality) if not row.sources[0].startswith("modality_heads")]
+    scale = rename(f"modality_postprocessors.{modality}.1.log_logit_scale", "scale.log_scale", Unsqueeze())
+    head = drop(f"modality_heads.{modality}.**")
+    return KeyTable(tuple(rows)).prefixed(target="encoder.") + KeyTable((scale, head))
 
 
 def unused(modality: str) -> KeyTable:
