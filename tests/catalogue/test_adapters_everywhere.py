@@ -18,7 +18,7 @@ SYSTEMS = (*CHATS, "beit", "clip", "vit")
 ATTENTION, CONVOLUTION = "in_proj_weight' in published checkpoints", "an adapter cannot go through"
 REFUSED = {
     "chameleon": {CONVOLUTION},
-    "llama_adapter_v2": {ATTENTION, CONVOLUTION},
+    "llama_adapter_v2": {ATTENTION},
     "openflamingo": {ATTENTION},
     "qwen2_vl": {CONVOLUTION},
     "video_llama": {ATTENTION},

@@ -35,7 +35,8 @@ def served(llava, clip) -> Iterator[tuple[str, dict[str, ServedModel]]]:
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="session")
+# Of one module: while its loop runs, no other test could have one.
+@pytest.fixture(scope="module")
 def browser() -> Iterator:
     playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested where playwright is installed")
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
