@@ -1,7 +1,7 @@
 # What a stranger needs is git, make and Python >= 3.11 with venv; everything else is put into .venv here.
 #   make demo   set up, fetch the default model, ask it about a picture and about a recording
 #   make test   set up and run the whole test suite
-#   make attack the inputs that mean harm, tens of thousands of them (ATTACK=40 times the suite's, ATTACK_SEED=0)
+#   make attack the inputs that mean harm, up to 40 times the suite's within minutes (ATTACK=40 ATTACK_SECONDS=20 ATTACK_SEED=0)
 #   make lint   style and types
 #   make test-newest   the suite with the newest releases instead of the pinned ones, and what changed
 #   make pins   pin the newest releases in constraints/test.txt
@@ -34,7 +34,7 @@ test: $(VENV)/.installed-dev
 	$(THREADS) $(BIN)/python $(SUITE)
 
 attack: $(VENV)/.installed-dev
-	ATTACK=$${ATTACK:-40} $(THREADS) $(BIN)/python -m pytest -n auto -q tests/attack $(PYTEST)
+	ATTACK=$${ATTACK:-40} ATTACK_SECONDS=$${ATTACK_SECONDS:-20} $(THREADS) $(BIN)/python -m pytest -n auto -q tests/attack $(PYTEST)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -1,8 +1,9 @@
 """Inputs that mean harm, as many as asked for: a few hundred in the suite, tens of thousands by `make attack`.
 
-ATTACK=20 makes every attack twenty times as long, ATTACK_SEED=7 another one.  Each input has its own random numbers,
-drawn from the seed, the name of the test and the input's number, so that a failure can be repeated by itself.  What
-was tried is printed at the end: inputs, refusals, the slowest input and the largest growth of memory.
+ATTACK=20 makes every attack twenty times as long, ATTACK_SEED=7 another one, ATTACK_SECONDS=60 ends each after a
+minute.  Each input has its own random numbers, drawn from the seed, the name of the test and the input's number, so
+that a failure can be repeated by itself.  What was tried is printed at the end: inputs, refusals, the slowest input and
+the largest growth of memory.
 """
 
 import faulthandler
@@ -21,14 +22,17 @@ from polymodal.errors import PolymodalError
 
 TIMES = float(os.environ.get("ATTACK", "1"))
 SEED = int(os.environ.get("ATTACK_SEED", "0"))
+SECONDS = float(os.environ.get("ATTACK_SECONDS", "inf"))
 HANG = 120  # seconds after which an input counts as one that never ends: the process is stopped with a trace
 
 
 @dataclass
 class Attack:
-    """One attack: its inputs, what became of them, and the worst of them."""
+    """One attack: its inputs, what became of them, and the worst of them.  traces: where that of a hang goes."""
 
     name: str
+    traces: int = 2
+    hang: float = HANG
     tried: int = 0
     refused: int = 0
     slowest: float = 0.0
@@ -37,8 +41,11 @@ class Attack:
     seed: int = field(default=SEED)
 
     def inputs(self, count: int) -> Iterator[tuple[int, random.Random]]:
-        """(number, random numbers of its own) for `count` inputs, times ATTACK."""
+        """(number, random numbers of its own) for `count` inputs, times ATTACK, within ATTACK_SECONDS."""
+        end = time.monotonic() + SECONDS
         for number in range(max(1, round(count * TIMES))):
+            if number >= count and time.monotonic() > end:  # what the suite tries is always tried
+                return
             yield number, random.Random(f"{self.seed} {self.name} {number}")
 
     @contextmanager
@@ -48,7 +55,7 @@ class Attack:
         seconds, megabytes: what it may take in time and in growth of the process' peak memory.
         """
         before, start = _peak(), time.perf_counter()
-        faulthandler.dump_traceback_later(HANG, exit=True)
+        faulthandler.dump_traceback_later(self.hang, exit=True, file=self.traces)
         self.tried += 1
         try:
             yield
@@ -74,10 +81,19 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+@pytest.fixture(scope="session")
+def traces(pytestconfig: pytest.Config) -> Iterator[int]:
+    """The error output of the process itself: what pytest captures is lost with a process that is stopped."""
+    with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        number = os.dup(2)
+    yield number
+    os.close(number)
+
+
 @pytest.fixture
-def attack(request: pytest.FixtureRequest) -> Iterator[Attack]:
+def attack(request: pytest.FixtureRequest, traces: int) -> Iterator[Attack]:
     """`for number, rng in attack.inputs(200): with attack.one(number): open(...)`; counted in the table at the end."""
-    run = Attack(request.node.name)
+    run = Attack(request.node.name, traces)
     yield run
     if run.tried:
         request.node.user_properties.append(("attack", asdict(run)))

@@ -1,10 +1,11 @@
 """Requests made from the server's own description, right and wrong ones: no status of 5xx, no trace, no address.
 
-A few hundred cases in the suite, 10,000 by ATTACK=40.
+A few hundred cases in the suite, 10,000 by ATTACK=40, fewer where ATTACK_SECONDS end before.
 """
 
 import os
 import re
+import time
 from dataclasses import replace
 
 import pytest
@@ -24,6 +25,7 @@ from served import running
 SETTINGS = Settings(hosts=frozenset({"127.0.0.1"}), requests=RequestLimits(max_tokens=3, body=2_000_000))
 TIMES = float(os.environ.get("ATTACK", "1"))
 SEED = int(os.environ.get("ATTACK_SEED", "0"))
+SECONDS = float(os.environ.get("ATTACK_SECONDS", "inf"))
 SECRET = re.compile(r"Traceback|0x[0-9a-f]{6,}|\.py\b|site-packages|/home/|/tmp/")
 OPERATIONS = [
     ("POST", "/v1/chat/completions"),
@@ -92,6 +94,7 @@ def check(answer) -> None:
 def test_no_request_makes_the_server_fail(described, method: str, path: str, mode) -> None:
     address, schema = described
     count = max(1, round((CASES[path] / 2 if path in CASES else 10) * TIMES))
+    end = time.monotonic() + SECONDS
 
     @seeded(SEED)
     @settings(
@@ -103,6 +106,8 @@ def test_no_request_makes_the_server_fail(described, method: str, path: str, mod
     )
     @given(case=schema[path][method].as_strategy(generation_mode=mode))
     def ask(case) -> None:
+        if time.monotonic() > end:
+            return
         check(case.call(base_url=address, timeout=60))
 
     ask()

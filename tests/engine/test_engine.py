@@ -17,6 +17,7 @@ from polymodal.generation.output import DecodingConstraints
 from polymodal.generation.prefill import collate_left, prefill_after
 from polymodal.generation.sampler import Sampler
 from polymodal.generation.sampling import SamplingOptions
+from polymodal.nn.quantise import quantise_linears
 from tiny_talk import model, picture, processor
 
 NETWORK, PROCESSOR = model(), processor()
@@ -422,3 +423,16 @@ def test_tenants_share_nothing(monkeypatch) -> None:
     whole = len(encoded) - 1
     assert cached == [0, 0, whole, 0, whole]
     assert NETWORK.encoders["image"].items - before == 3 + 5  # once for each tenant, and five plain runs
+
+
+def test_int8_rows_answer_as_int8_alone() -> None:
+    """Also where a row came in with others and leaves them, and by beams."""
+    network = model(3)
+    assert quantise_linears(network.backbone)
+    engine = Engine(network, PROCESSOR, limits=EngineLimits(rows=5, chunk=64, mixed_chunk=9))
+    options = [SamplingOptions(max_tokens=4 + k, temperature=k % 2, seed=k, beams=1 + (k == 4)) for k in range(6)]
+    requests = [Request(encoded=engine.encode(talk(k)), options=each) for k, each in enumerate(options)]
+    constraints = DecodingConstraints(tokenizer=PROCESSOR.tokenizer)
+    for request, (answer,) in zip(requests, engine.run(requests), strict=True):
+        batch = collate_left(PROCESSOR, [request.encoded])
+        assert answer.ids == generate(network, batch, request.options, constraints)[0].ids

@@ -242,6 +242,22 @@ def test_an_abandoned_answer_frees_its_row_and_serves_the_next(end: str) -> None
     assert found.cached == len(encoded) - 1
 
 
+def test_a_reader_who_leaves_during_the_last_step_frees_his_row_too(monkeypatch) -> None:
+    found = talk_of()
+    pieces = found.write(found.encode("tell me"), max_tokens=50)
+    next(pieces)
+    step = found.engine.step
+
+    def leaving():
+        events = step()
+        pieces.close()
+        return events
+
+    monkeypatch.setattr(found.engine, "step", leaving)
+    list(found.write(found.encode("b"), max_tokens=1))
+    assert not found.engine.busy and found.engine.running == 0
+
+
 def test_changed_weights_drop_all_that_was_computed() -> None:
     found = talk_of()
     ask(found, "a" * 30)

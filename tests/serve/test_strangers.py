@@ -1,15 +1,19 @@
 """What a stranger may not do: enter without a key, ask through a browser's page, send too much, hurt the others."""
 
 import asyncio
+import base64
 import hashlib
+import io
 import json
 import socket
 import time
 import urllib.request
 from dataclasses import replace
 
+import numpy as np
 import openai
 import pytest
+from PIL import Image
 
 from polymodal.data.limits import Limits
 from polymodal.engine.request import EngineLimits
@@ -221,3 +225,20 @@ def test_drawings_are_those_of_the_catalogue(served) -> None:
     assert "default-src 'none'" in headers["Content-Security-Policy"] and headers["X-Content-Type-Options"] == "nosniff"
     for name in ("nothing", "../../etc/passwd", "%2e%2e%2fetc", "mini;ls", "tests%2Fcli%2Ftiny_system.py"):
         assert call(address, f"/api/drawings/{name}.svg")[0] == 404
+
+
+def test_what_one_client_showed_is_not_known_of_another(served, llava, monkeypatch) -> None:
+    """Otherwise the time until the first token would tell that somebody else has sent this picture."""
+    address = served[0]
+    shown: list[int] = []
+    encode = llava.module.encode
+    monkeypatch.setattr(llava.module, "encode", lambda *given: shown.append(1) or encode(*given))
+    Image.fromarray(np.full((32, 32, 3), 77, np.uint8)).save(file := io.BytesIO(), "PNG")
+    url = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    body = talk([{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "what?"}])
+    texts = []
+    for salt in ("a", "b", "a", "b"):
+        status, found = call(address, "/v1/chat/completions", {**body, "cache_salt": salt})
+        assert status == 200, found
+        texts.append(found["choices"][0]["message"]["content"])
+    assert len(shown) == 2 and len(set(texts)) == 1

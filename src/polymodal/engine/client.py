@@ -95,7 +95,8 @@ class Client:
         try:
             events = self.engine.step()
             with self._news:
-                self._deliver(events)
+                # Whoever left during the step has not been swept by it, and there may be no other.
+                self._deliver([*events, *self.engine.sweep()])
                 self._done()
         except BaseException as problem:
             with self._news:

@@ -21,6 +21,7 @@ from polymodal.serve.options import answers, asks_for_form, grammar_of, sampling
 from polymodal.serve.remote import fetch
 from polymodal.serve.schemas import ChatCompletion
 from polymodal.serve.settings import Settings
+from polymodal.serve.token_texts import texts_of
 from polymodal.serve.tools import Tools, calls_as_text
 from polymodal.serve.worker import Ticket
 
@@ -70,7 +71,9 @@ async def accept(body: ChatCompletion, model: ServedModel, settings: Settings, m
         rules = await model.rules(worker, tools.grammar, n)
     elif asks_for_form(body, body.response_format):
         rules = await model.rules(worker, lambda forms: grammar_of(body, body.response_format, forms), n)
-    ticket = worker.submit(Request(encoded=encoded, options=options, n=n, allowed=rules, seconds=limits.seconds))
+    ticket = worker.submit(
+        Request(encoded=encoded, options=options, n=n, allowed=rules, seconds=limits.seconds, tenant=body.cache_salt)
+    )
     return Answering(
         model=model, ticket=metrics.watch(model.name, ticket), tools=tools, id=f"chatcmpl-{uuid.uuid4().hex}"
     )
@@ -215,12 +218,11 @@ def _take(answer: Answer, event: Event, model: ServedModel) -> None:
 
 
 def _logprob(found: TokenLogprob, model: ServedModel) -> dict[str, Any]:
-    def one(index: int, logprob: float) -> dict[str, Any]:
-        text = model.model.processor.tokenizer.decode([index], skip_special=False)
-        # JSON has no infinity; OpenAI writes -9999 for what is impossible.
-        return {"token": text, "logprob": max(logprob, -9999.0), "bytes": list(text.encode("utf-8"))}
-
-    return {**one(found.id, found.logprob), "top_logprobs": [one(*each) for each in found.top]}
+    written, *likeliest = (
+        {"token": text, "logprob": logprob, "bytes": list(text.encode("utf-8"))}
+        for text, logprob in texts_of(found, model)
+    )
+    return {**written, "top_logprobs": likeliest}
 
 
 def _choice(

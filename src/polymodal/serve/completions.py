@@ -18,6 +18,7 @@ from polymodal.serve.models import ServedModel
 from polymodal.serve.options import answers, asks_for_form, grammar_of, sampling_options
 from polymodal.serve.schemas import Completion
 from polymodal.serve.settings import Settings
+from polymodal.serve.token_texts import texts_of
 from polymodal.serve.worker import Ticket
 
 
@@ -54,7 +55,9 @@ async def accept(body: Completion, model: ServedModel, settings: Settings, metri
     with ExitStack() as stack:
         tickets = []
         for (worker, encoded), rules in zip(rows, allowed, strict=True):
-            request = Request(encoded=encoded, options=options, n=n, allowed=rules, seconds=limits.seconds)
+            request = Request(
+                encoded=encoded, options=options, n=n, allowed=rules, seconds=limits.seconds, tenant=body.cache_salt
+            )
             ticket = stack.enter_context(worker.submit(request))
             tickets.append(metrics.watch(model.name, ticket))
         stack.pop_all()  # all were taken; whoever reads the answers ends them
@@ -80,11 +83,10 @@ class _Text:
             self.text += event.piece.text
             self.tokens += 1
             if event.piece.logprob is not None:
-                decode = model.model.processor.tokenizer.decode
-                found = event.piece.logprob
-                self.names.append(decode([found.id], skip_special=False))
-                self.logprobs.append(max(found.logprob, -9999.0))
-                self.top.append({decode([i], skip_special=False): max(value, -9999.0) for i, value in found.top})
+                (text, logprob), *likeliest = texts_of(event.piece.logprob, model)
+                self.names.append(text)
+                self.logprobs.append(logprob)
+                self.top.append(dict(likeliest))
         if event.finish_reason is not None:
             self.reason = REASONS.get(event.finish_reason, event.finish_reason)
 

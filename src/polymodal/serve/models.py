@@ -1,7 +1,7 @@
 """The models that a server offers: which engine answers, and what else they do, off the event loop.
 
 name -> ServedModel -> encode (a thread) -> Request -> EngineWorker -> events
-                    -> embed, transcribe (one at a time, in a thread)
+                    -> vectors (of all that wait together), transcribe (one at a time, in a thread)
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 import polymodal as pm
+from polymodal.data.media import Media, Text
 from polymodal.data.messages import Message, user
 from polymodal.data.processor import Encoded
 from polymodal.engine.engine import Engine
+from polymodal.engine.vectors import VectorQueue
 from polymodal.errors import PromptError, UnknownName
 from polymodal.generation.structured import Rule, Structured
 from polymodal.serve.isolation import Decoders, isolated
@@ -36,6 +40,8 @@ class ServedModel:
         self._forms: dict[int, Structured] = {}
         self._lock = threading.Lock()
         self.one = asyncio.Lock()
+        self._vectors = VectorQueue(model.embed)
+        self._dimensions: int | None = None
 
     @property
     def engines(self) -> list[Engine]:
@@ -69,6 +75,16 @@ class ServedModel:
             return worker, Encoded(input_ids=ids, loss_mask=[False] * len(ids), token_types=[0] * len(ids))
 
         return await asyncio.to_thread(work)
+
+    async def vectors(self, items: Sequence[Text | Media]) -> Tensor:
+        """Vectors [N, D] of items; those of several requests that wait are computed together."""
+        rows = await asyncio.to_thread(self._vectors, items)
+        self._dimensions = rows.shape[1]
+        return rows
+
+    async def dimensions(self, item: Text | Media) -> int:
+        """Of a vector; one item is enough to find out."""
+        return (await self.vectors([item])).shape[1] if self._dimensions is None else self._dimensions
 
     async def alone(self, call: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         """A call of the model in a thread, one at a time: embeddings, transcription."""

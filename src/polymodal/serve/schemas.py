@@ -1,7 +1,8 @@
 """What clients send, as OpenAI's interface names it.  Unknown fields are refused by name, as OpenAI does.
 
 Fields that change nothing here (user, metadata, store ...) are taken and not read.  Beyond OpenAI's: top_k, min_p,
-repetition_penalty, min_tokens, structured_outputs, as vLLM names them.
+repetition_penalty, min_tokens, structured_outputs, cache_salt (what was computed for others with another one does not
+serve this request, so that nobody learns from its speed what they sent), as vLLM names them.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Sampling(Body):
     seed: int | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
     structured_outputs: StructuredOutputs | None = None
+    cache_salt: Annotated[str, Field(max_length=256)] = ""
     user: Unread = None
     metadata: Unread = None
     store: Unread = None

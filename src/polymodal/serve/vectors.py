@@ -30,13 +30,13 @@ async def embeddings(body: Embeddings, model: ServedModel, settings: Settings) -
         items.append(message.parts[0])
     if sum(isinstance(item, Media) for item in items) > limits.media:
         raise Refused(413, f"input: more than {limits.media} media, the limit", param="input")
-    vectors = await model.alone(model.model.embed, items)
+    if body.dimensions is not None and body.dimensions != (size := await model.dimensions(items[0])):
+        found = f"{model.name} has vectors of {size} dimensions"
+        raise Refused(400, f"dimensions: {found}, found {body.dimensions}", param="dimensions")
+    vectors = await model.vectors(items)
     tokenizer = getattr(model.model.processor, "tokenizer", None)
     texts = [item.text for item in items if isinstance(item, Text)]
     tokens = 0 if tokenizer is None else sum(len(tokenizer.encode(text)) for text in texts)  # of texts; media have none
-    if body.dimensions not in (None, vectors.shape[1]):
-        found = f"{model.name} has vectors of {vectors.shape[1]} dimensions"
-        raise Refused(400, f"dimensions: {found}, found {body.dimensions}", param="dimensions")
     rows = vectors.float().cpu().numpy()
     return {
         "object": "list",

@@ -46,21 +46,32 @@ def save_adapter(
     config = AdapterConfig(targets=()) if attached is None else attached.adapter.config
     if any(change.magnitude is not None for change in found.values()):
         config = replace(config, dora=True)
-    changes, embeddings = _published(module, found, table.inverse())
+    changes, embeddings = _published(module, found, table)
     tensors = _published_tensors(module, attached) if attached is not None else {}
     adapter = Adapter(folder=folder, config=config, changes=changes, embeddings=embeddings, tensors=tensors)
     return write_adapter(folder, adapter, metadata)
 
 
 def _published(
-    module: nn.Module, found: Mapping[str, LowRank], back: KeyTable
+    module: nn.Module, found: Mapping[str, LowRank], table: KeyTable
 ) -> tuple[dict[str, LowRank], frozenset[str]]:
-    """Our changes under the library's names, and which of them are embeddings."""
+    """Our changes under the library's names, and which of them are embeddings.
+
+    Raises WeightsError for one that would not be found under its name again.
+    """
+    back = table.inverse()
     uses: dict[tuple[str, ...], Use] = {}
     for path in found:
         use = back.use_of(f"{path}.weight")
         if use is None or not use.targets:
             raise WeightsError(f"{path!r} has an adapter and no name in published checkpoints; it cannot be saved")
+        for target in use.targets:
+            again = table.use_of(target) if target.endswith(".weight") else None
+            if again is None or set(again.targets) != set(use.sources):
+                raise WeightsError(
+                    f"{path!r} has an adapter, but is {target!r} in published checkpoints, which is no linear that an "
+                    "adapter file could name; adapt other parts, or merge_lora() and save the whole model"
+                )
         uses[use.targets] = use
     changes: dict[str, LowRank] = {}
     embeddings = set()

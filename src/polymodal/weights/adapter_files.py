@@ -87,7 +87,11 @@ def write_adapter(folder: Path, adapter: Adapter, metadata: Mapping[str, Any] | 
     tensors: dict[str, Tensor] = {}
     for module, change in adapter.changes.items():
         a, b = ("embedding_A", "embedding_B") if module in adapter.embeddings else ("A.weight", "B.weight")
-        tensors[f"{PREFIX}{module}.lora_{a}"], tensors[f"{PREFIX}{module}.lora_{b}"] = change.a, change.b
+        # Modules that are one of ours share their A; a file keeps one of several names for the same memory.
+        tensors[f"{PREFIX}{module}.lora_{a}"], tensors[f"{PREFIX}{module}.lora_{b}"] = (
+            change.a.clone(),
+            change.b.clone(),
+        )
         if change.magnitude is not None:
             tensors[f"{PREFIX}{module}.lora_magnitude_vector"] = change.magnitude
     for name, tensor in adapter.tensors.items():
