@@ -25,6 +25,7 @@ WHOLE = Path(__file__).parents[3] / "shared" / "published"  # the same folders w
 
 READ = {  # folder -> system, parameters
     "Emu1-llama-13b": ("language-model", 13_015_864_320),
+    "Qwen-Audio": ("qwen-audio", 8_394_302_464),
     "Qwen-VL-Chat": ("qwen-vl", 9_656_935_168),
     "blip-captioning-resaved": ("blip", 223_971_644),  # and 23,442,432 more with the head that its file holds
     "blip2-flan-t5-xl": ("blip-2", 3_942_446_592),
@@ -40,7 +41,6 @@ REFUSED = {  # folder -> a piece of the reason
     "InternVL2-8B": "InternVL; that system is not here",
     "OTTER-LLaMA7B-0616": "Otter; that system is not here",
     "OTTER-MPT7B": "Otter; that system is not here",
-    "Qwen-Audio": "the first Qwen with sound or with text alone; that system is not here",
     "flamingo-hf": "Otter's Flamingo; that system is not here",
     "flamingo-mpt-7B": "Otter's Flamingo; that system is not here",
     "internlm-xcomposer-7b": "InternLM-XComposer; that system is not here",

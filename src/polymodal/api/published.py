@@ -208,7 +208,7 @@ ABSENT = {
     "otter": "Otter",
     "flamingo": "Otter's Flamingo",
     "internvl_chat": "InternVL",
-    "qwen": "the first Qwen with sound or with text alone",
+    "qwen": "the first Qwen with text alone",
     "InternLMXComposer": "InternLM-XComposer",
 }
 

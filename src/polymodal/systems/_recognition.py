@@ -46,7 +46,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "official-blip": ("blip",),
     "open_flamingo": ("openflamingo",),
     "pandagpt": ("pandagpt",),
-    "qwen": ("qwen_vl",),
+    "qwen": ("qwen_audio", "qwen_vl"),
     "qwen2": ("language_model",),
     "qwen2_vl": ("qwen2_vl",),
     "share4v": ("sharegpt4v",),
