@@ -25,6 +25,7 @@ WHOLE = Path(__file__).parents[3] / "shared" / "published"  # the same folders w
 
 READ = {  # folder -> system, parameters
     "Emu1-llama-13b": ("language-model", 13_015_864_320),
+    "InternVL2-8B": ("internvl", 8_075_365_376),
     "Qwen-Audio": ("qwen-audio", 8_394_302_464),
     "Qwen-VL-Chat": ("qwen-vl", 9_656_935_168),
     "blip-captioning-resaved": ("blip", 223_971_644),  # and 23,442,432 more with the head that its file holds
@@ -38,7 +39,6 @@ READ = {  # folder -> system, parameters
     "vilt-b32-mlm": ("vilt", 135_658_554),
 }
 REFUSED = {  # folder -> a piece of the reason
-    "InternVL2-8B": "InternVL; that system is not here",
     "OTTER-LLaMA7B-0616": "Otter; that system is not here",
     "OTTER-MPT7B": "Otter; that system is not here",
     "flamingo-hf": "Otter's Flamingo; that system is not here",

@@ -207,7 +207,6 @@ def _looked_for(config: Mapping[str, Any], pool: list[System], system: str | Non
 ABSENT = {
     "otter": "Otter",
     "flamingo": "Otter's Flamingo",
-    "internvl_chat": "InternVL",
     "qwen": "the first Qwen with text alone",
     "InternLMXComposer": "InternLM-XComposer",
 }

@@ -29,6 +29,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "imagebind": ("imagebind",),
     "instructblip": ("instructblip",),
     "instructblipvideo": ("instructblip",),
+    "internvl_chat": ("internvl",),
     "kosmos-2": ("kosmos_2",),
     "lavis-blip2": ("blip_2",),
     "lavis-blip2-qformer": ("blip_2",),
