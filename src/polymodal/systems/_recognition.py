@@ -57,6 +57,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "vit_jax": ("vit",),
 }
 ARCHITECTURES: dict[str, tuple[str, ...]] = {
+    "InternLMXComposer2ForCausalLM": ("internlm_xcomposer2",),
     "LlavaLlamaForCausalLM": ("llava", "llava_1_5", "llava_1_6"),
     "LlavaMistralForCausalLM": ("llava", "llava_1_5", "llava_1_6"),
     "Share4VLlamaForCausalLM": ("sharegpt4v",),
