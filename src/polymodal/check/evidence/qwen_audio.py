@@ -117,6 +117,7 @@ EVIDENCE = Evidence(
     exceptions=(
         "behind a recording shorter than the longest of its batch, published code lets its last feature see silence; "
         "here it is as alone",
+        "keys that a conversation keeps beyond 2048 tokens have the rotary theta of their time, see qwen-vl",
         "no index of the published files was at hand: names and number are those of the official model",
     ),
 )
