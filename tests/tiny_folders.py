@@ -15,11 +15,14 @@ from polymodal.check.evidence import (
     flamingo,
     fuyu_8b,
     idefics,
+    internlm_xcomposer2,
+    internvl,
     kosmos_2,
     llava_1_5,
     mplug_owl2,
     openflamingo,
     qwen2_vl,
+    qwen_vl,
 )
 
 LLAMA = ["<unk>", "<s>", "</s>"]
@@ -62,6 +65,21 @@ def _qwen2_vl(folder: Path) -> tuple[dict[str, Any], Files]:
     return qwen2_vl.small(size, 5, 6), {"preprocessor_config": {"min_pixels": 56 * 56, "max_pixels": 112 * 112}}
 
 
+def _qwen_vl(folder: Path) -> tuple[dict[str, Any], Files]:
+    size = byte_tokenizer(folder, qwen_vl.SPECIALS, eos="<|endoftext|>", pad="<|endoftext|>")
+    return qwen_vl.small(size, qwen_vl.IMG) | {"seq_length": 16, "use_dynamic_ntk": False}, {}
+
+
+def _internvl(folder: Path) -> tuple[dict[str, Any], Files]:
+    size = byte_tokenizer(folder, internvl.SPECIALS, bos="<s>", eos="</s>", pad="</s>")
+    return internvl.small(size, internvl.SPECIALS.index("<IMG_CONTEXT>")), {}
+
+
+def _xcomposer2(folder: Path) -> tuple[dict[str, Any], Files]:
+    size = byte_tokenizer(folder, internlm_xcomposer2.SPECIALS, bos="<s>", eos="</s>", pad="</s>")
+    return internlm_xcomposer2.small(size), {}
+
+
 def _fuyu(folder: Path) -> tuple[dict[str, Any], Files]:
     names = ["<s>", "|ENDOFTEXT|", "|SPEAKER|", "|NEWLINE|", "<0x04>"]
     size = byte_tokenizer(folder, names, bos="<s>", eos="|ENDOFTEXT|", pad="|ENDOFTEXT|")
@@ -85,7 +103,10 @@ FOLDERS: dict[str, Callable[[Path], tuple[dict[str, Any], Files]]] = {
     "openflamingo": _openflamingo,  # A, ALiBi
     "cogvlm": _with_llamas_tokens(cogvlm.small),  # B and C
     "mplug-owl2": _with_llamas_tokens(mplug_owl2.small),  # B and C
+    "internlm-xcomposer2": _xcomposer2,  # B and C, low-rank paths
     "llava-1.5": _llava,  # C
+    "internvl": _internvl,  # C, tiles
+    "qwen-vl": _qwen_vl,  # C, beyond the trained length
     "qwen2-vl": _qwen2_vl,  # C, positions on three axes
     "fuyu-8b": _fuyu,  # C, without an encoder
     "kosmos-2": _kosmos,  # C, places by a mask, positions by ids

@@ -25,8 +25,10 @@ WHOLE = Path(__file__).parents[3] / "shared" / "published"  # the same folders w
 
 READ = {  # folder -> system, parameters
     "Emu1-llama-13b": ("language-model", 13_015_864_320),
+    "InternVL2-8B": ("internvl", 8_075_365_376),
     "OTTER-LLaMA7B-0616": ("otter", 8_220_461_072),
     "OTTER-MPT7B": ("otter", 8_131_299_344),
+    "Qwen-Audio": ("qwen-audio", 8_394_302_464),
     "Qwen-VL-Chat": ("qwen-vl", 9_656_935_168),
     "blip-captioning-resaved": ("blip", 223_971_644),  # and 23,442,432 more with the head that its file holds
     "blip2-flan-t5-xl": ("blip-2", 3_942_446_592),
@@ -39,8 +41,6 @@ READ = {  # folder -> system, parameters
     "vilt-b32-mlm": ("vilt", 135_658_554),
 }
 REFUSED = {  # folder -> a piece of the reason
-    "InternVL2-8B": "InternVL; that system is not here",
-    "Qwen-Audio": "the first Qwen with sound or with text alone; that system is not here",
     "flamingo-hf": "Otter's Flamingo; that system is not here",
     "flamingo-mpt-7B": "Otter's Flamingo; that system is not here",
     "internlm-xcomposer-7b": "InternLM-XComposer; that system is not here",

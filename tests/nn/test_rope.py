@@ -119,3 +119,5 @@ def test_theta_grows_in_steps_beyond_the_trained_length(length: int, stretch: in
     frequencies = (10000.0 * stretch ** (6 / 4)) ** -(torch.arange(0, 6, 2) / 6)
     expected = (torch.arange(length)[:, None] * frequencies).cos().repeat(1, 2)
     torch.testing.assert_close(cos[0, 0], expected, atol=1e-5, rtol=0)
+    longer = torch.stack((torch.arange(40), torch.arange(40).clamp_max(length - 1)))
+    torch.testing.assert_close(rope(longer)[0][1, 0, :length], expected, atol=1e-5, rtol=0)  # as alone

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image as Pillow
 
 import polymodal as pm
@@ -12,6 +13,7 @@ from polymodal.check.evidence.qwen_vl import IMG, SPECIALS, small
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.errors import ConfigError, PromptError, WeightsError
+from polymodal.generation.decode_state import prefill_batch
 from polymodal.systems.qwen_vl import SYSTEM
 from polymodal.systems.qwen_vl.boxes import box_text, read_boxes
 
@@ -106,3 +108,13 @@ def test_the_first_qwen_without_pictures_is_another_system(tmp_path: Path) -> No
 def test_an_unknown_chat_format_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="chat_format: expected 'chatml' or 'raw', found 'alpaca'"):
         pm.load(folder_of(tmp_path, "alpaca"))
+
+
+def test_a_prompt_beyond_the_trained_length_is_rotated_as_a_whole(tmp_path: Path) -> None:
+    """Pieces of a prompt would have the theta of shorter ones."""
+    model = pm.load(folder_of(tmp_path, seq_length=16))
+    batch = model.processor(talk(), generate=True)
+    inputs = {name: batch[name] for name in ("input_ids", "pixel_values")}
+    with torch.inference_mode():
+        state = prefill_batch(model.module, inputs, [1], chunk=8)
+    torch.testing.assert_close(state.logits, model.logits(**inputs)[:, -1], atol=1e-4, rtol=0)

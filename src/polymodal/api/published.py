@@ -206,8 +206,7 @@ def _looked_for(config: Mapping[str, Any], pool: list[System], system: str | Non
 # Systems that are not here, by words of a config.json that could be taken for one of those that are.
 ABSENT = {
     "flamingo": "Otter's Flamingo",
-    "internvl_chat": "InternVL",
-    "qwen": "the first Qwen with sound or with text alone",
+    "qwen": "the first Qwen with text alone",
     "InternLMXComposer": "InternLM-XComposer",
 }
 

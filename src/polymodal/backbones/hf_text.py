@@ -13,7 +13,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from polymodal.backbones import bloom, gemma, gpt_neox, llama, mistral, mpt, opt, persimmon, phi, qwen, stablelm, t5
+from polymodal.backbones import (
+    bloom,
+    gemma,
+    gpt_neox,
+    internlm2,
+    llama,
+    mistral,
+    mpt,
+    opt,
+    persimmon,
+    phi,
+    qwen,
+    stablelm,
+    t5,
+)
 from polymodal.backbones.decoder import DecoderConfig
 from polymodal.backbones.encoder_decoder import EncoderDecoderConfig
 from polymodal.errors import ConfigError
@@ -38,6 +52,7 @@ _DECODERS: dict[str, tuple[Callable[[Mapping[str, Any]], DecoderConfig], Callabl
     "bloom": (bloom.parse_config, bloom.hf_keys),
     "gemma": (gemma.parse_config, llama.hf_keys),
     "gpt_neox": (gpt_neox.parse_config, gpt_neox.hf_keys),
+    "internlm2": (internlm2.parse_config, internlm2.hf_keys),
     "llama": (llama.parse_config, llama.hf_keys),
     "mistral": (mistral.parse_config, llama.hf_keys),
     "mosaic_gpt": (mpt.parse_config, partial(mpt.hf_keys, spelling="mosaic_gpt")),

@@ -4,8 +4,8 @@ LLaMA's blocks with biases on q, k and v, and two rules beyond the trained lengt
 (`StepNTKScaling`), and queries are multiplied by the logarithm of their place.
 
 Traps: `intermediate_size` counts gate and value, each is half of it; the gate is `w2`, what it multiplies is `w1`.
-Published code counts places by columns, padding included, and scales a batch by its longest row; here every row is as
-alone.
+Published code counts places by columns, padding included, and may scale a batch by its longest row; here every row is
+as alone.
 """
 
 from __future__ import annotations

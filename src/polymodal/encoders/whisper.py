@@ -22,6 +22,7 @@ from polymodal.errors import MediaError
 from polymodal.nn.attention import Attention, AttentionConfig, AttentionLinears
 from polymodal.nn.computed import computed_buffer
 from polymodal.nn.linear import LinearConfig
+from polymodal.nn.mask import PreparedMask
 from polymodal.nn.mlp import MLPConfig
 from polymodal.nn.norm import LayerNormConfig
 from polymodal.weights.keytable import KeyTable
@@ -80,8 +81,8 @@ class WhisperEncoderBlock(nn.Module):
         self.mlp_norm = LayerNormConfig().build(width)
         self.mlp = MLPConfig(width=width, ffn_width=config.ffn_width or 4 * width).build()
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.attn_norm(x))
+    def forward(self, x: Tensor, mask: PreparedMask | None = None) -> Tensor:
+        x = x + self.attn(self.attn_norm(x), mask)
         return x + self.mlp(self.mlp_norm(x))
 
 

@@ -7,6 +7,7 @@ Traps: rows of unequal length are padded on the LEFT, so that the last column is
 stays in the cache and is masked for ever.  Without padding there is no mask at all, which is the fast path.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polymodal.backbones.decoder import DecoderConfig
 from polymodal.errors import ConfigError, PromptError
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.models.protocols import CountsNextPositions, HasPositionTable
@@ -93,7 +95,13 @@ class Prefill:
 
     @torch.inference_mode()
     def advance(self, tokens: int = CHUNK) -> int:
-        """Run up to `tokens` more; returns how many are left.  With none left, `state` is ready to decode."""
+        """Run up to `tokens` more; returns how many are left.  With none left, `state` is ready to decode.
+
+        Where the rope's frequencies depend on the length, all that is left is run at once: pieces would be rotated by
+        those of shorter prompts.
+        """
+        if self.state.cache.length + self.remaining > rope_threshold(self.state.model):
+            tokens = self.remaining
         piece = slice(self.done, self.done + tokens)
         types = None if self.token_types is None else self.token_types[:, piece]
         self.state.feed(self.embeds[:, piece], self.position_ids[..., piece], types)
@@ -103,6 +111,13 @@ class Prefill:
             # version 5 on.
             self.state.position = self.position_ids[..., -1] + 1
         return self.remaining
+
+
+def rope_threshold(model: MultimodalLM) -> float:
+    """Tokens beyond which the frequencies of the rope depend on the length; infinite where they never do."""
+    config = model.backbone.config
+    scaling = config.rope.scaling if isinstance(config, DecoderConfig) and config.rope is not None else None
+    return math.inf if scaling is None or scaling.threshold is None else scaling.threshold
 
 
 def has_learned_positions(model: MultimodalLM) -> bool:

@@ -26,7 +26,12 @@ from polymodal.nn.segments import largest_within
 
 
 class RopeScaling(Protocol):
-    """A context extension: modifies the frequencies of a trained rope."""
+    """A context extension: modifies the frequencies of a trained rope.
+
+    by_row: frequencies that depend on the length take that of each row, not of the longest one in the batch.
+    """
+
+    by_row: ClassVar[bool]
 
     @property
     def threshold(self) -> int | None:
@@ -56,6 +61,7 @@ def _wide(device: torch.device) -> torch.dtype:
 class LinearScaling:
     """Position interpolation (arXiv 2306.15595): positions divided by ``factor``."""
 
+    by_row: ClassVar[bool] = False
     threshold: ClassVar[None] = None
     factor: float
 
@@ -72,6 +78,7 @@ class NTKScaling:
     earlier keys were rotated with a smaller theta; the published models do the same.
     """
 
+    by_row: ClassVar[bool] = False
     factor: float
     trained_length: int | None = None
 
@@ -95,6 +102,7 @@ class StepNTKScaling:
     Trap: cached decoding across a step differs from the full forward, as for `NTKScaling`.
     """
 
+    by_row: ClassVar[bool] = True
     trained_length: int
 
     @property
@@ -114,6 +122,7 @@ class YarnScaling:
     ``attention_factor`` None means the paper's ``0.1 ln(factor) + 1``.
     """
 
+    by_row: ClassVar[bool] = False
     threshold: ClassVar[None] = None
     factor: float
     trained_length: int
@@ -142,6 +151,7 @@ class YarnScaling:
 class Llama3Scaling:
     """Llama 3.1 (arXiv 2407.21783): frequencies with long wavelengths are divided by ``factor``, with a ramp."""
 
+    by_row: ClassVar[bool] = False
     threshold: ClassVar[None] = None
     factor: float
     trained_length: int
@@ -163,6 +173,7 @@ class LongRopeScaling:
     attention_factor: factor for cos and sin.
     """
 
+    by_row: ClassVar[bool] = False
     short: tuple[float, ...]
     long: tuple[float, ...]
     trained_length: int
@@ -189,6 +200,7 @@ def _divided(dim: int, theta: float, divisors: tuple[float, ...], device: torch.
 class ProportionalScaling:
     """Rotates with the first ``share`` of the frequencies, divided by ``factor``; the other dims are not rotated."""
 
+    by_row: ClassVar[bool] = False
     threshold: ClassVar[None] = None
     share: float
     factor: float = 1.0
@@ -247,7 +259,7 @@ class Rope:
 
         With sections, positions ``[B, T]`` are used for all axes (text).  segments ``[B, T]``: sequence numbers of
         packed rows; if frequencies depend on the length, that of each sequence is used.  Without segments it is the
-        length of the longest sequence in the batch, as published.
+        length of the longest sequence in the batch, as published, or that of each row (``RopeScaling.by_row``).
         """
         frequencies, factor = self._frequencies(position_ids, segments)
         angles = self._per_frequency(position_ids) * frequencies
@@ -277,7 +289,10 @@ class Rope:
         if scaling is not None and scaling.threshold is not None:
             # The length stays on its device, so the frequencies are computed there.
             last = position_ids if position_ids.dim() == 2 else position_ids.amax(0)
-            last = last.max() if segments is None else largest_within(last, segments)
+            if segments is not None:
+                last = largest_within(last, segments)
+            else:
+                last = last.amax(-1, keepdim=True) if scaling.by_row else last.max()
             frequencies, factor = scaling.frequencies(config.dim, config.theta, last + 1)
             return frequencies.float(), factor
         if device not in self._tables:

@@ -34,6 +34,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "imagebind": ("imagebind",),
     "instructblip": ("instructblip",),
     "instructblipvideo": ("instructblip",),
+    "internvl_chat": ("internvl",),
     "kosmos-2": ("kosmos_2",),
     "lavis-blip2": ("blip_2",),
     "lavis-blip2-qformer": ("blip_2",),
@@ -66,7 +67,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "open_flamingo": ("openflamingo",),
     "otter": ("otter",),
     "pandagpt": ("pandagpt",),
-    "qwen": ("qwen_vl",),
+    "qwen": ("qwen_audio", "qwen_vl"),
     "qwen2": ("language_model",),
     "qwen2_vl": ("qwen2_vl",),
     "share4v": ("sharegpt4v",),
@@ -79,6 +80,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
 }
 ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "FERRETLlamaForCausalLM": ("ferret",),
+    "InternLMXComposer2ForCausalLM": ("internlm_xcomposer2",),
     "LEGOLlamaForCausalLM": ("lego",),
     "LlaaaLlamaForCausalLM": ("llasm",),
     "LlavaLlamaAttForCausalLM": ("llama_vid",),

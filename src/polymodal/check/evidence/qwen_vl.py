@@ -94,7 +94,7 @@ EVIDENCE = Evidence(
     headline=headline,
     exceptions=(
         "in a batch with rows longer than 2048 tokens published code lets the padding count; here a row is as alone",
-        "cached writing across a step of the rotary theta (2048, 4096 tokens) goes on with the new one, published code "
-        "with that of the prompt",
+        "the rotary theta grows at 2048 and 4096 tokens: keys that a conversation keeps have the theta of their time, "
+        "published code computes each prompt anew",
     ),
 )
