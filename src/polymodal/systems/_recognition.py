@@ -15,6 +15,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "chameleon": ("chameleon",),
     "chameleon_official": ("chameleon",),
     "chameleon_vqgan_official": ("chameleon",),
+    "chatglm": ("visualglm",),
     "clip": ("clip",),
     "clip_text_model": ("clip",),
     "clip_vision_model": ("clip",),
@@ -54,6 +55,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "video-llama": ("video_llama",),
     "videochat": ("videochat",),
     "vilt": ("vilt",),
+    "visualglm-sat": ("visualglm",),
     "vit": ("vit",),
     "vit_jax": ("vit",),
 }
@@ -80,5 +82,6 @@ SHAPES: tuple[str, ...] = (
     "next_gpt",
     "openflamingo",
     "pandagpt",
+    "visualglm",
     "vit",
 )
