@@ -1,4 +1,4 @@
-"""One picture in front of a conversation with ChatGLM-6B, as VisualGLM has it: the parts joined, the words around.
+"""One picture in front of a conversation with ChatGLM-6B: the parts joined, the words of VisualGLM around it.
 
     <img>features</img>Q:first question\\nA:first answer\\nQ:question\\nA:[gMASK]<sop>answer<eop>
     the same with the signs of ASK_AND_ANSWER where anything that was said is Chinese
@@ -10,7 +10,7 @@ picture, which stands in front of everything.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from polymodal.checkpoints.record import CheckpointFiles, LoadedModel, Part
 from polymodal.connectors.qformer import QFormerConnectorConfig
 from polymodal.data.hf_image import transform_of
 from polymodal.data.item_rules import SameCount
-from polymodal.data.media import Text
+from polymodal.data.media import Media, Text
 from polymodal.data.messages import Message
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import TEXT_START, Special, Template, Turn, Words
@@ -39,14 +39,20 @@ TEMPLATE = Template(
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 
 
+def only_picture(messages: Sequence[Message]) -> list[Media]:
+    """The picture of a conversation, or nothing.  Raises PromptError for a second one."""
+    media = [part for message in messages for part in message.media]
+    if len(media) > 1:
+        raise PromptError(f"messages: this model takes 1 picture, in front of the conversation; found {len(media)}")
+    return media
+
+
 def one_question(messages: Sequence[Message]) -> tuple[Message, ...]:
     """The conversation as one question (and its answer, where it ends in one): the picture, then round by round.
 
     Chinese words are asked and answered in Chinese.  Raises PromptError for a second picture.
     """
-    media = [part for message in messages for part in message.media]
-    if len(media) > 1:
-        raise PromptError(f"messages: this model takes 1 picture, in front of the conversation; found {len(media)}")
+    media = only_picture(messages)
     answered = messages[-1].role == "assistant"
     rounds = messages[:-1] if answered else messages
     ask, answer = ASK_AND_ANSWER["Chinese" if any(_CHINESE.search(each.text) for each in messages) else "other"]
@@ -64,7 +70,11 @@ def without_positions(batch: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureGLM:
-    """EVA ViT-g, a Q-Former with its linear, ChatGLM.  start, end: ids of <sop> and <eop>."""
+    """EVA ViT-g, a Q-Former with its linear, ChatGLM.  start, end: ids of <sop> and <eop>.
+
+    rewrite: a conversation -> one question and its answer.  tag: what stands around the picture.  stop: texts that end
+    an answer before <eop>.
+    """
 
     encoder: ViTConfig
     connector: QFormerConnectorConfig
@@ -72,6 +82,9 @@ class PictureGLM:
     placeholder: int
     start: int
     end: int
+    rewrite: Callable[[Sequence[Message]], tuple[Message, ...]] = one_question
+    tag: str = "img"
+    stop: tuple[str, ...] = ()
 
     def build(self) -> PrefixLM:
         return PrefixLM({"image": self.encoder.build()}, {"image": self.connector.build()}, self.decoder.build(),
@@ -95,9 +108,9 @@ class PictureGLM:
         side = self.encoder.image_size
         transform = transform_of(files.preprocessor, {**PICTURE, "size": {"height": side, "width": side}})
         image = Modality(name="image", placeholder="", placeholder_id=self.placeholder, transform=transform,
-                         tokens=SameCount(self.connector.tokens), before=(Words(text="<img>"),),
-                         after=(TEXT_START, Words(text="</img>")))  # fmt: skip
+                         tokens=SameCount(self.connector.tokens), before=(Words(text=f"<{self.tag}>"),),
+                         after=(TEXT_START, Words(text=f"</{self.tag}>")))  # fmt: skip
         processor = Processor(tokenizer=files.tokenizer(control=(MASK, START, END)), template=TEMPLATE,
-                              modalities=(image,), rewrite=one_question,
+                              modalities=(image,), rewrite=self.rewrite,
                               max_length=self.decoder.max_length, finish=without_positions)  # fmt: skip
-        return LoadedModel(model=module, processor=processor)
+        return LoadedModel(model=module, processor=processor, stop=self.stop)

@@ -51,6 +51,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "pandagpt": ("pandagpt",),
     "qwen2": ("language_model",),
     "qwen2_vl": ("qwen2_vl",),
+    "see_chat": ("seechat",),
     "share4v": ("sharegpt4v",),
     "video-llama": ("video_llama",),
     "videochat": ("videochat",),
