@@ -209,7 +209,6 @@ ABSENT = {
     "flamingo": "Otter's Flamingo",
     "internvl_chat": "InternVL",
     "qwen": "Qwen-VL or Qwen-Audio",
-    "InternLMXComposer": "InternLM-XComposer",
 }
 
 

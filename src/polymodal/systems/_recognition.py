@@ -6,6 +6,7 @@ Which systems may read a checkpoint, by words of its config.json; SHAPES: by the
 MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "Emu3": ("emu3",),
     "Emu3VisionVQ": ("emu3",),
+    "InternLMXComposer": ("internlm_xcomposer",),
     "beit": ("beit",),
     "beit-official": ("beit",),
     "blip": ("blip",),
