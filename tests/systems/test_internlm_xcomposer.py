@@ -13,7 +13,7 @@ from polymodal.data.media import Text
 from polymodal.data.messages import Message, user
 from polymodal.errors import ConfigError
 from polymodal.systems import get
-from polymodal.systems.internlm_xcomposer import ANSWERED, ASKED, META
+from polymodal.systems.internlm_xcomposer.checkpoint import ANSWERED, ASKED, META
 
 FORMAT = get("internlm-xcomposer").formats[0]
 PICTURE = pm.image(np.zeros((4, 4, 3), dtype=np.uint8))

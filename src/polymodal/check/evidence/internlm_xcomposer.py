@@ -13,7 +13,8 @@ from polymodal.check.evidence import blip_2, minigpt_4
 from polymodal.check.fixture import fixture_source, packed_size
 from polymodal.check.record import Evidence, HeadlineResult, TrainingCheck
 from polymodal.check.training import caption_check
-from polymodal.systems.internlm_xcomposer import ANSWERED, ASKED, SYSTEM
+from polymodal.systems.internlm_xcomposer import SYSTEM
+from polymodal.systems.internlm_xcomposer.checkpoint import ANSWERED, ASKED
 
 TEXT = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 

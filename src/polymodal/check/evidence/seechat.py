@@ -25,7 +25,9 @@ def training_check() -> TrainingCheck:
     """Pictures are named behind ChatGLM's two marks."""
     torch.manual_seed(0)
     model = SYSTEM.formats[0].model_spec(small(40, 32)).build()
-    randomise.fill(model.backbone)  # fresh weights are too small for a frozen model to answer to what is shown
+    randomise.fill(
+        model.get_submodule("backbone")
+    )  # fresh weights are too small for a frozen model to answer to what is shown
     return caption_check(model, [40] * 4 + [32, 33], side=56, steps=80)
 
 

@@ -57,7 +57,9 @@ def pretraining() -> TrainingCheck:
     """In the layout whose blocks weigh what passes by as their number asks; the hub's weighs two blocks like 28."""
     torch.manual_seed(0)
     model = SYSTEM.formats[1].model_spec(small(40, 32)).build()
-    randomise.fill(model.backbone)  # fresh weights are too small for a frozen model to answer to what is shown
+    randomise.fill(
+        model.get_submodule("backbone")
+    )  # fresh weights are too small for a frozen model to answer to what is shown
     return caption_check(model, [40] * 4 + [32, 33], side=56, steps=80)
 
 

@@ -19,7 +19,7 @@ from polymodal.checkpoints import lavis, qformer_lm
 from polymodal.checkpoints.chatglm_picture import PictureGLM, only_picture
 from polymodal.connectors import qformer
 from polymodal.connectors.qformer import QFormerConnectorConfig
-from polymodal.data.media import Text
+from polymodal.data.media import Media, Text
 from polymodal.data.messages import Message
 from polymodal.encoders import eva_vit
 from polymodal.systems import (
@@ -44,7 +44,9 @@ def one_question(messages: Sequence[Message]) -> tuple[Message, ...]:
     said = ""
     for message in messages[:-1] if answered else messages:
         said += message.text if message.role == "assistant" else f"{ASK}{message.text}{ANSWER}"
-    parts = (Text(ASK), *media, Text(f" {said.removeprefix(ASK)}")) if media else (Text(said),)
+    parts: tuple[Text | Media, ...] = (
+        (Text(ASK), *media, Text(f" {said.removeprefix(ASK)}")) if media else (Text(said),)
+    )
     question = Message(role="user", parts=parts)
     return (question, replace(messages[-1], parts=(Text(messages[-1].text),))) if answered else (question,)
 

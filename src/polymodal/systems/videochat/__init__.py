@@ -23,6 +23,7 @@ from polymodal.connectors import qformer
 from polymodal.connectors.wider_qformer import WiderQFormerConfig
 from polymodal.encoders import eva_vit, global_frames
 from polymodal.encoders.global_frames import GlobalFramesConfig
+from polymodal.encoders.vit import sides
 from polymodal.errors import ConfigError
 from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
 from polymodal.systems import CheckpointFiles, CheckpointFormat, ModelSpec, Part, System, Variant, hf
@@ -67,7 +68,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
              tokens=connector.tokens),
         Part(slot="backbone", name="Vicuna v0", prefix="backbone", input=f"[B, T, {width}]", output="[B, T, V]"),
     )  # fmt: skip
-    return ModelSpec(build=build, keys=keys, parts=parts, assemble=assemble(side, connector.tokens))
+    return ModelSpec(build=build, keys=keys, parts=parts, assemble=assemble(sides(side)[0], connector.tokens))
 
 
 def _keys(connector: WiderQFormerConfig) -> KeyTable:
