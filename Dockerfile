@@ -4,10 +4,10 @@ RUN python -m venv /venv
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY constraints constraints
-COPY scripts/install.py scripts/install.py
+COPY scripts/install.py scripts/check_environment.py scripts/
 COPY src src
 # Not editable: the sources are not in the last stage.
-RUN /venv/bin/python scripts/install.py serve \
+RUN /venv/bin/python scripts/install.py serve say \
     && /venv/bin/pip install --no-cache-dir --no-deps --force-reinstall .
 
 FROM python:3.12-slim

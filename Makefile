@@ -10,7 +10,7 @@ VENV ?= .venv
 NEWEST ?= .venv-newest
 BIN := $(VENV)/bin
 INPUTS := pyproject.toml scripts/install.py constraints/any.txt constraints/cpu.txt
-EXTRAS := dev parity generate serve
+EXTRAS := dev parity generate serve train
 # OMP threads: the workers of pytest-xdist already use every core.
 THREADS := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 SUITE := -m pytest -n auto --dist loadfile $(PYTEST)

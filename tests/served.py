@@ -56,3 +56,9 @@ def error_of(found) -> str:
     message = body["error"]["message"]
     assert message and "\n" not in message and "Traceback" not in message and "0x" not in message
     return message
+
+
+def complaint(message) -> list[str]:
+    """What a browser's console complains of; that the server refused something is no complaint about the page."""
+    ours = message.type == "error" and "Failed to load resource" not in message.text
+    return [message.text] if ours else []

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from polymodal.connectors.names import NamesConfig, NamesConnector
 from polymodal.models.output import Output
 from polymodal.systems.mini.recipe import ALIGN
-from polymodal.train.loop import run_stage
+from polymodal.train.loop import LoopOptions, run_stage
 
 WEIGHTS = {"fluent": 3.0, "tuxpaint": 2.0, "openclipart": 3.0, "quickdraw": 1.5, "cifar10": 1.0, "groceries": 0.7}
 FOLDS = 3
@@ -171,7 +171,7 @@ def train_recall(connector: NamesConnector, data: Data, out: Path) -> None:
             mask[i, right[picture]] = True
         return {"summary": standardise(connector, data, rows), "right": mask}
 
-    run_stage(learner, STAGE, batches, out, save_every=500, report=printer(100), seed=SEED)
+    run_stage(learner, STAGE, batches, out, save_every=500, seed=SEED, options=LoopOptions(report=printer(100)))
     with torch.no_grad():
         connector.class_keys.copy_(F.normalize(learner.class_keys, dim=-1))
         connector.mix[1] = learner.log_scale
@@ -194,7 +194,7 @@ class Recall(nn.Module):
 def printer(every: int):
     """A `report` callback that prints every n-th step."""
 
-    def report(step: int, line: dict[str, float]) -> None:
+    def report(step: int, steps: int, line: dict[str, float]) -> None:
         if step % every == 0:
             print(step, {k: round(v, 4) for k, v in line.items()}, flush=True)
 

@@ -34,7 +34,7 @@ from polymodal.evaluate.metrics import word_errors
 from polymodal.models.output import Output
 from polymodal.models.speech_seq2seq import OPENAI_KEYS, WHISPER, WhisperEncoder
 from polymodal.systems.mini.recipe import HEAR
-from polymodal.train.loop import run_stage
+from polymodal.train.loop import LoopOptions, run_stage
 from polymodal.weights.export import save_safetensors
 from polymodal.weights.load import load_into
 from polymodal.weights.packed import pack
@@ -287,13 +287,13 @@ def main() -> None:
         budget=replace(HEAR.budget, steps=args.steps),
     )
 
-    def report(step: int, line: dict[str, float]) -> None:
+    def report(step: int, steps: int, line: dict[str, float]) -> None:
         if step % 10 == 0:
             print(step, {k: round(v, 4) for k, v in line.items()}, flush=True)
         if step % 100 == 99:
             print(step, check(learner, tokenizer, data, val), flush=True)
 
-    run_stage(learner, stage, data.batch, args.out, 100, report, seed=3)
+    run_stage(learner, stage, data.batch, args.out, 100, seed=3, options=LoopOptions(report=report))
     print(check(learner.eval(), tokenizer, data, val))
     parametrize.remove_parametrizations(connector.classes, "weight")
     matrices = {f"{n}.weight" for n, m in connector.named_modules() if isinstance(m, nn.Linear)}

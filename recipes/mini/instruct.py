@@ -52,7 +52,7 @@ from polymodal.systems.mini.components import (
     set_vocabulary,
 )
 from polymodal.systems.mini.recipe import INSTRUCT
-from polymodal.train.loop import run_stage
+from polymodal.train.loop import LoopOptions, run_stage
 from polymodal.weights.export import save_safetensors
 from polymodal.weights.packed import pack
 
@@ -249,7 +249,7 @@ def main() -> None:
         return conversations.batch(args.batch, connector, generator)
 
     with sdpa_kernel(SDPBackend.MATH):  # the backward pass is faster than that of flash attention for such short rows
-        run_stage(learner, stage, batches, args.out, 100, printer(10), seed=2)
+        run_stage(learner, stage, batches, args.out, 100, seed=2, options=LoopOptions(report=printer(10)))
     ship(learner, data.names, args.ship)
 
 

@@ -21,12 +21,19 @@ _HOMES = {
     "Reply": "polymodal.api.reply",
     "Limits": "polymodal.data.limits",
     "index": "polymodal.api.search",
+    "fit": "polymodal.api.training",
+    "resume": "polymodal.api.training",
+    "export": "polymodal.api.training",
+    "TrainOptions": "polymodal.api.training",
     "image": "polymodal.api.media",
     "audio": "polymodal.api.media",
     "video": "polymodal.api.media",
     "array": "polymodal.api.media",
     "text": "polymodal.api.media",
     "media": "polymodal.api.media",
+    "voice": "polymodal.api.voice",
+    "Voice": "polymodal.api.voice",
+    "Speech": "polymodal.api.voice",
 }
 
 if TYPE_CHECKING:
@@ -43,10 +50,17 @@ if TYPE_CHECKING:
     from polymodal.api.model import Model as Model
     from polymodal.api.reply import Reply as Reply
     from polymodal.api.search import index as index
+    from polymodal.api.training import TrainOptions as TrainOptions
+    from polymodal.api.training import export as export
+    from polymodal.api.training import fit as fit
+    from polymodal.api.training import resume as resume
+    from polymodal.api.voice import Speech as Speech
+    from polymodal.api.voice import Voice as Voice
+    from polymodal.api.voice import voice as voice
     from polymodal.data.limits import Limits as Limits
 
-__all__ = ["Limits", "Model", "Reply", "array", "audio", "chat_format", "image", "index", "load", "look", "media",
-           "pull", "text", "video"]  # fmt: skip
+__all__ = ["Limits", "Model", "Reply", "Speech", "TrainOptions", "Voice", "array", "audio", "chat_format", "export",
+           "fit", "image", "index", "load", "look", "media", "pull", "resume", "text", "video", "voice"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

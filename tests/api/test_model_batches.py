@@ -9,10 +9,9 @@ import pytest
 import torch
 
 import polymodal as pm
+from polymodal.engine.prefix_cache import IdleLimits
 from polymodal.errors import ConfigError, MediaError, PromptError, UnknownName
-from polymodal.generation.chat import Chat
 from polymodal.generation.sampling import SamplingOptions
-from polymodal.generation.sessions import IdleLimits
 
 TINY = str(Path(__file__).parents[1] / "cli" / "tiny_system.py")
 
@@ -150,42 +149,36 @@ def test_finished_conversations_keep_to_the_limits_of_the_model(model):
         next(pieces, None)
     for pieces in running:
         list(pieces)
-    sessions = model.sessions(model.module)
-    assert sessions.idle == IdleLimits().chats == 8
+    engine = model.client(model.module).engine
+    assert len(engine.prefixes) == IdleLimits().chats == 8
     model.limits = IdleLimits(chats=3)
     model.chat("m" * 40, max_tokens=4)
-    assert sessions.idle == 3
-    held = sessions.nbytes
-    assert 0 < held <= 3 * 2 * 2 * 2 * 8 * 256 * 4
+    assert len(engine.prefixes) == 3
+    assert 0 < engine.nbytes <= 3 * 2 * 2 * 2 * 8 * 256 * 4
     model.limits = IdleLimits(nbytes=0)
     model.chat("n" * 40, max_tokens=4)
-    assert sessions.idle == sessions.nbytes == 0
+    assert len(engine.prefixes) == engine.nbytes == 0
     model.limits = IdleLimits()
     model.chat(picture(1), "what?", max_tokens=4)
-    assert sessions.nbytes > sessions.features.nbytes > 0
+    assert engine.nbytes > engine.features.nbytes > 0
     model.clear_caches()
-    assert sessions.nbytes == 0
+    assert engine.nbytes == 0
 
 
-def test_an_abandoned_stream_is_freed(model, monkeypatch):
-    made: list[weakref.ref[Chat]] = []
-    create = Chat.__init__
-
-    def watched(chat, *args, **options):
-        create(chat, *args, **options)
-        made.append(weakref.ref(chat))
-
-    monkeypatch.setattr(Chat, "__init__", watched)
+def test_an_abandoned_stream_is_freed(model):
     pieces = iter(model.stream("tell me", max_tokens=50))
     next(pieces)
-    assert made[0]() is not None and made[0]().nbytes > 0
+    engine = model.client(model.module).engine
+    rows = weakref.ref(engine._shared.cache._buffers)
+    assert engine.running == 1 and engine.nbytes > 0
     del pieces
     gc.collect()
-    assert made[0]() is None and model.sessions(model.module).idle == 0
+    assert rows() is None and engine.running == 0 and not engine.busy
 
 
 def test_adapters_and_moves_drop_what_was_computed(model):
     model.chat("what?", max_tokens=4)
     model.to(dtype=torch.float64)
     assert model.chat("what?", max_tokens=4, logprobs=0).logprobs
-    assert model.sessions(model.module)._idle[-1]._cache.layer(0).nbytes == 2 * 2 * 8 * 256 * 8
+    (entry,) = model.client(model.module).engine.prefixes._entries
+    assert {tensor.dtype for pair in entry.cache.tensors() for tensor in pair} == {torch.float64}

@@ -25,6 +25,9 @@ WHOLE = Path(__file__).parents[3] / "shared" / "published"  # the same folders w
 
 READ = {  # folder -> system, parameters
     "Emu1-llama-13b": ("language-model", 13_015_864_320),
+    "OTTER-LLaMA7B-0616": ("otter", 8_220_461_072),
+    "OTTER-MPT7B": ("otter", 8_131_299_344),
+    "Qwen-VL-Chat": ("qwen-vl", 9_656_935_168),
     "blip-captioning-resaved": ("blip", 223_971_644),  # and 23,442,432 more with the head that its file holds
     "blip2-flan-t5-xl": ("blip-2", 3_942_446_592),
     "blip2-opt-2.7b-first": ("blip-2", 3_744_679_936),
@@ -39,10 +42,7 @@ READ = {  # folder -> system, parameters
 }
 REFUSED = {  # folder -> a piece of the reason
     "InternVL2-8B": "InternVL; that system is not here",
-    "OTTER-LLaMA7B-0616": "Otter; that system is not here",
-    "OTTER-MPT7B": "Otter; that system is not here",
-    "Qwen-Audio": "Qwen-VL or Qwen-Audio; that system is not here",
-    "Qwen-VL-Chat": "Qwen-VL or Qwen-Audio; that system is not here",
+    "Qwen-Audio": "the first Qwen with sound or with text alone; that system is not here",
     "flamingo-hf": "Otter's Flamingo; that system is not here",
     "flamingo-mpt-7B": "Otter's Flamingo; that system is not here",
     "VisCPM-cpm-bee-10b": "holds no weights",

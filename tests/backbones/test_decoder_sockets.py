@@ -1,5 +1,6 @@
 """The sockets of the decoder: cross child, routed linears and norms, masks, fused and int8 forms, dtypes, errors."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -214,3 +215,18 @@ def test_bad_configs_and_full_caches_say_what_is_wrong() -> None:
     with torch.no_grad(), pytest.raises(PromptError, match="5 tokens"):
         model(model.embed(torch.zeros(1, 5, dtype=torch.long)), torch.arange(5)[None], cache=cache)
     assert cache.length == 0
+
+
+def test_log_scaled_queries_equal_scaled_projections_and_cached_steps() -> None:
+    """One layer without rope: multiplying a query by log(place) / log(n) is multiplying its row of q."""
+    shape = replace(SHAPE, depth=1).config()
+    scaled, plain = decoder(replace(shape, rope=None, log_scaled_from=4)), decoder(replace(shape, rope=None))
+    plain.load_state_dict(scaled.state_dict())
+    ids = torch.arange(9)[None] % 61
+    hidden = scaled(scaled.embed(ids), torch.arange(9)[None])
+    places = torch.tensor([1.0] * 4 + [math.log(place) / math.log(4) for place in range(5, 10)])
+    plain.blocks[0].attn.q_proj.register_forward_hook(lambda module, given, out: out * places[None, :, None])
+    torch.testing.assert_close(hidden, plain(plain.embed(ids), torch.arange(9)[None]), atol=TOLERANCE, rtol=0)
+    cache = scaled.new_cache(1, 9)
+    steps = [scaled(scaled.embed(ids[:, i : i + 1]), torch.tensor([[i]]), cache=cache) for i in range(9)]
+    torch.testing.assert_close(torch.cat(steps, 1), hidden, atol=TOLERANCE, rtol=0)

@@ -33,7 +33,7 @@ def test_answers_in_company_are_those_alone(stem: str, tmp_path: Path) -> None:
     model = pm.load(captured(stem, tmp_path / stem))
     for media in (False, True) if "image" in model.system.inputs else (False,):
         module = model.module_for(media)
-        processor = model.sessions(module).processor
+        processor = model.processor
         engine = Engine(module, processor, limits=EngineLimits(chunk=16, mixed_chunk=7))
         requests = [Request(encoded=encoded, options=OPTIONS) for encoded in rows(engine, media)]
         expected = [

@@ -18,8 +18,9 @@ from tiny_folders import FOLDERS, tiny
 
 PICTURE = {"type": "image", "image": Image.new("RGB", (40, 60), (200, 100, 50))}
 # Systems whose headline loads a folder with a processor before it trains; the rest are in FOLDERS.
-STEMS = ("bayling", "blip_2", "chinese_llama_2", "emu3", "instructblip", "language_model", "llama_adapter_v2", "llava",
-         "llava_1_6", "minigpt_4", "pandagpt", "sharegpt4v", "tigerbot", "video_llama")  # fmt: skip
+STEMS = ("bayling", "blip_2", "chinese_llama_2", "chinese_llava", "emu3", "instructblip", "language_model",
+         "llama_adapter_v2", "llama_vid", "llasm", "llava", "llava_1_6", "minigpt_4", "moe_llava", "pandagpt",
+         "sharegpt4v", "shikra", "tigerbot", "video_chatgpt", "video_llama")  # fmt: skip
 
 
 class Made(Exception):

@@ -1,5 +1,6 @@
 """`polymodal chat` as a person uses it: at a pseudo-terminal, with keys, Ctrl-C and dropped files."""
 
+import io
 import json
 import os
 import pty
@@ -160,3 +161,32 @@ def test_dropped_and_quoted_files(terminal, tmp_path, photo):
         assert "a picture of 60 x 40 pixels; it goes with your next question" in chat.say(line), line
     chat.type("/quit\n")
     assert chat.end() == 0
+
+
+def test_a_question_of_several_lines(terminal, tmp_path):
+    chat = terminal("--max-tokens", "4")
+    chat.type("Name an animal\\\n")
+    chat.wait_for("\n. ")
+    chat.say("that barks.")
+    chat.type('"""Two\n')
+    chat.wait_for("\n. ")
+    chat.type("\n")
+    chat.wait_for("\n. ")
+    chat.say('lines"""')
+    chat.say('"""one line"""')
+    chat.type("lost\\\n")
+    chat.wait_for("\n. ")
+    chat.interrupt("(dropped)")
+    chat.wait_for("> ")
+    chat.say(f"/save {tmp_path / 'talk.json'}")
+    chat.type("\x04")
+    assert chat.end() == 0
+    asked = [each["content"] for each in json.loads((tmp_path / "talk.json").read_text()) if each["role"] == "user"]
+    assert asked == ["Name an animal\nthat barks.", "Two\n\nlines", "one line"]
+
+
+def test_lines_through_a_pipe_go_on_too(polymodal, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(f'a\\\nb\n"""\nc\n\nd\n"""\n/save {tmp_path / "t.json"}\nlast\\'))
+    assert polymodal("chat", tiny, "--max-tokens", "3").code == 0
+    saved = json.loads((tmp_path / "t.json").read_text())
+    assert [each["content"] for each in saved if each["role"] == "user"] == ["a\nb", "c\n\nd"]

@@ -39,6 +39,7 @@ FOLDERS: dict[str, dict[str, Any]] = {
     "qwen2": {**GPT2, **config("Qwen2Tokenizer"), "added_tokens.json": {"<|im_start|>": 701}},
     "bert": {"vocab.txt": word_pieces(), **config("BertTokenizer")},
     "qwen": {"qwen.tiktoken": rank_file(), **config("QWenTokenizer")},
+    "arcade100k": {"arcade100k.tiktoken": rank_file(), **config("Arcade100kTokenizer")},
     "emu3": {"emu3.tiktoken": rank_file(), "emu3_vision_tokens.txt": "<|image start|>\n\n<|image end|>\n",
              **config("Emu3Tokenizer")},
     "llama3": {"tokenizer.model": rank_file().encode(), **config(None)},
@@ -97,7 +98,7 @@ def test_ids_and_names_of_each_kind(tokenizers: Any) -> None:
         "clip": (found["clip"][0], found["clip"][0] - 2, found["clip"][0] - 1, found["clip"][0] - 1),
         "qwen2": (702, None, 700, 700), "bert": (found["bert"][0], None, None, 0),
         "qwen": (base + 208, None, base, base), "emu3": (base + 210, base + 206, base + 207, base),
-        "llama3": (base, None, None, None),
+        "llama3": (base, None, None, None), "arcade100k": (base + 33, None, base + 1, base + 1),
     }  # fmt: skip
     assert tokenizers["t5"].special("<extra_id_0>") == 351 and tokenizers["t5"].special("<extra_id_99>") == 252
     assert tokenizers["qwen2"].special_tokens == {"<|endoftext|>": 700}  # added_tokens.json does not call it special
@@ -122,10 +123,14 @@ def test_qwen_of_pictures_and_of_sound(tmp_path: Path) -> None:
     base, files = len(ranks()), FOLDERS["qwen"]
     start = base + len(QWEN) + QWEN_VL.index("<img>")
     vision = read_tokenizer(write(tmp_path / "vl", {**files, "config.json": {"visual": {"image_start_id": start}}}))
-    assert [vision.special(name) for name in ("<ref>", "<img>", "<imgpad>")] == [base + 208, start, start + 2]
+    assert [vision.special(name) for name in ("<img>", "<imgpad>")] == [start, start + 2]
+    # Marks of boxes are typed and answered; those of pictures and turns are not.
+    assert vision.encode("<ref>a</ref>")[::2] == [base + 208, base + 209]
+    assert vision.decode(vision.encode("<box>(1,2)</box>")) == "<box>(1,2)</box>"
+    assert not vision.special_ids.intersection(vision.encode("<img><|im_end|>"))
     begin = base + len(QWEN) + QWEN_AUDIO.index("<audio>")
     sound = read_tokenizer(write(tmp_path / "audio", {**files, "config.json": {"audio": {"audio_start_id": begin}}}))
-    assert sound.special("<|0.01|>") == sound.special("<|0.00|>") + 1 and sound.vocab_size == begin + 2
+    assert sound.encode("<|0.00|><|0.01|>") == [base + 208 + 20, base + 208 + 21] and sound.vocab_size == begin + 2
     # The published numbers, with the 151,643 tokens of the published file.
     assert (151_643 + start - base, 151_643 + begin - base) == (151_857, 155_163)
     with pytest.raises(WeightsError, match=r"'<img>' at \d+, config.json says image_start_id 5; they are of different"):

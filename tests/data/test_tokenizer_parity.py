@@ -5,6 +5,7 @@ in one pass and as text in the other.
 """
 
 import json
+import unicodedata
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polymodal.data.byte_level import QWEN2_WORDS
-from polymodal.data.tiktoken_file import QWEN, QWEN_VL
+from polymodal.data.tiktoken_file import ARCADE, QWEN, QWEN_VL
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.data.tokenizer_files import CLASS_OF_MODEL_TYPE, PLAIN, PLAIN_MODEL_TYPES, READERS, read_tokenizer
 from tokenizer_samples import (
@@ -227,12 +228,23 @@ def rank_pair(folder: Path) -> tuple[Tokenizer, Any]:
 @settings(max_examples=150, deadline=None)
 def test_ranks_encode_as_tiktoken(tmp_path_factory: Any, text: str) -> None:
     pytest.importorskip("tiktoken")
-    import unicodedata
-
     ours, theirs = rank_pair(tmp_path_factory.getbasetemp() / "ranks")
     normal = unicodedata.normalize("NFC", text)
     assert ours.encode(text) == theirs.encode(normal, disallowed_special=())
     if ours.decode(theirs.encode(normal, allowed_special="all")) and ">\u0338" not in text:
+        assert ours.encode(text, allow_special=True) == theirs.encode(normal, allowed_special="all")
+
+
+def test_arcade100k_leaves_an_id_free_behind_its_ranks(tmp_path: Path) -> None:
+    """As tokenization_arcade100k.py of StableLM 2: 100256 ranks, `<|endoftext|>` at 100257, Qwen's words."""
+    tiktoken = pytest.importorskip("tiktoken")
+    ours = read_tokenizer(write(tmp_path / "x", {"arcade100k.tiktoken": rank_file(), **named("Arcade100kTokenizer")}))
+    base = len(ranks())
+    special = {name: base + 1 + place for place, name in enumerate(ARCADE)}
+    theirs = tiktoken.Encoding("tiny", pat_str=QWEN2_WORDS, mergeable_ranks=ranks(), special_tokens=special)
+    assert ours.special("<|endoftext|>") == base + 1 and ours.special("<|extra0|>") == base + 32
+    for text in (*SENTENCES, "<|im_start|>a<|pause|>b<|endoftext|>"):
+        normal = unicodedata.normalize("NFC", text)
         assert ours.encode(text, allow_special=True) == theirs.encode(normal, allowed_special="all")
 
 

@@ -11,7 +11,6 @@ from polymodal.data.messages import conversation
 from polymodal.engine.engine import Engine
 from polymodal.engine.request import EngineLimits, Event, QueueFull, Request
 from polymodal.errors import ConfigError, PromptError, WeightsError
-from polymodal.generation.chat import Chat
 from polymodal.generation.generate import generate
 from polymodal.generation.logit_rules import LogitRules
 from polymodal.generation.output import DecodingConstraints
@@ -218,8 +217,10 @@ def test_limits_are_named() -> None:
     engine.add(Request(encoded=encoded))
     with pytest.raises(QueueFull, match="the queue is full"):
         engine.add(Request(encoded=encoded))
-    with pytest.raises(ConfigError, match="beam search"):
-        Request(encoded=encoded, options=SamplingOptions(beams=2))
+    with pytest.raises(ConfigError, match="beam search takes no rule"):
+        Request(encoded=encoded, options=SamplingOptions(beams=2), allowed=(lambda ids: None,))
+    with pytest.raises(ConfigError, match="2 beams find at most that many answers, 3 are asked for"):
+        Request(encoded=encoded, options=SamplingOptions(beams=2), n=3)
     with pytest.raises(ConfigError, match=r"EngineLimits\.rows"):
         EngineLimits(rows=0)
     with pytest.raises(PromptError, match="context"):
@@ -235,8 +236,7 @@ def test_new_weights_forget_what_was_computed() -> None:
     with torch.no_grad():
         network.backbone.embed_tokens.weight.mul_(-1)
     (answer,) = engine.run([Request(encoded=encoded, options=OPTIONS[0])])[0]
-    chat = Chat(network, PROCESSOR, options=OPTIONS[0])
-    assert answer.ids == tuple(piece.id for piece in chat.write(encoded, OPTIONS[0]))
+    assert answer.ids == Engine(network, PROCESSOR).run([Request(encoded=encoded, options=OPTIONS[0])])[0][0].ids
     engine.clear_caches()
     assert not len(engine.prefixes)
 
@@ -278,11 +278,11 @@ def test_a_prompt_that_makes_the_model_fail_leaves_the_others_alone(monkeypatch)
     poisoned = engine.encode(conversation([{"role": "user", "content": [picture(7), "x"]}]))
 
     def broken(model, processor, encoded, *given):
-        if encoded is poisoned:
+        if any(each is poisoned for each in encoded):
             raise RuntimeError("no kernel for this shape")
         return prefill_after(model, processor, encoded, *given)
 
-    monkeypatch.setattr("polymodal.engine.engine.prefill_after", broken)
+    monkeypatch.setattr("polymodal.engine.reading.prefill_after", broken)
     requests = [Request(encoded=each, options=SamplingOptions(max_tokens=6)) for each in [*talks, poisoned]]
     events = drive(engine, [(index % 3, each) for index, each in enumerate(requests)])
     (last,) = events[8]
@@ -291,3 +291,134 @@ def test_a_prompt_that_makes_the_model_fail_leaves_the_others_alone(monkeypatch)
         ids = tuple(event.piece.id for event in events[index] if event.piece is not None)
         assert ids == alone(encoded, SamplingOptions(max_tokens=6))[0].ids
     assert not engine.busy and not engine.running
+
+
+BEAMS = (
+    SamplingOptions(max_tokens=9, beams=3),
+    SamplingOptions(max_tokens=7, beams=4, length_penalty=0.5, early_stopping=True, repetition_penalty=1.2),
+    SamplingOptions(max_tokens=6, beams=2, temperature=1.0, seed=4),
+)
+
+
+@pytest.mark.parametrize("options", BEAMS)
+def test_beam_search_in_company_equals_the_plain_one(options: SamplingOptions) -> None:
+    engine = Engine(NETWORK, PROCESSOR, limits=EngineLimits(chunk=40, mixed_chunk=10))
+    requests = [Request(encoded=engine.encode(talk(seed)), options=options, n=1 + seed % 2) for seed in range(4)]
+    others = [Request(encoded=engine.encode(talk(seed)), options=OPTIONS[seed]) for seed in range(4)]
+    mixed = [each for pair in zip(requests, others, strict=True) for each in pair]
+    events = drive(engine, [(index % 4, each) for index, each in enumerate(mixed)])
+    for index, request in enumerate(mixed):
+        expected = alone(request.encoded, request.options, request.n)
+        for number, answer in enumerate(expected):
+            pieces = [event.piece for event in events[index] if event.answer == number]
+            assert tuple(piece.id for piece in pieces) == answer.ids
+            assert "".join(piece.text for piece in pieces) == answer.text
+            assert pieces[-1].finish_reason == answer.finish_reason
+        assert [event.done for event in events[index]].index(True) == len(events[index]) - 1
+    assert not engine.busy and not engine.running
+
+
+def test_beams_end_when_they_are_aborted_or_overdue() -> None:
+    engine = Engine(NETWORK, PROCESSOR)
+    options = SamplingOptions(max_tokens=300, beams=3)
+    first = engine.add(Request(encoded=engine.encode(talk(1)), options=options))
+    engine.step()
+    assert engine.running == 3 and engine.step() == []
+    engine.abort(first)
+    (event,) = engine.step()
+    assert (event.request, event.finish_reason, event.done) == (first, "abort", True) and not engine.running
+    late = engine.add(Request(encoded=engine.encode(talk(1)), options=options, seconds=0.01))
+    engine.step()
+    time.sleep(0.02)
+    assert [(event.request, event.finish_reason) for event in engine.step()] == [(late, "timeout")]
+
+
+def test_beams_of_a_poisoned_prompt_fail_by_name(monkeypatch) -> None:
+    engine = Engine(NETWORK, PROCESSOR)
+    encode = NETWORK.encode
+    monkeypatch.setattr(NETWORK, "encode", lambda *given: torch.full_like(encode(*given), float("nan")))
+    poisoned = engine.encode(conversation([{"role": "user", "content": [picture(78), "what?"]}]))
+    with pytest.raises(WeightsError):
+        engine.run([Request(encoded=poisoned, options=BEAMS[0])])
+    assert not engine.busy and not engine.running
+
+
+def counted_forwards(monkeypatch) -> list[tuple[int, int]]:
+    """Rows and tokens of each forward through a prompt."""
+    sizes: list[tuple[int, int]] = []
+    forward = NETWORK.backbone.forward
+
+    def watched(embeds, *given, **named):
+        if embeds.shape[1] > 1:
+            sizes.append(tuple(embeds.shape[:2]))
+        return forward(embeds, *given, **named)
+
+    monkeypatch.setattr(NETWORK.backbone, "forward", watched)
+    return sizes
+
+
+def test_short_prompts_are_read_together(monkeypatch) -> None:
+    """Behind instructions that all share, and with pictures: one forward for those that wait together."""
+    engine = Engine(NETWORK, PROCESSOR)
+    words = ["one", "and another", "the third of these", "x"]
+    asked = [conversation([{"role": "user", "content": "you are asked about letters. " * 4 + each}]) for each in words]
+    seen = [conversation([{"role": "user", "content": [picture(20 + k), each]}]) for k, each in enumerate(words)]
+    # The first to tell the instructions goes ahead; then they are known, the default system message too.
+    for talks, rows in ((asked, [1, 3]), (seen, [4])):
+        requests = [Request(encoded=engine.encode(each), options=OPTIONS[k]) for k, each in enumerate(talks)]
+        sizes, before = counted_forwards(monkeypatch), NETWORK.encoders["image"].items
+        found = engine.run(requests)
+        monkeypatch.undo()
+        assert [count for count, _ in sizes] == rows and sizes[-1][1] < 40
+        assert NETWORK.encoders["image"].items - before in (0, 4)
+        for request, (answer,) in zip(requests, found, strict=True):
+            assert answer.ids == alone(request.encoded, request.options)[0].ids
+
+
+def test_prompts_that_are_too_long_or_too_unlike_are_read_one_by_one(monkeypatch) -> None:
+    engine = Engine(NETWORK, PROCESSOR, limits=EngineLimits(chunk=100, mixed_chunk=100))
+    lengths = (3, 90, 4, 400)
+    talks = [conversation([{"role": "user", "content": letter * n}]) for letter, n in zip("abcd", lengths, strict=True)]
+    requests = [Request(encoded=engine.encode(each), options=OPTIONS[0]) for each in talks]
+    sizes = counted_forwards(monkeypatch)
+    found = engine.run(requests)
+    monkeypatch.undo()
+    assert all(rows * tokens <= 100 for rows, tokens in sizes), sizes
+    for request, (answer,) in zip(requests, found, strict=True):
+        assert answer.ids == alone(request.encoded, request.options)[0].ids
+
+
+def test_one_of_those_read_together_may_be_aborted() -> None:
+    engine = Engine(NETWORK, PROCESSOR, limits=EngineLimits(chunk=120, mixed_chunk=120))
+    talks = [conversation([{"role": "user", "content": letter * 40}]) for letter in "abc"]
+    engine.run([Request(encoded=engine.encode(talk(0)), options=OPTIONS[-1])])
+    requests = [Request(encoded=engine.encode(each), options=OPTIONS[0]) for each in talks]
+    numbers = [engine.add(request) for request in requests]
+    events = engine.step()
+    engine.abort(numbers[1])
+    while engine.busy:
+        events += engine.step()
+    ends = {event.request: event.finish_reason for event in events if event.finish_reason}
+    assert ends[numbers[1]] == "abort"
+    for number, request in zip(numbers, requests, strict=True):
+        ids = tuple(event.piece.id for event in events if event.request == number and event.piece)
+        expected = alone(request.encoded, OPTIONS[0])[0].ids
+        assert ids == expected if number != numbers[1] else ids == expected[: len(ids)]
+
+
+def test_tenants_share_nothing(monkeypatch) -> None:
+    """Where the time until the first token could tell that somebody else has shown this picture, it does not."""
+    engine = Engine(NETWORK, PROCESSOR)
+    encoded = engine.encode(conversation([{"role": "user", "content": [picture(50), "what?"]}]))
+    before = NETWORK.encoders["image"].items
+    cached = []
+    for tenant in ("a", "b", "a", "", "b"):
+        engine.add(Request(encoded=encoded, options=OPTIONS[0], tenant=tenant))
+        events = []
+        while engine.busy:
+            events += engine.step()
+        assert tuple(event.piece.id for event in events) == alone(encoded, OPTIONS[0])[0].ids
+        cached.append(events[0].cached_tokens)
+    whole = len(encoded) - 1
+    assert cached == [0, 0, whole, 0, whole]
+    assert NETWORK.encoders["image"].items - before == 3 + 5  # once for each tenant, and five plain runs

@@ -34,6 +34,7 @@ def read(rows: RowCache, written: list[float]) -> list[list[float]]:
         assert torch.equal(keys, -values)
         seen.append(keys[:, 0, :, 0])
     assert torch.equal(*seen)
+    view.advance(1)
     rows.written()
     visible = torch.ones_like(seen[0], dtype=torch.bool) if mask is None else mask
     return [row[real].tolist() for row, real in zip(seen[0], visible, strict=True)]
@@ -75,7 +76,7 @@ def test_columns_that_nobody_uses_are_given_up() -> None:
     for turn in range(30):
         rows.join(row_of([float(turn)] * 50))
         for _ in range(100):
-            rows.view()
+            rows.view().advance(1)
             rows.written()
         rows.leave(0)
     assert rows.lengths == [150]

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polymodal.errors import ConfigError, PromptError
-from polymodal.generation.generate import generate, stream
+from polymodal.generation.decode_state import prefill_batch
+from polymodal.generation.generate import answer, generate
 from polymodal.generation.output import DecodingConstraints, Generation
 from polymodal.generation.sampling import SamplingOptions
 from tiny_models import VOCABULARY, reference_pair, text_model
@@ -134,7 +135,8 @@ def test_text_streams_and_stop_strings_cross_token_borders() -> None:
     free = generate(model, batch, options, constraints)
     for row, generation in enumerate(free):
         assert generation.text == tokenizer.decode([i for i in generation.ids if i != tokenizer.eos_id])
-        pieces = [piece for piece in stream(model, batch, options, constraints) if piece.row == row]
+        state = prefill_batch(model, batch, [options.max_tokens] * len(free))
+        pieces = [piece for piece in answer(state, [options] * len(free), constraints) if piece.row == row]
         assert "".join(piece.text for piece in pieces) == generation.text
         assert tuple(piece.id for piece in pieces) == generation.ids
         assert [piece.finish_reason for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
@@ -179,8 +181,6 @@ def test_what_does_not_fit_is_named() -> None:
         generate(model, batch, [SamplingOptions()])
     with pytest.raises(ConfigError, match="need a tokenizer"):
         generate(model, batch, SamplingOptions(stop=("x",)))
-    with pytest.raises(ConfigError, match="use generate"):
-        next(stream(model, batch, SamplingOptions(beams=2)))
     with pytest.raises(ConfigError, match="same number of beams"):
         generate(model, batch, [SamplingOptions(beams=2), SamplingOptions()])
 

@@ -6,12 +6,12 @@ import published_smollm2
 from polymodal.backbones.llama import SMOLLM2_135M, gguf_keys
 from polymodal.data.processor import Processor
 from polymodal.data.template import SMOLLM2
-from polymodal.generation.chat import Chat
 from polymodal.generation.generate import generate
 from polymodal.generation.output import DecodingConstraints
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.weights.load import load_into
+from talking import Talk
 
 FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
 
@@ -27,12 +27,13 @@ def published() -> tuple[MultimodalLM, Processor]:
 
 def test_two_turns_with_one_cache() -> None:
     model, processor = published()
-    chat = Chat(model, processor, options=SamplingOptions(max_tokens=24))
-    assert chat.say("What is the capital of France?").text == "The capital of France is Paris."
-    held = len(chat._ids)
-    answer = chat.say("And of Italy?")
-    assert answer.text == "The capital of Italy is Rome." and answer.finish_reason == "stop"
-    assert chat.reused == held  # the answer is tokenised again to the very ids that were generated
+    chat, messages = Talk(model, processor, SamplingOptions(max_tokens=24)), []
+    chat.say(messages, "What is the capital of France?")
+    assert messages[-1]["content"] == "The capital of France is Paris."
+    held = len(chat.engine.prefixes._entries[-1].ids)
+    chat.say(messages, "And of Italy?")
+    assert messages[-1]["content"] == "The capital of Italy is Rome."
+    assert chat.cached == held  # the answer is tokenised again to the very ids that were generated
 
 
 def test_batch_of_unequal_length_and_beams() -> None:

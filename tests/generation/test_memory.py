@@ -7,12 +7,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from polymodal.data.messages import conversation, user
-from polymodal.generation.feature_cache import FeatureCache
+from polymodal.data.messages import user
 from polymodal.generation.generate import generate
 from polymodal.generation.sampling import SamplingOptions
-from polymodal.generation.sessions import IdleLimits, Sessions
 from polymodal.nn.cache import KVCache
+from talking import Talk
 from tiny_talk import model, picture, processor
 
 
@@ -62,15 +61,13 @@ def test_generation_frees_its_cache_when_it_returns(monkeypatch, options) -> Non
 
 def test_memory_is_flat_over_200_turns() -> None:
     network, maker = model(), processor()
-    sessions = Sessions(network, maker, IdleLimits(chats=2))
-    sessions.features = FeatureCache(limit_bytes=4096)
+    chat = Talk(network, maker, SamplingOptions(max_tokens=3), chats=2)
+    chat.engine.features._limit = 4096
     history: list = []
     seen: list[int] = []
     for turn in range(200):
         history = [*history[-4:], user(f"Turn {turn % 10}?", picture(turn))]
-        row = sessions.encode(conversation(history))
-        with sessions.chat(row) as chat:
-            ids = [piece.id for piece in chat.write(row, SamplingOptions(max_tokens=3))]
+        ids = list(chat.ids(history))
         history.append({"role": "assistant", "content": maker.tokenizer.decode(ids)})
         if turn % 40 == 39:
             seen.append(live_bytes())

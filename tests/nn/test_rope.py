@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from polymodal.errors import ConfigError
-from polymodal.nn.rope import LinearScaling, NTKScaling, RopeConfig, apply_rope
+from polymodal.nn.rope import LinearScaling, NTKScaling, RopeConfig, StepNTKScaling, apply_rope
 
 
 def rotate(x: torch.Tensor, angles: torch.Tensor, interleaved: bool) -> torch.Tensor:
@@ -109,3 +109,13 @@ def test_positions_must_fit_sections() -> None:
         RopeConfig(head_dim=16).build()(torch.zeros(3, 1, 4))
     with pytest.raises(ValueError, match="sections"):
         RopeConfig(head_dim=16, sections=(4, 4)).build()(torch.zeros(3, 1, 4))
+
+
+@pytest.mark.parametrize(("length", "stretch"), [(5, 1), (8, 1), (9, 3), (16, 3), (17, 7), (33, 15)])
+def test_theta_grows_in_steps_beyond_the_trained_length(length: int, stretch: int) -> None:
+    """The first Qwen: 2 ** ceil(log2(length / trained) + 1) - 1."""
+    rope = RopeConfig(head_dim=6, scaling=StepNTKScaling(trained_length=8)).build()
+    cos, _ = rope(torch.arange(length)[None])
+    frequencies = (10000.0 * stretch ** (6 / 4)) ** -(torch.arange(0, 6, 2) / 6)
+    expected = (torch.arange(length)[:, None] * frequencies).cos().repeat(1, 2)
+    torch.testing.assert_close(cos[0, 0], expected, atol=1e-5, rtol=0)

@@ -1,5 +1,6 @@
 """A running server over tiny models of the catalogue."""
 
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -29,3 +30,18 @@ def served(llava, clip) -> Iterator[tuple[str, dict[str, ServedModel]]]:
     models = {name: ServedModel(name, model, SETTINGS) for name, model in (("llava", llava), ("clip", clip))}
     with running(create_app(models, SETTINGS)) as address:
         yield address, models
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested where playwright is installed")
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip("no Chromium on this machine")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()

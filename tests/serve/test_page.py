@@ -1,7 +1,6 @@
 """The page in a real browser, where one is installed: chat, files, stop, retry, key, languages, catalogue, phone."""
 
 import hashlib
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,29 +10,10 @@ import pytest
 from polymodal.serve.app import create_app
 from polymodal.serve.models import ServedModel
 from polymodal.serve.site import FILES
-from served import SETTINGS, running
+from served import SETTINGS, complaint, running
 
 CAT = Path("examples/cat.jpg").absolute()
 KEY = "a key of more than sixteen letters"
-BROWSERS = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested where playwright is installed")
-    program = next(filter(None, BROWSERS), None)
-    if program is None:
-        pytest.skip("no Chromium on this machine")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
-
-
-def note(message, complaints: list[str]) -> None:
-    """Keep what the browser complains of; that the server refused something is no complaint about the page."""
-    if message.type == "error" and "Failed to load resource" not in message.text:
-        complaints.append(message.text)
 
 
 @pytest.fixture
@@ -41,7 +21,7 @@ def page(browser, served) -> Iterator:
     """The page of the running server; whatever the browser complains of fails the test."""
     complaints, asked = [], []
     opened = browser.new_page(locale="en-GB", viewport={"width": 900, "height": 700})
-    opened.on("console", lambda message: note(message, complaints))
+    opened.on("console", lambda message: complaints.extend(complaint(message)))
     opened.on("pageerror", lambda problem: complaints.append(str(problem)))
     opened.on("request", lambda request: asked.append(request.url))
     opened.goto(served[0])

@@ -39,7 +39,8 @@ def test_a_system_is_a_candidate_for_its_own_configs(stem, monkeypatch):
 def test_candidates():
     assert [each.id for each in systems.candidates({"model_type": "llava"})] == ["llava-1.5"]
     official = {"model_type": "anything", "architectures": ["LlavaLlamaForCausalLM"]}
-    assert {each.id for each in systems.candidates(official)} == {"llava", "llava-1.5", "llava-1.6"}
+    found = {each.id for each in systems.candidates(official)}
+    assert found == {"chinese-llava", "llava", "llava-1.5", "llava-1.6", "video-chatgpt"}
     assert [each.id for each in systems.candidates({"imu_embed_dim": 512})] == ["imagebind"]
     shapes = systems.candidates({})
     assert shapes and all(any(format.infer for format in each.formats) for each in shapes)

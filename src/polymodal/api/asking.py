@@ -19,18 +19,17 @@ from polymodal.api.reply import Reply
 from polymodal.api.tensors import answering
 from polymodal.data.media import Media
 from polymodal.data.messages import Message, conversation, user
+from polymodal.engine.request import Request
 from polymodal.errors import MediaError, PromptError
-from polymodal.generation.generate import generate, stream
-from polymodal.generation.output import Generation, collect
-from polymodal.generation.prefill import collate_left
+from polymodal.generation.output import Generation, Piece, collect
 from polymodal.generation.sampling import SamplingOptions
-from polymodal.models.protocols import CountsNextPositions
 from polymodal.nn.first_weight import first_weight
 from polymodal.pipelines.batches import check_batch_size
 
 if TYPE_CHECKING:
     from polymodal.api.model import Model
     from polymodal.data.processor import Encoded
+    from polymodal.engine.client import Client
 
 
 class Stream:
@@ -67,33 +66,23 @@ class Stream:
     def _pieces(self) -> Iterator[str]:
         module = self._model.module_for(any(message.media for message in self._messages))
         clock = Clock(first_weight(module).device)
-        sessions = self._model.sessions(module)
+        client = self._model.client(module)
         # Everything before the first token is prefill, apart from what the clock counts elsewhere.
         with clock.measure("prefill"):
-            encoded = sessions.encode(self._messages, clock.measure)
-        if self._options.beams > 1:
-            yield from self._beam_search(module, encoded, clock)
-            return
-        with sessions.chat(encoded) as chat:
-            pieces = []
-            written: Any
-            written, phase = chat.write(encoded, self._options, clock.measure), "prefill"
-            while self._stopped is None and (piece := clock.next(phase, written)) is not None:
-                pieces.append(piece)
-                phase = "generate"
-                if piece.text:
-                    yield piece.text
-            written.close()
-            found = collect(pieces, len(encoded), chat.constraints)
-            if self._stopped is not None and pieces[-1].finish_reason is None:
-                found = replace(found, finish_reason=self._stopped)
-            self._finish(found, encoded, clock)
-
-    def _beam_search(self, module: Any, encoded: Encoded, clock: Clock) -> Iterator[str]:
-        """Beam search knows its answer only at the end: one piece."""
-        (found,) = _answers(self._model, module, [encoded], [self._options], clock)
+            encoded = client.engine.encode(self._messages, clock.measure)
+        request = Request(encoded=encoded, options=self._options, measure=clock.measure)
+        written, phase = client.write(request), _first_phase([self._options])
+        pieces = []
+        while self._stopped is None and (piece := clock.next(phase, written)) is not None:
+            pieces.append(piece)
+            phase = "generate"
+            if piece.text:
+                yield piece.text
+        written.close()
+        found = collect(pieces, len(encoded), client.engine.constraints)
+        if self._stopped is not None and pieces[-1].finish_reason is None:
+            found = replace(found, finish_reason=self._stopped)
         self._finish(found, encoded, clock)
-        yield found.text or ""
 
     def _finish(self, found: Generation, encoded: Encoded, clock: Clock) -> None:
         self.ids = found.ids
@@ -127,52 +116,35 @@ def answer_batch(
     found: dict[int, Reply] = {}
     for media, indices in groups.items():
         module = model.module_for(media)
-        sessions = model.sessions(module)
+        engine = model.client(module).engine
         for first in range(0, len(indices), batch_size):
             some = indices[first : first + batch_size]
-            clock, rows = Clock(first_weight(module).device), []
+            clock, requests = Clock(first_weight(module).device), []
             for index in some:
                 with _located(f"conversations[{index}]"), clock.measure("prefill"):
-                    rows.append(sessions.encode(read[index], clock.measure))
-            for alike in _alike(module, rows):
-                chosen, of_each = [rows[i] for i in alike], [options[some[i]] for i in alike]
-                with answering(model):
-                    answers = _answers(model, module, chosen, of_each, clock)
-                for i, each in zip(alike, answers, strict=True):
-                    found[some[i]] = reply_of(model, each, rows[i], clock.seconds)
+                    encoded = engine.encode(read[index], clock.measure)
+                    requests.append(Request(encoded=encoded, options=options[index], measure=clock.measure))
+            with answering(model):
+                answers = _answers(model.client(module), requests, clock)
+            for index, request, each in zip(some, requests, answers, strict=True):
+                found[index] = reply_of(model, each, request.encoded, clock.seconds)
     return [found[index] for index in range(len(read))]
 
 
-def _alike(module: Any, rows: Sequence[Encoded]) -> list[list[int]]:
-    """The rows of each batch: all in one, but rows of one length where a model takes padding for a part of the text."""
-    if not isinstance(module.prepare_inputs, CountsNextPositions):
-        return [list(range(len(rows)))]
-    groups: dict[int, list[int]] = {}
-    for index, row in enumerate(rows):
-        groups.setdefault(len(row), []).append(index)
-    return list(groups.values())
-
-
-def _answers(
-    model: Model, module: Any, rows: Sequence[Encoded], options: Sequence[SamplingOptions], clock: Clock
-) -> list[Generation]:
+def _answers(client: Client, requests: Sequence[Request], clock: Clock) -> list[Generation]:
     """Answers to conversations that are encoded, all at once."""
-    sessions = model.sessions(module)
-    processor = sessions.processor
-    constraints = sessions.constraints
-    with clock.measure("prefill"):
-        spans = [span for row in rows for span in row.media_spans]
-        features = sessions.features.features(module, processor, spans, clock.measure)
-        batch = collate_left(processor, rows)
-    if any(option.beams > 1 for option in options):
-        with clock.measure("generate"):
-            return generate(module, batch, options, constraints, features=features)
-    pieces: list[list[Any]] = [[] for _ in rows]
-    written, phase = stream(module, batch, options, constraints, features=features), "prefill"
-    while (piece := clock.next(phase, written)) is not None:
-        pieces[piece.row].append(piece)
+    pieces: list[list[Piece]] = [[] for _ in requests]
+    written, phase = client.pieces(requests), _first_phase([request.options for request in requests])
+    while (found := clock.next(phase, written)) is not None:
+        pieces[found[0]].append(found[1])
         phase = "generate"
-    return [collect(found, len(row), constraints) for found, row in zip(pieces, rows, strict=True)]
+    prompts = [len(request.encoded) for request in requests]
+    return [collect(some, length, client.engine.constraints) for some, length in zip(pieces, prompts, strict=True)]
+
+
+def _first_phase(options: Sequence[SamplingOptions]) -> str:
+    """What the time until the first token is: a beam search has written all of them by then."""
+    return "generate" if any(option.beams > 1 for option in options) else "prefill"
 
 
 def messages_of(content: Sequence[Any]) -> tuple[Message, ...]:

@@ -277,9 +277,13 @@ def look_at(model: str | Path, system: str | None = None, adapter: Path | None =
 def pull(model: str | Path, *, progress: Progress | None = None, offline: bool = False) -> list[Path]:
     """Fetch a model's published files into the cache, each checked by hash; returns where they are.
 
-    Of an adapter its base is fetched too.  Interrupted downloads are resumed.  Raises WeightsError when a file
-    cannot be had or is not the published one.
+    Of an adapter its base is fetched too; "kokoro" stands for the voices of `pm.voice`.  Interrupted downloads are
+    resumed.  Raises WeightsError when a file cannot be had or is not the published one.
     """
+    if model == "kokoro":
+        from polymodal.pipelines.speaking.speaker import pull_voices
+
+        return pull_voices(progress, offline)
     named_by_user(model)
     return _pull(model, progress, offline)
 

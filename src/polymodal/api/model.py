@@ -2,7 +2,7 @@
 
 chat, stream   messages -> processor -> batch -> encoders, connectors -> backbone -> pieces of text -> Reply
 chat_batch     the same for many conversations at once
-draw           the same, and what the answer asks for by the caller's diffusion pipelines -> Reply.media
+draw           pictures that the model writes, or what its answer asks for by diffusion pipelines -> Reply.media
 transcribe, transcribe_stream, classify, embed    what the system's own functions give, as records
 logits         the exact tensors, for research and parity: model.logits(**model.processor(messages))
 attach, detach, merge, save_adapter    PEFT adapters (api/adapters.py)
@@ -21,6 +21,7 @@ import torch
 from polymodal.api.adapters import Adapters
 from polymodal.api.asking import Stream, answer_batch, messages_of
 from polymodal.api.chat_format import format_of
+from polymodal.api.drawing import Canvas, answer_to_render, paint
 from polymodal.api.inputs import check_labels, check_media, checked_item, suggesting_others
 from polymodal.api.media import is_recording, media_of, recording_of
 from polymodal.api.paths import as_path
@@ -30,11 +31,14 @@ from polymodal.api.transcribing import TranscriptStream, as_one_window
 from polymodal.checkpoints.record import LoadedModel
 from polymodal.data.media import Media, Text
 from polymodal.data.modalities import holds_media
+from polymodal.engine.client import Client
+from polymodal.engine.engine import Engine
+from polymodal.engine.prefix_cache import IdleLimits
+from polymodal.engine.request import EngineLimits
 from polymodal.errors import ConfigError, PromptError
 from polymodal.generation.decode_state import cast_batch
 from polymodal.generation.ids import can_generate, generate_ids
 from polymodal.generation.sampling import SamplingOptions
-from polymodal.generation.sessions import IdleLimits, Sessions
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.models.output import Output
 from polymodal.models.protocols import HasFeatures, RendersMedia, fills
@@ -54,6 +58,8 @@ if TYPE_CHECKING:
     from polymodal.weights.keytable import KeyTable
 
 
+# Threads ask as many questions as they like, and a batch is as large as its caller says.
+UNLIMITED = EngineLimits(rows=2**20, queue=2**20, mixed_chunk=512, cache_bytes=2**60)
 LOOP = 128  # tokens that repeat each other before an answer of `chat` is taken for a loop
 
 
@@ -94,7 +100,7 @@ class Model:
         self.limits = IdleLimits()
         self._text: Any = None
         self._lock = threading.Lock()
-        self._sessions: dict[int, Sessions] = {}
+        self._clients: dict[int, Client] = {}
         base = source or (self.name if path is None else str(path.absolute()))
         self.adapters = Adapters(self.module, self._adapter_keys, base)
 
@@ -206,28 +212,36 @@ class Model:
     def draw(
         self,
         *content: Any,
-        pipelines: Mapping[str, Callable[..., Any]],
+        pipelines: Mapping[str, Callable[..., Any]] | None = None,
         drawing: Mapping[str, Any] | None = None,
+        size: tuple[int, int] | None = None,
+        n: int | None = None,
+        step: Callable[[int, int], None] | None = None,
         options: SamplingOptions | None = None,
         **changes: Any,
     ) -> Reply:
-        """Answer like `chat`, and let diffusion pipelines make what the answer asks for: `reply.media["image"]`.
+        """Pictures: `draw("a cat", n=2, seed=1).media["image"]` holds PIL images, of a model that writes them itself.
 
-        pipelines: "image", "video", "audio" -> a pipeline as diffusers has them, called with `prompt_embeds` in place
-        of a prompt.  drawing: further arguments of their calls, as num_inference_steps.
-        Raises ConfigError for a model that makes no media, or when the answer asks for some without a pipeline.
+        size: (width, height) in pixels, by default the model's usual one.  n: how many, each with a seed of its own.
+        step(ids written, ids in all) is told where the work is.
+        A model whose answers ask for media answers like `chat`, and pipelines make them: "image", "video", "audio" -> a
+        pipeline as diffusers has them, called with `prompt_embeds` in place of a prompt.  drawing: further arguments of
+        their calls, as num_inference_steps.
+        Raises ConfigError for a model that makes no media, or when an answer asks for some without a pipeline.
         """
         self.require("draw")
-        messages = list(messages_of(content))
-        stream = self.stream(messages, options=options, **changes)
-        for _ in stream:
-            pass
-        batch = self.processor(messages, generate=True)
-        written = torch.tensor([stream.ids], dtype=torch.int64)
-        known = {"labels", "position_ids", "token_types", "attention_mask"}
-        whole = {name: value for name, value in batch.items() if name not in known}
-        whole["input_ids"] = torch.cat((batch["input_ids"], written), 1)
-        return replace(stream.reply, media=self.module.render(pipelines, drawing, **self._tensors(whole)))
+        chosen = self.sampling_options(options, changes)
+        if self._parts.paint is not None:
+            return paint(self, self._parts.paint, content, Canvas.of(size, n, step), chosen.seed)
+        if pipelines is None or (size, n, step) != (None, None, None):
+            raise ConfigError(f"{self.name} draws through diffusion pipelines: give pipelines=; size and n in drawing=")
+        reply, batch = answer_to_render(self, content, chosen)
+        return replace(reply, media=self.module.render(pipelines, drawing, **self._tensors(batch)))
+
+    @property
+    def paints(self) -> bool:
+        """Whether `draw` needs no pipelines: the model writes its pictures itself."""
+        return self._parts.paint is not None
 
     def transcribe(self, recording: Any) -> Reply:
         """The words of a recording: a path, bytes, (samples, rate) or `pm.audio(...)`; `reply.segments` has times."""
@@ -410,19 +424,20 @@ class Model:
             raise ConfigError(f"{self.name} has adapters; merge() or detach() them, or save_adapter(), before save()")
         return saving.save(self, as_path(folder, "save"))
 
-    def sessions(self, module: Any) -> Sessions:
-        """The conversations with `module` (see `module_for`), and what they keep."""
+    def client(self, module: Any) -> Client:
+        """The engine that answers with `module` (see `module_for`), and what it keeps."""
         with self._lock:
-            found = self._sessions.get(id(module))
+            found = self._clients.get(id(module))
             if found is None:
                 ends = self._parts.ends[0] if self._parts.ends is not None else ()
-                found = self._sessions[id(module)] = Sessions(module, self.processor, ends=ends)
-            found.limits = self.limits
-            return found
+                found = Client(Engine(module, self.processor, limits=UNLIMITED, ends=ends))
+                self._clients[id(module)] = found
+        found.limit(self.limits)
+        return found
 
     def clear_caches(self) -> None:
         """Forget what conversations and media left behind; their next turns compute everything anew."""
-        for each in list(self._sessions.values()):
+        for each in list(self._clients.values()):
             each.clear()
 
     @property
@@ -431,7 +446,7 @@ class Model:
         parts, module = self._parts, self.module
         found = {
             "chat": self.processor is not None and isinstance(module, MultimodalLM),
-            "draw": self.processor is not None and isinstance(module, RendersMedia),
+            "draw": self.paints or (self.processor is not None and isinstance(module, RendersMedia)),
             "transcribe": parts.transcribe is not None,
             "classify": parts.score is not None,
             "embed": parts.embed is not None,

@@ -205,10 +205,9 @@ def _looked_for(config: Mapping[str, Any], pool: list[System], system: str | Non
 
 # Systems that are not here, by words of a config.json that could be taken for one of those that are.
 ABSENT = {
-    "otter": "Otter",
     "flamingo": "Otter's Flamingo",
     "internvl_chat": "InternVL",
-    "qwen": "Qwen-VL or Qwen-Audio",
+    "qwen": "the first Qwen with sound or with text alone",
 }
 
 

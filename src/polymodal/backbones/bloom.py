@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig, head_row
+from torch import Tensor
+
+from polymodal.backbones.decoder import Decoder, DecoderBlockConfig, DecoderConfig, head_row
 from polymodal.nn.attention import AttentionConfig, AttentionLinears
 from polymodal.nn.linear import LinearConfig
 from polymodal.nn.mlp import MLPConfig
@@ -97,6 +99,20 @@ def shape_of(config: Mapping[str, Any]) -> BloomShape:
     )
 
 
+class NormedWords(Decoder):
+    """A BLOOM decoder that norms the embeddings of words alone: features enter it as they are (mPLUG-Owl)."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__(replace(config, embed_norm=None))
+        assert config.embed_norm is not None
+        self.word_norm = config.embed_norm.build(config.width)
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """``input_ids [B, T]`` int64 -> ``[B, T, D]``, normed."""
+        embeds: Tensor = self.word_norm(super().embed(input_ids))
+        return embeds
+
+
 def parse_config(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder a published `config.json` of this family describes, at any size."""
     return shape_of(config).config()
@@ -134,3 +150,12 @@ def hf_keys(config: DecoderConfig, prefix: str = "transformer.") -> KeyTable:
             head_row("lm_head.weight", f"{prefix}word_embeddings.weight", tied=config.tied),
         )
     )
+
+
+def normed_words(table: KeyTable) -> KeyTable:
+    """A table of `hf_keys` for a NormedWords."""
+    rows = (
+        replace(row, targets=tuple(name.replace("embed_norm.", "word_norm.") for name in row.targets))
+        for row in table.rows
+    )
+    return replace(table, rows=tuple(rows))

@@ -4,7 +4,8 @@
     block:  x + cross(x, context)?  ->  x + attn(attn_norm(x))  ->  x + mlp(mlp_norm(x))      (order "pre")
     embed(input_ids) -> inputs_embeds                head(hidden) -> logits [B,T,V]
 Other orders: "post" norm(x + f(x)) (OPT-350m), "swin" x + norm(f(x)) (Chameleon-34B), "residual" s * n + f(n) with
-n = norm(x) (BLOOM's option with s = 1, ChatGLM), and ``parallel`` x + attn(attn_norm(x)) + mlp(mlp_norm(x)) (GPT-NeoX).
+n = norm(x) (BLOOM's option with s = 1, ChatGLM), "shared" x + attn(n) + mlp(n) with n = attn_norm(x) (Phi), and
+``parallel`` x + attn(attn_norm(x)) + mlp(mlp_norm(x)) (GPT-NeoX).
 
 What differs between LLaMA, Qwen2, Mistral and Gemma is which child configs fill the slots.  The four ways a
 modality may enter need no flag: A ``cross`` child and ``context`` argument; B any linear or norm may be routed by
@@ -14,7 +15,8 @@ Traps: positions and mask come from the caller, the decoder never recomputes the
 features spliced in afterwards are not scaled; ``mask`` None means plain causal without padding.
 """
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal, Protocol
 
@@ -84,7 +86,7 @@ class DecoderBlockConfig:
     norm: NormConfig = field(default_factory=RMSNormConfig)
     mlp_norm: NormConfig | None = None
     cross: CrossConfig | None = None
-    order: Literal["pre", "post", "swin", "residual"] = "pre"
+    order: Literal["pre", "post", "swin", "residual", "shared"] = "pre"
     parallel: bool = False
     residual_scale: float = 1.0
 
@@ -107,7 +109,7 @@ class DecoderBlock(nn.Module):
         self.cross = None if config.cross is None else config.cross.build()
         self.attn_norm = config.norm.build(width)
         self.attn = config.attention.build()
-        self.mlp_norm = (config.mlp_norm or config.norm).build(width)
+        self.mlp_norm = nn.Identity() if config.order == "shared" else (config.mlp_norm or config.norm).build(width)
         self.mlp = config.mlp.build()
         self.order, self.parallel, self.residual_scale = config.order, config.parallel, config.residual_scale
         self._is_mixture = isinstance(self.mlp, MoE)
@@ -133,6 +135,9 @@ class DecoderBlock(nn.Module):
                 return x + mixed + self.mlp(self.mlp_norm(x, token_types), token_types, **routes)
             x = x + mixed
             return x + self.mlp(self.mlp_norm(x, token_types), token_types, **routes)
+        if self.order == "shared":
+            seen = self.attn_norm(x, token_types)
+            return x + self.attn(seen, mask, rope, cache, prompt, token_types) + self.mlp(seen, token_types, **routes)
         if self.order == "residual":
             x = self.attn_norm(x, token_types)
             mixed = self.attn(x, mask, rope, cache, prompt, token_types)
@@ -153,6 +158,7 @@ class DecoderConfig:
     norm: after the last block, None for none.  positions: added to what enters the first block.  embed_norm: of what
     enters the first block (BLOOM).  embed_width: tokens and head have a width of their own, projected (OPT-350m).
     alibi: one slope per head (arXiv 2108.12409); scores get slope * position of the key.
+    log_scaled_from: a query behind the first n tokens is multiplied by the logarithm of its place to the base n.
     """
 
     vocab_size: int
@@ -162,6 +168,7 @@ class DecoderConfig:
     rope: RopeConfig | None = None
     positions: PositionsConfig | None = None
     alibi: tuple[float, ...] | None = None
+    log_scaled_from: int | None = None
     embed_norm: NormConfig | None = None
     embed_width: int | None = None
     tied: bool = False
@@ -252,6 +259,9 @@ class Decoder(nn.Module):
         if self.config.alibi is not None:
             bias = self._alibi(mask, total, inputs_embeds)
             prepared = {window: each.biased(bias, count) for window, each in prepared.items()}
+        if self.config.log_scaled_from is not None:
+            scale = log_scale(position_ids, self.config.log_scaled_from, inputs_embeds.dtype)
+            prepared = {window: replace(each, query_scale=scale) for window, each in prepared.items()}
         segments = None if mask.segments is None else mask.segments[:, -count:]
         rope = None if self.rope is None else self.rope(position_ids, inputs_embeds.dtype, segments)
         kinds = TokenTypes.of(token_types)
@@ -306,6 +316,12 @@ class Decoder(nn.Module):
             dtype=weight.dtype,
             device=weight.device,
         )
+
+
+def log_scale(position_ids: Tensor, trained: int, dtype: torch.dtype) -> Tensor:
+    """``[B|1, 1, T, 1]``: 1 for the first ``trained`` positions, then log of (position + 1) to the base ``trained``."""
+    places = (position_ids + 1).float().clamp_min(trained)
+    return (places.log() / math.log(trained)).to(dtype)[:, None, :, None]
 
 
 @lru_cache(maxsize=16)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from polymodal.backbones import bloom, gemma, gpt_neox, llama, mistral, mpt, opt, persimmon, qwen, t5
+from polymodal.backbones import bloom, gemma, gpt_neox, llama, mistral, mpt, opt, persimmon, phi, qwen, stablelm, t5
 from polymodal.backbones.decoder import DecoderConfig
 from polymodal.backbones.encoder_decoder import EncoderDecoderConfig
 from polymodal.errors import ConfigError
@@ -44,7 +44,9 @@ _DECODERS: dict[str, tuple[Callable[[Mapping[str, Any]], DecoderConfig], Callabl
     "mpt": (mpt.parse_config, mpt.hf_keys),
     "opt": (opt.parse_config, opt.hf_keys),
     "persimmon": (persimmon.parse_config, persimmon.hf_keys),
+    "phi": (phi.parse_config, phi.hf_keys),
     "qwen2": (qwen.parse_config, llama.hf_keys),
+    "stablelm": (stablelm.parse_config, stablelm.hf_keys),
 }
 
 

@@ -18,6 +18,8 @@ from torch import nn
 from polymodal.check.fixture import store
 from polymodal.check.record import HeadlineResult
 from polymodal.checkpoints.record import CheckpointFiles, CheckpointFormat, LoadedModel, ModelSpec
+from polymodal.data.media import Media, Text
+from polymodal.data.messages import Message
 from polymodal.systems import LoadOptions, Variant
 from polymodal.weights.export import export_safetensors, export_tensors
 from polymodal.weights.keytable import KeyTable
@@ -140,25 +142,36 @@ def with_fresh_weights(
 QUESTION = "What is it?"
 
 
-def train_and_chat(folder: Path, write: Callable[[nn.Module], Any], *, count: int, steps: int, lr: float = 3e-3) -> int:
-    """Train a folder on `count` real pictures and their names through its own processor, write it back, load it
-    again, and ask about each picture by `chat`: how many answers are the name.
+Sample = tuple[Media, str]
+
+
+def named_pictures(count: int) -> list[Sample]:
+    """The first real pictures, and their names as the answers about them."""
+    import polymodal as pm
+    from polymodal.check import real
+
+    return [(pm.image(picture), name) for picture, name in real.pictures()[:count]]
+
+
+def train_and_chat(
+    folder: Path, write: Callable[[nn.Module], Any], *, count: int = 8, steps: int, lr: float = 3e-3,
+    samples: Sequence[Sample] | None = None,
+) -> int:  # fmt: skip
+    """Train a folder on samples (`count` real pictures and their names) through its own processor, write it back, load
+    it again, and ask about each by `chat`: how many answers are right.
 
     write(module) puts its weights into the folder.
     """
     import polymodal as pm
-    from polymodal.check import real
-    from polymodal.data.media import Text
-    from polymodal.data.messages import Message
 
-    samples = [(pm.image(picture), name) for picture, name in real.pictures()[:count]]
+    shown = named_pictures(count) if samples is None else samples
     conversations = [
-        [Message(role="user", parts=(shown, Text(QUESTION))), Message(role="assistant", parts=(Text(name),))]
-        for shown, name in samples
+        [Message(role="user", parts=(item, Text(QUESTION))), Message(role="assistant", parts=(Text(name),))]
+        for item, name in shown
     ]
     train_on_conversations(pm.load(folder), conversations, write, steps=steps, lr=lr)
     again = pm.load(folder)
-    return sum(again.chat(shown, QUESTION, max_tokens=32).text.strip() == name for shown, name in samples)
+    return sum(again.chat(item, QUESTION, max_tokens=48).text.strip() == name for item, name in shown)
 
 
 def names_written(model: Any, prompt: Sequence[int], given: Callable[[list[int]], Mapping[str, Any]]) -> int:
@@ -198,10 +211,11 @@ def spread_codec(codec: Any, side: int = 16) -> None:
 
 def train_fresh_and_chat(
     folder: Path, format: CheckpointFormat, config: Mapping[str, Any], weights: str = "model.safetensors", /,
-    *, steps: int, fresh: Callable[[nn.Module], None] | None = None, **files: Mapping[str, Any],
+    *, steps: int, fresh: Callable[[nn.Module], None] | None = None, samples: Sequence[Sample] | None = None,
+    **files: Mapping[str, Any],
 ) -> int:  # fmt: skip
-    """A fresh tiny model of `config`, written as a published folder beside `files`, trained on eight pictures: how
-    many of them `chat` names afterwards.  fresh: what is done to its weights first.
+    """A fresh tiny model of `config`, written as a published folder beside `files`, trained on eight pictures (or
+    `samples`): how many of them `chat` names afterwards.  fresh: what is done to its weights first.
 
     weights: the file's name in this layout.
     """
@@ -215,7 +229,7 @@ def train_fresh_and_chat(
     if fresh is not None:
         fresh(module)
     write(module)
-    return train_and_chat(folder, write, count=8, steps=steps)
+    return train_and_chat(folder, write, steps=steps, samples=samples)
 
 
 def chat_headline(format: CheckpointFormat, config: Callable[[int], Mapping[str, Any]], *, steps: int, wanting: str,
@@ -231,7 +245,7 @@ def chat_headline(format: CheckpointFormat, config: Callable[[int], Mapping[str,
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         size = byte_tokenizer(folder, ["<unk>", "<s>", "</s>", *specials], bos="<s>", eos="</s>", pad="<unk>")
-        right = train_fresh_and_chat(folder, format, config(size), steps=steps, fresh=fresh, **files)
+        right = train_fresh_and_chat(folder, format, config(size), steps=steps, fresh=fresh, samples=None, **files)
     return HeadlineResult(
         ok=right == 8, evidence=f"tiny weights trained on 8 pictures: chat names {right} of them ({wanting})"
     )

@@ -1,4 +1,4 @@
-"""docs/catalogue.md: what is proved for each system, written from the results of a run and from nothing else."""
+"""docs/catalogue.md and docs/systems/<id>.md: what is proved, written from the results of a run and nothing else."""
 
 from __future__ import annotations
 
@@ -10,24 +10,38 @@ from typing import Any
 from polymodal.check.engine import PARTS, Result
 from polymodal.systems import System
 
+DETAILS = "systems"
 MARK = {True: "yes", False: "**no**", None: "?"}
 NOTHING = ("no case generates", "no case compares")  # begins the reason why a question has no object
+LEGEND = (
+    "| column | asks |",
+    "|---|---|",
+    "| build | every published size has the published number of parameters |",
+    "| keys | every published tensor name is used or dropped by name, and every parameter is filled |",
+    "| parity | outputs equal the oracle's at small size, with every parameter random |",
+    "| cache | steps with a cache equal the pass over the whole row |",
+    "| batch | rows of a batch equal rows alone |",
+    "| recipe | each published stage trains at tiny size on real data |",
+    "| headline | what the system is known for was seen |",
+    "| error | the largest absolute error of parity, float32; at most 1e-4 |",
+    "| lines | of the system's record |",
+    "| oracle | what outputs are compared with: `transformers`, official code, another package, a composite of library "
+    "classes joined as the official code joins them, or a paper's formulas where nothing was released |",
+    "",
+    "*yes*: seen in that run; **no**: failed in it; *?*: could not be checked; -: nothing to ask.",
+)
 
 
-def page(systems: Sequence[System], results: Sequence[Result]) -> str:
-    """The page: one table of all systems, then for each what stands behind its row."""
+def pages(systems: Sequence[System], results: Sequence[Result], folder: str = DETAILS) -> dict[str, str]:
+    """Name of each page below the table's own folder ("" for the table itself) -> its text.
+
+    systems, results: in the same order.  folder: where the pages of single systems lie, seen from the table.
+    """
     lines = [
         "# The catalogue: what is proved",
         "",
-        "Written by `polymodal check --all` from the run itself; `polymodal check ID` repeats one row. *yes*: seen in",
-        "that run; **no**: failed in it; *?*: could not be checked (the reason stands below); -: nothing to ask.",
-        "*build*: every published size has the published number of parameters. *keys*: every published name is used or",
-        "dropped by name, every parameter filled. *parity*: outputs equal the oracle's, all weights random, at small",
-        "size. *cache*: cached steps equal the full pass. *batch*: rows of a batch equal rows alone. *recipe*: each",
-        "published stage trains at tiny size on real data. *headline*: what it is counted for was seen. Error: largest",
-        "absolute one, float32, at most 1e-4. Lines: of the system's file.",
-        "",
-        f"{len(results)} systems. Oracles: {oracles(results)}.",
+        f"{len(results)} systems, written by `polymodal check --all` from the run itself. `polymodal check ID` repeats",
+        "one row; its name leads to the numbers behind it.",
         "",
         "| system | fusion | " + " | ".join(PARTS) + " | error | lines | oracle |",
         "|---|---|" + "---|" * len(PARTS) + "---|---|---|",
@@ -38,12 +52,24 @@ def page(systems: Sequence[System], results: Sequence[Result]) -> str:
         shown = "" if error is None else f"{error:.1e}"
         oracle = kind_of(result["parity"].get("oracle", ""))
         lines.append(
-            f"| [{system.id}](#{anchor(system.id)}) | {'+'.join(system.fusion) or '-'} | {marks} | {shown} | "
+            f"| [{system.id}]({folder}/{system.id}.md) | {'+'.join(system.fusion) or '-'} | {marks} | {shown} | "
             f"{file_lines(system)} | {oracle} |"
         )
+    lines += ["", f"Oracles: {oracles(results)}.", "", *LEGEND, *exceptions(systems, results)]
+    written = {"": "\n".join(lines) + "\n"}
     for system, result in zip(systems, results, strict=True):
-        lines += ["", *details(system, result)]
-    return "\n".join(lines) + "\n"
+        written[f"{folder}/{system.id}.md"] = "\n".join(details(system, result)) + "\n"
+    return written
+
+
+def exceptions(systems: Sequence[System], results: Sequence[Result]) -> list[str]:
+    """What is not proved, by system: its exceptions, and what could not be checked."""
+    lines = []
+    for system, result in zip(systems, results, strict=True):
+        unknown = [part for part in PARTS if mark(result[part]) == MARK[None]]
+        found = [f"{part} not checked: {result[part].get('why', '')}" for part in unknown]
+        lines += [f"- {system.id}: {each}" for each in (*result.get("exceptions", ()), *found)]
+    return ["", "## Exceptions", "", *lines] if lines else []
 
 
 def mark(found: Result) -> str:
@@ -52,11 +78,13 @@ def mark(found: Result) -> str:
 
 
 def kind_of(oracle: str) -> str:
-    """What sort of oracle one is: the library, official code, another package, or one put together."""
+    """What sort of oracle one is: the library, official code, another package, a composite, or a paper."""
     if oracle.startswith("composite") or "joined" in oracle:
         return "composite"
     if oracle.startswith("transformers"):
         return "transformers"
+    if oracle.startswith("paper"):
+        return "paper"
     return "package" if oracle.startswith("pip ") else "official code"
 
 
@@ -64,7 +92,7 @@ def details(system: System, result: Result) -> list[str]:
     """What stands behind one row."""
     build, keys, recipe = result["build"], result["keys"], result["recipe"]
     lines = [
-        f"## {system.id}",
+        f"# {system.id}",
         "",
         f"{', '.join(system.aliases)} ({system.year}, {system.reference}): {system.headline}.",
     ]
@@ -85,11 +113,6 @@ def details(system: System, result: Result) -> list[str]:
         lines.append(f"- headline: {result['headline']['evidence']}")
     lines += [f"- {part}: {result[part]['why']}" for part in PARTS if result[part].get("why") and part != "headline"]
     return lines + [f"- exception: {each}" for each in result.get("exceptions", ())]
-
-
-def anchor(id: str) -> str:
-    """How the page's own links name a heading."""
-    return id.replace(".", "")
 
 
 def oracles(results: Sequence[Result]) -> str:

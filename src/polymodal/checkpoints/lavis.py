@@ -166,23 +166,26 @@ def gather(files: CheckpointFiles, language: str = "", grid: int | None = None) 
         return weights_in(folder, ("model", ""))
     found: Locations = {}
     for path in loose:
-        found.update(_named(weights_in(path, ("model", "")), grid))
+        found.update(eva_named(weights_in(path, ("model", "")), grid=grid))
     for part in parts:
         kind = CheckpointFiles(part).json("config.json").get("model_type", "")
         found.update(locations(weights_in(part), f"{language or NAMES[kind][1]}."))
     return MergedTensors.of(found)
 
 
-def _named(tensors: Mapping[str, Tensor], grid: int | None) -> Locations:
-    """EVA's own file gets the prefix of the whole model and loses what BLIP-2 leaves out."""
+def eva_named(tensors: Mapping[str, Tensor], prefix: str = "visual_encoder.", grid: int | None = None) -> Locations:
+    """EVA's own file gets the prefix of the whole model and loses what BLIP-2 leaves out; others stay as they are.
+
+    grid: patches of a side to which its table of positions is resized.
+    """
     if "cls_token" not in tensors:
         return locations(tensors)
     kept = [name for name in tensors if name.split(".")[0] in ("cls_token", "pos_embed", "patch_embed")]
     kept += [name for name in tensors if name.startswith("blocks.") and int(name.split(".")[1]) < BLOCKS]
-    found: Locations = {f"visual_encoder.{name}": (tensors, name) for name in kept}
+    found: Locations = {prefix + name: (tensors, name) for name in kept}
     if grid is not None and "pos_embed" in tensors:
         table = tensors["pos_embed"]
         side = round((table.shape[-2] - 1) ** 0.5)
         resized = {"pos_embed": ResizePositions((side, side), (grid, grid), leading=1)(table)}
-        found["visual_encoder.pos_embed"] = (resized, "pos_embed")
+        found[f"{prefix}pos_embed"] = (resized, "pos_embed")
     return found

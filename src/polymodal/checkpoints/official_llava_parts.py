@@ -1,4 +1,4 @@
-"""LLaVA 1, 1.5, 1.6 and ShareGPT4V as their official code keeps them: a LLaMA config with `mm_*`, names below `model.`.
+"""LLaVA 1, 1.5, 1.6 and systems of their code, as it keeps them: a LLaMA config with `mm_*`, names below `model.`.
 
     config.json -> tower (named, not described), connector, language model -> MultimodalLM and its key table
 
@@ -6,7 +6,8 @@ Traps
 - Checkpoints of 1 and 1.5 leave the vision tower out: its folder lies inside the checkpoint's, or where
   `mm_vision_tower` says.  1.6 holds a tower of its own, which was trained on; ShareGPT4V's training writes its own
   into the folder `vision_tower` of the checkpoint, which then counts before whatever `mm_vision_tower` says.
-- A picture is marked by the id -200 (here once per feature), in the first checkpoints by `<im_patch>`.
+- A picture is marked by the id -200 (here once per feature), in the first checkpoints by `<im_patch>`; the first code,
+  from which Shikra and Chinese-LLaVA come, always appends that token (`legacy`).
 - Grids are listed as (width, height); `image_sizes` of a batch are (height, width) here as everywhere.
 """
 
@@ -36,19 +37,23 @@ from polymodal.weights.merged import MergedTensors
 CLIP_L = {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
           "num_attention_heads": 16, "image_size": 224, "patch_size": 14}  # fmt: skip
 CLIP_L_336 = {**CLIP_L, "image_size": 336}
+SIGLIP_384 = {"model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304,
+              "num_hidden_layers": 27, "num_attention_heads": 16, "image_size": 384, "patch_size": 14}  # fmt: skip
 OWN_TOWER = "vision_tower"
 TOWERS = {
     "openai/clip-vit-large-patch14": CLIP_L,
     "openai/clip-vit-large-patch14-336": CLIP_L_336,
     "Lin-Chen/ShareGPT4V-7B_Pretrained_vit-large336-l12": CLIP_L_336,
     "Lin-Chen/ShareGPT4V-13B_Pretrained_vit-large336-l12": CLIP_L_336,
+    "google/siglip-so400m-patch14-384": SIGLIP_384,
     OWN_TOWER: CLIP_L_336,
 }
 LLAVA = {"LlavaLlamaForCausalLM": "llama", "LlavaMistralForCausalLM": "mistral"}
 SHARE4V = {"Share4VLlamaForCausalLM": "llama"}
-FAMILIES = {**LLAVA, **SHARE4V}
+SHIKRA = {"ShikraLlamaForCausalLM": "llama"}
+FAMILIES = {**LLAVA, **SHARE4V, **SHIKRA}
 INSIDE = "model.vision_tower.vision_tower."
-IMAGE, PATCH = -200, "<im_patch>"
+IMAGE, PATCH, AROUND = -200, "<im_patch>", ("<im_start>", "<im_end>")
 _TOP = ("vision_model", "text_model", "visual_projection", "text_projection", "logit_scale")
 
 
@@ -87,8 +92,8 @@ def matches(kind: str) -> ConfigMatch:
     return ConfigMatch(score=score, architectures=tuple(LLAVA))
 
 
-def parse_config(config: Mapping[str, Any]) -> OfficialLlava:
-    """Raises ConfigError for what is not supported, by its name in the config."""
+def parse_config(config: Mapping[str, Any], legacy: bool = False) -> OfficialLlava:
+    """Raises ConfigError for what is not supported, by its name in the config.  legacy: see `added_tokens`."""
     text, text_keys = hf_text.decoder_of({**config, "model_type": family_of(config)})
     feature = config.get("mm_vision_select_feature") or "patch"
     if feature not in ("patch", "cls_patch"):
@@ -102,17 +107,22 @@ def parse_config(config: Mapping[str, Any]) -> OfficialLlava:
     keys += names.prefixed("model.mm_projector", f"connectors.image.{two}")
     if tiled is not None:
         keys += KeyTable((rename("model.image_newline", "connectors.image.newline"),))
-    # <im_patch>, <im_start> and <im_end> were appended to the vocabulary in this order.
-    patch = text.vocab_size - 3 if config.get("mm_use_im_start_end") and has_patch_token(config) else IMAGE
+    added = added_tokens(config, legacy)
+    patch = text.vocab_size - len(added) if PATCH in added else IMAGE
     prepare_inputs = PlaceholderMask(ids=(IMAGE, patch), names={"images": "pixel_values"})
     return OfficialLlava(
         tower=vision.config, connector=connector, text=text, keys=keys, prepare_inputs=prepare_inputs, tiled=tiled
     )
 
 
-def has_patch_token(config: Mapping[str, Any]) -> bool:
-    """Whether `<im_patch>` was appended to the vocabulary: where nothing is said, it was."""
-    return bool(config.get("mm_use_im_patch_token", True))
+def added_tokens(config: Mapping[str, Any], legacy: bool = False) -> tuple[str, ...]:
+    """The tokens that were appended to the vocabulary and stand in prompts, in this order.
+
+    legacy: the first code has no placeholder but `<im_patch>`, and appends it whatever its config says.
+    """
+    marked = bool(config.get("mm_use_im_start_end"))
+    patch = legacy or (marked and bool(config.get("mm_use_im_patch_token", True)))
+    return ((PATCH,) if patch else ()) + (AROUND if marked else ())
 
 
 def family_of(config: Mapping[str, Any]) -> str:
@@ -142,7 +152,7 @@ def _tiled(config: Mapping[str, Any], tower: ViTConfig, connector: MLPConnectorC
 
 def tower_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The vision_config of the tower an official config names; ConfigError when it is not known or there."""
-    name = str(config.get("mm_vision_tower") or config.get("vision_tower") or "")
+    name = tower_name(config)
     tower_config = Path(name) / "config.json"
     if tower_config.is_file():
         found = CheckpointFiles(tower_config.parent).json("config.json")
@@ -154,20 +164,32 @@ def tower_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return towers[Path(name).name]
 
 
-def gather(folder: Path) -> Mapping[str, Tensor]:
-    """All tensors of a checkpoint under official names, its tower's too; WeightsError without one."""
+def gather(folder: Path, inside: str = INSIDE) -> Mapping[str, Tensor]:
+    """All tensors of a checkpoint under official names, its tower's too; WeightsError without one.
+
+    inside: the start of the tower's names where the checkpoint holds it.
+    """
     whole = weights_in(folder)
-    if any(name.startswith(INSIDE) for name in whole):
+    if any(name.startswith(inside) for name in whole):
         return whole
-    config = CheckpointFiles(folder).json("config.json")
-    name = str(config.get("mm_vision_tower") or config.get("vision_tower") or "")
-    tower_dirs = (folder / OWN_TOWER, Path(name), folder / name, folder / Path(name).name)
-    found = next((each for each in tower_dirs if name and (each / "config.json").is_file()), None)
+    found = tower_folder(folder, tower_name(CheckpointFiles(folder).json("config.json")), "vision")
+    return MergedTensors({"": whole, inside: weights_in(found)}, _official_name)
+
+
+def tower_name(config: Mapping[str, Any]) -> str:
+    """What a config names as its tower, "" for none."""
+    return str(config.get("mm_vision_tower") or config.get("mm_image_tower") or config.get("vision_tower") or "")
+
+
+def tower_folder(folder: Path, name: str, kind: str) -> Path:
+    """Where the tower lies that a checkpoint names and leaves out; WeightsError where it is not there."""
+    places = (folder / f"{kind}_tower", Path(name), folder / name, folder / Path(name).name)
+    found = next((each for each in places if name and (each / "config.json").is_file()), None)
     if found is None:
         raise WeightsError(
-            f"{folder} leaves out its vision tower {name!r}; fetch that and put its folder at {tower_dirs[-1]}"
+            f"{folder} leaves out its {kind} tower {name!r}; fetch that and put its folder at {places[-1]}"
         )
-    return MergedTensors({"": whole, INSIDE: weights_in(found)}, _official_name)
+    return found
 
 
 def _official_name(prefix: str, name: str) -> str | None:

@@ -20,7 +20,9 @@ from polymodal.backbones.decoder import DecoderConfig
 from polymodal.checkpoints.record import CheckpointFiles
 from polymodal.connectors import resampler
 from polymodal.connectors.resampler import ResamplerConfig
+from polymodal.encoders import hf_vision
 from polymodal.encoders.clip_vit import OPENAI_FEATURE_KEYS, clip_vit
+from polymodal.encoders.hf_vision import VisionEncoder
 from polymodal.encoders.items import ItemEncoder
 from polymodal.encoders.nfnet import NFNetConfig
 from polymodal.encoders.vit import ViTConfig
@@ -56,14 +58,17 @@ class OpenFlamingo:
     positions_ignore_padding: bool
 
     def build(self) -> MultimodalLM:
-        width = self.encoder.width
+        width, clips = self.encoder.width, self.connector.max_frames is not None
+        inputs = {"image": ModalityInputs(values="vision_x")}
+        if clips:
+            inputs["video"] = ModalityInputs(values="video_values", uses="image")
         return MultimodalLM(
-            {"image": ItemEncoder(self.encoder.build(), keep_frames=self.connector.max_frames is not None)},
+            {"image": ItemEncoder(self.encoder.build(), keep_frames=clips)},
             {"image": self.connector.build(width, width)},
             self.backbone.build(),
             {},
-            context=InterleavedContext({"image": self.media}, table="vision_x"),
-            inputs={"image": ModalityInputs(values="vision_x")},
+            context=InterleavedContext(dict.fromkeys(inputs, self.media), table="vision_x"),
+            inputs=inputs,
             positions_ignore_padding=self.positions_ignore_padding,
         )
 
@@ -75,15 +80,10 @@ class OpenFlamingo:
 
 def open_flamingo(config: Mapping[str, Any]) -> OpenFlamingo:
     """The parts a config describes; raises ConfigError for a language model OpenFlamingo does not know."""
-    vision = {**CLIP_L, **(config.get("vision_config") or {})}
     kind = config["text_config"].get("model_type")
     if kind not in LAYERS:
         raise ConfigError(f"open_flamingo: text_config.model_type {kind!r}; expected one of {', '.join(LAYERS)}")
-    encoder = clip_vit(
-        width=vision["width"], depth=vision["layers"], patch_size=vision["patch_size"], image_size=vision["image_size"],
-        heads=vision["width"] // vision["head_width"], ffn_width=int(vision["width"] * vision["mlp_ratio"]),
-        embed_width=vision["embed_dim"], activation="quick_gelu" if vision["quick_gelu"] else "gelu",
-    )  # fmt: skip
+    encoder = encoder_of(config).config
     text = hf_text.parse_config(config["text_config"])
     if not isinstance(text.config, DecoderConfig):
         raise ConfigError(f"open_flamingo: {kind} is no decoder")
@@ -94,13 +94,28 @@ def open_flamingo(config: Mapping[str, Any]) -> OpenFlamingo:
     )
     blocks = with_cross_attention(text.config.blocks, cross, range(every - 1, text.config.depth, every))
     return OpenFlamingo(
-        encoder=replace(encoder, keep_class=False, head=None),
+        encoder=encoder,
         connector=resampler_of(config.get("perceiver_config") or {}),
         backbone=replace(text.config, blocks=blocks),
         kind=kind,
         media=config["media_token_id"],
         positions_ignore_padding=text.positions_ignore_padding,
     )
+
+
+def encoder_of(config: Mapping[str, Any]) -> VisionEncoder:
+    """CLIP in open_clip's words and OpenAI's names, or as `transformers` has it where its config says model_type."""
+    given = config.get("vision_config") or {}
+    if "model_type" in given:
+        return hf_vision.parse_config(given, layer=-1)
+    vision = {**CLIP_L, **given}
+    encoder = clip_vit(
+        width=vision["width"], depth=vision["layers"], patch_size=vision["patch_size"], image_size=vision["image_size"],
+        heads=vision["width"] // vision["head_width"], ffn_width=int(vision["width"] * vision["mlp_ratio"]),
+        embed_width=vision["embed_dim"], activation="quick_gelu" if vision["quick_gelu"] else "gelu",
+    )  # fmt: skip
+    names = OPENAI_FEATURE_KEYS.respelled({"visual.": ""})
+    return VisionEncoder(config=replace(encoder, keep_class=False, head=None), keys=(names,))
 
 
 def resampler_of(given: Mapping[str, Any]) -> ResamplerConfig:
@@ -123,9 +138,8 @@ def keys_of(config: Mapping[str, Any], found: OpenFlamingo) -> KeyTable:
     inner = KeyTable(tuple(row.spelled(lambda name: _nested(name, layers)) for row in bare.rows))
     gated = cross_attention.OPEN_FLAMINGO_KEYS.prefixed(f"{layers}.{{}}.gated_cross_attn_layer.", "blocks.{}.cross.")
     aliases = KeyTable((drop("old_decoder_blocks.**"), drop("gated_cross_attn_layers.**")))
-    vision = OPENAI_FEATURE_KEYS.respelled({"visual.": ""})
     return (
-        vision.prefixed("vision_encoder.", "encoders.image.encoder.")
+        encoder_of(config).keys[0].prefixed("vision_encoder.", "encoders.image.encoder.")
         + resampler.OPEN_FLAMINGO_KEYS.prefixed("perceiver.", "connectors.image.")
         + (aliases + gated + inner).prefixed("lang_encoder.", "backbone.")
     )

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from polymodal.data.chat_template import ChatTemplate
     from polymodal.data.tokenizer import Tokenizer
+    from polymodal.pipelines.image_generation import PaintRequest
     from polymodal.pipelines.transcription.transcribe import Window
     from polymodal.weights.keytable import KeyTable
 
@@ -75,7 +76,8 @@ class LoadedModel:
     The functions are None where a system cannot do it: transcribe(Audio) -> str, and transcribe_windows(Audio) -> the
     same piece by piece, where it is there before the recording ends (`transcribe.Window`); score(items of media,
     labels) -> probabilities [N, len(labels)], rows that sum to 1; embed(items) -> float32 [N, D], rows of length 1;
-    both get whole batches.  ends: the ids that end an answer and the one that pads it, where the published files say
+    both get whole batches.  paint(PaintRequest) -> a picture of each seed, uint8 [H, W, 3], of a model that writes
+    them itself.  ends: the ids that end an answer and the one that pads it, where the published files say
     so.  settings: the other options of generation that they name.  text() -> the model that answers conversations
     without media, where that is not `model` itself; called when the first one comes.  stop: texts that end an answer,
     where the published format has no token for that.  sampling: options of SamplingOptions that `chat` answers with
@@ -89,6 +91,7 @@ class LoadedModel:
     transcribe_windows: Callable[[Any], Iterator[Window]] | None = None
     score: Callable[[Sequence[Any], Sequence[str]], Any] | None = None
     embed: Callable[[Sequence[Any]], Any] | None = None
+    paint: Callable[[PaintRequest], Sequence[Tensor]] | None = None
     ends: tuple[Collection[int], int | None] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     stop: tuple[str, ...] = ()

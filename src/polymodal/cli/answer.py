@@ -14,6 +14,7 @@ import typer
 from polymodal.cli.catalogue import JSON
 from polymodal.cli.model import MODEL, Load, loads_a_model, with_options
 from polymodal.cli.perceive import FILES_HELP, JSONL
+from polymodal.cli.say import ALOUD, Speaking, aloud
 
 MAX_TOKENS = Annotated[int, typer.Option("--max-tokens", min=1, help="Maximum length of an answer in tokens.")]
 TEMPERATURE = Annotated[
@@ -63,11 +64,15 @@ def samples(max_tokens: int) -> Callable[[Callable[..., Any]], Callable[..., Any
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What is wished of the answers.  sampling: keyword arguments of `Model.chat`."""
+    """What is wished of the answers.  sampling: keyword arguments of `Model.chat`.
+
+    aloud: how they are spoken, if they are.
+    """
 
     system: str
     answers: int
     sampling: dict[str, Any]
+    aloud: Speaking | None = None
 
     @classmethod
     def of(cls, system: str, answers: int, **options: Any) -> Wish:
@@ -77,7 +82,8 @@ class Wish:
 
         if answers > 1 and not options["temperature"]:
             raise ConfigError(f"-n {answers}: greedy answers are all the same; give --temperature too, as 0.7")
-        return cls(system=as_text(system), answers=answers, sampling=sampling_of(**options))
+        spoken = aloud(**{name: options.pop(name) for name in ALOUD})
+        return cls(system=as_text(system), answers=answers, sampling=sampling_of(**options), aloud=spoken)
 
     def streams(self, model: Any, content: list[Any]) -> Iterator[Any]:
         """A stream for each answer; the first is the one that a single answer would be."""
@@ -92,7 +98,7 @@ class Wish:
 
 def asks(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of answers to a command, which gets them as `wish`."""
-    options = {"system": (SYSTEM, ""), "answers": (ANSWERS, 1), **sampling_options(max_tokens=128)}
+    options = {"system": (SYSTEM, ""), "answers": (ANSWERS, 1), **sampling_options(max_tokens=128), **ALOUD}
     return with_options(command, "wish", options, Wish.of)
 
 
@@ -117,12 +123,15 @@ def ask(
     from polymodal.cli.inputs import expand, open_all, stands_for_several
     from polymodal.cli.output import print_json
     from polymodal.cli.streams import as_text
+    from polymodal.errors import ConfigError
 
     words = files or []
     check_question(question, words)
     question = as_text(question)
     inputs = expand(words)
     if inputs and (each or jsonl or any(map(stands_for_several, words))):
+        if wish.aloud is not None:
+            raise ConfigError("--say speaks the answer to one question; ask about one file at a time")
         ask_each(inputs, question, load, model, wish, json=json, jsonl=jsonl)
         return
     # Files are opened before the model is loaded: a wrong name costs a moment, not a minute.
@@ -136,8 +145,9 @@ def ask(
             if stopped := stopped_at(stream.reply):
                 print(stopped, file=sys.stderr)
             print(costs(stream.reply), file=sys.stderr)  # stdout holds the answer alone
+    spoken = None if wish.aloud is None else wish.aloud.speak("\n\n".join(reply.text for reply in replies))
     if json or jsonl:
-        print_json(as_dicts(replies), lines=jsonl)
+        print_json(as_dicts(replies) | ({} if spoken is None else {"speech": spoken}), lines=jsonl)
 
 
 def ask_each(inputs: list[Any], question: str, load: Load, model: str, wish: Wish, *, json: bool, jsonl: bool) -> None:

@@ -25,13 +25,16 @@ from polymodal.cli import (
     catalogue,
     chat,
     check,
+    draw,
     embed,
     fetch,
     health,
     new,
     perceive,
+    say,
     search,
     serve,
+    train,
     transcribe,
 )
 from polymodal.cli.cleaning import cleaned_streams, own_streams
@@ -90,9 +93,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS = (answer.ask, chat.chat, transcribe.transcribe, perceive.classify, embed.embed, search.search,
+COMMANDS = (answer.ask, chat.chat, transcribe.transcribe, say.say, draw.draw, perceive.classify,
+            embed.embed, search.search,
             catalogue.systems, catalogue.show, check.check, new.new, fetch.pull, health.doctor,
-            bench.bench, serve.serve)  # fmt: skip
+            train.train, train.export, bench.bench, serve.serve)  # fmt: skip
 for each in COMMANDS:
     app.command(cls=Command)(each)
 

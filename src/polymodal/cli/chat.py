@@ -32,6 +32,7 @@ Type a question, or one of these:
   /save FILE      write the conversation: as messages to X.json, as text to any other name
   /help           this list
   /quit           end the conversation, as Ctrl-D does
+A line that ends with a backslash goes on in the next one; so does everything between \"\"\" and \"\"\".
 Ctrl-C stops an answer."""
 
 

@@ -25,7 +25,7 @@ def check(
         ),
     ] = None,
     all: Annotated[
-        bool, typer.Option("--all", help="Every system of the catalogue; writes docs/catalogue.md.")
+        bool, typer.Option("--all", help="Every system of the catalogue; writes docs/catalogue.md and docs/systems.")
     ] = False,
     fetch: Annotated[
         bool, typer.Option("--fetch", help="Fetch the pictures that training checks train on (22 MB).")
@@ -33,7 +33,10 @@ def check(
     system: Annotated[
         str | None, typer.Option(help="The id of the system to read a checkpoint as, where several fit.")
     ] = None,
-    page: Annotated[Path, typer.Option(help="Where --all writes the page.")] = PAGE,
+    page: Annotated[
+        Path,
+        typer.Option(help="Where --all writes the table; the pages of single systems go beside it."),
+    ] = PAGE,
     json: Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.")] = False,
 ) -> int:
     """Verify a system of the catalogue, a checkpoint, or a system of your own.
@@ -100,12 +103,17 @@ def _catalogue(id: str | None, json: bool, page: Path) -> list[dict[str, Any]]:
     if id is not None:
         found = systems.get(id)
         return [_shown(found.id, lambda say: engine.check(found, say), json)]
-    chosen = engine.all_checked()
-    results = [_shown(each.id, partial(engine.check, each), json) for each in chosen]
-    from polymodal.check.page import page as written
+    from polymodal.check.page import DETAILS, pages
     from polymodal.cli.output import write_text
 
-    write_text(page, written(chosen, results))
+    try:
+        (page.parent / DETAILS).mkdir(exist_ok=True)  # before minutes of work whose result has nowhere to go
+    except OSError as problem:
+        raise ConfigError(f"cannot write into {page.parent}: {problem.strerror}") from problem
+    chosen = engine.all_checked()
+    results = [_shown(each.id, partial(engine.check, each), json) for each in chosen]
+    for name, text in pages(chosen, results).items():
+        write_text(page.parent / name if name else page, text)
     return results
 
 

@@ -13,7 +13,10 @@ from polymodal.errors import ConfigError
 
 def pull(
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="An id, id:variant or owner/repository.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help="An id, id:variant, owner/repository, or kokoro (voices).", show_default=False
+        ),
     ] = None,
     verify: Annotated[
         bool,

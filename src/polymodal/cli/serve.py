@@ -16,7 +16,9 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 def serve(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MODEL...", help=f"{MODEL_HELP} Several may be named; mini by default."),
+        typer.Argument(
+            metavar="MODEL...", help=f"{MODEL_HELP} Several may be named, kokoro (voices) among them; mini by default."
+        ),
     ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; any but this machine's own needs --api-key-file.")
@@ -43,6 +45,10 @@ def serve(
     max_tokens: Annotated[
         int, typer.Option(min=1, help="Longest answer that a request may ask for, in tokens.")
     ] = 4096,
+    ray: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="N replicas through Ray Serve, on this machine or a Ray cluster's."),
+    ] = None,
     *,
     load: Load,
 ) -> None:
@@ -50,4 +56,4 @@ def serve(
     from polymodal.cli.server import run, settings
 
     chosen = settings(host, api_key_file, without_key, origin or [], media_host or [], rows, max_tokens)
-    run(models or ["mini"], load, chosen, host, port)
+    run(models or ["mini"], load, chosen, host, port, ray)

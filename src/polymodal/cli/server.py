@@ -6,8 +6,9 @@ import hashlib
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from polymodal.cli.serve import LOCAL
 from polymodal.engine.request import EngineLimits
@@ -15,7 +16,11 @@ from polymodal.errors import ConfigError
 from polymodal.files import read_bytes
 from polymodal.serve.settings import RequestLimits, Settings
 
+if TYPE_CHECKING:
+    from polymodal.serve.speech import ServedSpeaker
+
 MAX_KEY_FILE = 1 << 20
+KOKORO = "kokoro"  # the voices of `pm.voice`, beside the models of the catalogue
 
 
 def settings(
@@ -64,28 +69,63 @@ def read_keys(path: Path) -> frozenset[str]:
     return frozenset(keys)
 
 
-def run(names: Sequence[str], load: Callable[[str], Any], chosen: Settings, host: str, port: int) -> None:
-    """Serve until SIGINT or SIGTERM; the port is open once every model is loaded."""
+def run(
+    names: Sequence[str], load: Callable[[str], Any], chosen: Settings, host: str, port: int, replicas: int | None
+) -> None:
+    """Serve until SIGINT or SIGTERM; the port is open once every model is loaded.  replicas: through Ray."""
     try:
         import uvicorn
 
-        from polymodal.serve.app import create_app
         from polymodal.serve.connections import configured
-        from polymodal.serve.models import ServedModel
+        from polymodal.serve.replicas import Replicas
     except ImportError as missing:
         raise ConfigError(f"serve needs the package {missing.name}: pip install 'polymodal[serve]'") from missing
     listening = listen(host, port)
-    models = {name: ServedModel(name, load(name), chosen) for name in dict.fromkeys(names)}
-    app = create_app(models, chosen)
+    build = partial(application, tuple(dict.fromkeys(names)), load, chosen)
+    behind = None if replicas is None else Replicas(build, replicas, chosen)
+    app: Any = build() if behind is None else behind.app()
     server = uvicorn.Server(configured(app, chosen))
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listening.getsockname()[1]}"
     print(
-        f"serving {', '.join(models)}: {address} in a browser, {address}/v1 for clients; Ctrl-C stops it",
+        f"serving {', '.join(dict.fromkeys(names))}: {address} in a browser, {address}/v1 for clients; Ctrl-C stops it",
         file=sys.stderr,
         flush=True,
     )
-    server.run(sockets=[listening])
+    try:
+        server.run(sockets=[listening])
+    except SystemExit:
+        # Ray answers SIGTERM so, when uvicorn, which has drained by then, raises it again.
+        if behind is None:
+            raise
+    finally:
+        if behind is not None:
+            behind.close()
+
+
+def application(names: Sequence[str], load: Callable[[str], Any], chosen: Settings) -> Any:
+    """The application that serves these models, loaded."""
+    from polymodal.serve.app import create_app
+    from polymodal.serve.models import ServedModel
+
+    models = {name: ServedModel(name, load(name), chosen) for name in names if name != KOKORO}
+    return create_app(models, chosen, {KOKORO: open_speaker()} if KOKORO in names else {})
+
+
+def open_speaker() -> ServedSpeaker:
+    """Kokoro, whose words are read by a child process; with progress while it is fetched."""
+    import torch
+
+    from polymodal.cli.output import transfers
+    from polymodal.pipelines.speaking.speaker import Speaker
+    from polymodal.serve.isolation import Decoders
+    from polymodal.serve.speech import ServedSpeaker
+
+    decoders = Decoders(children=1)
+    with transfers() as report:
+        speaker = Speaker.open(threads=torch.get_num_threads(), ipa=decoders.ipa, progress=report)
+    decoders.ipa("hello", "en-us")  # without eSpeak NG the server does not start
+    return ServedSpeaker(KOKORO, speaker, decoders)
 
 
 def listen(host: str, port: int) -> socket.socket:

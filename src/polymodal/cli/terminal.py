@@ -17,7 +17,8 @@ from types import FrameType, ModuleType
 from polymodal.printable import one_line
 
 LONGEST_HISTORY = 1000
-PROMPT = "> "
+PROMPT, GOES_ON = "> ", ". "
+BLOCK = '"""'
 
 
 def interactive() -> bool:
@@ -59,30 +60,54 @@ class Interrupts:
 
 
 def read_line(interrupts: Interrupts) -> str | None:
-    """The next line that is not empty, or None at the end of the input; Ctrl-C drops what was typed so far."""
+    """The next entry that is not empty, or None at the end of the input; Ctrl-C drops what was typed so far.
+
+    An entry goes on in the next line where its line ends with a backslash, and until BLOCK where it begins with BLOCK.
+    """
+    lines: list[str] = []
     while True:
         interrupts.forget()
         try:
             with interrupts.allowed():
-                line = input(prompt()).strip()
+                lines.append(input(prompt(GOES_ON if lines else PROMPT)))
         except EOFError:
-            return None
+            return entry_of(lines) or None
         except KeyboardInterrupt:
             if not interactive():
                 raise
-            print("\n(Ctrl-D or /quit ends the conversation)", file=sys.stderr)
+            print("\n(dropped)" if lines else "\n(Ctrl-D or /quit ends the conversation)", file=sys.stderr)
+            lines = []
             continue
-        if line:
-            return line
+        if goes_on(lines):
+            continue
+        if entry := entry_of(lines):
+            return entry
+        lines = []
 
 
-def prompt() -> str:
+def goes_on(lines: Sequence[str]) -> bool:
+    """Whether the entry that these lines begin is not at its end."""
+    first, last = lines[0].lstrip(), lines[-1].rstrip()
+    if first.startswith(BLOCK):
+        return not (last.endswith(BLOCK) and (len(lines) > 1 or len(first.rstrip()) >= 2 * len(BLOCK)))
+    return last.endswith("\\")
+
+
+def entry_of(lines: Sequence[str]) -> str:
+    """What was typed, without the marks that hold its lines together."""
+    text = "\n".join(lines).strip()
+    if text.startswith(BLOCK):
+        return text.removeprefix(BLOCK).removesuffix(BLOCK).strip()
+    return "\n".join(line.rstrip().removesuffix("\\") for line in lines).strip()
+
+
+def prompt(sign: str) -> str:
     """What `input` shows; on stderr instead where stdout is not the terminal, as in `chat --json > answers`."""
     if not interactive():
         return ""
     if sys.stdout.isatty():
-        return PROMPT
-    print(PROMPT, end="", file=sys.stderr, flush=True)
+        return sign
+    print(sign, end="", file=sys.stderr, flush=True)
     return ""
 
 

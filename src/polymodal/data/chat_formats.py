@@ -25,14 +25,14 @@ LLAVA_SYSTEM = (
 )
 
 
-def vicuna(system: str | None = VICUNA_SYSTEM, *, begin: bool = True) -> Template:
+def vicuna(system: str | None = VICUNA_SYSTEM, *, begin: bool = True, end: str = "</s>") -> Template:
     """The format of Vicuna v1.1 and later: one line, a space after the question, the end token after the answer."""
     # The space after the colon is the model's to write: it begins the first word of the answer.
     prefix = (Words(text="ASSISTANT:"), Words(text=" ", loss_mask=True))
     turns = {
         "system": Turn(after=(Words(text=" "),)),
         "user": Turn(before=(Words(text="USER: "),), after=(Words(text=" "),)),
-        "assistant": Turn(before=prefix, after=(Special(name="</s>", loss_mask=True),), loss_mask=True),
+        "assistant": Turn(before=prefix, after=(Special(name=end, loss_mask=True),), loss_mask=True),
     }
     start = (Special(name="<s>"), TEXT_START) if begin else ()
     return Template(turns=turns, begin=start, ask=(Words(text="ASSISTANT:"),), default_system=system)

@@ -44,8 +44,8 @@ class SharedMarks:
 
 @dataclass(frozen=True, kw_only=True)
 class Shots:
-    """A prompt of examples.  question, answer: around a user's words; caption: behind pictures without words; space:
-    with loss, in front of the answer.
+    """A prompt of examples.  question, answer: around a user's words; caption: behind pictures without words; mark: the
+    tokens between these and the answer; space: with loss, in front of the answer; last: behind the last answer.
 
     The last user's turn asks.  A system message stands as it is, in front of everything.
     """
@@ -54,8 +54,10 @@ class Shots:
     question: str = "Question:"
     answer: str = " Short answer:"
     caption: str = "Output:"
+    mark: tuple[Special, ...] = ()
     space: str = ""
     begin: tuple[Special, ...] = ()
+    last: tuple[Special, ...] = ()
 
     def render(self, messages: Sequence[Message], *, ask: bool) -> tuple[Segment, ...]:
         """Segments of a conversation; `ask` adds nothing, the words in front of an answer belong to the question.
@@ -70,6 +72,7 @@ class Shots:
             made += [Slot(media=part) for part in message.parts if not isinstance(part, Text)]
             if message.role == "user":
                 made.append(Words(text=f"{self.question}{text}{self.answer}" if text else self.caption))
+                made += self.mark
             elif message.role == "assistant":
                 made += [Words(text=self.space + text, loss_mask=True), Special(name=self.end, loss_mask=True)]
             elif message.role == "system":
@@ -77,4 +80,4 @@ class Shots:
             else:
                 known = "user, assistant, system"
                 raise PromptError(f"messages: this model has no role {message.role!r}; it knows {known}")
-        return tuple(made)
+        return (*made, *(self.last if messages[-1].role == "assistant" and not ask else ()))

@@ -84,6 +84,14 @@ def interleave(text: str, media: Sequence[Media], marker: str = "<image>") -> tu
     return tuple(parts)
 
 
+def words_first(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The conversation with the media of every message behind its words, for formats that know no other order."""
+    return tuple(
+        replace(message, parts=(*(part for part in message.parts if isinstance(part, Text)), *message.media))
+        for message in messages
+    )
+
+
 @dataclass(frozen=True)
 class _Reader:
     """What the sender of messages may do, and how large media may be."""

@@ -77,13 +77,20 @@ def holds_media(tensors: Mapping[str, Any]) -> bool:
     return any(value is not None for name, value in tensors.items() if name not in WRITTEN)
 
 
+@dataclass(frozen=True)
+class Sequences:
+    """What `sequences` gives; an object, so that it can be sent to other processes."""
+
+    values: str
+    counts: str
+
+    def __call__(self, items: Sequence[Tensor]) -> dict[str, Any]:
+        return {self.values: torch.cat(list(items)), self.counts: tuple(map(len, items))}
+
+
 def sequences(values: str, counts: str) -> Callable[[Sequence[Tensor]], dict[str, Any]]:
     """A `collate` for items of unequal length, [s_i, ...] each.
 
     -> {values: [sum of s_i, ...], counts: how many steps each has, numbers that stay on the host}
     """
-
-    def collate(items: Sequence[Tensor]) -> dict[str, Any]:
-        return {values: torch.cat(list(items)), counts: tuple(map(len, items))}
-
-    return collate
+    return Sequences(values, counts)

@@ -1,11 +1,13 @@
-"""Rank files of tiktoken (`qwen.tiktoken`, `emu3.tiktoken`, LLaMA 3's `tokenizer.model`) and the tokens behind them.
+"""Rank files of tiktoken (`qwen.tiktoken`, `emu3.tiktoken`, `arcade100k.tiktoken`, LLaMA 3's `tokenizer.model`).
 
     lines "base64(token) rank" -> bytes -> rank -> byte-level BPE; then special tokens, from the first free id on
+    (of Arcade100k, StableLM 2's, from the second)
 
 Qwen (arXiv 2309.16609), Qwen-VL (arXiv 2308.12966), Qwen-Audio (arXiv 2311.07919), Emu3 (arXiv 2409.18869): the
 special tokens stand in code that their folders bring along, which is never run; here they are data, in that order.
 Traps: Qwen-VL and Qwen-Audio have the same tokenizer_class and file, only config.json (`visual`, `audio`) tells them
-apart; text is brought to NFC first; the file has words for neither the expression nor the special tokens.
+apart; what people type and models answer (marks of boxes, tags of tasks) is no special token; text is brought to NFC
+first; the file has words for neither the expression nor the special tokens.
 """
 
 from __future__ import annotations
@@ -51,6 +53,15 @@ QWEN_AUDIO = (
     "<audio>",
     "</audio>",
 )  # fmt: skip
+ARCADE = (
+    END,
+    *(f"<|fim_{name}|>" for name in ("prefix", "middle", "suffix", "pad")),
+    "<gh_stars>", "<filename>", "<issue_start>", "<issue_comment>", "<issue_closed>",
+    *(f"<jupyter_{name}>" for name in ("start", "text", "code", "output")),
+    "<empty_output>", "<commit_before>", "<commit_msg>", "<commit_after>", "<reponame>",
+    "<|endofprompt|>", "<|im_start|>", "<|im_end|>", "<|pause|>", *(f"<|reg{index}|>" for index in range(8)),
+    "<|extra0|>",
+)  # fmt: skip
 MAX_GAP = 1 << 16  # ids behind a rank file that may be free
 EMU3_TOKENS = "emu3_vision_tokens.txt"
 
@@ -91,7 +102,7 @@ def qwen(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Voca
     pipeline.normalizer = normalizers.NFC()
     vision, audio = config.get("visual"), config.get("audio")
     names = (*QWEN, *(QWEN_VL if vision else QWEN_AUDIO if audio else ()))
-    pipeline.add_special_tokens(_special(names))
+    pipeline.add_tokens(_added(names, typed=(*QWEN_VL[:-3], *QWEN_AUDIO[1:-2])))
     for table, key, name in ((vision, "image_start_id", "<img>"), (audio, "audio_start_id", "<audio>")):
         stated = table.get(key) if isinstance(table, dict) else None
         if stated is not None and stated != pipeline.token_to_id(name):
@@ -107,8 +118,17 @@ def emu3(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Voca
     pipeline = _pipeline(_ranks(path), QWEN2_WORDS)
     pipeline.normalizer = normalizers.NFC()
     lines = read_text(path.with_name(EMU3_TOKENS)).split("\n")
-    pipeline.add_special_tokens(_special((*QWEN, *(line.strip() for line in lines if line.strip()))))
+    pipeline.add_special_tokens(_added((*QWEN, *(line.strip() for line in lines if line.strip()))))
     return Vocabulary(pipeline=pipeline, roles={"bos": "<|extra_203|>", "eos": "<|extra_204|>", "pad": END})
+
+
+def arcade100k(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Vocabulary:
+    """Arcade100kTokenizer of StableLM 2: Qwen's words; one id behind the ranks stays free."""
+    ranks = _ranks(path)
+    pipeline = _pipeline(ranks, QWEN2_WORDS)
+    pipeline.normalizer = normalizers.NFC()
+    pipeline.add_special_tokens(_added((f"<|reserved_token_{len(ranks)}|>", *ARCADE)))
+    return Vocabulary(pipeline=pipeline, roles={"eos": END, "pad": END})
 
 
 def llama3(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Vocabulary:
@@ -118,7 +138,7 @@ def llama3(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Vo
     last = max((index for index in settings.added_by_id if index < len(ranks) + MAX_GAP), default=-1)
     names = {index: token.content for index, token in settings.added_by_id.items()}
     fill = [names.get(index, f"<|reserved_token_{index}|>") for index in range(len(ranks), last + 1)]
-    pipeline.add_special_tokens(_special(fill))
+    pipeline.add_special_tokens(_added(fill))
     return Vocabulary(pipeline=pipeline)
 
 
@@ -141,6 +161,8 @@ def _pipeline(ranks: Mapping[bytes, int], words: str) -> Pipeline:
     return pipeline
 
 
-def _special(names: tuple[str, ...] | list[str]) -> list[AddedToken]:
+def _added(names: tuple[str, ...] | list[str], typed: tuple[str, ...] = ()) -> list[AddedToken]:
+    """Special tokens; those of `typed` are words that people write and models answer with."""
     check_added(names)
-    return [AddedToken(name, normalized=False, special=True) for name in names]
+    words = frozenset(typed)
+    return [AddedToken(name, normalized=False, special=name not in words) for name in names]

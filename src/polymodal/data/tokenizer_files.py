@@ -44,6 +44,7 @@ KINDS = {
     "vocab.txt": WORDS,
     "qwen.tiktoken": RANKS,
     "emu3.tiktoken": RANKS,
+    "arcade100k.tiktoken": RANKS,
 }
 VOCABULARY_FILES = ", ".join(KINDS).replace("vocab.json", "vocab.json with merges.txt")
 PLAIN = "TokenizersBackend"  # what transformers calls a tokenizer that follows its file alone
@@ -87,7 +88,8 @@ READERS: dict[str, dict[str, Reader]] = {
         ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "LxmertTokenizer", "MobileBertTokenizer"),
         word_files.bert,
     ),
-    RANKS: {"QWenTokenizer": tiktoken_file.qwen, "Emu3Tokenizer": tiktoken_file.emu3},
+    RANKS: {"QWenTokenizer": tiktoken_file.qwen, "Emu3Tokenizer": tiktoken_file.emu3,
+            "Arcade100kTokenizer": tiktoken_file.arcade100k},
 }  # fmt: skip
 
 # The class of folders whose files name none, by the model_type of config.json.

@@ -24,11 +24,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
 from polymodal.nn.activation import activation
+from polymodal.nn.grid_table import resized
 from polymodal.nn.mask import PreparedMask
 from polymodal.nn.mlp import FeedForwardConfig
 from polymodal.nn.norm import LayerNormConfig, NormConfig
@@ -278,9 +278,7 @@ class ViT(nn.Module):
         if (height, width) == grid:
             return self.positions
         leading = int(self.config.class_token)
-        table = self.positions[leading:].float().T.reshape(1, -1, *grid)
-        table = F.interpolate(table, size=(height, width), mode="bicubic", align_corners=False)
-        return torch.cat((self.positions[:leading], table[0].flatten(1).T.to(self.positions.dtype)))
+        return torch.cat((self.positions[:leading], resized(self.positions[leading:], grid, (height, width))))
 
     def pool(self, features: Tensor) -> Tensor:
         """Features [N, S, D] of the last layer, class token included, -> [N, D']; raises ConfigError without them."""

@@ -2,8 +2,9 @@
 
     Row            one answer: writer, sampler, rule; the id that its batch feeds next
     SharedBatch    rows of many requests, in a RowCache; they come and go at any step
-    OwnBatch       the answers of one request whose model gives every batch a context (cross-attention, the encoder's
-                   output), which rows of other requests cannot share
+    OwnBatch       rows that were read together, of a model that gives every batch a context (cross-attention, the
+                   encoder's output), which rows that come later cannot share
+    BeamBatch      the beams of one request
 
 Trap: a row's choice depends on its own logits, history and random numbers alone.
 """
@@ -20,8 +21,9 @@ from torch import Tensor
 
 from polymodal.engine.rows import RowCache
 from polymodal.errors import PolymodalError
-from polymodal.generation.decode_state import DecodeState
-from polymodal.generation.output import GREEDY, Allowed, Piece, Writer
+from polymodal.generation.beam_search import Search, beams_of, best_generations
+from polymodal.generation.decode_state import DecodeState, repeat_rows
+from polymodal.generation.output import GREEDY, Allowed, Generation, Piece, Writer
 from polymodal.generation.sampler import Draws, Readout, Sampler
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.nn.cache import KVCache
@@ -117,10 +119,11 @@ class SharedBatch:
         self._model = model
         self._position = torch.empty(0, dtype=torch.int64)
 
-    def join(self, row: Row, state: DecodeState) -> None:
-        """Add a row whose prompt `state` (of one row) holds; its first token was chosen already."""
-        self.cache.join(state.cache)
-        self._position = torch.cat((self._position, state.position), -1) if self.rows else state.position
+    def join(self, row: Row, state: DecodeState, index: int = 0, first: int = 0) -> None:
+        """Add a row whose prompt row `index` of `state` holds, from a column on; its first token was chosen already."""
+        self.cache.join(state.cache, index, first)
+        position = state.position[..., index : index + 1]
+        self._position = torch.cat((self._position, position), -1) if self.rows else position
         self.rows.append(row)
 
     def leave(self, row: Row, keep: bool) -> KVCache | None:
@@ -153,21 +156,72 @@ class SharedBatch:
 
 
 class OwnBatch:
-    """The answers of one request in a state of their own; those that have ended are carried along."""
+    """Rows in a state of their own; those that have ended are carried along.
 
-    def __init__(self, rows: Sequence[Row], state: DecodeState) -> None:
+    rows: one for each row of `state`.  firsts: the columns in which their prompts begin.
+    """
+
+    def __init__(self, rows: Sequence[Row], state: DecodeState, firsts: Sequence[int]) -> None:
         self.rows = list(rows)
         self.chooser = Chooser()
         self.state = state
         self._all = tuple(rows)
+        self._firsts = dict(zip(self._all, firsts, strict=True))
 
     def leave(self, row: Row, keep: bool) -> KVCache | None:
         """As for SharedBatch."""
         self.rows.remove(row)
-        return self.state.cache if keep and len(self._all) == 1 else None
+        if not keep:
+            return None
+        cache, first = self.state.cache, self._firsts[row]
+        return cache if len(self._all) == 1 else row_of(cache, self._all.index(row), first, self.state.model)
 
     def step(self) -> Tensor:
         """As for SharedBatch."""
-        self.state.step(torch.tensor([row.writer.ids[-1] for row in self._all], device=self.state.position.device))
+        ids = [row.writer.ids[-1] for row in self._all]
+        self.state.step(torch.tensor(ids, device=self.state.position.device))
         going = [index for index, row in enumerate(self._all) if row in self.rows]
         return self.state.logits if len(going) == len(self._all) else self.state.logits[going]
+
+
+class BeamBatch:
+    """The beams of one request, in a state of their own; its answers are known when the search is over."""
+
+    def __init__(self, rows: Sequence[Row], state: DecodeState, banned: Sequence[int]) -> None:
+        self.rows = list(rows)
+        writer, self._answers = rows[0].writer, len(rows)
+        self._constraints, self._prompt = writer.constraints, list(rows[0].prompt)
+        self._beams = beams_of(writer.options, writer.limit, writer.constraints)
+        self.state = repeat_rows(state, writer.options.beams, writer.limit)
+        self._search = Search([self._beams], [self._prompt], self.state.logits, banned)
+
+    def leave(self, row: Row, keep: bool) -> KVCache | None:
+        """As for SharedBatch; what the beams have written is of no use to others."""
+        self.rows.remove(row)
+        return None
+
+    def step(self) -> list[list[Piece]] | None:
+        """Go on by one token; at the end the pieces of each answer.  Raises NotFinite."""
+        chosen = self._search.advance(self.state.logits)
+        if chosen is None:
+            best = best_generations(self._beams, self._prompt, self._constraints, self._answers)
+            return [_pieces(answer, found) for answer, found in enumerate(best)]
+        parents, ids = chosen
+        self.state.cache.reorder(parents)
+        self.state.step(ids)
+        return None
+
+
+def row_of(cache: KVCache, index: int, first: int, model: MultimodalLM) -> KVCache:
+    """A copy of one row's keys and values from a column on."""
+    kept = model.backbone.new_cache(1, cache.length - first)
+    kept.copy_from(cache, of=(slice(index, index + 1), slice(first, cache.length)))
+    kept.advance(kept.capacity)
+    return kept
+
+
+def _pieces(answer: int, found: Generation) -> list[Piece]:
+    """The tokens of an answer that is known as a whole; the last one has its text."""
+    pieces = [Piece(row=answer, id=index, text="") for index in found.ids]
+    pieces[-1] = replace(pieces[-1], text=found.text or "", finish_reason=found.finish_reason)
+    return pieces

@@ -7,7 +7,8 @@
 
 A row that joins is copied to the end; when it is longer than all others, they move right.  A row that leaves is
 replaced by the last one.  Columns that nobody uses any more are given up when space is needed; buffers double in rows
-or columns when there is none left.  What a row reads is the same in every order of joining and leaving.
+or columns when there is none left, and go with the last row.  What a row reads is the same in every order of joining
+and leaving.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class RowCache:
 
     def __init__(self, new_cache: Callable[[int, int], KVCache]) -> None:
         self._new_cache = new_cache
-        self._buffers = new_cache(1, SMALLEST)
+        self._buffers = new_cache(0, 0)
+        self._view: KVCache | None = None
         self.end = 0
         self.lengths: list[int] = []
 
@@ -51,17 +53,20 @@ class RowCache:
     @property
     def token_bytes(self) -> int:
         """Bytes of the keys and values of one token in all layers."""
-        return sum(keys[0, :, 0].nbytes + values[0, :, 0].nbytes for keys, values in self._buffers.tensors())
+        shapes = [tensor for tensors in self._buffers.tensors() for tensor in tensors]
+        return sum(each.shape[1] * each.shape[3] * each.element_size() for each in shapes)
 
-    def join(self, row: KVCache) -> None:
-        """Copy a cache of one row to the end of the columns; it becomes the last row."""
-        length = row.length
+    def join(self, row: KVCache, index: int = 0, first: int = 0) -> None:
+        """Copy row `index` of a cache, from column `first` on, to the end of the columns; it is the last row."""
+        if not self.rows:
+            self._buffers = self._new_cache(0, 0)  # the model may have moved since
+        held, self._view = slice(first, row.length), None
+        length = row.length - first
         self._make_space(max(length, self.end), max(length, self.longest), self.rows + 1)
         if length > self.end:
             self._move(length - self.end)
-        for (keys, values), (new_keys, new_values) in zip(self._buffers.tensors(), row.tensors(), strict=True):
-            keys[self.rows, :, self.end - length : self.end] = new_keys[0, :, :length]
-            values[self.rows, :, self.end - length : self.end] = new_values[0, :, :length]
+        columns = slice(self.end - length, self.end)
+        self._buffers.copy_from(row, rows=_one(self.rows), columns=columns, of=(_one(index), held))
         self.lengths.append(length)
 
     def leave(self, index: int, wipe: bool = False) -> None:
@@ -70,40 +75,40 @@ class RowCache:
         wipe: it may hold values that are no numbers.  They would reach whoever uses its columns next: a masked key has
         the weight 0, but 0 times NaN is NaN.
         """
-        last = self.rows - 1
-        for tensors in self._buffers.tensors():
-            for tensor in tensors:
-                if wipe:
+        last, self._view = self.rows - 1, None
+        if wipe:
+            for tensors in self._buffers.tensors():
+                for tensor in tensors:
                     tensor[index].zero_()
-                if index != last:
-                    first = self.end - self.lengths[last]
-                    tensor[index, :, first : self.end] = tensor[last, :, first : self.end]
+        if index != last:
+            held = slice(self.end - self.lengths[last], self.end)
+            self._buffers.copy_from(self._buffers, rows=_one(index), columns=held, of=(_one(last), held))
         self.lengths[index] = self.lengths[last]
         self.lengths.pop()
         if not self.lengths:
-            self.end = 0
+            self.end, self._buffers = 0, self._new_cache(0, 0)
 
     def row(self, index: int) -> KVCache:
         """A copy of one row's keys and values, without free columns."""
         length = self.lengths[index]
         copy = self._new_cache(1, max(length, 1))
-        for (keys, values), (into_keys, into_values) in zip(self._buffers.tensors(), copy.tensors(), strict=True):
-            into_keys[0] = keys[index, :, self.end - length : self.end]
-            into_values[0] = values[index, :, self.end - length : self.end]
+        held = slice(self.end - length, self.end)
+        copy.copy_from(self._buffers, columns=slice(length), of=(_one(index), held))
         copy.advance(length)
         return copy
 
     def view(self) -> KVCache:
-        """The rows in use as a cache with space for one token more; after writing it, call `written`."""
+        """The rows in use as a cache with space for one token; after a forward, which advances it, call `written`."""
         self._make_space(self.end + 1, self.longest + 1, self.rows)
-        tensors = self._buffers.tensors()
-        first = self.end - self.longest
-        view = KVCache(
-            [keys[: self.rows, :, first:] for keys, _ in tensors],
-            [values[: self.rows, :, first:] for _, values in tensors],
-        )
-        view.advance(self.end - first)
-        return view
+        if self._view is None:
+            tensors, longest = self._buffers.tensors(), self.longest
+            first = self.end - longest
+            self._view = KVCache(
+                [keys[: self.rows, :, first:] for keys, _ in tensors],
+                [values[: self.rows, :, first:] for _, values in tensors],
+            )
+            self._view.advance(longest)
+        return self._view
 
     def written(self) -> None:
         """One token more in every row."""
@@ -133,18 +138,19 @@ class RowCache:
 
     def _grow(self, slots: int, capacity: int) -> None:
         """Larger buffers; what was held stays in its place."""
-        new = self._new_cache(slots, capacity)
-        for (keys, values), (into_keys, into_values) in zip(self._buffers.tensors(), new.tensors(), strict=True):
-            into_keys[: self.rows, :, : self.end] = keys[: self.rows, :, : self.end]
-            into_values[: self.rows, :, : self.end] = values[: self.rows, :, : self.end]
+        new, self._view = self._new_cache(slots, max(capacity, SMALLEST)), None
+        held = slice(self.rows), slice(self.end)
+        new.copy_from(self._buffers, rows=held[0], columns=held[1], of=held)
         self._buffers = new
 
     def _move(self, by: int) -> None:
         """Move what the rows hold by that many columns, right or (negative) left; there is space for it."""
-        first = self.end - self.longest
+        first, self._view = self.end - self.longest, None
         if self.lengths:
-            for tensors in self._buffers.tensors():
-                for tensor in tensors:
-                    held = tensor[: self.rows, :, first : self.end]
-                    tensor[: self.rows, :, first + by : self.end + by] = held.clone()
+            rows, columns = slice(self.rows), slice(first + by, self.end + by)
+            self._buffers.copy_from(self._buffers, rows=rows, columns=columns, of=(rows, slice(first, self.end)))
         self.end += by
+
+
+def _one(index: int) -> slice:
+    return slice(index, index + 1)

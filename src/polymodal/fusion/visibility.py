@@ -58,10 +58,11 @@ def visible_items(
 class InterleavedContext(nn.Module):
     """A `context` for MultimodalLM: `f(features by modality, batch) -> CrossContext`; it has no parameters.
 
-    placeholders: {modality: id}, one such token per item.  every: see all items before a token, not only the last.
-    ends: ids behind which items are forgotten.  given: name of a batch entry bool or int [B, T, N] that replaces the
-    rule.  table: name of the batch's pictures; where they have two dimensions or more before channel, height and width,
-    these are [B, N].  With either, one modality only and N items in every row.
+    placeholders: {modality: id}, one such token per item; a batch has items of one only of those that share a token.
+    every: see all items before a token, not only the last.  ends: ids behind which items are forgotten.  given: name of
+    a batch entry bool or int [B, T, N] that replaces the rule.  table: the name of the pictures; where they have two
+    dimensions or more before channel, height and width, these are [B, N].  With either, one modality only and N items
+    in every row.
     """
 
     def __init__(
@@ -115,8 +116,9 @@ class InterleavedContext(nn.Module):
         Of one modality alone the processor's counts tell it, and ids on an accelerator are not read back.
         """
         counts, dummies = batch.get("item_counts") or {}, batch.get("dummy_modalities") or ()
-        names = {index: name for name, index in self.placeholders.items()}
-        left = {name: list(features.get(name, ())) for name in self.placeholders}
+        names = {index: name for name, index in reversed(self.placeholders.items())}
+        names |= {index: name for name, index in self.placeholders.items() if name in features}
+        left = {name: list(features.get(name, ())) for name in names.values()}
         if len(left) == 1 and ids.device.type != "cpu" and (name := next(iter(left))) in counts:
             wanted = [[name] * count for count in torch.as_tensor(counts[name]).tolist()]
         else:

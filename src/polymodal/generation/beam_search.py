@@ -110,7 +110,6 @@ def beam_search(
     options: Sequence[SamplingOptions],
     constraints: DecodingConstraints,
     chunk: int = CHUNK,
-    features: Mapping[str, Any] | None = None,
     sequences: int = 1,
 ) -> list[Generation]:
     """The `sequences` best answers of each row.
@@ -122,7 +121,7 @@ def beam_search(
         raise ConfigError("beam search: all rows need the same number of beams, and no rule for allowed ids")
     if sequences > beams:
         raise ConfigError(f"beam search: {beams} beams find at most that many answers, {sequences} are asked for")
-    state = prefill_batch(model, batch, [1] * len(options), chunk, constraints.allow_past_context, features)
+    state = prefill_batch(model, batch, [1] * len(options), chunk, constraints.allow_past_context)
     lengths = [len(prompt) for prompt in state.prompts]
     limits = max_new_tokens(model, lengths, [option.max_tokens for option in options], constraints.allow_past_context)
     prompts, seen = state.prompts, state.seen
@@ -150,35 +149,54 @@ def search(
     """Run all rows to their end.  logits [rows * beams, V] behind the prompt, every row `beams` times.
 
     step(parents int64 [rows * beams], ids int64 [rows * beams]) -> logits: line i goes on from line parents[i], with
-    ids[i] written.  The host reads and sends once a step, for all rows.
+    ids[i] written.
     """
-    beams, vocabulary = rows[0].options.beams, logits.shape[-1]
-    num_candidates = min(max(2, 1 + len(rows[0].ends)) * beams, beams * vocabulary)
-    rules, draw = _Rules(rows, prompts, banned, logits), _Draw([row.options for row in rows], num_candidates)
-    scores = torch.tensor([row.scores for row in rows], device=logits.device)
-    while True:
+    going = Search(rows, prompts, logits, banned)
+    while (chosen := going.advance(logits)) is not None:
+        logits = step(*chosen)
+
+
+class Search:
+    """All rows of a beam search, one step at a time; the host reads and sends once a step, for all of them.
+
+    logits [rows * beams, V]: those that the first step will be taken with, for their width and device.
+    """
+
+    def __init__(
+        self, rows: Sequence[Beams], prompts: Sequence[list[int]], logits: Tensor, banned: Sequence[int] = ()
+    ) -> None:
+        self._all = rows
+        beams, vocabulary = rows[0].options.beams, logits.shape[-1]
+        self._candidates = min(max(2, 1 + len(rows[0].ends)) * beams, beams * vocabulary)
+        self._rules = _Rules(rows, prompts, banned, logits)
+        self._draw = _Draw([row.options for row in rows], self._candidates)
+        self._scores = torch.tensor([row.scores for row in rows], device=logits.device)
+
+    def advance(self, logits: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Take a step with the logits of all beams: the parents and new ids of each, None when all rows are done."""
+        rows, beams, count = self._all, self._all[0].options.beams, self._candidates
         written = [ids for row in rows for ids in row.written]
-        logprobs = rules.apply(torch.log_softmax(logits.float(), -1), written).unflatten(0, (len(rows), beams))
-        values, indices = draw((logprobs + scores[..., None]).flatten(1))
+        logprobs = self._rules.apply(torch.log_softmax(logits.float(), -1), written).unflatten(0, (len(rows), beams))
+        values, indices = self._draw((logprobs + self._scores[..., None]).flatten(1))
         parents: list[int] = []
         # A double holds every index and every float32 exactly, so that one copy brings both.
         for i, line in enumerate(torch.cat((indices.double(), values.double()), 1).tolist()):
-            likeliest = list(zip(map(int, line[:num_candidates]), line[num_candidates:], strict=True))
+            likeliest = list(zip(map(int, line[:count]), line[count:], strict=True))
             if math.isnan(likeliest[0][1]):  # NaN is larger than any number for topk
                 raise NotFinite("the model's scores are NaN or infinite")
-            parents += [i * beams + parent for parent in rows[i].extend(likeliest, vocabulary)]
+            parents += [i * beams + parent for parent in rows[i].extend(likeliest, logits.shape[-1])]
         if all(row.done for row in rows):
-            return
+            return None
         chosen = [[score, id] for row in rows for score, id in zip(row.scores, row.newest, strict=True)]
         packed = torch.tensor(
             [[*each, parent] for each, parent in zip(chosen, parents, strict=True)],
             dtype=torch.float64,
             device=logits.device,
         )
-        scores = packed[:, 0].float().view(len(rows), beams)
+        self._scores = packed[:, 0].float().view(len(rows), beams)
         ids, origin = packed[:, 1].long(), packed[:, 2].long()
-        rules.advance(origin, ids)
-        logits = step(origin, ids)
+        self._rules.advance(origin, ids)
+        return origin, ids
 
 
 class _Draw:

@@ -200,14 +200,15 @@ def repeat_rows(state: DecodeState, times: int, capacity: int) -> DecodeState:
 
 def copy_cache(cache: KVCache, into: KVCache, times: int = 1) -> KVCache:
     """Write what `cache` holds into the empty cache `into`, each row repeated `times` times; returns `into`."""
-    for index in range(len(cache)):
-        layer = cache.layer(index)
-        none = torch.empty(1, 1, 0, 1)  # an update without a token gives all that is held
-        keys, values = layer.update(none, none)
-        into.layer(index).update(keys.repeat_interleave(times, 0), values.repeat_interleave(times, 0))
-        if layer.source is not None:
-            keys, values = layer.source
-            into.layer(index).source = keys.repeat_interleave(times, 0), values.repeat_interleave(times, 0)
+    held = slice(cache.length)
+    for first in range(times):
+        into.copy_from(cache, rows=slice(first, None, times), columns=held, of=(slice(None), held))
+    into.set_sources(
+        [
+            None if source is None else (source[0].repeat_interleave(times, 0), source[1].repeat_interleave(times, 0))
+            for source in cache.sources()
+        ]
+    )
     into.advance(cache.length)
     return into
 

@@ -42,7 +42,7 @@ class FeatureCache:
 
     def __init__(self, limit_bytes: int = FEATURE_BYTES) -> None:
         self._limit = limit_bytes
-        self._entries: OrderedDict[str, Tensor] = OrderedDict()
+        self._entries: OrderedDict[tuple[str, str], Tensor] = OrderedDict()  # by tenant and content
         self._lock = threading.Lock()
         self.nbytes = 0
 
@@ -57,12 +57,19 @@ class FeatureCache:
 
     @torch.inference_mode()
     def features(
-        self, model: MultimodalLM, processor: Processor, spans: Iterable[MediaSpan], measure: Measure = unmeasured
+        self,
+        model: MultimodalLM,
+        processor: Processor,
+        spans: Iterable[MediaSpan],
+        measure: Measure = unmeasured,
+        tenant: str = "",
     ) -> dict[str, list[Tensor]]:
-        """Features of every item by modality, in order; only items never seen before reach their encoder."""
+        """Features of every item by modality, in order; only items that the tenant did not show before reach their
+        encoder: where tenants have names, none can tell by the time what another has shown."""
         items = [span.item for span in spans]
         with self._lock:
-            known = {item.key: self._entries[item.key] for item in items if item.key in self._entries}
+            held = {item.key: self._entries.get((tenant, item.key)) for item in items}
+        known = {key: value for key, value in held.items() if value is not None}
         for name in processor.modalities:
             new = {item.key: item.values for item in items if item.modality == name and item.key not in known}
             keys = list(new)
@@ -71,13 +78,13 @@ class FeatureCache:
                 with measure("encode"):
                     made = _encoded(model, processor, name, [new[key] for key in batch_keys])
                 known |= zip(batch_keys, made, strict=True)
-        self._keep(known)
+        self._keep({(tenant, key): value for key, value in known.items()})
         by_modality: dict[str, list[Tensor]] = {}
         for item in items:
             by_modality.setdefault(item.modality, []).append(known[item.key])
         return by_modality
 
-    def _keep(self, used: Mapping[str, Tensor]) -> None:
+    def _keep(self, used: Mapping[tuple[str, str], Tensor]) -> None:
         with self._lock:
             for key, value in used.items():
                 if key not in self._entries:

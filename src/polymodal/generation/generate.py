@@ -1,11 +1,11 @@
-"""Writing answers: prefill a batch, then choose, show and feed one token after another.
+"""Writing answers to a batch, the plain loop: prefill it, then choose, show and feed one token after another.
 
     batch -> prefill_batch -> logits -> Sampler -> ids -> Readout -> TokenStream -> StopStrings -> Piece, row by row
                                   ^--- step(ids) <----'
 
 The ids stay on the device for the next step; the host reads them once a step, for all rows together.
-`stream` yields a Piece for each token of each row; `generate` collects them.  Rows are independent: an answer does
-not depend on who else is in the batch.  A row ends at an end token, a stop string, or its length.
+Rows are independent: an answer does not depend on who else is in the batch.  A row ends at an end token, a stop
+string, or its length.  Conversations are answered by `engine`, which gives the same ids.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,69 +34,36 @@ from polymodal.generation.sampling import SamplingOptions
 from polymodal.models.multimodal_lm import MultimodalLM
 
 
+@torch.inference_mode()
 def generate(
     model: MultimodalLM,
     batch: Mapping[str, Any],
     options: SamplingOptions | Sequence[SamplingOptions] = GREEDY,
     constraints: DecodingConstraints = UNCONSTRAINED,
     chunk: int = CHUNK,
-    features: Mapping[str, Any] | None = None,
     sequences: int = 1,
 ) -> list[Generation]:
     """Answers to a processor's batch (`processor(messages, generate=True)`), one for each row.
 
     options: one for all rows, or one for each.  chunk: prompt tokens that go through the backbone at once.
-    features: by modality, where they are known already (`FeatureCache`).  sequences: answers to each row, one after
-    another: the best of its beams, or samples, of which the k-th has the row's seed + k.
+    sequences: answers to each row, one after another: the best of its beams, or samples, of which the k-th has the
+    row's seed + k.
     Raises: ConfigError for a batch padded on the right or options that do not fit, PromptError for a prompt that
     does not fit.
     """
     rows = per_row(options, len(batch["input_ids"]))
     if any(option.beams > 1 for option in rows):
-        return beam_search(model, batch, rows, constraints, chunk, features, sequences)
-    pieces: list[list[Piece]] = [[] for _ in range(len(rows) * sequences)]
-    for piece in _stream(model, batch, rows, constraints, chunk, features, sequences):
-        pieces[piece.row].append(piece)
-    mask = batch.get("attention_mask")
-    length = len(batch["input_ids"][0])
-    prompts = [length] * len(rows) if mask is None else mask.sum(-1).tolist()
-    prompts = [length for length in prompts for _ in range(sequences)]
-    return [collect(found, prompt, constraints) for found, prompt in zip(pieces, prompts, strict=True)]
-
-
-@torch.inference_mode()
-def stream(
-    model: MultimodalLM,
-    batch: Mapping[str, Any],
-    options: SamplingOptions | Sequence[SamplingOptions] = GREEDY,
-    constraints: DecodingConstraints = UNCONSTRAINED,
-    chunk: int = CHUNK,
-    features: Mapping[str, Any] | None = None,
-) -> Iterator[Piece]:
-    """Like `generate`, token by token: every step yields one Piece for each row that still goes on."""
-    rows = per_row(options, len(batch["input_ids"]))
-    if any(option.beams > 1 for option in rows):
-        raise ConfigError("stream: beam search knows its answer only at the end; use generate")
-    yield from _stream(model, batch, rows, constraints, chunk, features, 1)
-
-
-@torch.inference_mode()
-def _stream(
-    model: MultimodalLM,
-    batch: Mapping[str, Any],
-    rows: Sequence[SamplingOptions],
-    constraints: DecodingConstraints,
-    chunk: int,
-    features: Mapping[str, Any] | None,
-    sequences: int,
-) -> Iterator[Piece]:
-    """`stream` with `sequences` answers to each row; the prompt is read once for all of them."""
+        return beam_search(model, batch, rows, constraints, chunk, sequences)
     max_tokens = [option.max_tokens for option in rows]
-    state = prefill_batch(model, batch, max_tokens, chunk, constraints.allow_past_context, features)
-    if sequences > 1:
+    state = prefill_batch(model, batch, max_tokens, chunk, constraints.allow_past_context)
+    prompts = [len(prompt) for prompt in state.prompts for _ in range(sequences)]
+    if sequences > 1:  # the prompt is read once for all of them
         state = repeat_rows(state, sequences, max(max_tokens))
         rows = repeat_options(rows, sequences)
-    yield from answer(state, rows, constraints)
+    pieces: list[list[Piece]] = [[] for _ in rows]
+    for piece in answer(state, rows, constraints):
+        pieces[piece.row].append(piece)
+    return [collect(found, prompt, constraints) for found, prompt in zip(pieces, prompts, strict=True)]
 
 
 @torch.inference_mode()

@@ -57,7 +57,7 @@ def guided(
     constraints: DecodingConstraints = UNCONSTRAINED,
     chunk: int = CHUNK,
 ) -> Iterator[Piece]:
-    """Token by token like `stream`, steered by several batches; the first one is the prompt that is answered."""
+    """Token by token, steered by several batches; the first one is the prompt that is answered."""
     rows = per_row(options, len(batches[0]["input_ids"]))
     max_tokens = [option.max_tokens for option in rows]
     branches = [prefill_batch(model, batch, max_tokens, chunk, constraints.allow_past_context) for batch in batches]

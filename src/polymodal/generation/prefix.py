@@ -16,12 +16,21 @@ def items_of(encoded: Encoded) -> Items:
 
 def common_prefix(encoded: Encoded, ids: Sequence[int], items: Items) -> int:
     """Number of leading tokens that are equal, in ids and in the media there."""
-    length = 0
-    for ours, theirs in zip(encoded.input_ids, ids, strict=False):
-        if ours != theirs:
-            break
-        length += 1
+    length = _equal(encoded.input_ids, ids)
     return min((first for first, _ in items_of(encoded) ^ items if first < length), default=length)
+
+
+def _equal(ours: Sequence[int], theirs: Sequence[int]) -> int:
+    """Number of leading numbers that are equal; by halves, since equal slices are found much faster than loops run."""
+    least, most = 0, min(len(ours), len(theirs))
+    middle = most  # most often one begins with all of the other
+    while least < most:
+        if ours[least:middle] == theirs[least:middle]:
+            least = middle
+        else:
+            most = middle - 1
+        middle = (least + most + 1) // 2
+    return least
 
 
 def outside_items(length: int, spans: Sequence[MediaSpan]) -> int:

@@ -30,7 +30,7 @@ from polymodal.models.protocols import NamesInputs, RewritesInputs
 from polymodal.nn.cache import KVCache
 from polymodal.nn.losses import IGNORE, shifted, token_loss, z_loss
 from polymodal.nn.mask import MaskSpec, padding_mask, position_ids_from_mask
-from polymodal.nn.moe import MoEConfig, RouterLogits, balance_loss
+from polymodal.nn.moe import MoEConfig, RouterLogits
 from polymodal.nn.token_types import TokenTypes
 
 # The batch -> inputs to add: position_ids, token_types, item_counts, ...  A preparer or context module that uses
@@ -200,8 +200,7 @@ class MultimodalLM(nn.Module):
         logits = self.compute_logits(hidden) if return_logits else None
         losses = self.losses(hidden, batch) if batch.get("labels") is not None else None
         if losses is not None and moe is not None and router_logits:
-            balance = balance_loss(router_logits, moe.top_k, batch.get("attention_mask"))
-            losses["load_balance"] = moe.balance_weight * balance
+            losses["load_balance"] = moe.balance(router_logits, batch.get("attention_mask"))
         return Output(
             logits=logits,
             hidden=hidden,

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from polymodal.errors import PromptError
 
+ALL = slice(None)
+
 
 class _Length:
     """Cached tokens per row; one object, shared by all layers of a cache."""
@@ -113,6 +115,18 @@ class KVCache:
     def tensors(self) -> list[tuple[Tensor, Tensor]]:
         """The buffers [batch, kv_heads, capacity, head_dim] of keys and values, layer by layer."""
         return [layer.buffers for layer in self._layers]
+
+    def copy_from(
+        self, other: "KVCache", *, rows: slice = ALL, columns: slice = ALL, of: tuple[slice, slice] = (ALL, ALL)
+    ) -> None:
+        """Write rows and columns (tokens) `of` another cache, or of this one, into those of this one, in all layers.
+
+        Lengths and sources stay as they are.
+        """
+        for tensors, others in zip(self.tensors(), other.tensors(), strict=True):
+            for tensor, held in zip(tensors, others, strict=True):
+                part = held[of[0], :, of[1]]
+                tensor[rows, :, columns] = part.clone() if held is tensor else part  # the two may overlap
 
     def __len__(self) -> int:
         """Number of layers."""

@@ -27,11 +27,13 @@ class PreparedMask:
     """What one attention call needs. ``allow`` bool [B|1,1,T,S], ``empty`` bool [B|1,1,T,1] rows to zero.
 
     After ``biased``, ``allow`` is a float [B|1,H,T,S] that is added to the scores: -inf where nothing may be seen.
+    ``query_scale`` [B|1,1,T,1]: queries are multiplied by it (attention whose sharpness grows with the position).
     """
 
     causal: bool = False
     allow: Tensor | None = None
     empty: Tensor | None = None
+    query_scale: Tensor | None = None
 
     def biased(self, bias: Tensor, q_len: int) -> "PreparedMask":
         """The same visibility with ``bias [B|1, H, T|1, S]`` added to the scores (ALiBi, relative positions)."""
@@ -44,7 +46,7 @@ class PreparedMask:
             bias = torch.where(allow, bias, float("-inf"))
         elif bias.shape[-2] != q_len:
             bias = bias.expand(-1, -1, q_len, -1)
-        return PreparedMask(allow=bias, empty=self.empty)
+        return PreparedMask(allow=bias, empty=self.empty, query_scale=self.query_scale)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

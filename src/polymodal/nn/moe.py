@@ -34,6 +34,8 @@ class MoEConfig:
 
     ``normalise``: the weights of the chosen ones add up to 1; otherwise they keep their share of the whole softmax.
     ``balance_weight``: of the load-balancing loss in training (Mixtral's ``router_aux_loss_coef``).
+    ``by_layer``: that loss is a sum over the layers, by the first choice of each token (DeepSpeed), not one loss over
+    all choices of all layers.
     """
 
     width: int
@@ -43,6 +45,7 @@ class MoEConfig:
     normalise: bool = True
     dense: bool = False
     balance_weight: float = 0.02
+    by_layer: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.top_k <= self.experts:
@@ -50,6 +53,12 @@ class MoEConfig:
 
     def build(self) -> "MoE":
         return MoE(self)
+
+    def balance(self, logits: Sequence[Tensor], attention_mask: Tensor | None = None) -> Tensor:
+        """The weighted load-balancing loss of all layers, a scalar; arguments of `balance_loss`."""
+        if not self.by_layer:
+            return self.balance_weight * balance_loss(logits, self.top_k, attention_mask)
+        return self.balance_weight * torch.stack([balance_loss([each], 1, attention_mask) for each in logits]).sum()
 
 
 class MoE(nn.Module):

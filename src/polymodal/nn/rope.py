@@ -88,6 +88,26 @@ class NTKScaling:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepNTKScaling:
+    """NTK-aware scaling whose theta grows in steps: by 2 ** s - 1 where the length needs s doublings beyond half of
+    ``trained_length`` (Qwen, arXiv 2309.16609).
+
+    Trap: cached decoding across a step differs from the full forward, as for `NTKScaling`.
+    """
+
+    trained_length: int
+
+    @property
+    def threshold(self) -> int:
+        return self.trained_length
+
+    def frequencies(self, dim: int, theta: float, length: Tensor) -> tuple[Tensor, float]:
+        longest = length[..., None].to(_wide(length.device)).clamp_min(self.trained_length)
+        stretch = 2.0 ** ((longest / self.trained_length).log2() + 1).ceil() - 1
+        return base_frequencies(dim, theta * stretch ** (dim / (dim - 2))), 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class YarnScaling:
     """YaRN (arXiv 2309.00071): keeps high frequencies, interpolates low ones, with a ramp between; scales the logits.
 

@@ -9,7 +9,7 @@ step each like every code.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,9 +20,27 @@ from polymodal.errors import ConfigError
 from polymodal.fusion.vocabulary import Spelling
 from polymodal.generation.grammars import Grid
 from polymodal.generation.guidance import guided
-from polymodal.generation.output import DecodingConstraints
+from polymodal.generation.output import DecodingConstraints, per_row
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.models.discrete_token_lm import DiscreteTokenLM
+
+DRAWN = SamplingOptions(temperature=1.0, top_k=2048)
+Step = Callable[[int, int], None]
+"""(ids that are written, ids of all pictures): told after each; what it raises ends the work"""
+
+
+def unseen(written: int, whole: int) -> None:
+    """Nobody watches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaintRequest:
+    """A wish for pictures.  size: (width, height) in pixels, None: the model's usual.  seeds: of each picture."""
+
+    text: str
+    size: tuple[int, int] | None = None
+    seeds: tuple[int, ...] = (0,)
+    step: Step = unseen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,28 +88,79 @@ def paint(
     layout: PictureFormat,
     *,
     scale: float = 3.0,
-    options: SamplingOptions | None = None,
+    options: SamplingOptions | Sequence[SamplingOptions] = DRAWN,
+    step: Step = unseen,
 ) -> list[Tensor]:
     """Pictures [3, H, W] in about [-1, 1] for prompts of ids, steered away from `negatives`.
 
-    sizes: (height, width) in codes of each.  scale: 1 = unguided.  options: how codes are drawn; default the best 2048.
+    sizes: (height, width) in codes of each.  scale: 1 = unguided.  options: how codes are drawn, of all or of each.
     Raises ConfigError for a codec that is not written row by row.
     """
     spelling = model.connectors["image"]
     if not isinstance(spelling, Spelling):
         raise ConfigError("paint: this model has no picture ids")
-    options = options or SamplingOptions(temperature=1.0, top_k=2048)
     codes = spelling.vocabulary.ids("image")
     grids = [Grid(height=h, width=w, codes=codes, row_end=spelling.row_end, tail=layout.tail, after=layout.pad)
              for h, w in sizes]  # fmt: skip
-    rows = [replace(options, max_tokens=grid.size + len(grid.tail)) for grid in grids]
-    batches = [batch_of(prompts, layout.pad), batch_of(negatives, layout.pad)]
+    rows = [replace(each, max_tokens=grid.size + len(grid.tail))
+            for each, grid in zip(per_row(options, len(grids)), grids, strict=True)]  # fmt: skip
+    device = model.backbone.embed_tokens.weight.device
+    batches = [{name: tensor.to(device) for name, tensor in batch_of(texts, layout.pad).items()}
+               for texts in (prompts, negatives)]  # fmt: skip
+    whole = sum(row.max_tokens for row in rows)
     written: list[list[int]] = [[] for _ in grids]
     constraints = DecodingConstraints(eos=frozenset(), allowed=grids, allow_past_context=True, placeholders=True)
     for piece in guided(model, batches, (scale, 1 - scale), rows, constraints):
         written[piece.row].append(piece.id)
+        step(sum(map(len, written)), whole)
     found = []
     for ids, grid in zip(written, grids, strict=True):
-        spelled = torch.tensor([ids[: grid.size]], device=model.backbone.embed_tokens.weight.device)
+        spelled = torch.tensor([ids[: grid.size]], device=device)
         found.append(model.pixels("image", spelled, grid.height, grid.width)[0])
     return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridPainter:
+    """A model that writes pictures row by row, with the words that its authors put around a wish.
+
+    positive: added to it; negative: what is steered away from.  factor: pixels of a code along a side.  area: pixels of
+    a usual picture.  most: of any.  pixels(float [3, H, W]) -> uint8 [H, W, 3].
+    """
+
+    model: DiscreteTokenLM
+    tokenizer: Tokenizer
+    layout: PictureFormat
+    pixels: Callable[[Tensor], Tensor]
+    factor: int
+    area: int
+    most: int
+    positive: str = ""
+    negative: str = ""
+
+    def __call__(self, request: PaintRequest) -> list[Tensor]:
+        """uint8 [H, W, 3] of each picture.  Raises ConfigError for a size that the model cannot write."""
+        size = self._grid(request.size)
+        prompt = self.layout.prompt(self.tokenizer, request.text + self.positive, size)
+        negative = self.layout.prompt(self.tokenizer, self.negative, size)
+        room = self.model.backbone.config.max_length
+        needed = max(len(prompt), len(negative)) + size[0] * (size[1] + 1) + len(self.layout.tail)
+        if room is not None and needed > room:
+            raise ConfigError(f"the picture and its text take {needed:,} ids, the model's context holds {room:,}")
+        count = len(request.seeds)
+        options = [replace(DRAWN, seed=seed) for seed in request.seeds]
+        found = paint(
+            self.model, [prompt] * count, [negative] * count, [size] * count, self.layout,
+            options=options, step=request.step,
+        )  # fmt: skip
+        return [self.pixels(picture) for picture in found]
+
+    def _grid(self, size: tuple[int, int] | None) -> tuple[int, int]:
+        """Height and width in codes."""
+        if size is None:
+            return size_of("1:1", self.area, self.factor)
+        width, height = size
+        if width < 1 or height < 1 or width % self.factor or height % self.factor or width * height > self.most:
+            sides = f"sides in multiples of {self.factor} pixels, {self.most:,} pixels in all"
+            raise ConfigError(f"size {width}x{height}: expected {sides}")
+        return height // self.factor, width // self.factor

@@ -22,11 +22,13 @@ from polymodal.serve import chat, completions
 from polymodal.serve.bodies import StrictRoute
 from polymodal.serve.errors import Refused, refusal
 from polymodal.serve.guard import Guard
+from polymodal.serve.images import add_images
 from polymodal.serve.metrics import Metrics
 from polymodal.serve.models import ServedModel, find
 from polymodal.serve.schemas import ChatCompletion, Completion, Embeddings, Sampling
 from polymodal.serve.settings import Settings
 from polymodal.serve.site import PUBLIC, add_site
+from polymodal.serve.speech import ServedSpeaker, add_speech
 from polymodal.serve.transcription import add_transcription
 from polymodal.serve.vectors import embeddings
 from polymodal.serve.worker import Ticket
@@ -34,21 +36,24 @@ from polymodal.serve.worker import Ticket
 STREAM = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
-def create_app(models: Mapping[str, ServedModel], settings: Settings) -> FastAPI:
-    """The application that serves `models`."""
+def create_app(
+    models: Mapping[str, ServedModel], settings: Settings, speakers: Mapping[str, ServedSpeaker] | None = None
+) -> FastAPI:
+    """The application that serves `models`, and `speakers`, which say texts."""
+    speakers = speakers or {}
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        for model in models.values():
-            await asyncio.to_thread(model.close)
+        for close in [each.close for each in models.values()] + [each.close for each in speakers.values()]:
+            await asyncio.to_thread(close)
 
     app = FastAPI(title="polymodal", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.router.route_class = StrictRoute
     metrics = Metrics(models)
     app.add_middleware(Guard, settings=settings, public=PUBLIC, answered=metrics.request)
     _add_errors(app)
-    _add_models(app, models)
+    _add_models(app, models, speakers)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -68,6 +73,8 @@ def create_app(models: Mapping[str, ServedModel], settings: Settings) -> FastAPI
     add_site(app)
     _add_generation(app, models, settings, metrics)
     _add_perception(app, models, settings)
+    add_images(app, models, settings)
+    add_speech(app, speakers, settings, STREAM)
     return app
 
 
@@ -135,7 +142,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
         watch.cancel()
 
 
-def _add_models(app: FastAPI, models: Mapping[str, ServedModel]) -> None:
+def _add_models(app: FastAPI, models: Mapping[str, ServedModel], speakers: Mapping[str, ServedSpeaker]) -> None:
     def card(model: ServedModel) -> dict[str, Any]:
         loaded = model.model
         return {
@@ -144,17 +151,20 @@ def _add_models(app: FastAPI, models: Mapping[str, ServedModel]) -> None:
             "created": model.created,
             "owned_by": "polymodal",
             "inputs": list(loaded.system.inputs),
-            "can": list(loaded.can),
+            "can": [verb for verb in loaded.can if verb != "draw" or loaded.paints],
         }
 
     @app.get("/v1/models")
     async def list_models() -> dict[str, Any]:
         """What is served, and what each takes and does."""
-        return {"object": "list", "data": [card(model) for model in models.values()]}
+        cards = [card(model) for model in models.values()]
+        return {"object": "list", "data": [*cards, *(each.card for each in speakers.values())]}
 
     @app.get("/v1/models/{name:path}")
     async def one_model(name: str) -> dict[str, Any]:
         """One of them."""
+        if name in speakers:
+            return speakers[name].card
         return card(find(models, name))
 
 

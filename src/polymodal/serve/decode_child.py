@@ -1,4 +1,6 @@
-"""The process that decodes strangers' sound and video; started by isolation.py as `-m polymodal.serve.decode_child`.
+"""The process that decodes strangers' sound and video, and finds the sounds of their texts.
+
+Started by isolation.py as `-m polymodal.serve.decode_child`.
 
     stdin   one request: a line of JSON {"what", "size", "limits", ...}, then `size` bytes of media
     stdout  one answer: a line of JSON {"error"} or {"arrays": n, ...}, then n arrays as .npy
@@ -23,6 +25,7 @@ from polymodal.data.audio import read_audio
 from polymodal.data.limits import Limits
 from polymodal.data.video import read_video, track_kinds, video_seconds
 from polymodal.errors import PolymodalError
+from polymodal.pipelines.speaking.espeak import ipa
 
 
 def main() -> None:
@@ -64,6 +67,8 @@ def _answer(what: str, data: bytes, limits: Limits, given: dict[str, Any]) -> tu
     if what == "clip":
         clip = read_video(data, **given, limits=limits)
         return {}, [clip.frames, clip.seconds]
+    if what == "ipa":
+        return {"ipa": ipa(data.decode("utf-8", "replace"), given["language"])}, []
     if what == "seconds":
         return {"seconds": video_seconds(data, limits)}, []
     return {"kinds": sorted(track_kinds(data, limits))}, []

@@ -1,6 +1,8 @@
-"""Sound and video of strangers, decoded in child processes: a crash, a hang or a flood there costs one request.
+"""What native code does with bytes of strangers happens in child processes: a crash, a hang or a flood there costs one
+request.
 
     isolated(message, decoders) -> the same message; its recordings and videos ask a child for samples and frames
+    decoders.ipa(clause, language) -> the sounds of a text (pipelines/speaking/espeak.py)
 
 A child gets bytes and gives arrays; it is started when first needed, used again, and replaced when it dies, answers
 nonsense or takes too long.
@@ -61,6 +63,10 @@ class Decoders:
             raise MediaError(str(found["error"]))
         return found, arrays
 
+    def ipa(self, clause: str, language: str) -> str:
+        """The sounds of a clause, as pipelines.speaking.espeak.ipa gives them."""
+        return str(self.call("ipa", clause.encode(), Limits(), language=language)[0]["ipa"])
+
     def close(self) -> None:
         """End the children that wait."""
         while not self._free.empty():
@@ -105,7 +111,8 @@ class Decoders:
             return found, arrays
         except (OSError, ValueError, KeyError, TypeError, EOFError) as problem:
             why = f"takes more than {self._seconds:g} s" if late.is_set() else "makes its decoder fail"
-            raise MediaError(f"the recording or video {why}; send it in another format, or less of it") from problem
+            kind = "text" if b'"what": "ipa"' in header else "recording or video"
+            raise MediaError(f"the {kind} {why}; send it in another format, or less of it") from problem
         finally:
             timer.cancel()
 

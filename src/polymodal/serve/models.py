@@ -98,16 +98,16 @@ class ServedModel:
 
     def _worker(self, media: bool) -> EngineWorker:
         module = self.model.module_for(media)
-        sessions = self.model.sessions(module)
+        own = self.model.client(module).engine
         with self._lock:
             if id(module) not in self._workers:
                 engine = Engine(
                     module,
-                    sessions.processor,
+                    own.processor,
                     limits=self._settings.engine,
-                    ends=sessions.constraints.ends,
-                    features=sessions.features,
-                    prepared=sessions.prepared,
+                    ends=own.constraints.ends,
+                    features=own.features,
+                    prepared=own.prepared,
                 )
                 self._workers[id(module)] = EngineWorker(engine)
             return self._workers[id(module)]

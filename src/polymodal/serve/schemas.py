@@ -95,3 +95,30 @@ class Embeddings(Body):
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
     user: Unread = None
+
+
+class Images(Body):
+    """POST /v1/images/generations.  size: "WIDTHxHEIGHT"; seed: beyond OpenAI's, of the first picture."""
+
+    model: str
+    prompt: Annotated[str, Field(min_length=1)]
+    n: Annotated[int, Field(ge=1)] | None = None
+    size: str | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    response_format: Literal["b64_json"] | None = None
+    output_format: Literal["png", "jpeg", "webp"] | None = None
+    quality: Literal["auto", "standard"] | None = None
+    moderation: Unread = None
+    user: Unread = None
+
+
+class Speech(Body):
+    """POST /v1/audio/speech.  voice: one of `polymodal say --voices`, or OpenAI's name of one (alloy)."""
+
+    model: str
+    input: Annotated[str, Field(min_length=1)]
+    voice: str = "af_heart"
+    response_format: str = "mp3"
+    speed: Annotated[float, Field(ge=0.25, le=4.0)] = 1.0
+    instructions: Literal[""] | None = None
+    stream_format: Literal["audio"] | None = None

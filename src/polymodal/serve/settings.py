@@ -31,6 +31,7 @@ class RequestLimits:
     n             answers to one conversation
     max_tokens    tokens of one answer; also what a request gets that names no number, where the context allows it
     inputs        texts or media of one request for embeddings
+    speech        characters of a text that is spoken
     seconds       from its arrival to its last token
     body_seconds  for its body to come in, and for each piece of an answer to be taken
     """
@@ -41,6 +42,7 @@ class RequestLimits:
     n: int = 8
     max_tokens: int = 4096
     inputs: int = 256
+    speech: int = 4096
     seconds: float = 600.0
     body_seconds: float = 120.0
 

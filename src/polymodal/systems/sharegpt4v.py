@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from polymodal.checkpoints import official_llava, official_llava_parts
-from polymodal.data.chat_formats import VICUNA_SYSTEM
+from polymodal.data.chat_formats import VICUNA_SYSTEM, vicuna
 from polymodal.systems import (
     AdamW,
     Budget,
@@ -37,7 +37,7 @@ FIRST_TUNED = 12  # the first block of the tower that learns
 
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """An official config -> the model; raises ConfigError for options that are not supported."""
-    return official_llava.parse_official_config(config, VICUNA_SYSTEM)
+    return official_llava.parse_official_config(config, official_llava.PromptStyle(template=vicuna(VICUNA_SYSTEM)))
 
 
 def variant(name: str, parameters: int, width: int, depth: int, heads: int, ffn: int) -> Variant:

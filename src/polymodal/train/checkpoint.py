@@ -8,23 +8,25 @@ Sources for the promise: transformers #35782, anchors.md §4 (completion marker 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from polymodal.errors import ConfigError
+from polymodal.errors import ConfigError, StorageError
 from polymodal.files import read_json
 
-MARKER = "complete.json"
+MARKER, HASHES = "complete.json", "sha256"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,19 +43,50 @@ def save(folder: Path, step: int, run: Run, about: Mapping[str, Any], keep: int 
     """Write `folder/step-N` atomically and delete all but the newest `keep`; returns the folder written."""
     target = folder / f"step-{step:08d}"
     temporary = folder / f".{target.name}.{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_file(_copied(learned(run.model)), temporary / "model.safetensors")
-    save_file(_copied(run.objective.state_dict()), temporary / "objective.safetensors")
-    save_file(_flatten(run.optimiser), temporary / "optimiser.safetensors")
-    states = {"torch": torch.get_rng_state(), "data": run.generator.get_state()}
-    save_file(states, temporary / "random.safetensors")
-    (temporary / MARKER).write_text(json.dumps({"step": step, **about}, indent=1, sort_keys=True))
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(temporary, target)
+    for left in folder.glob(".step-*"):  # of a run that was killed while it saved
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        _write(temporary, step, run, about)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(temporary, target)
+    except (OSError, SafetensorError) as problem:
+        shutil.rmtree(temporary, ignore_errors=True)
+        newest = complete(folder)
+        kept = f"; {newest[-1]} is whole" if newest else ""
+        raise StorageError(f"cannot write the checkpoint of step {step} to {folder}: {problem}{kept}") from problem
     for old in complete(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def _write(folder: Path, step: int, run: Run, about: Mapping[str, Any]) -> None:
+    """All files of a checkpoint; the marker last, with the hash of each."""
+    states = {"torch": torch.get_rng_state(), "data": run.generator.get_state()}
+    files = {
+        "model": _copied(learned(run.model)),
+        "objective": _copied(run.objective.state_dict()),
+        "optimiser": _flatten(run.optimiser),
+        "random": states,
+    }
+    hashes = {}
+    for name, tensors in files.items():
+        path = folder / f"{name}.safetensors"
+        save_file(tensors, path)
+        hashes[path.name] = _sha256(path)
+    marker = {"step": step, **about, HASHES: hashes}
+    (folder / MARKER).write_text(json.dumps(marker, indent=1, sort_keys=True))
+    for path in (*folder.iterdir(), folder):  # on the disk before the folder has its name
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def complete(folder: Path) -> list[Path]:
@@ -83,9 +116,14 @@ def restore(folder: Path, run: Run, about: Mapping[str, Any]) -> int:
     newest = found[-1]
     marker = read_json(newest / MARKER, error=ConfigError)
     step = int(marker.pop("step"))
-    different = sorted(k for k in {*marker, *about} if marker.get(k) != json.loads(json.dumps(about.get(k))))
-    if different:
-        raise ConfigError(f"{newest} was made with other settings ({', '.join(different)}): use another folder")
+    hashes = marker.pop(HASHES, {})
+    wanted = json.loads(json.dumps(dict(about)))
+    if different := list(differences(marker, wanted)):
+        shown = "; ".join(different[:4]) + (f"; and {len(different) - 4} more" if len(different) > 4 else "")
+        raise ConfigError(f"{newest} was made with other settings ({shown}): use another folder")
+    for name, expected in hashes.items():
+        if _sha256(newest / name) != expected:
+            raise ConfigError(f"{newest / name} is damaged: its SHA-256 is not the one that was noted; remove {newest}")
     for file, targets in (("model", learned(run.model)), ("objective", run.objective.state_dict())):
         tensors = load_file(newest / f"{file}.safetensors")
         if tensors.keys() != targets.keys():
@@ -99,6 +137,15 @@ def restore(folder: Path, run: Run, about: Mapping[str, Any]) -> int:
     torch.set_rng_state(states["torch"])
     run.generator.set_state(states["data"])
     return step
+
+
+def differences(found: Any, wanted: Any, path: str = "") -> Iterator[str]:
+    """ "stage.optimizer.lr: 0.1, not 0.2": what differs between two values of JSON, by dotted path."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key in sorted({*found, *wanted}):
+            yield from differences(found.get(key), wanted.get(key), f"{path}.{key}" if path else key)
+    elif found != wanted:
+        yield f"{path}: {json.dumps(found)}, not {json.dumps(wanted)}"
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,16 +1,22 @@
 """The one training loop: stage in, trained parameters and a log out, resumable at any step.
 
-    batch = batches(step, generator)  ->  losses = stage.objective.build(model)(model, batch)  ->  optimiser step
+    data = batches(step, generator)  ->  losses = stage.objective.build(model)(model, batch)  ->  optimiser step
 
-`batches` is a function of the step and of a seeded generator, so a resumed run sees the samples it would have
-seen.  The log is `log.jsonl`: a line a step with the loss and its parts, rate, gradient norm and seconds.
+`batches` gives the batch of a step, or a `StepData` of several micro batches; it is a function of the step and of a
+seeded generator, so a resumed run sees the samples it would have seen.  The log is `log.jsonl`: a line a step with the
+loss and its parts, rate, gradient norm and seconds, and of StepData the numbers of samples and tokens.
+Traps: losses that are no numbers and gradients that are none stop the run before they reach the parameters, which are
+saved as they were; a run is interrupted between two steps only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +27,35 @@ from polymodal.errors import ConfigError
 from polymodal.models.output import total_loss
 from polymodal.nn.first_weight import first_weight
 from polymodal.train import checkpoint
+from polymodal.train.batches import MicroBatch, StepData
 from polymodal.train.checkpoint import Run
 from polymodal.train.parameters import parameter_groups, prepare, train_mode
 from polymodal.train.recipe import Stage, as_dict
 
 Batches = Callable[[int, torch.Generator], Any]
+Report = Callable[[int, int, dict[str, float]], None]
+LOG, BEST, SKIPPED = "log.jsonl", "best", "skipped.jsonl"
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopOptions:
+    """How steps are run, and what happens beside them.
+
+    precision: of the forward pass; parameters and optimiser keep theirs.
+    report(step, steps of the stage, line of the log).  stop() -> whether to end at this step, with a checkpoint.
+    evaluate: () -> a score, lower is better, every `evaluate_every` steps and at the end; the checkpoint of the lowest
+    is kept in `best/`.  max_skipped: damaged samples in all before the run stops.
+    about: what a checkpoint must agree with beside stage and seed.
+    """
+
+    precision: str = "float32"
+    report: Report | None = None
+    stop: Callable[[], bool] = lambda: False
+    evaluate: Callable[[], float] | None = None
+    evaluate_every: int = 0
+    max_skipped: int = 100
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run_stage(
@@ -34,17 +64,63 @@ def run_stage(
     batches: Batches,
     folder: Path,
     save_every: int = 200,
-    report: Callable[[int, dict[str, float]], None] | None = None,
     stop_at: int | None = None,
     seed: int = 0,
+    options: LoopOptions | None = None,
 ) -> list[float]:
     """Train `stage` in place and return the losses of the steps run now.
 
     Resumes from `folder` when it holds a finished checkpoint of the same stage.  `stop_at` ends early at that
-    step (for tests and for time limits) with a checkpoint written.  Raises ConfigError when the loss stops
-    being a number, naming the step, and for a stage whose rate, schedule or steps were not published.
+    step (for tests and for time limits) with a checkpoint written.  Raises ConfigError when the loss or the gradients
+    stop being numbers, naming step and samples, and for a stage whose rate, schedule or steps were not published.
     """
+    options = options or LoopOptions()
     folder.mkdir(parents=True, exist_ok=True)
+    run = begin(model, stage, seed)
+    about = {"stage": as_dict(stage), "seed": seed, **options.about}
+    start = checkpoint.restore(folder, run, about)
+    end = min(stage.steps, stop_at or stage.steps)
+    train_mode(model)
+    train_mode(run.objective)
+    losses: list[float] = []
+    for name in (LOG, SKIPPED):
+        forget_after(folder / name, start)
+    skipped = count_skipped(folder / SKIPPED)
+    with (folder / LOG).open("a") as log:
+        for step in range(start, end):
+            began = time.perf_counter()
+            data = step_data(batches(step, run.generator))
+            skipped += note_skipped(folder / SKIPPED, step, data)
+            require_few(stage, skipped, options.max_skipped, step, data)
+            try:
+                line = train_step(run, stage, data, step, options.precision)
+            except NotANumber as problem:
+                kept = checkpoint.save(folder, step, run, about)
+                raise ConfigError(f"{problem}; the parameters before it are in {kept}") from problem
+            line["seconds"] = time.perf_counter() - began
+            losses.append(line["loss"])
+            done = step + 1
+            ending = done == end or options.stop()
+            if options.evaluate is not None and (
+                ending or (options.evaluate_every and done % options.evaluate_every == 0)
+            ):
+                line["evaluation"] = evaluated(run, options.evaluate)
+            log.write(json.dumps({"step": step, **line}) + "\n")
+            if options.report is not None:
+                options.report(step, stage.steps, line)
+            if done % save_every == 0 or ending:
+                log.flush()
+                checkpoint.save(folder, done, run, about)
+            if "evaluation" in line and line["evaluation"] <= best_score(folder / LOG, log):
+                checkpoint.save(folder / BEST, done, run, about, keep=1)
+            if ending:
+                break
+    model.eval()
+    return losses
+
+
+def begin(model: nn.Module, stage: Stage, seed: int) -> Run:
+    """The model prepared for a stage, its objective, optimiser and the generator of its data."""
     torch.manual_seed(seed)
     prepare(model, stage)
     objective = stage.objective.build(model).to(first_weight(model).device)
@@ -54,48 +130,116 @@ def run_stage(
         raise ConfigError(f"stage {stage.name} trains nothing: train={stage.train} and lora={dict(stage.lora)}")
     optimiser = stage.optimizer.build(groups)
     generator = torch.Generator().manual_seed(seed)
-    run = Run(model=model, objective=objective, optimiser=optimiser, generator=generator)
-    about = {"stage": as_dict(stage), "seed": seed}
-    start = checkpoint.restore(folder, run, about)
-    end = min(stage.steps, stop_at or stage.steps)
-    train_mode(model)
-    train_mode(objective)
-    losses: list[float] = []
-    forget_after(folder / "log.jsonl", start)
-    with (folder / "log.jsonl").open("a") as log:
-        for step in range(start, end):
-            began = time.perf_counter()
-            line = train_step(run, stage, batches(step, run.generator), step)
-            line["seconds"] = time.perf_counter() - began
-            losses.append(line["loss"])
-            log.write(json.dumps({"step": step, **line}) + "\n")
-            if report is not None:
-                report(step, line)
-            if (step + 1) % save_every == 0 or step + 1 == end:
-                log.flush()
-                checkpoint.save(folder, step + 1, run, about)
-    model.eval()
-    return losses
+    return Run(model=model, objective=objective, optimiser=optimiser, generator=generator)
 
 
-def train_step(run: Run, stage: Stage, batch: Any, step: int) -> dict[str, float]:
+class NotANumber(ConfigError):
+    """A loss or gradients that are NaN or infinite."""
+
+
+def step_data(given: Any) -> StepData:
+    """A batch as the one micro batch of its step."""
+    if isinstance(given, StepData):
+        return given
+    return StepData(micro_batches=(MicroBatch(batch=given, targets=1, tokens=0),))
+
+
+def train_step(run: Run, stage: Stage, given: Any, step: int, precision: str = "float32") -> dict[str, float]:
     """One optimiser step; returns the loss, its parts by name, the rate and the norm of the gradients."""
+    data = step_data(given)
+    if not data.targets:
+        raise ConfigError(f"stage {stage.name}: step {step} has nothing to learn; {'; '.join(data.skipped[:3])}")
     rate = stage.rate(step)
     for group in run.optimiser.param_groups:
         group["lr"] = rate * group["factor"]
-    parts = run.objective(run.model, batch)
-    loss = total_loss(parts)
-    if not torch.isfinite(loss):
-        raise ConfigError(
-            f"stage {stage.name}: the loss is {loss.item()} at step {step}; lower lr={stage.optimizer.lr}"
-        )
     run.optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    summed: dict[str, float] = {}
+    for each in data.micro_batches:
+        share = each.targets / data.targets
+        with autocast(run.model, precision):
+            parts = run.objective(run.model, each.batch)
+            loss = total_loss(parts) * share
+        for name, part in parts.items():
+            summed[name] = summed.get(name, 0.0) + part.item() * share
+        if not torch.isfinite(loss):
+            raise NotANumber(
+                f"stage {stage.name}: the loss is {loss.item()} at step {step}{named(data)}; "
+                f"lower lr={stage.optimizer.lr}"
+            )
+        if loss.requires_grad:  # texts alone reach no connector
+            loss.backward()
     learning = [parameter for group in run.optimiser.param_groups for parameter in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(learning, stage.optimizer.clip or float("inf"))
+    norm = torch.nn.utils.clip_grad_norm_(learning, stage.optimizer.clip or float("inf")).item()
+    if not math.isfinite(norm):
+        raise NotANumber(
+            f"stage {stage.name}: the norm of the gradients is {norm} at step {step}{named(data)}; "
+            f"lower lr={stage.optimizer.lr}"
+        )
     run.optimiser.step()
-    named = {name: part.item() for name, part in parts.items()} if len(parts) > 1 else {}
-    return {"loss": loss.item(), "lr": rate, "norm": norm.item(), **named}
+    counts = {"samples": data.samples, "tokens": data.tokens, "targets": data.targets} if data.tokens else {}
+    parts_by_name = summed if len(summed) > 1 else {}
+    return {"loss": sum(summed.values()), "lr": rate, "norm": norm, **parts_by_name, **counts}
+
+
+def named(data: StepData) -> str:
+    """The samples of a step for a message."""
+    if not data.names:
+        return ""
+    more = f" and {len(data.names) - 4} more" if len(data.names) > 4 else ""
+    return f" (samples {', '.join(data.names[:4])}{more})"
+
+
+def autocast(model: nn.Module, precision: str) -> Any:
+    """The context in which a forward pass computes at a precision.  Raises ConfigError for an unknown one."""
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision {precision!r} is not known; expected {', '.join(PRECISIONS)}")
+    dtype = PRECISIONS[precision]
+    if dtype is None:
+        return contextlib.nullcontext()
+    return torch.autocast(first_weight(model).device.type, dtype=dtype)
+
+
+def evaluated(run: Run, evaluate: Callable[[], float]) -> float:
+    """The score of the model as it is, in evaluation mode; random numbers of training are not touched."""
+    state = torch.get_rng_state()
+    run.model.eval()
+    run.objective.eval()
+    try:
+        with torch.no_grad():
+            return evaluate()
+    finally:
+        torch.set_rng_state(state)
+        train_mode(run.model)
+        train_mode(run.objective)
+
+
+def best_score(log: Path, writing: Any) -> float:
+    """The lowest evaluation in the log so far."""
+    writing.flush()
+    scores = [json.loads(line).get("evaluation") for line in log.read_text().splitlines()]
+    return min((score for score in scores if score is not None), default=math.inf)
+
+
+def note_skipped(path: Path, step: int, data: StepData) -> int:
+    """Write down the damaged samples of a step; returns how many there are."""
+    if data.skipped:
+        with path.open("a") as file:
+            file.writelines(json.dumps({"step": step, "sample": each}) + "\n" for each in data.skipped)
+    return len(data.skipped)
+
+
+def require_few(stage: Stage, skipped: int, limit: int, step: int, data: StepData) -> None:
+    """Raises ConfigError where more samples are damaged than are left out without asking."""
+    if skipped > limit:
+        raise ConfigError(
+            f"stage {stage.name}: {skipped} damaged samples until step {step}, the limit is {limit}; "
+            f"the last: {data.skipped[-1]}"
+        )
+
+
+def count_skipped(path: Path) -> int:
+    """How many damaged samples were noted until now."""
+    return len(path.read_text().splitlines()) if path.exists() else 0
 
 
 def forget_after(log: Path, step: int) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from polymodal.fields import check_fields
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
@@ -25,6 +27,9 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     clip: float | None = None
     undecayed: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def build(self, groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
         """The optimiser of groups that each bring their own lr and weight_decay."""

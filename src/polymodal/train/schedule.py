@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from polymodal.errors import ConfigError
+from polymodal.fields import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class Schedule:
     warmup_start: float = 0.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.warmup_steps < 0 or not 0 <= self.warmup_ratio < 1 or (self.warmup_steps and self.warmup_ratio):
             raise ConfigError(
                 f"{type(self).__name__}: give warmup_steps of 0 or more, or a warmup_ratio below 1; "

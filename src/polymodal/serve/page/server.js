@@ -29,6 +29,11 @@ export async function json(path) {
   return (await ask(path)).json();
 }
 
+/** The answer to a body of JSON; throws Refused, or what broke the connection. */
+export function post(path, body, signal) {
+  return ask(path, {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(body), signal});
+}
+
 /** The address of a picture that needs the key as well; whoever shows it revokes it. */
 export async function picture(path) {
   return URL.createObjectURL(await (await ask(path)).blob());
@@ -36,9 +41,7 @@ export async function picture(path) {
 
 /** Pieces of the answer to a conversation: {text}, {reason}, {usage}; throws Refused, or what broke the connection. */
 export async function* stream(model, messages, signal) {
-  const body = JSON.stringify({model, messages, stream: true, stream_options: {include_usage: true}});
-  const headers = {"Content-Type": "application/json"};
-  const answer = await ask("v1/chat/completions", {method: "POST", headers, body, signal});
+  const answer = await post("v1/chat/completions", {model, messages, stream: true, stream_options: {include_usage: true}}, signal);
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {

@@ -9,11 +9,13 @@ from typing import Any
 from polymodal.backbones import llama
 from polymodal.data.processor import Processor
 from polymodal.data.template import Special, Template, Turn, Words
+from polymodal.data.tokenizer import Tokenizer, pad_id_of
 from polymodal.errors import ConfigError
 from polymodal.fusion.vocabulary import Spelling, Table, Vocabulary
 from polymodal.generators import vq_codec_3d
 from polymodal.models.discrete_token_lm import DiscreteTokenLM
 from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
+from polymodal.pipelines.image_generation import GridPainter, PictureFormat
 from polymodal.systems import (
     CheckpointFiles,
     LoadedModel,
@@ -22,7 +24,7 @@ from polymodal.systems import (
     Repository,
     Variant,
 )
-from polymodal.systems.emu3.picture_size import announced, transform_of
+from polymodal.systems.emu3.picture_size import AnySizeTransform, announced, transform_of
 
 DEFAULTS = {"vocab_size": 184622, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
             "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 9216, "rms_norm_eps": 1e-5,
@@ -30,6 +32,9 @@ DEFAULTS = {"vocab_size": 184622, "hidden_size": 4096, "intermediate_size": 1433
 
 
 VISUAL, IMAGE, ROW_END, BOS, EOS = "<|visual token", "<image>", "<|extra_200|>", "<|extra_203|>", "<|extra_204|>"
+
+
+AREA = 720 * 720  # pixels of the pictures that Emu3-Gen was trained to write
 
 
 BEGIN, OPEN, TAIL = "<|image start|>", "<|image token|>", ("<|extra_201|>", "<|image end|>")
@@ -83,7 +88,8 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         )
 
     def assemble(module: Any, files: CheckpointFiles) -> LoadedModel:
-        image = announced(transform_of(files.preprocessor), codec.stack.factor, IMAGE, (BEGIN, OPEN), TAIL)
+        transform = transform_of(files.preprocessor)
+        image = announced(transform, codec.stack.factor, IMAGE, (BEGIN, OPEN), TAIL)
         tokenizer = files.tokenizer()
         own = files.chat_template(tokenizer, {"image": IMAGE})
         if own is not None:  # the published processor begins every prompt so, whoever wrote it
@@ -92,7 +98,9 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
             )
         processor = Processor(tokenizer=tokenizer, template=own or TEMPLATE, modalities=(image,),
                               max_length=backbone.max_length)  # fmt: skip
-        return LoadedModel(model=module, processor=processor)
+        return LoadedModel(
+            model=module, processor=processor, paint=painter_of(module, tokenizer, transform, codec.stack.factor)
+        )
 
     plain = llama.hf_keys(backbone)
     tables = tuple(
@@ -106,6 +114,26 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
                Part(slot="backbone", name="LLaMA-like decoder", prefix="backbone", input="ids of text and pictures",
                     output=f"[B, T, {backbone.vocab_size}]"))  # fmt: skip
     return ModelSpec(build=build, keys=tables, in_memory=tables[-1], parts=drawing, assemble=assemble)
+
+
+def painter_of(
+    module: DiscreteTokenLM, tokenizer: Tokenizer, transform: AnySizeTransform, factor: int
+) -> GridPainter | None:
+    """What paints with a published folder; None for a tokenizer without the marks around pictures."""
+    marks = (BOS, BEGIN, OPEN, *TAIL, EOS)
+    if not all(map(tokenizer.knows, marks)):
+        return None
+    return GridPainter(
+        model=module,
+        tokenizer=tokenizer,
+        layout=PictureFormat.of(tokenizer, BOS, BEGIN, OPEN, (*TAIL, EOS), tokenizer.token(pad_id_of(tokenizer))),
+        pixels=transform.picture,
+        factor=factor,
+        area=min(max(AREA, transform.min_pixels), transform.max_pixels),
+        most=transform.max_pixels,
+        positive=POSITIVE,
+        negative=NEGATIVE,
+    )
 
 
 def text_model_spec(config: Mapping[str, Any]) -> ModelSpec:

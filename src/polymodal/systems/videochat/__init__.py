@@ -59,7 +59,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
                             positions_ignore_padding=text.positions_ignore_padding)  # fmt: skip
 
     keys = tuple(_keys(connector) + table.prefixed("llama_model.", "backbone.") for table in text.keys)
-    side, seen = frame.image_size, f"[N, F*{frame.tokens} + 1, {frame.width}]"
+    side, seen = sides(frame.image_size)[0], f"[N, F*{frame.tokens} + 1, {frame.width}]"
     parts = (
         Part(slot="encoder", modality="video", name=f"EVA-CLIP ViT-g/14 with {encoder.layers} global blocks",
              prefix="encoders.video", input=f"[N, F, 3, {side}, {side}]", output=seen),

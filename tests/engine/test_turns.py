@@ -10,15 +10,14 @@ import torch
 
 from polymodal.data.messages import conversation, user
 from polymodal.data.processor import Processor
+from polymodal.engine.prefix_cache import IdleLimits
 from polymodal.errors import ConfigError
-from polymodal.generation.chat import Chat
-from polymodal.generation.decode_state import DecodeState
 from polymodal.generation.feature_cache import ENCODER_BATCH, FeatureCache, PreparedMedia
 from polymodal.generation.generate import generate
 from polymodal.generation.output import DecodingConstraints
 from polymodal.generation.prefix import common_prefix, outside_items
 from polymodal.generation.sampling import SamplingOptions
-from polymodal.generation.sessions import IdleLimits, Sessions
+from talking import Talk
 from tiny_models import text_model
 from tiny_talk import model, picture, processor
 from tiny_text import letters_tokenizer
@@ -82,18 +81,18 @@ def fresh(network, maker, messages) -> tuple[int, ...]:
 
 def talk(network, maker, count: Counted) -> None:
     """Three turns with pictures; every turn embeds exactly the prompt tokens that were not there before."""
-    chat = Chat(network, maker, options=OPTIONS)
+    chat = Talk(network, maker, OPTIONS)
     messages = []
     for text, seed in (("What is this?", 1), ("And this one here?", 2), ("Once more the first.", 1)):
         messages.append(user(text, picture(seed)))
         row = maker.encode(conversation(messages), generate=True)
-        ids = [piece.id for piece in chat.answer(messages)]
+        ids = chat.ids(messages)
         embedded, collated = count.take()
-        assert embedded == len(row) - chat.reused and (chat.reused > 0) == (len(messages) > 1)
+        assert embedded == len(row) - chat.cached and (chat.cached > 0) == (len(messages) > 1)
         assert collated == (network.prepare_inputs is not None)
-        assert tuple(ids) == fresh(network, maker, messages)
+        assert ids == fresh(network, maker, messages)
         count.take()
-        messages.append({"role": "assistant", "content": chat.processor.tokenizer.decode(ids)})
+        messages.append({"role": "assistant", "content": maker.tokenizer.decode(list(ids))})
     assert network.encoders["image"].items == 2 + 1 + 2 + 3, "each once in the chat, and all in every fresh run"
 
 
@@ -109,10 +108,10 @@ def test_positions_of_the_whole_conversation_need_no_picture_again(monkeypatch) 
 
 def test_rules_that_look_at_values_get_them() -> None:
     network, maker = arranged_pair(reads_values=True)
-    chat = Chat(network, maker, options=OPTIONS)
+    chat = Talk(network, maker, OPTIONS)
     messages = [user("one", picture(1)), {"role": "assistant", "content": "a"}, user("two", picture(2))]
-    list(chat.answer(messages[:1]))
-    assert tuple(piece.id for piece in chat.answer(messages)) == fresh(network, maker, messages) and chat.reused
+    chat.ids(messages[:1])
+    assert chat.ids(messages) == fresh(network, maker, messages) and chat.cached
 
 
 def test_a_prefix_that_ends_within_a_picture_is_cut_before_it() -> None:
@@ -122,13 +121,14 @@ def test_a_prefix_that_ends_within_a_picture_is_cut_before_it() -> None:
     assert place.end - place.first == 4
     cuts = [outside_items(length, row.media_spans) for length in range(place.first - 1, place.end + 2)]
     assert cuts == [place.first - 1, *[place.first] * 4, place.end, place.end + 1]
-    # As after an answer that was broken off while the prompt was read in pieces.
-    chat = Chat(network, maker, options=OPTIONS)
-    list(chat.write(row, OPTIONS))
-    chat._cache.truncate(place.first + 2)
-    chat._ids = row.input_ids[: place.first + 2]
-    ids = tuple(piece.id for piece in chat.write(row, OPTIONS))
-    assert chat.reused == place.first
+    # Two conversations whose ids part within the placeholders of one picture.
+    chat = Talk(network, maker, OPTIONS)
+    chat.ids([user("some words", picture(1), "more")])
+    entry = chat.engine.prefixes._entries[-1]
+    entry.cache.truncate(place.first + 2)
+    del entry.ids[place.first + 2 :]
+    ids = tuple(piece.id for piece in chat.write(row))
+    assert chat.cached == place.first
     assert ids == fresh(network, maker, [user("some words", picture(1), "more")])
 
 
@@ -171,132 +171,154 @@ def test_prepared_media_go_with_their_records_and_with_the_limit() -> None:
     assert prepared.nbytes == len(prepared) == 0
 
 
-def sessions(**limits) -> Sessions:
+def talk_of(**limits) -> Talk:
     network = text_model(2, letters_tokenizer().vocab_size, max_length=2000)
     maker = Processor(tokenizer=letters_tokenizer(), template=processor().template)
-    return Sessions(network, maker, IdleLimits(**limits))
+    return Talk(network, maker, OPTIONS, **limits)
 
 
-def ask(found: Sessions, *texts: str) -> Chat:
-    """Answer a conversation of these user messages, answers between them."""
+def ask(found: Talk, *texts: str) -> int:
+    """Answer a conversation of these user messages, answers between them; the prompt tokens that were known."""
     messages = [user(texts[0])]
     for text in texts[1:]:
         messages += [{"role": "assistant", "content": "x"}, user(text)]
-    encoded = found.encode(conversation(messages))
-    with found.chat(encoded) as chat:
-        list(chat.write(encoded, OPTIONS))
-    return chat
+    found.ids(messages)
+    return found.cached
 
 
 def test_each_conversation_finds_its_own_keys_and_values() -> None:
-    found = sessions()
+    found = talk_of()
     talks = [("alpha " * 20,), ("beta " * 20,), ("gamma " * 20,)]
-    chats = [ask(found, *talk) for talk in talks]
-    assert found.idle == 3 and len(set(map(id, chats))) == 3
-    for talk, chat in reversed(list(zip(talks, chats, strict=True))):
-        held = len(found.encode(conversation([user(*talk)])))
-        assert ask(found, *talk, "go on") is chat and chat.reused >= held - 10
-    assert found.idle == 3
+    for talk in talks:
+        ask(found, *talk)
+    assert len(found.engine.prefixes) == 3
+    for talk in reversed(talks):
+        held = len(found.encode([user(*talk)]))
+        assert ask(found, *talk, "go on") >= held - 10
 
 
-@pytest.mark.parametrize("limits", [{"chats": 2}, {"nbytes": 2 * 65_536}])
+@pytest.mark.parametrize("limits", [{"chats": 2}, {"nbytes": 40_000}])
 def test_idle_conversations_keep_to_the_limits(limits) -> None:
-    found = sessions(**limits)
-    chats = [ask(found, letter * 30) for letter in "abcde"]
-    assert chats[0].nbytes == 65_536  # 2 layers, keys and values, 2 heads of 8, 256 tokens of room, float32
-    assert found.idle == 2 and found.nbytes == 2 * 65_536
-    assert ask(found, "d" * 30, "go on") is chats[3]
-    assert ask(found, "a" * 30, "go on") not in chats
-    assert found.idle == 2
-    found.clear()
-    assert found.idle == found.nbytes == 0
+    found = talk_of(**limits)
+    prefixes = found.engine.prefixes
+    for letter in "abcde":
+        ask(found, letter * 30)
+        assert len(prefixes) <= 2 and prefixes.nbytes <= 40_000
+    assert len(prefixes) == 2
+    assert 0 < found.engine.nbytes <= 40_000, "rows that have ended hold nothing"
+    assert ask(found, "d" * 30, "go on") > 30
+    assert ask(found, "a" * 30, "go on") < 30
+    found.client.clear()
+    assert len(prefixes) == found.engine.nbytes == 0
 
 
 def test_a_conversation_above_the_limit_is_not_kept() -> None:
-    found = sessions(nbytes=100_000)
+    found = talk_of(nbytes=40_000)
     ask(found, "a" * 30)
     ask(found, "b" * 300)
-    assert found.idle == 0 or found.nbytes <= 100_000
+    assert len(found.engine.prefixes) == 1 and found.engine.prefixes.nbytes <= 40_000
+    found.client.limit(IdleLimits(nbytes=0))
+    assert len(found.engine.prefixes) == 0
+    ask(found, "a" * 30)
+    assert len(found.engine.prefixes) == 0
     with pytest.raises(ConfigError, match="idle limits"):
         IdleLimits(chats=-1)
 
 
-def test_an_abandoned_answer_gives_up_its_memory(monkeypatch) -> None:
-    found = sessions()
-    encoded = found.encode(conversation("tell me"))
-    states: list[weakref.ref[DecodeState]] = []
-    step = DecodeState.step
-
-    def watched(state, ids):
-        states.append(weakref.ref(state.cache))
-        step(state, ids)
-
-    monkeypatch.setattr(DecodeState, "step", watched)
-
-    def stream():
-        with found.chat(encoded) as chat:
-            yield from chat.write(encoded, OPTIONS)
-
-    for end in ("close", "forget"):
-        pieces = stream()
-        next(pieces), next(pieces)
-        if end == "close":
-            pieces.close()
-        del pieces
-        gc.collect()
-        assert states.pop()() is None and found.idle == found.nbytes == 0
+@pytest.mark.parametrize("end", ["close", "forget"])
+def test_an_abandoned_answer_frees_its_row_and_serves_the_next(end: str) -> None:
+    found = talk_of()
+    encoded = found.encode("tell me")
+    pieces = found.write(encoded)
+    next(pieces), next(pieces)
+    rows = weakref.ref(found.engine._shared.cache._buffers)
+    assert rows() is not None and found.engine.running == 1
+    if end == "close":
+        pieces.close()
+    del pieces
+    gc.collect()
+    assert rows() is None and not found.engine.busy and found.engine.running == 0
+    assert tuple(piece.id for piece in found.write(encoded)) == talk_of().ids("tell me")
+    assert found.cached == len(encoded) - 1
 
 
 def test_changed_weights_drop_all_that_was_computed() -> None:
-    found = sessions()
+    found = talk_of()
     ask(found, "a" * 30)
     with torch.no_grad():
-        found.model.backbone.norm.weight.mul_(2)
-    found.encode(conversation("a"))
-    assert found.idle == 0
-    encoded = found.encode(conversation("b" * 30))
-    with found.chat(encoded) as chat:
-        list(chat.write(encoded, OPTIONS))
-        with torch.no_grad():
-            found.model.backbone.norm.weight.mul_(2)
-        found.encode(conversation("c"))  # somebody else notices
-    assert found.idle == 0, "what old weights computed is not kept when the answer ends later"
+        found.engine.model.backbone.norm.weight.mul_(2)
+    assert ask(found, "a" * 30) == 0
+    pieces = found.write(found.encode("b" * 30))
+    next(pieces)
+    with torch.no_grad():
+        found.engine.model.backbone.norm.weight.mul_(2)
+    ask(found, "c")  # somebody else notices
+    list(pieces)
+    assert ask(found, "b" * 30) < 30, "what old weights computed is not kept when the answer ends later"
 
 
 def test_conversations_of_several_threads_answer_as_alone() -> None:
-    found = sessions(chats=2)
+    found = talk_of(chats=2)
     texts = [letter * 20 for letter in "abcdef"]
-    alone = {
-        text: [piece.id for piece in Chat(found.model, found.processor).answer(text, max_tokens=12)] for text in texts
-    }
-    results: dict[tuple[str, int], list[int]] = {}
+    alone = {text: Talk(found.engine.model, found.engine.processor).ids(text, max_tokens=12) for text in texts}
+    results: dict[tuple[str, int], tuple[int, ...]] = {}
 
     def work(text: str) -> None:
         for number in range(3):
-            encoded = found.encode(conversation(text))
-            with found.chat(encoded) as chat:
-                results[text, number] = [p.id for p in chat.write(encoded, SamplingOptions(max_tokens=12))]
+            pieces = found.write(found.encode(text), max_tokens=12)
+            results[text, number] = tuple(piece.id for piece in pieces)
 
     threads = [threading.Thread(target=work, args=(text,)) for text in texts]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
+        assert not thread.is_alive()
     assert len(results) == 18 and all(ids == alone[text] for (text, _), ids in results.items())
-    assert found.idle <= 2
+    assert len(found.engine.prefixes) <= 2 and not found.engine.busy
+
+
+def test_an_interrupt_ends_what_runs_and_keeps_what_was_computed(monkeypatch) -> None:
+    """Ctrl-C in the middle of a forward: the next turn begins where the last finished one ended."""
+    found = talk_of()
+    first = found.ids("a" * 40)
+    embed = found.engine.model.backbone.embed
+    calls = iter([None, None, KeyboardInterrupt])
+
+    def interrupted(ids):
+        if (problem := next(calls, None)) is not None:
+            raise problem
+        return embed(ids)
+
+    other = found.write(found.encode("b"))
+    next(other)
+    monkeypatch.setattr(found.engine.model.backbone, "embed", interrupted)
+    pieces = found.write(found.encode("c" * 30))
+    with pytest.raises(KeyboardInterrupt):
+        list(pieces)
+    with pytest.raises(KeyboardInterrupt):  # it was in the same step
+        list(other)
+    monkeypatch.undo()
+    assert not found.engine.busy and found.engine.running == 0
+    assert found.ids("a" * 40) == first and found.cached >= 40
+
+
+def test_a_step_that_fails_ends_all_that_runs_and_nothing_later(monkeypatch) -> None:
+    found = talk_of()
+    first, pieces = found.ids("a" * 40), found.write(found.encode("b"))
+    next(pieces)
+    monkeypatch.setattr(found.engine._shared, "step", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(pieces)
+    assert found.ids("a" * 40) == first
 
 
 def test_ids_of_a_generation_config_end_answers_of_a_chat_too() -> None:
-    plain = sessions()
-    encoded = plain.encode(conversation([user("alpha")]))
-
-    def answer(found: Sessions) -> list:
-        with found.chat(encoded) as chat:
-            return list(chat.write(encoded, OPTIONS))
-
-    written = answer(plain)
+    plain = talk_of()
+    written = plain.ids("alpha")
     assert len(written) == OPTIONS.max_tokens
-    second = written[1].id
-    ended = answer(Sessions(plain.model, plain.processor, ends={second}))
-    assert [piece.id for piece in ended] == [piece.id for piece in written[: len(ended)]]
-    assert ended[-1].id == second and ended[-1].finish_reason == "stop"
+    ended = list(
+        Talk(plain.engine.model, plain.engine.processor, OPTIONS, ends=[written[1]]).write(plain.encode("alpha"))
+    )
+    assert tuple(piece.id for piece in ended) == written[: len(ended)]
+    assert ended[-1].id == written[1] and ended[-1].finish_reason == "stop"

@@ -5,14 +5,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from polymodal.data.media import Audio
 from polymodal.data.messages import user
 from polymodal.data.processor import Processor
 from polymodal.data.template import chatml
 from polymodal.errors import ConfigError, PromptError
-from polymodal.generation.chat import Chat, FeatureCache
+from polymodal.generation.feature_cache import FeatureCache
 from polymodal.generation.generate import generate
 from polymodal.generation.output import DecodingConstraints
 from polymodal.generation.sampling import SamplingOptions
+from talking import Talk
 from tiny_models import text_model
 from tiny_talk import TOKENIZER, model, picture, processor
 
@@ -26,21 +28,17 @@ def fresh(network, messages, options=OPTIONS) -> tuple[int, ...]:
 
 
 def test_second_turn_reuses_the_first_and_encodes_no_picture_again() -> None:
-    network = model()
-    chat = Chat(network, processor(), options=OPTIONS)
-    first = chat.say("What is this?", picture(1))
-    assert chat.reused == 0 and network.encoders["image"].items == 1
-    assert first.counts["prompt"] == len(processor().encode(chat.messages[:1], generate=True))
-    held = len(chat._ids)
-    second = chat.say("And this?", picture(2))
+    network, messages = model(), []
+    chat = Talk(network, processor(), OPTIONS)
+    first = chat.say(messages, "What is this?", picture(1))
+    assert chat.cached == 0 and network.encoders["image"].items == 1
+    held = len(chat.engine.prefixes._entries[-1].ids)
+    second = chat.say(messages, "And this?", picture(2))
     assert network.encoders["image"].items == 2
-    third = chat.say("the user is", picture(1))
+    third = chat.say(messages, "the user is", picture(1))
     assert network.encoders["image"].items == 2
-    assert chat.reused > held
-    expected = [fresh(network, chat.messages[:n]) for n in (1, 3, 5)]
-    assert [first.ids, second.ids, third.ids] == expected
-    assert [message.role for message in chat.messages] == ["user", "assistant"] * 3
-    assert chat.messages[1].text == first.text
+    assert chat.cached > held
+    assert [first, second, third] == [fresh(network, messages[:n]) for n in (1, 3, 5)]
 
 
 @given(
@@ -48,9 +46,9 @@ def test_second_turn_reuses_the_first_and_encodes_no_picture_again() -> None:
 )
 @settings(max_examples=25, deadline=None)
 def test_any_order_of_conversations_equals_fresh_runs(turns, data) -> None:
-    """The same Chat answers conversations that share a prefix, diverge, shrink or swap a picture."""
+    """The same engine answers conversations that share a prefix, diverge, shrink or swap a picture."""
     network = model(1)
-    chat = Chat(network, processor(), options=SamplingOptions(max_tokens=5))
+    chat = Talk(network, processor(), SamplingOptions(max_tokens=5))
     pictures = [picture(i) for i in range(3)]
     messages = []
     for text, number in turns:
@@ -60,55 +58,47 @@ def test_any_order_of_conversations_equals_fresh_runs(turns, data) -> None:
         given_messages = list(messages[:cut])
         if data.draw(st.booleans()):
             given_messages[0] = user(turns[0][0], pictures[data.draw(st.integers(0, 2))], turns[0][0])
-        ids = tuple(piece.id for piece in chat.answer(given_messages))
-        assert ids == fresh(network, given_messages, SamplingOptions(max_tokens=5))
+        assert chat.ids(given_messages) == fresh(network, given_messages, SamplingOptions(max_tokens=5))
 
 
 def test_another_picture_cuts_the_prefix_at_its_place() -> None:
     network = model()
-    chat = Chat(network, processor(), options=OPTIONS)
-    list(chat.answer([user("same words", picture(1), "behind")]))
+    chat = Talk(network, processor(), OPTIONS)
+    chat.ids([user("same words", picture(1), "behind")])
     row = processor().encode([user("same words", picture(2), "behind")], generate=True)
-    ids = tuple(piece.id for piece in chat.answer([user("same words", picture(2), "behind")]))
-    assert chat.reused == row.media_spans[0].first
+    ids = chat.ids([user("same words", picture(2), "behind")])
+    assert chat.cached == row.media_spans[0].first
     assert ids == fresh(network, [user("same words", picture(2), "behind")])
-    list(chat.answer([user("same words", picture(2), "behind")]))
-    assert chat.reused == len(row) - 1
+    chat.ids([user("same words", picture(2), "behind")])
+    assert chat.cached == len(row) - 1
 
 
 def test_an_abandoned_answer_does_no_harm() -> None:
     network = model()
-    chat = Chat(network, processor(), options=OPTIONS)
-    pieces = chat.stream("tell me", picture(1))
+    chat = Talk(network, processor(), OPTIONS)
+    asked = [user("tell me", picture(1))]
+    pieces = chat.write(chat.encode(asked))
     next(pieces), next(pieces)
     pieces.close()
-    assert chat.messages == []
-    answer = chat.say("tell me", picture(1))
-    assert chat.reused > 0 and answer.ids == fresh(network, chat.messages[:1])
+    assert chat.ids(asked) == fresh(network, asked) and chat.cached > 0
     with pytest.raises(PromptError, match="takes text, image"):
-        from polymodal.data.media import Audio
-
-        chat.say(Audio("x.wav"))
-    assert len(chat.messages) == 2
-    assert chat.say("go on").ids == fresh(network, chat.messages[:3])
+        chat.encode([user(Audio("x.wav"))])
 
 
-def test_options_of_one_turn_and_a_cache_that_grows() -> None:
+def test_options_of_one_turn_and_rows_that_grow() -> None:
     network = text_model(2, TOKENIZER.vocab_size, max_length=2000)
-    chat = Chat(network, Processor(tokenizer=TOKENIZER, template=chatml(default_system=None)), system="You sing")
-    chat.say("a", max_tokens=3)
-    small = chat._cache
-    long = chat.say("b" * 300, max_tokens=4, temperature=1.0, seed=1)
-    assert chat._cache is not small and chat.reused > 10
-    batch = chat.processor(chat.messages[:-1], generate=True)
-    options = SamplingOptions(max_tokens=4, temperature=1.0, seed=1)
-    assert long.ids == generate(network, batch, options, chat.constraints)[0].ids
-    assert chat.messages[0].role == "system"
-    with pytest.raises(ConfigError, match="beam"):
-        chat.say("x", beams=2)
-    chat.reset()
-    chat.say("c", max_tokens=2)
-    assert chat.reused == 0
+    maker = Processor(tokenizer=TOKENIZER, template=chatml(default_system=None))
+    chat, messages = Talk(network, maker), [{"role": "system", "content": "You sing"}]
+    chat.say(messages, "a", max_tokens=3)
+    for text, changes in (("b" * 300, {"temperature": 1.0, "seed": 1}), ("c", {"beams": 2})):
+        ids = chat.say(messages, text, max_tokens=4, **changes)
+        assert chat.cached > 10
+        options = SamplingOptions(max_tokens=4, **changes)
+        batch = maker(messages[:-1], generate=True)
+        assert ids == generate(network, batch, options, chat.engine.constraints)[0].ids
+    chat.client.clear()
+    chat.ids("c", max_tokens=2)
+    assert chat.cached == 0
 
 
 def test_feature_cache_forgets_the_longest_unused() -> None:
@@ -134,4 +124,4 @@ def test_feature_cache_forgets_the_longest_unused() -> None:
 
 def test_a_processor_for_another_placeholder_is_refused() -> None:
     with pytest.raises(ConfigError, match="placeholders"):
-        Chat(model(), processor("<file_sep>"))
+        Talk(model(), processor("<file_sep>"))

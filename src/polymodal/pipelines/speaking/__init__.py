@@ -1,0 +1,1 @@
+"""Text to speech: sentences -> phonemes (eSpeak NG) -> Kokoro's symbols -> samples."""

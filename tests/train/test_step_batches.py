@@ -1,0 +1,153 @@
+"""The batches of a step: the same samples and gradients however they are cut, packed, prepared or shared by ranks."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image as Pillow
+from torch import Tensor
+
+from polymodal.data.datasets.mixture import Mixture
+from polymodal.data.datasets.opening import open_dataset
+from polymodal.errors import ConfigError
+from polymodal.train.batches import BatchOptions, StepBatches, StepLoader, step_batches
+from polymodal.train.objectives import LanguageModeling
+from tiny_folders import tiny
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return tiny("llava-1.5", tmp_path_factory.mktemp("llava"))
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory: pytest.TempPathFactory) -> Mixture:
+    folder = tmp_path_factory.mktemp("data")
+    rows: list[dict[str, Any]] = []
+    for number in range(10):
+        Pillow.new("RGB", (20, 30), (25 * number, 80, 90)).save(folder / f"{number}.png")
+        rows.append({"image": f"{number}.png", "question": "Which?", "answer": "word " * (1 + number % 4)})
+    rows.append({"question": "Who?", "answer": "me"})
+    rows.append({"image": "gone.png", "caption": "nothing"})
+    (folder / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return Mixture([open_dataset(folder / "a.jsonl")], seed=4)
+
+
+def gradients(model: Any, batches: StepBatches, step: int = 0) -> dict[str, Tensor]:
+    """Of the step's loss, micro batches weighted as the loop weights them."""
+    objective, data = LanguageModeling().build(model.module), batches[step]
+    model.module.zero_grad()
+    for each in data.micro_batches:
+        loss = sum(objective(model.module, each.batch).values())
+        (loss * each.targets / data.targets).backward()
+    return {name: p.grad.clone() for name, p in model.module.named_parameters() if p.grad is not None}
+
+
+def largest_difference(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
+    assert left.keys() == right.keys()
+    return max((left[name] - right[name]).abs().max().item() for name in left)
+
+
+def test_gradients_do_not_depend_on_how_a_step_is_cut_or_packed(model: Any, mixture: Mixture) -> None:
+    whole = BatchOptions(batch=12, max_length=480)
+    expected = gradients(model, step_batches(model.processor, mixture, whole))
+    scale = max(each.abs().max().item() for each in expected.values())
+    for options in (
+        replace(whole, micro_batch=5),
+        replace(whole, micro_batch=1),
+        replace(whole, packing=True),
+        replace(whole, packing=True, micro_batch=2),
+    ):
+        found = gradients(model, step_batches(model.processor, mixture, options))
+        assert largest_difference(found, expected) <= 1e-4 * max(1.0, scale), options
+
+
+def test_a_damaged_sample_leaves_its_place_empty_and_is_named(model: Any, mixture: Mixture) -> None:
+    batches = step_batches(model.processor, mixture, BatchOptions(batch=12))
+    data = batches[0]
+    assert data.samples == 11 and len(data.names) == 11
+    (skipped,) = data.skipped
+    assert skipped.startswith("a.jsonl:12: there is no file") and "gone.png" in skipped
+    assert sum(each.targets for each in data.micro_batches) == data.targets > 0
+
+
+def test_workers_prepare_the_same_steps_from_any_start(model: Any, mixture: Mixture) -> None:
+    batches = step_batches(model.processor, mixture, BatchOptions(batch=4, max_length=480, packing=True))
+    here, ahead = StepLoader(batches, 7), StepLoader(batches, 7, workers=2)
+    for step in (3, 4, 5, 6):
+        left, right = here(step), ahead(step)
+        assert left.names == right.names and left.skipped == right.skipped
+        for one, other in zip(left.micro_batches, right.micro_batches, strict=True):
+            assert all(torch.equal(one.batch[key], other.batch[key]) for key in ("input_ids", "labels", "pixel_values"))
+
+
+def test_ranks_share_a_step_and_their_gradients_add_up(model: Any, mixture: Mixture) -> None:
+    options = BatchOptions(batch=12)
+    whole = step_batches(model.processor, mixture, options)
+    ranks = [step_batches(model.processor, mixture, replace(options, rank=rank, ranks=2)) for rank in (0, 1)]
+    shares = [each[0] for each in ranks]
+    assert sorted(name for share in shares for name in share.names) == sorted(whole[0].names)
+    targets = whole[0].targets
+    assert sum(share.targets for share in shares) == targets
+    expected, parts = gradients(model, whole), [gradients(model, each) for each in ranks]
+    added = {
+        name: sum(part[name] * share.targets / targets for part, share in zip(parts, shares, strict=True))
+        for name in expected
+    }
+    assert largest_difference(added, expected) <= 1e-4 * max(1.0, max(e.abs().max().item() for e in expected.values()))
+
+
+def test_a_blank_row_teaches_nothing(model: Any, mixture: Mixture) -> None:
+    batches = step_batches(model.processor, mixture, BatchOptions(batch=4, ranks=2))
+    blank = batches.blank()
+    assert blank.targets == 0
+    objective = LanguageModeling().build(model.module)
+    model.module.zero_grad()
+    sum(objective(model.module, blank.batch).values()).backward()
+    assert not any(p.grad.any() for p in model.module.parameters() if p.grad is not None)
+
+
+def test_of_a_plain_text_every_token_and_its_end_are_learned(model: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "ab c"}')
+    batches = step_batches(model.processor, Mixture([open_dataset(tmp_path / "a.jsonl")]), BatchOptions(batch=1))
+    _, row = batches.row(0, 0)
+    tokenizer = model.processor.tokenizer
+    assert tokenizer.decode(row.input_ids) == "ab c" and row.input_ids[-1] == tokenizer.eos_id
+    assert [id for id, learned in zip(row.input_ids, row.loss_mask, strict=True) if learned] == row.input_ids[-5:]
+
+
+def test_rows_too_long_are_cut_but_never_inside_media(model: Any, mixture: Mixture) -> None:
+    _, row = step_batches(model.processor, mixture, BatchOptions(batch=1)).row(0, 0)
+    (span,) = row.media_spans
+    answer = row.loss_mask.index(True)
+    cut = step_batches(model.processor, mixture, BatchOptions(batch=12, max_length=answer + 3))[0]
+    assert cut.samples and all(each.batch["input_ids"].shape[1] <= answer + 3 for each in cut.micro_batches)
+    inside = step_batches(model.processor, mixture, BatchOptions(batch=12, max_length=span.end - 2))[0]
+    assert not inside.samples
+    assert any("would cut the image" in each for each in inside.skipped)
+    assert any("has no token to learn within" in each for each in inside.skipped)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch": 1, "ranks": 2}, "a batch of 1 samples cannot be shared by 2 processes"),
+        ({"batch": 4, "packing": True}, "packing needs budget.max_length"),
+        ({"batch": 4, "micro_batch": 0}, "micro batch: expected 1 row or more, found 0"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        BatchOptions(**options)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
