@@ -35,6 +35,8 @@ READ = {  # folder -> system, parameters
     "blip2-opt-2.7b-first": ("blip-2", 3_744_679_936),
     "clip-vit-base-patch32": ("clip", 151_277_313),
     "fuyu-8b-first": ("fuyu-8b", 9_408_238_592),
+    "internlm-xcomposer-7b": ("internlm-xcomposer", 8_797_872_000),
+    "internlm-xcomposer-vl-7b": ("internlm-xcomposer", 8_797_888_384),
     "llava-1.5-7b-hf": ("llava-1.5", 7_063_425_024),
     "llava-v1.5-7b": ("llava-1.5", 7_062_900_736),
     "vicuna-7b-delta-v0": ("language-model", 6_738_423_808),
@@ -43,8 +45,6 @@ READ = {  # folder -> system, parameters
 REFUSED = {  # folder -> a piece of the reason
     "flamingo-hf": "Otter's Flamingo; that system is not here",
     "flamingo-mpt-7B": "Otter's Flamingo; that system is not here",
-    "internlm-xcomposer-7b": "InternLM-XComposer; that system is not here",
-    "internlm-xcomposer-vl-7b": "InternLM-XComposer; that system is not here",
     "VisCPM-cpm-bee-10b": "holds no weights",
     "albef-bert-config": "holds no weights",
     "blip-official-med-config": "holds no weights",
@@ -196,7 +196,8 @@ CARRIED = {  # what old files carry beside the tensor that ends so: buffers that
     "attention.query_key_value.weight": ("attention.bias", "attention.masked_bias", "attention.rotary_emb.inv_freq"),
     "self_attn.v_proj.weight": ("self_attn.rotary_emb.inv_freq",),
 }
-WITHOUT = ("vision", "visual", "text_model", "gated_cross_attn", "Qformer", "opt_model", "model.decoder.", "h.{}.")
+WITHOUT = ("vision", "visual", "text_model", "gated_cross_attn", "Qformer", "opt_model", "model.decoder.", "h.{}.",
+           "image_encoder.", "transformer.layers.")  # fmt: skip
 """Parts whose families never had rotary tables or causal masks among their buffers."""
 
 

@@ -207,7 +207,6 @@ def _looked_for(config: Mapping[str, Any], pool: list[System], system: str | Non
 ABSENT = {
     "flamingo": "Otter's Flamingo",
     "qwen": "the first Qwen with text alone",
-    "InternLMXComposer": "InternLM-XComposer",
 }
 
 

@@ -3,9 +3,9 @@
     inputs_embeds [B,T,D] -> blocks -> norm -> hidden [B,T,D]          (forward)
     block:  x + cross(x, context)?  ->  x + attn(attn_norm(x))  ->  x + mlp(mlp_norm(x))      (order "pre")
     embed(input_ids) -> inputs_embeds                head(hidden) -> logits [B,T,V]
-Other orders: "post" norm(x + f(x)) (OPT-350m), "swin" x + norm(f(x)) (Chameleon-34B), "residual" n + f(n) with
-n = norm(x) (BLOOM's option), "shared" x + attn(n) + mlp(n) with n = attn_norm(x) (Phi), and ``parallel``
-x + attn(attn_norm(x)) + mlp(mlp_norm(x)) (GPT-NeoX).
+Other orders: "post" norm(x + f(x)) (OPT-350m), "swin" x + norm(f(x)) (Chameleon-34B), "residual" s * n + f(n) with
+n = norm(x) (BLOOM's option with s = 1, ChatGLM), "shared" x + attn(n) + mlp(n) with n = attn_norm(x) (Phi), and
+``parallel`` x + attn(attn_norm(x)) + mlp(mlp_norm(x)) (GPT-NeoX).
 
 What differs between LLaMA, Qwen2, Mistral and Gemma is which child configs fill the slots.  The four ways a
 modality may enter need no flag: A ``cross`` child and ``context`` argument; B any linear or norm may be routed by
@@ -76,7 +76,10 @@ class LearnedPositions(nn.Embedding):
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderBlockConfig:
-    """One block. ``norm`` fills both norm slots unless ``mlp_norm`` is given; order: see the module."""
+    """One block. ``norm`` fills both norm slots unless ``mlp_norm`` is given; order: see the module.
+
+    residual_scale: of what passes by in the order "residual".
+    """
 
     attention: AttentionConfig
     mlp: FeedForwardConfig
@@ -85,10 +88,13 @@ class DecoderBlockConfig:
     cross: CrossConfig | None = None
     order: Literal["pre", "post", "swin", "residual", "shared"] = "pre"
     parallel: bool = False
+    residual_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if self.parallel and self.order != "pre":
             raise ConfigError(f"decoder block: parallel needs order 'pre', found {self.order!r}")
+        if self.residual_scale != 1.0 and self.order != "residual":
+            raise ConfigError(f"decoder block: residual_scale needs order 'residual', found {self.order!r}")
 
     def build(self) -> "DecoderBlock":
         return DecoderBlock(self)
@@ -105,7 +111,7 @@ class DecoderBlock(nn.Module):
         self.attn = config.attention.build()
         self.mlp_norm = nn.Identity() if config.order == "shared" else (config.mlp_norm or config.norm).build(width)
         self.mlp = config.mlp.build()
-        self.order, self.parallel = config.order, config.parallel
+        self.order, self.parallel, self.residual_scale = config.order, config.parallel, config.residual_scale
         self._is_mixture = isinstance(self.mlp, MoE)
 
     def forward(
@@ -134,8 +140,9 @@ class DecoderBlock(nn.Module):
             return x + self.attn(seen, mask, rope, cache, prompt, token_types) + self.mlp(seen, token_types, **routes)
         if self.order == "residual":
             x = self.attn_norm(x, token_types)
-            x = self.mlp_norm(x + self.attn(x, mask, rope, cache, prompt, token_types), token_types)
-            return x + self.mlp(x, token_types, **routes)
+            mixed = self.attn(x, mask, rope, cache, prompt, token_types)
+            x = self.mlp_norm(x * self.residual_scale + mixed, token_types)
+            return x * self.residual_scale + self.mlp(x, token_types, **routes)
         if self.order == "swin":
             x = x + self.attn_norm(self.attn(x, mask, rope, cache, prompt, token_types), token_types)
             return x + self.mlp_norm(self.mlp(x, token_types, **routes), token_types)

@@ -29,10 +29,11 @@ def build_adapted(decoder: Any, targets: Sequence[str], rank: int, alpha: float)
 
 
 def adapted_keys(table: KeyTable, targets: Sequence[str]) -> KeyTable:
-    """The decoder's own names and those of the paths in its attention, both below PEFT's prefix."""
+    """The decoder's own names and those of the paths in its attention and feed-forward, both below PEFT's prefix."""
     rows = []
     for name in targets:
-        source, target = f"model.layers.{{}}.self_attn.{name}", f"blocks.{{}}.attn.{name}"
+        part = "mlp" if name in ("gate_proj", "up_proj", "down_proj") else "attn"
+        source, target = f"model.layers.{{}}.{part.replace('attn', 'self_attn')}.{name}", f"blocks.{{}}.{part}.{name}"
         rows += [rename(f"{source}.lora_{x}.{adapter}weight", f"{target}.adapters.default.lora_{x}.weight")
                  for x in "AB" for adapter in ("default.", "")]  # fmt: skip
     return table + KeyTable(tuple(rows))

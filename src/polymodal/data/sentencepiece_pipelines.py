@@ -85,6 +85,22 @@ def llama(model: SentencePieceModel, settings: TokenSettings) -> Vocabulary:
     return Vocabulary(pipeline=pipeline, roles={"bos": "<s>", "eos": "</s>", "unk": "<unk>"}, control=_marked(model))
 
 
+def chatglm(model: SentencePieceModel, settings: TokenSettings) -> Vocabulary:
+    """ChatGLMTokenizer: line ends, tabs and runs of spaces are pieces of their own; else as the library encodes.
+
+    Raises ConfigError for the first vocabulary, whose ids begin behind those of 20000 pieces of pictures.
+    """
+    if shift := settings.option("num_image_tokens", int, 0):
+        raise ConfigError(f"tokenizer: num_image_tokens {shift} is not supported; expected 0, as since ChatGLM-6B v1.1")
+    marks = {"\n": "<n>", "\t": "<|tab|>"} | {" " * count: f"<|blank_{count}|>" for count in range(80, 1, -1)}
+    found = plain(model, settings)
+    before = [normalizers.Replace(text, mark) for text, mark in marks.items()]
+    behind = [decoders.Replace(mark, text) for text, mark in marks.items()]
+    found.pipeline.normalizer = normalizers.Sequence([*before, found.pipeline.normalizer])
+    found.pipeline.decoder = decoders.Sequence([found.pipeline.decoder, *behind])
+    return found
+
+
 def gemma(model: SentencePieceModel, settings: TokenSettings) -> Vocabulary:
     """GemmaTokenizer: as LLaMA's, without a space in front; each run of spaces is a word with what it follows."""
     if model.algorithm != "bpe":

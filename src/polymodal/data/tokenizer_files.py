@@ -2,6 +2,7 @@
 
     tokenizer.json                                                          as it is
     tokenizer.model | spiece.model | sentencepiece.bpe.model                sentencepiece (or LLaMA 3's rank file)
+    ice_text.model                                                          sentencepiece, ChatGLM's
     vocab.json + merges.txt | vocab.txt | *.tiktoken                        byte-level BPE | WordPiece | ranks
       + tokenizer_config.json, special_tokens_map.json, added_tokens.json   which class, which special tokens
 
@@ -38,6 +39,7 @@ KINDS = {
     "tokenizer.model": PIECES,
     "spiece.model": PIECES,
     "sentencepiece.bpe.model": PIECES,
+    "ice_text.model": PIECES,
     "vocab.json": MERGES,
     "vocab.txt": WORDS,
     "qwen.tiktoken": RANKS,
@@ -66,6 +68,7 @@ READERS: dict[str, dict[str, Reader]] = {
     PIECES: {
         "LlamaTokenizer": _of_pieces(pieces.llama),
         "GemmaTokenizer": _of_pieces(pieces.gemma),
+        "ChatGLMTokenizer": _of_pieces(pieces.chatglm),
         "T5Tokenizer": _of_pieces(pieces.t5),
         "XLMRobertaTokenizer": _of_pieces(pieces.xlm_roberta),
         **dict.fromkeys(

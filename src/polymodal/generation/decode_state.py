@@ -189,7 +189,7 @@ def prefill_batch(
         position_ids=positions,
         token_types=batch.get("token_types"),
     )
-    while prefill.advance(chunk):
+    while prefill.advance(prefill.remaining if model.is_encoder_decoder else chunk):
         pass
     return state
 

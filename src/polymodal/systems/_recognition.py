@@ -6,6 +6,7 @@ Which systems may read a checkpoint, by words of its config.json; SHAPES: by the
 MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "Emu3": ("emu3",),
     "Emu3VisionVQ": ("emu3",),
+    "InternLMXComposer": ("internlm_xcomposer",),
     "LEGO": ("lego",),
     "VideoChatGPT": ("video_chatgpt",),
     "beit": ("beit",),
@@ -17,6 +18,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "chameleon": ("chameleon",),
     "chameleon_official": ("chameleon",),
     "chameleon_vqgan_official": ("chameleon",),
+    "chatglm": ("visualglm",),
     "clip": ("clip",),
     "clip_text_model": ("clip",),
     "clip_vision_model": ("clip",),
@@ -70,11 +72,13 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "qwen": ("qwen_audio", "qwen_vl"),
     "qwen2": ("language_model",),
     "qwen2_vl": ("qwen2_vl",),
+    "see_chat": ("seechat",),
     "share4v": ("sharegpt4v",),
     "shikra": ("shikra",),
     "video-llama": ("video_llama",),
     "videochat": ("videochat",),
     "vilt": ("vilt",),
+    "visualglm-sat": ("visualglm",),
     "vit": ("vit",),
     "vit_jax": ("vit",),
 }
@@ -109,5 +113,6 @@ SHAPES: tuple[str, ...] = (
     "next_gpt",
     "openflamingo",
     "pandagpt",
+    "visualglm",
     "vit",
 )

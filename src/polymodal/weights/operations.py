@@ -154,6 +154,31 @@ class RopeOrder:
 
 
 @dataclass(frozen=True)
+class AxisOrder:
+    """Reorder the rows of a q or k projection (weight [H*E, D] or bias [H*E]) between two layouts of rope on two axes.
+
+    `halves` True: axis by axis, each with its own halves (ChatGLM rotates E/2 dims by each axis) -> halves of the whole
+    head, in which the first half of the frequencies belongs to the first axis.  False: back; it is the same exchange.
+    """
+
+    heads: int
+    halves: bool = True
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.shape(tuple(x.shape))
+        quarters = x.reshape(self.heads, 2, 2, x.shape[0] // self.heads // 4, *x.shape[1:])
+        return quarters.transpose(1, 2).reshape(x.shape)
+
+    def shape(self, shape: Shape) -> Shape:
+        if not shape or shape[0] % (4 * self.heads):
+            raise ConfigError(f"axis order: {shape[:1]} rows do not divide into {self.heads} heads of four quarters")
+        return shape
+
+    def inverse(self) -> AxisOrder:
+        return AxisOrder(self.heads, not self.halves)
+
+
+@dataclass(frozen=True)
 class ResizePositions:
     """Interpolate a table of learned positions [..., leading + prod(source), D] to another grid.
 

@@ -68,7 +68,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
              tokens=connector.tokens),
         Part(slot="backbone", name="Vicuna v0", prefix="backbone", input=f"[B, T, {width}]", output="[B, T, V]"),
     )  # fmt: skip
-    return ModelSpec(build=build, keys=keys, parts=parts, assemble=assemble(side, connector.tokens))
+    return ModelSpec(build=build, keys=keys, parts=parts, assemble=assemble(sides(side)[0], connector.tokens))
 
 
 def _keys(connector: WiderQFormerConfig) -> KeyTable:
