@@ -19,7 +19,8 @@
 #endif
 
 #define LANES 16
-#define AHEAD 4096   /* bytes by which int8 weights are fetched ahead */
+#define AHEAD 8192   /* bytes by which float32 weights are fetched ahead */
+#define AHEAD8 4096  /* the same of int8 weights */
 #define TILE 16      /* outputs that one thread takes at a time */
 #define INLINE static inline __attribute__((always_inline))
 
@@ -121,58 +122,80 @@ INLINE void sum4(const vec *v, float *s) {
 #endif
 }
 
-/* OUTS weights by ROWS inputs (at most 16 products); the constants unroll all into registers. */
-INLINE void dots(const Linear *l, int64_t first, const float *x, float *y, int64_t y_stride, int is8, int OUTS, int ROWS) {
-    const int64_t in = l->in, most = in / LANES * LANES;
+/* OUTS weights by ROWS inputs, each product in CHAINS sums; the constants (at most 16 sums) unroll all into registers. */
+INLINE void dots(const Linear *l, int64_t first, const float *x, float *y, int64_t ys, int is8, int OUTS, int ROWS, int CHAINS) {
+    const int64_t in = l->in, most = in / LANES * LANES, whole = in / (LANES * CHAINS) * (LANES * CHAINS);
     const float *wf = (const float *)l->weight + first * in;
     const int8_t *wi = (const int8_t *)l->weight + first * in;
-    vec a[16], row[8];
+    vec a[16], totals[16];
     float s[16];
-    for (int n = 0; n < 16; n++) a[n] = (vec){};
+    for (int n = 0; n < 16; n++) a[n] = totals[n] = (vec){};
+#define W(o, i) (is8 ? load8(wi + (o) * in + (i)) : load(wf + (o) * in + (i)))
+    int64_t i = 0;
 #pragma GCC unroll 1
-    for (int64_t i = 0; i < most; i += LANES) {
+    for (; i < whole; i += LANES * CHAINS) {
+#pragma GCC unroll 4
+        for (int u = 0; u < CHAINS; u++) {
+            vec row[8];
 #pragma GCC unroll 8
-        for (int r = 0; r < ROWS; r++) row[r] = load(x + r * in + i);
+            for (int r = 0; r < ROWS; r++) row[r] = load(x + r * in + i + u * LANES);
+#pragma GCC unroll 4
+            for (int o = 0; o < OUTS; o++) {
+                const vec w = W(o, i + u * LANES);
+                if (is8) __builtin_prefetch(wi + o * in + i + u * LANES + AHEAD8);
+                else __builtin_prefetch((const char *)(wf + o * in + i + u * LANES) + AHEAD);
 #pragma GCC unroll 8
-        for (int o = 0; o < OUTS; o++) {
-            const vec w = is8 ? load8(wi + o * in + i) : load(wf + o * in + i);
-            /* One row is one stream, which the processor fetches ahead by itself. */
-            if (is8 || ROWS > 1) __builtin_prefetch((is8 ? (const char *)(wi + o * in + i) : (const char *)(wf + o * in + i)) + AHEAD);
-#pragma GCC unroll 8
-            for (int r = 0; r < ROWS; r++) a[o * ROWS + r] += w * row[r];
+                for (int r = 0; r < ROWS; r++) a[(o * ROWS + r) * CHAINS + u] += w * row[r];
+            }
         }
     }
+    for (; i < most; i += LANES)
+        for (int o = 0; o < OUTS; o++)
+            for (int r = 0; r < ROWS; r++) a[(o * ROWS + r) * CHAINS] += W(o, i) * load(x + r * in + i);
+    for (int n = 0; n < OUTS * ROWS; n++) {
+        const vec *c = a + n * CHAINS;
+        totals[n] = CHAINS == 4 ? (c[0] + c[1]) + (c[2] + c[3]) : c[0];
+    }
 #pragma GCC unroll 4
-    for (int n = 0; n < OUTS * ROWS; n += 4) sum4(a + n, s + n);
+    for (int n = 0; n < OUTS * ROWS; n += 4) sum4(totals + n, s + n);
     for (int o = 0; o < OUTS; o++)
         for (int r = 0; r < ROWS; r++) {
             float d = s[o * ROWS + r];
             for (int64_t j = most; j < in; j++) d += (is8 ? (float)wi[o * in + j] : wf[o * in + j]) * x[r * in + j];
             if (is8) d *= scale_of(l, first + o);
             if (l->bias) d += l->bias[first + o];
-            y[r * y_stride + first + o] = d;
+            y[r * ys + first + o] = d;
         }
+#undef W
 }
 
-/* Outputs [o, o + OUTS) of all rows, up to WIDE of them at once. */
-INLINE void stripe(const Linear *l, int64_t o, const float *x, int64_t rows, float *y, int64_t ys, int is8, int OUTS, int WIDE) {
+/* float32: the weights as one stream far ahead of its use, which memory serves best, each for four rows at once. */
+static void outputs32(const Linear *l, int64_t o, int64_t last, const float *x, int64_t rows, float *y, int64_t ys) {
+    for (; o < last; o++) {
+        int64_t r = 0;
+        for (; r + 4 <= rows; r += 4) dots(l, o, x + r * l->in, y + r * ys, ys, 0, 1, 4, 4);
+        for (; r < rows; r++) dots(l, o, x + r * l->in, y + r * ys, ys, 0, 1, 1, 4);
+    }
+}
+
+/* int8: limited by making floats of the weights; several of them, or each for many rows. */
+INLINE void stripe8(const Linear *l, int64_t o, const float *x, int64_t rows, float *y, int64_t ys, int OUTS, int WIDE) {
     int64_t r = 0;
-    if (WIDE == 8) for (; r + 8 <= rows; r += 8) dots(l, o, x + r * l->in, y + r * ys, ys, is8, OUTS, 8);
-    for (; r + 4 <= rows; r += 4) dots(l, o, x + r * l->in, y + r * ys, ys, is8, OUTS, 4);
-    for (; r + 2 <= rows; r += 2) dots(l, o, x + r * l->in, y + r * ys, ys, is8, OUTS, 2);
-    for (; r < rows; r++) dots(l, o, x + r * l->in, y + r * ys, ys, is8, OUTS, 1);
+    if (WIDE == 8) for (; r + 8 <= rows; r += 8) dots(l, o, x + r * l->in, y + r * ys, ys, 1, OUTS, 8, 1);
+    for (; r + 4 <= rows; r += 4) dots(l, o, x + r * l->in, y + r * ys, ys, 1, OUTS, 4, 1);
+    for (; r < rows; r++) dots(l, o, x + r * l->in, y + r * ys, ys, 1, OUTS, 1, 1);
 }
 
-INLINE void stripes(const Linear *l, int64_t o, int64_t last, const float *x, int64_t rows, float *y, int64_t ys, int is8) {
-    if (rows >= 8) for (; o + 2 <= last; o += 2) stripe(l, o, x, rows, y, ys, is8, 2, 8);
-    else if (is8 || rows > 1) for (; o + 4 <= last; o += 4) stripe(l, o, x, rows, y, ys, is8, 4, 4);
-    for (; o < last; o++) stripe(l, o, x, rows, y, ys, is8, 1, 4);
+static void outputs8(const Linear *l, int64_t o, int64_t last, const float *x, int64_t rows, float *y, int64_t ys) {
+    if (rows >= 8) for (; o + 2 <= last; o += 2) stripe8(l, o, x, rows, y, ys, 2, 8);
+    else for (; o + 4 <= last; o += 4) stripe8(l, o, x, rows, y, ys, 4, 4);
+    for (; o < last; o++) stripe8(l, o, x, rows, y, ys, 1, 4);
 }
 
 /* Outputs [first, last) of all rows; y [rows, ys] is indexed by the output. */
 static void outputs(const Linear *l, int64_t first, int64_t last, const float *x, int64_t rows, float *y, int64_t ys) {
-    if (l->scale) stripes(l, first, last, x, rows, y, ys, 1);
-    else stripes(l, first, last, x, rows, y, ys, 0);
+    if (l->scale) outputs8(l, first, last, x, rows, y, ys);
+    else outputs32(l, first, last, x, rows, y, ys);
 }
 
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
