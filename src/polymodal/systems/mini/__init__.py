@@ -41,8 +41,10 @@ def load(variant: Variant, options: LoadOptions) -> LoadedModel:
     language, trained = source(components.SMOLLM2_135M_GGUF), source(components.TRAINED)
     ours, tokenizer = unpack(trained), Tokenizer.from_gguf(language.metadata)
     encoder, connector = components.load_vision(source(components.LITE0_SOURCE), ours)
-    backbone = components.load_lm(language, under(ours, "adapters."), options.quantise)
+    backbone = components.load_lm(language, under(ours, "adapters."))
     components.add_yes_bias(backbone, tokenizer, ours[components.YES])
+    if options.quantise is not None:  # the head copies the embeddings, with the row that was just changed
+        backbone.quantise()
     components.set_vocabulary(connector, json.loads(trained.metadata["names"]), tokenizer, backbone.embed_tokens.weight)
     image = Modality(
         name="image",
