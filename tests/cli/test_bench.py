@@ -49,9 +49,11 @@ def test_no_figure_where_outputs_differ(theirs) -> None:
 
 def test_a_busy_machine_is_said() -> None:
     machine = {"read_gb_s": 9, "gemm_gflop_s": 70, "threads": 1, "cores": 2, "busy": True, "busy_cores": 1.4}
+    machine["native_kernels"] = True
     found = {"machine": machine, "rounds": 2, "resident_bytes": None, "weight_bytes": 1, "without_peer": ""}
     assert "1.4 cores busy" in report.notes(found)[-1]
     assert len(report.notes({**found, "machine": {**machine, "busy": False}})) == 1
+    assert "no C compiler" in report.notes({**found, "machine": {**machine, "native_kernels": False}})[1]
 
 
 def test_every_measure_of_a_small_system(polymodal) -> None:

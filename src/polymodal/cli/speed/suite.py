@@ -18,6 +18,7 @@ from polymodal.cli.speed import media, server, text
 from polymodal.cli.speed.rounds import Measure, measured
 from polymodal.cli.threads import load_meter, usable_cores
 from polymodal.errors import PolymodalError
+from polymodal.nn.native.library import library
 from polymodal.nn.quantise import is_quantised
 
 BUSY = 0.25
@@ -37,7 +38,12 @@ def run_all(
     """Everything, with keys that stay."""
     others = load_meter()
     busy = [others()]
-    machine = {"read_gb_s": read_bandwidth(), "gemm_gflop_s": gemm_rate(), "threads": torch.get_num_threads()}
+    machine = {
+        "read_gb_s": read_bandwidth(),
+        "gemm_gflop_s": gemm_rate(),
+        "threads": torch.get_num_threads(),
+        "native_kernels": library() is not None,
+    }
     module = model.module_for(False)
     theirs, why = peer_of(address, module) if peer else (None, "not asked for")
     with ExitStack() as stack:
