@@ -1,91 +1,93 @@
-"""Tokens a second of SmolLM2-135M-Instruct: our decoder (plain, fused, int8) beside transformers, in one run.
+"""Tokens a second of SmolLM2-135M-Instruct in CPU time of one thread, for machines that are shared.
 
-The same weights and token ids.
+    python benchmarks/decode.py [--rounds 3] [--tokens 12]
 
-    python benchmarks/decode.py [--threads 2] [--rounds 5]
-
-Greedy, one sequence, prompt of 64 tokens, 64 new tokens, rounds interleaved; the median and the best are printed, with
-the share of the limit that reading all weights once a token sets (measured bandwidth of this machine in this minute).
+One sequence and eight, greedy, from prompts of 64 tokens, by turns: ours with the native library, ours with torch's
+operators alone, both with int8 weights, and transformers; the same weights and ids, medians.  Seconds are those that
+this process computed, so that other work changes them by what it takes of the memory's bandwidth only; llama.cpp has
+threads of its own and is measured by `polymodal bench`, on a quiet machine.  Exits with 1 where float32 ids differ.
 Needs the weights (`polymodal pull mini`) and the extra `parity`.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import statistics
+import sys
 import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
 
 import torch
 
-from polymodal.backbones.llama import CONFIGS, SHAPES, SMOLLM2_135M_GGUF, gguf_keys
-from polymodal.check.peer import llama
+import polymodal as pm
+from polymodal.backbones import decoder
+from polymodal.check.peer import peer_of
 from polymodal.cli.machine import read_bandwidth
-from polymodal.nn.fuse import fuse_projections
-from polymodal.weights.fetch import fetch
-from polymodal.weights.load import load_into
-from polymodal.weights.read import read_gguf
+from polymodal.cli.speed import text
+from polymodal.nn import linear, quantise
+from polymodal.nn.native.library import library
 
-PROMPT = NEW = 64
-
-
-def ours(decoder) -> tuple[float, float]:
-    """(prefill, decode) tokens a second."""
-    ids = torch.arange(100, 100 + PROMPT)[None]
-    cache = decoder.new_cache(1, PROMPT + NEW)
-    start = time.perf_counter()
-    hidden = decoder(decoder.embed(ids), torch.arange(PROMPT)[None], cache=cache)
-    token = decoder.head(hidden[:, -1:]).argmax(-1)
-    middle = time.perf_counter()
-    for step in range(NEW - 1):
-        hidden = decoder(decoder.embed(token), torch.tensor([[PROMPT + step]]), cache=cache)
-        token = decoder.head(hidden).argmax(-1)
-    return PROMPT / (middle - start), (NEW - 1) / (time.perf_counter() - middle)
+PROMPT = 64
 
 
-def theirs(model) -> tuple[float, float]:
-    ids = torch.arange(100, 100 + PROMPT)[None]
-    start = time.perf_counter()
-    out = model(ids, use_cache=True, logits_to_keep=1)
-    middle = time.perf_counter()
-    for _ in range(NEW - 1):
-        token = out.logits[:, -1:].argmax(-1)
-        out = model(token, past_key_values=out.past_key_values, use_cache=True)
-    return PROMPT / (middle - start), (NEW - 1) / (time.perf_counter() - middle)
+def with_torch_alone(run: Callable[..., Any], *given: Any) -> Any:
+    """`run` as on a machine without a compiler."""
+    with (
+        patch.object(decoder._NATIVE, "of", lambda *_: None),
+        patch.object(linear, "few_rows", lambda *_: None),
+        patch.object(quantise, "few_rows", lambda *_: None),
+    ):
+        return run(*given)
 
 
-def main() -> None:
+def sides(ids: torch.Tensor, whole: Any, small: Any, peer: Any, new: int) -> dict[str, Callable[[], Any]]:
+    """By name; the first three have the same weights."""
+    return {
+        "native": lambda: text.decode(whole, ids, new),
+        "torch alone": lambda: with_torch_alone(text.decode, whole, ids, new),
+        "transformers": lambda: text.their_decode(peer, ids, new),
+        "native, int8": lambda: text.decode(small, ids, new),
+        "torch alone, int8": lambda: with_torch_alone(text.decode, small, ids, new),
+    }
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=12)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    config = CONFIGS["smollm2-135m"]
-    plain = config.build().eval()
-    load_into(plain, read_gguf(fetch(SMOLLM2_135M_GGUF)), gguf_keys(config))
-    peer = llama(plain, SHAPES["smollm2-135m"])
-    fused = copy.deepcopy(plain)
-    fuse_projections(fused)
-    small = copy.deepcopy(fused)
-    small.quantise()
-    runs = {"transformers": (theirs, peer), "ours": (ours, plain), "ours, fused": (ours, fused), "int8": (ours, small)}
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
-    with torch.inference_mode():
-        for round_ in range(args.rounds + 1):
-            for name, (run, model) in runs.items():
-                result = run(model)
-                if round_:  # the first round warms up
-                    found[name].append(result)
-    limit = read_bandwidth() * 1e9 / sum(p.numel() * 4 for p in plain.parameters())
-    base = statistics.median(d for _, d in found["transformers"])
-    print(f"{args.threads} threads; limit of float32 decoding {limit:.1f} tokens/s")
-    for name, results in found.items():
-        prefill = statistics.median(p for p, _ in results)
-        decode = [d for _, d in results]
-        middle = statistics.median(decode)
-        print(f"{name:14} prefill {prefill:6.0f}  decode {middle:5.1f} (best {max(decode):5.1f}) tokens/s, "
-              f"{middle / base:.2f} x transformers, {middle / limit:.0%} of the limit")  # fmt: skip
+    torch.set_num_threads(1)
+    whole, small = (pm.load("mini", quantise=kind).module_for(False) for kind in (None, "int8"))
+    peer, why = peer_of("mini", whole)
+    if peer is None or library() is None:
+        print(f"needs transformers and a C compiler ({why})")
+        return 1
+    differ = False
+    print(f"memory is read at {read_bandwidth():.1f} GB/s now")
+    with patch.object(text, "time", SimpleNamespace(perf_counter=time.process_time)):
+        for rows in (1, 8):
+            ids = torch.randint(1000, 40000, (rows, PROMPT), generator=torch.Generator().manual_seed(0))
+            runs = sides(ids, whole, small, peer, args.tokens)
+            found: dict[str, list[Any]] = {name: [] for name in runs}
+            for turn in range(args.rounds + 1):
+                for name, run in runs.items():
+                    made = run()
+                    if turn:  # the first round warms up
+                        found[name].append(made)
+            base = statistics.median(speed for speed, _ in found["transformers"])
+            for name, results in found.items():
+                middle = statistics.median(speed for speed, _ in results)
+                ratio = f"{middle / base:.2f} x transformers"
+                print(f"{rows} row{'s' * (rows > 1)}  {name:18} {middle:6.1f} tokens/s, {ratio}")
+            written = [results[0][1] for name, results in found.items() if "int8" not in name]
+            differ = differ or any(each != written[0] for each in written)
+    if differ:
+        print("the ids of float32 differ: these figures mean nothing")
+    return int(differ)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -31,11 +31,14 @@ from polymodal.nn.linear import Linear, linear
 from polymodal.nn.mask import MaskSpec, PreparedMask, position_ids_from_mask
 from polymodal.nn.mlp import FeedForwardConfig
 from polymodal.nn.moe import MoE, RouterLogits
+from polymodal.nn.native.blocks import BlocksCache
 from polymodal.nn.norm import NormConfig, RMSNormConfig
 from polymodal.nn.quantise import Int8Linear, quantise_linears
 from polymodal.nn.rope import RopeConfig
 from polymodal.nn.token_types import TokenTypes
 from polymodal.weights.keytable import Row, drop, rename
+
+_NATIVE = BlocksCache()
 
 
 class CrossConfig(Protocol):
@@ -272,9 +275,14 @@ class Decoder(nn.Module):
             x = x + self.positions(position_ids).to(x.dtype)
         if self.embed_norm is not None:
             x = self.embed_norm(x, kinds)
-        for i, block in enumerate(self.blocks):
+        native: Tensor | None = None
+        if cache is not None and context is None and len(prepared) == 1:
+            blocks = _NATIVE.of(self, self.blocks)
+            native = None if blocks is None else blocks.run(x, prepared[self._windows[0]], rope, cache)
+        for i, block in enumerate(self.blocks if native is None else ()):
             layer = None if cache is None else cache.layer(i)
             x = block(x, prepared[self._windows[i]], rope, layer, context, kinds, router_logits)
+        x = x if native is None else native
         if cache is not None:
             cache.advance(count)
         return x if self.norm is None else self.norm(x, kinds)

@@ -1,14 +1,18 @@
-"""The same weights in `transformers`, where it is installed and knows the model."""
+"""The same weights in `transformers` and in llama.cpp, where they are installed and know the model."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from polymodal.backbones.decoder import Decoder
 from polymodal.backbones.llama import CONFIGS, SHAPES, LlamaShape, hf_keys
 from polymodal.check import library
+from polymodal.check.llama_cpp import LlamaCpp, write_gguf
 from polymodal.nn.fuse import split_state
 from polymodal.nn.quantise import is_quantised
 from polymodal.weights.build import build_empty
@@ -24,10 +28,35 @@ def peer_of(address: str, module: Any) -> tuple[Any, str]:
     if (Path(address) / "config.json").is_file():
         found = library.language_model(Path(address), next(module.parameters()).dtype)
         return found, "" if found is not None else "the folder is no language model alone"
-    name = next((name for name, config in CONFIGS.items() if config == module.backbone.config), None)
-    if name is None or SHAPES[name].scaling is not None or not isinstance(module.backbone, Decoder):
+    shape = shape_of(module.backbone)
+    if shape is None:
         return None, "the language model is no LLaMA of the catalogue, nor a folder"
-    return llama(module.backbone, SHAPES[name]), ""
+    return llama(module.backbone, shape), ""
+
+
+def shape_of(backbone: Any) -> LlamaShape | None:
+    """The catalogue's record of a plain LLaMA."""
+    name = next((name for name, config in CONFIGS.items() if config == backbone.config), None)
+    if name is None or not isinstance(backbone, Decoder) or SHAPES[name].scaling is not None:
+        return None
+    return SHAPES[name]
+
+
+@contextmanager
+def llama_cpp_of(module: Any, threads: int) -> Iterator[dict[str, LlamaCpp]]:
+    """llama.cpp with the same weights as F32 and as Q8_0; nothing where it is missing or the model is another kind."""
+    shape = shape_of(module.backbone)
+    plain = shape is not None and not (shape.window or shape.head_dim or shape.qkv_bias or shape.out_bias)
+    if importlib.util.find_spec("xllamacpp") is None or shape is None or not plain or is_quantised(module):
+        yield {}
+        return
+    with TemporaryDirectory() as folder:
+        found = {}
+        for kind in ("F32", "Q8_0"):
+            path = Path(folder) / f"{kind}.gguf"
+            write_gguf(path, module.backbone, shape, kind)
+            found[kind] = LlamaCpp(path, threads)
+        yield found
 
 
 def llama(decoder: Decoder, shape: LlamaShape) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +35,7 @@ def bench(
     loaded = load(model)
     loaded.require("chat")
     with waiting(f"measuring {model}"):
-        found = run_all(loaded, model, lambda: load(model), rounds=rounds, tokens=tokens, peer=peer, server=server)
+        found = run_all(loaded, model, partial(load, model), rounds=rounds, tokens=tokens, peer=peer, server=server)
     if plot is not None:
         report.draw(found, plot)
     if json:

@@ -8,6 +8,7 @@ AMD Zen 4 with torch 2.13: the BLAS behind ``F.linear`` reads weights at 16 GB/s
 regardless of the number of threads; the same product as a batch of row blocks reads 30 GB/s on one core and 46
 on two (the memory bandwidth), and oneDNN is 2.2 times as fast for many rows.  Results differ from ``F.linear``
 by rounding only.  bfloat16, accelerators and small products use ``F.linear``.
+Few rows go through the native library where there is one (nn/native), which reads weights still faster.
 Trap: the oneDNN operator is the one torch's compiler emits, not a documented function; without it ``F.linear``
 is used.
 """
@@ -19,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from polymodal.nn.native.linear import few_rows
 from polymodal.nn.norm import LayerNormConfig, NormConfig
 
 _BLOCKS = 32
@@ -49,6 +51,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         or type(weight) not in (Tensor, nn.Parameter)  # sharded and wrapped tensors have their own kernels
     ):
         return F.linear(x, weight, bias)
+    native = few_rows(x, weight, None, bias)
+    if native is not None:
+        return native
     if x.numel() == x.shape[-1] and weight.shape[0] % _BLOCKS == 0:
         return _one_row(x, weight, bias)
     if _ONEDNN is None or x.numel() == 0 or torch.is_autocast_enabled("cpu"):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from polymodal.nn.linear import Linear, linear
+from polymodal.nn.native.linear import few_rows
 
 _FEW_ROWS = 16
 _STEP = 16  # the kernel reads blocks of 16 inputs; with other widths it reads past the end and crashes
@@ -46,6 +47,9 @@ class Int8Linear(nn.Module):
         return cls(quantised, torch.empty(weight.shape[0], dtype=torch.bfloat16, device="meta"), bias)
 
     def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
+        native = few_rows(x, self.weight, self.scale, self.bias)
+        if native is not None:
+            return native
         rows = x.numel() // x.shape[-1]
         if x.device.type == "cpu" and 0 < rows <= _FEW_ROWS and x.shape[-1] % _STEP == 0:
             flat = x.reshape(rows, -1).to(torch.bfloat16)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
+from PIL import Image
 
 import polymodal as pm
-from polymodal.cli.speed.rounds import Measure
+from polymodal.check import library
+from polymodal.cli.speed.rounds import Measure, Near
+from polymodal.data import hf_image
 from polymodal.data.messages import conversation
+from polymodal.data.patches import MergedPatches
 
 
 def measures(model: pm.Model) -> list[Measure]:
@@ -54,3 +61,38 @@ def prepared(model: pm.Model) -> tuple[float, list[int]]:
     start = time.perf_counter()
     encoded = processor.encode(talk, generate=True)
     return time.perf_counter() - start, list(encoded.input_ids)
+
+
+def preprocessing() -> list[Measure]:
+    """A picture of 640 x 480 as CLIP and Qwen2-VL take it, beside the processors of `transformers`; none without it.
+
+    Those of torchvision are not among them: polymodal does without that package.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        return []
+    with library.quiet() as transformers:
+        clip, qwen = transformers.CLIPImageProcessorPil(), transformers.Qwen2VLImageProcessorPil()
+    ours_clip, ours_qwen = hf_image.transform_of({}, hf_image.CLIP), MergedPatches()
+    pixels = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
+    pillow = Image.fromarray(pixels)
+    # Both round to whole pixels once more or once less than the other: one step of 255, over the smallest deviation.
+    tolerance = 1.01 / 255 / 0.26
+
+    def timed(make: Callable[[], torch.Tensor]) -> Callable[[], tuple[float, Near]]:
+        def run() -> tuple[float, Near]:
+            start = time.perf_counter()
+            made = make()
+            return time.perf_counter() - start, Near(made, tolerance)
+
+        return run
+
+    return [
+        Measure(name="picture for CLIP", unit="s", more=False, sides={
+            "polymodal": timed(lambda: ours_clip(pillow)),
+            "transformers": timed(lambda: clip(pillow, return_tensors="pt")["pixel_values"][0]),
+        }),
+        Measure(name="picture for Qwen2-VL", unit="s", more=False, sides={
+            "polymodal": timed(lambda: ours_qwen(pillow)["patches"]),
+            "transformers": timed(lambda: qwen([pillow], return_tensors="pt")["pixel_values"]),
+        }),
+    ]  # fmt: skip

@@ -54,6 +54,10 @@ def notes(found: dict[str, Any]) -> list[str]:
         lines.append(f"memory: the process holds {held}, weights alone {weights}")
     if found["without_peer"]:
         lines.append(f"without a peer: {found['without_peer']}")
+    if not machine["native_kernels"]:
+        lines.append(
+            "decoding runs on torch's operators: there is no C compiler, or POLYMODAL_NATIVE=0 (docs/speed.md)"
+        )
     if machine["busy"]:
         lines.append(
             f"other work kept {machine['busy_cores']:.1f} cores busy: these figures are worth little; ratios of one "

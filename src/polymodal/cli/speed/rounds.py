@@ -13,8 +13,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 Run = Callable[[], tuple[float, Any]]
 """One run -> its figure, and what it made (compared with ==)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Near:
+    """An output that is equal to another of its shape that differs nowhere by more than `tolerance`."""
+
+    values: Tensor
+    tolerance: float
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Near) or self.values.shape != other.values.shape:
+            return False
+        return bool(((self.values - other.values).abs() <= self.tolerance).all())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import threading
 import time
@@ -47,8 +48,11 @@ def served(model: pm.Model) -> Iterator[int]:
 def measures(port: int, new: int) -> list[Measure]:
     """Tokens a second of 1, 4 and 16 clients."""
 
+    rounds = itertools.count()
+
     def run_of(clients: int) -> Callable[[], tuple[float, Any]]:
-        return lambda: load(port, clients, new)
+        # Nothing to compare: every round asks something else, so that no answer is known from the round before.
+        return lambda: (load(port, clients, new, first=next(rounds) * 1000)[0], None)
 
     return [
         Measure(
@@ -58,14 +62,14 @@ def measures(port: int, new: int) -> list[Measure]:
     ]
 
 
-def load(port: int, clients: int, new: int, each: int = 2) -> tuple[float, dict[int, str]]:
-    """`each` questions by every client -> tokens a second of all, and the answers by question.
+def load(port: int, clients: int, new: int, each: int = 2, first: int = 0) -> tuple[float, dict[int, str]]:
+    """`each` questions by every client, numbered from `first` -> tokens a second of all, and the answers by question.
 
     Raises WeightsError when a request is not answered.
     """
     start = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
-        replies = list(pool.map(lambda number: ask(port, number, new), range(clients * each)))
+        replies = list(pool.map(lambda number: ask(port, first + number, new), range(clients * each)))
     seconds = time.perf_counter() - start
     return sum(tokens for tokens, _ in replies) / seconds, {n: text for n, (_, text) in enumerate(replies)}
 
@@ -74,7 +78,7 @@ def ask(port: int, number: int, new: int) -> tuple[int, str]:
     """(tokens, text) of the answer to question `number`."""
     body = {
         "model": "model",
-        "messages": [{"role": "user", "content": f"Write a long story about {number + 2} animals."}],
+        "messages": [{"role": "user", "content": f"{number + 2} animals: write a long story about them."}],
         "max_tokens": new,
         "temperature": 0,
     }

@@ -12,11 +12,14 @@ from typing import Any
 import torch
 
 import polymodal as pm
-from polymodal.check.peer import peer_of
+from polymodal.check.peer import llama_cpp_of, peer_of
 from polymodal.cli.machine import gemm_rate, read_bandwidth
 from polymodal.cli.speed import media, server, text
 from polymodal.cli.speed.rounds import Measure, measured
 from polymodal.cli.threads import load_meter, usable_cores
+from polymodal.errors import PolymodalError
+from polymodal.nn.native.library import library
+from polymodal.nn.quantise import is_quantised
 
 BUSY = 0.25
 """Cores that others may keep busy before figures are worth nothing."""
@@ -25,7 +28,7 @@ BUSY = 0.25
 def run_all(
     model: pm.Model,
     address: str,
-    load: Callable[[], pm.Model],
+    load: Callable[..., pm.Model],
     *,
     rounds: int,
     tokens: int,
@@ -35,13 +38,21 @@ def run_all(
     """Everything, with keys that stay."""
     others = load_meter()
     busy = [others()]
-    machine = {"read_gb_s": read_bandwidth(), "gemm_gflop_s": gemm_rate(), "threads": torch.get_num_threads()}
+    machine = {
+        "read_gb_s": read_bandwidth(),
+        "gemm_gflop_s": gemm_rate(),
+        "threads": torch.get_num_threads(),
+        "native_kernels": library() is not None,
+    }
     module = model.module_for(False)
     theirs, why = peer_of(address, module) if peer else (None, "not asked for")
     with ExitStack() as stack:
+        llama = stack.enter_context(llama_cpp_of(module, torch.get_num_threads())) if peer else {}
+        beside = text.Others(transformers=theirs, llama_cpp=llama, int8=_int8(module, load))
         some = [
-            *text.measures(model, theirs, tokens, machine["read_gb_s"]),
+            *text.measures(model, beside, tokens, machine["read_gb_s"]),
             *media.measures(model),
+            *(media.preprocessing() if peer else ()),
             Measure(name="load", unit="s", sides={"polymodal": lambda: loading(load)}, more=False),
         ]
         some += _served(model, tokens, stack) if server else []
@@ -57,6 +68,14 @@ def run_all(
         "weight_bytes": sum(each.nbytes for each in model.module.parameters()),
         "measures": [each.as_json() for each in results],
     }
+
+
+def _int8(module: Any, load: Callable[..., pm.Model]) -> pm.Model | None:
+    """The same model with int8 weights, where it has that form and has it not already."""
+    try:
+        return None if is_quantised(module) else load(quantise="int8")
+    except PolymodalError:
+        return None
 
 
 def _served(model: pm.Model, tokens: int, stack: ExitStack) -> list[Measure]:

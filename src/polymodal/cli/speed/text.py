@@ -6,13 +6,14 @@ The same ids and, where the peer is there, the same weights: greedy, no end toke
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 import polymodal as pm
+from polymodal.check.llama_cpp import LlamaCpp
 from polymodal.cli.speed.rounds import Measure, Run
 from polymodal.data.messages import conversation
 from polymodal.engine.engine import Engine
@@ -26,7 +27,16 @@ Peer = Any
 """A causal language model of `transformers`."""
 
 
-def measures(model: pm.Model, peer: Peer | None, new: int, read_gb_s: float) -> list[Measure]:
+@dataclass(frozen=True, kw_only=True)
+class Others:
+    """Who has the same weights: `transformers`, llama.cpp by kind of file, and we ourselves with int8 ones."""
+
+    transformers: Peer | None = None
+    llama_cpp: Mapping[str, LlamaCpp] = field(default_factory=dict)
+    int8: pm.Model | None = None
+
+
+def measures(model: pm.Model, others: Others, new: int, read_gb_s: float) -> list[Measure]:
     """Prefill, decoding of one row and of eight, requests at once."""
     module = model.module_for(False)
     # A placeholder would ask for a picture.
@@ -40,16 +50,26 @@ def measures(model: pm.Model, peer: Peer | None, new: int, read_gb_s: float) -> 
 
     def sides(ours: Callable[..., Any], theirs: Callable[..., Any], *given: Any) -> dict[str, Run]:
         both = {"polymodal": lambda: ours(module, *given)}
+        peer = others.transformers
         return both if peer is None else {**both, "transformers": lambda: theirs(peer, *given)}
+
+    def with_llama(both: dict[str, Run], run: Callable[..., Any], *given: Any) -> dict[str, Run]:
+        peer = others.llama_cpp.get("F32")
+        return both if peer is None else {**both, "llama.cpp F32": lambda: run(peer, *given)}
 
     limit = read_gb_s * 1e9 / size
     # Generation leaves the last tokens of a context to the answer.
     long = min(LONG, module.backbone.config.max_length // 2)
+    read, written = ids(1, long), ids(1, PROMPT)
+    reading = with_llama(sides(prefill, their_prefill, read), llama_prefill, read)
+    writing = with_llama(sides(decode, their_decode, written, new), llama_decode, written, new)
     found = [
-        Measure(name=f"prefill of {long} tokens", unit="tokens/s", sides=sides(prefill, their_prefill, ids(1, long))),
-        Measure(name="decode", unit="tokens/s", sides=sides(decode, their_decode, ids(1, PROMPT), new), limit=limit),
+        Measure(name=f"prefill of {long} tokens", unit="tokens/s", sides=reading),
+        Measure(name="decode", unit="tokens/s", sides=writing, limit=limit),
         Measure(name="decode 8 rows", unit="tokens/s", sides=sides(decode, their_decode, ids(8, PROMPT), new)),
     ]
+    if others.int8 is not None:
+        found.append(_int8(others.int8, others.llama_cpp.get("Q8_0"), written, new, read_gb_s))
     for rows in (1, 4, 16):
         for sampled in (False, True) if rows == 16 else (False,):
             name = f"engine, {rows} {'sampled ' if sampled else ''}request{'s' * (rows > 1)} at once"
@@ -58,11 +78,43 @@ def measures(model: pm.Model, peer: Peer | None, new: int, read_gb_s: float) -> 
     return found
 
 
+def _int8(model: pm.Model, peer: LlamaCpp | None, ids: torch.Tensor, new: int, read_gb_s: float) -> Measure:
+    """Decoding with weights of eight bits.  Two ways of rounding weights go apart after some tokens, so that the first
+    token alone is compared."""
+    module = model.module_for(False)
+
+    def ours() -> tuple[float, int]:
+        speed, ((first, *_),) = decode(module, ids, new)
+        return speed, first
+
+    def theirs(peer: LlamaCpp) -> tuple[float, int]:
+        speed, ((first, *_),) = llama_decode(peer, ids, new)
+        return speed, first
+
+    sides: dict[str, Run] = {"polymodal": ours}
+    if peer is not None:
+        sides["llama.cpp Q8_0"] = lambda: theirs(peer)
+    limit = read_gb_s * 1e9 / sum(each.nbytes for each in _read_each_step(module))
+    return Measure(name="decode, int8 weights", unit="tokens/s", sides=sides, limit=limit)
+
+
+def llama_prefill(peer: LlamaCpp, ids: torch.Tensor) -> tuple[float, list[int]]:
+    """As `prefill`."""
+    found = peer.run(ids[0].tolist(), 1)
+    return found.prefill, found.ids
+
+
+def llama_decode(peer: LlamaCpp, ids: torch.Tensor, new: int) -> tuple[float, list[list[int]]]:
+    """As `decode`."""
+    found = peer.run(ids[0].tolist(), new + 1)
+    return found.decode, [found.ids]
+
+
 def _read_each_step(module: Any) -> list[torch.Tensor]:
     """What one decoded token reads: all weights, the table of embeddings only where it is the head, too."""
     backbone = module.backbone
     table = backbone.embed_tokens.weight
-    tied = backbone.config.tied
+    tied = backbone.lm_head is None
     kept = {id(each): each for each in (*backbone.parameters(), *backbone.buffers())}
     return [each for each in kept.values() if tied or each is not table]
 

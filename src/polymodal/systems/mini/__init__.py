@@ -48,8 +48,10 @@ def load(variant: Variant, options: LoadOptions) -> LoadedModel:
     fetch_all((components.CENTERNET_VALUES, components.CENTERNET_SOURCE), options.progress, options.offline)
     detector = source(components.CENTERNET_SOURCE)
     encoder, connector = components.load_vision(source(components.LITE0_SOURCE), detector, ours)
-    backbone = components.load_lm(language, under(ours, "adapters."), options.quantise)
+    backbone = components.load_lm(language, under(ours, "adapters."))
     components.add_yes_bias(backbone, tokenizer, ours[components.YES])
+    if options.quantise is not None:  # the head copies the embeddings, with the row that was just changed
+        backbone.quantise()
     names = json.loads(trained.metadata["names"])
     components.set_vocabulary(connector, names, tokenizer, backbone.embed_tokens.weight)
     image = Modality(

@@ -28,7 +28,6 @@ from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
 from polymodal.models.speech_seq2seq import ENGLISH_RANKS, TINY_EN_WEIGHTS, WHISPER
 from polymodal.nn.fuse import fuse_projections
 from polymodal.nn.lora import apply_lora, load_lora, merge_lora
-from polymodal.nn.quantise import quantise_linears
 from polymodal.pipelines.speech_as_features import LENGTHS
 from polymodal.systems.mini.sentence_space import MINILM, MINILM_TOKENIZER
 from polymodal.weights.build import build_empty
@@ -114,7 +113,7 @@ def kinds(connector: NamesConnector, names: list[str]) -> list[str]:
 
 
 def load_lm(language: TensorFile, adapters: Mapping[str, Tensor], quantise: str | None = None) -> Decoder:
-    """The backbone, filled; with adapters, those are merged; then the linears may be made int8."""
+    """The backbone, filled; with adapters, those are merged; then linears and head may be made int8."""
     backbone = load_module(BACKBONE.build, language, (gguf_keys(BACKBONE),))
     if adapters:
         apply_lora(backbone, ADAPTED, RANK, ALPHA)
@@ -122,7 +121,7 @@ def load_lm(language: TensorFile, adapters: Mapping[str, Tensor], quantise: str 
         merge_lora(backbone)
     fuse_projections(backbone)
     if quantise is not None:
-        quantise_linears(backbone)
+        backbone.quantise()
     return backbone.eval()
 
 
