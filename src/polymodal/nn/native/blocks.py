@@ -109,7 +109,8 @@ class NativeBlocks:
             return None
         # The result is a tensor of its own: who gave x may use it again.
         x = x.clone(memory_format=torch.contiguous_format)
-        call = self._call
+        # A record of this call's own: other threads may be in the library, which reads it without Python's lock.
+        call = _Call.from_buffer_copy(self._call)
         call.batch, call.count, call.held = batch, count, cache.length
         call.row_stride, call.head_stride = keys.stride(0), keys.stride(1)
         if any(each.stride() != keys.stride() or each.stride(-1) != 1 or each.stride(-2) != keys.shape[-1]
