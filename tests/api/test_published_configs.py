@@ -196,8 +196,8 @@ CARRIED = {  # what old files carry beside the tensor that ends so: buffers that
     "attention.query_key_value.weight": ("attention.bias", "attention.masked_bias", "attention.rotary_emb.inv_freq"),
     "self_attn.v_proj.weight": ("self_attn.rotary_emb.inv_freq",),
 }
-WITHOUT = ("vision", "visual", "text_model", "gated_cross_attn", "Qformer", "opt_model", "model.decoder.", "h.{}.",
-           "image_encoder.", "transformer.layers.")  # fmt: skip
+WITHOUT = ("vision", "visual", "audio_tower.", "text_model", "gated_cross_attn", "Qformer", "opt_model",
+           "model.decoder.", "h.{}.", "image_encoder.", "transformer.layers.")  # fmt: skip
 """Parts whose families never had rotary tables or causal masks among their buffers."""
 
 

@@ -2,17 +2,18 @@
 
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from polymodal.backbones import decoder as decoder_module
-from polymodal.backbones.decoder import Decoder
+from polymodal.backbones.decoder import Decoder, DecoderBlockConfig
 from polymodal.backbones.llama import CONFIGS
+from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.fuse import fuse_projections
-from polymodal.nn.mask import MaskSpec
+from polymodal.nn.mask import MaskSpec, PreparedMask
 from polymodal.nn.native import library as native
 from polymodal.nn.native.blocks import BlocksCache
 from polymodal.nn.native.linear import few_rows
@@ -182,3 +183,24 @@ def test_a_compiler_that_fails_and_a_file_of_others(monkeypatch, tmp_path) -> No
     monkeypatch.setenv("CC", "false")
     with pytest.raises(native.Absent, match="failed"):
         native.built(tmp_path / "new")
+
+
+def test_every_option_of_a_block_was_thought_of() -> None:
+    """An option that kernels.c does not know must be refused in blocks.py; then it is added here."""
+
+    def names(record: type) -> set[str]:
+        return {each.name for each in fields(record)}
+
+    assert names(PreparedMask) == {"causal", "allow", "empty", "query_scale"}
+    assert names(DecoderBlockConfig) == {
+        "attention", "mlp", "norm", "mlp_norm", "cross", "order", "parallel", "residual_scale",
+    }  # fmt: skip
+    assert names(AttentionConfig) == {
+        "width", "heads", "kv_heads", "head_dim", "qkv_bias", "out_bias", "q_norm", "k_norm", "scale", "window",
+        "source_width", "interleaved", "prefix", "linears",
+    }  # fmt: skip
+
+
+def test_queries_that_are_scaled_by_their_place_are_left_to_torch() -> None:
+    built, x = replace(model().config, log_scaled_from=4).build().eval(), random(2, 9, 72)
+    assert torch.allclose(hidden(built, x)[0], hidden(built, x, use=False)[0], atol=1e-5)
