@@ -252,6 +252,20 @@ def test_doctor(polymodal):
     assert polymodal("doctor", "--quick").out.count("torch") >= 1
 
 
+def test_doctor_says_whether_there_are_native_kernels(polymodal, monkeypatch):
+    from polymodal.nn.native import library as native
+
+    found = polymodal("doctor", "--quick", "--json").json["native_kernels"]
+    assert found["available"] is (native.library() is not None) is (not found["why_not"])
+    monkeypatch.setenv("POLYMODAL_NATIVE", "0")
+    native.looked_for.cache_clear()
+    try:
+        told = " ".join(polymodal("doctor", "--quick").out.split())
+        assert "native kernels none, decoding uses torch's operators: POLYMODAL_NATIVE says so" in told
+    finally:
+        native.looked_for.cache_clear()
+
+
 def test_doctor_says_what_is_wrong(polymodal, monkeypatch):
     from polymodal.cli import machine
 

@@ -168,9 +168,9 @@ def test_without_a_compiler_or_when_told(monkeypatch, tmp_path) -> None:
     with pytest.raises(native.Absent, match="no C compiler"):
         native.built(tmp_path)
     monkeypatch.setenv("POLYMODAL_NATIVE", "0")
-    native.library.cache_clear()
+    native.looked_for.cache_clear()
     assert native.library() is None
-    native.library.cache_clear()
+    native.looked_for.cache_clear()
 
 
 def test_a_compiler_that_fails_and_a_file_of_others(monkeypatch, tmp_path) -> None:

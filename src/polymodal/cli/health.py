@@ -56,6 +56,7 @@ def in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("threads", f"{cpu['threads']} ({cpu['threads_reason']})"),
         ("memory", "unknown" if total is None else f"{total:g} GB, of which {free:g} GB are free"),
         ("GPU", ", ".join(f"{each['name']} with {each['memory_gb']:g} GB" for each in facts["gpu"]) or "none"),
+        ("native kernels", kernels(facts["native_kernels"])),
         ("codecs", ", ".join(facts["codecs"]) or "none"),
         ("cache folder", f"{facts['cache']}, {facts['free_disk_gb']:g} GB free on its disk"),
         ("downloaded", ", ".join(facts["pulled"]) or "no models yet; `polymodal pull mini` fetches the default model"),
@@ -73,6 +74,13 @@ def in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
         speed = f"reads {measured['read_gb_s']:g} GB/s of memory, {measured['gemm_gflop_s']:g} GFLOP/s in float32"
         rows.append(("speed now", f"{speed} with {counted(cpu['threads'], 'thread')}"))
     return rows
+
+
+def kernels(found: dict[str, Any]) -> str:
+    """Whether decoding has its own compiled code, and what to do where it has not."""
+    if found["available"]:
+        return "compiled for this processor; decoding on the CPU uses them"
+    return f"none, decoding uses torch's operators: {found['why_not']} (docs/speed.md)"
 
 
 def cores(count: float) -> str:

@@ -38,6 +38,7 @@ def look(measure: bool = True) -> dict[str, Any]:
         "cpu": {**cpu(), "threads": threads.count, "threads_reason": threads.reason},
         "memory_gb": memory(),
         "gpu": gpus(),
+        "native_kernels": native_kernels(),
         "codecs": codecs(),
         "cache": str(cache),
         "free_disk_gb": round(free / 1e9, 1),
@@ -94,6 +95,14 @@ def gpus() -> list[dict[str, Any]]:
         return []
     cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     return [{"name": card.name, "memory_gb": round(card.total_memory / 1e9, 1)} for card in cards]
+
+
+def native_kernels() -> dict[str, Any]:
+    """Whether few rows are decoded by the compiled kernels (docs/speed.md), and why not; compiles them if need be."""
+    from polymodal.nn.native.library import why_absent
+
+    why = why_absent()
+    return {"available": not why, "why_not": why}
 
 
 def codecs() -> list[str]:

@@ -1,6 +1,6 @@
 """The library of `kernels.c`: compiled once by the machine's own compiler, or absent, and then torch does its work.
 
-    library() -> the loaded library, None where there is no compiler, no OpenMP, or POLYMODAL_NATIVE=0
+    library() -> the loaded library, None where there is no compiler, no OpenMP, or POLYMODAL_NATIVE=0; why_absent()
 
 It is compiled for exactly this processor at the first use (about two seconds) and kept in
 `$XDG_CACHE_HOME/polymodal/native` (default `~/.cache`), under a name that depends on source, compiler and processor.
@@ -33,14 +33,25 @@ class Absent(Exception):
     """Why there is no library."""
 
 
-@lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
     """The library, looked for once a process."""
+    return looked_for()[0]
+
+
+def why_absent() -> str:
+    """Why there is no library, in one line; empty where there is one."""
+    return looked_for()[1]
+
+
+@lru_cache(maxsize=1)
+def looked_for() -> tuple[ctypes.CDLL | None, str]:
+    """(the library or None, why there is none)."""
     try:
-        return _checked(_loaded(built(cache_folder())))
+        return _checked(_loaded(built(cache_folder()))), ""
     except (Absent, OSError, subprocess.SubprocessError) as problem:
-        _LOG.info("no native kernels, torch's operators are used: %s", problem)
-        return None
+        why = " ".join(str(problem).split())
+        _LOG.info("no native kernels, torch's operators are used: %s", why)
+        return None, why
 
 
 def cache_folder() -> Path:
