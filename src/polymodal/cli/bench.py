@@ -16,8 +16,8 @@ from polymodal.cli.model import Load, loads_a_model
 def bench(
     model: Annotated[str, typer.Argument(metavar="[ID]", help="A model that chats; mini by default.")] = "mini",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, after one that warms up; medians are printed.")] = 3,
-    tokens: Annotated[int, typer.Option(min=1, max=4096, help="Tokens of each answer.")] = 32,
-    peer: Annotated[bool, typer.Option(help="Measure transformers too, where it has the same weights.")] = True,
+    tokens: Annotated[int, typer.Option(min=1, max=4096, help="Tokens of each answer.")] = 16,
+    peer: Annotated[bool, typer.Option(help="Measure transformers and llama.cpp, too.")] = True,
     server: Annotated[bool, typer.Option(help="Measure the server under load, too.")] = True,
     json: JSON = False,
     plot: Annotated[Path | None, typer.Option(help="Draw the figures into this file (.png, .svg).")] = None,
@@ -34,8 +34,10 @@ def bench(
         report.need_matplotlib()
     loaded = load(model)
     loaded.require("chat")
-    with waiting(f"measuring {model}"):
-        found = run_all(loaded, model, partial(load, model), rounds=rounds, tokens=tokens, peer=peer, server=server)
+    with waiting(f"measuring {model}") as say:
+        found = run_all(
+            loaded, model, partial(load, model), rounds=rounds, tokens=tokens, peer=peer, server=server, say=say
+        )
     if plot is not None:
         report.draw(found, plot)
     if json:

@@ -65,13 +65,14 @@ def counted(count: int, noun: str) -> str:
 
 
 @contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """A spinner on stderr while something without measurable progress runs; nothing when not a terminal."""
+def waiting(what: str) -> Iterator[Callable[[str], None]]:
+    """A spinner on stderr while something without measurable progress runs; nothing when not a terminal.  Yields a
+    function that says what it is at now."""
     if not sys.stderr.isatty():
-        yield
+        yield lambda now: None
         return
-    with status_line(what):
-        yield
+    with status_line(what) as update:
+        yield lambda now: update(f"{what}: {now}")
 
 
 @contextmanager

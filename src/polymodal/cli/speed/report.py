@@ -8,6 +8,9 @@ from typing import Any
 from polymodal.cli.output import human_bytes
 from polymodal.errors import ConfigError, StorageError
 
+BAR = 0.28
+"""Height of a bar: three of them stand between two measures."""
+
 
 def table(found: dict[str, Any]) -> Any:
     """A row for each measure."""
@@ -15,26 +18,34 @@ def table(found: dict[str, Any]) -> Any:
     from rich.text import Text
 
     rows = Table(box=None, padding=(0, 2, 0, 0))
-    for title in ("measure", "polymodal", "beside", "of the limit"):
+    for title in ("measure", "polymodal", "beside", "times as fast", "aim", "of the limit"):
         rows.add_column(title)
     for each in found["measures"]:
-        rows.add_row(*map(Text, in_words(each)))
+        for row in in_words(each):
+            rows.add_row(*map(Text, row))
     return rows
 
 
-def in_words(each: dict[str, Any]) -> tuple[str, str, str, str]:
-    """(measure, our figure, the others', share of the machine's limit)."""
+def in_words(each: dict[str, Any]) -> list[tuple[str, ...]]:
+    """A row for each side that is not ours: (measure, our figure, theirs, how many times as fast, aim, share of the
+    machine's limit); what is ours stands in the first."""
     if each["differ"]:
-        return each["measure"], "no figure: outputs differ", ", ".join(each["differ"]), ""
-    ours, *others = each["figures"].items()
-    beside = [f"{name} {number(value)}, {each['times_as_fast_as'][name]:.2f} x" for name, value in others]
+        return [(each["measure"], "no figure: outputs differ", ", ".join(each["differ"]), "", "", "")]
+    (_, ours), *others = each["figures"].items()
     share = each["share_of_limit"]
-    return (
-        each["measure"],
-        f"{number(ours[1])} {each['unit']}",
-        "; ".join(beside),
-        "" if share is None else f"{share:.0%}",
-    )
+    head = each["measure"], f"{number(ours)} {each['unit']}"
+    limit = "" if share is None else f"{share:.0%}"
+    rows = [(f"{name} {number(value)}", f"{each['times_as_fast_as'][name]:.2f} x", aim(each, name))
+            for name, value in others]  # fmt: skip
+    (first, *rest) = rows or [("", "", "")]
+    return [(*head, *first, limit), *(("", "", *row, "") for row in rest)]
+
+
+def aim(each: dict[str, Any], side: str) -> str:
+    """2.8 x, missed"""
+    if side not in each["aims"]:
+        return ""
+    return f"{each['aims'][side]:.2g} x, {'reached' if each['reached'][side] else 'missed'}"
 
 
 def number(value: float) -> str:
@@ -50,8 +61,10 @@ def notes(found: dict[str, Any]) -> list[str]:
         f"{machine['threads']} of {machine['cores']:g} cores; medians of {found['rounds']} rounds"
     ]
     if found["resident_bytes"] is not None:
-        held, weights = human_bytes(found["resident_bytes"]), human_bytes(found["weight_bytes"])
-        lines.append(f"memory: the process holds {held}, weights alone {weights}")
+        weights, held, peak = (human_bytes(found[f"{name}_bytes"]) for name in ("weight", "resident", "peak"))
+        lines.append(
+            f"memory: weights {weights}; the process held {held} after one answer, {peak} at most, peers included"
+        )
     if found["without_peer"]:
         lines.append(f"without a peer: {found['without_peer']}")
     if not machine["native_kernels"]:
@@ -79,15 +92,15 @@ def draw(found: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     rows = [each for each in found["measures"] if each["figures"]]
-    figure = Figure(figsize=(8, 0.4 * len(rows) + 1), layout="constrained")
+    figure = Figure(figsize=(9, 0.6 * len(rows) + 1), layout="constrained")
     axes = figure.subplots()
     largest = {unit: max(max(e["figures"].values()) for e in rows if e["unit"] == unit) for unit in ("tokens/s", "s")}
     for place, each in enumerate(rows):
         for shift, (side, value) in enumerate(each["figures"].items()):
-            axes.barh(place + 0.4 * shift, value / largest[each["unit"]], 0.4, color=f"C{shift}")
+            axes.barh(place + BAR * shift, value / largest[each["unit"]], BAR, color=f"C{shift}")
             axes.text(
                 value / largest[each["unit"]],
-                place + 0.4 * shift,
+                place + BAR * shift,
                 f" {side} {number(value)} {each['unit']}",
                 va="center",
             )

@@ -9,7 +9,7 @@ or two rounds made different things, there is no figure: a fast wrong answer is 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,7 @@ class Measure:
     """One thing to measure.  sides: name -> run; the first is ours.  more: whether a larger figure is better.
 
     limit: the figure that the machine allows, from its speeds of this minute, where that can be said.
+    aims: how many times as fast as a side ours should be (docs/speed.md; of `mini` on two cores).
     """
 
     name: str
@@ -44,6 +45,7 @@ class Measure:
     sides: dict[str, Run]
     more: bool = True
     limit: float | None = None
+    aims: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +64,16 @@ class Result:
         return better if self.measure.more else {name: 1 / ratio for name, ratio in better.items()}
 
     def as_json(self) -> dict[str, Any]:
-        """With keys that stay."""
-        limit = self.measure.limit
+        """With keys that stay.  `aims` and `reached` are by side, as `times_as_fast_as`."""
+        limit, aims = self.measure.limit, dict(self.measure.aims)
         ours = next(iter(self.figures.values()), None)
         return {
             "measure": self.measure.name,
             "unit": self.measure.unit,
             "figures": self.figures,
             "times_as_fast_as": self.times_as_fast,
+            "aims": aims,
+            "reached": {side: ratio >= aims[side] for side, ratio in self.times_as_fast.items() if side in aims},
             "share_of_limit": None if limit is None or ours is None else ours / limit,
             "differ": list(self.differ),
         }

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 import polymodal as pm
 from polymodal.check.peer import llama_cpp_of, peer_of
 from polymodal.cli.machine import gemm_rate, read_bandwidth
-from polymodal.cli.speed import media, server, text
+from polymodal.cli.speed import llava, media, server, text
 from polymodal.cli.speed.rounds import Measure, measured
 from polymodal.cli.threads import load_meter, usable_cores
 from polymodal.errors import PolymodalError
@@ -34,10 +35,13 @@ def run_all(
     tokens: int,
     peer: bool,
     server: bool,
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Everything, with keys that stay."""
     others = load_meter()
     busy = [others()]
+    model.chat("Hello", max_tokens=1)  # files are mapped: what was never read is not held
+    alone = memory("VmRSS")
     machine = {
         "read_gb_s": read_bandwidth(),
         "gemm_gflop_s": gemm_rate(),
@@ -55,17 +59,20 @@ def run_all(
             *(media.preprocessing() if peer else ()),
             Measure(name="load", unit="s", sides={"polymodal": lambda: loading(load)}, more=False),
         ]
+        pair = stack.enter_context(llava.pair_of(theirs, Image.fromarray(media.pixels())))
+        some += llava.measures(pair) if pair is not None else []
         some += _served(model, tokens, stack) if server else []
         others = load_meter()
-        results = measured(some, rounds)
+        results = measured(some, rounds, say)
         busy.append(others())
     return {
         "model": model.name,
         "rounds": rounds,
         "machine": {**machine, "cores": usable_cores(), "busy_cores": max(busy), "busy": max(busy) > BUSY},
         "without_peer": why,
-        "resident_bytes": resident(),
-        "weight_bytes": sum(each.nbytes for each in model.module.parameters()),
+        "weight_bytes": held_bytes(model.module),
+        "resident_bytes": alone,
+        "peak_bytes": memory("VmHWM"),
         "measures": [each.as_json() for each in results],
     }
 
@@ -91,10 +98,16 @@ def loading(load: Callable[[], pm.Model]) -> tuple[float, str]:
     return time.perf_counter() - start, name
 
 
-def resident() -> int | None:
-    """Bytes of memory that this process holds; None where that is unknown."""
+def held_bytes(module: torch.nn.Module) -> int:
+    """Bytes of a model's parameters and buffers; what several names share counts once."""
+    storages = [each.untyped_storage() for each in (*module.parameters(), *module.buffers())]
+    return sum({each.data_ptr(): each.nbytes() for each in storages}.values())
+
+
+def memory(line: str) -> int | None:
+    """Bytes of memory that this process holds ("VmRSS") or held at most ("VmHWM"); None where that is unknown."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+        return next(int(each.split()[1]) * 1024 for each in lines if each.startswith(line))
     except (OSError, StopIteration):
         return None
