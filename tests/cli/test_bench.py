@@ -89,13 +89,13 @@ def test_pictures_are_prepared_as_the_library_prepares_them() -> None:
         assert not found.differ and found.figures["polymodal"] > 0 and found.figures["transformers"] > 0
 
 
-@pytest.fixture
-def pair():
+@pytest.fixture(params=[True, False], ids=["tied head", "own head"])
+def pair(request):
     """A tiny LLaVA around a tiny LLaMA, in both libraries."""
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = transformers.LlamaConfig(**sizes, vocab_size=300, tie_word_embeddings=True)
+    config = transformers.LlamaConfig(**sizes, vocab_size=300, tie_word_embeddings=request.param)
     vision = {**sizes, "image_size": 32, "patch_size": 8}
     peer = transformers.LlamaForCausalLM(config).eval()
     with llava.pair_of(peer, Image.fromarray(media.pixels()), vision) as found:
