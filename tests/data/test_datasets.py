@@ -149,13 +149,17 @@ def test_what_is_no_data_set_is_refused_by_name(folder: Path) -> None:
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    st.none() | st.booleans() | st.integers() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=5,
 )
 
 
 @settings(max_examples=60, deadline=None)
-@given(records=st.lists(st.dictionaries(st.text(), VALUES), min_size=1, max_size=6), indent=st.sampled_from((None, 1)))
+@given(
+    records=st.lists(st.dictionaries(st.text(max_size=6), VALUES, max_size=4), min_size=1, max_size=4),
+    indent=st.sampled_from((None, 1)),
+)
 def test_an_array_is_cut_where_its_samples_are(
     tmp_path_factory: pytest.TempPathFactory, records: Any, indent: Any
 ) -> None:

@@ -19,7 +19,7 @@ from polymodal.nn.mlp import GatedMLPConfig
 from polymodal.nn.rope import RopeConfig
 from polymodal.systems.mini.components import ADAPTED
 from polymodal.systems.mini.recipe import ALIGN, HEAR, INSTRUCT
-from polymodal.train.loop import run_stage
+from polymodal.train.loop import LoopOptions, run_stage
 
 STEPS = 6
 
@@ -57,8 +57,8 @@ def test_hear_learns_tokens_and_letters(tmp_path: Path) -> None:
                 "targets": {"tokens": [[1, 2, 3], [4]], "letters": [[0, 2, 3, 4], [5, 6]]}}  # fmt: skip
 
     lines: list[dict] = []
-    losses = run_stage(learner, short(HEAR, train=("connector", "letters")), batches, tmp_path, 100,
-                       lambda step, line: lines.append(line), seed=3)  # fmt: skip
+    losses = run_stage(learner, short(HEAR, train=("connector", "letters")), batches, tmp_path, 100, seed=3,
+                       options=LoopOptions(report=lambda step, steps, line: lines.append(line)))  # fmt: skip
     assert losses[-1] < losses[0] and losses[0] == pytest.approx(lines[0]["tokens"] + lines[0]["letters"], rel=1e-5)
 
 

@@ -13,6 +13,8 @@ import torch
 from PIL import Image as Pillow
 from safetensors.torch import load_file
 
+import polymodal as pm
+from polymodal import TrainOptions
 from polymodal.train import checkpoint
 from tiny_folders import tiny
 
@@ -34,19 +36,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def train(place: Path, out: Path, ranks: int, *more: object, stage: str = "align") -> None:
-    given: list[object] = ["-m", "polymodal", "train", place / "model", "--stage", stage, "--data", place / "a.jsonl",
-                           "--out", out, "--save-every", 2, "--micro-batch", 2, "--threads", 1,
-                           "--evaluate", place / "held.jsonl"]  # fmt: skip
-    for each in (*SET, *(LORA if "lora" in stage else ())):
-        given += ["--set", each]
-    given = [*given, *more] if "--resume" not in more else ["-m", "polymodal", "train", *more]
-    start = [sys.executable] if ranks == 1 else [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", ranks]  # fmt: skip
-    command = [str(word) for word in (*start, *given)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+def settings_of(stage: str) -> list[str]:
+    return [*SET, *(LORA if "lora" in stage else ())]
+
+
+def train_alone(place: Path, out: Path, stage: str) -> None:
+    options = TrainOptions(save_every=2, micro_batch=2, evaluation_data=(str(place / "held.jsonl"),))
+    model = pm.load(place / "model", dtype="float32")
+    pm.fit(model, [place / "a.jsonl"], out=out, stage=stage, settings=settings_of(stage), options=options)
+
+
+def train_with_two(*arguments: object) -> None:
+    start = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+    command = [str(word) for word in (*start, "-m", "polymodal", "train", *arguments, "--threads", 1)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
     assert done.returncode == 0, done.stderr
 
 
@@ -55,8 +59,10 @@ def log(out: Path) -> list[dict[str, Any]]:
 
 
 def test_two_ranks_train_what_one_trains(place: Path, tmp_path: Path) -> None:
-    for ranks in (1, 2):
-        train(place, tmp_path / str(ranks), ranks, stage="instruct")
+    train_alone(place, tmp_path / "1", "instruct")
+    settings = [word for each in settings_of("instruct") for word in ("--set", each)]
+    train_with_two(place / "model", "--stage", "instruct", "--data", place / "a.jsonl", "--out", tmp_path / "2",
+                   "--save-every", 2, "--micro-batch", 2, "--evaluate", place / "held.jsonl", *settings)  # fmt: skip
     one, two = log(tmp_path / "1"), log(tmp_path / "2")
     for left, right in zip(one, two, strict=True):
         assert {name: left[name] for name in ("step", "samples", "tokens", "targets", "lr")} == {
@@ -75,16 +81,16 @@ def test_two_ranks_train_what_one_trains(place: Path, tmp_path: Path) -> None:
 
 def test_a_run_goes_on_with_another_number_of_ranks(place: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(place, whole, 1, stage="instruct-lora")
+    train_alone(place, whole, "instruct-lora")
     shutil.copytree(whole, parts)
     for path in checkpoint.complete(parts):
         if int(path.name.removeprefix("step-")) > 4:
             (path / checkpoint.MARKER).unlink()
-    train(place, parts, 2, "--resume", parts)  # steps 5 and 6 again, by two
+    train_with_two("--resume", parts)  # steps 5 and 6 again, by two
     losses = [[line["loss"] for line in log(out)] for out in (whole, parts)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     for path in checkpoint.complete(parts):
         if int(path.name.removeprefix("step-")) > 4:
             (path / checkpoint.MARKER).unlink()
-    train(place, parts, 1, "--resume", parts)  # and by one
+    pm.resume(parts)  # and by one
     assert [line["loss"] for line in log(parts)] == pytest.approx(losses[0], rel=1e-4)

@@ -87,7 +87,7 @@ class Commands(TyperGroup):
 app = typer.Typer(
     name="polymodal",
     cls=Commands,
-    help="Multimodal models: ask them about pictures and sound; inspect, verify, download and serve them.",
+    help="Multimodal models: ask them about pictures and sound; inspect, verify, train and serve them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -113,7 +113,7 @@ def show_version(asked: bool) -> None:
 def options(
     version: bool = typer.Option(False, "--version", help="Print the version.", callback=show_version, is_eager=True),
 ) -> None:
-    """Ask models about pictures and sound; look at, pull and compare them."""
+    """Ask models about pictures and sound; inspect, verify, train and serve them."""
 
 
 def run(arguments: list[str]) -> int:
