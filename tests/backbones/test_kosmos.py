@@ -1,5 +1,6 @@
 """KOSMOS's decoder and connector against transformers; all parameters random."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from decoder_parity import TOLERANCE, build_like, stepwise
 
 from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig
-from polymodal.backbones.kosmos import SinusoidalPositionsConfig, hf_keys, parse_config, positions_of
+from polymodal.backbones.kosmos import SinusoidalPositionsConfig, hf_keys, magneto, parse_config, positions_of
 from polymodal.check.randomise import fill, ids, values
 from polymodal.connectors.latent_query import HF_KEYS, LatentQueryConfig
 from polymodal.errors import ConfigError
@@ -77,6 +78,19 @@ def test_xpos_in_any_decoder_steps_as_a_full_pass(fused: bool) -> None:
         parts = stepwise(decoder, input_ids, [5, 1, 5])
     torch.testing.assert_close(parts, wanted, atol=TOLERANCE, rtol=0)
     assert (wanted - unlike).abs().max() > 1e-2
+
+
+def test_magneto_s_first_weights() -> None:
+    decoder = parse_config({**BASE, "embed_dim": 128, "ffn_dim": 512, "layers": 3}).build()
+    before = decoder.embed_tokens.weight.clone()
+    attn, mlp = magneto(decoder).blocks[1].attn, decoder.blocks[1].mlp
+    gain = math.log(6) ** 0.5
+    for weight, factor in ((attn.q_proj.weight, 1.0), (attn.k_proj.weight, 1.0), (attn.v_proj.weight, gain),
+                           (attn.o_proj.linear.weight, gain), (mlp.up_proj.weight, gain),
+                           (mlp.down_proj.linear.weight, gain)):  # fmt: skip
+        wanted = factor * (2 / sum(weight.shape)) ** 0.5
+        assert abs(weight.std().item() / wanted - 1) < 0.03
+    assert decoder.embed_tokens.weight.equal(before) and decoder.blocks[1].mlp_norm.weight.eq(1).all()
 
 
 def test_connector_equals_transformers() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig, head_row
+from polymodal.backbones.decoder import Decoder, DecoderBlockConfig, DecoderConfig, head_row
 from polymodal.errors import ConfigError
 from polymodal.nn.attention import AttentionConfig, AttentionLinears
 from polymodal.nn.linear import NormedLinearConfig
@@ -123,6 +123,19 @@ def with_xpos(config: DecoderConfig, base: float) -> DecoderConfig:
     turned = replace(block, attention=replace(block.attention, interleaved=True))
     rope = RopeConfig(head_dim=block.attention.size, interleaved=True, xpos_base=base)
     return replace(config, blocks=(turned,) * config.depth, positions=None, rope=rope)
+
+
+def magneto(decoder: Decoder) -> Decoder:
+    """The fresh weights with which Magneto's decoders start (arXiv 2210.06423, figure 2), written in place.
+
+    Xavier's normal numbers; all but queries and keys times sqrt(log(2 * blocks)).
+    """
+    gain = math.sqrt(math.log(2 * len(decoder.blocks)))
+    for name, weight in decoder.blocks.named_parameters():
+        if weight.dim() == 2:
+            is_plain = name.endswith(("q_proj.weight", "k_proj.weight"))
+            nn.init.xavier_normal_(weight, 1.0 if is_plain else gain)
+    return decoder
 
 
 _LAYER = "model.layers.{}"

@@ -11,10 +11,11 @@ from typing import Any
 
 from torch import nn
 
-from polymodal.backbones.kosmos import with_xpos
+from polymodal.backbones.kosmos import magneto, with_xpos
 from polymodal.checkpoints.kosmos import parts_of
 from polymodal.data.template import Special, Template, Turn
 from polymodal.errors import ConfigError
+from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.systems import CheckpointFiles, LoadedModel, ModelSpec
 
 TEMPLATE = Template(
@@ -34,8 +35,13 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     published = parts_of(config)
     found = replace(published, backbone=with_xpos(published.backbone, base), counted=None)
 
+    def build() -> MultimodalLM:
+        model = found.build()
+        magneto(model.backbone)
+        return model
+
     def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
         processor = found.processor(files, TEMPLATE, control=("<image>", "</image>"), marks=True)
         return LoadedModel(model=module, processor=processor)
 
-    return ModelSpec(build=found.build, keys=(found.keys,), parts=found.drawing, assemble=assemble)
+    return ModelSpec(build=build, keys=(found.keys,), parts=found.drawing, assemble=assemble)

@@ -22,7 +22,7 @@ RECIPE = (
         schedule=Linear(warmup_steps=375),
         budget=Budget(steps=300_000, max_length=2048),
         start="parts",
-        note="dropout 0.1; Magneto's initialisation of the decoder is not made here; the loss is on text alone",
+        note="dropout 0.1; a fresh decoder starts with Magneto's numbers; the loss is on text alone",
     ),
     Stage(
         name="instruct",
