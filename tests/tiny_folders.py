@@ -17,6 +17,7 @@ from polymodal.check.evidence import (
     idefics,
     internlm_xcomposer2,
     internvl,
+    kosmos_1,
     kosmos_2,
     llava_1_5,
     mplug_owl2,
@@ -90,6 +91,10 @@ def _kosmos(folder: Path) -> tuple[dict[str, Any], Files]:
     return kosmos_2.small(kosmos_2.write_words(folder)), {}
 
 
+def _kosmos_1(folder: Path) -> tuple[dict[str, Any], Files]:
+    return kosmos_1.small(kosmos_1.write_words(folder)), {}
+
+
 def _chameleon(folder: Path) -> tuple[dict[str, Any], Files]:
     names = chameleon.SPECIALS
     size = byte_tokenizer(folder, names, bos="<s>", eos="</s>", pad="</s>")
@@ -109,6 +114,7 @@ FOLDERS: dict[str, Callable[[Path], tuple[dict[str, Any], Files]]] = {
     "qwen-vl": _qwen_vl,  # C, beyond the trained length
     "qwen2-vl": _qwen2_vl,  # C, positions on three axes
     "fuyu-8b": _fuyu,  # C, without an encoder
+    "kosmos-1": _kosmos_1,  # C, places by a mask, xPos
     "kosmos-2": _kosmos,  # C, places by a mask, positions by ids
     "chameleon": _chameleon,  # D
 }

@@ -1,16 +1,23 @@
 """KOSMOS's decoder and connector against transformers; all parameters random."""
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from decoder_parity import TOLERANCE, build_like, stepwise
 
-from polymodal.backbones.kosmos import SinusoidalPositionsConfig, hf_keys, parse_config, positions_of
+from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig
+from polymodal.backbones.kosmos import SinusoidalPositionsConfig, hf_keys, magneto, parse_config, positions_of
 from polymodal.check.randomise import fill, ids, values
 from polymodal.connectors.latent_query import HF_KEYS, LatentQueryConfig
 from polymodal.errors import ConfigError
+from polymodal.nn.attention import AttentionConfig
+from polymodal.nn.fuse import fuse_projections
 from polymodal.nn.mask import MaskSpec
+from polymodal.nn.mlp import GatedMLPConfig
+from polymodal.nn.rope import RopeConfig
 
 BASE = {"vocab_size": 61, "embed_dim": 32, "ffn_dim": 44, "layers": 2, "attention_heads": 4}
 
@@ -46,6 +53,44 @@ def test_equals_transformers(options: dict[str, Any]) -> None:
     torch.testing.assert_close(found[real], wanted[real], atol=TOLERANCE, rtol=0)
     torch.testing.assert_close(parts[real], wanted[real], atol=TOLERANCE, rtol=0)
     assert wanted[real].std() > 0.3
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_xpos_in_any_decoder_steps_as_a_full_pass(fused: bool) -> None:
+    """LLaMA's blocks, which the native library knows, with a rope that it does not know."""
+    block = DecoderBlockConfig(
+        attention=AttentionConfig(width=32, heads=4, kv_heads=2),
+        mlp=GatedMLPConfig(width=32, ffn_width=48, activation="silu"),
+    )
+    plain, xpos = (RopeConfig(head_dim=8, xpos_base=base) for base in (None, 6))
+    config = DecoderConfig(vocab_size=61, width=32, blocks=(block,) * 2, rope=xpos)
+    decoder = config.build().eval()
+    fill(decoder)
+    other = replace(config, rope=plain).build().eval()
+    other.load_state_dict(decoder.state_dict())
+    input_ids = ids("ids", (2, 11), 5, 61)
+    positions = torch.arange(11)[None]
+    with torch.no_grad():
+        wanted = decoder.head(decoder(decoder.embed(input_ids), positions))
+        unlike = other.head(other(other.embed(input_ids), positions))
+        if fused:
+            assert fuse_projections(decoder)
+        parts = stepwise(decoder, input_ids, [5, 1, 5])
+    torch.testing.assert_close(parts, wanted, atol=TOLERANCE, rtol=0)
+    assert (wanted - unlike).abs().max() > 1e-2
+
+
+def test_magneto_s_first_weights() -> None:
+    decoder = parse_config({**BASE, "embed_dim": 128, "ffn_dim": 512, "layers": 3}).build()
+    before = decoder.embed_tokens.weight.clone()
+    attn, mlp = magneto(decoder).blocks[1].attn, decoder.blocks[1].mlp
+    gain = math.log(6) ** 0.5
+    for weight, factor in ((attn.q_proj.weight, 1.0), (attn.k_proj.weight, 1.0), (attn.v_proj.weight, gain),
+                           (attn.o_proj.linear.weight, gain), (mlp.up_proj.weight, gain),
+                           (mlp.down_proj.linear.weight, gain)):  # fmt: skip
+        wanted = factor * (2 / sum(weight.shape)) ** 0.5
+        assert abs(weight.std().item() / wanted - 1) < 0.03
+    assert decoder.embed_tokens.weight.equal(before) and decoder.blocks[1].mlp_norm.weight.eq(1).all()
 
 
 def test_connector_equals_transformers() -> None:

@@ -19,6 +19,7 @@ NAMES = {
     "llava": ("LLaVA", "LLaVA v1"),
     "llava-1.5": ("LLaVA-1.5", "llava 1.5", "LLaVA v1.5"),
     "llava-1.6": ("LLaVA-1.6", "LLaVA-NeXT"),
+    "kosmos-1": ("KOSMOS-1", "Kosmos1"),
     "kosmos-2": ("KOSMOS-2", "Kosmos2"),
     "fuyu-8b": ("Fuyu-8B", "Fuyu"),
     "qwen2-vl": ("Qwen2-VL", "qwen2vl"),

@@ -30,6 +30,31 @@ def test_equals_complex_rotation(interleaved: bool, rotary: int | None) -> None:
     assert (found - expected).abs().max() <= 1e-4
 
 
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_xpos_scores_shrink_with_the_distance(interleaved: bool) -> None:
+    config = RopeConfig(head_dim=8, theta=50.0, interleaved=interleaved, xpos_base=16)
+    q, k = torch.randn(1, 2, 5, 8), torch.randn(1, 2, 6, 8)
+    asking, seen = torch.tensor([[20, 21, 30, 47, 90]]), torch.tensor([[0, 3, 20, 21, 35, 90]])
+    rope = config.build()
+    turned = apply_rope(q, *rope(asking)[:2], interleaved), apply_rope(k, *rope(seen)[2:], interleaved)
+    found = turned[0] @ turned[1].transpose(-1, -2)
+    distance = (asking[:, :, None] - seen[:, None]).double()
+    shares = (torch.arange(0, 8, 2).double() + 0.4 * 8) / (1.4 * 8)
+    turns = torch.polar(shares ** (distance[..., None] / 16), distance[..., None] * 50.0 ** (-torch.arange(4) / 4))
+    pairs = [torch.complex(*(x.double()[..., 0::2], x.double()[..., 1::2]) if interleaved else x.double().chunk(2, -1))
+             for x in (q, k)]  # fmt: skip
+    expected = (pairs[0][:, :, :, None] * pairs[1].conj()[:, :, None] * turns[:, None]).real.sum(-1)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("base", [0, -1.0])
+def test_xpos_needs_a_length(base: float) -> None:
+    with pytest.raises(ConfigError, match="xpos_base"):
+        RopeConfig(head_dim=8, xpos_base=base)
+    with pytest.raises(ConfigError, match="xpos_base"):
+        RopeConfig(head_dim=8, xpos_base=8, sections=(2, 2))
+
+
 def test_sections_take_their_axis() -> None:
     positions = torch.randint(0, 90, (3, 2, 5))
     cos, sin = RopeConfig(head_dim=16, theta=100.0, sections=(2, 3, 3)).build()(positions)

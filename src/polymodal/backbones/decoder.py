@@ -34,7 +34,7 @@ from polymodal.nn.moe import MoE, RouterLogits
 from polymodal.nn.native.blocks import BlocksCache
 from polymodal.nn.norm import NormConfig, RMSNormConfig
 from polymodal.nn.quantise import Int8Linear, quantise_linears
-from polymodal.nn.rope import RopeConfig
+from polymodal.nn.rope import RopeConfig, Rotation
 from polymodal.nn.token_types import TokenTypes
 from polymodal.weights.keytable import Row, drop, rename
 
@@ -121,7 +121,7 @@ class DecoderBlock(nn.Module):
         self,
         x: Tensor,
         mask: PreparedMask,
-        rope: tuple[Tensor, Tensor] | None,
+        rope: Rotation | None,
         cache: LayerCache | None = None,
         context: Any = None,
         token_types: TokenTypes | None = None,

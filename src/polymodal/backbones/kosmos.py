@@ -1,4 +1,4 @@
-"""KOSMOS decoders (arXiv 2302.14045, 2306.14824): Magneto blocks (arXiv 2210.06423) under sinusoidal positions.
+"""KOSMOS decoders (arXiv 2302.14045, 2306.14824): Magneto blocks (arXiv 2210.06423) under sinusoidal positions or xPos.
 
     LayerNorm -> attention, normed before its output projection -> LayerNorm -> MLP, normed before its second linear
 
@@ -10,18 +10,19 @@ the first half of a position's vector and the cosines the second.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig, head_row
+from polymodal.backbones.decoder import Decoder, DecoderBlockConfig, DecoderConfig, head_row
 from polymodal.errors import ConfigError
 from polymodal.nn.attention import AttentionConfig, AttentionLinears
 from polymodal.nn.linear import NormedLinearConfig
 from polymodal.nn.mlp import MLPConfig
 from polymodal.nn.norm import LayerNormConfig
+from polymodal.nn.rope import RopeConfig
 from polymodal.nn.segments import counted_within
 from polymodal.weights.keytable import KeyTable, Row, drop, rename
 
@@ -114,6 +115,27 @@ def parse_config(config: Mapping[str, Any]) -> DecoderConfig:
         tied=bool(config.get("tie_word_embeddings", True)),
         max_length=config.get("max_position_embeddings", 2048),
     )
+
+
+def with_xpos(config: DecoderConfig, base: float) -> DecoderConfig:
+    """The decoder with xPos (arXiv 2212.10554) in place of sines, as in KOSMOS-1's paper and torchscale."""
+    block = config.blocks[0]
+    turned = replace(block, attention=replace(block.attention, interleaved=True))
+    rope = RopeConfig(head_dim=block.attention.size, interleaved=True, xpos_base=base)
+    return replace(config, blocks=(turned,) * config.depth, positions=None, rope=rope)
+
+
+def magneto(decoder: Decoder) -> Decoder:
+    """The fresh weights with which Magneto's decoders start (arXiv 2210.06423, figure 2), written in place.
+
+    Xavier's normal numbers; all but queries and keys times sqrt(log(2 * blocks)).
+    """
+    gain = math.sqrt(math.log(2 * len(decoder.blocks)))
+    for name, weight in decoder.blocks.named_parameters():
+        if weight.dim() == 2:
+            is_plain = name.endswith(("q_proj.weight", "k_proj.weight"))
+            nn.init.xavier_normal_(weight, 1.0 if is_plain else gain)
+    return decoder
 
 
 _LAYER = "model.layers.{}"

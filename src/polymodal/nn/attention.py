@@ -21,7 +21,7 @@ from polymodal.nn.cache import LayerCache
 from polymodal.nn.linear import LinearConfig, ProjectionConfig
 from polymodal.nn.mask import MaskSpec, PreparedMask
 from polymodal.nn.norm import NormConfig
-from polymodal.nn.rope import apply_rope
+from polymodal.nn.rope import Rotation, apply_rope
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +108,12 @@ class Attention(nn.Module):
         self,
         x: Tensor,
         mask: MaskSpec | PreparedMask | None = None,
-        rope: tuple[Tensor, Tensor] | None = None,
+        rope: Rotation | None = None,
         cache: LayerCache | None = None,
         source: Tensor | None = None,
         token_types: Tensor | None = None,
     ) -> Tensor:
-        """``mask`` None: every query sees every key.  ``rope``: cos, sin ``[B, 1, T, R]``.
+        """``mask`` None: every query sees every key.  ``rope``: cos, sin ``[B, 1, T, R]``; four of them with xPos.
 
         Cross-attention: ``source [B, S, D']`` may be None once the cache holds its keys and values.
         """
@@ -127,7 +127,7 @@ class Attention(nn.Module):
         self,
         x: Tensor,
         mask: MaskSpec | PreparedMask | None = None,
-        rope: tuple[Tensor, Tensor] | None = None,
+        rope: Rotation | None = None,
         cache: LayerCache | None = None,
         source: Tensor | None = None,
         token_types: Tensor | None = None,
@@ -147,7 +147,7 @@ class Attention(nn.Module):
         self,
         x: Tensor,
         mask: MaskSpec | PreparedMask | None,
-        rope: tuple[Tensor, Tensor] | None,
+        rope: Rotation | None,
         cache: LayerCache | None,
         source: Tensor | None,
         token_types: Tensor | None,
@@ -166,23 +166,24 @@ class Attention(nn.Module):
             mask = MaskSpec(causal=False, window=self.config.window).prepare(q.shape[2], k.shape[2], x.device)
         return q, k, v, mask
 
-    def _project(
-        self, x: Tensor, rope: tuple[Tensor, Tensor] | None, token_types: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(self, x: Tensor, rope: Rotation | None, token_types: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries ``[B, H, T, E]``, rotated keys and values ``[B, K, T, E]``."""
         if self.qkv_proj is not None:
             heads, keys = self.config.heads, self.config.key_heads
             qk, v = self._heads(self.qkv_proj(x, token_types), None).split((heads + keys, keys), 1)
-            if rope is not None:
-                qk = apply_rope(qk, *rope, self.config.interleaved)
-            return qk[:, :heads], qk[:, heads:], v
+            if rope is not None and len(rope) == 2:
+                qk, rope = apply_rope(qk, *rope, self.config.interleaved), None
+            return *self._rotate(qk[:, :heads], qk[:, heads:], rope), v
         q = self._heads(self.q_proj(x, token_types), self.q_norm)
         k = self._heads(self.k_proj(x, token_types), self.k_norm)
         v = self._heads(self.v_proj(x, token_types), None)
-        if rope is not None:
-            q = apply_rope(q, *rope, self.config.interleaved)
-            k = apply_rope(k, *rope, self.config.interleaved)
-        return q, k, v
+        return *self._rotate(q, k, rope), v
+
+    def _rotate(self, q: Tensor, k: Tensor, rope: Rotation | None) -> tuple[Tensor, Tensor]:
+        if rope is None:
+            return q, k
+        interleaved = self.config.interleaved
+        return apply_rope(q, *rope[:2], interleaved), apply_rope(k, *rope[-2:], interleaved)
 
     def _heads(self, x: Tensor, norm: nn.Module | None) -> Tensor:
         x = x.unflatten(-1, (-1, self.config.size))

@@ -9,6 +9,8 @@ interleaved (dims 2i and 2i + 1; Meta, GGUF, ChatGLM).  They differ by a permuta
 k_proj, so a checkpoint loaded with the wrong layout runs and gives wrong results.
 M-RoPE (arXiv 2409.12191): ``sections`` is the number of frequencies of each axis of ``position_ids [axes, B, T]``;
 with ``restart`` each section starts at the highest frequency (2-D rotary of vision encoders).
+xPos (arXiv 2212.10554): ``xpos_base``; queries shrink with their position and keys grow, so that scores of what is far
+are smaller.
 Trap: ``sin`` includes the sign of the rotation (minus for the first member of a pair), which saves an operation.
 """
 
@@ -23,6 +25,9 @@ from torch import Tensor
 from polymodal.errors import ConfigError
 from polymodal.nn.constant import constant
 from polymodal.nn.segments import largest_within
+
+Rotation = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor, Tensor]
+"""cos, sin ``[B, 1, T, R]`` of queries and keys; with xPos those of the queries, then those of the keys."""
 
 
 class RopeScaling(Protocol):
@@ -213,7 +218,10 @@ class ProportionalScaling:
 
 @dataclass(frozen=True, kw_only=True)
 class RopeConfig:
-    """The leading ``rotary_dim`` (default ``head_dim``) dims of each head are rotated, the others are not."""
+    """The leading ``rotary_dim`` (default ``head_dim``) dims of each head are rotated, the others are not.
+
+    xpos_base: positions over which pair i of a score shrinks to its share (2i + 0.4 R) / 1.4 R (xPos); None: never.
+    """
 
     head_dim: int
     theta: float = 10000.0
@@ -222,6 +230,7 @@ class RopeConfig:
     sections: tuple[int, ...] | None = None
     restart: bool = False
     rotary_dim: int | None = None
+    xpos_base: float | None = None
 
     def __post_init__(self) -> None:
         dim = self.dim
@@ -231,6 +240,8 @@ class RopeConfig:
             raise ConfigError(f"rope: sections must add up to {dim // 2} frequencies, found {self.sections}")
         if self.restart and (self.sections is None or self.scaling is not None):
             raise ConfigError("rope: restart needs sections and does not support scaling")
+        if self.xpos_base is not None and (self.xpos_base <= 0 or self.sections is not None):
+            raise ConfigError(f"rope: xpos_base must be above 0 and stands without sections; found {self.xpos_base}")
 
     @property
     def dim(self) -> int:
@@ -254,8 +265,10 @@ class Rope:
 
     def __call__(
         self, position_ids: Tensor, dtype: torch.dtype = torch.float32, segments: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Rotation:
         """``position_ids [B, T]`` (with sections also ``[axes, B, T]``) -> cos, sin ``[B, 1, T, R]``.
+
+        With xPos four of them: the queries' cos and sin times the decay at their place, and the keys' divided by it.
 
         With sections, positions ``[B, T]`` are used for all axes (text).  segments ``[B, T]``: sequence numbers of
         packed rows; if frequencies depend on the length, that of each sequence is used.  Without segments it is the
@@ -268,7 +281,18 @@ class Rope:
             cos, sin = cos.repeat_interleave(2, -1), torch.stack((-sin, sin), -1).flatten(-2)
         else:
             cos, sin = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
-        return cos.unsqueeze(1).to(dtype), sin.unsqueeze(1).to(dtype)
+        cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
+        if self.config.xpos_base is None:
+            return cos.to(dtype), sin.to(dtype)
+        decay = self._decay(position_ids, self.config.xpos_base).unsqueeze(1)
+        return (cos * decay).to(dtype), (sin * decay).to(dtype), (cos / decay).to(dtype), (sin / decay).to(dtype)
+
+    def _decay(self, position_ids: Tensor, base: float) -> Tensor:
+        """``[B, T, R]``, the share of each pair to the power of position / base."""
+        dim = self.config.dim
+        shares = (torch.arange(0, dim, 2, device=position_ids.device).float() + 0.4 * dim) / (1.4 * dim)
+        decay = shares ** (position_ids[..., None].float() / base)
+        return decay.repeat_interleave(2, -1) if self.interleaved else torch.cat((decay, decay), -1)
 
     def _per_frequency(self, position_ids: Tensor) -> Tensor:
         sections = self.config.sections

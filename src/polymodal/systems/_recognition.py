@@ -37,6 +37,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "instructblip": ("instructblip",),
     "instructblipvideo": ("instructblip",),
     "internvl_chat": ("internvl",),
+    "kosmos-1": ("kosmos_1",),
     "kosmos-2": ("kosmos_2",),
     "lavis-blip2": ("blip_2",),
     "lavis-blip2-qformer": ("blip_2",),

@@ -15,12 +15,12 @@ from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
 from polymodal.check.training import caption_check, letters, lm_objective
+from polymodal.checkpoints.kosmos import MASK
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.pipelines.grounding import draw_boxes
 from polymodal.systems import Variant
 from polymodal.systems.kosmos_2 import SYSTEM
-from polymodal.systems.kosmos_2.checkpoint import MASK
 from polymodal.systems.kosmos_2.patch_boxes import (
     BETWEEN,
     SIDE,

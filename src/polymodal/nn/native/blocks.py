@@ -27,6 +27,7 @@ from polymodal.nn.native.library import library
 from polymodal.nn.native.linear import FEW_ROWS, LinearStruct, is_fitting, is_quiet, linear_struct
 from polymodal.nn.norm import RMSNorm
 from polymodal.nn.quantise import Int8Linear
+from polymodal.nn.rope import Rotation
 
 
 class _Block(ctypes.Structure):
@@ -88,7 +89,7 @@ class NativeBlocks:
         """Whether the decoder still holds what was found in it."""
         return self._watch.is_current()
 
-    def run(self, x: Tensor, mask: PreparedMask, rope: tuple[Tensor, Tensor] | None, cache: KVCache) -> Tensor | None:
+    def run(self, x: Tensor, mask: PreparedMask, rope: Rotation | None, cache: KVCache) -> Tensor | None:
         """Hidden states `[B, T, D]` before the final norm; the cache is written, not advanced."""
         batch, count, _ = x.shape
         tensors = cache.tensors()
@@ -101,6 +102,7 @@ class NativeBlocks:
             or cache.length + count > cache.capacity
             or len(keys) != batch
             or len(tensors) != self._call.depth
+            or (rope is not None and len(rope) != 2)
         ):
             return None
         total = cache.length + count
