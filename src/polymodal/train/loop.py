@@ -181,7 +181,7 @@ def train_step(run: Run, stage: Stage, given: Any, step: int, precision: str = "
             parts = run.objective(run.model, each.batch)
             loss = total_loss(parts) * (share * ranks.count)  # gradients are averaged over the ranks
         for name, part in parts.items():
-            summed[name] = summed.get(name, 0.0) + part.item() * share
+            summed[name] = summed.get(name, 0.0) + part.detach().item() * share
         if loss.requires_grad:  # texts alone reach no connector
             loss.backward()
     summed = {name: ranks.total(value) for name, value in summed.items()}
