@@ -230,3 +230,10 @@ def test_log_scaled_queries_equal_scaled_projections_and_cached_steps() -> None:
     cache = scaled.new_cache(1, 9)
     steps = [scaled(scaled.embed(ids[:, i : i + 1]), torch.tensor([[i]]), cache=cache) for i in range(9)]
     torch.testing.assert_close(torch.cat(steps, 1), hidden, atol=TOLERANCE, rtol=0)
+
+
+def test_cross_between_the_steps_of_a_block_needs_them_in_sequence() -> None:
+    block = SHAPE.config().blocks[0]
+    for changes in ({"order": "post"}, {"parallel": True}):
+        with pytest.raises(ConfigError, match="cross_at 'middle'"):
+            replace(block, cross_at="middle", **changes)

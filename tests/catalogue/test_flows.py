@@ -14,7 +14,7 @@ from polymodal.data.messages import conversation
 from polymodal.errors import PolymodalError, PromptError
 
 CHATS = (
-    "bayling", "blip_2", "chameleon", "chinese_llama_2", "cogvlm", "emu3", "flamingo", "fuyu_8b", "idefics",
+    "bayling", "blip_2", "chameleon", "chinese_llama_2", "cogagent", "cogvlm", "emu3", "flamingo", "fuyu_8b", "idefics",
     "instructblip", "kosmos_2", "language_model", "llama_adapter_v2", "llava", "llava_1_5", "llava_1_6", "minigpt_4",
     "mplug_owl2", "openflamingo", "qwen2_vl", "tigerbot", "video_llama",
 )  # fmt: skip

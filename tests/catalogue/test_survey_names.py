@@ -27,6 +27,7 @@ NAMES = {
     "openflamingo": ("OpenFlamingo",),
     "idefics": ("IDEFICS",),
     "cogvlm": ("CogVLM",),
+    "cogagent": ("CogAgent",),
     "llama-adapter-v2": ("LLaMA-Adapter V2", "LLaMA-AdapterV2"),
     "mplug-owl2": ("mPLUG-Owl2",),
     "chameleon": ("Chameleon",),

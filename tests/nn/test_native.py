@@ -14,6 +14,7 @@ from polymodal.backbones.llama import CONFIGS
 from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.fuse import fuse_projections
 from polymodal.nn.mask import MaskSpec, PreparedMask
+from polymodal.nn.mlp import GatedMLPConfig
 from polymodal.nn.native import library as native
 from polymodal.nn.native.blocks import BlocksCache
 from polymodal.nn.native.linear import few_rows
@@ -193,12 +194,13 @@ def test_every_option_of_a_block_was_thought_of() -> None:
 
     assert names(PreparedMask) == {"causal", "allow", "empty", "query_scale"}
     assert names(DecoderBlockConfig) == {
-        "attention", "mlp", "norm", "mlp_norm", "cross", "order", "parallel", "residual_scale",
+        "attention", "mlp", "norm", "mlp_norm", "cross", "cross_at", "order", "parallel", "residual_scale",
     }  # fmt: skip
     assert names(AttentionConfig) == {
         "width", "heads", "kv_heads", "head_dim", "qkv_bias", "out_bias", "q_norm", "k_norm", "scale", "window",
         "source_width", "interleaved", "prefix", "linears",
     }  # fmt: skip
+    assert names(GatedMLPConfig) == {"width", "ffn_width", "activation", "bias", "linear", "down"}
 
 
 def test_queries_that_are_scaled_by_their_place_are_left_to_torch() -> None:

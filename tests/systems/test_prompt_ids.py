@@ -52,6 +52,9 @@ CASES = {
                   (BOS, f"{MINIGPT_SYSTEM}###Human: <Img>", SEEN, f"</Img> {HUMAN} ")),
     "video-llama": ("video-llama", 0, 0, (), (BOS, f"{VIDEO_SYSTEM}###Human: <Image>", SEEN, f"</Image> {HUMAN}")),
     "cogvlm": ("cogvlm", 0, 0, (), (BOS, SEEN, ROUNDS)),
+    "cogagent": ("cogagent", "chat", 0, (), (BOS, SEEN, " [INST] What is it? [/INST] A cat. [INST] And that? [/INST] A "
+                 "dog. [INST] Why? [/INST] ")),
+    "cogagent, vqa": ("cogagent", "vqa", 0, (), (BOS, SEEN, ROUNDS)),
     "instructblip": ("instructblip", "vicuna-7b", 0, ("<image>",),
                      (SEEN, BOS, "What is it? A cat.</s>And that? A dog.</s>Why?")),
     "idefics": ("idefics", 0, 0, ("<fake_token_around_image>", "<image>", "<end_of_utterance>"), (
@@ -153,5 +156,5 @@ def test_loss_lies_on_answers(name, space, tmp_path):
     words = "".join(processor.tokenizer.decode([index]) for index in learned).replace(" ", "")
     for mark in ("###", "\n"):
         words = words.replace(mark, "")
-    # CogVLM is trained on the last answer; the others are part of its question.
-    assert words == ("Adog." if name == "cogvlm" else "Acat.Adog."), words
+    # CogVLM and CogAgent are trained on the last answer; the others are part of its question.
+    assert words == ("Adog." if name.startswith("cog") else "Acat.Adog."), words

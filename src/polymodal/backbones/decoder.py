@@ -2,6 +2,7 @@
 
     inputs_embeds [B,T,D] -> blocks -> norm -> hidden [B,T,D]          (forward)
     block:  x + cross(x, context)?  ->  x + attn(attn_norm(x))  ->  x + mlp(mlp_norm(x))      (order "pre")
+            the cross step may stand behind the attention (`cross_at` "middle", CogAgent)
     embed(input_ids) -> inputs_embeds                head(hidden) -> logits [B,T,V]
 Other orders: "post" norm(x + f(x)) (OPT-350m), "swin" x + norm(f(x)) (Chameleon-34B), "residual" s * n + f(n) with
 n = norm(x) (BLOOM's option with s = 1, ChatGLM), "shared" x + attn(n) + mlp(n) with n = attn_norm(x) (Phi), and
@@ -81,7 +82,7 @@ class LearnedPositions(nn.Embedding):
 class DecoderBlockConfig:
     """One block. ``norm`` fills both norm slots unless ``mlp_norm`` is given; order: see the module.
 
-    residual_scale: of what passes by in the order "residual".
+    residual_scale: of what passes by in the order "residual".  cross_at: in front of the block or between its steps.
     """
 
     attention: AttentionConfig
@@ -89,6 +90,7 @@ class DecoderBlockConfig:
     norm: NormConfig = field(default_factory=RMSNormConfig)
     mlp_norm: NormConfig | None = None
     cross: CrossConfig | None = None
+    cross_at: Literal["front", "middle"] = "front"
     order: Literal["pre", "post", "swin", "residual", "shared"] = "pre"
     parallel: bool = False
     residual_scale: float = 1.0
@@ -96,6 +98,8 @@ class DecoderBlockConfig:
     def __post_init__(self) -> None:
         if self.parallel and self.order != "pre":
             raise ConfigError(f"decoder block: parallel needs order 'pre', found {self.order!r}")
+        if self.cross_at == "middle" and (self.parallel or self.order != "pre"):
+            raise ConfigError(f"decoder block: cross_at 'middle' needs order 'pre' in sequence, found {self.order!r}")
         if self.residual_scale != 1.0 and self.order != "residual":
             raise ConfigError(f"decoder block: residual_scale needs order 'residual', found {self.order!r}")
 
@@ -115,6 +119,7 @@ class DecoderBlock(nn.Module):
         self.mlp_norm = nn.Identity() if config.order == "shared" else (config.mlp_norm or config.norm).build(width)
         self.mlp = config.mlp.build()
         self.order, self.parallel, self.residual_scale = config.order, config.parallel, config.residual_scale
+        self.cross_at = config.cross_at
         self._is_mixture = isinstance(self.mlp, MoE)
 
     def forward(
@@ -129,14 +134,17 @@ class DecoderBlock(nn.Module):
     ) -> Tensor:
         """router_logits: receives the gate logits of a mixture of experts; see ``nn/moe.py``."""
         routes = {"router_logits": router_logits} if self._is_mixture else {}
-        if self.cross is not None and context is not None:
-            x = x + self.cross(x, context, cache)
+        cross = None if context is None else self.cross
+        if cross is not None and self.cross_at == "front":
+            x = x + cross(x, context, cache)
         prompt = context if self.attn.prefix is not None else None
         if self.order == "pre":
             mixed = self.attn(self.attn_norm(x, token_types), mask, rope, cache, prompt, token_types)
             if self.parallel:
                 return x + mixed + self.mlp(self.mlp_norm(x, token_types), token_types, **routes)
             x = x + mixed
+            if cross is not None and self.cross_at == "middle":
+                x = x + cross(x, context, cache)
             return x + self.mlp(self.mlp_norm(x, token_types), token_types, **routes)
         if self.order == "shared":
             seen = self.attn_norm(x, token_types)

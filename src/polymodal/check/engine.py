@@ -158,7 +158,7 @@ def dropped_numbers(system: System, variant: Variant, module: torch.nn.Module, s
 
 
 BUFFERS = ("position_ids", "inv_freq", "token_type_ids", "masked_bias", "num_batches_tracked",
-           "relative_position_index", "mask")  # fmt: skip
+           "relative_position_index", "mask", "freqs_cos", "freqs_sin")  # fmt: skip
 
 
 def buffer_name(name: str) -> bool:

@@ -1,7 +1,8 @@
-"""The connector of CogVLM (arXiv 2311.03079): a gated MLP, with learned begin and end embeddings around the image.
+"""The connector of CogVLM (arXiv 2311.03079) and CogAgent: a gated MLP, with learned begin and end embeddings around
+the image.
 
 Flow
-    features [N, S, Din] -> proj -> norm -> GELU -> gated MLP (SiLU) -> [begin, S features, end] [N, S + 2, Dout]
+    features [N, S, Din] (+ positions) -> proj -> norm -> GELU -> gated MLP (SiLU) -> [begin, S, end] [N, S + 2, Dout]
 
 Trap: begin and end are features, not tokens of the vocabulary, so an image needs two more placeholders than patches.
 """
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from polymodal.connectors.added_positions import AddedPositionsConfig
 from polymodal.nn.linear import LinearConfig
 from polymodal.nn.mlp import GatedMLPConfig
 from polymodal.nn.norm import LayerNormConfig, NormConfig
@@ -21,11 +23,13 @@ from polymodal.weights.operations import Reshape
 
 @dataclass(frozen=True, kw_only=True)
 class GLUConnectorConfig:
-    """`ffn_width`: of the gated MLP; `markers`: add a learned vector before and after every item."""
+    """`ffn_width`: of the gated MLP; `markers`: add a learned vector before and after every item;
+    `positions`: features of an item, where each has a learned position that is added first (CogAgent)."""
 
     ffn_width: int
     norm: NormConfig = field(default_factory=LayerNormConfig)
     markers: bool = True
+    positions: int | None = None
 
     def build(self, in_width: int, out_width: int) -> "GLUConnector":
         """Build the connector with fresh weights."""
@@ -42,6 +46,8 @@ class GLUConnector(nn.Module):
     def __init__(self, config: GLUConnectorConfig, in_width: int, out_width: int) -> None:
         super().__init__()
         self.config = config
+        count = config.positions
+        self.positions = None if count is None else AddedPositionsConfig(count=count).build(in_width)
         self.proj = LinearConfig().build(in_width, out_width)
         self.norm = config.norm.build(out_width)
         self.mlp = GatedMLPConfig(width=out_width, ffn_width=config.ffn_width).build()
@@ -50,6 +56,8 @@ class GLUConnector(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map float [N, S, Din] to [N, S + 2, Dout], or to [N, S, Dout] without markers."""
+        if self.positions is not None:
+            features = self.positions(features)
         x = self.mlp(F.gelu(self.norm(self.proj(features))))
         if self.begin is None or self.end is None:
             return x

@@ -24,11 +24,13 @@ Size = tuple[int, int]
 @dataclass(frozen=True, kw_only=True)
 class CoordinateText:
     """How a system writes places.  comma: between the numbers.  decimals: as many in every number.  scale: the number
-    that stands for a whole side.  squared: they count in the picture padded to a square, the picture in its middle."""
+    that stands for a whole side.  digits: whole numbers have so many, with zeros in front, and no more (CogAgent).
+    squared: they count in the picture padded to a square, the picture in its middle."""
 
     comma: str = ","
     decimals: int = 3
     scale: int = 1
+    digits: int = 0
     squared: bool = True
 
     def write(self, places: Sequence[Place], size: Size) -> str:
@@ -56,7 +58,8 @@ class CoordinateText:
         shares = ((x * size[i % 2] + shifts[i % 2]) / spans[i % 2] for i, x in enumerate(place))
         if self.decimals:
             return self.comma.join(f"{share * self.scale:.{self.decimals}f}" for share in shares)
-        return self.comma.join(str(int(share * self.scale)) for share in shares)
+        most = 10**self.digits - 1 if self.digits else self.scale
+        return self.comma.join(f"{min(int(share * self.scale), most):0{self.digits or 1}}" for share in shares)
 
     def _place(self, text: str, size: Size) -> Place:
         spans, shifts = self._frame(size)

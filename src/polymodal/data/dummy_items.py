@@ -66,13 +66,16 @@ def dummy_items(processor: Processor, modalities: Collection[str] | None = None)
 
     Raises ConfigError for a modality of arrays, whose shape only its own system knows.
     """
-    values = {}
+    values: dict[str, Any] = {}
     for name in processor.modalities if modalities is None else modalities:
         media = processor.modalities[name].known.media
         if media is None or media not in _BLANK:
             raise ConfigError(
                 f"{name!r} has no blank item: its shape is known to its system alone; give each batch one"
             )
+        if name in values:
+            continue  # the item of another modality is read as one of this too (CogAgent's large pictures)
         message = {"role": "user", "content": [_BLANK[media](name), "-"]}
-        values[name] = processor.encode(conversation([message])).media_spans[0].item.values
-    return values
+        for span in processor.encode(conversation([message])).media_spans:
+            values.setdefault(span.item.modality, span.item.values)
+    return {name: value for name, value in values.items() if modalities is None or name in modalities}

@@ -10,7 +10,7 @@ behind the cut together with their values, so that ids and values always agree.
 
 import hashlib
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -48,7 +48,8 @@ class Modality:
     token names, where the span is no plain run of placeholders (row ends, markers); the placeholder's own name stands
     for a feature.  placeholder_id: where the published one is no token of the vocabulary (-200).
     ahead: tokens in front of an item see it too.
-    values, token_type: the tensor's name and the number in `token_types`, where they differ from the table.
+    values, token_type, media: the tensor's name, the number in `token_types` and the record that is taken, where they
+    differ from the table.
     Raises ConfigError for an invalid name, and without `tokens` where the table has no rule for counting.
     """
 
@@ -64,6 +65,7 @@ class Modality:
     ahead: bool = False
     values: str = ""
     token_type: int | None = None
+    media: type[Media] | None = None
 
     def __post_init__(self) -> None:
         if self.known.media is None:
@@ -74,7 +76,8 @@ class Modality:
     @property
     def known(self) -> KnownModality:
         """Its row of the table; names outside it get a default row."""
-        return modality_of(self.name)
+        row = modality_of(self.name)
+        return row if self.media is None else replace(row, media=self.media)
 
     @property
     def kind(self) -> int:

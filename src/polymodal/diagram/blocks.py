@@ -36,7 +36,8 @@ def block_group(key: str, blocks: nn.ModuleList, parameters: Parameters, source:
     cross = _child(stack, "cross")
     rows = [*_prefix_rows(key, attention, parameters, source), _attention_row(key, stack, attention, parameters)]
     if cross:
-        at = 0 if isinstance(stack[0], DecoderBlock) else len(rows)  # in front of the block, or behind its attention
+        ahead = isinstance(stack[0], DecoderBlock) and stack[0].cross_at == "front"
+        at = 0 if ahead else len(rows)  # in front of the block, or behind its attention
         rows.insert(at, _cross_row(key, stack, cross, parameters, source))
     rows.append(_mlp_row(key, stack, parameters))
     return Group(rows=tuple(rows), repeat=f"x {len(stack)}")

@@ -17,6 +17,7 @@ from polymodal.diagram.blocks import block_group
 from polymodal.diagram.graph import Branch, Cell, Group, Node, Row
 from polymodal.diagram.sketch import Sketch, shapes_of
 from polymodal.fusion.prefix import RowPrompt
+from polymodal.fusion.visibility import RowPictures
 from polymodal.fusion.vocabulary import Spelling
 from polymodal.generators.vq_codec import VQCodec
 from polymodal.generators.vq_codec_3d import VideoCodec
@@ -60,9 +61,15 @@ def draw_language_model(sketch: Sketch, model: MultimodalLM) -> None:
     draw_backbone(sketch, model, paths)
     if model.context is not None:
         slot = "prefix" if isinstance(model.context, RowPrompt) else "cross"
-        for connector in dict.fromkeys(connectors.values()):
-            sketch.connect(connector, f"backbone.{slot}", paths[0].modality)
+        seen = looked_at(model, paths)
+        for connector in dict.fromkeys(connectors[path.modality] for path in seen):
+            sketch.connect(connector, f"backbone.{slot}", seen[0].modality)
     draw_outputs(sketch, model)
+
+
+def looked_at(model: MultimodalLM, paths: list[Path]) -> list[Path]:
+    """The lanes that reach the backbone through its context alone."""
+    return [path for path in paths if path.modality not in model.placeholders and path.modality in model.inputs]
 
 
 def modality_paths(sketch: Sketch, model: MultimodalLM) -> list[Path]:
@@ -82,7 +89,8 @@ def modality_paths(sketch: Sketch, model: MultimodalLM) -> list[Path]:
             return len(order), 0
         return order[id(model.connectors[path.key])], encoders.index(path.key)
 
-    return sorted(paths, key=rank)
+    over = looked_at(model, paths)  # above what stands in the sequence, which is in their way
+    return [*sorted(over, key=rank), *sorted((path for path in paths if path not in over), key=rank)]
 
 
 def draw_encoders(sketch: Sketch, model: MultimodalLM, paths: list[Path]) -> None:
@@ -164,7 +172,7 @@ def draw_sequence(sketch: Sketch, model: MultimodalLM, paths: list[Path], connec
                               text=item_words(sketch, model, path), discrete=discrete,
                               count=None if path.beside else tokens_of(sketch, model, path)))  # fmt: skip
             entering.append(path.modality)
-    marked = isinstance(model.context, nn.Module) and not isinstance(model.context, RowPrompt)
+    marked = isinstance(model.context, nn.Module) and not isinstance(model.context, RowPrompt | RowPictures)
     text = "text, with a marker for each item" if marked else "text"
     cells.append(Cell(key="cell.text", modality="text", lane="text", text=text, discrete=True))
     width = model.backbone.config.width
@@ -194,7 +202,8 @@ def tokens_of(sketch: Sketch, model: MultimodalLM, path: Path) -> int | None:
 
 def draw_backbone(sketch: Sketch, model: MultimodalLM, paths: list[Path]) -> None:
     """The backbone with its embedding (type D), its blocks and its head."""
-    backbone, source = model.backbone, paths[0].modality if paths else "image"
+    backbone, seen = model.backbone, [*looked_at(model, paths), *paths]
+    source = seen[0].modality if seen else "image"
     part, names = sketch.part_of(backbone), sketch.names(backbone)
     groups: list[Group] = []
     vocabulary = vocabulary_of(model)

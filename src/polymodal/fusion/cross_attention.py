@@ -10,6 +10,8 @@ CrossContext: features [B, S, D'], the item of each feature [B, S], which items 
 The published forms differ by children: Flamingo MLP "squared_relu" with the decoder's heads, OpenFlamingo layer norm,
 8 heads of 64 and MLP "gelu", IDEFICS RMS norms, norms on queries and keys and a gated MLP.
 
+CrossAttention is the first of the two branches alone and without a gate (CogAgent, arXiv 2312.08914).
+
 Traps
 - A token that sees no item gets exactly zero from the attention, before the gate; the feed-forward branch acts on it
   all the same, text before the first picture included.
@@ -105,14 +107,52 @@ class GatedCrossAttention(nn.Module):
 
     def look(self, x: Tensor, context: CrossContext, cache: LayerCache | None = None) -> Tensor | None:
         """The gated attention branch [B, T, D], exactly zero in rows that see no item; None without any feature."""
-        if context.features is None or context.features.shape[1] == 0:
-            return None
-        start = 0 if cache is None else cache.length
-        mask = context.mask(start, x.shape[1], len(x))
-        out = self.attn(self.attn_norm(x), mask, cache=cache, source=context.features)
-        if self.biased and mask.visible is not None:
-            out = torch.where(mask.visible.any(-1, keepdim=True), out, 0.0)
-        return out * self.attn_gate.tanh()
+        out = attended(self.attn, self.attn_norm(x), context, cache, self.biased)
+        return None if out is None else out * self.attn_gate.tanh()
+
+
+def attended(
+    attn: nn.Module, x: Tensor, context: CrossContext, cache: LayerCache | None, biased: bool
+) -> Tensor | None:
+    """Attention of x [B, T, D] over the items that each token sees, exactly zero where it sees none; None without any
+    feature."""
+    if context.features is None or context.features.shape[1] == 0:
+        return None
+    start = 0 if cache is None else cache.length
+    mask = context.mask(start, x.shape[1], len(x))
+    out: Tensor = attn(x, mask, cache=cache, source=context.features)
+    if biased and mask.visible is not None:
+        out = torch.where(mask.visible.any(-1, keepdim=True), out, 0.0)
+    return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossAttentionConfig:
+    """attention: its `source_width` is the features' width."""
+
+    attention: AttentionConfig
+    norm: NormConfig = field(default_factory=LayerNormConfig)
+
+    def __post_init__(self) -> None:
+        if self.attention.source_width is None:
+            raise ConfigError("cross-attention: attention.source_width must be the width of the features")
+
+    def build(self) -> "CrossAttention":
+        return CrossAttention(self)
+
+
+class CrossAttention(nn.Module):
+    """`f(x [B, T, D], context, cache) -> [B, T, D]`, which is added to x; no gate."""
+
+    def __init__(self, config: CrossAttentionConfig):
+        super().__init__()
+        self.norm = config.norm.build(config.attention.width)
+        self.attn = config.attention.build()
+        self.biased = config.attention.out_bias
+
+    def forward(self, x: Tensor, context: CrossContext, cache: LayerCache | None = None) -> Tensor:
+        seen = attended(self.attn, self.norm(x), context, cache, self.biased)
+        return torch.zeros_like(x) if seen is None else seen
 
 
 def with_cross_attention(blocks: Iterable[Block], cross: Any, at: Collection[int]) -> tuple[Block, ...]:

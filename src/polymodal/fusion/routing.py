@@ -252,7 +252,8 @@ class ExpertRoutes:
         if batch.get("image_mask") is not None:
             return {}
         if types is None:
-            if batch.get("images") is not None or batch.get("input_ids") is None:
+            dummies = "image" in (batch.get("dummy_modalities") or ())  # pictures that stand at no place
+            if (batch.get("images") is not None and not dummies) or batch.get("input_ids") is None:
                 return {}
             # The published placeholder is the padding id too: of texts alone no padding may be taken for a picture.
             return {"image_mask": torch.zeros_like(batch["input_ids"], dtype=torch.bool)}
@@ -278,7 +279,7 @@ def _behind(chosen: Tensor, segments: Tensor | None) -> Tensor:
     return found
 
 
-def _before(chosen: Tensor, segments: Tensor | None) -> Tensor:
+def before(chosen: Tensor, segments: Tensor | None = None) -> Tensor:
     """Bool [B, T]: whether the token before, of the same segment, is chosen; False at the beginning."""
     found = torch.zeros_like(chosen)
     found[:, 1:] = chosen[:, :-1]
@@ -294,9 +295,9 @@ def shared_positions(kinds: Tensor, segments: Tensor | None = None) -> Tensor:
     """
     visual, text = kinds == VISUAL, kinds == TEXT
     whole = torch.ones_like(visual)
-    inside = _before(whole, segments), _behind(whole, segments)  # not the first, not the last of its sequence
-    edge = visual & (_before(text, segments) | _behind(text, segments) | ~inside[0] | ~inside[1])
+    inside = before(whole, segments), _behind(whole, segments)  # not the first, not the last of its sequence
+    edge = visual & (before(text, segments) | _behind(text, segments) | ~inside[0] | ~inside[1])
     counts, inner = text | edge, visual & ~edge
-    steps = (inside[0] & (counts | (inner & _before(counts, segments)))).long()
+    steps = (inside[0] & (counts | (inner & before(counts, segments)))).long()
     found = steps.cumsum(-1)
     return found if segments is None else counted_within(found, steps, segments)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from polymodal.errors import PromptError
 from polymodal.fusion.cross_attention import CrossContext
+from polymodal.fusion.routing import before
 from polymodal.nn.segments import counted_within, largest_within
 
 
@@ -145,6 +146,45 @@ class InterleavedContext(nn.Module):
         if lost := {name: len(items) for name, items in left.items() if items}:
             raise PromptError(f"items without a placeholder token: {lost}; the prompt was cut or lacks them")
         return rows
+
+
+class RowPictures(nn.Module):
+    """A `context` in which every token of a sequence, those before its pictures too, sees all of these (CogAgent).
+
+    modality: whose features they are.  beside: the modality whose placeholders, one run an item, tell how many items
+    a row has; both are views of the same pictures.  mask: the batch entry bool [B, T] of those placeholders.
+    """
+
+    input_names: frozenset[str] = frozenset()
+
+    def __init__(self, modality: str, *, beside: str, mask: str) -> None:
+        super().__init__()
+        self.modality, self.beside, self.mask = modality, beside, mask
+
+    def forward(self, features: Mapping[str, Any], batch: Mapping[str, Any]) -> CrossContext | None:
+        """None without items.  Raises PromptError when the two views, or items and placeholders, differ in number."""
+        items, seen = features.get(self.modality, ()), features.get(self.beside, ())
+        if len(items) != len(seen):
+            raise PromptError(f"pictures come in two sizes: found {len(seen)} of {self.beside} and {len(items)} of "
+                              f"{self.modality}; give both")  # fmt: skip
+        if not len(items):
+            return None
+        placed, given = batch[self.mask].bool(), batch.get("segments")
+        segments = torch.ones_like(placed, dtype=torch.int64) if given is None else given + 1
+        begins = placed & ~before(placed, given)
+        known = (batch.get("item_counts") or {}).get(self.beside)
+        counts = [int(count) for count in (begins.sum(-1) if known is None else known)]
+        if self.modality in (batch.get("dummy_modalities") or ()):
+            counts = [len(items), *[0] * (len(counts) - 1)]  # held by the first row, seen by nobody
+        if sum(counts) != len(items):
+            raise PromptError(
+                f"{sum(counts)} runs of {self.beside} placeholders, {len(items)} items; put words between"
+            )
+        index = torch.arange(1, max(counts) + 1, device=placed.device)
+        starts = begins[..., None] & (begins.long().cumsum(-1)[..., None] == index)
+        owners = (segments[..., None] * starts).amax(1, keepdim=True)  # [B, 1, N], 0 for none
+        rows = [list(items[sum(counts[:row]) : sum(counts[: row + 1])]) for row in range(len(counts))]
+        return packed(rows, segments[..., None] == owners)
 
 
 class WithItems(nn.Module):

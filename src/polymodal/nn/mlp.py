@@ -55,13 +55,14 @@ class MLP(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class GatedMLPConfig:
-    """Three linears; ``activation`` is applied to the gate branch."""
+    """Three linears; ``activation`` is applied to the gate branch.  ``down``: as for MLPConfig."""
 
     width: int
     ffn_width: int
     activation: str = "silu"
     bias: bool = False
     linear: ProjectionConfig = field(default_factory=LinearConfig)
+    down: ProjectionConfig | None = None
 
     def build(self) -> "GatedMLP":
         return GatedMLP(self)
@@ -78,7 +79,7 @@ class GatedMLP(nn.Module):
         self.gate_proj = config.linear.build(config.width, config.ffn_width, config.bias)
         self.up_proj = config.linear.build(config.width, config.ffn_width, config.bias)
         self.gate_up_proj = None
-        self.down_proj = config.linear.build(config.ffn_width, config.width, config.bias)
+        self.down_proj = (config.down or config.linear).build(config.ffn_width, config.width, config.bias)
         self.act = activation(config.activation)
 
     def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:

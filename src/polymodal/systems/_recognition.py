@@ -22,6 +22,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "clip": ("clip",),
     "clip_text_model": ("clip",),
     "clip_vision_model": ("clip",),
+    "cogagent": ("cogagent",),
     "cogvlm": ("cogvlm",),
     "dolphins": ("dolphins",),
     "emu3": ("emu3",),
@@ -84,6 +85,8 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "vit_jax": ("vit",),
 }
 ARCHITECTURES: dict[str, tuple[str, ...]] = {
+    "CogAgentForCausalLM": ("cogagent",),
+    "CogVLMForCausalLM": ("cogvlm",),
     "FERRETLlamaForCausalLM": ("ferret",),
     "InternLMXComposer2ForCausalLM": ("internlm_xcomposer2",),
     "LEGOLlamaForCausalLM": ("lego",),

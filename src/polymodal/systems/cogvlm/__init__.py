@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from polymodal.systems import (
     CheckpointFormat,
+    ConfigMatch,
     System,
-    hf,
 )
 from polymodal.systems.cogvlm.checkpoint import _variant, parse_config
 from polymodal.systems.cogvlm.recipe import RECIPE
@@ -31,7 +31,11 @@ SYSTEM = System(
     outputs=("text",),
     formats=(
         CheckpointFormat(
-            name="THUDM CogVLMForCausalLM", matches=hf("cogvlm", "CogVLMForCausalLM"), parse_config=parse_config
+            name="THUDM CogVLMForCausalLM",
+            matches=ConfigMatch(
+                model_types=("cogvlm",), architectures=("CogVLMForCausalLM",)
+            ),  # published without a model_type
+            parse_config=parse_config,
         ),
     ),
     variants=(

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
-
 from polymodal.backbones import llama
-from polymodal.backbones.decoder import DecoderConfig
+from polymodal.checkpoints.visual_expert import TEMPLATE, TEXT, expert_keys, finish, rounds_of, with_expert
 from polymodal.connectors.glu import GLUConnectorConfig, cogvlm_keys
-from polymodal.data.item_rules import SameCount
-from polymodal.data.media import Image, Text
+from polymodal.data.item_rules import SameCount, StackedAs
+from polymodal.data.media import Text
 from polymodal.data.messages import Message
-from polymodal.data.processor import Modality, Processor, kind_counts
-from polymodal.data.template import TEXT_START, Special, Template, Turn
+from polymodal.data.processor import Modality, Processor
+from polymodal.data.template import TEXT_START
 from polymodal.data.transforms import CLIP_MEAN, CLIP_STD, Squash
 from polymodal.encoders import eva2_clip
-from polymodal.errors import ConfigError, PromptError
-from polymodal.fusion.routing import ExpertRoutes, RoutedLinearConfig, RoutedMLPConfig
+from polymodal.errors import ConfigError
+from polymodal.fusion.routing import ExpertRoutes
 from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
-from polymodal.nn.attention import AttentionLinears
 from polymodal.systems import (
     CheckpointFiles,
     LoadedModel,
@@ -31,79 +27,17 @@ from polymodal.systems import (
     Repository,
     Variant,
 )
-from polymodal.weights.keytable import KeyTable, drop, rename, split
-
-
-def with_expert(config: DecoderConfig) -> DecoderConfig:
-    """Every projection of every block twice: branch 0 for language, 1 for pictures; the norms are shared."""
-    routed = RoutedLinearConfig()
-    linears = AttentionLinears(q=routed, k=routed, v=routed, o=routed)
-    blocks = []
-    for block in config.blocks:
-        attention = replace(block.attention, linears=linears)
-        blocks.append(replace(block, attention=attention, mlp=RoutedMLPConfig(branches=(block.mlp,) * 2)))
-    return replace(config, blocks=tuple(blocks))
-
-
-def expert_keys(config: DecoderConfig) -> KeyTable:
-    """The names of the published language model -> a decoder with the visual expert."""
-    rows = [drop("model.layers.{}.self_attn.rotary_emb.inv_freq")]
-    for branch, name in enumerate(("language", "vision")):
-        attention, mlp = f"model.layers.{{}}.self_attn.{name}_expert", f"model.layers.{{}}.mlp.{name}_mlp"
-        targets = [f"blocks.{{}}.attn.{part}_proj.branches.{branch}.weight" for part in "qkv"]
-        rows.append(split(f"{attention}_query_key_value.weight", targets))
-        rows.append(rename(f"{attention}_dense.weight", f"blocks.{{}}.attn.o_proj.branches.{branch}.weight"))
-        for part in ("gate_proj", "up_proj", "down_proj"):
-            rows.append(rename(f"{mlp}.{part}.weight", f"blocks.{{}}.mlp.branches.{branch}.{part}.weight"))
-    return KeyTable(tuple(rows)) + llama.hf_keys(config)
-
-
-TEMPLATE = Template(
-    begin=(Special(name="<s>"), TEXT_START),
-    turns={
-        "user": Turn(),
-        "assistant": Turn(before=(TEXT_START,), after=(Special(name="</s>", loss_mask=True),), loss_mask=True),
-    },
-)
 
 
 def written_out(messages: Sequence[Message], words: str) -> tuple[Message, ...]:
     """The published prompt: the picture first, then all rounds as one text "Question: ... Answer: ...".
 
-    Raises PromptError for more than one picture, roles other than user and assistant, or turns out of order.
+    Raises PromptError as `rounds_of`.
     """
-    pictures = [part for message in messages for part in message.media]
-    if other := [media for media in pictures if not isinstance(media, Image)]:
-        raise PromptError(f"messages: this model takes text, image; found {type(other[0]).__name__.lower()}")
-    if len(pictures) > 1:
-        raise PromptError(f"cogvlm takes one picture a conversation; found {len(pictures)}")
-    if any(message.role != ("user", "assistant")[i % 2] for i, message in enumerate(messages)):
-        raise PromptError("cogvlm: expected user and assistant in turn, the user first")
-    last = len(messages) - (1 if len(messages) % 2 else 2)
-    rounds = zip(messages[:last:2], messages[1:last:2], strict=True)
-    history = "".join(f"Question: {asked.text} {words} {said.text}\n" for asked, said in rounds)
-    question = messages[last].text
+    pictures, rounds, question, rest = rounds_of(messages, "cogvlm")
+    history = "".join(f"Question: {asked} {words} {said}\n" for asked, said in rounds)
     prompt = f"{history}Question: {question} {words}" if words else question
-    return (Message(role="user", parts=(*pictures, Text(prompt))), *messages[last + 1 :])
-
-
-def named(pictures: list[torch.Tensor]) -> dict[str, Any]:
-    """Pictures under the name the published processor gives them."""
-    return {"images": torch.stack(pictures)}
-
-
-def finish(batch: dict[str, Any]) -> dict[str, Any]:
-    """With a picture, routes and positions are made from `token_type_ids`, as published."""
-    if not batch["item_counts"]["image"].any():
-        return batch
-    made = {name: value for name, value in batch.items() if name not in ("token_types", "position_ids")}
-    made["token_type_ids"] = batch["token_types"]
-    made |= ExpertRoutes()(made)
-    return made | {"token_type_counts": kind_counts(made["token_types"])}
-
-
-TEXT = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_act",
-        "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings")  # fmt: skip
+    return (Message(role="user", parts=(*pictures, Text(prompt))), *rest)
 
 
 WORDS = {"base": "", "chat": "Answer:", "vqa": "Short answer:"}
@@ -131,7 +65,8 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         side = config.get("vision_config", {}).get("image_size", 490)
         picture = Modality(
             name="image", placeholder="<unk>", transform=Squash(height=side, width=side, mean=CLIP_MEAN, std=CLIP_STD),
-            tokens=SameCount(connector.tokens(tower.tokens)), collate=named, after=(TEXT_START,))  # fmt: skip
+            tokens=SameCount(connector.tokens(tower.tokens)), collate=StackedAs("images"),
+            after=(TEXT_START,))  # fmt: skip
         wording = WORDS[config.get("template_version", "chat")]
         processor = Processor(
             tokenizer=tokenizer, template=TEMPLATE, modalities=(picture,), max_length=text.max_length,
