@@ -110,17 +110,18 @@ def data(manifest: dict) -> str:
     return "\n".join(rows)
 
 
-def photographs(found: dict, before: dict) -> str:
-    """Right nouns in photographs, from measure_photographs.py: now, and of the release before the detector."""
-    columns = {"before": before["table"], "mini": found["table"]}
-    rows = ["| photographs | mini | mini without the detector | plain classifier | plain classifier, everyday words |",
-            "|---" * 5 + "|"]  # fmt: skip
+def photographs(found: dict, behind: dict, before: dict) -> str:
+    """Right nouns in photographs, from measure_photographs.py: now, with the picture left behind the question, and that
+    without the detector."""
+    columns = {"mini": found, "picture behind the question": behind, "so, without the detector": before}
+    rows = [f"| photographs | {' | '.join(columns)} | plain classifier | plain classifier, everyday words |",
+            "|---" * (3 + len(columns)) + "|"]  # fmt: skip
     for kind, cells in found["table"].items():
-        mini = " | ".join(columns[name][kind]["mini"] for name in ("mini", "before"))
+        mini = " | ".join(column["table"][kind]["mini"] for column in columns.values())
         rows.append(f"| {kind} | {mini} | {cells['classifier']} | {cells['everyday']} |")
-    rows += ["", '| "Is there a dog in the picture?" | mini | mini without the detector |', "|---" * 3 + "|"]
+    rows += ["", f'| "Is there a dog in the picture?" | {" | ".join(columns)} |', "|---" * (1 + len(columns)) + "|"]
     for right, what in (("yes", "the largest kind of thing in the scene"), ("no", "a kind that is not in it")):
-        rows.append(f"| {what} | {found['questions'][right]} | {before['questions'][right]} |")
+        rows.append(f"| {what} | " + " | ".join(column["questions"][right] for column in columns.values()) + " |")
     boxes = found["boxes"]
     rows += ["", f"Boxes (`ask --boxes`): {boxes['found']} of the things in these scenes are found, and\n"
              f"{boxes['right']} of the boxes given are right."]  # fmt: skip
@@ -132,7 +133,7 @@ def main() -> None:
     parser.add_argument("measured", type=Path, help="output of measure.py")
     parser.add_argument("speech", type=Path, help="output of measure_speech.py")
     parser.add_argument("data", type=Path, help="output folder of prepare.py, for its manifest")
-    parser.add_argument("--photographs", type=Path, nargs=2, required=True, metavar=("AFTER", "BEFORE"),
+    parser.add_argument("--photographs", type=Path, nargs=3, required=True, metavar=("NOW", "BEHIND", "BEFORE"),
                         help="outputs of measure_photographs.py")  # fmt: skip
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()

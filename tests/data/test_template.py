@@ -13,7 +13,7 @@ from tiny_vocabulary import SPECIALS
 
 import published_smollm2
 from polymodal.data.media import Audio, Image, Text, Video
-from polymodal.data.messages import Message, conversation, interleave, user
+from polymodal.data.messages import Message, conversation, interleave, pictures_first, user, words_first
 from polymodal.data.template import SMOLLM2, Slot, Special, Template, Turn, Words, chatml, written
 from polymodal.errors import ConfigError, PromptError
 
@@ -64,6 +64,15 @@ def test_media_keep_their_place_in_the_order_written() -> None:
     assert [s.media for s in segments if isinstance(s, Slot)] == [picture, sound]
     assert "user\nCompare <image> with <audio> please<|im_end|>\n<|im_start|>assistant\n" in written(segments)
     assert message.text == "Compare  with  please" and message.media == (picture, sound)
+
+
+def test_models_that_learned_one_order_get_it() -> None:
+    one, two, sound = Image(b"1"), Image(b"2"), Audio(b"3")
+    messages = (user("Hear", sound, "and see", one, "or", two), user("Why?"))
+    hear, see, either = map(Text, ("Hear", "and see", "or"))
+    assert pictures_first(messages) == (user(one, two, hear, sound, see, either), messages[1])
+    assert words_first(messages) == (user(hear, see, either, sound, one, two), messages[1])
+    assert pictures_first(pictures_first(messages)) == pictures_first(messages)
 
 
 def test_other_formats_are_other_data() -> None:

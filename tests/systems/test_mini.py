@@ -8,7 +8,8 @@ import torch
 from corpora.record import normalise
 from torch import Tensor
 
-from polymodal.data.media import Image
+from polymodal.data.media import Image, Text
+from polymodal.data.messages import user
 from polymodal.evaluate.metrics import word_errors
 from polymodal.systems import LoadOptions, Variant, get
 from polymodal.systems.mini import components as mini
@@ -42,6 +43,12 @@ def test_what_ships_fits_the_connectors_and_stays_small() -> None:
     assert all(bool(torch.isfinite(x).all()) for x in (*ours.values(), *spoken.values()))
 
 
+def test_pictures_stand_where_the_adapters_learned_them() -> None:
+    cat, words = Image(b"cat"), Text("Is there a dog?")
+    said = mini.in_learned_order(lambda messages: (*messages, user("heard")), (user(words, cat),))
+    assert said == (user(cat, words), user("heard"))
+
+
 def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(x.shape) for name, x in tensors.items()}
 
@@ -69,6 +76,7 @@ def test_it_sees_the_cat_of_the_example(loaded) -> None:
         cat = Image(str(EXAMPLES / "cat.jpg"))
         assert "cat" in ask(cat, "What animal is in the picture?")
         assert ask(cat, "Is there a truck in the picture?").startswith("no")
+        assert ask("Is there a truck in the picture?", cat).startswith("no")  # the picture is moved to the front
         scores = loaded.score([cat], ["a truck", "a cat", "a banana"])[0]
         assert scores.argmax() == 1
         (thing,) = loaded.ground("A cat.", [cat]).things

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from polymodal.data.limits import DEFAULT_LIMITS, Limits
-from polymodal.data.media import Array, Audio, Media, Text
+from polymodal.data.media import Array, Audio, Image, Media, Text
 from polymodal.data.modalities import MODALITIES
 from polymodal.data.source import decode_base64
 from polymodal.errors import PromptError
@@ -88,6 +88,17 @@ def words_first(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     """The conversation with the media of every message behind its words, for formats that know no other order."""
     return tuple(
         replace(message, parts=(*(part for part in message.parts if isinstance(part, Text)), *message.media))
+        for message in messages
+    )
+
+
+def pictures_first(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The conversation with the pictures of every message in front of the rest, for models that learned no other order.
+
+    A question in front of its picture is as usual as one behind it, in OpenAI's messages above all.
+    """
+    return tuple(
+        replace(message, parts=tuple(sorted(message.parts, key=lambda part: not isinstance(part, Image))))
         for message in messages
     )
 

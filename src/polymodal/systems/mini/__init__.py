@@ -10,7 +10,8 @@
 Published weights are fetched from package registries; what we trained (the connectors and rank-8 adapters of SmolLM2)
 ships in `assets/`.  Recipe: recipes/mini; numbers: docs/mini.md.
 Traps: the adapters change what SmolLM2 says about anything, so a conversation without picture or recording is
-answered by the bare model, which takes its own memory when the first one comes.
+answered by the bare model, which takes its own memory when the first one comes.  The adapters learned pictures in
+front of questions; behind one, a picture gets a "yes" to whatever is asked, so the pictures of a message are moved.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def load(variant: Variant, options: LoadOptions) -> LoadedModel:
         template=components.TEMPLATE,
         modalities=modalities,
         max_length=components.BACKBONE.max_length,
-        rewrite=hearing.rewrite,
+        rewrite=partial(components.in_learned_order, hearing.rewrite),
     )
     space = SentenceSpace(
         encoder.grid, connector, components.IMAGE, MiniLM(components.MINILM, components.MINILM_TOKENIZER, source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from polymodal.backbones.llama import CONFIGS, SMOLLM2_135M_GGUF, gguf_keys
 from polymodal.connectors.ctc import CTCConnector, CTCConnectorConfig
 from polymodal.connectors.everyday import EverydayConfig
 from polymodal.connectors.names import NamesConfig, NamesConnector
+from polymodal.data.messages import Message, pictures_first
 from polymodal.data.template import SMOLLM2, Words
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.data.transforms import CropThenResize, PadToSquare, Views
@@ -75,6 +76,7 @@ TRAINED, TRAINED_HEARS = (
 )  # fmt: skip
 EAR = WHISPER["tiny.en"].encoder
 Hears = tuple[WhisperEncoder, CTCConnector]
+Rewrite = Callable[[tuple[Message, ...]], tuple[Message, ...]]
 
 
 def fresh() -> tuple[SeenAndFound, NamesConnector]:
@@ -96,6 +98,11 @@ def join(encoder: SeenAndFound, connector: NamesConnector, backbone: Decoder, he
         {"image": encoder, "audio": hears[0]}, {"image": connector, "audio": hears[1]}, backbone,
         {"image": 4, "audio": 6}, inputs={"image": views, "audio": sounds},
     )  # fmt: skip
+
+
+def in_learned_order(hear: Rewrite, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The conversation as the adapters learned it: recordings as `hear` writes them, pictures in front of the rest."""
+    return pictures_first(hear(messages))
 
 
 def set_vocabulary(connector: NamesConnector, names: list[str], tokenizer: Tokenizer, table: Tensor) -> None:
