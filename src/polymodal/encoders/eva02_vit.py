@@ -26,7 +26,7 @@ from polymodal.nn.attention import Attention, AttentionConfig, AttentionLinears
 from polymodal.nn.linear import LinearConfig, NormedLinearConfig
 from polymodal.nn.mlp import GatedMLPConfig
 from polymodal.nn.norm import LayerNormConfig
-from polymodal.nn.rope import RopeConfig
+from polymodal.nn.rope import RopeConfig, Rotation
 from polymodal.weights.keytable import KeyTable, Row, drop, rename
 from polymodal.weights.operations import Squeeze
 
@@ -73,7 +73,7 @@ class GridAttention(Attention):
         """As Attention, with the grid's rotation."""
         return super().forward(x, mask, self.rotation(x.device, x.dtype), *more, **others)
 
-    def rotation(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def rotation(self, device: torch.device, dtype: torch.dtype) -> Rotation:
         """cos and sin [1, 1, 1 + side * side, E]; the class token stands at the origin, where nothing turns."""
         side = self.grid.side
         steps = torch.arange(side, device=device, dtype=torch.float32) / side * self.grid.trained_side
