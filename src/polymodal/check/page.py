@@ -12,7 +12,8 @@ from polymodal.systems import System
 
 DETAILS = "systems"
 MARK = {True: "yes", False: "**no**", None: "?"}
-NOTHING = ("no case generates", "no case compares")  # begins the reason why a question has no object
+# How the reason begins why a question has no object.
+NOTHING = ("no case generates", "no case compares", "no recipe was published")
 LEGEND = (
     "| column | asks |",
     "|---|---|",
