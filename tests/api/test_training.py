@@ -181,12 +181,30 @@ def test_a_full_disk_leaves_the_old_checkpoint(folder: Path, tmp_path: Path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(training.report, "write_report", full)  # must not hide which checkpoint is whole
     with pytest.raises(StorageError, match=r"cannot write the checkpoint of step 6 .*No space left.*is whole"):
         training.resume(tmp_path)
     assert [path.name for path in checkpoint.complete(tmp_path)] == before
     monkeypatch.undo()
     _, losses = training.resume(tmp_path)
     assert len(losses) == 3
+
+
+def test_a_run_goes_on_in_its_own_dtype_from_any_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pm.load(folder / "model", dtype="bfloat16").save(tmp_path / "half")
+    monkeypatch.chdir(folder)
+    options = TrainOptions(evaluation_data=("held.jsonl",))
+    first = training.fit(pm.load(tmp_path / "half", dtype="float32"), ["a.jsonl"], out=tmp_path / "run", stage="align",
+                         settings=SET, options=options, stop=stopping_after(3))  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    model, second = training.resume("run")
+    assert len(first) == 3 and len(second) == 5
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    exported = pm.load(training.export("run", "out"), dtype="float32")
+    batch = model.processor([{"role": "user", "content": "Who?"}])
+    assert torch.allclose(exported.logits(**batch), model.logits(**batch), atol=1e-4)
 
 
 def test_too_many_damaged_samples_stop_the_run(folder: Path, tmp_path: Path) -> None:

@@ -1,37 +1,27 @@
 """Training of a loaded model by a stage of its recipe, on a person's own data; the folder of a run.
 
-    fit(model, ["talks.jsonl"], stage="instruct", out="run")     run/run.json      what was asked for, data hashed
-                                                                   run/log.jsonl     a line a step
-                                                                   run/step-...      checkpoints, run/best
-                                                                   run/report.html, run/plots.png
-    resume("run")       goes on, bit for bit          export("run", "folder")     a checkpoint that `pm.load` reads
-
-Trap: a run names its model by address and its data by path; both must still be what they were.
+fit(model, ["talks.jsonl"], stage="instruct", out="run")       run/run.json      api/run_record.py
+                                                               run/log.jsonl     a line a step
+                                                               run/step-...      checkpoints, run/best
+                                                               run/report.html, run/plots.png
+resume("run")       goes on, bit for bit          export("run", "folder")     a checkpoint that `pm.load` reads
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from safetensors.torch import load_file
-
-from polymodal.api.load import load
 from polymodal.api.model import Model
+from polymodal.api.run_record import loaded, made, record_of, settle
 from polymodal.data.datasets.mixture import Mixture
 from polymodal.data.datasets.opening import open_dataset
 from polymodal.data.processor import Processor
 from polymodal.errors import ConfigError, UnknownName
-from polymodal.files import read_json
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.models.output import total_loss
 from polymodal.nn.lora import merge_lora
@@ -40,10 +30,9 @@ from polymodal.train.batches import BatchOptions, StepBatches, StepLoader, step_
 from polymodal.train.objectives import LanguageModeling
 from polymodal.train.parameters import prepare
 from polymodal.train.ranks import Ranks, started
-from polymodal.train.recipe import DataSource, Stage, as_dict
+from polymodal.train.recipe import DataSource, Stage
 from polymodal.train.settings import changed
 
-RECORD = "run.json"
 Stop = Callable[[], bool]
 
 
@@ -69,6 +58,14 @@ class TrainOptions:
     weights: tuple[float, ...] | None = None
     media_root: str = ""
     question: str = ""
+
+    def with_whole_paths(self) -> TrainOptions:
+        """The same from whatever folder the run is gone on with."""
+        return replace(
+            self,
+            evaluation_data=tuple(str(Path(each).absolute()) for each in self.evaluation_data),
+            media_root=str(Path(self.media_root).absolute()) if self.media_root else "",
+        )
 
 
 def stage_of(model: Model, name: str | None) -> Stage:
@@ -104,29 +101,19 @@ def fit(
     model is shared out among them, and stays so; batches are of all of them together.  Raises ConfigError for an
     unknown stage or setting, for data that is none, and when another run lies in `out`.
     """
-    options = options or TrainOptions()
+    options = (options or TrainOptions()).with_whole_paths()
     name = stage.name if isinstance(stage, Stage) else stage
     chosen = changed(stage if isinstance(stage, Stage) else stage_of(model, name), list(settings))
     require_trainable(model, chosen)
     mixture = mixture_of(data, options)
     chosen = with_data(chosen, data, mixture)
-    record = {
-        "polymodal": version("polymodal"),
-        "torch": torch.__version__,
-        "started": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "model": address(model),
-        "weights": fingerprint(model),
-        "stage": as_dict(chosen),
-        "settings": list(settings),
-        "data": [each.manifest() for each in mixture.datasets],
-        "options": asdict(options),
-    }
+    record = made(model, chosen, settings, mixture, options)
     folder = Path(out)
     with started() as ranks:
         problem: ConfigError | None = None
         if ranks.first:
             try:
-                settle(folder, json.loads(json.dumps(record)))
+                settle(folder, record)
             except ConfigError as error:
                 problem = error
         ranks.agree(problem)
@@ -134,11 +121,14 @@ def fit(
 
 
 def resume(
-    folder: str | Path, report: loop.Report | None = None, stop: Stop = lambda: False
+    folder: str | Path, *, device: str = "auto", report: loop.Report | None = None, stop: Stop = lambda: False
 ) -> tuple[Model, list[float]]:
-    """Go on with a run from its newest checkpoint: the model, and the losses of the steps run now."""
+    """Go on with a run from its newest checkpoint: the model, and the losses of the steps run now.
+
+    A run of a `Stage` that is in no recipe goes on by `fit` with the same arguments.
+    """
     record = record_of(Path(folder))
-    model = load(record["model"])
+    model = loaded(record, device)
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in record["options"].items()
     }
@@ -165,16 +155,10 @@ def export(folder: str | Path, target: str | Path, *, best: bool = False) -> Pat
     found = checkpoint.complete(run_folder / loop.BEST if best else run_folder)
     if not found:
         raise ConfigError(f"{run_folder} has no {'best ' if best else ''}checkpoint yet")
-    model = load(record["model"])
+    model = loaded(record)
     stage = changed(stage_of(model, record["stage"]["name"]), record["settings"])
     prepare(model.module, stage)
-    learned, stored = checkpoint.learned(model.module), load_file(found[-1] / "model.safetensors")
-    if learned.keys() != stored.keys():
-        odd = ", ".join(sorted(learned.keys() ^ stored.keys())[:3])
-        raise ConfigError(f"{found[-1]} holds other parameters than its stage trains, for example {odd}")
-    with torch.no_grad():
-        for name, tensor in learned.items():
-            tensor.copy_(stored[name])
+    checkpoint.load_learned(found[-1], model.module)
     merge_lora(model.module)
     return model.save(target)
 
@@ -207,53 +191,6 @@ def with_data(stage: Stage, paths: Sequence[str | Path], mixture: Mixture) -> St
         for path, each in zip(paths, mixture.datasets, strict=True)
     )
     return replace(stage, data=sources)
-
-
-def address(model: Model) -> str:
-    """What `load` finds the model by again: its system file, its folder, or its name in the catalogue."""
-    place = model.code or model.path
-    return model.name if place is None else str(place.absolute())
-
-
-def fingerprint(model: Model) -> str:
-    """A hash of all weights before they are trained: a run goes on only from the weights it began with."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.module.state_dict().items()):
-        bits = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-        whole = len(bits) // 8 * 8
-        folded = int(np.bitwise_xor.reduce(bits[:whole].view(np.uint64))) if whole else 0
-        digest.update(f"{name} {list(tensor.shape)} {folded} {bits[whole:].tobytes().hex()}\0".encode())
-    return digest.hexdigest()
-
-
-def settle(folder: Path, record: dict[str, Any]) -> None:
-    """Write the record of a new run, or make sure that the one in `folder` is the same."""
-    if not (folder / RECORD).exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigError(f"{folder} is not empty and holds no run; name another folder")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False))
-        except OSError as problem:
-            raise ConfigError(f"cannot write into {folder}: {problem.strerror}") from problem
-        return
-    old = record_of(folder)
-    kept = {key: value for key, value in old.items() if key not in ("started", "polymodal", "torch")}
-    new = {key: value for key, value in record.items() if key in kept}
-    if different := list(checkpoint.differences(kept, new)):
-        raise ConfigError(f"{folder} holds another run ({'; '.join(different[:4])}); name another folder")
-
-
-def record_of(folder: Path) -> dict[str, Any]:
-    """run.json of a run.  Raises ConfigError where there is none."""
-    if not (folder / RECORD).is_file():
-        raise ConfigError(f"{folder} holds no run of `polymodal train`: there is no {RECORD} in it")
-    record = read_json(folder / RECORD, error=ConfigError)
-    needed = ("model", "stage", "settings", "data", "options")
-    if not isinstance(record, dict) or (missing := [key for key in needed if key not in record]):
-        lacks = "" if not isinstance(record, dict) else f": it lacks {', '.join(missing)}"
-        raise ConfigError(f"{folder / RECORD} is damaged{lacks}")
-    return record
 
 
 def run(
@@ -293,7 +230,7 @@ def run(
         about={"packing": options.packing, "micro_batch": options.micro_batch},
     )
     try:
-        return loop.run_stage(
+        losses = loop.run_stage(
             model.module,
             stage,
             lambda step, generator: loader(step),
@@ -302,10 +239,20 @@ def run(
             seed=options.seed,
             options=loop_options,
         )
+    except BaseException:
+        with contextlib.suppress(OSError):  # a full disk is what the error says already
+            tell(folder, ranks)
+        raise
     finally:
         model.clear_caches()
-        if ranks.first and (folder / loop.LOG).exists():
-            report.write_report(folder)
+    tell(folder, ranks)
+    return losses
+
+
+def tell(folder: Path, ranks: Ranks) -> None:
+    """Write the report of what was run until now."""
+    if ranks.first and (folder / loop.LOG).exists():
+        report.write_report(folder)
 
 
 def evaluation(model: Model, stage: Stage, batches: StepBatches) -> Callable[[], float]:

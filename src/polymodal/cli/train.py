@@ -67,9 +67,9 @@ def made(evaluate: list[str] | None, weights: str | None, media_root: Path | Non
 
     place = {name: given.pop(name) for name in PLACE}
     return place, pm.TrainOptions(
-        evaluation_data=tuple(str(Path(each).absolute()) for each in evaluate or ()),
+        evaluation_data=tuple(evaluate or ()),
         weights=None if weights is None else numbers(weights),
-        media_root="" if media_root is None else str(media_root.absolute()),
+        media_root="" if media_root is None else str(media_root),
         **given,
     )
 
@@ -114,7 +114,7 @@ def train(
     with ends_after_the_step() as stop, live_line() as line:
         if resume is not None:
             set_threads(place["threads"])
-            loaded, losses = pm.resume(resume, line, stop)
+            loaded, losses = pm.resume(resume, device=place["device"], report=line, stop=stop)
         else:
             assert model is not None and data is not None
             loaded = open_model(model, **place)

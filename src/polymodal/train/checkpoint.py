@@ -8,7 +8,6 @@ Sources for the promise: transformers #35782, anchors.md §4 (completion marker 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -26,6 +25,7 @@ from torch.optim import Optimizer
 from polymodal.errors import ConfigError, StorageError
 from polymodal.files import read_json
 from polymodal.train.ranks import ALONE, Ranks, shared_like, whole
+from polymodal.weights.cache import file_sha256
 
 MARKER, HASHES = "complete.json", "sha256"
 
@@ -92,7 +92,7 @@ def _write(folder: Path, about: Mapping[str, Any], files: Mapping[str, dict[str,
     for name, tensors in files.items():
         path = folder / f"{name}.safetensors"
         save_file(tensors, path)
-        hashes[path.name] = _sha256(path)
+        hashes[path.name] = file_sha256(path)
     marker = {**about, HASHES: hashes}
     (folder / MARKER).write_text(json.dumps(marker, indent=1, sort_keys=True))
     for path in (*folder.iterdir(), folder):  # on the disk before the folder has its name
@@ -101,11 +101,6 @@ def _write(folder: Path, about: Mapping[str, Any], files: Mapping[str, dict[str,
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def complete(folder: Path) -> list[Path]:
@@ -142,16 +137,10 @@ def restore(folder: Path, run: Run, about: Mapping[str, Any]) -> int:
         shown = "; ".join(different[:4]) + (f"; and {len(different) - 4} more" if len(different) > 4 else "")
         raise ConfigError(f"{newest} was made with other settings ({shown}): use another folder")
     for name, expected in hashes.items():
-        if _sha256(newest / name) != expected:
+        if file_sha256(newest / name) != expected:
             raise ConfigError(f"{newest / name} is damaged: its SHA-256 is not the one that was noted; remove {newest}")
-    for file, targets in (("model", learned(run.model)), ("objective", run.objective.state_dict())):
-        tensors = load_file(newest / f"{file}.safetensors")
-        if tensors.keys() != targets.keys():
-            odd = sorted(tensors.keys() ^ targets.keys())[:3]
-            raise ConfigError(f"{newest} holds other parameters than this stage trains, for example {', '.join(odd)}")
-        with torch.no_grad():
-            for name, target in targets.items():
-                target.copy_(shared_like(tensors[name], target))
+    load_learned(newest, run.model)
+    _fill(newest / "objective.safetensors", run.objective.state_dict())
     _unflatten(run.optimiser, load_file(newest / "optimiser.safetensors"))
     states = load_file(newest / "random.safetensors")
     # Another number of processes draws other numbers: there is no state that would be theirs.
@@ -159,6 +148,21 @@ def restore(folder: Path, run: Run, about: Mapping[str, Any]) -> int:
         torch.set_rng_state(states[f"torch.{run.ranks.rank}"])
     run.generator.set_state(states["data"])
     return step
+
+
+def load_learned(path: Path, model: nn.Module) -> None:
+    """Put what was learned at a checkpoint into a model prepared for its stage.  Raises ConfigError for another one."""
+    _fill(path / "model.safetensors", learned(model))
+
+
+def _fill(path: Path, targets: Mapping[str, Tensor]) -> None:
+    tensors = load_file(path)
+    if tensors.keys() != targets.keys():
+        odd = ", ".join(sorted(tensors.keys() ^ targets.keys())[:3])
+        raise ConfigError(f"{path.parent} holds other parameters than this stage trains, for example {odd}")
+    with torch.no_grad():
+        for name, target in targets.items():
+            target.copy_(shared_like(tensors[name], target))
 
 
 def differences(found: Any, wanted: Any, path: str = "") -> Iterator[str]:

@@ -92,7 +92,7 @@ def run_stage(
         for name in (LOG, SKIPPED):
             forget_after(folder / name, start)
     ranks.gathered(None)  # the others count what is left
-    skipped = count_skipped(folder / SKIPPED)
+    skipped, lowest = count_skipped(folder / SKIPPED), lowest_evaluation(folder / LOG)
     with (folder / LOG if ranks.first else Path(os.devnull)).open("a") as log:
         for step in range(start, end):
             began = time.perf_counter()
@@ -121,7 +121,8 @@ def run_stage(
             if done % save_every == 0 or ending:
                 log.flush()
                 checkpoint.save(folder, done, run, about)
-            if "evaluation" in line and ranks.largest(line["evaluation"] <= best_score(folder / LOG, log)):
+            if "evaluation" in line and ranks.largest(line["evaluation"] <= lowest):
+                lowest = line["evaluation"]
                 checkpoint.save(folder / BEST, done, run, about, keep=1)
             if ending:
                 break
@@ -239,11 +240,10 @@ def evaluated(run: Run, evaluate: Callable[[], float]) -> float:
         train_mode(run.objective)
 
 
-def best_score(log: Path, writing: Any) -> float:
-    """The lowest evaluation in the log so far."""
-    writing.flush()
-    scores = [json.loads(line).get("evaluation") for line in log.read_text().splitlines()]
-    return min((score for score in scores if score is not None), default=math.inf)
+def lowest_evaluation(log: Path) -> float:
+    """The lowest evaluation that a log holds; infinite where there is none."""
+    lines = map(json.loads, log.read_text().splitlines()) if log.exists() else ()
+    return min((line.get("evaluation", math.inf) for line in lines), default=math.inf)
 
 
 def note_skipped(path: Path, step: int, damaged: Sequence[str]) -> None:

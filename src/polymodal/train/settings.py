@@ -17,27 +17,14 @@ from typing import Any
 
 from polymodal.errors import ConfigError
 from polymodal.fields import check_fields
-from polymodal.train import optimizer, schedule
-from polymodal.train.objectives import CTC, Classification, Contrastive, LanguageModeling, Regression
-from polymodal.train.recipe import Budget, LoRAConfig, Stage
+from polymodal.train import objectives, optimizer, recipe, schedule
+from polymodal.train.recipe import Stage
 
 RECORDS: Mapping[str, type] = {
-    each.__name__: each
-    for each in (
-        optimizer.AdamW,
-        optimizer.Adam,
-        optimizer.SGD,
-        schedule.Constant,
-        schedule.Cosine,
-        schedule.Linear,
-        Budget,
-        LoRAConfig,
-        LanguageModeling,
-        Contrastive,
-        Classification,
-        Regression,
-        CTC,
-    )
+    name: each
+    for module in (optimizer, schedule, objectives, recipe)
+    for name, each in vars(module).items()
+    if is_dataclass(each) and isinstance(each, type)
 }
 
 
