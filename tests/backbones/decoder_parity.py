@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from polymodal.backbones.decoder import Decoder, DecoderConfig
+from polymodal.check.randomise import fill
 from polymodal.nn.mask import MaskSpec, position_ids_from_mask
 from polymodal.weights.keytable import KeyTable
 
@@ -62,3 +63,24 @@ def stepwise(model: Decoder, input_ids: Tensor, sizes: list[int], attention_mask
         start = end
     assert start == input_ids.shape[1] == cache.length
     return torch.cat(out, 1)
+
+
+IDS = torch.tensor([[5, 6, 7, 8, 9, 10, 11, 12], [0, 0, 0, 3, 4, 5, 6, 7]])
+MASK = torch.tensor([[1] * 8, [0] * 3 + [1] * 5])
+
+
+@torch.no_grad()
+def assert_equals_library(family: Any, prefix: str, options: dict[str, Any]) -> None:
+    """A family of `backbones` against `transformers`' classes of that prefix: config, logits, steps with a cache."""
+    import transformers
+
+    theirs = tiny(getattr(transformers, f"{prefix}ForCausalLM"), getattr(transformers, f"{prefix}Config")(**options))
+    fill(theirs)
+    config = family.parse_config(theirs.config.to_dict())
+    assert family.parse_config(options) == config  # absent keys take the library's defaults
+    ours = build_like(config, family.hf_keys(config), dict(theirs.state_dict()))
+    expected = theirs(input_ids=IDS, attention_mask=MASK).logits
+    real = MASK.bool()
+    torch.testing.assert_close(logits(ours, IDS, MASK)[real], expected[real], atol=TOLERANCE, rtol=0)
+    steps = stepwise(ours, IDS, [5, 1, 1, 1], MASK)
+    torch.testing.assert_close(steps[real], expected[real], atol=TOLERANCE, rtol=0)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from decoder_parity import TOLERANCE, build_like, logits, stepwise, tiny
+from decoder_parity import IDS, MASK, TOLERANCE, assert_equals_library, build_like, logits, tiny
 from torch import Tensor, nn
 
 transformers = pytest.importorskip("transformers")
@@ -13,8 +13,6 @@ from polymodal.backbones import gpt_neox, mpt  # noqa: E402
 from polymodal.check.randomise import fill  # noqa: E402
 from polymodal.errors import ConfigError  # noqa: E402
 
-IDS = torch.tensor([[5, 6, 7, 8, 9, 10, 11, 12], [0, 0, 0, 3, 4, 5, 6, 7]])
-MASK = torch.tensor([[1] * 8, [0] * 3 + [1] * 5])
 MPT: dict[str, Any] = {"d_model": 40, "n_heads": 5, "n_layers": 2, "vocab_size": 61, "max_seq_len": 64}
 NEOX: dict[str, Any] = {
     "hidden_size": 48, "num_attention_heads": 6, "num_hidden_layers": 2, "intermediate_size": 72, "vocab_size": 61,
@@ -46,20 +44,9 @@ CASES: dict[str, tuple[Any, str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("name", list(CASES))
 def test_equals_transformers(name: str) -> None:
-    family, prefix, options = CASES[name]
-    theirs = tiny(getattr(transformers, f"{prefix}ForCausalLM"), getattr(transformers, f"{prefix}Config")(**options))
-    fill(theirs)
-    config = family.parse_config(theirs.config.to_dict())
-    assert family.parse_config(options) == config  # absent keys take the library's defaults
-    ours = build_like(config, family.hf_keys(config), dict(theirs.state_dict()))
-    expected = theirs(input_ids=IDS, attention_mask=MASK).logits
-    real = MASK.bool()
-    torch.testing.assert_close(logits(ours, IDS, MASK)[real], expected[real], atol=TOLERANCE, rtol=0)
-    steps = stepwise(ours, IDS, [5, 1, 1, 1], MASK)
-    torch.testing.assert_close(steps[real], expected[real], atol=TOLERANCE, rtol=0)
+    assert_equals_library(*CASES[name])
 
 
 class Chunked(nn.Module):

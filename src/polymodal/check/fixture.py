@@ -73,6 +73,11 @@ def fixture_case(name: str, fixture: str, **options: Any) -> Case:
     return Case(name=name, make=make, file="" if json.loads(about["config"]) is not None else about["file"])
 
 
+def unpadded(stored: Mapping[str, Tensor], row: int) -> Tensor:
+    """The ids of one row of a fixture's batch without their padding, int64 [1, T]."""
+    return stored["in.input_ids"][row][stored["in.attention_mask"][row].bool()][None]
+
+
 def official_weights(about: Mapping[str, str]) -> dict[str, Tensor]:
     """The random weights of a fixture, by its metadata."""
     weights = randomise.state(json.loads(about["shapes"]))

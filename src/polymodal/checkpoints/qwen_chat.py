@@ -18,6 +18,13 @@ from polymodal.data.template import TEXT_START, Special, Template, Turn, Words
 from polymodal.errors import ConfigError
 
 END = "<|im_end|>"
+QWEN_7B: Mapping[str, Any] = {
+    "model_type": "qwen", "architectures": ["QWenLMHeadModel"], "hidden_size": 4096, "intermediate_size": 22016,
+    "num_hidden_layers": 32, "num_attention_heads": 32, "kv_channels": 128, "max_position_embeddings": 8192,
+    "seq_length": 2048, "rotary_emb_base": 10000, "rotary_pct": 1.0, "no_bias": True, "use_dynamic_ntk": True,
+    "use_logn_attn": True, "tie_word_embeddings": False,
+}  # fmt: skip
+"""What the config.json of Qwen-VL and of Qwen-Audio both say of their language model."""
 
 
 def _turn(role: str) -> Turn:

@@ -13,7 +13,7 @@ import polymodal as pm
 from polymodal.check import randomise, real
 from polymodal.check.demo import byte_tokenizer, train_on_conversations, write_config, write_weights, writer
 from polymodal.check.evidence import blip_2
-from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
+from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read, unpadded
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
 from polymodal.check.training import caption_check
 from polymodal.data.media import Audio, Text
@@ -30,7 +30,7 @@ def alone(fixture: str) -> list[tuple[int, Tensors]]:
     sounds = randomise.values("audio_values", json.loads(about["made"])["audio_values"])
     rows = []
     for row in (0, 1):
-        ids = tensors["in.input_ids"][row][tensors["in.attention_mask"][row].bool()][None]
+        ids = unpadded(tensors, row)
         seen, heard = tensors["in.pixel_values"][row : row + 1], sounds[row : row + 1]
         rows.append((row, {"input_ids": ids, "pixel_values": seen, "audio_values": heard}))
     return rows

@@ -9,9 +9,9 @@ import torch
 
 from polymodal.check import randomise, real
 from polymodal.check.demo import chat_headline
+from polymodal.check.evidence.cogvlm import expert_check
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training import caption_check
 from polymodal.systems.cogagent import SYSTEM
 
 KEYS = "CogAgentForCausalLM of the official code on the meta device"
@@ -47,22 +47,8 @@ def small(vocabulary: int) -> dict[str, Any]:
 def training_check() -> TrainingCheck:
     """Pictures at both sizes and their names, letter by letter; the stages differ only in what trains."""
     torch.manual_seed(0)
-    model = SYSTEM.formats[0].model_spec(small(40)).build()
-    kinds, large = [0] + [1] * 18 + [0], real.pixels(112)
-
-    def more(chosen: list[int]) -> dict[str, Any]:
-        return {"cross_images": large[chosen]}
-
-    check = caption_check(model, [1, *[0] * 18, 2], side=56, more=more)
-
-    def batches(step: int) -> dict[str, Any]:
-        batch = dict(check.batches(step))
-        images = batch.pop("pixel_values")
-        types = torch.zeros_like(batch["input_ids"])
-        types[:, : len(kinds)] = torch.tensor(kinds)
-        return {**batch, "images": images, "token_type_ids": types}
-
-    return TrainingCheck(model=model, batches=batches)
+    large = real.pixels(112)
+    return expert_check(SYSTEM.formats[0].model_spec(small(40)).build(), lambda rows: {"cross_images": large[rows]})
 
 
 def headline() -> HeadlineResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -56,13 +57,16 @@ def small(vocabulary: int) -> dict[str, Any]:
 def training_check() -> TrainingCheck:
     """Pictures and their names, letter by letter; the stages differ only in what trains."""
     torch.manual_seed(0)
-    model = SYSTEM.formats[0].model_spec(small(40)).build()
-    kinds = [0] + [1] * 18 + [0]
+    return expert_check(SYSTEM.formats[0].model_spec(small(40)).build())
 
-    pixels = caption_check(model, [1, *[0] * 18, 2], side=56)
+
+def expert_check(model: Any, more: Callable[[list[int]], dict[str, Any]] | None = None) -> TrainingCheck:
+    """The same of any model with CogVLM's visual expert; more: what the model reads beside the small picture."""
+    kinds = [0] + [1] * 18 + [0]
+    check = caption_check(model, [1, *[0] * 18, 2], side=56, more=more)
 
     def batches(step: int) -> dict[str, Any]:
-        batch = dict(pixels.batches(step))
+        batch = dict(check.batches(step))
         images = batch.pop("pixel_values")
         types = torch.zeros_like(batch["input_ids"])
         types[:, : len(kinds)] = torch.tensor(kinds)

@@ -12,7 +12,7 @@ import torch
 import polymodal as pm
 from polymodal.check import randomise, real
 from polymodal.check.demo import byte_tokenizer, train_fresh_and_chat
-from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
+from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read, unpadded
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
 from polymodal.check.training import caption_check
 from polymodal.systems.internvl import SYSTEM
@@ -25,7 +25,7 @@ def case(name: str, fixture: str, *tiles: int) -> Case:
     about, tensors = read(fixture)
     pixels, found, first = randomise.values("pixel_values", json.loads(about["made"])["pixel_values"]), [], 0
     for row, count in enumerate(tiles):
-        alone: Tensors = {"input_ids": tensors["in.input_ids"][row][tensors["in.attention_mask"][row].bool()][None]}
+        alone: Tensors = {"input_ids": unpadded(tensors, row)}
         if count:
             alone["pixel_values"] = pixels[first : first + count]
         found.append((row, alone))

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from polymodal.check import few_shot, randomise, real
+from polymodal.check import few_shot, randomise
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
+from polymodal.check.evidence.kosmos_2 import named_check
 from polymodal.check.fixture import fixture_case, fixture_source, read
 from polymodal.check.hugging import hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training import caption_check, letters
 from polymodal.checkpoints.kosmos import MASK
 from polymodal.systems import Variant
 from polymodal.systems.kosmos_1 import SYSTEM
@@ -61,14 +61,7 @@ def small(vocabulary: int, depth: int = 2) -> dict[str, Any]:
 def training_check() -> TrainingCheck:
     """Pictures and their names, letter by letter, under a tower of 24 layers of which the last learns."""
     torch.manual_seed(0)
-    model = SYSTEM.formats[0].model_spec(small(40, depth=24)).build()
-    prompt = [0, 31, *range(4, 12), 32, 33]
-
-    def more(rows: list[int]) -> dict[str, Any]:
-        length = max(len(letters(real.captions()[row])) for row in rows)
-        return {MASK: torch.tensor([[0, 0, *[1] * 8, 0, 0, *[0] * length]] * len(rows))}
-
-    return caption_check(model, prompt, side=56, more=more)
+    return named_check(SYSTEM.formats[0].model_spec(small(40, depth=24)).build())
 
 
 def write_words(folder: Path) -> int:

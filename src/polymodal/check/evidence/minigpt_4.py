@@ -8,7 +8,7 @@ import torch
 
 from polymodal.check.demo import chat_headline
 from polymodal.check.evidence import blip_2
-from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
+from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read, unpadded
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
 from polymodal.check.training import caption_check
 from polymodal.systems.minigpt_4 import SYSTEM
@@ -19,7 +19,7 @@ def alone(fixture: str) -> list[tuple[int, Tensors]]:
     _, tensors = read(fixture)
     rows = []
     for row, pictures in ((0, slice(0, 1)), (1, slice(1, 3))):
-        ids = tensors["in.input_ids"][row][tensors["in.attention_mask"][row].bool()][None]
+        ids = unpadded(tensors, row)
         rows.append((row, {"input_ids": ids, "pixel_values": tensors["in.pixel_values"][pictures]}))
     return rows
 

@@ -14,7 +14,7 @@ import torch
 
 from polymodal.check import few_shot, real
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
-from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
+from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read, unpadded
 from polymodal.check.record import Case, Evidence, HeadlineResult, TrainingCheck
 from polymodal.check.training import caption_check
 from polymodal.systems.otter import SYSTEM
@@ -33,9 +33,8 @@ def case(name: str, fixture: str) -> Case:
     _, stored = read(fixture)
     rows = []
     for row, count in ((0, 3), (1, 1)):
-        mask = stored["in.attention_mask"][row].bool()
-        ids, items = stored["in.input_ids"][row][mask][None], stored["in.vision_x"][row, None, :count]
-        rows.append((row, {"input_ids": ids, "vision_x": items}))
+        items = stored["in.vision_x"][row, None, :count]
+        rows.append((row, {"input_ids": unpadded(stored, row), "vision_x": items}))
     return fixture_case(name, fixture, alone=tuple(rows))
 
 

@@ -13,7 +13,7 @@ import torch
 import polymodal as pm
 from polymodal.check import randomise, real
 from polymodal.check.demo import byte_tokenizer, train_on_conversations, write_config, writer
-from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
+from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read, unpadded
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
 from polymodal.check.training import caption_batch, rows
 from polymodal.data.media import Audio, Text
@@ -37,7 +37,7 @@ def case(name: str, fixture: str, *recordings: int) -> Case:
     found: list[tuple[int, Tensors]] = []
     first = 0
     for row, count in enumerate(recordings):
-        alone: Tensors = {"input_ids": tensors["in.input_ids"][row][tensors["in.attention_mask"][row].bool()][None]}
+        alone: Tensors = {"input_ids": unpadded(tensors, row)}
         if count:
             alone |= {VALUES: mels[first : first + count], LENGTHS: lengths[first : first + count]}
         found.append((row, alone))

@@ -12,7 +12,7 @@ import torch
 
 from polymodal.check import randomise
 from polymodal.check.demo import byte_tokenizer, train_fresh_and_chat
-from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
+from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read, unpadded
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
 from polymodal.check.training import caption_check
 from polymodal.systems.qwen_vl import SYSTEM
@@ -31,7 +31,7 @@ def case(name: str, fixture: str, *pictures: int) -> Case:
     rows: list[tuple[int, Tensors]] = []
     first = 0
     for row, count in enumerate(pictures):
-        ids = tensors["in.input_ids"][row][tensors["in.attention_mask"][row].bool()][None]
+        ids = unpadded(tensors, row)
         alone: Tensors = {"input_ids": ids}
         if count:
             alone["pixel_values"] = pixels[first : first + count]

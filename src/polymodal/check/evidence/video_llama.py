@@ -12,7 +12,8 @@ import polymodal as pm
 from polymodal.check import randomise, real
 from polymodal.check.demo import byte_tokenizer, train_fresh_and_chat
 from polymodal.check.evidence import blip_2
-from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
+from polymodal.check.film import two_frames
+from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read, unpadded
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
 from polymodal.check.training import caption_check
 from polymodal.data import imagebind_inputs
@@ -24,7 +25,7 @@ def alone(fixture: str) -> list[tuple[int, Tensors]]:
     _, tensors = read(fixture)
     rows = []
     for row in (0, 1):
-        ids = tensors["in.input_ids"][row][tensors["in.attention_mask"][row].bool()][None]
+        ids = unpadded(tensors, row)
         media = {name[3:]: x[row : row + 1] for name, x in tensors.items() if name.endswith("_values")}
         rows.append((row, {"input_ids": ids, **media}))
     return rows
@@ -52,13 +53,7 @@ def seen() -> TrainingCheck:
     """Videos of two frames, a picture and the next one, are named after the first."""
     torch.manual_seed(0)
     model = SYSTEM.formats[0].model_spec(small(40)).build()
-    pixels = real.pixels(56)
-
-    def films(rows: list[int]) -> dict[str, Any]:
-        later = [(row + 1) % len(pixels) for row in rows]
-        return {"video_values": torch.stack((pixels[rows], pixels[later]), 1), "pixel_values": None}
-
-    return caption_check(model, [40] * 4 + [32], side=56, more=films, steps=100)
+    return caption_check(model, [40] * 4 + [32], side=56, more=two_frames(real.pixels(56)), steps=100)
 
 
 def heard() -> TrainingCheck:

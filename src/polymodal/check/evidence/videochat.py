@@ -12,8 +12,8 @@ import polymodal as pm
 from polymodal.check import real
 from polymodal.check.demo import QUESTION, byte_tokenizer, train_on_conversations, write_config, write_weights, writer
 from polymodal.check.evidence import blip_2
-from polymodal.check.film import film, zoomed
-from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
+from polymodal.check.film import film, two_frames, zoomed
+from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read, unpadded
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
 from polymodal.check.training import caption_check
 from polymodal.data.media import Text
@@ -26,7 +26,7 @@ def alone(fixture: str) -> list[tuple[int, Tensors]]:
     _, tensors = read(fixture)
     rows = []
     for row in (0, 1):
-        ids = tensors["in.input_ids"][row][tensors["in.attention_mask"][row].bool()][None]
+        ids = unpadded(tensors, row)
         given = {"input_ids": ids, "video_values": tensors["in.video_values"][row : row + 1]}
         if row == 1 and "in.pixel_values" in tensors:
             given["pixel_values"] = tensors["in.pixel_values"]
@@ -50,13 +50,7 @@ def training_check() -> TrainingCheck:
     """Videos of two frames, a picture and the next one, are named after the first by a frozen language model."""
     torch.manual_seed(0)
     model = SYSTEM.formats[0].model_spec(small(40)).build()
-    pixels = real.pixels(56)
-
-    def films(rows: list[int]) -> dict[str, Any]:
-        later = [(row + 1) % len(pixels) for row in rows]
-        return {"video_values": torch.stack((pixels[rows], pixels[later]), 1), "pixel_values": None}
-
-    return caption_check(model, [40] * 6 + [32], side=56, more=films, steps=60)
+    return caption_check(model, [40] * 6 + [32], side=56, more=two_frames(real.pixels(56)), steps=60)
 
 
 def headline() -> HeadlineResult:

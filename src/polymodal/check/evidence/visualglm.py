@@ -11,7 +11,7 @@ import torch
 import polymodal as pm
 from polymodal.check import randomise, real
 from polymodal.check.demo import byte_tokenizer, train_on_conversations, write_config, write_layout
-from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
+from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read, unpadded
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
 from polymodal.check.training import caption_check
 from polymodal.data.media import Text
@@ -28,7 +28,7 @@ def alone(fixture: str) -> list[tuple[int, Tensors]]:
     _, tensors = read(fixture)
     rows = []
     for row in (0, 1):
-        ids = tensors["in.input_ids"][row][tensors["in.attention_mask"][row].bool()][None]
+        ids = unpadded(tensors, row)
         rows.append((row, {"input_ids": ids, "pixel_values": tensors["in.pixel_values"][row : row + 1]}))
     return rows
 

@@ -132,10 +132,6 @@ def variant(name: str, hub: str) -> Variant:
     """A released checkpoint; both have the same sizes."""
     audio = {"n_mels": 80, "n_ctx": 1500, "n_state": 1280, "n_head": 20, "n_layer": 32, "output_dim": 4096,
              "avg_pool": True, "add_audio_bos_eos_token": True, "audio_start_id": 155163}  # fmt: skip
-    config = {"model_type": "qwen", "architectures": ["QWenLMHeadModel"], "hidden_size": 4096,
-              "intermediate_size": 22016, "num_hidden_layers": 32, "num_attention_heads": 32, "kv_channels": 128,
-              "layer_norm_epsilon": 1e-5, "vocab_size": 155947, "max_position_embeddings": 8192, "seq_length": 2048,
-              "rotary_emb_base": 10000, "rotary_pct": 1.0, "no_bias": True, "use_dynamic_ntk": True,
-              "use_logn_attn": True, "tie_word_embeddings": False, "audio": audio}  # fmt: skip
+    config = {**qwen_chat.QWEN_7B, "layer_norm_epsilon": 1e-5, "vocab_size": 155947, "audio": audio}
     repository = Repository(name=f"Qwen/{hub}", license="Tongyi Qianwen License Agreement")
     return Variant(name=name, parameters=8_394_302_464, config=config, repository=repository)

@@ -81,10 +81,6 @@ def variant(name: str, hub: str) -> Variant:
     """A released checkpoint; all have the same sizes."""
     visual = {"heads": 16, "image_size": 448, "image_start_id": 151857, "layers": 48, "mlp_ratio": 4.9231,
               "output_dim": 4096, "patch_size": 14, "width": 1664}  # fmt: skip
-    config = {"model_type": "qwen", "architectures": ["QWenLMHeadModel"], "hidden_size": 4096,
-              "intermediate_size": 22016, "num_hidden_layers": 32, "num_attention_heads": 32, "kv_channels": 128,
-              "layer_norm_epsilon": 1e-6, "vocab_size": 151936, "max_position_embeddings": 8192, "seq_length": 2048,
-              "rotary_emb_base": 10000, "rotary_pct": 1.0, "no_bias": True, "use_dynamic_ntk": True,
-              "use_logn_attn": True, "tie_word_embeddings": False, "visual": visual}  # fmt: skip
+    config = {**qwen_chat.QWEN_7B, "layer_norm_epsilon": 1e-6, "vocab_size": 151936, "visual": visual}
     repository = Repository(name=f"Qwen/{hub}", license="Tongyi Qianwen License Agreement")
     return Variant(name=name, parameters=9_656_935_168, config=config, repository=repository)
