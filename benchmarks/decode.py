@@ -3,8 +3,8 @@
     python benchmarks/decode.py [--rounds 3] [--tokens 12]
 
 One sequence and eight, greedy, from prompts of 64 tokens, by turns: ours with the native library, ours with torch's
-operators alone, both with int8 weights, and transformers; the same weights and ids, medians.  Seconds are those that
-this process computed, so that other work changes them by what it takes of the memory's bandwidth only; llama.cpp has
+operators alone, both with int8 weights, int4 weights, and transformers; the same weights and ids, medians.  Seconds are
+those that this process computed, so that other work changes them by what it takes of the memory's bandwidth only; llama.cpp has
 threads of its own and is measured by `polymodal bench`, on a quiet machine.  Exits with 1 where float32 ids differ.
 Needs the weights (`polymodal pull mini`) and the extra `parity`.
 """
@@ -43,13 +43,14 @@ def with_torch_alone(run: Callable[..., Any], *given: Any) -> Any:
         return run(*given)
 
 
-def sides(ids: torch.Tensor, whole: Any, small: Any, peer: Any, new: int) -> dict[str, Callable[[], Any]]:
+def sides(ids: torch.Tensor, whole: Any, small: Any, smaller: Any, peer: Any, new: int) -> dict[str, Callable[[], Any]]:
     """By name; the first three have the same weights."""
     return {
         "native": lambda: text.decode(whole, ids, new),
         "torch alone": lambda: with_torch_alone(text.decode, whole, ids, new),
         "transformers": lambda: text.their_decode(peer, ids, new),
         "native, int8": lambda: text.decode(small, ids, new),
+        "native, int4": lambda: text.decode(smaller, ids, new),
         "torch alone, int8": lambda: with_torch_alone(text.decode, small, ids, new),
     }
 
@@ -60,7 +61,7 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=12)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    whole, small = (pm.load("mini", quantise=kind).module_for(False) for kind in (None, "int8"))
+    whole, small, smaller = (pm.load("mini", quantise=kind).module_for(False) for kind in (None, "int8", "int4"))
     peer, why = peer_of("mini", whole)
     if peer is None or library() is None:
         print(f"needs transformers and a C compiler ({why})")
@@ -70,7 +71,7 @@ def main() -> int:
     with patch.object(text, "time", SimpleNamespace(perf_counter=time.process_time)):
         for rows in (1, 8):
             ids = torch.randint(1000, 40000, (rows, PROMPT), generator=torch.Generator().manual_seed(0))
-            runs = sides(ids, whole, small, peer, args.tokens)
+            runs = sides(ids, whole, small, smaller, peer, args.tokens)
             found: dict[str, list[Any]] = {name: [] for name in runs}
             for turn in range(args.rounds + 1):
                 for name, run in runs.items():
@@ -82,7 +83,7 @@ def main() -> int:
                 middle = statistics.median(speed for speed, _ in results)
                 ratio = f"{middle / base:.2f} x transformers"
                 print(f"{rows} row{'s' * (rows > 1)}  {name:18} {middle:6.1f} tokens/s, {ratio}")
-            written = [results[0][1] for name, results in found.items() if "int8" not in name]
+            written = [results[0][1] for name, results in found.items() if "int" not in name]
             differ = differ or any(each != written[0] for each in written)
     if differ:
         print("the ids of float32 differ: these figures mean nothing")

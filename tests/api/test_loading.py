@@ -149,6 +149,7 @@ def test_dtypes_agree_in_what_they_answer(tiny):
         ({"dtype": "bfloat16"}, 0.03),
         ({"dtype": "float16"}, 5e-3),
         ({"quantise": "int8"}, 0.03),
+        ({"quantise": "int4"}, 0.3),
     ):
         found = pm.load(tiny, **options).logits(**batch())
         assert (found.float() - exact).abs().max() / exact.abs().max() < tolerance, options
@@ -162,7 +163,7 @@ def test_int8_is_of_the_language_model_alone(tiny, tmp_path):
     assert model.variant.parameters == whole.variant.parameters
     ids = model.generate(**batch(), max_new_tokens=4, do_sample=False, eos_token_id=None)
     assert ids.shape == (1, 12)
-    with pytest.raises(ConfigError, match="int8 weights cannot be saved"):
+    with pytest.raises(ConfigError, match="quantised weights cannot be saved"):
         model.save(tmp_path / "out")
     assert not (tmp_path / "out").exists()
     saved = whole.save(tmp_path / "saved")
@@ -278,7 +279,7 @@ def test_recognising_a_folder_imports_the_systems_that_can_read_it(tiny):
         ({"device": "gpu"}, "unknown device 'gpu'; expected auto, cpu, cuda"),
         ({"device": "meta"}, "no device 'meta' here"),
         ({"device": "cuda:99"}, "no device 'cuda:99' here"),
-        ({"quantise": "int4"}, "unknown quantise 'int4'; expected int8"),
+        ({"quantise": "int2"}, "unknown quantise 'int2'; expected int8, int4"),
     ],
 )
 def test_what_is_not_there_is_told_before_anything_is_read(options, words, tmp_path):

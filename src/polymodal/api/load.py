@@ -54,7 +54,7 @@ def load(
     systems share its format, or your own system file.
     device: "auto" is a CUDA device with room for it, else the CPU.  dtype: "auto" is the checkpoint's own, but float32
     for float16 on a CPU (weights/placement.py says why); "float32", "bfloat16", "float16", "float64".  quantise: "int8"
-    keeps the linears of the language model as 8-bit numbers, for inference alone (nn/quantise.py).
+    or "int4" keeps the linears of the language model as 8-bit or 4-bit numbers, for inference alone (nn/quantise.py).
     mmap: weights that are stored as they are wanted stay in the pages of their files, as in `transformers`: loading is
     fast and processes share them.  False reads them: files that are written over in place while a model is in use
     (not replaced, as downloads and `save` do it) would change or break a mapped model.
@@ -150,7 +150,7 @@ def _ours(model: str | Path, named: str, asked: Asked) -> Model:
     assert system.load is not None
     parts = returned(system.load(variant, asked.options(variant)), LoadedModel, f"{system.id}:{variant.name}: load")
     if asked.place.quantise is not None and not is_quantised(parts.model):
-        raise ConfigError(f"{system.id} has no int8 form; load it without quantise")
+        raise ConfigError(f"{system.id} has no {asked.place.quantise} form; load it without quantise")
     if saved is not None:
         folder.fill(saved, parts.model)
     parts.model.eval()

@@ -428,7 +428,7 @@ class Model:
         files, with all that lay beside them, so that whatever read the one (transformers, the official code) reads it.
 
         A saved folder is replaced, and stays whole until the new one is complete.  Raises ConfigError or WeightsError,
-        before anything is written, while adapters are attached, for int8 weights and for changed modules.
+        before anything is written, while adapters are attached, for quantised weights and for changed modules.
         """
         from polymodal.api import saving
 

@@ -256,6 +256,7 @@ def open_folder(path: Path, found: Found, placement: Placement, name: str | None
 
 
 def _opened(path: Path, found: Found, placement: Placement, name: str | None) -> tuple[Variant, LoadedModel]:
+    from polymodal.nn.quantise import quantised_numbers
     from polymodal.weights.load import CopyDiffers
 
     model_spec, files = found.format.model_spec(found.config), found.files or files_at(path)
@@ -266,16 +267,8 @@ def _opened(path: Path, found: Found, placement: Placement, name: str | None) ->
         model_spec = found.format.model_spec(found.config)
         module = fill(found, files, model_spec, placement)
     module.eval()
-    parameters = sum(p.numel() for p in module.parameters()) + int8_numbers(module)
+    parameters = sum(p.numel() for p in module.parameters()) + quantised_numbers(module)
     return replace(variant_of(path, found, name), parameters=parameters), assembled(files, model_spec, module)
-
-
-def int8_numbers(module: nn.Module) -> int:
-    """Weights that are kept as 8-bit buffers."""
-    from polymodal.nn.quantise import Int8Linear
-
-    return sum(x.weight.numel() + (0 if x.bias is None else x.bias.numel())
-               for x in module.modules() if isinstance(x, Int8Linear))  # fmt: skip
 
 
 def fill(found: Found, files: CheckpointFiles, model_spec: ModelSpec, placement: Placement) -> nn.Module:
@@ -294,7 +287,7 @@ def fill(found: Found, files: CheckpointFiles, model_spec: ModelSpec, placement:
 
     def prepare(module: nn.Module) -> None:
         if placement.quantise is not None:
-            quantise(module, model_spec, path)
+            quantise(module, model_spec, path, placement.quantise)
 
     saved = (path / folder.RECORD).is_file()
     if saved:
@@ -324,12 +317,12 @@ def tensors_of(
     return tensors, model_spec.keys
 
 
-def quantise(module: nn.Module, model_spec: ModelSpec, path: Path) -> None:
-    """Make the linears of the backbone int8; ConfigError for a model that has none."""
+def quantise(module: nn.Module, model_spec: ModelSpec, path: Path, kind: str) -> None:
+    """Make the linears of the backbone int8 or int4; ConfigError for a model that has none."""
     from polymodal.nn.quantise import quantise_linears
 
     prefixes = [part.prefix for part in model_spec.parts if part.slot == "backbone"]
-    if not sum(quantise_linears(module.get_submodule(prefix)) for prefix in prefixes):
+    if not sum(quantise_linears(module.get_submodule(prefix), kind) for prefix in prefixes):
         raise ConfigError(f"{path} has no language model with linears to quantise; load it without quantise")
 
 

@@ -1,6 +1,6 @@
 """`Model.save`: a loaded model as a folder that `pm.load` reads, and of a published checkpoint what else read that.
 
-    refused before anything is written: adapters, int8 weights, parameters that are not those that were loaded
+    refused before anything is written: adapters, quantised weights, parameters that are not those that were loaded
     published checkpoint  ->  its names, formats and files (weights/published_names.py, weights/checkpoint_files.py)
                           ->  its small files; config.json with the dtype that is written, without a quantisation
     another system        ->  the module's own names; of a user's system file a copy of the file goes with them
@@ -69,7 +69,7 @@ def state_of(model: Model) -> dict[str, Tensor]:
     if model.system.is_agent:
         raise ConfigError(f"{model.name} has no weights to save")
     if is_quantised(model.module):
-        raise ConfigError("a model with int8 weights cannot be saved; load it without quantise and save that")
+        raise ConfigError("a model with quantised weights cannot be saved; load it without quantise and save that")
     state = split_state(model.module, model.loaded)
     if any(".adapters." in name for name in state.keys() - model.loaded.keys()):
         raise ConfigError(f"{model.name} has a LoRA; merge_lora(model.module), or save_adapter(), before save()")

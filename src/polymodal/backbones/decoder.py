@@ -312,9 +312,12 @@ class Decoder(nn.Module):
             hidden = self.project_out(hidden)
         return linear(hidden, self.embed_tokens.weight) if self.lm_head is None else self.lm_head(hidden)
 
-    def quantise(self) -> None:
-        """Int8 weights in place for faster steps on a CPU: linears of the blocks and the head, not the embedding."""
-        quantise_linears(self.blocks)
+    def quantise(self, kind: str = "int8") -> None:
+        """Small weights in place, for faster steps on a CPU: linears of the blocks, the head (int8), not the embedding.
+
+        kind: "int8" or "int4".
+        """
+        quantise_linears(self.blocks, kind)
         if isinstance(self.lm_head, Int8Linear):
             return
         self.lm_head = Int8Linear.of(self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight)

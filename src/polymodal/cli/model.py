@@ -25,7 +25,8 @@ DEVICE = Annotated[
 ]
 DTYPE = Annotated[str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16, float16.")]
 QUANTISE = Annotated[
-    str | None, typer.Option(help="int8: 8-bit weights in the language model, quantised while loading.")
+    str | None,
+    typer.Option(help="int8, int4: weights of the language model in 8 or 4 bits, quantised while loading."),
 ]
 ADAPTER = Annotated[
     list[str] | None,

@@ -10,7 +10,7 @@ An adapted part stays the same object with the same parameters under the same na
 tables and checkpoints of the bare model still fit; its class changes, and `adapters.<name>` is added below it.
 Several adapters on one part are summed.  Equal to PEFT 0.21, whose names A, B and `magnitude` have here.
 Traps: what is adapted is frozen until the last adapter is removed, everything else keeps its requires_grad; fuse only
-after merging; int8 weights take LoRA beside them, but neither DoRA nor merging, which need the weight itself.
+after merging; quantised weights take LoRA beside them, but neither DoRA nor merging, which need the weight itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from polymodal.errors import ConfigError, UnknownName, WeightsError
 from polymodal.nn.linear import Linear
-from polymodal.nn.quantise import Int8Linear
+from polymodal.nn.native.linear import shape_of
+from polymodal.nn.quantise import QUANTISED
 
 DEFAULT = "default"
 
@@ -132,8 +133,8 @@ class LoRAEmbedding(nn.Embedding, _Adapted):
 _CLASSES: dict[type, type] = {
     Linear: LoRALinear,
     nn.Linear: LoRALinear,
-    Int8Linear: LoRALinear,
     nn.Embedding: LoRAEmbedding,
+    **dict.fromkeys(QUANTISED, LoRALinear),
 }
 ADAPTED = (LoRALinear, LoRAEmbedding)
 
@@ -147,7 +148,7 @@ def adapt(part: nn.Module, change: LowRank, name: str = DEFAULT, path: str = "")
     if not isinstance(part, ADAPTED) and type(part) not in _CLASSES:
         raise ConfigError(f"{path!r} is a {type(part).__name__}; low-rank adapters go on linears and embeddings")
     own: Any = part
-    rows, columns = own.weight.T.shape if isinstance(part, nn.Embedding) else own.weight.shape
+    rows, columns = own.weight.T.shape if isinstance(part, nn.Embedding) else shape_of(own.weight)
     rank = len(change.a)
     if change.a.shape != (rank, columns) or change.b.shape != (rows, rank):
         expected, found = f"A [rank, {columns}], B [{rows}, rank]", f"{list(change.a.shape)}, {list(change.b.shape)}"
@@ -210,7 +211,7 @@ def apply_lora(
 def merge_lora(module: nn.Module, adapter: str | None = None) -> int:
     """Add one adapter (None: all) to the weights, rounded once from float32, and remove it; how many parts changed.
 
-    Raises ConfigError, before anything changes, for int8 weights.
+    Raises ConfigError, before anything changes, for quantised weights.
     """
     parts = list(_having(module, adapter))
     for part in parts:

@@ -1,8 +1,9 @@
-"""int8 weight-only quantisation for faster decoding on a CPU.
+"""Weight-only quantisation for faster decoding on a CPU.
 
-    quantise_linears(model.blocks)       replaces every plain Linear by an Int8Linear; inference only
+    quantise_linears(model.blocks)             replaces every plain Linear by an Int8Linear; inference only
+    quantise_linears(model.blocks, "int4")     by an Int4Linear (nn/int4.py) where its sizes allow, but for the head
 
-Each row of a weight is stored as int8 with one bfloat16 scale (symmetric, absmax -> 127).  Few input rows (decoding)
+int8: each row of a weight is stored as int8 with one bfloat16 scale (symmetric, absmax -> 127).  Few input rows (decoding)
 are cast to bfloat16 and multiplied by torch's int8 kernel, which reads a quarter of the bytes; for many rows (prefill)
 the weight is expanded to the input's dtype, which is faster there.
 Measured for SmolLM2-135M on one AMD Zen 4 core (512-bit, bfloat16 instructions): 1.6 times the tokens per second of
@@ -12,11 +13,13 @@ Traps: with few rows the result is rounded to bfloat16; the rounding error of a 
 absmax of its row, so outputs differ slightly from the original model; it cannot be trained or exported.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
+from polymodal.nn.int4 import Int4Linear, fits
 from polymodal.nn.linear import Linear, linear
 from polymodal.nn.native.linear import few_rows
 
@@ -46,6 +49,15 @@ class Int8Linear(nn.Module):
         quantised = torch.empty(weight.shape, dtype=torch.int8, device="meta")
         return cls(quantised, torch.empty(weight.shape[0], dtype=torch.bfloat16, device="meta"), bias)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in)"""
+        return len(self.weight), self.weight.shape[1]
+
+    def fill(self, rows: slice, values: Tensor) -> None:
+        """Quantise ``values [n, in]`` into these rows."""
+        self.weight[rows], self.scale[rows] = quantise_rows(values)
+
     def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
         native = few_rows(x, self.weight, self.scale, self.bias)
         if native is not None:
@@ -69,15 +81,21 @@ def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     return steps.round_().clamp_(-127, 127).to(torch.int8), scale
 
 
-def quantise_linears(module: nn.Module) -> int:
+QuantisedLinear = Int8Linear | Int4Linear
+QUANTISED = (Int8Linear, Int4Linear)
+HEAD = "lm_head"  # a wrong step of its weights reaches every choice of a token: it is never kept in four bits
+
+
+def quantise_linears(module: nn.Module, kind: str = "int8") -> int:
     """Replace every plain Linear in ``module`` in place; returns their number.  Merge LoRA and fuse projections first.
 
-    A Linear that is tied to an embedding is not replaced.  On the meta device only empty buffers are created, which
-    weights/load.py then fills from the weights of the Linear.
+    kind: "int8" or "int4".  A Linear that is tied to an embedding is not replaced.  On the meta device only empty
+    buffers are created, which weights/load.py then fills from the weights of the Linear.
     """
     linears = list(_plain_linears(module))
     for parent, leaf, part in linears:
-        setattr(parent, leaf, Int8Linear.of(part.weight, part.bias))
+        small = kind == "int4" and leaf != HEAD and fits(part.weight)
+        setattr(parent, leaf, (Int4Linear if small else Int8Linear).of(part.weight, part.bias))
     return len(linears)
 
 
@@ -90,5 +108,11 @@ def _plain_linears(module: nn.Module) -> Iterator[tuple[nn.Module, str, Linear]]
 
 
 def is_quantised(module: nn.Module) -> bool:
-    """Whether any linear in ``module`` has int8 weights."""
-    return any(isinstance(part, Int8Linear) for part in module.modules())
+    """Whether any linear in ``module`` has int8 or int4 weights."""
+    return any(isinstance(part, QUANTISED) for part in module.modules())
+
+
+def quantised_numbers(module: nn.Module) -> int:
+    """Weights and biases that are kept in buffers of quantised linears."""
+    parts = [part for part in module.modules() if isinstance(part, QUANTISED)]
+    return sum(math.prod(part.shape) + (0 if part.bias is None else part.bias.numel()) for part in parts)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from polymodal.errors import ConfigError, PolymodalError, WeightsError
 from polymodal.nn.lora import ADAPTED, LowRank, adapt, lora_changes, merge_lora, remove_lora, trains
-from polymodal.nn.quantise import Int8Linear
+from polymodal.nn.quantise import QUANTISED
 from polymodal.weights.adapter_files import Adapter
 from polymodal.weights.keytable import KeyTable
 from polymodal.weights.load import shared_names
@@ -140,12 +140,12 @@ def _changes(module: nn.Module, adapter: Adapter, table: KeyTable) -> Iterator[t
         shapes = []
         for target in use.targets:
             part = _owner(module, target)
-            if not target.endswith(".weight") or not isinstance(part, nn.Linear | nn.Embedding | Int8Linear):
+            if not target.endswith(".weight") or not isinstance(part, (nn.Linear, nn.Embedding, *QUANTISED)):
                 raise WeightsError(
                     f"{adapter.folder}: {use.sources[0]!r} is {target!r} here, which is neither a linear nor an "
                     "embedding and takes no adapter"
                 )
-            shapes.append(part.weight.shape)
+            shapes.append(torch.Size(part.shape) if isinstance(part, QUANTISED) else part.weight.shape)
         modules = [source.removesuffix(".weight") for source in use.sources]
         embedding = isinstance(part, nn.Embedding)
         for path in modules:

@@ -8,7 +8,7 @@ flow:  names and shapes against the table -> memory for a module on the meta dev
 
 So a module is either filled completely or, when names or shapes do not fit, untouched.  Beside the module there is
 memory for the buffers through which values of another dtype pass, and for one row's tensors where a row computes.
-An Int8Linear (nn/quantise.py) on the meta device is filled with the values of the Linear it replaces, quantised
+A quantised linear (nn/quantise.py) on the meta device is filled with the values of the Linear it replaces, quantised
 as they come.
 
 Traps: a file may store tied tensors twice; the copies must be equal, and CopyDiffers says which are not (a head that
@@ -30,7 +30,8 @@ import torch
 from torch import Tensor, nn
 
 from polymodal.errors import WeightsError
-from polymodal.nn.quantise import Int8Linear, quantise_rows
+from polymodal.nn.int4 import ROWS
+from polymodal.nn.quantise import QUANTISED, QuantisedLinear
 from polymodal.weights.build import build_empty, first_values
 from polymodal.weights.fetch import Progress, fetch
 from polymodal.weights.keytable import KeyTable
@@ -49,7 +50,7 @@ class CopyDiffers(WeightsError):
 
 _READERS = 4  # each may hold one tensor of a packed checkpoint, computed whole
 _COMPARED = 1 << 20
-_HELD = 500_000  # values read at a time for an int8 weight, and quantised at a time: see raw.py
+_HELD = 500_000  # values read at a time for a quantised weight, and quantised at a time: see raw.py
 _QUANTISED = 30_000
 
 
@@ -122,9 +123,10 @@ def fitting(
 
 
 def expected_shapes(module: nn.Module) -> dict[str, Shape]:
-    """Names and shapes of what a file must give: parameters and stored buffers; scales of int8 weights are made."""
-    made = {f"{name}.scale" for name in _int8_layers(module)}
-    return {name: tuple(x.shape) for name, x in module.state_dict().items() if name not in made}
+    """Names and shapes of what a file must give: parameters and stored buffers; scales of quantised weights are made."""
+    made = {f"{name}.scale" for name in _quantised_layers(module)}
+    shapes = {name: tuple(x.shape) for name, x in module.state_dict().items() if name not in made}
+    return shapes | {name: layer.shape for name, layer in _quantised_weights(module).items()}
 
 
 def shared_names(module: nn.Module) -> list[list[str]]:
@@ -155,18 +157,18 @@ def _fill(
     targets = {name: x.detach() for name, x in module.state_dict(keep_vars=True).items()}
     for name, value in first.items():
         targets[name].copy_(value)
-    _read(source, table, report, targets, _int8_weights(module), {x.data_ptr() for x in mapped.values()})
+    _read(source, table, report, targets, _quantised_weights(module), {x.data_ptr() for x in mapped.values()})
 
 
 def _mapped(
     source: Mapping[str, Tensor], table: KeyTable, report: KeyReport, module: nn.Module, dtype: torch.dtype | None
 ) -> dict[int, Tensor]:
     """id of a tensor of the module on the meta device -> its values in the pages of the file."""
-    targets, int8, found = module.state_dict(keep_vars=True), _int8_weights(module), {}
+    targets, small, found = module.state_dict(keep_vars=True), _quantised_weights(module), {}
     for use in report.uses:
         name = use.targets[0]
         target = targets[name]
-        if not table.rows[use.row].plain or name in int8 or not target.is_meta or id(target) in found:
+        if not table.rows[use.row].plain or name in small or not target.is_meta or id(target) in found:
             continue
         wanted = dtype if dtype is not None and target.is_floating_point() else target.dtype
         if dtype_of(source, use.sources[0]) == wanted and (pages := map_tensor(source, use.sources[0])) is not None:
@@ -174,12 +176,12 @@ def _mapped(
     return found
 
 
-def _int8_layers(module: nn.Module) -> dict[str, Int8Linear]:
-    return {name: part for name, part in module.named_modules() if isinstance(part, Int8Linear)}
+def _quantised_layers(module: nn.Module) -> dict[str, QuantisedLinear]:
+    return {name: part for name, part in module.named_modules() if isinstance(part, QUANTISED)}
 
 
-def _int8_weights(module: nn.Module) -> dict[str, Int8Linear]:
-    return {f"{name}.weight": part for name, part in _int8_layers(module).items()}
+def _quantised_weights(module: nn.Module) -> dict[str, QuantisedLinear]:
+    return {f"{name}.weight": part for name, part in _quantised_layers(module).items()}
 
 
 def _read(
@@ -187,7 +189,7 @@ def _read(
     table: KeyTable,
     report: KeyReport,
     targets: Mapping[str, Tensor],
-    int8: Mapping[str, Int8Linear],
+    small: Mapping[str, QuantisedLinear],
     mapped: Collection[int] = (),
 ) -> None:
     """Fill every target: plain reads by several threads, computed values one row at a time.
@@ -200,20 +202,21 @@ def _read(
         row = table.rows[use.row]
         if targets[use.targets[0]].data_ptr() in mapped:
             continue
-        quantised = [name for name in use.targets if name in int8]
-        views = row.views([targets[name] for name in use.targets])
+        quantised = [name for name in use.targets if name in small]
+        shaped = {name: torch.empty(small[name].shape, device="meta") for name in quantised}
+        views = row.views([shaped.get(name, targets[name]) for name in use.targets])
         if views is None or (quantised and len(use.sources) > 1):
             computed.append(use)
         elif quantised:
-            reads.append(partial(_quantise_from, source, use.sources[0], int8[quantised[0]]))
+            reads.append(partial(_quantise_from, source, use.sources[0], small[quantised[0]]))
         else:
             reads += [partial(read_into, source, name, view) for name, view in zip(use.sources, views, strict=True)]
     _all(reads)
     for use in computed:
         results = table.convert(use, source)
         for name, tensor in zip(use.targets, results, strict=True):
-            if name in int8:
-                int8[name].weight[:], int8[name].scale[:] = quantise_rows(tensor)
+            if name in small:
+                small[name].fill(slice(0, len(tensor)), tensor)
             else:
                 targets[name].copy_(tensor)
     for name, other in report.tied.items():
@@ -243,18 +246,18 @@ def _all(reads: Sequence[Callable[[], None]]) -> None:
         pool.shutdown(cancel_futures=True)
 
 
-def _quantise_from(source: Mapping[str, Tensor], name: str, layer: Int8Linear) -> None:
-    """Fill an int8 weight [out, in] from a stored one of real numbers, a few rows at a time."""
-    rows, width = layer.weight.shape
-    step, most = (max(1, size // max(width, 1)) for size in (_QUANTISED, _HELD))
+def _quantise_from(source: Mapping[str, Tensor], name: str, layer: QuantisedLinear) -> None:
+    """Fill a quantised weight [out, in] from a stored one of real numbers, a few rows at a time."""
+    rows, width = layer.shape
+    # Rows of int4 weights lie together in blocks.
+    step, most = (max(ROWS, size // max(width, 1) // ROWS * ROWS) for size in (_QUANTISED, _HELD))
     held = torch.empty(min(most, rows), width, dtype=torch.float32)
     for begin in range(0, rows, most):
         block = held[: min(most, rows - begin)]
         read_into(source, name, block, begin * width)
         for first in range(0, len(block), step):
             part = block[first : first + step]
-            here = slice(begin + first, begin + first + len(part))
-            layer.weight[here], layer.scale[here] = quantise_rows(part)
+            layer.fill(slice(begin + first, begin + first + len(part)), part)
 
 
 def _require_equal(
@@ -311,9 +314,9 @@ def _values(source: Mapping[str, Tensor], name: str) -> int:
 
 def _require_numbers(source: Mapping[str, Tensor], report: KeyReport, module: nn.Module) -> None:
     """A parameter of real numbers is not filled from whole ones: such a file is damaged or quantised in its own way."""
-    targets, int8 = module.state_dict(keep_vars=True), _int8_weights(module)
+    targets, small = module.state_dict(keep_vars=True), _quantised_weights(module)
     for use in report.uses:
-        if not all(targets[name].is_floating_point() or name in int8 for name in use.targets):
+        if not all(targets[name].is_floating_point() or name in small for name in use.targets):
             continue
         for name in use.sources:
             found = dtype_of(source, name)
@@ -326,7 +329,7 @@ def _require_numbers(source: Mapping[str, Tensor], report: KeyReport, module: nn
 
 def _require_values(module: nn.Module, report: KeyReport, first: Mapping[str, Tensor]) -> None:
     """Refuse a module on the meta device of which something would stay without values."""
-    covered = {*report.filled, *report.tied, *first} | {f"{name}.scale" for name in _int8_layers(module)}
+    covered = {*report.filled, *report.tied, *first} | {f"{name}.scale" for name in _quantised_layers(module)}
     empty = [name for name, x in module.state_dict(keep_vars=True).items() if x.is_meta and name not in covered]
     if empty:
         raise WeightsError(
@@ -353,7 +356,7 @@ def _materialise(
         return
     made: dict[int, Tensor] = {}
     for part in module.modules():
-        kept = ("weight", "scale") if isinstance(part, Int8Linear) else ()
+        kept = ("weight", "scale") if isinstance(part, QUANTISED) else ()
         for slots in (part._parameters, part._buffers):
             for leaf, x in slots.items():
                 if x is None:

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 DTYPES = ("float32", "bfloat16", "float16", "float64")
-QUANTISE = ("int8",)
+QUANTISE = ("int8", "int4")
 _MARGIN = 1.2  # activations and caches need memory beside the weights
 
 
 @dataclass(frozen=True)
 class Placement:
-    """device, dtype: None means "auto".  quantise: "int8" or None.  mmap: see `load_module`."""
+    """device, dtype: None means "auto".  quantise: "int8", "int4" or None.  mmap: see `load_module`."""
 
     device: torch.device | None = None
     dtype: torch.dtype | None = None
@@ -100,7 +100,8 @@ def _dtype(dtype: str | torch.dtype) -> torch.dtype | None:
         return None
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
-        hint = "; for weights of 8 bits say quantise='int8'" if "8" in name else ""
+        bits = next((bits for bits in "84" if bits in name), None)
+        hint = f"; for weights of {bits} bits say quantise='int{bits}'" if bits else ""
         raise ConfigError(f"unknown dtype '{name}'; expected {', '.join((AUTO, *DTYPES))}{hint}")
     import torch
 

@@ -3,8 +3,8 @@
     blocks_of(decoder.blocks) -> NativeBlocks | None        where every block is of the kind that kernels.c computes
     NativeBlocks.run(x, mask, rope, cache) -> hidden | None None where this call is not one for it
 
-Weights are read where they lie, fused or not, float32 or int8; nothing is copied.  Before every call it is looked up
-that the same parts hold the same tensors at the same addresses and that nobody has hooks on them, so that adapters,
+Weights are read where they lie, fused or not, float32, int8 or int4; nothing is copied.  Before every call it is looked
+up that the same parts hold the same tensors at the same addresses and that nobody has hooks on them, so that adapters,
 quantisation and whatever else changes a model are never missed.
 """
 
@@ -24,9 +24,9 @@ from polymodal.nn.linear import Linear
 from polymodal.nn.mask import PreparedMask
 from polymodal.nn.mlp import GatedMLP
 from polymodal.nn.native.library import library
-from polymodal.nn.native.linear import FEW_ROWS, LinearStruct, is_fitting, is_quiet, linear_struct
+from polymodal.nn.native.linear import FEW_ROWS, LinearStruct, is_fitting, is_quiet, linear_struct, shape_of
 from polymodal.nn.norm import RMSNorm
-from polymodal.nn.quantise import Int8Linear
+from polymodal.nn.quantise import QUANTISED
 from polymodal.nn.rope import Rotation
 
 
@@ -216,9 +216,9 @@ def _struct(block: Any) -> _Block:
 
 
 def _parts(part: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    if type(part) not in (Linear, Int8Linear):
+    if type(part) not in (Linear, *QUANTISED):
         raise _Unlike
-    tensors = part.weight, part.scale if isinstance(part, Int8Linear) else None, part.bias
+    tensors = part.weight, part.scale if isinstance(part, QUANTISED) else None, part.bias
     if not is_fitting(*tensors):
         raise _Unlike
     return tensors
@@ -229,12 +229,16 @@ def _linear(part: nn.Module) -> LinearStruct:
 
 
 def _split(part: nn.Module, sizes: Iterable[int]) -> Iterator[LinearStruct]:
-    """The rows of a fused linear, some for each."""
+    """The rows of a fused linear, some for each.  Raises _Unlike where they end inside a block of int4 weights."""
     weight, scale, bias = _parts(part)
+    block = shape_of(weight)[0] // len(weight)
     first = 0
     for size in sizes:
-        rows = slice(first, first + size)
-        yield linear_struct(weight[rows], *(None if each is None else each[rows] for each in (scale, bias)))
+        if first % block or size % block:
+            raise _Unlike
+        rows, blocks = slice(first, first + size), slice(first // block, (first + size) // block)
+        scales = None if scale is None else scale[blocks]
+        yield linear_struct(weight[blocks], scales, None if bias is None else bias[rows])
         first += size
 
 

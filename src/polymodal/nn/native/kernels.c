@@ -1,39 +1,13 @@
 /* Decoding on a CPU: few rows through large weights, limited by reading them.
  *
- *   pm_linear   y [rows, out] = x [rows, in] @ weight [out, in]^T (+ bias), weights float32 or int8 with a scale a row
+ *   pm_linear   y [rows, out] = x [rows, in] @ weight [out, in]^T (+ bias), weights float32, int8 or int4 with scales
  *   pm_blocks   x [batch * count, width] through all blocks of a pre-norm decoder (RMSNorm, rope, grouped heads, SwiGLU)
  *
  * Weights are read once, in the order they lie in memory, by one team of threads that stays together for all blocks.
  * A dot product is summed in one fixed order, so that a row's numbers do not depend on the rows beside it.
  * NaN and infinity pass through as in torch: nothing here is compiled with -ffast-math.
  */
-#include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
-#define LANES 16
-#define AHEAD 8192   /* bytes by which float32 weights are fetched ahead */
-#define AHEAD8 4096  /* the same of int8 weights */
-#define TILE 16      /* outputs that one thread takes at a time */
-#define INLINE static inline __attribute__((always_inline))
-
-typedef float vec __attribute__((vector_size(64)));
-typedef float vec_any __attribute__((vector_size(64), aligned(4)));
-typedef int32_t ivec __attribute__((vector_size(64)));
-
-/* weight [out, in]; scale: NULL for float32, else [out] and the weight is int8; bias: NULL or float32 [out]. */
-typedef struct {
-    const void *weight, *scale;
-    const float *bias;
-    int64_t out, in, scale_is_bfloat16;
-} Linear;
+#include "int4.h"
 
 typedef struct {
     Linear q, k, v, o, gate, up, down;
@@ -54,37 +28,6 @@ typedef struct {
     float *x;
 } Call;
 
-INLINE vec load(const float *p) { return *(const vec_any *)p; }
-INLINE void store(float *p, vec v) { *(vec_any *)p = v; }
-
-INLINE vec load8(const int8_t *p) {
-#if defined(__AVX512F__)
-    return (vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
-#elif defined(__AVX2__)
-    union { vec all; __m256 half[2]; } v;
-    v.half[0] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
-    v.half[1] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(p + 8))));
-    return v.all;
-#else
-    vec v;
-    for (int i = 0; i < LANES; i++) v[i] = (float)p[i];
-    return v;
-#endif
-}
-
-INLINE float sum(vec v) {
-#if defined(__AVX512F__)
-    return _mm512_reduce_add_ps((__m512)v);
-#endif
-    float s[LANES];
-    store(s, v);
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++) s[i] += s[i + half];
-    return s[0];
-}
-
-INLINE vec pick(ivec where, vec a, vec b) { return (vec)(((ivec)a & where) | ((ivec)b & ~where)); }
-
 INLINE vec exponential(vec x) {
     /* 2^n * e^r with |r| <= ln 2 / 2 and a polynomial of degree 6: within 2e-7 of the true value; NaN stays NaN. */
     const vec low = (vec){} - 87.3f, high = (vec){} + 88.7f;
@@ -101,110 +44,39 @@ INLINE vec exponential(vec x) {
     return p * (vec)(((ivec)shifted + (127 - 0x4B400000)) << 23);
 }
 
-INLINE float scale_of(const Linear *l, int64_t o) {
-    if (!l->scale_is_bfloat16) return ((const float *)l->scale)[o];
-    union { uint32_t i; float f; } u = {(uint32_t)((const uint16_t *)l->scale)[o] << 16};
-    return u.f;
+/* Rows that a product reads; `rounded` is filled where its weights are int4. */
+typedef struct {
+    const float *x;
+    int64_t rows;
+    Rounded rounded;
+} Input;
+
+static void outputs(const Linear *l, int64_t first, int64_t last, const Input *in, float *y, int64_t ys) {
+    if (l->bits == 4) outputs4(l, first, last, &in->rounded, in->rows, y, ys);
+    else if (l->bits == 8) outputs8(l, first, last, in->x, in->rows, y, ys);
+    else outputs32(l, first, last, in->x, in->rows, y, ys);
 }
 
-/* The sums of four vectors; each is added up in the same order wherever it stands. */
-INLINE void sum4(const vec *v, float *s) {
-#if defined(__AVX512F__)
-    __m512 a = (__m512)v[0], b = (__m512)v[1], c = (__m512)v[2], d = (__m512)v[3];
-    __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-    __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-    __m512d x = _mm512_castps_pd(ab), y = _mm512_castps_pd(cd);
-    __m512 all = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
-    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_castps512_ps256(_mm512_shuffle_f32x4(all, all, 0x4E)));
-    _mm_storeu_ps(s, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
-#else
-    for (int i = 0; i < 4; i++) s[i] = sum(v[i]);
-#endif
+/* Rows as an input of up to three weights [out, in], rounded into `space` (of rounded_size bytes) where one of them is int4. */
+static Input input_of(const Linear *const *weights, int count, const float *x, int64_t rows, char *space) {
+    Input in = {x, rows, {NULL, NULL, NULL}};
+    for (int i = 0; i < count && !in.rounded.q; i++)
+        if (weights[i]->bits == 4) in.rounded = round_rows(x, rows, weights[i]->in, space);
+    return in;
 }
 
-/* OUTS weights by ROWS inputs, each product in CHAINS sums; the constants (at most 16 sums) unroll all into registers. */
-INLINE void dots(const Linear *l, int64_t first, const float *x, float *y, int64_t ys, int is8, int OUTS, int ROWS, int CHAINS) {
-    const int64_t in = l->in, most = in / LANES * LANES, whole = in / (LANES * CHAINS) * (LANES * CHAINS);
-    const float *wf = (const float *)l->weight + first * in;
-    const int8_t *wi = (const int8_t *)l->weight + first * in;
-    vec a[16], totals[16];
-    float s[16];
-    for (int n = 0; n < 16; n++) a[n] = totals[n] = (vec){};
-#define W(o, i) (is8 ? load8(wi + (o) * in + (i)) : load(wf + (o) * in + (i)))
-    int64_t i = 0;
-#pragma GCC unroll 1
-    for (; i < whole; i += LANES * CHAINS) {
-#pragma GCC unroll 4
-        for (int u = 0; u < CHAINS; u++) {
-            vec row[8];
-#pragma GCC unroll 8
-            for (int r = 0; r < ROWS; r++) row[r] = load(x + r * in + i + u * LANES);
-#pragma GCC unroll 4
-            for (int o = 0; o < OUTS; o++) {
-                const vec w = W(o, i + u * LANES);
-                if (is8) __builtin_prefetch(wi + o * in + i + u * LANES + AHEAD8);
-                else __builtin_prefetch((const char *)(wf + o * in + i + u * LANES) + AHEAD);
-#pragma GCC unroll 8
-                for (int r = 0; r < ROWS; r++) a[(o * ROWS + r) * CHAINS + u] += w * row[r];
-            }
-        }
-    }
-    for (; i < most; i += LANES)
-        for (int o = 0; o < OUTS; o++)
-            for (int r = 0; r < ROWS; r++) a[(o * ROWS + r) * CHAINS] += W(o, i) * load(x + r * in + i);
-    for (int n = 0; n < OUTS * ROWS; n++) {
-        const vec *c = a + n * CHAINS;
-        totals[n] = CHAINS == 4 ? (c[0] + c[1]) + (c[2] + c[3]) : c[0];
-    }
-#pragma GCC unroll 4
-    for (int n = 0; n < OUTS * ROWS; n += 4) sum4(totals + n, s + n);
-    for (int o = 0; o < OUTS; o++)
-        for (int r = 0; r < ROWS; r++) {
-            float d = s[o * ROWS + r];
-            for (int64_t j = most; j < in; j++) d += (is8 ? (float)wi[o * in + j] : wf[o * in + j]) * x[r * in + j];
-            if (is8) d *= scale_of(l, first + o);
-            if (l->bias) d += l->bias[first + o];
-            y[r * ys + first + o] = d;
-        }
-#undef W
-}
+static int64_t tiles(int64_t out) { return (out + TILE - 1) / TILE; }
 
-/* float32: the weights as one stream far ahead of its use, which memory serves best, each for four rows at once. */
-static void outputs32(const Linear *l, int64_t o, int64_t last, const float *x, int64_t rows, float *y, int64_t ys) {
-    for (; o < last; o++) {
-        int64_t r = 0;
-        for (; r + 4 <= rows; r += 4) dots(l, o, x + r * l->in, y + r * ys, ys, 0, 1, 4, 4);
-        for (; r < rows; r++) dots(l, o, x + r * l->in, y + r * ys, ys, 0, 1, 1, 4);
-    }
-}
-
-/* int8: limited by making floats of the weights; several of them, or each for many rows. */
-INLINE void stripe8(const Linear *l, int64_t o, const float *x, int64_t rows, float *y, int64_t ys, int OUTS, int WIDE) {
-    int64_t r = 0;
-    if (WIDE == 8) for (; r + 8 <= rows; r += 8) dots(l, o, x + r * l->in, y + r * ys, ys, 1, OUTS, 8, 1);
-    for (; r + 4 <= rows; r += 4) dots(l, o, x + r * l->in, y + r * ys, ys, 1, OUTS, 4, 1);
-    for (; r < rows; r++) dots(l, o, x + r * l->in, y + r * ys, ys, 1, OUTS, 1, 1);
-}
-
-static void outputs8(const Linear *l, int64_t o, int64_t last, const float *x, int64_t rows, float *y, int64_t ys) {
-    if (rows >= 8) for (; o + 2 <= last; o += 2) stripe8(l, o, x, rows, y, ys, 2, 8);
-    else for (; o + 4 <= last; o += 4) stripe8(l, o, x, rows, y, ys, 4, 4);
-    for (; o < last; o++) stripe8(l, o, x, rows, y, ys, 1, 4);
-}
-
-/* Outputs [first, last) of all rows; y [rows, ys] is indexed by the output. */
-static void outputs(const Linear *l, int64_t first, int64_t last, const float *x, int64_t rows, float *y, int64_t ys) {
-    if (l->scale) outputs8(l, first, last, x, rows, y, ys);
-    else outputs32(l, first, last, x, rows, y, ys);
-}
-
-INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
-void pm_linear(const Linear *l, const float *x, float *y, int64_t rows, int threads) {
-    const int64_t tiles = (l->out + TILE - 1) / TILE;
+/* Returns 0, or 1 where there is no memory; then nothing was written. */
+int pm_linear(const Linear *l, const float *x, float *y, int64_t rows, int threads) {
+    char *space = l->bits == 4 ? malloc(rounded_size(rows, l->in)) : NULL;
+    if (l->bits == 4 && !space) return 1;
+    const Input in = input_of(&l, 1, x, rows, space);
     (void)threads;
 #pragma omp parallel for schedule(dynamic, 4) num_threads(threads)
-    for (int64_t t = 0; t < tiles; t++) outputs(l, t * TILE, least(l->out, (t + 1) * TILE), x, rows, y, l->out);
+    for (int64_t t = 0; t < tiles(l->out); t++) outputs(l, t * TILE, least(l->out, (t + 1) * TILE), &in, y, l->out);
+    free(space);
+    return 0;
 }
 
 static void norm(const float *x, const float *weight, float eps, int64_t width, float *y) {
@@ -298,10 +170,7 @@ static void head(const Call *c, int64_t block, int64_t b, int64_t kv, float *q, 
     }
 }
 
-/* One piece of a product over several weights that read the same rows; `add` adds to y instead of writing it. */
 #define FOR_TILES(count) _Pragma("omp for schedule(dynamic, 2)") for (int64_t t = 0; t < (count); t++)
-
-static int64_t tiles(int64_t out) { return (out + TILE - 1) / TILE; }
 
 /* The blocks in order.  Returns 0, or 1 where there is no memory; then nothing was changed. */
 int pm_blocks(const Call *c, int threads) {
@@ -309,9 +178,13 @@ int pm_blocks(const Call *c, int threads) {
     const int64_t total = c->held + c->count + LANES;
     float *shared = malloc(sizeof(float) * rows * (2 * wide + 2 * narrow + c->ffn + c->width));
     float *own = malloc(sizeof(float) * threads * (rows * (c->width + 2 * TILE) + total));
-    if (!shared || !own) {
+    const int64_t widest = c->ffn > wide ? (c->ffn > c->width ? c->ffn : c->width) : wide > c->width ? wide : c->width;
+    const int64_t room = rounded_size(rows, widest);
+    char *spaces = malloc(threads * room);
+    if (!shared || !own || !spaces) {
         free(shared);
         free(own);
+        free(spaces);
         return 1;
     }
     float *q = shared, *k = q + rows * wide, *v = k + rows * narrow, *heads = v + rows * narrow;
@@ -319,45 +192,53 @@ int pm_blocks(const Call *c, int threads) {
 #pragma omp parallel num_threads(threads)
     {
 #ifdef _OPENMP
-        float *mine = own + omp_get_thread_num() * (rows * (c->width + 2 * TILE) + total);
+        const int thread = omp_get_thread_num();
 #else
-        float *mine = own;
+        const int thread = 0;
 #endif
+        float *mine = own + thread * (rows * (c->width + 2 * TILE) + total);
+        char *space = spaces + thread * room;
         float *normed = mine, *gate = normed + rows * c->width, *up = gate + rows * TILE, *scores = up + rows * TILE;
         for (int64_t n = 0; n < c->depth; n++) {
             const Block *block = c->blocks + n;
             const int64_t tq = tiles(wide), tk = tiles(narrow);
             for (int64_t r = 0; r < rows; r++)
                 norm(c->x + r * c->width, block->attn_norm, c->eps, c->width, normed + r * c->width);
+            const Linear *const projections[] = {&block->q, &block->k, &block->v}, *const gates[] = {&block->gate, &block->up};
+            const Linear *const o = &block->o, *const down = &block->down;
+            Input in = input_of(projections, 3, normed, rows, space);
             FOR_TILES(tq + 2 * tk) {
                 const Linear *l = t < tq ? &block->q : t < tq + tk ? &block->k : &block->v;
                 float *y = t < tq ? q : t < tq + tk ? k : v;
                 const int64_t at = TILE * (t < tq ? t : t < tq + tk ? t - tq : t - tq - tk);
-                outputs(l, at, least(l->out, at + TILE), normed, rows, y, l->out);
+                outputs(l, at, least(l->out, at + TILE), &in, y, l->out);
             }
             _Pragma("omp for schedule(dynamic, 1)") for (int64_t t = 0; t < c->batch * c->kv_heads; t++)
                 head(c, n, t / c->kv_heads, t % c->kv_heads, q, k, v, scores, heads);
+            in = input_of(&o, 1, heads, rows, space);
             FOR_TILES(tiles(c->width)) {
                 const int64_t end = least(c->width, (t + 1) * TILE);
-                outputs(&block->o, t * TILE, end, heads, rows, added, c->width);
+                outputs(o, t * TILE, end, &in, added, c->width);
                 for (int64_t r = 0; r < rows; r++)
                     for (int64_t i = t * TILE; i < end; i++) c->x[r * c->width + i] += added[r * c->width + i];
             }
             for (int64_t r = 0; r < rows; r++)
                 norm(c->x + r * c->width, block->mlp_norm, c->eps, c->width, normed + r * c->width);
+            in = input_of(gates, 2, normed, rows, space);
             FOR_TILES(tiles(c->ffn)) {
                 const int64_t first = t * TILE, end = least(c->ffn, first + TILE);
-                outputs(&block->gate, first, end, normed, rows, gate - first, TILE);
-                outputs(&block->up, first, end, normed, rows, up - first, TILE);
+                outputs(&block->gate, first, end, &in, gate - first, TILE);
+                outputs(&block->up, first, end, &in, up - first, TILE);
                 for (int64_t r = 0; r < rows; r++) {
                     const vec g = load(gate + r * TILE);
                     vec h = g / (1.0f + exponential(-g)) * load(up + r * TILE);
                     memcpy(hidden + r * c->ffn + first, &h, sizeof(float) * (end - first));
                 }
             }
+            in = input_of(&down, 1, hidden, rows, space);
             FOR_TILES(tiles(c->width)) {
                 const int64_t end = least(c->width, (t + 1) * TILE);
-                outputs(&block->down, t * TILE, end, hidden, rows, added, c->width);
+                outputs(down, t * TILE, end, &in, added, c->width);
                 for (int64_t r = 0; r < rows; r++)
                     for (int64_t i = t * TILE; i < end; i++) c->x[r * c->width + i] += added[r * c->width + i];
             }
@@ -365,5 +246,6 @@ int pm_blocks(const Call *c, int threads) {
     }
     free(shared);
     free(own);
+    free(spaces);
     return 0;
 }

@@ -1,4 +1,4 @@
-"""The library of `kernels.c`: compiled once by the machine's own compiler, or absent, and then torch does its work.
+"""The library of `kernels.c` and what it includes: compiled once by the machine's own compiler, or absent, and then torch does its work.
 
     library() -> the loaded library, None where there is no compiler, no OpenMP, or POLYMODAL_NATIVE=0; why_absent()
 
@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 
 SOURCE = Path(__file__).with_name("kernels.c")
+INCLUDED = ("products.h", "int4.h")
 FLAGS = ("-O3", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 SECONDS = 120.0
 _LOG = logging.getLogger(__name__)
@@ -71,7 +72,11 @@ def built(folder: Path) -> Path:
     if os.name != "posix" or compiler is None:
         raise Absent("there is no C compiler")
     command = [compiler, *FLAGS, "-march=native" if platform.machine() in {"x86_64", "AMD64"} else "-mcpu=native"]
-    text = SOURCE.read_bytes() + " ".join([*command, os.path.realpath(compiler), _processor()]).encode()
+    sources = [SOURCE, *map(SOURCE.with_name, INCLUDED)]
+    text = (
+        b"".join(map(Path.read_bytes, sources))
+        + " ".join([*command, os.path.realpath(compiler), _processor()]).encode()
+    )
     path = folder / f"{hashlib.sha256(text).hexdigest()[:24]}.so"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -100,9 +105,13 @@ def _loaded(path: Path) -> ctypes.CDLL:
         status = each.stat()
         if status.st_uid != os.getuid() or status.st_mode & 0o022:
             raise Absent(f"{each} could have been written by another user")
-    found = ctypes.CDLL(str(path))
+    return prepared(ctypes.CDLL(str(path)))
+
+
+def prepared(found: ctypes.CDLL) -> ctypes.CDLL:
+    """A library whose functions know their arguments."""
     found.pm_linear.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int)
-    found.pm_linear.restype = None
+    found.pm_linear.restype = ctypes.c_int
     found.pm_blocks.argtypes = (ctypes.c_void_p, ctypes.c_int)
     found.pm_blocks.restype = ctypes.c_int
     return found
@@ -114,6 +123,7 @@ def _checked(found: ctypes.CDLL) -> ctypes.CDLL:
 
     generator = torch.Generator().manual_seed(0)
     x, weight = torch.randn(3, 150, generator=generator), torch.randn(37, 150, generator=generator)
-    if (call(found, x, weight) - x @ weight.T).abs().max() > 1e-3:
+    product = call(found, x, weight)
+    if product is None or (product - x @ weight.T).abs().max() > 1e-3:
         raise Absent("its numbers are wrong")
     return found

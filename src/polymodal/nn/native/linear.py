@@ -26,22 +26,35 @@ class LinearStruct(ctypes.Structure):
         ("out", ctypes.c_int64),
         ("inner", ctypes.c_int64),
         ("scale_is_bfloat16", ctypes.c_int64),
+        ("bits", ctypes.c_int64),
     )
 
 
 def linear_struct(weight: Tensor, scale: Tensor | None = None, bias: Tensor | None = None) -> LinearStruct:
     """Addresses only: the tensors must outlive it."""
     pointers = (None if each is None else each.data_ptr() for each in (weight, scale, bias))
-    return LinearStruct(*pointers, *weight.shape, int(scale is not None and scale.dtype == torch.bfloat16))
+    bits = 32 if scale is None else 8 if weight.dtype == torch.int8 else 4
+    return LinearStruct(*pointers, *shape_of(weight), int(scale is not None and scale.dtype == torch.bfloat16), bits)
+
+
+def shape_of(weight: Tensor) -> tuple[int, int]:
+    """(out, in); int4 weights are kept in blocks of 16 outputs and groups of 32 inputs."""
+    out, inner = weight.shape[:2]
+    return (out, inner) if weight.dim() == 2 else (16 * out, 32 * inner)
 
 
 def is_fitting(weight: Tensor, scale: Tensor | None = None, bias: Tensor | None = None) -> bool:
-    """Whether the library reads these: float32, or int8 with a float32 or bfloat16 scale a row; the bias float32."""
-    return (
-        _is_plain(weight, torch.float32 if scale is None else torch.int8)
-        and (scale is None or any(_is_plain(scale, dtype) for dtype in (torch.float32, torch.bfloat16)))
-        and (bias is None or _is_plain(bias, torch.float32))
-    )
+    """Whether the library reads these, the bias being float32.
+
+    weight: float32, or int8 or int4 (as nn/int4.py keeps it) with float32 or bfloat16 scales.
+    """
+    if bias is not None and not _is_plain(bias, torch.float32):
+        return False
+    if scale is None:
+        return weight.dim() == 2 and _is_plain(weight, torch.float32)
+    stored = torch.int8 if weight.dim() == 2 else torch.uint8
+    scales = (torch.float32, torch.bfloat16)
+    return _is_plain(weight, stored) and any(_is_plain(scale, dtype) for dtype in scales)
 
 
 def _is_plain(tensor: Tensor, dtype: torch.dtype) -> bool:
@@ -69,11 +82,12 @@ def few_rows(x: Tensor, weight: Tensor, scale: Tensor | None = None, bias: Tenso
     return None if found is None else call(found, x, weight, scale, bias)
 
 
-def call(found: Any, x: Tensor, weight: Tensor, scale: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-    """The product itself."""
-    x = x.contiguous()
-    y = x.new_empty(*x.shape[:-1], weight.shape[0])
-    struct = linear_struct(weight, scale, bias)
+def call(
+    found: Any, x: Tensor, weight: Tensor, scale: Tensor | None = None, bias: Tensor | None = None
+) -> Tensor | None:
+    """The product itself; None where there is no memory for it."""
+    x, struct = x.contiguous(), linear_struct(weight, scale, bias)
+    y = x.new_empty(*x.shape[:-1], struct.out)
     rows = x.numel() // x.shape[-1]
-    found.pm_linear(ctypes.byref(struct), x.data_ptr(), y.data_ptr(), rows, torch.get_num_threads())
-    return y
+    failed = found.pm_linear(ctypes.byref(struct), x.data_ptr(), y.data_ptr(), rows, torch.get_num_threads())
+    return None if failed else y

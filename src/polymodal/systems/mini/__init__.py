@@ -52,7 +52,7 @@ def load(variant: Variant, options: LoadOptions) -> LoadedModel:
     backbone = components.load_lm(language, under(ours, "adapters."))
     components.add_yes_bias(backbone, tokenizer, ours[components.YES])
     if options.quantise is not None:  # the head copies the embeddings, with the row that was just changed
-        backbone.quantise()
+        backbone.quantise(options.quantise)
     names = json.loads(trained.metadata["names"])
     components.set_vocabulary(connector, names, tokenizer, backbone.embed_tokens.weight)
     image = Modality(

@@ -120,7 +120,7 @@ def kinds(connector: NamesConnector, names: list[str]) -> list[str]:
 
 
 def load_lm(language: TensorFile, adapters: Mapping[str, Tensor], quantise: str | None = None) -> Decoder:
-    """The backbone, filled; with adapters, those are merged; then linears and head may be made int8."""
+    """The backbone, filled; with adapters, those are merged; then linears and head may be quantised."""
     backbone = load_module(BACKBONE.build, language, (gguf_keys(BACKBONE),))
     if adapters:
         apply_lora(backbone, ADAPTED, RANK, ALPHA)
@@ -128,7 +128,7 @@ def load_lm(language: TensorFile, adapters: Mapping[str, Tensor], quantise: str 
         merge_lora(backbone)
     fuse_projections(backbone)
     if quantise is not None:
-        backbone.quantise()
+        backbone.quantise(quantise)
     return backbone.eval()
 
 
