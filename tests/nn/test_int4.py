@@ -1,4 +1,4 @@
-"""int4 weights: packed and unpacked, as near as four bits allow, the same products on every processor, loaded as made."""
+"""int4 weights: packed and unpacked, as near as four bits allow, the same products on every processor."""
 
 import ctypes
 import shutil

@@ -3,7 +3,7 @@
     quantise_linears(model.blocks)             replaces every plain Linear by an Int8Linear; inference only
     quantise_linears(model.blocks, "int4")     by an Int4Linear (nn/int4.py) where its sizes allow, but for the head
 
-int8: each row of a weight is stored as int8 with one bfloat16 scale (symmetric, absmax -> 127).  Few input rows (decoding)
+int8: each row of a weight is stored as int8 with one bfloat16 scale (symmetric, absmax -> 127).  Few rows (decoding)
 are cast to bfloat16 and multiplied by torch's int8 kernel, which reads a quarter of the bytes; for many rows (prefill)
 the weight is expanded to the input's dtype, which is faster there.
 Measured for SmolLM2-135M on one AMD Zen 4 core (512-bit, bfloat16 instructions): 1.6 times the tokens per second of

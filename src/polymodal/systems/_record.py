@@ -61,8 +61,8 @@ class Variant:
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
     """How to load.  dtype: a torch name such as "float32".  quantise: "int8" or "int4" for such weights in the linears
-    of the backbone (nn/quantise.py), or None.  The files of the variant have been fetched before; progress and offline are for
-    those that a system fetches only when they are needed (see `weights.fetch`).
+    of the backbone (nn/quantise.py), or None.  The files of the variant have been fetched before; progress and offline
+    are for those that a system fetches only when they are needed (see `weights.fetch`).
     """
 
     device: str = "cpu"

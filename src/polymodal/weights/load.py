@@ -123,7 +123,7 @@ def fitting(
 
 
 def expected_shapes(module: nn.Module) -> dict[str, Shape]:
-    """Names and shapes of what a file must give: parameters and stored buffers; scales of quantised weights are made."""
+    """Names and shapes of what a file must give: parameters and stored buffers; scales of small weights are made."""
     made = {f"{name}.scale" for name in _quantised_layers(module)}
     shapes = {name: tuple(x.shape) for name, x in module.state_dict().items() if name not in made}
     return shapes | {name: layer.shape for name, layer in _quantised_weights(module).items()}

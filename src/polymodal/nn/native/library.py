@@ -1,4 +1,4 @@
-"""The library of `kernels.c` and what it includes: compiled once by the machine's own compiler, or absent, and then torch does its work.
+"""The library of `kernels.c`: compiled once by the machine's own compiler, or absent, and then torch does its work.
 
     library() -> the loaded library, None where there is no compiler, no OpenMP, or POLYMODAL_NATIVE=0; why_absent()
 
@@ -73,10 +73,8 @@ def built(folder: Path) -> Path:
         raise Absent("there is no C compiler")
     command = [compiler, *FLAGS, "-march=native" if platform.machine() in {"x86_64", "AMD64"} else "-mcpu=native"]
     sources = [SOURCE, *map(SOURCE.with_name, INCLUDED)]
-    text = (
-        b"".join(map(Path.read_bytes, sources))
-        + " ".join([*command, os.path.realpath(compiler), _processor()]).encode()
-    )
+    made_of = " ".join([*command, os.path.realpath(compiler), _processor()])
+    text = b"".join(map(Path.read_bytes, sources)) + made_of.encode()
     path = folder / f"{hashlib.sha256(text).hexdigest()[:24]}.so"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
