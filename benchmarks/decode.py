@@ -4,9 +4,9 @@
 
 One sequence and eight, greedy, from prompts of 64 tokens, by turns: ours with the native library, ours with torch's
 operators alone, both with int8 weights, int4, and transformers; the same weights and ids, medians.  Seconds are
-those that this process computed, so that other work changes them by what it takes of the memory's bandwidth only; llama.cpp
-has threads of its own and is measured by `polymodal bench`, on a quiet machine.  Exits with 1 where float32 ids differ.
-Needs the weights (`polymodal pull mini`) and the extra `parity`.
+those that this process computed, so that other work changes them by what it takes of the memory's bandwidth only;
+llama.cpp has threads of its own and is measured by `polymodal bench`, on a quiet machine.  Exits with 1 where float32
+ids differ.  Needs the weights (`polymodal pull mini`) and the extra `parity`.
 """
 
 from __future__ import annotations

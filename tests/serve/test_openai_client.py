@@ -73,6 +73,25 @@ def test_options_are_followed(client, llava) -> None:
     assert client.chat.completions.create(**given, max_completion_tokens=2).usage.completion_tokens == 2
 
 
+def test_beams(client, llava) -> None:
+    talk = {"model": "llava", "messages": [{"role": "user", "content": "tell me a b c"}], "max_tokens": 6}
+    extra = {"num_beams": 3, "length_penalty": 0.5}
+    found = client.chat.completions.create(**talk, n=2, extra_body=extra)
+    expected = llava.chat("tell me a b c", max_tokens=6, beams=3, length_penalty=0.5, stop_loops=0)
+    assert found.choices[0].message.content == expected.text and len(found.choices) == 2
+    pieces = client.chat.completions.create(**talk, stream=True, extra_body=extra)
+    assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == expected.text
+    for wrong, words in (
+        ({"num_beams": 9}, "num_beams: expected 1 to 8, found 9"),
+        ({"num_beams": 2, "logprobs": True}, "beams above 1 goes without logprobs"),
+        ({"num_beams": 2, "response_format": {"type": "json_object"}}, "beam search takes no rule"),
+    ):
+        with pytest.raises(openai.BadRequestError, match=words):
+            client.chat.completions.create(**talk, extra_body=wrong)
+    with pytest.raises(openai.BadRequestError, match="2 beams find at most that many answers, 3 are asked for"):
+        client.chat.completions.create(**talk, n=3, extra_body={"num_beams": 2})
+
+
 def test_turns_and_roles(client, llava) -> None:
     messages = [
         {"role": "system", "content": "Be brief."},

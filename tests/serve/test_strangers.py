@@ -242,3 +242,9 @@ def test_what_one_client_showed_is_not_known_of_another(served, llava, monkeypat
         assert status == 200, found
         texts.append(found["choices"][0]["message"]["content"])
     assert len(shown) == 2 and len(set(texts)) == 1
+    keys = [KEY, KEY[::-1]]
+    settings = replace(SETTINGS, api_keys=frozenset(hashlib.sha256(key.encode()).hexdigest() for key in keys))
+    with running(create_app({"llava": ServedModel("llava", llava, settings)}, settings)) as address:
+        for key in (*keys, *keys):
+            assert call(address, "/v1/chat/completions", body, Authorization=f"Bearer {key}")[0] == 200
+    assert len(shown) == 4

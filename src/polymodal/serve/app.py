@@ -22,7 +22,7 @@ from polymodal.serve import chat, completions
 from polymodal.serve.bodies import StrictRoute
 from polymodal.serve.errors import Refused, refusal
 from polymodal.serve.grounding import add_grounding
-from polymodal.serve.guard import Guard
+from polymodal.serve.guard import Guard, tenant
 from polymodal.serve.images import add_images
 from polymodal.serve.metrics import Metrics
 from polymodal.serve.models import ServedModel, find
@@ -84,7 +84,8 @@ def _add_generation(app: FastAPI, models: Mapping[str, ServedModel], settings: S
     @app.post("/v1/chat/completions")
     async def chat_completions(body: ChatCompletion, request: Request) -> Any:
         """The answer to a conversation with media; as server-sent events with `stream`."""
-        answering = await chat.accept(body, find(models, body.model), settings, metrics)
+        own = tenant(request, body.cache_salt)
+        answering = await chat.accept(body, find(models, body.model), settings, metrics, own)
         if not body.stream:
             return await unless_gone(request, chat.whole(answering))
         return Events(chat.stream(answering, _wants_usage(body)), [answering.ticket])
@@ -92,7 +93,8 @@ def _add_generation(app: FastAPI, models: Mapping[str, ServedModel], settings: S
     @app.post("/v1/completions")
     async def text_completions(body: Completion, request: Request) -> Any:
         """Texts continued as they are."""
-        continuing = await completions.accept(body, find(models, body.model), settings, metrics)
+        own = tenant(request, body.cache_salt)
+        continuing = await completions.accept(body, find(models, body.model), settings, metrics, own)
         if not body.stream:
             return await unless_gone(request, completions.whole(continuing))
         return Events(completions.stream(continuing, _wants_usage(body)), continuing.tickets)

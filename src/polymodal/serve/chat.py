@@ -54,7 +54,9 @@ class Answering:
         return len(self.ticket.request.encoded)
 
 
-async def accept(body: ChatCompletion, model: ServedModel, settings: Settings, metrics: Metrics) -> Answering:
+async def accept(
+    body: ChatCompletion, model: ServedModel, settings: Settings, metrics: Metrics, tenant: str = ""
+) -> Answering:
     """Everything that can be refused before the first token.  Raises Refused, PolymodalError."""
     limits = settings.requests
     tools = Tools.read(body.tools, body.tool_choice)
@@ -72,7 +74,7 @@ async def accept(body: ChatCompletion, model: ServedModel, settings: Settings, m
     elif asks_for_form(body, body.response_format):
         rules = await model.rules(worker, lambda forms: grammar_of(body, body.response_format, forms), n)
     ticket = worker.submit(
-        Request(encoded=encoded, options=options, n=n, allowed=rules, seconds=limits.seconds, tenant=body.cache_salt)
+        Request(encoded=encoded, options=options, n=n, allowed=rules, seconds=limits.seconds, tenant=tenant)
     )
     return Answering(
         model=model, ticket=metrics.watch(model.name, ticket), tools=tools, id=f"chatcmpl-{uuid.uuid4().hex}"

@@ -36,7 +36,9 @@ class Continuing:
         return sum(len(ticket.request.encoded) for ticket in self.tickets)
 
 
-async def accept(body: Completion, model: ServedModel, settings: Settings, metrics: Metrics) -> Continuing:
+async def accept(
+    body: Completion, model: ServedModel, settings: Settings, metrics: Metrics, tenant: str = ""
+) -> Continuing:
     """Everything that can be refused before the first token.  Raises Refused, PolymodalError."""
     prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
     limits = settings.requests
@@ -56,7 +58,7 @@ async def accept(body: Completion, model: ServedModel, settings: Settings, metri
         tickets = []
         for (worker, encoded), rules in zip(rows, allowed, strict=True):
             request = Request(
-                encoded=encoded, options=options, n=n, allowed=rules, seconds=limits.seconds, tenant=body.cache_salt
+                encoded=encoded, options=options, n=n, allowed=rules, seconds=limits.seconds, tenant=tenant
             )
             ticket = stack.enter_context(worker.submit(request))
             tickets.append(metrics.watch(model.name, ticket))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import HTTPException
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from polymodal.serve.errors import LOG, Refused, refusal
@@ -136,8 +137,10 @@ class Guard:
             raise Refused(403, f"pages of {origin[:80]!r} may not use this server")
         if scope["path"] in self._public or scope["method"] == "OPTIONS":
             return
-        if not self._let_in(headers.get(b"authorization", b"")):
+        key = self._key_of(headers.get(b"authorization", b""))
+        if key is None:
             raise Refused(401, "this server needs an API key: Authorization: Bearer KEY", code="invalid_api_key")
+        scope.setdefault("state", {})["key"] = key
 
     def _check_length(self, declared: bytes, state: _State) -> None:
         if declared.isdigit() and (len(declared) > 18 or int(declared) > self._settings.requests.body):
@@ -173,14 +176,15 @@ class Guard:
     def _too_large(self) -> Refused:
         return Refused(413, f"the request has more than {self._settings.requests.body:,} bytes, the limit")
 
-    def _let_in(self, header: bytes) -> bool:
+    def _key_of(self, header: bytes) -> str | None:
+        """The hash of the key that lets in, empty where none is needed; None for another one."""
         if not self._settings.api_keys:
-            return True
+            return ""
         kind, _, key = header.partition(b" ")
         found = hashlib.sha256(key.strip()).hexdigest()
         # Every key is compared, in constant time: nothing is learned from how long it takes.
         matches = [hmac.compare_digest(found, known) for known in self._settings.api_keys]
-        return kind.lower() == b"bearer" and any(matches)
+        return found if kind.lower() == b"bearer" and any(matches) else None
 
 
 def _host(netloc: str) -> str:
@@ -189,6 +193,11 @@ def _host(netloc: str) -> str:
     if netloc.startswith("["):
         return netloc[1:].partition("]")[0].lower()
     return netloc.partition(":")[0].lower()
+
+
+def tenant(request: Request, salt: str) -> str:
+    """Whose caches a request may use: those of its key and its `cache_salt`."""
+    return f"{request.scope.get('state', {}).get('key', '')}/{salt}"
 
 
 async def _discard(receive: Receive, most: int) -> None:

@@ -16,7 +16,7 @@ from polymodal.serve.schemas import Sampling
 from polymodal.serve.settings import RequestLimits
 
 PENALTIES = ("frequency_penalty", "presence_penalty")
-SAME_NAMES = ("min_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
+SAME_NAMES = ("min_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "length_penalty", "seed")
 
 
 def sampling_options(
@@ -33,6 +33,10 @@ def sampling_options(
         changes["stop"] = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
     if logprobs is not None:
         changes["logprobs"] = logprobs
+    if body.num_beams is not None:
+        if body.num_beams > limits.n:
+            raise Refused(400, f"num_beams: expected 1 to {limits.n}, found {body.num_beams}", param="num_beams")
+        changes["beams"] = body.num_beams
     if "seed" in changes:
         changes["seed"] %= 2**63  # clients send negative ones too
     biases = tuple((_id(key), value) for key, value in (body.logit_bias or {}).items())

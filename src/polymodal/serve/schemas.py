@@ -1,8 +1,9 @@
 """What clients send, as OpenAI's interface names it.  Unknown fields are refused by name, as OpenAI does.
 
 Fields that change nothing here (user, metadata, store ...) are taken and not read.  Beyond OpenAI's: top_k, min_p,
-repetition_penalty, min_tokens, structured_outputs, cache_salt (what was computed for others with another one does not
-serve this request, so that nobody learns from its speed what they sent), as vLLM names them.
+repetition_penalty, min_tokens, structured_outputs, cache_salt (what was computed for others with another one, or with
+another key, does not serve this request, so that nobody learns from its speed what they sent), as vLLM names them;
+num_beams, length_penalty, as `transformers` does.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class Sampling(Body):
     seed: int | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
     structured_outputs: StructuredOutputs | None = None
+    num_beams: Annotated[int, Field(ge=1)] | None = None
+    length_penalty: Annotated[float, Field(ge=-100, le=100)] | None = None
     cache_salt: Annotated[str, Field(max_length=256)] = ""
     user: Unread = None
     metadata: Unread = None
