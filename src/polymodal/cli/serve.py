@@ -45,6 +45,10 @@ def serve(
     max_tokens: Annotated[
         int, typer.Option(min=1, help="Longest answer that a request may ask for, in tokens.")
     ] = 4096,
+    compile: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the decoding step (torch.compile; CUDA graphs on CUDA)."),
+    ] = False,
     ray: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="N replicas through Ray Serve, on this machine or a Ray cluster's."),
@@ -55,5 +59,5 @@ def serve(
     """Serve models over HTTP: OpenAI's API, and a chat page for the browser."""
     from polymodal.cli.server import run, settings
 
-    chosen = settings(host, api_key_file, without_key, origin or [], media_host or [], rows, max_tokens)
+    chosen = settings(host, api_key_file, without_key, origin or [], media_host or [], rows, max_tokens, compile)
     run(models or ["mini"], load, chosen, host, port, ray)

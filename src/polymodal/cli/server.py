@@ -31,6 +31,7 @@ def settings(
     media_hosts: Sequence[str],
     rows: int,
     max_tokens: int,
+    compile: bool = False,
 ) -> Settings:
     """The options as settings.  Raises ConfigError for what would let strangers in by accident."""
     keys = frozenset() if key_file is None else read_keys(key_file)
@@ -46,6 +47,7 @@ def settings(
         media_hosts=frozenset(each.lower() for each in media_hosts),
         requests=RequestLimits(max_tokens=max_tokens),
         engine=EngineLimits(rows=rows),
+        compile=compile,
     )
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polymodal.engine.compiled import CompiledStep
 from polymodal.engine.rows import RowCache
 from polymodal.errors import PolymodalError
 from polymodal.generation.beam_search import Search, beams_of, best_generations
@@ -110,13 +111,13 @@ def _piece(make: Callable[[], Piece]) -> Piece | PolymodalError:
 
 
 class SharedBatch:
-    """Rows of many requests; `step` computes the next logits of all."""
+    """Rows of many requests; `step` computes the next logits of all.  compiled: by a graph of it, where it is one."""
 
-    def __init__(self, model: MultimodalLM) -> None:
+    def __init__(self, model: MultimodalLM, compiled: CompiledStep | None = None) -> None:
         self.rows: list[Row] = []
         self.chooser = Chooser()
         self.cache = RowCache(model.backbone.new_cache)
-        self._model = model
+        self._model, self._compiled = model, compiled
         self._position = torch.empty(0, dtype=torch.int64)
 
     def join(self, row: Row, state: DecodeState, index: int = 0, first: int = 0) -> None:
@@ -141,6 +142,12 @@ class SharedBatch:
     def step(self) -> Tensor:
         """Feed every row's last id; logits float32 [rows, V]."""
         weight = self._model.backbone.embed_tokens.weight
+        ids = torch.tensor([row.writer.ids[-1] for row in self.rows], device=weight.device)
+        if self._compiled is not None:
+            logits = self._compiled.logits(ids, self._position, self.cache)
+            if logits is not None:
+                self._position = self._position + 1
+                return logits
         state = DecodeState(
             model=self._model,
             cache=self.cache.view(),
@@ -149,7 +156,7 @@ class SharedBatch:
             mask=self.cache.mask(weight.device),
             logits=torch.empty(0),
         )
-        state.step(torch.tensor([row.writer.ids[-1] for row in self.rows], device=weight.device))
+        state.step(ids)
         self.cache.written()
         self._position = state.position
         return state.logits

@@ -26,6 +26,7 @@ import torch
 from polymodal.data.messages import Message
 from polymodal.data.processor import Encoded, Processor
 from polymodal.engine.batch import BeamBatch, Chooser, OwnBatch, Row, SharedBatch, row_of
+from polymodal.engine.compiled import CompiledStep
 from polymodal.engine.prefix_cache import IdleLimits, PrefixCache
 from polymodal.engine.reading import Job, Reader, Reading
 from polymodal.engine.request import EngineLimits, Event, QueueFull, Request
@@ -45,7 +46,8 @@ class Engine:
     """Answers requests to `model`, `limits.rows` at a time.
 
     ends: ids that end an answer beside the tokenizer's end token.  features, prepared: shared with others that use the
-    same model, or its own.
+    same model, or its own.  compile: steps of the running batch as graphs with static shapes (`compiled.py`); the first
+    of each shape takes the time to compile it.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Engine:
         ends: Collection[int] = (),
         features: FeatureCache | None = None,
         prepared: PreparedMedia | None = None,
+        compile: bool = False,
     ) -> None:
         self.model = model
         self.processor = processor
@@ -80,7 +83,8 @@ class Engine:
         self._reader = Reader(model, processor, self.prefixes, self.features, self._shares)
         self._waiting: deque[Job] = deque()
         self._reading: Reading | None = None
-        self._shared = SharedBatch(model)
+        self._compiled = CompiledStep(model) if compile and self._shares else None
+        self._shared = SharedBatch(model, self._compiled)
         self._own: list[OwnBatch] = []
         self._searches: list[BeamBatch] = []
         self._jobs: dict[int, Job] = {}
@@ -149,7 +153,7 @@ class Engine:
             self._jobs.clear()
             self._waiting.clear()
             self._aborted.clear()
-        self._reading, self._own, self._searches, self._shared = None, [], [], SharedBatch(self.model)
+        self._reading, self._own, self._searches, self._shared = None, [], [], SharedBatch(self.model, self._compiled)
 
     def drop_all(self) -> None:
         """Forget all requests and whatever was computed (after a failure in the middle of a step)."""

@@ -110,6 +110,12 @@ class RowCache:
             self._view.advance(longest)
         return self._view
 
+    def for_writing(self) -> tuple[list[tuple[Tensor, Tensor]], int]:
+        """Whole buffers with space for one token a row, and its column; once it is written, call `written`."""
+        self._make_space(self.end + 1, self.longest + 1, self.rows)
+        self._view = None  # its length would be behind
+        return self._buffers.tensors(), self.end
+
     def written(self) -> None:
         """One token more in every row."""
         self.end += 1

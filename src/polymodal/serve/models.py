@@ -124,6 +124,7 @@ class ServedModel:
                     ends=own.constraints.ends,
                     features=own.features,
                     prepared=own.prepared,
+                    compile=self._settings.compile,
                 )
                 self._workers[id(module)] = EngineWorker(engine)
             return self._workers[id(module)]

@@ -61,7 +61,7 @@ class Settings:
     default.  media_hosts: names of hosts from which pictures,
     sound and videos may be fetched over https; none by default.  drain: seconds that requests have to end after
     SIGTERM.  connections: open at once.  head_seconds: for the line and headers of a request.  bodies: bytes of all
-    requests together that are being answered.
+    requests together that are being answered.  compile: decoding steps as compiled graphs (engine/compiled.py).
     """
 
     api_keys: frozenset[str] = frozenset()
@@ -72,6 +72,7 @@ class Settings:
     connections: int = 768
     head_seconds: float = 20.0
     bodies: int = 2**30
+    compile: bool = False
     requests: RequestLimits = field(default_factory=RequestLimits)
     media: Limits = MEDIA_LIMITS
     engine: EngineLimits = field(default_factory=EngineLimits)
