@@ -1,0 +1,81 @@
+"""A number about a data set, from what each sample adds to it; its 95 % interval by the bootstrap over samples.
+
+    Metric.rows(samples) -> float64 [N, K]      what each sample adds: a score; errors and words; matches and lengths
+    Metric.total(rows [M, K]) -> value          of any choice of rows, so also of a resampled set
+    measured(metric, samples) -> Measured       value, interval (percentiles of `RESAMPLED` sets of N samples), N
+
+Sums come first and their quotient after, as corpus scores (word error rate, BLEU) are defined.  What a whole corpus
+tells of each sample (CIDEr's document frequencies) is part of `rows`, and stays as it is when samples are resampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from polymodal.errors import ConfigError
+
+RESAMPLED = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """One sample with what a model gave for it.  record: the fields of the data; prediction: by the task's rule."""
+
+    record: Mapping[str, Any]
+    prediction: Any
+
+
+Rows = Callable[[Sequence[Scored]], np.ndarray]
+Total = Callable[[np.ndarray], float]
+
+
+def mean(rows: np.ndarray) -> float:
+    """The mean of the first column; nan of no rows."""
+    return float(rows[:, 0].mean()) if len(rows) else float("nan")
+
+
+def quotient(rows: np.ndarray) -> float:
+    """The sum of the first column over that of the second; nan where that is zero."""
+    return float(rows[:, 0].sum() / rows[:, 1].sum()) if rows[:, 1].sum() else float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """See the module.  best: "high" or "low"; the first column says how well a sample did, for the list of the worst."""
+
+    name: str
+    rows: Rows
+    total: Total = mean
+    best: str = "high"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """value, with a 95 % interval; n samples; rows [N, K] as the metric gave them."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    n: int
+    rows: np.ndarray
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.value:.4g} ({self.low:.4g} to {self.high:.4g}, n={self.n})"
+
+
+def measured(metric: Metric, samples: Sequence[Scored], seed: int = 0) -> Measured:
+    """The metric of these samples.  Raises ConfigError without any."""
+    if not samples:
+        raise ConfigError(f"{metric.name}: expected at least one sample, found none")
+    rows = np.asarray(metric.rows(samples), np.float64)
+    rows = rows[:, None] if rows.ndim == 1 else rows
+    generator = np.random.default_rng(seed)
+    values = [metric.total(rows[generator.integers(0, len(rows), len(rows))]) for _ in range(RESAMPLED)]
+    kept = [value for value in values if not np.isnan(value)]
+    low, high = np.percentile(kept, [2.5, 97.5]) if kept else (float("nan"),) * 2
+    return Measured(name=metric.name, value=metric.total(rows), low=float(low), high=float(high), n=len(rows), rows=rows)
