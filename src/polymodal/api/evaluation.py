@@ -208,8 +208,11 @@ def _result(folder: Path, task: Task, name: str, rows: Rows, lines: Mapping[int,
     )
     save(folder / RESULT, json.dumps(found.as_dict(), indent=1))
     questions = [str(lines[index].get("prompt", "")) for index in kept]
-    pictures = [rows.media(index, "image") if "image" in rows(index) else None for index in kept]
-    write_report(folder / "report.html", task, found, samples, questions, pictures)
+
+    def picture(at: int) -> Any:
+        return rows.media(kept[at], "image") if "image" in samples[at].record else None
+
+    write_report(folder / "report.html", task, found, samples, questions, picture)
     return found
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,9 +39,9 @@ def write_report(
     found: Evaluation,
     samples: Sequence[Scored],
     questions: Sequence[str],
-    pictures: Sequence[Any],
+    picture: Callable[[int], Any],
 ) -> None:
-    """Write the page.  questions: what was asked of each sample, or ""; pictures: paths or bytes, None for none."""
+    """Write the page.  questions: what was asked of each sample, or ""; picture: of a sample, or None."""
     rows = "".join(
         f"<tr><th>{escaped(each.name)}</th><td>{each.value:.4g}</td><td>{each.low:.4g} to {each.high:.4g}</td></tr>"
         for each in found.metrics
@@ -50,7 +51,7 @@ def write_report(
     # A metric of pairs or classes has other rows than samples.
     order = np.argsort(scores, kind="stable")[:WORST].tolist() if len(scores) == len(samples) else []
     worst = "".join(
-        card(task, samples[index], questions[index], pictures[index], float(found.metrics[0].rows[index, 0]))
+        card(task, samples[index], questions[index], partial(picture, index), float(found.metrics[0].rows[index, 0]))
         for index in order
     )
     skipped = "".join(f"<li>{escaped(each)}</li>" for each in found.skipped[:50])
@@ -61,7 +62,7 @@ def write_report(
     save(path, page(title, note, body, STYLE))
 
 
-def card(task: Task, sample: Scored, question: str, picture: Any, score: float) -> str:
+def card(task: Task, sample: Scored, question: str, picture: Callable[[], Any], score: float) -> str:
     """One sample: its picture, what was asked, what came and what was right."""
     shown = [("asked", question)] if question else []
     shown.append(("given", sample.prediction))
@@ -75,11 +76,12 @@ def _short(value: Any) -> str:
     return text if len(text) <= 400 else f"{text[:400]} ..."
 
 
-def _thumbnail(picture: Any) -> str:
-    if picture is None:
-        return ""
+def _thumbnail(picture: Callable[[], Any]) -> str:
     try:
-        shown = media.image(picture).picture.copy()
+        found = picture()
+        if found is None:
+            return ""
+        shown = media.image(found).picture.copy()
     except PolymodalError:
         return "cannot be read"
     shown.thumbnail((SIDE, SIDE))

@@ -79,9 +79,9 @@ def evaluate(
         return
     if data is None:
         raise ConfigError(f"evaluate needs data: --data FILE; {fields_of(task)}")
+    fields_of(task)  # an unknown task costs a moment, not a download
     if (model is None) == (predictions is None):
         raise ConfigError("evaluate takes a MODEL, or --predictions FILE")
-    fields_of(task)  # an unknown task costs a moment, not a download
     opened = None if model is None else load(model)
     with progress("measuring", 1) as step:
         found = pm.measure(
