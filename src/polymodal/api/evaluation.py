@@ -27,10 +27,10 @@ from polymodal.api.prediction import predictor
 from polymodal.api.run_record import address
 from polymodal.data.datasets.listed import ListedSamples, Parquet
 from polymodal.data.datasets.opening import open_dataset
-from polymodal.errors import ConfigError, MediaError, PromptError, UnknownName
+from polymodal.errors import ConfigError, MediaError, PromptError
 from polymodal.evaluate.metric import Measured, Scored, measured
 from polymodal.evaluate.task import Task
-from polymodal.evaluate.tasks import TASKS
+from polymodal.evaluate.tasks import task_of
 
 Done = Callable[[int, int], object]
 
@@ -68,15 +68,6 @@ class Evaluation:
             for each in self.metrics
         }
         return {"task": self.task, "model": self.model, "n": self.n, "skipped": list(self.skipped), "metrics": metrics}
-
-
-def task_of(name: str | Task) -> Task:
-    """A task by its name.  Raises UnknownName, listing them."""
-    if isinstance(name, Task):
-        return name
-    if name not in TASKS:
-        raise UnknownName(f"there is no task {name!r}; there are {', '.join(sorted(TASKS))}")
-    return TASKS[name]
 
 
 def measure(

@@ -99,7 +99,7 @@ def evaluate(
 
 def fields_of(name: str) -> str:
     """What a record of a task holds, in words.  Raises UnknownName."""
-    from polymodal.api.evaluation import task_of
+    from polymodal.evaluate.tasks import task_of
 
     task = task_of(name)
     return f"a record of {task.name} has {', '.join((*task.media, *task.fields))}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from polymodal.errors import UnknownName
 from polymodal.evaluate.metric import Metric
 from polymodal.evaluate.task import Task
 
@@ -24,3 +25,12 @@ TASKS: Mapping[str, Task] = {
         ),
     )
 }
+
+
+def task_of(name: str | Task) -> Task:
+    """A task by its name.  Raises UnknownName, listing them."""
+    if isinstance(name, Task):
+        return name
+    if name not in TASKS:
+        raise UnknownName(f"there is no task {name!r}; there are {', '.join(sorted(TASKS))}")
+    return TASKS[name]
