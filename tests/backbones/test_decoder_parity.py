@@ -63,8 +63,11 @@ CASES: dict[str, tuple[Any, str, dict[str, Any]]] = {
     ),
     "mistral": (mistral, "Mistral", {"sliding_window": None}),
     "mixtral": (mixtral, "Mixtral", {"num_local_experts": 5}),
-    "mixtral_one_expert_window": (mixtral, "Mixtral", {"num_local_experts": 3, "num_experts_per_tok": 1,
-                                                       "sliding_window": 4, "tie_word_embeddings": True}),
+    "mixtral_one_expert_window": (
+        mixtral,
+        "Mixtral",
+        {"num_local_experts": 3, "num_experts_per_tok": 1, "sliding_window": 4, "tie_word_embeddings": True},
+    ),
     "mistral_window": (mistral, "Mistral", {"sliding_window": 5}),
     "mistral_head_dim": (mistral, "Mistral", {"sliding_window": None, "head_dim": 12}),
     "gemma": (gemma, "Gemma", {"head_dim": 16}),

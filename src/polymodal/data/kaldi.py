@@ -1,4 +1,4 @@
-"""Log-mel filter banks as Kaldi computes them, the input of AST-like sound encoders (ImageBind, LTU, Video-LLaMA, VITA).
+"""Log-mel filter banks as Kaldi computes them, the input of AST-like sound encoders (ImageBind, LTU) and of VITA's.
 
 samples [n] -> frames of 25 ms every 10 ms, only whole ones -> minus their mean -> x[t] - 0.97 x[t-1] -> Hann window
 -> |FFT of 512|^2 -> triangles on the mel scale 1127 ln(1 + f / 700) from 20 Hz -> natural logarithm
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from polymodal.errors import MediaError
-
 
 POVEY = 0.85  # Kaldi's own window: Hann's to that power
 

@@ -38,7 +38,7 @@ def features_of(frames: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class WhaleEncoderConfig:
-    """`positions`: the most features that a recording may have.  eps: of the norms inside the blocks and behind them."""
+    """`positions`: the most features of a recording.  eps: of the norms inside the blocks and behind them."""
 
     width: int = 1024
     depth: int = 24

@@ -30,7 +30,6 @@ from polymodal.encoders.vit import ViTConfig
 from polymodal.encoders.whale import WhaleEncoderConfig
 from polymodal.errors import ConfigError
 from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
-from polymodal.nn.norm import LayerNormConfig
 from polymodal.systems import CheckpointFiles, LoadedModel, ModelSpec, Part
 from polymodal.systems.vita.processing import END, STATES, Sound, VideoFrames, prepared, sounds, template
 from polymodal.weights.keytable import KeyTable
@@ -48,6 +47,9 @@ AUDIO = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24
          "input_dim": 80, "hidden_act": "relu", "layer_norm_eps": 1e-5, "max_position_embeddings": 5000,
          "concat_after": False, "normalize_before": True, "qk_normalization": False,
          "use_relative_pe": True}  # fmt: skip
+AUDIO_DEFAULTS = {**AUDIO, "num_hidden_layers": 48, "num_attention_heads": 25, "layer_norm_eps": 1e-6,
+                  "concat_after": True, "qk_normalization": True}  # fmt: skip
+"""What the demonstration's configuration class takes for absent keys."""
 RELEASED = {"mm_vision_tower": "InternViT-300M-448px",
             "mm_audio_encoder": "audio-encoder-2wh_zh_en_audioset_Mixtral-8x7B_New-base-tunning"}  # fmt: skip
 
@@ -56,7 +58,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """A config of either kind -> the model; raises ConfigError for options that are not supported."""
     config = nested(config)
     text, text_keys = hf_text.decoder_of({**config["text_config"], "model_type": "mixtral"})
-    tower = intern_vit.parse_config(config["vision_config"], config.get("vision_feature_layer", -1))
+    tower = intern_vit.parse_config(config["vision_config"], config.get("vision_feature_layer", -2))
     heard = encoder_of(config.get("audio_config") or {})
     joined = ShuffleMLPConfig(factor=2, norm=None, scale=0.5)
     spread = StridedConvConfig(kernel=config.get("audio_projector_kernel_size", 5),
@@ -74,7 +76,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         tokenizer = files.tokenizer(eos=END)
         special = all(map(tokenizer.knows, STATES))
         tokenizer = files.tokenizer(eos=END, control=STATES) if special else tokenizer
-        modalities = (*_pictures(config, tower, each), _sound(heard, spread))
+        modalities = (*_pictures(config, each), _sound(heard, spread))
         processor = Processor(tokenizer=tokenizer, template=template(special), modalities=modalities, rewrite=prepared,
                               max_length=config.get("tokenizer_model_max_length") or text.max_length)  # fmt: skip
         return LoadedModel(model=module, processor=processor)
@@ -97,12 +99,13 @@ def nested(config: Mapping[str, Any]) -> Mapping[str, Any]:
         raise ConfigError(f"vita: mm_projector_type {kind!r} is not supported; expected mlp2x_gelu")
     if (shape := config.get("image_aspect_ratio") or "square") != "square":
         raise ConfigError(f"vita: image_aspect_ratio {shape!r} is not supported; expected square")
-    return {**config, "text_config": config, "vision_config": VISION, "audio_config": AUDIO}
+    return {**config, "text_config": config, "vision_config": VISION, "audio_config": AUDIO,
+            "vision_feature_layer": -1}  # fmt: skip
 
 
 def encoder_of(config: Mapping[str, Any]) -> WhaleEncoderConfig:
-    """The sound encoder of an `audio_config`; absent keys are as in the release.  Raises ConfigError."""
-    given = {**AUDIO, **config}
+    """The sound encoder of an `audio_config`; raises ConfigError for options that are not supported."""
+    given = {**AUDIO_DEFAULTS, **config}
     wanted = {"concat_after": False, "normalize_before": True, "qk_normalization": False, "use_relative_pe": True}
     for name, value in wanted.items():
         if bool(given[name]) != value:
@@ -122,8 +125,8 @@ def _check(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"vita: {name} {config[name]!r} is not supported; expected {value!r}")
 
 
-def _pictures(config: Mapping[str, Any], tower: ViTConfig, each: int) -> tuple[Modality, Modality]:
-    side = tower.image_size
+def _pictures(config: Mapping[str, Any], each: int) -> tuple[Modality, Modality]:
+    side: int = {**intern_vit.DEFAULTS, **config["vision_config"]}["image_size"]
     dynamic = bool(config.get("dynamic_image_size", True))
     tiles = AspectTiles(tile=side, min_tiles=config.get("min_dynamic_patch", 1) if dynamic else 1,
                         max_tiles=config.get("max_dynamic_patch", 12) if dynamic else 1,

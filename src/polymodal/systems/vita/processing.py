@@ -23,7 +23,7 @@ from polymodal.data.hf_image import PublishedTransform
 from polymodal.data.kaldi import POVEY, fbank
 from polymodal.data.media import Audio, Image, Text, Video
 from polymodal.data.messages import Message
-from polymodal.data.template import Special, Template, Turn, Words
+from polymodal.data.template import TEXT_START, Special, Template, Turn, Words
 from polymodal.data.transforms import transform_frames
 from polymodal.encoders.whale import features_of
 from polymodal.errors import MediaError
@@ -91,7 +91,7 @@ def template(special: bool) -> Template:
     turns = {"system": Turn(before=(Words(text="system:"),), after=end),
              "user": Turn(before=(Words(text="\nuser:"),), after=end),
              **{f"assistant {state}": answer(state) for state in STATES}}  # fmt: skip
-    return Template(turns=turns, begin=(Special(name="<s>"),), ask=ask)
+    return Template(turns=turns, begin=(Special(name="<s>"), TEXT_START), ask=ask)
 
 
 @dataclass(frozen=True, kw_only=True)
