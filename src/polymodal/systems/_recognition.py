@@ -85,6 +85,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "vit": ("vit",),
     "vit_jax": ("vit",),
     "vita-mixtral": ("vita",),
+    "x-llm": ("x_llm",),
 }
 ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "CogAgentForCausalLM": ("cogagent",),
