@@ -11,16 +11,17 @@ from PIL import Image as Pillow
 import polymodal as pm
 from polymodal.check.demo import byte_tokenizer, write_config, write_layout
 from polymodal.check.evidence.visualglm import SPECIALS
-from polymodal.check.evidence.x_llm import small
+from polymodal.check.evidence.x_llm import EARS, small
 from polymodal.check.film import film
 from polymodal.checkpoints.chatglm_picture import TEMPLATE
 from polymodal.connectors.bert_adaptor import BertAdaptorConfig
 from polymodal.data.media import Text
 from polymodal.data.messages import Message, user
 from polymodal.data.template import written
+from polymodal.encoders.cif_conformer import integrate
 from polymodal.errors import ConfigError, MediaError, PromptError
 from polymodal.systems.x_llm import SYSTEM
-from polymodal.systems.x_llm.checkpoint import one_question
+from polymodal.systems.x_llm.processing import one_question
 
 PICTURE = pm.image(Pillow.new("RGB", (60, 40), (200, 30, 30)))
 SPEECH = pm.array(np.random.default_rng(0).standard_normal((3, 512)).astype(np.float32))
@@ -138,3 +139,50 @@ def test_parts_of_a_release_are_joined(folder: Path, tmp_path: Path) -> None:
     write_config(folder / "chatglm", config={"model_type": "chatglm"})
     store({name: x for name, x in whole.items() if not name.startswith("opt_model.")}, folder / "model.pth", "model")
     assert torch.equal(pm.load(folder).logits(input_ids=torch.tensor([[5, 6, 0, 1, 7]])), expected)
+
+
+def sound(seconds: float, loud: float = 1.0) -> Any:
+    return pm.audio((loud * np.random.default_rng(1).standard_normal(int(16_000 * seconds)).astype(np.float32), 16_000))
+
+
+def test_a_recording_has_as_many_tokens_as_are_fired(tmp_path: Path) -> None:
+    model = pm.load(folder_of(tmp_path, speech_config=EARS))
+    talks = [[user(sound(seconds), "What is said?")] for seconds in (0.4, 1.1)]
+    batch = model.processor(talks)
+    found = model.features(**batch)["audio"]
+    assert tuple(map(len, found)) == tuple(batch["item_tokens"]["audio"]) and batch["audio_frames"] == (38, 108)
+    alone = model.features(**model.processor(talks[0]))["audio"][0]
+    torch.testing.assert_close(found[0], alone, atol=1e-5, rtol=0)
+    both = [user(sound(0.4), "What is said?", SPEECH)]
+    with pytest.raises(PromptError, match="1 picture or video and 1 utterance"):
+        model.processor(both)
+
+
+def test_recordings_that_do_not_fit_are_refused(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(PromptError, match="this model takes text, image, video, features; found audio"):
+        pm.load(folder).processor([user(sound(1.0), "What?")])
+    (tmp_path / "short").mkdir()
+    bert = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 96,
+            "max_position_embeddings": 8}  # fmt: skip
+    model = pm.load(folder_of(tmp_path / "short", speech_config=EARS, bert_config=bert))
+    with pytest.raises(MediaError, match=r"acoustic tokens, this model takes 8 at most; cut it"):
+        model.processor([user(sound(2.0), "What?")])
+    with pytest.raises(MediaError, match="expected at least 7 frames, found 5"):
+        model.processor([user(sound(0.066), "What?")])
+    with torch.no_grad():
+        model.module.get_parameter("encoders.features.encoder.weigh.bias").fill_(-20.0)
+    with pytest.raises(MediaError, match="nothing is heard in 38 frames: their weights do not add up to a token"):
+        model.processor([user(sound(0.4), "What?")])
+    with pytest.raises(ConfigError, match="speech_config lacks num_mel_bins; no size of the encoder was published"):
+        given = {name: value for name, value in EARS.items() if name != "num_mel_bins"}
+        SYSTEM.formats[0].model_spec(small(40, 32) | {"speech_config": given})
+
+
+def test_weights_add_up_and_fire() -> None:
+    """By hand: 0.4 + 0.6 fires, of 0.8 + 0.5 a feature takes 1 and 0.3 is left, 0.3 + 0.3 is a rest above a half."""
+    states = torch.eye(5)
+    fired = torch.stack(integrate(states, torch.tensor([0.4, 0.6, 0.8, 0.5, 0.3]), 0.99, 0.5))
+    wanted = [[0.4, 0.6, 0, 0, 0], [0, 0, 0.8, 0.2, 0], [0, 0, 0, 0.5, 0.5]]
+    torch.testing.assert_close(fired, torch.tensor(wanted))
+    assert len(integrate(states, torch.tensor([0.4, 0.6, 0.8, 0.5, 0.1]), 0.99, 0.5)) == 2
+    assert integrate(states, torch.full((5,), 0.05), 0.99, 0.5) == []

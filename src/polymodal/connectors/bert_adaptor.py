@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from polymodal.errors import MediaError, PromptError
 from polymodal.nn.block import PostNormBlockConfig
@@ -65,11 +66,14 @@ class BertAdaptor(nn.Module):
         self.body = None if config.bert is None else config.bert.build()
         self.out_proj = Linear(inner, config.out_width)
 
-    def forward(self, features: Tensor, lengths: Sequence[int] | None = None) -> list[Tensor]:
-        """features [N, T, Din]; lengths: rows of each item, on the host; None: all.
+    def forward(self, features: Tensor | Sequence[Tensor], lengths: Sequence[int] | None = None) -> list[Tensor]:
+        """features [N, T, Din] or N of [t, Din]; lengths: rows of each item, on the host; None: all.
 
         Raises PromptError for lengths that do not fit, MediaError for more rows than there are positions.
         """
+        if not isinstance(features, Tensor):
+            lengths = [len(item) for item in features]
+            features = pad_sequence(list(features), batch_first=True)
         counts = [features.shape[1]] * len(features) if lengths is None else [int(count) for count in lengths]
         if len(counts) != len(features) or max(counts, default=0) > features.shape[1]:
             raise PromptError(

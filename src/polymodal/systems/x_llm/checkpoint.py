@@ -10,37 +10,29 @@ Traps: `opt_` is history, the language model is ChatGLM; the adaptor's words and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from polymodal.backbones import chatglm, encoder
 from polymodal.backbones.chatglm import GLMConfig, GLMPositions
 from polymodal.checkpoints import lavis, qformer_lm
 from polymodal.checkpoints.chatglm_picture import END, MASK, START, TEMPLATE, without_positions
-from polymodal.checkpoints.clips import second_of
-from polymodal.checkpoints.qformer_chat import PICTURE
 from polymodal.connectors import qformer
 from polymodal.connectors.bert_adaptor import BertAdaptorConfig, BertBodyConfig
 from polymodal.connectors.two_queries import TwoQueriesConfig
-from polymodal.data.hf_image import transform_of
-from polymodal.data.item_rules import SameCount
-from polymodal.data.media import Array, Image, Media, Text, Video
-from polymodal.data.messages import Message
-from polymodal.data.modalities import sequences
-from polymodal.data.processor import Modality, Processor
-from polymodal.data.template import TEXT_START, Words
-from polymodal.data.transforms import ShorterSideCrop, transform_frames
-from polymodal.encoders import eva_vit
+from polymodal.data.processor import Processor
+from polymodal.encoders import cif_conformer, eva_vit
+from polymodal.encoders.cif_conformer import CifConformerConfig, SoundOrFeatures
 from polymodal.encoders.vit import ViTConfig
-from polymodal.errors import ConfigError, MediaError, PromptError
+from polymodal.errors import ConfigError
 from polymodal.models.multimodal_lm import ModalityInputs
 from polymodal.models.prefix_lm import PrefixLM
 from polymodal.nn.block import PostNormBlockConfig
 from polymodal.systems import CheckpointFiles, LoadedModel, ModelSpec, Part
+from polymodal.systems.x_llm.processing import modalities, one_question, placed
 from polymodal.weights.keytable import KeyTable, drop, rename
 from polymodal.weights.operations import Squeeze
 
@@ -49,9 +41,8 @@ INPUTS = {
     "video": ModalityInputs(values="video_values", connector=("frame_counts",), uses="image"),
     "features": ModalityInputs(values="speech_input", connector=("lengths=speech_lengths",)),
 }
-TAGS = {"image": "Image", "video": "Video", "features": "Speech"}
-FRAMES, WIDTH = 10, 512  # frames of a video at most; numbers of a feature
-ASK, ANSWER = "\u95ee\uff1a", "\n\u7b54\uff1a"
+SOUND = {"audio": ModalityInputs(values="audio_values", encoder=("frames=audio_frames",), uses="features")}
+WIDTH = 512  # numbers of a feature
 ADAPTORS = ("bert", "fc")
 
 
@@ -59,7 +50,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """The whole model under the official names, at any size.
 
     vision_config, qformer_config, bert_config, text_config: sizes, as of EVA ViT-g, BLIP-2, bert-base-chinese and
-    ChatGLM-6B where they are left out.
+    ChatGLM-6B where they are left out.  speech_config: of a speech encoder, all of them; without it there is none.
     """
     tower = eva_vit.parse_config(config.get("vision_config") or {}, official=True)
     words = {"bos_token_id": 130004, "eos_token_id": 130005, "pad_token_id": 3, **(config.get("text_config") or {})}
@@ -71,18 +62,21 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     bert = body_of(config.get("bert_config") or {}) if kind == "bert" else None
     seen = TwoQueriesConfig(qformer=asked, out_width=text.width)
     heard = BertAdaptorConfig(in_width=config.get("speech_feature_size", WIDTH), out_width=text.width, bert=bert)
-    places = {name: text.vocab_size + index for index, name in enumerate(INPUTS)}
+    ears = ears_of(config.get("speech_config"), heard.in_width)
+    inputs = INPUTS if ears is None else {**INPUTS, **SOUND}
+    places = {name: text.vocab_size + index for index, name in enumerate(inputs)}
 
     def build() -> PrefixLM:
-        return PrefixLM({"image": tower.build(), "features": nn.Identity()},
-                        {"image": seen.build(), "features": heard.build()}, text.build(), places, inputs=INPUTS,
+        return PrefixLM({"image": tower.build(), "features": SoundOrFeatures(ears)},
+                        {"image": seen.build(), "features": heard.build()}, text.build(), places, inputs=inputs,
                         prepare_inputs=Prepared(GLMPositions(start=words["bos_token_id"])))  # fmt: skip
 
     def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
         tokenizer = files.tokenizer(control=(MASK, START, END))
+        encoder = None if ears is None else module.get_submodule("encoders.features.encoder")
+        rules = modalities(files, side_of(tower), seen.tokens, heard, encoder)  # type: ignore[arg-type]
         processor = Processor(tokenizer=tokenizer, template=TEMPLATE, rewrite=one_question, finish=without_positions,
-                              modalities=modalities(files, tower, seen, heard, places),
-                              max_length=text.max_length)  # fmt: skip
+                              modalities=placed(rules, places), max_length=text.max_length)  # fmt: skip
         return LoadedModel(model=module, processor=processor)
 
     keys = (
@@ -92,10 +86,26 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         + qformer_lm.linear("opt_proj", "connectors.image.proj")
         + qformer_lm.linear("video_proj", "connectors.image.video_proj")
         + _adaptor_keys(kind)
+        + cif_conformer.own_keys().prefixed("speech_encoder.", "encoders.features.encoder.")
         + chatglm.hf_keys(text).prefixed("opt_model.", "backbone.")
     )
     return ModelSpec(build=build, keys=(keys,), parts=_drawing(tower, seen, heard, text), assemble=assemble,
                      ends=((words["eos_token_id"],), words["pad_token_id"]))  # fmt: skip
+
+
+def ears_of(config: Mapping[str, Any] | None, out_width: int) -> CifConformerConfig | None:
+    """The speech encoder of a `speech_config`; raises ConfigError where a size is missing, since none was published."""
+    if config is None:
+        return None
+    sizes = {"hidden_size": "width", "num_hidden_layers": "depth", "num_attention_heads": "heads",
+             "intermediate_size": "ffn_width", "num_mel_bins": "mels",
+             "conv_depthwise_kernel_size": "kernel"}  # fmt: skip
+    if missing := [name for name in sizes if name not in config]:
+        raise ConfigError(f"x-llm: speech_config lacks {', '.join(missing)}; no size of the encoder was published")
+    more = {ours: config[theirs] for theirs, ours in
+            (("conv_cif_width", "look"), ("cif_threshold", "threshold"), ("tail_handling_firing_threshold", "tail"))
+            if theirs in config}  # fmt: skip
+    return CifConformerConfig(out_width=out_width, **{ours: config[theirs] for theirs, ours in sizes.items()}, **more)
 
 
 def body_of(config: Mapping[str, Any]) -> BertBodyConfig:
@@ -117,115 +127,20 @@ def _adaptor_keys(kind: str) -> KeyTable:
 
 @dataclass(frozen=True)
 class Prepared:
-    """ChatGLM's positions; frames without counts are those of one video."""
+    """ChatGLM's positions; frames without counts are those of one video, sound without lengths is not padded."""
 
     positions: GLMPositions
     input_names: frozenset[str] = frozenset()
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Adds `position_ids`, and `frame_counts` where there are frames."""
-        frames = batch.get("video_values")
-        return {**self.positions(batch), **({} if frames is None else {"frame_counts": (len(frames),)})}
-
-
-def one_question(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The conversation as one question: what is shown, what is heard, then the words, by rounds from the second on.
-
-    Raises PromptError for a second picture or video, or a second utterance.
-    """
-    media = [part for message in messages for part in message.media]
-    shown = [item for item in media if isinstance(item, Image | Video)]
-    heard = [item for item in media if not isinstance(item, Image | Video)]
-    if len(shown) > 1 or len(heard) > 1:
-        raise PromptError(
-            "messages: this model takes 1 picture or video and 1 utterance, in front of the conversation; found "
-            f"{len(shown)} and {len(heard)}"
-        )
-    answered = messages[-1].role == "assistant"
-    rounds = messages[:-1] if answered else messages
-    numbered = sum(message.role != "assistant" for message in rounds) > 1
-    said, count = "", 0
-    for message in rounds:
-        if message.role == "assistant":
-            said += f"{message.text}\n"
-        else:
-            said += (f"[Round {count}]\n" if numbered else "") + f"{ASK}{message.text}{ANSWER}"
-            count += 1
-    parts: tuple[Text | Media, ...] = (*shown, *heard, Text(said))
-    question = Message(role="user", parts=parts)
-    return (question, replace(messages[-1], parts=(Text(messages[-1].text),))) if answered else (question,)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frames:
-    """A video -> float32 [F, 3, side, side]: a frame a second from its first on, at most FRAMES of them."""
-
-    transform: ShorterSideCrop
-
-    def __call__(self, video: Video) -> Tensor:
-        times = video.frame_times
-        chosen = [float(time) for time in times[:: second_of(times)][:FRAMES]]
-        return transform_frames(self.transform, video.clip(times=chosen).frames)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spoken:
-    """The acoustic features of an utterance, float32 [T, width]; longest: rows at most."""
-
-    width: int
-    longest: int | None
-
-    def __call__(self, item: Array) -> Tensor:
-        """MediaError for numbers of another shape, or too many rows."""
-        values = torch.as_tensor(item.values, dtype=torch.float32)
-        if values.dim() != 2 or values.shape[1] != self.width or not len(values):
-            raise MediaError(f"{item!r}: expected rows of {self.width} features, found {list(values.shape)}")
-        if self.longest is not None and len(values) > self.longest:
-            raise MediaError(
-                f"{item!r}: {len(values)} rows of features, this model takes {self.longest} at most; cut the utterance"
-            )
-        return values
-
-
-@dataclass(frozen=True)
-class Rows:
-    """As many tokens as rows, times `each`."""
-
-    each: int = 1
-
-    def __call__(self, values: Tensor) -> int:
-        return len(values) * self.each
-
-
-def padded(items: Sequence[Tensor]) -> dict[str, Any]:
-    """`speech_input` [N, T, width], zero behind each, and `speech_lengths`, on the host."""
-    return {"speech_input": nn.utils.rnn.pad_sequence(list(items), batch_first=True),
-            "speech_lengths": tuple(map(len, items))}  # fmt: skip
-
-
-def modalities(
-    files: CheckpointFiles,
-    tower: ViTConfig,
-    seen: TwoQueriesConfig,
-    heard: BertAdaptorConfig,
-    places: Mapping[str, int],
-) -> tuple[Modality, ...]:
-    """Pictures, videos and the features of speech, each between its tags, which are tokenised by themselves."""
-    side = side_of(tower)
-    still = transform_of(files.preprocessor, {**PICTURE, "size": {"height": side, "width": side}})
-    moving = Frames(transform=ShorterSideCrop(size=side, crop=side, crop_rounding="even"))
-    spoken = Spoken(width=heard.in_width, longest=heard.longest)
-    rules: dict[str, dict[str, Any]] = {
-        "image": {"transform": still, "tokens": SameCount(seen.tokens)},
-        "video": {"transform": moving, "tokens": Rows(seen.tokens),
-                  "collate": sequences("video_values", "frame_counts")},
-        "features": {"transform": spoken, "tokens": Rows(), "collate": padded},
-    }  # fmt: skip
-    return tuple(
-        Modality(name=name, placeholder="", placeholder_id=places[name], before=(Words(text=f"<{TAGS[name]}>"),),
-                 after=(TEXT_START, Words(text=f"</{TAGS[name]}>"), TEXT_START), **rule)
-        for name, rule in rules.items()
-    )  # fmt: skip
+        """Adds `position_ids`, and `frame_counts` and `audio_frames` where there is what they count."""
+        found: dict[str, Any] = {**self.positions(batch)}
+        film, sound = batch.get("video_values"), batch.get("audio_values")
+        if film is not None:
+            found["frame_counts"] = (len(film),)
+        if sound is not None:
+            found["audio_frames"] = (sound.shape[1],) * len(sound)
+        return found
 
 
 def side_of(tower: ViTConfig) -> int:
