@@ -54,6 +54,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "minigpt4": ("minigpt_4",),
     "minigpt_v2": ("minigpt_v2",),
     "mistral": ("language_model",),
+    "mixtral_multimodal": ("vita",),
     "moe_llava_llama": ("moe_llava",),
     "moe_llava_minicpm": ("moe_llava",),
     "moe_llava_mistral": ("moe_llava",),
@@ -83,6 +84,8 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "visualglm-sat": ("visualglm",),
     "vit": ("vit",),
     "vit_jax": ("vit",),
+    "vita-mixtral": ("vita",),
+    "x-llm": ("x_llm",),
 }
 ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "CogAgentForCausalLM": ("cogagent",),
