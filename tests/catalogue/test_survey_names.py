@@ -28,6 +28,7 @@ NAMES = {
     "idefics": ("IDEFICS",),
     "cogvlm": ("CogVLM",),
     "cogagent": ("CogAgent",),
+    "cogcom": ("CogCoM",),
     "llama-adapter-v2": ("LLaMA-Adapter V2", "LLaMA-AdapterV2"),
     "mplug-owl2": ("mPLUG-Owl2",),
     "chameleon": ("Chameleon",),

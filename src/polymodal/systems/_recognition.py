@@ -99,6 +99,7 @@ ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "VideoChatGPTLlamaForCausalLM": ("video_chatgpt",),
 }
 KEYS: dict[str, tuple[str, ...]] = {
+    "eva_args": ("cogcom",),
     "gguf": ("language_model",),
     "imu_embed_dim": ("imagebind",),
     "transformer_layers": ("clip",),
@@ -110,6 +111,7 @@ SHAPES: tuple[str, ...] = (
     "blip_2",
     "chameleon",
     "clip",
+    "cogcom",
     "imagebind",
     "llama_adapter",
     "llama_adapter_v2",
