@@ -31,7 +31,7 @@ RECIPE = (
         schedule=Cosine(warmup_ratio=0.02),
         budget=Budget(batch=8, steps=800, max_length=2048, precision="bfloat16"),
         start="chains",
-        note="at most 3 turns a chain; low-rank paths that the script adds are not in its list of what learns; its loss "
-        "is the sum of the means of the turns, divided by their number and one, without gradient to earlier turns",
+        note="at most 3 turns a chain; low-rank paths that the script adds are not in its list of what learns; its "
+        "loss is the sum of the means of the turns, divided by their number and one, without gradient to earlier turns",
     ),
 )
