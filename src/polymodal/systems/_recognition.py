@@ -102,6 +102,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "eva_args": ("cogcom",),
     "gguf": ("language_model",),
     "imu_embed_dim": ("imagebind",),
+    "llama_type": ("sphinx",),
     "transformer_layers": ("clip",),
 }
 SHAPES: tuple[str, ...] = (
