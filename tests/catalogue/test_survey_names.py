@@ -41,6 +41,7 @@ NAMES = {
     "tigerbot": ("TigerBot",),
     "bayling": ("BayLing",),
     "chinese-llama-2": ("Chinese-Llama-2", "Chinese-LLaMA-2"),
+    "sphinx": ("SPHINX", "sphinx"),
 }
 
 

@@ -4,21 +4,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
-from safetensors.torch import load_file
 
-from polymodal.check import randomise
+from polymodal.check import library, randomise
 from polymodal.encoders.dinov2 import VIT_G_14, dinov2, official_keys
 
 
 def official(state):
     """The hub's names -> the official ones."""
     found = {}
-    words = (("embeddings.", ""), ("encoder.layer.", "blocks."), ("layer_scale1.lambda1", "ls1.gamma"),
-             ("layer_scale2.lambda1", "ls2.gamma"), ("attention.output.dense", "attn.proj"), ("layernorm", "norm"),
-             ("patch_embeddings.projection", "patch_embed.proj"), ("position_embeddings", "pos_embed"),
-             ("mlp.weights_in", "mlp.w12"), ("mlp.weights_out", "mlp.w3"))  # fmt: skip
+    words = {
+        "patch_embeddings.projection": "patch_embed.proj", "embeddings.": "", "encoder.layer.": "blocks.",
+        "layer_scale1.lambda1": "ls1.gamma", "layer_scale2.lambda1": "ls2.gamma", "layernorm": "norm",
+        "attention.output.dense": "attn.proj", "position_embeddings": "pos_embed", "mlp.weights_in": "mlp.w12",
+        "mlp.weights_out": "mlp.w3",
+    }  # fmt: skip
     for name, value in state.items():
-        for theirs, ours in words:
+        for theirs, ours in words.items():
             name = name.replace(theirs, ours)
         found[name] = value
     for name in [name for name in found if ".attention.attention.query." in name]:
@@ -29,14 +30,13 @@ def official(state):
 
 @torch.no_grad()
 @pytest.mark.parametrize("gated", [False, True])
-def test_equal_to_the_library(gated, tmp_path):
+def test_equal_to_the_library(gated):
     config = transformers.Dinov2Config(hidden_size=24, num_hidden_layers=3, num_attention_heads=3, image_size=42,
                                        patch_size=14, use_swiglu_ffn=gated)  # fmt: skip
     oracle = transformers.Dinov2Model(config).eval()
     randomise.fill(oracle)
-    oracle.save_pretrained(tmp_path)  # under the hub's names, whatever they are in memory
     model = dinov2(width=24, depth=3, heads=3, image_size=42, gated=gated).build().eval()
-    model.load_state_dict(dict(official_keys(gated).apply(official(load_file(tmp_path / "model.safetensors")), model)))
+    model.load_state_dict(dict(official_keys(gated).apply(official(library.names_on_disk(oracle)), model)))
     pixels = randomise.values("pixels", (2, 3, 42, 42))
     assert (model(pixels) - oracle(pixel_values=pixels).last_hidden_state).abs().max() <= 1e-5
 
