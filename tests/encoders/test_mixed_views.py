@@ -10,12 +10,12 @@ from polymodal.check import randomise
 from polymodal.check.evidence.sphinx import small
 from polymodal.encoders.mixed_views import by_imagenet
 from polymodal.errors import ConfigError
-from polymodal.systems.sphinx.checkpoint import mixed_views
+from polymodal.systems.sphinx.checkpoint import views_of
 
 
 @torch.no_grad()
 def test_quarters_are_views_like_pictures():
-    five, one = (mixed_views(small(40, kind)) for kind in ("llama_ens5", "llama_ens"))
+    five, one = (views_of(small(40, kind)) for kind in ("llama_ens5", "llama_ens"))
     torch.manual_seed(0)
     model, single = five.build().eval(), one.build().eval()
     randomise.fill(model)
@@ -40,7 +40,7 @@ def test_statistics_are_changed():
 
 
 def test_what_does_not_fit_is_named():
-    config = mixed_views(small(40))
+    config = views_of(small(40))
     with pytest.raises(ConfigError, match="a ConvNeXt with a grid of 1; found 28, 14 and 2"):
         replace(config, convnext=replace(config.convnext, image_size=64))
     with pytest.raises(ConfigError, match=r"expected \[N, 3, 56, 56\], found \[1, 3, 28, 28\]"):

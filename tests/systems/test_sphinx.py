@@ -49,7 +49,7 @@ def processor_of(folder, kind="llama_ens"):
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     oracle = transformers.PreTrainedTokenizerFast(tokenizer_object=pipeline, **names)
     oracle.save_pretrained(folder)
-    config = {**(SYSTEM.variants[0].config or {}), "llama_type": kind}
+    config = next(each.config for each in SYSTEM.variants if (each.config or {})["llama_type"] == kind)
     return SYSTEM.formats[0].model_spec(config).assemble(None, CheckpointFiles(folder)).processor, oracle
 
 
@@ -65,7 +65,15 @@ def test_prompts_byte_for_byte():
     assert own == "<s><image>Be brief.\n\n### Human: What is it?\n### Assistant:"
 
 
-@pytest.mark.parametrize(("kind", "side", "count"), [("llama_ens", 224, 291), ("llama_ens5", 448, 1455)])
+@pytest.mark.parametrize(
+    ("kind", "side", "count"),
+    [
+        ("llama_ens", 224, 291),
+        ("llama_ens5", 448, 1455),
+        ("llama_ens_light", 512, 259),
+        ("llama_ens5_light", 1024, 1295),
+    ],
+)
 def test_ids_labels_and_pixels_are_the_official_ones(kind, side, count, tmp_path):
     processor, oracle = processor_of(tmp_path, kind)
     answers = ["A cat.", "It has a tail"]
@@ -170,7 +178,7 @@ def test_what_is_refused_is_named():
         picture_first([said("assistant", "a")])
     published = SYSTEM.variants[0].config or {}
     for changes, words in (
-        ({"llama_type": "llama_ens_light"}, "llama_type: expected llama_ens or llama_ens5, found 'llama_ens_light'"),
+        ({"llama_type": "llama_ens5p2"}, "llama_type: expected llama_ens or llama_ens5 or .*, found 'llama_ens5p2'"),
         ({"rope_scaling": 2.0}, "rope_scaling"),
     ):
         with pytest.raises(ConfigError, match=words):

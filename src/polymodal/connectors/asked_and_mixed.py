@@ -22,15 +22,15 @@ from polymodal.nn.norm import LayerNormConfig
 
 @dataclass(frozen=True, kw_only=True)
 class AskedAndMixedConfig:
-    """mixed_width: of the mixed features; out_width: of the backbone."""
+    """mixed_width: of the mixed features; out_width: of the backbone.  qformer None: mixed features alone (Tiny)."""
 
-    qformer: QFormerConfig
+    qformer: QFormerConfig | None
     mixed_width: int
     out_width: int
 
     def tokens(self, mixed: int, views: int) -> int:
         """Features of a picture of so many mixed features a view."""
-        return views * (self.qformer.queries + mixed + 2)
+        return views * ((0 if self.qformer is None else self.qformer.queries) + mixed + 2)
 
     def build(self) -> AskedAndMixed:
         """Build the connector with fresh weights."""
@@ -43,16 +43,19 @@ class AskedAndMixed(nn.Module):
     def __init__(self, config: AskedAndMixedConfig) -> None:
         super().__init__()
         self.config = config
-        norm, width = LayerNormConfig(), config.out_width
-        self.qformer = config.qformer.build()
-        self.asked_proj, self.asked_norm = Linear(config.qformer.width, width), norm.build(width)
+        norm, width, asked = LayerNormConfig(), config.out_width, config.qformer
+        self.qformer = None if asked is None else asked.build()
+        self.asked_proj = None if asked is None else Linear(asked.width, width)
+        self.asked_norm = None if asked is None else norm.build(width)
         self.mixed_proj, self.mixed_norm = Linear(config.mixed_width, width), norm.build(width)
         self.start, self.end = (nn.Parameter(torch.rand(width)) for _ in range(2))
 
-    def forward(self, features: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, features: tuple[Tensor | None, Tensor]) -> Tensor:
         """(asked, mixed) -> [N, tokens, E]."""
         asked, mixed = features
-        queries = self.asked_norm(self.asked_proj(self.qformer(asked.flatten(0, 1)))).unflatten(0, asked.shape[:2])
         seen = self.mixed_norm(self.mixed_proj(mixed))
         start, end = (marker.expand(*seen.shape[:2], 1, -1) for marker in (self.start, self.end))
+        if self.qformer is None or self.asked_proj is None or self.asked_norm is None or asked is None:
+            return torch.cat((start, seen, end), 2).flatten(1, 2)
+        queries = self.asked_norm(self.asked_proj(self.qformer(asked.flatten(0, 1)))).unflatten(0, asked.shape[:2])
         return torch.cat((start, queries, seen, end), 2).flatten(1, 2)

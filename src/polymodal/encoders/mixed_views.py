@@ -88,17 +88,12 @@ class MixedViews(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels normalised by CLIP's statistics.  Raises ConfigError for another size."""
-        size = self.config.image_size
-        if tuple(pixel_values.shape[1:]) != (3, size, size):
-            raise ConfigError(f"mixed views: expected [N, 3, {size}, {size}], found {list(pixel_values.shape)}")
+        check_pixels(pixel_values, self.config.image_size)
         views = pixel_values[:, None]
         if self.config.quarters:
             side = self.config.side
             small = F.interpolate(pixel_values.half(), size=(side, side), mode="bicubic").to(pixel_values)
-            halves = (slice(None, side), slice(side, None))
-            views = torch.stack(
-                (small, *(pixel_values[..., rows, columns] for rows in halves for columns in halves)), 1
-            )
+            views = with_quarters(small, pixel_values)
         flat = views.flatten(0, 1)
         mixed = torch.cat((self.clip(flat), self.spread(flat), self.dino(by_imagenet(flat))), -1)
         return tuple(each.unflatten(0, views.shape[:2]) for each in (self.asked(flat), mixed))  # type: ignore[return-value]
@@ -108,8 +103,25 @@ class MixedViews(nn.Module):
         config = self.config.convnext
         enlarged = F.interpolate(pixels.half(), size=(config.image_size,) * 2).to(pixels)
         planes = self.convnext(enlarged).unflatten(1, (config.grid, config.grid))
-        patches = planes.repeat_interleave(2, 1).repeat_interleave(2, 2).flatten(1, 2)
-        return torch.cat((patches.mean(1, keepdim=True), patches), 1)
+        return with_mean(planes.repeat_interleave(2, 1).repeat_interleave(2, 2).flatten(1, 2))
+
+
+def check_pixels(pixels: Tensor, size: int) -> None:
+    """Raises ConfigError unless they are pictures [N, 3, size, size]."""
+    if tuple(pixels.shape[1:]) != (3, size, size):
+        raise ConfigError(f"mixed views: expected [N, 3, {size}, {size}], found {list(pixels.shape)}")
+
+
+def with_quarters(small: Tensor, pixels: Tensor) -> Tensor:
+    """A small whole [N, 3, h, h] and the quarters of a picture of twice its side -> [N, 5, 3, h, h], row by row."""
+    side = small.shape[-1]
+    halves = (slice(None, side), slice(side, None))
+    return torch.stack((small, *(pixels[..., rows, columns] for rows in halves for columns in halves)), 1)
+
+
+def with_mean(features: Tensor) -> Tensor:
+    """[n, S, D] -> [n, 1 + S, D], their mean in the place of a class token."""
+    return torch.cat((features.mean(1, keepdim=True), features), 1)
 
 
 def by_imagenet(pixels: Tensor) -> Tensor:

@@ -69,16 +69,20 @@ EVIDENCE = Evidence(
     cases=(
         case("one view, two pictures, none", "sphinx"),
         case("five views, one layer, grouped heads, the exact GELU", "sphinx_quarters"),
+        case("two encoders, one view, none", "sphinx_light"),
+        case("two encoders, five views", "sphinx_light_quarters"),
     ),
     published=tuple(packed_size("sphinx_sizes", each.name, each.parameters) for each in SYSTEM.variants),
     training_checks={stage.name: training_check for stage in SYSTEM.recipe},
     headline=headline,
     exceptions=(
-        "SPHINX-MoE and SPHINX-Tiny, with Mixtral and TinyLlama and other mixtures of encoders, and llama_ens5p2 and "
-        "llama_ens10, of which no weights were released, are not read",
+        "SPHINX-MoE, whose language model is Mixtral in a layout of its own, is not read, nor are llama_ens5p2 and "
+        "llama_ens10, of which no weights were released",
         "CLIP has the quick GELU that OpenAI's weights were trained with; since November 2023 the published code "
         'builds the exact GELU where it reads a release: "quick_gelu": false in config.json gives that',
         "no released file was at hand: names and shapes are those that the official code builds, from the releases of "
-        "its libraries named above; the sizes of the encoders are given in a config.json for tests alone",
+        "its libraries named above, with TinyLlama's numbers for Tiny; a config.json names sizes of encoders in tests "
+        "alone",
+        "the rates, batches and steps of the first two stages are not known",
     ),
 )

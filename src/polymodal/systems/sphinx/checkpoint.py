@@ -22,6 +22,7 @@ from polymodal.data.processor import Modality, Processor
 from polymodal.data.template import TEXT_START, Special, Template, Turn, Words
 from polymodal.data.transforms import PadToSquare
 from polymodal.encoders import clip_vit, convnext, dinov2, eva_vit
+from polymodal.encoders.light_views import LightViewsConfig
 from polymodal.encoders.mixed_views import MixedViewsConfig
 from polymodal.errors import ConfigError, PromptError
 from polymodal.models.multimodal_lm import MultimodalLM
@@ -32,8 +33,9 @@ from polymodal.weights.keytable import KeyTable, drop, rename
 from polymodal.weights.operations import Reshape
 from polymodal.weights.parallel_shards import parallel_shards
 
-CLASSES = {"llama_ens": False, "llama_ens5": True}
-"""By the name of their class, which releases look at the quarters of a picture too."""
+CLASSES = {"llama_ens": (False, False), "llama_ens5": (False, True), "llama_ens_light": (True, False),
+           "llama_ens5_light": (True, True)}  # fmt: skip
+"""By the name of their class: whether it has two encoders alone, whether it looks at the quarters of a picture too."""
 ENTRY = ("model", "")
 CONTEXT = 4096  # tokens of a conversation with its picture, as the published loader allows
 SYSTEM_WORDS = (
@@ -99,23 +101,33 @@ def grounded(answer: str, pictures: Sequence[Any]) -> Grounding:
     return Grounding(text=re.sub("</?p>", "", plain), things=tuple(things))
 
 
-def mixed_views(config: Mapping[str, Any]) -> MixedViewsConfig:
+def views_of(config: Mapping[str, Any]) -> MixedViewsConfig | LightViewsConfig:
     """The encoders.  `vision_config`, which no published file has, names sizes where they are others."""
     sizes = dict(config.get("vision_config") or {})
+    light, quarters = CLASSES[config["llama_type"]]
+    trunk = convnext.ConvNeXtConfig(**{"image_size": 512 if light else 256, **(sizes.get("convnext") or {})})
+    dino = dinov2.dinov2(**sizes["dinov2"], gated=True) if sizes.get("dinov2") else dinov2.VIT_G_14
+    if light:
+        return LightViewsConfig(convnext=trunk, dino=dino, quarters=quarters)
     quick = "quick_gelu" if config.get("quick_gelu", True) else "gelu"
     clip = {"width": 1024, "depth": 24, "patch_size": 14, "activation": quick, **(sizes.get("clip") or {})}
     tower = replace(clip_vit.clip_vit(**clip), head=None, final_norm=LayerNormConfig())
-    dino = sizes.get("dinov2")
-    return MixedViewsConfig(
-        asked=eva_vit.parse_config(sizes.get("qformer_vision") or {}), clip=tower,
-        convnext=convnext.ConvNeXtConfig(**(sizes.get("convnext") or {})),
-        dino=dinov2.VIT_G_14 if dino is None else dinov2.dinov2(**dino, gated=True),
-        quarters=CLASSES[config["llama_type"]],
-    )  # fmt: skip
+    asked = eva_vit.parse_config(sizes.get("qformer_vision") or {})
+    return MixedViewsConfig(asked=asked, clip=tower, convnext=trunk, dino=dino, quarters=quarters)
 
 
-def vision_keys(asked: qformer.QFormerConfig) -> KeyTable:
-    """Names below `llma.` -> encoder and connector; what the libraries' whole models hold besides is dropped."""
+def vision_keys(asked: qformer.QFormerConfig | None) -> KeyTable:
+    """Names below `llma.` -> encoder and connector; what the libraries' whole models hold besides is dropped.
+
+    asked: the Q-Former, None for a model of two encoders.
+    """
+    keys = (
+        convnext.timm_keys().prefixed("openclip_convnext_xxl.", "encoders.image.convnext.")
+        + dinov2.official_keys(gated=True).prefixed("dinov2_vitg14.", "encoders.image.dino.")
+        + projection("visual_proj", "mixed")
+    )
+    if asked is None:
+        return keys
     left_of_clip = ("positional_embedding", "text_projection", "logit_scale", "token_embedding.weight", "ln_final.**")
     clip = KeyTable((*(rename(f"visual.ln_post.{leaf}", f"final_norm.{leaf}") for leaf in ("weight", "bias")),
                      *(drop(name) for name in left_of_clip))) + clip_vit.OPENAI_FEATURE_KEYS  # fmt: skip
@@ -124,17 +136,19 @@ def vision_keys(asked: qformer.QFormerConfig) -> KeyTable:
         + qformer_lm.QUERIES.prefixed("", "connectors.image.qformer.")
         + qformer.hf_keys(asked).prefixed("qformer.", "connectors.image.qformer.")
     )
-    projections = KeyTable()
-    for theirs, ours in (("qformer_proj", "asked"), ("visual_proj", "mixed")):
-        projections += qformer_lm.linear(f"{theirs}.0", f"connectors.image.{ours}_proj")
-        projections += qformer_lm.linear(f"{theirs}.1", f"connectors.image.{ours}_norm")
     return (
-        blip.prefixed("qformer.")
+        keys
+        + blip.prefixed("qformer.")
         + clip.prefixed("clip.", "encoders.image.clip.")
-        + convnext.timm_keys().prefixed("openclip_convnext_xxl.", "encoders.image.convnext.")
-        + dinov2.official_keys(gated=True).prefixed("dinov2_vitg14.", "encoders.image.dino.")
-        + projections
+        + projection("qformer_proj", "asked")
     )
+
+
+def projection(theirs: str, ours: str) -> KeyTable:
+    """A linear and its norm."""
+    linears = (qformer_lm.linear(f"{theirs}.{index}", f"connectors.image.{ours}_{name}")
+               for index, name in enumerate(("proj", "norm")))  # fmt: skip
+    return next(linears) + next(linears)
 
 
 def marker_keys(width: int) -> KeyTable:
@@ -156,9 +170,11 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     kind = config.get("llama_type")
     if kind not in CLASSES:
         raise ConfigError(f"sphinx: llama_type: expected {' or '.join(CLASSES)}, found {str(kind)[:40]!r}")
-    views, text = mixed_views(config), text_of(config)
-    sizes = (config.get("vision_config") or {}).get("qformer") or {}
-    asked = qformer.parse_config(sizes, queries=sizes.get("num_query_tokens", 32), source_width=views.asked.width)
+    views, text = views_of(config), text_of(config)
+    asked = None
+    if isinstance(views, MixedViewsConfig):
+        sizes = (config.get("vision_config") or {}).get("qformer") or {}
+        asked = qformer.parse_config(sizes, queries=sizes.get("num_query_tokens", 32), source_width=views.asked.width)
     connector = AskedAndMixedConfig(qformer=asked, mixed_width=views.width, out_width=text.width)
     tokens = connector.tokens(views.tokens, views.views)
 
@@ -178,14 +194,18 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     return ModelSpec(build=build, keys=(keys,), parts=drawing(views, tokens, text), assemble=assemble, ends=((2,), 0))
 
 
-def drawing(views: MixedViewsConfig, tokens: int, text: DecoderConfig) -> tuple[Part, ...]:
-    side, count = views.image_size, views.views
-    seen = f"[N, {count}, {views.asked.tokens}, {views.asked.width}], [N, {count}, {views.tokens}, {views.width}]"
+def drawing(views: MixedViewsConfig | LightViewsConfig, tokens: int, text: DecoderConfig) -> tuple[Part, ...]:
+    side, count, whole = views.image_size, views.views, isinstance(views, MixedViewsConfig)
+    seen = f"[N, {count}, {views.tokens}, {views.width}]"
+    if isinstance(views, MixedViewsConfig):
+        seen = f"[N, {count}, {views.asked.tokens}, {views.asked.width}], {seen}"
+    encoders = ("EVA ViT-g, CLIP ViT-L, " if whole else "") + "ConvNeXt-XXL, DINOv2-g"
+    joined = "Q-Former and mixed features, two linears, markers" if whole else "linear, markers"
     return (
-        Part(slot="encoder", modality="image", name="EVA ViT-g, CLIP ViT-L, ConvNeXt-XXL, DINOv2-g",
-             prefix="encoders.image", input=f"[N, 3, {side}, {side}]", output=seen, tokens=count * views.tokens),
-        Part(slot="connector", modality="image", name="Q-Former and mixed features, two linears, markers",
-             prefix="connectors.image", input=seen, output=f"[N, {tokens}, {text.width}]", tokens=tokens),
-        Part(slot="backbone", name="LLaMA 2", prefix="backbone", input=f"[B, T, {text.width}]",
-             output=f"[B, T, {text.vocab_size}]"),
+        Part(slot="encoder", modality="image", name=encoders, prefix="encoders.image",
+             input=f"[N, 3, {side}, {side}]", output=seen, tokens=count * views.tokens),
+        Part(slot="connector", modality="image", name=joined, prefix="connectors.image", input=seen,
+             output=f"[N, {tokens}, {text.width}]", tokens=tokens),
+        Part(slot="backbone", name="LLaMA 2" if whole else "TinyLlama", prefix="backbone",
+             input=f"[B, T, {text.width}]", output=f"[B, T, {text.vocab_size}]"),
     )  # fmt: skip
