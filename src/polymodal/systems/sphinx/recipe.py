@@ -18,8 +18,8 @@ RECIPE = (
         objective=LanguageModeling(),
         train=LEARNS,
         start="parts",
-        note="twice, on real and on synthetic captions; the weights of the two are then averaged; of Tiny the first mode "
-        "of the code trains the linear and norm of the connector alone",
+        note="twice, on real and on synthetic captions; the weights of the two are then averaged; of Tiny the first "
+        "mode of the code trains the linear and norm of the connector alone",
     ),
     Stage(
         name="tasks",
