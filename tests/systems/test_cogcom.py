@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +129,9 @@ def test_a_region_is_cut_out_and_enlarged_as_published():
     assert padded is not None and padded.media[0].picture.size != cat.size, "leading zeros are read"
 
 
-@pytest.mark.parametrize("box", ["[[5,5,5,900]]", "[[600,1,500,2]]", "[[0,0,99999,99999]]", "the left part", ""])
+@pytest.mark.parametrize(
+    "box", ["[[5,5,5,900]]", "[[600,1,500,2]]", "[[0,0,99999,99999]]", f"[[0,0,9,{'9' * 900}]]", "the left part", ""]
+)
 def test_what_cannot_be_cut_out_is_looked_at_again_as_it_is(box):
     new = followed(asked(pm.image(CAT), "What?"), f"CROP_AND_ZOOMIN({box})")
     assert new is not None and new.media[0].picture.size == Pillow.open(CAT).size
@@ -190,10 +193,18 @@ def test_boxes_of_a_region_lie_in_the_whole_picture():
     answer = f"The cat [[100,200,300,400]]. {CROP} {chain.NEXT} Its tail [[500,000,999,500]]"
     found = chain.grounded(answer, [square])
     assert found.text == f"The cat. {CROP} {chain.NEXT} Its tail"
-    assert [thing.label for thing in found.things] == ["The cat", "Its tail"]
+    assert [thing.label for thing in found.things] == ["The cat", "CROP_AND_ZOOMIN", "Its tail"]
     assert found.things[0].box == (0.1, 0.2, 0.3, 0.4)
-    assert found.things[1].box == pytest.approx((0.35, 0.25, 0.1 + 0.5 * 0.999, 0.5))
+    assert found.things[2].box == pytest.approx((0.35, 0.25, 0.1 + 0.5 * 0.999, 0.5))
     assert chain.grounded(answer, []).things == ()
+
+
+def test_long_texts_are_read_in_little_time():
+    start = time.perf_counter()
+    assert chain.read("a" * 1_000_000) == chain.read("a(" * 100_000) == ()
+    talk = [said("user", pm.image(DOT), "a"), said("assistant", f"{CROP} {chain.NEXT}" * 20_000), said("user", "b")]
+    assert len(written_out(talk)) == 2 * chain.MOST + 3
+    assert time.perf_counter() - start < 20
 
 
 def test_boxes_are_written_as_training_wrote_them():

@@ -30,9 +30,11 @@ first."""
 NEXT = "Based on this new image and the reasoning history:"
 MOST = 10  # turns that one question may be followed by
 ZOOM = 2
-_CALL = re.compile(r"([A-Za-z_]+)\((.*?)\)")
+# From the beginning of a word and over a thousand signs at most: a question may be a million letters.
+_CALL = re.compile(r"(?<![A-Za-z_])([A-Za-z_]+)\((.{0,1000}?)\)")
 _BOX = re.compile(r"\[[\[\]\d,\s]+\]")
 _NUMBER = re.compile(r"\d+")
+_GIVEN = re.compile(r"([A-Za-z_]+)\($")
 _SHOWN = re.compile(rf"(?<!\(){BOXES.pattern}")
 
 Pixels = tuple[int, int, int, int]
@@ -57,7 +59,7 @@ class Manipulation:
         """The first box of the argument in thousandths, None where there is none that can be read."""
         found = _BOX.search(self.argument)
         numbers = _NUMBER.findall(found[0].partition("]")[0]) if found else []
-        return tuple(map(int, numbers[:4])) if len(numbers) >= 4 else None
+        return tuple(map(int, numbers[:4])) if len(numbers) >= 4 and max(map(len, numbers)) <= 4 else None
 
 
 def read(text: str) -> tuple[Manipulation, ...]:
@@ -119,7 +121,7 @@ def next_turn(messages: Sequence[Message], answer: str) -> Message | None:
 def turns_of(question: Message, answer: str) -> tuple[Message, ...]:
     """A question and an answer that holds several turns, one by one, with the regions cut out again."""
     made = [question]
-    for number, said in enumerate(answer.split(NEXT)):
+    for number, said in enumerate(answer.split(NEXT, MOST)):
         if number and (follow := next_turn(made[:-1], made[-1].text)) is not None:
             made.append(follow)
         elif number:
@@ -130,8 +132,10 @@ def turns_of(question: Message, answer: str) -> tuple[Message, ...]:
 
 
 def grounded(answer: str, pictures: Sequence[Any]) -> Grounding:
-    """An answer without its boxes but those that manipulations are given, and what they are of, in the picture that was
-    asked about, whatever was cut out of it on the way."""
+    """An answer without its boxes, but those that manipulations are given, and what they are of, or the manipulation.
+
+    Boxes lie in the picture that was asked about, whatever was cut out of it on the way.
+    """
     plain = _SHOWN.sub("", answer)
     if not pictures:
         return Grounding(text=plain, things=())
@@ -140,8 +144,9 @@ def grounded(answer: str, pictures: Sequence[Any]) -> Grounding:
     window: Box = (0.0, 0.0, 1.0, 1.0)
     turns = turns_of(question, answer)
     for asked, said in zip(turns[::2], turns[1::2], strict=True):
-        shown = [each for each in things_in(said.text) if not each.label.endswith("(")]
-        things += [Thing(label=each.label, box=_inside(window, each.box)) for each in shown]
+        for each in things_in(said.text):
+            given = _GIVEN.search(each.label)
+            things.append(Thing(label=given[1] if given else each.label, box=_inside(window, each.box)))
         calls = read(f"{asked.text} {said.text}")
         if calls and calls[-1].makes_picture:
             width, height = asked.media[-1].picture.size  # type: ignore[attr-defined]

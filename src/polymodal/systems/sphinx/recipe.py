@@ -5,8 +5,7 @@ The rates, batches and steps of the first two stages were not read; those of the
 
 from polymodal.systems import AdamW, Budget, Cosine, DataSource, LanguageModeling, Stage
 
-LEARNS = ("connectors.image.asked_proj", "connectors.image.asked_norm", "connectors.image.mixed_proj",
-          "connectors.image.mixed_norm", "connectors.image.start", "connectors.image.end", "backbone")  # fmt: skip
+LEARNS, STAYS = ("connectors.image", "backbone"), ("connectors.image.qformer",)
 
 RECIPE = (
     Stage(
@@ -17,6 +16,7 @@ RECIPE = (
         ),
         objective=LanguageModeling(),
         train=LEARNS,
+        frozen=STAYS,
         start="parts",
         note="twice, on real and on synthetic captions; the weights of the two are then averaged; of Tiny the first "
         "mode of the code trains the linear and norm of the connector alone",
@@ -28,6 +28,7 @@ RECIPE = (
         ),
         objective=LanguageModeling(),
         train=LEARNS,
+        frozen=STAYS,
         start="pretrain",
     ),
     Stage(
@@ -35,6 +36,7 @@ RECIPE = (
         data=(DataSource(name="ImageNet-1k as conversations", kind="conversations", samples=1_281_167),),
         objective=LanguageModeling(),
         train=LEARNS,
+        frozen=STAYS,
         optimizer=AdamW(lr=2e-5, betas=(0.9, 0.95), weight_decay=0.0, clip=8.0),
         schedule=Cosine(warmup_ratio=0.03),
         budget=Budget(batch=64, epochs=1, max_length=512, precision="bfloat16"),
