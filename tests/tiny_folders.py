@@ -12,6 +12,7 @@ from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.evidence import (
     chameleon,
     cogagent,
+    cogcom,
     cogvlm,
     flamingo,
     fuyu_8b,
@@ -108,6 +109,7 @@ FOLDERS: dict[str, Callable[[Path], tuple[dict[str, Any], Files]]] = {
     "idefics": _idefics,  # A
     "openflamingo": _openflamingo,  # A, ALiBi
     "cogagent": _with_llamas_tokens(cogagent.small),  # A, B and C, a picture at two sizes
+    "cogcom": _with_llamas_tokens(cogcom.small),  # B and C, positions by turns
     "cogvlm": _with_llamas_tokens(cogvlm.small),  # B and C
     "mplug-owl2": _with_llamas_tokens(mplug_owl2.small),  # B and C
     "internlm-xcomposer2": _xcomposer2,  # B and C, low-rank paths

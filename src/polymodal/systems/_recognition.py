@@ -102,8 +102,10 @@ ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "VideoChatGPTLlamaForCausalLM": ("video_chatgpt",),
 }
 KEYS: dict[str, tuple[str, ...]] = {
+    "eva_args": ("cogcom",),
     "gguf": ("language_model",),
     "imu_embed_dim": ("imagebind",),
+    "llama_type": ("sphinx",),
     "transformer_layers": ("clip",),
 }
 SHAPES: tuple[str, ...] = (
@@ -113,6 +115,7 @@ SHAPES: tuple[str, ...] = (
     "blip_2",
     "chameleon",
     "clip",
+    "cogcom",
     "imagebind",
     "llama_adapter",
     "llama_adapter_v2",
