@@ -70,6 +70,8 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "official-blip": ("blip",),
     "open_flamingo": ("openflamingo",),
     "otter": ("otter",),
+    "pali-x": ("pali_x",),
+    "palm-e": ("palm_e",),
     "pandagpt": ("pandagpt",),
     "qwen": ("qwen_audio", "qwen_vl"),
     "qwen2": ("language_model",),
