@@ -1,4 +1,4 @@
-"""InternVL-14B: its texts and pictures as published, C and G, the matching head, what is refused, whose folder is whose."""
+"""InternVL-14B: its texts and pictures as published, C and G, the matching head, refusals, whose folder it is."""
 
 import json
 from pathlib import Path
@@ -75,8 +75,8 @@ def test_what_is_not_taken_is_named(tmp_path: Path) -> None:
         model.module.features()
     with pytest.raises(ConfigError, match=r"does not know the inputs \['audio_values'\]"):
         model.module.features(audio_values=torch.zeros(1))
-    with pytest.raises(PromptError, match="video|takes pictures"):
-        model.processor(images=[pm.video(b"x")])
+    with pytest.raises(PromptError, match="this model takes pictures and text; found video"):
+        model.processor([{"role": "user", "content": [pm.video(b"x")]}])
 
 
 @pytest.mark.parametrize(
@@ -96,5 +96,5 @@ def test_the_library_s_internvl_is_another(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(
         json.dumps({"model_type": "internvl", "architectures": ["InternVLForConditionalGeneration"]})
     )
-    with pytest.raises(Exception, match="internvl|InternVL"):
+    with pytest.raises(Exception, match="InternVLForConditionalGeneration"):
         pm.load(tmp_path)

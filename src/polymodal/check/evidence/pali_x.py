@@ -89,7 +89,7 @@ EVIDENCE = Evidence(
                      beside=("decoder_input_ids",), pixel_values=(1, 2)),
     ),
     published=tuple(packed_size("pali_x_sizes", each.name, each.parameters) for each in SYSTEM.variants),
-    training_checks=dict.fromkeys(("base", "high resolution", "finetune"), training_check),
+    training_checks=dict.fromkeys(("base", "high-resolution", "finetune"), training_check),
     headline=headline,
     exceptions=(
         "nothing was released; read from the paper: ViT-22B, an encoder-decoder of 50 and 50 layers and 32B like UL2, "

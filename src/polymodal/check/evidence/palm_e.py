@@ -183,8 +183,8 @@ EVIDENCE = Evidence(
         counted_case("slots of posed views, two rounds", "palm_e_scene", scene_values=(1, 1, 0)),
     ),
     published=tuple(packed_size("palm_e_sizes", each.name, each.parameters) for each in SYSTEM.variants),
-    training_checks={"full mixture": pictures, "full mixture, PaLM frozen": pictures, "states": objects,
-                     "scenes": views, "language table": pictures},
+    training_checks={"full-mixture": pictures, "frozen-mixture": pictures, "states": objects,
+                     "scenes": views, "language-table": pictures},
     headline=headline,
     exceptions=(
         "nothing was released; read from the papers: sizes, blocks and vocabulary of PaLM and of both ViTs, prompts, "

@@ -37,7 +37,7 @@ RECIPE = (
         note="224 pixels, 2.2 billion samples, the tower frozen",
     ),
     Stage(
-        name="high resolution",
+        name="high-resolution",
         data=(*READING, BOXES),
         objective=LanguageModeling(),
         train=LEARNS,
@@ -53,7 +53,7 @@ RECIPE = (
         train=LEARNS,
         optimizer=AdamW(),
         budget=Budget(),
-        start="high resolution",
+        start="high-resolution",
         note="672 or 756 pixels, the tower frozen; videos of 8 or 16 frames at 224",
     ),
 )

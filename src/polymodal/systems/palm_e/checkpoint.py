@@ -10,6 +10,7 @@ from torch import nn
 
 from polymodal.backbones import palm
 from polymodal.backbones.decoder import DecoderConfig
+from polymodal.checkpoints.qformer_lm import linear
 from polymodal.connectors.entity_mlp import EntityMLPConfig
 from polymodal.connectors.linear import LinearConnectorConfig
 from polymodal.encoders import osrt, vit_22b
@@ -104,11 +105,6 @@ class Senses:
                      output=f"[N, {count}, {width}]", tokens=count)]  # fmt: skip
         return (*parts, Part(slot="backbone", name="PaLM", prefix="backbone", input=f"[B, T, {width}]",
                              output="[B, T, V]"))  # fmt: skip
-
-
-def linear(theirs: str, ours: str) -> KeyTable:
-    """Weight and bias of one linear."""
-    return KeyTable.of({f"{theirs}.{leaf}": f"{ours}.{leaf}" for leaf in ("weight", "bias")})
 
 
 def parts_of(config: Mapping[str, Any]) -> Senses:
