@@ -1,7 +1,7 @@
 """How PaLM-E was trained (arXiv 2303.03378): one mixture of pictures, text and three robots, or one robot alone.
 
 Sampling frequencies are the paper's table 6.  Rates, batch and steps were not published.  With PaLM frozen only what
-turns observations into embeddings learns; the slots of OSRT were learned before, from views alone, and stay as they are.
+turns observations into embeddings learns; the slots of OSRT were learned before, from views alone, and stay so.
 """
 
 from polymodal.systems import AdamW, Budget, DataSource, LanguageModeling, Stage
