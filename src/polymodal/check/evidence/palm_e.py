@@ -188,7 +188,7 @@ EVIDENCE = Evidence(
     headline=headline,
     exceptions=(
         "nothing was released; read from the papers: sizes, blocks and vocabulary of PaLM and of both ViTs, prompts, "
-        "mixture; the numbers of parameters are counted, PaLM's agree with its paper's 8.63, 62.50 and 540.35 billion",
+        "mixture; parameters are counted, 8.632, 62.496 and 540.356 billion of PaLM (its paper: 8.63, 62.50, 540.35)",
         "not published and chosen here: resolution 224, numbers of a state (13), width and depth of the MLPs, "
         "embeddings of a slot (4), slots (11), which dims rope joins, eps, what stands between turns, all rates",
         "the comparison with a ViT trained behind a Token Learner and masks of objects in pictures are not part of it",
