@@ -91,13 +91,12 @@ def run_stage(
     train_mode(model)
     train_mode(run.objective)
     losses: list[float] = []
-    if ranks.first:
-        for name in (LOG, SKIPPED):
-            forget_after(folder / name, start)
+    for name in (LOG, SKIPPED) if ranks.first else ():
+        forget_after(folder / name, start)
     ranks.gathered(None)  # the others count what is left
     skipped, lowest = count_skipped(folder / SKIPPED), lowest_evaluation(folder / LOG)
-    recomputing = checkpointed(model, options.activation_checkpointing)
-    with recomputing, (folder / LOG if ranks.first else Path(os.devnull)).open("a") as log:
+    lines = folder / LOG if ranks.first else Path(os.devnull)
+    with checkpointed(model, options.activation_checkpointing), lines.open("a") as log:
         for step in range(start, end):
             began = time.perf_counter()
             data = step_data(batches(step, run.generator))
