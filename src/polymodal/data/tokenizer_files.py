@@ -3,7 +3,7 @@
     tokenizer.json                                                          as it is
     tokenizer.model | spiece.model | sentencepiece.bpe.model                sentencepiece (or LLaMA 3's rank file)
     ice_text.model                                                          sentencepiece, ChatGLM's
-    vocab.json + merges.txt | vocab.txt | *.tiktoken                        byte-level BPE | WordPiece | ranks
+    vocab.json + merges.txt | vocab.txt, bee.txt | *.tiktoken               byte-level BPE | WordPiece | ranks
       + tokenizer_config.json, special_tokens_map.json, added_tokens.json   which class, which special tokens
 
 Without a tokenizer.json the tokenizer's class says how text is cut; ids are those of AutoTokenizer of transformers on
@@ -42,6 +42,7 @@ KINDS = {
     "ice_text.model": PIECES,
     "vocab.json": MERGES,
     "vocab.txt": WORDS,
+    "bee.txt": WORDS,
     "qwen.tiktoken": RANKS,
     "emu3.tiktoken": RANKS,
     "arcade100k.tiktoken": RANKS,
@@ -84,10 +85,13 @@ READERS: dict[str, dict[str, Reader]] = {
         "Qwen2Tokenizer": word_files.qwen2,
         "GPTNeoXTokenizer": word_files.gpt_neox,
     },
-    WORDS: dict.fromkeys(
-        ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "LxmertTokenizer", "MobileBertTokenizer"),
-        word_files.bert,
-    ),
+    WORDS: {
+        **dict.fromkeys(
+            ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "LxmertTokenizer", "MobileBertTokenizer"),
+            word_files.bert,
+        ),
+        "CPMBeeTokenizer": word_files.cpm_bee,
+    },
     RANKS: {"QWenTokenizer": tiktoken_file.qwen, "Emu3Tokenizer": tiktoken_file.emu3,
             "Arcade100kTokenizer": tiktoken_file.arcade100k},
 }  # fmt: skip
@@ -108,6 +112,7 @@ CLASS_OF_MODEL_TYPE = {
         "BertTokenizer": "bert blip align flava git vilt visual_bert electra distilbert",
         "LxmertTokenizer": "lxmert",
         "WhisperTokenizer": "whisper",
+        "CPMBeeTokenizer": "viscpm-chat viscpm-paint",
     }.items()
     for model_type in model_types.split()
 }

@@ -80,6 +80,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "video-llama": ("video_llama",),
     "videochat": ("videochat",),
     "vilt": ("vilt",),
+    "viscpm-chat": ("viscpm",),
     "visualglm-sat": ("visualglm",),
     "vit": ("vit",),
     "vit_jax": ("vit",),
@@ -117,6 +118,7 @@ SHAPES: tuple[str, ...] = (
     "next_gpt",
     "openflamingo",
     "pandagpt",
+    "viscpm",
     "visualglm",
     "vit",
 )
