@@ -13,7 +13,6 @@ begin behind the buckets of distances, and way 0 is no way (the same segment).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

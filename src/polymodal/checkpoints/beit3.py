@@ -1,6 +1,6 @@
 """BEiT-3 as torchscale keeps it: the parts of a config, and the names under `beit3.`.
 
-    A: weights of pictures, B: weights of text; two of each, in every block and in the norm behind them
+A: weights of pictures, B: weights of text; two of each, in every block and in the norm behind them
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ def keys(config: BEiT3Config) -> KeyTable:
     rows: list[Row] = []
     for kind, branch in (("A", 0), ("B", 1)):
         pairs = [
-            *((f"{layer}.self_attn.{name}_proj.{kind}", f"{ours}.attn.{name}_proj.branches.{branch}") for name in "qkv"),
+            *(
+                (f"{layer}.self_attn.{name}_proj.{kind}", f"{ours}.attn.{name}_proj.branches.{branch}")
+                for name in "qkv"
+            ),
             (f"{layer}.self_attn.inner_attn_ln.{kind}", f"{ours}.attn.o_proj.branches.{branch}.norm"),
             (f"{layer}.self_attn.out_proj.{kind}", f"{ours}.attn.o_proj.branches.{branch}.linear"),
             (f"{layer}.self_attn_layer_norm.{kind}", f"{ours}.attn_norm.branches.{branch}"),

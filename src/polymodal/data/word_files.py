@@ -126,7 +126,11 @@ def cpm_bee(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> V
     pipeline.pre_tokenizer = pre_tokenizers.Sequence([*cuts, pre_tokenizers.Split(" ", behavior="merged_with_next")])
     pipeline.decoder = decoders.Fuse()
     roles = {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "<pad>", "mask": "<mask>"}
-    return Vocabulary(pipeline=pipeline, roles=roles, control=tuple(AddedToken(each, special=True, normalized=False) for each in marks))
+    return Vocabulary(
+        pipeline=pipeline,
+        roles=roles,
+        control=tuple(AddedToken(each, special=True, normalized=False) for each in marks),
+    )
 
 
 def _class(signs: set[str]) -> str:

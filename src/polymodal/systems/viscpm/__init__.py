@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from polymodal.systems import CheckpointFormat, Repository, System, Variant, hf
 from polymodal.systems.viscpm.checkpoint import BEE_10B, CHAT, infer, parse_config
+from polymodal.systems.viscpm.recipe import RECIPE
 
 SYSTEM = System(
     id="viscpm",
@@ -17,11 +18,12 @@ SYSTEM = System(
     variants=(
         Variant(
             name="chat",
-            parameters=10_000_000_000,
+            parameters=10_318_225_408,
             config={"model_type": CHAT, **BEE_10B, "query_num": 64, "vision": {}},
             repository=Repository(name="openbmb/VisCPM-Chat", license="General Model License, non-commercial"),
         ),
     ),
     headline="talks about a picture in Chinese and in English on a language model that speaks both",
     reference="arXiv 2308.12038",
+    recipe=RECIPE,
 )

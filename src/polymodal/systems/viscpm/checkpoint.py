@@ -87,9 +87,10 @@ class Chat:
         tokenizer = files.tokenizer(control=(tree.UNKNOWN, tree.BEGIN, tree.END, tree.ROOT, tree.ANSWER))
         image = Modality(name="image", placeholder=tree.UNKNOWN, transform=Squash(height=side, width=side),
                          tokens=SameCount(self.queries), before=tree.IMAGE_BEFORE, after=tree.IMAGE_AFTER)  # fmt: skip
-        processor = tree.TreeProcessor(tokenizer=tokenizer, template=tree.TEMPLATE, modalities=(image,),
-                                       rewrite=tree.one_question, finish=tree.with_image_mask,
-                                       max_length=self.backbone.max_length)  # fmt: skip
+        processor = tree.TreeProcessor(
+            size=self.backbone.vocab_size, tokenizer=tokenizer, template=tree.TEMPLATE, modalities=(image,),
+            rewrite=tree.one_question, finish=tree.with_image_mask, max_length=self.backbone.max_length,
+        )  # fmt: skip
         return LoadedModel(model=module, processor=processor, sampling=SEARCH)
 
 

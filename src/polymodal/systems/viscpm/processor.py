@@ -21,6 +21,7 @@ from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.data.processor import Memo, Processor
 from polymodal.data.template import Segment, Special, Template, Turn, Words, Written
+from polymodal.data.word_files import CPM_BEE_RUN
 from polymodal.errors import PromptError
 
 BEGIN, END, ROOT, ANSWER, UNKNOWN = "<s>", "</s>", "<root>", "<ans>", "<unk>"
@@ -76,28 +77,38 @@ def wish(text: str) -> tuple[Message, ...]:
 
 
 class TreeProcessor(Processor):
-    """A Processor whose unknown words have numbers: the id of word k is that of <unk> + k * vocabulary."""
+    """A Processor whose unknown words have numbers: the id of word k is that of <unk> + k * size, the model's words."""
+
+    def __init__(self, *, size: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.size = size
 
     def encode_segments(self, segments: Sequence[Segment], *, memo: Memo | None = None) -> Encoded:
         """As `Processor.encode_segments`.  Numbered words of an answer have no logits, and so no loss."""
         row = super().encode_segments(segments, memo=memo)
-        words, size = self._unknown_words(segments), self.tokenizer.vocab_size
+        words = self._unknown_words(segments)
         unknown = self.tokenizer.special(UNKNOWN)
         numbers: dict[str, int] = {}
         ids, losses = list(row.input_ids), list(row.loss_mask)
         for index, kind in enumerate(row.token_types):
             if ids[index] == unknown and not kind:
                 number = numbers.setdefault(next(words), len(numbers))
-                ids[index] += number * size
+                ids[index] += number * self.size
                 losses[index] = losses[index] and not number
         return replace(row, input_ids=ids, loss_mask=losses)
 
     def _unknown_words(self, segments: Sequence[Segment]) -> Iterator[str]:
+        """Raises PromptError for a run of signs that the tokenizer took for one word since it is too long."""
         unknown = self.tokenizer.special(UNKNOWN)
         for each in segments:
-            if isinstance(each, Words):
-                ids, spans = self.tokenizer.encode_spans(each.text)
-                yield from (each.text[slice(*span)] for index, span in zip(ids, spans, strict=True) if index == unknown)
+            if not isinstance(each, Words):
+                continue
+            for index, (begin, end) in zip(*self.tokenizer.encode_spans(each.text), strict=True):
+                if index == unknown and end - begin > CPM_BEE_RUN:
+                    raise PromptError(f"messages: {end - begin} signs without a space or a sign that stands alone; at "
+                                      f"most {CPM_BEE_RUN}")  # fmt: skip
+                if index == unknown:
+                    yield each.text[begin:end]
 
 
 def with_image_mask(batch: dict[str, Any]) -> dict[str, Any]:
