@@ -198,7 +198,10 @@ class CPMBee(Decoder):
         total = count if cache is None else cache.length + count
         segments = context.extended(rows, total)
         real = None if mask is None else mask.attention_mask
-        rule = MaskSpec(causal=False, attention_mask=real, visible=segments.visible(count))
+        visible = segments.visible(count)
+        if real is not None:  # padding sees nothing, as nothing sees it
+            visible = visible & real[:, -count:, None].bool()
+        rule = MaskSpec(causal=False, attention_mask=real, visible=visible)
         bias = self.bias(segments, count).to(inputs_embeds.dtype)
         prepared = rule.prepare(count, total, inputs_embeds.device).biased(bias, count)
         x = inputs_embeds

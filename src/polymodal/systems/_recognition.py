@@ -81,6 +81,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "videochat": ("videochat",),
     "vilt": ("vilt",),
     "viscpm-chat": ("viscpm",),
+    "viscpm-paint": ("viscpm",),
     "visualglm-sat": ("visualglm",),
     "vit": ("vit",),
     "vit_jax": ("vit",),

@@ -87,6 +87,7 @@ EVIDENCE = Evidence(
         case("two questions, numbered words, rounds before", "viscpm_chat"),
         case("one query, one block, few buckets", "viscpm_chat_small"),
         case("the official collater's batch: trees with answers between", "viscpm_answers"),
+        fixture_case("wishes for pictures, one of no words, and the noise that is seen", "viscpm_paint"),
     ),
     published=tuple(packed_size("viscpm_sizes", each.name, each.parameters) for each in SYSTEM.variants),
     training_checks={"pretrain": lambda: training_check(60), "instruct": lambda: training_check(30),

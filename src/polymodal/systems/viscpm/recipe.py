@@ -4,6 +4,7 @@ Nothing is said of rates and steps before that script; they are in the paper's a
 """
 
 from polymodal.systems import AdamW, Budget, Constant, DataSource, LanguageModeling, Stage
+from polymodal.train.objectives import Denoising
 
 ENGLISH = "CC3M, CC12M, COCO, Visual Genome, LAION and others, in English"
 
@@ -36,5 +37,14 @@ RECIPE = (
         start="instruct",
         note="the rate rises by the logarithm of the step; one sample on each of 8 devices; crops of half the picture "
         "and more, mirrored, RandAugment(2, 7); the code takes of each conversation its first round",
+    ),
+    Stage(
+        name="paint",
+        data=(DataSource(name="LAION-2B, English", kind="image-text pairs"),),
+        objective=Denoising(),
+        train=("connectors.text", "generators.image"),
+        start="parts",
+        note="from CPM-Bee 10B and the U-Net of Stable Diffusion 2.1, of which ever more was released, the bridges to "
+        "words first; latents are those of its codec; zhplus: 20M native and 120M translated Chinese pairs too",
     ),
 )
