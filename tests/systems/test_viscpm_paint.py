@@ -70,14 +70,14 @@ def test_refusals_say_what_was_expected(folder: Path, model: pm.Model, tmp_path:
         model.draw("a cat " * 2000)
     for name in ("config.json", "vocab.txt", "viscpm_paint_balance_checkpoint.pt"):
         (tmp_path / name).symlink_to(folder / name)
-    with pytest.raises(ConfigError, match="vae has no config.json: .* put its folder vae there"):
+    with pytest.raises(ConfigError, match=r"vae has no config.json: .* put its folder vae there"):
         pm.load(tmp_path).draw("a cat")
 
 
 def test_a_batch_is_noise_to_see_or_pictures_to_learn(model: pm.Model) -> None:
     module, ids = model.module, torch.tensor([[6, 8, 7]])
     grid, times = torch.zeros(1, 4, 8, 8), torch.tensor([5])
-    with pytest.raises(ConfigError, match="expected noisy_latents and timesteps, .* found latents"):
+    with pytest.raises(ConfigError, match=r"expected noisy_latents and timesteps, .* found latents"):
         module(input_ids=ids, latents=grid)
     with pytest.raises(ConfigError, match="does not know the input 'pixel_values'"):
         module(input_ids=ids, pixel_values=grid)

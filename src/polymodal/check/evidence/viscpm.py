@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from polymodal.check import randomise, real
+from polymodal.check.evidence import _viscpm_paint
+from polymodal.check.evidence._viscpm_paint import WISHES
 from polymodal.check.evidence.visualglm import ASKED, learned_both_ways
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
@@ -40,7 +42,7 @@ def case(name: str, fixture: str) -> Case:
 
 def vocabulary(folder: Path) -> int:
     """A `vocab.txt` as CPM-Bee's, of single signs; returns its size."""
-    signs = sorted({sign for text in (*ASKED, *KEYS, *real.captions(4)) for sign in text} - {" "})
+    signs = sorted({sign for text in (*ASKED, *KEYS, *real.captions(4), *sum(WISHES, ())) for sign in text} - {" "})
     lines = [*MARKS, *signs]
     (folder / "vocab.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return len(lines)
@@ -91,8 +93,10 @@ EVIDENCE = Evidence(
     ),
     published=tuple(packed_size("viscpm_sizes", each.name, each.parameters) for each in SYSTEM.variants),
     training_checks={"pretrain": lambda: training_check(60), "instruct": lambda: training_check(30),
-                     "fine-tune": lambda: training_check(30)},
+                     "fine-tune": lambda: training_check(30),
+                     "paint": lambda: _viscpm_paint.training_check(_viscpm_paint.config_of(small(44)))},
     headline=headline,
+    layouts={SYSTEM.formats[1].name: lambda: _viscpm_paint.headline(vocabulary, small)},
     exceptions=(
         "the official search also divides scores by 0.7 and makes tokens that an answer holds already less likely by "
         "1.1; `chat` searches with as many beams and the same power of the length, without these two",
