@@ -9,7 +9,7 @@ from torch import Tensor
 from polymodal.backbones.cpm_bee import CPMBee, Segments, parse_config
 from polymodal.backbones.cpm_bee_segments import NumberedIds, TreeContext, flat
 from polymodal.check import randomise
-from polymodal.errors import ConfigError, PromptError
+from polymodal.errors import ConfigError
 from polymodal.nn.mask import MaskSpec
 
 BEGIN, END, ROOT, ANSWER = 6, 7, 8, 9
@@ -111,9 +111,6 @@ def test_refusals_say_what_was_expected() -> None:
     built, ids = model(), torch.tensor([TREE])
     with pytest.raises(ConfigError, match="expected Segments as context, found NoneType"):
         built(built.embed(ids), torch.zeros(1, 1))
-    packed = MaskSpec(segments=torch.ones_like(ids))
-    with pytest.raises(PromptError, match="one tree a row"):
-        built(built.embed(ids), torch.zeros(1, 1), packed, context=flat(ids, None, BEGIN, ANSWER))
     with pytest.raises(ConfigError, match="expected all of segment_ids, context, num_segments, segment_rel or none"):
         TreeContext(BEGIN, ANSWER)({}, {"input_ids": ids, "segment_ids": ids})
     with pytest.raises(ConfigError, match="mask_modules"):

@@ -135,6 +135,26 @@ def test_a_file_by_itself_tells_its_sizes() -> None:
     assert infer({"llm.input_embedding.weight": (9, 9)}) is None
 
 
+def test_a_published_file_and_vocabulary_need_no_config(tmp_path: Path) -> None:
+    words = len(vocabulary(tmp_path).joinpath("vocab.txt").read_text().split("\n")) - 1
+    (tmp_path / "vocab.txt").rename(tmp_path / "bee.txt")
+    (tmp_path / "config.json").unlink()
+    config = small(words)
+    spec = parse_config({**config, "position_bias_num_segment_buckets": 32 * 3, "position_bias_num_buckets": 32 * 3,
+                         "vision": {**config["vision"], "encoder_attention_heads": 1}})  # fmt: skip
+    weights = export_tensors(spec.build(), spec.keys[0])
+    torch.save(weights, tmp_path / "viscpm_chat_balance_checkpoint.pt")
+    loaded = pm.load(tmp_path)
+    assert (loaded.system.id, loaded.module.backbone.config.ways) == ("viscpm", 96)
+    assert isinstance(loaded.chat(pm.image(PICTURE), "it", max_tokens=2).text, str)
+    torch.save(weights, tmp_path / "viscpm_chat_zhplus_checkpoint.pt")
+    with pytest.raises(WeightsError, match="holds 2 weights files and no index"):
+        pm.load(tmp_path)
+    torch.save({**weights, "query": weights["query"][:, :5]}, tmp_path / "viscpm_chat_zhplus_checkpoint.pt")
+    with pytest.raises(WeightsError, match="queries"):
+        pm.load(tmp_path / "viscpm_chat_zhplus_checkpoint.pt")
+
+
 def test_text_is_cut_into_the_longest_pieces(tmp_path: Path) -> None:
     tokenizer = read_tokenizer(vocabulary(tmp_path))
     for text, pieces in (

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from polymodal.backbones.decoder import Decoder, DecoderBlock, DecoderBlockConfig, DecoderConfig
-from polymodal.errors import ConfigError, PromptError
+from polymodal.errors import ConfigError
 from polymodal.nn.attention import AttentionConfig, AttentionLinears
 from polymodal.nn.cache import KVCache, LayerCache
 from polymodal.nn.linear import Linear
@@ -188,12 +188,10 @@ class CPMBee(Decoder):
     ) -> Tensor:
         """As `Decoder.forward`; positions are those of the columns.  A prompt goes in one piece.
 
-        Raises ConfigError without `Segments` as context, PromptError for packed rows.
+        Raises ConfigError without `Segments` as context.
         """
         if not isinstance(context, Segments):
             raise ConfigError(f"cpm-bee: expected Segments as context, found {type(context).__name__}")
-        if mask is not None and mask.segments is not None:
-            raise PromptError("segments: CPM-Bee reads one tree a row; collate without packing")
         rows, count = inputs_embeds.shape[:2]
         total = count if cache is None else cache.length + count
         segments = context.extended(rows, total)
@@ -201,7 +199,8 @@ class CPMBee(Decoder):
         visible = segments.visible(count)
         if real is not None:  # padding sees nothing, as nothing sees it
             visible = visible & real[:, -count:, None].bool()
-        rule = MaskSpec(causal=False, attention_mask=real, visible=visible)
+        packed = None if mask is None else mask.segments
+        rule = MaskSpec(causal=False, attention_mask=real, segments=packed, visible=visible)
         bias = self.bias(segments, count).to(inputs_embeds.dtype)
         prepared = rule.prepare(count, total, inputs_embeds.device).biased(bias, count)
         x = inputs_embeds

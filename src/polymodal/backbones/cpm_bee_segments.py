@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from polymodal.backbones.cpm_bee import Segments
 from polymodal.errors import ConfigError
+from polymodal.nn.segments import counted_within, largest_within
 
 NOWHERE = 2**31  # more segments than any row has
 TREE = ("segment_ids", "context", "num_segments", "segment_rel")
@@ -41,14 +42,16 @@ class TreeContext(nn.Module):
                             counts=batch["num_segments"].amax(1))  # fmt: skip
         if given:
             raise ConfigError(f"cpm-bee: expected all of {', '.join(TREE)} or none; found {', '.join(given)}")
-        return flat(batch["input_ids"], batch.get("attention_mask"), self.begin, self.answer)
+        return flat(batch["input_ids"], batch.get("attention_mask"), self.begin, self.answer, batch.get("segments"))
 
 
-def flat(input_ids: Tensor, mask: Tensor | None, begin: int, answer: int) -> Segments:
-    """The segments of a flat tree, from its ids [B, T]."""
+def flat(input_ids: Tensor, mask: Tensor | None, begin: int, answer: int, packed: Tensor | None = None) -> Segments:
+    """The segments of a flat tree, from its ids [B, T]; packed [B, T]: the numbers of several trees in a row."""
     real = torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask.bool()
-    numbers = (((input_ids == begin) & real).cumsum(-1) - 1).clamp_min(0) * real
-    key = numbers.masked_fill(~((input_ids == answer) & real), NOWHERE).amin(-1, keepdim=True)
+    begins, trees = (input_ids == begin) & real, torch.zeros_like(input_ids) if packed is None else packed
+    numbers = (counted_within(begins.long().cumsum(-1), begins.long(), trees) - 1).clamp_min(0) * real
+    is_key = (input_ids == answer) & real
+    key = NOWHERE - largest_within(torch.where(is_key, NOWHERE - numbers, 0), trees)  # the first of each tree
     # An answer is the last segment, whatever a model writes in it.
     numbers = numbers.minimum(key + 1)
     return Segments(numbers=numbers, answers=(numbers > key) | ~real)

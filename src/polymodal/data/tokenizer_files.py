@@ -33,6 +33,7 @@ from polymodal.data.vocabulary_files import MAX_TOKENIZER_JSON, read_bytes, read
 from polymodal.errors import ConfigError, WeightsError
 
 JSON, PIECES, MERGES, WORDS, RANKS = "json", "sentencepiece", "byte-level BPE", "WordPiece", "tiktoken"
+CPM_BEE = "bee.txt"  # whose it is, its name says by itself
 # In the order in which they are looked for.
 KINDS = {
     "tokenizer.json": JSON,
@@ -42,7 +43,7 @@ KINDS = {
     "ice_text.model": PIECES,
     "vocab.json": MERGES,
     "vocab.txt": WORDS,
-    "bee.txt": WORDS,
+    CPM_BEE: WORDS,
     "qwen.tiktoken": RANKS,
     "emu3.tiktoken": RANKS,
     "arcade100k.tiktoken": RANKS,
@@ -207,6 +208,8 @@ def _vocabulary_files(folder: Path) -> list[Path]:
 
 def _reader(files: list[Path], settings: TokenSettings, config: Mapping[str, Any]) -> tuple[Path, Reader] | str:
     """The file that is read, and how; a text that says what is wrong when no file is of a class that is supported."""
+    if files[0].name == CPM_BEE:
+        return files[0], word_files.cpm_bee
     name, own = _class_name(settings, config)
     if files[0].name == "tokenizer.model" and config.get("model_type") in PLAIN_MODEL_TYPES:
         return files[0], READERS[PIECES][PLAIN]

@@ -23,7 +23,6 @@ from polymodal.nn.mask import MaskSpec
 from polymodal.nn.norm import NormConfig
 from polymodal.nn.token_types import TokenTypes
 
-PICTURE, TEXT = 0, 1  # the kinds
 FIRST_POSITION = 2
 
 
@@ -93,9 +92,8 @@ class BEiT3(nn.Module):
             raise ConfigError("beit-3: expected pixel_values, text or both; found neither")
         x = torch.cat(parts, 1)
         pictures = 0 if pixel_values is None else self.config.tokens
-        kinds = torch.full(x.shape[:2], TEXT)  # on the host, where they are known
-        kinds[:, :pictures] = PICTURE
-        types = TokenTypes(kinds)
+        kinds = (torch.arange(x.shape[1], device=x.device) >= pictures).long().expand(x.shape[:2])
+        types = TokenTypes(kinds, (len(x) * pictures, len(x) * (x.shape[1] - pictures)))
         mask = None
         if attention_mask is not None:
             real = nn.functional.pad(attention_mask, (pictures, 0), value=1)
