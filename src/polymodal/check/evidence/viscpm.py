@@ -20,6 +20,8 @@ from polymodal.systems.viscpm import SYSTEM
 from polymodal.systems.viscpm.checkpoint import ANSWER, BEGIN, CHAT, END, UNKNOWN
 
 MARKS = ("<pad>", "<unk>", "<mask>", "<sep>", "</n>", "</_>", "<s>", "</s>", "<root>", "<ans>")
+# Both prompts hold a word that the vocabulary lacks: only then may the official search write <unk>, as ours may always.
+SEARCHED = {"num_beams": 3, "length_penalty": 3.0, "early_stopping": False, "eos_token_id": END}
 KEYS = ("image", "context", "question", "caption", "objects")
 
 
@@ -88,6 +90,7 @@ EVIDENCE = Evidence(
     cases=(
         case("two questions, numbered words, rounds before", "viscpm_chat"),
         case("one query, one block, few buckets", "viscpm_chat_small"),
+        fixture_case("the official search for the best answer, three beams", "viscpm_search", options=SEARCHED),
         case("the official collater's batch: trees with answers between", "viscpm_answers"),
         fixture_case("wishes for pictures, one of no words, and the noise that is seen", "viscpm_paint"),
     ),
@@ -99,7 +102,9 @@ EVIDENCE = Evidence(
     layouts={SYSTEM.formats[1].name: lambda: _viscpm_paint.headline(vocabulary, small)},
     exceptions=(
         "the official search also divides scores by 0.7 and makes tokens that an answer holds already less likely by "
-        "1.1; `chat` searches with as many beams and the same power of the length, without these two",
+        "1.1; `chat` searches with as many beams and the same power of the length (compared), without these two",
+        "the hub's repositories hold a class of transformers too, whose code and config were not at hand: the files of "
+        "weights are read by themselves, by the official code's names and their shapes",
         "of words that the vocabulary lacks, all are read; none is written, where the official code may copy one",
     ),
 )  # fmt: skip
