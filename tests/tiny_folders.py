@@ -26,6 +26,7 @@ from polymodal.check.evidence import (
     openflamingo,
     qwen2_vl,
     qwen_vl,
+    viscpm,
 )
 
 LLAMA = ["<unk>", "<s>", "</s>"]
@@ -97,6 +98,10 @@ def _kosmos_1(folder: Path) -> tuple[dict[str, Any], Files]:
     return kosmos_1.small(kosmos_1.write_words(folder)), {}
 
 
+def _viscpm(folder: Path) -> tuple[dict[str, Any], Files]:
+    return viscpm.small(byte_tokenizer(folder, viscpm.MARKS, bos="<s>", eos="</s>", pad="<pad>")), {}
+
+
 def _chameleon(folder: Path) -> tuple[dict[str, Any], Files]:
     names = chameleon.SPECIALS
     size = byte_tokenizer(folder, names, bos="<s>", eos="</s>", pad="</s>")
@@ -120,6 +125,7 @@ FOLDERS: dict[str, Callable[[Path], tuple[dict[str, Any], Files]]] = {
     "fuyu-8b": _fuyu,  # C, without an encoder
     "kosmos-1": _kosmos_1,  # C, places by a mask, xPos
     "kosmos-2": _kosmos,  # C, places by a mask, positions by ids
+    "viscpm": _viscpm,  # C, places by a mask, a tree that sees itself both ways
     "chameleon": _chameleon,  # D
 }
 

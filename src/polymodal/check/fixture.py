@@ -4,6 +4,7 @@
         metadata: source, revision, config (JSON, null when the layout has none), shapes (JSON {name: shape}),
                   file (name of the weights file to write), entry (key inside a torch file),
                   ties (JSON {name: name}: tensors that repeat another, as tied ones do in the official file),
+              gains (JSON {name: factor}: weights that are larger, of layers that divide what they give),
                   made (JSON {input: shape}: inputs that are `randomise.values(input, shape)` and so are not stored)
 
 `write` is for the script that runs the oracle; `fixture_case` is for the evidence.
@@ -99,6 +100,7 @@ def unpadded(stored: Mapping[str, Tensor], row: int) -> Tensor:
 def official_weights(about: Mapping[str, str]) -> dict[str, Tensor]:
     """The random weights of a fixture, by its metadata."""
     weights = randomise.state(json.loads(about["shapes"]))
+    weights |= {name: weights[name] * factor for name, factor in json.loads(about.get("gains", "{}")).items()}
     ties = json.loads(about.get("ties", "{}"))
     return weights | {name: weights[original] for name, original in ties.items()}
 

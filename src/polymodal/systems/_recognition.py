@@ -84,6 +84,8 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "video-llama": ("video_llama",),
     "videochat": ("videochat",),
     "vilt": ("vilt",),
+    "viscpm-chat": ("viscpm",),
+    "viscpm-paint": ("viscpm",),
     "visualglm-sat": ("visualglm",),
     "vit": ("vit",),
     "vit_jax": ("vit",),
@@ -129,6 +131,7 @@ SHAPES: tuple[str, ...] = (
     "next_gpt",
     "openflamingo",
     "pandagpt",
+    "viscpm",
     "visualglm",
     "vit",
 )
