@@ -4,8 +4,8 @@ VQA accuracy (arXiv 1505.00468; GT-Vision-Lab/VQA, `vqaEval.py`): for each of te
 other nine equal the model's answer: min(number / 3, 1); the mean of the ten.  Whether two answers are equal is decided
 after a normalisation, and the script changed in what it normalises:
 
-    VQA_ACCURACY        since 2021 (revision a013f00): both sides wholly, but neither of them where all people agree, so
-                        that "Yes." scores 0 against ten times "yes"; `normalise` what a model writes before it is scored
+    VQA_ACCURACY        since 2021 (revision a013f00): both sides wholly, but neither where all people agree, so that
+                        "Yes." scores 0 against ten times "yes"; `normalise` what a model writes before it is scored
     VQA_ACCURACY_2015   before (revision 458a8b2): the model's answer always and wholly; people's answers only in
                         punctuation, where they differ, so that "2" never equals their "two"
 
@@ -28,13 +28,14 @@ from polymodal.errors import ConfigError
 from polymodal.evaluate.metric import Metric, Rows, Scored
 from polymodal.evaluate.texts import edit_distance, predicted_text, reference_texts
 
-_PUNCTUATION = ";/[]\"{}()=+\\_-><@`,?!"  # no apostrophe, no colon, no full stop
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'  # no apostrophe, no colon, no full stop
 _DIGIT_COMMA_DIGIT = re.compile(r"[0-9],[0-9]")
 _FULL_STOP = re.compile(r"\.(?![0-9])")
 _FULL_STOPS = 32  # the script gives re.UNICODE, which is 32, where the number of replacements stands
 _ARTICLES = ("a", "an", "the")
 _NUMBERS = {"none": "0"} | {
-    word: str(i) for i, word in enumerate("zero one two three four five six seven eight nine ten".split())
+    word: str(i)
+    for i, word in enumerate(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"))
 }
 _WITHOUT_APOSTROPHE = """
     ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's isn't

@@ -27,10 +27,12 @@ def reference_texts(record: Mapping[str, Any], field: str, key: str = "") -> lis
     kind = f'texts or of {{"{key}": text}}' if key else "texts"
     if not isinstance(items, list | tuple) or not items:
         raise ConfigError(f"{field}: expected a list of {kind}, with at least one, found {_shown(items)}")
-    texts = [item.get(key) if key and isinstance(item, Mapping) else item for item in items]
-    for i, text in enumerate(texts):
+    texts = []
+    for i, item in enumerate(items):
+        text = item.get(key) if key and isinstance(item, Mapping) else item
         if not isinstance(text, str):
-            raise ConfigError(f"{field}[{i}]: expected one of a list of {kind}, found {_shown(items[i])}")
+            raise ConfigError(f"{field}[{i}]: expected one of a list of {kind}, found {_shown(item)}")
+        texts.append(text)
     return texts
 
 

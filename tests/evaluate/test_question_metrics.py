@@ -1,8 +1,9 @@
 """VQA accuracy, exact match and ANLS equal what the official scripts give.
 
-`fixtures/evaluate_questions.json` holds inputs and numbers; its "sources" name script and revision.  It was made outside
-the project: the two revisions of `vqaEval.py` with Python 3's `print`, and the package `anls`, on every contraction of
-the script, on the traps below, and on texts joined at random (seed 0) of words with punctuation, numbers and articles.
+`fixtures/evaluate_questions.json` holds inputs and numbers; its "sources" name script and revision.  It was made
+outside the project: the two revisions of `vqaEval.py` with Python 3's `print`, and the package `anls`, on every
+contraction of the script, on the traps below, and on texts joined at random (seed 0) of words with punctuation, numbers
+and articles.
 """
 
 import json
