@@ -11,12 +11,14 @@ kinds of punctuation away.  These are its rules for what captions hold; of all t
 
 Not as there: addresses of the web and of mail, telephone numbers, smileys, mark-up, words like "ho'ohu", rare
 abbreviations; and the Java class sees all captions as one text, so that "B." at the end of one depends on the next.
-Of the 25014 captions of COCO val2017, 4 have other words here than from the class, run on all in one file.
+Of the 25014 captions of COCO val2017, 4 have other words here than from the class, run on all in one file;
+of its images' first captions against four others, BLEU is the same, ROUGE-L 9e-7 and CIDEr-D 6e-6 less.
 """
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _PUNCTUATION = frozenset(("'", ".", "?", "!", ",", ":", "-", "--", "...", ";"))
 _REPLACED = str.maketrans(
@@ -46,6 +48,7 @@ _ABBREVIATIONS = """
 """
 _CAPITAL_ABBREVIATIONS = "Miss|Az|Ark|Del|Ill|La|Mass|Ore|Pa|Tex|Wash"
 _LETTER = r"[^\W\d_]"
+_NOT = re.compile(r"n't(?!\w)", re.IGNORECASE)
 _RULES = tuple(
     re.compile(rule, re.IGNORECASE)
     for rule in (
@@ -66,7 +69,8 @@ _RULES = tuple(
 )
 
 
-def caption_words(text: str) -> list[str]:
+@lru_cache(maxsize=1 << 16)  # each metric asks for the same captions
+def caption_words(text: str) -> tuple[str, ...]:
     """The tokens of a caption, small letters, without punctuation."""
     text = text.translate(_REPLACED)
     tokens: list[str] = []
@@ -78,14 +82,14 @@ def caption_words(text: str) -> list[str]:
         if token.isspace() or ord(token[0]) > 0xFFFF:  # the Java class drops what it has no 16-bit letter for
             continue
         tokens += _SPLIT.get(token, (_BRACKETS.get(token, token),))
-    return [token for token in map(_same_marks, tokens) if token not in _PUNCTUATION]
+    return tuple(token for token in map(_same_marks, tokens) if token not in _PUNCTUATION)
 
 
 def _end_of_token(text: str, at: int) -> int:
     if text[at].isspace():
         return at + 1
     end = max(match.end() for rule in _RULES if (match := rule.match(text, at)))
-    contracted = end > at + 1 and re.match(r"n't(?!\w)", text[end - 1 :], re.IGNORECASE)
+    contracted = end > at + 1 and _NOT.match(text, end - 1)
     return end - 1 if contracted else end
 
 

@@ -28,7 +28,8 @@ from polymodal.evaluate.caption_words import caption_words
 from polymodal.evaluate.metric import Metric, Scored
 from polymodal.evaluate.texts import predicted_text, reference_texts
 
-Ngrams = Counter[tuple[str, ...]]
+Words = tuple[str, ...]
+Ngrams = Counter[Words]
 ORDERS = 4
 _TINY, _SMALL = 1e-15, 1e-9
 _BETA = 1.2
@@ -63,8 +64,8 @@ def bleu(counts: Sequence[float]) -> float:
 
 def rouge_l(words: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """ROUGE-L of one description; 1 where it and a reference have no word, as the official code has it."""
-    words = words or [""]
-    common = [(_common(words, each or [""]), len(each) or 1) for each in references]
+    words = words or ("",)
+    common = [(_common(words, each or ("",)), len(each) or 1) for each in references]
     precision = max(length / len(words) for length, _ in common)
     recall = max(length / of for length, of in common)
     if precision == 0 or recall == 0:
@@ -116,8 +117,9 @@ def _common(one: Sequence[str], other: Sequence[str]) -> int:
     return row[-1]
 
 
-def _words(samples: Iterable[Scored]) -> tuple[list[list[str]], list[list[list[str]]]]:
-    texts, references = [], []
+def _words(samples: Iterable[Scored]) -> tuple[list[Words], list[list[Words]]]:
+    texts: list[Words] = []
+    references: list[list[Words]] = []
     for each in samples:
         texts.append(caption_words(predicted_text(each)))
         references.append([caption_words(text) for text in reference_texts(each.record, "captions")])
