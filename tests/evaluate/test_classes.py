@@ -1,6 +1,6 @@
 """Classification against scikit-learn, and against counts written out one by one.
 
-evaluate_classes.json: random labels and scores (numpy's generator 1) of 2, 4 and 5 classes, the last with a class that is
+evaluate_classes.json: random labels and scores (numpy's generator 1) of 2, 4 and 5 classes, the last with one that is
 never the label; the words ranked by score, and what scikit-learn's functions of the metrics' names give for the first.
 """
 
