@@ -1,8 +1,8 @@
 """Sentiment and emotion against MMSA, torchmetrics and MulT's evaluation.
 
-evaluate_affect.json: random labels on the steps of the data sets with shifted predictions (numpy's generator 2), the first
-ones at edges (0, halves, the edges of CH-SIMS, beyond the range).  `expected` is what MMSA's MetricsTop("regression") gives,
-its rounding to four digits taken out; it computes MAE and Corr in float32.
+evaluate_affect.json: random labels on the steps of the data sets with shifted predictions (numpy's generator 2), the
+first ones at edges (0, halves, the edges of CH-SIMS, beyond the range).  `expected` is what MMSA's
+MetricsTop("regression") gives, its rounding to four digits taken out; it computes MAE and Corr in float32.
 """
 
 import json

@@ -1,14 +1,14 @@
 """Sentiment and emotion as numbers: CMU-MOSI and CMU-MOSEI (-3 to 3), CH-SIMS (-1 to 1), valence and arousal.
 
 A row has `label`, a number; a prediction is a number.  What each metric counts is what MMSA's metricsTop.py counts
-(Mao et al. 2022, arXiv 2203.12441), which reads numbers as float32 and rounds halves to even:
+(M-SENA, arXiv 2203.12441), which reads numbers as float32 and rounds halves to even:
 
     MOSI, MOSEI   MAE; Corr (Pearson); Acc-7, Acc-5: rounded after clipping to [-3, 3], [-2, 2]
-                  Acc-2 and weighted F1, negative/non-negative (>= 0, all rows) and negative/positive (> 0, no zero labels)
-    SIMS          the same after clipping to [-1, 1]; Acc-2, Acc-3, Acc-5 by intervals open to the left, closed to the
-                  right, with edges 0; -0.1, 0.1; -0.7, -0.1, 0.1, 0.7; weighted F1 of Acc-2
-    CCC           2 cov / (var + var + (difference of means)^2), all with 1/N (Lin 1989); 1 is agreement, -1 its opposite
-    weighted accuracy of an emotion (MOSEI; Zadeh et al. 2018): mean of the recall of "present" and of "absent"; a row
+                  Acc-2, weighted F1: negative/non-negative (>= 0, all rows), negative/positive (> 0, no zero labels)
+    SIMS          the same after clipping to [-1, 1]; Acc-2, Acc-3, Acc-5 by intervals open to the left and
+                  closed to the right, with edges 0; -0.1, 0.1; -0.7, -0.1, 0.1, 0.7; weighted F1 of Acc-2
+    CCC           2 cov / (var + var + (difference of means)^2), all with 1/N (Lin 1989), from -1 to 1
+    weighted accuracy of an emotion (MOSEI, Zadeh et al. 2018): mean of the recalls of "present" and "absent"; a row
                   has `label`, {"happy": 0.67, ...}, present above 0, and a prediction is the same
 
 Older code (MulT) takes > 0 for both binary metrics.  MMSA rounds what it reports to four digits; this does not.
@@ -71,7 +71,7 @@ def concordance(rows: np.ndarray) -> float:
 
 
 def decided(samples: Sequence[Scored], decide: Decision, limit: float | None = None, zeros: bool = True) -> np.ndarray:
-    """[N, 4]: right or not, class of the label and of the prediction, 1 where the row counts (0: a label of 0 left out)."""
+    """[N, 4]: right or not, class of label and prediction, 1 where the row counts (0: a label of 0 left out)."""
     values = pairs(samples, limit)
     classes = decide(values)
     counts = np.ones(len(values)) if zeros else (values[:, 0] != 0)

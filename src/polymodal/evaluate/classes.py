@@ -1,7 +1,7 @@
 """One word for each sample: accuracy, precision, recall and F1 over classes or of one of them, top-5, confusion.
 
-A row has `label`, a word; a prediction is a word, or ranked words, likeliest first, whose first is the answer.  None, or
-an empty list, is an answer that names no class: it is wrong, and adds to no class's predictions.
+A row has `label`, a word; a prediction is a word, or ranked words, likeliest first, the first being the answer.  None
+or an empty list is an answer that names no class: it is wrong, and adds to no class's predictions.
 
     precision = right / predicted, recall = right / labelled, F1 = 2 right / (predicted + labelled); 0 where undefined
     macro: mean over the classes that occur as label or as prediction; weighted: by how often each is the label
