@@ -1,22 +1,23 @@
 """Retrieval: recall in the first 1, 5 and 10, median and mean rank, and RSUM, from similarities.
 
-One way (video to text, sound to text).  A row has `relevant`, indices of the gallery's items that are right; a prediction
+One way (video to text, sound to text).  A row has `relevant`, indices of the right items of the gallery; a prediction
 is the similarities of the query with all items of the gallery, [G].
 
-Both ways (COCO and Flickr30k after Karpathy's split).  A row is a picture and has `captions`, the list of its captions; a
+Both ways (COCO and Flickr30k after Karpathy's split).  A row is a picture and has `captions`, a list; a
 prediction is the similarities of the picture with the captions of all rows in their order, [T].
     picture to text: right where ANY of the picture's captions is in the first K
     text to picture: each caption is a query, with one right picture
     RSUM: the sum of the six recalls in percent, 0 to 600
 
-Recalls are shares, 0 to 1.  Ranks count from 1 and are lower for better; MedR is the plain median (VSE++ rounds it down).
-Ties count against the query (`metrics.ranks`).  An interval resamples queries, or pictures with their captions, and
-keeps the gallery.  `fold` cuts rows of COCO's 5K test into its 1K folds, over which papers average.
+Recalls are shares, 0 to 1.  Ranks count from 1, lower is better; MedR is the plain median (VSE++ rounds it down).
+Ties count against the query (`metrics.ranks`).  Resampling takes queries, or pictures with their captions,
+and keeps the gallery.  `fold` cuts rows of COCO's 5K test into its 1K folds, over which papers average.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ def ranks_both_ways(similarity: torch.Tensor, captions: Sequence[int]) -> tuple[
             f"found {similarity.shape[1]}; compare each picture with the captions of every row, in the rows' order"
         )
     starts = np.cumsum([0, *captions])
-    own = [range(a, b) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    own = [range(a, b) for a, b in pairwise(starts)]
     pictures = [[i] for i, count in enumerate(captions) for _ in range(count)]
     return np.array(ranks(similarity, own)) + 1.0, np.array(ranks(similarity.T, pictures)) + 1.0
 
