@@ -1,0 +1,159 @@
+"""Retrieval: recall in the first 1, 5 and 10, median and mean rank, and RSUM, from similarities.
+
+One way (video to text, sound to text).  A row has `relevant`, indices of the right items of the gallery; a prediction
+is the similarities of the query with all items of the gallery, [G].
+
+Both ways (COCO and Flickr30k after Karpathy's split).  A row is a picture and has `captions`, a list; a
+prediction is the similarities of the picture with the captions of all rows in their order, [T].
+    picture to text: right where ANY of the picture's captions is in the first K
+    text to picture: each caption is a query, with one right picture
+    RSUM: the sum of the six recalls in percent, 0 to 600
+
+Recalls are shares, 0 to 1.  Ranks count from 1, lower is better; MedR is the plain median (VSE++ rounds it down).
+Ties count against the query (`metrics.ranks`).  Resampling takes queries, or pictures with their captions,
+and keeps the gallery.  `fold` cuts rows of COCO's 5K test into its 1K folds, over which papers average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from polymodal.errors import ConfigError
+from polymodal.evaluate.metric import Metric, Scored
+from polymodal.evaluate.metrics import ranks
+from polymodal.evaluate.values import given
+from polymodal.fields import shown
+
+DEPTHS = (1, 5, 10)
+Total = Callable[[np.ndarray], float]
+
+
+def query_ranks(samples: Sequence[Scored]) -> np.ndarray:
+    """Rank from 1 of the best relevant item of each sample's query, [N]."""
+    similarity = _similarity([sample.prediction for sample in samples])
+    relevant = [_relevant(sample, similarity.shape[1]) for sample in samples]
+    return np.array(ranks(similarity, relevant), np.float64) + 1
+
+
+def ranks_both_ways(similarity: torch.Tensor, captions: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """similarity [I, T], how many of the T captions each picture has, in order -> ranks from 1, [I] and [T]."""
+    if sum(captions) != similarity.shape[1]:
+        raise ConfigError(
+            f"prediction: expected similarities with all {sum(captions)} captions of the rows, "
+            f"found {similarity.shape[1]}; compare each picture with the captions of every row, in the rows' order"
+        )
+    starts = np.cumsum([0, *captions])
+    own = [range(a, b) for a, b in pairwise(starts)]
+    pictures = [[i] for i, count in enumerate(captions) for _ in range(count)]
+    return np.array(ranks(similarity, own)) + 1.0, np.array(ranks(similarity.T, pictures)) + 1.0
+
+
+def both_rows(samples: Sequence[Scored]) -> np.ndarray:
+    """[I, 1 + most captions of a picture]: the picture's rank and those of its captions, nan where it has fewer."""
+    counts = [_caption_count(sample) for sample in samples]
+    to_text, to_picture = ranks_both_ways(_similarity([sample.prediction for sample in samples]), counts)
+    rows = np.full((len(counts), 1 + max(counts)), np.nan)
+    rows[:, 0] = to_text
+    rows[:, 1:][np.arange(max(counts)) < np.array(counts)[:, None]] = to_picture
+    return rows
+
+
+def fold(samples: Sequence[Scored], which: int, folds: int = 5) -> list[Scored]:
+    """The rows of one of `folds` equal parts, each compared with that part's captions alone."""
+    if len(samples) % folds or not 0 <= which < folds:
+        raise ConfigError(f"fold {which} of {folds}: expected rows that divide evenly, found {len(samples)}")
+    size = len(samples) // folds
+    chosen = samples[which * size : (which + 1) * size]
+    start = sum(_caption_count(sample) for sample in samples[: which * size])
+    end = start + sum(_caption_count(sample) for sample in chosen)
+    return [Scored(record=sample.record, prediction=sample.prediction[start:end]) for sample in chosen]
+
+
+def recall(found: np.ndarray, depth: int) -> float:
+    """Share of ranks within `depth`; ranks that are nan are none."""
+    known = found[~np.isnan(found)]
+    return float((known <= depth).mean()) if len(known) else float("nan")
+
+
+def rsum(rows: np.ndarray) -> float:
+    """The sum of the six recalls of `both_rows`, in percent."""
+    return 100 * sum(recall(part, depth) for part in (rows[:, :1], rows[:, 1:]) for depth in DEPTHS)
+
+
+def _within(rows: np.ndarray, depth: int) -> np.ndarray:
+    return (rows <= depth).astype(np.float64)
+
+
+def _relevant(sample: Scored, gallery: int) -> list[int]:
+    items = given(sample, "relevant")
+    right = isinstance(items, list | tuple) and items and all(type(i) is int and 0 <= i < gallery for i in items)
+    if not right:
+        raise ConfigError(
+            f"relevant: expected a list of one or more indices from 0 to {gallery - 1}, found {shown(items)}; "
+            "name the gallery's items that are right for this query"
+        )
+    return list(items)
+
+
+def _caption_count(sample: Scored) -> int:
+    captions = given(sample, "captions")
+    if not isinstance(captions, list | tuple) or not captions:
+        raise ConfigError(f"captions: expected a list of one or more captions, found {shown(captions)}")
+    return len(captions)
+
+
+def _similarity(predictions: Sequence[Sequence[float]]) -> torch.Tensor:
+    """float64 [Q, G] of the predictions.  Raises ConfigError where lengths differ or a number is none."""
+    try:
+        table = torch.from_numpy(np.array([np.asarray(row, np.float64) for row in predictions]))
+    except (TypeError, ValueError) as problem:
+        lengths = sorted({len(row) if hasattr(row, "__len__") else 0 for row in predictions})
+        raise ConfigError(
+            f"prediction: expected as many similarities for each query as the gallery has items, found {lengths}"
+        ) from problem
+    if table.ndim != 2 or not table.isfinite().all():
+        raise ConfigError("prediction: expected a list of finite similarities for each query, found something else")
+    return table
+
+
+def _way(name: str, part: slice) -> tuple[Metric, ...]:
+    """R@1, 5, 10, MedR and MnR of some columns of `both_rows`; the first column is the picture's own score."""
+
+    def rows(samples: Sequence[Scored], sign: int) -> np.ndarray:
+        found = both_rows(samples)
+        return np.column_stack([sign * np.nanmean(found[:, part], axis=1), found[:, part]])
+
+    def low(total: Callable[..., np.floating]) -> Total:
+        return lambda found: float(total(found[:, 1:]))
+
+    def high(depth: int) -> Metric:
+        return Metric(name=f"{name} R@{depth}", rows=lambda samples: rows(samples, -1),
+                      total=lambda found: recall(found[:, 1:], depth))  # fmt: skip
+
+    return (
+        *map(high, DEPTHS),
+        Metric(name=f"{name} MedR", rows=lambda samples: rows(samples, 1), total=low(np.nanmedian), best="low"),
+        Metric(name=f"{name} MnR", rows=lambda samples: rows(samples, 1), total=low(np.nanmean), best="low"),
+    )
+
+
+def _recall_at(depth: int) -> Metric:
+    return Metric(name=f"R@{depth}", rows=lambda samples: _within(query_ranks(samples), depth))
+
+
+RECALLS = tuple(map(_recall_at, DEPTHS))
+MEDIAN_RANK = Metric(name="MedR", rows=query_ranks, total=lambda rows: float(np.median(rows[:, 0])), best="low")
+MEAN_RANK = Metric(name="MnR", rows=query_ranks, best="low")
+RETRIEVAL = (*RECALLS, MEDIAN_RANK, MEAN_RANK)
+PICTURE_TO_TEXT = _way("picture to text", slice(0, 1))
+TEXT_TO_PICTURE = _way("text to picture", slice(1, None))
+RSUM = Metric(
+    name="RSUM",
+    rows=lambda samples: np.column_stack([-np.nanmean(found := both_rows(samples), axis=1), found]),
+    total=lambda rows: rsum(rows[:, 1:]),
+)
+BOTH_WAYS = (*PICTURE_TO_TEXT, *TEXT_TO_PICTURE, RSUM)
