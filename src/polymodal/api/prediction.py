@@ -4,7 +4,7 @@ chat        "A dog."                 the answer to the media and the question
 classify    ["dog", "cat", ...]      labels, likeliest first
 transcribe  "hello there"
 ground      [0.1, 0.2, 0.5, 0.9]     the first box of the answer, as shares of the picture; null for none
-match       {"image_to_text": 0, "text_to_image": [3, 0]}      ranks (0: first) among all pictures and captions
+match       {"picture_to_text": 1, "text_to_picture": [4, 1]}   ranks, from 1, among all captions and pictures
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from polymodal.api import media
 from polymodal.api.model import Model
 from polymodal.errors import ConfigError
-from polymodal.evaluate.metrics import ranks
+from polymodal.evaluate.retrieval import ranks_both_ways
 from polymodal.evaluate.task import Task, labels_of
 
 if TYPE_CHECKING:
@@ -98,16 +98,12 @@ def _match(model: Model, task: Task, rows: Rows, options: EvaluateOptions) -> Pr
     def compare() -> None:
         every = range(rows.count)
         captions = [[str(each) for each in _listed(rows(index)["captions"])] for index in every]
-        owner = [index for index in every for _ in captions[index]]
         pictures = model.embed([_items(task, rows, index)[0] for index in every])
         texts = model.embed([media.text(each) for some in captions for each in some])
-        similarity = pictures @ texts.T
-        own = [[at for at, index in enumerate(owner) if index == picture] for picture in every]
-        to_text = ranks(similarity, own)
-        to_image = ranks(similarity.T, [[index] for index in owner])
-        for index in every:
-            line = {"image_to_text": to_text[index], "text_to_image": [to_image[at] for at in own[index]]}
-            found[index] = {"prediction": line}
+        to_text, to_picture = ranks_both_ways(pictures @ texts.T, [len(some) for some in captions])
+        behind = iter(to_picture.astype(int).tolist())
+        for index, rank, own in zip(every, to_text.astype(int).tolist(), captions, strict=True):
+            found[index] = {"prediction": {"picture_to_text": rank, "text_to_picture": [next(behind) for _ in own]}}
 
     def predict(some: Sequence[int]) -> Iterator[Mapping[str, Any]]:
         if not found:
