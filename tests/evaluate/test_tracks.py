@@ -1,6 +1,6 @@
 """Tracking against pysot-toolkit.
 
-evaluate_tracks.json: three videos of random boxes [left, top, width, height] and shifted ones (numpy's generator 5), one
+evaluate_tracks.json: three videos of random boxes [left, top, width, height] and shifted ones (generator 5), one
 of them with frames without the object; what success_overlap and success_error give at the thresholds that are reported.
 """
 

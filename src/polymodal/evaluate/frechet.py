@@ -5,11 +5,11 @@ Which is in which row does not matter.  Both distances are lower for better.
     Fréchet   |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), means and covariances with 1/(N-1) (Heusel et al. 2017,
               arXiv 1706.08500).  FID: Inception-v3's pool3, 2048; FAD: VGGish; FVD: I3D's logits
     KID       unbiased MMD^2 with the kernel (x.y / D + 1)^3 (Binkowski et al. 2018, arXiv 1801.01401), 0 on average
-              for sets of one kind, so it may be below 0.  clean-fid takes the mean over subsets of 1000; this takes all rows
+              for sets of one kind, so it may be below 0.  clean-fid takes the mean over subsets of 1000, this all
 
 tr (C1 C2)^(1/2) is the sum of the roots of the eigenvalues of C1^(1/2) C2 C1^(1/2), which is symmetric.  The Fréchet
-distance falls with N (use 10,000 or more, the same for all models); resampled sets repeat rows, so its interval lies too high, and
-each resampling takes two eigenvalue problems of size D.
+distance falls with N (use 10,000 or more, the same for all models); resampled sets repeat rows, whose
+distance is larger, so no interval is given.
 """
 
 from __future__ import annotations
@@ -85,5 +85,5 @@ def _total(distance: Callable[[ArrayLike, ArrayLike], float]) -> Callable[[np.nd
     return lambda rows: distance(*np.split(rows[:, 1:], 2, axis=1))
 
 
-FRECHET = Metric(name="Fréchet distance", rows=feature_rows, total=_total(frechet_distance), best="low")
-KID = Metric(name="KID", rows=feature_rows, total=_total(kernel_distance), best="low")
+FRECHET = Metric(name="Fréchet distance", rows=feature_rows, total=_total(frechet_distance), best="low", resampled=0)
+KID = Metric(name="KID", rows=feature_rows, total=_total(kernel_distance), best="low", resampled=0)
