@@ -3,7 +3,7 @@
 chat, stream   messages -> processor -> batch -> encoders, connectors -> backbone -> pieces of text -> Reply
 chat_batch     the same for many conversations at once
 draw           pictures that the model writes, or what its answer asks for by diffusion pipelines -> Reply.media
-transcribe, transcribe_stream, classify, embed    what the system's own functions give, as records
+transcribe, transcribe_stream, classify, embed, episode    what the system's own functions give, as records
 logits         the exact tensors, for research and parity: model.logits(**model.processor(messages))
 attach, detach, merge, save_adapter    PEFT adapters (api/adapters.py)
 """
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
+from polymodal.api.acting import Episode
 from polymodal.api.adapters import Adapters
 from polymodal.api.asking import Stream, answer_batch, messages_of
 from polymodal.api.chat_format import format_of
@@ -306,8 +307,7 @@ class Model:
     def embed(self, items: Sequence[Any], *, batch_size: int = BATCH) -> Tensor:
         """Paths, media, PIL images, pixels or `pm.text(...)` -> float32 [N, D], rows of length 1.
 
-        Similarity is a dot product.
-        Items of one kind go through their encoder `batch_size` at a time.
+        Similarity is a dot product.  Items of one kind go through their encoder `batch_size` at a time.
         """
         self.require("embed")
         assert self._parts.embed is not None
@@ -346,6 +346,11 @@ class Model:
         with torch.inference_mode(), answering(self):
             found = dict(self.module(**self._tensors(tensors)).predictions)
             return {name: require_finite(value, f"predictions of {name}") for name, value in found.items()}
+
+    def episode(self, instruction: str) -> Episode:
+        """A robot's task, to be acted on step by step: `episode.step(static, gripper)` -> RobotAction."""
+        self.require("act")
+        return Episode(self, self._parts, instruction)
 
     def generate(self, *, options: SamplingOptions | None = None, **tensors: Any) -> Tensor:
         """Answers to a batch of tensors as ids [B, T + new], the prompt in front and padding behind, as transformers
@@ -454,7 +459,7 @@ class Model:
 
     @property
     def can(self) -> tuple[str, ...]:
-        """Which of chat, draw, ground, transcribe, classify, embed, logits, features, predict and generate it does."""
+        """What it does of chat, draw, ground, transcribe, classify, embed, act, logits, features, predict, generate."""
         parts, module = self._parts, self.module
         found = {
             "chat": self.processor is not None and isinstance(module, MultimodalLM),
@@ -463,6 +468,7 @@ class Model:
             "transcribe": parts.transcribe is not None,
             "classify": parts.score is not None,
             "embed": parts.embed is not None,
+            "act": parts.act is not None,
             "logits": fills(module, "logits"),
             "features": isinstance(module, HasFeatures),
             "predict": fills(module, "predictions"),

@@ -74,6 +74,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "qwen": ("qwen_audio", "qwen_vl"),
     "qwen2": ("language_model",),
     "qwen2_vl": ("qwen2_vl",),
+    "roboflamingo": ("roboflamingo",),
     "see_chat": ("seechat",),
     "share4v": ("sharegpt4v",),
     "shikra": ("shikra",),
@@ -117,6 +118,7 @@ SHAPES: tuple[str, ...] = (
     "next_gpt",
     "openflamingo",
     "pandagpt",
+    "roboflamingo",
     "visualglm",
     "vit",
 )
