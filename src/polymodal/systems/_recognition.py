@@ -54,6 +54,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "minigpt4": ("minigpt_4",),
     "minigpt_v2": ("minigpt_v2",),
     "mistral": ("language_model",),
+    "mm_interleaved": ("mm_interleaved",),
     "moe_llava_llama": ("moe_llava",),
     "moe_llava_minicpm": ("moe_llava",),
     "moe_llava_mistral": ("moe_llava",),
