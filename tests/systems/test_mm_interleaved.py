@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import PreTrainedTokenizerFast
 
 import polymodal as pm
 from polymodal import systems
@@ -19,6 +20,7 @@ from polymodal.data.transforms import HalvedCrop
 from polymodal.errors import ConfigError, PromptError
 from polymodal.systems.mm_interleaved import SYSTEM
 from polymodal.systems.mm_interleaved.checkpoint import FIRST, IMAGE, LAST, MARK
+from tiny_llama import llama_pipeline
 
 SPECIALS = {"<unk>": 0, FIRST: 1, LAST: 2, MARK: 259, IMAGE: 260}
 PICTURE = Image.new("RGB", (40, 30), "red")
@@ -153,3 +155,39 @@ def test_sizes_that_the_adapter_cannot_have_are_refused() -> None:
     for name, value, word in (("num_hidden_layers", 6, "multiple of 4"), ("image_size", 24, "even number of patches")):
         with pytest.raises(ConfigError, match=word):
             SYSTEM.formats[0].model_spec({**config, "vision_config": {**config["vision_config"], name: value}})
+
+
+@pytest.mark.parametrize("space", ["every", "first"])
+def test_ids_are_those_of_the_published_calls(space: str, tmp_path: Path) -> None:
+    """The published tokenizer strips a text where it meets a special token, and tokenises it as one of its own."""
+    oracle = PreTrainedTokenizerFast(tokenizer_object=llama_pipeline(space, (MARK, IMAGE)), bos_token="<s>",
+                                     eos_token="</s>", unk_token="<unk>")  # fmt: skip
+    oracle.save_pretrained(tmp_path)
+    mark, image = oracle.convert_tokens_to_ids([MARK, IMAGE])
+    config = small(image + 1, mark)
+    spec = SYSTEM.formats[0].model_spec(config)
+    processor = spec.assemble(spec.build(), systems.CheckpointFiles(tmp_path)).processor
+    asked = Message(role="user", parts=(pm.text("What is "), pm.image(PICTURE), pm.text(" this?"), pm.text("Say it.")))
+    answer = Message(role="assistant", parts=(pm.text("A cat."),))
+    first, second = (
+        oracle(text, add_special_tokens=False)["input_ids"] for text in ("What is", "this? Say it. A cat.")
+    )
+    ids = processor([asked, answer])["input_ids"][0].tolist()
+    assert ids == [1, *first, mark, *[image] * QUERIES, *second, 2]
+
+
+def test_an_answer_ends_where_it_asks_for_a_picture(folder: Path) -> None:
+    model = pm.load(folder)
+    with torch.no_grad():
+        model.module.backbone.lm_head.new.bias.copy_(torch.tensor([1e4, 0.0]))
+    reply = model.chat(pm.image(PICTURE), "What?", max_tokens=5)
+    assert (reply.text, reply.tokens["generated"]) == ("", 1)
+
+
+def test_eight_bits_leave_the_head_of_new_tokens_alone(folder: Path) -> None:
+    exact, small_ = pm.load(folder), pm.load(folder, quantise="int8")
+    ids = torch.tensor([[1, 5, 6, 7]])
+    with torch.no_grad():
+        for model in (exact, small_):
+            model.module.backbone.lm_head.new.bias.fill_(50.0)
+    assert (exact.logits(input_ids=ids) - small_.logits(input_ids=ids)).abs().max() < 2.0

@@ -128,8 +128,8 @@ def trained(folder: Path) -> Any:
     ]
     seen = pm.image(real.pictures()[0][0])
     another = Message(role="user", parts=(seen, pm.text("another?")))
-    talks += [[another, Message(role="assistant", parts=(pm.text("here"), seen))]]
-    train_on_conversations(pm.load(folder), talks, writer(folder, model_spec), steps=160)
+    talks += [[another, Message(role="assistant", parts=(pm.text("here"), seen))]] * 2
+    train_on_conversations(pm.load(folder), talks, writer(folder, model_spec), steps=200)
     return pm.load(folder)
 
 

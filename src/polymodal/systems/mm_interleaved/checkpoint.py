@@ -85,11 +85,12 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
                                   "say special_token_dict in config.json")  # fmt: skip
         image = Modality(name="image", placeholder=IMAGE, transform=HalvedCrop(size=side), tokens=SameCount(queries))
         processor = Processor(tokenizer=words, template=Documents(), modalities=(image,), max_length=decoder.max_length)
-        ends = (tokens["eos_token_id"], marks.mark)
-        return LoadedModel(model=module, processor=processor, ends=(ends, tokens.get("pad_token_id")))
+        return LoadedModel(model=module, processor=processor)
 
     keys = keys_of(config, connector.qformer, painter, decoder)
-    return ModelSpec(build=build, keys=(keys,), parts=drawing(vision, decoder, connector, painter), assemble=assemble)
+    ends = ((tokens["eos_token_id"], marks.mark), tokens.get("pad_token_id"))  # a mark asks for a picture
+    parts = drawing(vision, decoder, connector, painter)
+    return ModelSpec(build=build, keys=(keys,), parts=parts, assemble=assemble, ends=ends)
 
 
 def encoder_of(config: Mapping[str, Any]) -> ViTAdapterConfig:

@@ -3,6 +3,8 @@
 from polymodal.systems import AdamW, Budget, Cosine, DataSource, LanguageModeling, PartRate, Stage
 
 SYNCS = "backbone.blocks.*.cross"
+ADAPTER = tuple(f"encoders.image.{name}" for name in ("prior", "levels", "injectors", "extractors", "up"))
+OFFSETS = (f"{SYNCS}.offsets", "encoders.image.injectors.*.attn.offsets", "encoders.image.extractors.*.attn.offsets")
 
 RECIPE = (
     Stage(
@@ -14,11 +16,11 @@ RECIPE = (
             DataSource(name="MMC4", kind="interleaved documents", share=0.4),
         ),
         objective=LanguageModeling(),
-        train=("encoders.image", "connectors.image", SYNCS, "backbone.lm_head.new", "mark", "context_proj", "painter",
-               "empty"),
-        rates=(PartRate(prefix=f"{SYNCS}.offsets", factor=0.1),),
+        train=(*ADAPTER, "connectors.image", SYNCS, "backbone.lm_head.new", "mark", "context_proj", "painter", "empty"),
+        frozen=("connectors.image.positions", f"{SYNCS}.nothing"),
+        rates=tuple(PartRate(prefix=each, factor=0.1) for each in OFFSETS),
         optimizer=AdamW(
-            lr=1e-4, betas=(0.9, 0.995), eps=1e-6, weight_decay=0.05, undecayed=(f"{SYNCS}.gate", f"{SYNCS}.offsets")
+            lr=1e-4, betas=(0.9, 0.995), eps=1e-6, weight_decay=0.05, undecayed=(f"{SYNCS}.gate", *OFFSETS)
         ),
         schedule=Cosine(warmup_steps=1000),
         budget=Budget(steps=15_000, max_length=2048, precision="float16"),
