@@ -23,6 +23,7 @@ COMMANDS = (
     "classify",
     "embed",
     "search",
+    "act",
     "systems",
     "show",
     "check",

@@ -3,7 +3,7 @@
 chat, stream   messages -> processor -> batch -> encoders, connectors -> backbone -> pieces of text -> Reply
 chat_batch     the same for many conversations at once
 draw           pictures that the model writes, or what its answer asks for by diffusion pipelines -> Reply.media
-transcribe, transcribe_stream, classify, embed    what the system's own functions give, as records
+transcribe, transcribe_stream, classify, embed, episode    what the system's own functions give, as records
 logits         the exact tensors, for research and parity: model.logits(**model.processor(messages))
 attach, detach, merge, save_adapter    PEFT adapters (api/adapters.py)
 """
@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
+from polymodal.api.acting import Episode
 from polymodal.api.adapters import Adapters
 from polymodal.api.asking import Stream, answer_batch, messages_of
 from polymodal.api.chat_format import format_of
@@ -26,6 +27,7 @@ from polymodal.api.inputs import check_labels, check_media, checked_item, sugges
 from polymodal.api.media import is_recording, media_of, recording_of
 from polymodal.api.paths import as_path
 from polymodal.api.reply import Label, Reply
+from polymodal.api.sampling import chosen_options
 from polymodal.api.tensors import answering, check_no_loss, check_prompt, left_padded, logits_of, require_finite
 from polymodal.api.transcribing import TranscriptStream, as_one_window
 from polymodal.checkpoints.record import LoadedModel
@@ -45,7 +47,7 @@ from polymodal.models.protocols import HasFeatures, RendersMedia, fills
 from polymodal.models.recording import recording
 from polymodal.nn.first_weight import first_weight
 from polymodal.pipelines.batches import BATCH, in_batches
-from polymodal.systems import System, Variant, unknown
+from polymodal.systems import System, Variant
 from polymodal.train.parameters import train_mode
 from polymodal.weights.adapters import own_names
 from polymodal.weights.load import expected_shapes
@@ -61,7 +63,6 @@ if TYPE_CHECKING:
 
 # Threads ask as many questions as they like, and a batch is as large as its caller says.
 UNLIMITED = EngineLimits(rows=2**20, queue=2**20, mixed_chunk=512, cache_bytes=2**60)
-LOOP = 128  # tokens that repeat each other before an answer of `chat` is taken for a loop
 
 
 class Model:
@@ -199,16 +200,7 @@ class Model:
 
     def sampling_options(self, options: SamplingOptions | None, changes: Mapping[str, Any]) -> SamplingOptions:
         """What an answer is written with: the options given, or the system's own, with changes.  Raises UnknownName."""
-        known = {field.name for field in fields(SamplingOptions)}
-        for name in changes:
-            if name not in known:
-                raise unknown("option", name, known)
-        if options is not None and not isinstance(options, SamplingOptions):
-            raise ConfigError(f"options: expected SamplingOptions, found {type(options).__name__}")
-        usual = {"max_tokens": 256, "stop_loops": LOOP, **self._parts.sampling}
-        own = SamplingOptions(**usual) if options is None else options
-        chosen = replace(own, **changes)
-        return chosen if chosen.stop else replace(chosen, stop=self._parts.stop)
+        return chosen_options(self._parts, options, changes)
 
     def draw(
         self,
@@ -311,8 +303,7 @@ class Model:
     def embed(self, items: Sequence[Any], *, batch_size: int = BATCH) -> Tensor:
         """Paths, media, PIL images, pixels or `pm.text(...)` -> float32 [N, D], rows of length 1.
 
-        Similarity is a dot product.
-        Items of one kind go through their encoder `batch_size` at a time.
+        Similarity is a dot product.  Items of one kind go through their encoder `batch_size` at a time.
         """
         self.require("embed")
         assert self._parts.embed is not None
@@ -351,6 +342,11 @@ class Model:
         with torch.inference_mode(), answering(self):
             found = dict(self.module(**self._tensors(tensors)).predictions)
             return {name: require_finite(value, f"predictions of {name}") for name, value in found.items()}
+
+    def episode(self, instruction: str) -> Episode:
+        """A robot's task, to be acted on step by step: `episode.step(static, gripper)` -> RobotAction."""
+        self.require("act")
+        return Episode(self, self._parts, instruction)
 
     def generate(self, *, options: SamplingOptions | None = None, **tensors: Any) -> Tensor:
         """Answers to a batch of tensors as ids [B, T + new], the prompt in front and padding behind, as transformers
@@ -459,7 +455,7 @@ class Model:
 
     @property
     def can(self) -> tuple[str, ...]:
-        """Which of chat, draw, ground, transcribe, classify, embed, logits, features, predict and generate it does."""
+        """What it does of chat, draw, ground, transcribe, classify, embed, act, logits, features, predict, generate."""
         parts, module = self._parts, self.module
         found = {
             "chat": self.processor is not None and isinstance(module, MultimodalLM),
@@ -468,6 +464,7 @@ class Model:
             "transcribe": parts.transcribe is not None,
             "classify": parts.score is not None,
             "embed": parts.embed is not None,
+            "act": parts.act is not None,
             "logits": fills(module, "logits"),
             "features": isinstance(module, HasFeatures),
             "predict": fills(module, "predictions"),

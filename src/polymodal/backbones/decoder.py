@@ -320,7 +320,10 @@ class Decoder(nn.Module):
         quantise_linears(self.blocks, kind)
         if isinstance(self.lm_head, Int8Linear):
             return
-        self.lm_head = Int8Linear.of(self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight)
+        if self.lm_head is None:
+            self.lm_head = Int8Linear.of(self.embed_tokens.weight)
+        elif type(self.lm_head) is Linear:  # another kind of head stays as it is
+            self.lm_head = Int8Linear.of(self.lm_head.weight, self.lm_head.bias)
 
     def new_cache(self, batch: int, capacity: int | None = None) -> KVCache:
         """An empty cache for ``batch`` rows of up to ``capacity`` tokens (default ``max_length``)."""

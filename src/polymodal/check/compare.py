@@ -25,9 +25,8 @@ from polymodal.models.multimodal_lm import MultimodalLM
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """error: largest absolute error of logits and features.  generated, cached, batched: None = not compared.
-
-    why: what differed.
+    """error: largest absolute error of logits, features and predictions.  generated, cached, batched: None = not
+    compared.  why: what differed.
     """
 
     case: str
@@ -51,6 +50,9 @@ def run_case(case: Case) -> Outcome:
         if expected.features is not None:
             features = model.features(**expected.inputs)
             errors |= {name: features_error(features[name], oracle) for name, oracle in expected.features.items()}
+        if expected.predictions is not None:
+            found = model.predict(**expected.inputs)
+            errors |= {name: max_abs_error(found[name], oracle) for name, oracle in expected.predictions.items()}
         far = ", ".join(f"{name} {error:.1e}" for name, error in errors.items() if error > TOLERANCE)
         outcome: dict[str, Any] = {"error": max(errors.values()), "why": far}
         if expected.generated is not None:
@@ -169,7 +171,9 @@ def items_alone(model: Any, expected: Expected) -> bool | None:
 
 
 def outputs(model: Any, expected: Expected, inputs: Tensors) -> dict[str, Tensor]:
-    """Logits and features, as far as the oracle gave them and they are single tensors."""
+    """Predictions where the oracle gave some, else logits and features, as far as they are single tensors."""
+    if expected.predictions is not None:
+        return dict(model.predict(**inputs))
     named = {} if expected.logits is None else {"logits": model.logits(**inputs)}
     if expected.features is not None:
         features = model.features(**inputs)

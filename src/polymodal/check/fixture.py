@@ -1,6 +1,7 @@
 """Cases whose oracle was run elsewhere: a small file of inputs and outputs, its source named, weights made from names.
 
-    check/fixtures/<name>.safetensors   tensors `in.<input>`, `out.logits`, `out.features.<modality>`, `out.generated`
+    check/fixtures/<name>.safetensors   tensors `in.<input>`, `out.logits`, `out.features.<modality>`,
+                                        `out.predictions.<name>`, `out.generated`
         metadata: source, revision, config (JSON, null when the layout has none), shapes (JSON {name: shape}),
                   file (name of the weights file to write), entry (key inside a torch file),
                   ties (JSON {name: name}: tensors that repeat another, as tied ones do in the official file),
@@ -63,10 +64,12 @@ def fixture_case(name: str, fixture: str, **options: Any) -> Case:
         given = {key[3:]: value for key, value in tensors.items() if key.startswith("in.")}
         given |= {key: randomise.values(key, shape) for key, shape in json.loads(about.get("made", "{}")).items()}
         features = {key[13:]: value for key, value in tensors.items() if key.startswith("out.features.")}
+        predictions = {key[16:]: value for key, value in tensors.items() if key.startswith("out.predictions.")}
         return Expected(
             inputs=given,
             logits=tensors.get("out.logits"),
             features=features or None,
+            predictions=predictions or None,
             generated=tensors.get("out.generated"),
             **options,
         )
@@ -158,11 +161,16 @@ def write_sizes(name: str, sizes: Mapping[str, Shapes], source: str, folder: Pat
     return path
 
 
-def packed_size(fixture: str, variant: str, parameters: int) -> Size:
-    """A published size whose key list `write_sizes` stored; parameters: as the official code counts them."""
+def packed_size(fixture: str, stored: str, parameters: int, variant: str = "") -> Size:
+    """A published size whose key list `write_sizes` stored; parameters: as the official code counts them.
+
+    variant: its name, where several share the list.
+    """
 
     def shapes() -> Shapes:
-        text = zlib.decompress(read(fixture)[1][variant].numpy().tobytes())
+        text = zlib.decompress(read(fixture)[1][stored].numpy().tobytes())
         return {name: tuple(shape) for name, shape in json.loads(text).items()}
 
-    return Size(variant=variant, shapes=shapes, source=read(fixture)[0]["source"], parameters=lambda: parameters)
+    return Size(
+        variant=variant or stored, shapes=shapes, source=read(fixture)[0]["source"], parameters=lambda: parameters
+    )

@@ -26,14 +26,16 @@ TOLERANCE = 1e-4  # maximum absolute error of float32 logits and features
 class Expected:
     """What the oracle gave.  inputs: tensors by the published processor's names.
 
-    logits: compared at real tokens.  features: by modality.  prompt: inputs of generation, where they are others;
-    generated: greedy ids [B, T + 16] as transformers returns them.  alone: (row, inputs of that row alone), whose
-    logits must be those of the row in the batch.  options: further ones for `generate`.  call: arguments of `pm.load`.
+    logits: compared at real tokens.  features: by modality.  predictions: by name, of regression heads.
+    prompt: inputs of generation, where they are others; generated: greedy ids [B, T + 16] as transformers returns them.
+    alone: (row, inputs of that row alone), whose logits must be those of the row in the batch.  options: further ones
+    for `generate`.  call: arguments of `pm.load`.
     """
 
     inputs: Tensors
     logits: Tensor | None = None
     features: Mapping[str, Any] | None = None
+    predictions: Mapping[str, Tensor] | None = None
     prompt: Tensors | None = None
     generated: Tensor | None = None
     alone: Sequence[tuple[int, Tensors]] = ()

@@ -44,6 +44,20 @@ LAYERS = {"mpt": "transformer.blocks", "mosaic_gpt": "transformer.blocks", "gpt_
           "llama": "model.layers", "opt": "model.decoder.layers"}  # fmt: skip
 CLIP_L = {"image_size": 224, "patch_size": 14, "width": 1024, "layers": 24, "head_width": 64, "mlp_ratio": 4.0,
           "embed_dim": 768, "quick_gelu": True}  # fmt: skip
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "3b": {"model_type": "mosaic_gpt", "d_model": 2048, "n_heads": 16, "n_layers": 24, "max_seq_len": 2048,
+           "attn_qk_ln": True, "alibi": True, "no_bias": True},
+    "4b": {"model_type": "gpt_neox", "hidden_size": 2560, "num_attention_heads": 32, "num_hidden_layers": 32,
+           "intermediate_size": 10240, "rotary_pct": 1.0, "use_parallel_residual": False,
+           "max_position_embeddings": 2048},
+    "9b": {"model_type": "mpt", "d_model": 4096, "n_heads": 32, "n_layers": 32, "max_seq_len": 2048},
+}  # fmt: skip
+"""Language models of the released sizes."""
+EVERY = {"3b": 1, "4b": 2, "9b": 4}
+"""A gated block in front of the last of so many layers."""
+TABLES = {"mosaic_gpt": "transformer.wte.weight", "mpt": "transformer.wte.weight",
+          "gpt_neox": "gpt_neox.embed_in.weight"}  # fmt: skip
+"""Their tables of embeddings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +126,15 @@ def open_flamingo(config: Mapping[str, Any]) -> OpenFlamingo:
     )
 
 
+def size_of(shapes: Mapping[str, Any]) -> tuple[str, int] | None:
+    """The released size whose language model these shapes are of, and the rows of its vocabulary; None for others."""
+    for name, text in PUBLISHED.items():
+        rows, width = shapes.get(f"lang_encoder.{TABLES[text['model_type']]}", (0, 0))
+        if width == text.get("d_model", text.get("hidden_size")) and "perceiver.latents" in shapes:
+            return name, rows
+    return None
+
+
 def encoder_of(config: Mapping[str, Any]) -> VisionEncoder:
     """CLIP in open_clip's words and OpenAI's names, or as `transformers` has it where its config says model_type."""
     given = config.get("vision_config") or {}
@@ -142,16 +165,21 @@ def resampler_of(given: Mapping[str, Any]) -> ResamplerConfig:
 
 def keys_of(config: Mapping[str, Any], found: OpenFlamingo) -> KeyTable:
     """The official module's names -> ours."""
+    return (
+        encoder_of(config).keys[0].prefixed("vision_encoder.", "encoders.image.encoder.")
+        + resampler.OPEN_FLAMINGO_KEYS.prefixed("perceiver.", "connectors.image.")
+        + language_keys(config, found)
+    )
+
+
+def language_keys(config: Mapping[str, Any], found: OpenFlamingo) -> KeyTable:
+    """The same of the language model with its gated blocks."""
     layers = LAYERS[found.kind]
     bare = hf_text.parse_config(config["text_config"]).keys[0]
     inner = KeyTable(tuple(row.spelled(lambda name: _nested(name, layers)) for row in bare.rows))
     gated = cross_attention.OPEN_FLAMINGO_KEYS.prefixed(f"{layers}.{{}}.gated_cross_attn_layer.", "blocks.{}.cross.")
     aliases = KeyTable((drop("old_decoder_blocks.**"), drop("gated_cross_attn_layers.**")))
-    return (
-        encoder_of(config).keys[0].prefixed("vision_encoder.", "encoders.image.encoder.")
-        + resampler.OPEN_FLAMINGO_KEYS.prefixed("perceiver.", "connectors.image.")
-        + (aliases + gated + inner).prefixed("lang_encoder.", "backbone.")
-    )
+    return (aliases + gated + inner).prefixed("lang_encoder.", "backbone.")
 
 
 def _nested(name: str, layers: str) -> str:
@@ -176,9 +204,9 @@ def drawing(found: OpenFlamingo) -> tuple[Part, ...]:
     )  # fmt: skip
 
 
-def gather(folder: Path, inner: str = "") -> Mapping[str, Tensor]:
+def gather(folder: Path, inner: str = "", visual: str = "") -> Mapping[str, Tensor]:
     """All tensors of a folder under the names of the whole official module.  inner: what stands before the names of
-    its language model.
+    its language model, visual: before those of CLIP's image encoder.
 
     One weights file holds everything; or checkpoint.pt holds what was trained, the folder `language` the language model
     as published and the folder `vision` CLIP in OpenAI's or open_clip's names.
@@ -194,7 +222,7 @@ def gather(folder: Path, inner: str = "") -> Mapping[str, Tensor]:
     rest = {f"lang_encoder.{inner}{_nested(name, LAYERS[kind])}": name for name in language}
     whole: Locations = {name: (language, own) for name, own in rest.items()}
     whole |= {
-        f"vision_encoder.{name.removeprefix('visual.')}": (vision, name)
+        f"vision_encoder.{visual}{name.removeprefix('visual.')}": (vision, name)
         for name in vision
         if name.startswith("visual.")
     }

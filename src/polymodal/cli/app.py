@@ -20,6 +20,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from polymodal.cli import (
+    act,
     answer,
     bench,
     catalogue,
@@ -95,7 +96,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (answer.ask, chat.chat, transcribe.transcribe, say.say, draw.draw, perceive.classify,
-            embed.embed, search.search,
+            embed.embed, search.search, act.act,
             catalogue.systems, catalogue.show, check.check, new.new, fetch.pull, health.doctor,
             train.train, train.export, evaluate.evaluate, bench.bench, serve.serve)  # fmt: skip
 for each in COMMANDS:

@@ -36,7 +36,8 @@ from polymodal.weights.keytable import KeyTable
 class QFormerConfig:
     """`source_width`: of the features.  `cross_every` n: blocks 0, n, 2n ... have cross-attention.
 
-    text_mlp: build the text feed-forward.  vocab_size: build the text embeddings too, None: do not.
+    qk_norm: queries and keys are normed per head.  text_mlp: build the text feed-forward.  vocab_size: build the text
+    embeddings too, None: do not.
     """
 
     width: int = 768
@@ -48,6 +49,7 @@ class QFormerConfig:
     cross_every: int = 2
     activation: str = "gelu"
     eps: float = 1e-12
+    qk_norm: bool = False
     text_mlp: bool = False
     vocab_size: int | None = None
     positions: int = 512
@@ -62,11 +64,15 @@ class QFormerConfig:
 
     def block(self, index: int) -> PostNormBlockConfig:
         """The block at `index`, with the feed-forward of the queries."""
-        attention = AttentionConfig(width=self.width, heads=self.heads, qkv_bias=True, out_bias=True)
+        norm = LayerNormConfig(eps=self.eps)
+        normed = norm if self.qk_norm else None
+        attention = AttentionConfig(
+            width=self.width, heads=self.heads, qkv_bias=True, out_bias=True, q_norm=normed, k_norm=normed
+        )
         return PostNormBlockConfig(
             attention=attention,
             mlp=self.mlp,
-            norm=LayerNormConfig(eps=self.eps),
+            norm=norm,
             cross=None if index % self.cross_every else replace(attention, source_width=self.source_width),
         )
 
@@ -239,6 +245,8 @@ def _block_names(config: QFormerConfig, inner: str) -> dict[str, str | None]:
     for theirs, ours in (("attention", "attn"), ("crossattention", "cross")):
         for word in ("query", "key", "value"):
             names[f"{theirs}.{inner}.{word}"] = f"query.{ours}.{word[0]}_proj"
+        if config.qk_norm:
+            names |= {f"{theirs}.{inner}.{word}_norm": f"query.{ours}.{word}_norm" for word in "qk"}
         names[f"{theirs}.output.dense"] = f"query.{ours}.o_proj"
         names[f"{theirs}.output.LayerNorm"] = f"query.{ours}_norm"
     names["intermediate_query.dense"] = "query.mlp.up_proj"

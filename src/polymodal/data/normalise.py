@@ -10,7 +10,7 @@ from polymodal.data.media import Image
 from polymodal.errors import MediaError
 
 Picture = Image | Pillow.Image | np.ndarray
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Interpolation = Literal["nearest", "box", "bilinear", "bicubic", "lanczos"]
 Colour = tuple[float, float, float]
 CLIP_MEAN: Colour = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD: Colour = (0.26862954, 0.26130258, 0.27577711)
@@ -21,6 +21,7 @@ HALF: Colour = (0.5, 0.5, 0.5)
 _FILTERS = {
     "nearest": Pillow.Resampling.NEAREST,
     "bilinear": Pillow.Resampling.BILINEAR,
+    "box": Pillow.Resampling.BOX,
     "bicubic": Pillow.Resampling.BICUBIC,
     "lanczos": Pillow.Resampling.LANCZOS,
 }

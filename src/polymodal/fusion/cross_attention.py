@@ -54,17 +54,21 @@ class CrossContext:
 
     def mask(self, start: int, count: int, rows: int) -> MaskSpec:
         """Visibility of tokens start..start+count-1 for `rows` rows; more rows than B are equal copies (beams)."""
+        seen = F.pad(self.seen(start, count, len(self.visible)), (0, 1))  # the item N, which nobody sees
+        seen = seen.gather(-1, self.items[:, None].expand(-1, count, -1))
+        if rows != len(seen):
+            seen = seen.repeat_interleave(rows // len(seen), 0)
+        return MaskSpec(causal=False, visible=seen)
+
+    def seen(self, start: int, count: int, rows: int) -> Tensor:
+        """Which items these tokens see, bool [rows, count, N]; those behind the prompt what its last token saw."""
         length = self.visible.shape[1]
         if start + count <= length:
             seen = self.visible[:, start : start + count]
         else:
             steps = torch.arange(start, start + count, device=self.visible.device).clamp_max(length - 1)
             seen = self.visible[:, steps]
-        seen = F.pad(seen, (0, 1))  # the item N, which nobody sees
-        seen = seen.gather(-1, self.items[:, None].expand(-1, count, -1))
-        if rows != len(seen):
-            seen = seen.repeat_interleave(rows // len(seen), 0)
-        return MaskSpec(causal=False, visible=seen)
+        return seen if rows == len(seen) else seen.repeat_interleave(rows // len(seen), 0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -200,6 +200,17 @@ class Regression:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BehaviourCloning:
+    """The actions of demonstrations: `labels` [B, steps, 7], the gripper last.  gripper_weight: of its share."""
+
+    name: ClassVar[str] = "behaviour_cloning"
+    gripper_weight: float = 1.0
+
+    def build(self, model: nn.Module) -> Loss:
+        return ModelLosses({"gripper_weight": self.gripper_weight})
+
+
+@dataclass(frozen=True, kw_only=True)
 class MaskedImageModeling:
     """Image tokens of hidden patches (BEiT, arXiv 2106.08254): `bool_masked_pos` [N, P], `labels` [N, P] of a codec."""
 

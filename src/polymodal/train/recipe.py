@@ -34,6 +34,7 @@ KINDS = (
     "images",
     "labelled images",
     "labelled sequences",  # of features: several per sample, one label
+    "robot trajectories",  # an instruction and the pictures of each step; the actions are learned
 )
 """Kinds of data that the catalogue names; another kind needs a loader of its own."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from polymodal.checkpoints import open_flamingo
-from polymodal.checkpoints.open_flamingo import CLIP_L
+from polymodal.checkpoints.open_flamingo import CLIP_L, EVERY, PUBLISHED
 from polymodal.data.interleaved import Shots
 from polymodal.data.item_rules import SameCount, StackedAs
 from polymodal.data.processor import Modality, Processor
@@ -49,25 +49,8 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
 
 def infer(shapes: Mapping[str, Any]) -> dict[str, Any] | None:
     """The config of a published checkpoint.pt, by the prefix and width of its language model; None for other files."""
-    for name, text in PUBLISHED.items():
-        table = "gpt_neox.embed_in.weight" if text["model_type"] == "gpt_neox" else "transformer.wte.weight"
-        rows, width = shapes.get(f"lang_encoder.{table}", (0, 0))
-        if width == text.get("d_model", text.get("hidden_size")) and "perceiver.latents" in shapes:
-            return published(name, rows)
-    return None
-
-
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "3b": {"model_type": "mosaic_gpt", "d_model": 2048, "n_heads": 16, "n_layers": 24, "max_seq_len": 2048,
-           "attn_qk_ln": True, "alibi": True, "no_bias": True},
-    "4b": {"model_type": "gpt_neox", "hidden_size": 2560, "num_attention_heads": 32, "num_hidden_layers": 32,
-           "intermediate_size": 10240, "rotary_pct": 1.0, "use_parallel_residual": False,
-           "max_position_embeddings": 2048},
-    "9b": {"model_type": "mpt", "d_model": 4096, "n_heads": 32, "n_layers": 32, "max_seq_len": 2048},
-}  # fmt: skip
-
-
-EVERY = {"3b": 1, "4b": 2, "9b": 4}
+    found = open_flamingo.size_of(shapes)
+    return None if found is None or "lm_head.rnn.weight_ih_l0" in shapes else published(*found)
 
 
 def published(name: str, vocabulary: int = 50280) -> dict[str, Any]:
