@@ -72,6 +72,10 @@ def card(task: Task, sample: Scored, question: str, picture: Callable[[], Any], 
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, float):
+        value = f"{value:.3g}"
+    elif isinstance(value, list) and all(isinstance(each, float) for each in value):
+        value = ", ".join(f"{each:.3g}" for each in value)
     text = str(value)
     return text if len(text) <= 400 else f"{text[:400]} ..."
 

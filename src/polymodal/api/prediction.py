@@ -64,9 +64,13 @@ def _ground(model: Model, task: Task, rows: Rows, options: EvaluateOptions) -> P
     def predict(some: Sequence[int]) -> Iterator[Mapping[str, Any]]:
         talks = _talks(task, rows, options, some)
         replies = model.chat_batch([[*items, question] for question, items in talks], max_tokens=most, temperature=0.0)
-        for (question, items), reply in zip(talks, replies, strict=True):
+        for index, (question, items), reply in zip(some, talks, replies, strict=True):
             things = model.ground(reply.text, *items).things
-            box = None if not things else list(things[0].box)
+            # A detector's things are of every kind: those that the phrase names count first.
+            phrase = str(rows(index).get("phrase", "")).lower()
+            box = next(
+                (list(t.box) for t in things if t.label.lower() in phrase), list(things[0].box) if things else None
+            )
             yield {"prediction": box, "prompt": question, "answer": reply.text.strip()}
 
     return predict
