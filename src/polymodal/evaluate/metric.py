@@ -78,6 +78,4 @@ def measured(metric: Metric, samples: Sequence[Scored], seed: int = 0) -> Measur
     values = [metric.total(rows[generator.integers(0, len(rows), len(rows))]) for _ in range(RESAMPLED)]
     kept = [value for value in values if not np.isnan(value)]
     low, high = np.percentile(kept, [2.5, 97.5]) if kept else (float("nan"),) * 2
-    return Measured(
-        name=metric.name, value=metric.total(rows), low=float(low), high=float(high), n=len(rows), rows=rows
-    )
+    return Measured(name=metric.name, value=metric.total(rows), low=float(low), high=float(high), n=len(rows), rows=rows)
