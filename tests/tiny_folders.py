@@ -12,6 +12,7 @@ from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.evidence import (
     chameleon,
     cogagent,
+    cogcom,
     cogvlm,
     flamingo,
     fuyu_8b,
@@ -25,6 +26,7 @@ from polymodal.check.evidence import (
     openflamingo,
     qwen2_vl,
     qwen_vl,
+    viscpm,
 )
 
 LLAMA = ["<unk>", "<s>", "</s>"]
@@ -96,6 +98,10 @@ def _kosmos_1(folder: Path) -> tuple[dict[str, Any], Files]:
     return kosmos_1.small(kosmos_1.write_words(folder)), {}
 
 
+def _viscpm(folder: Path) -> tuple[dict[str, Any], Files]:
+    return viscpm.small(byte_tokenizer(folder, viscpm.MARKS, bos="<s>", eos="</s>", pad="<pad>")), {}
+
+
 def _chameleon(folder: Path) -> tuple[dict[str, Any], Files]:
     names = chameleon.SPECIALS
     size = byte_tokenizer(folder, names, bos="<s>", eos="</s>", pad="</s>")
@@ -108,6 +114,7 @@ FOLDERS: dict[str, Callable[[Path], tuple[dict[str, Any], Files]]] = {
     "idefics": _idefics,  # A
     "openflamingo": _openflamingo,  # A, ALiBi
     "cogagent": _with_llamas_tokens(cogagent.small),  # A, B and C, a picture at two sizes
+    "cogcom": _with_llamas_tokens(cogcom.small),  # B and C, positions by turns
     "cogvlm": _with_llamas_tokens(cogvlm.small),  # B and C
     "mplug-owl2": _with_llamas_tokens(mplug_owl2.small),  # B and C
     "internlm-xcomposer2": _xcomposer2,  # B and C, low-rank paths
@@ -118,6 +125,7 @@ FOLDERS: dict[str, Callable[[Path], tuple[dict[str, Any], Files]]] = {
     "fuyu-8b": _fuyu,  # C, without an encoder
     "kosmos-1": _kosmos_1,  # C, places by a mask, xPos
     "kosmos-2": _kosmos,  # C, places by a mask, positions by ids
+    "viscpm": _viscpm,  # C, places by a mask, a tree that sees itself both ways
     "chameleon": _chameleon,  # D
 }
 

@@ -25,6 +25,8 @@ _HOMES = {
     "resume": "polymodal.api.training",
     "export": "polymodal.api.training",
     "TrainOptions": "polymodal.api.training",
+    "measure": "polymodal.api.evaluation",
+    "EvaluateOptions": "polymodal.api.evaluation",
     "image": "polymodal.api.media",
     "audio": "polymodal.api.media",
     "video": "polymodal.api.media",
@@ -38,6 +40,8 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from polymodal.api.chat_format import chat_format as chat_format
+    from polymodal.api.evaluation import EvaluateOptions as EvaluateOptions
+    from polymodal.api.evaluation import measure as measure
     from polymodal.api.load import load as load
     from polymodal.api.load import look as look
     from polymodal.api.load import pull as pull

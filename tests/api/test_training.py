@@ -78,6 +78,13 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert steps == list(range(8))
 
 
+def test_activation_checkpointing_trains_the_same(folder: Path, tmp_path: Path) -> None:
+    plain = run(folder, tmp_path / "a", "instruct-lora", LORA)
+    assert run(folder, tmp_path / "b", "instruct-lora", LORA, options={"activation_checkpointing": 1}) == plain
+    left, right = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
 def test_a_killed_run_goes_on_from_its_newest_whole_checkpoint(folder: Path, tmp_path: Path) -> None:
     straight = run(folder, tmp_path / "a", settings=[*SET, "budget.steps=30"])
     command = [sys.executable, "-m", "polymodal", "train", folder / "model", "--stage", "align", "--data",

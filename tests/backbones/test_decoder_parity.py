@@ -8,7 +8,8 @@ from decoder_parity import TOLERANCE, build_like, logits, stepwise, tiny
 
 transformers = pytest.importorskip("transformers")
 
-from polymodal.backbones import gemma, llama, mistral, qwen  # noqa: E402
+from polymodal.backbones import gemma, llama, mistral, mixtral, qwen  # noqa: E402
+from polymodal.check import library  # noqa: E402
 from polymodal.errors import ConfigError  # noqa: E402
 
 BASE: dict[str, Any] = {
@@ -61,6 +62,12 @@ CASES: dict[str, tuple[Any, str, dict[str, Any]]] = {
         {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
     ),
     "mistral": (mistral, "Mistral", {"sliding_window": None}),
+    "mixtral": (mixtral, "Mixtral", {"num_local_experts": 5}),
+    "mixtral_one_expert_window": (
+        mixtral,
+        "Mixtral",
+        {"num_local_experts": 3, "num_experts_per_tok": 1, "sliding_window": 4, "tie_word_embeddings": True},
+    ),
     "mistral_window": (mistral, "Mistral", {"sliding_window": 5}),
     "mistral_head_dim": (mistral, "Mistral", {"sliding_window": None, "head_dim": 12}),
     "gemma": (gemma, "Gemma", {"head_dim": 16}),
@@ -86,7 +93,7 @@ def pair(name: str) -> tuple[Any, Any, torch.Tensor]:
     hf_config = getattr(transformers, f"{prefix}Config")(**{**BASE, **changes})
     theirs = tiny(getattr(transformers, f"{prefix}ForCausalLM"), hf_config)
     config = family.parse_config(hf_config.to_dict())
-    ours = build_like(config, family.hf_keys(config), theirs.state_dict())
+    ours = build_like(config, family.hf_keys(config), library.names_on_disk(theirs))
     ids = torch.randint(3, 97, (2, 21), generator=torch.Generator().manual_seed(1))
     return ours, theirs, ids
 

@@ -18,7 +18,7 @@ from polymodal.data.processor import Encoded
 from polymodal.errors import ConfigError, PromptError
 from tiny_folders import FOLDERS, tiny
 
-ONE_PICTURE = {"cogvlm", "cogagent"}  # take one picture a conversation
+ONE_PICTURE = {"cogvlm", "cogagent", "cogcom", "viscpm"}  # take one picture a question or conversation
 
 
 @lru_cache

@@ -28,6 +28,7 @@ NAMES = {
     "idefics": ("IDEFICS",),
     "cogvlm": ("CogVLM",),
     "cogagent": ("CogAgent",),
+    "cogcom": ("CogCoM",),
     "llama-adapter-v2": ("LLaMA-Adapter V2", "LLaMA-AdapterV2"),
     "mplug-owl2": ("mPLUG-Owl2",),
     "chameleon": ("Chameleon",),
@@ -40,6 +41,7 @@ NAMES = {
     "tigerbot": ("TigerBot",),
     "bayling": ("BayLing",),
     "chinese-llama-2": ("Chinese-Llama-2", "Chinese-LLaMA-2"),
+    "sphinx": ("SPHINX", "sphinx"),
 }
 
 

@@ -195,3 +195,20 @@ def test_smollm2_prompt_ids_equal_a_tokenizer_that_reads_the_rendered_string() -
     ids = model(messages, generate=True)["input_ids"][0].tolist()
     rendered = written(SMOLLM2.render(conversation(messages), ask=True))
     assert ids == tokenizer.encode(rendered, allow_special=True)
+
+
+def test_a_layout_may_have_words_between_its_features() -> None:
+    tokenizer = tiny_tokenizer()
+
+    def named(values: torch.Tensor) -> list[str | Words]:
+        return [Words(text="one is "), "<reponame>", "<reponame>", Words(text=", two is "), "<reponame>", "<reponame>"]
+
+    image = Modality(name="image", placeholder="<reponame>", transform=picture_values, tokens=lambda values: 4,
+                     layout=named)  # fmt: skip
+    batch = Processor(tokenizer=tokenizer, template=SMOLLM2, modalities=(image,))([user("So: ", picture(0), "!")])
+    ids = batch["input_ids"][0]
+    assert "So: one is <reponame><reponame>, two is <reponame><reponame>!" in tokenizer.decode(ids.tolist(), False)
+    assert torch.equal(batch["token_types"][0] == 1, ids == IMAGE) and batch["item_tokens"]["image"] == (4,)
+    plain = tokenizer.encode("So: one is ")
+    start = ids.tolist().index(IMAGE)
+    assert ids[start - len(plain) : start].tolist() == plain

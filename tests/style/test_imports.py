@@ -12,6 +12,7 @@ RANKS = {
     "errors": 0,
     "fields": 0,
     "files": 0,
+    "html_page": 0,
     "printable": 0,
     "nn": 0,
     "weights": 1,

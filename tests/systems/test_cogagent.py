@@ -10,12 +10,13 @@ from PIL import Image as Pillow
 
 import polymodal as pm
 from polymodal.check.fixture import read
+from polymodal.checkpoints.cog_boxes import PLACES, grounded
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.data.transforms import CLIP_MEAN, CLIP_STD
 from polymodal.errors import ConfigError, PromptError
 from polymodal.systems.cogagent import SYSTEM
-from polymodal.systems.cogagent.checkpoint import FORMS, PLACES, grounded, parse_config, written_out
+from polymodal.systems.cogagent.checkpoint import FORMS, parse_config, written_out
 from polymodal.systems.cogvlm import SYSTEM as COGVLM
 from tiny_folders import tiny
 

@@ -12,12 +12,12 @@ import polymodal as pm
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.evidence.llama_vid import EVIDENCE, small
 from polymodal.check.film import film
+from polymodal.checkpoints.clips import second_of
 from polymodal.data.chat_formats import VICUNA_SYSTEM
 from polymodal.data.dummy_items import dummy_items
 from polymodal.errors import ConfigError, PromptError, WeightsError
 from polymodal.systems.llama_vid import SYSTEM
 from polymodal.systems.llama_vid.checkpoint import PLACEHOLDERS, READER
-from polymodal.systems.llama_vid.processing import step_of
 
 RANDOM = np.random.default_rng(0)
 FRAMES = [Pillow.fromarray(RANDOM.integers(0, 255, (30, 61, 3), dtype=np.uint8)) for _ in range(10)]
@@ -65,7 +65,9 @@ def test_one_frame_a_second_is_seen(tmp_path: Path) -> None:
     batch = processor([{"role": "user", "content": [video, "Q"]}])
     wanted = theirs([FRAMES[i] for i in (0, 4, 8)], return_tensors="pt")["pixel_values"]
     assert batch["frame_counts"] == (3,) and (batch["video_values"] - wanted).abs().max() < 1e-5
-    assert [step_of(np.arange(9) / rate) for rate in (29.97, 24.4, 0.3)] == [30, 24, 1] and step_of(np.zeros(1)) == 1
+    assert [second_of(np.arange(9) / rate) for rate in (29.97, 24.4, 0.3)] == [30, 24, 1] and second_of(
+        np.zeros(1)
+    ) == 1
 
 
 def test_pictures_are_padded_where_the_config_says_so(tmp_path: Path) -> None:

@@ -62,7 +62,8 @@ def test_two_ranks_train_what_one_trains(place: Path, tmp_path: Path) -> None:
     train_alone(place, tmp_path / "1", "instruct")
     settings = [word for each in settings_of("instruct") for word in ("--set", each)]
     train_with_two(place / "model", "--stage", "instruct", "--data", place / "a.jsonl", "--out", tmp_path / "2",
-                   "--save-every", 2, "--micro-batch", 2, "--evaluate", place / "held.jsonl", *settings)  # fmt: skip
+                   "--save-every", 2, "--micro-batch", 2, "--evaluate", place / "held.jsonl",
+                   "--activation-checkpointing", 1, *settings)  # fmt: skip
     one, two = log(tmp_path / "1"), log(tmp_path / "2")
     for left, right in zip(one, two, strict=True):
         assert {name: left[name] for name in ("step", "samples", "tokens", "targets", "lr")} == {

@@ -6,7 +6,7 @@ Where the time goes is measured on the way: each piece of work is given the cloc
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from polymodal.api.inputs import check_conversation
 from polymodal.api.media import MEDIA_TYPES, as_media, is_recording, media_of
 from polymodal.api.reply import Reply
 from polymodal.api.tensors import answering
-from polymodal.data.media import Media
+from polymodal.data.media import Image, Media, Text
 from polymodal.data.messages import Message, conversation, user
 from polymodal.engine.request import Request
 from polymodal.errors import MediaError, PromptError
@@ -64,12 +64,26 @@ class Stream:
             yield from self._pieces()
 
     def _pieces(self) -> Iterator[str]:
-        module = self._model.module_for(any(message.media for message in self._messages))
+        """The answer, and of a model that asks for further turns those with the words between them."""
+        messages, replies, pictures, next_turn = self._messages, [], [], self._model.next_turn
+        while True:
+            reply = yield from self._answer(messages)
+            follow = None if next_turn is None or self._stopped is not None else next_turn(messages, reply.text)
+            if follow is None:
+                break
+            replies += [reply, replace(reply, text=f" {follow.text} ", tokens={}, seconds={}, logprobs=())]
+            pictures += [item.picture for item in follow.media if isinstance(item, Image)]
+            messages = (*messages, Message(role="assistant", parts=(Text(reply.text),)), follow)
+            yield f" {follow.text} "
+        self._reply = joined([*replies, reply], pictures) if replies else reply
+
+    def _answer(self, messages: tuple[Message, ...]) -> Generator[str, None, Reply]:
+        module = self._model.module_for(any(message.media for message in messages))
         clock = Clock(first_weight(module).device)
         client = self._model.client(module)
         # Everything before the first token is prefill, apart from what the clock counts elsewhere.
         with clock.measure("prefill"):
-            encoded = client.engine.encode(self._messages, clock.measure)
+            encoded = client.engine.encode(messages, clock.measure)
         request = Request(encoded=encoded, options=self._options, measure=clock.measure)
         written, phase = client.write(request), _first_phase([self._options])
         pieces = []
@@ -82,11 +96,27 @@ class Stream:
         found = collect(pieces, len(encoded), client.engine.constraints)
         if self._stopped is not None and pieces[-1].finish_reason is None:
             found = replace(found, finish_reason=self._stopped)
-        self._finish(found, encoded, clock)
+        self.ids += found.ids
+        return reply_of(self._model, found, encoded, clock.seconds)
 
-    def _finish(self, found: Generation, encoded: Encoded, clock: Clock) -> None:
-        self.ids = found.ids
-        self._reply = reply_of(self._model, found, encoded, clock.seconds)
+
+def joined(replies: Sequence[Reply], pictures: Sequence[Any]) -> Reply:
+    """The replies of several turns as one, with what they wrote and cost together, the last one's prompt, and the
+    pictures made on the way."""
+    last = replies[-1]
+    seconds = dict.fromkeys((name for reply in replies for name in reply.seconds), 0.0)
+    for reply in replies:
+        for name, value in reply.seconds.items():
+            seconds[name] = value if name == "load" else seconds[name] + value
+    generated = sum(reply.tokens.get("generated", 0) for reply in replies)
+    return replace(
+        last,
+        text="".join(reply.text for reply in replies),
+        tokens={**last.tokens, "generated": generated},
+        seconds=seconds,
+        logprobs=tuple(each for reply in replies for each in reply.logprobs),
+        media={"image": list(pictures)},
+    )
 
 
 def reply_of(model: Model, found: Generation, encoded: Encoded, seconds: Mapping[str, float]) -> Reply:
@@ -104,8 +134,14 @@ def reply_of(model: Model, found: Generation, encoded: Encoded, seconds: Mapping
 def answer_batch(
     model: Model, conversations: Sequence[Any], options: Sequence[SamplingOptions], batch_size: int
 ) -> list[Reply]:
-    """One reply for each conversation, in order; those without media may have a module of their own."""
+    """One reply for each conversation, in order; those without media may have a module of their own.
+
+    A model that asks for further turns answers one conversation after another.
+    """
     check_batch_size(batch_size)
+    if model.next_turn is not None:
+        asked = enumerate(zip(conversations, options, strict=True))
+        return [_alone(model, *each, f"conversations[{index}]") for index, each in asked]
     read = [_read(given, f"conversations[{index}]") for index, given in enumerate(conversations)]
     for index, messages in enumerate(read):
         with _located(f"conversations[{index}]"):
@@ -129,6 +165,16 @@ def answer_batch(
             for index, request, each in zip(some, requests, answers, strict=True):
                 found[index] = reply_of(model, each, request.encoded, clock.seconds)
     return [found[index] for index in range(len(read))]
+
+
+def _alone(model: Model, given: Any, options: SamplingOptions, where: str) -> Reply:
+    """The reply to one conversation of several."""
+    read = _read(given, where)
+    with _located(where):
+        stream = Stream(model, read, options)
+        for _ in stream:
+            pass
+    return stream.reply
 
 
 def _answers(client: Client, requests: Sequence[Request], clock: Clock) -> list[Generation]:

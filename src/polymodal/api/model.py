@@ -255,6 +255,11 @@ class Model:
         assert ground is not None
         return ground(answer, [media_of(picture) for picture in pictures])
 
+    @property
+    def next_turn(self) -> Callable[..., Any] | None:
+        """(messages, answer) -> the user message that an answer asks for; None where none is asked for."""
+        return self._parts.next_turn
+
     def transcribe(self, recording: Any) -> Reply:
         """The words of a recording: a path, bytes, (samples, rate) or `pm.audio(...)`; `reply.segments` has times."""
         stream = self.transcribe_stream(recording)

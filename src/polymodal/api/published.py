@@ -82,11 +82,20 @@ def recognise(path: Path, system: str | None = None, name: str | None = None) ->
             return _saved(path, system)
     with understood(str(path)):
         files = files_at(path)
-        config = files.json(CONFIG) if path.is_dir() or isinstance(files, GGUFFiles) else {}
+        config = config_of(files) if path.is_dir() or isinstance(files, GGUFFiles) else {}
     pool = systems.candidates(config) if system is None else [named(system)]
     with understood(f"{path}: config.json" if config else str(path), config):
         found = _best(path, config, pool, system, name)
     return replace(found, files=files, code=None if system is None else system_file(system))
+
+
+def config_of(files: CheckpointFiles) -> dict[str, Any]:
+    """The config.json; with the name of the model's class, which LLaMA2-Accessory keeps in a meta.json beside it."""
+    config = files.json(CONFIG)
+    if not config or "model_type" in config or "architectures" in config or "llama_type" in config:
+        return config
+    name = files.json("meta.json").get("llama_type")
+    return config if name is None else {**config, "llama_type": name}
 
 
 def _best(path: Path, config: Mapping[str, Any], pool: list[System], system: str | None, name: str | None) -> Found:

@@ -24,7 +24,8 @@ class Reply:
     finish_reason: "stop" for an end that the model wrote or a stop text, "length" for an answer that was cut at
     max_tokens or where the context ends, "repetition" for one that was cut because it went round in a circle, or what
     `Stream.stop` was called with.
-    media: what `draw` made, by modality, in the order the answer asks for it.
+    media: what `draw` made, by modality, in the order the answer asks for it; pictures that an answer asked for on its
+    way, of a model that cuts them out itself.
     segments: of a transcript, its stretches of speech with `start` and `end` in seconds.
     """
 

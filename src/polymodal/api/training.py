@@ -44,7 +44,8 @@ class TrainOptions:
     None: all of a step.  workers: processes that prepare batches.  evaluation_data: held-out samples, whose
     mean loss is taken every `evaluate_every` steps (0: at the end alone).  weights: of the data sets; None: by their
     sizes.  media_root: what paths in the data are relative to; "": the file they stand in.  question: asked of media
-    that come with a caption alone.
+    that come with a caption alone.  activation_checkpointing: every so many blocks keep their inputs alone and are
+    computed again in the backward pass (0: none), for less memory.
     """
 
     packing: bool = False
@@ -58,6 +59,7 @@ class TrainOptions:
     weights: tuple[float, ...] | None = None
     media_root: str = ""
     question: str = ""
+    activation_checkpointing: int = 0
 
     def with_whole_paths(self) -> TrainOptions:
         """The same from whatever folder the run is gone on with."""
@@ -226,6 +228,7 @@ def run(
         evaluate=evaluate,
         evaluate_every=options.evaluate_every,
         max_skipped=options.max_skipped,
+        activation_checkpointing=options.activation_checkpointing,
         ranks=ranks,
         about={"packing": options.packing, "micro_batch": options.micro_batch},
     )

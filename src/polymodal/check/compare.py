@@ -19,6 +19,7 @@ import polymodal as pm
 from polymodal.check.record import TOLERANCE, Case, Expected, Tensors
 from polymodal.fields import returned
 from polymodal.fusion.visibility import InterleavedContext
+from polymodal.models.encoder_decoder_lm import EncoderDecoderLM
 from polymodal.models.multimodal_lm import MultimodalLM
 
 
@@ -105,6 +106,9 @@ def generation(model: Any, expected: Expected) -> dict[str, Any]:
     if same and length and plain and torch.equal(ids[:, :length], prompt["input_ids"]):
         full = model.logits(**extended(prompt, ids))
         cached = bool(torch.equal(full[:, length - 1 : -1].argmax(-1), ids[:, length:]))
+    elif same and not expected.options and isinstance(model.module, EncoderDecoderLM):
+        full = model.logits(**prompt, decoder_input_ids=ids)
+        cached = bool(torch.equal(full[:, :-1].argmax(-1), ids[:, 1:]))
     return {"generated": same, "cached": cached, **why}
 
 

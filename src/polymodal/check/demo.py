@@ -234,10 +234,11 @@ def train_fresh_and_chat(
 
 def chat_headline(format: CheckpointFormat, config: Callable[[int], Mapping[str, Any]], *, steps: int, wanting: str,
                   specials: Sequence[str] = (), fresh: Callable[[nn.Module], None] | None = None,
-                  **files: Mapping[str, Any]) -> HeadlineResult:  # fmt: skip
+                  weights: str = "model.safetensors", **files: Mapping[str, Any]) -> HeadlineResult:  # fmt: skip
     """`train_fresh_and_chat` for a system whose special tokens are LLaMA's three, ids 0 to 2, and then `specials`.
 
-    config(vocabulary size) -> its config.json; wanting: in words, why it is shown on tiny weights.
+    config(vocabulary size) -> its config.json; wanting: in words, why it is shown on tiny weights.  weights: the
+    name of their file in this layout.
     """
     import torch
 
@@ -245,7 +246,8 @@ def chat_headline(format: CheckpointFormat, config: Callable[[int], Mapping[str,
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         size = byte_tokenizer(folder, ["<unk>", "<s>", "</s>", *specials], bos="<s>", eos="</s>", pad="<unk>")
-        right = train_fresh_and_chat(folder, format, config(size), steps=steps, fresh=fresh, samples=None, **files)
+        right = train_fresh_and_chat(folder, format, config(size), weights, steps=steps, fresh=fresh, samples=None,
+                                     **files)  # fmt: skip
     return HeadlineResult(
         ok=right == 8, evidence=f"tiny weights trained on 8 pictures: chat names {right} of them ({wanting})"
     )

@@ -4,6 +4,7 @@
         metadata: source, revision, config (JSON, null when the layout has none), shapes (JSON {name: shape}),
                   file (name of the weights file to write), entry (key inside a torch file),
                   ties (JSON {name: name}: tensors that repeat another, as tied ones do in the official file),
+              gains (JSON {name: factor}: weights that are larger, of layers that divide what they give),
                   made (JSON {input: shape}: inputs that are `randomise.values(input, shape)` and so are not stored)
 
 `write` is for the script that runs the oracle; `fixture_case` is for the evidence.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,24 @@ def fixture_case(name: str, fixture: str, **options: Any) -> Case:
     return Case(name=name, make=make, file="" if json.loads(about["config"]) is not None else about["file"])
 
 
+def counted_case(name: str, fixture: str, *, beside: Sequence[str] = (), **items: Sequence[int]) -> Case:
+    """A stored case whose rows are each given alone too.
+
+    items: tensor -> how many items each row has.  beside: tensors of which each row has its own.  The first row is
+    generated from, without what stands beside.
+    """
+    about, tensors = read(fixture)
+    stored = {each[3:]: x for each, x in tensors.items() if each.startswith("in.")}
+    stored |= {each: randomise.values(each, shape) for each, shape in json.loads(about["made"]).items()}
+    alone = []
+    for row in range(len(stored["input_ids"])):
+        own = {each: stored[each].split(list(counts))[row] for each, counts in items.items()}
+        given = {"input_ids": unpadded(tensors, row), **{each: x for each, x in own.items() if len(x)}}
+        alone.append((row, given | {each: stored[each][row : row + 1] for each in beside}))
+    prompt = {each: x for each, x in alone[0][1].items() if each not in beside}
+    return fixture_case(name, fixture, alone=tuple(alone), prompt=prompt)
+
+
 def unpadded(stored: Mapping[str, Tensor], row: int) -> Tensor:
     """The ids of one row of a fixture's batch without their padding, int64 [1, T]."""
     return stored["in.input_ids"][row][stored["in.attention_mask"][row].bool()][None]
@@ -81,6 +100,7 @@ def unpadded(stored: Mapping[str, Tensor], row: int) -> Tensor:
 def official_weights(about: Mapping[str, str]) -> dict[str, Tensor]:
     """The random weights of a fixture, by its metadata."""
     weights = randomise.state(json.loads(about["shapes"]))
+    weights |= {name: weights[name] * factor for name, factor in json.loads(about.get("gains", "{}")).items()}
     ties = json.loads(about.get("ties", "{}"))
     return weights | {name: weights[original] for name, original in ties.items()}
 

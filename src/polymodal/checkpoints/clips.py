@@ -1,4 +1,6 @@
-"""Clips as Otter and Dolphins take them: frames at equal steps from the first, one tensor a clip.
+"""Which frames of a video are looked at, by numbers of frames as official samplers count.
+
+Clips of Otter and Dolphins: frames at equal steps from the first, one tensor a clip.
 
 a video -> frames 0, s, 2s, ... with s = length // count -> [count, 3, H, W]; of a batch [N, 1, count, 3, H, W]
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,3 +41,8 @@ def frame_numbers(length: int, count: int = FRAMES) -> list[int]:
 def stacked(items: Sequence[Tensor]) -> Tensor:
     """[F, 3, H, W] each -> [N, 1, F, 3, H, W], the official order of dimensions."""
     return torch.stack(list(items))[:, None]
+
+
+def second_of(times: np.ndarray) -> int:
+    """How many frames a second of a video has, rounded, at least 1; times: when each is shown."""
+    return max(1, round((len(times) - 1) / float(times[-1]))) if len(times) > 1 else 1

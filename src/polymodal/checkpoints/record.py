@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from polymodal.data.chat_template import ChatTemplate
+    from polymodal.data.messages import Message
     from polymodal.data.tokenizer import Tokenizer
     from polymodal.pipelines.grounding import Grounding
     from polymodal.pipelines.image_generation import PaintRequest
@@ -81,9 +82,11 @@ class LoadedModel:
     it is about, in the pictures of its conversation.  paint(PaintRequest) -> a picture of each seed, uint8 [H, W, 3],
     of a model that writes them itself.  ends: the ids that end an answer and the one that pads it, where the published
     files say so.  settings: the other options of generation that they name.  text() -> the model that answers
-    conversations without media, where that is not `model` itself; called when the first one comes.  stop: texts that
-    end an answer, where the published format has no token for that.  sampling: options of SamplingOptions that `chat`
-    answers with where the caller gives none.
+    conversations without media, where that is not `model` itself; called when the first one comes.
+    next_turn(messages, answer) -> the user message that an answer asks for, with a picture made of the one before, None
+    where the answer is the last: `chat` answers that message too, in the same reply.  stop: texts that end an answer,
+    where the published format has no token for that.  sampling: options of SamplingOptions that `chat` answers with
+    where the caller gives none.
     """
 
     model: Any
@@ -95,6 +98,7 @@ class LoadedModel:
     embed: Callable[[Sequence[Any]], Any] | None = None
     ground: Callable[[str, Sequence[Any]], Grounding] | None = None
     paint: Callable[[PaintRequest], Sequence[Tensor]] | None = None
+    next_turn: Callable[[Sequence[Message], str], Message | None] | None = None
     ends: tuple[Collection[int], int | None] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     stop: tuple[str, ...] = ()

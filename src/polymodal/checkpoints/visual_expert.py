@@ -1,4 +1,4 @@
-"""CogVLM's visual expert and the order of its prompt, which CogAgent has too.
+"""CogVLM's visual expert, which CogAgent and CogCoM have too, and the order of its prompt.
 
 Papers: CogVLM (arXiv 2311.03079), CogAgent (2312.08914).
 
@@ -13,10 +13,13 @@ from typing import Any
 
 from polymodal.backbones import llama
 from polymodal.backbones.decoder import DecoderConfig
+from polymodal.checkpoints.record import Part
+from polymodal.connectors.glu import GLUConnectorConfig
 from polymodal.data.media import Image
 from polymodal.data.messages import Message
 from polymodal.data.processor import kind_counts
 from polymodal.data.template import TEXT_START, Special, Template, Turn
+from polymodal.encoders.vit import ViTConfig
 from polymodal.errors import PromptError
 from polymodal.fusion.routing import ExpertRoutes, RoutedLinearConfig, RoutedMLPConfig
 from polymodal.nn.attention import AttentionLinears
@@ -91,3 +94,16 @@ def finish(batch: dict[str, Any]) -> dict[str, Any]:
     made["token_type_ids"] = batch["token_types"]
     made |= ExpertRoutes()(made)
     return made | {"token_type_counts": kind_counts(made["token_types"])}
+
+
+def drawing(tower: ViTConfig, connector: GLUConnectorConfig, text: DecoderConfig) -> tuple[Part, ...]:
+    """The boxes of a picture in one size, with its two markers."""
+    side, seen, count = tower.image_size, f"[N, {tower.tokens}, {tower.width}]", connector.tokens(tower.tokens)
+    return (
+        Part(slot="encoder", modality="image", name="EVA2-CLIP-E", prefix="encoders.image",
+             input=f"[N, 3, {side}, {side}]", output=seen, tokens=tower.tokens),
+        Part(slot="connector", modality="image", name="gated MLP, two markers", prefix="connectors.image", input=seen,
+             output=f"[N, {count}, {text.width}]", tokens=count),
+        Part(slot="backbone", name="Vicuna with a visual expert in every layer", prefix="backbone",
+             input=f"[B, T, {text.width}]", output=f"[B, T, {text.vocab_size}]"),
+    )  # fmt: skip

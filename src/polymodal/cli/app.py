@@ -27,6 +27,7 @@ from polymodal.cli import (
     check,
     draw,
     embed,
+    evaluate,
     fetch,
     health,
     new,
@@ -96,7 +97,7 @@ app = typer.Typer(
 COMMANDS = (answer.ask, chat.chat, transcribe.transcribe, say.say, draw.draw, perceive.classify,
             embed.embed, search.search,
             catalogue.systems, catalogue.show, check.check, new.new, fetch.pull, health.doctor,
-            train.train, train.export, bench.bench, serve.serve)  # fmt: skip
+            train.train, train.export, evaluate.evaluate, bench.bench, serve.serve)  # fmt: skip
 for each in COMMANDS:
     app.command(cls=Command)(each)
 

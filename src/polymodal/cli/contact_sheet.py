@@ -6,8 +6,6 @@ their letters have.  The page allows itself no script and no request (Content-Se
 
 from __future__ import annotations
 
-import base64
-import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,18 +13,13 @@ from typing import TYPE_CHECKING
 
 from polymodal.cli.output import counted
 from polymodal.errors import PolymodalError
+from polymodal.html_page import escaped, page, picture_tag
 
 if TYPE_CHECKING:
     from polymodal.pipelines.media_index import Hit
 
 SIDE = 320  # pixels of a thumbnail's longer side; shown at half of it, sharp on fine screens
 STYLE = """
-:root { color-scheme: light dark; --line: #d5d8dd; --soft: #5c6470; --back: #fbfbfc; --card: #fff; }
-@media (prefers-color-scheme: dark) { :root { --line: #3a3f47; --soft: #a4acb8; --back: #17191c; --card: #212429; } }
-* { box-sizing: border-box; }
-body { margin: 0; padding: 1.5rem; background: var(--back); font: 15px/1.45 system-ui, sans-serif; }
-h1 { margin: 0 0 .25rem; font-size: 1.4rem; overflow-wrap: anywhere; }
-header p { margin: 0 0 1.25rem; color: var(--soft); overflow-wrap: anywhere; }
 ol { margin: 0; padding: 0; list-style: none; display: grid; gap: 1rem;
      grid-template-columns: repeat(auto-fill, minmax(min(100%, 13rem), 1fr)); }
 a { display: flex; flex-direction: column; height: 100%; border: 1px solid var(--line); border-radius: 8px;
@@ -43,18 +36,8 @@ img { max-width: 100%; max-height: 100%; object-fit: contain; }
 def contact_sheet(title: str, folder: Path, model: str, hits: Sequence[Hit]) -> str:
     """The whole document.  title: the query."""
     count = f"{counted(len(hits), 'result')} in {folder}"
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escaped(title)}</title>
-<style>{STYLE}</style>
-<header><h1><bdi>{escaped(title)}</bdi></h1><p><bdi>{escaped(count)}</bdi> · {escaped(model)}</p></header>
-<ol>
-{"".join(card(hit, folder) for hit in hits)}</ol>
-</html>
-"""
+    note = f"<bdi>{escaped(count)}</bdi> · {escaped(model)}"
+    return page(title, note, f"<ol>\n{''.join(card(hit, folder) for hit in hits)}</ol>\n", STYLE)
 
 
 def card(hit: Hit, folder: Path) -> str:
@@ -81,9 +64,4 @@ def thumbnail(path: Path) -> str:
     picture.thumbnail((SIDE, SIDE))
     data = io.BytesIO()
     picture.save(data, "JPEG", quality=82)
-    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}">'
-
-
-def escaped(text: object) -> str:
-    """Text for HTML, also in an attribute; bytes of a name that are no letters as a replacement mark."""
-    return html.escape(str(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+    return picture_tag(data.getvalue(), "jpeg")

@@ -52,6 +52,12 @@ OPTIONS: Mapping[str, tuple[Any, Any]] = {
         None,
     ),
     "question": (Annotated[str, typer.Option(help="What is asked of media that come with a caption alone.")], ""),
+    "activation_checkpointing": (
+        Annotated[
+            int, typer.Option(min=0, help="Compute every N-th block again in the backward pass: less memory; 1: all.")
+        ],
+        0,
+    ),
     "seed": (Annotated[int, typer.Option(help="Of the order of samples, of dropout and of new weights.")], 0),
 }
 PLACE: Mapping[str, tuple[Any, Any]] = {

@@ -23,11 +23,15 @@ from polymodal.weights.keytable import KeyTable
 
 @dataclass(frozen=True, kw_only=True)
 class ShuffleMLPConfig:
-    """`factor`: neighbours along a side.  `swapped`: rows and columns of the joined grid are exchanged."""
+    """`factor`: neighbours along a side.  `swapped`: rows and columns of the joined grid are exchanged.
+
+    norm: of the joined features, None: none.  scale: by which features are multiplied before they are joined (VITA).
+    """
 
     factor: int = 2
     swapped: bool = False
-    norm: NormConfig = field(default_factory=LayerNormConfig)
+    norm: NormConfig | None = field(default_factory=LayerNormConfig)
+    scale: float = 1.0
 
     def build(self, in_width: int, out_width: int) -> ShuffleMLP:
         """Build the connector with fresh weights."""
@@ -48,7 +52,7 @@ class ShuffleMLP(nn.Module):
         super().__init__()
         self.config = config
         joined = in_width * config.factor**2
-        self.norm = config.norm.build(joined)
+        self.norm = None if config.norm is None else config.norm.build(joined)
         self.up_proj, self.down_proj = Linear(joined, out_width), Linear(out_width, out_width)
 
     def forward(self, features: Tensor, tile_counts: Sequence[int] | None = None) -> Tensor | list[Tensor]:
@@ -56,7 +60,9 @@ class ShuffleMLP(nn.Module):
 
         Raises PromptError when they do not add up to the tiles.
         """
-        x = self.down_proj(nn.functional.gelu(self.up_proj(self.norm(self.joined(features)))))
+        x = self.joined(features if self.config.scale == 1.0 else features * self.config.scale)
+        x = x if self.norm is None else self.norm(x)
+        x = self.down_proj(nn.functional.gelu(self.up_proj(x)))
         if tile_counts is None:
             return x
         if sum(tile_counts) != len(x):

@@ -1,4 +1,4 @@
-"""Log-mel filter banks as Kaldi computes them, the input of AST-like sound encoders (ImageBind, LTU, Video-LLaMA).
+"""Log-mel filter banks as Kaldi computes them, the input of AST-like sound encoders (ImageBind, LTU) and of VITA's.
 
 samples [n] -> frames of 25 ms every 10 ms, only whole ones -> minus their mean -> x[t] - 0.97 x[t-1] -> Hann window
 -> |FFT of 512|^2 -> triangles on the mel scale 1127 ln(1 + f / 700) from 20 Hz -> natural logarithm
@@ -15,19 +15,23 @@ from torch import Tensor
 
 from polymodal.errors import MediaError
 
+POVEY = 0.85  # Kaldi's own window: Hann's to that power
 
-def fbank(samples: Tensor, mels: int = 128, rate: int = 16000, window: float = 0.025, hop: float = 0.010) -> Tensor:
-    """float32 `[n]` -> `[frames, mels]`.  Raises MediaError for less than one window of sound."""
+
+def fbank(samples: Tensor, mels: int = 128, rate: int = 16000, window: float = 0.025, hop: float = 0.010,
+          power: float = 1.0) -> Tensor:  # fmt: skip
+    """float32 `[n]` -> `[frames, mels]`.  power: of the Hann window.  Raises MediaError for less than one window of
+    sound."""
     size, step = int(rate * window), int(rate * hop)
     if samples.dim() != 1 or len(samples) < size:
         raise MediaError(f"filter banks: expected at least {size} samples, found {list(samples.shape)}")
     frames = samples.float().unfold(0, size, step)
     frames = frames - frames.mean(1, keepdim=True)
     before = torch.cat((frames[:, :1], frames[:, :-1]), 1)
-    frames = (frames - 0.97 * before) * torch.hann_window(size, periodic=False)
+    frames = (frames - 0.97 * before) * torch.hann_window(size, periodic=False) ** power
     points = 1 << (size - 1).bit_length()
-    power = torch.fft.rfft(frames, n=points).abs().square()
-    banks = power[:, : points // 2] @ filters(mels, rate, points).T
+    spectrum = torch.fft.rfft(frames, n=points).abs().square()
+    banks = spectrum[:, : points // 2] @ filters(mels, rate, points).T
     return banks.clamp_min(torch.finfo(torch.float32).eps).log()
 
 

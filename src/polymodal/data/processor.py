@@ -45,8 +45,9 @@ class Modality:
     repeated once per feature.  transform: one media record -> its tensor, or a table of tensors.  tokens: that value ->
     number of features the connector will give.  before, after: what stands around the placeholders.  collate: values of
     all items of a batch -> one tensor [N, ...], or the named tensors that the model takes.  layout: value ->
-    token names, where the span is no plain run of placeholders (row ends, markers); the placeholder's own name stands
-    for a feature.  placeholder_id: where the published one is no token of the vocabulary (-200).
+    token names, where the span is no plain run of placeholders (row ends, markers), or words between them; the
+    placeholder's own name stands for a feature.  placeholder_id: where the published one is no token of the
+    vocabulary (-200).
     ahead: tokens in front of an item see it too.
     values, token_type, media: the tensor's name, the number in `token_types` and the record that is taken, where they
     differ from the table.
@@ -60,7 +61,7 @@ class Modality:
     before: Around = ()
     after: Around = ()
     collate: Callable[[list[Any]], Any] = torch.stack
-    layout: Callable[[Any], Sequence[str]] | None = None
+    layout: Callable[[Any], Sequence[str | Words]] | None = None
     placeholder_id: int | None = None
     ahead: bool = False
     values: str = ""
@@ -308,13 +309,19 @@ class Processor:
         for segment in _around(modality.before, item.values):
             write(builder, segment)
         strips = (False, False)
-        ids = [self.placeholders[item.modality]] * item.tokens
         if modality.placeholder_id is None:
             strips = self.tokenizer.strips(modality.placeholder)
-        if modality.layout is not None:
-            ids = [self.tokenizer.special(name) for name in modality.layout(item.values)]
         first = builder.position(after=True)
-        builder.ids(ids, token_type=modality.kind, strips=strips)
+        if modality.layout is None:
+            ids = [self.placeholders[item.modality]] * item.tokens
+            builder.ids(ids, token_type=modality.kind, strips=strips)
+        else:
+            for names in _runs(modality.layout(item.values)):
+                if isinstance(names, Words):
+                    write(builder, names)
+                else:
+                    ids = [self.tokenizer.special(name) for name in names]
+                    builder.ids(ids, token_type=modality.kind, strips=strips)
         for segment in _around(modality.after, item.values):
             write(builder, segment)
         return item, first, start, builder.position(after=True)
@@ -332,6 +339,19 @@ def write(builder: RowBuilder, segment: Written) -> None:
 
 def _around(around: Around, values: Any) -> Sequence[Written]:
     return around(values) if callable(around) else around
+
+
+def _runs(layout: Sequence[str | Words]) -> list[list[str] | Words]:
+    """Token names that stand side by side in one list each."""
+    runs: list[list[str] | Words] = []
+    for each in layout:
+        if isinstance(each, Words):
+            runs.append(each)
+        elif runs and isinstance(runs[-1], list):
+            runs[-1].append(each)
+        else:
+            runs.append([each])
+    return runs
 
 
 def _labels(row: Encoded) -> list[int]:

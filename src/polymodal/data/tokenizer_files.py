@@ -3,7 +3,7 @@
     tokenizer.json                                                          as it is
     tokenizer.model | spiece.model | sentencepiece.bpe.model                sentencepiece (or LLaMA 3's rank file)
     ice_text.model                                                          sentencepiece, ChatGLM's
-    vocab.json + merges.txt | vocab.txt | *.tiktoken                        byte-level BPE | WordPiece | ranks
+    vocab.json + merges.txt | vocab.txt, bee.txt | *.tiktoken               byte-level BPE | WordPiece | ranks
       + tokenizer_config.json, special_tokens_map.json, added_tokens.json   which class, which special tokens
 
 Without a tokenizer.json the tokenizer's class says how text is cut; ids are those of AutoTokenizer of transformers on
@@ -33,6 +33,7 @@ from polymodal.data.vocabulary_files import MAX_TOKENIZER_JSON, read_bytes, read
 from polymodal.errors import ConfigError, WeightsError
 
 JSON, PIECES, MERGES, WORDS, RANKS = "json", "sentencepiece", "byte-level BPE", "WordPiece", "tiktoken"
+CPM_BEE = "bee.txt"  # whose it is, its name says by itself
 # In the order in which they are looked for.
 KINDS = {
     "tokenizer.json": JSON,
@@ -42,6 +43,7 @@ KINDS = {
     "ice_text.model": PIECES,
     "vocab.json": MERGES,
     "vocab.txt": WORDS,
+    CPM_BEE: WORDS,
     "qwen.tiktoken": RANKS,
     "emu3.tiktoken": RANKS,
     "arcade100k.tiktoken": RANKS,
@@ -84,10 +86,13 @@ READERS: dict[str, dict[str, Reader]] = {
         "Qwen2Tokenizer": word_files.qwen2,
         "GPTNeoXTokenizer": word_files.gpt_neox,
     },
-    WORDS: dict.fromkeys(
-        ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "LxmertTokenizer", "MobileBertTokenizer"),
-        word_files.bert,
-    ),
+    WORDS: {
+        **dict.fromkeys(
+            ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "LxmertTokenizer", "MobileBertTokenizer"),
+            word_files.bert,
+        ),
+        "CPMBeeTokenizer": word_files.cpm_bee,
+    },
     RANKS: {"QWenTokenizer": tiktoken_file.qwen, "Emu3Tokenizer": tiktoken_file.emu3,
             "Arcade100kTokenizer": tiktoken_file.arcade100k},
 }  # fmt: skip
@@ -108,6 +113,7 @@ CLASS_OF_MODEL_TYPE = {
         "BertTokenizer": "bert blip align flava git vilt visual_bert electra distilbert",
         "LxmertTokenizer": "lxmert",
         "WhisperTokenizer": "whisper",
+        "CPMBeeTokenizer": "viscpm-chat viscpm-paint",
     }.items()
     for model_type in model_types.split()
 }
@@ -202,6 +208,8 @@ def _vocabulary_files(folder: Path) -> list[Path]:
 
 def _reader(files: list[Path], settings: TokenSettings, config: Mapping[str, Any]) -> tuple[Path, Reader] | str:
     """The file that is read, and how; a text that says what is wrong when no file is of a class that is supported."""
+    if files[0].name == CPM_BEE:
+        return files[0], word_files.cpm_bee
     name, own = _class_name(settings, config)
     if files[0].name == "tokenizer.model" and config.get("model_type") in PLAIN_MODEL_TYPES:
         return files[0], READERS[PIECES][PLAIN]

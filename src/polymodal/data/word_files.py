@@ -1,7 +1,7 @@
 """Vocabularies as older tokenizers keep them: `vocab.json` with `merges.txt` (byte-level BPE), `vocab.txt` (WordPiece).
 
     vocab.json: token -> id; merges.txt: a pair a line, the first merge first  -> GPT-2, RoBERTa, CLIP, Qwen2, GPT-NeoX
-    vocab.txt: a word piece a line, its id is the line                         -> BERT
+    vocab.txt: a word piece a line, its id is the line                         -> BERT, CPM-Bee
 
 The files do not say how text becomes words; the tokenizer's class does.
 Traps: CLIP lower-cases, and writes `</w>` behind the last piece of a word; RoBERTa and GPT-2 differ in their special
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Pipeline
 
 from polymodal.data.byte_level import QWEN2_WORDS, gpt2_words, letters, split_then_bytes
@@ -27,6 +27,8 @@ from polymodal.files import read_json
 
 MERGES = "merges.txt"
 MAX_IDS = 1 << 24
+CPM_BEE_SPACES = {"</n>": "\n", "</_>": " "}  # how its file writes them
+CPM_BEE_RUN = 1000  # signs without a cut; what is longer becomes one unknown word
 CLIP_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 OUTSIDE = r"\A[\s\x1c-\x1f]+|[\s\x1c-\x1f]+\z"  # the white space that Python strips
 _END = "<|endoftext|>"
@@ -96,6 +98,44 @@ def bert(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Voca
     pipeline.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     pipeline.decoder = decoders.WordPiece(prefix="##")
     return Vocabulary(pipeline=pipeline, roles=BERT_ROLES)
+
+
+def cpm_bee(path: Path, settings: TokenSettings, config: Mapping[str, Any]) -> Vocabulary:
+    """CPMBeeTokenizer: the longest piece that begins what is left, over words and spaces; unknown signs in one.
+
+    WordPiece does that within what stands between two cuts, and gives one unknown token for it where a sign of it has
+    no piece.  So text is cut where no piece can lie across: around runs of unknown signs and around signs that stand in
+    no longer piece, and before spaces.  Raises WeightsError for a vocabulary in which these cuts could divide a piece.
+    """
+    lines = [line for line in read_text(path).split("\n") if line]
+    check_count(len(lines))
+    names = {CPM_BEE_SPACES.get(line, line): index for index, line in enumerate(lines)}
+    marks = [name for name in names if name.startswith("<") and name.endswith(">") and len(name) > 2]
+    longer = {sign for name in names if len(name) > 1 and name not in marks for sign in name}
+    single = {name for name in names if len(name) == 1}
+    if longer - single or any(" " in name[1:] for name in names):
+        raise WeightsError(f"tokenizer: {path} has pieces of signs that are none themselves; it is not CPM-Bee's")
+    if "<unk>" not in names:
+        raise WeightsError(f"tokenizer: {path} has no line '<unk>'; it is not CPM-Bee's vocabulary")
+    options: Any = {"continuing_subword_prefix": "", "max_input_chars_per_word": CPM_BEE_RUN}
+    pipeline = Pipeline(models.WordPiece(vocab=names, unk_token="<unk>", **options))
+    known, alone = _class(single), _class(single - longer - {" "})
+    cuts = [pre_tokenizers.Split(Regex(f"[^{known}]+"), behavior="isolated")]
+    if alone:
+        cuts.append(pre_tokenizers.Split(Regex(f"[{alone}]"), behavior="isolated"))
+    pipeline.pre_tokenizer = pre_tokenizers.Sequence([*cuts, pre_tokenizers.Split(" ", behavior="merged_with_next")])
+    pipeline.decoder = decoders.Fuse()
+    roles = {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "<pad>", "mask": "<mask>"}
+    return Vocabulary(
+        pipeline=pipeline,
+        roles=roles,
+        control=tuple(AddedToken(each, special=True, normalized=False) for each in marks),
+    )
+
+
+def _class(signs: set[str]) -> str:
+    """The inside of a class of a regular expression."""
+    return "".join(f"\\x{{{ord(sign):x}}}" for sign in sorted(signs))
 
 
 def _byte_level(path: Path, **options: Any) -> Pipeline:

@@ -1,6 +1,6 @@
 """An image encoder applied to the frames of a video, one by one.
 
-[N, F, 3, H, W] -> [N*F, 3, H, W] -> encoder -> [N, F, S, D]
+[N, F, 3, H, W] -> [N*F, 3, H, W] -> encoder -> [N, F, S, D], or one frame behind another [N, F*S, D]
 """
 
 from typing import Any
@@ -28,3 +28,18 @@ class FrameEncoder(nn.Module):
             )
         features = self.encoder(frames.flatten(0, 1), **kwargs)
         return features.unflatten(0, frames.shape[:2])
+
+
+class JoinedFrames(nn.Module):
+    """`encoder` takes [N, 3, H, W]; the features of an item's frames follow one another (PaLI-X)."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, pixels: Tensor, **kwargs: Any) -> Tensor:
+        """Pictures [N, 3, H, W] -> [N, S, D]; frames [N, F, 3, H, W] -> [N, F * S, D].  ConfigError for other ranks."""
+        if pixels.dim() not in (4, 5):
+            raise ConfigError(f"expected pictures [N, 3, H, W] or frames [N, F, 3, H, W], found {list(pixels.shape)}")
+        features: Tensor = self.encoder(pixels.flatten(0, -4), **kwargs)
+        return features if pixels.dim() == 4 else features.unflatten(0, pixels.shape[:2]).flatten(1, 2)

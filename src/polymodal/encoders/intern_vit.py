@@ -19,7 +19,7 @@ from polymodal.encoders.vit import ViTConfig
 from polymodal.errors import ConfigError
 from polymodal.nn.attention import attend
 from polymodal.nn.linear import Linear
-from polymodal.nn.mlp import MLPConfig
+from polymodal.nn.mlp import FeedForwardConfig, MLPConfig
 from polymodal.nn.norm import LayerNormConfig, NormConfig, RMSNormConfig
 from polymodal.weights.keytable import KeyTable, rename, split
 from polymodal.weights.operations import Squeeze
@@ -48,7 +48,7 @@ class InternBlockConfig:
 
     width: int
     heads: int
-    mlp: MLPConfig
+    mlp: FeedForwardConfig
     norm: NormConfig
     qkv_bias: bool = False
     qk_eps: float | None = None

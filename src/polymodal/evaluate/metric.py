@@ -45,12 +45,16 @@ def quotient(rows: np.ndarray) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """See the module.  best: "high" or "low"; the first column says how well a sample did, for the list of the worst."""
+    """See the module.  best: "high" or "low"; by the first column samples are ordered in the list of the worst.
+
+    resampled: sets that the interval is taken from; 0 for a metric whose value depends on how many samples there are.
+    """
 
     name: str
     rows: Rows
     total: Total = mean
     best: str = "high"
+    resampled: int = RESAMPLED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +79,9 @@ def measured(metric: Metric, samples: Sequence[Scored], seed: int = 0) -> Measur
     rows = np.asarray(metric.rows(samples), np.float64)
     rows = rows[:, None] if rows.ndim == 1 else rows
     generator = np.random.default_rng(seed)
-    values = [metric.total(rows[generator.integers(0, len(rows), len(rows))]) for _ in range(RESAMPLED)]
+    values = [metric.total(rows[generator.integers(0, len(rows), len(rows))]) for _ in range(metric.resampled)]
     kept = [value for value in values if not np.isnan(value)]
     low, high = np.percentile(kept, [2.5, 97.5]) if kept else (float("nan"),) * 2
-    return Measured(name=metric.name, value=metric.total(rows), low=float(low), high=float(high), n=len(rows), rows=rows)
+    return Measured(
+        name=metric.name, value=metric.total(rows), low=float(low), high=float(high), n=len(rows), rows=rows
+    )

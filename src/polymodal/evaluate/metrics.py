@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from polymodal.errors import ConfigError
+from polymodal.evaluate.texts import edit_distance
 
 _LEAD = re.compile(
     r"^(?:(?:it|this|that|there|these|the picture|the image)(?: is|'s| are| shows)? )?(?:(?:an?|the|some) )?"
@@ -100,12 +101,7 @@ def recall_at(query_ranks: Sequence[int], k: int) -> Proportion:
 def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     """(insertions + deletions + substitutions, words of `reference`); normalise both texts first."""
     words = reference.split()
-    row = list(range(len(words) + 1))
-    for other in hypothesis.split():
-        above, row[0] = row[0], row[0] + 1
-        for i, word in enumerate(words, start=1):
-            above, row[i] = row[i], min(above + (word != other), row[i] + 1, row[i - 1] + 1)
-    return row[-1], len(words)
+    return edit_distance(words, hypothesis.split()), len(words)
 
 
 def error_rate(counts: Sequence[tuple[int, int]], samples: int = 2000, seed: int = 0) -> tuple[float, float, float]:

@@ -4,7 +4,8 @@ One way (video to text, sound to text).  A row has `relevant`, indices of the ri
 is the similarities of the query with all items of the gallery, [G].
 
 Both ways (COCO and Flickr30k after Karpathy's split).  A row is a picture and has `captions`, a list; a
-prediction is the similarities of the picture with the captions of all rows in their order, [T].
+prediction is the similarities of the picture with the captions of all rows in their order, [T]; or, where they were
+ranked before, {"picture_to_text": 3, "text_to_picture": [1, 7]}, from 1.
     picture to text: right where ANY of the picture's captions is in the first K
     text to picture: each caption is a query, with one right picture
     RSUM: the sum of the six recalls in percent, 0 to 600
@@ -16,8 +17,9 @@ and keeps the gallery.  `fold` cuts rows of COCO's 5K test into its 1K folds, ov
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,8 +57,12 @@ def ranks_both_ways(similarity: torch.Tensor, captions: Sequence[int]) -> tuple[
 def both_rows(samples: Sequence[Scored]) -> np.ndarray:
     """[I, 1 + most captions of a picture]: the picture's rank and those of its captions, nan where it has fewer."""
     counts = [_caption_count(sample) for sample in samples]
-    to_text, to_picture = ranks_both_ways(_similarity([sample.prediction for sample in samples]), counts)
     rows = np.full((len(counts), 1 + max(counts)), np.nan)
+    if all(isinstance(sample.prediction, Mapping) for sample in samples):
+        for row, count, sample in zip(rows, counts, samples, strict=True):
+            row[0], row[1 : 1 + count] = _ranked(sample.prediction, count)
+        return rows
+    to_text, to_picture = ranks_both_ways(_similarity([sample.prediction for sample in samples]), counts)
     rows[:, 0] = to_text
     rows[:, 1:][np.arange(max(counts)) < np.array(counts)[:, None]] = to_picture
     return rows
@@ -111,6 +117,21 @@ def _caption_count(sample: Scored) -> int:
     if not isinstance(captions, list | tuple) or not captions:
         raise ConfigError(f"captions: expected a list of one or more captions, found {shown(captions)}")
     return len(captions)
+
+
+def _ranked(prediction: Mapping[str, Any], count: int) -> tuple[float, list[float]]:
+    """The rank of a picture's best caption, and those of the picture for each of its captions."""
+    try:
+        to_text = float(prediction["picture_to_text"])
+        to_picture = [float(rank) for rank in prediction["text_to_picture"]]
+    except (KeyError, TypeError, ValueError):
+        to_text, to_picture = 0.0, []
+    if len(to_picture) != count or min(to_text, *to_picture) < 1:
+        raise ConfigError(
+            f"prediction: expected picture_to_text, a rank from 1, and text_to_picture, {count} of them, "
+            f"found {shown(prediction)}"
+        )
+    return to_text, to_picture
 
 
 def _similarity(predictions: Sequence[Sequence[float]]) -> torch.Tensor:

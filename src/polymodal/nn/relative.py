@@ -36,6 +36,19 @@ class RelativePositionsConfig:
     def build(self) -> "RelativePositions":
         return RelativePositions(self)
 
+    def bucket(self, distance: Tensor) -> Tensor:
+        """int64 key minus query -> int64 bucket, any shape."""
+        if self.bidirectional:
+            count = self.buckets // 2
+            offset, size = (distance > 0).long() * count, distance.abs()
+        else:
+            count = self.buckets
+            offset, size = torch.zeros_like(distance), (-distance).clamp_min(0)
+        exact = count // 2
+        steps = torch.log(size.clamp_min(1).float() / exact) / math.log(self.max_distance / exact)
+        large = (exact + (steps * (count - exact)).long()).clamp_max(count - 1)
+        return offset + torch.where(size < exact, size, large)
+
 
 class RelativePositions(nn.Module):
     """The table `weight [buckets, H]`; see the module docstring."""
@@ -50,18 +63,4 @@ class RelativePositions(nn.Module):
         device = self.weight.device
         query = torch.arange(k_len - q_len, k_len, device=device)[:, None]
         distance = torch.arange(k_len, device=device)[None] - query
-        return self.weight[self.bucket(distance)].permute(2, 0, 1)[None]
-
-    def bucket(self, distance: Tensor) -> Tensor:
-        """int64 key minus query -> int64 bucket, any shape."""
-        config = self.config
-        if config.bidirectional:
-            count = config.buckets // 2
-            offset, size = (distance > 0).long() * count, distance.abs()
-        else:
-            count = config.buckets
-            offset, size = torch.zeros_like(distance), (-distance).clamp_min(0)
-        exact = count // 2
-        steps = torch.log(size.clamp_min(1).float() / exact) / math.log(config.max_distance / exact)
-        large = (exact + (steps * (count - exact)).long()).clamp_max(count - 1)
-        return offset + torch.where(size < exact, size, large)
+        return self.weight[self.config.bucket(distance)].permute(2, 0, 1)[None]

@@ -28,7 +28,10 @@ SENTENCES = 64  # that go through the text encoder at once; more make a CPU slow
 
 
 class ZeroShot:
-    """`transform`: picture -> pixel_values [3, H, W]; `ids`: sentence -> token ids, begin and end tokens included."""
+    """`transform`: picture -> pixel_values [3, H, W]; `ids`: sentence -> token ids, begin and end tokens included.
+
+    pad: fills shorter sentences, for a model that tells padding by its id; None: the end token repeated.
+    """
 
     def __init__(
         self,
@@ -36,6 +39,7 @@ class ZeroShot:
         transform: Callable[[Any], Tensor],
         ids: Callable[[str], Sequence[int]],
         templates: Sequence[str] = IMAGENET,
+        pad: int | None = None,
     ) -> None:
         if not templates or any("{}" not in template for template in templates):
             raise ConfigError("zero-shot: every template needs a {} for the label")
@@ -43,6 +47,7 @@ class ZeroShot:
         self.templates = tuple(templates)
         self._transform = transform
         self._ids = ids
+        self._pad = pad
         self._vector_cache = VectorCache(model)
 
     @torch.inference_mode()
@@ -58,7 +63,8 @@ class ZeroShot:
         longest = max(map(len, rows))
         device = first_weight(self.model).device
         # The end token repeated: causal attention and pooling at its first position make padding invisible.
-        ids = torch.tensor([row + [row[-1]] * (longest - len(row)) for row in rows], device=device)
+        filled = [row + [row[-1] if self._pad is None else self._pad] * (longest - len(row)) for row in rows]
+        ids = torch.tensor(filled, device=device)
         return l2_normalise(self.model.features(input_ids=ids)["text"].float())
 
     def embed(self, items: Sequence[Any]) -> Tensor:

@@ -28,6 +28,7 @@ from polymodal.errors import ConfigError
 from polymodal.models.output import total_loss
 from polymodal.nn.first_weight import first_weight
 from polymodal.train import checkpoint
+from polymodal.train.activations import checkpointed
 from polymodal.train.batches import MicroBatch, StepData
 from polymodal.train.checkpoint import Run
 from polymodal.train.parallel import shard
@@ -49,6 +50,7 @@ class LoopOptions:
     report(step, steps of the stage, line of the log).  stop() -> whether to end at this step, with a checkpoint.
     evaluate: () -> a score, lower is better, every `evaluate_every` steps and at the end; the checkpoint of the lowest
     is kept in `best/`.  max_skipped: damaged samples in all before the run stops.
+    activation_checkpointing: every so many blocks are computed again in the backward pass; 0: none (activations.py).
     ranks: the processes that share the run.  about: what a checkpoint must agree with beside stage and seed.
     """
 
@@ -58,6 +60,7 @@ class LoopOptions:
     evaluate: Callable[[], float] | None = None
     evaluate_every: int = 0
     max_skipped: int = 100
+    activation_checkpointing: int = 0
     ranks: Ranks = ALONE
     about: Mapping[str, Any] = field(default_factory=dict)
 
@@ -88,12 +91,12 @@ def run_stage(
     train_mode(model)
     train_mode(run.objective)
     losses: list[float] = []
-    if ranks.first:
-        for name in (LOG, SKIPPED):
-            forget_after(folder / name, start)
+    for name in (LOG, SKIPPED) if ranks.first else ():
+        forget_after(folder / name, start)
     ranks.gathered(None)  # the others count what is left
     skipped, lowest = count_skipped(folder / SKIPPED), lowest_evaluation(folder / LOG)
-    with (folder / LOG if ranks.first else Path(os.devnull)).open("a") as log:
+    lines = folder / LOG if ranks.first else Path(os.devnull)
+    with checkpointed(model, options.activation_checkpointing), lines.open("a") as log:
         for step in range(start, end):
             began = time.perf_counter()
             data = step_data(batches(step, run.generator))

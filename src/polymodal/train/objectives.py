@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from polymodal.errors import ConfigError
 from polymodal.models.discrete_token_lm import DiscreteTokenLM
 from polymodal.models.imagebind_lm import SignalTokenLM
+from polymodal.models.latent_diffusion import LatentDiffusion
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.nn.losses import IGNORE, ctc_loss, names_loss
 from polymodal.train.alignment import keep_within
@@ -333,3 +334,34 @@ class CTCLoss(Loss):
             head: weight * ctc_loss(found[head], found[f"{head}_lengths"], batch["targets"][head])
             for head, weight in self.weights.items()
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Denoising:
+    """The noise in latents of pictures, asked with words (DDPM, arXiv 2006.11239).
+
+    Batch: `latents` [N, C, h, w]; `noise` of that shape and `timesteps` [N], drawn here where a batch has none.
+    """
+
+    name: ClassVar[str] = "denoising"
+
+    def build(self, model: nn.Module) -> Loss:
+        if not isinstance(model, LatentDiffusion):
+            raise ConfigError(f"objective: noise is seen by a LatentDiffusion, not by a {type(model).__name__}")
+        return DenoisingLoss(model.schedule.trained)
+
+
+class DenoisingLoss(Loss):
+    """See Denoising.  trained: the steps of the schedule."""
+
+    def __init__(self, trained: int) -> None:
+        super().__init__()
+        self.trained = trained
+
+    def forward(self, model: nn.Module, batch: Batch) -> Losses:
+        latents = batch.get("latents")
+        if latents is None:
+            raise ConfigError("objective: denoising needs latents of pictures in the batch, as the codec encodes them")
+        drawn = {"noise": torch.randn_like(latents),
+                 "timesteps": torch.randint(self.trained, (len(latents),), device=latents.device)}  # fmt: skip
+        return dict(model(**{**drawn, **batch}).losses)

@@ -5,25 +5,15 @@ log.jsonl, run.json, skipped.jsonl  ->  plots.png (matplotlib), report.html (com
 
 from __future__ import annotations
 
-import base64
-import html
 import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-STYLE = """
-:root { color-scheme: light dark; --line: #d5d8dd; --soft: #5c6470; --back: #fbfbfc; }
-@media (prefers-color-scheme: dark) { :root { --line: #3a3f47; --soft: #a4acb8; --back: #17191c; } }
-body { margin: 0 auto; max-width: 64rem; padding: 1.5rem; background: var(--back);
-       font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.4rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; } p { color: var(--soft); }
-img { width: 100%; background: #fff; border: 1px solid var(--line); border-radius: 8px; }
-table { border-collapse: collapse; width: 100%; } td { font-variant-numeric: tabular-nums; }
-td, th { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--line);
-         overflow-wrap: anywhere; }
-"""
+from polymodal.html_page import escaped, page, picture_tag
+
+STYLE = "body { max-width: 64rem; } img { width: 100%; background: #fff; border: 1px solid var(--line); }"
 PLOTS = (
     ("loss", "loss", ("loss", "evaluation")),
     ("learning rate", "rate", ("lr",)),
@@ -85,9 +75,9 @@ def write_report(folder: Path) -> Path:
         (folder / "plots.png").write_bytes(picture)
     skipped = folder / "skipped.jsonl"
     names = [json.loads(line)["sample"] for line in skipped.read_text().splitlines()] if skipped.exists() else []
-    page = folder / "report.html"
-    page.write_text(document(record, log, picture, names), encoding="utf-8")
-    return page
+    written = folder / "report.html"
+    written.write_text(document(record, log, picture, names), encoding="utf-8")
+    return written
 
 
 def document(
@@ -96,8 +86,7 @@ def document(
     """The page.  record: run.json."""
     image = "<p>Plots need matplotlib: pip install 'polymodal[train]'.</p>"
     if picture is not None:
-        coded = base64.b64encode(picture).decode()
-        image = f'<img alt="loss, rate, gradient norm and throughput" src="data:image/png;base64,{coded}">'
+        image = picture_tag(picture, "png", "loss, rate, gradient norm and throughput")
     sections = [
         image,
         table("Result", summary(log)),
@@ -109,17 +98,7 @@ def document(
         sections.append(table(f"{len(skipped)} damaged samples were left out", list(enumerate(skipped[:50], 1))))
     title = f"{record['model']}: {record['stage']['name']}"
     made = f"polymodal {record['polymodal']}, torch {record['torch']}, {record['started']}"
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title)}</title>
-<style>{STYLE}</style>
-<h1>{html.escape(title)}</h1>
-<p>{html.escape(made)}</p>
-{"".join(sections)}</html>
-"""
+    return page(title, escaped(made), "".join(sections), STYLE)
 
 
 def summary(log: Sequence[Mapping[str, Any]]) -> list[tuple[str, Any]]:
@@ -153,8 +132,8 @@ def flat(value: Any, path: str = "") -> list[tuple[str, Any]]:
 
 def table(title: str, rows: Sequence[tuple[Any, Any]]) -> str:
     """A heading and a table of two columns."""
-    lines = "".join(f"<tr><th>{html.escape(str(a))}</th><td>{html.escape(shown(b))}</td></tr>" for a, b in rows)
-    return f"<h2>{html.escape(title)}</h2><table>{lines}</table>\n"
+    lines = "".join(f"<tr><th>{escaped(str(a))}</th><td>{escaped(shown(b))}</td></tr>" for a, b in rows)
+    return f"<h2>{escaped(title)}</h2><table>{lines}</table>\n"
 
 
 def shown(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from polymodal.check.demo import byte_tokenizer, train_on_conversations, write_c
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read, unpadded
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
 from polymodal.check.training import caption_check
+from polymodal.checkpoints.record import CheckpointFormat
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.systems import System
@@ -71,27 +73,33 @@ def tuning() -> TrainingCheck:
 
 
 def asked_both_ways(system: System, layout: int, config: Any, weights: str, specials: list[str]) -> tuple[int, int]:
-    """A tiny model in a layout learns the names of four pictures, asked for in English and in Chinese: how many of its
-    answers are right, and of how many.  config(vocabulary, id of the first special token)."""
-    torch.manual_seed(0)
-    shown = [(pm.image(picture), name) for picture, name in real.pictures()[:4]]
-    asked = [(seen, question, name) for seen, name in shown for question in ASKED]
-    format = system.formats[layout]
+    """`learned_both_ways` in a layout with a vocabulary of bytes; config(its size, id of the first special token)."""
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         found = config(byte_tokenizer(folder, specials, eos="<eop>", pad="<pad>"), 0)
-        write_config(folder, config=found)
-        model_spec = format.model_spec(found)
+        return learned_both_ways(folder, system.formats[layout], found, weights)
 
-        def write(module: Any) -> Path:
-            return write_layout(folder / weights, module, format, model_spec)
 
-        write(model_spec.build())
-        talks = [[Message(role="user", parts=(seen, Text(question))),
-                  Message(role="assistant", parts=(Text(name),))] for seen, question, name in asked]  # fmt: skip
-        train_on_conversations(pm.load(folder), talks, write, steps=400, lr=1e-3)
-        again = pm.load(folder)
-        said = [again.chat(seen, question, max_tokens=32).text.strip() for seen, question, _ in asked]
+def learned_both_ways(
+    folder: Path, format: CheckpointFormat, config: Mapping[str, Any], weights: str, steps: int = 400, lr: float = 1e-3
+) -> tuple[int, int]:
+    """A tiny model learns the names of four pictures, asked for in English and in Chinese: how many of its answers are
+    right, and of how many.  folder: it has a vocabulary already."""
+    torch.manual_seed(0)
+    shown = [(pm.image(picture), name) for picture, name in real.pictures()[:4]]
+    asked = [(seen, question, name) for seen, name in shown for question in ASKED]
+    write_config(folder, config=config)
+    model_spec = format.model_spec(config)
+
+    def write(module: Any) -> Path:
+        return write_layout(folder / weights, module, format, model_spec)
+
+    write(model_spec.build())
+    talks = [[Message(role="user", parts=(seen, Text(question))),
+              Message(role="assistant", parts=(Text(name),))] for seen, question, name in asked]  # fmt: skip
+    train_on_conversations(pm.load(folder), talks, write, steps=steps, lr=lr)
+    again = pm.load(folder)
+    said = [again.chat(seen, question, max_tokens=32).text.strip() for seen, question, _ in asked]
     return sum(text == name for text, (_, _, name) in zip(said, asked, strict=True)), len(asked)
 
 

@@ -64,8 +64,11 @@ class ListedSamples(Dataset):
         return len(self.starts)
 
     def sample(self, index: int) -> Sample:
-        name = f"{self.path.name}:{index + 1}"
-        return sample_of(self._record(self._bytes(index, name), name), name, self.open_media, self.question)
+        return sample_of(self.record(index), self.name(index), self.open_media, self.question)
+
+    def record(self, index: int) -> Any:
+        """What the file says of one sample.  Raises PromptError, naming it, where that is damaged."""
+        return self._record(self._bytes(index, self.name(index)), self.name(index))
 
     def _bytes(self, index: int, name: str) -> bytes:
         length = self.ends[index] - self.starts[index]
@@ -191,6 +194,10 @@ class Parquet(Dataset):
         return self.ends[-1]
 
     def sample(self, index: int) -> Sample:
+        return sample_of(self.record(index), self.name(index), self.open_media, self.question)
+
+    def record(self, index: int) -> Any:
+        """As for a ListedSamples."""
         from bisect import bisect_right
 
         from pyarrow.parquet import ParquetFile
@@ -201,4 +208,4 @@ class Parquet(Dataset):
             rows = ParquetFile(self.path).read_row_group(group)
             self.held = (group, rows)
         (record,) = rows.slice(index - self.ends[group], 1).to_pylist()
-        return sample_of(record, f"{self.path.name}:{index + 1}", self.open_media, self.question)
+        return record

@@ -46,6 +46,10 @@ class Dataset(ABC):
     def sample(self, index: int) -> Sample:
         """Raises PromptError or MediaError, naming the sample, for one that is damaged."""
 
+    def name(self, index: int) -> str:
+        """Where a sample is from, for messages about it."""
+        return f"{self.path.name}:{index + 1}"
+
     def files(self) -> Iterable[Path]:
         """The files that the samples are listed in; their contents are what `manifest` hashes."""
         return (self.path,)

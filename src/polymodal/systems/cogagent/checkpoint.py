@@ -1,8 +1,7 @@
-"""What CogAgent adds to CogVLM, how its prompts are written and its boxes read; see the package."""
+"""What CogAgent adds to CogVLM, and how its prompts are written; see the package."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,10 +9,10 @@ from typing import Any
 
 from polymodal.backbones import llama
 from polymodal.backbones.decoder import DecoderConfig
+from polymodal.checkpoints.cog_boxes import grounded
 from polymodal.checkpoints.visual_expert import TEMPLATE, TEXT, expert_keys, finish, rounds_of, with_expert
 from polymodal.connectors.added_positions import AddedPositionsConfig
 from polymodal.connectors.glu import GLUConnectorConfig, cogvlm_keys
-from polymodal.data.coordinates import CoordinateText
 from polymodal.data.item_rules import SameCount, StackedAs
 from polymodal.data.media import Image, Text
 from polymodal.data.messages import Message
@@ -28,26 +27,8 @@ from polymodal.fusion.routing import ExpertRoutes
 from polymodal.fusion.visibility import RowPictures
 from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
 from polymodal.nn.attention import AttentionConfig
-from polymodal.pipelines.grounding import Grounding, Thing
 from polymodal.systems import CheckpointFiles, LoadedModel, ModelSpec, Part, Repository, Variant
 from polymodal.weights.keytable import KeyTable, rename, split
-
-PLACES = CoordinateText(decimals=0, scale=1000, digits=3, squared=False)
-"""Thousandths of the picture as it is; the model writes `[[086,540,400,760]]`, `PLACES.write` in one more bracket."""
-BOXES = re.compile(r"\s*\[\[[\d,;]+\]\]")
-
-
-def grounded(answer: str, pictures: Sequence[Any]) -> Grounding:
-    """The boxes of an answer, each with the words between it and what ends a clause or the box before."""
-    things: list[Thing] = []
-    last = 0
-    for found in BOXES.finditer(answer):
-        label = re.split(r"[.,;:\n]", answer[last : found.start()])[-1].strip()
-        boxes = [box for group in PLACES.read(found[0], (1, 1)) for box in group]
-        things += [Thing(label=label, box=(left, top, right, bottom)) for left, top, right, bottom in boxes]
-        last = found.end()
-    return Grounding(text=BOXES.sub("", answer), things=tuple(things) if pictures else ())
-
 
 FORMS = {  # of earlier rounds and of the question
     "base": ("", "{}"),

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from polymodal.backbones import llama
-from polymodal.checkpoints.visual_expert import TEMPLATE, TEXT, expert_keys, finish, rounds_of, with_expert
+from polymodal.checkpoints.visual_expert import TEMPLATE, TEXT, drawing, expert_keys, finish, rounds_of, with_expert
 from polymodal.connectors.glu import GLUConnectorConfig, cogvlm_keys
 from polymodal.data.item_rules import SameCount, StackedAs
 from polymodal.data.media import Text
@@ -23,7 +23,6 @@ from polymodal.systems import (
     CheckpointFiles,
     LoadedModel,
     ModelSpec,
-    Part,
     Repository,
     Variant,
 )
@@ -79,18 +78,6 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         + expert_keys(text).prefixed("", "backbone.")
     )
     return ModelSpec(build=build, keys=(keys,), parts=drawing(tower, connector, text), assemble=assemble)
-
-
-def drawing(tower: Any, connector: GLUConnectorConfig, text: Any) -> tuple[Part, ...]:
-    side, seen, count = tower.image_size, f"[N, {tower.tokens}, {tower.width}]", connector.tokens(tower.tokens)
-    return (
-        Part(slot="encoder", modality="image", name="EVA2-CLIP-E", prefix="encoders.image",
-             input=f"[N, 3, {side}, {side}]", output=seen, tokens=tower.tokens),
-        Part(slot="connector", modality="image", name="gated MLP, two markers", prefix="connectors.image", input=seen,
-             output=f"[N, {count}, {text.width}]", tokens=count),
-        Part(slot="backbone", name="Vicuna with a visual expert in every layer", prefix="backbone",
-             input=f"[B, T, {text.width}]", output=f"[B, T, {text.vocab_size}]"),
-    )  # fmt: skip
 
 
 def published(side: int, template: str) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from polymodal.checkpoints.clips import second_of
 from polymodal.data.hf_image import CLIP, squared, transform_of
 from polymodal.data.media import Media, Text, Video
 from polymodal.data.messages import Message
@@ -72,7 +72,7 @@ class Frames:
         if not isinstance(item, Video):
             return self.still(item)[None]
         times = item.frame_times
-        return transform_frames(self.moving, item.clip(times=times[:: step_of(times)].tolist()).frames)
+        return transform_frames(self.moving, item.clip(times=times[:: second_of(times)].tolist()).frames)
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,6 @@ class FrameCount:
 
     def __call__(self, values: Mapping[str, Tensor]) -> int:
         return len(values["frames"]) * self.tokens
-
-
-def step_of(times: np.ndarray) -> int:
-    """The frames of a second, rounded, at least 1."""
-    return max(1, round((len(times) - 1) / float(times[-1]))) if len(times) > 1 else 1
 
 
 def collate_images(items: Sequence[Mapping[str, Tensor]]) -> dict[str, Any]:
