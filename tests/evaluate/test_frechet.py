@@ -30,7 +30,8 @@ def test_as_metrics() -> None:
     samples = [Scored(record={"features": a}, prediction=b) for a, b in zip(REAL, MADE, strict=True)]
     assert FRECHET.total(FRECHET.rows(samples)) == pytest.approx(STORED["frechet"], abs=1e-9)
     result = measured(KID, samples)
-    assert result.value == pytest.approx(STORED["kid"]) and result.low < result.high
+    assert result.value == pytest.approx(STORED["kid"])
+    assert np.isnan(result.low) and np.isnan(result.high)  # resampled sets repeat rows, so they say nothing
 
 
 @given(st.integers(1, 5), st.integers(0, 99))

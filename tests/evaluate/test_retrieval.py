@@ -72,6 +72,12 @@ def test_a_model_that_tells_nothing_apart_gets_no_credit() -> None:
     assert measured(MEDIAN_RANK, [Scored(record={"relevant": [0]}, prediction=[1, 1, 1])]).value == 3
 
 
+def test_the_same_caption_twice_is_no_miss() -> None:
+    sample = Scored(record={"relevant": [0, 1, 1]}, prediction=[0.9, 0.9, 0.9, 0.1])
+    assert query_ranks([sample]).tolist() == [2]
+    assert query_ranks([Scored(record={"relevant": [0, 1, 2]}, prediction=sample.prediction)]).tolist() == [1]
+
+
 def test_pictures_may_have_different_numbers_of_captions() -> None:
     samples = [
         Scored(record={"captions": ["a"]}, prediction=[0.9, 0.1, 0.2]),

@@ -47,8 +47,8 @@ def test_a_known_angle() -> None:
     [
         (SI_SDR, {"source": [1, 1]}, [1, 2], "source: expected a sound, found silence"),
         (SI_SDR, {"source": [1, 2]}, [1, 2, 3], "prediction: expected 2 samples as the source has, found 3"),
-        (SI_SDR, {"source": [[1, 2]]}, [1], "source: expected a list of finite samples of one channel"),
-        (SI_SDR, {"source": [1, 2]}, None, "prediction: expected a list of finite samples"),
+        (SI_SDR, {"source": [[1, 2]]}, [1], "source: expected a list of finite numbers"),
+        (SI_SDR, {"source": [1, 2]}, None, "prediction: expected a list of finite numbers"),
         (SI_SDR_GAIN, {"source": [1, 2]}, [1, 2], "expected a field 'mixture', found source"),
     ],
 )

@@ -58,16 +58,18 @@ def number_rows(samples: Sequence[Scored], limit: float | None = None) -> np.nda
 
 def correlation(rows: np.ndarray) -> float:
     """Pearson's of the last two columns; nan where one of them is constant."""
+    if not len(rows) or not np.ptp(rows[:, 1:], axis=0).all():
+        return float("nan")
     x, y = (rows[:, 1:] - rows[:, 1:].mean(0)).T
-    spread = np.sqrt((x @ x) * (y @ y))
-    return float(x @ y / spread) if spread > 0 else float("nan")
+    return float(x @ y / np.sqrt((x @ x) * (y @ y)))
 
 
 def concordance(rows: np.ndarray) -> float:
     """Lin's concordance correlation of the last two columns; nan where both are the same constant."""
+    if not len(rows) or not np.ptp(rows[:, 1:]):
+        return float("nan")
     (x, y), means = (rows[:, 1:] - rows[:, 1:].mean(0)).T, rows[:, 1:].mean(0)
-    whole = (x @ x + y @ y) / len(rows) + (means[0] - means[1]) ** 2
-    return float(2 * (x @ y) / len(rows) / whole) if whole > 0 else float("nan")
+    return float(2 * (x @ y) / (x @ x + y @ y + len(rows) * (means[0] - means[1]) ** 2))
 
 
 def decided(samples: Sequence[Scored], decide: Decision, limit: float | None = None, zeros: bool = True) -> np.ndarray:

@@ -22,8 +22,7 @@ from numpy.typing import ArrayLike
 
 from polymodal.errors import ConfigError
 from polymodal.evaluate.metric import Metric, Scored
-from polymodal.evaluate.values import given
-from polymodal.fields import shown
+from polymodal.evaluate.values import given, vector
 
 
 def frechet_distance(one: ArrayLike, other: ArrayLike) -> float:
@@ -55,22 +54,12 @@ def kernel_distance(one: ArrayLike, other: ArrayLike) -> float:
 
 def feature_rows(samples: Sequence[Scored]) -> np.ndarray:
     """[N, 1 + 2D]: how near the two lie, the features of the record, those of the prediction."""
-    rows = [(_vector(given(each, "features"), "features"), _vector(each.prediction, "prediction")) for each in samples]
-    sizes = sorted({len(vector) for row in rows for vector in row})
+    rows = [(vector(given(each, "features"), "features"), vector(each.prediction, "prediction")) for each in samples]
+    sizes = sorted({len(each) for row in rows for each in row})
     if len(sizes) > 1:
         raise ConfigError(f"features: expected as many numbers in every row and prediction, found {sizes}")
     real, made = (np.array(column) for column in zip(*rows, strict=True))
     return np.column_stack([-np.linalg.norm(made - real.mean(0), axis=1), real, made])
-
-
-def _vector(value: object, what: str) -> np.ndarray:
-    try:
-        vector = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
-        vector = np.empty(0)
-    if vector.ndim != 1 or not vector.size or not np.isfinite(vector).all():
-        raise ConfigError(f"{what}: expected a list of finite numbers, found {shown(value)}")
-    return vector
 
 
 def _both(one: ArrayLike, other: ArrayLike) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,13 +11,13 @@ ranked before, {"picture_to_text": 3, "text_to_picture": [1, 7]}, from 1.
     RSUM: the sum of the six recalls in percent, 0 to 600
 
 Recalls are shares, 0 to 1.  Ranks count from 1, lower is better; MedR is the plain median (VSE++ rounds it down).
-Ties count against the query (`metrics.ranks`).  Resampling takes queries, or pictures with their captions,
+Wrong items that tie count against the query, right ones do not.  Resampling takes queries, or pictures with captions,
 and keeps the gallery.  `fold` cuts rows of COCO's 5K test into its 1K folds, over which papers average.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -38,7 +38,7 @@ def query_ranks(samples: Sequence[Scored]) -> np.ndarray:
     """Rank from 1 of the best relevant item of each sample's query, [N]."""
     similarity = _similarity([sample.prediction for sample in samples])
     relevant = [_relevant(sample, similarity.shape[1]) for sample in samples]
-    return np.array(ranks(similarity, relevant), np.float64) + 1
+    return _ranks(similarity, relevant)
 
 
 def ranks_both_ways(similarity: torch.Tensor, captions: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +51,7 @@ def ranks_both_ways(similarity: torch.Tensor, captions: Sequence[int]) -> tuple[
     starts = np.cumsum([0, *captions])
     own = [range(a, b) for a, b in pairwise(starts)]
     pictures = [[i] for i, count in enumerate(captions) for _ in range(count)]
-    return np.array(ranks(similarity, own)) + 1.0, np.array(ranks(similarity.T, pictures)) + 1.0
+    return _ranks(similarity, own), _ranks(similarity.T, pictures)
 
 
 def both_rows(samples: Sequence[Scored]) -> np.ndarray:
@@ -94,6 +94,13 @@ def _within(rows: np.ndarray, depth: int) -> np.ndarray:
     return (rows <= depth).astype(np.float64)
 
 
+def _ranks(similarity: torch.Tensor, relevant: Sequence[Collection[int]]) -> np.ndarray:
+    """`metrics.ranks` from 1, without the right items that tie with the best one: the same caption twice is no miss."""
+    found = np.array(ranks(similarity, relevant), np.float64) + 1
+    right = [row[list(items)] for row, items in zip(similarity, relevant, strict=True)]
+    return found - np.array([int((scores == scores.max()).sum()) - 1 for scores in right], np.float64)
+
+
 def _relevant(sample: Scored, gallery: int) -> list[int]:
     items = given(sample, "relevant")
     right = isinstance(items, list | tuple) and items and all(type(i) is int and 0 <= i < gallery for i in items)
@@ -102,7 +109,7 @@ def _relevant(sample: Scored, gallery: int) -> list[int]:
             f"relevant: expected a list of one or more indices from 0 to {gallery - 1}, found {shown(items)}; "
             "name the gallery's items that are right for this query"
         )
-    return list(items)
+    return sorted(set(items))
 
 
 def _caption_count(sample: Scored) -> int:

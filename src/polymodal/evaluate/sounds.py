@@ -18,8 +18,7 @@ import numpy as np
 
 from polymodal.errors import ConfigError
 from polymodal.evaluate.metric import Metric, Scored
-from polymodal.evaluate.values import given
-from polymodal.fields import shown
+from polymodal.evaluate.values import given, vector
 
 LEAST = float(np.finfo(np.float64).eps)
 
@@ -34,12 +33,7 @@ def si_sdr(signal: np.ndarray, source: np.ndarray) -> float:
 
 def samples_of(value: Any, what: str, count: int | None = None) -> np.ndarray:
     """float64 [samples] of a list or array; `count` of them where that is given.  Raises ConfigError for all else."""
-    try:
-        signal = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
-        signal = np.empty(0)
-    if signal.ndim != 1 or not signal.size or not np.isfinite(signal).all():
-        raise ConfigError(f"{what}: expected a list of finite samples of one channel, found {shown(value)}")
+    signal = vector(value, what)
     if count is not None and len(signal) != count:
         raise ConfigError(f"{what}: expected {count} samples as the source has, found {len(signal)}; align the signals")
     return signal

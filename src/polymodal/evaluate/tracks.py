@@ -6,7 +6,8 @@ a prediction is the same, None where the tracker found nothing.
     precision              share of frames whose centres lie within 20 pixels
     normalised precision   the same with distances divided by the marked width and height, within 0.2
 Each is a mean over the video's frames, then over videos.  As pysot-toolkit counts, frames without the object are never
-hits but stay in the number of frames.
+hits but stay in the number of frames.  It also skips boxes that touch the left or upper edge (left or top 0 or less);
+here they count as any other.
 """
 
 from __future__ import annotations

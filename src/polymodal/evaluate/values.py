@@ -2,6 +2,7 @@
 
     given(sample, "box")                      the field of the record; ConfigError names it and the fields there are
     numbers(value, "box", 4)                  four finite numbers, float64 [4]
+    vector(value, "source")                   one or more finite numbers, float64 [N]
     number(value, "label")                    one finite number
     word(value, "label")                      text
 
@@ -47,6 +48,17 @@ def numbers(value: Any, what: str, count: int) -> np.ndarray:
     if items is None or len(items) != count or not all(map(is_number, items)):
         raise ConfigError(f"{what}: expected a list of {count} finite numbers, found {shown(value)}; correct the row")
     return np.asarray(items, np.float64)
+
+
+def vector(value: Any, what: str) -> np.ndarray:
+    """One or more finite numbers, float64 [N], of a list or array.  Raises ConfigError for all else."""
+    try:
+        found = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        found = np.empty(0)
+    if found.ndim != 1 or not found.size or not np.isfinite(found).all():
+        raise ConfigError(f"{what}: expected a list of finite numbers, found {shown(value)}; correct the row")
+    return found
 
 
 def word(value: Any, what: str) -> str:
