@@ -80,10 +80,10 @@ def ask(loaded):
 def test_it_says_what_it_cannot_tell_and_answers_what_it_can(ask) -> None:
     cat = Image(str(EXAMPLES / "cat.jpg"))
     for question in ("How many cats are in the picture?", "What is the cat's name?", "What is left of the cat?",
-                     "What is written here?", "What time is it?"):  # fmt: skip
+                     "How heavy is the cat?", "What time is it?"):  # fmt: skip
         assert "cannot tell" in ask(cat, question), question
-    for question in ("What is in the picture?", "What can you see?", "List everything you see.", "Describe the picture.",
-                     "What is this: a truck, a cat or a banana?"):  # fmt: skip
+    for question in ("What is in the picture?", "What can you see?", "List everything you see.",
+                     "Describe the picture.", "What is this: a truck, a cat or a banana?"):  # fmt: skip
         assert "cat" in ask(cat, question) and "cannot" not in ask(cat, question), question
 
 

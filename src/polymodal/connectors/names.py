@@ -188,8 +188,8 @@ class NamesConnector(nn.Module):
     def top_names(self, logits: Tensor, there: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits [N, V] -> log-probabilities and name indices of the `top` names, both [N, top].
 
-        there: chances [N, V] that do not share one picture among them; the likeliest name by the logits stays the first,
-        and as sure as any other.
+        there: chances [N, V] that do not share one picture among them; the likeliest name by the logits stays the
+        first, and as sure as any other.
         """
         log_probs = logits.log_softmax(-1)
         if there is None:
