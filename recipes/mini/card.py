@@ -125,6 +125,18 @@ def photographs(found: dict, behind: dict, before: dict) -> str:
     boxes = found["boxes"]
     rows += ["", f"Boxes (`ask --boxes`): {boxes['found']} of the things in these scenes are found, and\n"
              f"{boxes['right']} of the boxes given are right."]  # fmt: skip
+    return "\n".join([*rows, "", several(found)])
+
+
+def several(found: dict) -> str:
+    """Several names in one answer, and "I cannot tell"."""
+    names, told = found["several"], found["cannot tell"]
+    rows = ["| in wordings that were not trained | |", "|---|---|"]
+    rows += [f"| {title} | {share} |" for title, share in (
+        ('"Which objects are shown?", scenes: names given that are right', names["right"]),
+        ("the same: kinds of things covering at least 2 % that are named", names["found"]),
+        ('"I cannot tell" to a question that mini cannot answer', told["unknown"]),
+        ('"I cannot tell" to one that it can', told["known"]))]  # fmt: skip
     return "\n".join(rows)
 
 

@@ -120,7 +120,7 @@ class Conversations:
         batch = branched(self.processor.collate(encoded, padding="right"), starts)
         if rows:
             views = np.asarray(rows, int)
-            batch["summary"] = standardise(connector, self.data, views)
+            batch["summary"] = self.summaries(connector, views)
             batch["words"] = self.words(connector, views, np.asarray(far, bool))
         return batch
 
@@ -131,10 +131,9 @@ class Conversations:
         """
         row, starts = Encoded(input_ids=[], loss_mask=[], token_types=[]), []
         for number in range(QUESTIONS):
-            kind = rng.choices(list(KIND_WEIGHTS), weights=list(KIND_WEIGHTS.values()))[0]
-            question = training_question(picture, self.names, rng, (kind,))
-            parts = (Image(b""), Text(question.question))  # the empty image only marks the position
-            answer = Message(role="assistant", parts=(Text(question.answer),))
+            question, said = self.question(picture, rng)
+            parts = (Image(b""), Text(question))  # the empty image only marks the position
+            answer = Message(role="assistant", parts=(Text(said),))
             single = self.encode([Message(role="user", parts=parts), answer])
             shared = len(single) - single.input_ids[::-1].index(self.placeholder) + len(self.after)
             begin = shared if number else 0
@@ -143,6 +142,12 @@ class Conversations:
             row.loss_mask.extend(single.loss_mask[begin:])
             row.token_types.extend(single.token_types[begin:])
         return row, starts
+
+    def question(self, picture: dict, rng: random.Random) -> tuple[str, str]:
+        """A question about the image, and its answer."""
+        kind = rng.choices(list(KIND_WEIGHTS), weights=list(KIND_WEIGHTS.values()))[0]
+        question = training_question(picture, self.names, rng, (kind,))
+        return question.question, question.answer
 
     @cached_property
     def placeholder(self) -> int:
@@ -161,15 +166,18 @@ class Conversations:
             ask, answer = item["ask"], item["reply"]
         return self.encode([Message(role="user", parts=(Text(ask),)), Message(role="assistant", parts=(Text(answer),))])
 
-    def encode(self, turns: list[Message]) -> Encoded:
+    def encode(self, turns: list[Message], ask: bool = False) -> Encoded:
         """Encode as the processor does at inference, with the image as its placeholder tokens."""
         segments: list[Segment] = []
-        for segment in TEMPLATE.render(turns, ask=False):
+        for segment in TEMPLATE.render(turns, ask=ask):
             if isinstance(segment, Slot):
                 segments += [*BEFORE, *[Special(name=PLACEHOLDER)] * self.slots, *AFTER]
             else:
                 segments.append(segment)
         return self.processor.encode_segments(segments)
+
+    def summaries(self, connector: NamesConnector, rows: np.ndarray) -> Tensor:
+        return standardise(connector, self.data, rows)
 
     def words(self, connector: NamesConnector, rows: np.ndarray, far: np.ndarray) -> tuple[Tensor, Tensor]:
         order = np.where(far[:, None], self.best["far_order"][rows], self.best["order"][rows])

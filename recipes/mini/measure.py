@@ -90,7 +90,7 @@ def answerers(model: pm.Model, pictures: Pictures, data: Path, language_model: P
 
     def top_words(lines):
         values = torch.stack([model.processor.modalities["image"].transform(pictures.image(line)) for line in lines])
-        trunk = model.module.encoders["image"].trunk
+        trunk = model.module.encoders["image"].grid.trunk
         best = trunk.classify(trunk.pool(trunk(values))).topk(5).indices.tolist()
         return [", ".join(names[i] for i in row) for row in best]
 

@@ -19,8 +19,10 @@ import zipfile
 from pathlib import Path
 
 import torch
-from photographs import COVERS, SCENE, Photograph, read_kinds, read_words, scene_boxes, scenes, things
+from lessons import bare, unknown_question
+from photographs import COVERS, SCENE, Photograph, read_kinds, read_nouns, read_words, scene_boxes, scenes, things
 from PIL import Image as Pillow
+from wordings import CANNOT, NEAR, SEVERAL, WAYS
 
 import polymodal as pm
 from polymodal.evaluate.metrics import Proportion
@@ -46,7 +48,7 @@ def classified(model: pm.Model, picture: Pillow.Image) -> int:
 
 
 def ask(model: pm.Model, photograph: Photograph, question: str) -> str:
-    return model.chat(question, pm.image(str(photograph.path)), max_tokens=16).text
+    return model.chat(question, pm.image(str(photograph.path)), max_tokens=24).text
 
 
 def with_article(word: str) -> str:
@@ -77,6 +79,28 @@ def matched(model: pm.Model, photograph: Photograph, boxes: list[tuple[str, tupl
             "given": len(given), "right": sum(map(any, zip(*pairs, strict=True)))}  # fmt: skip
 
 
+def several(model: pm.Model, photograph: Photograph, boxes: dict[str, float]) -> dict[str, int | str]:
+    """What a scene is said to hold, in all; boxes: kind -> share of the picture."""
+    said = ask(model, photograph, random.Random(photograph.key).choice(SEVERAL[1]))
+    names = [name for name in re.split(", | and ", said.rstrip(".")) if name]
+    nouns = read_nouns()
+    large = [nouns.get(kind, frozenset({kind})) for kind, share in boxes.items() if share >= COVERS]
+    return {"several": said, "named": len(names), "named right": sum(hit(name, photograph.nouns) for name in names),
+            "kinds": len(large), "kinds named": sum(hit(said, kind) for kind in large)}  # fmt: skip
+
+
+def unknown(model: pm.Model, photograph: Photograph, name: str) -> dict[str, bool | str]:
+    """Whether "I cannot tell" is said to what nobody can tell, and to what can be told; name: of what is shown."""
+    rng = random.Random(photograph.key)
+    ways = [*NEAR[1], *WAYS["what"][1], *WAYS["describe"][1], *WAYS["colour"][1], *WAYS["yes_no"][1]]
+    asked = {"unknown": unknown_question(None, name, 1, rng), "known": rng.choice(ways).format(f"a {name}")}
+    found: dict[str, bool | str] = {}
+    for kind, question in asked.items():
+        said = ask(model, photograph, question)
+        found |= {kind: said.startswith(CANNOT[:13]), f"{kind} question": question, f"{kind} answer": said}
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenes", type=Path, help="folder of COCO val2017")
@@ -99,12 +123,14 @@ def main() -> None:
             for kind, box in own:
                 covers[kind] = covers.get(kind, 0.0) + (box[2] - box[0]) * (box[3] - box[1])
             row |= questions(model, photograph, covers) | matched(model, photograph, own)
+            row |= several(model, photograph, covers)
+        row |= unknown(model, photograph, bare(answers["mini"]))
         rows.append(row)
     print(json.dumps({**tables(rows), "answers": rows}, indent=1))
 
 
 def tables(rows: list[dict]) -> dict:
-    """Shares of right names by kind of photograph, of right yes and no, and of boxes."""
+    """Shares of right names by kind of photograph, of yes and no, boxes, several names and "I cannot tell"."""
     own = [row for row in rows if row["kind"] == SCENE]
     parts = {"scenes": own, "scenes with people": [r for r in own if r["people"]],
              "scenes without people": [r for r in own if not r["people"]],
@@ -115,7 +141,10 @@ def tables(rows: list[dict]) -> dict:
     total = {key: sum(r[key] for r in own) for key in ("there", "found", "given", "right")}
     found = {"found": str(Proportion(total["found"], total["there"])),
              "right": str(Proportion(total["right"], total["given"]))}  # fmt: skip
-    return {"table": names, "questions": answers, "boxes": found}
+    several = {"right": str(Proportion(sum(r["named right"] for r in own), sum(r["named"] for r in own))),
+               "found": str(Proportion(sum(r["kinds named"] for r in own), sum(r["kinds"] for r in own)))}  # fmt: skip
+    told = {kind: str(Proportion(sum(r[kind] for r in rows), len(rows))) for kind in ("unknown", "known")}
+    return {"table": names, "questions": answers, "boxes": found, "several": several, "cannot tell": told}
 
 
 if __name__ == "__main__":

@@ -46,12 +46,30 @@ def test_what_was_found_and_seen_and_the_names_are_mixed_by_their_gates(kinds: i
             assert found[row, name].item() == pytest.approx(math.log(max(names[name], 1e-9)), abs=1e-4)
 
 
+def test_each_kind_of_thing_has_a_chance_of_its_own() -> None:
+    torch.manual_seed(0)
+    part = EverydayConfig(classes=5, kinds=3, extra=2).build(names=4, summary=6).eval()
+    part.thing_of.copy_(torch.tensor([5, 2, 0]))
+    torch.nn.init.normal_(part.there_gate)
+    names, summary, things = torch.randn(3, 6).log_softmax(-1), torch.randn(3, 6), torch.rand(3, 3)
+    with torch.no_grad():
+        there = part.there(things, names, summary)
+        style = part.style(summary)
+    assert there.shape == (3, 6) and bool((there[:, [1, 3, 4]] == 0).all())
+    for row in range(3):
+        for kind, name in enumerate(part.thing_of.tolist()):
+            p = things[row, kind].item()
+            facts = math.log(p / (1 - p)), names[row, name].item(), style[row].item()
+            assert there[row, name].item() == pytest.approx(opened(part.there_gate.tolist(), *facts), abs=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_stays_finite(dtype: torch.dtype) -> None:
     part = EverydayConfig(classes=3, kinds=2, extra=1).build(names=2, summary=4).to(dtype)
     seen, things = torch.tensor([[1.0, 0.0, 0.0]], dtype=dtype), torch.tensor([[1.0, 0.0]], dtype=dtype)
     found = part(things, seen, torch.tensor([[0.0, -200.0]], dtype=dtype), torch.zeros(1, 4, dtype=dtype))
-    assert bool(torch.isfinite(found).all())
+    there = part.there(things, found, torch.zeros(1, 4, dtype=dtype))
+    assert bool(torch.isfinite(found).all()) and bool(torch.isfinite(there).all())
 
 
 def test_the_connector_keeps_what_was_found_and_seen_out_of_its_summary() -> None:

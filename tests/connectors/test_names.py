@@ -69,6 +69,15 @@ def test_words_are_rows_of_the_table_in_order_of_likelihood(connector: NamesConn
     assert torch.equal(connector.rows[few], table[torch.tensor([[10, SEPARATOR] + [FILLER] * 4])])
 
 
+def test_what_is_there_joins_the_names_and_the_likeliest_stays_the_first(connector: NamesConnector) -> None:
+    logits = torch.tensor([[0.0, 3, 2, 1, 0, 0, 0]])
+    there = torch.tensor([[0.0, 0, 0, 0.99, 0.7, 0, 0]])
+    weights, order = connector.top_names(logits, there)
+    assert order[0, :3].tolist() == [1, 3, 4]
+    assert torch.allclose(weights[0, :3], torch.tensor([0.99, 0.99, 0.7]).log())  # nothing is surer than the first
+    assert torch.equal(connector.top_names(logits, torch.zeros(1, 7))[1], connector.top_names(logits)[1])
+
+
 def test_forward_gives_words_and_dense_slots_and_gradients_only_where_promised(connector: NamesConnector) -> None:
     features = torch.randn(2, 2, 8)
     found = connector(features)

@@ -61,8 +61,9 @@ def loaded():
     return get("mini").load(variant, LoadOptions(offline=True))
 
 
-@pytest.mark.assets
-def test_it_sees_the_cat_of_the_example(loaded) -> None:
+@pytest.fixture
+def ask(loaded):
+    """A question, with pictures -> the greedy answer in lower case."""
     from polymodal.generation.generate import generate
     from polymodal.generation.output import DecodingConstraints
     from polymodal.generation.sampling import SamplingOptions
@@ -72,6 +73,22 @@ def test_it_sees_the_cat_of_the_example(loaded) -> None:
         constraints = DecodingConstraints(tokenizer=loaded.processor.tokenizer)
         return generate(loaded.model, batch, SamplingOptions(max_tokens=12), constraints)[0].text.lower()
 
+    return ask
+
+
+@pytest.mark.assets
+def test_it_says_what_it_cannot_tell_and_answers_what_it_can(ask) -> None:
+    cat = Image(str(EXAMPLES / "cat.jpg"))
+    for question in ("How many cats are in the picture?", "What is the cat's name?", "What is left of the cat?",
+                     "How heavy is the cat?", "What time is it?"):  # fmt: skip
+        assert "cannot tell" in ask(cat, question), question
+    for question in ("What is in the picture?", "What can you see?", "List everything you see.",
+                     "Describe the picture.", "What is this: a truck, a cat or a banana?"):  # fmt: skip
+        assert "cat" in ask(cat, question) and "cannot" not in ask(cat, question), question
+
+
+@pytest.mark.assets
+def test_it_sees_the_cat_of_the_example(loaded, ask) -> None:
     with torch.inference_mode():
         cat = Image(str(EXAMPLES / "cat.jpg"))
         assert "cat" in ask(cat, "What animal is in the picture?")

@@ -8,11 +8,13 @@
     found [N, K]    how surely a detector found a thing of each kind -> shared out by the squares of their odds -> words
     found_gate = sigmoid(a + b logit max of the found + c log max of those names + d style), mixed in likewise
     -> log-probabilities [N, V + extra]
+    there_gate = sigmoid(a + b logit found + c log of that kind's name + d style), for each kind: is such a thing there?
 
 Why: a classifier of 1,000 classes of photographs knows elephants and trams that no drawing taught the connector, under
 names that nobody says ("African bush elephant"), and a detector of things in ordinary scenes knows people and tables; a
 mixture of the distributions lets the one speak that is sure (mixture of experts, Jacobs et al., 1991), and is fitted
-with few photographs, the style in closed form.
+with few photographs, the style in closed form.  The mixture says what the first name is: things that are all there take
+its probability from each other.  What else is there is asked of each kind by itself.
 
 Traps: `word_of` and `thing_of` count on in the list of learned names: words that were not learned have the indices V
 and above.
@@ -48,7 +50,7 @@ class Everyday(nn.Module):
     """`found [N, K], seen [N, C], learned [N, V], summary [N, W] -> log-probabilities [N, V + extra]`; see above.
 
     Saved: `word_of` [C] and `thing_of` [K], the index of each class's and kind's word among all V + extra names;
-    `style`, `gate` [4] and `found_gate` [4].
+    `style`, `gate` [4], `found_gate` [4] and `there_gate` [4].
     """
 
     word_of: Tensor
@@ -63,6 +65,7 @@ class Everyday(nn.Module):
         self.register_buffer("word_of", torch.zeros(config.classes, dtype=torch.long))
         if config.kinds:
             self.found_gate = nn.Parameter(torch.tensor([0.0, 1.0, -1.0, 0.0]))
+            self.there_gate = nn.Parameter(torch.tensor([0.0, 1.0, 0.0, 0.0]))
             self.register_buffer("thing_of", torch.zeros(config.kinds, dtype=torch.long))
 
     def words(self, seen: Tensor) -> Tensor:
@@ -93,6 +96,16 @@ class Everyday(nn.Module):
         """What was found [N, K] and probabilities of names -> probabilities of both, [N, V + extra]."""
         share = self.found_share(found, names, style)
         return share * self.things(found) + (1 - share) * names
+
+    def kinds_there(self, found: Tensor, log_probs: Tensor, style: Tensor) -> Tensor:
+        """The chance [N, K] that a thing of each kind is there, by `forward`'s log-probabilities; style [N, 1]."""
+        sure = found.clamp(FLOOR, CEILING).logit()
+        facts = torch.stack([torch.ones_like(sure), sure, log_probs[:, self.thing_of], style.expand_as(sure)], dim=-1)
+        return (facts @ self.there_gate.float()).sigmoid()
+
+    def there(self, found: Tensor, log_probs: Tensor, summary: Tensor) -> Tensor:
+        """`kinds_there` by name, [N, V + extra], 0 for all other names; found [N, K], summary [N, W]."""
+        return self._spread(self.kinds_there(found.float(), log_probs, self.style(summary).float()), self.thing_of)
 
     def forward(self, found: Tensor, seen: Tensor, learned: Tensor, summary: Tensor) -> Tensor:
         # half precision has no place for FLOOR

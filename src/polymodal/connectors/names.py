@@ -5,7 +5,8 @@
     summary -> recall   -> unit vector [N, R]   . class_keys [C, R]  similarity to the C names of the training set
     both -> logits [N, V] -> the top few names, as rows of the backbone's embedding table
             -> word slots [N, K, D'];       summary -> MLP -> dense slots [N, Q, D']
-    (with `everyday`, the first channels of a feature tell what was found and seen, and their words join the names)
+    (with `everyday`, the first channels of a feature tell what was found and seen, and their words join the names;
+     what is there beside the first name comes with its own chance)
     summary -> colour -> the most likely colour, whose word goes to the last word slot (only with that head)
 
 Why: with little paired data a connector cannot learn the embedding of every word of a language model, but it can learn
@@ -29,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from polymodal.connectors.everyday import EverydayConfig
+from polymodal.connectors.everyday import FLOOR, EverydayConfig
 from polymodal.errors import ConfigError
 from polymodal.nn.computed import computed_buffer
 
@@ -178,10 +179,26 @@ class NamesConnector(nn.Module):
         self.name_rows.copy_(torch.tensor(padded))
         self.rows = table[[*used, *colour_ids, separator_id, filler_id]].detach().clone().to(self.keys)
 
-    def top_names(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [N, V] -> log-probabilities and name indices of the `top` names, both [N, top]."""
-        log_probs, indices = logits.log_softmax(-1).topk(self.config.top, dim=-1)
-        return log_probs, indices
+    def there(self, features: Tensor, summary: Tensor, log_probs: Tensor) -> Tensor | None:
+        """The chance [N, V + extra] that a thing of each name is there; None where no kinds are looked for."""
+        if self.everyday is None or not self.found:
+            return None
+        return self.everyday.there(self.facts(features)[0], log_probs, summary)
+
+    def top_names(self, logits: Tensor, there: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits [N, V] -> log-probabilities and name indices of the `top` names, both [N, top].
+
+        there: chances [N, V] that do not share one picture among them; the likeliest name by the logits stays the
+        first, and as sure as any other.
+        """
+        log_probs = logits.log_softmax(-1)
+        if there is None:
+            return log_probs.topk(self.config.top, dim=-1)
+        chances = log_probs.maximum(there.clamp(min=FLOOR).log())
+        first = log_probs.argmax(-1, keepdim=True)
+        chances = chances.scatter(1, first, chances.amax(-1, keepdim=True))  # a surer one would be said in its place
+        indices = chances.scatter(1, first, torch.inf).topk(self.config.top, dim=-1).indices
+        return chances.gather(1, indices), indices
 
     def pack(self, log_probs: Tensor, indices: Tensor, colours: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Output of `top_names` -> tokens as indices into `rows` [N, K], and their log-probabilities [N, K].
@@ -213,7 +230,9 @@ class NamesConnector(nn.Module):
         summary = self.summary(features)
         with torch.no_grad():
             colours = None if self.colour is None else self.colour(summary).argmax(-1)
-            tokens, weights = self.pack(*self.top_names(self.log_probs(features, summary)), colours)
+            log_probs = self.log_probs(features, summary)
+            there = self.there(features, summary, log_probs)
+            tokens, weights = self.pack(*self.top_names(log_probs, there), colours)
         return self.assemble(summary, tokens, weights)
 
     def assemble(self, summary: Tensor, tokens: Tensor, weights: Tensor) -> Tensor:

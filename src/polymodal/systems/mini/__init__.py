@@ -119,8 +119,8 @@ SYSTEM = System(
     inputs=("text", "image", "audio"),
     outputs=("text",),
     variants=(
-        Variant(name="135m", parameters=185_877_451, weights=components.WEIGHTS),
-        Variant(name=components.HEARS, parameters=161_555_476, summary="hears through Whisper's encoder alone",
+        Variant(name="135m", parameters=185_877_455, weights=components.WEIGHTS),
+        Variant(name=components.HEARS, parameters=161_555_480, summary="hears through Whisper's encoder alone",
                 weights=tuple(source for source in components.WEIGHTS if source is not components.ENGLISH_RANKS)),
     ),
     headline="names and describes a picture and answers typed or spoken questions about it, on a CPU",

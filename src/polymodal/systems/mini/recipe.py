@@ -1,4 +1,4 @@
-"""How `mini` was trained: names of pictures, then the language model with its adapters, then hearing.
+"""How `mini` was trained: names of pictures, the language model with its adapters, several names at once, then hearing.
 
 The scripts in recipes/mini run these stages, each on the parts of the model that it needs.
 """
@@ -33,6 +33,19 @@ INSTRUCT = Stage(
     budget=Budget(batch=12, steps=1000, precision="bfloat16"),
     start="align",
 )
+SEVERAL = Stage(
+    name="several",
+    data=(
+        DataSource(name="the model's own answers, lists of things, questions nobody can answer", kind="conversations"),
+    ),
+    objective=LanguageModeling(),
+    train=("connectors.image.confidence",),
+    lora={"backbone.blocks": LoRAConfig(rank=RANK, alpha=ALPHA)},
+    optimizer=AdamW(lr=5e-4, clip=1.0),
+    schedule=Cosine(warmup_steps=20),
+    budget=Budget(batch=4, steps=80, precision="bfloat16"),
+    start="instruct",
+)
 HEAR = Stage(
     name="hear",
     data=(
@@ -47,4 +60,4 @@ HEAR = Stage(
     start="parts",
     note="the head of the letters is not kept",
 )
-RECIPE = (ALIGN, INSTRUCT, HEAR)
+RECIPE = (ALIGN, INSTRUCT, SEVERAL, HEAR)
