@@ -169,7 +169,7 @@ def test_a_changed_module_is_refused_by_the_name_that_differs(model, published, 
 
 
 def test_int8_weights_and_a_source_that_is_gone_are_refused(published, tmp_path):
-    with pytest.raises(ConfigError, match="int8 weights cannot be saved; load it without quantise"):
+    with pytest.raises(ConfigError, match="quantised weights cannot be saved; load it without quantise"):
         pm.load(published, quantise="int8").save(tmp_path / "saved")
     source = shutil.copytree(published, tmp_path / "source")
     model = pm.load(source)

@@ -113,7 +113,7 @@ def test_a_data_url_without_a_question(polymodal, tiny):
         (["ask", "what?", "--dtype", "float8_e4m3fn"], ["float8_e4m3fn", "quantise='int8'"]),
         (["ask", "what?", "--device", "gpu"], ["unknown device 'gpu'", "cuda"]),
         (["chat", "--device", "xpu:7"], ["no device 'xpu:7' here", "device='cpu'"]),
-        (["ask", "what?", "--quantise", "int4"], ["int4", "int8"]),
+        (["ask", "what?", "--quantise", "int2"], ["int2", "int8, int4"]),
         (["ask", "what?", "--max-tokens", "0"], ["'--max-tokens': expected", "see polymodal ask --help"]),
         (["ask", "what?", "--temperature", "hot"], ["--temperature"]),
         (["ask", "what?", "--modle", "mini"], ["--modle", "--model"]),

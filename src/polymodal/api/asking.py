@@ -139,13 +139,13 @@ def answer_batch(
     A model that asks for further turns answers one conversation after another.
     """
     check_batch_size(batch_size)
-    if model.next_turn is not None:
-        asked = enumerate(zip(conversations, options, strict=True))
-        return [_alone(model, *each, f"conversations[{index}]") for index, each in asked]
     read = [_read(given, f"conversations[{index}]") for index, given in enumerate(conversations)]
     for index, messages in enumerate(read):
         with _located(f"conversations[{index}]"):
             check_conversation(model, messages)
+    if model.next_turn is not None:
+        asked = enumerate(zip(conversations, options, strict=True))
+        return [_alone(model, *each, f"conversations[{index}]") for index, each in asked]
     groups: dict[bool, list[int]] = {}
     for index, messages in enumerate(read):
         groups.setdefault(any(message.media for message in messages), []).append(index)

@@ -49,6 +49,8 @@ KINDS: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     (r"eps$|epsilon$|theta$|dropout|drop_path|ratio$|factor$|_std$|_range$|_scale|temperature|penalty|top_p|fraction",
      "a number", _each(_is_number)),
     (r"_type$|_act$|activation|dtype$|_path$|_strategy$|^template$", "a text", lambda x: isinstance(x, str)),
+    (r"^vocab_size$", "a whole number of 0 or more, or -1 as LLaMA's own files say",
+     _each(lambda x: _is_whole(x) and x >= -1)),
     (r"(^|_)ids?$|_index$|select_layer$|feature_layer$|length$", "a whole number", _each(_is_whole)),
     (r"^(num|n|max|min)_|(size|dims?|layers?|heads?|width|depths?|rank|num_positions|embeddings|layers|channels|"
      r"latents|queries|tokens?|buckets|resolution|blocks?|labels?|stride|d_model|d_ff|d_kv|top_k)$",

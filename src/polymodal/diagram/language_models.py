@@ -24,6 +24,7 @@ from polymodal.generators.vq_codec_3d import VideoCodec
 from polymodal.models.discrete_token_lm import DiscreteTokenLM
 from polymodal.models.imagebind_lm import SignalTokenLM, SummedEmbeddingLM
 from polymodal.models.multimodal_lm import MultimodalLM
+from polymodal.models.synchronized_lm import SynchronizedLM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,6 +262,8 @@ def draw_outputs(sketch: Sketch, model: MultimodalLM) -> None:
         draw_decoders(sketch, model)
     if isinstance(model, SignalTokenLM):
         draw_generators(sketch, model)
+    if isinstance(model, SynchronizedLM):
+        draw_generator(sketch, "image", model.painter, "the states before a picture")
 
 
 def draw_decoders(sketch: Sketch, model: DiscreteTokenLM) -> None:
@@ -281,16 +284,20 @@ def draw_decoders(sketch: Sketch, model: DiscreteTokenLM) -> None:
 
 
 def draw_generators(sketch: Sketch, model: SignalTokenLM) -> None:
-    """Hidden states of signal tokens -> output projectors -> generators, which lie outside the model."""
+    """Hidden states of signal tokens -> output projectors -> generators."""
     for name, projector in model.projectors.items():
-        tokens = f"{len(model.signals[name])} signal tokens"
-        sketch.module_node(projector, key=f"projector.{name}", kind="connector", column="output connector",
-                           lanes=(name,), lines=(tokens,), modality=name)  # fmt: skip
-        part = next((each for each in sketch.parts if each.slot == "generator" and each.modality == name), None)
-        title = f"{name} diffusion" if part is None else part.name
-        shapes = () if part is None else shapes_of(part)
-        sketch.add(Node(key=f"generator.{name}", kind="generator", column="generator", lanes=(name,), title=title,
-                        lines=(*shapes, "loaded beside the model"), modality=name, faint=True))  # fmt: skip
-        sketch.connect("backbone", f"projector.{name}", name)
-        sketch.connect(f"projector.{name}", f"generator.{name}", name)
-        sketch.output(name, f"generator.{name}", name, name)
+        draw_generator(sketch, name, projector, f"{len(model.signals[name])} signal tokens")
+
+
+def draw_generator(sketch: Sketch, name: str, projector: nn.Module, line: str) -> None:
+    """Hidden states -> an output projector -> a generator, which lies outside the model."""
+    sketch.module_node(projector, key=f"projector.{name}", kind="connector", column="output connector",
+                       lanes=(name,), lines=(line,), modality=name)  # fmt: skip
+    part = next((each for each in sketch.parts if each.slot == "generator" and each.modality == name), None)
+    title = f"{name} diffusion" if part is None else part.name
+    shapes = () if part is None else shapes_of(part)
+    sketch.add(Node(key=f"generator.{name}", kind="generator", column="generator", lanes=(name,), title=title,
+                    lines=(*shapes, "loaded beside the model"), modality=name, faint=True))  # fmt: skip
+    sketch.connect("backbone", f"projector.{name}", name)
+    sketch.connect(f"projector.{name}", f"generator.{name}", name)
+    sketch.output(name, f"generator.{name}", name, name)

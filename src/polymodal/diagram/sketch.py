@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from polymodal.diagram.graph import Edge, Graph, Node
+from polymodal.diagram.graph import Edge, Graph, Kind, Node
 from polymodal.diagram.parameters import Parameters
 from polymodal.printable import human_count
 
@@ -103,13 +103,18 @@ class Sketch:
 
     def finish(self) -> Graph:
         """The graph, with the outputs and inputs of the record that this variant has not."""
-        shown = {node.title for node in self.nodes if node.kind == "output"}
         lane = self.lanes[-1] if self.lanes else "text"
         where = "other variants" if len(self.system.variants) > 1 else "beside the model"
-        for name in self.system.outputs:
-            if name not in shown:
-                self.add(Node(key=f"output.{name}", kind="output", column="output", lanes=(lane,), title=name,
-                              lines=(where,), faint=True))  # fmt: skip
+        ends: tuple[tuple[Kind, Sequence[str]], ...] = (
+            ("output", self.system.outputs),
+            ("input", self.system.inputs),
+        )
+        for kind, every in ends:
+            shown = {node.title for node in self.nodes if node.kind == kind}
+            for name in every:
+                if name not in shown:
+                    self.add(Node(key=f"{kind}.{name}", kind=kind, column=kind, lanes=(lane,), title=name,
+                                  lines=(where,), faint=True))  # fmt: skip
         names, headline = self.system.aliases[0] if self.system.aliases else self.system.id, self.system.headline
         size = f", {human_count(self.total)} parameters" if self.total else ""
         return Graph(
