@@ -65,3 +65,8 @@ def test_a_picture_is_a_video_of_one_frame_and_frames_are_in_order() -> None:
     )
     with pytest.raises(ConfigError, match="at most 3 frames, found 4"):
         model(input_ids=ids, vision_x=values("long", (1, 1, 4, 3, 64, 64)))
+
+
+def test_a_placeholder_that_is_no_id_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"the placeholder of image must be a token's id, found list \[2\]"):
+        flamingo.parse_config({**small(), "media_token_id": [2]}).build()

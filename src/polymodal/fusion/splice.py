@@ -21,12 +21,21 @@ Traps
   (Items that are split AND touch could be refused wrongly: put a token between them, as every system does.)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from polymodal.errors import ConfigError, PromptError
+from polymodal.fields import shown
+
+
+def checked_placeholders(placeholders: Mapping[str, int]) -> dict[str, int]:
+    """modality -> the id of its placeholder, from a config of anybody.  Raises ConfigError for what is no id."""
+    for name, placeholder in placeholders.items():
+        if not isinstance(placeholder, int) or isinstance(placeholder, bool):
+            raise ConfigError(f"the placeholder of {name} must be a token's id, found {shown(placeholder)}")
+    return dict(placeholders)
 
 
 def splice(

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from polymodal.errors import PromptError
 from polymodal.fusion.cross_attention import CrossContext
 from polymodal.fusion.routing import before
+from polymodal.fusion.splice import checked_placeholders
 from polymodal.nn.segments import counted_within, largest_within
 
 
@@ -83,7 +84,7 @@ class InterleavedContext(nn.Module):
         table: str = "",
     ) -> None:
         super().__init__()
-        self.placeholders = dict(placeholders)
+        self.placeholders = checked_placeholders(placeholders)
         self.every, self.following, self.given, self.table = every, following, given, table
         self.ends = tuple(ends)
         self.input_names = frozenset({given} - {""})

@@ -23,8 +23,7 @@ from polymodal.backbones.decoder import Decoder
 from polymodal.data.modalities import MODALITIES, modality_of
 from polymodal.data.processor import HOST_FACTS
 from polymodal.errors import ConfigError, PromptError
-from polymodal.fields import shown
-from polymodal.fusion.splice import splice
+from polymodal.fusion.splice import checked_placeholders, splice
 from polymodal.models.output import Output, total_loss
 from polymodal.models.protocols import NamesInputs, RewritesInputs
 from polymodal.nn.cache import KVCache
@@ -103,16 +102,13 @@ class MultimodalLM(nn.Module):
         if context is None and set(placeholders) != encoded:
             unused = sorted(encoded - set(placeholders))
             raise ConfigError(f"MultimodalLM: {unused} has neither a placeholder nor a context module")
-        for name, placeholder in placeholders.items():
-            if not isinstance(placeholder, int):
-                raise ConfigError(f"the placeholder of {name} must be a token's id, found {shown(placeholder)}")
         self.encoders = nn.ModuleDict(encoders)
         self.connectors = nn.ModuleDict(connectors)
         self.backbone = backbone
         self.context = context
         self.prepare_inputs = prepare_inputs
         self.positions_ignore_padding = positions_ignore_padding
-        self.placeholders = dict(placeholders)
+        self.placeholders = checked_placeholders(placeholders)
 
     @property
     def moe(self) -> MoEConfig | None:
