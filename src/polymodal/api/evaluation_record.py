@@ -11,28 +11,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from polymodal.api.run_record import holds
 from polymodal.errors import ConfigError, StorageError
 from polymodal.files import read_json
-from polymodal.train.checkpoint import differences
 
 RUN, SAMPLES, RESULT = "run.json", "samples.jsonl", "result.json"
 
 
 def settle(folder: Path, record: Mapping[str, Any]) -> None:
     """Write the record of a new run, or make sure that the one in `folder` is the same.  Raises ConfigError."""
-    if (folder / RUN).is_file():
-        old = read_json(folder / RUN, error=ConfigError)
-        different = list(differences(old if isinstance(old, dict) else {}, record))
-        if different:
-            raise ConfigError(f"{folder} holds another evaluation ({'; '.join(different[:4])}); name another folder")
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} is not empty and holds no evaluation; name another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise ConfigError(f"cannot write into {folder}: {problem.strerror}") from problem
-    save(folder / RUN, json.dumps(record, indent=1, ensure_ascii=False))
+    held = read_json(folder / RUN, error=ConfigError) if (folder / RUN).is_file() else None
+    if not holds(folder, held if held is None or isinstance(held, dict) else {}, record, "evaluation"):
+        save(folder / RUN, json.dumps(record, indent=1, ensure_ascii=False))
 
 
 def read_lines(path: Path) -> dict[int, dict[str, Any]]:

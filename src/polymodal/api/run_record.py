@@ -75,19 +75,33 @@ def loaded(record: Mapping[str, Any], device: str = "auto") -> Model:
 
 def settle(folder: Path, record: Mapping[str, Any]) -> None:
     """Write the record of a new run, or make sure that the one in `folder` is the same.  Raises ConfigError."""
-    if (folder / RECORD).exists():
-        old = record_of(folder)
-        different = list(differences({key: old[key] for key in KEYS}, {key: record[key] for key in KEYS}))
-        if different:
-            raise ConfigError(f"{folder} holds another run ({'; '.join(different[:4])}); name another folder")
+    held = {key: record_of(folder)[key] for key in KEYS} if (folder / RECORD).exists() else None
+    if holds(folder, held, {key: record[key] for key in KEYS}, "run"):
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} is not empty and holds no run; name another folder")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
     except OSError as problem:
         raise ConfigError(f"cannot write into {folder}: {problem.strerror}") from problem
+
+
+def holds(folder: Path, held: Mapping[str, Any] | None, wanted: Mapping[str, Any], what: str) -> bool:
+    """Whether a folder holds this very run already; made, and empty, where it does not.
+
+    held: the record that lies in it, if any; what: "run" or another word for it.  Raises ConfigError for a folder that
+    holds another one, or something else, or cannot be made.
+    """
+    if held is not None:
+        different = list(differences(held, wanted))
+        if different:
+            raise ConfigError(f"{folder} holds another {what} ({'; '.join(different[:4])}); name another folder")
+        return True
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} is not empty and holds no {what}; name another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise ConfigError(f"cannot write into {folder}: {problem.strerror}") from problem
+    return False
 
 
 def record_of(folder: Path) -> dict[str, Any]:

@@ -13,13 +13,13 @@ the given answer comes last among its equals, and the least relevant comes first
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from polymodal.errors import ConfigError
-from polymodal.evaluate.metric import Metric, Rows, Scored
+from polymodal.evaluate.metric import Metric, Scored, each
 
 
 def rank_of(scores: Sequence[float], index: int) -> int:
@@ -73,20 +73,13 @@ def _numbers(values: Any) -> list[float]:
     return list(numbers) if all(isinstance(each, int | float) and each == each for each in numbers) else []
 
 
-def _rows(score: Callable[[Scored], float]) -> Rows:
-    def rows(samples: Sequence[Scored]) -> np.ndarray:
-        return np.array([score(each) for each in samples], np.float64)[:, None]
-
-    return rows
-
-
 def _recall(k: int) -> Metric:
-    return Metric(name=f"recall_at_{k}", rows=_rows(lambda sample: float(_rank(sample) <= k)))
+    return Metric(name=f"recall_at_{k}", rows=each(lambda sample: float(_rank(sample) <= k)))
 
 
-NDCG = Metric(name="ndcg", rows=_rows(_ndcg))
-MRR = Metric(name="mrr", rows=_rows(lambda sample: 1 / _rank(sample)))
+NDCG = Metric(name="ndcg", rows=each(_ndcg))
+MRR = Metric(name="mrr", rows=each(lambda sample: 1 / _rank(sample)))
 RECALL_AT_1 = _recall(1)
 RECALL_AT_5 = _recall(5)
 RECALL_AT_10 = _recall(10)
-MEAN_RANK = Metric(name="mean_rank", rows=_rows(_rank), best="low")
+MEAN_RANK = Metric(name="mean_rank", rows=each(_rank), best="low")

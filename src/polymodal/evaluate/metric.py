@@ -33,6 +33,11 @@ Rows = Callable[[Sequence[Scored]], np.ndarray]
 Total = Callable[[np.ndarray], float]
 
 
+def each(score: Callable[[Scored], float]) -> Rows:
+    """Rows of a score of one sample alone, [N, 1]."""
+    return lambda samples: np.array([score(sample) for sample in samples], np.float64)[:, None]
+
+
 def mean(rows: np.ndarray) -> float:
     """The mean of the first column; nan of no rows."""
     return float(rows[:, 0].mean()) if len(rows) else float("nan")

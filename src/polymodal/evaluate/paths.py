@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from polymodal.errors import ConfigError
-from polymodal.evaluate.metric import Metric, Scored
+from polymodal.evaluate.metric import Metric, Scored, each
 from polymodal.evaluate.values import given, is_number
 from polymodal.fields import shown
 
@@ -132,10 +132,7 @@ def _between(sample: Scored, steps: Sequence[Any]) -> Callable[[Any, Any], float
 
 
 def _metric(name: str, score: Callable[[Walk], float], best: str = "high") -> Metric:
-    def rows(samples: Sequence[Scored]) -> np.ndarray:
-        return np.array([score(walk(sample)) for sample in samples], np.float64)
-
-    return Metric(name=name, rows=rows, best=best)
+    return Metric(name=name, rows=each(lambda sample: score(walk(sample))), best=best)
 
 
 NE = _metric("NE", lambda one: one.error, best="low")

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from polymodal.errors import ConfigError
-from polymodal.evaluate.metric import Metric, Rows, Scored
+from polymodal.evaluate.metric import Metric, Rows, each
 from polymodal.evaluate.texts import edit_distance, predicted_text, reference_texts
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'  # no apostrophe, no colon, no full stop
@@ -129,11 +129,7 @@ def _agreement(prediction: str, answers: Sequence[str]) -> float:
 
 
 def _rows(score: Callable[[str, Sequence[str]], float]) -> Rows:
-    def rows(samples: Sequence[Scored]) -> np.ndarray:
-        scores = [score(predicted_text(each), reference_texts(each.record, "answers", "answer")) for each in samples]
-        return np.array(scores, np.float64)[:, None]
-
-    return rows
+    return each(lambda sample: score(predicted_text(sample), reference_texts(sample.record, "answers", "answer")))
 
 
 VQA_ACCURACY = Metric(name="vqa_accuracy", rows=_rows(vqa_accuracy))
