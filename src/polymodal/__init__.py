@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "agent": "polymodal.api.agent",
+    "AgentLimits": "polymodal.agents.record",
+    "Tool": "polymodal.agents.tools",
+    "Box": "polymodal.agents.tools",
     "chat_format": "polymodal.api.chat_format",
     "load": "polymodal.api.load",
     "look": "polymodal.api.load",
@@ -39,6 +43,10 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
+    from polymodal.agents.record import AgentLimits as AgentLimits
+    from polymodal.agents.tools import Box as Box
+    from polymodal.agents.tools import Tool as Tool
+    from polymodal.api.agent import agent as agent
     from polymodal.api.chat_format import chat_format as chat_format
     from polymodal.api.evaluation import EvaluateOptions as EvaluateOptions
     from polymodal.api.evaluation import measure as measure
@@ -63,8 +71,9 @@ if TYPE_CHECKING:
     from polymodal.api.voice import voice as voice
     from polymodal.data.limits import Limits as Limits
 
-__all__ = ["Limits", "Model", "Reply", "Speech", "TrainOptions", "Voice", "array", "audio", "chat_format", "export",
-           "fit", "image", "index", "load", "look", "media", "pull", "resume", "text", "video", "voice"]  # fmt: skip
+__all__ = ["AgentLimits", "Box", "Limits", "Model", "Reply", "Speech", "Tool", "TrainOptions", "Voice",
+           "agent", "array", "audio", "chat_format", "export", "fit", "image", "index", "load", "look",
+           "media", "pull", "resume", "text", "video", "voice"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
+from polymodal.agents.module import AgentModule
 from polymodal.api.acting import Episode
 from polymodal.api.adapters import Adapters
 from polymodal.api.asking import Stream, answer_batch, messages_of
@@ -455,7 +456,7 @@ class Model:
 
     @property
     def can(self) -> tuple[str, ...]:
-        """What it does of chat, draw, ground, transcribe, classify, embed, act, logits, features, predict, generate."""
+        """What it does of the names below; "agent": `pm.agent` begins a conversation with it."""
         parts, module = self._parts, self.module
         found = {
             "chat": self.processor is not None and isinstance(module, MultimodalLM),
@@ -469,6 +470,7 @@ class Model:
             "features": isinstance(module, HasFeatures),
             "predict": fills(module, "predictions"),
             "generate": can_generate(module),
+            "agent": isinstance(module, AgentModule),
         }
         return tuple(verb for verb, here in found.items() if here)
 

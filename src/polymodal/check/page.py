@@ -13,13 +13,15 @@ from polymodal.systems import System
 DETAILS = "systems"
 MARK = {True: "yes", False: "**no**", None: "?"}
 # How the reason begins why a question has no object.
-NOTHING = ("no case generates", "no case compares", "no recipe was published")
+NOTHING = ("no case generates", "no case compares", "no recipe was published", "an agent ")
 LEGEND = (
     "| column | asks |",
     "|---|---|",
     "| build | every published size has the published number of parameters |",
     "| keys | every published tensor name is used or dropped by name, and every parameter is filled |",
-    "| parity | outputs equal the oracle's at small size, with every parameter random |",
+    "| parity | outputs equal the oracle's at small size, with every parameter random; of an agent: "
+    "recorded outputs of "
+    "planners are read as the official code reads them |",
     "| cache | steps with a cache equal the pass over the whole row |",
     "| batch | rows of a batch equal rows alone |",
     "| recipe | each published stage trains at tiny size on real data |",
