@@ -1,8 +1,8 @@
 """`pm.agent`: a planner that works with tools on your files.
 
-agent = pm.agent("visual-chatgpt", planner="http://127.0.0.1:8000/v1", tools=["mini"])
-reply = agent.ask(pm.image("photo.jpg"), "What is in it, and where are its edges?")
-reply.text, reply.media["image"], reply.steps
+agent = pm.agent("visual-chatgpt", planner="http://127.0.0.1:8000/v1", tools=["mini"]) reply =
+agent.ask(pm.image("photo.jpg"), "What is in it, and where are its edges?") reply.text, reply.media["image"],
+reply.steps
 """
 
 from __future__ import annotations
@@ -124,13 +124,11 @@ def agent(
     """A conversation with an agent of the catalogue.
 
     model: its id, or what `pm.load` gave.  planner: the id or folder of a chat model, a loaded one, the address of a
-    server with OpenAI's interface ("http://127.0.0.1:8000/v1", its key in POLYMODAL_PLANNER_KEY), a .json file or
-    list of
-    texts to be said in order, or a function of messages and stop texts.  tools: ids, folders, loaded models and `Tool`
-    records; "kokoro" for speech; plain operations on pictures are there anyway.  prompt: a file with your own
-    wording, in
-    the form that the system's page says.  seed: of the names of files.
-    Raises ConfigError for a model that is no agent, and what `pm.load` raises.
+    server with OpenAI's interface ("http://127.0.0.1:8000/v1", its key in POLYMODAL_PLANNER_KEY), a .json file or list
+    of texts to be said in order, or a function of messages and stop texts.  tools: ids, folders, loaded models and
+    `Tool` records; "kokoro" for speech; plain operations on pictures are there anyway.  prompt: a file with your own
+    wording, in the form that the system's page says.  seed: of the names of files. Raises ConfigError for a model that
+    is no agent, and what `pm.load` raises.
     """
     from polymodal.api.load import load
 
