@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
+from polymodal.api import comparing
 from polymodal.api.acting import Episode
 from polymodal.api.adapters import Adapters
 from polymodal.api.asking import Stream, answer_batch, messages_of
 from polymodal.api.chat_format import format_of
 from polymodal.api.drawing import Canvas, answer_to_render, paint
-from polymodal.api.inputs import check_labels, check_media, checked_item, suggesting_others
-from polymodal.api.media import is_recording, media_of, recording_of
+from polymodal.api.inputs import check_media
+from polymodal.api.media import media_of, recording_of
 from polymodal.api.paths import as_path
 from polymodal.api.reply import Label, Reply
 from polymodal.api.sampling import chosen_options
@@ -46,7 +47,7 @@ from polymodal.models.output import Output
 from polymodal.models.protocols import HasFeatures, RendersMedia, fills
 from polymodal.models.recording import recording
 from polymodal.nn.first_weight import first_weight
-from polymodal.pipelines.batches import BATCH, in_batches
+from polymodal.pipelines.batches import BATCH
 from polymodal.systems import System, Variant
 from polymodal.train.parameters import train_mode
 from polymodal.weights.adapters import own_names
@@ -283,22 +284,8 @@ class Model:
         A list of items gives a list of such results, `batch_size` items at a time.
         """
         self.require("classify")
-        score = self._parts.score
-        assert score is not None
-        labels = check_labels(labels)
-        several = isinstance(items, list | tuple) and not is_recording(items)
-        if several and not items:
-            raise ConfigError("classify needs at least one item, found none")
-        with torch.inference_mode(), answering(self), suggesting_others(self) as noted:
-            media = (noted(media_of(item)) for item in (items if several else [items]))
-            scores = in_batches(media, lambda some: score(some, labels), batch_size)
-            table = require_finite(scores, "probabilities").tolist()
-        found = [
-            sorted((Label(label=label, probability=p) for label, p in zip(labels, row, strict=True)),
-                   key=lambda label: -label.probability)
-            for row in table
-        ]  # fmt: skip
-        return found if several else found[0]
+        assert self._parts.score is not None
+        return comparing.classify(self, self._parts.score, items, labels, batch_size)
 
     def embed(self, items: Sequence[Any], *, batch_size: int = BATCH) -> Tensor:
         """Paths, media, PIL images, pixels or `pm.text(...)` -> float32 [N, D], rows of length 1.
@@ -307,12 +294,7 @@ class Model:
         """
         self.require("embed")
         assert self._parts.embed is not None
-        if not isinstance(items, list | tuple) or is_recording(items) or not items:
-            found = "none" if isinstance(items, list | tuple) else type(items).__name__
-            raise ConfigError(f"embed needs a list of at least one item, found {found}; as in model.embed([item])")
-        with torch.inference_mode(), answering(self), suggesting_others(self) as noted:
-            media = (noted(checked_item(media_of(item))) for item in items)
-            return require_finite(in_batches(media, self._parts.embed, batch_size), "vectors")
+        return comparing.embed(self, self._parts.embed, items, batch_size)
 
     def logits(self, **tensors: Any) -> Tensor:
         """Logits of a processor's batch, ours or the published one, by the same names: [B, T, V] of a language model,
