@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -23,7 +22,7 @@ from polymodal.api.acting import Episode
 from polymodal.api.adapters import Adapters
 from polymodal.api.asking import Stream, answer_batch, messages_of
 from polymodal.api.chat_format import format_of
-from polymodal.api.drawing import Canvas, answer_to_render, paint
+from polymodal.api.drawing import Canvas, paint, rendered
 from polymodal.api.inputs import check_media
 from polymodal.api.media import media_of, recording_of
 from polymodal.api.paths import as_path
@@ -44,7 +43,7 @@ from polymodal.generation.ids import can_generate, generate_ids
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.models.output import Output
-from polymodal.models.protocols import HasFeatures, RendersMedia, fills
+from polymodal.models.protocols import HasFeatures, RendersAnswers, RendersMedia, fills
 from polymodal.models.recording import recording
 from polymodal.nn.first_weight import first_weight
 from polymodal.pipelines.batches import BATCH
@@ -229,8 +228,7 @@ class Model:
             return paint(self, self._parts.paint, content, Canvas.of(size, n, step), chosen.seed)
         if pipelines is None or (size, n, step) != (None, None, None):
             raise ConfigError(f"{self.name} draws through diffusion pipelines: give pipelines=; size and n in drawing=")
-        reply, batch = answer_to_render(self, content, chosen)
-        return replace(reply, media=self.module.render(pipelines, drawing, **self._tensors(batch)))
+        return rendered(self, content, chosen, pipelines, drawing)
 
     @property
     def paints(self) -> bool:
@@ -441,7 +439,7 @@ class Model:
         parts, module = self._parts, self.module
         found = {
             "chat": self.processor is not None and isinstance(module, MultimodalLM),
-            "draw": self.paints or (self.processor is not None and isinstance(module, RendersMedia)),
+            "draw": self.paints or (self.processor is not None and isinstance(module, RendersMedia | RendersAnswers)),
             "ground": parts.ground is not None,
             "transcribe": parts.transcribe is not None,
             "classify": parts.score is not None,
