@@ -29,8 +29,9 @@ from polymodal.models.output import total_loss
 from polymodal.nn.first_weight import first_weight
 from polymodal.train import checkpoint
 from polymodal.train.activations import checkpointed
-from polymodal.train.batches import MicroBatch, StepData
+from polymodal.train.batches import StepData
 from polymodal.train.checkpoint import Run
+from polymodal.train.collator import MicroBatch
 from polymodal.train.parallel import shard
 from polymodal.train.parameters import parameter_groups, prepare, train_mode
 from polymodal.train.ranks import ALONE, Ranks, whole
@@ -48,8 +49,8 @@ class LoopOptions:
 
     precision: of the forward pass; parameters and optimiser keep theirs.
     report(step, steps of the stage, line of the log).  stop() -> whether to end at this step, with a checkpoint.
-    evaluate: () -> a score, lower is better, every `evaluate_every` steps and at the end; the checkpoint of the lowest
-    is kept in `best/`.  max_skipped: damaged samples in all before the run stops.
+    evaluate: the built objective -> a score, lower is better, every `evaluate_every` steps and at the end; the
+    checkpoint of the lowest is kept in `best/`.  max_skipped: damaged samples in all before the run stops.
     activation_checkpointing: every so many blocks are computed again in the backward pass; 0: none (activations.py).
     ranks: the processes that share the run.  about: what a checkpoint must agree with beside stage and seed.
     """
@@ -57,7 +58,7 @@ class LoopOptions:
     precision: str = "float32"
     report: Report | None = None
     stop: Callable[[], bool] = lambda: False
-    evaluate: Callable[[], float] | None = None
+    evaluate: Callable[[nn.Module], float] | None = None
     evaluate_every: int = 0
     max_skipped: int = 100
     activation_checkpointing: int = 0
@@ -229,14 +230,14 @@ def autocast(model: nn.Module, precision: str) -> Any:
     return torch.autocast(first_weight(model).device.type, dtype=dtype)
 
 
-def evaluated(run: Run, evaluate: Callable[[], float]) -> float:
+def evaluated(run: Run, evaluate: Callable[[nn.Module], float]) -> float:
     """The score of the model as it is, in evaluation mode; random numbers of training are not touched."""
     state = torch.get_rng_state()
     run.model.eval()
     run.objective.eval()
     try:
         with torch.no_grad():
-            return evaluate()
+            return evaluate(run.objective)
     finally:
         torch.set_rng_state(state)
         train_mode(run.model)

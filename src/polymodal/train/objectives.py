@@ -2,6 +2,7 @@
 
     batch -> model(**batch) -> Output.losses              most: the model gives its losses when labels are in the batch
     batch -> several passes, a teacher, heads of its own  train/momentum.py, train/pretraining.py
+    objective.collator(Learner) -> what samples of data files become in its batch  train/collator.py
 
 A Loss is an nn.Module, so that a checkpoint saves what it holds (teacher, queues, heads that only training uses).
 Losses are scalars by name, each with its weight in it; their sum is learned.  Only `forward` and public methods of a
@@ -27,6 +28,10 @@ from polymodal.models.latent_diffusion import LatentDiffusion
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.nn.losses import IGNORE, ctc_loss, names_loss
 from polymodal.train.alignment import keep_within
+from polymodal.train.collator import Collator, Learner
+from polymodal.train.conversations import conversations
+from polymodal.train.labelled import LabelledSequences, classified
+from polymodal.train.pairs import PairCollator, pair_processor
 
 Batch = Mapping[str, Any]
 Losses = dict[str, Tensor]
@@ -87,6 +92,10 @@ class LanguageModeling:
 
     def build(self, model: nn.Module) -> Loss:
         return LanguageModelingLoss(self, model)
+
+    def collator(self, learner: Learner) -> Collator:
+        """Conversations."""
+        return conversations(learner)
 
 
 class LanguageModelingLoss(ModelLosses):
@@ -158,6 +167,10 @@ class Contrastive:
     def build(self, model: nn.Module) -> Loss:
         return ContrastiveLoss(self.max_logit_scale, model)
 
+    def collator(self, learner: Learner) -> Collator:
+        """Pictures with captions."""
+        return PairCollator(processor=pair_processor(learner), longest=learner.max_length)
+
 
 class ContrastiveLoss(ModelLosses):
     """See Contrastive."""
@@ -188,6 +201,10 @@ class Classification:
     def build(self, model: nn.Module) -> Loss:
         return ModelLosses()
 
+    def collator(self, learner: Learner) -> Collator:
+        """Pictures with labels, or with questions and answers; sequences of features."""
+        return classified(learner)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Regression:
@@ -197,6 +214,10 @@ class Regression:
 
     def build(self, model: nn.Module) -> Loss:
         return ModelLosses()
+
+    def collator(self, learner: Learner) -> Collator:
+        """Sequences of features."""
+        return LabelledSequences()
 
 
 @dataclass(frozen=True, kw_only=True)

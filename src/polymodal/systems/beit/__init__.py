@@ -89,7 +89,10 @@ def parse_classification_config(config: Mapping[str, Any]) -> ModelSpec:
     def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
         transform = hf_image.transform_of(files.preprocessor, {**hf_image.BEIT, "size": tower.image_size})
         return LoadedModel(
-            model=module, processor=PairProcessor(transform=transform), score=scorer(module, transform, labels)
+            model=module,
+            processor=PairProcessor(transform=transform),
+            score=scorer(module, transform, labels),
+            labels=labels,
         )
 
     return replace(found, assemble=assemble, tokenizer=False)
