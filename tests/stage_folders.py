@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 
 from polymodal import systems
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
-from polymodal.check.evidence import beit, clip, mult, vit
+from polymodal.check.evidence import albef, beit, blip, blip_2, clip, flava, mult, vilt, vit
 
 CLASSES = [f"class {number}" for number in range(8)]
 COUNT = 12
@@ -35,10 +35,67 @@ def _clip(folder: Path) -> Tiny:
     return Tiny(clip.tiny(size, 257), files={"preprocessor_config": {"size": {"shortest_edge": 32}, "crop_size": 32}})
 
 
+BERT = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
+
+
+def _words(folder: Path) -> int:
+    return byte_tokenizer(folder, BERT, pad="[PAD]")
+
+
+def _albef(kind: str) -> Callable[[Path], Tiny]:
+    def make(folder: Path) -> Tiny:
+        config = albef.small(kind)
+        config["text_config"] |= {"vocab_size": _words(folder)}
+        return Tiny(config)
+
+    return make
+
+
+def _blip(kind: str) -> Callable[[Path], Tiny]:
+    def make(folder: Path) -> Tiny:
+        config = blip.small(kind)
+        config["text_config"] |= {"vocab_size": _words(folder), "bos_token_id": 5, "sep_token_id": 3}
+        return Tiny(config, files={"preprocessor_config": {"size": {"height": 64, "width": 64}}})
+
+    return make
+
+
+def _flava(folder: Path) -> Tiny:
+    config = flava.small()
+    config["text_config"] |= {"vocab_size": _words(folder)}
+    return Tiny(config, files={"preprocessor_config": {"size": {"height": 64, "width": 64}, "do_center_crop": False}})
+
+
+def _vilt(kind: str, **more: Any) -> Callable[[Path], Tiny]:
+    def make(folder: Path) -> Tiny:
+        config = {**vilt.small(kind, **more), "vocab_size": _words(folder)}
+        return Tiny(config, files={"preprocessor_config": {"size": {"shortest_edge": 64}, "size_divisor": 16}})
+
+    return make
+
+
+def _blip_2(folder: Path) -> Tiny:
+    config = blip_2.small_retrieval()
+    config["qformer_config"] |= {"vocab_size": _words(folder)}
+    return Tiny(config, format=1, files={"preprocessor_config": {"size": {"height": 56, "width": 56}}})
+
+
 FOLDERS: dict[str, Callable[[Path], Tiny]] = {
     "clip": _clip,
     "vit": lambda folder: Tiny(vit.tiny(CLASSES)),
     "beit": lambda folder: Tiny(beit.tiny(CLASSES), files={"preprocessor_config": {"size": 32}}),
+    "beit:masked": lambda folder: Tiny(
+        {**beit.MASKING, "architectures": [beit.MASKED]}, format=1, files={"preprocessor_config": {"size": 32}}
+    ),
+    "albef": _albef("pretrained"),
+    "albef:retrieval": _albef("retrieval"),
+    "blip:match": _blip(blip.MATCH),
+    "blip:caption": _blip(blip.CAPTION),
+    "blip:answer": _blip(blip.ANSWER),
+    "flava": _flava,
+    "vilt:pretrain": _vilt(vilt.MASKED),
+    "vilt:vqa": _vilt(vilt.ANSWERS, id2label={str(i): name for i, name in enumerate(CLASSES)}),
+    "blip-2:represent": _blip_2,
     "mult": lambda folder: Tiny(mult.SMALL),
 }
 
@@ -98,7 +155,41 @@ def sequences(folder: Path) -> Path:
     return lines(folder / "sequences.jsonl", rows)
 
 
+def coded(folder: Path) -> Path:
+    """Pictures alone, with the ids of their patches."""
+    rows = [{"image": picture(folder, number), "codes": [(number + patch) % 8 for patch in range(16)]}
+            for number in range(COUNT)]  # fmt: skip
+    return lines(folder / "coded.jsonl", rows)
+
+
+def pictures(folder: Path) -> Path:
+    """A folder of pictures alone."""
+    (folder / "pictures").mkdir()
+    for number in range(COUNT):
+        picture(folder / "pictures", number)
+    return folder / "pictures"
+
+
+def texts(folder: Path) -> Path:
+    """Texts alone."""
+    return lines(folder / "texts.jsonl", [{"text": f"text {number} of many"} for number in range(COUNT)])
+
+
+def questions(folder: Path) -> Path:
+    """Questions about pictures, some answered by several people."""
+    rows = [
+        {"image": picture(folder, number), "question": "Which?"}
+        | ({"answer": CLASSES[number % 8]} if number % 2 else {"answers": [CLASSES[number % 8]] * 3 + [CLASSES[0]]})
+        for number in range(COUNT)
+    ]
+    return lines(folder / "questions.jsonl", rows)
+
+
 DATA: dict[str, Callable[[Path], Path]] = {
+    "images": pictures,
+    "coded images": coded,
+    "text": texts,
+    "conversations": questions,
     "image-text pairs": captions,
     "labelled images": labelled,
     "labelled sequences": sequences,

@@ -18,11 +18,21 @@ from stage_folders import DATA, lines, picture, write_folder
 
 SET = ["budget.batch=4", "budget.steps=6", "budget.precision=float32", "optimizer.lr=0.001",
        'schedule={"type": "Constant"}']  # fmt: skip
-RUNS: list[tuple[str, str, str, list[str]]] = [
+RUNS: list[tuple[str, str, str, list[str]]] = [  # the kinds of data: one, or several with " + " between
     ("clip", "contrastive", "image-text pairs", []),
     ("vit", "fine-tune", "labelled images", []),
     ("beit", "fine-tune", "labelled images", []),
     ("mult", "train", "labelled sequences", []),
+    ("albef", "pretrain", "image-text pairs", ["objective.queue=16", "objective.ramp_steps=4"]),
+    ("albef:retrieval", "retrieval", "image-text pairs", ["objective.queue=16"]),
+    ("blip:match", "filter", "image-text pairs", ["objective.queue=16"]),
+    ("blip:caption", "captioner", "image-text pairs", []),
+    ("blip:answer", "vqa", "conversations", []),
+    ("beit:masked", "masked-pictures", "coded images", []),
+    ("flava", "joint", "image-text pairs + images + text", []),
+    ("vilt:pretrain", "pretrain", "image-text pairs", ["budget.max_length=40"]),
+    ("vilt:vqa", "vqa", "conversations", []),
+    ("blip-2:represent", "represent", "image-text pairs", []),
 ]
 
 
@@ -46,18 +56,18 @@ def stopping_after(steps: int) -> Callable[[], bool]:
     return lambda: next(calls) >= steps
 
 
-def run(folder: Path, data: Path, out: Path, stage: str, more: list[str], **given: Any) -> list[float]:
+def run(folder: Path, data: Path | list[Path], out: Path, stage: str, more: list[str], **given: Any) -> list[float]:
     model = pm.load(folder, dtype="float32")
     options = TrainOptions(save_every=2, **given.pop("options", {}))
-    return training.fit(model, [data], out=out, stage=stage, settings=[*SET, *more], options=options, **given)
+    return training.fit(model, data if isinstance(data, list) else [data], out=out, stage=stage, settings=[*SET, *more], options=options, **given)
 
 
 @pytest.mark.parametrize(("system", "stage", "kind", "more"), RUNS)
 def test_a_stage_learns_from_its_kind_of_data_and_a_stopped_run_goes_on_bit_for_bit(
     place: Callable[[str], Path], tmp_path: Path, system: str, stage: str, kind: str, more: list[str]
 ) -> None:
-    folder, data = place(system), place(kind)
-    held = {"options": {"evaluation_data": (str(data),)}}
+    folder, data = place(system), [place(each) for each in kind.split(" + ")]
+    held = {"options": {"evaluation_data": tuple(map(str, data))}}
     straight = run(folder, data, tmp_path / "a", stage, more, **held)
     first = run(folder, data, tmp_path / "b", stage, more, stop=stopping_after(3), **held)
     torch.manual_seed(99)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from polymodal.api.load import load
 from polymodal.api.model import Model
 from polymodal.api.run_record import loaded, made, record_of, settle
 from polymodal.data.datasets.mixture import Mixture
@@ -42,7 +43,8 @@ class TrainOptions:
     mean loss is taken every `evaluate_every` steps (0: at the end alone).  weights: of the data sets; None: by their
     sizes.  media_root: what paths in the data are relative to; "": the file they stand in.  question: asked of media
     that come with a caption alone.  activation_checkpointing: every so many blocks keep their inputs alone and are
-    computed again in the backward pass (0: none), for less memory.
+    computed again in the backward pass (0: none), for less memory.  codec: address of the model that turns a picture
+    into the ids of its patches, for objectives that learn those and data that does not bring them.
     """
 
     packing: bool = False
@@ -57,6 +59,7 @@ class TrainOptions:
     media_root: str = ""
     question: str = ""
     activation_checkpointing: int = 0
+    codec: str = ""
 
     def with_whole_paths(self) -> TrainOptions:
         """The same from whatever folder the run is gone on with."""
@@ -184,6 +187,7 @@ def collator_of(model: Model, stage: Stage, options: TrainOptions, ranks: int = 
         ranks=ranks,
         masked_words=next((each.masked_words for each in stage.data if each.masked_words), None),
         masked_patches=next((each.masked_patches for each in stage.data if each.masked_patches), None),
+        codec=load(options.codec, device="cpu").module if options.codec else None,
     )
     if parts.collator is not None and (own := parts.collator(objective, learner)) is not None:
         return own

@@ -23,15 +23,20 @@ from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
 from polymodal.models.discrete_token_lm import DiscreteTokenLM
+from polymodal.models.encoder_classifier import EncoderClassifier
 from polymodal.models.imagebind_lm import SignalTokenLM
 from polymodal.models.latent_diffusion import LatentDiffusion
 from polymodal.models.multimodal_lm import MultimodalLM
+from polymodal.models.vision_encoder_decoder import VisionEncoderDecoder
 from polymodal.nn.losses import IGNORE, ctc_loss, names_loss
 from polymodal.train.alignment import keep_within
-from polymodal.train.collator import Collator, Learner
+from polymodal.train.captions import WrittenAnswers, WrittenCaptions
+from polymodal.train.collator import Collates, Collator, Learner
 from polymodal.train.conversations import conversations
 from polymodal.train.labelled import LabelledSequences, classified
+from polymodal.train.masked import masked_pictures
 from polymodal.train.pairs import PairCollator, pair_processor
+from polymodal.train.sources import EachSource
 
 Batch = Mapping[str, Any]
 Losses = dict[str, Tensor]
@@ -94,8 +99,12 @@ class LanguageModeling:
         return LanguageModelingLoss(self, model)
 
     def collator(self, learner: Learner) -> Collator:
-        """Conversations."""
-        return conversations(learner)
+        """Conversations; pictures with captions or answers for a model that reads a picture and writes."""
+        module = learner.module
+        if not isinstance(module, VisionEncoderDecoder):
+            return conversations(learner)
+        made = WrittenCaptions if module.question is None else WrittenAnswers
+        return made(processor=pair_processor(learner), start=module.ids.bos, longest=learner.max_length)
 
 
 class LanguageModelingLoss(ModelLosses):
@@ -240,6 +249,13 @@ class MaskedImageModeling:
     def build(self, model: nn.Module) -> Loss:
         return MaskedImageModelingLoss(rename={"classification": "masked_patches"})
 
+    def collator(self, learner: Learner) -> Collator:
+        """Pictures, with their codes."""
+        if not isinstance(learner.module, EncoderClassifier):
+            raise ConfigError(f"patches are hidden of an EncoderClassifier, not of a {type(learner.module).__name__}")
+        encoder: Any = learner.module.encoders["image"]
+        return masked_pictures(learner, encoder.config.grid)
+
 
 class MaskedImageModelingLoss(ModelLosses):
     """See MaskedImageModeling; labels may be those of every patch."""
@@ -300,6 +316,12 @@ class SumOfSources:
 
     def build(self, model: nn.Module) -> Loss:
         return SumOfSourcesLoss(self.objective.build(model), self.weights)
+
+    def collator(self, learner: Learner) -> Collator:
+        """A batch of each source, in the order of `weights`."""
+        if not isinstance(self.objective, Collates):
+            raise ConfigError(f"{self.objective.name} says not what data becomes in its batches")
+        return EachSource(inner=self.objective.collator(learner), sources=tuple(self.weights))
 
 
 class SumOfSourcesLoss(Loss):
