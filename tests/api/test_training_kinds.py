@@ -33,6 +33,16 @@ RUNS: list[tuple[str, str, str, list[str]]] = [  # the kinds of data: one, or se
     ("vilt:pretrain", "pretrain", "image-text pairs", ["budget.max_length=40"]),
     ("vilt:vqa", "vqa", "conversations", []),
     ("blip-2:represent", "represent", "image-text pairs", []),
+    ("internvl:contrastive", "contrastive", "image-text pairs", []),
+    ("imagebind", "depth", "image-depth pairs", []),
+    ("imagebind", "thermal", "image-thermal pairs", []),
+    ("imagebind", "imu", "image-motion pairs", []),
+    ("openflamingo", "interleaved", "conversations + image-text pairs", ["budget.batch=5"]),
+    ("roboflamingo", "imitate", "robot trajectories", []),
+    ("next-gpt", "decode", "signals", []),
+    ("viscpm:paint", "paint", "image-text pairs", []),
+    ("emu3", "generate", "image-text pairs", ["budget.max_length=480"]),
+    ("emu3", "prefer", "preferences", ["budget.max_length=480", "objective.supervised=0.5"]),
 ]
 
 
@@ -59,7 +69,15 @@ def stopping_after(steps: int) -> Callable[[], bool]:
 def run(folder: Path, data: Path | list[Path], out: Path, stage: str, more: list[str], **given: Any) -> list[float]:
     model = pm.load(folder, dtype="float32")
     options = TrainOptions(save_every=2, **given.pop("options", {}))
-    return training.fit(model, data if isinstance(data, list) else [data], out=out, stage=stage, settings=[*SET, *more], options=options, **given)
+    return training.fit(
+        model,
+        data if isinstance(data, list) else [data],
+        out=out,
+        stage=stage,
+        settings=[*SET, *more],
+        options=options,
+        **given,
+    )
 
 
 @pytest.mark.parametrize(("system", "stage", "kind", "more"), RUNS)

@@ -22,6 +22,7 @@ from polymodal.data.datasets.mixture import Mixture
 from polymodal.data.datasets.opening import open_dataset
 from polymodal.errors import ConfigError, UnknownName
 from polymodal.models.output import total_loss
+from polymodal.nn.first_weight import first_weight
 from polymodal.nn.lora import merge_lora
 from polymodal.train import checkpoint, loop, report
 from polymodal.train.batches import BatchOptions, StepLoader, Steps
@@ -292,7 +293,8 @@ def evaluation(model: Model, stage: Stage, steps: Steps) -> Callable[[Any], floa
         for step in steps.once():
             for each in step.micro_batches:
                 with loop.autocast(model.module, stage.budget.precision or "float32"):
-                    total += total_loss(objective(model.module, each.batch)).item() * each.targets
+                    batch = loop.placed(each.batch, first_weight(model.module).device)
+                    total += total_loss(objective(model.module, batch)).item() * each.targets
                 targets += each.targets
         if not targets:
             raise ConfigError("the evaluation data has nothing to learn from: every sample of it is damaged")

@@ -101,7 +101,7 @@ class StepBatches:
         for position in range(first + options.rank, end, options.ranks):
             source, index = self.mixture.at(position)
             try:
-                name, item = self.item(source, index)
+                name, item = self.item(source, index, position)
                 items.append(item)
                 names.append(name)
             except (PromptError, MediaError) as problem:
@@ -119,12 +119,12 @@ class StepBatches:
             blank=collator.blank() if options.ranks > 1 else None,
         )
 
-    def item(self, source: int, index: int) -> tuple[str, Any]:
+    def item(self, source: int, index: int, position: int = 0) -> tuple[str, Any]:
         """One sample: its name, and what the collator keeps of it.  Raises PromptError or MediaError for one that
         cannot be learned from."""
         sample = self.mixture.datasets[source].sample(index)
         try:
-            return sample.name, self.collator.item(sample)
+            return sample.name, self.collator.drawn(sample, generator_at(self.mixture.seed, position, 0))
         except (PromptError, MediaError) as problem:
             raise type(problem)(f"{sample.name}: {problem}") from problem
 

@@ -74,6 +74,10 @@ class Collator:
         """What is kept of one sample.  Raises WrongKind, PromptError or MediaError."""
         raise NotImplementedError
 
+    def drawn(self, sample: Sample, generator: torch.Generator) -> Any:
+        """The same with random numbers of its place in the run, for what takes a part of a sample."""
+        return self.item(sample)
+
     def arranged(self, items: list[Any]) -> list[Any]:
         """The items of a step in the order, or the rows, in which they are cut into batches."""
         return items

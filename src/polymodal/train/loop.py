@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from polymodal.data.processor import HOST_FACTS
 from polymodal.errors import ConfigError
 from polymodal.models.output import total_loss
 from polymodal.nn.first_weight import first_weight
@@ -183,7 +184,7 @@ def train_step(run: Run, stage: Stage, given: Any, step: int, precision: str = "
     for each in micro_batches(data, ranks):
         share = each.targets / targets
         with autocast(run.model, precision):
-            parts = run.objective(run.model, each.batch)
+            parts = run.objective(run.model, placed(each.batch, first_weight(run.model).device))
             loss = total_loss(parts) * (share * ranks.count)  # gradients are averaged over the ranks
         for name, part in parts.items():
             summed[name] = summed.get(name, 0.0) + part.detach().item() * share
@@ -202,6 +203,15 @@ def train_step(run: Run, stage: Stage, given: Any, step: int, precision: str = "
     counted = {name: int(ranks.total(value)) for name, value in counts.items()}
     parts_by_name = summed if len(summed) > 1 else {}
     return {"loss": sum(summed.values()), "lr": rate, "norm": norm, **parts_by_name, **counted}
+
+
+def placed(batch: Any, device: torch.device) -> Any:
+    """A batch with its tensors, at any depth, on a device."""
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {name: value if name in HOST_FACTS else placed(value, device) for name, value in batch.items()}
+    return batch
 
 
 def micro_batches(data: StepData, ranks: Ranks) -> list[MicroBatch]:

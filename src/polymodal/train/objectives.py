@@ -36,6 +36,7 @@ from polymodal.train.conversations import conversations
 from polymodal.train.labelled import LabelledSequences, classified
 from polymodal.train.masked import masked_pictures
 from polymodal.train.pairs import PairCollator, pair_processor
+from polymodal.train.signals import signalled
 from polymodal.train.sources import EachSource
 
 Batch = Mapping[str, Any]
@@ -280,6 +281,12 @@ class SignalAlignment:
         if not isinstance(model, SignalTokenLM):
             raise ConfigError(f"objective: signals are written by a SignalTokenLM, not by a {type(model).__name__}")
         return SignalAlignmentLoss(self.distance_weight)
+
+    def collator(self, learner: Learner) -> Collator:
+        """Conversations, with what their signals should become."""
+        if not isinstance(learner.module, SignalTokenLM):
+            raise ConfigError(f"signals are written by a SignalTokenLM, not by a {type(learner.module).__name__}")
+        return signalled(learner, learner.module)
 
 
 class SignalAlignmentLoss(Loss):
