@@ -22,6 +22,7 @@ _HOMES = {
     "Limits": "polymodal.data.limits",
     "index": "polymodal.api.search",
     "fit": "polymodal.api.training",
+    "plan": "polymodal.api.planning",
     "resume": "polymodal.api.training",
     "export": "polymodal.api.training",
     "TrainOptions": "polymodal.api.training",
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from polymodal.api.media import text as text
     from polymodal.api.media import video as video
     from polymodal.api.model import Model as Model
+    from polymodal.api.planning import plan as plan
     from polymodal.api.reply import Reply as Reply
     from polymodal.api.search import index as index
     from polymodal.api.training import TrainOptions as TrainOptions
@@ -64,7 +66,7 @@ if TYPE_CHECKING:
     from polymodal.data.limits import Limits as Limits
 
 __all__ = ["Limits", "Model", "Reply", "Speech", "TrainOptions", "Voice", "array", "audio", "chat_format", "export",
-           "fit", "image", "index", "load", "look", "media", "pull", "resume", "text", "video", "voice"]  # fmt: skip
+           "fit", "image", "index", "load", "look", "media", "plan", "pull", "resume", "text", "video", "voice"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from polymodal.cli import plan
+from polymodal.cli.model import with_options
+
 if TYPE_CHECKING:
     from polymodal.systems import System, Variant
+    from polymodal.train.plan import Machine
 
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.")]
 
@@ -117,18 +122,38 @@ MODELS = Annotated[
 SVG = Annotated[Path | None, typer.Option(help="Draw the architecture into this .svg (or .png) file; - is stdout.")]
 PNG = Annotated[Path | None, typer.Option(help="Draw the architecture into this .png (or .svg) file; - is stdout.")]
 STAGE = Annotated[
-    str | None, typer.Option(help="Colour the drawing by what this training stage trains and what it freezes.")
+    str | None,
+    typer.Option(
+        help="Colour the drawing by what this training stage trains and what it freezes; of --plan: this one."
+    ),
 ]
 
 
-def show(model: MODELS, json: JSON = False, svg: SVG = None, png: PNG = None, stage: STAGE = None) -> None:
-    """Show what models are made of: modules, shapes, tokens, parameters, training stages, memory; --svg draws them."""
+@partial(with_options, keyword="machine", options=plan.OPTIONS, make=plan.wanted)
+def show(
+    model: MODELS,
+    json: JSON = False,
+    svg: SVG = None,
+    png: PNG = None,
+    stage: STAGE = None,
+    *,
+    machine: plan.Wanted,
+) -> None:
+    """Show what models are made of: modules, shapes, tokens, parameters, training stages, memory; --svg draws them.
+
+    --plan: memory of each device and time of every training stage instead.
+    """
     from polymodal.cli.picture import STANDARD_OUTPUT, draw_pictures, format_of
     from polymodal.errors import ConfigError
 
     targets = [(path, option) for path, option in ((svg, "svg"), (png, "png")) if path is not None]
     for path, option in targets:
         format_of(path, option)  # a wrong ending costs a moment, not a drawing
+    if (planned := machine()) is not None:
+        if targets:
+            raise ConfigError("--plan draws no picture; leave --svg and --png out")
+        show_plans(model, planned, stage, json)
+        return
     if stage is not None and not targets:
         raise ConfigError("--stage colours a picture: give --svg FILE or --png FILE, too")
     if json and any(path == STANDARD_OUTPUT for path, _ in targets):
@@ -157,6 +182,20 @@ def show(model: MODELS, json: JSON = False, svg: SVG = None, png: PNG = None, st
             return
         for drawing in drawings:
             console().print(render(drawing))
+
+
+def show_plans(models: Sequence[str], machine: Machine, stage: str | None, json: bool) -> None:
+    """What training will need."""
+    import polymodal as pm
+    from polymodal.cli.output import print_json
+
+    found = [(name, pm.plan(name, machine=machine, stage=stage)) for name in models]
+    if json:
+        tables = [plan.as_json(name, machine, plans) for name, plans in found]
+        print_json(tables[0] if len(tables) == 1 else tables)
+        return
+    for name, plans in found:
+        plan.print_plans(name, machine, plans)
 
 
 def of_others(variants: Sequence[tuple[System, Variant]]) -> AbstractContextManager[None]:
