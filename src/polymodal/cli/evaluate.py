@@ -72,6 +72,7 @@ def evaluate(
     polymodal evaluate mini --task vqa --data questions.jsonl
     """
     import polymodal as pm
+    from polymodal.api.evaluation import check_data
     from polymodal.cli.output import print_json, progress
 
     if task is None:
@@ -82,10 +83,12 @@ def evaluate(
     fields_of(task)  # an unknown task costs a moment, not a download
     if (model is None) == (predictions is None):
         raise ConfigError("evaluate takes a MODEL, or --predictions FILE")
+    options = how()
+    check_data(task, data, options)
     opened = None if model is None else load(model)
     with progress("measuring", 1) as step:
         found = pm.measure(
-            opened, task, data, out=out, predictions=predictions, options=how(),
+            opened, task, data, out=out, predictions=predictions, options=options,
             done=lambda count, total: step(0, f"{count} of {total} samples"),
         )  # fmt: skip
     if json:
