@@ -26,6 +26,7 @@ _HOMES = {
     "export": "polymodal.api.training",
     "TrainOptions": "polymodal.api.training",
     "measure": "polymodal.api.evaluation",
+    "check_data": "polymodal.api.evaluation",
     "EvaluateOptions": "polymodal.api.evaluation",
     "image": "polymodal.api.media",
     "audio": "polymodal.api.media",
@@ -41,6 +42,7 @@ _HOMES = {
 if TYPE_CHECKING:
     from polymodal.api.chat_format import chat_format as chat_format
     from polymodal.api.evaluation import EvaluateOptions as EvaluateOptions
+    from polymodal.api.evaluation import check_data as check_data
     from polymodal.api.evaluation import measure as measure
     from polymodal.api.load import load as load
     from polymodal.api.load import look as look

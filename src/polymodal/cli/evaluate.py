@@ -72,7 +72,6 @@ def evaluate(
     polymodal evaluate mini --task vqa --data questions.jsonl
     """
     import polymodal as pm
-    from polymodal.api.evaluation import check_data
     from polymodal.cli.output import print_json, progress
 
     if task is None:
@@ -84,7 +83,7 @@ def evaluate(
     if (model is None) == (predictions is None):
         raise ConfigError("evaluate takes a MODEL, or --predictions FILE")
     options = how()
-    check_data(task, data, options)
+    pm.check_data(task, data, options)  # and so does a mistake in the data
     opened = None if model is None else load(model)
     with progress("measuring", 1) as step:
         found = pm.measure(
