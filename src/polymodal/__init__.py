@@ -17,6 +17,8 @@ _HOMES = {
     "load": "polymodal.api.load",
     "look": "polymodal.api.load",
     "pull": "polymodal.api.load",
+    "data_set": "polymodal.api.data_sets",
+    "data_sets": "polymodal.api.data_sets",
     "Model": "polymodal.api.model",
     "Reply": "polymodal.api.reply",
     "Limits": "polymodal.data.limits",
@@ -27,6 +29,7 @@ _HOMES = {
     "export": "polymodal.api.training",
     "TrainOptions": "polymodal.api.training",
     "measure": "polymodal.api.evaluation",
+    "check_data": "polymodal.api.evaluation",
     "EvaluateOptions": "polymodal.api.evaluation",
     "image": "polymodal.api.media",
     "audio": "polymodal.api.media",
@@ -41,7 +44,10 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from polymodal.api.chat_format import chat_format as chat_format
+    from polymodal.api.data_sets import data_set as data_set
+    from polymodal.api.data_sets import data_sets as data_sets
     from polymodal.api.evaluation import EvaluateOptions as EvaluateOptions
+    from polymodal.api.evaluation import check_data as check_data
     from polymodal.api.evaluation import measure as measure
     from polymodal.api.load import load as load
     from polymodal.api.load import look as look
