@@ -77,6 +77,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "pali-x": ("pali_x",),
     "palm-e": ("palm_e",),
     "pandagpt": ("pandagpt",),
+    "platonic": ("platonic",),
     "qwen": ("qwen_audio", "qwen_vl"),
     "qwen2": ("language_model",),
     "qwen2_vl": ("qwen2_vl",),
