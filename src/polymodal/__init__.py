@@ -35,6 +35,7 @@ _HOMES = {
     "audio": "polymodal.api.media",
     "video": "polymodal.api.media",
     "array": "polymodal.api.media",
+    "regions": "polymodal.api.media",
     "text": "polymodal.api.media",
     "media": "polymodal.api.media",
     "voice": "polymodal.api.voice",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from polymodal.api.media import audio as audio
     from polymodal.api.media import image as image
     from polymodal.api.media import media as media
+    from polymodal.api.media import regions as regions
     from polymodal.api.media import text as text
     from polymodal.api.media import video as video
     from polymodal.api.model import Model as Model
@@ -71,8 +73,37 @@ if TYPE_CHECKING:
     from polymodal.api.voice import voice as voice
     from polymodal.data.limits import Limits as Limits
 
-__all__ = ["Limits", "Model", "Reply", "Speech", "TrainOptions", "Voice", "array", "audio", "chat_format", "export",
-           "fit", "image", "index", "load", "look", "media", "plan", "pull", "resume", "text", "video", "voice"]  # fmt: skip
+__all__ = [
+    "EvaluateOptions",
+    "Limits",
+    "Model",
+    "Reply",
+    "Speech",
+    "TrainOptions",
+    "Voice",
+    "array",
+    "audio",
+    "chat_format",
+    "check_data",
+    "data_set",
+    "data_sets",
+    "export",
+    "fit",
+    "image",
+    "index",
+    "load",
+    "look",
+    "measure",
+    "media",
+    "plan",
+    "pm",
+    "pull",
+    "regions",
+    "resume",
+    "text",
+    "video",
+    "voice",
+]
 
 
 def __getattr__(name: str) -> Any:

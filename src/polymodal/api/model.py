@@ -3,7 +3,7 @@
 chat, stream   messages -> processor -> batch -> encoders, connectors -> backbone -> pieces of text -> Reply
 chat_batch     the same for many conversations at once
 draw           pictures that the model writes, or what its answer asks for by diffusion pipelines -> Reply.media
-transcribe, transcribe_stream, classify, embed, episode    what the system's own functions give, as records
+transcribe, transcribe_stream, classify, embed, answer, episode    what the system's own functions give, as records
 logits         the exact tensors, for research and parity: model.logits(**model.processor(messages))
 attach, detach, merge, save_adapter    PEFT adapters (api/adapters.py)
 """
@@ -26,6 +26,7 @@ from polymodal.api.drawing import Canvas, paint, rendered
 from polymodal.api.inputs import check_media
 from polymodal.api.media import media_of, recording_of
 from polymodal.api.paths import as_path
+from polymodal.api.question_answering import answer, can_answer
 from polymodal.api.reply import Label, Reply
 from polymodal.api.sampling import chosen_options
 from polymodal.api.tensors import answering, check_no_loss, check_prompt, left_padded, logits_of, require_finite
@@ -229,6 +230,8 @@ class Model:
         if pipelines is None or (size, n, step) != (None, None, None):
             raise ConfigError(f"{self.name} draws through diffusion pipelines: give pipelines=; size and n in drawing=")
         return rendered(self, content, chosen, pipelines, drawing)
+
+    answer = answer
 
     @property
     def paints(self) -> bool:
@@ -435,7 +438,7 @@ class Model:
 
     @property
     def can(self) -> tuple[str, ...]:
-        """What it does of chat, draw, ground, transcribe, classify, embed, act, logits, features, predict, generate."""
+        """Of chat, draw, ground, transcribe, classify, embed, answer, act, logits, features, predict, generate."""
         parts, module = self._parts, self.module
         found = {
             "chat": self.processor is not None and isinstance(module, MultimodalLM),
@@ -444,6 +447,7 @@ class Model:
             "transcribe": parts.transcribe is not None,
             "classify": parts.score is not None,
             "embed": parts.embed is not None,
+            "answer": can_answer(self),
             "act": parts.act is not None,
             "logits": fills(module, "logits"),
             "features": isinstance(module, HasFeatures),

@@ -119,6 +119,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "imu_embed_dim": ("imagebind",),
     "llama_type": ("sphinx",),
     "transformer_layers": ("clip",),
+    "v_biattention_id": ("vilbert",),
 }
 SHAPES: tuple[str, ...] = (
     "albef",
@@ -137,6 +138,7 @@ SHAPES: tuple[str, ...] = (
     "openflamingo",
     "pandagpt",
     "roboflamingo",
+    "vilbert",
     "viscpm",
     "visualglm",
     "vit",
