@@ -25,6 +25,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "cogagent": ("cogagent",),
     "cogvlm": ("cogvlm",),
     "dolphins": ("dolphins",),
+    "early_fusion_svm": ("early_fusion_svm",),
     "emu3": ("emu3",),
     "emu3_text_model": ("emu3",),
     "emu3_vqgan": ("emu3",),

@@ -25,7 +25,7 @@ from polymodal.weights.limits import weights_limits
 from polymodal.weights.pickled import TORCH, Call, Forbidden, Pickle, Unsupported, without_collection, written_out
 
 Charge = Callable[[int], None]
-_PLAIN = (str, int, float, bool, type(None))
+_PLAIN = (str, bytes, int, float, bool, type(None))
 
 
 class _Type:
@@ -121,6 +121,10 @@ class _ArrayPickle(Pickle):
             raise ValueError("its pickle names something that is no text")
         self.stack.append(self.names.find(module, name))
 
+    def add_items(self) -> None:
+        items = self.above_mark()
+        self.stack[-1].update(_set((items,), self.charge))
+
     def memoize(self) -> None:
         self.memo[len(self.memo)] = self.stack[-1]
 
@@ -141,7 +145,7 @@ _ArrayPickle.others = {
     0x54: lambda p: p.stack.append(p.take(p.count(4)).decode("latin-1")),  # BINSTRING of Python 2
     0x6C: lambda p: p.push(p.above_mark()),  # LIST
     0x64: lambda p: p.push(_pairs(p.above_mark(), p)),  # DICT
-    0x90: lambda p: p.stack[-1].update(_set((p.above_mark(),), p.charge)),  # ADDITEMS
+    0x90: _ArrayPickle.add_items,
     0x30: lambda p: p.stack.pop(),  # POP
     0x49: lambda p: p.stack.append(_whole(p.line())),  # INT of protocol 1
     0x4C: lambda p: p.stack.append(_whole(p.line().removesuffix("L"))),  # LONG of protocol 1
