@@ -6,16 +6,22 @@ that a checkpoint saves it and a run goes on exactly.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
 from polymodal.models.kernel_machine import KernelMachine, solve
+from polymodal.models.score_head import SCORES
+from polymodal.models.self_mm import SelfMM
+from polymodal.nn.losses import regression_loss
 from polymodal.train.objectives import Batch, Loss, Losses
+
+TINY = 1e-8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +49,7 @@ class SupportVectors:
 class SupportVectorsLoss(Loss):
     """See SupportVectors.  begun: whether the model holds the training set."""
 
-    begun: torch.Tensor
+    begun: Tensor
 
     def __init__(self, config: SupportVectors) -> None:
         super().__init__()
@@ -71,3 +77,101 @@ class SupportVectorsLoss(Loss):
         model.coefficients[0, :count] = torch.from_numpy(found.alphas * signs).to(model.coefficients)
         model.bias.fill_(found.bias)
         return {"gap": torch.tensor(before.gap / (cost * count), dtype=torch.float32, device=rows.device)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnimodalLabels:
+    """Scores of all modalities together by their labels, and of each alone by labels made here (Self-MM).
+
+    Batch: inputs, labels [B], index [B]: each sample's place in the training set, from 0.  samples: how many it has.
+    limit: largest made label.  In the first epoch every modality has the label of all together; from then on a label
+    moves towards where the modality's vector lies between the centres of positive and negative samples.
+    """
+
+    name: ClassVar[str] = "unimodal_labels"
+    samples: int
+    limit: float = 3.0
+
+    def build(self, model: nn.Module) -> Loss:
+        if not isinstance(model, SelfMM):
+            raise ConfigError(f"objective: unimodal labels are of a SelfMM, not of a {type(model).__name__}")
+        return UnimodalLabelsLoss(self, model.config.heads)
+
+
+class UnimodalLabelsLoss(Loss):
+    """See UnimodalLabels.  labels [4, N] and vectors of all samples; seen: how many samples were learned so far."""
+
+    labels: Tensor
+    known: Tensor
+    seen: Tensor
+
+    def __init__(self, config: UnimodalLabels, widths: Mapping[str, int]) -> None:
+        super().__init__()
+        self.config = config
+        self.names = tuple(SCORES)
+        self.register_buffer("labels", torch.zeros(len(self.names), config.samples))
+        self.register_buffer("known", torch.zeros(config.samples, dtype=torch.bool))
+        self.register_buffer("seen", torch.zeros(1, dtype=torch.long))
+        for name in self.names:
+            self.register_buffer(f"vectors_{name}", torch.zeros(config.samples, widths[name]))
+
+    def forward(self, model: nn.Module, batch: Batch) -> Losses:
+        output = model(**{name: value for name, value in batch.items() if name not in ("labels", "index")})
+        target = batch["labels"].reshape(-1).float()
+        if not self.training:
+            return {"score": regression_loss(output.predictions["score"], target)}
+        index = self.places(batch, target)
+        labels = self.labels[:, index]
+        weights = torch.tanh((labels - labels[0]).abs())
+        weights[0] = 1.0
+        losses = {}
+        for row, name in enumerate(self.names):
+            found = output.predictions[SCORES[name]].float()
+            losses[SCORES[name]] = (weights[row] * (found - labels[row]).abs()).mean()
+        self.learn(index, {name: vector.detach().float() for name, vector in output.embeddings.items()})
+        return losses
+
+    def places(self, batch: Batch, target: Tensor) -> Tensor:
+        """Where the samples stand; those that are new get the label of all together in every row."""
+        index = batch.get("index")
+        if index is None:
+            raise ConfigError("objective: unimodal labels need `index`, each sample's place in the training set")
+        index = index.reshape(-1)
+        if int(index.min()) < 0 or int(index.max()) >= self.config.samples:
+            raise ConfigError(
+                f"objective: index {int(index.max())} of {self.config.samples} samples; set objective.samples"
+            )
+        new = index[~self.known[index]]
+        self.labels[:, new] = target[~self.known[index]]
+        self.known[new] = True
+        return index
+
+    @torch.no_grad()
+    def learn(self, index: Tensor, vectors: Mapping[str, Tensor]) -> None:
+        """Move the labels of these samples, from the second epoch on, and keep their vectors."""
+        epoch = int(self.seen) // self.config.samples + 1
+        if epoch > 1:
+            joint = self.side("fusion", 0, vectors["fusion"])
+            for row, name in enumerate(self.names[1:], 1):
+                own = self.side(name, row, vectors[name])
+                if own is not None and joint is not None:
+                    self.move(row, index, own, joint, epoch)
+        for name in self.names:
+            self.get_buffer(f"vectors_{name}")[index] = vectors[name]
+        self.seen += len(index)
+
+    def side(self, name: str, row: int, vectors: Tensor) -> Tensor | None:
+        """How much nearer each vector is to the centre of positive samples; None where one side has no sample yet."""
+        kept, labels = self.get_buffer(f"vectors_{name}"), self.labels[row]
+        positive, negative = kept[labels > 0], kept[labels < 0]
+        if not len(positive) or not len(negative):
+            return None
+        near, far = (vectors - positive.mean(0)).norm(dim=-1), (vectors - negative.mean(0)).norm(dim=-1)
+        return (far - near) / (near + TINY)
+
+    def move(self, row: int, index: Tensor, own: Tensor, joint: Tensor, epoch: int) -> None:
+        """A mean over epochs, in which later ones count more."""
+        target = self.labels[0, index]
+        made = 0.5 * own / (joint + TINY) * target + 0.5 * (target + own - joint)
+        made = made.clamp(-self.config.limit, self.config.limit)
+        self.labels[row, index] = ((epoch - 1) * self.labels[row, index] + 2 * made) / (epoch + 1)
