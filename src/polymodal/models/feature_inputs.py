@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from polymodal.errors import ConfigError, PromptError
@@ -57,6 +58,13 @@ def step_mask(x: Tensor, lengths: Tensor | None) -> Tensor | None:
         return None
     steps = torch.arange(x.shape[1], device=x.device)
     return (steps < lengths.to(x.device)[:, None]).to(x.dtype)[..., None]
+
+
+def padded(x: Tensor, lengths: Tensor | None, steps: int | None) -> Tensor:
+    """`[B, steps, F]`: zeros behind the real steps; what lies beyond `steps` is cut off.  steps None: as it is."""
+    mask = step_mask(x, lengths)
+    x = x if mask is None else x * mask
+    return x if steps is None else F.pad(x[:, :steps], (0, 0, 0, max(0, steps - x.shape[1])))
 
 
 def mean_over_time(x: Tensor, lengths: Tensor | None = None) -> Tensor:

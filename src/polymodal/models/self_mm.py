@@ -20,12 +20,11 @@ from torch import Tensor, nn
 
 from polymodal.backbones.encoder import BERT_KEYS, TextEncoderConfig
 from polymodal.errors import PromptError
-from polymodal.models.feature_inputs import checked, last_step
+from polymodal.models.feature_inputs import checked
+from polymodal.models.last_state import LAST_STATE_KEYS, LastState
 from polymodal.models.output import Output
 from polymodal.models.score_head import SCORES, ScoreHead, head_keys, require_names
 from polymodal.nn.losses import regression_loss
-from polymodal.nn.lstm import LSTM
-from polymodal.weights.keytable import KeyTable, Row, rename
 
 HEARD = ("audio", "vision")
 IDS = ("input_ids", "attention_mask", "token_type_ids")
@@ -54,18 +53,6 @@ class SelfMMConfig:
 
     def build(self) -> SelfMM:
         return SelfMM(self)
-
-
-class LastState(nn.Module):
-    """`[B, T, F] -> [B, D]`: an LSTM's state at the last real step, and a linear."""
-
-    def __init__(self, in_width: int, width: int, out_width: int) -> None:
-        super().__init__()
-        self.lstm = LSTM(in_width, width, 1)
-        self.proj = nn.Linear(width, out_width)
-
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        return self.proj(last_step(self.lstm(x), lengths))
 
 
 class SelfMM(nn.Module):
@@ -120,19 +107,10 @@ class SelfMM(nn.Module):
         return output._replace(loss=loss, losses={"score": loss})
 
 
-def _lstm(source: str, target: str) -> list[Row]:
-    names = [f"{what}_{part}_l0" for what in ("weight", "bias") for part in ("ih", "hh")]
-    return [rename(f"{source}.{name}", f"{target}.{name}") for name in names]
-
-
-def _heard(source: str, target: str) -> list[Row]:
-    proj = [rename(f"{source}.linear_1.{leaf}", f"{target}.proj.{leaf}") for leaf in ("weight", "bias")]
-    return [*_lstm(f"{source}.rnn", f"{target}.lstm"), *proj]
-
-
 OFFICIAL_KEYS = (
     BERT_KEYS.prefixed("text_model.model.", "text.")
-    + KeyTable((*_heard("audio_model", "audio"), *_heard("video_model", "vision")))
+    + LAST_STATE_KEYS.prefixed("audio_model.", "audio.")
+    + LAST_STATE_KEYS.prefixed("video_model.", "vision.")
     + head_keys(tuple(SCORES))
 )
 """The names of MMSA's class -> ours."""

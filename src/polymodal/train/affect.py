@@ -175,3 +175,38 @@ class UnimodalLabelsLoss(Loss):
         made = 0.5 * own / (joint + TINY) * target + 0.5 * (target + own - joint)
         made = made.clamp(-self.config.limit, self.config.limit)
         self.labels[row, index] = ((epoch - 1) * self.labels[row, index] + 2 * made) / (epoch + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskScores:
+    """Scores with labels of their own, by absolute error (MTFN of CH-SIMS).
+
+    Batch: inputs, labels [B, n], a column for each of `weights`, which says how much each prediction of the model
+    counts.
+    """
+
+    name: ClassVar[str] = "task_scores"
+    weights: Mapping[str, float]
+
+    def build(self, model: nn.Module) -> Loss:
+        return TaskScoresLoss(self.weights)
+
+
+class TaskScoresLoss(Loss):
+    """See TaskScores."""
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        super().__init__()
+        self.weights = dict(weights)
+
+    def forward(self, model: nn.Module, batch: Batch) -> Losses:
+        labels, found = batch["labels"], model(**{name: x for name, x in batch.items() if name != "labels"}).predictions
+        if labels.dim() != 2 or labels.shape[1] != len(self.weights):
+            expected = f"[B, {len(self.weights)}] ({', '.join(self.weights)})"
+            raise ConfigError(f"objective: labels of several scores are {expected}, found {list(labels.shape)}")
+        if missing := [name for name in self.weights if name not in found]:
+            raise ConfigError(f"objective: the model has no score of {missing[0]}; it has {', '.join(found)}")
+        return {
+            name: weight * regression_loss(found[name], labels[:, column])
+            for column, (name, weight) in enumerate(self.weights.items())
+        }
