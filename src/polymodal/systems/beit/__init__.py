@@ -65,6 +65,11 @@ def model_spec(tower: BeitConfig, head: Any, rows: KeyTable, prefix: str = "beit
     return ModelSpec(build=build, keys=(table,), in_memory=table.reworded(beit_keys.IN_MEMORY), parts=(part,))
 
 
+def transform_of(tower: BeitConfig, files: CheckpointFiles) -> Any:
+    """What the published processor makes of a picture."""
+    return hf_image.transform_of(files.preprocessor, {**hf_image.BEIT, "size": tower.image_size})
+
+
 def parse_bare_config(config: Mapping[str, Any]) -> ModelSpec:
     """BeitModel; its pooler's norm is not part of the features."""
     found = model_spec(beit_keys.parse_config(config), None, pairs({"pooler.layernorm": None}), "")
@@ -79,8 +84,7 @@ def parse_masked_config(config: Mapping[str, Any]) -> ModelSpec:
     found = model_spec(tower, head, pairs({"layernorm": "head.norm", "lm_head": "head.proj"}))
 
     def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
-        transform = hf_image.transform_of(files.preprocessor, {**hf_image.BEIT, "size": tower.image_size})
-        return LoadedModel(model=module, processor=PairProcessor(transform=transform))
+        return LoadedModel(model=module, processor=PairProcessor(transform=transform_of(tower, files)))
 
     return replace(found, assemble=assemble, tokenizer=False)
 
@@ -93,13 +97,9 @@ def parse_classification_config(config: Mapping[str, Any]) -> ModelSpec:
     found = model_spec(tower, head, pairs({"beit.pooler.layernorm": "head.norm", "classifier": "head.proj"}))
 
     def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
-        transform = hf_image.transform_of(files.preprocessor, {**hf_image.BEIT, "size": tower.image_size})
-        return LoadedModel(
-            model=module,
-            processor=PairProcessor(transform=transform),
-            score=scorer(module, transform, labels),
-            labels=labels,
-        )
+        transform = transform_of(tower, files)
+        return LoadedModel(model=module, processor=PairProcessor(transform=transform), labels=labels,
+                           score=scorer(module, transform, labels))  # fmt: skip
 
     return replace(found, assemble=assemble, tokenizer=False)
 
