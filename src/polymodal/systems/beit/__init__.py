@@ -131,8 +131,7 @@ SYSTEM = System(
                matches=hf("beit", "BeitForImageClassification")),
         CheckpointFormat(name="transformers BeitForMaskedImageModeling", parse_config=parse_masked_config,
                matches=hf("beit", "BeitForMaskedImageModeling")),
-        CheckpointFormat(name="transformers BeitModel", parse_config=parse_bare_config,
-               matches=hf("beit", "BeitModel")),
+        CheckpointFormat(name="transformers BeitModel", parse_config=parse_bare_config, matches=hf("beit", "BeitModel")),
         official.LAYOUT,
     ),
     variants=(
