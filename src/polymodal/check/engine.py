@@ -24,6 +24,7 @@ import torch
 
 from polymodal import systems
 from polymodal.check import agents
+from polymodal.check.columns import PARTS
 from polymodal.check.compare import Outcome, run_case
 from polymodal.check.record import (
     TOLERANCE,
@@ -45,7 +46,6 @@ Result = dict[str, Any]
 RECORDS = record.RECORDS | {
     each.__name__: each for each in (Case, Evidence, Expected, HeadlineResult, Size, TrainingCheck)
 }
-PARTS = ("build", "keys", "parity", "cache", "batch", "recipe", "headline")
 
 
 def check(system: System, progress: Callable[[str], None] | None = None) -> Result:
