@@ -22,7 +22,7 @@ from polymodal.agents.pictures import picture_tools
 from polymodal.agents.planner import Endpoint, Planner, Said, Scripted, cut
 from polymodal.agents.record import AgentLimits, Setup, Step
 from polymodal.agents.tools import Tool, Toolbox
-from polymodal.api.agent_tools import tools_of, voice_tool
+from polymodal.api.agent_tools import reading_tools, tools_of, voice_tool
 from polymodal.api.media import as_media
 from polymodal.api.reply import Reply
 from polymodal.api.voice import Voice, voice
@@ -193,13 +193,13 @@ def _model(name: str | Path, known: dict[str, Any]) -> Any:
 
 
 def toolbox(given: Any, known: dict[str, Any] | None = None) -> Toolbox:
-    """The tools of models and records, and the operations on pictures."""
+    """The tools of models and records, and the operations on pictures; reading where Tesseract is installed."""
     known = {} if known is None else known
     items = [given] if isinstance(given, str | Path | Tool) or not isinstance(given, Iterable) else list(given)
     found: list[Tool] = []
     for each in items:
         found += _tools(each, known)
-    return Toolbox((*found, *picture_tools()))
+    return Toolbox((*found, *picture_tools(), *reading_tools()))
 
 
 def _tools(item: Any, known: dict[str, Any]) -> tuple[Tool, ...]:
