@@ -58,6 +58,16 @@ OPTIONS: Mapping[str, tuple[Any, Any]] = {
         ],
         0,
     ),
+    "feature_cache": (
+        Annotated[
+            Path | None, typer.Option(help="Keep what frozen encoders say of each item in this folder: computed once.")
+        ],
+        None,
+    ),
+    "codec": (
+        Annotated[str, typer.Option(help="The model that turns a picture into ids, for stages that learn those.")],
+        "",
+    ),
     "seed": (Annotated[int, typer.Option(help="Of the order of samples, of dropout and of new weights.")], 0),
 }
 PLACE: Mapping[str, tuple[Any, Any]] = {
@@ -67,7 +77,9 @@ PLACE: Mapping[str, tuple[Any, Any]] = {
 }
 
 
-def made(evaluate: list[str] | None, weights: str | None, media_root: Path | None, **given: Any) -> tuple[Any, Any]:
+def made(
+    evaluate: list[str] | None, weights: str | None, media_root: Path | None, feature_cache: Path | None, **given: Any
+) -> tuple[Any, Any]:
     """Where the model goes, and the `TrainOptions` of the command line."""
     import polymodal as pm
 
@@ -76,6 +88,7 @@ def made(evaluate: list[str] | None, weights: str | None, media_root: Path | Non
         evaluation_data=tuple(evaluate or ()),
         weights=None if weights is None else numbers(weights),
         media_root="" if media_root is None else str(media_root),
+        feature_cache="" if feature_cache is None else str(feature_cache),
         **given,
     )
 

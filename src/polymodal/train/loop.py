@@ -33,6 +33,7 @@ from polymodal.train.activations import checkpointed
 from polymodal.train.batches import StepData
 from polymodal.train.checkpoint import Run
 from polymodal.train.collator import MicroBatch
+from polymodal.train.feature_cache import cached_features
 from polymodal.train.parallel import shard
 from polymodal.train.parameters import parameter_groups, prepare, train_mode
 from polymodal.train.ranks import ALONE, Ranks, whole
@@ -53,6 +54,7 @@ class LoopOptions:
     evaluate: the built objective -> a score, lower is better, every `evaluate_every` steps and at the end; the
     checkpoint of the lowest is kept in `best/`.  max_skipped: damaged samples in all before the run stops.
     activation_checkpointing: every so many blocks are computed again in the backward pass; 0: none (activations.py).
+    feature_cache: where the outputs of frozen encoders are kept (feature_cache.py); None: nowhere.
     ranks: the processes that share the run.  about: what a checkpoint must agree with beside stage and seed.
     """
 
@@ -63,6 +65,7 @@ class LoopOptions:
     evaluate_every: int = 0
     max_skipped: int = 100
     activation_checkpointing: int = 0
+    feature_cache: Path | None = None
     ranks: Ranks = ALONE
     about: Mapping[str, Any] = field(default_factory=dict)
 
@@ -98,7 +101,11 @@ def run_stage(
     ranks.gathered(None)  # the others count what is left
     skipped, lowest = count_skipped(folder / SKIPPED), lowest_evaluation(folder / LOG)
     lines = folder / LOG if ranks.first else Path(os.devnull)
-    with checkpointed(model, options.activation_checkpointing), lines.open("a") as log:
+    with (
+        checkpointed(model, options.activation_checkpointing),
+        cached_features(model, options.feature_cache),
+        lines.open("a") as log,
+    ):
         for step in range(start, end):
             began = time.perf_counter()
             data = step_data(batches(step, run.generator))
