@@ -114,11 +114,7 @@ def run_stage(
             if ranks.first:
                 note_skipped(folder / SKIPPED, step, damaged)
             require_few(stage, skipped, options.max_skipped, step, damaged)
-            try:
-                line = train_step(run, stage, data, step, options.precision)
-            except NotANumber as problem:
-                kept = checkpoint.save(folder, step, run, about)
-                raise ConfigError(f"{problem}; the parameters before it are in {kept}") from problem
+            line = safe_step(run, stage, data, step, folder, about, options.precision)
             line["seconds"] = time.perf_counter() - began
             losses.append(line["loss"])
             done = step + 1
@@ -168,6 +164,17 @@ def begin(model: nn.Module, stage: Stage, seed: int, ranks: Ranks = ALONE) -> Ru
 
 class NotANumber(ConfigError):
     """A loss or gradients that are NaN or infinite."""
+
+
+def safe_step(
+    run: Run, stage: Stage, data: StepData, step: int, folder: Path, about: Mapping[str, Any], precision: str
+) -> dict[str, float]:
+    """`train_step`; where it gives no numbers, the parameters before it are saved.  Raises ConfigError."""
+    try:
+        return train_step(run, stage, data, step, precision)
+    except NotANumber as problem:
+        kept = checkpoint.save(folder, step, run, about)
+        raise ConfigError(f"{problem}; the parameters before it are in {kept}") from problem
 
 
 def step_data(given: Any) -> StepData:

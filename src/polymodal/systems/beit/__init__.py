@@ -95,11 +95,9 @@ def parse_classification_config(config: Mapping[str, Any]) -> ModelSpec:
     def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
         transform = hf_image.transform_of(files.preprocessor, {**hf_image.BEIT, "size": tower.image_size})
         return LoadedModel(
-            model=module,
-            processor=PairProcessor(transform=transform),
-            score=scorer(module, transform, labels),
-            labels=labels,
-        )
+            model=module, processor=PairProcessor(transform=transform),
+            score=scorer(module, transform, labels), labels=labels,
+        )  # fmt: skip
 
     return replace(found, assemble=assemble, tokenizer=False)
 
