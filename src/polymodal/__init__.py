@@ -65,8 +65,9 @@ if TYPE_CHECKING:
     from polymodal.api.voice import voice as voice
     from polymodal.data.limits import Limits as Limits
 
-__all__ = ["Limits", "Model", "Reply", "Speech", "TrainOptions", "Voice", "array", "audio", "chat_format", "export",
-           "fit", "image", "index", "load", "look", "media", "plan", "pull", "resume", "text", "video", "voice"]  # fmt: skip
+__all__ = ["Limits", "Model", "Reply", "Speech", "TrainOptions", "Voice", "array", "audio", "chat_format",
+           "export", "fit", "image", "index", "load", "look", "media", "plan", "pull", "resume", "text",
+           "video", "voice"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -38,7 +38,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "chameleon": {"train": ["backbone"]},  # D
 }
 LORA = ['lora={"backbone.blocks": {"rank": 2, "alpha": 4, "dropout": 0.1}}', "optimizer.lr=0.01", "budget.batch=4",
-        "budget.steps=40", "budget.precision=float32", "budget.max_length=480"]  # fmt: skip
+        "budget.steps=40", "budget.precision=float32", "budget.max_length=480", "ema=0.9"]  # fmt: skip
 EXACT = {"stage": "instruct-lora", "settings": LORA, "options": {"packing": True, "workers": 2, "save_every": 20}}
 
 
@@ -145,7 +145,7 @@ def test_a_run_is_shared_out_anew(place: Path) -> None:
 
 def test_two_ranks_go_on_bit_for_bit_after_a_kill(place: Path) -> None:
     assert [line["loss"] for line in log(place / "killed")] == [line["loss"] for line in log(place / "whole")]
-    for name in ("model", "optimiser"):
+    for name in ("model", "optimiser", "average"):
         left, right = learned(place / "whole", name), learned(place / "killed", name)
         assert left.keys() == right.keys() and all(torch.equal(left[each], right[each]) for each in left)
 
