@@ -62,10 +62,17 @@ def save(folder: Path, step: int, run: Run, about: Mapping[str, Any], keep: int 
         marker = {**about, "step": step, HASHES: hashes, **parts}
         (temporary / MARKER).write_text(json.dumps(marker, indent=1, sort_keys=True))
         on_disk(temporary / MARKER, temporary)  # before the folder has its name
+        if (target / MARKER).is_file():  # the same step again: the one that is there stays, a kill could lose both
+            shutil.rmtree(temporary, ignore_errors=True)
+            return
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)
+        on_disk(folder)
         for old in complete(folder)[:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
+            leaving = folder / f".{old.name}.old"  # a kill while it is deleted leaves no half of it under its name
+            shutil.rmtree(leaving, ignore_errors=True)
+            os.replace(old, leaving)
+            shutil.rmtree(leaving, ignore_errors=True)
 
     try:
         _agreed(ranks, begin if ranks.first else lambda: None)
