@@ -96,7 +96,6 @@ __all__ = [
     "measure",
     "media",
     "plan",
-    "pm",
     "pull",
     "regions",
     "resume",
