@@ -52,7 +52,7 @@ class EvaluateOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What came of it.  skipped: names of samples that could not be read."""
+    """What came of it.  skipped: names of samples that could not be read; lacking: metrics left out, and why."""
 
     task: str
     model: str
@@ -60,6 +60,7 @@ class Evaluation:
     metrics: tuple[Measured, ...]
     skipped: tuple[str, ...]
     folder: Path
+    lacking: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it; a number that is none (a correlation of one sample) is null."""
@@ -67,7 +68,8 @@ class Evaluation:
             each.name: {"value": _number(each.value), "low": _number(each.low), "high": _number(each.high)}
             for each in self.metrics
         }
-        return {"task": self.task, "model": self.model, "n": self.n, "skipped": list(self.skipped), "metrics": metrics}
+        about = {"task": self.task, "model": self.model, "n": self.n, "skipped": list(self.skipped)}
+        return about | {"lacking": list(self.lacking), "metrics": metrics}
 
 
 def measure(
@@ -217,9 +219,10 @@ def _result(folder: Path, task: Task, name: str, rows: Rows, lines: Mapping[int,
         task=task.name,
         model=name,
         n=len(samples),
-        metrics=all_measured(task.metrics, samples),
+        metrics=all_measured(task.metrics_here(), samples),
         skipped=tuple(str(lines[index]["skipped"]) for index in range(rows.count) if "skipped" in lines[index]),
         folder=folder,
+        lacking=tuple(f"{metric.name} {metric.lacks()}" for metric in task.metrics if metric.lacks()),
     )
     save(folder / RESULT, json.dumps(found.as_dict(), indent=1))
     questions = [str(lines[index].get("prompt", "")) for index in kept]

@@ -95,6 +95,8 @@ def evaluate(
         return
     for each in found.metrics:
         typer.echo(f"{each.name:<24} {each.value:.4g}  ({each.low:.4g} to {each.high:.4g})")
+    for why in found.lacking:
+        typer.echo(f"not measured: {why}")
     left_out = f", {len(found.skipped)} could not be read" if found.skipped else ""
     typer.echo(f"{found.n} samples{left_out}; see {out / 'report.html'}")
 

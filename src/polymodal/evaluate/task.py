@@ -47,6 +47,13 @@ class Task:
             raise ConfigError(f"{name} lacks {', '.join(lacking)}, which {self.name} needs; it has the keys {found}")
         return record
 
+    def metrics_here(self) -> tuple[Metric, ...]:
+        """The metrics that can be computed here.  Raises ConfigError where there is none."""
+        here = tuple(metric for metric in self.metrics if not metric.lacks())
+        if not here:
+            raise ConfigError(f"{self.name}: {'; '.join(f'{metric.name} {metric.lacks()}' for metric in self.metrics)}")
+        return here
+
     def question(self, record: Mapping[str, Any], prompt: str | None = None) -> str:
         """What a model is asked about a record.  Raises ConfigError where a prompt names a field that is not there."""
         template = self.prompt if prompt is None else prompt

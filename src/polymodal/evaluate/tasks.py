@@ -15,7 +15,9 @@ from polymodal.evaluate import (
     classes,
     dialogue,
     frechet,
+    highlights,
     masks,
+    meteor,
     paths,
     places,
     questions,
@@ -27,7 +29,7 @@ from polymodal.evaluate import (
 )
 from polymodal.evaluate.task import Task
 
-CAPTIONING = (captions.CIDER_D, captions.BLEU_1, captions.BLEU_4, captions.ROUGE_L)
+CAPTIONING = (captions.CIDER_D, captions.BLEU_1, captions.BLEU_4, captions.ROUGE_L, meteor.METEOR)
 LABELS = (classes.ACCURACY, classes.MACRO_F1, classes.WEIGHTED_F1)
 SHORT = "{question}\nAnswer the question using a single word or phrase."  # LLaVA's wording, arXiv 2310.03744
 
@@ -65,6 +67,10 @@ GIVEN = (
          metrics=(affect.CCC, affect.CORR, affect.MAE, affect.RMSE)),
     Task(name="moments", summary="start and end, in seconds, of what a sentence tells", fields=("span",),
          metrics=places.MOMENTS),
+    Task(name="moment-ranking", summary="moments in the order of their scores, as QVHighlights has them",
+         fields=("spans",), metrics=highlights.MOMENT_RANKING),
+    Task(name="highlights", summary="how good each clip of two seconds is, as QVHighlights has it",
+         fields=("duration", "relevant_clip_ids", "saliency_scores"), metrics=highlights.HIGHLIGHTS),
     Task(name="tracking", summary="a box in each frame", fields=("boxes",), metrics=tracks.TRACKING),
     Task(name="video-segmentation", summary="a mask in each frame", fields=("masks",), metrics=masks.VIDEO_OBJECTS),
     Task(name="segmentation", summary="a mask in each picture", fields=("mask",),
