@@ -11,27 +11,34 @@ from collections.abc import Mapping
 from polymodal.errors import UnknownName
 from polymodal.evaluate import (
     affect,
+    binary,
     captions,
     classes,
+    depths,
     dialogue,
     frechet,
+    groups,
     highlights,
     masks,
     meteor,
     paths,
     places,
+    posteriors,
     questions,
     retrieval,
     similarity,
     sounds,
     speech,
+    summaries,
     tracks,
     translation,
+    vectors,
 )
 from polymodal.evaluate.task import Task
 
 CAPTIONING = (captions.CIDER_D, captions.BLEU_1, captions.BLEU_4, captions.ROUGE_L, meteor.METEOR)
-LABELS = (classes.ACCURACY, classes.MACRO_F1, classes.WEIGHTED_F1)
+LABELS = (classes.ACCURACY, classes.MACRO_F1, classes.WEIGHTED_F1, classes.MACRO_PRECISION, classes.MACRO_RECALL,
+          classes.WEIGHTED_PRECISION, classes.WEIGHTED_RECALL)  # fmt: skip
 SHORT = "{question}\nAnswer the question using a single word or phrase."  # LLaVA's wording, arXiv 2310.03744
 
 ASKED = (
@@ -58,6 +65,15 @@ ASKED = (
 GIVEN = (
     Task(name="labels", summary="one label a sample: sarcasm, humour, entailment, emotion in dialogue ...",
          fields=("label",), metrics=LABELS),
+    Task(name="binary", summary="yes or no: depression, sarcasm, a finding; answers or how sure", fields=("label",),
+         metrics=binary.BINARY),
+    Task(name="pairs", summary="labels that count where all rows of a sentence are right, as NLVR2 has them",
+         fields=("label", "sentence"), metrics=(groups.SENTENCES, classes.ACCURACY)),
+    Task(name="choices", summary="an answer and a rationale out of four each, as VCR has them",
+         fields=("answer", "rationale"), metrics=groups.CHOICES),
+    Task(name="chains", summary="tasks done in a row, as CALVIN has them", fields=("tasks",), metrics=groups.CHAINS),
+    Task(name="ranking", summary="similarities of a query with a gallery: videos and texts, sounds and texts",
+         fields=("relevant",), metrics=(*retrieval.RETRIEVAL, retrieval.MAP_10)),
     Task(name="sentiment", summary="a number from -3 to 3, as CMU-MOSI and MOSEI have it", fields=("label",),
          verb="predict", metrics=affect.MOSI),
     Task(name="sentiment-sims", summary="a number from -1 to 1, as CH-SIMS has it", fields=("label",),
@@ -73,6 +89,10 @@ GIVEN = (
          fields=("spans",), metrics=highlights.MOMENT_RANKING),
     Task(name="highlights", summary="how good each clip of two seconds is, as QVHighlights has it",
          fields=("duration", "relevant_clip_ids", "saliency_scores"), metrics=highlights.HIGHLIGHTS),
+    Task(name="summaries", summary="frames that were chosen, as TVSum and SumMe have them", fields=("summaries",),
+         metrics=summaries.FRAMES),
+    Task(name="query-summaries", summary="shots that were chosen for a query, as QFVS has them",
+         fields=("concepts", "selected"), metrics=(summaries.SHOT_F1,)),
     Task(name="tracking", summary="a box in each frame", fields=("boxes",), metrics=tracks.TRACKING),
     Task(name="video-segmentation", summary="a mask in each frame", fields=("masks",), metrics=masks.VIDEO_OBJECTS),
     Task(name="segmentation", summary="a mask in each picture", fields=("mask",),
@@ -93,6 +113,21 @@ GIVEN = (
     Task(name="generation", summary="features of real and of made pictures, sounds or videos (FID, FAD, FVD, KID)",
          fields=("features",), verb="features", needs=("image", "made"), gives=("features",),
          metrics=(frechet.FRECHET, frechet.KID)),
+    Task(name="inception-score", summary="class probabilities of what was made", fields=(),
+         metrics=(posteriors.INCEPTION_SCORE,)),
+    Task(name="class-divergence", summary="class probabilities of real sounds and of made ones",
+         fields=("posterior",), metrics=(posteriors.KL,)),
+    Task(name="vector-similarity", summary="vectors of real and of made things: speakers, pictures, edits",
+         fields=("features",), metrics=(vectors.SIMILARITY,)),
+    Task(name="edits", summary="whether a picture changed as its text did, by vectors",
+         fields=("before", "text_before", "text_after"), metrics=(vectors.DIRECTION,)),
+    Task(name="frame-consistency", summary="vectors of the frames of a video", fields=(),
+         metrics=(vectors.CONSISTENCY,)),
+    Task(name="alignment", summary="vectors of two models of the same things", fields=("features",),
+         metrics=(vectors.MUTUAL_KNN,)),
+    Task(name="depth", summary="metres of each pixel", fields=("depth",), metrics=depths.DEPTHS),
+    Task(name="faces", summary="vertices of a speaking face", fields=("vertices", "lips", "upper", "template"),
+         metrics=depths.FACES),
     Task(name="clip-score", summary="how well a picture that was made fits its text, by a model that reads both",
          fields=("text",), verb="similarity", needs=("image",), metrics=(similarity.CLIP_SCORE,)),
 )  # fmt: skip
