@@ -52,6 +52,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "llava_next": ("llava_1_6",),
     "llava_phi": ("moe_llava",),
     "llava_stablelm": ("moe_llava",),
+    "lxmert": ("lxmert",),
     "minigpt4": ("minigpt_4",),
     "minigpt_v2": ("minigpt_v2",),
     "mistral": ("language_model",),
