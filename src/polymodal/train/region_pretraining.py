@@ -164,7 +164,9 @@ class ConditionalMaskingLoss(Loss):
                 found["features"], batch["visual_feats"], hidden.float(), "square"
             )
             if batch.get("region_classes") is not None:
-                losses["region_classes"] = class_divergence(found["classes"], batch["region_classes"], hidden.float())
+                count = batch["region_classes"].shape[-1]
+                divergence = class_divergence(found["classes"], batch["region_classes"], hidden.float())
+                losses["region_classes"] = divergence / count  # a mean over classes too
         if batch.get("matched") is not None:
             losses |= self.pairs(model, whole, batch["matched"])
         return losses
