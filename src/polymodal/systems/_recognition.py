@@ -11,6 +11,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "VideoChatGPT": ("video_chatgpt",),
     "beit": ("beit",),
     "beit-official": ("beit",),
+    "beit3": ("beit_3",),
     "blip": ("blip",),
     "blip-2": ("blip_2",),
     "bloom": ("tigerbot",),
@@ -124,6 +125,7 @@ KEYS: dict[str, tuple[str, ...]] = {
 SHAPES: tuple[str, ...] = (
     "albef",
     "beit",
+    "beit_3",
     "blip",
     "blip_2",
     "chameleon",
