@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
-from polymodal.api import comparing
-from polymodal.api.acting import Episode
+bafrom polymodal.api.acting import Episode
 from polymodal.api.adapters import Adapters
 from polymodal.api.asking import Stream, answer_batch, messages_of
 from polymodal.api.chat_format import format_of
@@ -438,7 +437,7 @@ class Model:
 
     @property
     def can(self) -> tuple[str, ...]:
-        """Of chat, draw, ground, transcribe, classify, embed, answer, act, logits, features, predict, generate."""
+        """What it does of the names below; "agent": `pm.agent` begins a conversation with it."""
         parts, module = self._parts, self.module
         found = {
             "chat": self.processor is not None and isinstance(module, MultimodalLM),
@@ -453,6 +452,7 @@ class Model:
             "features": isinstance(module, HasFeatures),
             "predict": fills(module, "predictions"),
             "generate": can_generate(module),
+            "agent": isinstance(module, AgentModule),
         }
         return tuple(verb for verb, here in found.items() if here)
 
