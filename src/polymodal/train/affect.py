@@ -6,7 +6,7 @@ that a checkpoint saves it and a run goes on exactly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -210,3 +210,38 @@ class TaskScoresLoss(Loss):
             name: weight * regression_loss(found[name], labels[:, column])
             for column, (name, weight) in enumerate(self.weights.items())
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class UtteranceClasses:
+    """A class for each utterance of a dialogue, by cross-entropy (DialogueRNN).
+
+    Batch: inputs, labels [B, T], -100 at padding.  weights: how much each class counts; empty: alike.  The mean is over
+    the weights of the labels that there are.
+    """
+
+    name: ClassVar[str] = "utterance_classes"
+    weights: tuple[float, ...] = ()
+
+    def build(self, model: nn.Module) -> Loss:
+        return UtteranceClassesLoss(self.weights)
+
+
+class UtteranceClassesLoss(Loss):
+    """See UtteranceClasses."""
+
+    weights: Tensor | None
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("weights", torch.tensor(weights) if weights else None, persistent=False)
+
+    def forward(self, model: nn.Module, batch: Batch) -> Losses:
+        logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits
+        labels, classes = batch["labels"], logits.shape[-1]
+        if self.weights is not None and len(self.weights) != classes:
+            raise ConfigError(f"objective: {len(self.weights)} weights of classes, the model has {classes}")
+        if int(labels.max()) >= classes:
+            raise ConfigError(f"objective: a label is {int(labels.max())}, the model has {classes} classes")
+        each = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), weight=self.weights)
+        return {"classification": each}
