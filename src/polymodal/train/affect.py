@@ -245,3 +245,40 @@ class UtteranceClassesLoss(Loss):
             raise ConfigError(f"objective: a label is {int(labels.max())}, the model has {classes} classes")
         each = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), weight=self.weights)
         return {"classification": each}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmotionLabels:
+    """Emotions that are there or not, each by itself, by binary cross-entropy (MESM).
+
+    Batch: inputs, labels [B, classes] of 0 and 1.  positive_weights: how much each emotion counts where it is present;
+    empty: as where it is absent.
+    """
+
+    name: ClassVar[str] = "emotion_labels"
+    positive_weights: tuple[float, ...] = ()
+
+    def build(self, model: nn.Module) -> Loss:
+        return EmotionLabelsLoss(self.positive_weights)
+
+
+class EmotionLabelsLoss(Loss):
+    """See EmotionLabels."""
+
+    weights: Tensor | None
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("weights", torch.tensor(weights) if weights else None, persistent=False)
+
+    def forward(self, model: nn.Module, batch: Batch) -> Losses:
+        logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits
+        labels = batch["labels"]
+        if labels.shape != logits.shape:
+            raise ConfigError(f"objective: labels must be {list(logits.shape)}, found {list(labels.shape)}")
+        if self.weights is not None and len(self.weights) != logits.shape[1]:
+            raise ConfigError(f"objective: {len(self.weights)} weights of emotions, the model has {logits.shape[1]}")
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            logits.float(), labels.float(), pos_weight=self.weights
+        )
+        return {"emotions": loss}
