@@ -6,8 +6,8 @@
 
 Paper: MESM (arXiv 2103.09666).  Code: wenliangdai/Multimodal-End2end-Sparse (CC BY 4.0), whose state dicts are read.
 No weights were published.
-Traps: the official sparse form gives SparseConvNet the chosen positions in another order than their features, which then
-lie at other frames' positions; here each stays where it was.  The attention that chooses never learns.  How many heads
+Traps: the official sparse form gives SparseConvNet the chosen positions in another order than their features, which
+then lie at other frames' positions; here each stays where it was.  The attention that chooses never learns.  How many heads
 the transformers have, and the threshold, are in no file.
 """
 
@@ -63,7 +63,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         for name in INPUTS
     ]  # fmt: skip
     drawing = (
-        Part(slot="encoder", name="ALBERT, first token", prefix="text", input="ids [B, T]", output=f"[B, {text.width}]"),
+        Part(slot="encoder", name="ALBERT, first token", prefix="text", input="ids [B, T]", output="[B, D]"),
         *towers,
         Part(slot="backbone", name="a classifier for each modality, weighted", prefix="heads", input="three vectors",
              output=f"logits [B, {shape.classes}]"),

@@ -1,11 +1,11 @@
 """Faces and spectrograms as MESM takes them.
 
     a face, cut out -> 48 x 48 -> (value of 0 .. 255 - mean) / deviation                        [3, 48, 48]
-    sound [n] at any rate -> |STFT|^2 of 25 ms, half as far apart -> 128 mel bands -> pieces of 32 frames [P, 1, 128, 32]
+    sound [n] at any rate -> |STFT|^2 of 25 ms, half as far apart -> 128 mel bands -> pieces of 32 frames
 
 The official code finds faces with MTCNN, and takes 48 x 48 pixels near the middle where it finds none.
-Traps: spectrograms are powers, without a logarithm; the bands follow HTK's mel scale and are not of equal area; the last
-piece is padded with zeros.
+Traps: spectrograms are powers, without a logarithm; the bands follow HTK's mel scale and are not of equal area; the
+last piece is padded with zeros.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ RECIPE = (
         schedule=Constant(),
         budget=Budget(batch=2, epochs=40),
         start="parts",
-        note="FE2E: batches of 8.  ALBERT-base v2 from its published weights; present emotions count as many times as there "
+        note="FE2E: batches of 8.  ALBERT-base v2 from its published weights; present emotions count as often as there "
         "are absent ones for each in the training set; ends 6 epochs after the best validation score",
     ),
 )
