@@ -7,8 +7,8 @@
 Paper: MESM (arXiv 2103.09666).  Code: wenliangdai/Multimodal-End2end-Sparse (CC BY 4.0), whose state dicts are read.
 No weights were published.
 Traps: the official sparse form gives SparseConvNet the chosen positions in another order than their features, which
-then lie at other frames' positions; here each stays where it was.  The attention that chooses never learns.  How many heads
-the transformers have, and the threshold, are in no file.
+then lie at other frames' positions; here each stays where it was.  The attention that chooses never learns.  How many
+heads the transformers have, and the threshold, are in no file.
 """
 
 from __future__ import annotations
