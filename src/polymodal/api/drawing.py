@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +15,10 @@ from polymodal.api.asking import messages_of
 from polymodal.api.reply import Reply
 from polymodal.api.tensors import answering
 from polymodal.errors import ConfigError, PromptError
+from polymodal.generation.decode_state import cast_batch
 from polymodal.generation.sampling import SamplingOptions
+from polymodal.models.protocols import RendersAnswers
+from polymodal.nn.first_weight import first_weight
 from polymodal.pipelines.image_generation import PaintRequest, Step, unseen
 
 if TYPE_CHECKING:
@@ -72,6 +75,25 @@ def paint(model: Model, painter: Painter, content: Sequence[Any], canvas: Canvas
         seconds={"load": model.load_seconds, "generate": time.perf_counter() - begin},
         media={"image": pictures},
     )
+
+
+def rendered(
+    model: Model,
+    content: Sequence[Any],
+    options: SamplingOptions,
+    pipelines: Mapping[str, Callable[..., Any]],
+    drawing: Mapping[str, Any] | None,
+) -> Reply:
+    """The model's answer with the media that it asks for, made by the caller's pipelines."""
+    if isinstance(model.module, RendersAnswers):
+        stream = model.stream(list(messages_of(content)), options=options)
+        for _ in stream:
+            pass
+        text, media = model.module.render_answer(stream.reply.text, pipelines, drawing)
+        return replace(stream.reply, text=text, media=media)
+    reply, batch = answer_to_render(model, content, options)
+    tensors = cast_batch(batch, first_weight(model.module))
+    return replace(reply, media=model.module.render(pipelines, drawing, **tensors))
 
 
 def answer_to_render(model: Model, content: Sequence[Any], options: SamplingOptions) -> tuple[Reply, dict[str, Any]]:

@@ -28,7 +28,7 @@ from polymodal.api.run_record import address
 from polymodal.data.datasets.listed import ListedSamples, Parquet
 from polymodal.data.datasets.opening import open_dataset
 from polymodal.errors import ConfigError, MediaError, PromptError
-from polymodal.evaluate.metric import Measured, Scored, measured
+from polymodal.evaluate.metric import Measured, Scored, all_measured
 from polymodal.evaluate.task import Task
 from polymodal.evaluate.tasks import task_of
 
@@ -90,6 +90,7 @@ def measure(
     if (model is None) == (predictions is None):
         raise ConfigError("measure takes a model, or predictions that are there already")
     rows = Rows(Path(data), chosen, options)
+    rows.check()
     given = None if predictions is None else Rows(Path(predictions), None, options)
     name = "predictions" if model is None else model.name
     folder = Path(out)
@@ -112,6 +113,14 @@ def measure(
     return _result(folder, chosen, name, rows, lines)
 
 
+def check_data(task: str | Task, data: str | Path, options: EvaluateOptions | None = None) -> None:
+    """Whether a data file has what a task and its metrics need: a mistake in it costs a moment, not a model's loading.
+
+    Raises ConfigError, naming the record; UnknownName for an unknown task.
+    """
+    Rows(Path(data), task_of(task), options or EvaluateOptions()).check()
+
+
 class Rows:
     """The records of a data file, each checked when it is read.  task: None for predictions."""
 
@@ -131,6 +140,21 @@ class Rows:
         if not isinstance(record, Mapping) or "prediction" not in record:
             raise ConfigError(f"{name} has no prediction")
         return record
+
+    def check(self) -> None:
+        """Read all records, before a model is asked about the first.  Raises ConfigError for one that lacks a field or
+        that a metric cannot use; a damaged one is left for its turn, to be counted."""
+        asked = dict.fromkeys(metric.asks for metric in self.task.metrics) if self.task is not None else ()
+        for index in range(self.count):
+            try:
+                record = self(index)
+            except PromptError:
+                continue
+            try:
+                for ask in asked:
+                    ask(record)
+            except ConfigError as problem:
+                raise ConfigError(f"{self.dataset.name(index)}: {problem}") from problem
 
     def media(self, index: int, field: str) -> Any:
         """A path or bytes.  Raises MediaError."""
@@ -193,7 +217,7 @@ def _result(folder: Path, task: Task, name: str, rows: Rows, lines: Mapping[int,
         task=task.name,
         model=name,
         n=len(samples),
-        metrics=tuple(measured(metric, samples) for metric in task.metrics),
+        metrics=all_measured(task.metrics, samples),
         skipped=tuple(str(lines[index]["skipped"]) for index in range(rows.count) if "skipped" in lines[index]),
         folder=folder,
     )

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from polymodal import systems
+from polymodal.check.columns import PARTS
 from polymodal.check.compare import Outcome, run_case
 from polymodal.check.record import (
     TOLERANCE,
@@ -43,7 +44,6 @@ Result = dict[str, Any]
 RECORDS = record.RECORDS | {
     each.__name__: each for each in (Case, Evidence, Expected, HeadlineResult, Size, TrainingCheck)
 }
-PARTS = ("build", "keys", "parity", "cache", "batch", "recipe", "headline")
 
 
 def check(system: System, progress: Callable[[str], None] | None = None) -> Result:

@@ -82,10 +82,12 @@ def evaluate(
     fields_of(task)  # an unknown task costs a moment, not a download
     if (model is None) == (predictions is None):
         raise ConfigError("evaluate takes a MODEL, or --predictions FILE")
+    options = how()
+    pm.check_data(task, data, options)  # and so does a mistake in the data
     opened = None if model is None else load(model)
     with progress("measuring", 1) as step:
         found = pm.measure(
-            opened, task, data, out=out, predictions=predictions, options=how(),
+            opened, task, data, out=out, predictions=predictions, options=options,
             done=lambda count, total: step(0, f"{count} of {total} samples"),
         )  # fmt: skip
     if json:

@@ -43,6 +43,16 @@ class RendersMedia(Protocol):
 
 
 @runtime_checkable
+class RendersAnswers(Protocol):
+    """render_answer(answer, pipelines, changes) -> the words of an answer, and by modality what they ask for, made by
+    the caller's pipelines from a prompt in words."""
+
+    def render_answer(
+        self, answer: str, pipelines: Mapping[str, Any], changes: Mapping[str, Any] | None = None
+    ) -> tuple[str, Mapping[str, list[Any]]]: ...
+
+
+@runtime_checkable
 class NamesInputs(Protocol):
     """A `prepare_inputs` or `context` that uses tensors of the batch that no encoder and no connector uses."""
 

@@ -22,15 +22,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from polymodal.data.processor import HOST_FACTS
 from polymodal.errors import ConfigError
 from polymodal.models.output import total_loss
 from polymodal.nn.first_weight import first_weight
 from polymodal.train import checkpoint
 from polymodal.train.activations import checkpointed
-from polymodal.train.batches import MicroBatch, StepData
+from polymodal.train.batches import StepData
 from polymodal.train.checkpoint import Run
+from polymodal.train.collator import MicroBatch
 from polymodal.train.parallel import shard
 from polymodal.train.parameters import parameter_groups, prepare, train_mode
 from polymodal.train.ranks import ALONE, Ranks, whole
@@ -48,8 +50,8 @@ class LoopOptions:
 
     precision: of the forward pass; parameters and optimiser keep theirs.
     report(step, steps of the stage, line of the log).  stop() -> whether to end at this step, with a checkpoint.
-    evaluate: () -> a score, lower is better, every `evaluate_every` steps and at the end; the checkpoint of the lowest
-    is kept in `best/`.  max_skipped: damaged samples in all before the run stops.
+    evaluate: the built objective -> a score, lower is better, every `evaluate_every` steps and at the end; the
+    checkpoint of the lowest is kept in `best/`.  max_skipped: damaged samples in all before the run stops.
     activation_checkpointing: every so many blocks are computed again in the backward pass; 0: none (activations.py).
     ranks: the processes that share the run.  about: what a checkpoint must agree with beside stage and seed.
     """
@@ -57,7 +59,7 @@ class LoopOptions:
     precision: str = "float32"
     report: Report | None = None
     stop: Callable[[], bool] = lambda: False
-    evaluate: Callable[[], float] | None = None
+    evaluate: Callable[[nn.Module], float] | None = None
     evaluate_every: int = 0
     max_skipped: int = 100
     activation_checkpointing: int = 0
@@ -182,7 +184,7 @@ def train_step(run: Run, stage: Stage, given: Any, step: int, precision: str = "
     for each in micro_batches(data, ranks):
         share = each.targets / targets
         with autocast(run.model, precision):
-            parts = run.objective(run.model, each.batch)
+            parts = run.objective(run.model, placed(each.batch, first_weight(run.model).device))
             loss = total_loss(parts) * (share * ranks.count)  # gradients are averaged over the ranks
         for name, part in parts.items():
             summed[name] = summed.get(name, 0.0) + part.detach().item() * share
@@ -201,6 +203,15 @@ def train_step(run: Run, stage: Stage, given: Any, step: int, precision: str = "
     counted = {name: int(ranks.total(value)) for name, value in counts.items()}
     parts_by_name = summed if len(summed) > 1 else {}
     return {"loss": sum(summed.values()), "lr": rate, "norm": norm, **parts_by_name, **counted}
+
+
+def placed(batch: Any, device: torch.device) -> Any:
+    """A batch with its tensors, at any depth, on a device."""
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {name: value if name in HOST_FACTS else placed(value, device) for name, value in batch.items()}
+    return batch
 
 
 def micro_batches(data: StepData, ranks: Ranks) -> list[MicroBatch]:
@@ -229,14 +240,14 @@ def autocast(model: nn.Module, precision: str) -> Any:
     return torch.autocast(first_weight(model).device.type, dtype=dtype)
 
 
-def evaluated(run: Run, evaluate: Callable[[], float]) -> float:
+def evaluated(run: Run, evaluate: Callable[[nn.Module], float]) -> float:
     """The score of the model as it is, in evaluation mode; random numbers of training are not touched."""
     state = torch.get_rng_state()
     run.model.eval()
     run.objective.eval()
     try:
         with torch.no_grad():
-            return evaluate()
+            return evaluate(run.objective)
     finally:
         torch.set_rng_state(state)
         train_mode(run.model)

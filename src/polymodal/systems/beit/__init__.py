@@ -76,7 +76,13 @@ def parse_masked_config(config: Mapping[str, Any]) -> ModelSpec:
     """BeitForMaskedImageModeling."""
     tower = beit_keys.parse_config(config)
     head = PatchLogitsConfig(width=tower.width, codes=config.get("vocab_size", 8192), norm=norm_of(config))
-    return model_spec(tower, head, pairs({"layernorm": "head.norm", "lm_head": "head.proj"}))
+    found = model_spec(tower, head, pairs({"layernorm": "head.norm", "lm_head": "head.proj"}))
+
+    def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
+        transform = hf_image.transform_of(files.preprocessor, {**hf_image.BEIT, "size": tower.image_size})
+        return LoadedModel(model=module, processor=PairProcessor(transform=transform))
+
+    return replace(found, assemble=assemble, tokenizer=False)
 
 
 def parse_classification_config(config: Mapping[str, Any]) -> ModelSpec:
@@ -89,7 +95,10 @@ def parse_classification_config(config: Mapping[str, Any]) -> ModelSpec:
     def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
         transform = hf_image.transform_of(files.preprocessor, {**hf_image.BEIT, "size": tower.image_size})
         return LoadedModel(
-            model=module, processor=PairProcessor(transform=transform), score=scorer(module, transform, labels)
+            model=module,
+            processor=PairProcessor(transform=transform),
+            score=scorer(module, transform, labels),
+            labels=labels,
         )
 
     return replace(found, assemble=assemble, tokenizer=False)
