@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
-bafrom polymodal.api.acting import Episode
+from polymodal.agents.module import AgentModule
+from polymodal.api import comparing
+from polymodal.api.acting import Episode
 from polymodal.api.adapters import Adapters
 from polymodal.api.asking import Stream, answer_batch, messages_of
 from polymodal.api.chat_format import format_of
