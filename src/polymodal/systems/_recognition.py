@@ -33,6 +33,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "flava": ("flava",),
     "flava_image_codebook": ("flava",),
     "fuyu": ("fuyu_8b",),
+    "gill": ("gill",),
     "idefics": ("idefics",),
     "imagebind": ("imagebind",),
     "instructblip": ("instructblip",),
