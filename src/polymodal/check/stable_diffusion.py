@@ -20,6 +20,7 @@ from polymodal.check.demo import write_config
 from polymodal.encoders import clip_text
 from polymodal.generators import kl_codec, unet, unet_keys
 from polymodal.generators.noise_schedule import NoiseSchedule
+from polymodal.generators.unet import UNet
 from polymodal.weights.export import export_safetensors
 
 CODEC = {"block_out_channels": [32, 32], "layers_per_block": 1, "latent_channels": 4, "scaling_factor": 0.18215,
@@ -99,8 +100,9 @@ def write_codec(folder: Path, module: Any) -> None:
 
 def learn_pictures(
     folder: Path, conditions: Tensor, pixels: Tensor, *, linear: bool = False, steps: int = 200, lr: float = 3e-3
-) -> None:
-    """The folder's codec learns pictures [N, 3, 16, 16], its U-Net to draw each behind its condition [N, Q, E]."""
+) -> UNet:
+    """The folder's codec learns pictures [N, 3, 16, 16], its U-Net, which is returned, to draw each behind its
+    condition [N, Q, E]."""
     torch.manual_seed(0)
     width = conditions.shape[-1]
     codec = kl_codec.parse_config({**CODEC, "scaling_factor": 1.0}).build()
@@ -123,3 +125,4 @@ def learn_pictures(
         F.mse_loss(seen(schedule.noisy(wanted, noise, times), times, repeated), noise).backward()
         optimiser.step()
     write_unet(folder, seen, linear)
+    return seen

@@ -40,10 +40,13 @@ def find(folder: Path) -> Path | None:
     return places[0] if places else None
 
 
-def own(folder: Path) -> OwnPipelines | None:
-    """What draws for a system with such a folder in its own; None without one.  Raises WeightsError for two."""
+def own(folder: Path, unet: nn.Module | None = None) -> OwnPipelines | None:
+    """What draws for a system with such a folder in its own; None without one.  Raises WeightsError for two.
+
+    unet: the model's own, in place of the folder's.
+    """
     place = find(folder)
-    return None if place is None else OwnPipelines(lambda: {"image": StableDiffusion(place).pipeline()})
+    return None if place is None else OwnPipelines(lambda: {"image": StableDiffusion(place, unet).pipeline()})
 
 
 class Codec:
@@ -73,10 +76,14 @@ class Codec:
 
 
 class StableDiffusion:
-    """The parts of a folder.  Raises ConfigError or WeightsError for what they lack or do not say."""
+    """The parts of a folder.  own: a U-Net that is there already.
 
-    def __init__(self, folder: Path) -> None:
+    Raises ConfigError or WeightsError for what they lack or do not say.
+    """
+
+    def __init__(self, folder: Path, own: nn.Module | None = None) -> None:
         self.folder = folder
+        self._own = own
         self.codec = Codec(folder / "vae", "this model")
         self.sampler = samplers.parse_config(self._settings("scheduler", "scheduler_config.json"))
         self._unet: UNet | None = None
@@ -90,6 +97,9 @@ class StableDiffusion:
 
     def unet(self, like: Tensor) -> UNet:
         """What sees the noise, on the device of a tensor, in its dtype."""
+        if self._own is not None:
+            assert isinstance(self._own, UNet)
+            return self._own
         if self._unet is None:
             settings = self._settings("unet")
             tables = [unet_keys.published_keys(bool(settings.get("use_linear_projection", False)))]

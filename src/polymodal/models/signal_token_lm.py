@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -30,37 +29,49 @@ from polymodal.models.output import Output
 class SignalTokens:
     """ids: modality -> its signal token ids, in order.
 
-    shift: how far before the signal the states of a condition begin.  forced: see `SignalRule`.  guided: pipelines are
-    steered away from what the projector makes of zeros.  settings: of the pipelines.
-    columns: without position ids, a full forward counts columns (`MultimodalLM.positions_ignore_padding`).
+    shift: how far before the signal the states of a condition begin.  forced: answers keep a `SignalRule`; alone: its.
+    guided: pipelines are steered away from what the projector makes of zeros.  settings: of the pipelines.  columns:
+    without position ids, a full forward counts columns (`MultimodalLM.positions_ignore_padding`).
     """
 
     ids: Mapping[str, tuple[int, ...]]
     shift: int = 0
     forced: bool = False
+    alone: bool = False
     guided: bool = False
     settings: Mapping[str, DiffusionSettings] = field(default_factory=lambda: SETTINGS)
     columns: bool = True
 
 
 class SignalRule:
-    """What may come next where signals are whole: behind a signal token the next one, else anything but those."""
+    """What may come next where signals are whole: behind the beginning of one its next token, else any id.
 
-    def __init__(self, signals: Mapping[str, Sequence[int]], vocab_size: int) -> None:
-        pairs = [pair for ids in signals.values() for pair in pairwise(ids)]
-        self._next = {here: torch.tensor([there], device="cpu") for here, there in pairs}
+    alone: later tokens of a signal may also be written by themselves.
+    """
+
+    def __init__(self, signals: Mapping[str, Sequence[int]], vocab_size: int, alone: bool) -> None:
+        self._begun = [
+            (tuple(ids[:length]), torch.tensor([ids[length]], device="cpu"))
+            for ids in signals.values() for length in range(1, len(ids))
+        ]  # fmt: skip
         free = torch.ones(vocab_size, dtype=torch.bool, device="cpu")
         for ids in signals.values():
             free[list(ids[1:])] = False
-        self._free = free.nonzero().flatten()
+        self._free = None if alone else free.nonzero().flatten()
 
-    def __call__(self, written: Sequence[int]) -> Tensor:
-        """Ids that may follow; one tensor for equal cases."""
-        return self._next.get(written[-1], self._free) if written else self._free
+    def __call__(self, written: Sequence[int]) -> Tensor | None:
+        """Ids that may follow, None for all; one tensor for equal cases."""
+        for begun, there in self._begun:
+            if tuple(written[-len(begun) :]) == begun:
+                return there
+        return self._free
 
 
 class SignalTokenLM(MultimodalLM):
-    """projectors by modality: (states [k, n, D], embeddings [k, n, D]) -> conditions [k, Q, E]."""
+    """projectors by modality: (states [k, n, D], embeddings [k, n, D]) -> conditions [k, Q, E].
+
+    generators by modality: what sees noise, (noisy, timesteps, conditions) -> noise, where it is a part of the model.
+    """
 
     def __init__(
         self,
@@ -82,8 +93,11 @@ class SignalTokenLM(MultimodalLM):
         self.projectors = nn.ModuleDict(projectors)
         self.signals = {name: tuple(ids) for name, ids in signals.ids.items()}
         self.tokens = signals
+        self.generators = nn.ModuleDict()
         self.retrieval = retrieval
-        self.answer_rule = SignalRule(self.signals, backbone.config.vocab_size) if signals.forced else None
+        self.answer_rule = (
+            SignalRule(self.signals, backbone.config.vocab_size, signals.alone) if signals.forced else None
+        )
 
     @property
     def output_fields(self) -> frozenset[str]:  # type: ignore[override]

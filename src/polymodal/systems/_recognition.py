@@ -54,6 +54,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "llava_phi": ("moe_llava",),
     "llava_stablelm": ("moe_llava",),
     "minigpt4": ("minigpt_4",),
+    "minigpt5": ("minigpt_5",),
     "minigpt_v2": ("minigpt_v2",),
     "mistral": ("language_model",),
     "mixtral_multimodal": ("vita",),
