@@ -108,7 +108,6 @@ __all__ = [
     "measure",
     "media",
     "plan",
-    "pm",
     "pull",
     "regions",
     "resume",
