@@ -27,10 +27,13 @@ from polymodal.check.evidence import (
     flava,
     imagebind,
     internvl,
+    mm_interleaved,
+    modaverse,
     mtfn,
     mult,
     next_gpt,
     openflamingo,
+    pali_x,
     roboflamingo,
     self_mm,
     vilt,
@@ -131,6 +134,16 @@ def _roboflamingo(folder: Path) -> Tiny:
     return Tiny(roboflamingo.small(byte_tokenizer(folder, names), 258))
 
 
+def _pali_x(folder: Path) -> Tiny:
+    return Tiny(pali_x.small(byte_tokenizer(folder, pali_x.SPECIALS, eos="</s>", pad="<pad>")))
+
+
+def _mm_interleaved(folder: Path) -> Tiny:
+    own = mm_interleaved
+    marks = {"<unk>": 0, own.FIRST: 1, own.LAST: 2, own.MARK: 259, own.IMAGE: 260}
+    return Tiny(own.small(byte_tokenizer(folder, marks), 259))
+
+
 FOLDERS: dict[str, Callable[[Path], Tiny]] = {
     "clip": _clip,
     "vit": lambda folder: Tiny(vit.tiny(CLASSES)),
@@ -156,6 +169,8 @@ FOLDERS: dict[str, Callable[[Path], Tiny]] = {
     "internvl:contrastive": _internvl,
     "openflamingo": _openflamingo,
     "roboflamingo": _roboflamingo,
+    "pali-x": _pali_x,
+    "mm-interleaved": _mm_interleaved,
 }
 
 
@@ -171,7 +186,16 @@ def _paint(folder: Path) -> None:
     _viscpm_paint.write_folder(folder, config, codec, {**_viscpm_paint.CODEC, "scaling_factor": 1.0})
 
 
-WRITTEN: dict[str, Callable[[Path], None]] = {"next-gpt": _next_gpt, "viscpm:paint": _paint}
+def _bound(name: str, extra: tuple[str, ...] = ()) -> Callable[[Path], None]:
+    return lambda folder: write_tiny_folder(folder, systems.get(name), extra)
+
+
+WRITTEN: dict[str, Callable[[Path], None]] = {
+    "next-gpt": _next_gpt,
+    "viscpm:paint": _paint,
+    "pandagpt": _bound("pandagpt"),
+    "modaverse": _bound("modaverse", (modaverse.BEGIN, modaverse.END, *modaverse.FLAGS)),
+}
 
 
 def write_folder(name: str, folder: Path) -> Path:
