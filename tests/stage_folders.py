@@ -22,14 +22,20 @@ from polymodal.check.evidence import (
     blip,
     blip_2,
     clip,
+    early_fusion_svm,
     emu3,
     flava,
     imagebind,
     internvl,
+    mm_interleaved,
+    modaverse,
+    mtfn,
     mult,
     next_gpt,
     openflamingo,
+    pali_x,
     roboflamingo,
+    self_mm,
     vilt,
     viscpm,
     vit,
@@ -128,6 +134,16 @@ def _roboflamingo(folder: Path) -> Tiny:
     return Tiny(roboflamingo.small(byte_tokenizer(folder, names), 258))
 
 
+def _pali_x(folder: Path) -> Tiny:
+    return Tiny(pali_x.small(byte_tokenizer(folder, pali_x.SPECIALS, eos="</s>", pad="<pad>")))
+
+
+def _mm_interleaved(folder: Path) -> Tiny:
+    own = mm_interleaved
+    marks = {"<unk>": 0, own.FIRST: 1, own.LAST: 2, own.MARK: 259, own.IMAGE: 260}
+    return Tiny(own.small(byte_tokenizer(folder, marks), 259))
+
+
 FOLDERS: dict[str, Callable[[Path], Tiny]] = {
     "clip": _clip,
     "vit": lambda folder: Tiny(vit.tiny(CLASSES)),
@@ -145,11 +161,16 @@ FOLDERS: dict[str, Callable[[Path], Tiny]] = {
     "vilt:vqa": _vilt(vilt.ANSWERS, id2label={str(i): name for i, name in enumerate(CLASSES)}),
     "blip-2:represent": _blip_2,
     "mult": lambda folder: Tiny(mult.SMALL),
+    "mtfn": lambda folder: Tiny(mtfn.SMALL),
+    "self-mm": lambda folder: Tiny(self_mm.SMALL),
+    "early-fusion-svm": lambda folder: Tiny({**early_fusion_svm.SMALL, "vectors": COUNT}),
     "emu3": _emu3,
     "imagebind": _imagebind,
     "internvl:contrastive": _internvl,
     "openflamingo": _openflamingo,
     "roboflamingo": _roboflamingo,
+    "pali-x": _pali_x,
+    "mm-interleaved": _mm_interleaved,
 }
 
 
@@ -165,7 +186,16 @@ def _paint(folder: Path) -> None:
     _viscpm_paint.write_folder(folder, config, codec, {**_viscpm_paint.CODEC, "scaling_factor": 1.0})
 
 
-WRITTEN: dict[str, Callable[[Path], None]] = {"next-gpt": _next_gpt, "viscpm:paint": _paint}
+def _bound(name: str, extra: tuple[str, ...] = ()) -> Callable[[Path], None]:
+    return lambda folder: write_tiny_folder(folder, systems.get(name), extra)
+
+
+WRITTEN: dict[str, Callable[[Path], None]] = {
+    "next-gpt": _next_gpt,
+    "viscpm:paint": _paint,
+    "pandagpt": _bound("pandagpt"),
+    "modaverse": _bound("modaverse", (modaverse.BEGIN, modaverse.END, *modaverse.FLAGS)),
+}
 
 
 def write_folder(name: str, folder: Path) -> Path:
@@ -224,6 +254,40 @@ def sequences(folder: Path) -> Path:
             features[name] = f"{number}.{name}.npy" if number % 2 else values.tolist()
         rows.append({"features": features, "label": number / 6 - 1})
     return lines(folder / "sequences.jsonl", rows)
+
+
+def feature_file(folder: Path) -> Path:
+    """MMSA's arrays in an .npz file, two splits, sequences of unequal lengths."""
+    arrays: dict[str, Any] = {}
+    for split in ("train", "valid"):
+        rng = np.random.default_rng(len(split))
+        table: dict[str, Any] = {"id": np.array([f"{split}{number}" for number in range(COUNT)])}
+        for name, width, steps in (("text", 27, 7), ("audio", 4, 9), ("vision", 12, 8)):
+            table[name] = rng.normal(size=(COUNT, steps, width)).astype("float32")
+            table[f"{name}_lengths"] = rng.integers(2, steps + 1, COUNT)
+        ids = rng.integers(3, 20, (COUNT, 7))
+        table["text_bert"] = np.stack((ids, np.ones_like(ids), np.zeros_like(ids)), 1)
+        for name in ("", "_T", "_A", "_V"):
+            table[f"regression_labels{name}"] = np.clip(rng.normal(size=COUNT), -1, 1)
+        arrays |= {f"{split}/{name}": values for name, values in table.items()}
+    np.savez(folder / "features.npz", **arrays)
+    return folder / "features.npz"
+
+
+def classes_of_features(folder: Path) -> Path:
+    """A table of features with classes 0 and 1."""
+    rng = np.random.default_rng(0)
+    names = [
+        f"{name}_{column}" for name, width in (("text", 27), ("audio", 4), ("vision", 12)) for column in range(width)
+    ]
+    rows = [",".join(["id", "label", *names])]
+    for number in range(COUNT):
+        for _ in range(1 + number % 3):
+            rows.append(
+                ",".join([str(number), str(number % 2), *(f"{value:.4f}" for value in rng.normal(size=len(names)))])
+            )
+    (folder / "features.csv").write_text("\n".join(rows))
+    return folder / "features.csv"
 
 
 def coded(folder: Path) -> Path:
@@ -330,6 +394,8 @@ DATA: dict[str, Callable[[Path], Path]] = {
     "preferred answers": chosen_answers,
     "robot trajectories": ways,
     "signals": signals,
+    "features": feature_file,
+    "classes of features": classes_of_features,
     "images": pictures,
     "coded images": coded,
     "text": texts,

@@ -20,6 +20,7 @@ from polymodal.api.model import Model
 from polymodal.api.run_record import loaded, made, record_of, settle
 from polymodal.data.datasets.mixture import Mixture
 from polymodal.data.datasets.opening import open_dataset
+from polymodal.data.datasets.sample import Dataset
 from polymodal.errors import ConfigError, UnknownName
 from polymodal.models.output import total_loss
 from polymodal.nn.first_weight import first_weight
@@ -30,6 +31,7 @@ from polymodal.train.collator import Collates, Collator, Learner, require_kind
 from polymodal.train.parameters import prepare
 from polymodal.train.ranks import Ranks, started
 from polymodal.train.recipe import DataSource, Stage
+from polymodal.train.sequences import FeatureData, is_feature_file
 from polymodal.train.settings import changed
 
 Stop = Callable[[], bool]
@@ -206,10 +208,15 @@ def collator_of(model: Model, stage: Stage, options: TrainOptions, ranks: int = 
         raise ConfigError(f"{model.name}, {learns(stage)}: {problem}") from problem
 
 
-def mixture_of(paths: Sequence[str | Path], options: TrainOptions) -> Mixture:
-    """The data sets, opened and mixed."""
+def mixture_of(paths: Sequence[str | Path], options: TrainOptions, split: str = "train") -> Mixture:
+    """The data sets, opened and mixed.  split: of feature files, which hold several."""
     root = Path(options.media_root) if options.media_root else None
-    datasets = [open_dataset(Path(each), root, options.question) for each in paths]
+    datasets: list[Dataset] = [
+        FeatureData(Path(each), split)
+        if is_feature_file(Path(each))
+        else open_dataset(Path(each), root, options.question)
+        for each in paths
+    ]
     return Mixture(datasets, options.weights, options.seed)
 
 
@@ -250,7 +257,7 @@ def run(
     loader = StepLoader(collator.steps(mixture, batch_options), stage.steps, options.workers)
     evaluate = None
     if options.evaluation_data:
-        held_out = mixture_of(options.evaluation_data, replace(options, weights=None))
+        held_out = mixture_of(options.evaluation_data, replace(options, weights=None), "valid")
         require_kind(held_out, collator, learns(stage))
         evaluate = evaluation(model, stage, collator.steps(held_out, batch_options))
     loop_options = loop.LoopOptions(

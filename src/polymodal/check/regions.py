@@ -22,7 +22,7 @@ from polymodal.check import real
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.fixture import fixture_case, read
 from polymodal.check.record import Case, HeadlineResult, TrainingCheck
-from polymodal.check.training import fit, rows
+from polymodal.check.training import learned, rows
 from polymodal.checkpoints.record import CheckpointFiles, ModelSpec
 from polymodal.models.region_text import RegionText
 from polymodal.pipelines.region_detectors import GridDetector
@@ -157,7 +157,7 @@ def stored(folder: Path, config: Mapping[str, Any], spec: ModelSpec, module: nn.
 
 def answered_headline(spec: ModelSpec, config: Mapping[str, Any], what: str) -> HeadlineResult:
     """Eight real pictures asked about by `model.answer`, from a published folder."""
-    module = fit(answering(spec), Classification(), steps=120)
+    module = learned(answering(spec), Classification(), steps=120)
     names = [name for _, name in real.pictures()[:8]]
     with tempfile.TemporaryDirectory() as directory:
         model = stored(Path(directory), config, spec, module, names)
@@ -174,7 +174,7 @@ def matched_headline(spec: ModelSpec, config: Mapping[str, Any], objective: Obje
     """The name of each of eight real pictures found by `model.classify`, from a published folder."""
     assert isinstance(spec.build(), RegionText)
     check = pretraining(spec, lambda made: replaced(named_regions_of(spec)))
-    module = fit(check, objective, steps=240)
+    module = learned(check, objective, steps=240)
     names = [name for _, name in real.pictures()[:8]]
     with tempfile.TemporaryDirectory() as directory:
         model = stored(Path(directory), config, spec, module, ())

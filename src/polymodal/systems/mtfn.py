@@ -6,8 +6,7 @@
 
 Papers: CH-SIMS (ACL 2020), TFN (arXiv 1707.07250), LMF (1806.00064).  Code: thuiar/MMSA (MIT), whose state dicts are
 read, with the prefix `Model.` or without.  No weights were published.
-Traps: how long padded sequences were is in no file (`steps`; MMSA's seq_lens), nor is dropout; the bounds -3 and 3 hold
-for SIMS too, whose labels lie in -1 .. 1; MMSA's squeeze fails on one sample, which is none here.
+Traps: padded lengths (`steps`, MMSA's seq_lens) and dropout are in no file; the bounds -3 .. 3 hold for SIMS too.
 """
 
 from __future__ import annotations

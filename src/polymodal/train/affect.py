@@ -19,7 +19,9 @@ from polymodal.models.kernel_machine import KernelMachine, solve
 from polymodal.models.score_head import SCORES
 from polymodal.models.self_mm import SelfMM
 from polymodal.nn.losses import regression_loss
+from polymodal.train.collator import Collator, Learner
 from polymodal.train.objectives import Batch, Loss, Losses
+from polymodal.train.sequences import PlacedTokens, SequencesWithLengths, WholeSet
 
 TINY = 1e-8
 
@@ -44,6 +46,10 @@ class SupportVectors:
         if not isinstance(model, KernelMachine):
             raise ConfigError(f"objective: support vectors are of a KernelMachine, not of a {type(model).__name__}")
         return SupportVectorsLoss(self)
+
+    def collator(self, learner: Learner) -> Collator:
+        """The whole training set is one batch: budget.batch says how many samples that are."""
+        return WholeSet()
 
 
 class SupportVectorsLoss(Loss):
@@ -96,6 +102,10 @@ class UnimodalLabels:
         if not isinstance(model, SelfMM):
             raise ConfigError(f"objective: unimodal labels are of a SelfMM, not of a {type(model).__name__}")
         return UnimodalLabelsLoss(self, model.config.heads)
+
+    def collator(self, learner: Learner) -> Collator:
+        """Sequences with their place in the file."""
+        return PlacedTokens()
 
 
 class UnimodalLabelsLoss(Loss):
@@ -190,6 +200,10 @@ class TaskScores:
 
     def build(self, model: nn.Module) -> Loss:
         return TaskScoresLoss(self.weights)
+
+    def collator(self, learner: Learner) -> Collator:
+        """Sequences with a label of each score."""
+        return SequencesWithLengths(columns=tuple(self.weights))
 
 
 class TaskScoresLoss(Loss):

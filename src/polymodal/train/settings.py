@@ -17,11 +17,11 @@ from typing import Any
 
 from polymodal.errors import ConfigError
 from polymodal.fields import check_fields
-from polymodal.train import momentum, objectives, optimizer, preference, pretraining, recipe, schedule
+from polymodal.train import affect, momentum, objectives, optimizer, preference, pretraining, recipe, schedule
 from polymodal.train.collator import Collator
 from polymodal.train.recipe import Stage
 
-MODULES = (optimizer, schedule, objectives, momentum, pretraining, preference, recipe)
+MODULES = (optimizer, schedule, objectives, affect, momentum, pretraining, preference, recipe)
 RECORDS: Mapping[str, type] = {
     name: each
     for module in MODULES

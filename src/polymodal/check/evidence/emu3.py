@@ -17,11 +17,12 @@ from polymodal.check.demo import QUESTION, Checkpoint, byte_tokenizer, write_con
 from polymodal.check.evidence import _text
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training import caption_batch, label_all_tokens, letters, lm_objective, rows, table
+from polymodal.check.training import caption_batch, label_all_tokens, learned, letters, rows, table
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.pipelines.image_generation import PictureFormat, paint
+from polymodal.systems import LanguageModeling, SumOfSources
 from polymodal.systems.emu3 import SYSTEM
 from polymodal.systems.emu3.checkpoint import BEGIN, BOS, EOS, OPEN, ROW_END, TAIL
 from polymodal.systems.emu3.picture_size import AnySizeTransform, padded
@@ -188,15 +189,11 @@ def teach(model: Any, count: int) -> None:
     ids = module.tokens("image", padded([transform(picture) for picture, _ in samples]))
     sequences = [[*layout_of(tokenizer).prompt(tokenizer, name, (GRID, GRID)), *row.tolist()]
              for (_, name), row in zip(samples, ids, strict=True)]  # fmt: skip
-    optimiser = torch.optim.AdamW(module.backbone.parameters(), lr=3e-3)
-    for _ in range(120):
-        optimiser.zero_grad()
-        loss = lm_objective(module, understood)
-        for row in sequences:
-            given = torch.tensor([row])
-            loss = loss + module(input_ids=given, labels=given).loss / count
-        loss.backward()
-        optimiser.step()
+    rows_of = {str(number): torch.tensor([row]) for number, row in enumerate(sequences)}
+    batch = {"names": understood, **{name: {"input_ids": row, "labels": row} for name, row in rows_of.items()}}
+    both = SumOfSources(objective=LanguageModeling(), weights={"names": 1.0, **dict.fromkeys(rows_of, 1 / count)})
+    lesson = TrainingCheck(model=module, batches=lambda step: batch, steps=120)
+    learned(lesson, both, train=("backbone",))
 
 
 def asked(model: Any, count: int) -> tuple[int, int]:

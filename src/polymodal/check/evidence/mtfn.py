@@ -8,7 +8,7 @@ from polymodal.check import real
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size
 from polymodal.check.record import Evidence, HeadlineResult, Tensors, TrainingCheck
 from polymodal.check.sequences import batches_of, loaded, sequences
-from polymodal.check.training import LETTERS, fit
+from polymodal.check.training import LETTERS, learned
 from polymodal.systems.mtfn import SYSTEM
 
 NAMES = ("score", "text", "audio", "vision")
@@ -45,7 +45,7 @@ def training_check(steps: int = 40) -> TrainingCheck:
 
 def headline() -> HeadlineResult:
     """All four scores of real samples from a loaded folder, each against its own label."""
-    model = fit(training_check(160), SYSTEM.recipe[0].objective)
+    model = learned(training_check(160), SYSTEM.recipe[0].objective)
     data = samples()
     labels = data.pop("labels")
     found = loaded(SYSTEM.formats[0].model_spec(SMALL), model, SMALL).predict(**data)

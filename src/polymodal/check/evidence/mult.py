@@ -13,7 +13,7 @@ from polymodal.check import real
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
 from polymodal.check.sequences import sequences
-from polymodal.check.training import LETTERS, fit, rows
+from polymodal.check.training import LETTERS, learned, rows
 from polymodal.systems.mult import SYSTEM, published
 
 SMALL = published((len(LETTERS), 4, 12), depth=2)
@@ -35,7 +35,7 @@ def training_check(steps: int = 40) -> TrainingCheck:
 def headline() -> HeadlineResult:
     """Three sequences of lengths 12, 20 and 16, no alignment between them: scores from a loaded folder."""
     made = training_check(120)
-    model = fit(made, SYSTEM.recipe[0].objective)
+    model = learned(made, SYSTEM.recipe[0].objective)
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         (folder / "config.json").write_text(json.dumps(SMALL), encoding="utf-8")

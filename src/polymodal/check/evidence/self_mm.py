@@ -10,7 +10,7 @@ from polymodal.check import real
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
 from polymodal.check.sequences import batches_of, ids_of, loaded, sequences
-from polymodal.check.training import fit
+from polymodal.check.training import learned
 from polymodal.systems.self_mm import SYSTEM, published
 
 BERT = {"vocab_size": 32, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64,
@@ -55,7 +55,7 @@ def training_check(steps: int = 40) -> TrainingCheck:
 def headline() -> HeadlineResult:
     """All four scores of real samples from a loaded folder."""
     made = training_check(160)
-    model = fit(made, SYSTEM.recipe[0].objective)
+    model = learned(made, SYSTEM.recipe[0].objective)
     data = samples()
     score = data.pop("labels")
     found: dict[str, Any] = loaded(SYSTEM.formats[0].model_spec(SMALL), model, SMALL).predict(**data)

@@ -96,7 +96,7 @@ def parse_classification_config(config: Mapping[str, Any]) -> ModelSpec:
 
     def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
         loaded = bare(tower, module, files)
-        return replace(loaded, score=scorer(module, loaded.processor.transform, labels), labels=labels)
+        return replace(loaded, score=scorer(module, loaded.processor.pixels, labels), labels=labels)
 
     return replace(found, assemble=assemble, tokenizer=False)
 
