@@ -16,6 +16,7 @@ from PIL import Image as Pillow
 
 import polymodal as pm
 from polymodal.api.evaluation import EvaluateOptions, measure
+from polymodal.api.ray_workers import under_way
 from polymodal.errors import ConfigError
 from polymodal.evaluate.metric import Metric, Scored
 from polymodal.evaluate.task import Task
@@ -101,6 +102,27 @@ def test_a_worker_that_dies_is_started_again(place: Path, model: pm.Model, tmp_p
     found = measure(model, deadly, place / "a.jsonl", out=tmp_path / "out", options=SEVERAL)
     assert (tmp_path / "0.dead").exists() and found.as_dict() == plain.as_dict()
     assert (tmp_path / "out/samples.jsonl").read_bytes() == (tmp_path / "one/samples.jsonl").read_bytes()
+
+
+def test_a_sample_that_ends_every_worker_is_named(place: Path, model: pm.Model, tmp_path: Path, with_ray: None) -> None:
+    deadly = Deadly(**COMMON, grave=str(tmp_path), lives=50)
+    with pytest.raises(ConfigError, match=r"samples 3 to 4 of \S+a.jsonl: a worker ended 4 times; memory may be short"):
+        measure(model, deadly, place / "a.jsonl", out=tmp_path / "out", options=SEVERAL)
+    assert len(list(tmp_path.glob("*.dead"))) == 4
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"run.json", "samples.jsonl"}
+    assert len((tmp_path / "out/samples.jsonl").read_text().splitlines()) == 2, "what was answered before is kept"
+
+
+def test_what_a_worker_leaves_behind_is_counted(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), under_way(tmp_path, "part0", 1, "samples 1 to 2"):
+        raise ZeroDivisionError  # an error is no death
+    for number in range(2):
+        (tmp_path / f"part0.{number}").touch()
+    with under_way(tmp_path, "part1", 1, "samples 3 to 4"):
+        assert len(list(tmp_path.iterdir())) == 3
+    with pytest.raises(ConfigError, match="samples 1 to 2: a worker ended 2 times"), \
+            under_way(tmp_path, "part0", 1, "samples 1 to 2"):  # fmt: skip
+        pytest.fail("it was begun")
 
 
 def test_a_mistake_is_the_one_of_a_single_process(place: Path, tmp_path: Path, with_ray: None) -> None:

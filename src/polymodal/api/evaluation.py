@@ -112,7 +112,7 @@ def measure(
     missing = [index for index in range(rows.count) if index not in lines]
     parts = [missing[first : first + options.batch] for first in range(0, len(missing), options.batch)]
     if model is not None and options.workers > 1:
-        answered = ray_workers.answered(work_of(model, chosen, str(data), options), options.workers, parts)
+        answered = ray_workers.answered(work_of(model, chosen, Path(data), folder, options), options.workers, parts)
     else:
         predict = _from_file(rows, given) if model is None else predictor(model, chosen, rows, options)
         answered = (list(answer_batch(part, predict)) for part in parts)
