@@ -96,7 +96,7 @@ GIVEN = (
     Task(name="tracking", summary="a box in each frame", fields=("boxes",), metrics=tracks.TRACKING),
     Task(name="video-segmentation", summary="a mask in each frame", fields=("masks",), metrics=masks.VIDEO_OBJECTS),
     Task(name="segmentation", summary="a mask in each picture", fields=("mask",),
-         metrics=(masks.MASK_IOU, masks.OVERALL_IOU, masks.DICE, *masks.MASK_PRECISIONS)),
+         metrics=(masks.MASK_IOU, masks.OVERALL_IOU, masks.DICE, masks.HD95, *masks.MASK_PRECISIONS)),
     Task(name="semantic-segmentation", summary="a class for each pixel", fields=("classes",),
          metrics=(masks.CLASS_IOU,)),
     Task(name="navigation", summary="the way that an instruction describes", fields=("path",),
