@@ -28,6 +28,10 @@ HOW: Mapping[str, tuple[Any, Any]] = {
     ),
     "limit": (Annotated[int, typer.Option(min=0, help="The first samples alone; 0: all.")], 0),
     "batch": (Annotated[int, typer.Option(min=1, help="Samples that are answered together.")], 8),
+    "workers": (
+        Annotated[int, typer.Option(min=1, help="Processes that answer, each with the model; several need Ray.")],
+        1,
+    ),
     "max_skipped": (
         Annotated[int, typer.Option(min=0, help="Samples that cannot be read before the run stops.")],
         100,
