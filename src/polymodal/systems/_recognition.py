@@ -97,6 +97,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "vit": ("vit",),
     "vit_jax": ("vit",),
     "vita-mixtral": ("vita",),
+    "vl-beit": ("vl_beit",),
     "x-llm": ("x_llm",),
 }
 ARCHITECTURES: dict[str, tuple[str, ...]] = {
