@@ -45,6 +45,10 @@ _HOMES = {
     "voice": "polymodal.api.voice",
     "Voice": "polymodal.api.voice",
     "Speech": "polymodal.api.voice",
+    "study_fusion": "polymodal.study.fusion",
+    "FusionOptions": "polymodal.study.fusion",
+    "study_convergence": "polymodal.study.convergence",
+    "ConvergenceOptions": "polymodal.study.convergence",
 }
 
 if TYPE_CHECKING:
@@ -80,11 +84,17 @@ if TYPE_CHECKING:
     from polymodal.api.voice import Voice as Voice
     from polymodal.api.voice import voice as voice
     from polymodal.data.limits import Limits as Limits
+    from polymodal.study.convergence import ConvergenceOptions as ConvergenceOptions
+    from polymodal.study.convergence import study_convergence as study_convergence
+    from polymodal.study.fusion import FusionOptions as FusionOptions
+    from polymodal.study.fusion import study_fusion as study_fusion
 
 __all__ = [
     "AgentLimits",
     "Box",
+    "ConvergenceOptions",
     "EvaluateOptions",
+    "FusionOptions",
     "Limits",
     "Model",
     "Reply",
@@ -111,6 +121,8 @@ __all__ = [
     "pull",
     "regions",
     "resume",
+    "study_convergence",
+    "study_fusion",
     "text",
     "video",
     "voice",

@@ -36,6 +36,7 @@ from polymodal.cli import (
     say,
     search,
     serve,
+    study,
     train,
     transcribe,
 )
@@ -101,6 +102,10 @@ COMMANDS = (answer.ask, chat.chat, transcribe.transcribe, say.say, draw.draw, pe
             train.train, train.export, evaluate.evaluate, bench.bench, serve.serve)  # fmt: skip
 for each in COMMANDS:
     app.command(cls=Command)(each)
+studies = typer.Typer(cls=Commands, help="Claims of the survey, measured on real data.", no_args_is_help=True)
+for each in study.STUDIES:
+    studies.command(cls=Command)(each)
+app.add_typer(studies, name="study")
 
 
 def show_version(asked: bool) -> None:
