@@ -22,6 +22,7 @@ from typing import Any
 
 from polymodal.api.evaluation_record import RESULT, SAMPLES, append, read_lines, save, settle
 from polymodal.api.evaluation_report import write_report
+from polymodal.api.feature_predictions import FeatureRows
 from polymodal.api.model import Model
 from polymodal.api.prediction import predictor
 from polymodal.api.run_record import address
@@ -31,6 +32,7 @@ from polymodal.errors import ConfigError, MediaError, PromptError
 from polymodal.evaluate.metric import Measured, Scored, all_measured
 from polymodal.evaluate.task import Task
 from polymodal.evaluate.tasks import task_of
+from polymodal.train.feature_files import is_features
 
 Done = Callable[[int, int], object]
 
@@ -89,7 +91,7 @@ def measure(
     chosen, options = task_of(task), options or EvaluateOptions()
     if (model is None) == (predictions is None):
         raise ConfigError("measure takes a model, or predictions that are there already")
-    rows = Rows(Path(data), chosen, options)
+    rows = rows_of(Path(data), chosen, options)
     rows.check()
     given = None if predictions is None else Rows(Path(predictions), None, options)
     name = "predictions" if model is None else model.name
@@ -108,7 +110,7 @@ def measure(
         predict: Callable[[Sequence[int]], Iterator[Mapping[str, Any]]] = _from_file(rows, given)
     else:
         assert model is not None
-        predict = predictor(model, chosen, rows, options)
+        predict = rows.predictor(model) if isinstance(rows, FeatureRows) else predictor(model, chosen, rows, options)
     _answer(folder, rows, lines, predict, options, done)
     return _result(folder, chosen, name, rows, lines)
 
@@ -118,7 +120,12 @@ def check_data(task: str | Task, data: str | Path, options: EvaluateOptions | No
 
     Raises ConfigError, naming the record; UnknownName for an unknown task.
     """
-    Rows(Path(data), task_of(task), options or EvaluateOptions()).check()
+    rows_of(Path(data), task_of(task), options or EvaluateOptions()).check()
+
+
+def rows_of(path: Path, task: Task, options: EvaluateOptions) -> Rows | FeatureRows:
+    """The records of a data file, or the samples of a file of features."""
+    return FeatureRows(path, task, options.limit) if is_features(path) else Rows(path, task, options)
 
 
 class Rows:
@@ -161,7 +168,7 @@ class Rows:
         return self.dataset.open_media(self(index)[field])
 
 
-def _from_file(rows: Rows, given: Rows) -> Callable[[Sequence[int]], Iterator[Mapping[str, Any]]]:
+def _from_file(rows: Rows | FeatureRows, given: Rows) -> Callable[[Sequence[int]], Iterator[Mapping[str, Any]]]:
     if given.count != rows.count:
         raise ConfigError(
             f"{given.dataset.path} has {given.count} predictions for the {rows.count} samples of {rows.dataset.path}"
@@ -171,7 +178,7 @@ def _from_file(rows: Rows, given: Rows) -> Callable[[Sequence[int]], Iterator[Ma
 
 def _answer(
     folder: Path,
-    rows: Rows,
+    rows: Rows | FeatureRows,
     lines: dict[int, dict[str, Any]],
     predict: Callable[[Sequence[int]], Iterator[Mapping[str, Any]]],
     options: EvaluateOptions,
@@ -208,7 +215,9 @@ def _batch(
     yield from ({"index": index, **each} for index, each in zip(some, found, strict=True))
 
 
-def _result(folder: Path, task: Task, name: str, rows: Rows, lines: Mapping[int, Mapping[str, Any]]) -> Evaluation:
+def _result(
+    folder: Path, task: Task, name: str, rows: Rows | FeatureRows, lines: Mapping[int, Mapping[str, Any]]
+) -> Evaluation:
     kept = [index for index in range(rows.count) if "skipped" not in lines[index]]
     if not kept:
         raise ConfigError(f"none of the {rows.count} samples could be read; the first: {lines[0]['skipped']}")

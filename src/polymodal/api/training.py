@@ -27,6 +27,8 @@ from polymodal.nn.lora import merge_lora
 from polymodal.train import checkpoint, loop, report
 from polymodal.train.batches import BatchOptions, StepLoader, Steps
 from polymodal.train.collator import Collates, Collator, Learner, require_kind
+from polymodal.train.feature_batches import CountsSamples
+from polymodal.train.feature_files import FeatureDataset, is_features
 from polymodal.train.parameters import prepare
 from polymodal.train.ranks import Ranks, started
 from polymodal.train.recipe import DataSource, Stage
@@ -200,10 +202,15 @@ def collator_of(model: Model, stage: Stage, options: TrainOptions, ranks: int = 
         raise ConfigError(f"{model.name}, {learns(stage)}: {problem}") from problem
 
 
-def mixture_of(paths: Sequence[str | Path], options: TrainOptions) -> Mixture:
-    """The data sets, opened and mixed."""
+def mixture_of(paths: Sequence[str | Path], options: TrainOptions, split: str = "train") -> Mixture:
+    """The data sets, opened and mixed.  split: what is taken of a file of features that holds several."""
     root = Path(options.media_root) if options.media_root else None
-    datasets = [open_dataset(Path(each), root, options.question) for each in paths]
+    datasets = [
+        FeatureDataset(Path(each), split)
+        if is_features(Path(each))
+        else open_dataset(Path(each), root, options.question)
+        for each in paths
+    ]
     return Mixture(datasets, options.weights, options.seed)
 
 
@@ -222,7 +229,10 @@ def with_data(stage: Stage, paths: Sequence[str | Path], mixture: Mixture) -> St
         )
         for path, each in zip(paths, mixture.datasets, strict=True)
     )
-    return replace(stage, data=sources)
+    objective = stage.objective
+    if isinstance(objective, CountsSamples):
+        objective = objective.of_samples(mixture.epoch_size)
+    return replace(stage, data=sources, objective=objective)
 
 
 def run(
@@ -244,7 +254,7 @@ def run(
     loader = StepLoader(collator.steps(mixture, batch_options), stage.steps, options.workers)
     evaluate = None
     if options.evaluation_data:
-        held_out = mixture_of(options.evaluation_data, replace(options, weights=None))
+        held_out = mixture_of(options.evaluation_data, replace(options, weights=None), "valid")
         require_kind(held_out, collator, learns(stage))
         evaluate = evaluation(model, stage, collator.steps(held_out, batch_options))
     loop_options = loop.LoopOptions(

@@ -7,7 +7,7 @@ that a checkpoint saves it and a run goes on exactly.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
 from polymodal.models.kernel_machine import KernelMachine, solve
-from polymodal.models.score_head import SCORES
+from polymodal.models.score_head import SCORES, SHORT
 from polymodal.models.self_mm import SelfMM
 from polymodal.nn.losses import regression_loss
+from polymodal.train.collator import Collator, Learner
+from polymodal.train.feature_batches import feature_batches
 from polymodal.train.objectives import Batch, Loss, Losses
 
 TINY = 1e-8
@@ -45,6 +47,9 @@ class SupportVectors:
             raise ConfigError(f"objective: support vectors are of a KernelMachine, not of a {type(model).__name__}")
         return SupportVectorsLoss(self)
 
+    def collator(self, learner: Learner) -> Collator:
+        return feature_batches(learner.module, labels=("M",), classes=True)
+
 
 class SupportVectorsLoss(Loss):
     """See SupportVectors.  begun: whether the model holds the training set."""
@@ -61,6 +66,8 @@ class SupportVectorsLoss(Loss):
         labels = batch["labels"].reshape(-1)
         if not bool(((labels == 0) | (labels == 1)).all()) or len(labels.unique()) < 2:
             raise ConfigError(f"objective: support vectors part classes 0 and 1, found {labels.unique().tolist()}")
+        if not self.training:  # held-out samples measure the machine, and are not learned
+            return dict(model(**batch).losses)
         rows = model.joined(model.features(**{name: each for name, each in batch.items() if name != "labels"}))
         if not self.begun:
             model.hold(rows, self.config.scaled)
@@ -96,6 +103,12 @@ class UnimodalLabels:
         if not isinstance(model, SelfMM):
             raise ConfigError(f"objective: unimodal labels are of a SelfMM, not of a {type(model).__name__}")
         return UnimodalLabelsLoss(self, model.config.heads)
+
+    def collator(self, learner: Learner) -> Collator:
+        return feature_batches(learner.module, labels=("M",), index=True)
+
+    def of_samples(self, count: int) -> UnimodalLabels:
+        return replace(self, samples=count)
 
 
 class UnimodalLabelsLoss(Loss):
@@ -191,6 +204,12 @@ class TaskScores:
     def build(self, model: nn.Module) -> Loss:
         return TaskScoresLoss(self.weights)
 
+    def collator(self, learner: Learner) -> Collator:
+        short = {SCORES[name]: letter for name, letter in SHORT.items()}
+        if unknown := [name for name in self.weights if name not in short]:
+            raise ConfigError(f"no label of a file is called {unknown[0]!r}; expected some of {', '.join(short)}")
+        return feature_batches(learner.module, labels=tuple(short[name] for name in self.weights))
+
 
 class TaskScoresLoss(Loss):
     """See TaskScores."""
@@ -201,6 +220,7 @@ class TaskScoresLoss(Loss):
 
     def forward(self, model: nn.Module, batch: Batch) -> Losses:
         labels, found = batch["labels"], model(**{name: x for name, x in batch.items() if name != "labels"}).predictions
+        labels = labels[:, None] if labels.dim() == 1 else labels
         if labels.dim() != 2 or labels.shape[1] != len(self.weights):
             expected = f"[B, {len(self.weights)}] ({', '.join(self.weights)})"
             raise ConfigError(f"objective: labels of several scores are {expected}, found {list(labels.shape)}")
@@ -225,6 +245,9 @@ class UtteranceClasses:
 
     def build(self, model: nn.Module) -> Loss:
         return UtteranceClassesLoss(self.weights)
+
+    def collator(self, learner: Learner) -> Collator:
+        return feature_batches(learner.module, labels=("utterances",))
 
 
 class UtteranceClassesLoss(Loss):
