@@ -47,7 +47,8 @@ class TrainOptions:
     sizes.  media_root: what paths in the data are relative to; "": the file they stand in.  question: asked of media
     that come with a caption alone.  activation_checkpointing: every so many blocks keep their inputs alone and are
     computed again in the backward pass (0: none), for less memory.  codec: address of the model that turns a picture
-    into the ids of its patches, for objectives that learn those and data that does not bring them.
+    into the ids of its patches, for objectives that learn those and data that does not bring them.  feature_cache: a
+    folder in which what frozen encoders say of each item is kept, so that it is computed once; runs may share it.
     """
 
     packing: bool = False
@@ -63,6 +64,7 @@ class TrainOptions:
     question: str = ""
     activation_checkpointing: int = 0
     codec: str = ""
+    feature_cache: str = ""
 
     def with_whole_paths(self) -> TrainOptions:
         """The same from whatever folder the run is gone on with."""
@@ -70,6 +72,7 @@ class TrainOptions:
             self,
             evaluation_data=tuple(str(Path(each).absolute()) for each in self.evaluation_data),
             media_root=str(Path(self.media_root).absolute()) if self.media_root else "",
+            feature_cache=str(Path(self.feature_cache).absolute()) if self.feature_cache else "",
         )
 
 
@@ -152,10 +155,11 @@ def resume(
     return model, losses
 
 
-def export(folder: str | Path, target: str | Path, *, best: bool = False) -> Path:
+def export(folder: str | Path, target: str | Path, *, best: bool = False, ema: bool = False) -> Path:
     """Write the model of a run as a checkpoint that `pm.load` reads, low-rank paths added to the weights.
 
-    best: of the lowest evaluation, else the newest.  Raises ConfigError for a run without a checkpoint.
+    best: of the lowest evaluation, else the newest.  ema: the running mean of the weights, of a stage with `ema`.
+    Raises ConfigError for a run without a checkpoint, or without a mean.
     """
     run_folder = Path(folder)
     record = record_of(run_folder)
@@ -166,6 +170,8 @@ def export(folder: str | Path, target: str | Path, *, best: bool = False) -> Pat
     stage = changed(stage_of(model, record["stage"]["name"]), record["settings"])
     prepare(model.module, stage)
     checkpoint.load_learned(found[-1], model.module)
+    if ema:
+        checkpoint.load_average(found[-1], model.module)
     merge_lora(model.module)
     return model.save(target)
 
@@ -265,6 +271,7 @@ def run(
         evaluate_every=options.evaluate_every,
         max_skipped=options.max_skipped,
         activation_checkpointing=options.activation_checkpointing,
+        feature_cache=Path(options.feature_cache) if options.feature_cache else None,
         ranks=ranks,
         about={"packing": options.packing, "micro_batch": options.micro_batch},
     )

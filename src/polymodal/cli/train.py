@@ -58,6 +58,16 @@ OPTIONS: Mapping[str, tuple[Any, Any]] = {
         ],
         0,
     ),
+    "feature_cache": (
+        Annotated[
+            Path | None, typer.Option(help="Keep what frozen encoders say of each item in this folder: computed once.")
+        ],
+        None,
+    ),
+    "codec": (
+        Annotated[str, typer.Option(help="The model that turns a picture into ids, for stages that learn those.")],
+        "",
+    ),
     "log_to": (
         Annotated[
             list[str] | None,
@@ -75,7 +85,12 @@ PLACE: Mapping[str, tuple[Any, Any]] = {
 
 
 def made(
-    evaluate: list[str] | None, weights: str | None, media_root: Path | None, log_to: list[str] | None, **given: Any
+    evaluate: list[str] | None,
+    weights: str | None,
+    media_root: Path | None,
+    feature_cache: Path | None,
+    log_to: list[str] | None,
+    **given: Any,
 ) -> tuple[Any, Any, Sequence[str]]:
     """Where the model goes, the `TrainOptions` of the command line, and the trackers that get its numbers."""
     import polymodal as pm
@@ -85,6 +100,7 @@ def made(
         evaluation_data=tuple(evaluate or ()),
         weights=None if weights is None else numbers(weights),
         media_root="" if media_root is None else str(media_root),
+        feature_cache="" if feature_cache is None else str(feature_cache),
         **given,
     )
     return place, options, log_to or ()
@@ -152,13 +168,14 @@ def export(
     best: Annotated[
         bool, typer.Option("--best", help="The checkpoint of the lowest evaluation, not the newest.")
     ] = False,
+    ema: Annotated[bool, typer.Option("--ema", help="The running mean of the weights (a stage with ema).")] = False,
 ) -> None:
     """Write the model of a run as a checkpoint, which `polymodal ask --model FOLDER` and `pm.load` read."""
     import polymodal as pm
     from polymodal.cli.output import waiting
 
     with waiting(f"writing {folder}"):
-        written = pm.export(run, folder, best=best)
+        written = pm.export(run, folder, best=best, ema=ema)
     typer.echo(f"wrote {written}; polymodal ask FILE QUESTION --model {written} uses it")
 
 

@@ -4,8 +4,8 @@
     margin = (chosen - rejected of the model) - (chosen - rejected of the frozen one)
     loss = -log sigmoid(beta * margin)
 
-With `label_smoothing` e: the loss of a labeller who errs with that chance (conservative DPO).  The frozen model shares
-every parameter that does not learn; a checkpoint does not hold it, since a run goes on from the weights it began with.
+The frozen model shares every parameter that does not learn; a checkpoint does not hold it, since a run goes on from the
+weights it began with.
 Traps: a log-probability is a sum over an answer's tokens, not a mean; answers earlier in the conversation are in both
 and cancel.
 """
@@ -40,7 +40,6 @@ class Preference:
 
     name: ClassVar[str] = "preference"
     beta: float = 0.1
-    label_smoothing: float = 0.0
     supervised: float = 0.0
 
     def build(self, model: nn.Module) -> Loss:
@@ -71,16 +70,15 @@ class PreferenceLoss(Loss):
         with torch.no_grad():
             start = self._frozen[0]
             before = answer(start, batch["chosen"])[0] - answer(start, batch["rejected"])[0]
-        losses = {"preference": preference_loss(better[0] - worse[0], before, self.config)}
+        losses = {"preference": preference_loss(better[0] - worse[0], before, self.config.beta)}
         if self.config.supervised:
             losses["supervised"] = self.config.supervised * better[1]
         return losses
 
 
-def preference_loss(learned: Tensor, before: Tensor, config: Preference) -> Tensor:
+def preference_loss(learned: Tensor, before: Tensor, beta: float) -> Tensor:
     """Mean loss of pairs [N]: by how much the better answer is the likelier one, now and before."""
-    margin, error = config.beta * (learned - before), config.label_smoothing
-    return (-(1 - error) * F.logsigmoid(margin) - error * F.logsigmoid(-margin)).mean()
+    return -F.logsigmoid(beta * (learned - before)).mean()
 
 
 def answer(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
