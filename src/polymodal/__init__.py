@@ -32,6 +32,9 @@ _HOMES = {
     "resume": "polymodal.api.training",
     "export": "polymodal.api.training",
     "TrainOptions": "polymodal.api.training",
+    "begin": "polymodal.api.fresh",
+    "can_begin": "polymodal.api.fresh",
+    "predict_features": "polymodal.api.feature_predictions",
     "measure": "polymodal.api.evaluation",
     "check_data": "polymodal.api.evaluation",
     "EvaluateOptions": "polymodal.api.evaluation",
@@ -62,6 +65,9 @@ if TYPE_CHECKING:
     from polymodal.api.evaluation import EvaluateOptions as EvaluateOptions
     from polymodal.api.evaluation import check_data as check_data
     from polymodal.api.evaluation import measure as measure
+    from polymodal.api.feature_predictions import predict_features as predict_features
+    from polymodal.api.fresh import begin as begin
+    from polymodal.api.fresh import can_begin as can_begin
     from polymodal.api.load import load as load
     from polymodal.api.load import look as look
     from polymodal.api.load import pull as pull
@@ -105,6 +111,8 @@ __all__ = [
     "agent",
     "array",
     "audio",
+    "begin",
+    "can_begin",
     "chat_format",
     "check_data",
     "data_set",
@@ -118,6 +126,7 @@ __all__ = [
     "measure",
     "media",
     "plan",
+    "predict_features",
     "pull",
     "regions",
     "resume",

@@ -23,6 +23,7 @@ from typing import Any
 from polymodal.api import ray_workers
 from polymodal.api.evaluation_record import RESULT, SAMPLES, append, read_lines, save, settle
 from polymodal.api.evaluation_report import write_report
+from polymodal.api.feature_predictions import FeatureRows
 from polymodal.api.model import Model
 from polymodal.api.prediction import Predict, predictor
 from polymodal.api.ray_workers import work_of
@@ -33,6 +34,7 @@ from polymodal.errors import ConfigError, MediaError, PromptError
 from polymodal.evaluate.metric import Measured, Scored, all_measured
 from polymodal.evaluate.task import Task
 from polymodal.evaluate.tasks import task_of
+from polymodal.train.feature_files import is_features
 
 Done = Callable[[int, int], object]
 
@@ -94,7 +96,7 @@ def measure(
     chosen, options = task_of(task), options or EvaluateOptions()
     if (model is None) == (predictions is None):
         raise ConfigError("measure takes a model, or predictions that are there already")
-    rows = Rows(Path(data), chosen, options, asked=model is not None)
+    rows = rows_of(Path(data), chosen, options, asked=model is not None)
     rows.check()
     given = None if predictions is None else Rows(Path(predictions), None, options)
     name = "predictions" if model is None else model.name
@@ -114,7 +116,7 @@ def measure(
     if model is not None and options.workers > 1:
         answered = ray_workers.answered(work_of(model, chosen, Path(data), folder, options), options.workers, parts)
     else:
-        predict = _from_file(rows, given) if model is None else predictor(model, chosen, rows, options)
+        predict = _from_file(rows, given) if model is None else _predictor(model, chosen, rows, options)
         answered = (list(answer_batch(part, predict)) for part in parts)
     _keep(folder, rows, lines, answered, options, done)
     return _result(folder, chosen, name, rows, lines)
@@ -128,7 +130,12 @@ def check_data(
     asked: whether a model will be, in place of predictions that are there.  Raises ConfigError, naming the record;
     UnknownName for an unknown task.
     """
-    Rows(Path(data), task_of(task), options or EvaluateOptions(), asked).check()
+    rows_of(Path(data), task_of(task), options or EvaluateOptions(), asked).check()
+
+
+def rows_of(path: Path, task: Task, options: EvaluateOptions, asked: bool = True) -> Rows | FeatureRows:
+    """The records of a data file, or the samples of a file of features."""
+    return FeatureRows(path, task, options.limit) if is_features(path) else Rows(path, task, options, asked=asked)
 
 
 class Rows:
@@ -173,7 +180,11 @@ class Rows:
         return self.dataset.open_media(self(index)[field])
 
 
-def _from_file(rows: Rows, given: Rows | None) -> Predict:
+def _predictor(model: Model, task: Task, rows: Rows | FeatureRows, options: EvaluateOptions) -> Predict:
+    return rows.predictor(model) if isinstance(rows, FeatureRows) else predictor(model, task, rows, options)
+
+
+def _from_file(rows: Rows | FeatureRows, given: Rows | None) -> Predict:
     assert given is not None
     if given.count != rows.count:
         raise ConfigError(
@@ -184,7 +195,7 @@ def _from_file(rows: Rows, given: Rows | None) -> Predict:
 
 def _keep(
     folder: Path,
-    rows: Rows,
+    rows: Rows | FeatureRows,
     lines: dict[int, dict[str, Any]],
     answered: Iterable[list[dict[str, Any]]],
     options: EvaluateOptions,
@@ -217,7 +228,9 @@ def answer_batch(some: Sequence[int], predict: Predict) -> Iterator[dict[str, An
     yield from ({"index": index, **each} for index, each in zip(some, found, strict=True))
 
 
-def _result(folder: Path, task: Task, name: str, rows: Rows, lines: Mapping[int, Mapping[str, Any]]) -> Evaluation:
+def _result(
+    folder: Path, task: Task, name: str, rows: Rows | FeatureRows, lines: Mapping[int, Mapping[str, Any]]
+) -> Evaluation:
     kept = [index for index in range(rows.count) if "skipped" not in lines[index]]
     if not kept:
         raise ConfigError(f"none of the {rows.count} samples could be read; the first: {lines[0]['skipped']}")

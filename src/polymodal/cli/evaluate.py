@@ -60,7 +60,8 @@ def evaluate(
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL_HELP)] = None,
     task: Annotated[str | None, typer.Option(help="What is measured; without it the tasks are listed.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Records with what the task needs: .jsonl, .json, .csv, .tsv or .parquet.")
+        Path | None,
+        typer.Option(help="Records with what the task needs: .jsonl, .json, .csv, .tsv, .parquet; features."),
     ] = None,
     predictions: Annotated[
         Path | None, typer.Option(help="Records with a `prediction` each, in place of a model's answers.")

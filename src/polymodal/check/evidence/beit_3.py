@@ -13,7 +13,7 @@ import polymodal as pm
 from polymodal.check import multiway, real
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, TrainingCheck
-from polymodal.check.training import fit, rows
+from polymodal.check.training import learned, rows
 from polymodal.systems import Classification, Contrastive
 from polymodal.systems.beit_3 import SYSTEM
 from polymodal.systems.beit_3.checkpoint import ANSWERS, CAPTIONS, RETRIEVAL
@@ -86,7 +86,7 @@ def headline() -> HeadlineResult:
             folder = Path(directory) / kind
             folder.mkdir()
             config = small(kind, **more)
-            module = fit(check(), objective, steps=300)
+            module = learned(check(), objective, steps=300)
             model = multiway.stored(folder, config, spec(config), module, names if kind == ANSWERS else ())
             right[kind] = sum(named(model, kind, picture, names) == name for picture, name in shown)
     said = ", ".join(f"{count} of 8 {kind}" for kind, count in right.items())

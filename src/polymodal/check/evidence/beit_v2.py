@@ -15,7 +15,7 @@ from polymodal.check import real
 from polymodal.check.demo import Checkpoint
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size
 from polymodal.check.record import Evidence, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training import fit, rows
+from polymodal.check.training import learned, rows
 from polymodal.systems.beit_v2 import SYSTEM
 from polymodal.systems.beit_v2.checkpoint import MASKED, TOKENIZER
 from polymodal.train.alignment import PatchMasking
@@ -70,7 +70,7 @@ def codes() -> Tensor:
     checkpoint = Checkpoint(format=SYSTEM.formats[1], config=tokenizer(), file="vqkd.pth")
     check = distil()
     with tempfile.TemporaryDirectory() as directory:
-        model = checkpoint.stored(Path(directory), lambda module: fit(check, SYSTEM.recipe[0].objective, steps=200))
+        model = checkpoint.stored(Path(directory), lambda module: learned(check, SYSTEM.recipe[0].objective, steps=200))
         return torch.as_tensor(model.predict(pixel_values=real.pixels(SIDE))["tokens"]).clone()
 
 
@@ -93,7 +93,7 @@ def headline() -> HeadlineResult:
     check = name_patches()
     checkpoint = Checkpoint(format=SYSTEM.formats[0], config=masked(), file="beitv2.pth")
     with tempfile.TemporaryDirectory() as directory:
-        model = checkpoint.stored(Path(directory), lambda module: fit(check, SYSTEM.recipe[1].objective, steps=300))
+        model = checkpoint.stored(Path(directory), lambda module: learned(check, SYSTEM.recipe[1].objective, steps=300))
         batch = check.batches(0)
         found = model.logits(pixel_values=batch["pixel_values"], bool_masked_pos=batch["bool_masked_pos"]).argmax(-1)
     hidden, wanted = batch["bool_masked_pos"], batch["labels"]

@@ -12,7 +12,7 @@ from polymodal.check import real
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
 from polymodal.check.sequences import loaded
-from polymodal.check.training import fit
+from polymodal.check.training import learned
 from polymodal.systems.dialoguernn import SYSTEM
 from polymodal.train.affect import UtteranceClasses
 
@@ -69,7 +69,7 @@ def headline() -> HeadlineResult:
     """What a speaker showed last, in dialogues that training had not."""
     torch.manual_seed(0)
     model = SYSTEM.formats[0].model_spec(SMALL).build()
-    model = fit(TrainingCheck(model=model, batches=dialogues, steps=300, lr=1e-2), UtteranceClasses())
+    model = learned(TrainingCheck(model=model, batches=dialogues, steps=300, lr=1e-2), UtteranceClasses())
     data = dialogues(-1, 64)
     labels = data.pop("labels")
     there = labels >= 0

@@ -12,7 +12,7 @@ from polymodal.check import real
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
 from polymodal.check.sequences import ids_of, loaded
-from polymodal.check.training import fit, rows
+from polymodal.check.training import learned, rows
 from polymodal.systems.mesm import SYSTEM
 
 TEXT = {"vocab_size": 32, "embedding_size": 8, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -71,7 +71,7 @@ def training_check(steps: int = 40) -> TrainingCheck:
 
 def headline() -> HeadlineResult:
     """Three properties of real pictures from a loaded folder."""
-    model = fit(training_check(200), SYSTEM.recipe[0].objective)
+    model = learned(training_check(200), SYSTEM.recipe[0].objective)
     data = samples(list(range(real.COUNT)))
     labels = data.pop("labels")
     found = loaded(SYSTEM.formats[0].model_spec(SMALL), model, SMALL).logits(**data)

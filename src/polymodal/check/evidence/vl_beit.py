@@ -14,7 +14,7 @@ from polymodal.check import multiway, real
 from polymodal.check.evidence.beit_3 import case
 from polymodal.check.fixture import fixture_case, fixture_source
 from polymodal.check.record import Evidence, HeadlineResult, Shapes, Size, TrainingCheck
-from polymodal.check.training import fit, rows
+from polymodal.check.training import learned, rows
 from polymodal.systems import Classification, Variant
 from polymodal.systems.vl_beit import SYSTEM
 from polymodal.systems.vl_beit.checkpoint import ANSWERS, PAIRS, RETRIEVAL, WORDS
@@ -85,7 +85,7 @@ def headline() -> HeadlineResult:
         first.setdefault(kind, last[kind])
     names = [name for _, name in real.pictures()[:8]]
     config = small(ANSWERS, num_labels=8)
-    module = fit(asked(ANSWERS), Classification(), steps=200)
+    module = learned(asked(ANSWERS), Classification(), steps=200)
     with tempfile.TemporaryDirectory() as directory:
         model = multiway.stored(Path(directory), config, spec(config), module, names)
         said = [
