@@ -165,12 +165,17 @@ class Evaluator:
         if isinstance(target, ast.Subscript):
             holder, index = self.value(target.value, scope), self.value(target.slice, scope)
             old = self.operations.subscript(holder, index)
-            self.operations.store(
-                holder, index, self.operations.binary(type(node.op), old, self.value(node.value, scope))
-            )
-            return
-        old = scope.find(target.id)
-        scope.names[target.id] = self.operations.binary(type(node.op), old, self.value(node.value, scope))
+            self.operations.store(holder, index, self._changed(node, old, scope))
+        else:
+            scope.names[target.id] = self._changed(node, scope.find(target.id), scope)
+
+    def _changed(self, node: Any, old: Any, scope: Scope) -> Any:
+        """`old` with what is added to it; a list grows where it is, so that all who hold it see that."""
+        value = self.value(node.value, scope)
+        if type(old) is list and isinstance(node.op, ast.Add):
+            self.call(self.operations.method(old, "extend"), value)
+            return old
+        return self.operations.binary(type(node.op), old, value)
 
     def _store(self, target: ast.expr, value: Any, scope: Scope) -> None:
         """A name, a place of a list or dict, or several of them at once."""
