@@ -19,9 +19,10 @@ from polymodal.agents.interpreter.functions import Functions, MathModule
 from polymodal.agents.interpreter.language import parse
 from polymodal.agents.interpreter.meter import Meter, ProgramLimits
 from polymodal.agents.interpreter.operations import UNARY, Operations
-from polymodal.agents.interpreter.values import Exposed, Function, HostFunction, admit, word
+from polymodal.agents.interpreter.values import Exposed, Function, HostFunction, admit, size_of, word
 from polymodal.errors import PolymodalError
 
+GIVEN = 50_000  # cells of what a function of the host is given
 PYTHONS = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError)
 
 
@@ -116,6 +117,8 @@ class Evaluator:
             return function.call(*given, **named)
         if any(isinstance(each, Function | HostFunction) for each in (*given, *named.values())):
             raise ProgramError(f"{function.name} takes no functions")
+        for each in (*given, *named.values()):
+            self.meter.make(size_of(each, GIVEN))  # the host may write it out
         self.meter.host_call()
         return admit(function.call(*given, **named), function.name)
 
