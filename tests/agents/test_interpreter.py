@@ -37,6 +37,7 @@ PROGRAMS = (
     "return x // 2, x % 3, x ** 2, x << 2, x >> 1, x & 3, x | 8, x ^ 1, ~x, -x, +x",
     "return int('12'), float('1.5'), int(3.9), bool([]), str(None), list('ab'), dict({1: 2})",
     "return [a + b for a in 'xy' for b in 'zw' if b != 'z']",
+    "a = [1]\nb = a\nb += (2, 3)\na += 'z'\nc = {'k': a}\nc['k'] += [4]\nd = (1,)\nd += (2,)\nreturn a, b, c, d",
 )
 ALLOWED = tuple(each for each in PROGRAMS if "[*map" not in each)
 

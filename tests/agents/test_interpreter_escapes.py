@@ -169,6 +169,8 @@ BOMBS = {
     "doubled by reference, in a set": "a = (0,)\nfor i in range(60):\n    a = (a, a)\nreturn {a}",
     "doubled by reference, found": "a = [0]\nfor i in range(60):\n    a = [a, a]\nreturn a in [a, a]",
     "doubled by reference, as the result": "a = [0]\nfor i in range(60):\n    a = [a, a]\nreturn a",
+    "doubled by reference, to the host": "a = [0]\nfor i in range(60):\n    a = [a, a]\nreturn host(a)",
+    "doubled by reference, to a method": "a = [0]\nfor i in range(60):\n    a = [a, a]\nreturn x.ask(question=a)",
     "a list of itself": "a = []\na.append(a)\nreturn str(a)",
     "a list of itself, as the result": "a = []\na.append(a)\nreturn a",
     "rounded": "return round(5, -10**9)",

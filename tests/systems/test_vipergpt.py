@@ -69,7 +69,7 @@ def test_a_program_that_fails_is_named_and_the_steps_before_it_are_told() -> Non
                       ("return ImagePatch(image, 0, 0, 900, 20)", "it has no area in a picture of 200 x 120"),
                       ("return ImagePatch(image).find(3)", "expected a text, found int"),
                       ("while True:\n    pass", "more than"),
-                      ("return ImagePatch(image).best_text_match([])", "at least one option"),
+                      ("return ImagePatch(image).best_text_match([])", "1 to 200 options, found 0"),
                       ("return ImagePatch(image).models", "has no 'models'"),
                       ("return image.image", "has no 'image'")):  # fmt: skip
         _, reply = ask(body)

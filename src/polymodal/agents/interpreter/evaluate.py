@@ -19,9 +19,10 @@ from polymodal.agents.interpreter.functions import Functions, MathModule
 from polymodal.agents.interpreter.language import parse
 from polymodal.agents.interpreter.meter import Meter, ProgramLimits
 from polymodal.agents.interpreter.operations import UNARY, Operations
-from polymodal.agents.interpreter.values import Exposed, Function, HostFunction, admit, word
+from polymodal.agents.interpreter.values import Exposed, Function, HostFunction, admit, size_of, word
 from polymodal.errors import PolymodalError
 
+GIVEN = 50_000  # cells of what a function of the host is given
 PYTHONS = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError)
 
 
@@ -116,6 +117,8 @@ class Evaluator:
             return function.call(*given, **named)
         if any(isinstance(each, Function | HostFunction) for each in (*given, *named.values())):
             raise ProgramError(f"{function.name} takes no functions")
+        for each in (*given, *named.values()):
+            self.meter.make(size_of(each, GIVEN))  # the host may write it out
         self.meter.host_call()
         return admit(function.call(*given, **named), function.name)
 
@@ -165,12 +168,17 @@ class Evaluator:
         if isinstance(target, ast.Subscript):
             holder, index = self.value(target.value, scope), self.value(target.slice, scope)
             old = self.operations.subscript(holder, index)
-            self.operations.store(
-                holder, index, self.operations.binary(type(node.op), old, self.value(node.value, scope))
-            )
-            return
-        old = scope.find(target.id)
-        scope.names[target.id] = self.operations.binary(type(node.op), old, self.value(node.value, scope))
+            self.operations.store(holder, index, self._changed(node, old, scope))
+        else:
+            scope.names[target.id] = self._changed(node, scope.find(target.id), scope)
+
+    def _changed(self, node: Any, old: Any, scope: Scope) -> Any:
+        """`old` with what is added to it; a list grows where it is, so that all who hold it see that."""
+        value = self.value(node.value, scope)
+        if type(old) is list and isinstance(node.op, ast.Add):
+            self.call(self.operations.method(old, "extend"), value)
+            return old
+        return self.operations.binary(type(node.op), old, value)
 
     def _store(self, target: ast.expr, value: Any, scope: Scope) -> None:
         """A name, a place of a list or dict, or several of them at once."""

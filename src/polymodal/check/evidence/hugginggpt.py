@@ -127,6 +127,7 @@ EVIDENCE = Evidence(
         "models are local ones; those of the hub's inference service, and the 23 kinds of tasks that no "
         "model here does, are "
         "named as missing",
+        "what was said before is given to the planner whole; the official code cuts it where the context ends",
         "a small chat model such as mini plans nothing useful; a larger one or an endpoint is needed for that",
     ),
 )

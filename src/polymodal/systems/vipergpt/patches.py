@@ -26,6 +26,7 @@ from polymodal.systems.vipergpt.numbers import word_to_num
 
 MARGIN = 10
 MATCH = 0.6  # of X-VLM's score, `verify_property.thresh_xvlm`
+MOST = 200  # texts and patches that one call compares
 FRAMES = 30  # most frames of a video
 
 
@@ -142,8 +143,8 @@ class ImagePatch(Exposed):
 
     def best_text_match(self, option_list: list[str], prefix: str | None = None) -> str:
         options = [_word(option, "best_text_match") for option in option_list]
-        if not options:
-            raise ProgramError("best_text_match: expected at least one option, found none")
+        if not 1 <= len(options) <= MOST:
+            raise ProgramError(f"best_text_match: expected 1 to {MOST} options, found {len(options)}")
         shares = self._shares(
             "best_text_match", options if prefix is None else [f"{prefix} {each}" for each in options]
         )
@@ -245,6 +246,10 @@ def best_image_match(list_patches: list[ImagePatch], content: list[str], return_
     """The patch that fits these texts best, on average."""
     if not list_patches:
         return None
+    if len(list_patches) * len(content) > MOST:
+        raise ProgramError(
+            f"best_image_match: {len(list_patches)} patches for {len(content)} texts, the limit is {MOST}"
+        )
     scores = [sum(patch._shares("best_image_match", content)) for patch in list_patches]
     best = int(np.argmax(scores))
     return best if return_index else list_patches[best]
