@@ -120,6 +120,9 @@ def test_refusals():
         model(**{**batch, "vision": None})
     with pytest.raises(PromptError, match="one number of samples, found audio 4, vision 3"):
         model(**{**batch, "vision": batch["vision"][:3]})
+    aligned = SYSTEM.formats[0].model_spec({**SMALL, "aligned": True}).build()
+    with pytest.raises(PromptError, match="a step for each token; audio has 3 steps, the text 12 tokens"):
+        aligned(**{**batch, "audio": batch["audio"][:, :3], "attention_mask": None})
     with pytest.raises(ConfigError, match="heads must have the keys fusion, text, audio, vision; found text"):
         SYSTEM.formats[0].model_spec({**SMALL, "heads": {"text": 3}})
     with pytest.raises(ConfigError, match=r"self-mm: .*rank"):

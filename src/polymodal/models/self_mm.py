@@ -82,6 +82,11 @@ class SelfMM(nn.Module):
         if self.config.aligned:
             steps = torch.full((len(ids),), ids.shape[1]) if mask is None else mask.sum(1).long()
             lengths = dict.fromkeys(HEARD, steps)
+            if short := [name for name in HEARD if given[name].shape[1] < int(steps.max())]:
+                raise PromptError(
+                    f"SelfMM: the data should be aligned, a step for each token; {short[0]} has "
+                    f"{given[short[0]].shape[1]} steps, the text {int(steps.max())} tokens"
+                )
         hidden = self.text(ids, mask, batch.get("token_type_ids"))
         encoded = {name: self.get_submodule(name)(given[name], lengths[name]) for name in HEARD}
         return {"text": hidden[:, 0], **encoded}
