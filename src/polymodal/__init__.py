@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "agent": "polymodal.api.agent",
+    "AgentLimits": "polymodal.agents.record",
+    "Tool": "polymodal.agents.tools",
+    "Box": "polymodal.agents.tools",
     "chat_format": "polymodal.api.chat_format",
     "load": "polymodal.api.load",
     "look": "polymodal.api.load",
@@ -44,6 +48,10 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
+    from polymodal.agents.record import AgentLimits as AgentLimits
+    from polymodal.agents.tools import Box as Box
+    from polymodal.agents.tools import Tool as Tool
+    from polymodal.api.agent import agent as agent
     from polymodal.api.chat_format import chat_format as chat_format
     from polymodal.api.data_sets import data_set as data_set
     from polymodal.api.data_sets import data_sets as data_sets
@@ -74,13 +82,17 @@ if TYPE_CHECKING:
     from polymodal.data.limits import Limits as Limits
 
 __all__ = [
+    "AgentLimits",
+    "Box",
     "EvaluateOptions",
     "Limits",
     "Model",
     "Reply",
     "Speech",
+    "Tool",
     "TrainOptions",
     "Voice",
+    "agent",
     "array",
     "audio",
     "chat_format",
@@ -96,7 +108,6 @@ __all__ = [
     "measure",
     "media",
     "plan",
-    "pm",
     "pull",
     "regions",
     "resume",

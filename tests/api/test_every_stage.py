@@ -30,10 +30,17 @@ SMALL = {  # of tests/tiny_folders.py: one of each way of fusion
     "kosmos-1": "instruct",
     "chameleon": "align",
 }
+NOT_YET = "the objective has no `collator` yet: its batches are made by hand"
 CANNOT = {
     ("multiple_instance", "MultimodalLM"): "recipes/mini/align.py: names of a vocabulary that it collects first",
     ("ctc", "MultimodalLM"): "recipes/mini: the head of letters is no part of the model",
     ("region_pretraining", "RegionText"): "files of a detector's regions are not read by the trainer",
+    ("conditional_masking", "RegionText"): "files of a detector's regions are not read by the trainer",
+    ("masked_data_modeling", "Multiway"): NOT_YET,  # BEiT-3
+    ("utterance_classes", "DialogueRNN"): NOT_YET,
+    ("emotion_labels", "Mesm"): NOT_YET,
+    ("draw_or_find", "SignalTokenLM"): NOT_YET,  # GILL
+    ("spoken_pictures", "SignalTokenLM"): NOT_YET,  # MiniGPT-5
     ("classification", "RegionText"): "files of a detector's regions are not read by the trainer",
 }
 

@@ -7,6 +7,7 @@ same rows stand beside each other whoever computes them; largest difference of a
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -40,7 +41,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "chameleon": {"train": ["backbone"]},  # D
 }
 LORA = ['lora={"backbone.blocks": {"rank": 2, "alpha": 4, "dropout": 0.1}}', "optimizer.lr=0.01", "budget.batch=4",
-        "budget.steps=40", "budget.precision=float32", "budget.max_length=480"]  # fmt: skip
+        "budget.steps=40", "budget.precision=float32", "budget.max_length=480", "ema=0.9"]  # fmt: skip
 EXACT = {"stage": "instruct-lora", "settings": LORA, "options": {"packing": True, "workers": 2, "save_every": 20}}
 
 
@@ -148,8 +149,33 @@ def test_a_run_is_shared_out_anew(place: Path) -> None:
 
 def test_two_ranks_go_on_bit_for_bit_after_a_kill(place: Path) -> None:
     assert [line["loss"] for line in log(place / "killed")] == [line["loss"] for line in log(place / "whole")]
-    for name in ("model", "optimiser"):
+    for name in ("model", "optimiser", "average"):
         left, right = learned(place / "whole", name), learned(place / "killed", name)
+        assert left.keys() == right.keys() and all(torch.equal(left[each], right[each]) for each in left)
+
+
+@pytest.mark.parametrize("low_rank", [True, False])
+def test_one_process_goes_on_bit_for_bit_after_a_kill(low_rank: bool, place: Path, tmp_path: Path) -> None:
+    """20 steps, a kill in the 25th, 20 steps from the checkpoint of the 20th: as 40 without it.
+
+    Low-rank paths with dropout and a running mean, or packing and worker processes; all of it above.
+    """
+    options = {} if low_rank else {"packing": True, "workers": 2}
+    given = {"stage": "instruct-lora" if low_rank else "align", "options": {**options, "save_every": 20},
+             "settings": LORA if low_rank else [*LORA[1:-1]]}  # fmt: skip
+    (tmp_path / "killed.json").write_text(json.dumps([of(place, "llava-1.5", str(tmp_path / "b"), kill=25, **given)]))
+    command = [sys.executable, str(Path(__file__).parent / "ranked_runs.py"), str(tmp_path / "killed.json")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert [path.name for path in checkpoint.complete(tmp_path / "b")] == ["step-00000020"]
+    straight = run(of(place, "llava-1.5", str(tmp_path / "a"), **given))
+    second = run(of(place, "llava-1.5", str(tmp_path / "b"), **given))
+    assert len(straight) == 40 and second == straight[20:]
+    assert [line["loss"] for line in log(tmp_path / "b")] == straight
+    for name in ("model", "optimiser", *(["average"] if low_rank else [])):
+        left, right = learned(tmp_path / "a", name), learned(tmp_path / "b", name)
         assert left.keys() == right.keys() and all(torch.equal(left[each], right[each]) for each in left)
 
 

@@ -33,19 +33,17 @@ def batch() -> dict:
         "visual_feats": randomise.values("feats", (2, 3, 12)),
         "visual_pos": randomise.values("pos", (2, 3, 5)).abs(),
         "masked_regions": hidden,
-        "kept_regions": torch.tensor([[False, False, False], [False, False, True]]),
         "region_classes": randomise.values("classes", (2, 3, 8)).softmax(-1),
         "matched": torch.tensor([1, 0]),
     }
 
 
-def test_hidden_regions_become_zero_but_those_that_are_kept() -> None:
+def test_hidden_regions_become_zero_or_what_the_batch_says() -> None:
     given = batch()
     found = hidden_features(given)
-    assert not found[0, 0].any()
-    assert not found[1, 1].any()
-    assert torch.equal(found[1, 2], given["visual_feats"][1, 2])
+    assert not found[given["masked_regions"]].any()
     assert torch.equal(found[0, 1:], given["visual_feats"][0, 1:])
+    assert hidden_features({**given, "masked_visual_feats": given["visual_feats"]}) is given["visual_feats"]
 
 
 def test_divergence_and_distance_are_means_over_hidden_regions_alone() -> None:

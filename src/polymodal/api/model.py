@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
+from polymodal.agents.module import AgentModule
 from polymodal.api import comparing
 from polymodal.api.acting import Episode
 from polymodal.api.adapters import Adapters
 from polymodal.api.asking import Stream, answer_batch, messages_of
 from polymodal.api.chat_format import format_of
-from polymodal.api.drawing import Canvas, paint, rendered
+from polymodal.api.drawing import Canvas, paint, render, render_through
 from polymodal.api.inputs import check_media
 from polymodal.api.media import media_of, recording_of
 from polymodal.api.paths import as_path
@@ -48,6 +49,7 @@ from polymodal.models.protocols import HasFeatures, RendersAnswers, RendersMedia
 from polymodal.models.recording import recording
 from polymodal.nn.first_weight import first_weight
 from polymodal.pipelines.batches import BATCH
+from polymodal.pipelines.guided_diffusion import OwnPipelines
 from polymodal.systems import System, Variant
 from polymodal.train.parameters import train_mode
 from polymodal.weights.adapters import own_names
@@ -210,6 +212,7 @@ class Model:
         drawing: Mapping[str, Any] | None = None,
         size: tuple[int, int] | None = None,
         n: int | None = None,
+        steps: int | None = None,
         step: Callable[[int, int], None] | None = None,
         options: SamplingOptions | None = None,
         **changes: Any,
@@ -217,25 +220,26 @@ class Model:
         """Pictures: `draw("a cat", n=2, seed=1).media["image"]` holds PIL images, of a model that writes them itself.
 
         size: (width, height) in pixels, by default the model's usual one.  n: how many, each with a seed of its own.
-        step(ids written, ids in all) is told where the work is.
-        A model whose answers ask for media answers like `chat`, and pipelines make them: "image", "video", "audio" -> a
-        pipeline as diffusers has them, called with `prompt_embeds` in place of a prompt.  drawing: further arguments of
-        their calls, as num_inference_steps.
+        steps: of diffusion.  step(ids or steps done, in all) is told where the work is.
+        A model whose answers ask for media answers like `chat`; what it asks for is drawn by the diffusion model in its
+        folder, or by pipelines: "image", "video", "audio" -> a pipeline as diffusers has them, called with
+        `prompt_embeds` in place of a prompt.  drawing: further arguments of their calls, as num_inference_steps.
         Raises ConfigError for a model that makes no media, or when an answer asks for some without a pipeline.
         """
         self.require("draw")
-        chosen = self.sampling_options(options, changes)
-        if self._parts.paint is not None:
-            return paint(self, self._parts.paint, content, Canvas.of(size, n, step), chosen.seed)
-        if pipelines is None or (size, n, step) != (None, None, None):
-            raise ConfigError(f"{self.name} draws through diffusion pipelines: give pipelines=; size and n in drawing=")
-        return rendered(self, content, chosen, pipelines, drawing)
+        chosen, canvas = self.sampling_options(options, changes), Canvas.of(size=size, n=n, steps=steps, step=step)
+        painter = self._parts.paint
+        if isinstance(painter, OwnPipelines) and pipelines is None:
+            return render(self, content, chosen, canvas, painter, drawing)
+        if painter is not None and not isinstance(painter, OwnPipelines):
+            return paint(self, painter, content, canvas, chosen.seed)
+        return render_through(self, content, chosen, canvas, pipelines, drawing)
 
     answer = answer
 
     @property
     def paints(self) -> bool:
-        """Whether `draw` needs no pipelines: the model writes its pictures itself."""
+        """Whether `draw` needs no pipelines: the model writes its pictures itself, or its folder has what draws."""
         return self._parts.paint is not None
 
     def ground(self, answer: str, *pictures: Any) -> Grounding:
@@ -438,7 +442,7 @@ class Model:
 
     @property
     def can(self) -> tuple[str, ...]:
-        """Of chat, draw, ground, transcribe, classify, embed, answer, act, logits, features, predict, generate."""
+        """What it does of the names below; "agent": `pm.agent` begins a conversation with it."""
         parts, module = self._parts, self.module
         found = {
             "chat": self.processor is not None and isinstance(module, MultimodalLM),
@@ -453,6 +457,7 @@ class Model:
             "features": isinstance(module, HasFeatures),
             "predict": fills(module, "predictions"),
             "generate": can_generate(module),
+            "agent": isinstance(module, AgentModule),
         }
         return tuple(verb for verb, here in found.items() if here)
 

@@ -155,10 +155,11 @@ def resume(
     return model, losses
 
 
-def export(folder: str | Path, target: str | Path, *, best: bool = False) -> Path:
+def export(folder: str | Path, target: str | Path, *, best: bool = False, ema: bool = False) -> Path:
     """Write the model of a run as a checkpoint that `pm.load` reads, low-rank paths added to the weights.
 
-    best: of the lowest evaluation, else the newest.  Raises ConfigError for a run without a checkpoint.
+    best: of the lowest evaluation, else the newest.  ema: the running mean of the weights, of a stage with `ema`.
+    Raises ConfigError for a run without a checkpoint, or without a mean.
     """
     run_folder = Path(folder)
     record = record_of(run_folder)
@@ -169,6 +170,8 @@ def export(folder: str | Path, target: str | Path, *, best: bool = False) -> Pat
     stage = changed(stage_of(model, record["stage"]["name"]), record["settings"])
     prepare(model.module, stage)
     checkpoint.load_learned(found[-1], model.module)
+    if ema:
+        checkpoint.load_average(found[-1], model.module)
     merge_lora(model.module)
     return model.save(target)
 

@@ -8,7 +8,7 @@ from typing import Any
 PARTS = ("build", "keys", "parity", "cache", "batch", "recipe", "headline")
 ORACLES = ("transformers", "official code", "package", "composite", "paper")
 # How the reason begins why a question has no object.
-NOTHING = ("no case generates", "no case compares", "no recipe was published")
+NOTHING = ("no case generates", "no case compares", "no recipe was published", "an agent ")
 
 
 def nothing_to_ask(found: Mapping[str, Any]) -> bool:

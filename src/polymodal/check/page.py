@@ -18,7 +18,9 @@ LEGEND = (
     "|---|---|",
     "| build | every published size has the published number of parameters |",
     "| keys | every published tensor name is used or dropped by name, and every parameter is filled |",
-    "| parity | outputs equal the oracle's at small size, with every parameter random |",
+    "| parity | outputs equal the oracle's at small size, with every parameter random; of an agent: "
+    "recorded outputs of "
+    "planners are read as the official code reads them |",
     "| cache | steps with a cache equal the pass over the whole row |",
     "| batch | rows of a batch equal rows alone |",
     "| recipe | each published stage trains at tiny size on real data |",

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 import polymodal as pm
 from polymodal.check import real
 from polymodal.check.demo import write_config, write_weights
-from polymodal.check.record import HeadlineResult, TrainingCheck
+from polymodal.check.fixture import fixture_case, read
+from polymodal.check.record import Case, HeadlineResult, TrainingCheck
 from polymodal.check.training import learned, rows
 from polymodal.checkpoints.record import CheckpointFiles, ModelSpec
 from polymodal.models.region_text import RegionText
@@ -53,6 +54,20 @@ def colour_classes(features: Tensor) -> Tensor:
     """Cells [..., 12] -> how near each is to eight colours, probabilities [..., 8]."""
     mean = features.unflatten(-1, (4, 3)).mean(-2) / 2 + 0.5
     return (-8 * (mean[..., None, :] - COLOURS).square().sum(-1)).softmax(-1)
+
+
+def paired_case(name: str, fixture: str) -> Case:
+    """A fixture, whose rows are also given alone, text and regions without padding."""
+    _, tensors = read(fixture)
+    given = {key[3:]: value for key, value in tensors.items() if key.startswith("in.")}
+    alone = []
+    for row in range(len(given["input_ids"])):
+        words, seen = given["attention_mask"][row].bool(), given["visual_attention_mask"][row].bool()
+        texts = [key for key in given if key in ("input_ids", "token_type_ids")]
+        one = {key: given[key][row][words][None] for key in texts}
+        one |= {key: given[key][row][seen][None] for key in ("visual_feats", "visual_pos")}
+        alone.append((row, one))
+    return fixture_case(name, fixture, alone=alone)
 
 
 def write_pieces(folder: Path) -> None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from polymodal.data.tokenizer import Tokenizer
     from polymodal.pipelines.acting import Acting
     from polymodal.pipelines.grounding import Grounding
+    from polymodal.pipelines.guided_diffusion import OwnPipelines
     from polymodal.pipelines.image_generation import PaintRequest
     from polymodal.pipelines.transcription.transcribe import Window
     from polymodal.weights.keytable import KeyTable
@@ -101,6 +102,7 @@ class LoadedModel(LearnsFrom):
     where the answer is the last: `chat` answers that message too, in the same reply.  stop: texts that end an answer,
     where the published format has no token for that.  sampling: options of SamplingOptions that `chat` answers with
     where the caller gives none.
+    paint may also be `OwnPipelines`: what draws the conditions of signal tokens.
     """
 
     model: Any
@@ -111,7 +113,7 @@ class LoadedModel(LearnsFrom):
     score: Callable[[Sequence[Any], Sequence[str]], Any] | None = None
     embed: Callable[[Sequence[Any]], Any] | None = None
     ground: Callable[[str, Sequence[Any]], Grounding] | None = None
-    paint: Callable[[PaintRequest], Sequence[Tensor]] | None = None
+    paint: Callable[[PaintRequest], Sequence[Tensor]] | OwnPipelines | None = None
     next_turn: Callable[[Sequence[Message], str], Message | None] | None = None
     act: Callable[[str], Acting] | None = None
     ends: tuple[Collection[int], int | None] | None = None

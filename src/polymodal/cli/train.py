@@ -165,13 +165,14 @@ def export(
     best: Annotated[
         bool, typer.Option("--best", help="The checkpoint of the lowest evaluation, not the newest.")
     ] = False,
+    ema: Annotated[bool, typer.Option("--ema", help="The running mean of the weights (a stage with ema).")] = False,
 ) -> None:
     """Write the model of a run as a checkpoint, which `polymodal ask --model FOLDER` and `pm.load` read."""
     import polymodal as pm
     from polymodal.cli.output import waiting
 
     with waiting(f"writing {folder}"):
-        written = pm.export(run, folder, best=best)
+        written = pm.export(run, folder, best=best, ema=ema)
     typer.echo(f"wrote {written}; polymodal ask FILE QUESTION --model {written} uses it")
 
 

@@ -31,7 +31,7 @@ class PairProcessor:
     """transform: picture record -> [3, H, W], None for a model of text.  tokenizer, ids: sentence -> token ids, both
     None for a model of pictures.  pad: fills texts of unequal length.  collate: pictures -> tensors by name.
     pictures: how many a text is about, [B, pictures, 3, H, W]; None: one, without that axis.  segments: with
-    `token_type_ids` (zeros).
+    `token_type_ids` (zeros).  answers: what the columns of the logits mean, of a model that answers by choosing one.
     """
 
     def __init__(
@@ -44,8 +44,10 @@ class PairProcessor:
         collate: Callable[[Sequence[Tensor]], Mapping[str, Tensor]] = stack_pictures,
         pictures: int | None = None,
         segments: bool = False,
+        answers: tuple[str, ...] = (),
     ) -> None:
         self.tokenizer = tokenizer
+        self.answers = answers
         self._transform, self._ids, self._pad = transform, ids, pad
         self._collate, self._pictures, self._segments = collate, pictures, segments
 

@@ -22,9 +22,10 @@ from polymodal.fusion.vocabulary import Spelling
 from polymodal.generators.vq_codec import VQCodec
 from polymodal.generators.vq_codec_3d import VideoCodec
 from polymodal.models.discrete_token_lm import DiscreteTokenLM
-from polymodal.models.imagebind_lm import SignalTokenLM, SummedEmbeddingLM
+from polymodal.models.imagebind_lm import SummedEmbeddingLM
 from polymodal.models.meta_response_lm import MetaResponseLM
 from polymodal.models.multimodal_lm import MultimodalLM
+from polymodal.models.signal_token_lm import SignalTokenLM
 from polymodal.models.synchronized_lm import SynchronizedLM
 
 

@@ -9,8 +9,8 @@
 
 Numbers are those of pycocoevalcap 1.2 (its BLEU adds 1e-15 and 1e-9 against division by zero).  Words are those of
 `caption_words.py`.  CIDEr-D weighs an n-gram by log(records / records whose references have it), so that it belongs
-to the whole set: of a single record it is 0, and of a part of a set it is another number.  METEOR and SPICE are
-programs in Java with tables of their own; they are not here.
+to the whole set: of a single record it is 0, and of a part of a set it is another number.  METEOR is
+`meteor.py`; SPICE is a program in Java with models of its own and is not here.
 
 A record has `captions`, a list of texts; the prediction is a text.
 """

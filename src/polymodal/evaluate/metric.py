@@ -44,6 +44,11 @@ def as_they_are(samples: Sequence[Scored]) -> Sequence[Scored]:
     return samples
 
 
+def nothing() -> str:
+    """What a metric lacks that needs nothing but this package."""
+    return ""
+
+
 def anything(record: Mapping[str, Any]) -> None:
     """What a metric asks of a record that takes any."""
 
@@ -63,7 +68,8 @@ class Metric:
     """See the module.  best: "high" or "low"; by the first column samples are ordered in the list of the worst.
 
     read: metrics with the same one are given what it found once.  asks: raises ConfigError for a record that this
-    metric cannot use, before a model is asked.  resampled: sets that the interval is taken from; 0 for a metric whose
+    metric cannot use, before a model is asked.  lacks: the program or package that it needs and that is not here, in
+    words; the metric is then left out.  resampled: sets that the interval is taken from; 0 for a metric whose
     value depends on how many samples there are.
     """
 
@@ -74,6 +80,7 @@ class Metric:
     resampled: int = RESAMPLED
     read: Callable[[Sequence[Scored]], Any] = as_they_are
     asks: Callable[[Mapping[str, Any]], object] = anything
+    lacks: Callable[[], str] = nothing
 
     def of(self, samples: Sequence[Scored]) -> np.ndarray:
         """The rows of these samples."""

@@ -2,6 +2,7 @@
 
 One way (video to text, sound to text).  A row has `relevant`, indices of the right items of the gallery; a prediction
 is the similarities of the query with all items of the gallery, [G].
+    mAP@10: mean over queries of the sum of the precisions at right items among the first ten, over min(10, right items)
 
 Both ways (COCO and Flickr30k after Karpathy's split).  A row is a picture and has `captions`, a list; a
 prediction is the similarities of the picture with the captions of all rows in their order, [T]; or, where they were
@@ -39,6 +40,20 @@ def query_ranks(samples: Sequence[Scored]) -> np.ndarray:
     similarity = _similarity([sample.prediction for sample in samples])
     relevant = [_relevant(sample, similarity.shape[1]) for sample in samples]
     return _from_one(similarity, relevant)
+
+
+def average_precisions(samples: Sequence[Scored], depth: int = 10) -> np.ndarray:
+    """Average precision of each query among its first items; wrong items that tie stand before right ones, [N]."""
+    similarity = _similarity([sample.prediction for sample in samples]).numpy()
+    rows = []
+    for scores, sample in zip(similarity, samples, strict=True):
+        items = _relevant(sample, len(scores))
+        right = np.zeros(len(scores), bool)
+        right[items] = True
+        hits = right[np.lexsort((right, -scores))[:depth]]
+        precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+        rows.append(precision[hits].sum() / min(depth, len(items)))
+    return np.array(rows, np.float64)
 
 
 def ranks_both_ways(similarity: torch.Tensor, captions: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -181,6 +196,7 @@ RECALLS = tuple(map(_recall_at, DEPTHS))
 MEDIAN_RANK = _one_way(name="MedR", rows=np.asarray, total=lambda rows: float(np.median(rows[:, 0])), best="low")
 MEAN_RANK = _one_way(name="MnR", rows=np.asarray, best="low")
 RETRIEVAL = (*RECALLS, MEDIAN_RANK, MEAN_RANK)
+MAP_10 = Metric(name="mAP@10", rows=average_precisions, asks=right_items)
 PICTURE_TO_TEXT = _way("picture to text", slice(0, 1))
 TEXT_TO_PICTURE = _way("text to picture", slice(1, None))
 RSUM = _both(name="RSUM", rows=lambda found: _own_score_first(found, found, -1), total=lambda rows: rsum(rows[:, 1:]))

@@ -5,7 +5,7 @@ model(**batch) -> Output         every model; `output_fields` names the fields t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -53,6 +53,14 @@ class RendersAnswers(Protocol):
 
 
 @runtime_checkable
+class RulesAnswers(Protocol):
+    """answer_rule: ids that an answer has so far -> the only ids that may come next, int64 [n]; None: any may."""
+
+    @property
+    def answer_rule(self) -> Callable[[Sequence[int]], Tensor | None] | None: ...
+
+
+@runtime_checkable
 class NamesInputs(Protocol):
     """A `prepare_inputs` or `context` that uses tensors of the batch that no encoder and no connector uses."""
 
@@ -94,3 +102,8 @@ class RewritesInputs(Protocol):
 def fills(model: Any, field: str) -> bool:
     """Whether `model(**batch)` can fill this field of Output."""
     return isinstance(model, ReturnsOutput) and field in model.output_fields
+
+
+def rule_of(model: Any) -> Callable[[Sequence[int]], Tensor | None] | None:
+    """The model's own rule for its answers, None where it has none."""
+    return model.answer_rule if isinstance(model, RulesAnswers) else None

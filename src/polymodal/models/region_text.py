@@ -132,10 +132,12 @@ class RegionText(nn.Module):
         return self.read_heads(*self.encode(**batch), batch.get("visual_attention_mask"))
 
     def read_heads(self, text: Tensor, image: Tensor, visual_attention_mask: Tensor | None = None) -> dict[str, Tensor]:
-        """The outputs of all heads from states of both."""
+        """The outputs of all heads from states of both; of a model without heads the states themselves."""
         states = {"text": text, "image": image}
         if self.text_pool is not None:
             states["pooled"] = self.pool(text, image)
+        if not self.heads:
+            return states
         found: dict[str, Tensor] = {}
         for name, module in self.heads.items():
             head = self.config.heads[name]

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from polymodal.errors import ConfigError
+from polymodal.checkpoints.method_config import method_config
 from polymodal.models.kernel_machine import KernelMachineConfig
 from polymodal.systems import (
     SGD,
@@ -49,11 +49,7 @@ KEYS = KeyTable(
 
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """features: width by part, in the order in which they lie side by side; vectors: how many."""
-    known = {name: value for name, value in config.items() if name not in ("model_type", "architectures")}
-    try:
-        shape = KernelMachineConfig(**known)
-    except TypeError as problem:
-        raise ConfigError(f"early-fusion-svm: {problem}") from problem
+    shape = method_config(KernelMachineConfig, config, "early-fusion-svm")
     parts = ", ".join(f"{name} {width}" for name, width in shape.features.items())
     drawing = (
         Part(slot="backbone", name="support vectors, Gaussian kernel", prefix="vectors",

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from polymodal.errors import ConfigError
+from polymodal.checkpoints.method_config import method_config
 from polymodal.models.score_head import OFFICIAL
 from polymodal.models.tensor_fusion import TensorFusionConfig, official_keys
 from polymodal.systems import (
@@ -65,11 +65,7 @@ def read_shapes(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
 
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """What `read_shapes` found, or the same dict by hand, with `steps` and `dropout` where they are wanted."""
-    known = {name: value for name, value in config.items() if name not in ("model_type", "architectures")}
-    try:
-        shape = TensorFusionConfig(**known)
-    except TypeError as problem:
-        raise ConfigError(f"mtfn: {problem}") from problem
+    shape = method_config(TensorFusionConfig, config, "mtfn")
     keys, widths = official_keys(shape), shape.outputs
     inner = {"text": "LSTM, last state", "audio": "mean over time, MLP", "vision": "mean over time, MLP"}
     encoders = [

@@ -6,7 +6,7 @@ that a checkpoint saves it and a run goes on exactly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -224,3 +224,75 @@ class TaskScoresLoss(Loss):
             name: weight * regression_loss(found[name], labels[:, column])
             for column, (name, weight) in enumerate(self.weights.items())
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class UtteranceClasses:
+    """A class for each utterance of a dialogue, by cross-entropy (DialogueRNN).
+
+    Batch: inputs, labels [B, T], -100 at padding.  weights: how much each class counts; empty: alike.  The mean is over
+    the weights of the labels that there are.
+    """
+
+    name: ClassVar[str] = "utterance_classes"
+    weights: tuple[float, ...] = ()
+
+    def build(self, model: nn.Module) -> Loss:
+        return UtteranceClassesLoss(self.weights)
+
+
+class UtteranceClassesLoss(Loss):
+    """See UtteranceClasses."""
+
+    weights: Tensor | None
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("weights", torch.tensor(weights) if weights else None, persistent=False)
+
+    def forward(self, model: nn.Module, batch: Batch) -> Losses:
+        logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits
+        labels, classes = batch["labels"], logits.shape[-1]
+        if self.weights is not None and len(self.weights) != classes:
+            raise ConfigError(f"objective: {len(self.weights)} weights of classes, the model has {classes}")
+        if int(labels.max()) >= classes:
+            raise ConfigError(f"objective: a label is {int(labels.max())}, the model has {classes} classes")
+        each = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), weight=self.weights)
+        return {"classification": each}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmotionLabels:
+    """Emotions that are there or not, each by itself, by binary cross-entropy (MESM).
+
+    Batch: inputs, labels [B, classes] of 0 and 1.  positive_weights: how much each emotion counts where it is present;
+    empty: as where it is absent.
+    """
+
+    name: ClassVar[str] = "emotion_labels"
+    positive_weights: tuple[float, ...] = ()
+
+    def build(self, model: nn.Module) -> Loss:
+        return EmotionLabelsLoss(self.positive_weights)
+
+
+class EmotionLabelsLoss(Loss):
+    """See EmotionLabels."""
+
+    weights: Tensor | None
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("weights", torch.tensor(weights) if weights else None, persistent=False)
+
+    def forward(self, model: nn.Module, batch: Batch) -> Losses:
+        logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits
+        labels = batch["labels"]
+        if labels.shape != logits.shape:
+            raise ConfigError(f"objective: labels must be {list(logits.shape)}, found {list(labels.shape)}")
+        if self.weights is not None and len(self.weights) != logits.shape[1]:
+            raise ConfigError(f"objective: {len(self.weights)} weights of emotions, the model has {logits.shape[1]}")
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            logits.float(), labels.float(), pos_weight=self.weights
+        )
+        return {"emotions": loss}

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,14 @@ MARKER, HASHES, PARTS = "complete.json", "sha256", "parts"
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What changes while a stage runs.  generator: of the data."""
+    """What changes while a stage runs.  generator: of the data.  average: the mean of what trains (average.py)."""
 
     model: nn.Module
     objective: nn.Module
     optimiser: Optimizer
     generator: torch.Generator
     ranks: Ranks = ALONE
+    average: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def save(folder: Path, step: int, run: Run, about: Mapping[str, Any], keep: int = 2) -> Path:
@@ -61,10 +62,17 @@ def save(folder: Path, step: int, run: Run, about: Mapping[str, Any], keep: int 
         marker = {**about, "step": step, HASHES: hashes, **parts}
         (temporary / MARKER).write_text(json.dumps(marker, indent=1, sort_keys=True))
         on_disk(temporary / MARKER, temporary)  # before the folder has its name
+        if (target / MARKER).is_file():  # the same step again: the one that is there stays, a kill could lose both
+            shutil.rmtree(temporary, ignore_errors=True)
+            return
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)
+        on_disk(folder)
         for old in complete(folder)[:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
+            leaving = folder / f".{old.name}.old"  # a kill while it is deleted leaves no half of it under its name
+            shutil.rmtree(leaving, ignore_errors=True)
+            os.replace(old, leaving)
+            shutil.rmtree(leaving, ignore_errors=True)
 
     try:
         _agreed(ranks, begin if ranks.first else lambda: None)
@@ -115,12 +123,14 @@ def on_disk(*paths: Path) -> None:
 def contents(run: Run) -> dict[str, dict[str, Tensor]]:
     """The tensors of a checkpoint that this process writes, by file.  Collective."""
     states = {f"torch.{rank}": state for rank, state in enumerate(run.ranks.gathered(torch.get_rng_state()))}
-    tensors = {
+    tensors: dict[str, Mapping[str, Tensor]] = {
         "model": learned(run.model),
         "objective": run.objective.state_dict(),
         "optimiser": _flatten(run.optimiser),
         "random": {**states, "data": run.generator.get_state()},
     }
+    if run.average:
+        tensors["average"] = run.average
     return {name: own(each, run.ranks) for name, each in tensors.items()}
 
 
@@ -160,6 +170,8 @@ def restore(folder: Path, run: Run, about: Mapping[str, Any]) -> int:
     load_learned(newest, run.model)
     _fill(Parts(newest, "objective", parts), run.objective.state_dict())
     _unflatten(run.optimiser, Parts(newest, "optimiser", parts))
+    if run.average:
+        _fill(Parts(newest, "average", parts), run.average)
     states = Parts(newest, "random", parts)
     # Another number of processes draws other numbers: there is no state that would be theirs.
     if f"torch.{ranks.count - 1}" in states.names and f"torch.{ranks.count}" not in states.names:
@@ -183,6 +195,13 @@ def damage(folder: Path, hashes: Mapping[str, str]) -> ConfigError | None:
 def load_learned(path: Path, model: nn.Module) -> None:
     """Put what was learned at a checkpoint into a model prepared for its stage.  Raises ConfigError for another one."""
     _fill(parts_of(path, "model"), learned(model))
+
+
+def load_average(path: Path, model: nn.Module) -> None:
+    """Put the running mean of a checkpoint in place of what was learned.  Raises ConfigError where it has none."""
+    if not any(path.glob("average.*")):
+        raise ConfigError(f"{path} holds no running mean of weights: the stage was run without ema")
+    _fill(parts_of(path, "average"), {name: p for name, p in model.named_parameters() if p.requires_grad})
 
 
 def parts_of(path: Path, name: str) -> Parts:

@@ -30,6 +30,7 @@ from polymodal.models.output import total_loss
 from polymodal.nn.first_weight import first_weight
 from polymodal.train import checkpoint
 from polymodal.train.activations import checkpointed
+from polymodal.train.average import average_of, follow
 from polymodal.train.batches import StepData
 from polymodal.train.checkpoint import Run
 from polymodal.train.collator import MicroBatch
@@ -159,7 +160,8 @@ def begin(model: nn.Module, stage: Stage, seed: int, ranks: Ranks = ALONE) -> Ru
         )
     optimiser = stage.optimizer.build(groups)
     generator = torch.Generator().manual_seed(seed)
-    return Run(model=model, objective=objective, optimiser=optimiser, generator=generator, ranks=ranks)
+    average = average_of(model, stage.ema)
+    return Run(model=model, objective=objective, optimiser=optimiser, generator=generator, ranks=ranks, average=average)
 
 
 class NotANumber(ConfigError):
@@ -213,6 +215,8 @@ def train_step(run: Run, stage: Stage, given: Any, step: int, precision: str = "
                 f"stage {stage.name}: the {what} is {value} at step {step}{named(data)}; lower lr={stage.optimizer.lr}"
             )
     run.optimiser.step()
+    if stage.ema is not None:
+        follow(run.average, run.optimiser, stage.ema)
     counts = {"samples": data.samples, "tokens": data.tokens, "targets": data.targets} if data.tokens else {}
     counted = {name: int(ranks.total(value)) for name, value in counts.items()}
     parts_by_name = summed if len(summed) > 1 else {}

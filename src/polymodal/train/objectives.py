@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from polymodal.errors import ConfigError
 from polymodal.models.discrete_token_lm import DiscreteTokenLM
 from polymodal.models.encoder_classifier import EncoderClassifier
-from polymodal.models.imagebind_lm import SignalTokenLM
 from polymodal.models.latent_diffusion import LatentDiffusion
 from polymodal.models.multimodal_lm import MultimodalLM
+from polymodal.models.signal_token_lm import SignalTokenLM
 from polymodal.models.vision_encoder_decoder import VisionEncoderDecoder
 from polymodal.nn.losses import IGNORE, ctc_loss, names_loss
 from polymodal.train.alignment import keep_within

@@ -171,6 +171,8 @@ def held(model: nn.Module, stage: Stage, machine: Machine) -> dict[str, int]:
         "gradients": 4 * trained // devices,
         "optimiser": 4 * MOMENTS.get(type(stage.optimizer), 2) * trained // devices,
     }
+    if stage.ema is not None:
+        found["running mean"] = 4 * trained // devices
     if devices > 1:
         blocks = [numbers(block) for part in parts(model) for block in own_blocks(part)]
         largest = max(blocks, default=0)

@@ -6,10 +6,11 @@
 
 Batch: the model's own inputs, and as far as they are there
     masked_input_ids, labels [B, T]       hidden words, and their ids (-100 elsewhere)
-    masked_regions bool [B, R]            regions that are asked for; their features become zero, but where
-    kept_regions bool [B, R]              says that they stay as they are (ViLBERT: a tenth of them)
+    masked_regions bool [B, R]            regions that are asked for; their features become zero, or
+    masked_visual_feats [B, R, F]         what the collator made of them (some stay as they were in ViLBERT and LXMERT)
     region_classes [B, R, C]              what the detector said of a region, as probabilities (KL divergence)
-    region_labels {head: int [B, R]}, region_confidence {head: [B, R]}      LXMERT's objects and attributes
+    region_labels {head: int [B, R]}, region_confidence {head: [B, R]}      objects and attributes of every region,
+                                          hidden or not, as sure as the detector was (LXMERT)
     matched [B]                           1: the text belongs to the picture
     answer_labels [B]                     of questions, -100 elsewhere (LXMERT)
 Features themselves are asked for where the model has a head "features".
@@ -33,16 +34,14 @@ from polymodal.nn.losses import IGNORE, masked_token_loss
 from polymodal.nn.transport import transport_distance
 from polymodal.train.objectives import Batch, Loss, Losses
 
-OWN = ("masked_input_ids", "labels", "masked_regions", "kept_regions", "region_classes", "region_labels",
+OWN = ("masked_input_ids", "labels", "masked_regions", "masked_visual_feats", "region_classes", "region_labels",
        "region_confidence", "matched", "answer_labels")  # fmt: skip
 
 
 def hidden_features(batch: Batch) -> Tensor:
-    """visual_feats with zeros where regions are hidden."""
-    zero = batch["masked_regions"]
-    if batch.get("kept_regions") is not None:
-        zero = zero & ~batch["kept_regions"]
-    return batch["visual_feats"].masked_fill(zero[..., None], 0)
+    """visual_feats with zeros where regions are hidden, or what the batch has in their place."""
+    made = batch.get("masked_visual_feats")
+    return batch["visual_feats"].masked_fill(batch["masked_regions"][..., None], 0) if made is None else made
 
 
 def class_divergence(logits: Tensor, targets: Tensor, hidden: Tensor) -> Tensor:
@@ -73,8 +72,8 @@ def needs_heads(model: nn.Module, what: str, heads: tuple[str, ...]) -> RegionTe
 class RegionPretraining:
     """yes: the class of the match head that says that a pair belongs together.  labels: heads of region labels.
 
-    visual_weight: of losses of region labels and features, which are means over ALL regions then (LXMERT's 6.67 = 1 /
-    0.15 undoes that).  answers: the main head learns `answer_labels`.
+    visual_weight: of losses of regions; those of labels and features are means over ALL regions (LXMERT's 6.67 is 1 /
+    0.15, the share that is hidden).  answers: the main head learns `answer_labels`.
     """
 
     name: ClassVar[str] = "region_pretraining"
@@ -84,7 +83,7 @@ class RegionPretraining:
     answers: bool = False
 
     def build(self, model: nn.Module) -> Loss:
-        needs_heads(model, "region pretraining", ("words", "match", *self.labels))
+        needs_heads(model, "region pretraining", ("words", "match", *(("regions",) if self.labels else ())))
         return RegionPretrainingLoss(self)
 
 
@@ -124,7 +123,7 @@ class RegionPretrainingLoss(Loss):
             each = F.cross_entropy(found[name].float().transpose(1, 2), batch["region_labels"][name], reduction="none",
                                    ignore_index=IGNORE)  # fmt: skip
             sure = (batch.get("region_confidence") or {}).get(name)
-            losses[name] = weight * (each * (hidden if sure is None else hidden * sure)).mean()
+            losses[name] = weight * (each if sure is None else each * sure).mean()
         if "features" in found:
             each = F.smooth_l1_loss(found["features"].float(), batch["visual_feats"].float(), reduction="none").mean(-1)
             losses["features"] = weight * (each * hidden).mean()
@@ -165,7 +164,9 @@ class ConditionalMaskingLoss(Loss):
                 found["features"], batch["visual_feats"], hidden.float(), "square"
             )
             if batch.get("region_classes") is not None:
-                losses["region_classes"] = class_divergence(found["classes"], batch["region_classes"], hidden.float())
+                count = batch["region_classes"].shape[-1]
+                divergence = class_divergence(found["classes"], batch["region_classes"], hidden.float())
+                losses["region_classes"] = divergence / count  # a mean over classes too
         if batch.get("matched") is not None:
             losses |= self.pairs(model, whole, batch["matched"])
         return losses

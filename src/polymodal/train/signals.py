@@ -18,7 +18,7 @@ from torch import Tensor
 from polymodal.data.datasets.sample import Sample
 from polymodal.data.processor import Encoded
 from polymodal.errors import PromptError
-from polymodal.models.imagebind_lm import SignalTokenLM
+from polymodal.models.signal_token_lm import SignalTokenLM
 from polymodal.train.collator import Collator, Learner, MicroBatch
 from polymodal.train.conversations import ConversationCollator, conversations
 

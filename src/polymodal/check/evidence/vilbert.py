@@ -5,23 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from polymodal.check import regions
-from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
-from polymodal.check.record import Case, Evidence, HeadlineResult, TrainingCheck
+from polymodal.check.fixture import fixture_source, packed_size
+from polymodal.check.record import Evidence, HeadlineResult, TrainingCheck
 from polymodal.systems.vilbert import SYSTEM
 from polymodal.systems.vilbert.checkpoint import PRETRAINED, TASK
-
-
-def case(name: str, fixture: str) -> Case:
-    """A fixture, whose rows are also given alone, text and regions without padding."""
-    _, tensors = read(fixture)
-    given = {key[3:]: value for key, value in tensors.items() if key.startswith("in.")}
-    alone = []
-    for row in range(len(given["input_ids"])):
-        words, seen = given["attention_mask"][row].bool(), given["visual_attention_mask"][row].bool()
-        one = {key: given[key][row][words][None] for key in ("input_ids", "token_type_ids")}
-        one |= {key: given[key][row][seen][None] for key in ("visual_feats", "visual_pos")}
-        alone.append((row, one))
-    return fixture_case(name, fixture, alone=alone)
 
 
 def small(architecture: str, **more: Any) -> dict[str, Any]:
@@ -56,9 +43,11 @@ def headline() -> HeadlineResult:
 EVIDENCE = Evidence(
     oracle=fixture_source("vilbert_pretrained"),
     cases=(
-        case("pretrained: words, region classes, match", "vilbert_pretrained"),
-        case("tasks: answers, rank, regions, tokens; blocks between and behind the exchanges", "vilbert_task"),
-        case("one exchange behind all blocks, sum of the pooled vectors, ReLU", "vilbert_sum"),
+        regions.paired_case("pretrained: words, region classes, match", "vilbert_pretrained"),
+        regions.paired_case(
+            "tasks: answers, rank, regions, tokens; blocks between and behind the exchanges", "vilbert_task"
+        ),
+        regions.paired_case("one exchange behind all blocks, sum of the pooled vectors, ReLU", "vilbert_sum"),
     ),
     published=tuple(packed_size("vilbert_sizes", each.name, each.parameters) for each in SYSTEM.variants),
     training_checks={"pretrain": pretrain, "vqa": vqa},

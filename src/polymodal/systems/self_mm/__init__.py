@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polymodal.backbones import encoder
-from polymodal.errors import ConfigError
+from polymodal.checkpoints.method_config import method_config
 from polymodal.models.self_mm import HEARD, OFFICIAL_KEYS, SelfMMConfig
 from polymodal.systems import CheckpointFormat, ModelSpec, Part, System, Variant, hf
 from polymodal.systems.self_mm.recipe import RECIPE
@@ -59,12 +59,9 @@ def read_shapes(shapes: Shapes) -> dict[str, Any] | None:
 
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """What `read_shapes` found, or the same dict by hand, with `aligned` and `dropout` where they are wanted."""
-    known = {name: value for name, value in config.items() if name not in ("model_type", "architectures")}
-    text = encoder.parse_config(known.pop("text_config", {}))
-    try:
-        shape = SelfMMConfig(text=text, **known)
-    except TypeError as problem:
-        raise ConfigError(f"self-mm: {problem}") from problem
+    text = encoder.parse_config(config.get("text_config", {}))
+    given = {name: value for name, value in config.items() if name != "text_config"}
+    shape = method_config(SelfMMConfig, given, "self-mm", text=text)
     width = text.width
     heard = [
         Part(slot="encoder", name="LSTM, last real step", prefix=name, modality=name.replace("vision", "video"),
