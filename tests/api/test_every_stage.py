@@ -31,15 +31,12 @@ SMALL = {  # of tests/tiny_folders.py: one of each way of fusion
     "chameleon": "align",
 }
 NOT_YET = "the objective has no `collator` yet: its batches are made by hand"
-NO_PROCESSOR = "BEiT-3's folders give no processor of pictures and texts yet"
 CANNOT = {
     ("multiple_instance", "MultimodalLM"): "recipes/mini/align.py: names of a vocabulary that it collects first",
     ("ctc", "MultimodalLM"): "recipes/mini: the head of letters is no part of the model",
     ("region_pretraining", "RegionText"): "files of a detector's regions are not read by the trainer",
     ("conditional_masking", "RegionText"): "files of a detector's regions are not read by the trainer",
     ("masked_data_modeling", "Multiway"): NOT_YET,  # BEiT-3
-    ("classification", "Multiway"): NO_PROCESSOR,
-    ("contrastive", "Multiway"): NO_PROCESSOR,
     ("utterance_classes", "DialogueRNN"): NOT_YET,
     ("emotion_labels", "Mesm"): NOT_YET,
     ("draw_or_find", "SignalTokenLM"): NOT_YET,  # GILL
