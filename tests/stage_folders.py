@@ -14,11 +14,13 @@ import torch
 from PIL import Image as Pillow
 
 from polymodal import systems
+from polymodal.check import multiway
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.evidence import (
     _viscpm_paint,
     albef,
     beit,
+    beit_3,
     blip,
     blip_2,
     clip,
@@ -190,9 +192,21 @@ def _bound(name: str, extra: tuple[str, ...] = ()) -> Callable[[Path], None]:
     return lambda folder: write_tiny_folder(folder, systems.get(name), extra)
 
 
+def _beit_3(kind: str, **more: Any) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        torch.manual_seed(0)
+        config = beit_3.small(kind, **more)
+        made = beit_3.spec(config)
+        multiway.stored(folder, config, made, made.build(), CLASSES if kind == beit_3.ANSWERS else ())
+
+    return write
+
+
 WRITTEN: dict[str, Callable[[Path], None]] = {
     "next-gpt": _next_gpt,
     "viscpm:paint": _paint,
+    "beit-3:retrieval": _beit_3(beit_3.RETRIEVAL),
+    "beit-3:answers": _beit_3(beit_3.ANSWERS, num_labels=8),
     "pandagpt": _bound("pandagpt"),
     "modaverse": _bound("modaverse", (modaverse.BEGIN, modaverse.END, *modaverse.FLAGS)),
 }

@@ -30,10 +30,17 @@ SMALL = {  # of tests/tiny_folders.py: one of each way of fusion
     "kosmos-1": "instruct",
     "chameleon": "align",
 }
+NOT_YET = "the objective has no `collator` yet: its batches are made by hand"
 CANNOT = {
     ("multiple_instance", "MultimodalLM"): "recipes/mini/align.py: names of a vocabulary that it collects first",
     ("ctc", "MultimodalLM"): "recipes/mini: the head of letters is no part of the model",
     ("region_pretraining", "RegionText"): "files of a detector's regions are not read by the trainer",
+    ("conditional_masking", "RegionText"): "files of a detector's regions are not read by the trainer",
+    ("masked_data_modeling", "Multiway"): NOT_YET,  # BEiT-3
+    ("utterance_classes", "DialogueRNN"): NOT_YET,
+    ("emotion_labels", "Mesm"): NOT_YET,
+    ("draw_or_find", "SignalTokenLM"): NOT_YET,  # GILL
+    ("spoken_pictures", "SignalTokenLM"): NOT_YET,  # MiniGPT-5
     ("classification", "RegionText"): "files of a detector's regions are not read by the trainer",
 }
 
@@ -47,7 +54,8 @@ def pair_of(name: str, stage: str) -> tuple[str, str]:
 def test_every_pair_of_objective_and_assembly_is_run_or_named() -> None:
     every = {(stage.objective.name, system.assembly) for system in systems.every() for stage in system.recipe}
     run = {pair_of(name, stage) for name, stage, *_ in [*RUNS, *TALKS, *SMALL.items()]}
-    assert not every - run - CANNOT.keys(), "run them from data files here, or say why that cannot be"
+    missing = sorted(every - run - CANNOT.keys())
+    assert not missing, f"run them from data files here, or say why that cannot be: {missing}"
     assert not CANNOT.keys() & run and not CANNOT.keys() - every
 
 

@@ -36,6 +36,8 @@ RUNS: list[tuple[str, str, str, list[str]]] = [  # the kinds of data: one, or se
     ("blip:caption", "captioner", "image-text pairs", []),
     ("blip:answer", "vqa", "conversations", []),
     ("beit:masked", "masked-pictures", "coded images", []),
+    ("beit-3:retrieval", "retrieval", "image-text pairs", []),
+    ("beit-3:answers", "vqa", "conversations", []),
     ("flava", "joint", "image-text pairs + images + text", []),
     ("vilt:pretrain", "pretrain", "image-text pairs", ["budget.max_length=40"]),
     ("vilt:vqa", "vqa", "conversations", []),

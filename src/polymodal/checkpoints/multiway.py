@@ -43,7 +43,7 @@ def assemble_multiway(
     if isinstance(module, Multiway) and module.config.kind == "classes":
         known = labels_of({"num_labels": module.config.outputs, **files.json("config.json")})
         processor: Any = PairProcessor(transform=transform)
-        return LoadedModel(model=module, processor=processor, score=scorer(module, transform, known))
+        return LoadedModel(model=module, processor=processor, score=scorer(module, transform, known), labels=known)
     tokenizer = files.tokenizer()
     ids = SentenceIds(tokenizer, bos, eos, min(longest, tower.text_positions - 2))
     kind = module.config.kind if isinstance(module, Multiway) else "retrieval"
@@ -53,6 +53,6 @@ def assemble_multiway(
         answers=answers,
     )  # fmt: skip
     if not isinstance(module, MultiwayRetrieval):
-        return LoadedModel(model=module, processor=processor)
+        return LoadedModel(model=module, processor=processor, labels=tuple(answers))
     scores = PairScores(module, transform, ids)
     return LoadedModel(model=module, processor=processor, score=scores.score, embed=scores.embed)
