@@ -18,6 +18,7 @@ from polymodal.generation.output import DecodingConstraints
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.models.encoder_decoder_lm import EncoderDecoderLM
 from polymodal.models.multimodal_lm import MultimodalLM
+from polymodal.models.protocols import rule_of
 from polymodal.models.vision_encoder_decoder import VisionEncoderDecoder
 
 
@@ -73,8 +74,9 @@ def generate_ids(model: nn.Module, tensors: Mapping[str, Any], request: Request)
     # Published beam search takes a padding id of 0 for none, and fills with the first end id.
     fill = eos[0] if request.options.beams > 1 and not pad and eos else pad
     constraints = DecodingConstraints(
-        tokenizer=request.tokenizer, eos=frozenset(eos), placeholders=True, allow_past_context=True
-    )
+        tokenizer=request.tokenizer, eos=frozenset(eos), placeholders=True, allow_past_context=True,
+        allowed=rule_of(model) if request.options.beams == 1 else None,
+    )  # fmt: skip
     if masked_writing.can_write(model):
         return _by_masks(model, tensors, request)
     if isinstance(model, VisionEncoderDecoder):
