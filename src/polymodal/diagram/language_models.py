@@ -26,6 +26,7 @@ from polymodal.models.imagebind_lm import SummedEmbeddingLM
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.models.signal_token_lm import SignalTokenLM
 from polymodal.models.synchronized_lm import SynchronizedLM
+from polymodal.models.visual_regression_lm import VisualRegressionLM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,6 +266,8 @@ def draw_outputs(sketch: Sketch, model: MultimodalLM) -> None:
         draw_generators(sketch, model)
     if isinstance(model, SynchronizedLM):
         draw_generator(sketch, "image", model.painter, "the states before a picture")
+    if isinstance(model, VisualRegressionLM):
+        draw_generator(sketch, "image", model.regression, f"{model.count} vectors behind [IMG]")
 
 
 def draw_decoders(sketch: Sketch, model: DiscreteTokenLM) -> None:

@@ -25,6 +25,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "cogagent": ("cogagent",),
     "cogvlm": ("cogvlm",),
     "dolphins": ("dolphins",),
+    "emu": ("emu",),
     "emu3": ("emu3",),
     "emu3_text_model": ("emu3",),
     "emu3_vqgan": ("emu3",),
@@ -90,6 +91,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "vilt": ("vilt",),
     "viscpm-chat": ("viscpm",),
     "viscpm-paint": ("viscpm",),
+    "visorgpt": ("visorgpt",),
     "visualglm-sat": ("visualglm",),
     "vit": ("vit",),
     "vit_jax": ("vit",),
@@ -137,6 +139,7 @@ SHAPES: tuple[str, ...] = (
     "pandagpt",
     "roboflamingo",
     "viscpm",
+    "visorgpt",
     "visualglm",
     "vit",
 )
