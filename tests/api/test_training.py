@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from polymodal.api import training
 from polymodal.api.training import TrainOptions
 from polymodal.errors import ConfigError, StorageError, UnknownName
 from polymodal.train import checkpoint
+from polymodal.train.recipe import below
 from tiny_folders import tiny
 
 SET = ["budget.batch=4", "budget.steps=8", "budget.precision=float32", "budget.max_length=480"]
@@ -157,6 +159,12 @@ def test_a_run_of_other_settings_or_data_is_not_continued(folder: Path, tmp_path
             run(folder, out, settings=[*SET, "budget.steps=1"])
     finally:
         (folder / "a.jsonl").write_text(text)
+    (tmp_path / "other").mkdir()
+    other = tiny("cogvlm", tmp_path / "other")
+    said = r"holds another run \(model: .*model.*, not .*other.*; weights: "
+    with pytest.raises(ConfigError, match=said):
+        training.fit(other, [folder / "a.jsonl"], out=out, stage="instruct", settings=[*SET, "optimizer.lr=0.1"],
+                     options=TrainOptions(save_every=3))  # fmt: skip
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="is not empty and holds no run"):
@@ -221,6 +229,32 @@ def test_too_many_damaged_samples_stop_the_run(folder: Path, tmp_path: Path) -> 
     with pytest.raises(ConfigError, match=r"damaged samples until step \d+, the limit is 2; the last: bad\.jsonl:"):
         training.fit(model, [tmp_path / "bad.jsonl"], out=tmp_path / "run", stage="align", settings=SET,
                        options=TrainOptions(max_skipped=2))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["llava-1.5", "cogvlm"])
+def test_frozen_parts_have_no_gradient_no_state_of_the_optimiser_and_stay_in_evaluation_mode(
+    folder: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "model").mkdir()
+    tiny(name, tmp_path / "model")
+    model, seen = pm.load(tmp_path / "model", dtype="float32"), []
+    learns = {"llava-1.5": "connectors.image", "cogvlm": "backbone.blocks.*.branches.1"}[name]
+
+    def look(step: int, steps: int, line: dict[str, float]) -> None:
+        named = dict(model.module.named_parameters())
+        free = {each for each in named if below(each, learns)}
+        assert free and {each for each, p in named.items() if p.requires_grad} == free
+        assert {each for each, p in named.items() if p.grad is not None} == free
+        for path, part in model.module.named_modules():
+            own = {f"{path}.{each}" if path else each for each, _ in part.named_parameters()}
+            assert not own or part.training == bool(own & free), path
+        seen.append(len(free))
+
+    stage = replace(training.stage_of(pm.load(folder / "model"), "align"), train=(learns,))
+    training.fit(model, [folder / "a.jsonl"], out=tmp_path / "run", stage=stage, settings=[*SET[:1], "budget.steps=2"],
+                 options=TrainOptions(), report=look)  # fmt: skip
+    moments = load_file(checkpoint.complete(tmp_path / "run")[-1] / "optimiser.safetensors")
+    assert {each.split(".")[0] for each in moments} == {str(i) for i in range(seen[0])} and len(seen) == 2
 
 
 def test_a_step_of_texts_alone_changes_no_connector(folder: Path, tmp_path: Path) -> None:

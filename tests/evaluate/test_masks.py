@@ -51,7 +51,7 @@ def test_frames_equal_the_references(index: int) -> None:
 def test_means_are_over_frames_then_objects() -> None:
     j, f = (np.mean([np.mean(each[name]) for each in STORED["objects"]]) for name in ("J", "F"))
     assert [measured(metric, OBJECTS).value for metric in VIDEO_OBJECTS] == pytest.approx([j, f, (j + f) / 2])
-    assert F.rows(OBJECTS).shape == J.rows(OBJECTS).shape == (3,)
+    assert F.of(OBJECTS).shape == J.of(OBJECTS).shape == (3,)
 
 
 def test_classes_equal_scikit_learn() -> None:
@@ -88,10 +88,10 @@ def test_rows_and_runs_are_the_same_mask(mask: np.ndarray) -> None:
 def test_one_picture_and_nothing_found() -> None:
     half = [[1, 0], [1, 0]]
     samples = [Scored(record={"mask": half}, prediction=said) for said in (half, SQUARE, None)]
-    assert MASK_IOU.rows(samples).tolist() == [1, 0.5, 0]
-    assert DICE.rows(samples) == pytest.approx([1, 2 / 3, 0])
+    assert MASK_IOU.of(samples).tolist() == [1, 0.5, 0]
+    assert DICE.of(samples) == pytest.approx([1, 2 / 3, 0])
     assert measured(OVERALL_IOU, samples).value == pytest.approx(4 / 8)
-    assert MASK_PRECISIONS[0].rows(samples).tolist() == [1, 0, 0]
+    assert MASK_PRECISIONS[0].of(samples).tolist() == [1, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -110,11 +110,11 @@ def test_one_picture_and_nothing_found() -> None:
 )
 def test_mistakes_are_named(mask: object, prediction: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        J.rows([Scored(record={"mask": mask}, prediction=prediction)])
+        J.of([Scored(record={"mask": mask}, prediction=prediction)])
 
 
 def test_as_many_frames_are_expected_as_the_row_has() -> None:
     with pytest.raises(ConfigError, match="prediction: expected a list of 2 masks as the row has, found list"):
-        J.rows([Scored(record={"masks": [SQUARE] * 2}, prediction=[SQUARE])])
-    with pytest.raises(ConfigError, match="masks: expected a list of a mask for each frame, found list"):
-        J.rows([Scored(record={"masks": []}, prediction=[])])
+        J.of([Scored(record={"masks": [SQUARE] * 2}, prediction=[SQUARE])])
+    with pytest.raises(ConfigError, match="a mask for each frame, with at least one, found list"):
+        J.of([Scored(record={"masks": []}, prediction=[])])

@@ -24,6 +24,7 @@ RANKS = {
     "generators": 2,
     "models": 3,
     "generation": 4,
+    "agents": 5,
     "pipelines": 5,
     "engine": 5,
     "train": 6,

@@ -11,6 +11,7 @@ FILE_LINES, SYSTEM_LINES, FUNCTION_LINES, PARAMETERS, CONFIG_FIELDS = 500, 150, 
 ENTRY_POINTS = {
     "src/polymodal/api/load.py: load": 10,
     "src/polymodal/cli/serve.py: serve": 12,
+    "src/polymodal/cli/catalogue.py: systems": 11,
     "src/polymodal/cli/draw.py: draw": 9,
 }
 Function = ast.FunctionDef | ast.AsyncFunctionDef

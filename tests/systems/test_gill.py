@@ -15,7 +15,7 @@ from polymodal.data.messages import Message
 from polymodal.data.template import written
 from polymodal.errors import ConfigError, PromptError, WeightsError
 from polymodal.systems.gill.prompt import InterleavedFormat
-from polymodal.train.signals import DrawOrFind
+from polymodal.train.signal_objectives import DrawOrFind
 
 CAT = Path(__file__).parents[2] / "examples" / "cat.jpg"
 TALK = InterleavedFormat(signal=("[IMG0]", "[IMG1]"))

@@ -16,7 +16,7 @@ from polymodal.data.messages import Message
 from polymodal.data.template import written
 from polymodal.errors import ConfigError, PromptError, WeightsError
 from polymodal.systems.minigpt_5.prompt import DRAWS, SEES, VokenFormat
-from polymodal.train.signals import SpokenPictures
+from polymodal.train.signal_objectives import SpokenPictures
 
 CAT = Path(__file__).parents[2] / "examples" / "cat.jpg"
 TALK = VokenFormat(signal=("[IMG0]", "[IMG1]", "[IMG2]"))

@@ -17,6 +17,7 @@ from polymodal.api.tensors import answering
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.errors import ConfigError, PromptError
 from polymodal.generation.sampling import SamplingOptions
+from polymodal.models.protocols import RendersAnswers
 from polymodal.models.signal_token_lm import SignalTokenLM
 from polymodal.pipelines.guided_diffusion import Drawn, OwnPipelines
 from polymodal.pipelines.image_generation import PaintRequest, Step, unseen
@@ -158,6 +159,12 @@ def render_through(
     if pipelines is None or canvas.given:
         what = "give pipelines=; size, n and steps in drawing="
         raise ConfigError(f"{model.name} draws through diffusion pipelines: {what}")
+    if isinstance(model.module, RendersAnswers):
+        stream = model.stream(list(messages_of(content)), options=options)
+        for _ in stream:
+            pass
+        text, media = model.module.render_answer(stream.reply.text, pipelines, drawing)
+        return replace(stream.reply, text=text, media=dict(media))
     reply, batch = answer_to_render(model, content, options)
     return replace(reply, media=model.module.render(pipelines, drawing, **model._tensors(batch)))
 

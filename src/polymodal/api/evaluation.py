@@ -28,7 +28,7 @@ from polymodal.api.run_record import address
 from polymodal.data.datasets.listed import ListedSamples, Parquet
 from polymodal.data.datasets.opening import open_dataset
 from polymodal.errors import ConfigError, MediaError, PromptError
-from polymodal.evaluate.metric import Measured, Scored, measured
+from polymodal.evaluate.metric import Measured, Scored, all_measured
 from polymodal.evaluate.task import Task
 from polymodal.evaluate.tasks import task_of
 
@@ -52,7 +52,7 @@ class EvaluateOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What came of it.  skipped: names of samples that could not be read."""
+    """What came of it.  skipped: names of samples that could not be read; lacking: metrics left out, and why."""
 
     task: str
     model: str
@@ -60,6 +60,7 @@ class Evaluation:
     metrics: tuple[Measured, ...]
     skipped: tuple[str, ...]
     folder: Path
+    lacking: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it; a number that is none (a correlation of one sample) is null."""
@@ -67,7 +68,8 @@ class Evaluation:
             each.name: {"value": _number(each.value), "low": _number(each.low), "high": _number(each.high)}
             for each in self.metrics
         }
-        return {"task": self.task, "model": self.model, "n": self.n, "skipped": list(self.skipped), "metrics": metrics}
+        about = {"task": self.task, "model": self.model, "n": self.n, "skipped": list(self.skipped)}
+        return about | {"lacking": list(self.lacking), "metrics": metrics}
 
 
 def measure(
@@ -89,7 +91,8 @@ def measure(
     chosen, options = task_of(task), options or EvaluateOptions()
     if (model is None) == (predictions is None):
         raise ConfigError("measure takes a model, or predictions that are there already")
-    rows = Rows(Path(data), chosen, options)
+    rows = Rows(Path(data), chosen, options, asked=model is not None)
+    rows.check()
     given = None if predictions is None else Rows(Path(predictions), None, options)
     name = "predictions" if model is None else model.name
     folder = Path(out)
@@ -112,25 +115,53 @@ def measure(
     return _result(folder, chosen, name, rows, lines)
 
 
-class Rows:
-    """The records of a data file, each checked when it is read.  task: None for predictions."""
+def check_data(
+    task: str | Task, data: str | Path, options: EvaluateOptions | None = None, *, asked: bool = True
+) -> None:
+    """Whether a data file has what a task and its metrics need: a mistake in it costs a moment, not a model's loading.
 
-    def __init__(self, path: Path, task: Task | None, options: EvaluateOptions) -> None:
+    asked: whether a model will be, in place of predictions that are there.  Raises ConfigError, naming the record;
+    UnknownName for an unknown task.
+    """
+    Rows(Path(data), task_of(task), options or EvaluateOptions(), asked).check()
+
+
+class Rows:
+    """The records of a data file, each checked when it is read.  task: None for predictions; asked: whether a model is,
+    in place of predictions that are there."""
+
+    def __init__(self, path: Path, task: Task | None, options: EvaluateOptions, asked: bool = False) -> None:
         root = Path(options.media_root) if options.media_root else None
         found = open_dataset(path, root)
         if not isinstance(found, ListedSamples | Parquet):
             raise ConfigError(f"{path} is {found.kind}; evaluation reads .jsonl, .json, .csv, .tsv or .parquet")
-        self.dataset, self.task = found, task
+        self.dataset, self.task, self.asked = found, task, asked
         self.count = min(len(found), options.limit or len(found))
 
     def __call__(self, index: int) -> Mapping[str, Any]:
         """Raises ConfigError for a record that lacks a field, PromptError for a damaged one."""
         record, name = self.dataset.record(index), self.dataset.name(index)
         if self.task is not None:
-            return self.task.check(record, name)
+            return self.task.check(record, name, self.asked)
         if not isinstance(record, Mapping) or "prediction" not in record:
             raise ConfigError(f"{name} has no prediction")
         return record
+
+    def check(self) -> None:
+        """Read all records, before a model is asked about the first.  Raises ConfigError for one that lacks a field or
+        that a metric cannot use; a damaged one is left for its turn, to be counted."""
+        metrics = () if self.task is None or (self.asked and self.task.gives) else self.task.metrics
+        asked = dict.fromkeys(metric.asks for metric in metrics)
+        for index in range(self.count):
+            try:
+                record = self(index)
+            except PromptError:
+                continue
+            try:
+                for ask in asked:
+                    ask(record)
+            except ConfigError as problem:
+                raise ConfigError(f"{self.dataset.name(index)}: {problem}") from problem
 
     def media(self, index: int, field: str) -> Any:
         """A path or bytes.  Raises MediaError."""
@@ -188,14 +219,18 @@ def _result(folder: Path, task: Task, name: str, rows: Rows, lines: Mapping[int,
     kept = [index for index in range(rows.count) if "skipped" not in lines[index]]
     if not kept:
         raise ConfigError(f"none of the {rows.count} samples could be read; the first: {lines[0]['skipped']}")
-    samples = [Scored(record=rows(index), prediction=lines[index]["prediction"]) for index in kept]
+    samples = [
+        Scored(record={**rows(index), **lines[index].get("record", {})}, prediction=lines[index]["prediction"])
+        for index in kept
+    ]
     found = Evaluation(
         task=task.name,
         model=name,
         n=len(samples),
-        metrics=tuple(measured(metric, samples) for metric in task.metrics),
+        metrics=all_measured(task.metrics_here(), samples),
         skipped=tuple(str(lines[index]["skipped"]) for index in range(rows.count) if "skipped" in lines[index]),
         folder=folder,
+        lacking=tuple(f"{metric.name} {metric.lacks()}" for metric in task.metrics if metric.lacks()),
     )
     save(folder / RESULT, json.dumps(found.as_dict(), indent=1))
     questions = [str(lines[index].get("prompt", "")) for index in kept]

@@ -3,7 +3,7 @@
 chat, stream   messages -> processor -> batch -> encoders, connectors -> backbone -> pieces of text -> Reply
 chat_batch     the same for many conversations at once
 draw           pictures that the model writes, or what its answer asks for by diffusion pipelines -> Reply.media
-transcribe, transcribe_stream, classify, embed, episode    what the system's own functions give, as records
+transcribe, transcribe_stream, classify, embed, answer, episode    what the system's own functions give, as records
 logits         the exact tensors, for research and parity: model.logits(**model.processor(messages))
 attach, detach, merge, save_adapter    PEFT adapters (api/adapters.py)
 """
@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
+from polymodal.agents.module import AgentModule
+from polymodal.api import comparing
 from polymodal.api.acting import Episode
 from polymodal.api.adapters import Adapters
 from polymodal.api.asking import Stream, answer_batch, messages_of
 from polymodal.api.chat_format import format_of
 from polymodal.api.drawing import Canvas, paint, render, render_through
-from polymodal.api.inputs import check_labels, check_media, checked_item, suggesting_others
-from polymodal.api.media import is_recording, media_of, recording_of
+from polymodal.api.inputs import check_media
+from polymodal.api.media import media_of, recording_of
 from polymodal.api.paths import as_path
+from polymodal.api.question_answering import answer, can_answer
 from polymodal.api.reply import Label, Reply
 from polymodal.api.sampling import chosen_options
 from polymodal.api.tensors import answering, check_no_loss, check_prompt, left_padded, logits_of, require_finite
@@ -42,10 +45,10 @@ from polymodal.generation.ids import can_generate, generate_ids
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.models.output import Output
-from polymodal.models.protocols import HasFeatures, RendersMedia, fills
+from polymodal.models.protocols import HasFeatures, RendersAnswers, RendersMedia, fills
 from polymodal.models.recording import recording
 from polymodal.nn.first_weight import first_weight
-from polymodal.pipelines.batches import BATCH, in_batches
+from polymodal.pipelines.batches import BATCH
 from polymodal.pipelines.guided_diffusion import OwnPipelines
 from polymodal.systems import System, Variant
 from polymodal.train.parameters import train_mode
@@ -232,6 +235,8 @@ class Model:
             return paint(self, painter, content, canvas, chosen.seed)
         return render_through(self, content, chosen, canvas, pipelines, drawing)
 
+    answer = answer
+
     @property
     def paints(self) -> bool:
         """Whether `draw` needs no pipelines: the model writes its pictures itself, or its folder has what draws."""
@@ -284,22 +289,8 @@ class Model:
         A list of items gives a list of such results, `batch_size` items at a time.
         """
         self.require("classify")
-        score = self._parts.score
-        assert score is not None
-        labels = check_labels(labels)
-        several = isinstance(items, list | tuple) and not is_recording(items)
-        if several and not items:
-            raise ConfigError("classify needs at least one item, found none")
-        with torch.inference_mode(), answering(self), suggesting_others(self) as noted:
-            media = (noted(media_of(item)) for item in (items if several else [items]))
-            scores = in_batches(media, lambda some: score(some, labels), batch_size)
-            table = require_finite(scores, "probabilities").tolist()
-        found = [
-            sorted((Label(label=label, probability=p) for label, p in zip(labels, row, strict=True)),
-                   key=lambda label: -label.probability)
-            for row in table
-        ]  # fmt: skip
-        return found if several else found[0]
+        assert self._parts.score is not None
+        return comparing.classify(self, self._parts.score, items, labels, batch_size)
 
     def embed(self, items: Sequence[Any], *, batch_size: int = BATCH) -> Tensor:
         """Paths, media, PIL images, pixels or `pm.text(...)` -> float32 [N, D], rows of length 1.
@@ -308,12 +299,7 @@ class Model:
         """
         self.require("embed")
         assert self._parts.embed is not None
-        if not isinstance(items, list | tuple) or is_recording(items) or not items:
-            found = "none" if isinstance(items, list | tuple) else type(items).__name__
-            raise ConfigError(f"embed needs a list of at least one item, found {found}; as in model.embed([item])")
-        with torch.inference_mode(), answering(self), suggesting_others(self) as noted:
-            media = (noted(checked_item(media_of(item))) for item in items)
-            return require_finite(in_batches(media, self._parts.embed, batch_size), "vectors")
+        return comparing.embed(self, self._parts.embed, items, batch_size)
 
     def logits(self, **tensors: Any) -> Tensor:
         """Logits of a processor's batch, ours or the published one, by the same names: [B, T, V] of a language model,
@@ -456,20 +442,22 @@ class Model:
 
     @property
     def can(self) -> tuple[str, ...]:
-        """What it does of chat, draw, ground, transcribe, classify, embed, act, logits, features, predict, generate."""
+        """What it does of the names below; "agent": `pm.agent` begins a conversation with it."""
         parts, module = self._parts, self.module
         found = {
             "chat": self.processor is not None and isinstance(module, MultimodalLM),
-            "draw": self.paints or (self.processor is not None and isinstance(module, RendersMedia)),
+            "draw": self.paints or (self.processor is not None and isinstance(module, RendersMedia | RendersAnswers)),
             "ground": parts.ground is not None,
             "transcribe": parts.transcribe is not None,
             "classify": parts.score is not None,
             "embed": parts.embed is not None,
+            "answer": can_answer(self),
             "act": parts.act is not None,
             "logits": fills(module, "logits"),
             "features": isinstance(module, HasFeatures),
             "predict": fills(module, "predictions"),
             "generate": can_generate(module),
+            "agent": isinstance(module, AgentModule),
         }
         return tuple(verb for verb, here in found.items() if here)
 

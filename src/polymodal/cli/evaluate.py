@@ -82,10 +82,12 @@ def evaluate(
     fields_of(task)  # an unknown task costs a moment, not a download
     if (model is None) == (predictions is None):
         raise ConfigError("evaluate takes a MODEL, or --predictions FILE")
+    options = how()
+    pm.check_data(task, data, options, asked=model is not None)  # and so does a mistake in the data
     opened = None if model is None else load(model)
     with progress("measuring", 1) as step:
         found = pm.measure(
-            opened, task, data, out=out, predictions=predictions, options=how(),
+            opened, task, data, out=out, predictions=predictions, options=options,
             done=lambda count, total: step(0, f"{count} of {total} samples"),
         )  # fmt: skip
     if json:
@@ -93,6 +95,8 @@ def evaluate(
         return
     for each in found.metrics:
         typer.echo(f"{each.name:<24} {each.value:.4g}  ({each.low:.4g} to {each.high:.4g})")
+    for why in found.lacking:
+        typer.echo(f"not measured: {why}")
     left_out = f", {len(found.skipped)} could not be read" if found.skipped else ""
     typer.echo(f"{found.n} samples{left_out}; see {out / 'report.html'}")
 
@@ -102,7 +106,8 @@ def fields_of(name: str) -> str:
     from polymodal.evaluate.tasks import task_of
 
     task = task_of(name)
-    return f"a record of {task.name} has {', '.join((*task.media, *task.fields))}"
+    also = f"; for a model also {', '.join(task.needs)}" if task.needs else ""
+    return f"a record of {task.name} has {', '.join((*task.media, *task.fields))}{also}"
 
 
 def print_tasks(json: bool) -> None:
@@ -114,7 +119,7 @@ def print_tasks(json: bool) -> None:
 
     if json:
         print_json([
-            {"task": task.name, "summary": task.summary, "fields": [*task.media, *task.fields],
+            {"task": task.name, "summary": task.summary, "fields": [*task.media, *task.fields], "needs": [*task.needs],
              "model": bool(task.verb), "metrics": [metric.name for metric in task.metrics]}
             for task in TASKS.values()
         ])  # fmt: skip

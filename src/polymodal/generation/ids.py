@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.errors import ConfigError
-from polymodal.generation import vision_text
+from polymodal.generation import masked_writing, vision_text
 from polymodal.generation.generate import generate
 from polymodal.generation.output import DecodingConstraints
 from polymodal.generation.sampling import SamplingOptions
@@ -62,7 +62,7 @@ class Request:
 
 def can_generate(model: nn.Module) -> bool:
     """Whether `generate_ids` takes the model."""
-    return isinstance(model, MultimodalLM | VisionEncoderDecoder)
+    return isinstance(model, MultimodalLM | VisionEncoderDecoder) or masked_writing.can_write(model)
 
 
 def generate_ids(model: nn.Module, tensors: Mapping[str, Any], request: Request) -> Tensor:
@@ -77,6 +77,8 @@ def generate_ids(model: nn.Module, tensors: Mapping[str, Any], request: Request)
         tokenizer=request.tokenizer, eos=frozenset(eos), placeholders=True, allow_past_context=True,
         allowed=rule_of(model) if request.options.beams == 1 else None,
     )  # fmt: skip
+    if masked_writing.can_write(model):
+        return _by_masks(model, tensors, request)
     if isinstance(model, VisionEncoderDecoder):
         options = request.options_after(vision_text.prompt_width(model, tensors))
         prompt, answers = vision_text.continue_prompt(model, tensors, options, constraints, sequences)
@@ -94,6 +96,16 @@ def generate_ids(model: nn.Module, tensors: Mapping[str, Any], request: Request)
     options = request.options_after(batch["input_ids"].shape[1])
     answers = generate(model, batch, options, constraints, sequences=sequences)
     return _joined(prompt, [answer.ids for answer in answers], fill)
+
+
+def _by_masks(model: Any, tensors: Mapping[str, Any], request: Request) -> Tensor:
+    """The begin token and the caption of each picture."""
+    pixels, ids = tensors.get("pixel_values"), model.writing_ids
+    if pixels is None or set(tensors) - {"pixel_values"} or request.sequences > 1:
+        raise ConfigError(f"generate: this model writes one caption of each of pixel_values; found {sorted(tensors)}")
+    captions = masked_writing.write(model, pixels, request.options_after(1), request.eos)
+    ended = [(*words, *request.eos[:1]) for words in captions]
+    return _joined(torch.full((len(pixels), 1), ids.bos, device=pixels.device), ended, ids.pad)
 
 
 def _started(tensors: Mapping[str, Any], start: int | None) -> Mapping[str, Any]:

@@ -43,6 +43,16 @@ class RendersMedia(Protocol):
 
 
 @runtime_checkable
+class RendersAnswers(Protocol):
+    """render_answer(answer, pipelines, changes) -> the words of an answer, and by modality what they ask for, made by
+    the caller's pipelines from a prompt in words."""
+
+    def render_answer(
+        self, answer: str, pipelines: Mapping[str, Any], changes: Mapping[str, Any] | None = None
+    ) -> tuple[str, Mapping[str, list[Any]]]: ...
+
+
+@runtime_checkable
 class RulesAnswers(Protocol):
     """answer_rule: ids that an answer has so far -> the only ids that may come next, int64 [n]; None: any may."""
 

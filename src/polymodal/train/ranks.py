@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polymodal.errors import ConfigError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
@@ -86,11 +88,32 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor if gather is None else gather()
 
 
-def shared_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, the same on every process, shared out as `like` is."""
-    mesh = getattr(like, "device_mesh", None)
-    if mesh is None or tensor.shape != like.shape:
-        return tensor
-    from torch.distributed.tensor import distribute_tensor
+def local(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor, in the same memory; all of one that is not shared out."""
+    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return part
 
-    return distribute_tensor(tensor.to(like.device), mesh, like.placements)  # type: ignore[attr-defined]
+
+def rows_of(tensor: Tensor) -> range | None:
+    """Which rows this process holds of a tensor that is shared out; None for one that is whole on every process."""
+    from torch.distributed.tensor import DTensor, Shard
+
+    if not isinstance(tensor, DTensor) or all(each.is_replicate() for each in tensor.placements):
+        return None
+    if tensor.placements != (Shard(0),):
+        raise ConfigError(f"expected tensors shared out by rows over one dimension, found {tensor.placements}")
+    each = -(-len(tensor) // tensor.device_mesh.size())
+    start = min(tensor.device_mesh.get_local_rank() * each, len(tensor))
+    return range(start, start + len(tensor.to_local()))
+
+
+def as_shared(part: Tensor, like: Tensor) -> Tensor:
+    """What this process holds of a tensor (`Parts.like`) as a tensor shared out as `like` is."""
+    from torch.distributed.tensor import DTensor
+
+    if rows_of(like) is None or not isinstance(like, DTensor):
+        return part
+    found: Tensor = DTensor.from_local(
+        part.to(like.device), like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+    )
+    return found

@@ -23,6 +23,7 @@ from polymodal.train.schedule import Schedule
 KINDS = (
     "text",  # every token is learned
     "conversations",  # text or media in, answers are learned
+    "preferences",  # the same with a better and a worse answer
     "image-text pairs",
     "video-text pairs",
     "audio-text pairs",
@@ -125,7 +126,8 @@ class Stage:
     train: dotted prefixes of the parameters that learn, everything else is frozen.  `*` stands for any part of a name:
     "backbone.*.cross", "backbone.*.branches.1".  frozen: prefixes below them that do not.  lora: prefix -> low-rank
     paths that learn beside the frozen linears below it; linears that have some already keep them.  rates: parts that
-    learn at another rate, the first rule that names a parameter counts.
+    learn at another rate, the first rule that names a parameter counts.  ema: decay of a running mean of what learns,
+    which is kept beside it; None: there is none.
     schedule: None where it was not published.  start: "scratch"; "parts", each from its own published weights; the
     name of an earlier stage; or "id:variant" of another system.  note: what the paper says and the record cannot.
     """
@@ -140,11 +142,14 @@ class Stage:
     optimizer: OptimizerConfig = field(default_factory=AdamW)
     schedule: Schedule | None = None
     budget: Budget = Budget()
+    ema: float | None = None
     start: str = ""
     note: str = ""
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ConfigError(f"stage {self.name}: ema is a decay between 0 and 1, as 0.999; found {self.ema}")
 
     @property
     def steps(self) -> int:

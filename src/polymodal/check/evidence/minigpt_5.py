@@ -21,7 +21,7 @@ from polymodal.check.training import caption_check, letters
 from polymodal.data.messages import Message
 from polymodal.models.signal_token_lm import SignalTokenLM
 from polymodal.systems.minigpt_5 import SYSTEM
-from polymodal.train.signals import SpokenPictures
+from polymodal.train.signal_objectives import SpokenPictures
 
 QUERIES, WIDTH = 4, 32
 

@@ -2,7 +2,7 @@
 
 from polymodal.systems import AdamW, Budget, DataSource, Stage
 from polymodal.train.schedule import StepDecay
-from polymodal.train.signals import DrawOrFind
+from polymodal.train.signal_objectives import DrawOrFind
 
 RECIPE = (
     Stage(

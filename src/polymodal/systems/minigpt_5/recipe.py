@@ -2,7 +2,7 @@
 
 from polymodal.systems import AdamW, Budget, DataSource, LoRAConfig, PartRate, Stage
 from polymodal.train.schedule import Linear
-from polymodal.train.signals import SpokenPictures
+from polymodal.train.signal_objectives import SpokenPictures
 
 WORDS = ("backbone.embed_tokens", "backbone.lm_head")
 

@@ -27,6 +27,7 @@ from polymodal.pipelines.latent_painting import LatentPainter
 from polymodal.systems import CheckpointFiles, LoadedModel, ModelSpec, Part
 from polymodal.systems.viscpm import processor as tree
 from polymodal.systems.viscpm.checkpoint import ANSWER, BEGIN, infer_backbone, parse_backbone
+from polymodal.train.latents import LatentCollator
 from polymodal.weights.keytable import KeyTable, rename
 
 PAINT = "viscpm-paint"
@@ -93,7 +94,12 @@ class Paint:
 
         codec = Codec(files.folder / "vae", "stable-diffusion-2-1-base")
         painter = LatentPainter(model=module, encode=encode, codec=codec, factor=codec.factor)
-        return LoadedModel(model=module, processor=processor, paint=painter)
+        side = self.unet.side * codec.factor
+
+        def collator(objective: Any, learner: Any) -> Any:
+            return LatentCollator(encode=encode, codec=codec, side=side)
+
+        return LoadedModel(model=module, processor=processor, paint=painter, collator=collator)
 
 
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:
