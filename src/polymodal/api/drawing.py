@@ -21,6 +21,7 @@ from polymodal.models.protocols import RendersAnswers
 from polymodal.models.signal_token_lm import SignalTokenLM
 from polymodal.pipelines.guided_diffusion import Drawn, OwnPipelines
 from polymodal.pipelines.image_generation import PaintRequest, Step, unseen
+from polymodal.pipelines.imagined_painting import ImaginedPainter
 
 if TYPE_CHECKING:
     from polymodal.api.model import Model
@@ -63,7 +64,8 @@ def paint(model: Model, painter: Painter, content: Sequence[Any], canvas: Canvas
     """Pictures that `painter` writes from words: `reply.media["image"]`, PIL images; seed: of the first, None: any."""
     messages = list(messages_of(content))
     text = messages[-1].text.strip()
-    if len(messages) > 1 or messages[-1].media or not text:
+    sees = isinstance(painter, ImaginedPainter)
+    if len(messages) > 1 or not (text or messages[-1].media) or (messages[-1].media and not sees):
         raise PromptError(f"{model.name} draws from words alone: expected one text")
     begin, ids = time.perf_counter(), 0
 
@@ -74,8 +76,10 @@ def paint(model: Model, painter: Painter, content: Sequence[Any], canvas: Canvas
 
     seed = random.randrange(2**31) if seed is None else seed
     seeds = tuple(seed + number for number in range(canvas.n))
+    request = PaintRequest(text=text, size=canvas.size, seeds=seeds, steps=canvas.steps, step=step,
+                           parts=messages[-1].parts if sees else ())  # fmt: skip
     with torch.inference_mode(), answering(model):
-        found = painter(PaintRequest(text=text, size=canvas.size, seeds=seeds, steps=canvas.steps, step=step))
+        found = painter(request)
     pictures = [Image.fromarray(picture.cpu().numpy()) for picture in found]
     return Reply(
         text="",

@@ -23,7 +23,7 @@ from polymodal.nn.attention import AttentionConfig
 from polymodal.nn.mlp import GatedMLPConfig, MLPConfig
 from polymodal.nn.norm import RMSNormConfig
 from polymodal.nn.relative import RelativePositionsConfig
-from polymodal.weights.keytable import KeyTable, copy, drop, rename
+from polymodal.weights.keytable import KeyTable, Row, copy, drop, rename
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +137,12 @@ def _stack_names(side: str, gated: bool) -> dict[str, str | None]:
     names[f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias"] = f"{side}.bias"
     names[f"{side}.final_layer_norm"] = f"{side}.norm"
     return {f"{theirs}.weight": f"{mine}.weight" for theirs, mine in names.items()}
+
+
+def decoder_rows(gated: bool = False) -> tuple[Row, ...]:
+    """The decoder's stack alone, below `decoder.` on both sides, but for its table of words."""
+    rows = KeyTable.of(_stack_names("decoder", gated)).rows
+    return tuple(replace(row, targets=tuple(name.removeprefix("decoder.") for name in row.targets)) for row in rows)
 
 
 def hf_keys(config: EncoderDecoderConfig) -> tuple[KeyTable, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -96,6 +97,12 @@ def write_codec(folder: Path, module: Any) -> None:
     """Into a folder that is there."""
     keys = kl_codec.published_keys(module.config)
     store(folder / "vae" / "diffusion_pytorch_model.safetensors", module, keys)
+
+
+def nearest(pixels: Tensor, picture: Any) -> int:
+    """Which of the pictures [N, 3, H, W] in -1..1 a drawn one (of PIL) is most like."""
+    found = torch.from_numpy(np.asarray(picture).copy()).movedim(-1, 0) / 127.5 - 1
+    return int((pixels - found).abs().mean((1, 2, 3)).argmin())
 
 
 def learn_pictures(

@@ -110,7 +110,7 @@ CLASS_OF_MODEL_TYPE = {
         "RobertaTokenizer": "roberta bart bridgetower clap data2vec-text florence2",
         "Qwen2Tokenizer": "qwen2 qwen2_moe qwen2_vl qwen2_5_vl qwen2_audio qwen3 qwen3_vl internvl",
         "GPTNeoXTokenizer": "gpt_neox mpt mamba olmo rwkv",
-        "BertTokenizer": "bert blip align flava git vilt visual_bert electra distilbert",
+        "BertTokenizer": "bert blip align flava git vilt visual_bert electra distilbert visorgpt",
         "LxmertTokenizer": "lxmert",
         "WhisperTokenizer": "whisper",
         "CPMBeeTokenizer": "viscpm-chat viscpm-paint",

@@ -27,6 +27,7 @@ from polymodal.models.meta_response_lm import MetaResponseLM
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.models.signal_token_lm import SignalTokenLM
 from polymodal.models.synchronized_lm import SynchronizedLM
+from polymodal.models.visual_regression_lm import VisualRegressionLM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,6 +269,8 @@ def draw_outputs(sketch: Sketch, model: MultimodalLM) -> None:
         draw_readers_of_prompts(sketch)
     if isinstance(model, SynchronizedLM):
         draw_generator(sketch, "image", model.painter, "the states before a picture")
+    if isinstance(model, VisualRegressionLM):
+        draw_generator(sketch, "image", model.regression, f"{model.count} vectors behind [IMG]")
 
 
 def draw_decoders(sketch: Sketch, model: DiscreteTokenLM) -> None:

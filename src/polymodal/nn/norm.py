@@ -61,6 +61,29 @@ class LayerNorm(nn.LayerNorm):
         return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
 
 
+class DeviationNorm(nn.Module):
+    """TencentPretrain's layer norm: ``(x - mean) / (deviation + eps)``, of the sample's deviation (n - 1)."""
+
+    def __init__(self, width: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
+        wide = x.float()
+        normed = (wide - wide.mean(-1, keepdim=True)) / (wide.std(-1, keepdim=True) + self.eps)
+        return (normed * self.weight.float() + self.bias.float()).to(x.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviationNormConfig:
+    eps: float = 1e-6
+
+    def build(self, width: int) -> DeviationNorm:
+        return DeviationNorm(width, self.eps)
+
+
 class HeadLayerNorm(nn.Module):
     """Layer norm per head, with weights shared by a group of heads: ``[..., H, E] -> [..., H, E]`` (Chameleon)."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,13 +38,15 @@ def unseen(written: int, whole: int) -> None:
 class PaintRequest:
     """A wish for pictures.  size: (width, height) in pixels, None: the model's usual.  seeds: of each picture.
 
-    steps: of diffusion, None: the model's usual.
+    steps: of diffusion, None: the model's usual.  parts: texts and pictures of the wish in order, for a painter that
+    takes pictures too.
     """
 
     text: str
     size: tuple[int, int] | None = None
     seeds: tuple[int, ...] = (0,)
     steps: int | None = None
+    parts: tuple[Any, ...] = ()
     step: Step = unseen
 
 

@@ -30,6 +30,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "dialoguernn": ("dialoguernn",),
     "dolphins": ("dolphins",),
     "early_fusion_svm": ("early_fusion_svm",),
+    "emu": ("emu",),
     "emu3": ("emu3",),
     "emu3_text_model": ("emu3",),
     "emu3_vqgan": ("emu3",),
@@ -103,6 +104,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "vilt": ("vilt",),
     "viscpm-chat": ("viscpm",),
     "viscpm-paint": ("viscpm",),
+    "visorgpt": ("visorgpt",),
     "visualglm-sat": ("visualglm",),
     "vit": ("vit",),
     "vit_jax": ("vit",),
@@ -162,6 +164,7 @@ SHAPES: tuple[str, ...] = (
     "uniter",
     "vilbert",
     "viscpm",
+    "visorgpt",
     "visualglm",
     "vit",
 )

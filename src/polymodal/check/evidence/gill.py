@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -113,8 +112,7 @@ def drawn(folder: Path, count: int = 2) -> tuple[int, int]:
     again, said, shown = pm.load(folder), 0, 0
     for number, picture in enumerate(pictures):
         reply = again.draw(picture, "again?", seed=0, steps=20, max_tokens=40)
-        found = torch.from_numpy(np.asarray(reply.media["image"][0]).copy()).movedim(-1, 0) / 127.5 - 1
-        shown += int((pixels - found).abs().mean((1, 2, 3)).argmin()) == number
+        shown += stable_diffusion.nearest(pixels, reply.media["image"][0]) == number
         said += reply.text.strip() == names[number]
     return said, shown
 

@@ -9,9 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 import polymodal as pm
 from polymodal.check import randomise, real, stable_diffusion
@@ -147,15 +145,9 @@ def drawn(folder: Path, count: int = 2) -> tuple[int, int]:
     for number in range(count):
         asked = story(number, pictures, names)[:1]
         reply = again.draw(asked, seed=0, steps=20, max_tokens=60, temperature=0.0, top_p=1.0)
-        found = torch.from_numpy(np.asarray(reply.media["image"][0]).copy()).movedim(-1, 0) / 127.5 - 1
-        shown += nearest(after, found) == number
+        shown += stable_diffusion.nearest(after, reply.media["image"][0]) == number
         said += reply.text.strip() == names[(number + 1) % count]
     return said, shown
-
-
-def nearest(pixels: Tensor, found: Tensor) -> int:
-    """Which picture is the most like it."""
-    return int((pixels - found).abs().mean((1, 2, 3)).argmin())
 
 
 def headline() -> HeadlineResult:
