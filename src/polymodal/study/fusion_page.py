@@ -14,7 +14,8 @@ from polymodal.study.verdicts import percent
 
 STYLE = """
 body { max-width: 66rem; } img { width: 100%; background: #fff; border: 1px solid var(--line); border-radius: 8px; }
-.verdict { white-space: nowrap; font-weight: 600; } .confirmed { color: #1a7f37; } .refuted { color: #b42318; }
+.verdict { white-space: nowrap; font-weight: 600; }
+td:first-child { white-space: nowrap; } .confirmed { color: #1a7f37; } .refuted { color: #b42318; }
 .undecided, .not { color: var(--soft); } h2 { margin-top: 2.2rem; }
 """
 COLOURS = {"A": "#3b6fb6", "B": "#c8591b", "C": "#2c8a57", "D": "#7d4fa3"}
@@ -60,7 +61,7 @@ def figure(study: Study) -> str:
         axes.set_ylabel("held-out pictures named rightly, %")
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.25)
-    samples.legend(fontsize=8)
+    samples.legend(fontsize=8, loc="upper left")
     bars(trains, study, "numbers that learn, million", lambda each: each["trainable"] / 1e6)
     bars(work, study, "GFLOP to learn one sample", lambda each: each["operations"]["train"] / 1e9)
     file = io.BytesIO()
@@ -152,7 +153,7 @@ def claims(study: Study) -> str:
         f"<td>{escaped(each['because'])}</td></tr>"
         for each in study["verdicts"]
     )
-    head = "<tr><th>type</th><th>claim of the survey</th><th>at this size</th><th>because</th></tr>"
+    head = "<tr><th>&nbsp;</th><th>claim of the survey</th><th>at this size</th><th>because</th></tr>"
     return f"<h2>The survey's claims</h2><table>{head}{rows}</table>\n"
 
 

@@ -160,7 +160,7 @@ TYPES: Mapping[str, FusionType] = {
                    train=("connectors", "backbone.blocks.*.attn.*.branches.1"), lr=1e-3),
         FusionType(letter="C", name="features at placeholders", build=splice, train=("connectors",), lr=1e-2),
         FusionType(letter="D", name="codes in the vocabulary", build=vocabulary, train=("backbone.embed_tokens.new",),
-                   lr=5e-2, coded=True),
+                   lr=1e-2, coded=True),
     )
 }  # fmt: skip
 
