@@ -12,7 +12,7 @@ from polymodal.check import randomise, real
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
 from polymodal.check.sequences import ids_of, loaded
-from polymodal.check.training import fit, rows
+from polymodal.check.training import learned, rows
 from polymodal.models.tombert import TomBert
 from polymodal.systems.tombert import SYSTEM
 
@@ -82,7 +82,7 @@ def training_check(steps: int = 40) -> TrainingCheck:
 
 def headline() -> HeadlineResult:
     """One picture, two targets, two sentiments, from a loaded folder."""
-    model = fit(training_check(300), SYSTEM.recipe[0].objective)
+    model = learned(training_check(300), SYSTEM.recipe[0].objective)
     ready = loaded(SYSTEM.formats[0].model_spec(SMALL), model, SMALL)
     right, both = 0.0, []
     for kind in (1, 0):
