@@ -32,6 +32,9 @@ _HOMES = {
     "resume": "polymodal.api.training",
     "export": "polymodal.api.training",
     "TrainOptions": "polymodal.api.training",
+    "begin": "polymodal.api.fresh",
+    "can_begin": "polymodal.api.fresh",
+    "predict_features": "polymodal.api.feature_predictions",
     "measure": "polymodal.api.evaluation",
     "check_data": "polymodal.api.evaluation",
     "EvaluateOptions": "polymodal.api.evaluation",
@@ -45,6 +48,10 @@ _HOMES = {
     "voice": "polymodal.api.voice",
     "Voice": "polymodal.api.voice",
     "Speech": "polymodal.api.voice",
+    "study_fusion": "polymodal.study.fusion",
+    "FusionOptions": "polymodal.study.fusion",
+    "study_convergence": "polymodal.study.convergence",
+    "ConvergenceOptions": "polymodal.study.convergence",
 }
 
 if TYPE_CHECKING:
@@ -58,6 +65,9 @@ if TYPE_CHECKING:
     from polymodal.api.evaluation import EvaluateOptions as EvaluateOptions
     from polymodal.api.evaluation import check_data as check_data
     from polymodal.api.evaluation import measure as measure
+    from polymodal.api.feature_predictions import predict_features as predict_features
+    from polymodal.api.fresh import begin as begin
+    from polymodal.api.fresh import can_begin as can_begin
     from polymodal.api.load import load as load
     from polymodal.api.load import look as look
     from polymodal.api.load import pull as pull
@@ -80,11 +90,17 @@ if TYPE_CHECKING:
     from polymodal.api.voice import Voice as Voice
     from polymodal.api.voice import voice as voice
     from polymodal.data.limits import Limits as Limits
+    from polymodal.study.convergence import ConvergenceOptions as ConvergenceOptions
+    from polymodal.study.convergence import study_convergence as study_convergence
+    from polymodal.study.fusion import FusionOptions as FusionOptions
+    from polymodal.study.fusion import study_fusion as study_fusion
 
 __all__ = [
     "AgentLimits",
     "Box",
+    "ConvergenceOptions",
     "EvaluateOptions",
+    "FusionOptions",
     "Limits",
     "Model",
     "Reply",
@@ -95,6 +111,8 @@ __all__ = [
     "agent",
     "array",
     "audio",
+    "begin",
+    "can_begin",
     "chat_format",
     "check_data",
     "data_set",
@@ -108,9 +126,12 @@ __all__ = [
     "measure",
     "media",
     "plan",
+    "predict_features",
     "pull",
     "regions",
     "resume",
+    "study_convergence",
+    "study_fusion",
     "text",
     "video",
     "voice",

@@ -1,6 +1,7 @@
 """Tools, files, planners and the loop of thoughts: what goes in is checked, and what is wrong is named and told on."""
 
 import json
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import ClassVar
@@ -14,6 +15,7 @@ from polymodal.agents.planner import Endpoint, PlannerError, Scripted, cut
 from polymodal.agents.react import ReactAgent, Wording, split_input
 from polymodal.agents.record import AgentLimits
 from polymodal.agents.tools import Box, Tool, Toolbox, ToolError, as_text
+from polymodal.api.agent_tools import reading_tools
 from polymodal.data.media import Audio, Image
 from polymodal.errors import ConfigError, Unreachable, WeightsError
 
@@ -186,6 +188,21 @@ def test_inputs_are_split_at_the_first_commas() -> None:
     three = tool(lambda **given: "", inputs={"image": "image", "text": "text", "more": "text"})
     assert split_input(three, "a.png, b , c, d") == {"image": "a.png", "text": "b", "more": "c, d"}
     assert split_input(tool(), "one, two") == {"text": "one, two"}
+
+
+def test_reading_is_a_tool_where_its_program_is_installed(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert reading_tools() == ()
+    program = tmp_path / "tesseract"
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\nassert sys.stdin.buffer.read()[1:4] == b'PNG'\nprint(sys.argv[1:])\n"
+    )
+    program.chmod(0o755)
+    (read,) = reading_tools()
+    assert read.call({"image": picture()}) == "['stdin', 'stdout']"
+    program.write_text(f'#!{sys.executable}\nimport sys\nsys.exit("no language data")\n')
+    with pytest.raises(ToolError, match="tesseract: no language data"):
+        read.call({"image": picture()})
 
 
 def test_edges_and_plain_changes() -> None:

@@ -94,8 +94,8 @@ def test_a_killed_run_answers_only_what_is_missing(
     with (out / "samples.jsonl").open("a") as file:
         file.write('{"index": 4, "predi')  # a line that was cut off
     asked: list[int] = []
-    real = evaluation._batch
-    monkeypatch.setattr(evaluation, "_batch", lambda some, predict: (asked.extend(some), real(some, predict))[1])
+    real = evaluation.answer_batch
+    monkeypatch.setattr(evaluation, "answer_batch", lambda some, how: (asked.extend(some), real(some, how))[1])
     found = measure(model, TALK, place / "a.jsonl", out=out, options=options)
     assert set(asked) == {4, 5, 6} and found.as_dict() == whole.as_dict() and lines(out) == lines(tmp_path / "whole")
 

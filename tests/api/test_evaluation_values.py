@@ -101,7 +101,7 @@ def test_clip_score_and_distance_with_an_encoder_of_the_catalogue(clip: Path, tm
     assert [line["prediction"] for line in lines(tmp_path / "score")] == pytest.approx(cosines.tolist(), abs=1e-5)
     assert score.metrics[0].value == pytest.approx(100 * cosines.clamp(min=0).mean().item(), abs=1e-3)
     found = measure(model, "generation", data, out=tmp_path / "distance")
-    expected = frechet_distance(vectors["image"], vectors["made"])
+    expected = frechet_distance(vectors["image"].numpy(), vectors["made"].numpy())
     assert found.metrics[0].value == pytest.approx(expected, rel=1e-4, abs=1e-6) and found.n == 4
     with pytest.raises(ConfigError, match="lacks features, which generation needs"):
         measure(None, "generation", data, out=tmp_path / "no", predictions=data)

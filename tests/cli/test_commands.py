@@ -30,6 +30,7 @@ COMMANDS = (
     "pull",
     "doctor",
     "bench",
+    "study",
 )
 
 

@@ -250,6 +250,14 @@ def test_a_set_is_prepared_and_its_licence_told(polymodal, site: Site, monkeypat
     told = polymodal("pull", "data:sounds", "--out", tmp_path / "sounds")
     assert told.code == 0 and "licence: CC0-1.0; see" in told.out and (tmp_path / "sounds/train.jsonl").is_file()
     assert polymodal("pull", "data:sounds", "--out", tmp_path / "sounds", "--json").json["set"] == "sounds"
+    assert polymodal("pull", "data:sounds").code == 0
+    told = polymodal("pull", "--verify", "data:sounds")
+    assert told.code == 0 and "all as downloaded" in told.out and "no hash" not in told.out
+    (tmp_path / "sounds/test.jsonl").write_text("")
+    (lost,) = Path(polymodal("pull", "data:sounds", "--json").json["path"]).glob("sounds/bd_808.flac")
+    lost.unlink()
+    told = polymodal("pull", "--verify", "data:sounds")
+    assert told.code == 1 and f"{lost} is not there" in told.out
     for arguments, message in (
         (("data:sound",), "there is no data set 'sound'; there are tuxpaint,"),
         (("data:emoji", "--offline"), "data:emoji (22.3 MB) is not in"),

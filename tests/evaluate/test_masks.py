@@ -18,6 +18,7 @@ from polymodal.errors import ConfigError
 from polymodal.evaluate.masks import (
     CLASS_IOU,
     DICE,
+    HD95,
     MASK_IOU,
     MASK_PRECISIONS,
     OVERALL_IOU,
@@ -28,11 +29,14 @@ from polymodal.evaluate.masks import (
     boundary_f,
     dice,
     frames,
+    hausdorff,
     jaccard,
     near,
     read_mask,
 )
 from polymodal.evaluate.metric import Scored, measured
+
+HAUSDORFF = json.loads((Path(__file__).parents[1] / "fixtures/evaluate_hausdorff.json").read_text())
 
 STORED = json.loads((Path(__file__).parents[1] / "fixtures/evaluate_masks.json").read_text())
 OBJECTS = [Scored(record={"masks": each["masks"]}, prediction=each["predictions"]) for each in STORED["objects"]]
@@ -118,3 +122,16 @@ def test_as_many_frames_are_expected_as_the_row_has() -> None:
         J.of([Scored(record={"masks": [SQUARE] * 2}, prediction=[SQUARE])])
     with pytest.raises(ConfigError, match="a mask for each frame, with at least one, found list"):
         J.of([Scored(record={"masks": []}, prediction=[])])
+
+
+@pytest.mark.parametrize("case", HAUSDORFF["cases"], ids=lambda case: f"{case['hd95']:.1f}")
+def test_hausdorff_equals_monai(case: dict) -> None:
+    """evaluate_hausdorff.json: unions of random disks (generator 4), and what monai gives for them."""
+    marked, said = ([list(map(int, row)) for row in case[name]] for name in ("mask", "prediction"))
+    sample = Scored(record={"mask": marked}, prediction=said)
+    assert HD95.of([sample])[0] == pytest.approx(case["hd95"], abs=1e-5)  # monai: float32
+
+
+def test_hausdorff_of_empty_masks() -> None:
+    nothing, full = np.zeros((3, 4), bool), np.ones((3, 4), bool)
+    assert [hausdorff(nothing, nothing), hausdorff(nothing, full), hausdorff(full, full)] == [0, 5, 0]

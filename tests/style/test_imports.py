@@ -35,11 +35,12 @@ RANKS = {
     "check": 8,
     "diagram": 8,
     "serve": 9,
+    "study": 9,
     "cli": 10,
     "__main__": 11,
 }
 # The command line and the server are clients of the public interface: they `import polymodal` as users do.
-CLIENTS = {"check", "cli", "serve"}
+CLIENTS = {"check", "cli", "serve", "study"}
 HEAVY = (
     "torch",
     "PIL",

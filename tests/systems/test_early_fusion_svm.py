@@ -75,3 +75,15 @@ def test_refusals():
     parse = get("early-fusion-svm").formats[0].model_spec
     with pytest.raises(ConfigError, match="kernel"):
         parse({"model_type": "early_fusion_svm", "features": WIDTHS, "vectors": 3, "kernel": "linear"})
+
+
+def test_held_out_samples_are_measured_and_not_learned():
+    _, train, tensors = given("early_fusion_svm_scaled")
+    train.pop("decision")
+    model = KernelMachineConfig(features=WIDTHS, vectors=60).build()
+    loss = SupportVectors(cost=10.0).build(model)
+    loss(model, train)
+    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    held = {key[3:]: value for key, value in tensors.items() if key.startswith("in.")}
+    found = loss.eval()(model, {**held, "labels": torch.tensor([0, 1] * 4 + [0])})
+    assert list(found) == ["hinge"] and all(torch.equal(kept[name], model.state_dict()[name]) for name in kept)

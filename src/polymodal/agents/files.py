@@ -4,9 +4,8 @@
     files.keep(edges, "edge", "image/1f0c2d7a.png") -> "image/9b1e_edge_1f0c2d7a_1f0c2d7a.png"
 
 A name is a handle and no path: no disk is touched, so a planner that asks for `/etc/passwd`, a URL or a file that it
-made
-up gets a ToolError that names what there is.  Names have the form of Visual ChatGPT (microsoft/TaskMatrix at 4b7664f,
-`get_new_image_name`): a new file's name tells its own mark, what made it, its predecessor and its origin.
+made up gets a ToolError that names what there is.  Names have the form of Visual ChatGPT (microsoft/TaskMatrix at
+4b7664f, `get_new_image_name`): a new file's name tells its own mark, what made it, its predecessor and its origin.
 """
 
 from __future__ import annotations

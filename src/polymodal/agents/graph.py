@@ -3,8 +3,7 @@
     run_graph({0: (), 1: (0,), 2: (0,)}, work, workers=4) -> {0: Outcome, 1: Outcome, 2: Outcome}
 
 A task whose graph is wrong (it waits for an id that is not there, for itself or in a circle) is refused by name, and
-with it
-what waits for it; all others run.  A task that fails takes with it only those that need its result.
+with it what waits for it; all others run.  A task that fails takes with it only those that need its result.
 """
 
 from __future__ import annotations

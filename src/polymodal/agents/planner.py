@@ -3,9 +3,9 @@
     planner(messages, stop=("\\nObservation: ",)) -> text        messages: {"role": ..., "content": ...}
 
 `Scripted` says what it was given, for tests and to play a recorded plan again; `Endpoint` asks a server with OpenAI's
-interface (llama.cpp, vLLM, `polymodal serve`, ...).  A local chat model is one through api/agent.py.
-Traps: an endpoint gets the conversation and the names of files, never their content; its key goes to it alone, and not
-over plain http unless it is this machine.
+interface (llama.cpp, vLLM, `polymodal serve`, ...).  A local chat model is one through api/agent.py. Traps: an endpoint
+gets the conversation and the names of files, never their content; its key goes to it alone, and not over plain http
+unless it is this machine.
 """
 
 from __future__ import annotations

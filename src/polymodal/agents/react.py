@@ -1,14 +1,11 @@
 """The loop of thought, action and observation over tools that take one string (arXiv 2210.03629).
 
-    prompt -> planner -> "Thought: ... Yes\\nAction: NAME\\nAction Input: TEXT" -> tool -> "Observation: RESULT" ->
-    prompt
+    prompt -> planner -> "Thought: ... Yes\\nAction: NAME\\nAction Input: TEXT" -> tool -> "Observation: RESULT"
                       -> "...No\\nAI: answer" -> the answer
 
-The protocol is langchain 0.0.101's `conversational-react-description` (MIT), which Visual ChatGPT and AudioGPT pin:
-how an
-output is read, how the prompt is joined and what stops the planner are its, byte for byte.
-Traps: `AI:` anywhere in an output ends the loop, even behind an action; the input is one line; quotes around it fall
-away.
+The protocol is langchain 0.0.101's `conversational-react-description` (MIT), which Visual ChatGPT and AudioGPT pin: how
+an output is read, how the prompt is joined and what stops the planner are its, byte for byte. Traps: `AI:` anywhere in
+an output ends the loop, even behind an action; the input is one line; quotes around it fall away.
 """
 
 from __future__ import annotations
@@ -187,7 +184,14 @@ class ReactAgent:
         text, finish = "", "steps"
         while len(steps) < self.limits.steps:
             slots = {"chat_history": self.history, "input": request, "agent_scratchpad": scratchpad(said)}
-            output = self.planner([{"role": "user", "content": self.wording.prompt(self.tools, slots)}], STOP)
+            try:
+                output = self.planner([{"role": "user", "content": self.wording.prompt(self.tools, slots)}], STOP)
+            except PolymodalError as problem:
+                if not steps:
+                    raise
+                steps.append(Step(tool="planner", arguments="", error=str(problem)))
+                finish = "planner"
+                break
             try:
                 wish = read(output)
             except Unreadable as problem:
@@ -237,6 +241,7 @@ def stopped(finish: str, steps: Sequence[Step]) -> str:
         "loop": "the planner asks for the same step again and again",
         "seconds": "the time for an answer is over",
         "unreadable": "the planner's outputs cannot be read",
+        "planner": "the planner failed",
         "stop": "the planner's answer is empty",
     }[finish]
     done = [f"{step.tool}: {step.result}" for step in steps if step.result]

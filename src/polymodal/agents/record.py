@@ -20,9 +20,8 @@ from polymodal.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class AgentLimits:
-    """steps: calls of tools in one answer.  seconds: of one answer, looked at between steps.  workers: tasks that
-    run at
-    once.  retries: how often a planner may write what cannot be read, in one answer."""
+    """steps: calls of tools in one answer.  seconds: of one answer, looked at between steps.  workers: tasks that run
+    at once.  retries: how often a planner may write what cannot be read, in one answer."""
 
     steps: int = 15
     seconds: float = 600.0
@@ -56,8 +55,7 @@ class Step:
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """finish: "stop", "steps" (too many), "seconds", "loop" (the same step again and again), "unreadable" (a planner
-    whose
-    outputs cannot be read).  made: names of the files that tools made."""
+    whose outputs cannot be read), "planner" (it failed after some steps).  made: names of the files that tools made."""
 
     text: str
     steps: tuple[Step, ...] = ()

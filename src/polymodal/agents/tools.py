@@ -4,10 +4,9 @@
     tool.call({"image": picture}) -> a text; anything else is a ToolError of one line
 
 `task` is what the tool is for, in the words of the hub's tasks ("image-to-text", "visual-question-answering", ...):
-each
-system finds its tools by it and shows them to its planner under the names of its paper.
-Values are plain: text is str, number int or float, image, audio and video the records of data/media.py, texts a tuple
-of str, boxes a tuple of `Box`, labels a tuple of (name, share).
+each system finds its tools by it and shows them to its planner under the names of its paper. Values are plain: text is
+str, number int or float, image, audio and video the records of data/media.py, texts a tuple of str, boxes a tuple of
+`Box`, labels a tuple of (name, share).
 """
 
 from __future__ import annotations
@@ -24,8 +23,7 @@ from polymodal.fields import check_fields
 
 class ToolError(PolymodalError):
     """A call that was refused or failed: an unknown tool, a wrong argument, a file that is not there, a result of
-    another
-    kind than the tool's."""
+    another kind than the tool's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +66,8 @@ MEDIA = ("image", "audio", "video")
 class Tool:
     """One tool.  inputs: argument -> kind, in order; optional: arguments that may be left out.  output: a kind.
 
-    run(**arguments) -> value.  description: one sentence for a planner.  model: whose work it is, for the trace.
-    Raises ConfigError for kinds that do not exist.
+    run(**arguments) -> value.  description: one sentence for a planner.  model: whose work it is, for the trace. Raises
+    ConfigError for kinds that do not exist.
     """
 
     name: str

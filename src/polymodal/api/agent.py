@@ -1,8 +1,8 @@
 """`pm.agent`: a planner that works with tools on your files.
 
-agent = pm.agent("visual-chatgpt", planner="http://127.0.0.1:8000/v1", tools=["mini"])
-reply = agent.ask(pm.image("photo.jpg"), "What is in it, and where are its edges?")
-reply.text, reply.media["image"], reply.steps
+agent = pm.agent("visual-chatgpt", planner="http://127.0.0.1:8000/v1", tools=["mini"]) reply =
+agent.ask(pm.image("photo.jpg"), "What is in it, and where are its edges?") reply.text, reply.media["image"],
+reply.steps
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from polymodal.agents.pictures import picture_tools
 from polymodal.agents.planner import Endpoint, Planner, Said, Scripted, cut
 from polymodal.agents.record import AgentLimits, Setup, Step
 from polymodal.agents.tools import Tool, Toolbox
-from polymodal.api.agent_tools import tools_of, voice_tool
+from polymodal.api.agent_tools import reading_tools, tools_of, voice_tool
 from polymodal.api.media import as_media
 from polymodal.api.reply import Reply
 from polymodal.api.voice import Voice, voice
@@ -124,13 +124,11 @@ def agent(
     """A conversation with an agent of the catalogue.
 
     model: its id, or what `pm.load` gave.  planner: the id or folder of a chat model, a loaded one, the address of a
-    server with OpenAI's interface ("http://127.0.0.1:8000/v1", its key in POLYMODAL_PLANNER_KEY), a .json file or
-    list of
-    texts to be said in order, or a function of messages and stop texts.  tools: ids, folders, loaded models and `Tool`
-    records; "kokoro" for speech; plain operations on pictures are there anyway.  prompt: a file with your own
-    wording, in
-    the form that the system's page says.  seed: of the names of files.
-    Raises ConfigError for a model that is no agent, and what `pm.load` raises.
+    server with OpenAI's interface ("http://127.0.0.1:8000/v1", its key in POLYMODAL_PLANNER_KEY), a .json file or list
+    of texts to be said in order, or a function of messages and stop texts.  tools: ids, folders, loaded models and
+    `Tool` records; "kokoro" for speech; plain operations on pictures are there anyway.  prompt: a file with your own
+    wording, in the form that the system's page says.  seed: of the names of files. Raises ConfigError for a model that
+    is no agent, and what `pm.load` raises.
     """
     from polymodal.api.load import load
 
@@ -195,13 +193,13 @@ def _model(name: str | Path, known: dict[str, Any]) -> Any:
 
 
 def toolbox(given: Any, known: dict[str, Any] | None = None) -> Toolbox:
-    """The tools of models and records, and the operations on pictures."""
+    """The tools of models and records, and the operations on pictures; reading where Tesseract is installed."""
     known = {} if known is None else known
     items = [given] if isinstance(given, str | Path | Tool) or not isinstance(given, Iterable) else list(given)
     found: list[Tool] = []
     for each in items:
         found += _tools(each, known)
-    return Toolbox((*found, *picture_tools()))
+    return Toolbox((*found, *picture_tools(), *reading_tools()))
 
 
 def _tools(item: Any, known: dict[str, Any]) -> tuple[Tool, ...]:

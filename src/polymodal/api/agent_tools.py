@@ -5,6 +5,9 @@ tools_of(pm.load("mini")) -> describe, answer, detect, hear, classify
 
 from __future__ import annotations
 
+import io
+import shutil
+import subprocess
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +15,13 @@ import numpy as np
 
 from polymodal.agents.tools import Box, Tool
 from polymodal.data.media import Audio, Image
+from polymodal.errors import MediaError
 
 if TYPE_CHECKING:
     from polymodal.api.model import Model
     from polymodal.api.voice import Voice
 
+READING = 120  # seconds that reading a picture may take
 DESCRIBE, ALL = "Describe this picture in one sentence.", "What all is in this picture?"
 
 
@@ -66,6 +71,26 @@ def things(model: Model, image: Image) -> tuple[Box, ...]:
 
 def shares(model: Model, image: Image, labels: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
     return tuple((each.label, float(each.probability)) for each in model.classify(image, list(labels)))
+
+
+def reading_tools() -> tuple[Tool, ...]:
+    """Tesseract as a tool, where its program is installed."""
+    program = shutil.which("tesseract")
+    if program is None:
+        return ()
+
+    def read(image: Image) -> str:
+        data = io.BytesIO()
+        image.picture.save(data, "PNG")
+        command = [program, "stdin", "stdout"]
+        done = subprocess.run(command, input=data.getvalue(), capture_output=True, timeout=READING)
+        if done.returncode:
+            raise MediaError(f"{done.stderr.decode(errors='replace').strip()[:200]}")
+        return done.stdout.decode(errors="replace").strip()
+
+    picture = {"image": "image"}
+    return (Tool(name="tesseract", task="optical-character-recognition", inputs=picture, output="text", run=read,
+                 description="the words that are written in a picture", model="Tesseract"),)  # fmt: skip
 
 
 def voice_tool(voice: Voice) -> Tool:

@@ -30,7 +30,7 @@ class Reply:
     segments: of a transcript, its stretches of speech with `start` and `end` in seconds.
     steps: of an agent, what it did, also what was refused or failed; its finish_reason may be "steps", "seconds",
     "loop" or
-    "unreadable" too (agents/record.py).
+    "unreadable" or "planner" too (agents/record.py).
     """
 
     text: str

@@ -20,7 +20,6 @@ from polymodal.api.model import Model
 from polymodal.api.run_record import loaded, made, record_of, settle
 from polymodal.data.datasets.mixture import Mixture
 from polymodal.data.datasets.opening import open_dataset
-from polymodal.data.datasets.sample import Dataset
 from polymodal.errors import ConfigError, UnknownName
 from polymodal.models.output import total_loss
 from polymodal.nn.first_weight import first_weight
@@ -28,10 +27,11 @@ from polymodal.nn.lora import merge_lora
 from polymodal.train import checkpoint, loop, report
 from polymodal.train.batches import BatchOptions, StepLoader, Steps
 from polymodal.train.collator import Collates, Collator, Learner, require_kind
+from polymodal.train.feature_batches import CountsSamples
+from polymodal.train.feature_files import FeatureDataset, is_features
 from polymodal.train.parameters import prepare
 from polymodal.train.ranks import Ranks, started
 from polymodal.train.recipe import DataSource, Stage
-from polymodal.train.sequences import FeatureData, is_feature_file
 from polymodal.train.settings import changed
 
 Stop = Callable[[], bool]
@@ -209,11 +209,11 @@ def collator_of(model: Model, stage: Stage, options: TrainOptions, ranks: int = 
 
 
 def mixture_of(paths: Sequence[str | Path], options: TrainOptions, split: str = "train") -> Mixture:
-    """The data sets, opened and mixed.  split: of feature files, which hold several."""
+    """The data sets, opened and mixed.  split: what is taken of a file of features that holds several."""
     root = Path(options.media_root) if options.media_root else None
-    datasets: list[Dataset] = [
-        FeatureData(Path(each), split)
-        if is_feature_file(Path(each))
+    datasets = [
+        FeatureDataset(Path(each), split)
+        if is_features(Path(each))
         else open_dataset(Path(each), root, options.question)
         for each in paths
     ]
@@ -235,7 +235,10 @@ def with_data(stage: Stage, paths: Sequence[str | Path], mixture: Mixture) -> St
         )
         for path, each in zip(paths, mixture.datasets, strict=True)
     )
-    return replace(stage, data=sources)
+    objective = stage.objective
+    if isinstance(objective, CountsSamples):
+        objective = objective.of_samples(mixture.epoch_size)
+    return replace(stage, data=sources, objective=objective)
 
 
 def run(

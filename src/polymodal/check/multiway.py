@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import polymodal as pm
 from polymodal.check import real
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
+from polymodal.check.record import TrainingCheck
 from polymodal.check.regions import COLOURS
 from polymodal.check.training import rows
 from polymodal.checkpoints.record import CheckpointFiles, ModelSpec
@@ -96,6 +97,21 @@ def kinds_in_turn(made: Batches) -> Batches:
         return batch if step % 3 == 0 else {name: value for name, value in batch.items() if name in texts}
 
     return batches
+
+
+def masked_check(spec: ModelSpec) -> TrainingCheck:
+    """Pairs, pictures and texts in turn, with letters and patches hidden."""
+    torch.manual_seed(0)
+    module = spec.build()
+    batches = hidden_patches(hidden_words(pairs(spec, module), 0.5))
+    return TrainingCheck(model=module, batches=kinds_in_turn(batches), steps=60, lr=2e-3)
+
+
+def contrast_check(spec: ModelSpec) -> TrainingCheck:
+    """Pictures and their names, apart."""
+    torch.manual_seed(0)
+    module = spec.build()
+    return TrainingCheck(model=module, batches=pairs(spec, module, 8), steps=60, lr=2e-3)
 
 
 def stored(folder: Path, config: Mapping[str, Any], spec: ModelSpec, module: nn.Module, answers: Sequence[str]) -> Any:

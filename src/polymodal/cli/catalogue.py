@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.")]
 
 
-FUSION = Annotated[str, typer.Option(help="Only this fusion: A, B, C, D, fusion-encoder, method or none.")]
+FUSION = Annotated[str, typer.Option(help="Only this fusion: A, B, C, D, fusion-encoder, method, agent or none.")]
 INPUT = Annotated[str, typer.Option(help="Only what takes this, as audio.")]
 OUTPUT = Annotated[str, typer.Option(help="Only what gives this, as image.")]
 YEAR = Annotated[str, typer.Option(help="Only of a year, or of years, as 2021-2023.")]

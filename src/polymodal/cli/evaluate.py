@@ -28,6 +28,10 @@ HOW: Mapping[str, tuple[Any, Any]] = {
     ),
     "limit": (Annotated[int, typer.Option(min=0, help="The first samples alone; 0: all.")], 0),
     "batch": (Annotated[int, typer.Option(min=1, help="Samples that are answered together.")], 8),
+    "workers": (
+        Annotated[int, typer.Option(min=1, help="Processes that answer, each with the model; several need Ray.")],
+        1,
+    ),
     "max_skipped": (
         Annotated[int, typer.Option(min=0, help="Samples that cannot be read before the run stops.")],
         100,
@@ -56,7 +60,8 @@ def evaluate(
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL_HELP)] = None,
     task: Annotated[str | None, typer.Option(help="What is measured; without it the tasks are listed.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Records with what the task needs: .jsonl, .json, .csv, .tsv or .parquet.")
+        Path | None,
+        typer.Option(help="Records with what the task needs: .jsonl, .json, .csv, .tsv, .parquet; features."),
     ] = None,
     predictions: Annotated[
         Path | None, typer.Option(help="Records with a `prediction` each, in place of a model's answers.")

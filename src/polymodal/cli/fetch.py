@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -99,7 +99,8 @@ def pull_set(name: str, out: Path | None, offline: bool, json: bool) -> None:
 def verify_cached(model: str | None, json: bool) -> None:
     """Read what was downloaded and name each file that is no longer as it was; exit code 1 when there is one."""
     import polymodal as pm
-    from polymodal.cli.output import counted, human_bytes, print_json, transfers
+    from polymodal.cli.output import transfers
+    from polymodal.data.sets.sums import check_sums
     from polymodal.weights.verified import ChangedFile, Verified, verify_cache, verify_files
 
     with transfers() as report:
@@ -108,11 +109,20 @@ def verify_cached(model: str | None, json: bool) -> None:
         else:
             try:
                 paths = pm.pull(model, offline=True)
+                if model.startswith("data:"):
+                    return tell_verified(Verified(*check_sums(paths[0])), json)
             except ChangedFile as error:
                 found = Verified(changed=[str(error)])
             else:
                 files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
                 found = verify_files([file for file in files if file.is_file()], report)
+    tell_verified(found, json)
+
+
+def tell_verified(found: Any, json: bool) -> None:
+    """Print a `Verified`; exit code 1 where a file changed."""
+    from polymodal.cli.output import counted, human_bytes, print_json
+
     if json:
         print_json({"files": found.files, "bytes": found.bytes, "changed": found.changed, "unknown": found.unknown})
     else:

@@ -19,7 +19,7 @@ from polymodal.errors import ConfigError
 
 DATA_HELP = (
     "Samples to learn from: a .jsonl, .json (LLaVA, ShareGPT, OpenAI messages), .csv, .parquet or .tar file, or a "
-    "folder of media with captions; repeat it for more."
+    "folder of media with captions, or features (.pkl, .npz, .csv; FILE@SPLIT); repeat it for more."
 )
 
 
@@ -149,6 +149,9 @@ def train(
             loaded, losses = pm.resume(resume, device=place["device"], report=line, stop=stop)
         else:
             assert model is not None and data is not None
+            if pm.can_begin(model):
+                model = str(pm.begin(model, f"{out}.start", data, seed=options.seed))
+                typer.echo(f"no weights were released: it begins from random ones, in {model}", err=True)
             loaded = open_model(model, **place)
             losses = pm.fit(
                 loaded, data, out=out, stage=stage, settings=set or [], options=options, report=line, stop=stop

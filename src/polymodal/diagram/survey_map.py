@@ -36,6 +36,7 @@ TYPES = {
     "D": ("D  ids of one vocabulary", "tint-video"),
     "fusion-encoder": ("one encoder over both", "tint-imu"),
     "method": ("method on features", "tint-other"),
+    "agent": ("a planner that calls others", "tint-thermal"),
     "": ("one modality, or side by side", "tint-text"),
 }
 UNDERSTANDING = "understanding"

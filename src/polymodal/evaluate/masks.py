@@ -7,6 +7,8 @@ a list of rows of 0 and 1, or COCO's run lengths {"size": [height, width], "coun
     J&F    their mean; all three are means over frames, then over objects, as davis2017-evaluation gives them.  DAVIS
            leaves out the first and last frame: so do the rows, if their numbers are to be compared
     Dice   2 |A and B| / (|A| + |B|), 1 where both are empty
+    HD95   the 95th percentile, in pixels, of the distances of each mask's edge to the other's, the larger of the two
+           ways, as monai has it; 0 where both are empty, the picture's diagonal where one is
     overall IoU, P@K (A2D-Sentences): sum of intersections over sum of unions; share of objects with IoU > K
 
 Classes (NYU-D, SUN RGB-D).  A row has `classes`, a list of rows of numbers of classes, 255 where nothing is known; a
@@ -106,6 +108,27 @@ def dice(one: np.ndarray, other: np.ndarray) -> float:
     """Dice's coefficient of two masks."""
     size = one.sum() + other.sum()
     return float(2 * (one & other).sum() / size) if size else 1.0
+
+
+def edge(mask: np.ndarray) -> np.ndarray:
+    """Where the pixels are that have one beside, above or below them that is not set, or the picture's end: [N, 2]."""
+    wide = np.pad(mask, 1)
+    inner = wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
+    return np.argwhere(mask & ~inner)
+
+
+def hausdorff(one: np.ndarray, other: np.ndarray, share: float = 95.0) -> float:
+    """HD95 of two masks."""
+    edges = edge(one), edge(other)
+    if not all(map(len, edges)):
+        return float(np.hypot(*one.shape)) if any(map(len, edges)) else 0.0
+    return max(float(np.percentile(_nearest(*way), share)) for way in (edges, edges[::-1]))
+
+
+def _nearest(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The distance of each point to the nearest of the others, [N]."""
+    pieces = np.array_split(points, max(1, len(points) * len(others) // 1_000_000))
+    return np.concatenate([np.sqrt(((each[:, None] - others) ** 2).sum(-1).min(1)) for each in pieces])
 
 
 def frames(sample: Scored) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -220,6 +243,7 @@ J = _regions(name="J", rows=lambda found: found[:, 0])
 F = _regions(name="F", rows=lambda found: found[:, 1])
 J_AND_F = _regions(name="J&F", rows=lambda found: found.mean(1))
 DICE = _masks(name="Dice", rows=over_frames(dice))
+HD95 = _masks(name="HD95", rows=over_frames(hausdorff), best="low")
 MASK_IOU = _masks(name="mean IoU", rows=over_frames(jaccard))
 OVERALL_IOU = _masks(name="overall IoU", rows=pixel_rows, total=quotient)
 MASK_PRECISIONS = tuple(map(mask_precision, (0.5, 0.6, 0.7, 0.8, 0.9)))

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from polymodal.errors import ConfigError, PromptError
 from polymodal.models.output import Output
-from polymodal.nn.representation_similarity import NEIGHBOURS, clamp_outliers, metric
+from polymodal.nn.representation_similarity import NEIGHBOURS, clamp_outliers, metric, mutual_knn_of_all
 
 Features = Tensor | Sequence[Tensor]
+AT_ONCE = 1 << 28  # marks of neighbours in memory at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,5 +100,7 @@ class RepresentationAlignment(nn.Module):
         least = self.config.topk + 1 if self.config.metric in NEIGHBOURS else 4
         if len(x[0]) < least:
             raise PromptError(f"{self.config.metric} needs {least} samples or more, found {len(x[0])}")
+        if self.config.metric == "mutual_knn" and len(x[0]) ** 2 * (len(x) + len(y)) <= AT_ONCE:
+            return mutual_knn_of_all(x, y, self.config.topk)
         measure = metric(self.config.metric, self.config.topk)
         return torch.tensor([[measure(a, b) for b in y] for a in x])

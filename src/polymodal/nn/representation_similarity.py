@@ -14,7 +14,7 @@ random directions and iterates, so it differs from run to run; here it is exact.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -57,6 +57,18 @@ def mutual_knn(x: Tensor, y: Tensor, k: int = 10) -> float:
     """Share of the k nearest neighbours that are the same; k / (N - 1) by chance."""
     near_x, near_y = nearest_neighbours(x, k), nearest_neighbours(y, k)
     return float((near_x[:, :, None] == near_y[:, None]).any(2).float().sum(1).div(k).mean())
+
+
+def mutual_knn_of_all(xs: Sequence[Tensor], ys: Sequence[Tensor], k: int = 10) -> Tensor:
+    """`mutual_knn` of every two of several matrices, [Lx, Ly]: neighbours are looked for once a matrix."""
+    marks = [torch.stack([_marked(each, k) for each in some]) for some in (xs, ys)]
+    return marks[0] @ marks[1].T / (k * len(xs[0]))
+
+
+def _marked(features: Tensor, k: int) -> Tensor:
+    """Float32 [N * N]: 1 where a column is among the k nearest of its row."""
+    near = nearest_neighbours(features, k)
+    return torch.zeros(len(near), len(near), device=near.device).scatter_(1, near, 1.0).flatten()
 
 
 def cycle_knn(x: Tensor, y: Tensor, k: int = 10) -> float:

@@ -11,6 +11,8 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "VideoChatGPT": ("video_chatgpt",),
     "beit": ("beit",),
     "beit-official": ("beit",),
+    "beit-v2-masked": ("beit_v2",),
+    "beit-v2-tokenizer": ("beit_v2",),
     "beit3": ("beit_3",),
     "blip": ("blip",),
     "blip-2": ("blip_2",),
@@ -104,6 +106,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "vit": ("vit",),
     "vit_jax": ("vit",),
     "vita-mixtral": ("vita",),
+    "vl-beit": ("vl_beit",),
     "x-llm": ("x_llm",),
 }
 ARCHITECTURES: dict[str, tuple[str, ...]] = {
@@ -135,6 +138,7 @@ SHAPES: tuple[str, ...] = (
     "albef",
     "beit",
     "beit_3",
+    "beit_v2",
     "blip",
     "blip_2",
     "chameleon",

@@ -45,7 +45,7 @@ def line_of_work(system: System) -> str:
 class Wanted:
     """What a system must be; "" asks nothing.
 
-    fusion: A, B, C, D, "fusion-encoder", "method" or "none".  input, output: modalities.  years: "2023" or
+    fusion: A, B, C, D, "fusion-encoder", "method", "agent" or "none".  input, output: modalities.  years: "2023" or
     "2021-2023".  line: one of LINES.
     """
 

@@ -7,7 +7,7 @@ that a checkpoint saves it and a run goes on exactly.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
 from polymodal.models.kernel_machine import KernelMachine, solve
-from polymodal.models.score_head import SCORES
+from polymodal.models.score_head import SCORES, SHORT
 from polymodal.models.self_mm import SelfMM
 from polymodal.nn.losses import regression_loss
 from polymodal.train.collator import Collator, Learner
+from polymodal.train.feature_batches import feature_batches
 from polymodal.train.objectives import Batch, Loss, Losses
-from polymodal.train.sequences import PlacedTokens, SequencesWithLengths, WholeSet
 
 TINY = 1e-8
 
@@ -48,8 +48,7 @@ class SupportVectors:
         return SupportVectorsLoss(self)
 
     def collator(self, learner: Learner) -> Collator:
-        """The whole training set is one batch: budget.batch says how many samples that are."""
-        return WholeSet()
+        return feature_batches(learner.module, labels=("M",), classes=True)
 
 
 class SupportVectorsLoss(Loss):
@@ -67,6 +66,8 @@ class SupportVectorsLoss(Loss):
         labels = batch["labels"].reshape(-1)
         if not bool(((labels == 0) | (labels == 1)).all()) or len(labels.unique()) < 2:
             raise ConfigError(f"objective: support vectors part classes 0 and 1, found {labels.unique().tolist()}")
+        if not self.training:  # held-out samples measure the machine, and are not learned
+            return dict(model(**batch).losses)
         rows = model.joined(model.features(**{name: each for name, each in batch.items() if name != "labels"}))
         if not self.begun:
             model.hold(rows, self.config.scaled)
@@ -104,8 +105,10 @@ class UnimodalLabels:
         return UnimodalLabelsLoss(self, model.config.heads)
 
     def collator(self, learner: Learner) -> Collator:
-        """Sequences with their place in the file."""
-        return PlacedTokens()
+        return feature_batches(learner.module, labels=("M",), index=True)
+
+    def of_samples(self, count: int) -> UnimodalLabels:
+        return replace(self, samples=count)
 
 
 class UnimodalLabelsLoss(Loss):
@@ -202,8 +205,10 @@ class TaskScores:
         return TaskScoresLoss(self.weights)
 
     def collator(self, learner: Learner) -> Collator:
-        """Sequences with a label of each score."""
-        return SequencesWithLengths(columns=tuple(self.weights))
+        short = {SCORES[name]: letter for name, letter in SHORT.items()}
+        if unknown := [name for name in self.weights if name not in short]:
+            raise ConfigError(f"no label of a file is called {unknown[0]!r}; expected some of {', '.join(short)}")
+        return feature_batches(learner.module, labels=tuple(short[name] for name in self.weights))
 
 
 class TaskScoresLoss(Loss):
@@ -215,6 +220,7 @@ class TaskScoresLoss(Loss):
 
     def forward(self, model: nn.Module, batch: Batch) -> Losses:
         labels, found = batch["labels"], model(**{name: x for name, x in batch.items() if name != "labels"}).predictions
+        labels = labels[:, None] if labels.dim() == 1 else labels
         if labels.dim() != 2 or labels.shape[1] != len(self.weights):
             expected = f"[B, {len(self.weights)}] ({', '.join(self.weights)})"
             raise ConfigError(f"objective: labels of several scores are {expected}, found {list(labels.shape)}")
@@ -239,6 +245,9 @@ class UtteranceClasses:
 
     def build(self, model: nn.Module) -> Loss:
         return UtteranceClassesLoss(self.weights)
+
+    def collator(self, learner: Learner) -> Collator:
+        return feature_batches(learner.module, labels=("utterances",))
 
 
 class UtteranceClassesLoss(Loss):

@@ -1,6 +1,7 @@
 """A file of features -> its samples: `.pkl` of MMSA and conv-emotion, `.npz`, `.csv`.
 
     open_features("unaligned_50.pkl", "train") -> FeatureSet (data/datasets/features.py)
+    FeatureDataset("unaligned_50.pkl@train")   the same as a data set of the trainer; @SPLIT may be left out
 
 .npz    arrays by the names of MMSA's tables, `split` [N] or "train/text", "valid/text", ...
 .csv    a row a step: id, split, label (or M, T, A, V), raw_text, and columns text_0 ... text_299, audio_0 ..., vision_0
@@ -13,13 +14,15 @@ from __future__ import annotations
 import csv
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from polymodal.data.datasets.features import LABELS, MODALITIES, RENAMED, SPLITS, FeatureSet, feature_set
+from polymodal.data.datasets.sample import Dataset, Sample
+from polymodal.data.media import Array
 from polymodal.errors import ConfigError
 from polymodal.files import open_regular
 from polymodal.weights.array_pickle import read_pickle
@@ -30,21 +33,92 @@ _NAMES = (*MODALITIES, *(old for old, new in RENAMED.items() if new in MODALITIE
 _COLUMN = re.compile(rf"^({'|'.join(_NAMES)})_(\d+)$")
 
 
+class FeatureDataset(Dataset):
+    """The samples of one split as the trainer takes them.
+
+    A sample's labels are by name ("M", "T", "A", "V", "utterances"); beside its features stand `index`, its place, and
+    where the file has them `text_bert` [3, T] and `speakers` [T], numbers in the order in which people speak first.
+    """
+
+    kind: ClassVar[str] = "features"
+
+    def __init__(self, address: Path, split: str | None = None) -> None:
+        """split: the one that is taken where the address names none, and the file has it.  Raises ConfigError."""
+        file, named = split_of(address)
+        super().__init__(Path(f"{file}@{named}") if named else file)
+        self.file = file_of(file)
+        self.features = open_features(self.file, named) if named else _of_file(self.file, split)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def name(self, index: int) -> str:
+        return f"{self.file.name}: {self.features[index].name}"
+
+    def files(self) -> Iterable[Path]:
+        return (self.file,)
+
+    def sample(self, index: int) -> Sample:
+        found = self.features[index]
+        beside: dict[str, Any] = {"index": np.array([index])}
+        if found.ids is not None:
+            beside["text_bert"] = found.ids
+        if found.speakers:
+            order = list(dict.fromkeys(found.speakers))
+            beside["speakers"] = np.array([order.index(each) for each in found.speakers])
+        return Sample(
+            name=self.name(index),
+            text=found.text,
+            features={name: Array(values, modality=name) for name, values in found.features.items()},
+            labels=dict(found.labels) or None,
+            arrays={name: Array(values, modality=name) for name, values in beside.items()},
+        )
+
+
+def split_of(address: Path) -> tuple[Path, str | None]:
+    """The file and the split of "features.pkl@test"."""
+    name, mark, split = str(address).rpartition("@")
+    return (Path(name), split) if mark and split in SPLITS else (address, None)
+
+
+def is_features(address: Path) -> bool:
+    """Whether an address is of features: by its suffix, a table by its columns, a folder by the one file in it."""
+    path, _ = split_of(address)
+    if path.is_dir():
+        kept = [each for each in path.iterdir() if each.suffix.lower() in SUFFIXES]
+        return len(kept) == 1 and is_features(kept[0])
+    if path.suffix.lower() == ".csv" and path.is_file():
+        with open_regular(path, error=ConfigError) as file:
+            head = file.readline(1 << 20).decode("utf-8-sig", "replace")
+        return any(_COLUMN.match(name.strip()) for name in head.split(","))
+    return path.suffix.lower() in SUFFIXES[:-1]
+
+
+def _of_file(path: Path, split: str | None) -> FeatureSet:
+    """The split where the file has splits, else all of it."""
+    whole = read_file(path)
+    named = isinstance(whole, list | tuple) or "split" in whole or any(name in whole for name in SPLITS)
+    return feature_set(whole, split if named else None, path.name)
+
+
 def open_features(path: str | Path, split: str | None = None) -> FeatureSet:
     """The samples of a file, or of the one feature file in a folder.  split: "train", "valid", "test"; None: all.
 
     Raises ConfigError, naming file, modality and sample, for what is missing, damaged or does not fit.
     """
     path = file_of(Path(path))
-    suffix = path.suffix.lower()
     if split is not None and split not in SPLITS:
         raise ConfigError(f"split {split!r} is not known; expected {', '.join(SPLITS)}")
-    if suffix in (".pkl", ".p"):
-        return feature_set(read_pickle(path), split, path.name)
-    if suffix == ".npz":
-        return feature_set(read_npz(path), split, path.name)
-    if suffix == ".csv":
-        return feature_set(read_csv(path), split, path.name)
+    return feature_set(read_file(path), split, path.name)
+
+
+def read_file(path: Path) -> Any:
+    """What a file holds: a table of arrays, tables by split, or the parts of dialogues."""
+    readers: Mapping[str, Callable[[Path], Any]] = {".pkl": read_pickle, ".p": read_pickle, ".npz": read_npz,
+                                                    ".csv": read_csv}  # fmt: skip
+    reader = readers.get(path.suffix.lower())
+    if reader is not None:
+        return reader(path)
     raise ConfigError(f"{path} is of no known kind of features; expected {', '.join(SUFFIXES)}")
 
 

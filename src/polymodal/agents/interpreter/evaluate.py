@@ -3,10 +3,9 @@
     run(source, "execute_command", (patch,), {"ImagePatch": make}, ProgramLimits()) -> the value that the function gives
 
 No name of Python is in reach: names are looked up in the program, in what the host gives, and in functions.py.
-Attributes
-exist of `Exposed` objects (those they show) and as the methods in values.py.  Every node is one step.
-Traps: a list that a loop goes through is copied, so a program that appends to it sees only what was there before;
-`is` compares numbers and texts as Python does.
+Attributes exist of `Exposed` objects (those they show) and as the methods in values.py.  Every node is one step. Traps:
+a list that a loop goes through is copied, so a program that appends to it sees only what was there before; `is`
+compares numbers and texts as Python does.
 """
 
 from __future__ import annotations

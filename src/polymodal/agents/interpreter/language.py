@@ -3,9 +3,8 @@
     parse(source) -> the functions of a program        raises ProgramError naming the line and what is not allowed
 
 The list is one of what may stand in a program; all else is refused: classes, imports other than of what is there
-anyway,
-decorators, try, with, del, global, async, generators that wait, names and attributes that begin with an underscore.
-Python's own parser reads the source; nothing is compiled or executed.
+anyway, decorators, try, with, del, global, async, generators that wait, names and attributes that begin with an
+underscore. Python's own parser reads the source; nothing is compiled or executed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """What a program has used up: steps, seconds, memory.
 
 Memory is counted by what is made, not by what is held: every value is charged when it is made and nothing is given
-back,
-so that a program never holds more than its limit.  A cell is eight bytes or one place in a list.
+back, so that a program never holds more than its limit.  A cell is eight bytes or one place in a list.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """Operators, subscripts and methods, each charged before it makes anything.
 
 Traps that cost a host its memory or its hours, and are refused here: `2 ** 10**9`, `"x" * 10**12`, `1 << 10**9`,
-`list(range(10**12))`,
-`1.5 in range(10**12)`, `"a".replace("", long)`, widths in formats, `round(5, -10**9)`, and comparing, hashing or
-printing
-lists that hold each other twice over, which a few lines make 2**60 cells long.
+`list(range(10**12))`, `1.5 in range(10**12)`, `"a".replace("", long)`, widths in formats, `round(5, -10**9)`, and
+comparing, hashing or printing lists that hold each other twice over, which a few lines make 2**60 cells long.
 """
 
 from __future__ import annotations

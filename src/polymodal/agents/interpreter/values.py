@@ -1,10 +1,8 @@
 """What programs calculate with: plain values, functions, and objects of the host that show only what they list.
 
-A program never holds a Python function, type or module.  `HostFunction` stands for one; it has no attributes, and
-what it
-gives back is checked.  Methods of texts, lists, dicts and sets are those of METHODS and no others: `format`, which
-reads
-attributes, and those that make large values of small ones are left out, or charged first.
+A program never holds a Python function, type or module.  `HostFunction` stands for one; it has no attributes, and what
+it gives back is checked.  Methods of texts, lists, dicts and sets are those of METHODS and no others: `format`, which
+reads attributes, and those that make large values of small ones are left out, or charged first.
 """
 
 from __future__ import annotations

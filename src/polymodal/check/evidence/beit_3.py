@@ -43,20 +43,11 @@ def spec(config: dict[str, Any]) -> Any:
 
 
 def pretrain() -> TrainingCheck:
-    """Pairs, pictures and texts in turn, with letters and patches hidden."""
-    torch.manual_seed(0)
-    made = spec(small(CAPTIONS))
-    module = made.build()
-    batches = multiway.hidden_patches(multiway.hidden_words(multiway.pairs(made, module), 0.5))
-    return TrainingCheck(model=module, batches=multiway.kinds_in_turn(batches), steps=60, lr=2e-3)
+    return multiway.masked_check(spec(small(CAPTIONS)))
 
 
 def contrast() -> TrainingCheck:
-    """Pictures and their names, apart."""
-    torch.manual_seed(0)
-    made = spec(small(RETRIEVAL))
-    module = made.build()
-    return TrainingCheck(model=module, batches=multiway.pairs(made, module, 8), steps=60, lr=2e-3)
+    return multiway.contrast_check(spec(small(RETRIEVAL)))
 
 
 def vqa() -> TrainingCheck:

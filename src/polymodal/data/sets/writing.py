@@ -4,6 +4,7 @@
     out/languages/fr/train.jsonl, ...            the same pictures with French texts
     out/pictures, sounds, speech                 media
     out/licenses                                 what each package says of its licence
+    out/SHA256SUMS                               of every file but the next
     out/manifest.json                            packages with hashes, split rule, counts; written last
 
 Near-duplicates: a training or validation picture within `NEAR` bits of a test picture is removed, and a training
@@ -12,7 +13,6 @@ picture that near a validation picture.  Trap: this looks inside one set, and no
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -28,6 +28,7 @@ import numpy as np
 from polymodal.data.image import read_image
 from polymodal.data.sets.record import Content, DataSet, Item
 from polymodal.data.sets.split import NEAR, RULE, dhash, near_any, split_of
+from polymodal.data.sets.sums import write_sums
 from polymodal.data.sets.svg import NoSVG
 from polymodal.errors import MediaError
 
@@ -70,14 +71,9 @@ def write(record: DataSet, folder: Path, out: Path, report: Report = lambda done
         "counts": counts,
         "removed_near": {side: gone[side] for side in SIDES if gone[side]},
         "left_out": dict(sorted(written.left_out.items())),
-        "sha256": {
-            str(PurePosixPath(table) / f"{side}.jsonl"): hashlib.sha256(
-                (out / table / f"{side}.jsonl").read_bytes()
-            ).hexdigest()
-            for table, side in tables
-        },
         "polymodal": version("polymodal"),
     }
+    write_sums(out)
     (out / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return manifest
 

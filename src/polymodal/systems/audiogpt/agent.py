@@ -1,8 +1,7 @@
 """AudioGPT's conversation: Visual ChatGPT's protocol over tools for speech, sound and music.
 
-The names of tools are spelled as in AIGC-Audio/AudioGPT (read at a674543, audio-chatgpt.py; its LICENSE file is
-empty, so that
-nothing but names and the protocol is taken).  A prompt file of yours is filled as Visual ChatGPT's.
+The names of tools are spelled as in AIGC-Audio/AudioGPT (read at a674543, audio-chatgpt.py; its LICENSE file is empty,
+so that nothing but names and the protocol is taken).  A prompt file of yours is filled as Visual ChatGPT's.
 """
 
 from __future__ import annotations

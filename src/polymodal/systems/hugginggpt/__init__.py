@@ -6,8 +6,7 @@ Paper: HuggingGPT (arXiv 2303.17580).  Code: microsoft/JARVIS, folder hugginggpt
     answer
 
 Traps: ids that a task waits for are read off `<GENERATED>-id` in its arguments, not off its "dep"; a comma-joined
-placeholder
-becomes several tasks; plans without a task for a tool are answered by the language model alone.
+placeholder becomes several tasks; plans without a task for a tool are answered by the language model alone.
 """
 
 from __future__ import annotations

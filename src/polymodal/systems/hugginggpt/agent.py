@@ -2,11 +2,10 @@
 
     request -> planner: JSON plan -> checked graph -> [ model chosen -> tool ] in parallel -> planner: the answer
 
-Traps: a plan that cannot be read, an empty one and one of a single text task are answered by the language model
-itself, as
-published; the tasks of text are done by the planner; a task with "-text-to-image" but no text becomes the plain
-control.
-The official code drops what a task waits for when that comes later in the plan; here a circle is refused by name.
+Traps: a plan that cannot be read, an empty one and one of a single text task are answered by the language model itself,
+as published; the tasks of text are done by the planner; a task with "-text-to-image" but no text becomes the plain
+control. The official code drops what a task waits for when that comes later in the plan; here a circle is refused by
+name.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from polymodal.agents.record import Answer, Clock, Setup, Step
 from polymodal.agents.tasks import TASKS, TEXT_TASKS
 from polymodal.agents.tools import MEDIA, Box, Tool, ToolError, as_text, listed
 from polymodal.data.media import Image
-from polymodal.errors import ConfigError
+from polymodal.errors import ConfigError, PolymodalError
 from polymodal.systems.hugginggpt import prompts
 from polymodal.systems.hugginggpt.plan import (
     GENERATED,
@@ -75,8 +74,13 @@ class HuggingAgent:
         before = len(files.made)
         job = Job(self, request, tasks, files)
         steps = job.run()
-        text = self._planner(prompts.answer_messages(request, [told(step) for step in steps])).strip()
-        return Answer(text=text, steps=steps, made=tuple(files.made[before:]))
+        made = tuple(files.made[before:])
+        try:
+            text = self._planner(prompts.answer_messages(request, [told(step) for step in steps])).strip()
+        except PolymodalError as problem:
+            failed = Step(tool="planner", arguments="", error=str(problem))
+            return Answer(text=f"(the planner failed: {problem})", steps=(*steps, failed), made=made, finish="planner")
+        return Answer(text=text, steps=steps, made=made)
 
     def _chat(self, request: str) -> str:
         return self._planner([*self._said, prompts.user(request)]).strip()
@@ -121,6 +125,15 @@ class Job:
         return replace(step, error=outcome.error) if outcome.error else step
 
     def _work(self, id: int) -> None:
+        """One task; whatever is wrong with it, the planner too, is its error alone."""
+        try:
+            self._run_task(id)
+        except ToolError:
+            raise
+        except PolymodalError as problem:
+            raise ToolError(f"task {id}: {problem}") from problem
+
+    def _run_task(self, id: int) -> None:
         task = self.tasks[id]
         if task.wrong:
             raise ToolError(task.wrong)

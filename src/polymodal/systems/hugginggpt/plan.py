@@ -3,12 +3,9 @@
     '[{"task": "image-to-text", "id": 0, "dep": [-1], "args": {"image": "a.jpg"}}, ...]' -> read -> (Task, ...)
 
 `unfold`, `dependencies` and `choice` read what a planner wrote as microsoft/JARVIS at c62e0fa does (`unfold`,
-`fix_dep`,
-`find_json`, `get_id_reason` of server/awesome_chat.py).
-Traps: `dep` is not believed, it is made anew from the placeholders; of a comma-joined placeholder each part becomes
-a task;
-the official code gives these one id and lets the last result win, here the first keeps the id and the others get new
-ones.
+`fix_dep`, `find_json`, `get_id_reason` of server/awesome_chat.py). Traps: `dep` is not believed, it is made anew from
+the placeholders; of a comma-joined placeholder each part becomes a task; the official code gives these one id and lets
+the last result win, here the first keeps the id and the others get new ones.
 """
 
 from __future__ import annotations
@@ -73,7 +70,7 @@ def checked(row: Mapping[str, Any], index: int) -> dict[str, Any]:
             if name not in RESOURCES:
                 wrong = f"task {id}: args: expected {', '.join(RESOURCES)}, found {name[:40]!r}"
             elif not isinstance(value, str):
-                wrong = f"task {id}: args: {name}: expected a text, found {str(value)[:80]!r}"
+                wrong = f"task {id}: args: {name}: expected a text, found {str(value)[:80]}"
     kept = {name: value for name, value in args.items() if isinstance(value, str)} if isinstance(args, dict) else {}
     return {"id": id, "task": task if isinstance(task, str) else "", "args": kept, "wrong": wrong}
 
@@ -151,8 +148,8 @@ def resolved(
     """The arguments with what earlier tasks made in place of placeholders.
 
     results: id -> {"generated image": name, ...}; given: id -> the arguments it ran with.  A task that made no such
-    thing hands on its own argument of that kind,
-    so that a question about what a detector saw is asked of its picture.  What stays a placeholder is refused later.
+    thing hands on its own argument of that kind, so that a question about what a detector saw is asked of its picture.
+    What stays a placeholder is refused later.
     """
     args = dict(task.args)
     for kind in RESOURCES:

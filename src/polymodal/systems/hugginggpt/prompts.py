@@ -23,23 +23,20 @@ PLAN = """Stage 1, planning. Turn the request into a JSON list of tasks:
 [{"task": task, "id": task_id, "dep": dependency_task_id, "args": {"text": text or <GENERATED>-dep_id, "image": \
 image_url or <GENERATED>-dep_id, "audio": audio_url or <GENERATED>-dep_id}}]
 "<GENERATED>-dep_id" stands for the text, image or audio that the task dep_id makes; "dep" lists such ids, or holds \
--1. \
-"args" has text, image and audio and nothing else. Use as few tasks as will do, each one of: {{tasks}}. Where no task \
-helps, reply []."""
+-1. "args" has text, image and audio and nothing else. Use as few tasks as will do, each one of: {{tasks}}. Where no \
+task helps, reply []."""
 SELECT = "Stage 2, choosing a model. Read the descriptions and name the model of the list that fits the task best."
 RESPOND = "Stage 4, answering. Tell from the record of the tasks what was done and what came out."
 ASK_PLAN = """What was said so far: [ {{context}} ]. The request is { {{input}} }. Mind what each task takes and \
-makes, \
-and what it waits for."""
+makes, and what it waits for."""
 ASK_SELECT = """Choose one of {{metas}} for the task {{task}}. Write strict JSON and nothing else: \
 {"id": "id", "reason": "why this one"}."""
 ASK_RESPOND = """Now answer the request from these results, first of all directly; results may be wrong, so weigh \
-them. \
-Then say which models made what, with the whole names of files. If nothing came out, say that it could not be done."""
+them. Then say which models made what, with the whole names of files. If nothing came out, say that it could not be \
+done."""
 RESULTS = "Before I answer, this is what was done for the request, as JSON: {{processes}}."
 DO_TEXT = """The request [ {{input}} ] holds the task {{command}}. Do this {{task}} with the arguments {{args}} and \
-write \
-the result alone, as text."""
+write the result alone, as text."""
 DEMOS = (
     (
         "Say aloud what is in /e1.jpg",

@@ -6,10 +6,8 @@ Paper: MM-REACT (arXiv 2303.11381).  Code: microsoft/MM-REACT, a fork of langcha
             -> keywords choose an expert -> "Image description is: ..." -> planner ... -> "To summerize, ..." -> answer
 
 Traps: "To summerize" is spelled so; without a watchword the whole text is the answer; a picture's name stands behind
-the request
-and keywords before it; experts were services of Azure, of which local tools take the place: faces, celebrities and
-the search
-of the web have none.
+the request and keywords before it; experts were services of Azure, of which local tools take the place: faces,
+celebrities and the search of the web have none.
 """
 
 from __future__ import annotations

@@ -3,10 +3,9 @@
     request -> "is there a new picture?" prompt -> else the main prompt -> else "did you miss a task?" prompt
             -> "Assistant, ..." -> expert -> its lines in the prompt ... -> no watchword -> the answer
 
-The markup, the order of the three prompts, the watchword and the experts' lines are those of microsoft/MM-REACT
-(MIT, read at
-b8f29af); the words around them are ours.  A prompt file of yours is the main prompt up to {chat_history}, {input} and
-{agent_scratchpad}.
+The markup, the order of the three prompts, the watchword and the experts' lines are those of microsoft/MM-REACT (MIT,
+read at b8f29af); the words around them are ours.  A prompt file of yours is the main prompt up to {chat_history},
+{input} and {agent_scratchpad}.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from polymodal.agents.offers import Offer, offers
 from polymodal.agents.react import SLOT
 from polymodal.agents.record import Answer, Clock, Setup, Step
 from polymodal.agents.tools import Tool, ToolError, listed
+from polymodal.errors import PolymodalError
 from polymodal.systems.mm_react.experts import read_words, understand
 from polymodal.systems.mm_react.watchword import (
     CARD,
@@ -161,7 +161,14 @@ class MMReactAgent:
         before, clock = len(files.made), Clock(self.setup.limits.seconds)
         answer, finish = "", "steps"
         for _ in range(min(TURNS, self.setup.limits.steps)):
-            log, wishes = self._next(request, said)
+            try:
+                log, wishes = self._next(request, said)
+            except PolymodalError as problem:
+                if not steps:
+                    raise
+                steps.append(Step(tool="planner", arguments="", error=str(problem)))
+                finish = "planner"
+                break
             if wishes[0][0] == FINISH:
                 answer, finish = wishes[0][1], "stop"
                 break

@@ -1,9 +1,8 @@
 """What MM-REACT's experts write: descriptions, things with their places, tags and words of a picture, as lines of text.
 
-The words are the official ones (microsoft/MM-REACT, langchain/utilities/imun.py, MIT), since the planner's examples
-use them.
-Traps: a place is the middle of a box across and its UPPER border in height, in whole hundredths from the bottom left
-corner.
+The words are the official ones (microsoft/MM-REACT, langchain/utilities/imun.py, MIT), since the planner's examples use
+them. Traps: a place is the middle of a box across and its UPPER border in height, in whole hundredths from the bottom
+left corner.
 """
 
 from __future__ import annotations

@@ -4,11 +4,9 @@
         -> ("Image Understanding", "/image/a.png")
     "To summerize, a cat." -> ("<|im_end|>", the whole text)
 
-As microsoft/MM-REACT at b8f29af reads outputs (MIT, langchain/agents/assistant/base.py, langchain/utils.py).
-Traps: the last watchword is read first; a picture before other words of the request is cut off what the keywords are
-looked
-up in; an address ends at the LAST file ending on its line; the official code may walk for ever over several files in
-one
+As microsoft/MM-REACT at b8f29af reads outputs (MIT, langchain/agents/assistant/base.py, langchain/utils.py). Traps: the
+last watchword is read first; a picture before other words of the request is cut off what the keywords are looked up in;
+an address ends at the LAST file ending on its line; the official code may walk for ever over several files in one
 request, here it goes on behind each.
 """
 

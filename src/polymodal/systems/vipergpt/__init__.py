@@ -6,8 +6,8 @@ Paper: ViperGPT (arXiv 2303.08128).  Code: cvlab-columbia/viper (CC BY-NC 4.0), 
                                                       ImagePatch.find, simple_query, ... -> tools
 
 The official code runs programs with Python's `exec`; here agents/interpreter walks over their trees, with no name of
-Python
-in reach.  Traps: y grows upward; crops are 10 pixels larger on each side; a planner ends its program at an empty line.
+Python in reach.  Traps: y grows upward; crops are 10 pixels larger on each side; a planner ends its program at an empty
+line.
 """
 
 from __future__ import annotations

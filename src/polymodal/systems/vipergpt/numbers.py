@@ -1,10 +1,8 @@
 """Numbers in words and in texts, as ViperGPT reads them: `word_to_num` of the package word2number 1.1,
 `coerce_to_numeric`.
 
-Traps, kept as they are: "25to26" gives 2526; "one million two thousand" gives 1,003,002; of a
-range the first number counts; "one hundred twenty three thousand"
-takes at
-most four words for each part.
+Traps, kept as they are: "25to26" gives 2526; "one million two thousand" gives 1,003,002; of a range the first number
+counts; "one hundred twenty three thousand" takes at most four words for each part.
 """
 
 from __future__ import annotations

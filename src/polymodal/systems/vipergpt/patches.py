@@ -1,16 +1,13 @@
 """What a ViperGPT program sees: `ImagePatch`, `VideoSegment` and the functions beside them (cvlab-columbia/viper at
 09fe346).
 
-    patch.find("dog")         -> detector's boxes -> patches         patch.simple_query(q)        -> visual question
-    answering
-    patch.best_text_match(l)  -> matching, or classes                patch.compute_depth()        -> median of a
-    depth picture
+    patch.find("dog")         -> detector's boxes -> patches         patch.simple_query(q)        -> a question
+    patch.best_text_match(l)  -> matching, or classes                patch.compute_depth()        -> a median
     llm_query(q)              -> the planner itself
 
-Traps: y grows upward here, so `lower` is smaller than `upper`, while pictures have their rows from the top; `crop`
-and what
-`find` gives are 10 pixels larger on each side; a patch's borders are those in the original picture, but what `crop` and
-`ImagePatch(...)` are given counts from the patch's own corner.
+Traps: y grows upward here, so `lower` is smaller than `upper`, while pictures have their rows from the top; `crop` and
+what `find` gives are 10 pixels larger on each side; a patch's borders are those in the original picture, but what
+`crop` and `ImagePatch(...)` are given counts from the patch's own corner.
 """
 
 from __future__ import annotations

@@ -3,13 +3,11 @@ actions.
 
 Paper: Visual ChatGPT (arXiv 2303.04671).  Code: microsoft/TaskMatrix, visual_chatgpt.py (MIT), read at 4b7664f.
 
-    picture -> 512, multiples of 64 -> described -> history;  request -> prompt -> planner -> action -> tool ->
-    observation ...
+    picture -> 512, multiples of 64 -> described -> history;  request -> prompt -> planner -> action -> tool ...
                                                                                         -> "AI: ..." -> answer
 
-Traps: a picture is only its file name, image/{8 hex}.png; the name of a made picture tells what made it and from
-which; a
-tool's input is one string, split at its first comma; the history is cut to its last 500 words, by whole paragraphs.
+Traps: a picture is only its file name, image/{8 hex}.png; the name of a made picture tells what made it and from which;
+a tool's input is one string, split at its first comma; the history is cut to its last 500 words, by whole paragraphs.
 """
 
 from __future__ import annotations

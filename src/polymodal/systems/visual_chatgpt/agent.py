@@ -1,9 +1,8 @@
 """Visual ChatGPT's conversation: its tools, how a picture comes in, and the words around the protocol.
 
 The names of tools, the form of file names, the size of pictures and the protocol are those of microsoft/TaskMatrix
-(MIT, read
-at 4b7664f, visual_chatgpt.py); descriptions and the words around them are ours.  A prompt file of yours holds {tools},
-{tool_names}, {ai_prefix}, {chat_history}, {input} and {agent_scratchpad}.
+(MIT, read at 4b7664f, visual_chatgpt.py); descriptions and the words around them are ours.  A prompt file of yours
+holds {tools}, {tool_names}, {ai_prefix}, {chat_history}, {input} and {agent_scratchpad}.
 """
 
 from __future__ import annotations
