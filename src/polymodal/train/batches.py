@@ -67,13 +67,16 @@ class StepData:
 class BatchOptions:
     """batch: samples a step, over all ranks.  max_length: of a row, in tokens.  packing: several conversations a row.
 
-    micro_batch: rows a forward pass at most; None: all.  positions: of the mixture that are read at all; None: it goes
-    on for ever.  rank, ranks: which of how many processes this one is.
+    micro_batch: rows a forward pass at most; None: all.  by_length: instead of all, passes of rows of like length where
+    that costs less; for losses that are means over tokens, and in one process, since several must make as many passes
+    each.  positions: of the mixture that are read at all; None: it goes on for ever.  rank, ranks: which of how many
+    processes this one is.
     """
 
     batch: int
     max_length: int | None = None
     packing: bool = False
+    by_length: bool = False
     micro_batch: int | None = None
     positions: int | None = None
     rank: int = 0
@@ -117,7 +120,9 @@ class StepBatches:
         else:
             rows.sort(key=len)  # rows of a length beside each other: less padding
         size = options.micro_batch or max(1, len(rows))
-        cut = [rows[start : start + size] for start in range(0, len(rows), size)]
+        cut: list[Sequence[Encoded]] = [rows[start : start + size] for start in range(0, len(rows), size)]
+        if options.by_length and options.micro_batch is None and options.ranks == 1:
+            cut = cut_by_length(sorted(rows, key=len))
         return StepData(
             micro_batches=tuple(map(self.micro_batch, cut)),
             samples=len(names),
@@ -155,6 +160,26 @@ class StepBatches:
         """A row of which nothing is learned: what a rank passes through the model while others still have rows."""
         row = self.processor.encode_segments([Words(text="-")])
         return self.micro_batch([row])
+
+
+PASS = 128
+"""What a pass costs beside its tokens, in tokens: gradients are added to those of the passes before."""
+MOST_ROWS = 256
+"""Of a pass that is cut by length."""
+
+
+def cut_by_length(rows: Sequence[Encoded]) -> list[Sequence[Encoded]]:
+    """Rows, shortest first, in the groups that cost least: each is padded to its longest row, and is a pass."""
+    best = [(0, 0)]  # of the first n rows: the cost, and where their last group starts
+    for end in range(1, len(rows) + 1):
+        starts = range(max(0, end - MOST_ROWS), end)
+        best.append(min((best[start][0] + (end - start) * len(rows[end - 1]) + PASS, start) for start in starts))
+    groups, end = [], len(rows)
+    while end:
+        start = best[end][1]
+        groups.append(rows[start:end])
+        end = start
+    return groups[::-1]
 
 
 def text_segments(tokenizer: Tokenizer, text: str) -> list[Written]:
