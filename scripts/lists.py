@@ -48,6 +48,7 @@ KINDS = (
     Kind(title="D", short="D, ids of one vocabulary", holds=fuses("D")),
     Kind(title="text only", short="text model of a known family",
          holds=lambda system: not system.fusion and system.inputs == ("text",)),
+    Kind(title="agents", short="agent, which calls other models", holds=fuses("agent")),
 )  # fmt: skip
 
 
@@ -56,7 +57,12 @@ def published() -> list[System]:
     return [system for system in systems.every() if system.id not in ("mini", "language-model")]
 
 
-CHINESE = {"encoders, dual encoders": "编码器、双编码器", "fusion encoders": "融合编码器", "text only": "仅文本"}
+CHINESE = {
+    "encoders, dual encoders": "编码器、双编码器",
+    "fusion encoders": "融合编码器",
+    "text only": "仅文本",
+    "agents": "智能体",
+}
 """Titles of kinds in README.zh-CN.md; a letter is the same in every language."""
 
 
@@ -105,7 +111,7 @@ def own_files(system: System) -> list[Path]:
     stems = {recognition.stem(each) for each in published()}
     fixtures = [
         path
-        for path in sorted((PACKAGE / "check" / "fixtures").glob(f"{stem}*.safetensors"))
+        for path in sorted((PACKAGE / "check" / "fixtures").glob(f"{stem}*"))
         if not any(path.stem.startswith(other) for other in stems if len(other) > len(stem) and other.startswith(stem))
     ]
     return record + proof + fixtures + sorted((ROOT / "tests").glob(f"*/test_{stem}.py"))

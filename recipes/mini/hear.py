@@ -22,13 +22,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from corpora.record import normalise
 from replies import backbone
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from polymodal.connectors.ctc import CTCConnector, CTCConnectorConfig, halved
 from polymodal.data.mel import log_mel
+from polymodal.data.sets.split import normalise
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.evaluate.metrics import word_errors
 from polymodal.models.output import Output

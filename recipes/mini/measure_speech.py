@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from corpora.record import normalise
 from measure import Pictures, share
 
 import polymodal as pm
 from polymodal.data.media import Audio
 from polymodal.data.processor import Processor
+from polymodal.data.sets.split import normalise
 from polymodal.evaluate.metrics import error_rate, word_errors, yes_or_no
 from polymodal.generation.generate import generate
 from polymodal.generation.output import DecodingConstraints

@@ -38,6 +38,7 @@ from corpora import (
     tuxpaint,
 )
 
+from polymodal.data.sets.split import NEAR, dhash
 from polymodal.errors import MediaError
 
 SEED = 0
@@ -97,7 +98,7 @@ def main() -> None:
     write_lines(options.out / "pictures.jsonl", lines)
     imagenet(options, words)
     write_questions(options.out, lines)
-    manifest = {"seed": SEED, "near_bits": record.NEAR, "removed_near_test": dict(sorted(removed.items()))}
+    manifest = {"seed": SEED, "near_bits": NEAR, "removed_near_test": dict(sorted(removed.items()))}
     manifest |= {"counts": counts(lines), "sources": sources(options.archives)}
     (options.out / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     print(json.dumps({k: manifest[k] for k in ("removed_near_test", "counts")}, indent=1))
@@ -160,7 +161,7 @@ def render(corpora: list[record.Corpus], out: Path) -> dict[str, dict]:
                     continue
                 square = raster.letterbox(image)
                 colour = raster.colour_of(image)
-                rendered[picture.id] = {"row": row, "dhash": record.dhash(square), "colour": colour}
+                rendered[picture.id] = {"row": row, "dhash": dhash(square), "colour": colour}
                 images[row] = np.asarray(square)
             row += rendered[picture.id] is not None
         print(corpus.name, row, flush=True)

@@ -13,8 +13,9 @@ import polymodal as pm
 from polymodal.api import evaluation
 from polymodal.api.evaluation import EvaluateOptions, measure
 from polymodal.errors import ConfigError, StorageError, UnknownName
-from polymodal.evaluate.metric import Metric, Scored, measured, quotient
+from polymodal.evaluate.metric import Metric, Scored, all_measured, as_they_are, measured, quotient
 from polymodal.evaluate.task import Task
+from polymodal.evaluate.tasks import TASKS
 from tiny_folders import tiny
 
 
@@ -93,8 +94,8 @@ def test_a_killed_run_answers_only_what_is_missing(
     with (out / "samples.jsonl").open("a") as file:
         file.write('{"index": 4, "predi')  # a line that was cut off
     asked: list[int] = []
-    real = evaluation._batch
-    monkeypatch.setattr(evaluation, "_batch", lambda some, predict: (asked.extend(some), real(some, predict))[1])
+    real = evaluation.answer_batch
+    monkeypatch.setattr(evaluation, "answer_batch", lambda some, how: (asked.extend(some), real(some, how))[1])
     found = measure(model, TALK, place / "a.jsonl", out=out, options=options)
     assert set(asked) == {4, 5, 6} and found.as_dict() == whole.as_dict() and lines(out) == lines(tmp_path / "whole")
 
@@ -184,3 +185,35 @@ def test_intervals_are_those_of_resampled_samples() -> None:
     assert mean.high == pytest.approx(mean.value + width, abs=0.01)
     with pytest.raises(ConfigError, match="at least one sample"):
         measured(Metric(name="share", rows=letters), [])
+
+
+def test_what_metrics_share_is_read_once() -> None:
+    reads: list[int] = []
+
+    def read(samples: Sequence[Scored]) -> np.ndarray:
+        reads.append(len(samples))
+        return np.array([float(sample.prediction) for sample in samples])
+
+    metrics = [Metric(name=name, read=read, rows=np.asarray) for name in "abc"]
+    found = all_measured(metrics, [Scored(record={}, prediction=number) for number in (1, 2)])
+    assert [each.value for each in found] == [1.5] * 3 and reads == [2]
+    assert (found[0].low, found[0].high) == (1, 2)
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS.values() if len(task.metrics) > 1])
+def test_a_task_reads_its_samples_less_often_than_it_has_metrics(task: Task) -> None:
+    """Navigation's walks, ranks and words are the same for all its metrics."""
+    reads = {metric.read for metric in task.metrics} - {as_they_are}
+    shared = {"navigation", "retrieval", "captioning", "video-captioning", "video-segmentation", "tracking", "labels"}
+    assert len(reads) == 1 if task.name in shared else len(reads) <= len(task.metrics)
+
+
+def test_a_metric_that_refuses_the_data_says_so_before_the_model_is_asked(
+    place: Path, model: pm.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(model), "chat_batch", lambda *given, **named: pytest.fail("a model was asked"))
+    rows = [{"image": "0.png", "question": "?", "answers": ["a", "b"]}, {**WHOLE, "answers": ["a"]}]
+    (tmp_path / "one.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(ConfigError, match=r"one.jsonl:2: answers: VQA accuracy .* at least 2, found 1; exact match"):
+        measure(model, "vqa", tmp_path / "one.jsonl", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -34,6 +34,12 @@ def test_outputs_equal_the_oracle_with_every_weight_random(system, case):
     assert outcome.batched is not False, "a row of a batch differs from the row alone"
 
 
+@pytest.mark.parametrize("system", [s for s in SYSTEMS if s.is_agent], ids=lambda system: system.id)
+def test_recorded_outputs_of_planners_are_read_as_the_official_code_reads_them(system):
+    found = engine.parity(system, EVIDENCE[system.id], [], lambda text: None)
+    assert found["ok"], found.get("why")
+
+
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.id)
 def test_published_sizes_have_the_published_names_and_numbers(system):
     evidence = EVIDENCE[system.id]

@@ -42,6 +42,11 @@ NAMES = {
     "bayling": ("BayLing",),
     "chinese-llama-2": ("Chinese-Llama-2", "Chinese-LLaMA-2"),
     "sphinx": ("SPHINX", "sphinx"),
+    "visual-chatgpt": ("Visual ChatGPT", "Visual-ChatGPT"),
+    "hugginggpt": ("HuggingGPT", "JARVIS"),
+    "audiogpt": ("AudioGPT",),
+    "vipergpt": ("ViperGPT",),
+    "mm-react": ("MM-REACT",),
 }
 
 

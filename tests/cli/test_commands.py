@@ -30,6 +30,7 @@ COMMANDS = (
     "pull",
     "doctor",
     "bench",
+    "study",
 )
 
 
@@ -195,7 +196,7 @@ def test_transcribe_needs_sound(polymodal, tiny, photo):
 def test_systems_json_contract(polymodal):
     outcome = polymodal("systems", "--json")
     facts = ["id", "names", "year", "fusion", "assembly", "inputs", "outputs"]
-    keys = [*facts, "variants", "weights", "headline", "sheet"]
+    keys = [*facts, "variants", "weights", "headline", "sheet", "proved"]
     assert outcome.code == 0
     for each in outcome.json:
         assert list(each) == keys and each["variants"]

@@ -21,7 +21,7 @@ def data(tmp_path: Path) -> Path:
 def test_the_tasks_are_listed(polymodal: Command) -> None:
     table, listed = polymodal("evaluate"), polymodal("evaluate", "--json")
     assert table.code == listed.code == 0
-    assert {"task", "summary", "fields", "model", "metrics"} == set(listed.json[0])
+    assert {"task", "summary", "fields", "needs", "model", "metrics"} == set(listed.json[0])
     assert all(each["task"] in table.out for each in listed.json)
 
 

@@ -17,7 +17,9 @@ import pytest
 from local_site import Page, Site, serving
 from outcome import is_one_line
 
-from polymodal.weights import connection, network
+import tiny_sets
+from polymodal.data.sets import names
+from polymodal.weights import connection, network, npm
 
 CONTENT = bytes(range(256)) * 8192
 ADDRESS = "/api/v1/models/lab/net/repo?Revision=v1&FilePath=net.bin"
@@ -234,3 +236,32 @@ def test_pickle_with_code_is_refused_and_not_run(polymodal, tmp_path):
     outcome = polymodal("ask", "what?", "--model", system)
     assert is_one_line(outcome) and "net.pt" in outcome.err
     assert not marker.exists()
+
+
+def test_the_sets_are_listed(polymodal):
+    table, listed = polymodal("pull", "data:"), polymodal("pull", "data:", "--json")
+    assert table.code == listed.code == 0 and "GPL-2" in table.out
+    assert all(each["name"] in table.out and each["license"] and each["bytes"] for each in listed.json)
+
+
+def test_a_set_is_prepared_and_its_licence_told(polymodal, site: Site, monkeypatch, tmp_path: Path):
+    monkeypatch.setattr(names, "SETS", {**names.SETS, "sounds": tiny_sets.serve(site, "sounds")})
+    monkeypatch.setattr(npm, "npm_settings", lambda: {"registry": site.url})
+    told = polymodal("pull", "data:sounds", "--out", tmp_path / "sounds")
+    assert told.code == 0 and "licence: CC0-1.0; see" in told.out and (tmp_path / "sounds/train.jsonl").is_file()
+    assert polymodal("pull", "data:sounds", "--out", tmp_path / "sounds", "--json").json["set"] == "sounds"
+    assert polymodal("pull", "data:sounds").code == 0
+    told = polymodal("pull", "--verify", "data:sounds")
+    assert told.code == 0 and "all as downloaded" in told.out and "no hash" not in told.out
+    (tmp_path / "sounds/test.jsonl").write_text("")
+    (lost,) = Path(polymodal("pull", "data:sounds", "--json").json["path"]).glob("sounds/bd_808.flac")
+    lost.unlink()
+    told = polymodal("pull", "--verify", "data:sounds")
+    assert told.code == 1 and f"{lost} is not there" in told.out
+    for arguments, message in (
+        (("data:sound",), "there is no data set 'sound'; there are tuxpaint,"),
+        (("data:emoji", "--offline"), "data:emoji (22.3 MB) is not in"),
+        (("mini", "--out", tmp_path), "--out is for data:NAME"),
+    ):
+        outcome = polymodal("pull", *arguments)
+        assert is_one_line(outcome) and message in outcome.err, outcome

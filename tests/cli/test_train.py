@@ -105,3 +105,10 @@ def test_mistakes_are_one_line(
 def test_export_of_nothing_is_one_line(polymodal: Command, tmp_path: Path) -> None:
     outcome = polymodal("export", tmp_path, tmp_path / "out")
     assert is_one_line(outcome) and "holds no run" in outcome.err
+
+
+def test_a_tracker_that_is_none_is_named_before_training(polymodal: Command, place: Path, tmp_path: Path) -> None:
+    outcome = polymodal("train", place / "model", "--stage", "align", "--data", place / "photos", "--question", "Hue?",
+                        "--out", tmp_path / "run", "--log-to", "mlflow", *STEPS)  # fmt: skip
+    assert outcome.code == 2 and is_one_line(outcome) and "tensorboard, wandb, trackio" in outcome.err
+    assert not (tmp_path / "run").exists()

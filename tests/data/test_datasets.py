@@ -135,6 +135,7 @@ def test_what_is_no_data_set_is_refused_by_name(folder: Path) -> None:
     (folder / "empty.jsonl").write_text("\n\n")
     (folder / "object.json").write_text('[{"a": 1}')
     (folder / "a.xlsx").write_text("x")
+    (folder / "empty").mkdir()
     (folder / "a.tar").write_bytes(b"not a tar archive" * 100)
     for name, message in (
         ("empty.jsonl", "holds no samples"),
@@ -142,7 +143,7 @@ def test_what_is_no_data_set_is_refused_by_name(folder: Path) -> None:
         ("a.xlsx", "of no known kind of data; expected a folder, .json"),
         ("nowhere.jsonl", "there is no data at"),
         ("a.tar", "no uncompressed tar archive"),
-        ("", "holds no samples; expected media with a .txt"),
+        ("empty", "holds no samples; expected media with a .txt"),
     ):
         with pytest.raises(ConfigError, match=message):
             open_dataset(folder / name)

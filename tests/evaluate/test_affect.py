@@ -46,7 +46,7 @@ def scored(labels: list, predictions: list) -> list[Scored]:
 
 
 def value(metric: Metric, samples: list[Scored]) -> float:
-    return metric.total(metric.rows(samples).reshape(len(samples), -1))
+    return metric.total(metric.of(samples).reshape(len(samples), -1))
 
 
 @pytest.mark.parametrize("case", STORED["cases"], ids=lambda case: f"{case['dataset']}-{len(case['labels'])}")
@@ -114,4 +114,4 @@ def test_right_answers_score_best(pairs: list[tuple[int, int]]) -> None:
 )
 def test_mistakes_are_named(metric: Metric, label: object, prediction: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        metric.rows(scored([label], [prediction]))
+        metric.of(scored([label], [prediction]))

@@ -43,7 +43,7 @@ def test_any_text_has_words(text: str) -> None:
 @SETS
 def test_bleu_equals_pycocoevalcap(case: dict) -> None:
     for i, metric in enumerate((BLEU_1, BLEU_2, BLEU_3, BLEU_4)):
-        rows = metric.rows(samples_of(case))
+        rows = metric.of(samples_of(case))
         assert metric.total(rows) == pytest.approx(case["bleu"][i], rel=1e-9)
         assert rows[:, 0] == pytest.approx(np.array(case["bleu_of_each"][i]), rel=1e-9, abs=1e-15)
 
@@ -51,7 +51,7 @@ def test_bleu_equals_pycocoevalcap(case: dict) -> None:
 @SETS
 def test_rouge_and_cider_equal_pycocoevalcap(case: dict) -> None:
     for metric in (ROUGE_L, CIDER_D):
-        rows = metric.rows(samples_of(case))
+        rows = metric.of(samples_of(case))
         assert metric.total(rows) == pytest.approx(case[metric.name], rel=1e-9, abs=1e-12)
         assert rows[:, 0] == pytest.approx(np.array(case[f"{metric.name}_of_each"]), rel=1e-9, abs=1e-12)
 
@@ -78,12 +78,12 @@ def test_interval_of_a_corpus_score() -> None:
 @pytest.mark.parametrize(
     ("record", "prediction", "message"),
     [
-        ({"captions": "a dog"}, "a dog", "captions: expected a list of texts, with at least one, found 'a dog'"),
+        ({"captions": "a dog"}, "a dog", "captions: expected a list of texts, with at least one, found str 'a dog'"),
         ({"captions": [3]}, "a dog", r"captions\[0\]"),
-        ({"captions": ["a dog"]}, None, "prediction: expected a text, found nothing"),
+        ({"captions": ["a dog"]}, None, "prediction: expected a text, found None"),
     ],
 )
 def test_records_that_are_wrong(record: dict, prediction, message: str) -> None:
     for metric in (BLEU_4, ROUGE_L, CIDER_D):
         with pytest.raises(ConfigError, match=message):
-            metric.rows([Scored(record=record, prediction=prediction)])
+            metric.of([Scored(record=record, prediction=prediction)])

@@ -41,7 +41,7 @@ def scored(labels: list, predictions: list) -> list[Scored]:
 
 
 def value(metric: Metric, samples: list[Scored]) -> float:
-    return metric.total(metric.rows(samples).reshape(len(samples), -1))
+    return metric.total(metric.of(samples).reshape(len(samples), -1))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{len(case['words'])} classes")
@@ -79,14 +79,14 @@ def test_no_answer_is_wrong_and_no_class() -> None:
 
 def test_of_five() -> None:
     ranked = [["a", "b", "c", "d", "e", "f"]] * 2
-    assert TOP_5.rows(scored(["e", "f"], ranked)).tolist() == [1, 0]
+    assert TOP_5.of(scored(["e", "f"], ranked)).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
     ("metric", "label", "prediction", "message"),
     [
-        (ACCURACY, 3, "cat", "label: expected a word in quotes, found int 3"),
-        (ACCURACY, "cat", 3, "prediction: expected a word in quotes, found int 3"),
+        (ACCURACY, 3, "cat", "label: expected a text, found int 3"),
+        (ACCURACY, "cat", 3, "prediction: expected a text, found int 3"),
         (TOP_5, "cat", "cat", "prediction: expected a list of labels, likeliest first, found str"),
         (
             of_class("yes")[2],
@@ -98,4 +98,4 @@ def test_of_five() -> None:
 )
 def test_mistakes_are_named(metric: Metric, label: object, prediction: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        metric.rows(scored([label], [prediction]))
+        metric.of(scored([label], [prediction]))

@@ -59,14 +59,15 @@ def test_ndcg_is_1_for_the_best_order_and_at_most_1(scores: list[int], fifths: l
 @pytest.mark.parametrize(
     ("metric", "record", "prediction", "message"),
     [
-        (MRR, {}, [1.0, 2.0], "gt_index: expected the position .* among 2 candidates, from 0, found None"),
-        (MRR, {"gt_index": 2}, [1.0, 2.0], "found 2"),
-        (MRR, {"gt_index": 0}, "yes", "prediction: expected a list of scores"),
-        (MRR, {"gt_index": 0}, [float("nan"), 1.0], "prediction: expected a list of scores"),
-        (NDCG, {"gt_relevance": [1]}, [1.0, 2.0], "gt_relevance: expected 2 numbers"),
+        (MRR, {}, [1.0, 2.0], "expected a field 'gt_index', found none"),
+        (MRR, {"gt_index": "1"}, [1.0, 2.0], "gt_index: expected the position .* from 0, found str '1'"),
+        (MRR, {"gt_index": 2}, [1.0, 2.0], "a score for each candidate, more than 2, found 2"),
+        (MRR, {"gt_index": 0}, "yes", "prediction: expected a list of finite numbers"),
+        (MRR, {"gt_index": 0}, [float("nan"), 1.0], "prediction: expected a list of finite numbers"),
+        (NDCG, {"gt_relevance": [1]}, [1.0, 2.0], "prediction: expected 1 scores, one for each candidate, found 2"),
         (NDCG, {"gt_relevance": [0, 0]}, [1.0, 2.0], "one above it"),
     ],
 )
 def test_records_that_are_wrong(metric, record: dict, prediction, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        metric.rows([Scored(record=record, prediction=prediction)])
+        metric.of([Scored(record=record, prediction=prediction)])

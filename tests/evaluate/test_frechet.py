@@ -28,7 +28,7 @@ def test_equal_to_the_references() -> None:
 
 def test_as_metrics() -> None:
     samples = [Scored(record={"features": a}, prediction=b) for a, b in zip(REAL, MADE, strict=True)]
-    assert FRECHET.total(FRECHET.rows(samples)) == pytest.approx(STORED["frechet"], abs=1e-9)
+    assert FRECHET.total(FRECHET.of(samples)) == pytest.approx(STORED["frechet"], abs=1e-9)
     result = measured(KID, samples)
     assert result.value == pytest.approx(STORED["kid"])
     assert np.isnan(result.low) and np.isnan(result.high)  # resampled sets repeat rows, so they say nothing
@@ -59,7 +59,7 @@ def test_one_number() -> None:
 )
 def test_mistakes_are_named(features: list, prediction: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        FRECHET.rows([Scored(record={"features": features}, prediction=prediction)])
+        FRECHET.of([Scored(record={"features": features}, prediction=prediction)])
 
 
 def test_one_row_has_no_spread() -> None:

@@ -18,6 +18,7 @@ from polymodal.errors import ConfigError
 from polymodal.evaluate.masks import (
     CLASS_IOU,
     DICE,
+    HD95,
     MASK_IOU,
     MASK_PRECISIONS,
     OVERALL_IOU,
@@ -28,11 +29,14 @@ from polymodal.evaluate.masks import (
     boundary_f,
     dice,
     frames,
+    hausdorff,
     jaccard,
     near,
     read_mask,
 )
 from polymodal.evaluate.metric import Scored, measured
+
+HAUSDORFF = json.loads((Path(__file__).parents[1] / "fixtures/evaluate_hausdorff.json").read_text())
 
 STORED = json.loads((Path(__file__).parents[1] / "fixtures/evaluate_masks.json").read_text())
 OBJECTS = [Scored(record={"masks": each["masks"]}, prediction=each["predictions"]) for each in STORED["objects"]]
@@ -51,7 +55,7 @@ def test_frames_equal_the_references(index: int) -> None:
 def test_means_are_over_frames_then_objects() -> None:
     j, f = (np.mean([np.mean(each[name]) for each in STORED["objects"]]) for name in ("J", "F"))
     assert [measured(metric, OBJECTS).value for metric in VIDEO_OBJECTS] == pytest.approx([j, f, (j + f) / 2])
-    assert F.rows(OBJECTS).shape == J.rows(OBJECTS).shape == (3,)
+    assert F.of(OBJECTS).shape == J.of(OBJECTS).shape == (3,)
 
 
 def test_classes_equal_scikit_learn() -> None:
@@ -88,10 +92,10 @@ def test_rows_and_runs_are_the_same_mask(mask: np.ndarray) -> None:
 def test_one_picture_and_nothing_found() -> None:
     half = [[1, 0], [1, 0]]
     samples = [Scored(record={"mask": half}, prediction=said) for said in (half, SQUARE, None)]
-    assert MASK_IOU.rows(samples).tolist() == [1, 0.5, 0]
-    assert DICE.rows(samples) == pytest.approx([1, 2 / 3, 0])
+    assert MASK_IOU.of(samples).tolist() == [1, 0.5, 0]
+    assert DICE.of(samples) == pytest.approx([1, 2 / 3, 0])
     assert measured(OVERALL_IOU, samples).value == pytest.approx(4 / 8)
-    assert MASK_PRECISIONS[0].rows(samples).tolist() == [1, 0, 0]
+    assert MASK_PRECISIONS[0].of(samples).tolist() == [1, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -110,11 +114,24 @@ def test_one_picture_and_nothing_found() -> None:
 )
 def test_mistakes_are_named(mask: object, prediction: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        J.rows([Scored(record={"mask": mask}, prediction=prediction)])
+        J.of([Scored(record={"mask": mask}, prediction=prediction)])
 
 
 def test_as_many_frames_are_expected_as_the_row_has() -> None:
     with pytest.raises(ConfigError, match="prediction: expected a list of 2 masks as the row has, found list"):
-        J.rows([Scored(record={"masks": [SQUARE] * 2}, prediction=[SQUARE])])
-    with pytest.raises(ConfigError, match="masks: expected a list of a mask for each frame, found list"):
-        J.rows([Scored(record={"masks": []}, prediction=[])])
+        J.of([Scored(record={"masks": [SQUARE] * 2}, prediction=[SQUARE])])
+    with pytest.raises(ConfigError, match="a mask for each frame, with at least one, found list"):
+        J.of([Scored(record={"masks": []}, prediction=[])])
+
+
+@pytest.mark.parametrize("case", HAUSDORFF["cases"], ids=lambda case: f"{case['hd95']:.1f}")
+def test_hausdorff_equals_monai(case: dict) -> None:
+    """evaluate_hausdorff.json: unions of random disks (generator 4), and what monai gives for them."""
+    marked, said = ([list(map(int, row)) for row in case[name]] for name in ("mask", "prediction"))
+    sample = Scored(record={"mask": marked}, prediction=said)
+    assert HD95.of([sample])[0] == pytest.approx(case["hd95"], abs=1e-5)  # monai: float32
+
+
+def test_hausdorff_of_empty_masks() -> None:
+    nothing, full = np.zeros((3, 4), bool), np.ones((3, 4), bool)
+    assert [hausdorff(nothing, nothing), hausdorff(nothing, full), hausdorff(full, full)] == [0, 5, 0]

@@ -28,7 +28,7 @@ SAMPLES = [
 def test_equal_to_the_official_code(metric) -> None:
     expected = [case["expected"][metric.name] for case in STORED["cases"]]
     assert len({round(number, 6) for number in expected}) > 1
-    assert metric.rows(SAMPLES) == pytest.approx(expected, abs=1e-9)
+    assert metric.of(SAMPLES) == pytest.approx(expected, abs=1e-9)
     assert measured(metric, SAMPLES).value == pytest.approx(np.mean(expected))
 
 
@@ -52,7 +52,7 @@ def test_positions_are_compared_straight() -> None:
     path = [[0, 0, 0], [0, 4, 0], [3, 4, 0]]
     values = {}
     for name, prediction in (("there", path), ("stopped", path[:1]), ("beyond", [*path, [3, 7, 0]])):
-        found = [metric.rows([Scored(record={"path": path}, prediction=prediction)])[0] for metric in NAVIGATION]
+        found = [metric.of([Scored(record={"path": path}, prediction=prediction)])[0] for metric in NAVIGATION]
         values[name] = dict(zip([metric.name for metric in NAVIGATION], found, strict=True))
     assert values["there"] == pytest.approx({"SR": 1, "SPL": 5 / 7, "NE": 0, "OSR": 1, "nDTW": 1, "sDTW": 1})
     stopped = {"SR": 0, "SPL": 0, "NE": 5, "OSR": 0, "nDTW": np.exp(-9 / 9), "sDTW": 0}
@@ -86,4 +86,4 @@ def test_the_shortest_way_is_found() -> None:
 def test_mistakes_are_named(record: dict, prediction: list, message: str) -> None:
     for metric in (NE, SR, SDTW):
         with pytest.raises(ConfigError, match=message):
-            metric.rows([Scored(record=record, prediction=prediction)])
+            metric.of([Scored(record=record, prediction=prediction)])

@@ -41,14 +41,14 @@ def spans() -> list[Scored]:
 
 
 def test_boxes_equal_pycocotools() -> None:
-    assert MEAN_IOU.rows(boxes()) == pytest.approx(STORED["box_ious"], abs=1e-12)
+    assert MEAN_IOU.of(boxes()) == pytest.approx(STORED["box_ious"], abs=1e-12)
     expected = np.mean(np.array(STORED["box_ious"]) >= 0.5)
     assert 0 < expected < 1
     assert measured(GROUNDING_ACCURACY, boxes()).value == expected
 
 
 def test_spans_equal_the_evaluation_of_qvhighlights() -> None:
-    assert SPAN_MEAN_IOU.rows(spans()) == pytest.approx(STORED["span_ious"], abs=1e-12)
+    assert SPAN_MEAN_IOU.of(spans()) == pytest.approx(STORED["span_ious"], abs=1e-12)
     for threshold, percent in STORED["recall_at_one"].items():
         metric = next(each for each in MOMENTS if each.name == f"R@1, IoU={float(threshold):g}")
         assert 100 * measured(metric, spans()).value == pytest.approx(percent, abs=0.0051)
@@ -77,16 +77,16 @@ def test_a_span_is_its_seconds(edges: tuple[int, ...]) -> None:
 @given(st.lists(st.tuples(EDGES, EDGES), max_size=5), st.integers(1, 6), st.floats(0.1, 0.9))
 def test_more_spans_never_count_less(found: list[tuple[int, int]], first: int, threshold: float) -> None:
     sample = [Scored(record={"span": [2, 7]}, prediction=[list(span) for span in found])]
-    assert span_recall(first, threshold).rows(sample) <= span_recall(first + 1, threshold).rows(sample)
+    assert span_recall(first, threshold).of(sample) <= span_recall(first + 1, threshold).of(sample)
     hit = any(interval_iou([2, 7], span) >= threshold for span in found[:first])
-    assert span_recall(first, threshold).rows(sample)[0] == hit
+    assert span_recall(first, threshold).of(sample)[0] == hit
 
 
 def test_exactly_half_counts_and_nothing_said_does_not() -> None:
     record = {"box": [0.0, 0.0, 1.0, 0.5]}
     samples = [Scored(record=record, prediction=said) for said in ([0.0, 0.0, 1.0, 1.0], None, [0.5, 0.5, 0.2, 0.2])]
-    assert [metric.rows(samples).tolist() for metric in GROUNDING] == [[1, 0, 0], [0.5, 0, 0]]
-    assert span_recall(1, 0.3).rows([Scored(record={"span": [0, 1]}, prediction=[])]).tolist() == [0]
+    assert [metric.of(samples).tolist() for metric in GROUNDING] == [[1, 0, 0], [0.5, 0, 0]]
+    assert span_recall(1, 0.3).of([Scored(record={"span": [0, 1]}, prediction=[])]).tolist() == [0]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_exactly_half_counts_and_nothing_said_does_not() -> None:
 )
 def test_wrong_boxes_are_named(record: dict, prediction: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        MEAN_IOU.rows([Scored(record=record, prediction=prediction)])
+        MEAN_IOU.of([Scored(record=record, prediction=prediction)])
 
 
 @pytest.mark.parametrize(
@@ -115,4 +115,4 @@ def test_wrong_boxes_are_named(record: dict, prediction: object, message: str) -
 )
 def test_wrong_spans_are_named(span: list, prediction: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        SPAN_MEAN_IOU.rows([Scored(record={"span": span}, prediction=prediction)])
+        SPAN_MEAN_IOU.of([Scored(record={"span": span}, prediction=prediction)])

@@ -17,6 +17,7 @@ from rapidfuzz.distance import Levenshtein
 
 from polymodal.errors import ConfigError
 from polymodal.evaluate.metric import Scored, measured
+from polymodal.evaluate.metrics import edit_distance
 from polymodal.evaluate.questions import (
     ANLS,
     EXACT_MATCH,
@@ -28,7 +29,6 @@ from polymodal.evaluate.questions import (
     vqa_accuracy,
     vqa_accuracy_2015,
 )
-from polymodal.evaluate.texts import edit_distance
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "fixtures/evaluate_questions.json").read_text(encoding="utf-8"))
 TEXT = st.text(st.sampled_from("abcAB .,'-1\n"), max_size=12)
@@ -84,8 +84,8 @@ def test_exact_match() -> None:
 def test_metrics_of_records() -> None:
     texts = Scored(record={"answers": ["cat"] * 3 + ["a dog"] * 7}, prediction="cat")
     mappings = Scored(record={"answers": [{"answer": "yes"}, {"answer": "no"}, {"answer": "no"}]}, prediction="No.")
-    assert VQA_ACCURACY.rows([texts, mappings]) == pytest.approx(np.array([[0.9], [4 / 9]]))
-    assert VQA_ACCURACY_2015.rows([texts, mappings]) == pytest.approx(np.array([[0.9], [4 / 9]]))
+    assert VQA_ACCURACY.of([texts, mappings]) == pytest.approx(np.array([[0.9], [4 / 9]]))
+    assert VQA_ACCURACY_2015.of([texts, mappings]) == pytest.approx(np.array([[0.9], [4 / 9]]))
     assert measured(EXACT_MATCH, [texts, mappings]).value == 1
     assert measured(ANLS, [texts, mappings]).value == pytest.approx((1 + 2 / 3) / 2)
 
@@ -93,9 +93,9 @@ def test_metrics_of_records() -> None:
 @pytest.mark.parametrize(
     ("record", "prediction", "message"),
     [
-        ({}, "cat", r"answers: expected a list of texts or of .*found nothing"),
+        ({}, "cat", "expected a field 'answers', found none"),
         ({"answers": []}, "cat", "with at least one"),
-        ({"answers": "cat"}, "cat", "found 'cat'"),
+        ({"answers": "cat"}, "cat", "answers: expected a list of texts or of .*found str 'cat'"),
         ({"answers": ["cat", {"text": "cat"}]}, "cat", r"answers\[1\]"),
         ({"answers": ["cat"]}, "cat", "at least 2, found 1"),
         ({"answers": ["cat", "dog"]}, [0.5], "prediction: expected a text"),
@@ -103,4 +103,4 @@ def test_metrics_of_records() -> None:
 )
 def test_records_that_are_wrong(record: dict, prediction, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        VQA_ACCURACY.rows([Scored(record=record, prediction=prediction)])
+        VQA_ACCURACY.of([Scored(record=record, prediction=prediction)])

@@ -21,10 +21,10 @@ SAMPLES = [Scored(record=sound, prediction=sound["prediction"]) for sound in SOU
 
 
 def test_equal_to_the_libraries() -> None:
-    assert SI_SDR.rows(SAMPLES) == pytest.approx([sound["si_sdr"] for sound in SOUNDS], abs=1e-9)
-    assert SI_SDR.rows(SAMPLES) == pytest.approx([sound["fast_bss_eval"] for sound in SOUNDS], abs=1e-6)
+    assert SI_SDR.of(SAMPLES) == pytest.approx([sound["si_sdr"] for sound in SOUNDS], abs=1e-9)
+    assert SI_SDR.of(SAMPLES) == pytest.approx([sound["fast_bss_eval"] for sound in SOUNDS], abs=1e-6)
     gains = [sound["si_sdr"] - sound["mixture_si_sdr"] for sound in SOUNDS]
-    assert SI_SDR_GAIN.rows(SAMPLES) == pytest.approx(gains, abs=1e-9)
+    assert SI_SDR_GAIN.of(SAMPLES) == pytest.approx(gains, abs=1e-9)
     assert measured(SI_SDR_GAIN, SAMPLES).value == pytest.approx(np.mean(gains))
 
 
@@ -54,4 +54,4 @@ def test_a_known_angle() -> None:
 )
 def test_mistakes_are_named(metric: Metric, record: dict, prediction: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        metric.rows([Scored(record=record, prediction=prediction)])
+        metric.of([Scored(record=record, prediction=prediction)])

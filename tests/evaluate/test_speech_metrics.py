@@ -18,14 +18,14 @@ CHARACTERS = st.text(st.sampled_from("今天天气很好吗"), max_size=8)
 def test_words_equal_jiwer(pairs: list[tuple[str, str]]) -> None:
     samples = [Scored(record={"text": said}, prediction=heard) for said, heard in pairs]
     said, heard = ([text.lower() for text in side] for side in zip(*pairs, strict=True))
-    assert WER.total(WER.rows(samples)) == pytest.approx(jiwer.wer(said, heard), abs=1e-12)
+    assert WER.total(WER.of(samples)) == pytest.approx(jiwer.wer(said, heard), abs=1e-12)
 
 
 @given(st.lists(st.tuples(CHARACTERS.filter(bool), CHARACTERS), min_size=1, max_size=4))
 def test_characters_equal_jiwer(pairs: list[tuple[str, str]]) -> None:
     samples = [Scored(record={"text": said}, prediction=heard) for said, heard in pairs]
     said, heard = (list(side) for side in zip(*pairs, strict=True))
-    assert CER.total(CER.rows(samples)) == pytest.approx(jiwer.cer(said, heard), abs=1e-12)
+    assert CER.total(CER.of(samples)) == pytest.approx(jiwer.cer(said, heard), abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_rates_of_records() -> None:
         Scored(record={"text": "On the mat"}, prediction="in mat"),
         Scored(record={"text": "..."}, prediction="oh"),  # no word: one error more
     ]
-    assert WER.rows(samples) == pytest.approx(np.array([[0, 3], [2, 3], [1, 0]]))
+    assert WER.of(samples) == pytest.approx(np.array([[0, 3], [2, 3], [1, 0]]))
     found = measured(WER, samples)
     assert (found.name, found.value, found.n) == ("wer", 0.5, 3)
     assert measured(CER, [Scored(record={"text": "你好。"}, prediction="你号")]).value == 0.5
@@ -61,8 +61,8 @@ def test_rates_of_records() -> None:
 
 @pytest.mark.parametrize(
     ("record", "prediction", "message"),
-    [({}, "a", "text: expected a text, found nothing"), ({"text": "a"}, None, "prediction: expected a text")],
+    [({}, "a", "expected a field 'text', found none"), ({"text": "a"}, None, "prediction: expected a text")],
 )
 def test_records_that_are_wrong(record: dict, prediction, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        WER.rows([Scored(record=record, prediction=prediction)])
+        WER.of([Scored(record=record, prediction=prediction)])

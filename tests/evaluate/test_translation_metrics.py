@@ -26,7 +26,7 @@ def test_words_equal_sacrebleu() -> None:
 
 @pytest.mark.parametrize("case", GOLDEN["sets"], ids=lambda case: f"{len(case['predictions'])} texts")
 def test_scores_equal_sacrebleu(case: dict) -> None:
-    rows = TRANSLATION_BLEU.rows(
+    rows = TRANSLATION_BLEU.of(
         [
             Scored(record={"references": references}, prediction=prediction)
             for references, prediction in zip(case["references"], case["predictions"], strict=True)
@@ -38,10 +38,10 @@ def test_scores_equal_sacrebleu(case: dict) -> None:
 
 @given(st.lists(st.sampled_from(["ein", "Haus", "3.5", "gut,"]), min_size=4, max_size=9).map(" ".join), st.text())
 def test_a_reference_repeated_scores_1(text: str, other: str) -> None:
-    rows = TRANSLATION_BLEU.rows([Scored(record={"references": [other, text]}, prediction=text)])
+    rows = TRANSLATION_BLEU.of([Scored(record={"references": [other, text]}, prediction=text)])
     assert TRANSLATION_BLEU.total(rows) == pytest.approx(1)
 
 
 def test_a_record_without_references_is_named() -> None:
-    with pytest.raises(ConfigError, match="references: expected a list of texts, with at least one, found nothing"):
-        TRANSLATION_BLEU.rows([Scored(record={"text": "a"}, prediction="a")])
+    with pytest.raises(ConfigError, match="expected a field 'references', found text"):
+        TRANSLATION_BLEU.of([Scored(record={"text": "a"}, prediction="a")])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tiny_words
+from polymodal.data.sets import split
 from polymodal.errors import MediaError
 
 
@@ -28,14 +29,14 @@ def picture(**changes):
 
 @given(st.text())
 def test_normalise_is_idempotent_and_lower_case(text):
-    once = record.normalise(text)
-    assert record.normalise(once) == once
+    once = split.normalise(text)
+    assert split.normalise(once) == once
     assert once == once.strip() and "  " not in once
 
 
 @given(st.text(alphabet="aB 0.-_!é", max_size=30))
 def test_normalise_forgets_punctuation_and_case(text):
-    assert record.normalise(text) == record.normalise(f" {text.replace('.', '!')}. ")
+    assert split.normalise(text) == split.normalise(f" {text.replace('.', '!')}. ")
 
 
 def test_split_follows_the_published_rule():
@@ -44,11 +45,11 @@ def test_split_follows_the_published_rule():
 
     for key in ("a frog", "1f418", "octopus/7", "über"):
         last = int(hashlib.sha1(key.encode()).hexdigest(), 16) % 10
-        assert record.split_of(key) == ("test" if last == 0 else "val" if last == 1 else "train")
+        assert split.split_of(key) == ("test" if last == 0 else "val" if last == 1 else "train")
 
 
 def test_split_shares_are_near_a_tenth():
-    sides = [record.split_of(f"concept {number}") for number in range(4000)]
+    sides = [split.split_of(f"concept {number}") for number in range(4000)]
     assert 320 < sides.count("test") < 480 and 320 < sides.count("val") < 480
 
 
@@ -56,17 +57,17 @@ def test_split_shares_are_near_a_tenth():
 def test_dhash_forgets_size_and_brightness(seed):
     grid = np.random.default_rng(seed).integers(0, 200, (8, 9)).astype(np.uint8)
     image = Image.fromarray(np.kron(grid, np.ones((28, 25), dtype=np.uint8)))
-    code = record.dhash(image)
+    code = split.dhash(image)
     assert 0 <= code < 2**64
     brighter = Image.fromarray(np.asarray(image) + 40)
-    assert (record.dhash(brighter) ^ code).bit_count() <= record.NEAR
-    assert record.dhash(image.convert("RGB")) == code
+    assert (split.dhash(brighter) ^ code).bit_count() <= split.NEAR
+    assert split.dhash(image.convert("RGB")) == code
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=6), st.lists(st.integers(0, 2**64 - 1), max_size=6))
 def test_near_any_equals_counting_bits(left, right):
     expected = [any((one ^ other).bit_count() <= 4 for other in right) for one in left]
-    assert record.near_any(left, right).tolist() == expected
+    assert split.near_any(left, right).tolist() == expected
 
 
 def test_guard_one_removes_training_pictures_and_seen_styles():

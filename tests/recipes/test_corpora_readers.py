@@ -6,10 +6,11 @@ import json
 
 import numpy as np
 import pytest
-from corpora import cifar10, emoji, groceries, lexicon, openclipart, quickdraw, record, tuxpaint
+from corpora import cifar10, emoji, groceries, lexicon, openclipart, quickdraw, tuxpaint
 from PIL import Image
 
 import tiny_words
+from polymodal.data.sets import split
 from polymodal.errors import MediaError
 
 
@@ -46,7 +47,7 @@ def test_tuxpaint(tmp_path, words):
     }  # fmt: skip
     frog = by_path["animals/frog.png"]
     assert (frog.caption, frog.nouns, frog.kind, frog.style) == ("a frog", ("frog",), "animal", "photo")
-    assert frog.key == "a frog" and frog.split == record.split_of("a frog")
+    assert frog.key == "a frog" and frog.split == split.split_of("a frog")
     assert by_path["animals/cartoon/frog-2.png"].style == "cartoon"
     assert by_path["animals/cartoon/frog-2.png"].split == frog.split
     assert by_path["food/apple.png"].caption == "an apple"  # from the file name
@@ -156,7 +157,7 @@ def test_openmoji_is_never_for_training(tmp_path, words):
     corpus = emoji.open_openmoji(openmoji, emoji.read_names(cldr, openmoji), words)
     (frog,) = corpus.pictures
     assert frog.key == "1f438" and frog.split in ("style", "val", "test")
-    assert frog.split == {"train": "style"}.get(record.split_of("1f438"), record.split_of("1f438"))
+    assert frog.split == {"train": "style"}.get(split.split_of("1f438"), split.split_of("1f438"))
     pytest.importorskip("resvg_py")
     assert corpus.image(frog).size[0] == 224
 
@@ -180,10 +181,10 @@ def test_quickdraw(tmp_path, words):
     for word in ("octopus", "horse", "The Mona Lisa"):
         mine = [picture for picture in corpus.pictures if picture.path.startswith(word)]
         sides = {picture.split for picture in mine}
-        whole = record.split_of(word)
+        whole = split.split_of(word)
         assert sides == ({whole} if whole != "train" else {"train", "val", "test"})
         for picture in mine if whole == "train" else ():
-            assert picture.split == record.split_of(f"{word}/{picture.index}")
+            assert picture.split == split.split_of(f"{word}/{picture.index}")
         assert sum(picture.split == "train" for picture in mine) <= 30
     assert {picture.caption for picture in corpus.pictures} == {"an octopus", "a horse", "the Mona Lisa"}
     image = corpus.image(corpus.pictures[0])

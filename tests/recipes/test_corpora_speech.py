@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 import soundfile
-from corpora import record, speech
+from corpora import speech
 
 from polymodal.data.audio import read_audio
+from polymodal.data.sets import split
 from polymodal.errors import MediaError
 
 
@@ -23,7 +24,7 @@ def test_tuxpaint_captions(tmp_path):
     (root / "frog.txt").write_text("A frog.\nfr.utf8=Une grenouille.\n\n", encoding="utf-8")
     (english,) = speech.open_tuxpaint(tmp_path)
     assert (english.text, english.language, english.hint) == ("A frog.", "en", "frog")
-    assert english.key == "a frog" and english.split == record.split_of("a frog")
+    assert english.key == "a frog" and english.split == split.split_of("a frog")
     both = speech.open_tuxpaint(tmp_path, ("en", "fr", "de"))
     assert [recording.text for recording in both] == ["A frog.", "Une grenouille."]  # German has no text
     assert {recording.split for recording in both} == {english.split}

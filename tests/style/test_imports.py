@@ -24,6 +24,7 @@ RANKS = {
     "generators": 2,
     "models": 3,
     "generation": 4,
+    "agents": 5,
     "pipelines": 5,
     "engine": 5,
     "train": 6,
@@ -34,11 +35,12 @@ RANKS = {
     "check": 8,
     "diagram": 8,
     "serve": 9,
+    "study": 9,
     "cli": 10,
     "__main__": 11,
 }
 # The command line and the server are clients of the public interface: they `import polymodal` as users do.
-CLIENTS = {"check", "cli", "serve"}
+CLIENTS = {"check", "cli", "serve", "study"}
 HEAVY = (
     "torch",
     "PIL",

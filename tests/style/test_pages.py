@@ -27,8 +27,10 @@ def links(page: Path) -> list[str]:
 def options() -> dict[str, set[str]]:
     """Command -> its options."""
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    whole = {name: (command, *getattr(command, "commands", {}).values()) for name, command in commands.items()}
     return {
-        name: {"--help", *(word for each in command.params for word in each.opts)} for name, command in commands.items()
+        name: {"--help", *(word for command in some for each in command.params for word in each.opts)}
+        for name, some in whole.items()
     }
 
 

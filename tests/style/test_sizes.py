@@ -8,7 +8,12 @@ from project_source import PACKAGE, parsed, python_files, short
 
 FILE_LINES, SYSTEM_LINES, FUNCTION_LINES, PARAMETERS, CONFIG_FIELDS = 500, 150, 60, 8, 15
 # What a user says by keyword about a whole model, or at the command line about a server.
-ENTRY_POINTS = {"src/polymodal/api/load.py: load": 10, "src/polymodal/cli/serve.py: serve": 12}
+ENTRY_POINTS = {
+    "src/polymodal/api/load.py: load": 10,
+    "src/polymodal/cli/serve.py: serve": 12,
+    "src/polymodal/cli/catalogue.py: systems": 11,
+    "src/polymodal/cli/draw.py: draw": 9,
+}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import polymodal as pm
-from polymodal.check.randomise import fill
 from polymodal.data.zero_shot_prompts import IMAGENET, PHOTO
 from polymodal.pipelines.zero_shot import search
+from tiny_clip import tiny_clip
 
 transformers = pytest.importorskip("transformers")
 CAT = Path(__file__).parents[2] / "examples" / "cat.jpg"
@@ -16,29 +16,7 @@ CAT = Path(__file__).parents[2] / "examples" / "cat.jpg"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny CLIP and a tokenizer of single letters in CLIP's own format."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
-
-    place = tmp_path_factory.mktemp("clip")
-    letters = [chr(code) for code in range(ord("!"), ord("~") + 1)]
-    vocabulary = {token: index for index, token in enumerate([*letters, *(x + "</w>" for x in letters)])}
-    for token in ("<|startoftext|>", "<|endoftext|>"):
-        vocabulary[token] = len(vocabulary)
-    pipeline = Tokenizer(models.BPE(vocabulary, [], end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
-    pipeline.normalizer = normalizers.Lowercase()
-    pipeline.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    pipeline.decoder = decoders.BPEDecoder(suffix="</w>")
-    pipeline.add_special_tokens(["<|startoftext|>", "<|endoftext|>"])
-    pipeline.save(str(place / "tokenizer.json"))
-    text = {"hidden_size": 24, "intermediate_size": 30, "num_hidden_layers": 1, "num_attention_heads": 2,
-            "vocab_size": len(vocabulary), "eos_token_id": vocabulary["<|endoftext|>"]}  # fmt: skip
-    vision = {"hidden_size": 24, "intermediate_size": 30, "num_hidden_layers": 1, "num_attention_heads": 2,
-              "image_size": 28, "patch_size": 7}  # fmt: skip
-    theirs = transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
-    fill(theirs.eval())
-    theirs.save_pretrained(place)
-    transformers.CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size=28).save_pretrained(place)
-    return place
+    return tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
 def test_zero_shot_equals_the_librarys_model_on_the_published_prompts(folder: Path) -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from corpora.record import normalise
 from torch import Tensor
 
 from polymodal.data.media import Image, Text
 from polymodal.data.messages import user
+from polymodal.data.sets.split import normalise
 from polymodal.evaluate.metrics import word_errors
 from polymodal.systems import LoadOptions, Variant, get
 from polymodal.systems.mini import components as mini

@@ -61,15 +61,17 @@ def test_pair_loss_skips_pairs_that_are_none() -> None:
     assert losses.pair_loss(logits, kept) == pytest.approx(float(wanted) / 6, abs=1e-5)
 
 
-def test_queue_replaces_the_oldest_and_refuses_a_batch_that_does_not_divide_it() -> None:
+def test_queue_replaces_the_oldest_whatever_the_batch_and_refuses_one_that_exceeds_it() -> None:
     queue = a.FeatureQueue(4, 3)
     for i in range(3):
         unit = F.normalize(torch.full((2, 3), float(i + 1)), dim=1)
         queue.push(unit * (i + 1), unit, torch.tensor([2 * i, 2 * i + 1]))
     assert queue.ids.tolist() == [4, 5, 2, 3]
     assert queue.images[0].tolist() == pytest.approx([3 / 3**0.5] * 2 + [2 / 3**0.5] * 2)
-    with pytest.raises(ConfigError, match="multiple of the batch"):
-        queue.push(torch.zeros(3, 3), torch.zeros(3, 3))
+    queue.push(torch.zeros(3, 3), torch.zeros(3, 3), torch.tensor([6, 7, 8]))
+    assert queue.ids.tolist() == [8, 5, 6, 7] and int(queue.place) == 1
+    with pytest.raises(ConfigError, match="holds 4 vectors, which a batch of 5 exceeds"):
+        queue.push(torch.zeros(5, 3), torch.zeros(5, 3))
 
 
 def test_pictures_with_one_id_are_positives_of_one_another_in_batch_and_queue() -> None:

@@ -24,9 +24,10 @@ from polymodal.api import training
 from polymodal.check import randomise
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.evidence import moe_llava
-from polymodal.data.processor import Processor
 from polymodal.train import checkpoint
-from polymodal.train.batches import BatchOptions, step_batches
+from polymodal.train.batches import BatchOptions, StepBatches
+from polymodal.train.collator import Learner
+from polymodal.train.conversations import conversations
 from polymodal.train.parameters import prepare
 from polymodal.train.settings import changed
 from tiny_folders import tiny
@@ -123,11 +124,11 @@ def test_two_ranks_train_what_one_trains(name: str, place: Path) -> None:
 
 def test_often_one_rank_has_pictures_and_the_other_none(place: Path) -> None:
     model, mixture = pm.load(place / "llava-1.5"), training.mixture_of([place / "rows.jsonl"], pm.TrainOptions())
-    assert isinstance(model.processor, Processor)
     options = BatchOptions(batch=5, micro_batch=1, ranks=2)
     counts: list[list[int]] = []
     for rank in range(2):
-        batches = step_batches(model.processor, mixture, replace(options, rank=rank))
+        collator = conversations(Learner(module=model.module, processor=model.processor, ranks=2))
+        batches = StepBatches(collator=collator, mixture=mixture, options=replace(options, rank=rank))
         found = [[int(each.batch["item_counts"]["image"]) for each in batches[step].micro_batches] for step in range(4)]
         counts.append([each for step in found for each in (*step, -1)[:3]])  # -1: the second has one row less
     different = [one != other for one, other in zip(*counts, strict=True)]

@@ -15,7 +15,9 @@ from torch import Tensor
 from polymodal.data.datasets.mixture import Mixture
 from polymodal.data.datasets.opening import open_dataset
 from polymodal.errors import ConfigError
-from polymodal.train.batches import PASS, BatchOptions, StepBatches, StepLoader, cut_by_length, step_batches
+from polymodal.train.batches import PASS, BatchOptions, StepBatches, StepLoader, cut_by_length
+from polymodal.train.collator import Learner
+from polymodal.train.conversations import ConversationCollator, conversations
 from polymodal.train.objectives import LanguageModeling
 from tiny_folders import tiny
 
@@ -38,6 +40,14 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> Mixture:
     return Mixture([open_dataset(folder / "a.jsonl")], seed=4)
 
 
+def step_batches(
+    model: Any, mixture: Mixture, options: BatchOptions, max_length: int | None = None, packing: bool = False
+) -> StepBatches:
+    learner = Learner(module=model.module, processor=model.processor, max_length=max_length, packing=packing,
+                      ranks=options.ranks)  # fmt: skip
+    return StepBatches(collator=conversations(learner), mixture=mixture, options=options)
+
+
 def gradients(model: Any, batches: StepBatches, step: int = 0) -> dict[str, Tensor]:
     """Of the step's loss, micro batches weighted as the loop weights them."""
     objective, data = LanguageModeling().build(model.module), batches[step]
@@ -54,18 +64,19 @@ def largest_difference(left: dict[str, Tensor], right: dict[str, Tensor]) -> flo
 
 
 def test_gradients_do_not_depend_on_how_a_step_is_cut_or_packed(model: Any, mixture: Mixture) -> None:
-    whole = BatchOptions(batch=12, max_length=480)
-    expected = gradients(model, step_batches(model.processor, mixture, whole))
+    whole = BatchOptions(batch=12)
+    expected = gradients(model, step_batches(model, mixture, whole, 480))
     scale = max(each.abs().max().item() for each in expected.values())
-    for options in (
-        replace(whole, micro_batch=5),
-        replace(whole, micro_batch=1),
-        replace(whole, packing=True),
-        replace(whole, packing=True, micro_batch=2),
-        replace(whole, by_length=True),
+    for options, packing in (
+        (replace(whole, micro_batch=5), False),
+        (replace(whole, micro_batch=1), False),
+        (whole, True),
+        (replace(whole, micro_batch=2), True),
+        (replace(whole, by_length=True), False),
+        (replace(whole, by_length=True), True),
     ):
-        found = gradients(model, step_batches(model.processor, mixture, options))
-        assert largest_difference(found, expected) <= 1e-4 * max(1.0, scale), options
+        found = gradients(model, step_batches(model, mixture, options, 480, packing))
+        assert largest_difference(found, expected) <= 1e-4 * max(1.0, scale), (options, packing)
 
 
 def test_rows_are_cut_where_padding_and_passes_cost_least() -> None:
@@ -84,7 +95,7 @@ def test_rows_are_cut_where_padding_and_passes_cost_least() -> None:
 
 
 def test_a_damaged_sample_leaves_its_place_empty_and_is_named(model: Any, mixture: Mixture) -> None:
-    batches = step_batches(model.processor, mixture, BatchOptions(batch=12))
+    batches = step_batches(model, mixture, BatchOptions(batch=12))
     data = batches[0]
     assert data.samples == 11 and len(data.names) == 11
     (skipped,) = data.skipped
@@ -93,7 +104,7 @@ def test_a_damaged_sample_leaves_its_place_empty_and_is_named(model: Any, mixtur
 
 
 def test_workers_prepare_the_same_steps_from_any_start(model: Any, mixture: Mixture) -> None:
-    batches = step_batches(model.processor, mixture, BatchOptions(batch=4, max_length=480, packing=True))
+    batches = step_batches(model, mixture, BatchOptions(batch=4), 480, True)
     here, ahead = StepLoader(batches, 7), StepLoader(batches, 7, workers=2)
     for step in (3, 4, 5, 6):
         left, right = here(step), ahead(step)
@@ -104,8 +115,8 @@ def test_workers_prepare_the_same_steps_from_any_start(model: Any, mixture: Mixt
 
 def test_ranks_share_a_step_and_their_gradients_add_up(model: Any, mixture: Mixture) -> None:
     options = BatchOptions(batch=12)
-    whole = step_batches(model.processor, mixture, options)
-    ranks = [step_batches(model.processor, mixture, replace(options, rank=rank, ranks=2)) for rank in (0, 1)]
+    whole = step_batches(model, mixture, options)
+    ranks = [step_batches(model, mixture, replace(options, rank=rank, ranks=2)) for rank in (0, 1)]
     shares = [each[0] for each in ranks]
     assert sorted(name for share in shares for name in share.names) == sorted(whole[0].names)
     targets = whole[0].targets
@@ -119,8 +130,8 @@ def test_ranks_share_a_step_and_their_gradients_add_up(model: Any, mixture: Mixt
 
 
 def test_a_blank_row_teaches_nothing(model: Any, mixture: Mixture) -> None:
-    batches = step_batches(model.processor, mixture, BatchOptions(batch=4, ranks=2))
-    blank = batches.blank()
+    batches = step_batches(model, mixture, BatchOptions(batch=4, ranks=2))
+    blank: Any = batches.collator.blank()
     assert blank.targets == 0
     objective = LanguageModeling().build(model.module)
     model.module.zero_grad()
@@ -130,20 +141,20 @@ def test_a_blank_row_teaches_nothing(model: Any, mixture: Mixture) -> None:
 
 def test_of_a_plain_text_every_token_and_its_end_are_learned(model: Any, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "ab c"}')
-    batches = step_batches(model.processor, Mixture([open_dataset(tmp_path / "a.jsonl")]), BatchOptions(batch=1))
-    _, row = batches.row(0, 0)
+    batches = step_batches(model, Mixture([open_dataset(tmp_path / "a.jsonl")]), BatchOptions(batch=1))
+    _, row = batches.item(0, 0)
     tokenizer = model.processor.tokenizer
     assert tokenizer.decode(row.input_ids) == "ab c" and row.input_ids[-1] == tokenizer.eos_id
     assert [id for id, learned in zip(row.input_ids, row.loss_mask, strict=True) if learned] == row.input_ids[-5:]
 
 
 def test_rows_too_long_are_cut_but_never_inside_media(model: Any, mixture: Mixture) -> None:
-    _, row = step_batches(model.processor, mixture, BatchOptions(batch=1)).row(0, 0)
+    _, row = step_batches(model, mixture, BatchOptions(batch=1)).item(0, 0)
     (span,) = row.media_spans
     answer = row.loss_mask.index(True)
-    cut = step_batches(model.processor, mixture, BatchOptions(batch=12, max_length=answer + 3))[0]
+    cut = step_batches(model, mixture, BatchOptions(batch=12), answer + 3)[0]
     assert cut.samples and all(each.batch["input_ids"].shape[1] <= answer + 3 for each in cut.micro_batches)
-    inside = step_batches(model.processor, mixture, BatchOptions(batch=12, max_length=span.end - 2))[0]
+    inside = step_batches(model, mixture, BatchOptions(batch=12), span.end - 2)[0]
     assert not inside.samples
     assert any("would cut the image" in each for each in inside.skipped)
     assert any("has no token to learn within" in each for each in inside.skipped)
@@ -153,13 +164,17 @@ def test_rows_too_long_are_cut_but_never_inside_media(model: Any, mixture: Mixtu
     ("options", "message"),
     [
         ({"batch": 1, "ranks": 2}, "a batch of 1 samples cannot be shared by 2 processes"),
-        ({"batch": 4, "packing": True}, "packing needs budget.max_length"),
         ({"batch": 4, "micro_batch": 0}, "micro batch: expected 1 row or more, found 0"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         BatchOptions(**options)
+
+
+def test_packing_needs_a_length(model: Any) -> None:
+    with pytest.raises(ConfigError, match=r"packing needs budget\.max_length"):
+        ConversationCollator(processor=model.processor, packing=True)
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable, Sequence
 
 from corpora.lexicon import Lexicon
-from corpora.record import normalise
 from corpora.wordlists import (
     ALONE,
     COLOURS,
@@ -30,6 +29,7 @@ from corpora.wordlists import (
     UNFIT,
     UNIQUE,
 )
+from polymodal.data.sets.split import normalise
 
 _PLACES = re.compile(
     r"(Islands|States|Republic|Kingdom|Emirates|Nations|Philippines|Netherlands|Bahamas|Maldives|Union|Comoros)$"

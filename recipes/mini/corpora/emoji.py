@@ -19,10 +19,11 @@ from pathlib import Path
 from corpora import caption as words
 from corpora import raster
 from corpora.lexicon import Lexicon
-from corpora.record import Corpus, Picture, normalise, split_of
+from corpora.record import Corpus, Picture
+from polymodal.data.sets.emoji import TONES, code_key, read_annotations
+from polymodal.data.sets.split import normalise, split_of
 from polymodal.errors import MediaError
 
-_TONES = frozenset({"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"})
 _SKIP = frozenset({"alphanum", "geometric", "other-symbol", "gender", "arrow", "hair-style", "skin-tone"})
 _KINDS = {
     "face": "face", "cat-face": "animal", "monkey-face": "animal", "hand": "body part", "hands": "body part",
@@ -52,15 +53,9 @@ class Name:
     subgroup: str
 
 
-def code_key(text: str) -> str:
-    """The key of an emoji given as code points ("1F469-1F3FB") or as characters: lower case, no FE0F, no tones."""
-    parts = text.lower().split("-") if re.fullmatch(r"[0-9a-fA-F]{2,6}(-[0-9a-fA-F]{2,6})*", text) else _points(text)
-    return "-".join(part for part in parts if part != "fe0f" and part not in _TONES)
-
-
 def read_names(cldr: str | Path, openmoji: str | Path) -> dict[str, Name]:
     """Key -> name, for all emoji with an English CLDR name and for flags and keycaps."""
-    spoken = read_annotations(cldr, "en")
+    spoken = read_annotations(Path(cldr), "en")
     found: dict[str, Name] = {}
     for row in json.loads(_member(openmoji, "data/openmoji.json").read_text(encoding="utf-8")):
         key = code_key(row["hexcode"])
@@ -73,23 +68,12 @@ def read_names(cldr: str | Path, openmoji: str | Path) -> dict[str, Name]:
     return found
 
 
-def read_annotations(cldr: str | Path, locale: str) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Key -> (spoken name, key words) of one locale of CLDR."""
-    text = _member(cldr, f"annotations/{locale}/annotations.json").read_text(encoding="utf-8")
-    table = json.loads(text)["annotations"]["annotations"]
-    return {
-        "-".join(part for part in _points(sign) if part != "fe0f"): (entry["tts"][0], tuple(entry.get("default", ())))
-        for sign, entry in table.items()
-        if "tts" in entry
-    }
-
-
 def translations(cldr: str | Path, locales: tuple[str, ...] = ("it", "fr")) -> dict[str, str]:
     """Foreign emoji name -> English emoji name ("elefante" -> "elephant"), first locale first."""
-    english = read_annotations(cldr, "en")
+    english = read_annotations(Path(cldr), "en")
     found: dict[str, str] = {}
     for locale in locales:
-        for key, (name, _) in read_annotations(cldr, locale).items():
+        for key, (name, _) in read_annotations(Path(cldr), locale).items():
             if key in english:
                 strip = r"^(muso di|testa di|tete de|visage de|faccia di) "
                 short = re.sub(strip, "", normalise(name))
@@ -102,7 +86,7 @@ def open_fluent(folder: str | Path, table: dict[str, Name], lexicon: Lexicon, to
     plain: list[tuple[str, Path]] = []
     toned: dict[str, list[Path]] = {}
     for path in sorted(Path(folder).glob("**/assets/*.webp")):
-        found_tones = [part for part in path.stem.split("-") if part in _TONES]
+        found_tones = [part for part in path.stem.split("-") if part in TONES]
         if not found_tones:
             plain.append((code_key(path.stem), path))
         elif len(found_tones) == 1:
@@ -118,7 +102,7 @@ def open_fluent(folder: str | Path, table: dict[str, Name], lexicon: Lexicon, to
 def open_openmoji(folder: str | Path, table: dict[str, Name], lexicon: Lexicon) -> Corpus:
     """OpenMoji colour drawings, without skin tones: an unseen style."""
     files = sorted(Path(folder).glob("**/color/svg/*.svg"))
-    chosen = [(code_key(path.stem), path) for path in files if not _TONES & set(path.stem.lower().split("-"))]
+    chosen = [(code_key(path.stem), path) for path in files if not TONES & set(path.stem.lower().split("-"))]
     found = _pictures("openmoji", "flat emoji", chosen, table, lexicon)
     return _corpus("openmoji", folder, found, raster.open_file)
 
@@ -220,10 +204,6 @@ def _corpus(name: str, folder: str | Path, found: Iterator[Picture], read: Calla
         raise MediaError(f"no {name} emoji below {folder}; unpack its package there")
     places = {path.name: path for suffix in ("webp", "svg") for path in Path(folder).glob(f"**/*.{suffix}")}
     return Corpus(name=name, pictures=pictures, image=lambda picture: read(places.get(picture.path, picture.path)))
-
-
-def _points(text: str) -> list[str]:
-    return [f"{ord(sign):x}" for sign in text]
 
 
 def _member(folder: str | Path, name: str) -> Path:

@@ -8,7 +8,6 @@ collection (then the file name is used); Italian and French titles are translate
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +16,10 @@ from pathlib import Path
 from corpora import caption as words
 from corpora import raster
 from corpora.lexicon import Lexicon
-from corpora.record import Corpus, Picture, normalise, split_of
+from corpora.record import Corpus, Picture
 from corpora.wordlists import word_set
+from polymodal.data.sets.openclipart import Entry, read_entry
+from polymodal.data.sets.split import normalise, split_of
 from polymodal.errors import MediaError
 
 _SKIP = re.compile(
@@ -55,15 +56,6 @@ _GLANCE = ("animal", "food", "plant")  # folders whose strays (a dog's bowl, a f
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
-    """What the RDF block of one drawing says."""
-
-    title: str
-    keywords: tuple[str, ...]
-    author: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Words:
     """What is needed to understand a title: the dictionary, foreign name -> English name (`emoji.translations`),
     and names of things that other picture sets show; icons and key words count only when they are among these."""
@@ -93,20 +85,6 @@ def open(folder: str | Path, vocabulary: Words) -> Corpus:
         if picture := _picture(name, entry, vocabulary):
             found.append(picture)
     return Corpus(name="openclipart", pictures=tuple(found), image=lambda picture: raster.open_file(png / picture.path))
-
-
-def read_entry(path: Path) -> Entry:
-    """Title, key words and author from the metadata block of an SVG file; missing parts are empty."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    block = match.group(0) if (match := re.search(r"<metadata.*?</metadata>", text, re.DOTALL)) else ""
-    title = re.search(r"<dc:title>(.*?)</dc:title>", block, re.DOTALL)
-    author = re.search(r"<dc:creator>.*?<dc:title>(.*?)</dc:title>", block, re.DOTALL)
-    keywords = [html.unescape(word).strip().replace("_", " ") for word in re.findall(r"<rdf:li>(.*?)</rdf:li>", block)]
-    return Entry(
-        title=html.unescape(title.group(1)).strip() if title else "",
-        keywords=tuple(word for word in keywords if word and not word.startswith("hash")),
-        author=html.unescape(author.group(1)).strip() if author else "",
-    )
 
 
 def _picture(name: str, entry: Entry, vocabulary: Words) -> Picture | None:

@@ -15,7 +15,8 @@ import numpy as np
 
 from corpora import caption as words
 from corpora.lexicon import Lexicon
-from corpora.record import Corpus, Picture, split_of
+from corpora.record import Corpus, Picture
+from polymodal.data.sets.split import split_of
 from polymodal.errors import MediaError
 
 _LIMITS = {"train": 30, "val": 3, "test": 7}

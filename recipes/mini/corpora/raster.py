@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from polymodal.errors import MediaError
+from polymodal.data.sets.svg import svg_bytes
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -37,14 +37,7 @@ def draw_svg(path: str | Path, size: int = SIZE) -> PIL.Image.Image:
     """Rasterise with resvg.  Raises MediaError when the drawing is broken or resvg-py is not installed."""
     from PIL import Image
 
-    try:
-        import resvg_py
-    except ImportError as error:
-        raise MediaError(f"drawing {path} needs resvg-py; install it with: pip install resvg-py") from error
-    try:
-        return Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_path=str(path), width=size)))).convert("RGBA")
-    except Exception as error:  # the binding raises its own unnamed exceptions
-        raise MediaError(f"cannot draw {path}: {error}") from error
+    return Image.open(io.BytesIO(svg_bytes(Path(path), size))).convert("RGBA")
 
 
 def letterbox(image: PIL.Image.Image, size: int = SIZE) -> PIL.Image.Image:

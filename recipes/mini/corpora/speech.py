@@ -16,7 +16,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from corpora.record import normalise, split_of
+from polymodal.data.sets.split import normalise, split_of
+from polymodal.data.sets.tuxpaint import read_captions
 from polymodal.errors import MediaError
 
 _DESCRIPTION = re.compile(r"_desc(?:_([A-Za-z_]+))?$")
@@ -61,19 +62,6 @@ def open_tuxpaint(folder: str | Path, languages: tuple[str, ...] = ("en",)) -> t
             )
         )  # fmt: skip
     return tuple(found)
-
-
-def read_captions(path: Path) -> dict[str, str]:
-    """Language -> caption from a stamp's text file: the first line is English, then `fr.utf8=...` lines."""
-    if not path.exists():
-        return {}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    captions = {"en": lines[0].strip()} if lines and lines[0].strip() else {}
-    for line in lines[1:]:
-        language, sign, text = line.partition("=")
-        if sign and captions and text.strip():
-            captions.setdefault(language.strip().removesuffix(".utf8"), text.strip())
-    return captions
 
 
 def open_asterisk(folder: str | Path, transcripts: str | Path | None = None) -> tuple[Recording, ...]:

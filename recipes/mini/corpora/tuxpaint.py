@@ -14,7 +14,8 @@ from pathlib import Path
 from corpora import caption as words
 from corpora import raster
 from corpora.lexicon import Lexicon
-from corpora.record import Corpus, Picture, normalise, split_of
+from corpora.record import Corpus, Picture
+from polymodal.data.sets.split import normalise, split_of
 from polymodal.errors import MediaError
 
 _KINDS = (

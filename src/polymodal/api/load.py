@@ -277,9 +277,14 @@ def look_at(model: str | Path, system: str | None = None, adapter: Path | None =
 def pull(model: str | Path, *, progress: Progress | None = None, offline: bool = False) -> list[Path]:
     """Fetch a model's published files into the cache, each checked by hash; returns where they are.
 
-    Of an adapter its base is fetched too; "kokoro" stands for the voices of `pm.voice`.  Interrupted downloads are
+    Of an adapter its base is fetched too; "kokoro" stands for the voices of `pm.voice`, "data:NAME" for a prepared set
+    of pictures or sounds.  Interrupted downloads are
     resumed.  Raises WeightsError when a file cannot be had or is not the published one.
     """
+    if str(model).startswith("data:"):
+        from polymodal.api.data_sets import data_set
+
+        return [data_set(str(model), progress=progress, offline=offline)]
     if model == "kokoro":
         from polymodal.pipelines.speaking.speaker import pull_voices
 

@@ -1,4 +1,4 @@
-"""`pm.image`, `pm.audio`, `pm.video`, `pm.array`, `pm.text` and `pm.media`: what a model is asked about.
+"""`pm.image`, `pm.audio`, `pm.video`, `pm.array`, `pm.regions`, `pm.text` and `pm.media`: what a model is asked about.
 
 Each gives a small record; nothing is decoded before a model needs it.  limits: how large the file may be; by default
 as POLYMODAL_LIMITS says (data/limits.py).
@@ -19,6 +19,7 @@ import numpy as np
 from polymodal.api.paths import is_weights_file
 from polymodal.data.limits import Limits, own_limits
 from polymodal.data.media import Array, Audio, Image, Media, Text, Video, guess_media
+from polymodal.data.region_features import Regions
 from polymodal.errors import MediaError, PromptError
 
 MAX_TEXT = 200_000
@@ -51,6 +52,12 @@ def array(source: Any, modality: str = "", *, limits: Limits | None = None) -> A
     modality: "imu", "point_cloud", "features" or one of a system's own; may be left out where a model takes one only.
     """
     return Array(source, limits or own_limits(), modality=modality)
+
+
+def regions(source: Any, image_id: str | None = None, *, limits: Limits | None = None) -> Regions:
+    """The regions of a picture, as a detector said: RegionFeatures, a path or the bytes of a .npz file, or of a .tsv
+    file of bottom-up attention with the image_id of the picture (data/region_features.py)."""
+    return Regions(source, limits or own_limits(), image_id)
 
 
 def text(words: str) -> Text:

@@ -3,7 +3,7 @@
 chat, stream   messages -> processor -> batch -> encoders, connectors -> backbone -> pieces of text -> Reply
 chat_batch     the same for many conversations at once
 draw           pictures that the model writes, or what its answer asks for by diffusion pipelines -> Reply.media
-transcribe, transcribe_stream, classify, embed, episode    what the system's own functions give, as records
+transcribe, transcribe_stream, classify, embed, answer, episode    what the system's own functions give, as records
 logits         the exact tensors, for research and parity: model.logits(**model.processor(messages))
 attach, detach, merge, save_adapter    PEFT adapters (api/adapters.py)
 """
@@ -12,20 +12,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
+from polymodal.agents.module import AgentModule
+from polymodal.api import comparing
 from polymodal.api.acting import Episode
 from polymodal.api.adapters import Adapters
 from polymodal.api.asking import Stream, answer_batch, messages_of
 from polymodal.api.chat_format import format_of
-from polymodal.api.drawing import Canvas, answer_to_render, paint
-from polymodal.api.inputs import check_labels, check_media, checked_item, suggesting_others
-from polymodal.api.media import is_recording, media_of, recording_of
+from polymodal.api.drawing import Canvas, paint, render, render_through
+from polymodal.api.inputs import check_media
+from polymodal.api.media import media_of, recording_of
 from polymodal.api.paths import as_path
+from polymodal.api.question_answering import answer, can_answer
 from polymodal.api.reply import Label, Reply
 from polymodal.api.sampling import chosen_options
 from polymodal.api.tensors import answering, check_no_loss, check_prompt, left_padded, logits_of, require_finite
@@ -43,10 +45,11 @@ from polymodal.generation.ids import can_generate, generate_ids
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.models.output import Output
-from polymodal.models.protocols import HasFeatures, RendersMedia, fills
+from polymodal.models.protocols import HasFeatures, RendersAnswers, RendersMedia, fills
 from polymodal.models.recording import recording
 from polymodal.nn.first_weight import first_weight
-from polymodal.pipelines.batches import BATCH, in_batches
+from polymodal.pipelines.batches import BATCH
+from polymodal.pipelines.guided_diffusion import OwnPipelines
 from polymodal.systems import System, Variant
 from polymodal.train.parameters import train_mode
 from polymodal.weights.adapters import own_names
@@ -209,6 +212,7 @@ class Model:
         drawing: Mapping[str, Any] | None = None,
         size: tuple[int, int] | None = None,
         n: int | None = None,
+        steps: int | None = None,
         step: Callable[[int, int], None] | None = None,
         options: SamplingOptions | None = None,
         **changes: Any,
@@ -216,24 +220,26 @@ class Model:
         """Pictures: `draw("a cat", n=2, seed=1).media["image"]` holds PIL images, of a model that writes them itself.
 
         size: (width, height) in pixels, by default the model's usual one.  n: how many, each with a seed of its own.
-        step(ids written, ids in all) is told where the work is.
-        A model whose answers ask for media answers like `chat`, and pipelines make them: "image", "video", "audio" -> a
-        pipeline as diffusers has them, called with `prompt_embeds` in place of a prompt.  drawing: further arguments of
-        their calls, as num_inference_steps.
+        steps: of diffusion.  step(ids or steps done, in all) is told where the work is.
+        A model whose answers ask for media answers like `chat`; what it asks for is drawn by the diffusion model in its
+        folder, or by pipelines: "image", "video", "audio" -> a pipeline as diffusers has them, called with
+        `prompt_embeds` in place of a prompt.  drawing: further arguments of their calls, as num_inference_steps.
         Raises ConfigError for a model that makes no media, or when an answer asks for some without a pipeline.
         """
         self.require("draw")
-        chosen = self.sampling_options(options, changes)
-        if self._parts.paint is not None:
-            return paint(self, self._parts.paint, content, Canvas.of(size, n, step), chosen.seed)
-        if pipelines is None or (size, n, step) != (None, None, None):
-            raise ConfigError(f"{self.name} draws through diffusion pipelines: give pipelines=; size and n in drawing=")
-        reply, batch = answer_to_render(self, content, chosen)
-        return replace(reply, media=self.module.render(pipelines, drawing, **self._tensors(batch)))
+        chosen, canvas = self.sampling_options(options, changes), Canvas.of(size=size, n=n, steps=steps, step=step)
+        painter = self._parts.paint
+        if isinstance(painter, OwnPipelines) and pipelines is None:
+            return render(self, content, chosen, canvas, painter, drawing)
+        if painter is not None and not isinstance(painter, OwnPipelines):
+            return paint(self, painter, content, canvas, chosen.seed)
+        return render_through(self, content, chosen, canvas, pipelines, drawing)
+
+    answer = answer
 
     @property
     def paints(self) -> bool:
-        """Whether `draw` needs no pipelines: the model writes its pictures itself."""
+        """Whether `draw` needs no pipelines: the model writes its pictures itself, or its folder has what draws."""
         return self._parts.paint is not None
 
     def ground(self, answer: str, *pictures: Any) -> Grounding:
@@ -283,22 +289,8 @@ class Model:
         A list of items gives a list of such results, `batch_size` items at a time.
         """
         self.require("classify")
-        score = self._parts.score
-        assert score is not None
-        labels = check_labels(labels)
-        several = isinstance(items, list | tuple) and not is_recording(items)
-        if several and not items:
-            raise ConfigError("classify needs at least one item, found none")
-        with torch.inference_mode(), answering(self), suggesting_others(self) as noted:
-            media = (noted(media_of(item)) for item in (items if several else [items]))
-            scores = in_batches(media, lambda some: score(some, labels), batch_size)
-            table = require_finite(scores, "probabilities").tolist()
-        found = [
-            sorted((Label(label=label, probability=p) for label, p in zip(labels, row, strict=True)),
-                   key=lambda label: -label.probability)
-            for row in table
-        ]  # fmt: skip
-        return found if several else found[0]
+        assert self._parts.score is not None
+        return comparing.classify(self, self._parts.score, items, labels, batch_size)
 
     def embed(self, items: Sequence[Any], *, batch_size: int = BATCH) -> Tensor:
         """Paths, media, PIL images, pixels or `pm.text(...)` -> float32 [N, D], rows of length 1.
@@ -307,12 +299,7 @@ class Model:
         """
         self.require("embed")
         assert self._parts.embed is not None
-        if not isinstance(items, list | tuple) or is_recording(items) or not items:
-            found = "none" if isinstance(items, list | tuple) else type(items).__name__
-            raise ConfigError(f"embed needs a list of at least one item, found {found}; as in model.embed([item])")
-        with torch.inference_mode(), answering(self), suggesting_others(self) as noted:
-            media = (noted(checked_item(media_of(item))) for item in items)
-            return require_finite(in_batches(media, self._parts.embed, batch_size), "vectors")
+        return comparing.embed(self, self._parts.embed, items, batch_size)
 
     def logits(self, **tensors: Any) -> Tensor:
         """Logits of a processor's batch, ours or the published one, by the same names: [B, T, V] of a language model,
@@ -455,20 +442,22 @@ class Model:
 
     @property
     def can(self) -> tuple[str, ...]:
-        """What it does of chat, draw, ground, transcribe, classify, embed, act, logits, features, predict, generate."""
+        """What it does of the names below; "agent": `pm.agent` begins a conversation with it."""
         parts, module = self._parts, self.module
         found = {
             "chat": self.processor is not None and isinstance(module, MultimodalLM),
-            "draw": self.paints or (self.processor is not None and isinstance(module, RendersMedia)),
+            "draw": self.paints or (self.processor is not None and isinstance(module, RendersMedia | RendersAnswers)),
             "ground": parts.ground is not None,
             "transcribe": parts.transcribe is not None,
             "classify": parts.score is not None,
             "embed": parts.embed is not None,
+            "answer": can_answer(self),
             "act": parts.act is not None,
             "logits": fills(module, "logits"),
             "features": isinstance(module, HasFeatures),
             "predict": fills(module, "predictions"),
             "generate": can_generate(module),
+            "agent": isinstance(module, AgentModule),
         }
         return tuple(verb for verb, here in found.items() if here)
 

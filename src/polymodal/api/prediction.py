@@ -5,6 +5,7 @@ classify    ["dog", "cat", ...]      labels, likeliest first
 transcribe  "hello there"
 ground      [0.1, 0.2, 0.5, 0.9]     the first box of the answer, as shares of the picture; null for none
 match       {"picture_to_text": 1, "text_to_picture": [4, 1]}   ranks, from 1, among all captions and pictures
+locate, predict, similarity, features: see predicting_values.py
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from polymodal.api import media
+from polymodal.api import media, predicting_values
 from polymodal.api.model import Model
 from polymodal.errors import ConfigError
 from polymodal.evaluate.retrieval import ranks_both_ways
@@ -21,6 +22,13 @@ from polymodal.evaluate.task import Task, labels_of
 if TYPE_CHECKING:
     from polymodal.api.evaluation import EvaluateOptions, Rows
 
+REQUIRED: Mapping[str, tuple[str, ...]] = {
+    "ground": ("chat", "ground"),
+    "match": ("embed",),
+    "locate": ("chat",),
+    "similarity": ("embed",),
+    "features": ("embed",),
+}
 Predict = Callable[[Sequence[int]], Iterator[Mapping[str, Any]]]
 OPENED: Mapping[str, Callable[[Any], Any]] = {"image": media.image, "audio": media.audio, "video": media.video}
 
@@ -29,12 +37,9 @@ def predictor(model: Model, task: Task, rows: Rows, options: EvaluateOptions) ->
     """Numbers of samples -> lines with their `prediction`.  Raises ConfigError for a model that cannot do the task."""
     if not task.verb:
         raise ConfigError(f"no model here predicts {task.name}; give its predictions with --predictions FILE")
-    needs = ("chat", "ground") if task.verb == "ground" else ("embed",) if task.verb == "match" else (task.verb,)
-    for verb in needs:
-        model.require(verb)  # type: ignore[arg-type]
-    return {"chat": _chat, "classify": _classify, "transcribe": _transcribe, "ground": _ground, "match": _match}[
-        task.verb
-    ](model, task, rows, options)
+    for verb in REQUIRED.get(task.verb, (task.verb,)):
+        model.require(verb)
+    return PREDICTORS[task.verb](model, task, rows, options)
 
 
 def _items(task: Task, rows: Rows, index: int) -> list[Any]:
@@ -119,3 +124,16 @@ def _match(model: Model, task: Task, rows: Rows, options: EvaluateOptions) -> Pr
 
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
+
+
+PREDICTORS: Mapping[str, Callable[[Model, Task, Any, Any], Predict]] = {
+    "chat": _chat,
+    "classify": _classify,
+    "transcribe": _transcribe,
+    "ground": _ground,
+    "match": _match,
+    "locate": predicting_values.locate,
+    "predict": predicting_values.numbers,
+    "similarity": predicting_values.similarity,
+    "features": predicting_values.features,
+}

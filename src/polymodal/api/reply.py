@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from polymodal.agents.record import Step
     from polymodal.pipelines.transcription.transcribe import Segment
 
 SECONDS = ("load", "decode", "encode", "prefill", "generate")
@@ -27,6 +28,9 @@ class Reply:
     media: what `draw` made, by modality, in the order the answer asks for it; pictures that an answer asked for on its
     way, of a model that cuts them out itself.
     segments: of a transcript, its stretches of speech with `start` and `end` in seconds.
+    steps: of an agent, what it did, also what was refused or failed; its finish_reason may be "steps", "seconds",
+    "loop" or
+    "unreadable" or "planner" too (agents/record.py).
     """
 
     text: str
@@ -37,6 +41,7 @@ class Reply:
     finish_reason: str = "stop"
     media: Mapping[str, list[Any]] = field(default_factory=dict)
     segments: tuple[Segment, ...] = ()
+    steps: tuple[Step, ...] = ()
 
     def __str__(self) -> str:
         return self.text

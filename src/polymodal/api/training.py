@@ -10,23 +10,25 @@ resume("run")       goes on, bit for bit          export("run", "folder")     a 
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from polymodal.api.load import load
 from polymodal.api.model import Model
 from polymodal.api.run_record import loaded, made, record_of, settle
 from polymodal.data.datasets.mixture import Mixture
 from polymodal.data.datasets.opening import open_dataset
-from polymodal.data.processor import Processor
 from polymodal.errors import ConfigError, UnknownName
-from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.models.output import total_loss
+from polymodal.nn.first_weight import first_weight
 from polymodal.nn.lora import merge_lora
 from polymodal.train import checkpoint, loop, report
-from polymodal.train.batches import BatchOptions, StepBatches, StepLoader, step_batches
+from polymodal.train.batches import BatchOptions, StepLoader, Steps
+from polymodal.train.collator import Collates, Collator, Learner, require_kind
+from polymodal.train.feature_batches import CountsSamples
+from polymodal.train.feature_files import FeatureDataset, is_features
 from polymodal.train.objectives import LanguageModeling
 from polymodal.train.parameters import prepare
 from polymodal.train.ranks import Ranks, started
@@ -46,6 +48,9 @@ class TrainOptions:
     alone).  weights: of the data sets; None: by their sizes.  media_root: what paths in the data are relative to; "":
     the file they stand in.  question: asked of media that come with a caption alone.  activation_checkpointing: every
     so many blocks keep their inputs alone and are computed again in the backward pass (0: none), for less memory.
+    codec: address of the model that turns a picture into the ids of its patches, for objectives that learn those and
+    data that does not bring them.  feature_cache: a folder in which what frozen encoders say of each item is kept, so
+    that it is computed once; runs may share it.
     """
 
     packing: bool = False
@@ -60,6 +65,8 @@ class TrainOptions:
     media_root: str = ""
     question: str = ""
     activation_checkpointing: int = 0
+    codec: str = ""
+    feature_cache: str = ""
 
     def with_whole_paths(self) -> TrainOptions:
         """The same from whatever folder the run is gone on with."""
@@ -67,6 +74,7 @@ class TrainOptions:
             self,
             evaluation_data=tuple(str(Path(each).absolute()) for each in self.evaluation_data),
             media_root=str(Path(self.media_root).absolute()) if self.media_root else "",
+            feature_cache=str(Path(self.feature_cache).absolute()) if self.feature_cache else "",
         )
 
 
@@ -106,8 +114,10 @@ def fit(
     options = (options or TrainOptions()).with_whole_paths()
     name = stage.name if isinstance(stage, Stage) else stage
     chosen = changed(stage if isinstance(stage, Stage) else stage_of(model, name), list(settings))
-    require_trainable(model, chosen)
+    if chosen.budget.batch is None:
+        raise ConfigError(f"stage {chosen.name} has no published batch size; give budget.batch")
     mixture = mixture_of(data, options)
+    require_kind(mixture, collator_of(model, chosen, options), learns(chosen))
     chosen = with_data(chosen, data, mixture)
     record = made(model, chosen, settings, mixture, options)
     folder = Path(out)
@@ -182,34 +192,69 @@ def require_paths_alone(model: Model, stage: Stage) -> None:
         raise ConfigError(f"stage {stage.name} trains {what}: an adapter would not hold that; export the whole model")
 
 
-def require_trainable(model: Model, stage: Stage) -> None:
-    """Raises ConfigError for a model or an objective that conversations do not train."""
-    if not isinstance(model.processor, Processor) or not isinstance(model.module, MultimodalLM):
-        raise ConfigError(f"{model.name} does not learn from conversations; it offers {', '.join(model.can)}")
-    if not isinstance(stage.objective, LanguageModeling):
-        raise ConfigError(
-            f"stage {stage.name} learns by {stage.objective.name}, which needs batches of its own; data files of "
-            f"conversations train stages of {LanguageModeling.name}"
-        )
-    if stage.budget.batch is None:
-        raise ConfigError(f"stage {stage.name} has no published batch size; give budget.batch")
+def learns(stage: Stage) -> str:
+    """What a stage learns by, for messages."""
+    return f"stage {stage.name} learns by {stage.objective.name}"
 
 
-def mixture_of(paths: Sequence[str | Path], options: TrainOptions) -> Mixture:
-    """The data sets, opened and mixed."""
+def collator_of(model: Model, stage: Stage, options: TrainOptions, ranks: int = 1) -> Collator:
+    """What makes batches of the data: the model's own collator, or that of the stage's objective.
+
+    Raises ConfigError for an objective that has none, and for a model whose processor cannot make them.
+    """
+    parts, objective = model._parts, stage.objective
+    learner = Learner(
+        module=model.module,
+        processor=model.processor,
+        labels=parts.labels,
+        max_length=stage.budget.max_length,
+        packing=options.packing,
+        ranks=ranks,
+        masked_words=next((each.masked_words for each in stage.data if each.masked_words), None),
+        masked_patches=next((each.masked_patches for each in stage.data if each.masked_patches), None),
+        codec=load(options.codec, device="cpu").module if options.codec else None,
+    )
+    if parts.collator is not None and (own := parts.collator(objective, learner)) is not None:
+        return own
+    if not isinstance(objective, Collates):
+        raise ConfigError(f"{learns(stage)}, which says not what data becomes in its batches: give it a `collator`")
+    try:
+        return objective.collator(learner)
+    except ConfigError as problem:
+        raise ConfigError(f"{model.name}, {learns(stage)}: {problem}") from problem
+
+
+def mixture_of(paths: Sequence[str | Path], options: TrainOptions, split: str = "train") -> Mixture:
+    """The data sets, opened and mixed.  split: what is taken of a file of features that holds several."""
     root = Path(options.media_root) if options.media_root else None
-    datasets = [open_dataset(Path(each), root, options.question) for each in paths]
+    datasets = [
+        FeatureDataset(Path(each), split)
+        if is_features(Path(each))
+        else open_dataset(Path(each), root, options.question)
+        for each in paths
+    ]
     return Mixture(datasets, options.weights, options.seed)
 
 
 def with_data(stage: Stage, paths: Sequence[str | Path], mixture: Mixture) -> Stage:
-    """The stage with the data it is trained on now in place of the published."""
-    kind = stage.data[0].kind if stage.data else "conversations"
+    """The stage with the data it is trained on now in place of the published; as much of it is hidden."""
+    published = stage.data or (DataSource(name="", kind="conversations"),)
+    words = next((each.masked_words for each in published if each.masked_words), None)
+    patches = next((each.masked_patches for each in published if each.masked_patches), None)
     sources = tuple(
-        DataSource(name=Path(path).name, kind=kind, samples=len(each))
+        DataSource(
+            name=Path(path).name,
+            kind=published[0].kind,
+            samples=len(each),
+            masked_words=words,
+            masked_patches=patches,
+        )
         for path, each in zip(paths, mixture.datasets, strict=True)
     )
-    return replace(stage, data=sources)
+    objective = stage.objective
+    if isinstance(objective, CountsSamples):
+        objective = objective.of_samples(mixture.epoch_size)
+    return replace(stage, data=sources, objective=objective)
 
 
 def run(
@@ -223,22 +268,21 @@ def run(
     ranks: Ranks,
 ) -> list[float]:
     """The steps that are left, and the report."""
-    assert isinstance(model.processor, Processor) and stage.budget.batch is not None
+    assert stage.budget.batch is not None
     batch_options = BatchOptions(
         batch=stage.budget.batch,
-        max_length=stage.budget.max_length or model.processor.max_length,
-        packing=options.packing,
         micro_batch=options.micro_batch,
         by_length=is_mean_over_tokens(model, stage),
         rank=ranks.rank,
         ranks=ranks.count,
     )
-    batches = step_batches(model.processor, mixture, batch_options)
-    loader = StepLoader(batches, stage.steps, options.workers)
+    collator = collator_of(model, stage, options, ranks.count)
+    loader = StepLoader(collator.steps(mixture, batch_options), stage.steps, options.workers)
     evaluate = None
     if options.evaluation_data:
-        held_out = Mixture(mixture_of(options.evaluation_data, replace(options, weights=None)).datasets, shuffle=False)
-        evaluate = evaluation(model, stage, replace(batches, mixture=held_out))
+        held_out = mixture_of(options.evaluation_data, replace(options, weights=None), "valid")
+        require_kind(held_out, collator, learns(stage))
+        evaluate = evaluation(model, stage, collator.steps(held_out, batch_options))
     loop_options = loop.LoopOptions(
         precision=stage.budget.precision or "float32",
         report=watcher,
@@ -247,6 +291,7 @@ def run(
         evaluate_every=options.evaluate_every,
         max_skipped=options.max_skipped,
         activation_checkpointing=options.activation_checkpointing,
+        feature_cache=Path(options.feature_cache) if options.feature_cache else None,
         ranks=ranks,
         about={"packing": options.packing, "micro_batch": options.micro_batch},
     )
@@ -283,19 +328,17 @@ def tell(folder: Path, ranks: Ranks) -> None:
         report.write_report(folder)
 
 
-def evaluation(model: Model, stage: Stage, batches: StepBatches) -> Callable[[], float]:
-    """() -> the mean loss of a learned token over all samples of the evaluation data, once through."""
-    size = batches.mixture.epoch_size
-    # Every process takes all of it: they run the model equally often, and agree on the score.
-    once = replace(batches, options=replace(batches.options, positions=size, rank=0, ranks=1))
+def evaluation(model: Model, stage: Stage, steps: Steps) -> Callable[[Any], float]:
+    """(objective) -> the mean loss of a learned token over all samples of the evaluation data, once through; every
+    process takes all of it: they run the model equally often, and agree on the score."""
 
-    def evaluate() -> float:
-        objective = stage.objective.build(model.module)
+    def evaluate(objective: Any) -> float:
         total, targets = 0.0, 0
-        for step in range(math.ceil(size / batches.options.batch)):
-            for each in once[step].micro_batches:
+        for step in steps.once():
+            for each in step.micro_batches:
                 with loop.autocast(model.module, stage.budget.precision or "float32"):
-                    total += total_loss(objective(model.module, each.batch)).item() * each.targets
+                    batch = loop.placed(each.batch, first_weight(model.module).device)
+                    total += total_loss(objective(model.module, batch)).item() * each.targets
                 targets += each.targets
         if not targets:
             raise ConfigError("the evaluation data has nothing to learn from: every sample of it is damaged")

@@ -263,18 +263,29 @@ MINILM_L6 = bert(width=384, depth=6, heads=12, ffn_width=1536)
 """all-MiniLM-L6-v2, 22.6 M parameters, 384 numbers a sentence, at most 256 tokens in its training (Apache-2.0)."""
 
 
-def _pair(source: str, target: str) -> list[Row]:
+def weight_and_bias(source: str, target: str) -> list[Row]:
+    """Both leaves of a linear or a norm."""
     return [rename(f"{source}.{leaf}", f"{target}.{leaf}") for leaf in ("weight", "bias")]
 
 
 def attention_keys(source: str, target: str) -> list[Row]:
     """BERT's `<source>.self.query ... <source>.output.LayerNorm` -> `<target>.q_proj ... <target>_norm`."""
     return [
-        *_pair(f"{source}.self.query", f"{target}.q_proj"),
-        *_pair(f"{source}.self.key", f"{target}.k_proj"),
-        *_pair(f"{source}.self.value", f"{target}.v_proj"),
-        *_pair(f"{source}.output.dense", f"{target}.o_proj"),
-        *_pair(f"{source}.output.LayerNorm", f"{target}_norm"),
+        *weight_and_bias(f"{source}.self.query", f"{target}.q_proj"),
+        *weight_and_bias(f"{source}.self.key", f"{target}.k_proj"),
+        *weight_and_bias(f"{source}.self.value", f"{target}.v_proj"),
+        *weight_and_bias(f"{source}.output.dense", f"{target}.o_proj"),
+        *weight_and_bias(f"{source}.output.LayerNorm", f"{target}_norm"),
+    ]
+
+
+def post_norm_rows(source: str, target: str) -> list[Row]:
+    """A block of BERT's names -> a PostNormBlock."""
+    return [
+        *attention_keys(f"{source}.attention", f"{target}.attn"),
+        *weight_and_bias(f"{source}.intermediate.dense", f"{target}.mlp.up_proj"),
+        *weight_and_bias(f"{source}.output.dense", f"{target}.mlp.down_proj"),
+        *weight_and_bias(f"{source}.output.LayerNorm", f"{target}.mlp_norm"),
     ]
 
 
@@ -284,7 +295,7 @@ EMBEDDING_KEYS = KeyTable(
         rename("embeddings.word_embeddings.weight", "embed_tokens.weight"),
         rename("embeddings.position_embeddings.weight", "embed_positions.weight"),
         rename("embeddings.token_type_embeddings.weight", "embed_segments.weight"),
-        *_pair("embeddings.LayerNorm", "norm"),
+        *weight_and_bias("embeddings.LayerNorm", "norm"),
     )
 )
 """The embeddings of BERT checkpoints -> ours."""
@@ -292,32 +303,31 @@ EMBEDDING_KEYS = KeyTable(
 _LAYER = "encoder.layer.{}"
 BODY_KEYS = EMBEDDING_KEYS + KeyTable(
     (
-        *attention_keys(f"{_LAYER}.attention", "blocks.{}.attn"),
+        *post_norm_rows(_LAYER, "blocks.{}"),
         *attention_keys(f"{_LAYER}.crossattention", "blocks.{}.cross"),
-        *_pair(f"{_LAYER}.intermediate.dense", "blocks.{}.mlp.up_proj"),
-        *_pair(f"{_LAYER}.output.dense", "blocks.{}.mlp.down_proj"),
-        *_pair(f"{_LAYER}.output.LayerNorm", "blocks.{}.mlp_norm"),
     )
 )
 """BERT without its pooler, with the cross-attention of BLIP and ALBEF."""
 
-POOLER_KEYS = KeyTable(tuple(_pair("pooler.dense", "pooler")))
+POOLER_KEYS = KeyTable(tuple(weight_and_bias("pooler.dense", "pooler")))
 
 
 def pre_norm_keys(*, norm: str = "final_norm", pooler: str | None = None) -> KeyTable:
     """Blocks with ViT's names (FLAVA's texts, ViLT) -> ours; `norm`, `pooler`: where the last two parts go."""
     rows = [
-        *_pair(f"{_LAYER}.layernorm_before", "blocks.{}.attn_norm"),
-        *_pair(f"{_LAYER}.attention.attention.query", "blocks.{}.attn.q_proj"),
-        *_pair(f"{_LAYER}.attention.attention.key", "blocks.{}.attn.k_proj"),
-        *_pair(f"{_LAYER}.attention.attention.value", "blocks.{}.attn.v_proj"),
-        *_pair(f"{_LAYER}.attention.output.dense", "blocks.{}.attn.o_proj"),
-        *_pair(f"{_LAYER}.layernorm_after", "blocks.{}.mlp_norm"),
-        *_pair(f"{_LAYER}.intermediate.dense", "blocks.{}.mlp.up_proj"),
-        *_pair(f"{_LAYER}.output.dense", "blocks.{}.mlp.down_proj"),
-        *_pair("layernorm", norm),
+        *weight_and_bias(f"{_LAYER}.layernorm_before", "blocks.{}.attn_norm"),
+        *weight_and_bias(f"{_LAYER}.attention.attention.query", "blocks.{}.attn.q_proj"),
+        *weight_and_bias(f"{_LAYER}.attention.attention.key", "blocks.{}.attn.k_proj"),
+        *weight_and_bias(f"{_LAYER}.attention.attention.value", "blocks.{}.attn.v_proj"),
+        *weight_and_bias(f"{_LAYER}.attention.output.dense", "blocks.{}.attn.o_proj"),
+        *weight_and_bias(f"{_LAYER}.layernorm_after", "blocks.{}.mlp_norm"),
+        *weight_and_bias(f"{_LAYER}.intermediate.dense", "blocks.{}.mlp.up_proj"),
+        *weight_and_bias(f"{_LAYER}.output.dense", "blocks.{}.mlp.down_proj"),
+        *weight_and_bias("layernorm", norm),
     ]
-    return KeyTable((*rows, *_pair("pooler.dense", pooler))) if pooler else KeyTable((*rows, drop("pooler.**")))
+    return (
+        KeyTable((*rows, *weight_and_bias("pooler.dense", pooler))) if pooler else KeyTable((*rows, drop("pooler.**")))
+    )
 
 
 BERT_KEYS = KeyTable((drop("pooler.**"),)) + BODY_KEYS
@@ -338,8 +348,8 @@ def head_keys(source: str, *, embedding: str | None, bias: str) -> KeyTable:
     outer = (drop(f"{source}bias"),) if bias != "bias" else ()
     return KeyTable(
         (
-            *_pair(f"{source}transform.dense", "dense"),
-            *_pair(f"{source}transform.LayerNorm", "norm"),
+            *weight_and_bias(f"{source}transform.dense", "dense"),
+            *weight_and_bias(f"{source}transform.LayerNorm", "norm"),
             rename(weight, "weight") if embedding is None else drop(weight, copy_of=embedding),
             rename(f"{source}{bias}", "bias"),
             *outer,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from polymodal.check import real
 from polymodal.check.demo import Checkpoint
 from polymodal.check.record import HeadlineResult, TrainingCheck
-from polymodal.check.training import fit, letters, table
+from polymodal.check.training import learned, letters, table
 from polymodal.train.objectives import LanguageModeling
 
 BEGIN, END, WRITE, FIRST, COUNT = 30, 31, 32, 33, 8
@@ -63,7 +63,7 @@ def taught(module: nn.Module, samples: list[tuple[list[int], list[int]]]) -> nn.
     ids, mask = table(lines, 0), table([[1] * len(line) for line in lines], 0)
     labels = table([[-100] * len(asked) + answer for asked, answer in samples], -100)
     batch: dict[str, Tensor] = {"input_ids": ids, "attention_mask": mask, "labels": labels}
-    return fit(TrainingCheck(model=module, batches=lambda step: batch), LanguageModeling(), steps=120)
+    return learned(TrainingCheck(model=module, batches=lambda step: batch), LanguageModeling(), steps=120)
 
 
 def answer(model: Any, asked: list[int], length: int) -> list[int]:

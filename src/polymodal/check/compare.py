@@ -7,7 +7,7 @@ that nearly tie may differ.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from polymodal.fields import returned
 from polymodal.fusion.visibility import InterleavedContext
 from polymodal.models.encoder_decoder_lm import EncoderDecoderLM
 from polymodal.models.multimodal_lm import MultimodalLM
+from polymodal.models.protocols import rule_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,12 +107,25 @@ def generation(model: Any, expected: Expected) -> dict[str, Any]:
     placeholders = torch.tensor(list(item_ids(model.module).values()), dtype=torch.int64)
     plain = not bool(torch.isin(ids[:, length:], placeholders).any()) and not expected.options
     if same and length and plain and torch.equal(ids[:, :length], prompt["input_ids"]):
-        full = model.logits(**extended(prompt, ids))
-        cached = bool(torch.equal(full[:, length - 1 : -1].argmax(-1), ids[:, length:]))
+        full = ruled(model.logits(**extended(prompt, ids))[:, length - 1 : -1], ids[:, length:], rule_of(model.module))
+        cached = bool(torch.equal(full.argmax(-1), ids[:, length:]))
     elif same and not expected.options and isinstance(model.module, EncoderDecoderLM):
         full = model.logits(**prompt, decoder_input_ids=ids)
         cached = bool(torch.equal(full[:, :-1].argmax(-1), ids[:, 1:]))
     return {"generated": same, "cached": cached, **why}
+
+
+def ruled(logits: Tensor, answers: Tensor, rule: Callable[[Sequence[int]], Tensor | None] | None) -> Tensor:
+    """Logits [B, n, V] of answers [B, n], the ids that the model's rule forbids made impossible."""
+    if rule is None:
+        return logits
+    found = torch.full_like(logits, float("-inf"))
+    for row, answer in enumerate(answers.tolist()):
+        for index in range(len(answer)):
+            allowed = rule(answer[:index])
+            some = slice(None) if allowed is None else allowed
+            found[row, index, some] = logits[row, index, some]
+    return found
 
 
 def item_ids(module: Any) -> dict[str, int]:

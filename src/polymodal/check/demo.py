@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from polymodal.check.fixture import store
-from polymodal.check.record import HeadlineResult
+from polymodal.check.record import HeadlineResult, TrainingCheck
 from polymodal.checkpoints.record import CheckpointFiles, CheckpointFormat, LoadedModel, ModelSpec
 from polymodal.data.media import Media, Text
 from polymodal.data.messages import Message
@@ -105,17 +105,12 @@ def train_on_conversations(
     model: Any, conversations: Sequence[Any], write: Callable[[nn.Module], Any], *, steps: int, lr: float = 3e-3
 ) -> None:
     """Train a loaded checkpoint on conversations through its own processor and write its weights back by `write`."""
-    import torch
+    from polymodal.check.training import learned
+    from polymodal.train.objectives import LanguageModeling
 
-    from polymodal.check.training import lm_objective
-
-    batch, module = model.processor(list(conversations)), model.module.train()
-    optimiser = torch.optim.AdamW(module.parameters(), lr=lr)
-    for _ in range(steps):
-        optimiser.zero_grad()
-        lm_objective(module, batch).backward()
-        optimiser.step()
-    write(module.eval())
+    batch = model.processor(list(conversations))
+    lesson = TrainingCheck(model=model.module, batches=lambda step: batch, steps=steps, lr=lr)
+    write(learned(lesson, LanguageModeling()))
 
 
 def with_fresh_weights(

@@ -1,7 +1,7 @@
 """Tiny diffusion pipelines with random weights: what a caller of `draw` brings, at a size that runs in a second.
 
-All need diffusers and transformers, take conditions `width` wide, and have no tokenizer: the empty prompt is given as
-`negative_prompt_embeds`.
+All need diffusers and transformers.  Those that take conditions `width` wide have no tokenizer: the empty prompt is
+given as `negative_prompt_embeds`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,26 @@ def tiny_diffusion(width: int) -> Any:
     unet = diffusers.UNet2DConditionModel(cross_attention_dim=width, **_unet("2D"))
     return _quiet(diffusers.StableDiffusionPipeline(
         vae=_vae(3), text_encoder=_text(), tokenizer=None, unet=unet, scheduler=diffusers.DDIMScheduler(),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False))  # fmt: skip
+
+
+def tiny_prompted_diffusion() -> Any:
+    """A StableDiffusionPipeline that reads a prompt, letter by letter: pictures of 16 x 16."""
+    import diffusers
+    import tokenizers
+
+    torch.manual_seed(0)
+    vocabulary = {"<s>": 0, "</s>": 1, **{letter: 2 + i for i, letter in enumerate("abcdefghijklmnopqrstuvwxyz ")}}
+    letters = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<s>"))
+    letters.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex("."), "isolated")
+    with quiet() as transformers:
+        tokenizer = transformers.PreTrainedTokenizerFast(
+            tokenizer_object=letters, bos_token="<s>", eos_token="</s>", pad_token="</s>", model_max_length=77
+        )
+    unet = diffusers.UNet2DConditionModel(cross_attention_dim=32, **_unet("2D"))
+    return _quiet(diffusers.StableDiffusionPipeline(
+        vae=_vae(3), text_encoder=_text(), tokenizer=tokenizer, unet=unet,
+        scheduler=diffusers.DDIMScheduler(steps_offset=1, clip_sample=False),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False))  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from polymodal.check import real
 from polymodal.check.demo import Checkpoint
 from polymodal.check.record import HeadlineResult, TrainingCheck
-from polymodal.check.training import fit, letters, rows, table
+from polymodal.check.training import learned, letters, rows, table
 from polymodal.systems import Classification
 
 COUNT = 8
@@ -64,7 +64,7 @@ def classes_headline(checkpoint: Checkpoint, side: int) -> HeadlineResult:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as directory:
         model = checkpoint.stored(
-            Path(directory), lambda module: fit(classification_check(module, side), Classification(), steps=60)
+            Path(directory), lambda module: learned(classification_check(module, side), Classification(), steps=60)
         )
     right = int((model.logits(pixel_values=real.pixels(side, count=COUNT)).argmax(1) == torch.arange(COUNT)).sum())
     return HeadlineResult(ok=right >= COUNT - 1, evidence=f"{right} of {COUNT} real pictures got their own class")

@@ -2,7 +2,8 @@
 
     build   every variant on the meta device: parameters built + dropped by name == published
     keys    the published list of names and shapes against the key tables, strictly, every variant
-    parity  every case: folder -> pm.load -> logits, features, 16 greedy ids against the oracle
+    parity  every case: folder -> pm.load -> logits, features, 16 greedy ids against the oracle; of an agent what its
+            parsers make of recorded outputs of planners
     cache   the same ids without cache;  batch: rows of a batch equal to rows alone
     recipe  every stage of the recipe trains what it says at tiny size on real data, and its loss falls
     headline  what the system is counted for, seen in every layout its checkpoints are kept in
@@ -22,6 +23,8 @@ from typing import Any
 import torch
 
 from polymodal import systems
+from polymodal.check import agents
+from polymodal.check.columns import PARTS
 from polymodal.check.compare import Outcome, run_case
 from polymodal.check.record import (
     TOLERANCE,
@@ -43,7 +46,6 @@ Result = dict[str, Any]
 RECORDS = record.RECORDS | {
     each.__name__: each for each in (Case, Evidence, Expected, HeadlineResult, Size, TrainingCheck)
 }
-PARTS = ("build", "keys", "parity", "cache", "batch", "recipe", "headline")
 
 
 def check(system: System, progress: Callable[[str], None] | None = None) -> Result:
@@ -59,8 +61,9 @@ def check(system: System, progress: Callable[[str], None] | None = None) -> Resu
     result["keys"] = guarded(lambda: keys(system, evidence))
     outcomes: list[Outcome] = []
     result["parity"] = guarded(lambda: parity(system, evidence, outcomes, say))
-    result["cache"] = agreed(outcomes, "cached", "no case generates token by token")
-    result["batch"] = agreed(outcomes, "batched", "no case compares rows of a batch with rows alone")
+    nothing = "an agent computes no tokens itself" if system.is_agent else ""
+    result["cache"] = agreed(outcomes, "cached", nothing or "no case generates token by token")
+    result["batch"] = agreed(outcomes, "batched", nothing or "no case compares rows of a batch with rows alone")
     result["recipe"] = guarded(lambda: recipe(system, evidence, say))
     result["headline"] = guarded(lambda: headline(system, evidence, say))
     if evidence.exceptions:
@@ -196,6 +199,9 @@ def keys(system: System, evidence: Evidence) -> Result:
 
 def parity(system: System, evidence: Evidence, outcomes: list[Outcome], say: Callable[[str], None]) -> Result:
     """Largest error over all cases; each case's folder must be recognised as this system."""
+    if evidence.recorded:
+        say("parity: recorded outputs")
+        return agents.parity(evidence)
     for case in evidence.cases:
         say(f"parity: {case.name}")
         outcomes.append(run_case(case))
@@ -222,7 +228,7 @@ def agreed(outcomes: Sequence[Outcome], field: str, why: str) -> Result:
 def recipe(system: System, evidence: Evidence, say: Callable[[str], None]) -> Result:
     """Every stage at tiny size on real data."""
     if not system.recipe:
-        return unknown("no recipe was published")
+        return unknown("an agent learns nothing" if system.is_agent else "no recipe was published")
     system.check_recipe()
     learned: list[TrainingResult] = []
     missing: list[str] = []

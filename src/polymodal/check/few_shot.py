@@ -19,10 +19,11 @@ import torch
 import polymodal as pm
 from polymodal.check import real
 from polymodal.check.demo import QUESTION, write_weights
-from polymodal.check.record import HeadlineResult
-from polymodal.check.training import lm_objective
+from polymodal.check.record import HeadlineResult, TrainingCheck
+from polymodal.check.training import learned
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
+from polymodal.train.objectives import LanguageModeling
 
 
 def conversation(samples: Sequence[tuple[Any, str]], order: Sequence[int], answered: bool) -> list[Message]:
@@ -46,14 +47,13 @@ def few_shot_headline(
     orders = [orders[i] for i in torch.randperm(len(orders), generator=generator).tolist()]
     trained, asked = orders[12:], orders[:12]
     model = pm.load(folder, system=system)
-    module = model.module.train()
-    optimiser = torch.optim.AdamW(module.parameters(), lr=lr)
-    for step in range(steps):
+
+    def batches(step: int) -> Any:
         chosen = [trained[(step * 8 + i) % len(trained)] for i in range(8)]
-        optimiser.zero_grad()
-        lm_objective(module, model.processor([conversation(samples, order, True) for order in chosen])).backward()
-        optimiser.step()
-    write_weights(folder, module.eval(), model_spec.keys[0])
+        return model.processor([conversation(samples, order, True) for order in chosen])
+
+    lesson = TrainingCheck(model=model.module, batches=batches, steps=steps, lr=lr)
+    write_weights(folder, learned(lesson, LanguageModeling()), model_spec.keys[0])
     again = pm.load(folder, system=system)
     right = 0
     for order in asked:

@@ -24,12 +24,14 @@ from polymodal.check.record import Case, Expected, Shapes, Size, Tensors
 class Reading:
     """How the oracle is read: logits(model, inputs); features(model, inputs) by modality; None: not compared.
 
-    written(model, inputs, options) -> ids of 16 greedy steps, where `greedy` does not do.
+    predictions(model, inputs) by name.  written(model, inputs, options) -> ids of 16 greedy steps, where `greedy` does
+    not do.
     """
 
     logits: Callable[[Any, Tensors], Tensor] | None = library.logits
     features: Callable[[Any, Tensors], Mapping[str, Any]] | None = None
     written: Callable[[Any, Tensors, dict[str, Any]], Tensor] | None = None
+    predictions: Callable[[Any, Tensors], Mapping[str, Any]] | None = None
 
 
 def hugging_case(
@@ -58,12 +60,14 @@ def hugging_case(
             with torch.no_grad():
                 logits = None if reading.logits is None else reading.logits(oracle, given)
                 features = None if reading.features is None else reading.features(oracle, given)
+                predictions = None if reading.predictions is None else reading.predictions(oracle, given)
                 prompt = generate(settings) if callable(generate) else given
                 ids = (reading.written or library.greedy)(oracle, prompt, dict(options or {})) if generate else None
         return Expected(
             inputs=given,
             logits=logits,
             features=features,
+            predictions=predictions,
             prompt=prompt,
             generated=ids,
             alone=tuple(alone(settings, given)) if alone is not None else (),

@@ -7,19 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from polymodal.check.engine import PARTS, Result
+from polymodal.check.columns import PARTS, kind_of, nothing_to_ask
+from polymodal.check.engine import Result
 from polymodal.systems import System
 
 DETAILS = "systems"
 MARK = {True: "yes", False: "**no**", None: "?"}
-# How the reason begins why a question has no object.
-NOTHING = ("no case generates", "no case compares", "no recipe was published")
 LEGEND = (
     "| column | asks |",
     "|---|---|",
     "| build | every published size has the published number of parameters |",
     "| keys | every published tensor name is used or dropped by name, and every parameter is filled |",
-    "| parity | outputs equal the oracle's at small size, with every parameter random |",
+    "| parity | outputs equal the oracle's at small size, with every parameter random; of an agent: "
+    "recorded outputs of "
+    "planners are read as the official code reads them |",
     "| cache | steps with a cache equal the pass over the whole row |",
     "| batch | rows of a batch equal rows alone |",
     "| recipe | each published stage trains at tiny size on real data |",
@@ -43,6 +44,8 @@ def pages(systems: Sequence[System], results: Sequence[Result], folder: str = DE
         "",
         f"{len(results)} systems, written by `polymodal check --all` from the run itself. `polymodal check ID` repeats",
         "one row; its name leads to the numbers behind it.",
+        "",
+        "![The map of the systems: modules, types of fusion, lines of work over the years](map.svg)",
         "",
         "| system | fusion | " + " | ".join(PARTS) + " | error | lines | oracle |",
         "|---|---|" + "---|" * len(PARTS) + "---|---|---|",
@@ -75,18 +78,7 @@ def exceptions(systems: Sequence[System], results: Sequence[Result]) -> list[str
 
 def mark(found: Result) -> str:
     """yes, no, unknown, or that there is nothing to ask."""
-    return "-" if found["ok"] is None and str(found.get("why", "")).startswith(NOTHING) else MARK[found["ok"]]
-
-
-def kind_of(oracle: str) -> str:
-    """What sort of oracle one is: the library, official code, another package, a composite, or a paper."""
-    if oracle.startswith("composite") or "joined" in oracle:
-        return "composite"
-    if oracle.startswith("transformers"):
-        return "transformers"
-    if oracle.startswith("paper"):
-        return "paper"
-    return "package" if oracle.startswith("pip ") else "official code"
+    return "-" if nothing_to_ask(found) else MARK[found["ok"]]
 
 
 def details(system: System, result: Result) -> list[str]:

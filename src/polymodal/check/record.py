@@ -8,7 +8,7 @@ inputs; the engine loads that folder as anybody would, with `pm.load`, and compa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,18 @@ class Case:
     make: Callable[[Path], Expected]
     file: str = ""
     needs: str = ""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedCase:
+    """Of an agent: pairs() -> (what our parser gives, what the official one gave) for each recorded output of a
+    planner."""
+
+    name: str
+    pairs: Callable[[], Iterable[tuple[Any, Any]]]
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -109,7 +121,9 @@ class Evidence:
     headline: shown in the first format of the record.  layouts: name of each further format -> the headline shown in
     that layout, or why there can be none.
 
-    exceptions: what is known not to hold, in words, printed beside the result.
+    recorded: in place of cases, of an agent, which has no outputs of its own.  exceptions: what is known not to
+    hold, in
+    words, printed beside the result.
     """
 
     oracle: str
@@ -118,6 +132,7 @@ class Evidence:
     training_checks: Mapping[str, Callable[[], TrainingCheck]] = field(default_factory=dict)
     headline: Callable[[], HeadlineResult] | None = None
     layouts: Mapping[str, Callable[[], HeadlineResult] | str] = field(default_factory=dict)
+    recorded: tuple[RecordedCase, ...] = ()
     exceptions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from polymodal.check import real
 from polymodal.check.record import TrainingCheck
-from polymodal.models.output import total_loss
 from polymodal.train.loop import run_stage
 from polymodal.train.objectives import Objective
+from polymodal.train.optimizer import AdamW
 from polymodal.train.recipe import Budget, Stage
-from polymodal.train.schedule import Cosine
+from polymodal.train.schedule import Constant, Cosine, Schedule
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz "
 
@@ -56,11 +56,6 @@ def caption_batch(texts: Sequence[str], prompt: Sequence[int], first: int = 3, p
 def label_all_tokens(batch: dict[str, Any]) -> dict[str, Any]:
     """The batch with labels at every real token; at placeholders they stand for the ids of the pictures."""
     return {**batch, "labels": batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)}
-
-
-def lm_objective(model: nn.Module, batch: dict[str, Any]) -> Tensor:
-    """Next-token loss of a MultimodalLM on a batch with labels."""
-    return model(**batch, return_logits=False).loss
 
 
 def caption_check(
@@ -111,14 +106,7 @@ def train_stage(stage: Stage, training_check: TrainingCheck) -> TrainingResult:
         schedule=Cosine(final=0.5),
         budget=Budget(batch=1, steps=training_check.steps),
     )
-    with tempfile.TemporaryDirectory() as folder:
-        losses = run_stage(
-            training_check.model,
-            small,
-            lambda step, generator: training_check.batches(step),
-            Path(folder),
-            save_every=10**9,
-        )
+    losses = run(training_check, small)
     trained = sum(p.numel() for p in training_check.model.parameters() if p.requires_grad)
     whole = sum(p.numel() for p in training_check.model.parameters())
     few = max(1, len(losses) // 5)
@@ -127,13 +115,36 @@ def train_stage(stage: Stage, training_check: TrainingCheck) -> TrainingResult:
     )
 
 
-def fit(training_check: TrainingCheck, objective: Objective, *, steps: int | None = None) -> nn.Module:
-    """The check's model after some steps in which all of its parameters learn an objective, ready to be used."""
-    model, loss = training_check.model.train(), objective.build(training_check.model)
-    beside = [parameter for parameter in loss.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW([*model.parameters(), *beside], lr=training_check.lr)
-    for step in range(training_check.steps if steps is None else steps):
-        optimiser.zero_grad()
-        total_loss(loss(model, training_check.batches(step))).backward()
-        optimiser.step()
-    return model.eval()
+def learned(
+    training_check: TrainingCheck,
+    objective: Objective,
+    *,
+    steps: int | None = None,
+    train: tuple[str, ...] = ("*",),
+    schedule: Schedule | None = None,
+) -> nn.Module:
+    """The check's model after some steps of the project's own loop in which all of its parameters, or those below
+    `train`, learn an objective: ready to be used."""
+    stage = Stage(
+        name="learned",
+        data=(),
+        objective=objective,
+        train=train,
+        optimizer=AdamW(lr=training_check.lr, weight_decay=0.01),
+        schedule=schedule or Constant(),
+        budget=Budget(batch=1, steps=training_check.steps if steps is None else steps),
+    )
+    run(training_check, stage)
+    return training_check.model.requires_grad_(True)
+
+
+def run(training_check: TrainingCheck, stage: Stage) -> list[float]:
+    """The losses of a stage on the check's batches, by the one loop; its folder is thrown away."""
+    with tempfile.TemporaryDirectory() as folder:
+        return run_stage(
+            training_check.model,
+            stage,
+            lambda step, generator: training_check.batches(step),
+            Path(folder),
+            save_every=10**9,
+        )

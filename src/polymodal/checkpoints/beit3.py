@@ -39,7 +39,8 @@ def parse_config(config: Mapping[str, Any], words: int | None = None, mask_token
         mlp=RoutedMLPConfig(branches=(mlp, mlp)), norm=norms,
     )  # fmt: skip
     return BEiT3Config(
-        image_size=found["img_size"], patch_size=found["patch_size"], width=width, norm=norms,
+        image_size=found["img_size"], patch_size=found["patch_size"], width=width,
+        norm=norms if found.get("normalize_output", True) else None,
         blocks=(block,) * found["encoder_layers"], text_positions=found["max_source_positions"], vocab_size=words,
         mask_token=mask_token,
     )  # fmt: skip
@@ -62,7 +63,7 @@ def keys(config: BEiT3Config) -> KeyTable:
             (f"{layer}.ffn.{kind}.fc1", f"{ours}.mlp.branches.{branch}.up_proj"),
             (f"{layer}.ffn.{kind}.ffn_layernorm", f"{ours}.mlp.branches.{branch}.down_proj.norm"),
             (f"{layer}.ffn.{kind}.fc2", f"{ours}.mlp.branches.{branch}.down_proj.linear"),
-            (f"encoder.layer_norm.{kind}", f"norm.branches.{branch}"),
+            *(((f"encoder.layer_norm.{kind}", f"norm.branches.{branch}"),) if config.norm is not None else ()),
         ]
         rows += [rename(f"{a}.{leaf}", f"{b}.{leaf}") for a, b in pairs for leaf in ("weight", "bias")]
     rows += [

@@ -1,4 +1,4 @@
-"""What PandaGPT and NExT-GPT share: ImageBind, one linear, LLaMA with low-rank paths, and the names of their files.
+"""What PandaGPT, NExT-GPT and ModaVerse share: ImageBind, one linear, LLaMA with low-rank paths, their files.
 
     visual_encoder.* (ImageBind)   llama_proj.*   llama_model.base_model.model.* (LLaMA inside PEFT)
 
@@ -11,13 +11,14 @@ in old versions and `q_proj.base_layer.weight` in new ones.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from polymodal.backbones import hf_text
-from polymodal.checkpoints.peft_lm import LLAMA, adapted_keys, build_adapted, wrapped_keys
+from polymodal.checkpoints.peft_lm import adapted_keys, build_adapted, wrapped_keys
 from polymodal.checkpoints.record import CheckpointFiles, Part
 from polymodal.data import imagebind_inputs
 from polymodal.data.item_rules import SameCount
@@ -34,6 +35,29 @@ from polymodal.weights.merged import MergedTensors, locations
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 SENSES = {"image": "vision", "audio": "audio", "thermal": "thermal", "depth": "depth", "imu": "imu"}
 """Ours -> the official name; `video` goes through `image`."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Prefixes of ImageBind's, the linear's and the language model's names in a state dict (`llm` before PEFT's
+    `base_model.model.`).  scaled_audio: sound enters with ImageBind's scale, as upstream code has it."""
+
+    encoder: str = "visual_encoder."
+    linear: str = "llama_proj."
+    llm: str = "llama_model."
+    scaled_audio: bool = False
+
+    @property
+    def adapted(self) -> str:
+        """Before the language model's own names, inside PEFT."""
+        return f"{self.llm}base_model.model."
+
+    def scaled(self, sense: str) -> bool:
+        return self.scaled_audio or sense != "audio"
+
+
+PANDAGPT = Layout()
+"""Also NExT-GPT's."""
 
 
 def inputs_of(senses: Iterable[str]) -> dict[str, ModalityInputs]:
@@ -73,8 +97,8 @@ def signal_names(tokenizer: Tokenizer, signals: Mapping[str, tuple[int, ...]]) -
     return names
 
 
-def encoders_of(config: Mapping[str, Any], senses: Iterable[str]) -> dict[str, nn.Module]:
-    return {name: imagebind_keys.imagebind(config["imagebind"], SENSES[name], name != "audio") for name in senses}
+def encoders_of(config: Mapping[str, Any], senses: Iterable[str], layout: Layout = PANDAGPT) -> dict[str, nn.Module]:
+    return {name: imagebind_keys.imagebind(config["imagebind"], SENSES[name], layout.scaled(name)) for name in senses}
 
 
 def connectors_of(config: Mapping[str, Any], senses: Iterable[str], width: int) -> dict[str, nn.Module]:
@@ -112,25 +136,27 @@ def backbone_of(config: Mapping[str, Any]) -> tuple[Any, KeyTable]:
     return build, adapted_keys(table, TARGETS)
 
 
-def keys_of(config: Mapping[str, Any], senses: tuple[str, ...], more: KeyTable) -> tuple[KeyTable, ...]:
+def keys_of(
+    config: Mapping[str, Any], senses: tuple[str, ...], more: KeyTable, layout: Layout = PANDAGPT
+) -> tuple[KeyTable, ...]:
     """Both spellings of the whole state dict; more: rows for what only one of the systems has."""
     table = KeyTable()
     for name, theirs in SENSES.items():
-        part = imagebind_keys.keys(theirs, name != "audio").prefixed(target=f"encoders.{name}.")
+        part = imagebind_keys.keys(theirs, layout.scaled(name)).prefixed(target=f"encoders.{name}.")
         table += part if name in senses else imagebind_keys.unused(theirs)
-    table = (table + imagebind_keys.unused("text")).prefixed("visual_encoder.")
+    table = (table + imagebind_keys.unused("text")).prefixed(layout.encoder)
     first, *others = senses
     shared = [(f"connectors.{name}.proj.{leaf}", f"connectors.{first}.proj.{leaf}")
               for name in others for leaf in ("weight", "bias")]  # fmt: skip
-    linear = [rename(f"llama_proj.{leaf}", f"connectors.{first}.proj.{leaf}") for leaf in ("weight", "bias")]
+    linear = [rename(f"{layout.linear}{leaf}", f"connectors.{first}.proj.{leaf}") for leaf in ("weight", "bias")]
     _, llama = backbone_of(config)
-    prefix = LLAMA if config.get("lora_r") else "llama_model."
+    prefix = layout.adapted if config.get("lora_r") else layout.llm
     old = llama.prefixed(prefix, "backbone.")
     whole = table + KeyTable(tuple(linear), tied=tuple(shared)) + more
     return whole + old, whole + wrapped_keys(old, TARGETS)
 
 
-def gather(files: CheckpointFiles) -> Mapping[str, Tensor]:
+def gather(files: CheckpointFiles, layout: Layout = PANDAGPT) -> Mapping[str, Tensor]:
     """The whole state dict: from one file, or from the three published pieces.  Raises WeightsError."""
     bind, delta = files.folder / "imagebind_huge.pth", files.folder / "pytorch_model.pt"
     if not bind.is_file():
@@ -140,7 +166,7 @@ def gather(files: CheckpointFiles) -> Mapping[str, Tensor]:
         raise WeightsError(
             f"{files.folder}: beside imagebind_huge.pth expected pytorch_model.pt and one folder of the language model"
         )
-    whole = locations(weights_in(bind), "visual_encoder.") | locations(weights_in(llama[0]), LLAMA)
+    whole = locations(weights_in(bind), layout.encoder) | locations(weights_in(llama[0]), layout.adapted)
     return MergedTensors.of(whole | locations(weights_in(delta)))
 
 
@@ -151,22 +177,24 @@ def checked(config: Mapping[str, Any], known: set[str]) -> Mapping[str, Any]:
     return config
 
 
-def infer(shapes: Mapping[str, Any], heads_of: int = 128) -> dict[str, Any] | None:
+def infer(shapes: Mapping[str, Any], layout: Layout = PANDAGPT) -> dict[str, Any] | None:
     """The config of a whole state dict, read off its shapes; None for another file.
 
     The numbers of heads are in no tensor: the published heads of 128 are taken.
     """
-    if "llama_proj.weight" not in shapes:
+    if f"{layout.linear}weight" not in shapes:
         return None
-    bind = imagebind_keys.infer({name[15:]: x for name, x in shapes.items() if name.startswith("visual_encoder.")})
-    prefix = LLAMA if f"{LLAMA}model.embed_tokens.weight" in shapes else "llama_model."
+    bind = imagebind_keys.infer(
+        {name.removeprefix(layout.encoder): x for name, x in shapes.items() if name.startswith(layout.encoder)}
+    )
+    prefix = layout.adapted if f"{layout.adapted}model.embed_tokens.weight" in shapes else layout.llm
     if bind is None or f"{prefix}model.embed_tokens.weight" not in shapes:
         return None
     vocabulary, width = shapes[f"{prefix}model.embed_tokens.weight"]
     layers = {name.split(".layers.")[1].split(".")[0] for name in shapes if name.startswith(f"{prefix}model.layers.")}
     ranks = [x[0] for name, x in shapes.items() if ".lora_A." in name]
     llama = {"model_type": "llama", "hidden_size": width, "num_hidden_layers": len(layers),
-             "num_attention_heads": max(1, width // heads_of), "vocab_size": vocabulary, "rms_norm_eps": 1e-6,
+             "num_attention_heads": max(1, width // 128), "vocab_size": vocabulary, "rms_norm_eps": 1e-6,
              "intermediate_size": shapes[f"{prefix}model.layers.0.mlp.gate_proj.weight"][0]}  # fmt: skip
     return {"imagebind": bind, "llama": llama, "lora_r": ranks[0] if ranks else None, "lora_alpha": 32}
 

@@ -5,8 +5,8 @@ messages -> the picture first, then "Question: Q Answer:" (BLIP-2) or the words 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,10 +19,14 @@ from polymodal.data.item_rules import SameCount
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.data.normalise import CLIP_MEAN, CLIP_STD
+from polymodal.data.pair_processor import PairProcessor
 from polymodal.data.processor import Modality, Processor
 from polymodal.data.qformer_processor import QFormerProcessor, collate_with_instruction
 from polymodal.data.template import TEXT_START, Special, Template, Turn, Words
+from polymodal.models.qformer_retrieval import QFormerRetrievalConfig
+from polymodal.pipelines.image_text_matching import bert_ids
 
+FIRST_STAGE_IDS = 512  # positions of BERT
 PICTURE = {**VIT, "resample": 3, "image_mean": CLIP_MEAN, "image_std": CLIP_STD}
 """Defaults of BlipImageProcessor, but for the size: both sides at once, whatever the picture's proportions."""
 
@@ -94,6 +98,31 @@ def assemble(found: QFormerLM) -> Callable[[Any, CheckpointFiles], LoadedModel]:
         return LoadedModel(
             model=module, processor=(QFormerEncoderDecoderProcessor if seq2seq else QFormerProcessor)(**given)
         )
+
+    return joined
+
+
+@dataclass(frozen=True, kw_only=True)
+class Behind:
+    """Ids of a sentence behind others."""
+
+    ids: Callable[[str], Sequence[int]]
+    before: tuple[int, ...]
+
+    def __call__(self, text: str) -> list[int]:
+        return [*self.before, *self.ids(text)]
+
+
+def pairs(model: QFormerRetrievalConfig, placeholder: int | None) -> Callable[[Any, CheckpointFiles], LoadedModel]:
+    """The processor of pictures and texts of a first stage: a placeholder for each query, [CLS], the words, [SEP]."""
+
+    def joined(module: Any, files: CheckpointFiles) -> LoadedModel:
+        assert model.encoder is not None
+        tokenizer = files.tokenizer()
+        side = model.encoder.image_size
+        transform = transform_of(files.preprocessor, {**PICTURE, "size": {"height": side, "width": side}})
+        ids = Behind(ids=bert_ids(tokenizer, FIRST_STAGE_IDS), before=(placeholder or 0,) * model.placeholders)
+        return LoadedModel(model=module, processor=PairProcessor(transform=transform, tokenizer=tokenizer, ids=ids))
 
     return joined
 

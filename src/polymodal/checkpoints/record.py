@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from polymodal.data.tokenizer import Tokenizer
     from polymodal.pipelines.acting import Acting
     from polymodal.pipelines.grounding import Grounding
+    from polymodal.pipelines.guided_diffusion import OwnPipelines
     from polymodal.pipelines.image_generation import PaintRequest
     from polymodal.pipelines.transcription.transcribe import Window
     from polymodal.weights.keytable import KeyTable
@@ -72,7 +73,19 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadedModel:
+class LearnsFrom:
+    """What a loaded model's training data becomes, where its objectives cannot say.
+
+    labels: the names of its classes in the order of its logits.  collator(objective, Learner) -> `Collator` of
+    train/collator.py, None where the objective knows.
+    """
+
+    labels: tuple[str, ...] = ()
+    collator: Callable[[Any, Any], Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel(LearnsFrom):
     """A loaded system: the model with what it needs to answer a person.
 
     model: the nn.Module; of an agent one without parameters.  processor: messages -> batch, None where there is none.
@@ -81,18 +94,15 @@ class LoadedModel:
     labels) -> probabilities [N, len(labels)], rows that sum to 1; embed(items) -> float32 [N, D], rows of length 1;
     both get whole batches.  ground(answer, pictures) -> `Grounding`: the answer in plain words, and boxes of the things
     it is about, in the pictures of its conversation.  paint(PaintRequest) -> a picture of each seed, uint8 [H, W, 3],
-    of a model that writes them itself.  ends: the ids that end an answer and the one that pads it, where the published
-    files say so.  settings: the other options of generation that they name.  text() -> the model that answers
-    conversations without media, where that is not `model` itself; called when the first one comes.
+    of a model that writes them itself.  act(instruction) -> `Acting`, which takes the pictures of a robot's step.
+    ends: the ids that end an answer and the one that pads it, where the published files say so.  settings: the other
+    options of generation that they name.  text() -> the model that answers conversations without media, where that is
+    not `model` itself; called when the first one comes.
     next_turn(messages, answer) -> the user message that an answer asks for, with a picture made of the one before, None
     where the answer is the last: `chat` answers that message too, in the same reply.  stop: texts that end an answer,
     where the published format has no token for that.  sampling: options of SamplingOptions that `chat` answers with
     where the caller gives none.
-    of a model that writes them itself.  act(instruction) -> `Acting`, which takes the pictures of a robot's step.
-    ends: the ids that end an answer and the one that pads it, where the published files say so.  settings: the other
-    options of generation that they name.  text() -> the model that answers conversations without media, where that is
-    not `model` itself; called when the first one comes.  stop: texts that end an answer, where the published format has
-    no token for that.  sampling: options of SamplingOptions that `chat` answers with where the caller gives none.
+    paint may also be `OwnPipelines`: what draws the conditions of signal tokens.
     """
 
     model: Any
@@ -103,7 +113,7 @@ class LoadedModel:
     score: Callable[[Sequence[Any], Sequence[str]], Any] | None = None
     embed: Callable[[Sequence[Any]], Any] | None = None
     ground: Callable[[str, Sequence[Any]], Grounding] | None = None
-    paint: Callable[[PaintRequest], Sequence[Tensor]] | None = None
+    paint: Callable[[PaintRequest], Sequence[Tensor]] | OwnPipelines | None = None
     next_turn: Callable[[Sequence[Message], str], Message | None] | None = None
     act: Callable[[str], Acting] | None = None
     ends: tuple[Collection[int], int | None] | None = None

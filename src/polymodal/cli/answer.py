@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from polymodal.cli.agent import OPTIONS as AGENT
+from polymodal.cli.agent import Agency, ask_agent, require_planner
 from polymodal.cli.catalogue import JSON
 from polymodal.cli.model import MODEL, Load, loads_a_model, with_options
 from polymodal.cli.perceive import FILES_HELP, JSONL
@@ -69,7 +71,7 @@ def samples(max_tokens: int) -> Callable[[Callable[..., Any]], Callable[..., Any
 class Wish:
     """What is wished of the answers.  sampling: keyword arguments of `Model.chat`.
 
-    boxes: of what they are about.  aloud: how they are spoken, if they are.
+    boxes: of what they are about.  aloud: how they are spoken, if they are.  agency: what an agent works with.
     """
 
     system: str
@@ -77,6 +79,7 @@ class Wish:
     boxes: bool
     sampling: dict[str, Any]
     aloud: Speaking | None = None
+    agency: Agency | None = None
 
     @classmethod
     def of(cls, system: str, answers: int, boxes: bool, **options: Any) -> Wish:
@@ -91,7 +94,11 @@ class Wish:
         spoken = aloud(**{name: options.pop(name) for name in ALOUD})
         if boxes and spoken is not None:
             raise ConfigError("--boxes: draws the answer; give it without --say")
-        return cls(system=as_text(system), answers=answers, boxes=boxes, sampling=sampling_of(**options), aloud=spoken)
+        agency = Agency.of(**{name: options.pop(name) for name in AGENT})
+        if agency is not None and (answers > 1 or boxes or system or spoken is not None):
+            raise ConfigError("--planner: an agent answers once, without --system, --boxes and --say")
+        return cls(system=as_text(system), answers=answers, boxes=boxes, sampling=sampling_of(**options), aloud=spoken,
+                   agency=agency)  # fmt: skip
 
     def streams(self, model: Any, content: list[Any]) -> Iterator[Any]:
         """A stream for each answer; the first is the one that a single answer would be."""
@@ -112,6 +119,7 @@ def asks(command: Callable[..., Any]) -> Callable[..., Any]:
         "boxes": (BOXES, False),
         **sampling_options(max_tokens=128),
         **ALOUD,
+        **AGENT,
     }
     return with_options(command, "wish", options, Wish.of)
 
@@ -146,6 +154,8 @@ def ask(
     if inputs and (each or jsonl or any(map(stands_for_several, words))):
         if wish.aloud is not None:
             raise ConfigError("--say speaks the answer to one question; ask about one file at a time")
+        if wish.agency is not None:
+            raise ConfigError("--planner: an agent gets all files in one request, without --each, --jsonl and folders")
         if wish.boxes:
             raise ConfigError("--boxes: takes pictures by name and no --each, --jsonl, folder or pattern")
         ask_each(inputs, question, load, model, wish, json=json, jsonl=jsonl)
@@ -157,6 +167,10 @@ def ask(
         return
     content = [*opened, question]
     loaded = load(model)
+    if wish.agency is not None:
+        ask_agent(loaded, opened, question, wish.agency, json=json or jsonl)
+        return
+    require_planner(loaded)
     replies = []
     for stream in wish.streams(loaded, content):
         say(stream, quiet=json or jsonl)

@@ -33,9 +33,11 @@ from polymodal.cli import (
     health,
     new,
     perceive,
+    predict,
     say,
     search,
     serve,
+    study,
     train,
     transcribe,
 )
@@ -98,9 +100,13 @@ app = typer.Typer(
 COMMANDS = (answer.ask, chat.chat, transcribe.transcribe, say.say, draw.draw, perceive.classify,
             embed.embed, search.search, act.act,
             catalogue.systems, catalogue.show, check.check, new.new, fetch.pull, health.doctor,
-            train.train, train.export, evaluate.evaluate, bench.bench, serve.serve)  # fmt: skip
+            train.train, train.export, evaluate.evaluate, predict.predict, bench.bench, serve.serve)  # fmt: skip
 for each in COMMANDS:
     app.command(cls=Command)(each)
+studies = typer.Typer(cls=Commands, help="Claims of the survey, measured on real data.", no_args_is_help=True)
+for each in study.STUDIES:
+    studies.command(cls=Command)(each)
+app.add_typer(studies, name="study")
 
 
 def show_version(asked: bool) -> None:

@@ -21,26 +21,85 @@ if TYPE_CHECKING:
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.")]
 
 
-def systems(json: JSON = False) -> None:
-    """List the systems of the catalogue; `polymodal show ID` has the variants and parts of one."""
-    from polymodal import systems
-    from polymodal.cli.output import console, print_json
-    from polymodal.systems import as_dict
+FUSION = Annotated[str, typer.Option(help="Only this fusion: A, B, C, D, fusion-encoder, method, agent or none.")]
+INPUT = Annotated[str, typer.Option(help="Only what takes this, as audio.")]
+OUTPUT = Annotated[str, typer.Option(help="Only what gives this, as image.")]
+YEAR = Annotated[str, typer.Option(help="Only of a year, or of years, as 2021-2023.")]
+LINE = Annotated[str, typer.Option(help='Only of a line of work, as "any to any".')]
+PROVED = Annotated[
+    str,
+    typer.Option(
+        help="Only where `polymodal check --all` saw this: build, keys, parity, cache, batch, recipe or headline."
+    ),
+]
+ORACLE = Annotated[
+    str,
+    typer.Option(help="Only what was compared with this: transformers, official code, package, composite or paper."),
+]
+GROUP = Annotated[str, typer.Option("--group-by", help="Under headings: fusion, year, line, input or output.")]
+MAP_SVG = Annotated[Path | None, typer.Option("--svg", help="Draw the map of them into this .svg file; - is stdout.")]
+MAP_PNG = Annotated[Path | None, typer.Option("--png", help="Draw the map of them into this .png file; - is stdout.")]
 
-    records = [systems.get(name) for name in systems.ids()]
-    if json:
-        print_json([as_dict(record) for record in records])
+
+def systems(
+    fusion: FUSION = "",
+    input: INPUT = "",
+    output: OUTPUT = "",
+    year: YEAR = "",
+    line: LINE = "",
+    proved: PROVED = "",
+    oracle: ORACLE = "",
+    group_by: GROUP = "",
+    svg: MAP_SVG = None,
+    png: MAP_PNG = None,
+    json: JSON = False,
+) -> None:
+    """List the systems of the catalogue; `polymodal show ID` has the variants and parts of one.
+
+    --svg draws them all in one picture: five modules, types of fusion, lines of work over the years.
+    """
+    from polymodal import systems
+    from polymodal.check import proved as proof
+    from polymodal.cli.output import console, print_json
+    from polymodal.cli.picture import draw_map
+    from polymodal.errors import ConfigError
+    from polymodal.systems import as_dict, grouped, select
+
+    wanted = systems.Wanted(fusion=fusion, input=input, output=output, years=year, line=line)
+    records = select([systems.get(name) for name in systems.ids()], wanted)
+    records = [each for each in records if each.id in proof.chosen([each.id for each in records], proved, oracle)]
+    if svg is not None or png is not None:
+        if json:
+            raise ConfigError("--json and a picture are two answers; ask for one of them")
+        targets = [(path, kind) for path, kind in ((svg, "svg"), (png, "png")) if path is not None]
+        draw_map(records, targets, proof.proved())
         return
+    if json:
+        print_json([as_dict(record) | {"proved": proof.proved().get(record.id)} for record in records])
+        return
+    groups = grouped(records, group_by) if group_by else {"": records}
+    widest = max((len(record.id) for record in records), default=0)
+    for name, members in groups.items():
+        if name:
+            console().print(f"\n{name} ({len(members)})", style="bold underline")
+        for record in members:
+            print_system(record, widest)
+    if not records:
+        console(error=True).print("no system is all of that; `polymodal systems` lists every one")
+
+
+def print_system(record: System, widest: int) -> None:
+    """Its two lines."""
     from rich.text import Text
 
-    widest = max(len(record.id) for record in records)
-    for record in records:
-        fusion = "+".join(record.fusion) or "-"
-        flow = f"{', '.join(record.inputs)} -> {', '.join(record.outputs)}"
-        line = Text(f"{record.id:{widest}}  ", style="bold")
-        line.append(f"{record.year}  {sizes(record)}  {fusion}  {flow}", style="not bold")
-        console().print(line)
-        console().print(Text(f"{'':{widest}}  {record.headline}", style="dim"))
+    from polymodal.cli.output import console
+
+    fusion = "+".join(record.fusion) or "-"
+    flow = f"{', '.join(record.inputs)} -> {', '.join(record.outputs)}"
+    line = Text(f"{record.id:{widest}}  ", style="bold")
+    line.append(f"{record.year}  {sizes(record)}  {fusion}  {flow}", style="not bold")
+    console().print(line)
+    console().print(Text(f"{'':{widest}}  {record.headline}", style="dim"))
 
 
 def sizes(record: Any) -> str:

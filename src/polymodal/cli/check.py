@@ -103,8 +103,10 @@ def _catalogue(id: str | None, json: bool, page: Path) -> list[dict[str, Any]]:
     if id is not None:
         found = systems.get(id)
         return [_shown(found.id, lambda say: engine.check(found, say), json)]
+    from polymodal.check import proved
     from polymodal.check.page import DETAILS, pages
     from polymodal.cli.output import write_text
+    from polymodal.cli.picture import draw_map
 
     try:
         (page.parent / DETAILS).mkdir(exist_ok=True)  # before minutes of work whose result has nowhere to go
@@ -114,6 +116,10 @@ def _catalogue(id: str | None, json: bool, page: Path) -> list[dict[str, Any]]:
     results = [_shown(each.id, partial(engine.check, each), json) for each in chosen]
     for name, text in pages(chosen, results).items():
         write_text(page.parent / name if name else page, text)
+    rows = proved.rows_of(results)
+    draw_map(chosen, [(page.parent / "map.svg", "svg")], rows)
+    if page == PAGE:  # in a checkout; what `polymodal systems` says is proved
+        write_text(proved.FILE, proved.document(rows))
     return results
 
 

@@ -27,6 +27,7 @@ def draw(
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Width and height in pixels, as 512x512.")] = None,
     n: Annotated[int, typer.Option("--n", "-n", min=1, max=64, help="How many; each has its own seed.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the first: the same seed gives the same picture.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Steps of diffusion, where the model has them.")] = None,
     json: JSON = False,
     *,
     load: Load,
@@ -44,15 +45,19 @@ def draw(
     loaded.require("draw")
     if not loaded.paints:
         raise ConfigError(f"{loaded.name} draws through diffusion pipelines of your own, from Python: see docs/draw.md")
-    reply = painted(loaded, as_text(prompt), sides, n, seed)
+    reply = painted(loaded, as_text(prompt), {"size": sides, "n": n, "seed": seed, "steps": steps})
     pictures = reply.media["image"]
     files = write(pictures, out)
     if json:
         rows = [{"file": str(file), "width": each.width, "height": each.height}
                 for file, each in zip(files, pictures, strict=True)]  # fmt: skip
         seconds = {name: round(value, 4) for name, value in reply.seconds.items()}
-        print_json({"images": rows, "model": reply.model, "seed": seed, "tokens": reply.tokens, "seconds": seconds})
+        said = {"text": reply.text} if reply.text else {}
+        more = {"model": reply.model, "seed": seed, "tokens": reply.tokens, "seconds": seconds}
+        print_json({"images": rows, **said, **more})
         return
+    if reply.text.strip():
+        print(reply.text.strip())
     for file, each in zip(files, pictures, strict=True):
         print(f"{file}: {each.width} x {each.height} pixels", file=sys.stderr)
 
@@ -79,12 +84,12 @@ def check_target(out: Path) -> None:
         raise ConfigError(f"--out {out}: there is no folder {out.parent}")
 
 
-def painted(loaded: Any, prompt: str, sides: tuple[int, int] | None, n: int, seed: int) -> Any:
+def painted(loaded: Any, prompt: str, wishes: dict[str, Any]) -> Any:
     """The reply of a model that writes its pictures; on a terminal with what share of them is written."""
     from polymodal.cli.output import status_line
 
     if not sys.stderr.isatty():
-        return loaded.draw(prompt, size=sides, n=n, seed=seed)
+        return loaded.draw(prompt, **wishes)
     with status_line("drawing") as update:
         shown = 0.0
 
@@ -92,9 +97,9 @@ def painted(loaded: Any, prompt: str, sides: tuple[int, int] | None, n: int, see
             nonlocal shown
             if (now := time.monotonic()) - shown > 0.2:
                 shown = now
-                update(f"drawing: {written:,} of {whole:,} ids")
+                update(f"drawing: {written:,} of {whole:,}")
 
-        return loaded.draw(prompt, size=sides, n=n, seed=seed, step=step)
+        return loaded.draw(prompt, **wishes, step=step)
 
 
 def write(pictures: list[Any], out: Path) -> list[Path]:

@@ -28,6 +28,10 @@ HOW: Mapping[str, tuple[Any, Any]] = {
     ),
     "limit": (Annotated[int, typer.Option(min=0, help="The first samples alone; 0: all.")], 0),
     "batch": (Annotated[int, typer.Option(min=1, help="Samples that are answered together.")], 8),
+    "workers": (
+        Annotated[int, typer.Option(min=1, help="Processes that answer, each with the model; several need Ray.")],
+        1,
+    ),
     "max_skipped": (
         Annotated[int, typer.Option(min=0, help="Samples that cannot be read before the run stops.")],
         100,
@@ -56,7 +60,8 @@ def evaluate(
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL_HELP)] = None,
     task: Annotated[str | None, typer.Option(help="What is measured; without it the tasks are listed.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Records with what the task needs: .jsonl, .json, .csv, .tsv or .parquet.")
+        Path | None,
+        typer.Option(help="Records with what the task needs: .jsonl, .json, .csv, .tsv, .parquet; features."),
     ] = None,
     predictions: Annotated[
         Path | None, typer.Option(help="Records with a `prediction` each, in place of a model's answers.")
@@ -82,10 +87,12 @@ def evaluate(
     fields_of(task)  # an unknown task costs a moment, not a download
     if (model is None) == (predictions is None):
         raise ConfigError("evaluate takes a MODEL, or --predictions FILE")
+    options = how()
+    pm.check_data(task, data, options, asked=model is not None)  # and so does a mistake in the data
     opened = None if model is None else load(model)
     with progress("measuring", 1) as step:
         found = pm.measure(
-            opened, task, data, out=out, predictions=predictions, options=how(),
+            opened, task, data, out=out, predictions=predictions, options=options,
             done=lambda count, total: step(0, f"{count} of {total} samples"),
         )  # fmt: skip
     if json:
@@ -93,6 +100,8 @@ def evaluate(
         return
     for each in found.metrics:
         typer.echo(f"{each.name:<24} {each.value:.4g}  ({each.low:.4g} to {each.high:.4g})")
+    for why in found.lacking:
+        typer.echo(f"not measured: {why}")
     left_out = f", {len(found.skipped)} could not be read" if found.skipped else ""
     typer.echo(f"{found.n} samples{left_out}; see {out / 'report.html'}")
 
@@ -102,7 +111,8 @@ def fields_of(name: str) -> str:
     from polymodal.evaluate.tasks import task_of
 
     task = task_of(name)
-    return f"a record of {task.name} has {', '.join((*task.media, *task.fields))}"
+    also = f"; for a model also {', '.join(task.needs)}" if task.needs else ""
+    return f"a record of {task.name} has {', '.join((*task.media, *task.fields))}{also}"
 
 
 def print_tasks(json: bool) -> None:
@@ -114,7 +124,7 @@ def print_tasks(json: bool) -> None:
 
     if json:
         print_json([
-            {"task": task.name, "summary": task.summary, "fields": [*task.media, *task.fields],
+            {"task": task.name, "summary": task.summary, "fields": [*task.media, *task.fields], "needs": [*task.needs],
              "model": bool(task.verb), "metrics": [metric.name for metric in task.metrics]}
             for task in TASKS.values()
         ])  # fmt: skip

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from polymodal.cli.cleaning import own
 from polymodal.errors import ConfigError
 
 if TYPE_CHECKING:
+    from polymodal.diagram.scene import Scene
     from polymodal.systems import System, Variant
 
 STANDARD_OUTPUT = Path("-")
@@ -36,8 +37,6 @@ def draw_pictures(
     """
     from polymodal.diagram.describe import describe
     from polymodal.diagram.layout import scene_of
-    from polymodal.diagram.png import to_png
-    from polymodal.diagram.svg import to_svg
     from polymodal.systems import unknown
 
     stages = [each.name for system, _ in systems for each in system.recipe]
@@ -45,6 +44,27 @@ def draw_pictures(
         names = ", ".join(system.id for system, _ in systems)
         raise unknown("training stage", stage, dict.fromkeys(stages), of=names)
     scene = scene_of([describe(system, variant, stage) for system, variant in systems])
+    write_scene(scene, targets)
+
+
+def draw_map(
+    systems: Sequence[System], targets: Sequence[tuple[Path, str]], proved: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Write the map of these systems to each target.  Raises ConfigError for a wrong ending, and for no system."""
+    from polymodal.diagram.survey_map import scene_of_systems
+
+    for path, option in targets:
+        format_of(path, option)
+    if not systems:
+        raise ConfigError("no system is all of that: there is nothing to draw")
+    write_scene(scene_of_systems(systems, proved), targets)
+
+
+def write_scene(scene: Scene, targets: Sequence[tuple[Path, str]]) -> None:
+    """Write a picture to each target in the format of its ending."""
+    from polymodal.diagram.png import to_png
+    from polymodal.diagram.svg import to_svg
+
     for target, option in targets:
         document = (
             to_svg(scene).encode("utf-8", "backslashreplace") if format_of(target, option) == "svg" else to_png(scene)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from polymodal.errors import ConfigError
 
 DATA_HELP = (
     "Samples to learn from: a .jsonl, .json (LLaVA, ShareGPT, OpenAI messages), .csv, .parquet or .tar file, or a "
-    "folder of media with captions; repeat it for more."
+    "folder of media with captions, or features (.pkl, .npz, .csv; FILE@SPLIT); repeat it for more."
 )
 
 
@@ -58,6 +58,23 @@ OPTIONS: Mapping[str, tuple[Any, Any]] = {
         ],
         0,
     ),
+    "feature_cache": (
+        Annotated[
+            Path | None, typer.Option(help="Keep what frozen encoders say of each item in this folder: computed once.")
+        ],
+        None,
+    ),
+    "codec": (
+        Annotated[str, typer.Option(help="The model that turns a picture into ids, for stages that learn those.")],
+        "",
+    ),
+    "log_to": (
+        Annotated[
+            list[str] | None,
+            typer.Option(metavar="NAME", help="tensorboard, wandb or trackio, where installed; repeat it for more."),
+        ],
+        None,
+    ),
     "seed": (Annotated[int, typer.Option(help="Of the order of samples, of dropout and of new weights.")], 0),
 }
 PLACE: Mapping[str, tuple[Any, Any]] = {
@@ -67,17 +84,26 @@ PLACE: Mapping[str, tuple[Any, Any]] = {
 }
 
 
-def made(evaluate: list[str] | None, weights: str | None, media_root: Path | None, **given: Any) -> tuple[Any, Any]:
-    """Where the model goes, and the `TrainOptions` of the command line."""
+def made(
+    evaluate: list[str] | None,
+    weights: str | None,
+    media_root: Path | None,
+    feature_cache: Path | None,
+    log_to: list[str] | None,
+    **given: Any,
+) -> tuple[Any, Any, Sequence[str]]:
+    """Where the model goes, the `TrainOptions` of the command line, and the trackers that get its numbers."""
     import polymodal as pm
 
     place = {name: given.pop(name) for name in PLACE}
-    return place, pm.TrainOptions(
+    options = pm.TrainOptions(
         evaluation_data=tuple(evaluate or ()),
         weights=None if weights is None else numbers(weights),
         media_root="" if media_root is None else str(media_root),
+        feature_cache="" if feature_cache is None else str(feature_cache),
         **given,
     )
+    return place, options, log_to or ()
 
 
 @partial(with_options, keyword="how", options={**OPTIONS, **PLACE}, make=partial(partial, made))
@@ -95,7 +121,7 @@ def train(
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
     json: JSON = False,
     *,
-    how: Callable[[], tuple[Any, Any]],
+    how: Callable[[], tuple[Any, Any, Sequence[str]]],
 ) -> int:
     """Train a model by a stage of its recipe on your own data; resumable at any step.
 
@@ -111,18 +137,21 @@ def train(
         raise ConfigError("train: --resume takes a run alone; it knows its model, stage and data")
     if resume is None and (model is None or not data):
         raise ConfigError("train needs a model and data: polymodal train mini --stage instruct --data talks.jsonl")
-    began, (place, options) = time.perf_counter(), how()
+    began, (place, options, trackers) = time.perf_counter(), how()
     first = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun, one speaks
     if place["device"] == "auto" and "LOCAL_RANK" in os.environ:
         import torch
 
         place["device"] = f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else "cpu"
-    with ends_after_the_step() as stop, live_line() as line:
+    with ends_after_the_step() as stop, numbers_told(trackers if first else (), resume or out) as line:
         if resume is not None:
             set_threads(place["threads"])
             loaded, losses = pm.resume(resume, device=place["device"], report=line, stop=stop)
         else:
             assert model is not None and data is not None
+            if pm.can_begin(model):
+                model = str(pm.begin(model, f"{out}.start", data, seed=options.seed))
+                typer.echo(f"no weights were released: it begins from random ones, in {model}", err=True)
             loaded = open_model(model, **place)
             losses = pm.fit(
                 loaded, data, out=out, stage=stage, settings=set or [], options=options, report=line, stop=stop
@@ -212,6 +241,20 @@ def ends_after_the_step() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(pressed)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def numbers_told(trackers: Sequence[str], folder: Path) -> Iterator[Callable[[int, int, dict[str, float]], None]]:
+    """Yields report(step, steps, line): a line for people, and the numbers for trackers."""
+    from polymodal.train.trackers import tracked
+
+    with tracked(trackers, folder) as track, live_line() as say:
+
+        def report(step: int, steps: int, line: dict[str, float]) -> None:
+            say(step, steps, line)
+            track(step, steps, line)
+
+        yield report
 
 
 @contextmanager

@@ -31,7 +31,7 @@ class PairProcessor:
     """transform: picture record -> [3, H, W], None for a model of text.  tokenizer, ids: sentence -> token ids, both
     None for a model of pictures.  pad: fills texts of unequal length.  collate: pictures -> tensors by name.
     pictures: how many a text is about, [B, pictures, 3, H, W]; None: one, without that axis.  segments: with
-    `token_type_ids` (zeros).
+    `token_type_ids` (zeros).  answers: what the columns of the logits mean, of a model that answers by choosing one.
     """
 
     def __init__(
@@ -44,8 +44,10 @@ class PairProcessor:
         collate: Callable[[Sequence[Tensor]], Mapping[str, Tensor]] = stack_pictures,
         pictures: int | None = None,
         segments: bool = False,
+        answers: tuple[str, ...] = (),
     ) -> None:
         self.tokenizer = tokenizer
+        self.answers = answers
         self._transform, self._ids, self._pad = transform, ids, pad
         self._collate, self._pictures, self._segments = collate, pictures, segments
 
@@ -93,19 +95,29 @@ class PairProcessor:
     def _batch(self, pictures: Sequence[Any], texts: Sequence[str]) -> dict[str, Tensor]:
         if not pictures and not texts:
             raise PromptError("processor: expected a picture or a text, found neither")
+        return self.collate([self.pixels(item) for item in pictures], [self.ids(words) for words in texts])
+
+    def pixels(self, item: Any) -> Tensor:
+        """One picture, transformed.  Raises PromptError for what the model does not take."""
+        if self._transform is None or not isinstance(item, Image) or item.modality != "image":
+            found = item.modality if isinstance(item, Image) else type(item).__name__.lower()
+            raise PromptError(f"this model takes {self._takes}; found {found}")
+        return self._transform(item)
+
+    def ids(self, text: str) -> list[int]:
+        """The ids of one text.  Raises PromptError for a model of pictures."""
+        if self._ids is None:
+            raise PromptError(f"this model takes {self._takes}; found text")
+        return list(self._ids(text))
+
+    def collate(self, pictures: Sequence[Tensor], texts: Sequence[list[int]]) -> dict[str, Tensor]:
+        """Transformed pictures and rows of ids as a batch."""
         batch: dict[str, Tensor] = {}
         if pictures:
-            if self._transform is None or (wrong := [item for item in pictures if not isinstance(item, Image)]):
-                found = type(pictures[0] if self._transform is None else wrong[0]).__name__.lower()
-                raise PromptError(f"this model takes {self._takes}; found {found}")
-            batch |= self._collate([self._transform(item) for item in pictures])
+            batch |= self._collate(pictures)
             if self._pictures is not None:
                 batch = {name: value.unflatten(0, (-1, self._pictures)) for name, value in batch.items()}
-        if texts:
-            if self._ids is None:
-                raise PromptError(f"this model takes {self._takes}; found text")
-            batch |= self._texts([list(self._ids(words)) for words in texts])
-        return batch
+        return batch | self._texts(texts) if texts else batch
 
     def _texts(self, rows: Sequence[list[int]]) -> dict[str, Tensor]:
         length = max(map(len, rows))
@@ -113,6 +125,16 @@ class PairProcessor:
         ids = torch.tensor([row + [self._pad] * (length - len(row)) for row in rows])
         found = {"input_ids": ids, "attention_mask": mask}
         return found | {"token_type_ids": torch.zeros_like(ids)} if self._segments else found
+
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether it has a transform of pictures."""
+        return self._transform is not None
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether it turns sentences into ids."""
+        return self._ids is not None
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -173,6 +173,15 @@ class Beit(nn.Module):
         for compatibility with transformers and ignored: positions are always resized.  Raises ConfigError for other
         shapes.
         """
+        x, grid, shared = self.start(pixel_values, bool_masked_pos)
+        for block in self.blocks:
+            x = block(x, grid, shared)
+        return x if self.final_norm is None else self.final_norm(x)
+
+    def start(
+        self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None
+    ) -> tuple[Tensor, tuple[int, int], Tensor | None]:
+        """Input of the first block [N, S, D], the grid of patches, and the bias that all blocks share."""
         if pixel_values.dim() != 4 or pixel_values.shape[1] != self.config.channels:
             expected = f"[N, {self.config.channels}, H, W]"
             raise ConfigError(f"beit: pixel_values must be {expected}, found {list(pixel_values.shape)}")
@@ -186,10 +195,7 @@ class Beit(nn.Module):
         x = torch.cat((self.class_token.expand(x.shape[0], 1, -1), x), dim=1)
         if self.positions is not None:
             x = x + self._resized_positions(self.positions, (height, width))
-        shared = None if self.relative is None else self.relative((height, width))
-        for block in self.blocks:
-            x = block(x, (height, width), shared)
-        return x if self.final_norm is None else self.final_norm(x)
+        return x, (height, width), None if self.relative is None else self.relative((height, width))
 
     def _resized_positions(self, table: Tensor, grid: tuple[int, int]) -> Tensor:
         if grid == self.config.grid:

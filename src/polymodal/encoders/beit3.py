@@ -30,17 +30,19 @@ FIRST_POSITION = 2
 class BEiT3Config:
     """Sizes in pixels; texts of up to `text_positions - 2` tokens.  vocab_size: None for no table of words.
 
-    mask_token: a learned vector that replaces masked patches.
+    mask_token: a learned vector that replaces masked patches.  norm None: states of the last block as they are.
+    pair_kinds: tokens of a pair have kinds of their own, 2 (picture) and 3 (text), for experts that see pairs alone.
     """
 
     image_size: int
     patch_size: int
     width: int
     blocks: tuple[PreNormBlockConfig, ...]
-    norm: NormConfig
+    norm: NormConfig | None
     text_positions: int = 1024
     vocab_size: int | None = None
     mask_token: bool = False
+    pair_kinds: bool = False
 
     def __post_init__(self) -> None:
         if self.image_size < self.patch_size:
@@ -69,7 +71,7 @@ class BEiT3(nn.Module):
         self.picture_positions = _table(config.tokens + FIRST_POSITION, width)
         self.text_positions = _table(config.text_positions, width)
         self.blocks = nn.ModuleList(block.build() for block in config.blocks)
-        self.norm = config.norm.build(width)
+        self.norm = None if config.norm is None else config.norm.build(width)
 
     def forward(
         self,
@@ -77,10 +79,12 @@ class BEiT3(nn.Module):
         text: Tensor | None = None,
         attention_mask: Tensor | None = None,
         bool_masked_pos: Tensor | None = None,
+        causal: bool = False,
     ) -> Tensor:
         """States [N, P + T, D] of pictures, of texts (ids [N, T] or embeddings [N, T, D]), or of pairs of them.
 
         attention_mask [N, T]: 1 = a real token of the text.  bool_masked_pos [N, P - 1]: patches that are hidden.
+        causal: words see the picture and the words before them, the picture itself alone (captions).
         Raises ConfigError for no input, a picture of another size and a text longer than its table.
         """
         parts = []
@@ -92,15 +96,19 @@ class BEiT3(nn.Module):
             raise ConfigError("beit-3: expected pixel_values, text or both; found neither")
         x = torch.cat(parts, 1)
         pictures = 0 if pixel_values is None else self.config.tokens
-        kinds = (torch.arange(x.shape[1], device=x.device) >= pictures).long().expand(x.shape[:2])
-        types = TokenTypes(kinds, (len(x) * pictures, len(x) * (x.shape[1] - pictures)))
-        mask = None
+        length = x.shape[1]
+        first = 2 if self.config.pair_kinds and 0 < pictures < length else 0
+        kinds = ((torch.arange(length, device=x.device) >= pictures).long() + first).expand(x.shape[:2])
+        types = TokenTypes(kinds, (*(0,) * first, len(x) * pictures, len(x) * (length - pictures)))
+        real = None
         if attention_mask is not None:
             real = nn.functional.pad(attention_mask, (pictures, 0), value=1)
-            mask = MaskSpec(causal=False, attention_mask=real).prepare(x.shape[1], x.shape[1], x.device)
+        spans = (torch.arange(length, device=x.device) < pictures).long().expand(x.shape[:2]) if causal else None
+        spec = MaskSpec(causal=causal, attention_mask=real, two_way=spans)
+        mask = spec.prepare(length, length, x.device)
         for block in self.blocks:
             x = block(x, mask, types)
-        return self.norm(x, types)
+        return x if self.norm is None else self.norm(x, types)
 
     def _pictures(self, pixel_values: Tensor, hidden: Tensor | None) -> Tensor:
         side = self.config.image_size

@@ -36,7 +36,7 @@ from polymodal.generation.feature_cache import FeatureCache, Measure, PreparedMe
 from polymodal.generation.output import DecodingConstraints, Generation, Piece, Writer, collect, repeat_options
 from polymodal.generation.prompts import check_ids, encode
 from polymodal.models.multimodal_lm import MultimodalLM
-from polymodal.models.protocols import CountsNextPositions
+from polymodal.models.protocols import CountsNextPositions, rule_of
 from polymodal.nn.watch import WeightsWatch
 
 Batch = SharedBatch | OwnBatch | BeamBatch
@@ -428,7 +428,7 @@ class Engine:
                 answer=answer,
                 writer=Writer(row=answer, options=options, limit=job.limit, constraints=self.constraints),
                 prompt=request.encoded.input_ids,
-                allowed=request.allowed[answer] if request.allowed else None,
+                allowed=request.allowed[answer] if request.allowed else rule_of(self.model),
                 banned=self._banned,
             )
             for answer, options in enumerate(repeat_options([request.options], request.n))

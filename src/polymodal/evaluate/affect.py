@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -32,9 +33,20 @@ EMOTIONS = ("happy", "sad", "angry", "surprise", "disgust", "fear")
 Decision = Callable[[np.ndarray], np.ndarray]
 
 
+def marked(record: Mapping[str, Any]) -> float:
+    """The number that people gave."""
+    return number(given(record, "label"), "label")
+
+
+def intensities_of(record: Mapping[str, Any]) -> None:
+    """Raises ConfigError unless the label is emotions with their intensities."""
+    for emotion in EMOTIONS:
+        _present(given(record, "label"), emotion, "label")
+
+
 def pairs(samples: Sequence[Scored], limit: float | None = None) -> np.ndarray:
     """float32 [N, 2]: label and prediction, clipped to [-limit, limit] where one is given."""
-    read = [(number(given(each, "label"), "label"), number(each.prediction, "prediction")) for each in samples]
+    read = [(marked(each.record), number(each.prediction, "prediction")) for each in samples]
     values = np.array(read, np.float32).reshape(-1, 2)
     return values if limit is None else np.clip(values, -limit, limit)
 
@@ -111,7 +123,7 @@ def weighted_accuracy(rows: np.ndarray) -> float:
 
 def emotion_rows(samples: Sequence[Scored], emotion: str) -> np.ndarray:
     """[N, 3]: right or not, present, predicted."""
-    rows = [(_present(given(each, "label"), emotion, "label"), _present(each.prediction, emotion, "prediction"))
+    rows = [(_present(given(each.record, "label"), emotion, "label"), _present(each.prediction, emotion, "prediction"))
             for each in samples]  # fmt: skip
     return np.array([(label == said, label, said) for label, said in rows], np.float64).reshape(-1, 3)
 
@@ -125,23 +137,24 @@ def _present(intensities: object, emotion: str, what: str) -> bool:
 def _binary(name: str, decide: Decision, limit: float | None = None, zeros: bool = True) -> tuple[Metric, Metric]:
     rows = partial(decided, decide=decide, limit=limit, zeros=zeros)
     return (
-        Metric(name=f"Acc-2{name}", rows=rows, total=share_right),
-        Metric(name=f"F1{name}", rows=rows, total=weighted_f1),
+        _metric(name=f"Acc-2{name}", read=rows, rows=np.asarray, total=share_right),
+        _metric(name=f"F1{name}", read=rows, rows=np.asarray, total=weighted_f1),
     )
 
 
 def _accuracy(classes: int, decide: Decision, limit: float | None = None) -> Metric:
-    return Metric(name=f"Acc-{classes}", rows=partial(decided, decide=decide, limit=limit), total=share_right)
+    return _metric(name=f"Acc-{classes}", rows=partial(decided, decide=decide, limit=limit), total=share_right)
 
 
 def _within(classes: int) -> Decision:
     return partial(interval, edges=SIMS_EDGES[classes])
 
 
-MAE = Metric(name="MAE", rows=error_rows, best="low")
-RMSE = Metric(name="RMSE", rows=square_rows, total=lambda rows: float(np.sqrt(rows[:, 0].mean())), best="low")
-CORR = Metric(name="Corr", rows=number_rows, total=correlation)
-CCC = Metric(name="CCC", rows=number_rows, total=concordance)
+_metric = partial(Metric, asks=marked)
+MAE = _metric(name="MAE", rows=error_rows, best="low")
+RMSE = _metric(name="RMSE", rows=square_rows, total=lambda rows: float(np.sqrt(rows[:, 0].mean())), best="low")
+CORR = _metric(name="Corr", rows=number_rows, total=correlation)
+CCC = _metric(name="CCC", rows=number_rows, total=concordance)
 MOSI = (
     MAE,
     CORR,
@@ -152,13 +165,18 @@ MOSI = (
 )
 MOSEI = MOSI
 SIMS = (
-    Metric(name="MAE", rows=partial(error_rows, limit=1), best="low"),
-    Metric(name="Corr", rows=partial(number_rows, limit=1), total=correlation),
+    _metric(name="MAE", rows=partial(error_rows, limit=1), best="low"),
+    _metric(name="Corr", rows=partial(number_rows, limit=1), total=correlation),
     *_binary("", _within(2), limit=1),
     _accuracy(3, _within(3), limit=1),
     _accuracy(5, _within(5), limit=1),
 )
 MOSEI_EMOTIONS = tuple(
-    Metric(name=f"weighted accuracy, {emotion}", rows=partial(emotion_rows, emotion=emotion), total=weighted_accuracy)
+    Metric(
+        name=f"weighted accuracy, {emotion}",
+        rows=partial(emotion_rows, emotion=emotion),
+        total=weighted_accuracy,
+        asks=intensities_of,
+    )
     for emotion in EMOTIONS
 )

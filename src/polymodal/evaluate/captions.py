@@ -9,8 +9,8 @@
 
 Numbers are those of pycocoevalcap 1.2 (its BLEU adds 1e-15 and 1e-9 against division by zero).  Words are those of
 `caption_words.py`.  CIDEr-D weighs an n-gram by log(records / records whose references have it), so that it belongs
-to the whole set: of a single record it is 0, and of a part of a set it is another number.  METEOR and SPICE are
-programs in Java with tables of their own; they are not here.
+to the whole set: of a single record it is 0, and of a part of a set it is another number.  METEOR is
+`meteor.py`; SPICE is a program in Java with models of its own and is not here.
 
 A record has `captions`, a list of texts; the prediction is a text.
 """
@@ -19,14 +19,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from polymodal.evaluate.caption_words import caption_words
 from polymodal.evaluate.metric import Metric, Scored
-from polymodal.evaluate.texts import predicted_text, reference_texts
+from polymodal.evaluate.values import given, text, texts
 
 Words = tuple[str, ...]
 Ngrams = Counter[Words]
@@ -117,18 +118,23 @@ def _common(one: Sequence[str], other: Sequence[str]) -> int:
     return row[-1]
 
 
-def _words(samples: Iterable[Scored]) -> tuple[list[Words], list[list[Words]]]:
-    texts: list[Words] = []
-    references: list[list[Words]] = []
-    for each in samples:
-        texts.append(caption_words(predicted_text(each)))
-        references.append([caption_words(text) for text in reference_texts(each.record, "captions")])
-    return texts, references
+def caption_texts(record: Mapping[str, Any]) -> list[str]:
+    """The descriptions that people wrote."""
+    return texts(given(record, "captions"), "captions")
 
 
-def _bleu_rows(samples: Sequence[Scored], orders: int) -> np.ndarray:
+def read_words(samples: Sequence[Scored]) -> tuple[list[Words], list[list[Words]]]:
+    """The words of each prediction, and of its references."""
+    references = [[caption_words(each) for each in caption_texts(sample.record)] for sample in samples]
+    return [caption_words(text(sample.prediction, "prediction")) for sample in samples], references
+
+
+Found = tuple[list[Words], list[list[Words]]]
+
+
+def _bleu_rows(found: Found, orders: int) -> np.ndarray:
     """BLEU of the sample alone, then its counts."""
-    counts = [bleu_counts(words, group, orders) for words, group in zip(*_words(samples), strict=True)]
+    counts = [bleu_counts(words, group, orders) for words, group in zip(*found, strict=True)]
     return np.array([[bleu(each), *each] for each in counts], np.float64)
 
 
@@ -136,18 +142,21 @@ def _bleu_total(rows: np.ndarray) -> float:
     return bleu(rows[:, 1:].sum(0).tolist())
 
 
-def _rouge_rows(samples: Sequence[Scored]) -> np.ndarray:
-    return np.array([rouge_l(words, group) for words, group in zip(*_words(samples), strict=True)])[:, None]
+def _rouge_rows(found: Found) -> np.ndarray:
+    return np.array([rouge_l(words, group) for words, group in zip(*found, strict=True)])[:, None]
 
 
-def _cider_rows(samples: Sequence[Scored]) -> np.ndarray:
-    return np.array(cider_d(*_words(samples)))[:, None]
+def _cider_rows(found: Found) -> np.ndarray:
+    return np.array(cider_d(*found))[:, None]
+
+
+_metric = partial(Metric, read=read_words, asks=caption_texts)
 
 
 def _bleu(orders: int) -> Metric:
-    return Metric(name=f"bleu_{orders}", rows=partial(_bleu_rows, orders=orders), total=_bleu_total)
+    return _metric(name=f"bleu_{orders}", rows=partial(_bleu_rows, orders=orders), total=_bleu_total)
 
 
 BLEU_1, BLEU_2, BLEU_3, BLEU_4 = (_bleu(orders) for orders in range(1, ORDERS + 1))
-ROUGE_L = Metric(name="rouge_l", rows=_rouge_rows)
-CIDER_D = Metric(name="cider_d", rows=_cider_rows)
+ROUGE_L = _metric(name="rouge_l", rows=_rouge_rows)
+CIDER_D = _metric(name="cider_d", rows=_cider_rows)

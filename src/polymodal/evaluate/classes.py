@@ -13,26 +13,27 @@ top_k_accuracy_score.  Words are compared as they stand: a task brings them to o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from polymodal.errors import ConfigError
 from polymodal.evaluate.metric import Metric, Scored
-from polymodal.evaluate.values import given, word
+from polymodal.evaluate.values import given, text
 
 
 def answer(prediction: Any) -> str | None:
     """The word that counts: the prediction, or the first of ranked ones; None for no answer."""
     if isinstance(prediction, list | tuple):
         prediction = prediction[0] if len(prediction) else None
-    return None if prediction is None else word(prediction, "prediction")
+    return None if prediction is None else text(prediction, "prediction")
 
 
 def vocabulary(samples: Sequence[Scored]) -> list[str]:
     """Every word that is a label or an answer, sorted."""
-    labels = {_label(sample) for sample in samples}
+    labels = {label(sample.record) for sample in samples}
     return sorted(labels | {said for sample in samples if (said := answer(sample.prediction)) is not None})
 
 
@@ -40,8 +41,8 @@ def class_rows(samples: Sequence[Scored]) -> np.ndarray:
     """[N, 3]: right or not, the label's index in the vocabulary, that of the answer (-1 for none)."""
     index: dict[str | None, int] = {each: i for i, each in enumerate(vocabulary(samples))}
     index[None] = -1
-    pairs = [(index[_label(sample)], index[answer(sample.prediction)]) for sample in samples]
-    return np.array([(said == label, label, said) for label, said in pairs], np.float64).reshape(-1, 3)
+    pairs = [(index[label(sample.record)], index[answer(sample.prediction)]) for sample in samples]
+    return np.array([(said == named, named, said) for named, said in pairs], np.float64).reshape(-1, 3)
 
 
 def confusion(samples: Sequence[Scored]) -> tuple[list[str], np.ndarray]:
@@ -80,38 +81,39 @@ def of_class(positive: str) -> tuple[Metric, Metric, Metric]:
     """Precision, recall and F1 of one class, which a data set calls the positive one."""
 
     def rows(samples: Sequence[Scored]) -> np.ndarray:
-        pairs = [(_label(sample), answer(sample.prediction)) for sample in samples]
-        if not any(label == positive for label, _ in pairs):
-            found = ", ".join(sorted({label for label, _ in pairs})[:8]) or "none"
+        pairs = [(label(sample.record), answer(sample.prediction)) for sample in samples]
+        if not any(named == positive for named, _ in pairs):
+            found = ", ".join(sorted({named for named, _ in pairs})[:8]) or "none"
             raise ConfigError(
                 f"label: expected the positive class {positive!r} in some row, found {found}; name another"
             )
         return np.array([(a == b, a == positive, b == positive) for a, b in pairs], np.float64).reshape(-1, 3)
 
-    return (
-        Metric(name=f"precision of {positive}", rows=rows, total=lambda rows: _binary(rows)[0]),
-        Metric(name=f"recall of {positive}", rows=rows, total=lambda rows: _binary(rows)[1]),
-        Metric(name=f"F1 of {positive}", rows=rows, total=lambda rows: _binary(rows)[2]),
-    )
+    def metric(name: str, which: int) -> Metric:
+        return Metric(name=f"{name} of {positive}", read=rows, rows=np.asarray, asks=label,
+                      total=lambda found: float(_binary(found)[which]))  # fmt: skip
+
+    return metric("precision", 0), metric("recall", 1), metric("F1", 2)
 
 
 def top(k: int) -> Metric:
     """Share of samples whose label is among the first k of the ranked words."""
 
     def rows(samples: Sequence[Scored]) -> np.ndarray:
-        return np.array([_label(sample) in _ranked(sample.prediction)[:k] for sample in samples], np.float64)
+        return np.array([label(sample.record) in _ranked(sample.prediction)[:k] for sample in samples], np.float64)
 
-    return Metric(name=f"top-{k}", rows=rows)
+    return Metric(name=f"top-{k}", rows=rows, asks=label)
 
 
-def _label(sample: Scored) -> str:
-    return word(given(sample, "label"), "label")
+def label(record: Mapping[str, Any]) -> str:
+    """The class that people named."""
+    return text(given(record, "label"), "label")
 
 
 def _ranked(prediction: Any) -> list[str]:
     if not isinstance(prediction, list | tuple):
         raise ConfigError(f"prediction: expected a list of labels, likeliest first, found {type(prediction).__name__}")
-    return [word(each, "prediction") for each in prediction]
+    return [text(each, "prediction") for each in prediction]
 
 
 def _binary(rows: np.ndarray) -> np.ndarray:
@@ -132,12 +134,13 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.zeros(len(part), np.float64), where=whole > 0)
 
 
-ACCURACY = Metric(name="accuracy", rows=class_rows)
-MACRO_PRECISION = Metric(name="macro precision", rows=class_rows, total=averaged(0, weighted=False))
-MACRO_RECALL = Metric(name="macro recall", rows=class_rows, total=averaged(1, weighted=False))
-MACRO_F1 = Metric(name="macro F1", rows=class_rows, total=averaged(2, weighted=False))
-WEIGHTED_PRECISION = Metric(name="weighted precision", rows=class_rows, total=averaged(0, weighted=True))
-WEIGHTED_RECALL = Metric(name="weighted recall", rows=class_rows, total=averaged(1, weighted=True))
-WEIGHTED_F1 = Metric(name="weighted F1", rows=class_rows, total=averaged(2, weighted=True))
-MEAN_CLASS_ACCURACY = Metric(name="mean class accuracy", rows=class_rows, total=mean_class_accuracy)
+_metric = partial(Metric, read=class_rows, rows=np.asarray, asks=label)
+ACCURACY = _metric(name="accuracy")
+MACRO_PRECISION = _metric(name="macro precision", total=averaged(0, weighted=False))
+MACRO_RECALL = _metric(name="macro recall", total=averaged(1, weighted=False))
+MACRO_F1 = _metric(name="macro F1", total=averaged(2, weighted=False))
+WEIGHTED_PRECISION = _metric(name="weighted precision", total=averaged(0, weighted=True))
+WEIGHTED_RECALL = _metric(name="weighted recall", total=averaged(1, weighted=True))
+WEIGHTED_F1 = _metric(name="weighted F1", total=averaged(2, weighted=True))
+MEAN_CLASS_ACCURACY = _metric(name="mean class accuracy", total=mean_class_accuracy)
 TOP_1, TOP_5 = top(1), top(5)

@@ -13,22 +13,26 @@ the given answer comes last among its equals, and the least relevant comes first
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from polymodal.errors import ConfigError
 from polymodal.evaluate.metric import Metric, Scored, each
+from polymodal.evaluate.values import given, vector
+from polymodal.fields import shown
 
 
-def rank_of(scores: Sequence[float], index: int) -> int:
+def rank_of(scores: ArrayLike, index: int) -> int:
     """The rank, from 1, of one candidate; those with an equal score stand before it."""
     values = np.asarray(scores, np.float64)
     return int((values >= values[index]).sum())
 
 
-def ndcg(scores: Sequence[float], relevance: Sequence[float]) -> float:
+def ndcg(scores: ArrayLike, relevance: ArrayLike) -> float:
     """Normalised discounted cumulative gain of the first ranks, as many as have a relevance above 0."""
     gains = np.asarray(relevance, np.float64)
     k = int((gains > 0).sum())
@@ -37,49 +41,47 @@ def ndcg(scores: Sequence[float], relevance: Sequence[float]) -> float:
     return float((gains[order[:k]] / discounts).sum() / (np.sort(gains)[::-1][:k] / discounts).sum())
 
 
-def _scores(sample: Scored) -> list[float]:
-    scores = _numbers(sample.prediction)
-    if not scores:
-        raise ConfigError(
-            f"prediction: expected a list of scores, one for each candidate, found {repr(sample.prediction)[:60]}"
-        )
-    return scores
+def given_answer(record: Mapping[str, Any]) -> int:
+    """The position of the answer that the person gave."""
+    index = given(record, "gt_index")
+    if type(index) is not int or index < 0:
+        raise ConfigError(f"gt_index: expected the position of the given answer, from 0, found {shown(index)}")
+    return index
+
+
+def relevances(record: Mapping[str, Any]) -> np.ndarray:
+    """How right each candidate is."""
+    found = vector(given(record, "gt_relevance"), "gt_relevance")
+    if found.min() < 0 or not found.any():
+        raise ConfigError(f"gt_relevance: expected no number below 0 and one above it, found {shown(found.tolist())}")
+    return found
+
+
+def read_ranks(samples: Sequence[Scored]) -> np.ndarray:
+    """The rank of the given answer in each round, from 1, [N]."""
+    return np.array([_rank(sample) for sample in samples], np.float64)
 
 
 def _rank(sample: Scored) -> int:
-    scores, index = _scores(sample), sample.record.get("gt_index")
-    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(scores):
-        raise ConfigError(
-            f"gt_index: expected the position of the given answer among {len(scores)} candidates, from 0, "
-            f"found {index!r}"
-        )
+    scores, index = vector(sample.prediction, "prediction"), given_answer(sample.record)
+    if index >= len(scores):
+        raise ConfigError(f"prediction: expected a score for each candidate, more than {index}, found {len(scores)}")
     return rank_of(scores, index)
 
 
 def _ndcg(sample: Scored) -> float:
-    scores, found = _scores(sample), sample.record.get("gt_relevance")
-    relevance = _numbers(found)
-    if len(relevance) != len(scores) or min(relevance) < 0 or not any(relevance):
-        raise ConfigError(
-            f"gt_relevance: expected {len(scores)} numbers, one for each candidate, none below 0 and one above it, "
-            f"found {repr(found)[:60]}"
-        )
+    scores, relevance = vector(sample.prediction, "prediction"), relevances(sample.record)
+    if len(relevance) != len(scores):
+        raise ConfigError(f"prediction: expected {len(relevance)} scores, one for each candidate, found {len(scores)}")
     return ndcg(scores, relevance)
 
 
-def _numbers(values: Any) -> list[float]:
-    """The values of a list of numbers; nothing where it is no such list."""
-    numbers = values if isinstance(values, list | tuple) else []
-    return list(numbers) if all(isinstance(each, int | float) and each == each for each in numbers) else []
+def _within(k: int) -> Metric:
+    return _ranked(name=f"recall_at_{k}", rows=lambda found: (found <= k).astype(np.float64))
 
 
-def _recall(k: int) -> Metric:
-    return Metric(name=f"recall_at_{k}", rows=each(lambda sample: float(_rank(sample) <= k)))
-
-
-NDCG = Metric(name="ndcg", rows=each(_ndcg))
-MRR = Metric(name="mrr", rows=each(lambda sample: 1 / _rank(sample)))
-RECALL_AT_1 = _recall(1)
-RECALL_AT_5 = _recall(5)
-RECALL_AT_10 = _recall(10)
-MEAN_RANK = Metric(name="mean_rank", rows=each(_rank), best="low")
+_ranked = partial(Metric, read=read_ranks, asks=given_answer)
+NDCG = Metric(name="ndcg", rows=each(_ndcg), asks=relevances)
+MRR = _ranked(name="mrr", rows=np.reciprocal)
+RECALL_AT_1, RECALL_AT_5, RECALL_AT_10 = map(_within, (1, 5, 10))
+MEAN_RANK = _ranked(name="mean_rank", rows=np.asarray, best="low")

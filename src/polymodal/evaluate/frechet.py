@@ -14,7 +14,9 @@ distance is larger, so no interval is given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,12 +56,17 @@ def kernel_distance(one: ArrayLike, other: ArrayLike) -> float:
 
 def feature_rows(samples: Sequence[Scored]) -> np.ndarray:
     """[N, 1 + 2D]: how near the two lie, the features of the record, those of the prediction."""
-    rows = [(vector(given(each, "features"), "features"), vector(each.prediction, "prediction")) for each in samples]
+    rows = [(real_features(each.record), vector(each.prediction, "prediction")) for each in samples]
     sizes = sorted({len(each) for row in rows for each in row})
     if len(sizes) > 1:
         raise ConfigError(f"features: expected as many numbers in every row and prediction, found {sizes}")
     real, made = (np.array(column) for column in zip(*rows, strict=True))
     return np.column_stack([-np.linalg.norm(made - real.mean(0), axis=1), real, made])
+
+
+def real_features(record: Mapping[str, Any]) -> np.ndarray:
+    """The features of what is real."""
+    return vector(given(record, "features"), "features")
 
 
 def _both(one: ArrayLike, other: ArrayLike) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,5 +81,6 @@ def _total(distance: Callable[[ArrayLike, ArrayLike], float]) -> Callable[[np.nd
     return lambda rows: distance(*np.split(rows[:, 1:], 2, axis=1))
 
 
-FRECHET = Metric(name="Fréchet distance", rows=feature_rows, total=_total(frechet_distance), best="low", resampled=0)
-KID = Metric(name="KID", rows=feature_rows, total=_total(kernel_distance), best="low", resampled=0)
+_metric = partial(Metric, read=feature_rows, rows=np.asarray, best="low", resampled=0, asks=real_features)
+FRECHET = _metric(name="Fréchet distance", total=_total(frechet_distance))
+KID = _metric(name="KID", total=_total(kernel_distance))

@@ -7,6 +7,8 @@ a list of rows of 0 and 1, or COCO's run lengths {"size": [height, width], "coun
     J&F    their mean; all three are means over frames, then over objects, as davis2017-evaluation gives them.  DAVIS
            leaves out the first and last frame: so do the rows, if their numbers are to be compared
     Dice   2 |A and B| / (|A| + |B|), 1 where both are empty
+    HD95   the 95th percentile, in pixels, of the distances of each mask's edge to the other's, the larger of the two
+           ways, as monai has it; 0 where both are empty, the picture's diagonal where one is
     overall IoU, P@K (A2D-Sentences): sum of intersections over sum of unions; share of objects with IoU > K
 
 Classes (NYU-D, SUN RGB-D).  A row has `classes`, a list of rows of numbers of classes, 255 where nothing is known; a
@@ -16,19 +18,21 @@ prediction is the same.  mIoU: of all pixels of the data, the mean over classes 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from polymodal.errors import ConfigError
 from polymodal.evaluate.metric import Metric, Scored, quotient
-from polymodal.evaluate.values import given
+from polymodal.evaluate.values import given, listed
 from polymodal.fields import shown
 
 TOLERANCE = 0.008
 UNKNOWN = 255
 MOST_PIXELS = 100_000_000
 Score = Callable[[np.ndarray, np.ndarray], float]
+Found = Sequence[Sequence[tuple[np.ndarray, np.ndarray]]]
 
 
 def run_lengths(counts: str) -> list[int]:
@@ -106,35 +110,70 @@ def dice(one: np.ndarray, other: np.ndarray) -> float:
     return float(2 * (one & other).sum() / size) if size else 1.0
 
 
+def edge(mask: np.ndarray) -> np.ndarray:
+    """Where the pixels are that have one beside, above or below them that is not set, or the picture's end: [N, 2]."""
+    wide = np.pad(mask, 1)
+    inner = wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
+    return np.argwhere(mask & ~inner)
+
+
+def hausdorff(one: np.ndarray, other: np.ndarray, share: float = 95.0) -> float:
+    """HD95 of two masks."""
+    edges = edge(one), edge(other)
+    if not all(map(len, edges)):
+        return float(np.hypot(*one.shape)) if any(map(len, edges)) else 0.0
+    return max(float(np.percentile(_nearest(*way), share)) for way in (edges, edges[::-1]))
+
+
+def _nearest(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The distance of each point to the nearest of the others, [N]."""
+    pieces = np.array_split(points, max(1, len(points) * len(others) // 1_000_000))
+    return np.concatenate([np.sqrt(((each[:, None] - others) ** 2).sum(-1).min(1)) for each in pieces])
+
+
 def frames(sample: Scored) -> list[tuple[np.ndarray, np.ndarray]]:
     """(marked, predicted) of each frame; of a single picture, of one."""
+    marked, said = marked_masks(sample.record), sample.prediction
     field = "masks" if "masks" in sample.record else "mask"
-    marked, said = given(sample, field), sample.prediction
-    if field == "mask":
-        marked, said = [marked], [said]
-    if not isinstance(marked, list | tuple) or not marked:
-        raise ConfigError(f"masks: expected a list of a mask for each frame, found {shown(marked)}")
+    said = [said] if field == "mask" else said
     said = [None] * len(marked) if said is None else said
     if not isinstance(said, list | tuple) or len(said) != len(marked):
         raise ConfigError(f"prediction: expected a list of {len(marked)} masks as the row has, found {shown(said)}")
-    return [_pair(one, other, field) for one, other in zip(marked, said, strict=True)]
+    return [_pair(one, other) for one, other in zip(marked, said, strict=True)]
 
 
-def over_frames(score: Score) -> Callable[[Sequence[Scored]], np.ndarray]:
-    """Rows: the mean of a score over each sample's frames, [N]."""
-    return lambda samples: np.array([np.mean([score(*pair) for pair in frames(each)]) for each in samples], np.float64)
+def marked_masks(record: Mapping[str, Any]) -> list[np.ndarray]:
+    """The mask of each frame; of a single picture, of one."""
+    if "masks" not in record:
+        return [read_mask(given(record, "mask"), "mask")]
+    return [read_mask(each, "masks") for each in listed(given(record, "masks"), "masks", "a mask for each frame")]
 
 
-def pixel_rows(samples: Sequence[Scored]) -> np.ndarray:
+def read_frames(samples: Sequence[Scored]) -> list[list[tuple[np.ndarray, np.ndarray]]]:
+    """`frames` of each sample."""
+    return [frames(sample) for sample in samples]
+
+
+def region_and_boundary(samples: Sequence[Scored]) -> np.ndarray:
+    """[N, 2]: J and F of each sample, means over its frames."""
+    pairs = [[(jaccard(*pair), boundary_f(*pair)) for pair in frames(sample)] for sample in samples]
+    return np.array([np.mean(each, axis=0) for each in pairs], np.float64).reshape(-1, 2)
+
+
+def over_frames(score: Score) -> Callable[[Found], np.ndarray]:
+    """Rows of `read_frames`: the mean of a score over each sample's frames, [N]."""
+    return lambda found: np.array([np.mean([score(*pair) for pair in each]) for each in found], np.float64)
+
+
+def pixel_rows(found: Found) -> np.ndarray:
     """[N, 2]: pixels in both and in either."""
-    pairs = [frames(sample) for sample in samples]
-    counts = [(sum((a & b).sum() for a, b in each), sum((a | b).sum() for a, b in each)) for each in pairs]
+    counts = [(sum((a & b).sum() for a, b in each), sum((a | b).sum() for a, b in each)) for each in found]
     return np.array(counts, np.float64).reshape(-1, 2)
 
 
 def class_pixels(samples: Sequence[Scored]) -> np.ndarray:
     """[N, 1 + 2C]: the share of pixels that are right; for each class the pixels in both, then those in either."""
-    tables = [(_table(given(each, "classes"), "classes"), _table(each.prediction, "prediction")) for each in samples]
+    tables = [(class_table(each.record), _table(each.prediction, "prediction")) for each in samples]
     most = 1 + max(int(table[table != UNKNOWN].max(initial=0)) for pair in tables for table in pair)
     rows = []
     for marked, said in tables:
@@ -147,6 +186,11 @@ def class_pixels(samples: Sequence[Scored]) -> np.ndarray:
     return np.array(rows, np.float64)
 
 
+def class_table(record: Mapping[str, Any]) -> np.ndarray:
+    """The class of each pixel, int64 [height, width]."""
+    return _table(given(record, "classes"), "classes")
+
+
 def mean_class_iou(rows: np.ndarray) -> float:
     """mIoU of `class_pixels`; nan of no pixels."""
     both, either = np.split(rows[:, 1:].sum(0), 2)
@@ -156,11 +200,10 @@ def mean_class_iou(rows: np.ndarray) -> float:
 def mask_precision(threshold: float) -> Metric:
     """P@threshold: share of objects with IoU > threshold."""
     ious = over_frames(jaccard)
-    return Metric(name=f"P@{threshold:g}", rows=lambda samples: (ious(samples) > threshold).astype(np.float64))
+    return _masks(name=f"P@{threshold:g}", rows=lambda found: (ious(found) > threshold).astype(np.float64))
 
 
-def _pair(marked: Any, said: Any, field: str) -> tuple[np.ndarray, np.ndarray]:
-    one = read_mask(marked, field)
+def _pair(one: np.ndarray, said: Any) -> tuple[np.ndarray, np.ndarray]:
     other = np.zeros_like(one) if said is None else read_mask(said, "prediction")
     _same_size(one, other)
     return one, other
@@ -194,12 +237,15 @@ def _from_runs(value: Mapping[str, Any], what: str) -> np.ndarray:
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size[1], size[0]).T
 
 
-J = Metric(name="J", rows=over_frames(jaccard))
-F = Metric(name="F", rows=over_frames(boundary_f))
-J_AND_F = Metric(name="J&F", rows=over_frames(lambda one, other: (jaccard(one, other) + boundary_f(one, other)) / 2))
-DICE = Metric(name="Dice", rows=over_frames(dice))
-MASK_IOU = Metric(name="mean IoU", rows=over_frames(jaccard))
-OVERALL_IOU = Metric(name="overall IoU", rows=pixel_rows, total=quotient)
+_masks = partial(Metric, read=read_frames, asks=marked_masks)
+_regions = partial(Metric, read=region_and_boundary, asks=marked_masks)
+J = _regions(name="J", rows=lambda found: found[:, 0])
+F = _regions(name="F", rows=lambda found: found[:, 1])
+J_AND_F = _regions(name="J&F", rows=lambda found: found.mean(1))
+DICE = _masks(name="Dice", rows=over_frames(dice))
+HD95 = _masks(name="HD95", rows=over_frames(hausdorff), best="low")
+MASK_IOU = _masks(name="mean IoU", rows=over_frames(jaccard))
+OVERALL_IOU = _masks(name="overall IoU", rows=pixel_rows, total=quotient)
 MASK_PRECISIONS = tuple(map(mask_precision, (0.5, 0.6, 0.7, 0.8, 0.9)))
-CLASS_IOU = Metric(name="mIoU", rows=class_pixels, total=mean_class_iou)
+CLASS_IOU = Metric(name="mIoU", rows=class_pixels, total=mean_class_iou, asks=class_table)
 VIDEO_OBJECTS = (J, F, J_AND_F)

@@ -1,8 +1,9 @@
 """A number about a data set, from what each sample adds to it; its 95 % interval by the bootstrap over samples.
 
-    Metric.rows(samples) -> float64 [N, K]      what each sample adds: a score; errors and words; matches and lengths
+    Metric.read(samples) -> found               what metrics share: walks, ranks, words; the samples where it is nothing
+    Metric.rows(found) -> float64 [N, K]        what each sample adds: a score; errors and words; matches and lengths
     Metric.total(rows [M, K]) -> value          of any choice of rows, so also of a resampled set
-    measured(metric, samples) -> Measured       value, interval (percentiles of `RESAMPLED` sets of N samples), N
+    all_measured(metrics, samples)              each: value, interval (percentiles of `RESAMPLED` sets of N samples), N
 
 Sums come first and their quotient after, as corpus scores (word error rate, BLEU) are defined.  What a whole corpus
 tells of each sample (CIDEr's document frequencies) is part of `rows`, and stays as it is when samples are resampled.
@@ -29,13 +30,27 @@ class Scored:
     prediction: Any
 
 
-Rows = Callable[[Sequence[Scored]], np.ndarray]
+Rows = Callable[[Any], np.ndarray]
 Total = Callable[[np.ndarray], float]
 
 
 def each(score: Callable[[Scored], float]) -> Rows:
     """Rows of a score of one sample alone, [N, 1]."""
     return lambda samples: np.array([score(sample) for sample in samples], np.float64)[:, None]
+
+
+def as_they_are(samples: Sequence[Scored]) -> Sequence[Scored]:
+    """What a metric reads that shares nothing with another."""
+    return samples
+
+
+def nothing() -> str:
+    """What a metric lacks that needs nothing but this package."""
+    return ""
+
+
+def anything(record: Mapping[str, Any]) -> None:
+    """What a metric asks of a record that takes any."""
 
 
 def mean(rows: np.ndarray) -> float:
@@ -52,7 +67,10 @@ def quotient(rows: np.ndarray) -> float:
 class Metric:
     """See the module.  best: "high" or "low"; by the first column samples are ordered in the list of the worst.
 
-    resampled: sets that the interval is taken from; 0 for a metric whose value depends on how many samples there are.
+    read: metrics with the same one are given what it found once.  asks: raises ConfigError for a record that this
+    metric cannot use, before a model is asked.  lacks: the program or package that it needs and that is not here, in
+    words; the metric is then left out.  resampled: sets that the interval is taken from; 0 for a metric whose
+    value depends on how many samples there are.
     """
 
     name: str
@@ -60,6 +78,13 @@ class Metric:
     total: Total = mean
     best: str = "high"
     resampled: int = RESAMPLED
+    read: Callable[[Sequence[Scored]], Any] = as_they_are
+    asks: Callable[[Mapping[str, Any]], object] = anything
+    lacks: Callable[[], str] = nothing
+
+    def of(self, samples: Sequence[Scored]) -> np.ndarray:
+        """The rows of these samples."""
+        return self.rows(self.read(samples))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +104,22 @@ class Measured:
 
 def measured(metric: Metric, samples: Sequence[Scored], seed: int = 0) -> Measured:
     """The metric of these samples.  Raises ConfigError without any."""
-    if not samples:
-        raise ConfigError(f"{metric.name}: expected at least one sample, found none")
-    rows = np.asarray(metric.rows(samples), np.float64)
+    return all_measured((metric,), samples, seed)[0]
+
+
+def all_measured(metrics: Sequence[Metric], samples: Sequence[Scored], seed: int = 0) -> tuple[Measured, ...]:
+    """The metrics of these samples; what several of them read is read once.  Raises ConfigError without samples."""
+    found: dict[Any, Any] = {}
+    for metric in metrics:
+        if not samples:
+            raise ConfigError(f"{metric.name}: expected at least one sample, found none")
+        if metric.read not in found:
+            found[metric.read] = metric.read(samples)
+    return tuple(_resampled(metric, metric.rows(found[metric.read]), seed) for metric in metrics)
+
+
+def _resampled(metric: Metric, found: np.ndarray, seed: int) -> Measured:
+    rows = np.asarray(found, np.float64)
     rows = rows[:, None] if rows.ndim == 1 else rows
     generator = np.random.default_rng(seed)
     values = [metric.total(rows[generator.integers(0, len(rows), len(rows))]) for _ in range(metric.resampled)]

@@ -11,12 +11,12 @@ import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from polymodal.errors import ConfigError
-from polymodal.evaluate.texts import edit_distance
 
 _LEAD = re.compile(
     r"^(?:(?:it|this|that|there|these|the picture|the image)(?: is|'s| are| shows)? )?(?:(?:an?|the|some) )?"
@@ -84,12 +84,13 @@ def yes_or_no(answer: str) -> str | None:
 def ranks(similarity: Tensor, relevant: Sequence[Collection[int]]) -> list[int]:
     """similarity [Q, N], relevant items of each query -> rank (0 = first) of its best relevant item.
 
-    Ties count against the query, so a constant model gets no credit.
+    The rank is the number of wrong items at least as similar: those that tie count against the query, so that a
+    constant model gets no credit; its other right items never do.
     """
     result = []
     for row, items in zip(similarity, relevant, strict=True):
-        best = max(row[i].item() for i in items)
-        result.append(int((row >= best).sum().item()) - 1)
+        right = row[list(set(items))]
+        result.append(int((row >= right.max()).sum() - (right == right.max()).sum()))
     return result
 
 
@@ -115,3 +116,13 @@ def error_rate(counts: Sequence[tuple[int, int]], samples: int = 2000, seed: int
     low, high = rates.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     total = table.sum(0)
     return float(total[0] / total[1]), low, high
+
+
+def edit_distance(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """Insertions, deletions and substitutions, at least, that make `one` of `other` (Levenshtein)."""
+    row = list(range(len(one) + 1))
+    for item in other:
+        above, row[0] = row[0], row[0] + 1
+        for i, mine in enumerate(one, start=1):
+            above, row[i] = row[i], min(above + (mine != item), row[i] + 1, row[i - 1] + 1)
+    return row[-1]

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from polymodal.errors import ConfigError
-from polymodal.evaluate.metric import Metric, Scored, each
+from polymodal.evaluate.metric import Metric, Scored
 from polymodal.evaluate.values import given, is_number
 from polymodal.fields import shown
 
@@ -81,15 +81,28 @@ def dtw(distances: np.ndarray) -> float:
 
 def walk(sample: Scored) -> Walk:
     """What the metrics need of a sample.  Raises ConfigError for paths that do not fit the graph or each other."""
-    path, visited = _steps(given(sample, "path"), "path"), _steps(sample.prediction, "prediction")
+    path, visited = marked_path(sample.record), _steps(sample.prediction, "prediction")
     if visited[0] != path[0]:
         raise ConfigError(f"prediction: expected the path's start {path[0]!r} as its first step, found {visited[0]!r}")
-    between = _between(sample, [*path, *visited])
+    between = _between(sample.record, [*path, *visited])
     return Walk(
         distances=np.array([[between(a, b) for b in path] for a in visited], np.float64),
         walked=sum(between(a, b) for a, b in pairwise(visited)),
         shortest=between(path[0], path[-1]),
     )
+
+
+def walks(samples: Sequence[Scored]) -> list[Walk]:
+    """The walk of each sample."""
+    return [walk(sample) for sample in samples]
+
+
+def marked_path(record: Mapping[str, Any]) -> list[Any]:
+    """The way that people marked: names of viewpoints, which need a graph, or positions."""
+    steps = _steps(given(record, "path"), "path")
+    if isinstance(steps[0], str):
+        given(record, "graph")
+    return steps
 
 
 def spl(one: Walk) -> float:
@@ -113,12 +126,12 @@ def _steps(value: Any, what: str) -> list[Any]:
     return steps if named else [tuple(step) for step in steps]
 
 
-def _between(sample: Scored, steps: Sequence[Any]) -> Callable[[Any, Any], float]:
+def _between(record: Mapping[str, Any], steps: Sequence[Any]) -> Callable[[Any, Any], float]:
     if len({len(step) if isinstance(step, tuple) else 0 for step in steps}) > 1:
         raise ConfigError("prediction: expected steps as the path has, names or positions with as many numbers")
     if isinstance(steps[0], tuple):
         return math.dist
-    graph = given(sample, "graph")
+    graph = given(record, "graph")
     if not isinstance(graph, Mapping) or not all(isinstance(edges, Mapping) for edges in graph.values()):
         raise ConfigError(f"graph: expected {{viewpoint: {{neighbour: metres}}}}, found {shown(graph)}")
     tables = {step: shortest_from(graph, step) for step in set(steps)}
@@ -132,7 +145,10 @@ def _between(sample: Scored, steps: Sequence[Any]) -> Callable[[Any, Any], float
 
 
 def _metric(name: str, score: Callable[[Walk], float], best: str = "high") -> Metric:
-    return Metric(name=name, rows=each(lambda sample: score(walk(sample))), best=best)
+    def rows(found: Sequence[Walk]) -> np.ndarray:
+        return np.array([score(one) for one in found], np.float64)
+
+    return Metric(name=name, read=walks, rows=rows, best=best, asks=marked_path)
 
 
 NE = _metric("NE", lambda one: one.error, best="low")

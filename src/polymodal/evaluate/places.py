@@ -15,8 +15,8 @@ code adds to widths of pixels has no place here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -41,9 +41,9 @@ def box_iou(one: ArrayLike, other: ArrayLike) -> float:
     return _extent_iou(np.asarray(one, np.float64).reshape(2, 2), np.asarray(other, np.float64).reshape(2, 2))
 
 
-def marked_box(sample: Scored) -> np.ndarray:
+def marked_box(record: Mapping[str, Any]) -> np.ndarray:
     """The row's `box`, float64 [4].  Raises ConfigError unless it is a box with an area inside the picture."""
-    box = numbers(given(sample, "box"), "box", 4)
+    box = numbers(given(record, "box"), "box", 4)
     if box.min() < -EDGE or box.max() > 1 + EDGE:
         raise ConfigError(
             f"box: expected shares of the picture from 0 to 1, found {box.tolist()}; "
@@ -54,9 +54,9 @@ def marked_box(sample: Scored) -> np.ndarray:
     return box
 
 
-def marked_span(sample: Scored) -> np.ndarray:
+def marked_span(record: Mapping[str, Any]) -> np.ndarray:
     """The row's `span`, float64 [2].  Raises ConfigError unless its end comes after its start."""
-    span = numbers(given(sample, "span"), "span", 2)
+    span = numbers(given(record, "span"), "span", 2)
     if span[1] <= span[0]:
         raise ConfigError(f"span: expected [start, end] in seconds with end after start, found {span.tolist()}")
     return span
@@ -71,20 +71,27 @@ def span_ious(samples: Sequence[Scored], first: int = 1) -> np.ndarray:
     """The best IoU among the first spans of each prediction, [N]."""
     rows = []
     for sample in samples:
-        span = marked_span(sample)
+        span = marked_span(sample.record)
         rows.append(max((interval_iou(span, each) for each in _spans(sample.prediction)[:first]), default=0.0))
     return np.array(rows, np.float64)
 
 
+@cache
+def first_spans(first: int) -> Callable[[Sequence[Scored]], np.ndarray]:
+    """`span_ious` of so many spans: one function for all metrics that look at as many."""
+    return partial(span_ious, first=first)
+
+
 def box_accuracy(threshold: float = 0.5) -> Metric:
     """Share of boxes with IoU >= threshold."""
-    return Metric(name=f"accuracy@{threshold:g}", rows=lambda samples: _reached(box_ious(samples), threshold))
+    return _box(name=f"accuracy@{threshold:g}", rows=partial(_reached, threshold=threshold))
 
 
 def span_recall(first: int, threshold: float) -> Metric:
     """R@first, IoU=threshold."""
-    ious = partial(span_ious, first=first)
-    return Metric(name=f"R@{first}, IoU={threshold:g}", rows=lambda samples: _reached(ious(samples), threshold))
+    return _span(
+        name=f"R@{first}, IoU={threshold:g}", read=first_spans(first), rows=partial(_reached, threshold=threshold)
+    )
 
 
 def _extent_iou(one: np.ndarray, other: np.ndarray) -> float:
@@ -99,7 +106,7 @@ def _reached(ious: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def _box_iou_of(sample: Scored) -> float:
-    box = marked_box(sample)
+    box = marked_box(sample.record)
     return 0.0 if sample.prediction is None else box_iou(box, numbers(sample.prediction, "prediction", 4))
 
 
@@ -109,9 +116,11 @@ def _spans(prediction: Any) -> list[np.ndarray]:
     return [numbers(span, "prediction", 2) for span in prediction]
 
 
+_box = partial(Metric, read=box_ious, asks=marked_box)
+_span = partial(Metric, asks=marked_span)
 GROUNDING_ACCURACY = box_accuracy(0.5)
-MEAN_IOU = Metric(name="mean IoU", rows=box_ious)
+MEAN_IOU = _box(name="mean IoU", rows=np.asarray)
 SPAN_RECALLS = tuple(span_recall(1, threshold) for threshold in (0.3, 0.5, 0.7))
-SPAN_MEAN_IOU = Metric(name="mIoU", rows=span_ious)
+SPAN_MEAN_IOU = _span(name="mIoU", read=first_spans(1), rows=np.asarray)
 GROUNDING = (GROUNDING_ACCURACY, MEAN_IOU)
 MOMENTS = (*SPAN_RECALLS, SPAN_MEAN_IOU)

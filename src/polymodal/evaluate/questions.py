@@ -20,13 +20,15 @@ A record has `answers`: a list of texts, or of mappings with "answer" as VQA's a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from polymodal.errors import ConfigError
 from polymodal.evaluate.metric import Metric, Rows, each
-from polymodal.evaluate.texts import edit_distance, predicted_text, reference_texts
+from polymodal.evaluate.metrics import edit_distance
+from polymodal.evaluate.values import given, text, texts
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'  # no apostrophe, no colon, no full stop
 _DIGIT_COMMA_DIGIT = re.compile(r"[0-9],[0-9]")
@@ -119,20 +121,32 @@ def _one_line(text: str) -> str:
 
 
 def _agreement(prediction: str, answers: Sequence[str]) -> float:
+    _several(answers)
+    equal = [answer == prediction for answer in answers]
+    return float(np.mean([min((sum(equal) - own) / 3, 1) for own in equal]))
+
+
+def _several(answers: Sequence[str]) -> None:
     if len(answers) < 2:
         raise ConfigError(
             f"answers: VQA accuracy compares with the answers of other people, expected ten, at least 2, "
             f"found {len(answers)}; exact match takes one"
         )
-    equal = [answer == prediction for answer in answers]
-    return float(np.mean([min((sum(equal) - own) / 3, 1) for own in equal]))
+
+
+def _answers(record: Mapping[str, Any]) -> list[str]:
+    return texts(given(record, "answers"), "answers", "answer")
+
+
+def _people(record: Mapping[str, Any]) -> None:
+    _several(_answers(record))
 
 
 def _rows(score: Callable[[str, Sequence[str]], float]) -> Rows:
-    return each(lambda sample: score(predicted_text(sample), reference_texts(sample.record, "answers", "answer")))
+    return each(lambda sample: score(text(sample.prediction, "prediction"), _answers(sample.record)))
 
 
-VQA_ACCURACY = Metric(name="vqa_accuracy", rows=_rows(vqa_accuracy))
-VQA_ACCURACY_2015 = Metric(name="vqa_accuracy_2015", rows=_rows(vqa_accuracy_2015))
-EXACT_MATCH = Metric(name="exact_match", rows=_rows(exact_match))
-ANLS = Metric(name="anls", rows=_rows(anls))
+VQA_ACCURACY = Metric(name="vqa_accuracy", rows=_rows(vqa_accuracy), asks=_people)
+VQA_ACCURACY_2015 = Metric(name="vqa_accuracy_2015", rows=_rows(vqa_accuracy_2015), asks=_people)
+EXACT_MATCH = Metric(name="exact_match", rows=_rows(exact_match), asks=_answers)
+ANLS = Metric(name="anls", rows=_rows(anls), asks=_answers)

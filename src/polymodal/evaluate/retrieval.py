@@ -2,6 +2,7 @@
 
 One way (video to text, sound to text).  A row has `relevant`, indices of the right items of the gallery; a prediction
 is the similarities of the query with all items of the gallery, [G].
+    mAP@10: mean over queries of the sum of the precisions at right items among the first ten, over min(10, right items)
 
 Both ways (COCO and Flickr30k after Karpathy's split).  A row is a picture and has `captions`, a list; a
 prediction is the similarities of the picture with the captions of all rows in their order, [T]; or, where they were
@@ -18,6 +19,7 @@ and keeps the gallery.  `fold` cuts rows of COCO's 5K test into its 1K folds, ov
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -27,18 +29,31 @@ import torch
 from polymodal.errors import ConfigError
 from polymodal.evaluate.metric import Metric, Scored
 from polymodal.evaluate.metrics import ranks
-from polymodal.evaluate.values import given
+from polymodal.evaluate.values import given, listed
 from polymodal.fields import shown
 
 DEPTHS = (1, 5, 10)
-Total = Callable[[np.ndarray], float]
 
 
 def query_ranks(samples: Sequence[Scored]) -> np.ndarray:
     """Rank from 1 of the best relevant item of each sample's query, [N]."""
     similarity = _similarity([sample.prediction for sample in samples])
     relevant = [_relevant(sample, similarity.shape[1]) for sample in samples]
-    return _ranks(similarity, relevant)
+    return _from_one(similarity, relevant)
+
+
+def average_precisions(samples: Sequence[Scored], depth: int = 10) -> np.ndarray:
+    """Average precision of each query among its first items; wrong items that tie stand before right ones, [N]."""
+    similarity = _similarity([sample.prediction for sample in samples]).numpy()
+    rows = []
+    for scores, sample in zip(similarity, samples, strict=True):
+        items = _relevant(sample, len(scores))
+        right = np.zeros(len(scores), bool)
+        right[items] = True
+        hits = right[np.lexsort((right, -scores))[:depth]]
+        precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+        rows.append(precision[hits].sum() / min(depth, len(items)))
+    return np.array(rows, np.float64)
 
 
 def ranks_both_ways(similarity: torch.Tensor, captions: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -51,12 +66,12 @@ def ranks_both_ways(similarity: torch.Tensor, captions: Sequence[int]) -> tuple[
     starts = np.cumsum([0, *captions])
     own = [range(a, b) for a, b in pairwise(starts)]
     pictures = [[i] for i, count in enumerate(captions) for _ in range(count)]
-    return _ranks(similarity, own), _ranks(similarity.T, pictures)
+    return _from_one(similarity, own), _from_one(similarity.T, pictures)
 
 
 def both_rows(samples: Sequence[Scored]) -> np.ndarray:
     """[I, 1 + most captions of a picture]: the picture's rank and those of its captions, nan where it has fewer."""
-    counts = [_caption_count(sample) for sample in samples]
+    counts = [caption_count(sample.record) for sample in samples]
     rows = np.full((len(counts), 1 + max(counts)), np.nan)
     if all(isinstance(sample.prediction, Mapping) for sample in samples):
         for row, count, sample in zip(rows, counts, samples, strict=True):
@@ -74,8 +89,8 @@ def fold(samples: Sequence[Scored], which: int, folds: int = 5) -> list[Scored]:
         raise ConfigError(f"fold {which} of {folds}: expected rows that divide evenly, found {len(samples)}")
     size = len(samples) // folds
     chosen = samples[which * size : (which + 1) * size]
-    start = sum(_caption_count(sample) for sample in samples[: which * size])
-    end = start + sum(_caption_count(sample) for sample in chosen)
+    start = sum(caption_count(sample.record) for sample in samples[: which * size])
+    end = start + sum(caption_count(sample.record) for sample in chosen)
     return [Scored(record=sample.record, prediction=sample.prediction[start:end]) for sample in chosen]
 
 
@@ -94,29 +109,31 @@ def _within(rows: np.ndarray, depth: int) -> np.ndarray:
     return (rows <= depth).astype(np.float64)
 
 
-def _ranks(similarity: torch.Tensor, relevant: Sequence[Collection[int]]) -> np.ndarray:
-    """`metrics.ranks` from 1, without the right items that tie with the best one: the same caption twice is no miss."""
-    found = np.array(ranks(similarity, relevant), np.float64) + 1
-    right = [row[list(items)] for row, items in zip(similarity, relevant, strict=True)]
-    return found - np.array([int((scores == scores.max()).sum()) - 1 for scores in right], np.float64)
+def _from_one(similarity: torch.Tensor, relevant: Sequence[Collection[int]]) -> np.ndarray:
+    return np.array(ranks(similarity, relevant), np.float64) + 1
 
 
-def _relevant(sample: Scored, gallery: int) -> list[int]:
-    items = given(sample, "relevant")
-    right = isinstance(items, list | tuple) and items and all(type(i) is int and 0 <= i < gallery for i in items)
-    if not right:
-        raise ConfigError(
-            f"relevant: expected a list of one or more indices from 0 to {gallery - 1}, found {shown(items)}; "
-            "name the gallery's items that are right for this query"
-        )
+def right_items(record: Mapping[str, Any]) -> list[int]:
+    """The indices of `relevant`, each once."""
+    items = listed(given(record, "relevant"), "relevant", "indices from 0 of the gallery's items that are right")
+    if not all(type(item) is int and item >= 0 for item in items):
+        raise ConfigError(f"relevant: expected a list of indices from 0 on, found {shown(items)}; correct the row")
     return sorted(set(items))
 
 
-def _caption_count(sample: Scored) -> int:
-    captions = given(sample, "captions")
-    if not isinstance(captions, list | tuple) or not captions:
-        raise ConfigError(f"captions: expected a list of one or more captions, found {shown(captions)}")
-    return len(captions)
+def _relevant(sample: Scored, gallery: int) -> list[int]:
+    items = right_items(sample.record)
+    if items[-1] >= gallery:
+        raise ConfigError(
+            f"relevant: expected indices from 0 to {gallery - 1}, found {shown(items)}; the prediction has {gallery} "
+            "similarities"
+        )
+    return items
+
+
+def caption_count(record: Mapping[str, Any]) -> int:
+    """How many captions a picture has."""
+    return len(listed(given(record, "captions"), "captions", "captions"))
 
 
 def _ranked(prediction: Mapping[str, Any], count: int) -> tuple[float, list[float]]:
@@ -148,40 +165,39 @@ def _similarity(predictions: Sequence[Sequence[float]]) -> torch.Tensor:
     return table
 
 
+def _own_score_first(found: np.ndarray, ranked: np.ndarray, sign: int) -> np.ndarray:
+    return np.column_stack([sign * np.nanmean(ranked, axis=1), found])
+
+
 def _way(name: str, part: slice) -> tuple[Metric, ...]:
     """R@1, 5, 10, MedR and MnR of some columns of `both_rows`; the first column is the picture's own score."""
 
-    def rows(samples: Sequence[Scored], sign: int) -> np.ndarray:
-        found = both_rows(samples)
-        return np.column_stack([sign * np.nanmean(found[:, part], axis=1), found[:, part]])
-
-    def low(total: Callable[..., np.floating]) -> Total:
-        return lambda found: float(total(found[:, 1:]))
+    def rows(found: np.ndarray, sign: int) -> np.ndarray:
+        return _own_score_first(found[:, part], found[:, part], sign)
 
     def high(depth: int) -> Metric:
-        return Metric(name=f"{name} R@{depth}", rows=lambda samples: rows(samples, -1),
-                      total=lambda found: recall(found[:, 1:], depth))  # fmt: skip
+        return _both(name=f"{name} R@{depth}", rows=partial(rows, sign=-1),
+                     total=lambda found: recall(found[:, 1:], depth))  # fmt: skip
 
-    return (
-        *map(high, DEPTHS),
-        Metric(name=f"{name} MedR", rows=lambda samples: rows(samples, 1), total=low(np.nanmedian), best="low"),
-        Metric(name=f"{name} MnR", rows=lambda samples: rows(samples, 1), total=low(np.nanmean), best="low"),
-    )
+    def low(word: str, total: Callable[..., np.floating]) -> Metric:
+        return _both(name=f"{name} {word}", rows=partial(rows, sign=1), best="low",
+                     total=lambda found: float(total(found[:, 1:])))  # fmt: skip
+
+    return (*map(high, DEPTHS), low("MedR", np.nanmedian), low("MnR", np.nanmean))
 
 
 def _recall_at(depth: int) -> Metric:
-    return Metric(name=f"R@{depth}", rows=lambda samples: _within(query_ranks(samples), depth))
+    return _one_way(name=f"R@{depth}", rows=partial(_within, depth=depth))
 
 
+_one_way = partial(Metric, read=query_ranks, asks=right_items)
+_both = partial(Metric, read=both_rows, asks=caption_count)
 RECALLS = tuple(map(_recall_at, DEPTHS))
-MEDIAN_RANK = Metric(name="MedR", rows=query_ranks, total=lambda rows: float(np.median(rows[:, 0])), best="low")
-MEAN_RANK = Metric(name="MnR", rows=query_ranks, best="low")
+MEDIAN_RANK = _one_way(name="MedR", rows=np.asarray, total=lambda rows: float(np.median(rows[:, 0])), best="low")
+MEAN_RANK = _one_way(name="MnR", rows=np.asarray, best="low")
 RETRIEVAL = (*RECALLS, MEDIAN_RANK, MEAN_RANK)
+MAP_10 = Metric(name="mAP@10", rows=average_precisions, asks=right_items)
 PICTURE_TO_TEXT = _way("picture to text", slice(0, 1))
 TEXT_TO_PICTURE = _way("text to picture", slice(1, None))
-RSUM = Metric(
-    name="RSUM",
-    rows=lambda samples: np.column_stack([-np.nanmean(found := both_rows(samples), axis=1), found]),
-    total=lambda rows: rsum(rows[:, 1:]),
-)
+RSUM = _both(name="RSUM", rows=lambda found: _own_score_first(found, found, -1), total=lambda rows: rsum(rows[:, 1:]))
 BOTH_WAYS = (*PICTURE_TO_TEXT, *TEXT_TO_PICTURE, RSUM)

@@ -11,7 +11,7 @@ a perfect answer finite.  Which of several predictions belongs to which source i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,9 +39,9 @@ def samples_of(value: Any, what: str, count: int | None = None) -> np.ndarray:
     return signal
 
 
-def source_of(sample: Scored) -> np.ndarray:
+def source_of(record: Mapping[str, Any]) -> np.ndarray:
     """The row's `source`.  Raises ConfigError where it is silent."""
-    source = samples_of(given(sample, "source"), "source")
+    source = samples_of(given(record, "source"), "source")
     if not (source - source.mean()).any():
         raise ConfigError("source: expected a sound, found silence, of which SI-SDR says nothing; leave the row out")
     return source
@@ -49,20 +49,23 @@ def source_of(sample: Scored) -> np.ndarray:
 
 def si_sdr_rows(samples: Sequence[Scored]) -> np.ndarray:
     """SI-SDR of each prediction, [N]."""
-    sources = [source_of(sample) for sample in samples]
+    sources = [source_of(sample.record) for sample in samples]
     pairs = zip(samples, sources, strict=True)
     return np.array([si_sdr(samples_of(each.prediction, "prediction", len(s)), s) for each, s in pairs], np.float64)
 
 
 def gain_rows(samples: Sequence[Scored]) -> np.ndarray:
     """SI-SDRi of each prediction, [N]."""
-    before = []
-    for sample in samples:
-        source = source_of(sample)
-        before.append(si_sdr(samples_of(given(sample, "mixture"), "mixture", len(source)), source))
+    before = [si_sdr(*mixture_of(sample.record)) for sample in samples]
     return si_sdr_rows(samples) - np.array(before, np.float64)
 
 
-SI_SDR = Metric(name="SI-SDR", rows=si_sdr_rows)
-SI_SDR_GAIN = Metric(name="SI-SDRi", rows=gain_rows)
+def mixture_of(record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """What the model was given, and the true source."""
+    source = source_of(record)
+    return samples_of(given(record, "mixture"), "mixture", len(source)), source
+
+
+SI_SDR = Metric(name="SI-SDR", rows=si_sdr_rows, asks=source_of)
+SI_SDR_GAIN = Metric(name="SI-SDRi", rows=gain_rows, asks=mixture_of)
 SEPARATION = (SI_SDR, SI_SDR_GAIN)

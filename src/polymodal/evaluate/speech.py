@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from polymodal.evaluate.metric import Metric, Rows, Scored, quotient
-from polymodal.evaluate.metrics import word_errors
-from polymodal.evaluate.texts import edit_distance, predicted_text, reference_text
+from polymodal.evaluate.metrics import edit_distance, word_errors
+from polymodal.evaluate.values import given, text
 
 _NO_WORD = re.compile(r"(?<![^\W_])'|'(?![^\W_])|[^\w']|_")
 
@@ -42,15 +43,20 @@ def character_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     return edit_distance(reference, hypothesis), len(reference)
 
 
+def said(record: Mapping[str, Any]) -> str:
+    """What was said in a recording."""
+    return text(given(record, "text"), "text")
+
+
 def _rows(errors: Callable[[str, str], tuple[int, int]], normalise: Callable[[str], str]) -> Rows:
     def rows(samples: Sequence[Scored]) -> np.ndarray:
         pairs = [
-            errors(normalise(reference_text(each.record, "text")), normalise(predicted_text(each))) for each in samples
+            errors(normalise(said(each.record)), normalise(text(each.prediction, "prediction"))) for each in samples
         ]
         return np.array(pairs, np.float64).reshape(-1, 2)
 
     return rows
 
 
-WER = Metric(name="wer", rows=_rows(word_errors, normalise_words), total=quotient, best="low")
-CER = Metric(name="cer", rows=_rows(character_errors, normalise_characters), total=quotient, best="low")
+WER = Metric(name="wer", rows=_rows(word_errors, normalise_words), total=quotient, best="low", asks=said)
+CER = Metric(name="cer", rows=_rows(character_errors, normalise_characters), total=quotient, best="low", asks=said)

@@ -3,8 +3,9 @@
     Task(name="vqa", verb="chat", media=("image",), fields=("question", "answers"), prompt="{question}", metrics=...)
 
 `verb` is the method of a loaded model that predicts: chat (a text), classify (labels, likeliest first), transcribe (a
-text), ground (a box, or None), match (of each picture and its captions the ranks of the right ones); "" where none of
-our models does it: then predictions come from a file.
+text), ground (a box, or None), match (of each picture and its captions the ranks of the right ones), locate (spans of
+time), predict (a number), similarity (a cosine), features (vectors); "" where none of our models does it: then
+predictions come from a file.
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ from typing import Any
 from polymodal.errors import ConfigError
 from polymodal.evaluate.metric import Metric
 
-VERBS = ("chat", "classify", "transcribe", "ground", "match", "")
+VERBS = ("chat", "classify", "transcribe", "ground", "match", "locate", "predict", "similarity", "features", "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """See the module.  fields: what a record must hold beside the media; max_tokens: of a chat's answer."""
+    """See the module.  fields: what a record must hold beside the media; max_tokens: of a chat's answer.
+
+    needs: what it must hold too where a model is asked, and not where predictions are given.  gives: fields that a
+    model fills in, which the record need not have then.
+    """
 
     name: str
     summary: str
@@ -32,20 +37,34 @@ class Task:
     media: tuple[str, ...] = ()
     prompt: str = ""
     max_tokens: int = 32
+    needs: tuple[str, ...] = ()
+    gives: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.verb not in VERBS:
             raise ConfigError(f"Task.verb: expected one of {', '.join(VERBS[:-1])} or nothing, found {self.verb!r}")
 
-    def check(self, record: Any, name: str) -> Mapping[str, Any]:
+    def required(self, asked: bool) -> tuple[str, ...]:
+        """The fields of a record.  asked: whether a model is, in place of predictions that are there."""
+        fields = (*self.media, *self.fields, *(self.needs if asked else ()))
+        return tuple(field for field in fields if not (asked and field in self.gives))
+
+    def check(self, record: Any, name: str, asked: bool = True) -> Mapping[str, Any]:
         """The record.  Raises ConfigError for one that lacks a field, listing those it has."""
         if not isinstance(record, Mapping):
             raise ConfigError(f"{name}: expected an object with keys, found {type(record).__name__}")
-        lacking = [field for field in (*self.media, *self.fields) if record.get(field) is None]
+        lacking = [field for field in self.required(asked) if record.get(field) is None]
         if lacking:
             found = ", ".join(map(str, list(record)[:8])) or "none"
             raise ConfigError(f"{name} lacks {', '.join(lacking)}, which {self.name} needs; it has the keys {found}")
         return record
+
+    def metrics_here(self) -> tuple[Metric, ...]:
+        """The metrics that can be computed here.  Raises ConfigError where there is none."""
+        here = tuple(metric for metric in self.metrics if not metric.lacks())
+        if not here:
+            raise ConfigError(f"{self.name}: {'; '.join(f'{metric.name} {metric.lacks()}' for metric in self.metrics)}")
+        return here
 
     def question(self, record: Mapping[str, Any], prompt: str | None = None) -> str:
         """What a model is asked about a record.  Raises ConfigError where a prompt names a field that is not there."""

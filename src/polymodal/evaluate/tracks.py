@@ -12,15 +12,16 @@ here they count as any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from polymodal.errors import ConfigError
 from polymodal.evaluate.metric import Metric, Scored
 from polymodal.evaluate.places import box_iou
-from polymodal.evaluate.values import given, numbers
+from polymodal.evaluate.values import given, listed, numbers
 from polymodal.fields import shown
 
 OVERLAPS = np.arange(21) * 0.05
@@ -45,14 +46,22 @@ def precision(pairs: Sequence[Pair], count: int, limit: float, normalised: bool)
 
 def frame_pairs(sample: Scored) -> tuple[list[Pair], int]:
     """(marked, predicted) boxes of the frames that have both, and how many frames there are."""
-    marked, said = given(sample, "boxes"), sample.prediction
-    if not isinstance(marked, list | tuple) or not marked:
-        raise ConfigError(f"boxes: expected a list of a box or None for each frame, found {shown(marked)}")
+    marked, said = marked_boxes(sample.record), sample.prediction
     if not isinstance(said, list | tuple) or len(said) != len(marked):
         raise ConfigError(f"prediction: expected a list of {len(marked)} boxes as the row has, found {shown(said)}")
-    boxes = [None if box is None else _with_area(numbers(box, "boxes", 4)) for box in marked]
     found = [None if box is None else numbers(box, "prediction", 4) for box in said]
-    return [(a, b) for a, b in zip(boxes, found, strict=True) if a is not None and b is not None], len(marked)
+    return [(a, b) for a, b in zip(marked, found, strict=True) if a is not None and b is not None], len(marked)
+
+
+def marked_boxes(record: Mapping[str, Any]) -> list[np.ndarray | None]:
+    """The box of each frame, None where the object is unseen."""
+    boxes = listed(given(record, "boxes"), "boxes", "a box or None for each frame")
+    return [None if box is None else _with_area(numbers(box, "boxes", 4)) for box in boxes]
+
+
+def read_tracks(samples: Sequence[Scored]) -> list[tuple[list[Pair], int]]:
+    """`frame_pairs` of each sample."""
+    return [frame_pairs(sample) for sample in samples]
 
 
 def _with_area(box: np.ndarray) -> np.ndarray:
@@ -61,15 +70,16 @@ def _with_area(box: np.ndarray) -> np.ndarray:
     return box
 
 
-def _rows(samples: Sequence[Scored], score: Callable[[Sequence[Pair], int], float]) -> np.ndarray:
-    return np.array([score(*frame_pairs(sample)) for sample in samples], np.float64)
+def _rows(found: Sequence[tuple[list[Pair], int]], score: Callable[[Sequence[Pair], int], float]) -> np.ndarray:
+    return np.array([score(*each) for each in found], np.float64)
 
 
-SUCCESS_AUC = Metric(name="success AUC", rows=partial(_rows, score=success))
-PRECISION_20 = Metric(
+_metric = partial(Metric, read=read_tracks, asks=marked_boxes)
+SUCCESS_AUC = _metric(name="success AUC", rows=partial(_rows, score=success))
+PRECISION_20 = _metric(
     name="precision at 20 pixels", rows=partial(_rows, score=partial(precision, limit=PIXELS, normalised=False))
 )
-NORMALISED_PRECISION = Metric(
+NORMALISED_PRECISION = _metric(
     name="normalised precision", rows=partial(_rows, score=partial(precision, limit=NORMALISED, normalised=True))
 )
 TRACKING = (SUCCESS_AUC, PRECISION_20, NORMALISED_PRECISION)

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from polymodal.evaluate.captions import ORDERS, bleu_counts
 from polymodal.evaluate.metric import Metric, Scored
-from polymodal.evaluate.texts import predicted_text, reference_texts
+from polymodal.evaluate.values import given, text, texts
 
 _ENTITIES = {"&quot;": '"', "&amp;": "&", "&lt;": "<", "&gt;": ">"}  # in this order: "&amp;lt;" becomes "<"
 _APART = (
@@ -55,12 +56,14 @@ def smoothed_bleu(counts: Sequence[float], short: bool = False) -> float:
     return math.exp(logs / len(written) + min(0.0, 1 - expected / length))
 
 
+def _references(record: Mapping[str, Any]) -> list[str]:
+    return texts(given(record, "references"), "references")
+
+
 def _rows(samples: Sequence[Scored]) -> np.ndarray:
     """BLEU of the sample alone, then its counts."""
     counts = [
-        bleu_counts(
-            words_13a(predicted_text(each)), [words_13a(text) for text in reference_texts(each.record, "references")]
-        )
+        bleu_counts(words_13a(text(each.prediction, "prediction")), list(map(words_13a, _references(each.record))))
         for each in samples
     ]
     return np.array([[smoothed_bleu(each, short=True), *each] for each in counts], np.float64)
@@ -70,4 +73,4 @@ def _total(rows: np.ndarray) -> float:
     return smoothed_bleu(rows[:, 1:].sum(0).tolist())
 
 
-TRANSLATION_BLEU = Metric(name="translation_bleu", rows=_rows, total=_total)
+TRANSLATION_BLEU = Metric(name="translation_bleu", rows=_rows, total=_total, asks=_references)

@@ -1,10 +1,12 @@
-"""Values out of the fields of a data row or of a prediction, for metrics: numbers, words, lists; told apart by name.
+"""What metrics read from a record of the data and from a prediction: numbers, words, texts; told apart by name.
 
-    given(sample, "box")                      the field of the record; ConfigError names it and the fields there are
+    given(record, "box")                      the field; ConfigError names it and the fields there are
+    number(value, "label")                    one finite number
     numbers(value, "box", 4)                  four finite numbers, float64 [4]
     vector(value, "source")                   one or more finite numbers, float64 [N]
-    number(value, "label")                    one finite number
-    word(value, "label")                      text
+    text(value, "label")                      a text
+    texts(value, "answers", key="answer")     one or more texts, or mappings that hold them under a key
+    listed(value, "masks", "masks")           a list of one or more
 
 A mistake of the data is a ConfigError; what a model did not say is None, and each metric says what that counts.
 """
@@ -12,22 +14,21 @@ A mistake of the data is a ConfigError; what a model did not say is None, and ea
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from polymodal.errors import ConfigError
-from polymodal.evaluate.metric import Scored
 from polymodal.fields import shown
 
 
-def given(sample: Scored, field: str) -> Any:
-    """The field of the sample's record.  Raises ConfigError where it is missing."""
-    if field not in sample.record:
-        fields = ", ".join(sorted(map(str, sample.record))) or "none"
+def given(record: Mapping[str, Any], field: str) -> Any:
+    """The field of a record.  Raises ConfigError where it is missing."""
+    if field not in record:
+        fields = ", ".join(sorted(map(str, record))) or "none"
         raise ConfigError(f"data row: expected a field {field!r}, found {fields}; add it to every row of the data")
-    return sample.record[field]
+    return record[field]
 
 
 def is_number(value: Any) -> bool:
@@ -61,8 +62,31 @@ def vector(value: Any, what: str) -> np.ndarray:
     return found
 
 
-def word(value: Any, what: str) -> str:
+def text(value: Any, what: str) -> str:
     """The text.  Raises ConfigError for all else."""
     if not isinstance(value, str):
-        raise ConfigError(f"{what}: expected a word in quotes, found {shown(value)}; write it as text")
+        raise ConfigError(f"{what}: expected a text, found {shown(value)}; write it in quotes")
+    return value
+
+
+def texts(value: Any, what: str, key: str = "") -> list[str]:
+    """The texts of a list; each item is one, or with `key` a mapping that holds it under that name.
+
+    Raises ConfigError when it is no list, empty, or holds anything else.
+    """
+    kind = f'texts or of {{"{key}": text}}' if key else "texts"
+    found = []
+    for i, item in enumerate(listed(value, what, kind)):
+        each = item.get(key) if key and isinstance(item, Mapping) else item
+        if not isinstance(each, str):
+            raise ConfigError(f"{what}[{i}]: expected one of a list of {kind}, found {shown(item)}; correct the row")
+        found.append(each)
+    return found
+
+
+def listed(value: Any, what: str, kind: str) -> Sequence[Any]:
+    """A list of one or more; `kind` says of what.  Raises ConfigError for all else."""
+    if not isinstance(value, list | tuple) or not value:
+        found = shown(value)
+        raise ConfigError(f"{what}: expected a list of {kind}, with at least one, found {found}; correct the row")
     return value

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.errors import ConfigError
-from polymodal.generation import vision_text
+from polymodal.generation import masked_writing, vision_text
 from polymodal.generation.generate import generate
 from polymodal.generation.output import DecodingConstraints
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.models.encoder_decoder_lm import EncoderDecoderLM
 from polymodal.models.multimodal_lm import MultimodalLM
+from polymodal.models.protocols import rule_of
 from polymodal.models.vision_encoder_decoder import VisionEncoderDecoder
 
 
@@ -61,7 +62,7 @@ class Request:
 
 def can_generate(model: nn.Module) -> bool:
     """Whether `generate_ids` takes the model."""
-    return isinstance(model, MultimodalLM | VisionEncoderDecoder)
+    return isinstance(model, MultimodalLM | VisionEncoderDecoder) or masked_writing.can_write(model)
 
 
 def generate_ids(model: nn.Module, tensors: Mapping[str, Any], request: Request) -> Tensor:
@@ -73,8 +74,11 @@ def generate_ids(model: nn.Module, tensors: Mapping[str, Any], request: Request)
     # Published beam search takes a padding id of 0 for none, and fills with the first end id.
     fill = eos[0] if request.options.beams > 1 and not pad and eos else pad
     constraints = DecodingConstraints(
-        tokenizer=request.tokenizer, eos=frozenset(eos), placeholders=True, allow_past_context=True
-    )
+        tokenizer=request.tokenizer, eos=frozenset(eos), placeholders=True, allow_past_context=True,
+        allowed=rule_of(model) if request.options.beams == 1 else None,
+    )  # fmt: skip
+    if masked_writing.can_write(model):
+        return _by_masks(model, tensors, request)
     if isinstance(model, VisionEncoderDecoder):
         options = request.options_after(vision_text.prompt_width(model, tensors))
         prompt, answers = vision_text.continue_prompt(model, tensors, options, constraints, sequences)
@@ -92,6 +96,16 @@ def generate_ids(model: nn.Module, tensors: Mapping[str, Any], request: Request)
     options = request.options_after(batch["input_ids"].shape[1])
     answers = generate(model, batch, options, constraints, sequences=sequences)
     return _joined(prompt, [answer.ids for answer in answers], fill)
+
+
+def _by_masks(model: Any, tensors: Mapping[str, Any], request: Request) -> Tensor:
+    """The begin token and the caption of each picture."""
+    pixels, ids = tensors.get("pixel_values"), model.writing_ids
+    if pixels is None or set(tensors) - {"pixel_values"} or request.sequences > 1:
+        raise ConfigError(f"generate: this model writes one caption of each of pixel_values; found {sorted(tensors)}")
+    captions = masked_writing.write(model, pixels, request.options_after(1), request.eos)
+    ended = [(*words, *request.eos[:1]) for words in captions]
+    return _joined(torch.full((len(pixels), 1), ids.bos, device=pixels.device), ended, ids.pad)
 
 
 def _started(tensors: Mapping[str, Any], start: int | None) -> Mapping[str, Any]:

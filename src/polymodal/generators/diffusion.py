@@ -8,7 +8,7 @@ The pipeline is any object with the call signature of diffusers (`prompt_embeds`
 Traps: guidance needs the empty prompt, which the pipeline encodes itself; AudioLDM takes one vector [1, E].
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,20 @@ AUDIO = DiffusionSettings(output_field="audios", pooled=True, extra=(("audio_len
 
 SETTINGS = {"image": IMAGE, "video": VIDEO, "audio": AUDIO}
 """The settings of NExT-GPT's published demo for Stable Diffusion, zeroscope and AudioLDM."""
+
+
+PROMPTED = {
+    "image": DiffusionSettings(output_field="images"),
+    "video": DiffusionSettings(output_field="frames", extra=(("num_inference_steps", 25),)),
+    "audio": DiffusionSettings(output_field="audios", extra=(("num_inference_steps", 10), ("audio_length_in_s", 5.0))),
+}
+"""What ModaVerse's published code gives Stable Diffusion, text-to-video-ms-1.7b and AudioLDM beside a prompt."""
+
+
+def ask_pipeline(pipeline: Pipeline, modality: str, prompt: str, changes: Mapping[str, Any] | None = None) -> Any:
+    """Output of the pipeline for a prompt in words; changes: arguments beside the published ones, or in their place."""
+    settings = PROMPTED[modality]
+    return getattr(pipeline(prompt=prompt, **{**dict(settings.extra), **(changes or {})}), settings.output_field)
 
 
 def run_pipeline(pipeline: Pipeline, condition: Tensor, settings: DiffusionSettings, **overrides: Any) -> Any:

@@ -40,7 +40,7 @@ class NoiseSchedule:
 
     def times(self, count: int) -> list[int]:
         """The timesteps of `count` steps of drawing, the noisiest first."""
-        if not 1 <= count <= self.trained:
+        if type(count) is not int or not 1 <= count <= self.trained:
             raise ConfigError(f"steps: expected 1 to {self.trained}, found {count}")
         leap = self.trained // count
         return [index * leap for index in reversed(range(count))]

@@ -104,8 +104,14 @@ def _attention(source: str, target: str) -> list[Row]:
 def official_keys() -> KeyTable:
     """GILL's and NExT-GPT's names (`fc`, `tfm`, `query_embs`, `model`) -> ours."""
     rows = _pair("fc", "inlet") + _pair("model", "outlet") + [rename("query_embs", "queries", Squeeze(0))]
+    return KeyTable(tuple(rows)) + transformer_keys("tfm")
+
+
+def transformer_keys(name: str) -> KeyTable:
+    """torch's `nn.Transformer` of that name -> `encoder`, `encoder_norm`, `decoder`, `decoder_norm`."""
+    rows: list[Row] = []
     for half in ("encoder", "decoder"):
-        source, target = f"tfm.{half}.layers.{{}}", f"{half}.{{}}"
+        source, target = f"{name}.{half}.layers.{{}}", f"{half}.{{}}"
         rows += _attention(f"{source}.self_attn", f"{target}.attn") + _pair(f"{source}.norm1", f"{target}.attn_norm")
         last = "norm2"
         if half == "decoder":
@@ -113,5 +119,5 @@ def official_keys() -> KeyTable:
             rows += _pair(f"{source}.norm2", f"{target}.cross_norm")
             last = "norm3"
         rows += _pair(f"{source}.{last}", f"{target}.mlp_norm") + _pair(f"{source}.linear1", f"{target}.mlp.up_proj")
-        rows += _pair(f"{source}.linear2", f"{target}.mlp.down_proj") + _pair(f"tfm.{half}.norm", f"{half}_norm")
+        rows += _pair(f"{source}.linear2", f"{target}.mlp.down_proj") + _pair(f"{name}.{half}.norm", f"{half}_norm")
     return KeyTable(tuple(rows))

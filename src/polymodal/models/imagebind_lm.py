@@ -1,16 +1,14 @@
-"""Language models whose inputs are ImageBind vectors of several modalities: PandaGPT and NExT-GPT.
+"""Language models whose inputs are ImageBind vectors of several modalities: PandaGPT, and the linear of NExT-GPT.
 
     each modality -> its encoder [N, E] -> one shared linear [N, 1, D] -> spliced at placeholders -> backbone
     SummedEmbeddingLM    the vectors of all modalities of a row are summed at ONE placeholder (PandaGPT)
-    SignalTokenLM        one placeholder per item; signal tokens in the answer -> states, embeddings -> output projector
 
-Traps: the linear has a bias, which the sum of two modalities contains twice; a condition needs the hidden states AT the
-signal tokens of the full sequence, after the final norm; an incomplete signal gives no condition.
+Trap: the linear has a bias, which the sum of two modalities contains twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,7 +16,6 @@ from torch import Tensor, nn
 
 from polymodal.backbones.decoder import Decoder
 from polymodal.errors import ConfigError, PromptError
-from polymodal.generators.diffusion import SETTINGS, Pipeline, run_pipeline
 from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM, split_dummies
 
 
@@ -95,63 +92,3 @@ class SummedEmbeddingLM(MultimodalLM):
             total = total.index_add(0, row_of.to(total.device), items)
             has_item[row_of.to(total.device)] = True
         return total[has_item]
-
-
-class SignalTokenLM(MultimodalLM):
-    """projectors by modality; signals: modality -> its signal token ids, in order."""
-
-    def __init__(
-        self,
-        encoders: Mapping[str, nn.Module],
-        connectors: Mapping[str, nn.Module],
-        backbone: Decoder,
-        placeholders: Mapping[str, int],
-        inputs: Mapping[str, ModalityInputs],
-        projectors: Mapping[str, nn.Module],
-        signals: Mapping[str, Sequence[int]],
-    ) -> None:
-        super().__init__(encoders, connectors, backbone, placeholders, inputs=inputs, positions_ignore_padding=True)
-        if set(projectors) != set(signals):
-            raise ConfigError(f"projectors {sorted(projectors)} and signals {sorted(signals)} must have the same names")
-        self.projectors = nn.ModuleDict(projectors)
-        self.signals = {name: tuple(ids) for name, ids in signals.items()}
-
-    def conditions(self, **batch: Any) -> dict[str, Tensor]:
-        """By modality, `[k, Q, E]` for the k complete signals in the ids of a batch, row by row; absent if k is 0.
-
-        The batch contains prompt and answer, as `generate` returns them.
-        """
-        return self.conditions_at(self(return_logits=False, **batch).hidden, batch["input_ids"])
-
-    def conditions_at(self, hidden: Tensor, ids: Tensor) -> dict[str, Tensor]:
-        """`conditions` from the hidden states [B, T, D] of a full forward over ids [B, T]."""
-        conditions = {}
-        for name, signal in self.signals.items():
-            signal_ids = torch.tensor(signal, device=ids.device)
-            if ids.shape[1] < len(signal):
-                continue
-            rows, starts = (ids.unfold(1, len(signal), 1) == signal_ids).all(-1).nonzero(as_tuple=True)
-            if not len(rows):
-                continue
-            positions = starts[:, None] + torch.arange(len(signal), device=ids.device)
-            embedded = self.backbone.embed(signal_ids.expand(len(rows), -1))
-            conditions[name] = self.projectors[name](hidden[rows[:, None], positions], embedded)
-        return conditions
-
-    @torch.inference_mode()
-    def render(
-        self,
-        pipelines: Mapping[str, Pipeline],
-        changes: Mapping[str, Any] | None = None,
-        **batch: Any,
-    ) -> dict[str, list[Any]]:
-        """By modality, the outputs of the caller's pipelines for every signal of a batch.
-
-        changes: arguments that override the settings of all pipelines.  Raises ConfigError if a pipeline is missing.
-        """
-        outputs: dict[str, list[Any]] = {}
-        for name, conditions in self.conditions(**batch).items():
-            if name not in pipelines:
-                raise ConfigError(f"the answer asks for {name}; pass a pipeline for it (found {sorted(pipelines)})")
-            outputs[name] = [run_pipeline(pipelines[name], x, SETTINGS[name], **(changes or {})) for x in conditions]
-        return outputs

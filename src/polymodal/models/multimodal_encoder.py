@@ -149,6 +149,7 @@ class MultimodalEncoder(nn.Module):
 
     def __init__(self, config: MultimodalEncoderConfig):
         super().__init__()
+        self.grid = config.image.grid_sides
         self.image = config.image.build()
         self.text = config.text.build()
         self.joint = config.joint.build()

@@ -5,7 +5,7 @@ model(**batch) -> Output         every model; `output_fields` names the fields t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -40,6 +40,24 @@ class RendersMedia(Protocol):
     def render(
         self, pipelines: Mapping[str, Any], changes: Mapping[str, Any] | None = None, **batch: Any
     ) -> Mapping[str, list[Any]]: ...
+
+
+@runtime_checkable
+class RendersAnswers(Protocol):
+    """render_answer(answer, pipelines, changes) -> the words of an answer, and by modality what they ask for, made by
+    the caller's pipelines from a prompt in words."""
+
+    def render_answer(
+        self, answer: str, pipelines: Mapping[str, Any], changes: Mapping[str, Any] | None = None
+    ) -> tuple[str, Mapping[str, list[Any]]]: ...
+
+
+@runtime_checkable
+class RulesAnswers(Protocol):
+    """answer_rule: ids that an answer has so far -> the only ids that may come next, int64 [n]; None: any may."""
+
+    @property
+    def answer_rule(self) -> Callable[[Sequence[int]], Tensor | None] | None: ...
 
 
 @runtime_checkable
@@ -84,3 +102,8 @@ class RewritesInputs(Protocol):
 def fills(model: Any, field: str) -> bool:
     """Whether `model(**batch)` can fill this field of Output."""
     return isinstance(model, ReturnsOutput) and field in model.output_fields
+
+
+def rule_of(model: Any) -> Callable[[Sequence[int]], Tensor | None] | None:
+    """The model's own rule for its answers, None where it has none."""
+    return model.answer_rule if isinstance(model, RulesAnswers) else None

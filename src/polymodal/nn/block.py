@@ -102,11 +102,12 @@ class PostNormBlock(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class PreNormBlockConfig:
-    """Children of one pre-norm block; both norms use `norm`."""
+    """Children of one pre-norm block; both norms use `norm`, or that of the feed-forward part its own `mlp_norm`."""
 
     attention: AttentionConfig
     mlp: FeedForwardConfig
     norm: NormConfig = field(default_factory=LayerNormConfig)
+    mlp_norm: NormConfig | None = None
 
     def build(self) -> "PreNormBlock":
         return PreNormBlock(self)
@@ -120,7 +121,7 @@ class PreNormBlock(nn.Module):
         width = config.attention.width
         self.attn_norm = config.norm.build(width)
         self.attn = config.attention.build()
-        self.mlp_norm = config.norm.build(width)
+        self.mlp_norm = (config.mlp_norm or config.norm).build(width)
         self.mlp = config.mlp.build()
 
     def forward(

@@ -35,11 +35,15 @@ def unseen(written: int, whole: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class PaintRequest:
-    """A wish for pictures.  size: (width, height) in pixels, None: the model's usual.  seeds: of each picture."""
+    """A wish for pictures.  size: (width, height) in pixels, None: the model's usual.  seeds: of each picture.
+
+    steps: of diffusion, None: the model's usual.
+    """
 
     text: str
     size: tuple[int, int] | None = None
     seeds: tuple[int, ...] = (0,)
+    steps: int | None = None
     step: Step = unseen
 
 
@@ -140,6 +144,8 @@ class GridPainter:
 
     def __call__(self, request: PaintRequest) -> list[Tensor]:
         """uint8 [H, W, 3] of each picture.  Raises ConfigError for a size that the model cannot write."""
+        if request.steps is not None:
+            raise ConfigError("steps: this model writes its pictures id by id, not in steps of diffusion")
         size = self._grid(request.size)
         prompt = self.layout.prompt(self.tokenizer, request.text + self.positive, size)
         negative = self.layout.prompt(self.tokenizer, self.negative, size)

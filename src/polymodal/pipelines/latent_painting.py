@@ -47,6 +47,7 @@ class LatentPainter:
     def pixels(self, request: PaintRequest) -> list[Tensor]:
         """float [H, W, 3] in 0..1 of each seed."""
         height, width = self._grid(request.size)
+        times = self.model.schedule.times(self.steps if request.steps is None else request.steps)
         weight = self.model.unet.conv_in.weight
         codec = self.codec(weight)
         with torch.inference_mode():
@@ -55,12 +56,14 @@ class LatentPainter:
             condition = self.model.condition(**batch)
             found = []
             for index, seed in enumerate(request.seeds):
-                latents = self._latents(condition, (height, width), seed, request, index * self.steps)
+                latents = self._latents(condition, (height, width), seed, request, times, index)
                 found.append((codec.decode(latents)[0] / 2 + 0.5).clamp(0, 1).movedim(0, -1).float())
         return found
 
-    def _latents(self, condition: Tensor, grid: tuple[int, int], seed: int, request: PaintRequest, done: int) -> Tensor:
-        """The latents [1, C, h, w] of one picture; condition: of the wish and of the negative text."""
+    def _latents(
+        self, condition: Tensor, grid: tuple[int, int], seed: int, request: PaintRequest, times: list[int], index: int
+    ) -> Tensor:
+        """The latents [1, C, h, w] of the index-th picture; condition: of the wish and of the negative text."""
         unet, schedule = self.model.unet, self.model.schedule
         generator = torch.Generator().manual_seed(seed)
 
@@ -69,12 +72,12 @@ class LatentPainter:
             return torch.randn(shape, generator=generator, dtype=condition.dtype).to(condition.device)
 
         latents = draw()
-        for number, time in enumerate(schedule.times(self.steps)):
-            times = torch.full((2,), time, device=condition.device)
-            asked, away = unet(latents.expand(2, -1, -1, -1), times, condition).split(1)
+        for number, time in enumerate(times):
+            both = torch.full((2,), time, device=condition.device)
+            asked, away = unet(latents.expand(2, -1, -1, -1), both, condition).split(1)
             noise = away + self.guidance * (asked - away)
-            latents = schedule.previous(latents, noise, time, self.steps, draw() if time else None)
-            request.step(done + number + 1, len(request.seeds) * self.steps)
+            latents = schedule.previous(latents, noise, time, len(times), draw() if time else None)
+            request.step(index * len(times) + number + 1, len(request.seeds) * len(times))
         return latents
 
     def _grid(self, size: tuple[int, int] | None) -> tuple[int, int]:

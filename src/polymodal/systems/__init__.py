@@ -17,12 +17,14 @@ from polymodal.checkpoints.record import (
 from polymodal.systems._listing import as_dict
 from polymodal.systems._lookup import candidates, every, find, get, ids, plain, require, stems
 from polymodal.systems._record import LoadOptions, System, Variant, unknown
+from polymodal.systems._selection import LINES, Wanted, grouped, line_of_work, select
 from polymodal.train.objectives import Classification, Contrastive, LanguageModeling, Regression, SumOfSources
 from polymodal.train.optimizer import SGD, Adam, AdamW
 from polymodal.train.recipe import Budget, DataSource, LayerDecay, LoRAConfig, PartRate, Stage
 from polymodal.train.schedule import Constant, Cosine, Linear
 
 __all__ = [
+    "LINES",
     "SGD",
     "Adam",
     "AdamW",
@@ -50,15 +52,19 @@ __all__ = [
     "SumOfSources",
     "System",
     "Variant",
+    "Wanted",
     "as_dict",
     "candidates",
     "every",
     "find",
     "get",
+    "grouped",
     "hf",
     "ids",
+    "line_of_work",
     "plain",
     "require",
+    "select",
     "stems",
     "unknown",
 ]

@@ -76,7 +76,8 @@ class LoadOptions:
 class System:
     """One work of the survey, or a user's own.
 
-    aliases: how it is called in print.  fusion: letters A to D, "fusion-encoder" or "method"; empty for one modality.
+    aliases: how it is called in print.  fusion: letters A to D, "fusion-encoder", "method" or "agent"; empty
+    for one modality.
     assembly: class name in `models`.  inputs, outputs: modalities.  variants: the first is the default.  headline: the
     one thing it is counted for.  reference: the paper or page.  formats: the published checkpoints it reads at any
     size; its variants then have a config, and nothing more is needed.  Systems of another kind give build(variant) ->

@@ -19,7 +19,7 @@ from torch import nn
 from polymodal.encoders import imagebind_keys
 from polymodal.encoders.imagebind_keys import MODALITIES
 from polymodal.models.joint_embedding import JointEmbedding
-from polymodal.pipelines.embedding import embedder
+from polymodal.pipelines.embedding import JointTensors, embedder
 from polymodal.systems import (
     CheckpointFiles,
     CheckpointFormat,
@@ -34,6 +34,7 @@ from polymodal.systems import (
     System,
     Variant,
 )
+from polymodal.train.pairs import MediaPairs
 from polymodal.weights.keytable import KeyTable
 
 
@@ -60,8 +61,14 @@ def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
     """Vectors of pictures, videos, sounds and sentences from a folder with CLIP's tokenizer."""
     tokenizer = files.tokenizer()
     begin, end = tokenizer.special("<|startoftext|>"), tokenizer.special("<|endoftext|>")
-    return LoadedModel(model=module, processor=None,
-                     embed=embedder(module, lambda text: [begin, *tokenizer.encode(text)[:75], end]))  # fmt: skip
+
+    def ids(text: str) -> list[int]:
+        return [begin, *tokenizer.encode(text)[:75], end]
+
+    def collator(objective: Any, learner: Any) -> Any:
+        return MediaPairs(tensors=JointTensors(ids=ids))
+
+    return LoadedModel(model=module, processor=None, embed=embedder(module, ids), collator=collator)
 
 
 def stage(modality: str, data: str) -> Stage:

@@ -55,11 +55,14 @@ class FeatureQueue(nn.Module):
 
     @torch.no_grad()
     def push(self, images: Tensor, texts: Tensor, ids: Tensor | None = None) -> None:
-        """Put a batch of unit vectors `[B, E]` in place of the oldest; raises ConfigError if B does not divide size."""
+        """Put a batch of unit vectors `[B, E]` in place of the oldest; raises ConfigError if B exceeds its size.
+
+        A batch may be smaller than the others (damaged samples), so that its end may lie at the queue's beginning.
+        """
         size, count = self.ids.shape[0], len(images)
-        if size % count:
-            raise ConfigError(f"feature queue: its size {size} must be a multiple of the batch, found {count}")
-        span = slice(int(self.place), int(self.place) + count)
+        if count > size:
+            raise ConfigError(f"feature queue: it holds {size} vectors, which a batch of {count} exceeds")
+        span = (torch.arange(count, device=images.device) + self.place) % size
         self.images[:, span], self.texts[:, span] = images.T, texts.T
         if ids is not None:
             self.ids[span] = ids

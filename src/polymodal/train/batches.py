@@ -1,42 +1,30 @@
-"""Step -> the batches of that step: samples of a mixture, through the processor, packed or padded, for one rank.
+"""Step -> the batches of that step: samples of a mixture, through a collator, for one rank.
 
     step s takes the positions  s * batch ... (s + 1) * batch  of the mixture; rank r of R every R-th of them
-    samples -> rows -> packed, or sorted by length -> micro batches of at most `micro_batch` rows, each with its weight
+    samples -> collator.item -> arranged (sorted by length, packed) -> micro batches of at most `micro_batch` rows
 
 The weight of a micro batch is its share of the step's learned tokens: gradients are those of one large batch, however
 it was cut.  Nothing is kept from step to step, so that a run goes on at any step, with any number of workers, as if it
 had never stopped; look-ahead for packing is the step itself.
-Traps: a damaged sample leaves its place empty, so that later steps see the same samples; a conversation that is too
-long is cut at its end, but never inside media: it then counts as damaged.
+Traps: a damaged sample leaves its place empty, so that later steps see the same samples; what compares the samples of a
+step with each other is not cut.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, Protocol
 
+import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from polymodal.data.datasets.mixture import Mixture
-from polymodal.data.dummy_items import dummy_items
-from polymodal.data.packing import pack
-from polymodal.data.processor import Encoded, Processor
-from polymodal.data.template import Special, Words, Written
-from polymodal.data.tokenizer import Tokenizer
 from polymodal.errors import ConfigError, MediaError, PromptError
-from polymodal.nn.losses import IGNORE, shifted
-
-
-@dataclass(frozen=True, kw_only=True)
-class MicroBatch:
-    """What one forward pass takes.  targets: how many tokens of it are learned.  tokens: without padding."""
-
-    batch: Mapping[str, Any]
-    targets: int
-    tokens: int
+from polymodal.train.collator import Collator, MicroBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,17 +53,14 @@ class StepData:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions:
-    """batch: samples a step, over all ranks.  max_length: of a row, in tokens.  packing: several conversations a row.
+    """batch: samples a step, over all ranks.  micro_batch: rows a forward pass at most; None: all.
 
-    micro_batch: rows a forward pass at most; None: all.  by_length: instead of all, passes of rows of like length where
-    that costs less; for losses that are means over tokens, and in one process, since several must make as many passes
-    each.  positions: of the mixture that are read at all; None: it goes on for ever.  rank, ranks: which of how many
-    processes this one is.
+    by_length: instead of all, passes of rows of like length where that costs less; for losses that are means over
+    tokens, and in one process, since several must make as many passes each.  positions: of the mixture that are read at
+    all; None: it goes on for ever.  rank, ranks: which of how many processes this one is.
     """
 
     batch: int
-    max_length: int | None = None
-    packing: bool = False
     by_length: bool = False
     micro_batch: int | None = None
     positions: int | None = None
@@ -85,24 +70,35 @@ class BatchOptions:
     def __post_init__(self) -> None:
         if self.batch < self.ranks:
             raise ConfigError(f"a batch of {self.batch} samples cannot be shared by {self.ranks} processes")
-        if self.packing and self.max_length is None:
-            raise ConfigError("packing needs budget.max_length, the length of a packed row in tokens")
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ConfigError(f"micro batch: expected 1 row or more, found {self.micro_batch}")
 
 
+class Steps(Protocol):
+    """`steps[number]` -> StepData; a map-style data set for a DataLoader whose workers each make whole steps."""
+
+    def __getitem__(self, step: int) -> StepData: ...
+
+    def once(self) -> Iterator[StepData]:
+        """Every sample once, in order, all of them in this process: for evaluation."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepBatches:
-    """`batches[step]` -> StepData; a map-style data set for a DataLoader whose workers each make whole steps."""
+    """The steps of one mixture."""
 
-    processor: Processor
+    collator: Collator
     mixture: Mixture
     options: BatchOptions
-    dummies: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.collator.compares and self.options.micro_batch is not None:
+            raise ConfigError("micro batch: this stage compares the samples of a batch with each other; leave it out")
 
     def __getitem__(self, step: int) -> StepData:
-        options = self.options
-        rows: list[Encoded] = []
+        options, collator = self.options, self.collator
+        items: list[Any] = []
         names: list[str] = []
         skipped: list[str] = []
         first = step * options.batch
@@ -110,56 +106,85 @@ class StepBatches:
         for position in range(first + options.rank, end, options.ranks):
             source, index = self.mixture.at(position)
             try:
-                name, row = self.row(source, index)
-                rows.append(row)
+                name, item = self.item(source, index, position)
+                items.append(item)
                 names.append(name)
             except (PromptError, MediaError) as problem:
                 skipped.append(str(problem))
-        if options.packing and options.max_length is not None:
-            rows = pack(rows, options.max_length)
-        else:
-            rows.sort(key=len)  # rows of a length beside each other: less padding
-        size = options.micro_batch or max(1, len(rows))
-        cut: list[Sequence[Encoded]] = [rows[start : start + size] for start in range(0, len(rows), size)]
+        items = collator.arranged(items)
+        size = options.micro_batch or max(1, len(items))
+        cut: list[Sequence[Any]] = [items[start : start + size] for start in range(0, len(items), size)]
         if options.by_length and options.micro_batch is None and options.ranks == 1:
-            cut = cut_by_length(sorted(rows, key=len))
+            cut = cut_by_length(sorted(items, key=len))
+        generator = generator_at(self.mixture.seed, step, options.rank)
         return StepData(
-            micro_batches=tuple(map(self.micro_batch, cut)),
+            micro_batches=tuple(collator.batch(each, generator) for each in cut),
             samples=len(names),
             names=tuple(names),
             skipped=tuple(skipped),
-            blank=self.blank() if options.ranks > 1 else None,
+            blank=collator.blank() if options.ranks > 1 else None,
         )
 
-    def row(self, source: int, index: int) -> tuple[str, Encoded]:
-        """One sample: its name, and its ids.  Raises PromptError or MediaError for one that cannot be learned from."""
+    def item(self, source: int, index: int, position: int = 0) -> tuple[str, Any]:
+        """One sample: its name, and what the collator keeps of it.  Raises PromptError or MediaError for one that
+        cannot be learned from."""
         sample = self.mixture.datasets[source].sample(index)
         try:
-            if sample.messages:
-                row = self.processor.encode(sample.messages)
-            else:
-                row = self.processor.encode_segments(text_segments(self.processor.tokenizer, sample.text))
-            row = self.processor.fit(row, self.options.max_length, truncate=True)
-            if not any(row.loss_mask[1:]):
-                raise PromptError(f"has no token to learn within {self.options.max_length} tokens")
+            return sample.name, self.collator.drawn(sample, generator_at(self.mixture.seed, position, 0))
         except (PromptError, MediaError) as problem:
             raise type(problem)(f"{sample.name}: {problem}") from problem
-        return sample.name, row
 
-    def micro_batch(self, rows: Sequence[Encoded]) -> MicroBatch:
-        """Rows as tensors."""
-        batch = self.processor.collate(rows, padding="right", dummies=self.dummies)
-        labels: Tensor = batch["labels"]
-        return MicroBatch(
-            batch=batch,
-            targets=int((shifted(labels) != IGNORE).sum()),
-            tokens=sum(map(len, rows)),
+    def once(self) -> Iterator[StepData]:
+        """See Steps."""
+        size = self.mixture.epoch_size
+        ordered = Mixture(self.mixture.datasets, shuffle=False)
+        options = replace(self.options, positions=size, rank=0, ranks=1)
+        whole = replace(self, mixture=ordered, options=options)
+        return map(whole.__getitem__, range(math.ceil(size / options.batch)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class InTurn:
+    """Steps of several kinds one after the other: step s is of the kind s % n (FLAVA's pairs, pictures and texts)."""
+
+    kinds: Sequence[StepBatches]
+
+    def __getitem__(self, step: int) -> StepData:
+        return self.kinds[step % len(self.kinds)][step // len(self.kinds)]
+
+    def once(self) -> Iterator[StepData]:
+        """See Steps."""
+        return chain.from_iterable(each.once() for each in self.kinds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfEach:
+    """Each step holds a batch of every source, by name: what `SumOfSources` weights and sums (Flamingo)."""
+
+    sources: Mapping[str, StepBatches]
+
+    def __getitem__(self, step: int) -> StepData:
+        return self._joined({name: each[step] for name, each in self.sources.items()})
+
+    def once(self) -> Iterator[StepData]:
+        """See Steps."""
+        return (self._joined({name: data}) for name, each in self.sources.items() for data in each.once())
+
+    def _joined(self, data: Mapping[str, StepData]) -> StepData:
+        if any(len(each.micro_batches) > 1 for each in data.values()):
+            raise ConfigError("micro batch: a step of this stage sums its sources; leave it out")
+        found = {name: each.micro_batches[0] for name, each in data.items() if each.micro_batches}
+        whole = MicroBatch(
+            batch={name: each.batch for name, each in found.items()},
+            targets=1,
+            tokens=sum(each.tokens for each in found.values()),
         )
-
-    def blank(self) -> MicroBatch:
-        """A row of which nothing is learned: what a rank passes through the model while others still have rows."""
-        row = self.processor.encode_segments([Words(text="-")])
-        return self.micro_batch([row])
+        return StepData(
+            micro_batches=(whole,) if found else (),
+            samples=sum(each.samples for each in data.values()),
+            names=tuple(name for each in data.values() for name in each.names),
+            skipped=tuple(why for each in data.values() for why in each.skipped),
+        )
 
 
 PASS = 128
@@ -168,7 +193,7 @@ MOST_ROWS = 256
 """Of a pass that is cut by length."""
 
 
-def cut_by_length(rows: Sequence[Encoded]) -> list[Sequence[Encoded]]:
+def cut_by_length(rows: Sequence[Any]) -> list[Sequence[Any]]:
     """Rows, shortest first, in the groups that cost least: each is padded to its longest row, and is a pass."""
     best = [(0, 0)]  # of the first n rows: the cost, and where their last group starts
     for end in range(1, len(rows) + 1):
@@ -182,19 +207,16 @@ def cut_by_length(rows: Sequence[Encoded]) -> list[Sequence[Encoded]]:
     return groups[::-1]
 
 
-def text_segments(tokenizer: Tokenizer, text: str) -> list[Written]:
-    """A text of which every token is learned: what the tokenizer puts before it, the text, the end token."""
-    before, _ = tokenizer.special_tokens_around
-    segments: list[Written] = [*(Special(name=name) for name in before), Words(text=text, loss_mask=True)]
-    if tokenizer.eos_id is not None:
-        segments.append(Special(name=tokenizer.token(tokenizer.eos_id), loss_mask=True))
-    return segments
+def generator_at(seed: int, step: int, rank: int) -> torch.Generator:
+    """The random numbers of a step's batches (masks), the same whoever makes them and whenever."""
+    state = np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]))
 
 
 class StepLoader:
     """`loader(step)` -> StepData, in order, made ahead by `workers` processes; 0: in this one, when asked."""
 
-    def __init__(self, batches: StepBatches, end: int, workers: int = 0) -> None:
+    def __init__(self, batches: Steps, end: int, workers: int = 0) -> None:
         self.batches, self.end, self.workers = batches, end, workers
         self._next = -1
         self._steps: Iterator[StepData] = iter(())
@@ -222,9 +244,3 @@ class StepLoader:
 def as_it_is(data: StepData) -> StepData:
     """A step is a batch already."""
     return data
-
-
-def step_batches(processor: Processor, mixture: Mixture, options: BatchOptions) -> StepBatches:
-    """With the blank items that ranks without media need, where there are several ranks."""
-    dummies = dummy_items(processor) if options.ranks > 1 else {}
-    return StepBatches(processor=processor, mixture=mixture, options=options, dummies=dummies)

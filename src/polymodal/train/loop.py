@@ -24,14 +24,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polymodal.data.processor import HOST_FACTS
 from polymodal.errors import ConfigError
 from polymodal.models.output import total_loss
 from polymodal.nn.first_weight import first_weight
 from polymodal.train import checkpoint
 from polymodal.train.activations import checkpointed
 from polymodal.train.average import average_of, follow
-from polymodal.train.batches import MicroBatch, StepData
+from polymodal.train.batches import StepData
 from polymodal.train.checkpoint import Run
+from polymodal.train.collator import MicroBatch
+from polymodal.train.feature_cache import cached_features
 from polymodal.train.parallel import shard
 from polymodal.train.parameters import parameter_groups, prepare, train_mode
 from polymodal.train.ranks import ALONE, Ranks, whole
@@ -49,19 +52,21 @@ class LoopOptions:
 
     precision: of the forward pass; parameters and optimiser keep theirs.
     report(step, steps of the stage, line of the log).  stop() -> whether to end at this step, with a checkpoint.
-    evaluate: () -> a score, lower is better, every `evaluate_every` steps and at the end; the checkpoint of the lowest
-    is kept in `best/`.  max_skipped: damaged samples in all before the run stops.
+    evaluate: the built objective -> a score, lower is better, every `evaluate_every` steps and at the end; the
+    checkpoint of the lowest is kept in `best/`.  max_skipped: damaged samples in all before the run stops.
     activation_checkpointing: every so many blocks are computed again in the backward pass; 0: none (activations.py).
+    feature_cache: where the outputs of frozen encoders are kept (feature_cache.py); None: nowhere.
     ranks: the processes that share the run.  about: what a checkpoint must agree with beside stage and seed.
     """
 
     precision: str = "float32"
     report: Report | None = None
     stop: Callable[[], bool] = lambda: False
-    evaluate: Callable[[], float] | None = None
+    evaluate: Callable[[nn.Module], float] | None = None
     evaluate_every: int = 0
     max_skipped: int = 100
     activation_checkpointing: int = 0
+    feature_cache: Path | None = None
     ranks: Ranks = ALONE
     about: Mapping[str, Any] = field(default_factory=dict)
 
@@ -97,7 +102,11 @@ def run_stage(
     ranks.gathered(None)  # the others count what is left
     skipped, lowest = count_skipped(folder / SKIPPED), lowest_evaluation(folder / LOG)
     lines = folder / LOG if ranks.first else Path(os.devnull)
-    with checkpointed(model, options.activation_checkpointing), lines.open("a") as log:
+    with (
+        checkpointed(model, options.activation_checkpointing),
+        cached_features(model, options.feature_cache),
+        lines.open("a") as log,
+    ):
         for step in range(start, end):
             began = time.perf_counter()
             data = step_data(batches(step, run.generator))
@@ -106,11 +115,7 @@ def run_stage(
             if ranks.first:
                 note_skipped(folder / SKIPPED, step, damaged)
             require_few(stage, skipped, options.max_skipped, step, damaged)
-            try:
-                line = train_step(run, stage, data, step, options.precision)
-            except NotANumber as problem:
-                kept = checkpoint.save(folder, step, run, about)
-                raise ConfigError(f"{problem}; the parameters before it are in {kept}") from problem
+            line = safe_step(run, stage, data, step, folder, about, options.precision)
             line["seconds"] = time.perf_counter() - began
             losses.append(line["loss"])
             done = step + 1
@@ -163,6 +168,17 @@ class NotANumber(ConfigError):
     """A loss or gradients that are NaN or infinite."""
 
 
+def safe_step(
+    run: Run, stage: Stage, data: StepData, step: int, folder: Path, about: Mapping[str, Any], precision: str
+) -> dict[str, float]:
+    """`train_step`; where it gives no numbers, the parameters before it are saved.  Raises ConfigError."""
+    try:
+        return train_step(run, stage, data, step, precision)
+    except NotANumber as problem:
+        kept = checkpoint.save(folder, step, run, about)
+        raise ConfigError(f"{problem}; the parameters before it are in {kept}") from problem
+
+
 def step_data(given: Any) -> StepData:
     """A batch as the one micro batch of its step."""
     if isinstance(given, StepData):
@@ -184,7 +200,7 @@ def train_step(run: Run, stage: Stage, given: Any, step: int, precision: str = "
     for each in micro_batches(data, ranks):
         share = each.targets / targets
         with autocast(run.model, precision):
-            parts = run.objective(run.model, each.batch)
+            parts = run.objective(run.model, placed(each.batch, first_weight(run.model).device))
             loss = total_loss(parts) * (share * ranks.count)  # gradients are averaged over the ranks
         for name, part in parts.items():
             summed[name] = summed.get(name, 0.0) + part.detach().item() * share
@@ -217,6 +233,15 @@ def clipped(learning: Sequence[Tensor], limit: float | None) -> float:
     return found
 
 
+def placed(batch: Any, device: torch.device) -> Any:
+    """A batch with its tensors, at any depth, on a device."""
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {name: value if name in HOST_FACTS else placed(value, device) for name, value in batch.items()}
+    return batch
+
+
 def micro_batches(data: StepData, ranks: Ranks) -> list[MicroBatch]:
     """Those of this rank, and blank ones until every rank has as many: all run the model equally often."""
     missing = ranks.largest(len(data.micro_batches)) - len(data.micro_batches)
@@ -243,14 +268,14 @@ def autocast(model: nn.Module, precision: str) -> Any:
     return torch.autocast(first_weight(model).device.type, dtype=dtype)
 
 
-def evaluated(run: Run, evaluate: Callable[[], float]) -> float:
+def evaluated(run: Run, evaluate: Callable[[nn.Module], float]) -> float:
     """The score of the model as it is, in evaluation mode; random numbers of training are not touched."""
     state = torch.get_rng_state()
     run.model.eval()
     run.objective.eval()
     try:
         with torch.no_grad():
-            return evaluate()
+            return evaluate(run.objective)
     finally:
         torch.set_rng_state(state)
         train_mode(run.model)

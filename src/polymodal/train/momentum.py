@@ -6,9 +6,8 @@
 
 The built loss holds the teacher and the queue; a checkpoint saves them.  A model without a learned temperature gets one
 that the loss holds.
-Traps: the teacher moves before it looks; the share of its targets rises over `ramp_steps`; a queue's size is a multiple
-of the batch; teacher and model are sharded alike, and the features of all processes are gathered before they enter the
-queue.
+Traps: the teacher moves before it looks; the share of its targets rises over `ramp_steps`; teacher and model are
+sharded alike, and the features of all processes are gathered before they enter the queue.
 """
 
 from __future__ import annotations
@@ -26,7 +25,9 @@ from polymodal.errors import ConfigError
 from polymodal.models.fusion_encoder import FusionEncoder
 from polymodal.nn.losses import masked_token_loss, match_loss, negatives
 from polymodal.train import alignment
+from polymodal.train.collator import Collator, Learner
 from polymodal.train.objectives import Batch, Loss, Losses
+from polymodal.train.pairs import MomentumCollator, pair_processor, word_masking
 
 LOWEST, HIGHEST = 0.001, 0.5  # bounds of the learned temperature
 
@@ -53,6 +54,13 @@ class MomentumAlignment:
             raise ConfigError(f"objective: momentum alignment is for a FusionEncoder, not a {type(model).__name__}")
         return MomentumAlignmentLoss(self, model)
 
+    def collator(self, learner: Learner) -> Collator:
+        """Pictures with captions; words are hidden where the stage's data says so and the model has a word head."""
+        module, processor = learner.module, pair_processor(learner)
+        hides = learner.masked_words and isinstance(module, FusionEncoder) and module.token_head is not None
+        masking = word_masking(learner, learner.masked_words or 0.0) if hides else None
+        return MomentumCollator(processor=processor, longest=learner.max_length, masking=masking)
+
 
 class MomentumAlignmentLoss(Loss):
     """See MomentumAlignment."""
@@ -70,11 +78,14 @@ class MomentumAlignmentLoss(Loss):
 
     def forward(self, model: Any, batch: Batch) -> Losses:
         ids, mask, pictures = batch["input_ids"], batch["attention_mask"], {"pixel_values": batch["pixel_values"]}
-        alignment.keep_within(self.divisor(model), LOWEST, HIGHEST)
-        alpha = self.alpha()
+        learning = torch.is_grad_enabled()  # an evaluation leaves temperature, teacher, queue and step as they are
+        if learning:
+            alignment.keep_within(self.divisor(model), LOWEST, HIGHEST)
+        alpha = self.alpha(learning)
         teacher: Any = self.teacher.model
         with torch.no_grad():
-            self.teacher.follow(model)
+            if learning:
+                self.teacher.follow(model)
             taught = teacher.image_states(**pictures)
             targets = units(teacher.joint_vectors(taught, ids, mask))
         image = model.image_states(**pictures)
@@ -84,7 +95,8 @@ class MomentumAlignmentLoss(Loss):
         scale = partial(alignment.scaled, temperature=self.divisor(model).clone())
         groups = batch.get("image_ids")
         found = alignment.contrast(vectors, targets, self.queue, scale, alpha=alpha, ids=groups)
-        self.queue.push(*targets, groups)
+        if learning:
+            self.queue.push(*targets, groups)
         losses = {"contrastive": found.loss, "match": self.match(model, image, batch, found)}
         if batch.get("masked_input_ids") is not None:
             hidden = batch["masked_input_ids"]
@@ -111,11 +123,11 @@ class MomentumAlignmentLoss(Loss):
         """The learned temperature [1], the model's or the loss's own."""
         return model.temperature if self.temperature is None else self.temperature
 
-    def alpha(self) -> float:
+    def alpha(self, counting: bool = True) -> float:
         """The teacher's share at this step, which is counted."""
         ramp = self.config.ramp_steps
         share = min(1.0, float(self.step) / ramp) if ramp else 1.0
-        self.step += 1
+        self.step += int(counting)
         return self.config.alpha * share
 
 

@@ -2,6 +2,7 @@
 
     batch -> model(**batch) -> Output.losses              most: the model gives its losses when labels are in the batch
     batch -> several passes, a teacher, heads of its own  train/momentum.py, train/pretraining.py
+    objective.collator(Learner) -> what samples of data files become in its batch  train/collator.py
 
 A Loss is an nn.Module, so that a checkpoint saves what it holds (teacher, queues, heads that only training uses).
 Losses are scalars by name, each with its weight in it; their sum is learned.  Only `forward` and public methods of a
@@ -22,11 +23,21 @@ from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
 from polymodal.models.discrete_token_lm import DiscreteTokenLM
-from polymodal.models.imagebind_lm import SignalTokenLM
+from polymodal.models.encoder_classifier import EncoderClassifier
 from polymodal.models.latent_diffusion import LatentDiffusion
 from polymodal.models.multimodal_lm import MultimodalLM
+from polymodal.models.signal_token_lm import SignalTokenLM
+from polymodal.models.vision_encoder_decoder import VisionEncoderDecoder
 from polymodal.nn.losses import IGNORE, ctc_loss, names_loss
 from polymodal.train.alignment import keep_within
+from polymodal.train.captions import WrittenAnswers, WrittenCaptions
+from polymodal.train.collator import Collates, Collator, Learner
+from polymodal.train.conversations import conversations
+from polymodal.train.labelled import LabelledSequences, classified
+from polymodal.train.masked import masked_pictures
+from polymodal.train.pairs import PairCollator, pair_processor
+from polymodal.train.signals import signalled
+from polymodal.train.sources import EachSource
 
 Batch = Mapping[str, Any]
 Losses = dict[str, Tensor]
@@ -87,6 +98,14 @@ class LanguageModeling:
 
     def build(self, model: nn.Module) -> Loss:
         return LanguageModelingLoss(self, model)
+
+    def collator(self, learner: Learner) -> Collator:
+        """Conversations; pictures with captions or answers for a model that reads a picture and writes."""
+        module = learner.module
+        if not isinstance(module, VisionEncoderDecoder):
+            return conversations(learner)
+        made = WrittenCaptions if module.question is None else WrittenAnswers
+        return made(processor=pair_processor(learner), start=module.ids.bos, longest=learner.max_length)
 
 
 class LanguageModelingLoss(ModelLosses):
@@ -158,6 +177,10 @@ class Contrastive:
     def build(self, model: nn.Module) -> Loss:
         return ContrastiveLoss(self.max_logit_scale, model)
 
+    def collator(self, learner: Learner) -> Collator:
+        """Pictures with captions."""
+        return PairCollator(processor=pair_processor(learner), longest=learner.max_length)
+
 
 class ContrastiveLoss(ModelLosses):
     """See Contrastive."""
@@ -188,6 +211,10 @@ class Classification:
     def build(self, model: nn.Module) -> Loss:
         return ModelLosses()
 
+    def collator(self, learner: Learner) -> Collator:
+        """Pictures with labels, or with questions and answers; sequences of features."""
+        return classified(learner)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Regression:
@@ -197,6 +224,10 @@ class Regression:
 
     def build(self, model: nn.Module) -> Loss:
         return ModelLosses()
+
+    def collator(self, learner: Learner) -> Collator:
+        """Sequences of features."""
+        return LabelledSequences()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +249,13 @@ class MaskedImageModeling:
 
     def build(self, model: nn.Module) -> Loss:
         return MaskedImageModelingLoss(rename={"classification": "masked_patches"})
+
+    def collator(self, learner: Learner) -> Collator:
+        """Pictures, with their codes."""
+        if not isinstance(learner.module, EncoderClassifier):
+            raise ConfigError(f"patches are hidden of an EncoderClassifier, not of a {type(learner.module).__name__}")
+        encoder: Any = learner.module.encoders["image"]
+        return masked_pictures(learner, encoder.config.grid)
 
 
 class MaskedImageModelingLoss(ModelLosses):
@@ -243,6 +281,12 @@ class SignalAlignment:
         if not isinstance(model, SignalTokenLM):
             raise ConfigError(f"objective: signals are written by a SignalTokenLM, not by a {type(model).__name__}")
         return SignalAlignmentLoss(self.distance_weight)
+
+    def collator(self, learner: Learner) -> Collator:
+        """Conversations, with what their signals should become."""
+        if not isinstance(learner.module, SignalTokenLM):
+            raise ConfigError(f"signals are written by a SignalTokenLM, not by a {type(learner.module).__name__}")
+        return signalled(learner, learner.module)
 
 
 class SignalAlignmentLoss(Loss):
@@ -279,6 +323,12 @@ class SumOfSources:
 
     def build(self, model: nn.Module) -> Loss:
         return SumOfSourcesLoss(self.objective.build(model), self.weights)
+
+    def collator(self, learner: Learner) -> Collator:
+        """A batch of each source, in the order of `weights`."""
+        if not isinstance(self.objective, Collates):
+            raise ConfigError(f"{self.objective.name} says not what data becomes in its batches")
+        return EachSource(inner=self.objective.collator(learner), sources=tuple(self.weights))
 
 
 class SumOfSourcesLoss(Loss):

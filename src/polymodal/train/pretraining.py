@@ -31,7 +31,10 @@ from polymodal.nn.losses import (
     pair_loss,
 )
 from polymodal.nn.transport import transport_distance
+from polymodal.train.collator import Collator, Learner, require_special
+from polymodal.train.masked import masked_multimodal
 from polymodal.train.objectives import Batch, Loss, Losses, bound_scale
+from polymodal.train.pairs import CaptionedPairs, MomentumCollator, pair_processor, word_masking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,12 @@ class MaskedMultimodalModeling:
         if not isinstance(model, MultimodalEncoder) or model.heads is None or model.codec is None:
             raise ConfigError("objective: masked multimodal modeling needs FLAVA's pretraining heads and its codec")
         return MaskedMultimodalModelingLoss(self.max_logit_scale)
+
+    def collator(self, learner: Learner) -> Collator:
+        """Pairs, pictures and texts, a data set of each."""
+        if not isinstance(learner.module, MultimodalEncoder):
+            raise ConfigError(f"it is for a MultimodalEncoder, not a {type(learner.module).__name__}")
+        return masked_multimodal(learner, learner.module.grid)
 
 
 class MaskedMultimodalModelingLoss(Loss):
@@ -109,6 +118,12 @@ class WordPatchPretraining:
             raise ConfigError("objective: word-patch pretraining needs a SingleStream with a pooler and a word head")
         return WordPatchPretrainingLoss(self.alignment_weight, model.config.text.width)
 
+    def collator(self, learner: Learner) -> Collator:
+        """Pictures with captions, whose words are hidden."""
+        processor = pair_processor(learner)
+        masking = word_masking(learner, learner.masked_words or 0.15)
+        return MomentumCollator(processor=processor, longest=learner.max_length, masking=masking, groups=False)
+
 
 class WordPatchPretrainingLoss(Loss):
     """See WordPatchPretraining; holds the match head."""
@@ -160,6 +175,16 @@ class ContrastMatchCaption:
         if not isinstance(model, QFormerRetrieval) or model.config.qformer.vocab_size is None:
             raise ConfigError("objective: contrast, match and caption need a Q-Former that reads texts and pictures")
         return ContrastMatchCaptionLoss(self, model)
+
+    def collator(self, learner: Learner) -> Collator:
+        """Pictures with captions, which are written too."""
+        if not isinstance(learner.module, QFormerRetrieval):
+            raise ConfigError("it trains the first stage's model, a Q-Former that reads texts and pictures")
+        processor = pair_processor(learner)
+        begin = require_special(processor.tokenizer, "[DEC]", "a caption that is written")
+        skipped = learner.module.config.placeholders
+        longest = None if learner.max_length is None else learner.max_length + skipped
+        return CaptionedPairs(processor=processor, longest=longest, begin=begin, skipped=skipped)
 
 
 class ContrastMatchCaptionLoss(Loss):

@@ -23,6 +23,7 @@ from polymodal.train.schedule import Schedule
 KINDS = (
     "text",  # every token is learned
     "conversations",  # text or media in, answers are learned
+    "preferences",  # the same with a better and a worse answer
     "image-text pairs",
     "video-text pairs",
     "audio-text pairs",

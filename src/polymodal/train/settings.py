@@ -17,15 +17,18 @@ from typing import Any
 
 from polymodal.errors import ConfigError
 from polymodal.fields import check_fields
-from polymodal.train import objectives, optimizer, recipe, schedule
+from polymodal.train import affect, momentum, objectives, optimizer, preference, pretraining, recipe, schedule
+from polymodal.train.collator import Collator
 from polymodal.train.recipe import Stage
 
+MODULES = (optimizer, schedule, objectives, affect, momentum, pretraining, preference, recipe)
 RECORDS: Mapping[str, type] = {
     name: each
-    for module in (optimizer, schedule, objectives, recipe)
+    for module in MODULES
     for name, each in vars(module).items()
-    if is_dataclass(each) and isinstance(each, type)
-}
+    if is_dataclass(each) and isinstance(each, type) and each.__module__ == module.__name__
+    and not issubclass(each, Collator)
+} | {"LoRAConfig": recipe.LoRAConfig}  # fmt: skip
 
 
 def changed(stage: Stage, settings: list[str]) -> Stage:
@@ -67,6 +70,9 @@ def _value(text: str, old: Any, setting: str) -> Any:
         value = text
     if isinstance(old, tuple) and isinstance(value, str):
         value = [each.strip() for each in value.split(",") if each.strip()]
+    paths = isinstance(value, dict) and all(isinstance(each, dict) for each in value.values())
+    if isinstance(old, Mapping) and isinstance(value, dict) and not paths:  # the weights of sources, of heads
+        return value
     if isinstance(old, Mapping) and isinstance(value, dict):  # the low-rank paths of a stage
         return {prefix: _record({"type": "LoRAConfig", **each}, setting) for prefix, each in value.items()}
     if isinstance(value, dict):

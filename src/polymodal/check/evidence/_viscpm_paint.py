@@ -16,6 +16,7 @@ import polymodal as pm
 from polymodal.check import real
 from polymodal.check.demo import write_config, write_layout
 from polymodal.check.record import HeadlineResult, TrainingCheck
+from polymodal.check.training import learned
 from polymodal.generators import kl_codec
 from polymodal.generators.kl_codec import KLCodec
 from polymodal.models.latent_diffusion import LatentDiffusion
@@ -73,15 +74,8 @@ def learn(model: Any, texts: Sequence[str], latents: Tensor, steps: int) -> None
     """The words' bridge and the U-Net learn latents behind texts."""
     rows = [model.processor.encode(wish(text)) for text in texts]
     batch = {**model.processor.collate(rows, padding="right"), "latents": latents}
-    module = model.module.train()
-    module.backbone.requires_grad_(False)
-    loss = Denoising().build(module)
-    optimiser = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=3e-3)
-    for _ in range(steps):
-        optimiser.zero_grad()
-        loss(module, batch)["noise"].backward()
-        optimiser.step()
-    module.eval()
+    lesson = TrainingCheck(model=model.module, batches=lambda step: batch, steps=steps)
+    learned(lesson, Denoising(), train=("connectors", "generators"))
 
 
 def write_folder(folder: Path, config: dict[str, Any], codec: KLCodec, settings: dict[str, Any]) -> None:

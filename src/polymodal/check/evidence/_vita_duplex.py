@@ -17,13 +17,15 @@ import torch
 import polymodal as pm
 from polymodal.check import real
 from polymodal.check.demo import byte_tokenizer, write_config, writer
-from polymodal.check.training import lm_objective
+from polymodal.check.record import TrainingCheck
+from polymodal.check.training import learned
 from polymodal.data.encoded import Encoded
 from polymodal.data.media import Audio, Text
 from polymodal.data.messages import Message
 from polymodal.data.processor import Processor
 from polymodal.engine.engine import Engine
 from polymodal.pipelines.utterances import RATE, Utterance, Utterances
+from polymodal.systems import LanguageModeling, Linear
 from polymodal.systems.vita import SYSTEM
 from polymodal.systems.vita.duplex import Duplex, DuplexOptions, Moment
 from polymodal.systems.vita.processing import NOISE, QUERY, STATES
@@ -95,16 +97,13 @@ def trained(folder: Path, config: Any, steps: int = 120) -> Any:
     measured(module.encoders["audio"], model.processor.collate([always, *others[:2]], padding="right")["audios"])
     weights = torch.ones(made["text_config"]["vocab_size"])
     weights[[model.processor.tokenizer.special(state) for state in STATES]] = 10.0  # one token of a whole answer
-    optimiser = torch.optim.AdamW(module.parameters(), lr=3e-3)
-    decay = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.05, steps)
-    for _ in range(steps):
+
+    def batches(step: int) -> dict[str, Any]:
         chosen = [others[i] for i in random.choice(len(others), 6, replace=False)]
-        optimiser.zero_grad()
-        batch = model.processor.collate([always, *chosen], padding="right")
-        lm_objective(module, {**batch, "token_weights": weights}).backward()
-        optimiser.step()
-        decay.step()
-    write(module.eval())
+        return {**model.processor.collate([always, *chosen], padding="right"), "token_weights": weights}
+
+    lesson = TrainingCheck(model=module, batches=batches, steps=steps)
+    write(learned(lesson, LanguageModeling(), schedule=Linear(final=0.05)))
     return pm.load(folder)
 
 

@@ -18,7 +18,7 @@ from polymodal.check import real
 from polymodal.check.alignment import alignment_check, name_batch, pairs
 from polymodal.check.fixture import fixture_case, fixture_size, fixture_source, read
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, TrainingCheck
-from polymodal.check.training import fit
+from polymodal.check.training import learned
 from polymodal.systems.albef import SYSTEM, published
 from polymodal.train.momentum import MomentumAlignment
 
@@ -64,7 +64,7 @@ def headline() -> HeadlineResult:
     torch.manual_seed(0)
     model_spec = SYSTEM.formats[0].model_spec(small("retrieval"))
     training = TrainingCheck(model=model_spec.build(), batches=pairs(64, 8), steps=200, lr=1e-3)
-    model = fit(training, MomentumAlignment(alpha=0.0, queue=8))
+    model = learned(training, MomentumAlignment(alpha=0.0, queue=8))
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         (folder / "config.json").write_text(json.dumps(small("retrieval")), encoding="utf-8")

@@ -17,7 +17,7 @@ from polymodal.check.encoder_checks import BARE, COUNT, classes_headline, classi
 from polymodal.check.fixture import fixture_case
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training import fit, rows
+from polymodal.check.training import learned, rows
 from polymodal.systems import Classification, Variant
 from polymodal.systems.beit import SYSTEM
 
@@ -93,13 +93,13 @@ def headline() -> HeadlineResult:
         folder, config = Path(directory), tiny(real.captions(COUNT))
         model_spec = SYSTEM.formats[0].model_spec(config)
         write_config(folder, config=config, preprocessor_config={"size": 32})
-        write_weights(folder, fit(classes(), Classification(), steps=60), model_spec.keys[0])
+        write_weights(folder, learned(classes(), Classification(), steps=60), model_spec.keys[0])
         return classification_headline(pm.load(folder).classify)
 
 
 def masked_headline() -> HeadlineResult:
     """A tiny BEiT learns the words of masked patches of 16 pictures; loaded, it is asked for them by `logits`."""
-    training, learned = masked(), SYSTEM.recipe[0].objective
+    training, objective = masked(), SYSTEM.recipe[0].objective
     shown = training.batches(0)
     labels, hidden = shown.pop("labels"), shown["bool_masked_pos"]
     written = {**MASKING, "architectures": [MASKED]}
@@ -107,7 +107,8 @@ def masked_headline() -> HeadlineResult:
 
     def trained(module: nn.Module) -> nn.Module:
         # Each sixth batch has the first 16 pictures, masked elsewhere each time.
-        return fit(replace(training, model=module, batches=lambda step: training.batches(6 * step)), learned, steps=400)
+        lesson = replace(training, model=module, batches=lambda step: training.batches(6 * step))
+        return learned(lesson, objective, steps=400)
 
     with tempfile.TemporaryDirectory() as directory:
         said = checkpoint.stored(Path(directory), trained).logits(**shown).argmax(-1)

@@ -21,7 +21,7 @@ from polymodal.check.demo import Checkpoint, write_config, write_weights
 from polymodal.check.fixture import fixture_case
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training import fit
+from polymodal.check.training import learned
 from polymodal.systems import LanguageModeling, Variant
 from polymodal.systems.blip import SYSTEM
 from polymodal.systems.blip.checkpoint import ANSWER, CAPTION, JOINT, MATCH
@@ -178,7 +178,7 @@ def official_headline() -> HeadlineResult:
         check = captioning_check(module, 64, count=8, steps=150)
         spelled = {"input_ids": official_ids, "labels": official_ids}
         batch = {name: spelled.get(name, lambda x: x)(value) for name, value in check.batches(0).items()}
-        return fit(replace(check, batches=lambda step: batch), LanguageModeling(label_smoothing=0.1))
+        return learned(replace(check, batches=lambda step: batch), LanguageModeling(label_smoothing=0.1))
 
     with tempfile.TemporaryDirectory() as directory:
         checkpoint = Checkpoint(format=SYSTEM.formats[1], config=config, file="model.pth")
@@ -194,8 +194,8 @@ def headline() -> HeadlineResult:
     named = captioning_check(fresh(CAPTION), 64, count=8, steps=150)
     pixels, names = real.pixels(64)[:8], names_of(list(range(8)))
     with tempfile.TemporaryDirectory() as directory:
-        writer = saved(fit(named, LanguageModeling(label_smoothing=0.1)), CAPTION, Path(directory) / "captioner")
-        judge = saved(fit(filtered, MomentumAlignment(alpha=0.0, queue=8)), MATCH, Path(directory) / "filter")
+        writer = saved(learned(named, LanguageModeling(label_smoothing=0.1)), CAPTION, Path(directory) / "captioner")
+        judge = saved(learned(filtered, MomentumAlignment(alpha=0.0, queue=8)), MATCH, Path(directory) / "filter")
         ids = writer.generate(pixel_values=pixels, max_new_tokens=40)
         true = judge.logits(pixel_values=pixels, **names).argmax(1)
         false = judge.logits(pixel_values=pixels.roll(1, 0), **names).argmax(1)

@@ -16,7 +16,7 @@ from polymodal.check.demo import byte_tokenizer, train_fresh_and_chat, write_con
 from polymodal.check.fixture import store
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training import LETTERS, caption_check, fit, letters, rows, table
+from polymodal.check.training import LETTERS, caption_check, learned, letters, rows, table
 from polymodal.systems.blip_2 import SYSTEM
 
 IMAGE, QUERIES, WORDS = 98, 5, 99
@@ -323,7 +323,7 @@ def paired(layout: int, weights: str, **named: Any) -> HeadlineResult:
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         write_config(folder, config=config)
-        write_layout(folder / weights, fit(training, SYSTEM.recipe[0].objective, steps=150), format, model_spec)
+        write_layout(folder / weights, learned(training, SYSTEM.recipe[0].objective, steps=150), format, model_spec)
         model = pm.load(folder)
     shown = {name: batches(0)[name] for name in ("pixel_values", "input_ids", "attention_mask")}
     right = int((model.logits(**shown).argmax(1) == torch.arange(8)).sum())

@@ -24,7 +24,7 @@ from polymodal.check.encoder_checks import (
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training import fit, table
+from polymodal.check.training import learned, table
 from polymodal.checkpoints.record import CheckpointFiles
 from polymodal.data.hf_image import CLIP, transform_of
 from polymodal.data.zero_shot_prompts import IMAGENET
@@ -136,7 +136,7 @@ def named_pictures(checkpoint: Callable[[int], Checkpoint]) -> HeadlineResult:
 
         def trained(module: nn.Module) -> nn.Module:
             pairs = contrastive_check(module, ("pixel_values", lambda rows: pixels[rows]), ("input_ids", said), lr=1e-3)
-            return fit(pairs, Contrastive(), steps=200)
+            return learned(pairs, Contrastive(), steps=200)
 
         return classification_headline(checkpoint(size).stored(folder, trained).classify)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from polymodal.check.demo import QUESTION, Checkpoint, byte_tokenizer, write_con
 from polymodal.check.evidence import _text
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training import caption_batch, label_all_tokens, lm_objective, rows
+from polymodal.check.training import caption_batch, label_all_tokens, learned, letters, rows, table
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.pipelines.image_generation import PictureFormat, paint
+from polymodal.systems import LanguageModeling, SumOfSources
 from polymodal.systems.emu3 import SYSTEM
 from polymodal.systems.emu3.checkpoint import BEGIN, BOS, EOS, OPEN, ROW_END, TAIL
 from polymodal.systems.emu3.picture_size import AnySizeTransform, padded
@@ -128,6 +130,27 @@ def training_check(*, answers: bool) -> TrainingCheck:
     return TrainingCheck(model=model, batches=batches)
 
 
+def preferring() -> TrainingCheck:
+    """Of two pictures behind a name, letter by letter, the right one is the better."""
+    check = training_check(answers=False)
+    pixels, names = real.pixels(SIDE), real.captions()
+    picture = [33, *[31] * (GRID * (GRID + 1)), 34]
+
+    def batches(step: int) -> dict[str, Any]:
+        chosen = rows(step, 8)
+        texts = [letters(names[i]) for i in chosen]
+        ids, mask = table([[*text, *picture] for text in texts], 0), table([[1] * len(text) for text in texts], 0)
+        mask = torch.nn.functional.pad(mask, (0, ids.shape[1] - mask.shape[1]))
+        labels = ids.masked_fill((mask == 1) | (ids == 0), -100)
+        made = {"input_ids": ids, "labels": labels, "attention_mask": (ids != 0).long()}
+        return {
+            "chosen": {**made, **padded([pixels[i] for i in chosen])},
+            "rejected": {**made, **padded([pixels[(i + 1) % len(pixels)] for i in chosen])},
+        }
+
+    return replace(check, batches=batches)
+
+
 def headline(count: int = 4) -> HeadlineResult:
     """A tiny Emu3 learns four real pictures both ways in its published folder: it paints them from their names, id by
     id as its codec spells them, and names them by `chat`."""
@@ -166,15 +189,11 @@ def teach(model: Any, count: int) -> None:
     ids = module.tokens("image", padded([transform(picture) for picture, _ in samples]))
     sequences = [[*layout_of(tokenizer).prompt(tokenizer, name, (GRID, GRID)), *row.tolist()]
              for (_, name), row in zip(samples, ids, strict=True)]  # fmt: skip
-    optimiser = torch.optim.AdamW(module.backbone.parameters(), lr=3e-3)
-    for _ in range(120):
-        optimiser.zero_grad()
-        loss = lm_objective(module, understood)
-        for row in sequences:
-            given = torch.tensor([row])
-            loss = loss + module(input_ids=given, labels=given).loss / count
-        loss.backward()
-        optimiser.step()
+    rows_of = {str(number): torch.tensor([row]) for number, row in enumerate(sequences)}
+    batch = {"names": understood, **{name: {"input_ids": row, "labels": row} for name, row in rows_of.items()}}
+    both = SumOfSources(objective=LanguageModeling(), weights={"names": 1.0, **dict.fromkeys(rows_of, 1 / count)})
+    lesson = TrainingCheck(model=module, batches=lambda step: batch, steps=120)
+    learned(lesson, both, train=("backbone",))
 
 
 def asked(model: Any, count: int) -> tuple[int, int]:
@@ -227,7 +246,8 @@ EVIDENCE = Evidence(
     ),
     published=tuple(hugging_size(each.name, MODEL, partial(configured, each.config)) for each in SYSTEM.variants),
     training_checks={"pretrain": partial(training_check, answers=False),
-                     "generate": partial(training_check, answers=False), "chat": partial(training_check, answers=True)},
+                     "generate": partial(training_check, answers=False), "chat": partial(training_check, answers=True),
+                     "prefer": preferring},
     headline=headline,
     layouts={
         SYSTEM.formats[1].name: lambda: apart(1, 3, "emu3_text_model", "emu3_vqgan"),

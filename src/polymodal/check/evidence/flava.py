@@ -19,7 +19,7 @@ from polymodal.check.alignment import MASKING, name_batch, pairs
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training import fit
+from polymodal.check.training import learned
 from polymodal.generators.dalle_codec import map_pixels
 from polymodal.systems import Variant
 from polymodal.systems.flava import SYSTEM
@@ -121,7 +121,7 @@ def headline() -> HeadlineResult:
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         write_config(folder, config=small())
-        model = fit(training_check(joint=True, count=8, steps=320), SYSTEM.recipe[1].objective)
+        model = learned(training_check(joint=True, count=8, steps=320), SYSTEM.recipe[1].objective)
         write_weights(folder, model, SYSTEM.formats[0].model_spec(small()).keys[0])
         loaded = pm.load(folder)
     texts, pixels = name_batch(list(range(8))), real.pixels(64)[:8]

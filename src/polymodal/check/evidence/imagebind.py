@@ -17,7 +17,7 @@ from polymodal.check.demo import write_config, write_weights
 from polymodal.check.encoder_checks import COUNT, TensorOfRows, contrastive_check
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size
 from polymodal.check.record import Evidence, HeadlineResult, TrainingCheck
-from polymodal.check.training import fit
+from polymodal.check.training import learned
 from polymodal.data import imagebind_inputs
 from polymodal.models.dual_encoder import l2_normalise
 from polymodal.systems.imagebind import SYSTEM
@@ -63,7 +63,7 @@ def headline() -> HeadlineResult:
         folder, model_spec = Path(directory), SYSTEM.formats[0].model_spec(TINY)
         training = replace(training_check("imu")(), lr=2e-3)
         write_config(folder, config=TINY)
-        write_weights(folder, fit(training, SYSTEM.recipe[3].objective, steps=200), model_spec.keys[0])
+        write_weights(folder, learned(training, SYSTEM.recipe[3].objective, steps=200), model_spec.keys[0])
         rows = list(range(COUNT))
         found = pm.load(folder).features(vision=real.pixels(224, count=COUNT), imu=others()["imu"](rows))
     nearest = (l2_normalise(found["imu"]) @ l2_normalise(found["vision"]).T).argmax(1)

@@ -18,7 +18,7 @@ from polymodal.check.evidence.blip_2 import IMAGE, QUERIES, T5, tiny, untied_siz
 from polymodal.check.fixture import store
 from polymodal.check.hugging import Reading, hugging_case
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training import caption_check, fit, letters
+from polymodal.check.training import caption_check, learned, letters
 from polymodal.data.messages import user
 from polymodal.systems import LanguageModeling
 from polymodal.systems.instructblip import SYSTEM
@@ -191,7 +191,7 @@ def video_headline() -> HeadlineResult:
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         write_config(folder, config=config)
-        write_weights(folder, fit(first, LanguageModeling(), steps=150), model_spec.keys[0])
+        write_weights(folder, learned(first, LanguageModeling(), steps=150), model_spec.keys[0])
         model = pm.load(folder)
     right = names_written(model, prompt, filmed)
     given, other = filmed([0]), torch.tensor([[1, *letters("how many"), 2]])

@@ -17,7 +17,7 @@ from polymodal.check.demo import Checkpoint, byte_tokenizer, train_fresh_and_cha
 from polymodal.check.encoder_checks import COUNT, classification_headline, contrastive_check, name_ids
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read, unpadded
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training import caption_check, fit, table
+from polymodal.check.training import caption_check, learned, table
 from polymodal.data.zero_shot_prompts import IMAGENET
 from polymodal.systems import CheckpointFiles, Contrastive
 from polymodal.systems.internvl import SYSTEM
@@ -129,7 +129,7 @@ def compared() -> HeadlineResult:
 
         def trained(module: nn.Module) -> nn.Module:
             seen = contrastive_check(module, ("pixel_values", lambda rows: pixels[rows]), ("input_ids", said), lr=1e-3)
-            return fit(seen, Contrastive(), steps=200)
+            return learned(seen, Contrastive(), steps=200)
 
         config = small_contrastive("InternVL_G", size)
         checkpoint = Checkpoint(format=SYSTEM.formats[1], config=config, file="model.safetensors", written=config)

@@ -14,12 +14,12 @@ from polymodal.check import library, randomise, real
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training import caption_check, letters, lm_objective
+from polymodal.check.training import caption_check, learned, letters
 from polymodal.checkpoints.kosmos import MASK
 from polymodal.data.media import Text
 from polymodal.data.messages import Message
 from polymodal.pipelines.grounding import draw_boxes
-from polymodal.systems import Variant
+from polymodal.systems import LanguageModeling, Variant
 from polymodal.systems.kosmos_2 import SYSTEM
 from polymodal.systems.kosmos_2.patch_boxes import (
     BETWEEN,
@@ -162,7 +162,8 @@ def headline() -> HeadlineResult:
         talks = [[Message(role="user", parts=(pm.image(seen), Text(ASKED))),
                   Message(role="assistant", parts=(Text(f"<phrase> {name}</phrase>{object_text([box])}"),))]
                  for seen, box, name in scenes]  # fmt: skip
-        train(model.module, model.processor(talks), steps=200)
+        batch = model.processor(talks)
+        learned(TrainingCheck(model=model.module, batches=lambda step: batch, steps=200), LanguageModeling())
         said = [read_boxes(model.chat(pm.image(seen), ASKED, max_tokens=48).text) for seen, _, _ in scenes]
     right = 0
     for (seen, box, name), (text, found) in zip(scenes, said, strict=True):
@@ -176,15 +177,6 @@ def headline() -> HeadlineResult:
         "with the right box, which is read from the text and drawn on the picture (published weights are "
         "fetched from the hub by id and were not at hand)",
     )
-
-
-def train(module: Any, batch: Tensors, steps: int) -> None:
-    optimiser = torch.optim.AdamW(module.train().parameters(), lr=3e-3)
-    for _ in range(steps):
-        optimiser.zero_grad()
-        lm_objective(module, batch).backward()
-        optimiser.step()
-    module.eval()
 
 
 ASKED = "An image of"

@@ -17,7 +17,7 @@ from polymodal.check.diffusion_pipelines import tiny_diffusion
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size, read
 from polymodal.check.record import TOLERANCE, Evidence, HeadlineResult, Tensors, TrainingCheck
 from polymodal.data.messages import Message
-from polymodal.models.imagebind_lm import SignalTokenLM
+from polymodal.models.signal_token_lm import SignalTokenLM
 from polymodal.systems.next_gpt import SYSTEM
 
 COUNTS = {"num_gen_img_tokens": 2, "num_gen_video_tokens": 3, "num_gen_audio_tokens": 2, "num_clip_tokens": 4}

@@ -16,9 +16,10 @@ import polymodal as pm
 from polymodal.check.demo import byte_tokenizer, named_pictures, write_config, write_weights
 from polymodal.check.fixture import counted_case, fixture_source, packed_size
 from polymodal.check.record import Evidence, HeadlineResult, Tensors, TrainingCheck
-from polymodal.check.training import caption_check, letters, lm_objective
+from polymodal.check.training import caption_check, learned, letters
 from polymodal.data.media import Media, Text
 from polymodal.data.messages import Message
+from polymodal.systems import Cosine, LanguageModeling
 from polymodal.systems.palm_e import SYSTEM
 from polymodal.systems.palm_e.plans import read_plan, write_plan
 from polymodal.systems.palm_e.processing import PLACEHOLDERS, STATES
@@ -132,19 +133,16 @@ def asked(generator: np.random.Generator) -> tuple[np.ndarray, str, str]:
 
 def learn(model: pm.Model, generator: np.random.Generator, steps: int) -> torch.nn.Module:
     """Eight pictures and their names, and new scenes at every step."""
-    module = model.module.train()
-    optimiser = torch.optim.AdamW(module.parameters(), lr=6e-3)
-    slower = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     named = [talk(picture, "What is it?", name) for picture, name in named_pictures(8)]
-    for step in range(steps):
+
+    def batches(step: int) -> Tensors:
         talks = [named[(2 * step + i) % 8] for i in range(2)]
         for state, question, wanted in (asked(generator) for _ in range(8)):
             talks.append(talk(pm.array(state, "state"), question, wanted))
-        optimiser.zero_grad()
-        lm_objective(module, model.processor(talks)).backward()
-        optimiser.step()
-        slower.step()
-    return module.eval()
+        return model.processor(talks)
+
+    lesson = TrainingCheck(model=model.module, batches=batches, steps=steps, lr=6e-3)
+    return learned(lesson, LanguageModeling(), schedule=Cosine())
 
 
 def headline() -> HeadlineResult:

@@ -20,7 +20,7 @@ from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size
 from polymodal.check.record import Evidence, HeadlineResult, Tensors, TrainingCheck
 from polymodal.check.tabletop import SIDE, UNSEEN, WORDS, Table
-from polymodal.check.training import fit
+from polymodal.check.training import learned
 from polymodal.data.transforms import ShorterSideCrop
 from polymodal.systems.roboflamingo import SYSTEM
 from polymodal.systems.roboflamingo.checkpoint import END, IMAGE, LAST, PAD, prompt
@@ -107,7 +107,7 @@ def headline() -> HeadlineResult:
         pad = tokenizer.special(PAD)
         ids = {told: row + [pad] * (length - len(row)) for told, row in rows.items()}
         made = TrainingCheck(model=model.module, batches=lambda step: demonstrations(rng, ids), steps=200, lr=1e-3)
-        write_weights(folder, fit(made, BehaviourCloning(gripper_weight=0.1)), model_spec.keys[0])
+        write_weights(folder, learned(made, BehaviourCloning(gripper_weight=0.1)), model_spec.keys[0])
         again = pm.load(folder)
         done = sum(succeeds(again, Table.random(rng, UNSEEN), told) for told in WORDS for _ in range(8))
     return HeadlineResult(

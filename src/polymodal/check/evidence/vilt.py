@@ -15,7 +15,7 @@ from polymodal.check.alignment import CLS, FIRST, SEP, pairs, with_masked_words
 from polymodal.check.demo import write_config, write_weights
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training import fit, rows
+from polymodal.check.training import learned, rows
 from polymodal.systems import Classification, Variant
 from polymodal.systems.vilt import SYSTEM
 from polymodal.systems.vilt.checkpoint import ANSWERS, MASKED, PICTURES, RANK, TOKENS
@@ -126,7 +126,7 @@ def headline() -> HeadlineResult:
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         write_config(folder, config=small(ANSWERS, num_labels=8))
-        write_weights(folder, fit(training_check, Classification()), model_spec.keys[0])
+        write_weights(folder, learned(training_check, Classification()), model_spec.keys[0])
         found = pm.load(folder).logits(**asked(8), pixel_values=real.pixels(64)[:8])
     right = int((found.argmax(1) == torch.arange(8)).sum())
     return HeadlineResult(

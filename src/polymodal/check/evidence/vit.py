@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -16,9 +17,10 @@ from polymodal.check.encoder_checks import BARE, COUNT, classes_headline, classi
 from polymodal.check.fixture import fixture_case, fixture_source
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
 from polymodal.check.record import Case, Evidence, HeadlineResult, Size, Tensors, TrainingCheck
-from polymodal.check.training import fit
+from polymodal.check.training import learned
 from polymodal.systems import Classification, Variant
 from polymodal.systems.vit import SYSTEM
+from polymodal.train.objectives import Batch, Loss, Losses
 
 SMALL = {"hidden_size": 36, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 20, "image_size": 21,
          "patch_size": 5, "encoder_stride": 5}  # fmt: skip
@@ -72,8 +74,27 @@ def headline() -> HeadlineResult:
         folder, config = Path(directory), tiny(real.captions(COUNT))
         model_spec = SYSTEM.formats[0].model_spec(config)
         write_config(folder, config=config, preprocessor_config={"size": 32, "resample": 3})
-        write_weights(folder, fit(training_check(), Classification(), steps=60), model_spec.keys[0])
+        write_weights(folder, learned(training_check(), Classification(), steps=60), model_spec.keys[0])
         return classification_headline(pm.load(folder).classify)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiddenPixels:
+    """Pixels of patches that are not seen, by absolute error; `unseen`: where they lie."""
+
+    name: ClassVar[str] = "hidden_pixels"
+
+    def build(self, model: nn.Module) -> Loss:
+        return HiddenPixelsLoss()
+
+
+class HiddenPixelsLoss(Loss):
+    """See HiddenPixels."""
+
+    def forward(self, model: nn.Module, batch: Batch) -> Losses:
+        given = {name: value for name, value in batch.items() if name != "unseen"}
+        far = (model(**given).logits - batch["pixel_values"]).abs()
+        return {"pixels": far[batch["unseen"]].mean()}
 
 
 def masked_headline() -> HeadlineResult:
@@ -84,13 +105,8 @@ def masked_headline() -> HeadlineResult:
     unseen = hidden.reshape(COUNT, 1, 4, 4).repeat_interleave(8, 2).repeat_interleave(8, 3).expand_as(pixels)
 
     def trained(module: nn.Module) -> nn.Module:
-        optimiser = torch.optim.AdamW(module.train().parameters(), lr=3e-3)
-        for _ in range(150):
-            optimiser.zero_grad()
-            painted = module(pixel_values=pixels, bool_masked_pos=hidden).logits
-            (painted - pixels)[unseen].abs().mean().backward()
-            optimiser.step()
-        return module.eval()
+        batch = {"pixel_values": pixels, "bool_masked_pos": hidden, "unseen": unseen}
+        return learned(TrainingCheck(model=module, batches=lambda step: batch, steps=150), HiddenPixels())
 
     checkpoint = Checkpoint(format=SYSTEM.formats[2], config=config, file="model.safetensors", written=config)
     with tempfile.TemporaryDirectory() as directory:

@@ -1,6 +1,7 @@
 """Data that lies in files of its own: folders of media with captions, WebDataset archives.
 
 photos/1.jpg, photos/1.txt        a caption beside each        photos/cat/1.jpg     its folder's name is the label
+photos/1.jpg                      pictures alone, where none has a caption or a label
 photos/metadata.jsonl             {"file_name": "1.jpg", "text": "..."}             as `datasets` has it
 shard-0001.tar                    1.jpg, 1.txt (or 1.json): what shares a name is one sample (WebDataset)
 """
@@ -37,6 +38,7 @@ class Folder(Dataset):
         super().__init__(path)
         self.question = question
         self.items: list[tuple[str, str | None]] = []  # of the medium, of its text; relative to the folder
+        bare: list[tuple[str, str | None]] = []
         for folder, folders, names in os.walk(path):
             folders.sort()
             here = Path(folder).relative_to(path)
@@ -45,8 +47,11 @@ class Folder(Dataset):
                 stem, _, suffix = name.rpartition(".")
                 if suffix.lower() in KIND:
                     text = next((f"{stem}.{each}" for each in TEXTS if f"{stem}.{each}" in present), None)
-                    if text is not None or here != Path("."):
-                        self.items.append((str(here / name), None if text is None else str(here / text)))
+                    told = text is not None or here != Path(".")
+                    (self.items if told else bare).append(
+                        (str(here / name), None if text is None else str(here / text))
+                    )
+        self.items = self.items or bare
         if not self.items:
             raise ConfigError(
                 f"{path} holds no samples; expected media with a .txt of the same name, folders named by label, "
@@ -59,11 +64,11 @@ class Folder(Dataset):
     def sample(self, index: int) -> Sample:
         medium, text = self.items[index]
         kind = KIND[medium.rpartition(".")[2].lower()]
-        if text is None:
-            caption = Path(medium).parent.name.replace("_", " ")
-        else:
-            caption = read_text(read_bytes(self.path / text, LONGEST, PromptError), text)
-        record = {kind: str(medium), "caption": caption}
+        record = {kind: str(medium)}
+        if text is not None:
+            record["caption"] = read_text(read_bytes(self.path / text, LONGEST, PromptError), text)
+        elif label := Path(medium).parent.name.replace("_", " "):
+            record["label"] = label
         return sample_of(record, f"{self.path.name}/{medium}", Media(self.path), self.question)
 
     def manifest(self) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class Mixture:
         if weights is not None and (len(weights) != len(datasets) or min(weights) <= 0):
             raise ConfigError(f"weights: {len(weights)} for {len(datasets)} data sets; expected one above 0 for each")
         self.datasets, self.seed, self.shuffle = tuple(datasets), seed, shuffle
+        self.weights = None if weights is None else tuple(weights)
         sizes = np.array([len(each) for each in datasets], dtype=np.int64)
         self.epoch_size = int(sizes.sum())
         self.sizes = sizes

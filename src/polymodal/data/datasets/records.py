@@ -3,6 +3,10 @@
     {"messages": [{"role": "user", "content": ...}, ...], "images": ["a.jpg"]}             OpenAI, TRL, LLaMA-Factory
     {"conversations": [{"from": "human", "value": "<image>\\nWhat is it?"}, ...], "image": "a.jpg"}    LLaVA, ShareGPT
     {"image": "a.jpg", "question": "...", "answer": "..."}     {"image": "a.jpg", "caption": "..."}    {"text": "..."}
+    {"image": "a.jpg", "label": "cat"}      {"image": "a.jpg", "audio": "a.wav"}, media without a word
+    {"messages": [...], "chosen": "...", "rejected": "..."}, one answer better than another, as TRL has them
+    {"features": {"text": "a.npy", "audio": [[0.1, ...], ...]}, "label": 0.4}
+    {"instruction": "lift it", "images": [...], "gripper_images": [...], "actions": "a.npy"}, a robot's way
 
 Media that a text marks (`<image>`, `<video>`, `<audio>`) stand where the marks are, those that no text marks in front
 of the first question, as in LLaVA's files.  Line ends around a mark belong to the prompt's format and are dropped.
@@ -13,10 +17,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from polymodal.data.datasets.sample import Sample
-from polymodal.data.media import Audio, Image, Media, Text, Video
+from polymodal.data.media import Array, Audio, Image, Media, Text, Video
 from polymodal.data.messages import Message, Part, conversation
 from polymodal.errors import PolymodalError, PromptError
 
@@ -37,14 +42,20 @@ ROLES = {
     "observation": "tool",
     "function": "tool",
 }
-MEDIA: Mapping[str, tuple[type[Media], tuple[str, ...]]] = {
+MEDIA: Mapping[str, tuple[Callable[..., Media], tuple[str, ...]]] = {
     "image": (Image, ("image", "images", "image_path", "img", "picture")),
     "video": (Video, ("video", "videos", "video_path")),
     "audio": (Audio, ("audio", "audios", "audio_path", "sound", "speech")),
+    "depth": (partial(Image, modality="depth"), ("depth",)),
+    "thermal": (partial(Image, modality="thermal"), ("thermal",)),
+    "imu": (partial(Array, modality="imu"), ("imu", "motion")),
 }
 TALKS = ("messages", "conversations", "conversation")
 QUESTIONS = ("question", "instruction", "prompt", "query")
 ANSWERS = ("answer", "caption", "output", "response", "transcript", "transcription", "sentence", "label")
+LABELS = ("labels", "label", "answers")
+ARRAYS = ("codes", "signal_targets")
+"""Numbers that stand beside a sample: ids of a picture's patches, vectors that signals should become."""
 MARK = re.compile(r"\s*<(image|video|audio)>\s*")
 
 
@@ -65,25 +76,84 @@ def sample_of(record: Any, name: str, open_media: Open, question: str = "") -> S
 def _sample_of(record: Any, name: str, open_media: Open, question: str) -> Sample:
     if not isinstance(record, Mapping):
         raise PromptError(f"expected an object with keys, found {type(record).__name__}")
+    beside: dict[str, Any] = {
+        "labels": next((record[key] for key in LABELS if record.get(key) is not None), None),
+        "arrays": {name: each for key in ARRAYS for name, each in _arrays(record.get(key), open_media, key)},
+        "group": "" if record.get("image_id") is None else str(record["image_id"]),
+    }
+    if isinstance(record.get("features"), Mapping):
+        return Sample(name=name, **beside, features=dict(_arrays(record["features"], open_media)))
+    if record.get("actions") is not None:
+        return _demonstration(record, name, open_media)
     media = {kind: list(_media(record, kind, open_media)) for kind in MEDIA}
     turns = next((record[key] for key in TALKS if isinstance(record.get(key), Sequence)), None)
+    if record.get("chosen") is not None and record.get("rejected") is not None:
+        return _preference(record, turns, name, media, open_media)
     if turns is not None:
-        return Sample(name=name, messages=_talk(turns, media, open_media))
+        return Sample(name=name, messages=_talk(turns, media, open_media), **beside)
     answer = _first(record, ANSWERS)
     text = record.get("text")
     if answer is None and isinstance(text, str) and not any(media.values()):
-        return Sample(name=name, text=text)
+        return Sample(name=name, text=text, **beside)
     answer = text if answer is None else answer
+    asked = _first(record, QUESTIONS) or question
+    if isinstance(record.get("input"), str) and record["input"]:  # Alpaca: instruction, input, output
+        asked = f"{asked}\n{record['input']}" if asked else record["input"]
+    if answer is None and any(media.values()):  # pictures alone, pairs of media, what has a label and no words
+        items = tuple(item for kind in media.values() for item in kind)
+        if not asked or beside["labels"] is None:
+            return Sample(name=name, media=items, **beside)
+        parts: tuple[Part, ...] = (*items, Text(asked))
+        return Sample(name=name, messages=(Message(role="user", parts=parts),), **beside)
     if not isinstance(answer, str):
         raise PromptError(
             f"has the keys {', '.join(map(str, list(record)[:8])) or 'of none'}; expected messages, conversations, or "
             f"a medium with {', '.join(ANSWERS[:3])} or text"
         )
-    asked = _first(record, QUESTIONS) or question
-    if isinstance(record.get("input"), str) and record["input"]:  # Alpaca: instruction, input, output
-        asked = f"{asked}\n{record['input']}" if asked else record["input"]
     messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
-    return Sample(name=name, messages=_talk(messages, media, open_media))
+    return Sample(name=name, messages=_talk(messages, media, open_media), **beside)
+
+
+def _preference(
+    record: Mapping[str, Any], turns: Any, name: str, media: dict[str, list[Media]], open_media: Open
+) -> Sample:
+    """A question with a better and a worse answer, each a text or turns; media marked in them are in that order."""
+    asked = turns if turns is not None else record.get("prompt", _first(record, QUESTIONS))
+    if isinstance(asked, str):
+        asked = [{"role": "user", "content": asked}]
+    if not isinstance(asked, Sequence) or not asked:
+        raise PromptError("has chosen and rejected answers; expected messages or prompt that they answer")
+    answers = [
+        [{"role": "assistant", "content": each}] if isinstance(each, str) else each
+        for each in (record["chosen"], record["rejected"])
+    ]
+    if not all(isinstance(each, Sequence) and each for each in answers):
+        raise PromptError("chosen and rejected: expected a text or a list of messages each")
+    better, worse = answers
+    messages = _talk([*asked, *better, *worse], media, open_media)
+    end = len(asked) + len(better)
+    return Sample(name=name, messages=messages[:end], rejected=(*messages[: len(asked)], *messages[end:]))
+
+
+def _demonstration(record: Mapping[str, Any], name: str, open_media: Open) -> Sample:
+    """What a robot was told, what its cameras saw at each step, and what it did."""
+    told = _first(record, QUESTIONS)
+    if told is None:
+        raise PromptError("has actions but no instruction")
+    seen = list(_media(record, "image", open_media))
+    held = record.get("gripper_images") or ()
+    seen += [Image(open_media(each), modality="gripper") for each in held]
+    arrays = dict(_arrays(record["actions"], open_media, "actions"))
+    return Sample(name=name, text=told, media=tuple(seen), arrays=arrays)
+
+
+def _arrays(given: Any, open_media: Open, key: str = "") -> Iterator[tuple[str, Array]]:
+    """Numbers of a record by name: of a table of them "key.name"; each a .npy file or lists of numbers."""
+    if isinstance(given, Mapping) and not isinstance(given.get("bytes"), bytes):
+        for name, each in given.items():
+            yield from _arrays(each, open_media, f"{key}.{name}" if key else str(name))
+    elif given is not None:
+        yield key, Array(given if isinstance(given, list) else open_media(given), modality=key)
 
 
 def _talk(turns: Sequence[Any], media: dict[str, list[Media]], open_media: Open) -> tuple[Message, ...]:
@@ -141,7 +211,7 @@ def _opened(part: Any, open_media: Open) -> Any:
     url = value.get("url") if isinstance(value, Mapping) and "url" in value else value
     if isinstance(url, str) and url.startswith("data:"):
         return part
-    return MEDIA[kind][0](open_media(url))  # type: ignore[call-arg]
+    return MEDIA[kind][0](open_media(url))
 
 
 def _parts(text: str, waiting: Mapping[str, Iterator[Media]]) -> Iterator[Part]:
@@ -158,13 +228,13 @@ def _parts(text: str, waiting: Mapping[str, Iterator[Media]]) -> Iterator[Part]:
 
 def _media(record: Mapping[str, Any], kind: str, open_media: Open) -> Iterator[Media]:
     """The media of a kind that a record names, in order."""
-    record_type, keys = MEDIA[kind]
+    make, keys = MEDIA[kind]
     for key in keys:
         value = record.get(key)
         if value is None or value == "":
             continue
         for each in value if isinstance(value, list) else [value]:
-            yield record_type(open_media(each))  # type: ignore[call-arg]
+            yield make(open_media(each))
 
 
 def _first(record: Mapping[str, Any], keys: Sequence[str]) -> str | None:

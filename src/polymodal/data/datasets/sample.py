@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from polymodal.data.media import Array, Media
 from polymodal.data.messages import Message
 from polymodal.errors import ConfigError
 from polymodal.files import open_regular
@@ -18,14 +19,24 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One sample.  messages: a conversation, whose answers are learned; or text, of which every token is.
+    """One sample.  messages: a conversation, whose answers are learned; or text, of which every token is; or media
+    without a word, as pairs of a picture and its sound; or features, sequences [T, F] by modality.
 
-    name: where it is from, for messages about it: "talks.jsonl:12".
+    labels: what is told beside it, as the data file has it: the name or number of a class, a score, several by name.
+    rejected: an answer that is worse than the one that ends `messages`.  arrays: further numbers of a sample by name,
+    as a robot's actions.  group: what it shares with others, the picture that several texts tell of.  name: where it is
+    from, for messages about it: "talks.jsonl:12".
     """
 
     name: str
     messages: tuple[Message, ...] = ()
     text: str = ""
+    media: tuple[Media, ...] = ()
+    features: Mapping[str, Array] = field(default_factory=dict)
+    labels: Any = None
+    rejected: tuple[Message, ...] = ()
+    group: str = ""
+    arrays: Mapping[str, Array] = field(default_factory=dict)
 
 
 class Dataset(ABC):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -65,6 +66,12 @@ def model_spec(tower: BeitConfig, head: Any, rows: KeyTable, prefix: str = "beit
     return ModelSpec(build=build, keys=(table,), in_memory=table.reworded(beit_keys.IN_MEMORY), parts=(part,))
 
 
+def bare(tower: BeitConfig, module: nn.Module, files: CheckpointFiles) -> LoadedModel:
+    """The model with what makes tensors of pictures."""
+    transform = hf_image.transform_of(files.preprocessor, {**hf_image.BEIT, "size": tower.image_size})
+    return LoadedModel(model=module, processor=PairProcessor(transform=transform))
+
+
 def parse_bare_config(config: Mapping[str, Any]) -> ModelSpec:
     """BeitModel; its pooler's norm is not part of the features."""
     found = model_spec(beit_keys.parse_config(config), None, pairs({"pooler.layernorm": None}), "")
@@ -76,7 +83,8 @@ def parse_masked_config(config: Mapping[str, Any]) -> ModelSpec:
     """BeitForMaskedImageModeling."""
     tower = beit_keys.parse_config(config)
     head = PatchLogitsConfig(width=tower.width, codes=config.get("vocab_size", 8192), norm=norm_of(config))
-    return model_spec(tower, head, pairs({"layernorm": "head.norm", "lm_head": "head.proj"}))
+    found = model_spec(tower, head, pairs({"layernorm": "head.norm", "lm_head": "head.proj"}))
+    return replace(found, assemble=partial(bare, tower), tokenizer=False)
 
 
 def parse_classification_config(config: Mapping[str, Any]) -> ModelSpec:
@@ -87,10 +95,8 @@ def parse_classification_config(config: Mapping[str, Any]) -> ModelSpec:
     found = model_spec(tower, head, pairs({"beit.pooler.layernorm": "head.norm", "classifier": "head.proj"}))
 
     def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
-        transform = hf_image.transform_of(files.preprocessor, {**hf_image.BEIT, "size": tower.image_size})
-        return LoadedModel(
-            model=module, processor=PairProcessor(transform=transform), score=scorer(module, transform, labels)
-        )
+        loaded = bare(tower, module, files)
+        return replace(loaded, score=scorer(module, loaded.processor.pixels, labels), labels=labels)
 
     return replace(found, assemble=assemble, tokenizer=False)
 

@@ -36,6 +36,8 @@ def infer(shapes: Shapes) -> Mapping[str, Any] | None:
     """The options of transformers' BeitConfig that the shapes tell, with `head`; None for another's file."""
     if not {"patch_embed.proj.weight", "cls_token", "blocks.0.gamma_1", "blocks.0.attn.q_bias"} <= set(shapes):
         return None
+    if any(name.startswith("cls_pt_layers.") for name in shapes):
+        return None  # BEiT v2's, which has blocks of its own for the class token
     kind = "lm_head" if "lm_head.weight" in shapes else "patches" if "fc_norm.weight" in shapes else "class"
     linear = f"{HEADS[kind][0]}.weight"
     table, positions = shapes.get(SHARED, shapes.get(OWN)), shapes.get("pos_embed")

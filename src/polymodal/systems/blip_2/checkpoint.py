@@ -36,7 +36,10 @@ def parse_retrieval_config(config: Mapping[str, Any]) -> ModelSpec:
         placeholders=queries if whole and config.get("image_token_index") is not None else 0,
         images=pictures, texts=texts, matching=whole, pooled=whole,
     )  # fmt: skip
-    return ModelSpec(build=model.build, keys=(qformer_lm.retrieval_keys(model),), parts=_drawing(model))
+    assembled = qformer_chat.pairs(model, config.get("image_token_index")) if whole else None
+    return ModelSpec(
+        build=model.build, keys=(qformer_lm.retrieval_keys(model),), parts=_drawing(model), assemble=assembled
+    )
 
 
 def _drawing(model: QFormerRetrievalConfig) -> tuple[Part, ...]:

@@ -25,6 +25,9 @@ from polymodal.systems import (
     Variant,
 )
 from polymodal.systems.emu3.picture_size import AnySizeTransform, announced, transform_of
+from polymodal.train.conversations import WrittenPictures
+from polymodal.train.objectives import LanguageModeling
+from polymodal.train.preference import Preference, PreferenceCollator
 
 DEFAULTS = {"vocab_size": 184622, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
             "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 9216, "rms_norm_eps": 1e-5,
@@ -99,7 +102,10 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         processor = Processor(tokenizer=tokenizer, template=own or TEMPLATE, modalities=(image,),
                               max_length=backbone.max_length)  # fmt: skip
         return LoadedModel(
-            model=module, processor=processor, paint=painter_of(module, tokenizer, transform, codec.stack.factor)
+            model=module,
+            processor=processor,
+            paint=painter_of(module, tokenizer, transform, codec.stack.factor),
+            collator=learned_from,
         )
 
     plain = llama.hf_keys(backbone)
@@ -114,6 +120,16 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
                Part(slot="backbone", name="LLaMA-like decoder", prefix="backbone", input="ids of text and pictures",
                     output=f"[B, T, {backbone.vocab_size}]"))  # fmt: skip
     return ModelSpec(build=build, keys=tables, in_memory=tables[-1], parts=drawing, assemble=assemble)
+
+
+def learned_from(objective: Any, learner: Any) -> Any:
+    """What is asked for pictures, where those are learned; None: conversations."""
+    writes = isinstance(objective, LanguageModeling) and objective.learn == ("image",)
+    if not writes and not isinstance(objective, Preference):
+        return None
+    length = learner.max_length or learner.processor.max_length
+    pictures = WrittenPictures(processor=learner.processor, max_length=length, begin=BOS, end=EOS)
+    return pictures if writes else PreferenceCollator(inner=pictures)
 
 
 def painter_of(

@@ -4,6 +4,7 @@ Rates of `generate` are those of the repository's script; batches and steps were
 """
 
 from polymodal.systems import AdamW, Budget, Cosine, DataSource, LanguageModeling, Stage
+from polymodal.train.preference import Preference
 
 RECIPE = (
     Stage(
@@ -29,7 +30,16 @@ RECIPE = (
         optimizer=AdamW(lr=1e-5, betas=(0.9, 0.95), weight_decay=0.1, clip=5.0),
         schedule=Cosine(warmup_steps=30, final=0.1),
         start="pretrain",
-        note="720 x 720 pixels, no prompt for some; preferences of people (DPO) follow, which no stage here learns",
+        note="720 x 720 pixels, no prompt for some",
+    ),
+    Stage(
+        name="prefer",
+        data=(DataSource(name="pictures of one prompt, voted on by three people", kind="preferences"),),
+        objective=Preference(),
+        train=("backbone",),
+        start="generate",
+        note="DPO; beta, rate and batch were not published, beta is TRL's default; the paper is remembered to add the "
+        "next-token loss of the better picture (objective.supervised)",
     ),
     Stage(
         name="chat",

@@ -13,7 +13,7 @@ from polymodal.data.imagebind_formats import NExTGPTFormat
 from polymodal.data.processor import Processor
 from polymodal.data.template import Special
 from polymodal.generators.query_projector import QueryProjectorConfig, official_keys
-from polymodal.models.imagebind_lm import SignalTokenLM
+from polymodal.models.signal_token_lm import SignalTokenLM, SignalTokens
 from polymodal.systems import (
     CheckpointFiles,
     LoadedModel,
@@ -90,7 +90,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
             PLACEHOLDERS,
             imagebind_llama.inputs_of(SENSES),
             {name: each.build() for name, each in projectors.items()},
-            signals,
+            SignalTokens(ids=signals),
         )
 
     more = KeyTable()

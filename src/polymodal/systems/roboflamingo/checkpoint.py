@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from polymodal.backbones.decoder import DecoderConfig
@@ -20,9 +21,10 @@ from polymodal.data.transforms import ShorterSideCrop
 from polymodal.errors import ConfigError, PromptError
 from polymodal.generators import recurrent_policy
 from polymodal.generators.recurrent_policy import RecurrentPolicyConfig
-from polymodal.models.action_policy import ActionPolicy
+from polymodal.models.action_policy import CAMERAS, ActionPolicy
 from polymodal.pipelines.acting import Acting
 from polymodal.systems import CheckpointFiles, LoadedModel, ModelSpec, Part
+from polymodal.train.trajectories import TrajectoryCollator
 from polymodal.weights.keytable import KeyTable, drop
 
 if TYPE_CHECKING:
@@ -71,7 +73,12 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         def act(instruction: str) -> Acting:
             return Acting(module, prompt(words, instruction), still, window=window, space=CALVIN)
 
-        return LoadedModel(model=module, processor=None, act=act)
+        def collator(objective: Any, learner: Any) -> Any:
+            return TrajectoryCollator(
+                ids=partial(prompt, words), transform=still, cameras=CAMERAS, window=window, pad=words.special(PAD)
+            )
+
+        return LoadedModel(model=module, processor=None, act=act, collator=collator)
 
     keys = keys_of(config, found, policy, cameras)
     return ModelSpec(build=build, keys=(keys,), parts=drawing(found, backbone, fuse), assemble=assemble)

@@ -116,11 +116,15 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     )  # fmt: skip
     return ModelSpec(
         build=stream.build, keys=keys_of(architecture, stream.head), parts=drawing,
-        assemble=lambda module, files: assemble(module, files, stream),
+        assemble=lambda module, files: assemble(
+            module, files, stream, labels_of(config) if architecture in (ANSWERS, PICTURES) else ()
+        ),
     )  # fmt: skip
 
 
-def assemble(module: nn.Module, files: CheckpointFiles, stream: SingleStreamConfig) -> LoadedModel:
+def assemble(
+    module: nn.Module, files: CheckpointFiles, stream: SingleStreamConfig, labels: tuple[str, ...]
+) -> LoadedModel:
     """The processor, with the folder's transform and tokenizer."""
     tokenizer = files.tokenizer()
     processor = PairProcessor(
@@ -131,4 +135,4 @@ def assemble(module: nn.Module, files: CheckpointFiles, stream: SingleStreamConf
         pictures=stream.images,
         segments=True,
     )
-    return LoadedModel(model=module, processor=processor)
+    return LoadedModel(model=module, processor=processor, labels=labels)

@@ -13,14 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from polymodal.backbones import cpm_bee
 from polymodal.backbones.cpm_bee_segments import TREE, NumberedIds, TreeContext
+from polymodal.checkpoints.stable_diffusion import Codec
 from polymodal.connectors.linear import LinearConnectorConfig
-from polymodal.errors import ConfigError
-from polymodal.generators import kl_codec, unet, unet_keys
-from polymodal.generators.kl_codec import KLCodec
+from polymodal.generators import unet, unet_keys
 from polymodal.generators.noise_schedule import NoiseSchedule
 from polymodal.models.latent_diffusion import LatentDiffusion
 from polymodal.nn.norm import LayerNormConfig
@@ -28,9 +27,8 @@ from polymodal.pipelines.latent_painting import LatentPainter
 from polymodal.systems import CheckpointFiles, LoadedModel, ModelSpec, Part
 from polymodal.systems.viscpm import processor as tree
 from polymodal.systems.viscpm.checkpoint import ANSWER, BEGIN, infer_backbone, parse_backbone
-from polymodal.weights.folder import weights_in
+from polymodal.train.latents import LatentCollator
 from polymodal.weights.keytable import KeyTable, rename
-from polymodal.weights.load import load_module
 
 PAINT = "viscpm-paint"
 UNET_2_1: dict[str, Any] = {
@@ -94,35 +92,14 @@ class Paint:
             rows = [processor.fit(processor.encode(tree.wish(text))) for text in texts]
             return processor.collate(rows, padding="right")
 
-        codec = Codec(files)
+        codec = Codec(files.folder / "vae", "stable-diffusion-2-1-base")
         painter = LatentPainter(model=module, encode=encode, codec=codec, factor=codec.factor)
-        return LoadedModel(model=module, processor=processor, paint=painter)
+        side = self.unet.side * codec.factor
 
+        def collator(objective: Any, learner: Any) -> Any:
+            return LatentCollator(encode=encode, codec=codec, side=side)
 
-class Codec:
-    """The codec of a folder, read when the first picture is drawn."""
-
-    def __init__(self, files: CheckpointFiles) -> None:
-        self._folder = files.folder / "vae"
-        settings = CheckpointFiles(self._folder).json("config.json")
-        self._config = kl_codec.parse_config(settings) if settings else None
-        self._module: KLCodec | None = None
-
-    @property
-    def factor(self) -> int:
-        """Pixels of a latent along a side."""
-        return 8 if self._config is None else self._config.stack.factor
-
-    def __call__(self, like: Tensor) -> KLCodec:
-        """On the device of a tensor, in its dtype.  Raises ConfigError where there is none."""
-        if self._config is None:
-            raise ConfigError(f"{self._folder} has no config.json: pictures are decoded by the codec of "
-                              "stable-diffusion-2-1-base; put its folder vae there")  # fmt: skip
-        if self._module is None:
-            tables = [kl_codec.published_keys(self._config, words) for words in
-                      (kl_codec.ATTENTION, kl_codec.OLD_ATTENTION)]  # fmt: skip
-            self._module = load_module(self._config.build, weights_in(self._folder), tables).eval()
-        return self._module.to(device=like.device, dtype=like.dtype)
+        return LoadedModel(model=module, processor=processor, paint=painter, collator=collator)
 
 
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:

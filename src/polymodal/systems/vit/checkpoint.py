@@ -63,7 +63,10 @@ def classifier(tower: ViTConfig, labels: tuple[str, ...]) -> Any:
     def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
         transform = hf_image.transform_of(files.preprocessor, {**hf_image.VIT, "size": sides(tower.image_size)})
         return LoadedModel(
-            model=module, processor=PairProcessor(transform=transform), score=scorer(module, transform, labels)
+            model=module,
+            processor=PairProcessor(transform=transform),
+            score=scorer(module, transform, labels),
+            labels=labels,
         )
 
     return assemble
