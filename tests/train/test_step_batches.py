@@ -1,6 +1,7 @@
 """The batches of a step: the same samples and gradients however they are cut, packed, prepared or shared by ranks."""
 
 import json
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from polymodal.data.datasets.mixture import Mixture
 from polymodal.data.datasets.opening import open_dataset
 from polymodal.errors import ConfigError
-from polymodal.train.batches import BatchOptions, StepBatches, StepLoader
+from polymodal.train.batches import PASS, BatchOptions, StepBatches, StepLoader, cut_by_length
 from polymodal.train.collator import Learner
 from polymodal.train.conversations import ConversationCollator, conversations
 from polymodal.train.objectives import LanguageModeling
@@ -71,9 +72,26 @@ def test_gradients_do_not_depend_on_how_a_step_is_cut_or_packed(model: Any, mixt
         (replace(whole, micro_batch=1), False),
         (whole, True),
         (replace(whole, micro_batch=2), True),
+        (replace(whole, by_length=True), False),
+        (replace(whole, by_length=True), True),
     ):
         found = gradients(model, step_batches(model, mixture, options, 480, packing))
         assert largest_difference(found, expected) <= 1e-4 * max(1.0, scale), (options, packing)
+
+
+def test_rows_are_cut_where_padding_and_passes_cost_least() -> None:
+    def lengths(*rows: int) -> list[list[int]]:
+        return [list(map(len, group)) for group in cut_by_length([range(each) for each in rows])]  # type: ignore[misc]
+
+    assert lengths(10, 12, 13) == [[10, 12, 13]]  # 9 tokens of padding are less than a pass
+    assert lengths(10, 10, 10, 400) == [[10, 10, 10], [400]]
+    assert lengths(90, 100, 200, 210, 900) == [[90, 100], [200, 210], [900]] and lengths() == []
+    rows = sorted(random.Random(0).randrange(8, 300) for _ in range(12))
+    cost = sum(len(group) * max(group) + PASS for group in lengths(*rows))
+    every = [[[rows[0]]]]
+    for row in rows[1:]:  # all ways to cut them
+        every = [way for cut in every for way in ([*cut[:-1], [*cut[-1], row]], [*cut, [row]])]
+    assert cost == min(sum(len(group) * max(group) + PASS for group in cut) for cut in every)
 
 
 def test_a_damaged_sample_leaves_its_place_empty_and_is_named(model: Any, mixture: Mixture) -> None:

@@ -29,6 +29,7 @@ from polymodal.train.batches import BatchOptions, StepLoader, Steps
 from polymodal.train.collator import Collates, Collator, Learner, require_kind
 from polymodal.train.feature_batches import CountsSamples
 from polymodal.train.feature_files import FeatureDataset, is_features
+from polymodal.train.objectives import LanguageModeling
 from polymodal.train.parameters import prepare
 from polymodal.train.ranks import Ranks, started
 from polymodal.train.recipe import DataSource, Stage
@@ -42,13 +43,14 @@ class TrainOptions:
     """How a stage is run, beside what its record says.
 
     packing: several conversations in a row of `budget.max_length` tokens.  micro_batch: rows a forward pass at most;
-    None: all of a step.  workers: processes that prepare batches.  evaluation_data: held-out samples, whose
-    mean loss is taken every `evaluate_every` steps (0: at the end alone).  weights: of the data sets; None: by their
-    sizes.  media_root: what paths in the data are relative to; "": the file they stand in.  question: asked of media
-    that come with a caption alone.  activation_checkpointing: every so many blocks keep their inputs alone and are
-    computed again in the backward pass (0: none), for less memory.  codec: address of the model that turns a picture
-    into the ids of its patches, for objectives that learn those and data that does not bring them.  feature_cache: a
-    folder in which what frozen encoders say of each item is kept, so that it is computed once; runs may share it.
+    None: all of a step, or rows of like length together where that costs less.  workers: processes that prepare
+    batches.  evaluation_data: held-out samples, whose mean loss is taken every `evaluate_every` steps (0: at the end
+    alone).  weights: of the data sets; None: by their sizes.  media_root: what paths in the data are relative to; "":
+    the file they stand in.  question: asked of media that come with a caption alone.  activation_checkpointing: every
+    so many blocks keep their inputs alone and are computed again in the backward pass (0: none), for less memory.
+    codec: address of the model that turns a picture into the ids of its patches, for objectives that learn those and
+    data that does not bring them.  feature_cache: a folder in which what frozen encoders say of each item is kept, so
+    that it is computed once; runs may share it.
     """
 
     packing: bool = False
@@ -155,10 +157,13 @@ def resume(
     return model, losses
 
 
-def export(folder: str | Path, target: str | Path, *, best: bool = False, ema: bool = False) -> Path:
+def export(
+    folder: str | Path, target: str | Path, *, best: bool = False, ema: bool = False, adapter: bool = False
+) -> Path:
     """Write the model of a run as a checkpoint that `pm.load` reads, low-rank paths added to the weights.
 
     best: of the lowest evaluation, else the newest.  ema: the running mean of the weights, of a stage with `ema`.
+    adapter: the low-rank paths alone instead, as a folder that PEFT reads, too; of a stage that trains nothing else.
     Raises ConfigError for a run without a checkpoint, or without a mean.
     """
     run_folder = Path(folder)
@@ -172,8 +177,19 @@ def export(folder: str | Path, target: str | Path, *, best: bool = False, ema: b
     checkpoint.load_learned(found[-1], model.module)
     if ema:
         checkpoint.load_average(found[-1], model.module)
+    if adapter:
+        require_paths_alone(model, stage)
+        return model.save_adapter(target)
     merge_lora(model.module)
     return model.save(target)
+
+
+def require_paths_alone(model: Model, stage: Stage) -> None:
+    """Raises ConfigError for a stage that trains what no adapter file holds."""
+    beside = [name for name, p in model.module.named_parameters() if p.requires_grad and ".adapters." not in name]
+    if beside or not stage.lora:
+        what = f"{beside[0]} and {len(beside) - 1} more parameters" if beside else "no low-rank paths"
+        raise ConfigError(f"stage {stage.name} trains {what}: an adapter would not hold that; export the whole model")
 
 
 def learns(stage: Stage) -> str:
@@ -254,7 +270,11 @@ def run(
     """The steps that are left, and the report."""
     assert stage.budget.batch is not None
     batch_options = BatchOptions(
-        batch=stage.budget.batch, micro_batch=options.micro_batch, rank=ranks.rank, ranks=ranks.count
+        batch=stage.budget.batch,
+        micro_batch=options.micro_batch,
+        by_length=is_mean_over_tokens(model, stage),
+        rank=ranks.rank,
+        ranks=ranks.count,
     )
     collator = collator_of(model, stage, options, ranks.count)
     loader = StepLoader(collator.steps(mixture, batch_options), stage.steps, options.workers)
@@ -293,6 +313,13 @@ def run(
         model.clear_caches()
     tell(folder, ranks)
     return losses
+
+
+def is_mean_over_tokens(model: Model, stage: Stage) -> bool:
+    """Whether a step's loss is the same however its rows are cut into passes: each token counts alike and alone."""
+    objective = stage.objective
+    plain = isinstance(objective, LanguageModeling) and objective.picture_id_weight == 1.0
+    return plain and getattr(model.module, "moe", None) is None
 
 
 def tell(folder: Path, ranks: Ranks) -> None:

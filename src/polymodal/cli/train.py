@@ -169,14 +169,16 @@ def export(
         bool, typer.Option("--best", help="The checkpoint of the lowest evaluation, not the newest.")
     ] = False,
     ema: Annotated[bool, typer.Option("--ema", help="The running mean of the weights (a stage with ema).")] = False,
+    adapter: Annotated[bool, typer.Option("--adapter", help="The low-rank paths alone, as a PEFT folder.")] = False,
 ) -> None:
     """Write the model of a run as a checkpoint, which `polymodal ask --model FOLDER` and `pm.load` read."""
     import polymodal as pm
     from polymodal.cli.output import waiting
 
     with waiting(f"writing {folder}"):
-        written = pm.export(run, folder, best=best, ema=ema)
-    typer.echo(f"wrote {written}; polymodal ask FILE QUESTION --model {written} uses it")
+        written = pm.export(run, folder, best=best, ema=ema, adapter=adapter)
+    use = f"--model MODEL --adapter {written}" if adapter else f"--model {written}"
+    typer.echo(f"wrote {written}; polymodal ask FILE QUESTION {use} uses it")
 
 
 def finish(folder: Path, name: str, losses: list[float], seconds: float, stopped: bool, json: bool) -> int:

@@ -1,6 +1,6 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685; DoRA, 2402.09353) as a transformation of a built module tree.
 
-    apply_lora(model, ("q_proj", "v_proj"), rank=8, alpha=16)     leaf names, dotted paths or prefixes
+    apply_lora(model, ("q_proj", "v_proj"), rank=8, alpha=16)     leaf names, dotted paths or prefixes; dora=True
     LoRA   y = x W^T + b + scale * dropout(x) A^T B^T             A random, B zero: nothing changes at first
     DoRA   W -> magnitude * V / |V|  with V = W + scale * B A, |V| by output and outside the gradient
     embedding   its table is the W^T of a linear that reads one-hot ids
@@ -178,10 +178,17 @@ def trains(part: nn.Module, name: str) -> bool:
 
 
 def apply_lora(
-    module: nn.Module, names: Iterable[str], rank: int, alpha: float, dropout: float = 0.0, adapter: str = DEFAULT
+    module: nn.Module,
+    names: Iterable[str],
+    rank: int,
+    alpha: float,
+    dropout: float = 0.0,
+    adapter: str = DEFAULT,
+    dora: bool = False,
 ) -> list[str]:
     """Give every chosen linear a fresh low-rank path; the dotted paths of the linears changed, in order.
 
+    dora: each with the length of every output's row beside it, which begins as it is.
     A name chooses a linear whose path equals it, ends in ``.name`` or starts with ``name.``.  Raises UnknownName
     when a name chooses nothing, ConfigError for a rank below 1 or a linear that has this adapter already.
     """
@@ -203,7 +210,8 @@ def apply_lora(
         like = part.weight
         a, b = like.new_empty(rank, part.in_features), like.new_zeros(part.out_features, rank)
         nn.init.kaiming_uniform_(a, a=sqrt(5))
-        adapt(part, LowRank(a=a, b=b, scale=alpha / rank, dropout=dropout), adapter, path)
+        lengths = row_lengths(like.detach()) if dora and like.is_floating_point() else None
+        adapt(part, LowRank(a=a, b=b, scale=alpha / rank, magnitude=lengths, dropout=dropout), adapter, path)
     return [path for path in linears if path in chosen]
 
 

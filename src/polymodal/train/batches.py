@@ -53,10 +53,15 @@ class StepData:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions:
-    """batch: samples a step, over all ranks.  micro_batch: rows a forward pass at most; None: all.  positions: of the
-    mixture that are read at all; None: it goes on for ever.  rank, ranks: which of how many processes this one is."""
+    """batch: samples a step, over all ranks.  micro_batch: rows a forward pass at most; None: all.
+
+    by_length: instead of all, passes of rows of like length where that costs less; for losses that are means over
+    tokens, and in one process, since several must make as many passes each.  positions: of the mixture that are read at
+    all; None: it goes on for ever.  rank, ranks: which of how many processes this one is.
+    """
 
     batch: int
+    by_length: bool = False
     micro_batch: int | None = None
     positions: int | None = None
     rank: int = 0
@@ -108,11 +113,12 @@ class StepBatches:
                 skipped.append(str(problem))
         items = collator.arranged(items)
         size = options.micro_batch or max(1, len(items))
+        cut: list[Sequence[Any]] = [items[start : start + size] for start in range(0, len(items), size)]
+        if options.by_length and options.micro_batch is None and options.ranks == 1:
+            cut = cut_by_length(sorted(items, key=len))
         generator = generator_at(self.mixture.seed, step, options.rank)
         return StepData(
-            micro_batches=tuple(
-                collator.batch(items[start : start + size], generator) for start in range(0, len(items), size)
-            ),
+            micro_batches=tuple(collator.batch(each, generator) for each in cut),
             samples=len(names),
             names=tuple(names),
             skipped=tuple(skipped),
@@ -179,6 +185,26 @@ class OfEach:
             names=tuple(name for each in data.values() for name in each.names),
             skipped=tuple(why for each in data.values() for why in each.skipped),
         )
+
+
+PASS = 128
+"""What a pass costs beside its tokens, in tokens: gradients are added to those of the passes before."""
+MOST_ROWS = 256
+"""Of a pass that is cut by length."""
+
+
+def cut_by_length(rows: Sequence[Any]) -> list[Sequence[Any]]:
+    """Rows, shortest first, in the groups that cost least: each is padded to its longest row, and is a pass."""
+    best = [(0, 0)]  # of the first n rows: the cost, and where their last group starts
+    for end in range(1, len(rows) + 1):
+        starts = range(max(0, end - MOST_ROWS), end)
+        best.append(min((best[start][0] + (end - start) * len(rows[end - 1]) + PASS, start) for start in starts))
+    groups, end = [], len(rows)
+    while end:
+        start = best[end][1]
+        groups.append(rows[start:end])
+        end = start
+    return groups[::-1]
 
 
 def generator_at(seed: int, step: int, rank: int) -> torch.Generator:

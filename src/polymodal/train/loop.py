@@ -208,7 +208,7 @@ def train_step(run: Run, stage: Stage, given: Any, step: int, precision: str = "
             loss.backward()
     summed = {name: ranks.total(value) for name, value in summed.items()}
     learning = [parameter for group in run.optimiser.param_groups for parameter in group["params"]]
-    norm = whole(torch.nn.utils.clip_grad_norm_(learning, stage.optimizer.clip or math.inf)).item()
+    norm = clipped(learning, stage.optimizer.clip)
     for what, value in (("loss", sum(summed.values())), ("norm of the gradients", norm)):
         if not math.isfinite(value):
             raise NotANumber(
@@ -221,6 +221,16 @@ def train_step(run: Run, stage: Stage, given: Any, step: int, precision: str = "
     counted = {name: int(ranks.total(value)) for name, value in counts.items()}
     parts_by_name = summed if len(summed) > 1 else {}
     return {"loss": sum(summed.values()), "lr": rate, "norm": norm, **parts_by_name, **counted}
+
+
+def clipped(learning: Sequence[Tensor], limit: float | None) -> float:
+    """The norm of all gradients together, which are scaled down where it is beyond the limit, and not touched else."""
+    gradients = [each.grad for each in learning if each.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    found = whole(norm).item()
+    if limit is not None and not found <= limit:
+        torch.nn.utils.clip_grads_with_norm_(learning, limit, norm)
+    return found
 
 
 def placed(batch: Any, device: torch.device) -> Any:

@@ -2,6 +2,8 @@
 
     AdamW (arXiv 1711.05101)   Adam (1412.6980, weight decay in the gradient)   SGD with momentum
 
+AdamW and Adam run as one kernel over each tensor (`fused`), which reads and writes memory a third as often as torch's
+loop of operations; the step is the same but for rounding.
 Traps: vectors (biases, norms, gates, temperatures) are never decayed, nor is what `undecayed` names.
 """
 
@@ -44,7 +46,7 @@ class AdamW(OptimizerConfig):
     eps: float = 1e-8
 
     def build(self, groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(groups, betas=self.betas, eps=self.eps)
+        return torch.optim.AdamW(groups, betas=self.betas, eps=self.eps, fused=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class Adam(OptimizerConfig):
     eps: float = 1e-8
 
     def build(self, groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(groups, betas=self.betas, eps=self.eps)
+        return torch.optim.Adam(groups, betas=self.betas, eps=self.eps, fused=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,7 +83,7 @@ def prepare(model: nn.Module, stage: Stage) -> int:
             continue
         if config.rank is None or config.alpha is None:
             raise ConfigError(f"stage {stage.name}: the rank of its low-rank paths is not published; give lora=...")
-        apply_lora(model, bare, config.rank, config.alpha, config.dropout)
+        apply_lora(model, bare, config.rank, config.alpha, config.dropout, dora=config.dora)
     return _only({id(parameter) for _, parameter in trained(model, stage)}, model)
 
 
@@ -193,7 +193,7 @@ def _path_size(part: nn.Module, config: LoRAConfig) -> int:
     if isinstance(part, LoRALinear):
         return sum(p.numel() for p in part.parameters()) - sum(p.numel() for p in part.parameters(recurse=False))
     assert isinstance(part, nn.Linear)
-    return (config.rank or 0) * (part.in_features + part.out_features)
+    return (config.rank or 0) * (part.in_features + part.out_features) + part.out_features * config.dora
 
 
 def _only(chosen: set[int], model: nn.Module) -> int:

@@ -79,11 +79,13 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class LoRAConfig:
-    """Low-rank paths (arXiv 2106.09685); None where a number was not published."""
+    """Low-rank paths (arXiv 2106.09685); None where a number was not published.  dora: with a learned length of every
+    output's row (2402.09353)."""
 
     rank: int | None = None
     alpha: float | None = None
     dropout: float = 0.0
+    dora: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
