@@ -5,7 +5,7 @@
 
 Ring attention (arXiv 2310.01889) on blockwise attention (2305.19370), as LWM is trained (2402.08268).  `RingMask` goes
 in place of a MaskSpec: `decoder(embeds, position_ids, RingMask(block=..., group=...))` with this process's tokens and
-their positions in the whole sequence.  Gradients flow: the backward pass goes round again, with those of keys and values.
+their positions in the whole sequence.  Gradients flow: the backward pass goes round again with those of the keys.
 Traps: every process must hold equally many tokens; padding gets a segment of its own; a cache is not shared out.
 """
 
