@@ -160,6 +160,8 @@ EVIDENCE = Evidence(
         "what the folder's tokenizer puts in front of a text stands in front of every piece of a prompt that official "
         "code tokenises apart; the published tokenizer was not at hand, nor is the form of further turns published",
         "steps, rates, batches and data of the recipe are recalled from the paper",
+        "stages with videos are tried here with pictures; the weight of examples in a packed row (each counts alike) "
+        "is not given to the loss, which weighs labels alike",
         "videos are written by FramePainter.video in Python, no command does it",
         "sequences over several processes: `nn/ring_attention.py`, tested with two; `train` does not use it",
     ),
