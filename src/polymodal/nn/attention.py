@@ -215,6 +215,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: PreparedMask | None, scale: fl
     mask = mask or PreparedMask()
     if mask.query_scale is not None:
         q = q * mask.query_scale
+    if mask.kernel is not None:
+        return mask.kernel(q, k, v, scale)
     groups = q.shape[1] // k.shape[1]
     if groups > 1 and q.shape[2] == 1 and (mask.allow is None or mask.allow.shape[1] == 1):
         # One query: the query heads of a group become rows of one key head, so nothing is repeated.

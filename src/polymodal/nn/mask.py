@@ -14,11 +14,13 @@ A row that may see no key (padding, text before the first image) gives exactly z
 values: ``prepare`` opens such rows for the kernel (no NaN in either direction) and marks them for zeroing.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from polymodal.errors import ConfigError
 from polymodal.nn.segments import counted_within
 
 
@@ -28,15 +30,22 @@ class PreparedMask:
 
     After ``biased``, ``allow`` is a float [B|1,H,T,S] that is added to the scores: -inf where nothing may be seen.
     ``query_scale`` [B|1,1,T,1]: queries are multiplied by it (attention whose sharpness grows with the position).
+    ``kernel(q, k, v, scale)``: computes the attention in place of scaled-dot-product attention (nn/ring_attention.py).
     """
 
     causal: bool = False
     allow: Tensor | None = None
     empty: Tensor | None = None
     query_scale: Tensor | None = None
+    kernel: Callable[[Tensor, Tensor, Tensor, float | None], Tensor] | None = None
 
     def biased(self, bias: Tensor, q_len: int) -> "PreparedMask":
-        """The same visibility with ``bias [B|1, H, T|1, S]`` added to the scores (ALiBi, relative positions)."""
+        """The same visibility with ``bias [B|1, H, T|1, S]`` added to the scores (ALiBi, relative positions).
+
+        Raises ConfigError for a kernel of its own, which takes none.
+        """
+        if self.kernel is not None:
+            raise ConfigError("this kind of attention (ring attention) adds no bias to its scores; use a MaskSpec")
         allow = self.allow
         if self.causal:
             k_len = bias.shape[-1]
