@@ -61,6 +61,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "llava_phi": ("moe_llava",),
     "llava_stablelm": ("moe_llava",),
     "lxmert": ("lxmert",),
+    "mdl": ("mdl",),
     "mesm": ("mesm",),
     "minigpt4": ("minigpt_4",),
     "minigpt5": ("minigpt_5",),
