@@ -272,7 +272,7 @@ class UtteranceClassesLoss(Loss):
 
 @dataclass(frozen=True, kw_only=True)
 class EmotionLabels:
-    """Emotions that are there or not, each by itself, by binary cross-entropy (MESM).
+    """Emotions that are there or not, each by itself, by binary cross-entropy (MESM; C-MFN: one, humour).
 
     Batch: inputs, labels [B, classes] of 0 and 1.  positive_weights: how much each emotion counts where it is present;
     empty: as where it is absent.
