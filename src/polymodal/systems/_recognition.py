@@ -30,6 +30,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "cogvlm": ("cogvlm",),
     "dialoguernn": ("dialoguernn",),
     "dolphins": ("dolphins",),
+    "dr_net": ("dr_net",),
     "early_fusion_svm": ("early_fusion_svm",),
     "emu": ("emu",),
     "emu3": ("emu3",),
