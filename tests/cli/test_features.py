@@ -137,7 +137,7 @@ def test_self_mm_makes_labels_from_the_second_epoch_on(polymodal: Command, place
 def test_a_method_begins_at_the_widths_of_the_data(place: Path, tmp_path: Path) -> None:
     folder = pm.begin("mtfn:lmf-sims", tmp_path / "start", [place / "scores"])
     config = json.loads((folder / "config.json").read_text())
-    assert config["features"] == WIDTHS and config["steps"] == {"text": 6, "audio": 6, "vision": 6}
+    assert config["features"] == WIDTHS and config["seq_lens"] == {"text": 6, "audio": 6, "vision": 6}
     assert pm.begin("mtfn:lmf-sims", folder, [place / "scores"]) == folder
     with pytest.raises(ConfigError, match="holds another model"):
         pm.begin("mtfn:lmf-mosi", folder, [place / "scores"])

@@ -104,7 +104,7 @@ def test_refusals():
     with pytest.raises(PromptError, match=r"text must be ids \[B, T\], found \[4, 8, 27\]"):
         ids(**data)
     for change, words in (
-        ({"dropout": {"gate": 0.5}}, "dropout names 'gate'"),
+        ({"drops": {"gate": 0.5}}, "drops names 'gate'"),
         ({"states": {"text": 3}}, "states must have the keys text, audio, vision"),
         ({"hidden": {"head": 3}}, "hidden must have the keys attention, proposal"),
         ({"window": 2}, "c-mfn: "),

@@ -59,7 +59,7 @@ def test_refusals():
     for change, words in (
         ({"heads": {"fusion": 3}, "rank": 2}, "none with a rank; found fusion with rank 2"),
         ({"heads": {"text": 3}}, "heads must be fusion alone or fusion, text, audio, vision"),
-        ({"steps": {"face": 3}}, "steps names 'face'"),
+        ({"seq_lens": {"face": 3}}, "seq_lens names 'face'"),
         ({"hidden": {"text": 3}}, "hidden must have the keys text, audio, vision"),
         ({"width": 3}, "mtfn: "),
     ):

@@ -109,5 +109,5 @@ def test_a_stage_is_plain_data() -> None:
     stage = replace(STAGE, lora={"encoder": LoRAConfig(rank=2, alpha=4)}, rates=(PartRate(prefix="out", factor=2.0),))
     found = as_dict(stage)
     assert found["type"] == "Stage" and found["objective"] == {"type": "Classification"}
-    assert found["lora"] == {"encoder": {"type": "LoRAConfig", "rank": 2, "alpha": 4, "dropout": 0.0}}
+    assert found["lora"] == {"encoder": {"type": "LoRAConfig", "rank": 2, "alpha": 4, "dropout": 0.0, "dora": False}}
     assert found["rates"] == [{"type": "PartRate", "prefix": "out", "factor": 2.0}] and found["schedule"] is None

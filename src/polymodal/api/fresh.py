@@ -78,11 +78,11 @@ def fitted(config: dict[str, Any], data: Sequence[Path]) -> dict[str, Any]:
     config = {**config, "features": {name: found[name] for name in config["features"]}}
     if "vectors" in config:
         config["vectors"] = sum(map(len, sets))
-    steps = config.get("steps")
+    steps = config.get("seq_lens")
     if isinstance(steps, dict):  # MMSA pads to the longest sequence of a file
         longest = {name: max(len(each.features[name]) for part in sets for each in part.features.samples)
                    for name in steps}  # fmt: skip
-        config["steps"] = {name: max(longest[name], 1) for name in steps}
+        config["seq_lens"] = {name: max(longest[name], 1) for name in steps}
     if "parties" in config:
         most = max(len(set(each.speakers)) for part in sets for each in part.features.samples)
         config["parties"] = max(config["parties"], most)

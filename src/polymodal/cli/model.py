@@ -63,7 +63,7 @@ def with_options(
 
     @wraps(command)
     def run(*args: Any, **values: Any) -> Any:
-        chosen = {name: values.pop(name) for name in options}
+        chosen = {name: values.pop(name, default) for name, (_, default) in options.items()}
         return command(*args, **values, **{keyword: make(**chosen)})
 
     own = inspect.signature(command, eval_str=True)

@@ -18,10 +18,11 @@ def draw_parts(sketch: Sketch) -> None:
     """Fills the sketch from `Part`s alone: each lane runs through its modules, a backbone stands beside all lanes."""
     own = [part.modality for part in sketch.parts if part.slot != "backbone"]
     _draw_inputs(sketch, own)
+    backbones = sum(part.slot == "backbone" for part in sketch.parts)
     for index, part in enumerate(sketch.parts):
         names = tuple(name for name in sketch.parameters.sizes if part.prefix and below(name, part.prefix))
         size = (sketch.size(names),) if names else ()
-        beside = tuple(sketch.lanes) if part.slot == "backbone" else (part.modality,)
+        beside = tuple(sketch.lanes) if part.slot == "backbone" and backbones == 1 else (part.modality,)
         tokens = () if part.tokens is None else (f"{part.tokens} tokens per item",)
         sketch.add(Node(key=f"part.{index}", kind=KINDS[part.slot], column=part.slot, lanes=beside, title=part.name,
                         lines=(*size, *shapes_of(part), *tokens), names=names, modality=part.modality))  # fmt: skip
@@ -29,6 +30,7 @@ def draw_parts(sketch: Sketch) -> None:
         sketch.module_node(sketch.module, key="part.0", kind="head", column="backbone", lanes=tuple(sketch.lanes))
     for lane in sketch.lanes:
         _connect_lane(sketch, lane)
+    _connect_rest(sketch)
     _connect_outputs(sketch)
 
 
@@ -67,6 +69,25 @@ def _connect_lane(sketch: Sketch, lane: str) -> None:
     inputs = [node.key for node in sketch.nodes if node.key == f"input.{lane}"]
     for first, second in pairwise([*inputs, *(node.key for node in stops)]):
         sketch.connect(first, second, lane)
+
+
+def _connect_rest(sketch: Sketch) -> None:
+    """Inputs without a module in their lane enter the first modules of all, and modules that nothing enters yet are
+    entered by those of the slot before, or by the inputs."""
+    modules = sorted(
+        (node for node in sketch.nodes if node.key.startswith("part.")), key=lambda node: ORDER[node.column]
+    )
+    inputs = [node for node in sketch.nodes if node.kind == "input"]
+    left = {edge.source for edge in sketch.edges}
+    first = [node for node in modules if node.column == modules[0].column]
+    for each in (node for node in inputs if node.key not in left):
+        for module in first:
+            sketch.connect(each.key, module.key, each.modality)
+    for module in modules:
+        if module.key not in {edge.target for edge in sketch.edges}:
+            before = [node for node in modules if ORDER[node.column] < ORDER[module.column]]
+            for each in (before or inputs)[-1:]:
+                sketch.connect(each.key, module.key, each.modality)
 
 
 def _connect_outputs(sketch: Sketch) -> None:

@@ -23,7 +23,6 @@ from polymodal.generators.vq_codec import VQCodec
 from polymodal.generators.vq_codec_3d import VideoCodec
 from polymodal.models.discrete_token_lm import DiscreteTokenLM
 from polymodal.models.imagebind_lm import SummedEmbeddingLM
-from polymodal.models.meta_response_lm import MetaResponseLM
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.models.signal_token_lm import SignalTokenLM
 from polymodal.models.synchronized_lm import SynchronizedLM
@@ -265,8 +264,8 @@ def draw_outputs(sketch: Sketch, model: MultimodalLM) -> None:
         draw_decoders(sketch, model)
     if isinstance(model, SignalTokenLM):
         draw_generators(sketch, model)
-    if isinstance(model, MetaResponseLM):
-        draw_readers_of_prompts(sketch)
+    elif not isinstance(model, SynchronizedLM | DiscreteTokenLM | VisualRegressionLM):
+        draw_readers_of_words(sketch)
     if isinstance(model, SynchronizedLM):
         draw_generator(sketch, "image", model.painter, "the states before a picture")
     if isinstance(model, VisualRegressionLM):
@@ -296,10 +295,12 @@ def draw_generators(sketch: Sketch, model: SignalTokenLM) -> None:
         draw_generator(sketch, name, projector, f"{len(model.signals[name])} signal tokens")
 
 
-def draw_readers_of_prompts(sketch: Sketch) -> None:
+def draw_readers_of_words(sketch: Sketch) -> None:
     """Words of the answer -> generators, which lie outside the model."""
-    for part in (each for each in sketch.parts if each.slot == "generator"):
+    for part in (each for each in sketch.parts if each.slot == "generator" and not each.prefix):
         name = part.modality
+        if name not in sketch.lanes:
+            sketch.lanes.insert(0, name)
         sketch.add(Node(key=f"generator.{name}", kind="generator", column="generator", lanes=(name,), title=part.name,
                         lines=(*shapes_of(part), "loaded beside the model"), modality=name, faint=True))  # fmt: skip
         sketch.connect("backbone.head", f"generator.{name}", name)

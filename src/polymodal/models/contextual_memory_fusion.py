@@ -44,7 +44,7 @@ class ContextualMemoryFusionConfig:
 
     hidden: inner widths of the mlps (`attention`, `proposal`, `keep`, `write`, `head`).  words: of a table of word
     vectors in the model, then text is ids; 0: text is vectors.  width to ffn_width: of the transformer.
-    dropout: by the names of `hidden`, by modality (first cell states), and of `memory` (the first one).
+    drops: rates of dropout by the names of `hidden`, by modality (first cell states), and of `memory` (the first one).
     """
 
     features: Mapping[str, int]
@@ -60,15 +60,15 @@ class ContextualMemoryFusionConfig:
     heads: int = 8
     head_dim: int = 64
     ffn_width: int = 2048
-    dropout: Mapping[str, float] = field(default_factory=dict)
+    drops: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("features", "context", "states"):
             require_names(f"C-MFN: {name}", getattr(self, name), MODALITIES)
         require_names("C-MFN: hidden", self.hidden, LAYERS)
         known = (*LAYERS, *MODALITIES, "memory")
-        if unknown := [name for name in self.dropout if name not in known]:
-            raise ConfigError(f"C-MFN: dropout names {unknown[0]!r}; expected some of {', '.join(known)}")
+        if unknown := [name for name in self.drops if name not in known]:
+            raise ConfigError(f"C-MFN: drops names {unknown[0]!r}; expected some of {', '.join(known)}")
 
     def build(self) -> ContextualMemoryFusion:
         return ContextualMemoryFusion(self)
@@ -119,7 +119,7 @@ class ContextualMemoryFusion(nn.Module):
     def __init__(self, config: ContextualMemoryFusionConfig) -> None:
         super().__init__()
         self.config = config
-        states, rate = config.states, config.dropout
+        states, rate = config.states, config.drops
         self.table = nn.Embedding(config.words, config.features["text"]) if config.words else None
         self.context = nn.ModuleDict({n: LSTM(config.features[n], config.context[n], 1) for n in MODALITIES})
         self.starts = nn.ModuleDict({n: nn.Linear(config.sentences * config.context[n], states[n]) for n in MODALITIES})

@@ -5,8 +5,8 @@
     vision [B, T, Fv] -> mean, batch norm, MLP [B, v]        ┘  LMF: product of `rank` linears of each, weighted sum
     TFN's score is sigmoid * 6 - 3;  MTFN: text, audio and vision have a head each, without those bounds
 
-Traps: MMSA's copy averages audio and vision over its padding, and its LSTM runs over it: `steps` says to which lengths
-sequences are padded with zeros (MMSA's seq_lens), None: real steps alone count.  The outer product is audio x vision,
+Traps: MMSA's copy averages audio and vision over its padding, and its LSTM runs over it: `seq_lens` says to which
+lengths sequences are padded with zeros, None: real steps alone count.  The outer product is audio x vision,
 then x text.  A sequence of one step is taken for a mean already.
 """
 
@@ -36,7 +36,7 @@ class TensorFusionConfig:
     """features, hidden: widths by modality.  text_out: of the text's vector.  heads: width of the fusion's head, and of
     the modalities' own where they have some; empty with `rank` (LMF).  dropout: by modality, and of each head.
 
-    steps: to how many steps sequences are padded, by modality; see the module's traps.
+    seq_lens: to how many steps sequences are padded, by modality; see the module's traps.
     """
 
     features: Mapping[str, int]
@@ -45,7 +45,7 @@ class TensorFusionConfig:
     heads: Mapping[str, int] = field(default_factory=dict)
     rank: int = 0
     dropout: Mapping[str, float] = field(default_factory=dict)
-    steps: Mapping[str, int] = field(default_factory=dict)
+    seq_lens: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("features", "hidden"):
@@ -56,8 +56,8 @@ class TensorFusionConfig:
                 f"tensor fusion: heads must be fusion alone or {', '.join(SCORES)}, none with a rank; found "
                 f"{', '.join(self.heads) or 'none'} with rank {self.rank}"
             )
-        if unknown := sorted(set(self.steps) - set(MODALITIES)):
-            raise ConfigError(f"tensor fusion: steps names {unknown[0]!r}; expected {', '.join(MODALITIES)}")
+        if unknown := sorted(set(self.seq_lens) - set(MODALITIES)):
+            raise ConfigError(f"tensor fusion: seq_lens names {unknown[0]!r}; expected {', '.join(MODALITIES)}")
 
     @property
     def outputs(self) -> dict[str, int]:
@@ -125,7 +125,7 @@ class TensorFusion(nn.Module):
     def features(self, **batch: Any) -> dict[str, Tensor]:
         """A vector of each modality: text `[B, t]`, audio `[B, a]`, vision `[B, v]`."""
         given = checked("TensorFusion", batch, self.config.features)
-        lengths, steps = {name: batch.get(f"{name}_lengths") for name in MODALITIES}, self.config.steps
+        lengths, steps = {name: batch.get(f"{name}_lengths") for name in MODALITIES}, self.config.seq_lens
         fixed = steps.get("text")
         text = padded(given["text"], lengths["text"], fixed)
         encoded = {"text": self.text(text, lengths["text"] if fixed is None else None)}

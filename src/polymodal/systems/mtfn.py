@@ -6,7 +6,7 @@
 
 Papers: CH-SIMS (ACL 2020), TFN (arXiv 1707.07250), LMF (1806.00064).  Code: thuiar/MMSA (MIT), whose state dicts are
 read, with the prefix `Model.` or without.  No weights were published.
-Traps: padded lengths (`steps`, MMSA's seq_lens) and dropout are in no file; the bounds -3 .. 3 hold for SIMS too.
+Traps: padded lengths (`seq_lens`) and dropout are in no file; the bounds -3 .. 3 hold for SIMS too.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def read_shapes(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
 
 
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:
-    """What `read_shapes` found, or the same dict by hand, with `steps` and `dropout` where they are wanted."""
+    """What `read_shapes` found, or the same dict by hand, with `seq_lens` and `dropout` where they are wanted."""
     shape = method_config(TensorFusionConfig, config, "mtfn")
     keys, widths = official_keys(shape), shape.outputs
     inner = {"text": "LSTM, last state", "audio": "mean over time, MLP", "vision": "mean over time, MLP"}
@@ -86,7 +86,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
 
 def published(data: str, hidden: tuple[int, int, int], text_out: int, **more: Any) -> dict[str, Any]:
     """A setting of MMSA's config_regression.json; hidden: of text, audio, vision."""
-    tables = {"features": FEATURES[data], "hidden": hidden, "steps": SEQUENCES[data]}
+    tables = {"features": FEATURES[data], "hidden": hidden, "seq_lens": SEQUENCES[data]}
     named = {name: dict(zip(NAMES, values, strict=True)) for name, values in tables.items()}
     return {"model_type": "mtfn", "text_out": text_out, **named, **more}
 

@@ -18,7 +18,7 @@ SMALL = {
     "hidden": {"text": 16, "audio": 8, "vision": 16},
     "text_out": 8,
     "heads": {"fusion": 16, "text": 16, "audio": 8, "vision": 16},
-    "steps": {"text": 12, "audio": 20, "vision": 16},
+    "seq_lens": {"text": 12, "audio": 20, "vision": 16},
 }
 
 

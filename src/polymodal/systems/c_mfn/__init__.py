@@ -52,7 +52,7 @@ def read_shapes(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
 
 
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:
-    """What `read_shapes` found, or the same dict by hand, with `steps` and `dropout` where they are wanted."""
+    """What `read_shapes` found, or the same dict by hand, with `steps` and `drops` where they are wanted."""
     shape = method_config(ContextualMemoryFusionConfig, config, "c-mfn")
     context, memory = sum(shape.context.values()), shape.memory
     features = ", ".join(map(str, shape.features.values()))
@@ -81,7 +81,7 @@ PUBLISHED = {
     "states": by_modality(32, 80, 32),
     "hidden": {"attention": 64, "proposal": 256, "keep": 64, "write": 128, "head": 128},
     "memory": 64,
-    "dropout": {
+    "drops": {
         "attention": 0.5,
         "proposal": 0.7,
         "keep": 0.7,

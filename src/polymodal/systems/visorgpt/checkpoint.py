@@ -38,10 +38,12 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
 
     part = Part(slot="backbone", name="GPT of TencentPretrain", prefix="backbone", input=f"[B, T, {decoder.width}]",
                 output=f"[B, T, {decoder.vocab_size}]")  # fmt: skip
+    drawer = Part(slot="generator", name="layouts drawn as they say", prefix="", input="layouts in words",
+                  output="a picture of them", modality="image")  # fmt: skip
     return ModelSpec(
         build=lambda: MultimodalLM({}, {}, decoder.build(), {}, positions_ignore_padding=False),
         keys=(tencent_gpt.keys().prefixed("", "backbone."),),
-        parts=(part,),
+        parts=(part, drawer),
         assemble=partial(assemble, most=decoder.max_length),
         ends=((config.get("sep_token_id", 102),), config.get("pad_token_id", 0)),
     )
