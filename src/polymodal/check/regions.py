@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,7 @@ def matched_headline(spec: ModelSpec, config: Mapping[str, Any], objective: Obje
     """The name of each of eight real pictures found by `model.classify`, from a published folder."""
     assert isinstance(spec.build(), RegionText)
     check = pretraining(spec, lambda made: replaced(named_regions_of(spec)))
-    module = learned(check, objective, steps=240)
+    module = learned(replace(check, lr=5e-4), objective, steps=500)
     names = [name for _, name in real.pictures()[:8]]
     with tempfile.TemporaryDirectory() as directory:
         model = stored(Path(directory), config, spec, module, ())
