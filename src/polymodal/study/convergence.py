@@ -175,8 +175,8 @@ def document(study: Mapping[str, Any]) -> str:
         "which lies above neighbours / (samples - 1), since the best of many pairs of layers is taken.",
     )
     method = "".join(f"<p>{escaped(line)}</p>" for line in lines)
-    bar = ".bar { background: #3b6fb6; height: .8rem; border-radius: 3px; }"
-    style = f"{bar} td:last-child {{ width: 22%; }} th {{ overflow-wrap: normal; }}"
+    bars = ".bar { background: #3b6fb6; height: .8rem; border-radius: 3px; }"
+    style = f"{bars} td:last-child {{ width: 22%; }} th {{ overflow-wrap: normal; }}"
     return page("Which models find the same things alike", note, f"<table>{head}{rows}</table>{method}", style)
 
 
