@@ -70,7 +70,7 @@ def heard() -> TrainingCheck:
 
 def headline() -> HeadlineResult:
     """A tiny Video-LLaMA in the official layout names eight real pictures by `chat`, with sound in the same model."""
-    torch.manual_seed(3)
+    torch.manual_seed(4)
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         size = byte_tokenizer(folder, ["<unk>", "<s>", "</s>"], bos="<s>", eos="</s>", pad="<unk>")
