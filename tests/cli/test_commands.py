@@ -125,7 +125,7 @@ def test_chat_forgets_what_is_undone(polymodal, tiny, monkeypatch):
 
 def test_media_that_a_model_cannot_read(tiny):
     model = pm.load(tiny)
-    with pytest.raises(PromptError, match=r"tiny cannot read video; it takes .*; try .*qwen2-vl"):
+    with pytest.raises(PromptError, match=r"tiny cannot read video; it takes .*; try .*lwm"):
         model.require_input(pm.video("clip.mp4"))
     with pytest.raises(PromptError, match=r"conversations\[1\]: tiny cannot read thermal; it takes .*; try pandagpt"):
         model.chat_batch(["hello", pm.image("heat.png", "thermal")])
