@@ -12,9 +12,11 @@ import torch
 from outcome import Outcome, is_one_line
 
 import polymodal as pm
+from polymodal.api.ray_workers import MARKS, Worker, work_of
 from polymodal.check.evidence.dialoguernn import SMALL as DIALOGUES
 from polymodal.check.evidence.self_mm import BERT
 from polymodal.errors import ConfigError
+from polymodal.evaluate.tasks import task_of
 from polymodal.systems import get
 from polymodal.systems.self_mm import published
 from polymodal.weights.export import export_safetensors
@@ -165,3 +167,15 @@ def test_what_is_refused(polymodal: Command, place: Path, tmp_path: Path) -> Non
     assert refused.code == 2 and "no label of a file is called 'smile'" in refused.err
     refused = polymodal("predict", "mini", "--data", place / "scores")
     assert refused.code in (1, 2)
+
+
+def test_a_worker_answers_from_features_what_one_process_answers(place: Path, tmp_path: Path) -> None:
+    """As `evaluate --workers` asks them; Ray only deals the parts."""
+    model = pm.load(small_dialogues(tmp_path / "model"))
+    data, out, options = Path(f"{place / 'dialogues' / 'features.pkl'}@test"), tmp_path / "out", pm.EvaluateOptions()
+    pm.measure(model, "labels", data, out=out, options=options)
+    samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    (out / MARKS).mkdir()
+    worker = Worker(work_of(model, task_of("labels"), data, out, options), workers=1)
+    (said,) = worker({"part": [json.dumps(list(range(len(samples))))]})["lines"]
+    assert [each["prediction"] for each in json.loads(said)["lines"]] == [each["prediction"] for each in samples]

@@ -48,3 +48,15 @@ def test_mistakes_are_one_line(polymodal: Command, tmp_path: Path, arguments: tu
     done = polymodal("study", *arguments, "--out", tmp_path / "out")
     assert is_one_line(done), done
     assert message in done.err
+
+
+def test_a_file_of_features_that_is_not_there_is_named(polymodal: Command, tmp_path: Path) -> None:
+    outcome = polymodal(
+        "study", "convergence", tmp_path / "vision.npz", tmp_path / "words.npz", "--out", tmp_path / "o"
+    )
+    assert outcome.code == 2 and is_one_line(outcome) and "there is no file of features at" in outcome.err
+
+
+def test_without_the_fetched_pictures_one_line_says_how_to_get_them(polymodal: Command, tmp_path: Path) -> None:
+    outcome = polymodal("study", "convergence", "--out", tmp_path / "out")
+    assert outcome.code == 2 and is_one_line(outcome) and "polymodal check --fetch" in outcome.err

@@ -7,7 +7,7 @@ from polymodal.check.fixture import read
 from polymodal.errors import ConfigError, PromptError
 from polymodal.models.kernel_machine import KernelMachineConfig
 from polymodal.systems import get
-from polymodal.train.affect import SupportVectors
+from polymodal.train.support_vectors import SupportVectors
 
 WIDTHS = {"text": 7, "vision": 11, "audio": 5}
 

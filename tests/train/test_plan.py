@@ -158,3 +158,9 @@ def test_the_peak_of_a_step_is_the_sum(every: int, tmp_path: Path) -> None:
     (peak,) = (each["Total"] for each in tracker.get_tracker_snapshot("peak").values())
     print(peak, found["total"], found["checkpointed_total"])
     assert (found["checkpointed_total"] if every else found["total"]) == pytest.approx(peak, rel=0.15)
+
+
+def test_a_method_without_matrix_products_has_no_hours() -> None:
+    machine = Machine(devices=1, rate=1e12, float32_rate=1e12, source="")
+    (found, *_) = pm.plan("early-fusion-svm", machine=machine)
+    assert found.operations is None and found.hours is None and found.checkpointed_hours is None

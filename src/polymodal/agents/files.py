@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from polymodal.agents.tools import KINDS, MEDIA, ToolError, listed
@@ -71,13 +70,6 @@ class Files:
             raise ToolError(f"there is no file {name.strip()[:200]!r}: it was neither given nor made; {kind}: {there}")
         if not KINDS[kind](found):
             raise ToolError(f"{name}: expected {kind}, found {media_kind(found)}")
-        return found
-
-    def made_media(self) -> Mapping[str, list[Any]]:
-        """What tools made, by kind, in order."""
-        found: dict[str, list[Any]] = {}
-        for name in self.made:
-            found.setdefault(media_kind(self._kept[name]), []).append(self._kept[name])
         return found
 
     def named_in(self, text: str) -> tuple[str, ...]:

@@ -15,11 +15,21 @@ from PIL import Image as Pillow
 from PIL import ImageEnhance, ImageFilter, ImageOps
 
 from polymodal.agents.tools import Tool, ToolError
-from polymodal.data.media import Image
+from polymodal.data.media import Image, Media
 
 LOW, HIGH = 100.0, 200.0  # as Visual ChatGPT's Image2Canny
 Picture = Pillow.Image
 _STEPS = ((0, 1), (1, 1), (1, 0), (1, -1))  # to the neighbour along each of four directions of the gradient
+
+
+def scaled(item: Media, side: int, multiple: int = 1) -> Media:
+    """A picture whose longer side is `side`, both rounded to multiples of a number; other media as they are."""
+    if not isinstance(item, Image):
+        return item
+    picture = item.picture
+    ratio = min(side / picture.width, side / picture.height)
+    sides = [max(round(round(each * ratio) / multiple), 1) * multiple for each in picture.size]
+    return Image(picture.resize((sides[0], sides[1])))
 
 
 def canny(image: Image, low: float = LOW, high: float = HIGH) -> Image:

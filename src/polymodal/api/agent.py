@@ -1,8 +1,8 @@
 """`pm.agent`: a planner that works with tools on your files.
 
-agent = pm.agent("visual-chatgpt", planner="http://127.0.0.1:8000/v1", tools=["mini"]) reply =
-agent.ask(pm.image("photo.jpg"), "What is in it, and where are its edges?") reply.text, reply.media["image"],
-reply.steps
+agent = pm.agent("visual-chatgpt", planner="http://127.0.0.1:8000/v1", tools=["mini"])
+reply = agent.ask(pm.image("photo.jpg"), "What is in it, and where are its edges?")
+reply.text, reply.media["image"], reply.steps
 """
 
 from __future__ import annotations

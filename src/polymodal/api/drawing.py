@@ -160,11 +160,9 @@ def render_through(
         what = "give pipelines=; size, n and steps in drawing="
         raise ConfigError(f"{model.name} draws through diffusion pipelines: {what}")
     if isinstance(model.module, RendersAnswers):
-        stream = model.stream(list(messages_of(content)), options=options)
-        for _ in stream:
-            pass
-        text, media = model.module.render_answer(stream.reply.text, pipelines, drawing)
-        return replace(stream.reply, text=text, media=dict(media))
+        reply = model.chat(*content, options=options)
+        text, media = model.module.render_answer(reply.text, pipelines, drawing)
+        return replace(reply, text=text, media=dict(media))
     reply, batch = answer_to_render(model, content, options)
     return replace(reply, media=model.module.render(pipelines, drawing, **model._tensors(batch)))
 

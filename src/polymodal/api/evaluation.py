@@ -116,7 +116,7 @@ def measure(
     if model is not None and options.workers > 1:
         answered = ray_workers.answered(work_of(model, chosen, Path(data), folder, options), options.workers, parts)
     else:
-        predict = _from_file(rows, given) if model is None else _predictor(model, chosen, rows, options)
+        predict = _from_file(rows, given) if model is None else predictor_of(model, chosen, rows, options)
         answered = (list(answer_batch(part, predict)) for part in parts)
     _keep(folder, rows, lines, answered, options, done)
     return _result(folder, chosen, name, rows, lines)
@@ -180,7 +180,8 @@ class Rows:
         return self.dataset.open_media(self(index)[field])
 
 
-def _predictor(model: Model, task: Task, rows: Rows | FeatureRows, options: EvaluateOptions) -> Predict:
+def predictor_of(model: Model, task: Task, rows: Rows | FeatureRows, options: EvaluateOptions) -> Predict:
+    """What answers records of these rows: by the task's verb, or by what a method says of features."""
     return rows.predictor(model) if isinstance(rows, FeatureRows) else predictor(model, task, rows, options)
 
 

@@ -145,9 +145,8 @@ class Worker:
             self.problem = problem
 
     def _open(self, work: Work) -> None:
-        from polymodal.api.evaluation import Rows
+        from polymodal.api.evaluation import predictor_of, rows_of
         from polymodal.api.load import load
-        from polymodal.api.prediction import predictor
         from polymodal.api.run_record import fingerprint
         from polymodal.evaluate.tasks import task_of
 
@@ -158,8 +157,7 @@ class Worker:
                 "folder and give the folder, or leave --workers out"
             )
         task = task_of(work.task)
-        rows = Rows(Path(work.data), task, work.options, asked=True)
-        self.predict = predictor(model, task, rows, work.options)
+        self.predict = predictor_of(model, task, rows_of(Path(work.data), task, work.options), work.options)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         found = []

@@ -19,14 +19,10 @@ from polymodal.errors import ConfigError
 FILE = Path(__file__).with_name("proved.json")
 
 
+@cache
 def proved() -> Mapping[str, Mapping[str, Any]]:
     """What the file says: system -> column -> True, False, None where it could not be checked, or "-" where there is
     nothing to ask; with the largest error of parity and the kind of oracle."""
-    return _read()
-
-
-@cache
-def _read() -> dict[str, Any]:
     return dict(json.loads(FILE.read_text(encoding="utf-8"))) if FILE.exists() else {}
 
 

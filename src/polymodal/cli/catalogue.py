@@ -67,7 +67,8 @@ def systems(
 
     wanted = systems.Wanted(fusion=fusion, input=input, output=output, years=year, line=line)
     records = select([systems.get(name) for name in systems.ids()], wanted)
-    records = [each for each in records if each.id in proof.chosen([each.id for each in records], proved, oracle)]
+    seen = proof.chosen([each.id for each in records], proved, oracle)
+    records = [each for each in records if each.id in seen]
     if svg is not None or png is not None:
         if json:
             raise ConfigError("--json and a picture are two answers; ask for one of them")

@@ -69,6 +69,11 @@ def conversation(messages: Any, *, files: bool = True, limits: Limits = DEFAULT_
     return tuple(reader.message(message, f"messages[{i}]") for i, message in enumerate(messages))
 
 
+def are_several(messages: Any) -> bool:
+    """Whether these are conversations, a list of lists of messages, and not one."""
+    return isinstance(messages, list | tuple) and bool(messages) and isinstance(messages[0], list | tuple)
+
+
 def interleave(text: str, media: Sequence[Media], marker: str = "<image>") -> tuple[Part, ...]:
     """Parts of a data-set line that marks in its text where its media go ("<image>\\nWhat is this?").
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from polymodal.data.item_rules import check_picklable
 from polymodal.data.limits import DEFAULT_LIMITS, Limits
 from polymodal.data.media import Image, Text
-from polymodal.data.messages import Message, conversation, user
+from polymodal.data.messages import Message, are_several, conversation, user
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.errors import ConfigError, PromptError
 
@@ -76,7 +76,7 @@ class PairProcessor:
             raise ConfigError("processor: give messages, or images and text")
         if messages is None:
             return self._batch(_images(images), [] if text is None else [text] if isinstance(text, str) else list(text))
-        several = isinstance(messages, list | tuple) and bool(messages) and isinstance(messages[0], list | tuple)
+        several = are_several(messages)
         rows = [conversation(row, files=files, limits=limits) for row in (messages if several else [messages])]
         return self._rows([row[-1] for row in rows])
 

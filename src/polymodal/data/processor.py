@@ -21,7 +21,7 @@ from polymodal.data.encoded import Encoded, MediaSpan, Prepared
 from polymodal.data.item_rules import check_picklable
 from polymodal.data.limits import DEFAULT_LIMITS, Limits
 from polymodal.data.media import Array, Media
-from polymodal.data.messages import Message, conversation
+from polymodal.data.messages import Message, are_several, conversation
 from polymodal.data.modalities import KnownModality, modality_of
 from polymodal.data.row_builder import Position, RowBuilder
 from polymodal.data.template import Format, Segment, Slot, Special, Words, Written
@@ -165,7 +165,7 @@ class Processor:
         """
         if generate and truncate:
             raise ConfigError("processor: truncate would cut off the question; use it for training only")
-        several = isinstance(messages, list | tuple) and bool(messages) and isinstance(messages[0], list | tuple)
+        several = are_several(messages)
         rows = []
         for row, given in enumerate(messages if several else [messages]):
             encoded = self.encode(conversation(given, files=files, limits=limits), generate=generate)

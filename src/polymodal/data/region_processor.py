@@ -23,7 +23,7 @@ from torch import Tensor
 from polymodal.data.item_rules import check_picklable
 from polymodal.data.limits import DEFAULT_LIMITS, Limits
 from polymodal.data.media import Image, Media, Text
-from polymodal.data.messages import conversation
+from polymodal.data.messages import are_several, conversation
 from polymodal.data.region_features import Detector, RegionFeatures, Regions
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.errors import ConfigError, PromptError
@@ -106,7 +106,7 @@ class RegionProcessor:
         if messages is None:
             found = regions if isinstance(regions, list | tuple) else [] if regions is None else [regions]
             return self.batch(found, [text] if isinstance(text, str) else list(text or ()))
-        several = isinstance(messages, list | tuple) and bool(messages) and isinstance(messages[0], list | tuple)
+        several = are_several(messages)
         rows = [conversation(row, files=files, limits=limits)[-1] for row in (messages if several else [messages])]
         for index, row in enumerate(rows):
             if len(row.media) != 1 or not row.text:

@@ -9,7 +9,8 @@ the records.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,8 @@ def scene_of_systems(systems: Sequence[System], proved: Mapping[str, Mapping[str
     rows = {name: rows[name] for name in sorted(rows, key=row_order)}
     across = columns(rows)
     right = MARGIN + LABEL + sum(count * CHIP + GAP for count in across.values())
-    shapes: list[Shape] = [*heading(systems, right), *modules(systems, right), *legend(right)]
+    slots = {each.id: slots_of(each) for each in systems}
+    shapes: list[Shape] = [*heading(systems, right), *modules(slots.values(), right), *legend(right)]
     top = 196.0
     x = MARGIN + LABEL
     lefts: dict[int, float] = {}
@@ -85,7 +87,7 @@ def scene_of_systems(systems: Sequence[System], proved: Mapping[str, Mapping[str
         for year, found in by_year.items():
             cell = Cell(lefts[year], y, across[year])
             for index, each in enumerate(found):
-                shapes += chip(each, *cell.place(index), proved.get(each.id, {}))
+                shapes += chip(each, slots[each.id], cell.place(index), proved.get(each.id, {}))
         y += height + GAP
     for left in lefts.values():
         shapes.append(Line(points=((left, top + 12), (left, y - GAP)), colour="line", thickness=0.6, dashed=True))
@@ -137,9 +139,9 @@ def heading(systems: Sequence[System], right: float) -> Iterator[Shape]:
     yield text(right - width(note, 12), 38, note, 12, colour="muted")
 
 
-def modules(systems: Sequence[System], right: float) -> Iterator[Shape]:
+def modules(slots: Iterable[frozenset[str]], right: float) -> Iterator[Shape]:
     """The five modules in the order of the data's way, each with how many systems have it."""
-    counts = {slot: sum(slot in slots_of(each) for each in systems) for slot in MODULES}
+    counts = Counter(slot for each in slots for slot in each)
     gap = 28.0
     wide = (right - MARGIN - gap * (len(MODULES) - 1)) / len(MODULES)
     boxes = [
@@ -190,8 +192,11 @@ def row_label(name: str, middle: float) -> Iterator[Shape]:
         yield text(MARGIN + 12, middle + 16, f"type {letter}", 12, colour="muted")
 
 
-def chip(system: System, x: float, y: float, proof: Mapping[str, Any]) -> Iterator[Shape]:
-    """One system."""
+def chip(
+    system: System, slots: frozenset[str], place: tuple[float, float], proof: Mapping[str, Any]
+) -> Iterator[Shape]:
+    """One system; slots: the modules it has."""
+    x, y = place
     first = system.fusion[0] if system.fusion else ""
     fill = TYPES.get(first, TYPES[""])[1]
     compared = proof.get("parity") is True
@@ -200,9 +205,8 @@ def chip(system: System, x: float, y: float, proof: Mapping[str, Any]) -> Iterat
               role="system", key=system.id)  # fmt: skip
     name = fitted(system.aliases[0] if system.aliases else system.id, 12, CHIP - GAP - 12)
     yield text(x + 7, y + 15, name, 12)
-    have = slots_of(system)
     for n, (slot, _) in enumerate(MODULES.items()):
-        fill = "muted" if slot in have else "page"
+        fill = "muted" if slot in slots else "page"
         yield Box(x=x + 7 + n * 10, y=y + 22, width=7, height=6, fill=fill, stroke="line", radius=1, thickness=0.7,
                   role="mark", key=slot)  # fmt: skip
     letters = "+".join(system.fusion) if len(system.fusion) > 1 else ""

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from polymodal.check import real
+from polymodal.check.record import MissingData
 from polymodal.data.datasets.opening import open_dataset
 from polymodal.data.media import Image, Text
 from polymodal.errors import ConfigError
@@ -91,13 +92,22 @@ def study_convergence(options: ConvergenceOptions, say: Say = lambda text: None)
 
 
 def is_file(name: str) -> bool:
-    return Path(name).suffix.lower() in FILES and Path(name).is_file()
+    """Whether a name is that of a file of features.  Raises ConfigError for one that is not there."""
+    path = Path(name)
+    if path.suffix.lower() not in FILES:
+        return False
+    if not path.exists():
+        raise ConfigError(f"there is no file of features at {name}")
+    return path.is_file()
 
 
 def read_pairs(options: ConvergenceOptions) -> list[tuple[Any, ...]]:
     """Media and text of each sample."""
     if options.data is None:
-        pairs: list[tuple[Any, ...]] = [(Image(picture), Text(name)) for picture, name in real.pictures()]
+        try:
+            pairs: list[tuple[Any, ...]] = [(Image(picture), Text(name)) for picture, name in real.pictures()]
+        except MissingData as problem:
+            raise ConfigError(f"{problem}, or give --data") from problem
         return pairs[: options.limit or None]
     samples = open_dataset(options.data)
     count = min(len(samples), options.limit or len(samples))

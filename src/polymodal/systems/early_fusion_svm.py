@@ -30,7 +30,7 @@ from polymodal.systems import (
     Variant,
     hf,
 )
-from polymodal.train.affect import SupportVectors
+from polymodal.train.support_vectors import SupportVectors
 from polymodal.weights.keytable import KeyTable, rename
 
 WIDTHS = {"text": 768, "vision": 2048, "audio": 283}

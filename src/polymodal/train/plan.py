@@ -129,7 +129,8 @@ def plan(model: nn.Module, stage: Stage, units: Sequence[Unit], machine: Machine
     lean = sum(inputs) + max(0, max(blocks, default=0) - logits)
     forward, backward, again = operations(model, counted, passing, learning)
     batch, steps = stage.budget.batch, steps_of(stage)
-    step = None if batch is None else batch * (forward + backward)
+    # A method that multiplies no matrices has no time to be told.
+    step = None if batch is None or not forward + backward else batch * (forward + backward)
     rate = machine.devices * (machine.rate if half else machine.float32_rate) * machine.efficiency
     hours = None if step is None or steps is None else steps * step / rate / 3600
     return StagePlan(

@@ -12,7 +12,7 @@ from polymodal.check.fixture import fixture_source, read, store
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Tensors, TrainingCheck
 from polymodal.check.sequences import sequences
 from polymodal.systems.early_fusion_svm import SYSTEM
-from polymodal.train.affect import SupportVectors
+from polymodal.train.support_vectors import SupportVectors
 
 SMALL = {"model_type": "early_fusion_svm", "features": {"text": 27, "vision": 12, "audio": 4}, "vectors": real.COUNT}
 

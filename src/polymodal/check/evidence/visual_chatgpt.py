@@ -11,12 +11,13 @@ import numpy as np
 import polymodal as pm
 from polymodal.agents import react
 from polymodal.agents.files import new_name
+from polymodal.agents.pictures import scaled
 from polymodal.agents.react import Finish, Unreadable, Wording, cut_history, scratchpad, split_input
 from polymodal.agents.tools import Tool
 from polymodal.check.agents import Pair, case, mini, picture, recorded, shown
 from polymodal.check.record import Evidence, HeadlineResult
 from polymodal.data.media import Image
-from polymodal.systems.visual_chatgpt.agent import OFFERS, PREFIX, SUFFIX, fitted
+from polymodal.systems.visual_chatgpt.agent import MULTIPLE, OFFERS, PREFIX, SIDE, SUFFIX
 
 RECORD = recorded("visual_chatgpt")
 
@@ -56,7 +57,7 @@ def names() -> Iterator[Pair]:
 def sizes() -> Iterator[Pair]:
     """Of pictures; a side that the official code would make 0 is 64 here."""
     for width, height, *wanted in RECORD["sizes"]:
-        found = fitted(Image(np.zeros((height, width, 3), dtype=np.uint8)))
+        found = scaled(Image(np.zeros((height, width, 3), dtype=np.uint8)), SIDE, MULTIPLE)
         assert isinstance(found, Image)
         yield list(found.picture.size), [max(side, 64) for side in wanted]
 

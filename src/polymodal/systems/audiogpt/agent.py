@@ -6,11 +6,13 @@ so that nothing but names and the protocol is taken).  A prompt file of yours is
 
 from __future__ import annotations
 
+from functools import partial
+
 from polymodal.agents.files import Files
 from polymodal.agents.offers import offered, offers
+from polymodal.agents.pictures import scaled
 from polymodal.agents.react import ReactAgent, Wording, with_inputs
 from polymodal.agents.record import Setup
-from polymodal.data.media import Image, Media
 
 SIDE = 512
 MISSING = (
@@ -76,14 +78,5 @@ def begin(setup: Setup) -> ReactAgent:
                 "\nAI: Received.  ")  # fmt: skip
 
     wording = Wording(prefix=PREFIX, suffix=SUFFIX, whole=setup.prompt)
-    return ReactAgent(planner=setup.planner, tools=tools, wording=wording, limits=setup.limits, prepare=fitted,
-                      introduce=introduce)  # fmt: skip
-
-
-def fitted(item: Media) -> Media:
-    """A picture whose longer side is 512."""
-    if not isinstance(item, Image):
-        return item
-    picture = item.picture
-    ratio = min(SIDE / picture.width, SIDE / picture.height)
-    return Image(picture.resize((max(round(picture.width * ratio), 1), max(round(picture.height * ratio), 1))))
+    return ReactAgent(planner=setup.planner, tools=tools, wording=wording, limits=setup.limits, introduce=introduce,
+                      prepare=partial(scaled, side=SIDE))  # fmt: skip

@@ -71,11 +71,10 @@ def drawing(config: Mapping[str, Any]) -> tuple[Part, ...]:
     return (*imagebind_llama.parts_of(config, SENSES), *makers)
 
 
-infer_parts = partial(imagebind_llama.infer, layout=LAYOUT)
 gather = partial(imagebind_llama.gather, layout=LAYOUT)
 
 
 def infer(shapes: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The config of an official state dict; None for another file."""
-    found = infer_parts(shapes)
+    found = imagebind_llama.infer(shapes, LAYOUT)
     return None if found is None else {"model_type": "modaverse", **found}

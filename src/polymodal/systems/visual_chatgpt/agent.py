@@ -7,11 +7,13 @@ holds {tools}, {tool_names}, {ai_prefix}, {chat_history}, {input} and {agent_scr
 
 from __future__ import annotations
 
+from functools import partial
+
 from polymodal.agents.files import Files
 from polymodal.agents.offers import offered, offers
+from polymodal.agents.pictures import scaled
 from polymodal.agents.react import ReactAgent, Wording, with_inputs
 from polymodal.agents.record import Setup
-from polymodal.data.media import Image, Media
 from polymodal.errors import ConfigError
 
 SIDE, MULTIPLE = 512, 64
@@ -97,15 +99,5 @@ def begin(setup: Setup) -> ReactAgent:
                 'all the same. If you understand, say "Received". \nAI: Received.  ')  # fmt: skip
 
     wording = Wording(prefix=PREFIX, suffix=SUFFIX, whole=setup.prompt)
-    return ReactAgent(planner=setup.planner, tools=tools, wording=wording, limits=setup.limits, prepare=fitted,
-                      introduce=introduce)  # fmt: skip
-
-
-def fitted(item: Media) -> Media:
-    """A picture whose sides are multiples of 64, the longer one 512."""
-    if not isinstance(item, Image):
-        return item
-    picture = item.picture
-    ratio = min(SIDE / picture.width, SIDE / picture.height)
-    sides = [max(round(round(side * ratio) / MULTIPLE), 1) * MULTIPLE for side in picture.size]
-    return Image(picture.resize((sides[0], sides[1])))
+    return ReactAgent(planner=setup.planner, tools=tools, wording=wording, limits=setup.limits, introduce=introduce,
+                      prepare=partial(scaled, side=SIDE, multiple=MULTIPLE))  # fmt: skip
