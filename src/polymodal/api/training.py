@@ -203,6 +203,7 @@ def collator_of(model: Model, stage: Stage, options: TrainOptions, ranks: int = 
     Raises ConfigError for an objective that has none, and for a model whose processor cannot make them.
     """
     parts, objective = model._parts, stage.objective
+    words, patches = hidden_shares(stage)
     learner = Learner(
         module=model.module,
         processor=model.processor,
@@ -210,8 +211,8 @@ def collator_of(model: Model, stage: Stage, options: TrainOptions, ranks: int = 
         max_length=stage.budget.max_length,
         packing=options.packing,
         ranks=ranks,
-        masked_words=next((each.masked_words for each in stage.data if each.masked_words), None),
-        masked_patches=next((each.masked_patches for each in stage.data if each.masked_patches), None),
+        masked_words=words,
+        masked_patches=patches,
         codec=load(options.codec, device="cpu").module if options.codec else None,
     )
     if parts.collator is not None and (own := parts.collator(objective, learner)) is not None:
@@ -222,6 +223,14 @@ def collator_of(model: Model, stage: Stage, options: TrainOptions, ranks: int = 
         return objective.collator(learner)
     except ConfigError as problem:
         raise ConfigError(f"{model.name}, {learns(stage)}: {problem}") from problem
+
+
+def hidden_shares(stage: Stage) -> tuple[float | None, float | None]:
+    """Of words and of patches, as the stage's data says."""
+    return (
+        next((each.masked_words for each in stage.data if each.masked_words), None),
+        next((each.masked_patches for each in stage.data if each.masked_patches), None),
+    )
 
 
 def mixture_of(paths: Sequence[str | Path], options: TrainOptions, split: str = "train") -> Mixture:
@@ -238,13 +247,11 @@ def mixture_of(paths: Sequence[str | Path], options: TrainOptions, split: str = 
 
 def with_data(stage: Stage, paths: Sequence[str | Path], mixture: Mixture) -> Stage:
     """The stage with the data it is trained on now in place of the published; as much of it is hidden."""
-    published = stage.data or (DataSource(name="", kind="conversations"),)
-    words = next((each.masked_words for each in published if each.masked_words), None)
-    patches = next((each.masked_patches for each in published if each.masked_patches), None)
+    words, patches = hidden_shares(stage)
     sources = tuple(
         DataSource(
             name=Path(path).name,
-            kind=published[0].kind,
+            kind=stage.data[0].kind if stage.data else "conversations",
             samples=len(each),
             masked_words=words,
             masked_patches=patches,

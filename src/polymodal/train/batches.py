@@ -13,7 +13,7 @@ step with each other is not cut.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Protocol
@@ -114,7 +114,7 @@ class StepBatches:
         items = collator.arranged(items)
         size = options.micro_batch or max(1, len(items))
         cut: list[Sequence[Any]] = [items[start : start + size] for start in range(0, len(items), size)]
-        if options.by_length and options.micro_batch is None and options.ranks == 1 and has_lengths(items):
+        if options.by_length and collator.has_lengths and options.micro_batch is None and options.ranks == 1:
             cut = cut_by_length(sorted(items, key=len))
         generator = generator_at(self.mixture.seed, step, options.rank)
         return StepData(
@@ -205,11 +205,6 @@ def cut_by_length(rows: Sequence[Any]) -> list[Sequence[Any]]:
         groups.append(rows[start:end])
         end = start
     return groups[::-1]
-
-
-def has_lengths(items: Sequence[Any]) -> bool:
-    """Whether every item is a row of tokens, of which there are more and fewer."""
-    return all(isinstance(item, Sized) for item in items)
 
 
 def generator_at(seed: int, step: int, rank: int) -> torch.Generator:

@@ -65,10 +65,11 @@ class Learner:
 
 class Collator:
     """Samples -> batches.  expects: in words, for messages.  compares: the samples of a step are compared with each
-    other, so that it is one batch and is not cut."""
+    other, so that it is one batch and is not cut.  has_lengths: an item is a row of tokens, as many as its `len`."""
 
     expects: ClassVar[str] = "samples"
     compares: ClassVar[bool] = False
+    has_lengths: ClassVar[bool] = False
 
     def item(self, sample: Sample) -> Any:
         """What is kept of one sample.  Raises WrongKind, PromptError or MediaError."""

@@ -32,6 +32,7 @@ class ConversationCollator(Collator):
     of each modality, for processes that have none."""
 
     expects: ClassVar[str] = EXPECTED
+    has_lengths: ClassVar[bool] = True
 
     processor: Processor
     max_length: int | None = None
