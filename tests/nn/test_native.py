@@ -16,7 +16,7 @@ from polymodal.nn.fuse import fuse_projections
 from polymodal.nn.mask import MaskSpec, PreparedMask
 from polymodal.nn.mlp import GatedMLPConfig
 from polymodal.nn.native import library as native
-from polymodal.nn.native.blocks import BlocksCache
+from polymodal.nn.native.blocks import _UNLIKE, BlocksCache, _visible
 from polymodal.nn.native.linear import few_rows
 from polymodal.nn.quantise import quantise_rows
 from polymodal.nn.rope import RopeConfig
@@ -192,7 +192,7 @@ def test_every_option_of_a_block_was_thought_of() -> None:
     def names(record: type) -> set[str]:
         return {each.name for each in fields(record)}
 
-    assert names(PreparedMask) == {"causal", "allow", "empty", "query_scale"}
+    assert names(PreparedMask) == {"causal", "allow", "empty", "query_scale", "kernel"}
     assert names(DecoderBlockConfig) == {
         "attention", "mlp", "norm", "mlp_norm", "cross", "cross_at", "order", "parallel", "residual_scale",
     }  # fmt: skip
@@ -201,6 +201,12 @@ def test_every_option_of_a_block_was_thought_of() -> None:
         "source_width", "interleaved", "prefix", "linears",
     }  # fmt: skip
     assert names(GatedMLPConfig) == {"width", "ffn_width", "activation", "bias", "linear", "down"}
+
+
+def test_a_kernel_of_its_own_is_left_to_torch() -> None:
+    """Whether or not one token is asked, where no mask would be needed."""
+    mask = PreparedMask(kernel=lambda q, k, v, scale: q)
+    assert all(_visible(mask, (queries, 4)) is _UNLIKE for queries in (1, 4))
 
 
 def test_queries_that_are_scaled_by_their_place_are_left_to_torch() -> None:

@@ -106,7 +106,7 @@ def test_refusals():
     for change, words in (
         ({"drops": {"gate": 0.5}}, "drops names 'gate'"),
         ({"states": {"text": 3}}, "states must have the keys text, audio, vision"),
-        ({"hidden": {"head": 3}}, "hidden must have the keys attention, proposal"),
+        ({"hidden": {"classifier": 3}}, "hidden must have the keys attention, proposal"),
         ({"window": 2}, "c-mfn: "),
     ):
         with pytest.raises(ConfigError, match=words):

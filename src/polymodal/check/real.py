@@ -86,12 +86,16 @@ def _read(tar: tarfile.TarFile, name: str) -> bytes:
     return file.read()
 
 
-@cache
 def pictures() -> tuple[tuple[Image, str], ...]:
     """Pictures, RGB 128 x 128, and their lower-case names.  Raises MissingData before `fetch`."""
     if not samples_path().is_file():
         raise MissingData("the pictures are not in the cache; fetch them with `polymodal check --fetch` (22 MB)")
-    with np.load(samples_path(), allow_pickle=False) as kept:
+    return _kept(samples_path())
+
+
+@cache
+def _kept(path: Path) -> tuple[tuple[Image, str], ...]:
+    with np.load(path, allow_pickle=False) as kept:
         return tuple((images.fromarray(p), str(n)) for p, n in zip(kept["pictures"], kept["names"], strict=True))
 
 

@@ -16,6 +16,8 @@ from polymodal.fields import shown
 from polymodal.weights.config_limits import NAMES
 
 SIDES = frozenset({"height", "width", "shortest_edge", "longest_edge"})
+# Methods on features have a value for each modality, or for the head of each.
+MODALITIES = frozenset(name + end for name in ("text", "audio", "vision", "fusion") for end in ("", "_head"))
 
 
 def _is_whole(value: Any) -> bool:
@@ -27,11 +29,12 @@ def _is_number(value: Any) -> bool:
 
 
 def _each(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """The same of every entry of a list or a table of sides, since sizes may be given for each layer or side."""
+    """The same of every entry of a list or a table, since sizes may be given for each layer, side or modality."""
 
     def checked(value: Any) -> bool:
         if isinstance(value, Mapping):
-            return bool(value) and value.keys() <= SIDES and all(map(checked, value.values()))
+            known = value.keys() <= SIDES or value.keys() <= MODALITIES
+            return bool(value) and known and all(map(checked, value.values()))
         if isinstance(value, list | tuple):
             return all(map(checked, value))
         return check(value)

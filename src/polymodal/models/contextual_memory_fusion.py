@@ -34,7 +34,7 @@ from polymodal.weights.keytable import KeyTable, Row, drop, rename
 from polymodal.weights.operations import Squeeze
 
 MODALITIES = ("text", "audio", "vision")
-LAYERS = ("attention", "proposal", "keep", "write", "head")
+LAYERS = ("attention", "proposal", "keep", "write", "classifier")
 CONTEXT = {name: f"context_{name}" for name in MODALITIES}
 
 
@@ -42,8 +42,8 @@ CONTEXT = {name: f"context_{name}" for name in MODALITIES}
 class ContextualMemoryFusionConfig:
     """features: input widths by modality.  context, states: widths of the LSTMs of sentences and of the punchline.
 
-    hidden: inner widths of the mlps (`attention`, `proposal`, `keep`, `write`, `head`).  words: of a table of word
-    vectors in the model, then text is ids; 0: text is vectors.  width to ffn_width: of the transformer.
+    hidden: inner widths of the mlps (`attention`, `proposal`, `keep`, `write`, `classifier`).  words: of a table of
+    word vectors in the model, then text is ids; 0: text is vectors.  width to ffn_width: of the transformer.
     drops: rates of dropout by the names of `hidden`, by modality (first cell states), and of `memory` (the first one).
     """
 
@@ -129,7 +129,7 @@ class ContextualMemoryFusion(nn.Module):
         total, memory = sum(states.values()), config.memory
         shapes = {"attention": (2 * total, 2 * total), "proposal": (2 * total, memory),
                   "keep": (2 * total + memory, memory), "write": (2 * total + memory, memory),
-                  "head": (total + memory, 1)}  # fmt: skip
+                  "classifier": (total + memory, 1)}  # fmt: skip
         self.mlps = nn.ModuleDict(
             {n: TwoLinears(a, config.hidden[n], b, rate.get(n, 0.0)) for n, (a, b) in shapes.items()}
         )
@@ -200,7 +200,9 @@ class ContextualMemoryFusion(nn.Module):
         cells = {n: self.start_dropout[n](self.starts[n](sentences[n].flatten(1))) for n in MODALITIES}
         joined = torch.cat([sentences[n] for n in MODALITIES], -1)
         memory = self.start_dropout["memory"](self.context_memory(joined, positions(context)))
-        logits = self.mlps["head"](self.read({n: self.vectors(n, x) for n, x in punchline.items()}, cells, memory))
+        logits = self.mlps["classifier"](
+            self.read({n: self.vectors(n, x) for n, x in punchline.items()}, cells, memory)
+        )
         output = Output(logits=logits, features=sentences, predictions={"humour": logits[:, 0]})
         if labels is None:
             return output
@@ -239,7 +241,7 @@ def sinusoids(count: int, width: int) -> Tensor:
 
 
 _OFFICIAL = {"text": ("text", "l"), "audio": ("audio", "a"), "vision": ("video", "v")}
-_MLPS = {"attention": "att1", "proposal": "att2", "keep": "gamma1", "write": "gamma2", "head": "out"}
+_MLPS = {"attention": "att1", "proposal": "att2", "keep": "gamma1", "write": "gamma2", "classifier": "out"}
 
 
 def official_keys(config: ContextualMemoryFusionConfig) -> KeyTable:

@@ -17,7 +17,8 @@ from polymodal.systems.c_mfn import SYSTEM, by_modality
 STEPS, SENTENCES = 8, 3
 SMALL: dict[str, Any] = {
     "model_type": "c_mfn", "features": by_modality(len(LETTERS), 4, 12), "context": by_modality(8, 4, 16),
-    "states": by_modality(8, 4, 16), "hidden": {"attention": 32, "proposal": 16, "keep": 16, "write": 16, "head": 16},
+    "states": by_modality(8, 4, 16),
+    "hidden": {"attention": 32, "proposal": 16, "keep": 16, "write": 16, "classifier": 16},
     "memory": 16, "sentences": SENTENCES, "steps": STEPS, "width": 32, "depth": 1, "heads": 2, "head_dim": 16,
     "ffn_width": 32,
 }  # fmt: skip

@@ -247,7 +247,7 @@ _UNLIKE = torch.empty(0)
 
 def _visible(mask: PreparedMask, shape: tuple[int, int]) -> Tensor | None:
     """bool [B|1, T, S], None for all columns up to each query's own; _UNLIKE for anything else that a mask can say."""
-    if mask.query_scale is not None:
+    if mask.query_scale is not None or mask.kernel is not None:
         return _UNLIKE
     if mask.allow is None:
         # A causal mask is that of kernels.c; without one a query would see the new tokens behind it, too.

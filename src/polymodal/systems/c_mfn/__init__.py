@@ -22,7 +22,7 @@ from polymodal.systems import CheckpointFormat, ModelSpec, Part, System, Variant
 from polymodal.systems.c_mfn.recipe import RECIPE
 
 NAMES = {"text": ("text", "l"), "audio": ("audio", "a"), "vision": ("video", "v")}
-MLPS = {"attention": "att1", "proposal": "att2", "keep": "gamma1", "write": "gamma2", "head": "out"}
+MLPS = {"attention": "att1", "proposal": "att2", "keep": "gamma1", "write": "gamma2", "classifier": "out"}
 TRANSFORMER = "multimodal_context.self_attention_module.encoder"
 
 
@@ -79,13 +79,13 @@ PUBLISHED = {
     "features": by_modality(300, 81, 75),
     "context": by_modality(88, 32, 64),
     "states": by_modality(32, 80, 32),
-    "hidden": {"attention": 64, "proposal": 256, "keep": 64, "write": 128, "head": 128},
+    "hidden": {"attention": 64, "proposal": 256, "keep": 64, "write": 128, "classifier": 128},
     "memory": 64,
     "drops": {
         "attention": 0.5,
         "proposal": 0.7,
         "keep": 0.7,
-        "head": 0.5,
+        "classifier": 0.5,
         "audio": 0.1,
         "vision": 0.1,
         "memory": 0.2,
