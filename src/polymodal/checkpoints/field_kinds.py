@@ -68,13 +68,15 @@ def wrong_field(config: Mapping[str, Any], unset: bool = False) -> str | None:
 
 def _wrong(config: Mapping[str, Any], inside: str) -> Iterator[tuple[Any, str]]:
     for name, value in config.items():
-        path = f"{inside}{name}"
+        path, judged = f"{inside}{name}", False
         for words, kind, fits in KINDS:
             if re.search(words, str(name)):
                 if not fits(value):
                     yield value, f"{path:.80}: expected {kind}, found {_found(value)}"
+                else:
+                    judged = "number" in kind  # a table of sides or modalities: by its own name, not by theirs
                 break
-        if isinstance(value, Mapping) and not NAMES.search(str(name)):
+        if isinstance(value, Mapping) and not judged and not NAMES.search(str(name)):
             yield from _wrong(value, f"{path}.")
 
 
