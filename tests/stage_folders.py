@@ -38,6 +38,7 @@ from polymodal.check.evidence import (
     pali_x,
     roboflamingo,
     self_mm,
+    unified_io,
     vilt,
     viscpm,
     vit,
@@ -140,6 +141,11 @@ def _pali_x(folder: Path) -> Tiny:
     return Tiny(pali_x.small(byte_tokenizer(folder, pali_x.SPECIALS, eos="</s>", pad="<pad>")))
 
 
+def _unified_io(folder: Path) -> Tiny:
+    byte_tokenizer(folder, unified_io.SPECIALS, eos="</s>", pad="<pad>")
+    return Tiny(unified_io.small())
+
+
 def _mm_interleaved(folder: Path) -> Tiny:
     own = mm_interleaved
     marks = {"<unk>": 0, own.FIRST: 1, own.LAST: 2, own.MARK: 259, own.IMAGE: 260}
@@ -172,6 +178,7 @@ FOLDERS: dict[str, Callable[[Path], Tiny]] = {
     "openflamingo": _openflamingo,
     "roboflamingo": _roboflamingo,
     "pali-x": _pali_x,
+    "unified-io": _unified_io,
     "mm-interleaved": _mm_interleaved,
 }
 

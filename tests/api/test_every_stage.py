@@ -16,6 +16,7 @@ from tiny_folders import tiny
 
 TALKS = [
     ("pali-x", "finetune"),
+    ("unified-io", "multi-task"),
     ("mm-interleaved", "pretrain"),
     ("next-gpt", "encode"),
     ("pandagpt", "instruct"),

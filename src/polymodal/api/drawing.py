@@ -20,8 +20,7 @@ from polymodal.generation.sampling import SamplingOptions
 from polymodal.models.protocols import RendersAnswers
 from polymodal.models.signal_token_lm import SignalTokenLM
 from polymodal.pipelines.guided_diffusion import Drawn, OwnPipelines
-from polymodal.pipelines.image_generation import PaintRequest, Step, unseen
-from polymodal.pipelines.imagined_painting import ImaginedPainter
+from polymodal.pipelines.image_generation import PaintRequest, SeesWishes, Step, unseen
 
 if TYPE_CHECKING:
     from polymodal.api.model import Model
@@ -64,7 +63,7 @@ def paint(model: Model, painter: Painter, content: Sequence[Any], canvas: Canvas
     """Pictures that `painter` writes from words: `reply.media["image"]`, PIL images; seed: of the first, None: any."""
     messages = list(messages_of(content))
     text = messages[-1].text.strip()
-    sees = isinstance(painter, ImaginedPainter)
+    sees = isinstance(painter, SeesWishes)
     if len(messages) > 1 or not (text or messages[-1].media) or (messages[-1].media and not sees):
         raise PromptError(f"{model.name} draws from words alone: expected one text")
     begin, ids = time.perf_counter(), 0

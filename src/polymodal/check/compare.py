@@ -110,8 +110,8 @@ def generation(model: Any, expected: Expected) -> dict[str, Any]:
         full = ruled(model.logits(**extended(prompt, ids))[:, length - 1 : -1], ids[:, length:], rule_of(model.module))
         cached = bool(torch.equal(full.argmax(-1), ids[:, length:]))
     elif same and not expected.options and isinstance(model.module, EncoderDecoderLM):
-        full = model.logits(**prompt, decoder_input_ids=ids)
-        cached = bool(torch.equal(full[:, :-1].argmax(-1), ids[:, 1:]))
+        full = ruled(model.logits(**prompt, decoder_input_ids=ids)[:, :-1], ids[:, 1:], rule_of(model.module))
+        cached = bool(torch.equal(full.argmax(-1), ids[:, 1:]))
     return {"generated": same, "cached": cached, **why}
 
 

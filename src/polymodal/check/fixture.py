@@ -25,6 +25,7 @@ from torch import Tensor
 
 from polymodal.check import randomise
 from polymodal.check.record import Case, Expected, Shapes, Size
+from polymodal.weights.flax_file import save_flax
 
 FOLDER = Path(__file__).parent / "fixtures"
 
@@ -137,6 +138,9 @@ def store(weights: Mapping[str, Tensor], path: Path, entry: str) -> None:
         from safetensors.torch import save_file
 
         save_file(dict(weights), path)
+        return
+    if path.suffix == ".msgpack":
+        save_flax(weights, path)
         return
     if path.suffix == ".npz":
         arrays: Any = {name: x.numpy() for name, x in weights.items()}

@@ -88,6 +88,7 @@ class EncoderDecoderLM(MultimodalLM):
         features = self.features(**full)
         hidden = self.backbone(
             self.embed_inputs(full),
+            full.get("position_ids"),
             mask=MaskSpec(attention_mask=full.get("attention_mask")),
             context=self.context_for(features, full),
             cache=cache,

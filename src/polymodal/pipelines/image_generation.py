@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -48,6 +48,13 @@ class PaintRequest:
     steps: int | None = None
     parts: tuple[Any, ...] = ()
     step: Step = unseen
+
+
+@runtime_checkable
+class SeesWishes(Protocol):
+    """A painter that takes the pictures of a wish too."""
+
+    sees: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ class ImaginedPainter:
     encode: Callable[[Sequence[Any]], Mapping[str, Any]]
     pipeline: Callable[[], GuidedDiffusion]
     steps: int = 50
+    sees: bool = True
 
     def __call__(self, request: PaintRequest) -> list[Tensor]:
         """uint8 [H, W, 3] of each seed.  Raises ConfigError for sizes and steps that do not fit."""

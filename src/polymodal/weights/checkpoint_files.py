@@ -5,7 +5,8 @@
 
 An index with its shards becomes the one file of the same format; GGUF and packed numbers become plain tensors in
 `model.safetensors` under the names they are read by.  Other files keep their names: `.pth`, `.pt`, `.bin` by
-`torch.save` under the entry their tensors had, `.npz` by numpy, a TorchScript archive as a plain state dict.
+`torch.save` under the entry their tensors had, `.npz` by numpy, Flax's as nested tables, a TorchScript
+archive as a plain state dict.
 Tensors of a file that the model has no use for (a block too many, a text side) are copied.
 Traps: numpy has no bfloat16, so such values are written as float32; names that share memory are stored in full, since
 a reader asks for all of them.
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from polymodal.errors import WeightsError
 from polymodal.weights.export import save_safetensors, whole_file
+from polymodal.weights.flax_file import save_flax
 from polymodal.weights.merged import MergedTensors
 from polymodal.weights.tensors import TensorFile, first_line
 
@@ -94,6 +96,8 @@ def write_files(files: Sequence[WeightsFile], tensors: Mapping[str, Tensor], fol
         path = folder / each.path
         if each.format == "npz":
             _save_npz(held, path)
+        elif each.format == "flax":
+            save_flax(held, path)
         elif each.format == "torch":
             _save_torch(held, path, each.file)
         else:

@@ -1,10 +1,10 @@
 """The weights of a published folder, whichever of the usual files hold them.
 
     model.safetensors.index.json | model.safetensors | pytorch_model.bin.index.json | pytorch_model.bin
-    | the only *.safetensors | the only *.pt, *.pth, *.bin, *.ckpt, *.npz
+    | the only *.safetensors | the only *.pt, *.pth, *.bin, *.ckpt, *.npz, *.msgpack
 
 Traps: an index is read first, since a folder may hold shards of it that look whole; of several loose files none is
-chosen, because a checkpoint must not be guessed.
+chosen, because a checkpoint must not be guessed; a .bin may be Flax's, which its first bytes say.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from polymodal.errors import WeightsError
+from polymodal.weights.flax_file import is_flax
 from polymodal.weights.read import TensorFile, read, read_torch
 
 _NAMED = (
@@ -28,7 +29,9 @@ _LOOSE = (
     ("*.bin", "torch"),
     ("*.ckpt", "torch"),
     ("*.npz", "npz"),
+    ("*.msgpack", "flax"),
 )
+_SUFFIXES = {".safetensors": "safetensors", ".npz": "npz", ".msgpack": "flax"}
 
 
 def weights_in(path: Path, entry: Sequence[str] = ("",)) -> TensorFile:
@@ -37,7 +40,7 @@ def weights_in(path: Path, entry: Sequence[str] = ("",)) -> TensorFile:
     Raises WeightsError when there are none, several, or damaged ones.
     """
     if path.exists() and not path.is_dir():
-        return _open(path, {".safetensors": "safetensors", ".npz": "npz"}.get(path.suffix.lower(), "torch"), entry)
+        return _open(path, _SUFFIXES.get(path.suffix.lower(), "torch"), entry)
     for name, format in _NAMED:
         if (path / name).is_file():
             return _open(path / name, format, entry)
@@ -53,6 +56,8 @@ def weights_in(path: Path, entry: Sequence[str] = ("",)) -> TensorFile:
 
 
 def _open(path: Path, format: str, entry: Sequence[str]) -> TensorFile:
+    if format == "torch" and path.suffix == ".bin" and is_flax(path):
+        format = "flax"
     if format != "torch" or path.name.endswith(".index.json"):
         return read(path, format)
     problem: WeightsError | None = None

@@ -4,6 +4,7 @@
     read_gguf(path)           .gguf; quantised tensors are dequantised to float32
     read_torch(path, key)     .pt .pth .bin; only tensors and plain containers, never code; TorchScript archives too
     read_npz(path)            .npz; no pickled objects
+    read_flax(path)           .bin or .msgpack of Flax: nested tables of arrays
     read_tfjs(path)           the model.json of a TensorFlow.js graph model, with its files beside it
 
 A source names its format, it is not guessed: `read(path, format)`.  Shapes, dtypes and metadata are known
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from polymodal.errors import WeightsError
 from polymodal.files import open_regular, parse_json, read_json
+from polymodal.weights.flax_file import read_flax
 from polymodal.weights.gguf_file import dequantise, parse_gguf, type_name
 from polymodal.weights.limits import over, weights_limits
 from polymodal.weights.raw import RawFile, read_head
@@ -42,12 +44,13 @@ _NUMBERS = "biufc"  # numpy's letters for booleans, whole, real and complex numb
 
 
 def read(path: str | Path, format: str) -> TensorFile:
-    """Open `path` as 'safetensors', 'gguf', 'torch', 'npz' or 'tfjs'; of safetensors and torch also an index."""
+    """Open `path` as 'safetensors', 'gguf', 'torch', 'npz', 'flax' or 'tfjs'; an index too."""
     readers: dict[str, Callable[[Path], TensorFile]] = {
         "safetensors": read_safetensors,
         "gguf": read_gguf,
         "torch": read_torch,
         "npz": read_npz,
+        "flax": read_flax,
         "tfjs": read_tfjs,
     }
     if format not in readers:

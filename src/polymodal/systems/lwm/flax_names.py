@@ -14,13 +14,13 @@ from collections.abc import Iterator
 
 from polymodal.backbones.decoder import DecoderConfig
 from polymodal.backbones.llama_meta import NAMES, rope_order
+from polymodal.checkpoints.flax_conv import conv, norm
 from polymodal.generators.conv_stack import ConvStackConfig
 from polymodal.weights.joins import Unstack
 from polymodal.weights.keytable import KeyTable, Row, fuse, rename
 from polymodal.weights.operations import Operation, Transpose
 
 TURNED = Transpose()
-CONV = (Transpose(-2, -1), Transpose(0, 2), Transpose(1, 3))  # [h, w, in, out] -> [out, in, h, w]
 NORMS = {"attention_norm": "attn_norm", "ffn_norm": "mlp_norm"}
 
 
@@ -54,33 +54,23 @@ def codec_keys(config: ConvStackConfig) -> KeyTable:
     """The VQGAN's names -> a VQCodec."""
     rows = [rename("quantize/embeddings", "codebook.embedding.weight")]
     for name in ("quant_conv", "post_quant_conv"):
-        rows += _conv(name, name)
+        rows += conv(name, name)
     levels = len(config.channels)
     for side, way, resize in (("encoder", "Downsampling", "Downsample"), ("decoder", "Upsampling", "Upsample")):
-        rows += [*_conv(f"{side}/Conv_0", f"{side}.conv_in"), *_norm(f"{side}/GroupNorm_0", f"{side}.norm_out"),
-                 *_conv(f"{side}/Conv_1", f"{side}.conv_out")]  # fmt: skip
+        rows += [*conv(f"{side}/Conv_0", f"{side}.conv_in"), *norm(f"{side}/GroupNorm_0", f"{side}.norm_out"),
+                 *conv(f"{side}/Conv_1", f"{side}.conv_out")]  # fmt: skip
         for number, place in enumerate(("first", "second")):
             rows += _block(f"{side}/MidBlock_0/ResnetBlock_{number}", f"{side}.middle.{place}")
         for number in range(levels):
             block = f"{side}/{way}Block_{number}"
             level = f"{side}.levels.{number if side == 'encoder' else levels - 1 - number}"
             rows += [*_block(f"{block}/ResnetBlock_{{}}", f"{level}.blocks.{{}}"),
-                     *_conv(f"{block}/{resize}_0/Conv_0", f"{level}.resize")]  # fmt: skip
+                     *conv(f"{block}/{resize}_0/Conv_0", f"{level}.resize")]  # fmt: skip
     return KeyTable(tuple(rows))
-
-
-def _conv(source: str, target: str) -> Iterator[Row]:
-    yield rename(f"{source}/kernel", f"{target}.weight", *CONV)
-    yield rename(f"{source}/bias", f"{target}.bias")
-
-
-def _norm(source: str, target: str) -> Iterator[Row]:
-    yield rename(f"{source}/scale", f"{target}.weight")
-    yield rename(f"{source}/bias", f"{target}.bias")
 
 
 def _block(source: str, target: str) -> Iterator[Row]:
     for number, name in enumerate(("1", "2")):
-        yield from _norm(f"{source}/GroupNorm_{number}", f"{target}.norm{name}")
-        yield from _conv(f"{source}/Conv_{number}", f"{target}.conv{name}")
-    yield from _conv(f"{source}/Conv_2", f"{target}.shortcut")
+        yield from norm(f"{source}/GroupNorm_{number}", f"{target}.norm{name}")
+        yield from conv(f"{source}/Conv_{number}", f"{target}.conv{name}")
+    yield from conv(f"{source}/Conv_2", f"{target}.shortcut")
