@@ -48,6 +48,7 @@ CANNOT = {
     ("dictionaries", "JointDictionary"): "MDL: its groups of features are in no data file yet",
     ("emotion_labels", "ContextualMemoryFusion"): NOT_YET,  # C-MFN
     ("language_modeling", "TwoTableLM"): "LWM: not tried from data files yet",
+    ("language_modeling", "UnifiedIO2"): "Unified-IO 2: not tried from data files yet",
     ("language_modeling", "VisualRegressionLM"): "Emu: not tried from data files yet",
     ("masked_image_modeling", "ClassTokenPretraining"): "BEiT v2: its codes come from a codec of its own format",
     ("vector_quantized_distillation", "ClassTokenPretraining"): "BEiT v2: features of the teacher come with the batch",

@@ -1,0 +1,191 @@
+"""Unified-IO 2: words as official code cuts them, pictures, sounds and places there and back, what is refused."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+
+import polymodal as pm
+from polymodal.check.demo import byte_tokenizer, write_config, write_layout
+from polymodal.check.evidence import unified_io_2 as evidence
+from polymodal.check.fixture import fixture_case, read
+from polymodal.check.randomise import values
+from polymodal.errors import ConfigError, MediaError, PromptError
+from polymodal.generation.sampling import SamplingOptions
+from polymodal.systems import CheckpointFiles
+from polymodal.systems.unified_io_2 import SYSTEM
+from polymodal.systems.unified_io_2.painting import CodePainter
+from polymodal.systems.unified_io_2.places import ground, read_boxes, region_text
+from polymodal.systems.unified_io_2.processing import RATE, Piece, picture_patches, sound_patches, split
+from polymodal.systems.unified_io_2.vocabulary import vocabulary
+
+RED = Pillow.new("RGB", (64, 32), "red")
+# uio2/vocabulary.py of allenai/unified-io-2.pytorch @ 6e487bec on tests/fixtures/tokenizers/llama.model
+OFFICIAL = {
+    "[Text] [S] What is in this picture?": [1818, 473, 372, 283, 318, 263, 324, 304, 534],
+    "[Image] [S] a cat": [1821, 259, 272, 278],
+    "[Audio] [S] It rains": [1823, 295, 512, 405, 511],
+    "Where is <extra_id_200> <extra_id_1199> ?": [473, 518, 509, 261, 283, 1599, 600, 470],
+    "the picture <image_input> and <audio_history_3> words": [265, 304, 1816, 284, 1805, 321],
+    "x<extra_id_5>y": [508, 123, 63, 509, 123, 512, 514, 510, 98, 516, 517, 98, 576, 65, 532],
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    place = tmp_path_factory.mktemp("unified_io_2")
+    byte_tokenizer(place, evidence.SPECIALS, bos="<s>", eos="</s>", pad="<s>")
+    write_config(place, config=evidence.small())
+    torch.manual_seed(0)
+    spec = SYSTEM.formats[0].model_spec(evidence.small())
+    write_layout(place / "pytorch_model.bin", spec.build(), SYSTEM.formats[0], spec)
+    return pm.load(place)
+
+
+def sound(seconds: float) -> Any:
+    return pm.audio((np.sin(np.arange(int(seconds * RATE)) / 20).astype(np.float32), RATE))
+
+
+def batch(model: Any, *content: Any) -> dict[str, Any]:
+    return model.processor([{"role": "user", "content": list(content)}], generate=True)
+
+
+@pytest.mark.parametrize(("text", "ids"), OFFICIAL.items())
+def test_words_are_cut_as_official_code_cuts_them(tmp_path: Path, text: str, ids: list[int]) -> None:
+    shutil.copy(Path(__file__).parents[1] / "fixtures" / "tokenizers" / "llama.model", tmp_path / "tokenizer.model")
+    words = vocabulary(CheckpointFiles(tmp_path), 2000)
+    assert words.encode(text) == ids and words.vocab_size == 1825
+    assert words.decode([1499, 1399, 259, 272, 278]) == "<extra_id_300> <extra_id_400> a cat"
+    with pytest.raises(ConfigError, match="1825 words and names for a vocabulary of 1000"):
+        vocabulary(CheckpointFiles(tmp_path), 1000)
+
+
+def test_the_question_has_its_prefix_and_media_stand_behind_it(model: Any) -> None:
+    found = batch(model, pm.image(RED), "What is it?", pm.image(RED), sound(9))
+    ids = found["input_ids"][0].tolist()
+    words = [each for each in ids if each < model.module.backbone.config.vocab_size]
+    assert model.processor.tokenizer.decode(words, skip_special=False).strip() == "[Text] [S] What is it?</s>"
+    assert ids[: len(words)] == words
+    kinds = {name: ids.count(id) for name, id in model.processor.placeholders.items()}
+    assert kinds == {"image": 4, "image_history": 2, "audio": 128, "audio_history": 2}
+
+
+def test_codes_and_sounds_are_the_official_ones(tmp_path: Path) -> None:
+    """Both codecs both ways, logits behind codes, and what is drawn and sung greedily."""
+    stored = read("unified_io_2")[1]
+    expected = fixture_case("codecs", "unified_io_2").make(tmp_path)
+    module: Any = pm.load(tmp_path).module
+    first, song = module.tables.span("image")[0] + 2, module.tables.span("audio")[0] + 2
+    with torch.inference_mode():
+        codes = module.codecs["image"].encode(values("target", (1, 32, 32, 3)).permute(0, 3, 1, 2) / 2).flatten(1)
+        tones = module.targets("audio", values("sound", (1, 32, 16, 1)).permute(0, 3, 2, 1))["labels"] - song
+        pixels, mels = module.written("image", stored["out.codes"] + first), module.written("audio", tones + song)
+        for kind in ("image", "audio"):
+            given = {**expected.inputs, "decoder_input_ids": stored[f"out.{kind}_ids"]}
+            torch.testing.assert_close(module(**given).logits, stored[f"out.{kind}_logits"], atol=1e-4, rtol=0)
+    assert torch.equal(codes, stored["out.codes"]) and torch.equal(tones, stored["out.tones"])
+    torch.testing.assert_close(pixels, stored["out.pixels"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(mels, stored["out.mels"], atol=1e-4, rtol=0)
+    real = expected.inputs["attention_mask"][0].bool()
+    counts = {"pixel_values": 1, "image_input_masks": 1, "history_values": 1, "history_masks": 1, "segment_values": 2,
+              "segment_masks": 2}  # fmt: skip
+    prompt = {name: expected.inputs[name][:count] for name, count in counts.items()}
+    prompt["input_ids"] = expected.inputs["input_ids"][:1, real]
+
+    class Asked(CodePainter):
+        def batch(self, kind: str, wish: str, media: Any = ()) -> dict[str, Any]:
+            return {**prompt, "decoder_input_ids": torch.tensor([[self.model.tables.span(kind)[0]]])}
+
+    painter = Asked(model=module, processor=None)  # type: ignore[arg-type]
+    for kind, name in (("image", "drawn"), ("audio", "sung")):
+        wanted = stored[f"out.{name}"]
+        drawn = painter.codes(kind, "", SamplingOptions(max_tokens=wanted.shape[1]), scale=0)
+        assert torch.equal(drawn, wanted)
+
+
+def test_pictures_and_sounds_are_written(model: Any) -> None:
+    drawn = model.draw("a red square", seed=1).media["image"][0]
+    assert drawn.size == (32, 32)
+    assert model.draw(pm.image(RED), "What is the depth map of the image ?", seed=1).media["image"]
+    painter = CodePainter(model=model.module, processor=model.processor)
+    found = painter.spectrogram("a bell")
+    assert tuple(found.shape) == (128, 256) and bool((found > 0).all())
+    with pytest.raises(ConfigError, match="this model writes 32x32 pixels"):
+        model.draw("a red square", size=(64, 64))
+
+
+def test_pictures_stand_in_the_middle_and_sounds_in_windows() -> None:
+    made = picture_patches(Piece(np.asarray(RED)), (4, 4), "values", "masks")
+    assert made["masks"].reshape(4, 4).tolist() == [[0] * 4, [1] * 4, [1] * 4, [0] * 4]
+    with pytest.raises(MediaError, match="2000 x 3 pixels is too narrow"):
+        picture_patches(Piece(np.zeros((3, 2000, 3), dtype=np.uint8)), (4, 4), "values", "masks")
+    assert [len(split(np.zeros(int(seconds * RATE), dtype=np.float32))) for seconds in (1, 4.08, 6, 6.3, 9)] == [
+        1,
+        1,
+        1,
+        2,
+        2,
+    ]
+    half = np.concatenate((np.ones(32640, dtype=np.float32), np.zeros(32640, dtype=np.float32)))
+    heard = sound_patches(Piece(half, modality="audio"), (16, 8), "values", "masks")
+    assert heard["values"].shape == (128, 256) and heard["masks"].reshape(16, 8).any(1).tolist()[10:] == [False] * 6
+
+
+def test_boxes_go_there_and_back() -> None:
+    box = (0.1, 0.2, 0.6, 0.9)
+    text = f"{region_text(box, (640, 480))} red sofa {region_text((0, 0, 1, 1), (640, 480))} room"
+    found = read_boxes(text, (640, 480))
+    assert [words for _, words in found] == ["red sofa", "room"]
+    assert all(abs(a - b) < 2e-3 for a, b in zip(found[0][0], box, strict=True))
+    assert ground(text, [Pillow.new("RGB", (640, 480))]).text == "red sofa room"
+    # halves of a wide picture: its border is an eighth of the square above and below
+    assert region_text((0, 0, 0.5, 1), (64, 48)) == "<extra_id_324> <extra_id_200> <extra_id_1074> <extra_id_699>"
+    for wrong in ((0.5, 0.1, 0.2, 0.3), (0, 0, 1.2, 1)):
+        with pytest.raises(PromptError, match=r"within 0\.\.1 of the picture"):
+            region_text(wrong, (4, 4))  # type: ignore[arg-type]
+    with pytest.raises(PromptError, match="<extra_id_7> is no location"):
+        read_boxes("<extra_id_300> <extra_id_7> <extra_id_300> <extra_id_300> x", (4, 4))
+    with pytest.raises(PromptError, match="boxes of a picture; found none"):
+        ground(text, [])
+
+
+def test_what_does_not_fit_is_refused(model: Any) -> None:
+    pictures = [pm.image(RED)] * 10
+    for content, words in (
+        ((*pictures, "x"), r"takes 9 image items \(36.72 s of sound\), found 10"),
+        ((sound(1), sound(1), "x"), "hears one recording; found 2"),
+        ((sound(42), "x"), "takes 9 audio items .* found 10"),
+        ((" ",), "expected a question or something to look at or hear"),
+    ):
+        with pytest.raises(PromptError, match=words):
+            batch(model, *content)
+    with pytest.raises(PromptError, match="one question at a time; found 2"):
+        model.processor([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+                         {"role": "user", "content": "c"}], generate=True)  # fmt: skip
+    first = model.module.tables.span("image")[0]
+    with pytest.raises(PromptError, match=r"codes of image must lie in 0\.\.63; found -1"):
+        model.module.written("image", torch.full((1, 16), first + 1))
+    with pytest.raises(PromptError, match="expected 16 codes, found 3"):
+        model.module.written("image", torch.full((1, 3), first + 2))
+    with pytest.raises(PromptError, match="tokens of text for a limit of 96"):
+        model.module.encoder_places(torch.zeros(1, 100, dtype=torch.int64), None)
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "words"),
+    [
+        ("t5_config", {"text_pos_emb": "learnable"}, "text_pos_emb: only 'llama_rope' is supported, found 'learnable'"),
+        ("t5_config", {"num_heads": 5}, "expected emb_dim = num_heads x head_dim"),
+        ("image_history_cfg", {"xattention_index": []}, "expected cross-attention in all 1 layers"),
+        ("image_vit_cfg", {"num_layers": 1}, "expected two or more, found 1"),
+        ("image_vit_cfg", {"num_pos": 7}, "expected positions of a square, found 6"),
+    ],
+)
+def test_configs_that_are_refused(table: str, change: dict[str, Any], words: str) -> None:
+    config = evidence.small()
+    with pytest.raises(ConfigError, match=words):
+        SYSTEM.formats[0].model_spec({**config, table: {**config[table], **change}})
