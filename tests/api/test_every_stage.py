@@ -50,6 +50,9 @@ CANNOT = {
     ("language_modeling", "VisualRegressionLM"): "Emu: not tried from data files yet",
     ("masked_image_modeling", "ClassTokenPretraining"): "BEiT v2: its codes come from a codec of its own format",
     ("vector_quantized_distillation", "ClassTokenPretraining"): "BEiT v2: features of the teacher come with the batch",
+    ("composed_denoising", "JointDiffusion"): NOT_YET,  # CoDi
+    ("bridging_alignment", "JointDiffusion"): NOT_YET,
+    ("latent_alignment", "JointDiffusion"): NOT_YET,
     ("classification", "RegionText"): "files of a detector's regions are not read by the trainer",
 }
 
