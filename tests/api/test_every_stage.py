@@ -51,6 +51,7 @@ CANNOT = {
     ("masked_image_modeling", "ClassTokenPretraining"): "BEiT v2: its codes come from a codec of its own format",
     ("vector_quantized_distillation", "ClassTokenPretraining"): "BEiT v2: features of the teacher come with the batch",
     ("composed_denoising", "JointDiffusion"): NOT_YET,  # CoDi
+    ("feature_regression", "FeatureRegressionLM"): NOT_YET,  # CoDi-2
     ("bridging_alignment", "JointDiffusion"): NOT_YET,
     ("latent_alignment", "JointDiffusion"): NOT_YET,
     ("classification", "RegionText"): "files of a detector's regions are not read by the trainer",

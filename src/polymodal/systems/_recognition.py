@@ -27,6 +27,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "clip_text_model": ("clip",),
     "clip_vision_model": ("clip",),
     "codi": ("codi",),
+    "codi-2": ("codi_2",),
     "cogagent": ("cogagent",),
     "cogvlm": ("cogvlm",),
     "dialoguernn": ("dialoguernn",),
