@@ -11,9 +11,14 @@ from PIL import Image
 
 import polymodal as pm
 from polymodal.check.evidence import codi
+from polymodal.data.datasets.sample import Sample
+from polymodal.data.messages import Message
+from polymodal.data.video_writing import Film
 from polymodal.errors import ConfigError, MediaError, PromptError, WeightsError
 from polymodal.systems import get
 from polymodal.systems.codi.loading import heard, without_echo
+from polymodal.train.collator import WrongKind
+from polymodal.train.joint_diffusion import BridgingAlignment, ComposedDenoising, LatentAlignment
 
 SYSTEM = get("codi")
 
@@ -91,6 +96,63 @@ def test_a_folder_of_pieces(tmp_path) -> None:
     assert small.makes == ("image", "video", "text") and len(spec.parts) == 9
     with pytest.raises(ConfigError, match="make: expected image, video, text, found 'audio'"):
         small.compose("rain", make="audio")
+
+
+def test_encoders_alone_make_nothing(tmp_path) -> None:
+    """The published encoders without any U-Net, and files without a config.json, which are of the published size."""
+    codi.write_tiny_folder(tmp_path)
+    whole = torch.load(tmp_path / "CoDi_encoders.pth", weights_only=True)
+    kept = {name: x for name, x in whole.items() if not name.startswith("model.diffusion_model.")}
+    torch.save(kept, tmp_path / "CoDi_encoders.pth")
+    codi.write_config(tmp_path, config={name: x for name, x in codi.TINY.items() if not name.startswith("unet_")})
+    model = pm.load(tmp_path)
+    assert model.makes == () and not model.composes
+    with pytest.raises(ConfigError, match="cannot draw"):
+        model.compose("rain")
+    found = model.features(input_ids=torch.tensor([[26, 1, 27]]))["text"]
+    assert found.shape == (1, 1, 24) and abs(float(found.detach().norm()) - 1) < 1e-5
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(WeightsError, match="clip"):
+        pm.load(tmp_path)
+
+
+def said(media, caption: str = "rain") -> Sample:
+    """A medium with its caption."""
+    parts = (Message(role="user", parts=(media,)), Message(role="assistant", parts=(pm.text(caption),)))
+    return Sample(name="data:1", messages=parts)
+
+
+def test_data_becomes_latents_of_what_is_learned(model, folder) -> None:
+    tone = pm.audio((np.sin(np.arange(16_000) / 9).astype("float32"), 16_000))
+    film = pm.video(Film(frames=np.zeros((4, 70, 80, 3), np.uint8), fps=4.0, sound=tone).mp4())
+    picture, random = pm.image(Image.new("RGB", (80, 70), "red")), torch.Generator().manual_seed(0)
+
+    def batch(objective, *samples: Sample):
+        made = model._parts.collator(objective, None)
+        return made.compares, made.batch([made.item(each) for each in samples], random).batch
+
+    compares, found = batch(ComposedDenoising(makes="image"), said(picture), said(picture, "a long day"))
+    assert not compares and found["latents_image"].shape == (2, 4, 32, 32) and found["input_ids"].shape == (2, 12)
+    assert found["input_ids"][0, 6:].tolist() == [28] * 6  # filled with CLIP's end
+    _, found = batch(LatentAlignment(makes=("video", "audio")), said(film))
+    assert found["latents_video"].shape == (1, 4, 8, 32, 32) and found["latents_audio"].shape == (1, 8, 256, 16)
+    compares, found = batch(BridgingAlignment(modality="audio"), said(tone), said(tone))
+    assert compares and found["input_features"].shape == (2, 1, 1001, 64) and "latents_audio" not in found
+    with pytest.raises(WrongKind, match="has audio where video is expected"):
+        batch(BridgingAlignment(modality="video"), said(tone))
+    with pytest.raises(WrongKind, match="has image where video with audio is expected"):
+        batch(LatentAlignment(makes=("video", "audio")), said(picture))
+    with pytest.raises(ConfigError, match="put its tokenizer files into optimus_encoder"):
+        batch(ComposedDenoising(makes="text"), said(picture))
+    there = folder / "optimus_encoder"
+    there.mkdir()
+    with pytest.raises(WeightsError, match="optimus_encoder has no"):
+        batch(ComposedDenoising(makes="text"), said(picture))
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "rain"]
+    (there / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    codi.write_config(there, tokenizer_config={"tokenizer_class": "BertTokenizer", "do_lower_case": False})
+    _, found = batch(ComposedDenoising(makes="text"), said(picture), said(picture, "rain rain"))
+    assert found["latents_text"].shape == (2, 20) and found["pixel_values"].shape == (2, 3, 16, 16)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from polymodal.models.text_latents import TextLatents
 from polymodal.pipelines.composing import Composer
 from polymodal.systems.codi import SYSTEM
 from polymodal.systems.codi.loading import heard
+from polymodal.systems.codi.training_data import spectrogram
 
 LEVEL: dict[str, Any] = {
     "num_noattn_blocks": [1], "channel_mult": [1], "with_attn": [True], "with_connector": [True],
@@ -134,6 +135,7 @@ def codec_errors(module: JointDiffusion) -> dict[str, float]:
             "codec.text.logits": text.logits(vector, torch.tensor([[88, 3, 60, 17], [88, 4, 5, 6]])),
             "codec.text.greedy": greedy(text, vector),
             "heard.mel": mel_of(wave)[::91],
+            "heard.fbank": spectrogram((value("sound", (1, 16_000))[0] * 0.3 + 0.05).numpy(), 120)[::17],
             **{f"sampled.{name}": x for name, x in sampled.items()},
         }
     return {name: max_abs_error(x, wanted[name]) for name, x in found.items()}

@@ -1,10 +1,10 @@
 """What a folder of CoDi answers with: CLIP's words, pictures, frames and sounds as conditions; words from a vector.
 
     tokenizer of the folder               CLIP's, of 77 tokens
-    optimus_encoder/vocab.txt             BERT's, cased: texts that are learned
-    optimus_decoder/vocab.json, merges.txt    GPT-2's: texts that are written
+    optimus_encoder, a folder inside      BERT's tokenizer files, cased: captions that are learned
+    optimus_decoder, another              GPT-2's tokenizer files: texts that are written
 
-The last two may be absent: then no text is made.
+The last two may be absent: then no text is learned, and none is made.
 Traps: sound is brought to 16 kHz first, then to CLAP's 48 kHz; the spectrogram is that of torchlibrosa; the published
 code cuts pictures at a random place and mirrors half of them, which is left out here.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from polymodal.data.media import Audio, Image, Media, Video
 from polymodal.data.mel import MelConfig, log_power
 from polymodal.data.resample import resample
 from polymodal.data.tokenizer import Tokenizer
-from polymodal.data.tokenizer_files import lacks_vocabulary, read_tokenizer
+from polymodal.data.tokenizer_files import read_tokenizer
 from polymodal.data.transforms import ShorterSideCrop
 from polymodal.errors import PromptError
 from polymodal.generation.sampling import sample
@@ -145,6 +146,12 @@ def without_echo(text: str) -> str:
     return " ".join(words)
 
 
+def vocabulary(files: CheckpointFiles, name: str, **options: Any) -> Tokenizer | None:
+    """The tokenizer of a folder inside, None where it is absent.  Raises ConfigError for one without a vocabulary."""
+    there = files.folder / name
+    return read_tokenizer(there, **options) if there.is_dir() else None
+
+
 def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
     """Everything that the folder's vocabularies allow."""
     assert isinstance(module, JointDiffusion)
@@ -152,11 +159,20 @@ def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
     vision: Any = module.encoders["image"]
     words: Any = module.encoders["text"]
     conditions = Conditions(tokenizer=tokenizer, side=vision.vit.config.image_size, length=words.config.positions)
-    written = files.folder / "optimus_decoder"
-    read = None
-    if written.is_dir() and lacks_vocabulary(written) is None:
-        codec = module.codecs["text"]
+    codec, written, read = module.codecs["text"], vocabulary(files, "optimus_decoder", added=MARKS), None
+    if written is not None:
         assert isinstance(codec, TextLatents)
-        read = TextReader(codec=codec, tokenizer=read_tokenizer(written, added=MARKS))
+        read = TextReader(codec=codec, tokenizer=written)
     composer = Composer(model=module, conditions=conditions, read=read)
-    return LoadedModel(model=module, processor=None, paint=composer)
+    return LoadedModel(model=module, processor=None, paint=composer if composer.outputs else None,
+                       collator=partial(collator, module=module, conditions=conditions, files=files))  # fmt: skip
+
+
+def collator(
+    objective: Any, learner: Any, module: JointDiffusion, conditions: Conditions, files: CheckpointFiles
+) -> Any:
+    """What data files become for an objective of CoDi's; None for another."""
+    from polymodal.systems.codi.training_data import collator_of
+
+    learned = vocabulary(files, "optimus_encoder")
+    return collator_of(objective, module, conditions, learned)
