@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from polymodal.models.output import Output
-from polymodal.train import utilisation
+from polymodal.train import loop, utilisation
 from polymodal.train.batches import StepData
 from polymodal.train.collator import MicroBatch
 from polymodal.train.loop import LoopOptions, run_stage
@@ -54,7 +54,7 @@ def log(folder: Path) -> list[dict]:
 
 @pytest.fixture(autouse=True)
 def rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(utilisation, "matmul_rate", lambda *given, **more: 1e6)
+    monkeypatch.setattr(loop, "matmul_rate", lambda *given, **more: 1e6)
 
 
 def test_operations_are_counted_and_scaled_by_tokens(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ from polymodal.train.parallel import shard
 from polymodal.train.parameters import parameter_groups, prepare, train_mode
 from polymodal.train.ranks import ALONE, Ranks, whole
 from polymodal.train.recipe import Stage, as_dict
-from polymodal.train.utilisation import Utilisation, counted_before
+from polymodal.train.utilisation import Utilisation, counted_before, matmul_rate
 
 Batches = Callable[[int, torch.Generator], Any]
 Report = Callable[[int, int, dict[str, float]], None]
@@ -105,7 +105,7 @@ def run_stage(
         forget_after(folder / name, start)
     ranks.gathered(None)  # the others count what is left
     skipped, lowest = count_skipped(folder / SKIPPED), lowest_evaluation(folder / LOG)
-    usage = utilisation(model, options, folder / LOG) if options.utilisation and ranks.count == 1 else None
+    usage = utilisation(model, options, folder / LOG)
     lines = folder / LOG if ranks.first else Path(os.devnull)
     with (
         checkpointed(model, options.activation_checkpointing),
@@ -120,21 +120,18 @@ def run_stage(
             if ranks.first:
                 note_skipped(folder / SKIPPED, step, damaged)
             require_few(stage, skipped, options.max_skipped, step, damaged)
-            with usage.step(step) if usage is not None else contextlib.nullcontext():
+            with usage.step(step):
                 line = safe_step(run, stage, data, step, folder, about, options.precision)
-            line["seconds"] = time.perf_counter() - began
-            line |= usage.numbers(line) if usage is not None else {}
+            line |= usage.numbers(line, time.perf_counter() - began)
             losses.append(line["loss"])
             done = step + 1
             ending = bool(ranks.largest(done == end or options.stop()))
-            if options.evaluate is not None and (
-                ending or (options.evaluate_every and done % options.evaluate_every == 0)
-            ):
+            if options.evaluate is not None and (ending or due(done, options.evaluate_every)):
                 line["evaluation"] = evaluated(run, options.evaluate)
             log.write(json.dumps({"step": step, **line}) + "\n")
             if options.report is not None and ranks.first:
                 options.report(step, stage.steps, line)
-            if done % save_every == 0 or ending:
+            if ending or due(done, save_every):
                 log.flush()
                 checkpoint.save(folder, done, run, about)
             if "evaluation" in line and ranks.largest(line["evaluation"] <= lowest):
@@ -172,10 +169,18 @@ def begin(model: nn.Module, stage: Stage, seed: int, ranks: Ranks = ALONE) -> Ru
 
 
 def utilisation(model: nn.Module, options: LoopOptions, log: Path) -> Utilisation:
-    """Counts the operations of a run, which may go on."""
+    """Counts the operations of a run, which may go on; or nothing."""
+    if not options.utilisation or options.ranks.count > 1:
+        return Utilisation(rate=None)
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     weight = first_weight(model)
-    return Utilisation(weight.device, PRECISIONS[options.precision] or weight.dtype, counted_before(lines))
+    rate = matmul_rate(weight.device, PRECISIONS[options.precision] or weight.dtype, seconds=0.3)
+    return Utilisation(rate=rate, counted=counted_before(lines))
+
+
+def due(done: int, every: int) -> bool:
+    """Whether something that is done every so many steps, or never, is done after these."""
+    return bool(every) and done % every == 0
 
 
 class NotANumber(ConfigError):

@@ -48,32 +48,35 @@ def matmul_rate(device: torch.device | str = "cpu", dtype: torch.dtype = torch.f
 
 
 class Utilisation:
-    """Of one run.  counted: operations of a step and its tokens, from the log of a run that goes on, else None."""
+    """Of one run.  rate: operations a second that the machine can do; None counts nothing.
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, counted: tuple[float, int] | None = None) -> None:
-        self.rate = matmul_rate(device, dtype, seconds=0.3)
-        self.counted = counted
+    counted: operations of a step and its tokens, from the log of a run that goes on.
+    """
+
+    def __init__(self, rate: float | None, counted: tuple[float, int] | None = None) -> None:
+        self.rate, self.counted = rate, counted
         self._now: FlopCounterMode | None = None
 
     @contextlib.contextmanager
     def step(self, number: int) -> Iterator[None]:
         """Around a training step."""
-        self._now = FlopCounterMode(display=False) if number % EVERY == 0 else None
+        count = self.rate is not None and number % EVERY == 0
+        self._now = FlopCounterMode(display=False) if count else None
         with self._now or contextlib.nullcontext():
             yield
 
-    def numbers(self, line: Mapping[str, float]) -> dict[str, float]:
-        """For the line of a step: its "operations" where they were counted, else its "limit", a share of 1."""
+    def numbers(self, line: Mapping[str, float], seconds: float) -> dict[str, float]:
+        """Its seconds; "operations" of a step where they were counted, else its "limit", a share of 1."""
         tokens = int(line.get("tokens", 0))
         if self._now is not None:
             operations = float(self._now.get_total_flops())
             self.counted = (operations, tokens)
-            return {"operations": operations}  # counting takes time itself
-        if self.counted is None:
-            return {}
+            return {"seconds": seconds, "operations": operations}  # counting takes time itself
+        if self.counted is None or self.rate is None:
+            return {"seconds": seconds}
         operations, of = self.counted
         scaled = operations * tokens / of if of and tokens else operations
-        return {"limit": scaled / line["seconds"] / self.rate}
+        return {"seconds": seconds, "limit": scaled / seconds / self.rate}
 
 
 def counted_before(lines: list[Mapping[str, Any]]) -> tuple[float, int] | None:
