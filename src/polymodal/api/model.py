@@ -226,6 +226,7 @@ class Model:
         A model whose answers ask for media answers like `chat`; what it asks for is drawn by the diffusion model in its
         folder, or by pipelines: "image", "video", "audio" -> a pipeline as diffusers has them, called with
         `prompt_embeds` in place of a prompt.  drawing: further arguments of their calls, as num_inference_steps.
+        A model that `composes` makes a picture here; `compose` makes the rest, whose arguments drawing may hold.
         Raises ConfigError for a model that makes no media, or when an answer asks for some without a pipeline.
         """
         self.require("draw")
