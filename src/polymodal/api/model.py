@@ -233,7 +233,8 @@ class Model:
         chosen, canvas = self.sampling_options(options, changes), Canvas.of(size=size, n=n, steps=steps, step=step)
         painter = self._parts.paint
         if isinstance(painter, Composer):
-            return compose(self, *content, size=size, n=n, steps=steps, step=step, seed=chosen.seed, **(drawing or {}))
+            more = {"make": "image", **(drawing or {})}
+            return compose(self, *content, size=size, n=n, steps=steps, step=step, seed=chosen.seed, **more)
         if isinstance(painter, OwnPipelines) and pipelines is None:
             return render(self, content, chosen, canvas, painter, drawing)
         if painter is not None and not isinstance(painter, OwnPipelines):
