@@ -40,6 +40,7 @@ from polymodal.check.evidence import (
     roboflamingo,
     self_mm,
     unified_io,
+    unified_io_2,
     vilt,
     viscpm,
     vit,
@@ -147,6 +148,11 @@ def _unified_io(folder: Path) -> Tiny:
     return Tiny(unified_io.small())
 
 
+def _unified_io_2(folder: Path) -> Tiny:
+    byte_tokenizer(folder, unified_io_2.SPECIALS, bos="<s>", eos="</s>", pad="<s>")
+    return Tiny(unified_io_2.small())
+
+
 def _mm_interleaved(folder: Path) -> Tiny:
     own = mm_interleaved
     marks = {"<unk>": 0, own.FIRST: 1, own.LAST: 2, own.MARK: 259, own.IMAGE: 260}
@@ -180,6 +186,7 @@ FOLDERS: dict[str, Callable[[Path], Tiny]] = {
     "roboflamingo": _roboflamingo,
     "pali-x": _pali_x,
     "unified-io": _unified_io,
+    "unified-io-2": _unified_io_2,
     "mm-interleaved": _mm_interleaved,
 }
 

@@ -17,6 +17,7 @@ from tiny_folders import tiny
 TALKS = [
     ("pali-x", "finetune"),
     ("unified-io", "multi-task"),
+    ("unified-io-2", "instruct"),
     ("mm-interleaved", "pretrain"),
     ("next-gpt", "encode"),
     ("pandagpt", "instruct"),
@@ -48,7 +49,6 @@ CANNOT = {
     ("dictionaries", "JointDictionary"): "MDL: its groups of features are in no data file yet",
     ("emotion_labels", "ContextualMemoryFusion"): NOT_YET,  # C-MFN
     ("language_modeling", "TwoTableLM"): "LWM: not tried from data files yet",
-    ("language_modeling", "UnifiedIO2"): "Unified-IO 2: not tried from data files yet",
     ("language_modeling", "VisualRegressionLM"): "Emu: not tried from data files yet",
     ("masked_image_modeling", "ClassTokenPretraining"): "BEiT v2: its codes come from a codec of its own format",
     ("vector_quantized_distillation", "ClassTokenPretraining"): "BEiT v2: features of the teacher come with the batch",

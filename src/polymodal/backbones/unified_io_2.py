@@ -8,7 +8,8 @@ Paper: Unified-IO 2 (arXiv 2312.17172).  Code: allenai/unified-io-2.pytorch `uio
 
 Traps: pairs are neighbouring dimensions; keys of cross-attention are rotated by the encoder's places; rows and columns
 of a picture that is read are stretched onto the grid of one that is written.  The published torch code prepares sparse
-patterns for codes and never adds them to its scores (its `bias` is None), so every code sees all before it.
+patterns for codes and, as the Jax code, adds them only beside another bias, which neither has: every code sees all
+before it.
 """
 
 from __future__ import annotations

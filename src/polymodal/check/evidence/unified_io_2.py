@@ -167,10 +167,10 @@ EVIDENCE = Evidence(
     exceptions=(
         "names and shapes are those of the official torch port; the published files and LLaMA's tokenizer were not "
         "at hand",
-        "the port prepares sparse patterns for codes and never adds them to its scores, so none are here; what Jax did "
-        "in training was not compared",
-        "the mixture of denoisers is made by the caller, a hidden part of a target is not hidden from the decoder, and "
-        "rows are not packed; steps, shares and data of the recipe are recalled",
+        "sparse patterns for codes, and the mask that hides a part of a target from the decoder, are prepared by the "
+        "port and by the Jax code and added to scores only beside another bias, which both leave out; so none are here",
+        "the mixture of denoisers is made by the caller and rows are not packed; steps, shares and data of the recipe "
+        "are recalled",
         "pictures and mels were not compared with TensorFlow's and librosa's: torch resizes here, frames of a video "
         "are spread evenly and black bars stay",
         "sound is written as a spectrogram by CodePainter.spectrogram; the HiFi-GAN that the port carries is not here, "
