@@ -70,7 +70,7 @@ def tokenizer_with_units(folder: Path, specials: list[str], marks: list[str]) ->
     """A tokenizer of bytes with units and marks as ordinary added tokens; its size."""
     byte_tokenizer(folder, specials, bos="<s>", eos="</s>", pad="<unk>")
     pipeline = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    names = [*(f"<{unit}>" for unit in range(UNITS)), "<sosp>", "<eosp>", *marks]
+    names = [*(f"<{unit}>" for unit in range(UNITS)), *marks]
     pipeline.add_tokens([AddedToken(name, normalized=False, special=False) for name in names])
     pipeline.save(str(folder / "tokenizer.json"))
     return int(pipeline.get_vocab_size(with_added_tokens=True))
@@ -91,5 +91,16 @@ def units_of_pieces(seconds: float = 1.0) -> tuple[list[int], ...]:
     with torch.no_grad():
         return tuple(
             hubert.merged(hubert.units_of(encoder(torch.from_numpy(samples)[None]), centroids)[0].tolist())
+            for samples, _ in spoken_pieces(seconds)
+        )
+
+
+@cache
+def frame_units(seconds: float, every: int) -> tuple[list[int], ...]:
+    """Units of each piece as they come, one of `every` features."""
+    encoder, centroids = ears()
+    with torch.no_grad():
+        return tuple(
+            hubert.units_of(encoder(torch.from_numpy(samples)[None])[:, ::every], centroids)[0].tolist()
             for samples, _ in spoken_pieces(seconds)
         )

@@ -9,6 +9,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "InternLMXComposer": ("internlm_xcomposer",),
     "LEGO": ("lego",),
     "VideoChatGPT": ("video_chatgpt",),
+    "audiopalm": ("audiopalm",),
     "beit": ("beit",),
     "beit-official": ("beit",),
     "beit-v2-masked": ("beit_v2",),

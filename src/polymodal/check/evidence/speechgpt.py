@@ -33,12 +33,12 @@ from polymodal.checkpoints.unit_speech import EARS, LAYER, VOICE, SpeechFiles
 from polymodal.data.media import Text
 from polymodal.data.messages import Message, user
 from polymodal.generators.unit_vocoder import UnitVocoder
-from polymodal.pipelines.speech_units import MERGED
+from polymodal.pipelines.speech_units import BEGIN, END, MERGED
 from polymodal.systems.speechgpt import SYSTEM
 from polymodal.systems.speechgpt.prompts import ASKED, HUMAN, NAME, SAY
 
 PIECE, COUNT = 0.4, 2  # seconds of a piece of the recording, and how many of them are used
-SPECIALS, MARKS = ["<unk>", "<s>", "</s>"], [HUMAN, NAME, ASKED, "<eos>"]
+SPECIALS, MARKS = ["<unk>", "<s>", "</s>"], [BEGIN, END, HUMAN, NAME, ASKED, "<eos>"]
 
 
 def encoder(name: str, **changes: Any) -> Case:
