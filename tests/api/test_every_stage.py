@@ -50,6 +50,9 @@ CANNOT = {
     ("language_modeling", "VisualRegressionLM"): "Emu: not tried from data files yet",
     ("masked_image_modeling", "ClassTokenPretraining"): "BEiT v2: its codes come from a codec of its own format",
     ("vector_quantized_distillation", "ClassTokenPretraining"): "BEiT v2: features of the teacher come with the batch",
+    ("feature_regression", "FeatureRegressionLM"): NOT_YET,  # CoDi-2
+    ("bridging_alignment", "JointDiffusion"): "recordings with captions, in tests/systems/test_codi.py",
+    ("latent_alignment", "JointDiffusion"): "videos with sound, in tests/systems/test_codi.py",
     ("classification", "RegionText"): "files of a detector's regions are not read by the trainer",
 }
 

@@ -18,6 +18,13 @@ def test_every_unit_lasts_a_frame_at_least() -> None:
     assert vocoder(units, merged=False).shape == (1, 4 * 320)
 
 
+def test_durations_without_end_are_refused() -> None:
+    vocoder = unit_vocoder.parse_config(VOICE).build()
+    torch.nn.init.constant_(vocoder.durations.proj.bias, 60.0)
+    with pytest.raises(PromptError, match="frames, at most 131072"):
+        vocoder(torch.tensor([[1, 2]]))
+
+
 def test_units_of_every_frame_need_no_durations() -> None:
     vocoder = unit_vocoder.parse_config({**VOICE, "dur_predictor_params": None}).build()
     assert vocoder(torch.tensor([[1, 1]]), merged=False).shape == (1, 640)
@@ -40,8 +47,8 @@ def test_units_that_there_are_not() -> None:
         ({"f0": True}, "f0 True is not supported"),
         ({"resblock": "2"}, "resblock: expected '1', found '2'"),
         ({"model_in_dim": 80}, "model_in_dim: expected embedding_dim 16, found 80"),
-        ({"upsample_rates": [5, 4]}, "expected one of upsample_kernel_sizes for each of upsample_rates"),
-        ({"upsample_initial_channel": 30}, "cannot be halved 4 times"),
+        ({"upsample_rates": [5, 4]}, "expected a kernel for each of the rates"),
+        ({"upsample_initial_channel": 30}, "a width that they halve evenly, found 30"),
         ({"dur_predictor_params": {**VOICE["dur_predictor_params"], "encoder_embed_dim": 8}}, "expected 16, found 8"),
         ({"dur_predictor_params": {**VOICE["dur_predictor_params"], "var_pred_kernel_size": 5}}, "expected 3, found 5"),
     ],

@@ -8,8 +8,8 @@ import pytest
 
 import polymodal as pm
 from polymodal.check import real
-from polymodal.check.evidence.audiopalm import recording, written_folder
-from polymodal.check.unit_speech import UNITS, frame_units
+from polymodal.check.evidence.audiopalm import written_folder
+from polymodal.check.unit_speech import UNITS, frame_units, recording
 from polymodal.errors import ConfigError, MediaError, PromptError
 from polymodal.systems.audiopalm import SYSTEM
 from polymodal.systems.audiopalm.tasks import SpokenAnswers
@@ -35,9 +35,9 @@ def text_of(model, *content) -> str:
 def test_a_request_is_its_tag_and_its_input(model) -> None:
     units = "".join(f"<{unit}>" for unit in frame_units(0.4, 2)[0])
     for content, written in (
-        (("[ASR English]", recording(0)), f"[ASR English] {units}"),
-        ((recording(0), " [S2ST French English] "), f"[S2ST French English] {units}"),
-        (("[ASR AST S2ST French English]", recording(0)), f"[ASR AST S2ST French English] {units}"),
+        (("[ASR English]", recording(0, 0.4)), f"[ASR English] {units}"),
+        ((recording(0, 0.4), " [S2ST French English] "), f"[S2ST French English] {units}"),
+        (("[ASR AST S2ST French English]", recording(0, 0.4)), f"[ASR AST S2ST French English] {units}"),
         (("[TTS French]Bonjour.",), "[TTS French] Bonjour."),
         (("[MT English German]  Good day. ",), "[MT English German] Good day."),
     ):
@@ -78,7 +78,7 @@ def test_answers_are_taken_apart(model, answer, heard, text, spoken) -> None:
 
 
 def test_requests_that_are_none_cost_a_line(model) -> None:
-    sound = recording(0)
+    sound = recording(0, 0.4)
     for content, told in (
         (["Hello"], r"a request begins with its task, as in \[ASR French\] and a recording.*; found 'Hello'"),
         ([sound], "found ''"),

@@ -6,6 +6,7 @@ vocoder/      a fresh unit vocoder, whose sound is no speech
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from tokenizers import AddedToken, Tokenizer
 from polymodal.check import real
 from polymodal.check.demo import byte_tokenizer, write_config, write_weights
 from polymodal.check.fixture import store
+from polymodal.checkpoints.record import CheckpointFormat
+from polymodal.checkpoints.unit_speech import EARS as EARS_FOLDER
+from polymodal.checkpoints.unit_speech import VOICE as VOICE_FOLDER
+from polymodal.data.media import Audio
 from polymodal.encoders import hubert
 from polymodal.generators import unit_vocoder
 from polymodal.weights.export import export_tensors
@@ -60,10 +65,24 @@ def write_voice(folder: Path) -> unit_vocoder.UnitVocoder:
     torch.manual_seed(0)
     vocoder = unit_vocoder.parse_config(VOICE).build().eval()
     with torch.no_grad():
-        vocoder.conv_out.weight.mul_(20)
+        vocoder.waves.conv_out.weight.mul_(20)
     write_config(folder, config=VOICE)
     store(export_tensors(vocoder, unit_vocoder.keys(vocoder.config)), folder / "vocoder.pt", "generator")
     return vocoder
+
+
+def write_model(folder: Path, format: CheckpointFormat, config: Mapping[str, Any]) -> None:
+    """A language model with fresh weights in a format, and its ears and its voice beside it."""
+    write_config(folder, config=config, generation_config={"eos_token_id": 2})
+    spec = format.model_spec(config)
+    write_weights(folder, spec.build(), spec.keys[0])
+    write_ears(folder / EARS_FOLDER)
+    write_voice(folder / VOICE_FOLDER)
+
+
+def recording(index: int, seconds: float) -> Audio:
+    """A piece of the recorded sentence as a user gives it."""
+    return Audio((spoken_pieces(seconds)[index][0], SECOND))
 
 
 def tokenizer_with_units(folder: Path, specials: list[str], marks: list[str]) -> int:

@@ -1,31 +1,28 @@
 """From speech units to a waveform: HiFi-GAN (arXiv 2010.05646) behind an embedding of units and their durations.
 
     units [1, S] -> embedding [1, S, E] -> durations: round(exp(two convolutions, linear) - 1), at least 1
-        -> each unit that many frames [1, E, T] -> convolution of 7
-        -> for each rate: leaky ReLU, transposed convolution, mean of residual blocks of several kernels
-        -> leaky ReLU -> convolution of 7 -> tanh -> samples [1, T * product of the rates]
+        -> each unit that many frames [1, E, T] -> HiFi-GAN (hifigan.py) -> samples [1, T * product of the rates]
 
 fairseq's CodeHiFiGAN, whose file keeps weights as length and direction; they are folded when it is read.
-Traps: the last leaky ReLU has slope 0.01, the others 0.1; the second convolution of durations pads 1 whatever its
-kernel; units that were merged need their durations, units of every frame must not have them.
+Traps: the second convolution of durations pads 1 whatever its kernel; units that were merged need their durations,
+units of every frame must not have them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError, PromptError
+from polymodal.generators.hifigan import HiFiGANConfig
 from polymodal.weights.keytable import KeyTable, Row, rename
 from polymodal.weights.weight_norm import folded
 
-SLOPE = 0.1
+MOST_FRAMES = 1 << 17  # 43 minutes at 20 ms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,53 +39,21 @@ class DurationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitVocoderConfig:
-    """rates, kernels: of the transposed convolutions.  resblocks: kernel and dilations of each residual block.
-
-    channels: behind the first convolution, halved at each rate.  durations None: units of every frame alone.
-    """
+    """waves: what turns embeddings of frames into samples, its `mels` their width.  durations None: units of every
+    frame alone."""
 
     units: int = 1000
-    width: int = 128
-    rates: tuple[int, ...] = (5, 4, 4, 2, 2)
-    kernels: tuple[int, ...] = (11, 8, 8, 4, 4)
-    channels: int = 512
-    resblocks: tuple[tuple[int, tuple[int, ...]], ...] = tuple((kernel, (1, 3, 5)) for kernel in (3, 7, 11))
+    waves: HiFiGANConfig
     durations: DurationConfig | None = DurationConfig()
     sampling_rate: int = 16_000
-
-    def __post_init__(self) -> None:
-        if len(self.rates) != len(self.kernels) or not self.rates or not self.resblocks:
-            raise ConfigError("unit vocoder: expected one of upsample_kernel_sizes for each of upsample_rates")
-        if self.channels % 2 ** len(self.rates):
-            raise ConfigError(
-                f"unit vocoder: upsample_initial_channel {self.channels} cannot be halved {len(self.rates)} times"
-            )
 
     @property
     def hop(self) -> int:
         """Samples of a frame."""
-        return prod(self.rates)
+        return self.waves.hop
 
     def build(self) -> UnitVocoder:
         return UnitVocoder(self)
-
-
-def _same(width: int, kernel: int, dilation: int) -> nn.Conv1d:
-    return nn.Conv1d(width, width, kernel, dilation=dilation, padding=(kernel - 1) * dilation // 2)
-
-
-class ResidualBlock(nn.Module):
-    """[N, C, T] -> [N, C, T]: for each dilation, two convolutions beside the way through."""
-
-    def __init__(self, width: int, kernel: int, dilations: tuple[int, ...]) -> None:
-        super().__init__()
-        self.wide = nn.ModuleList(_same(width, kernel, dilation) for dilation in dilations)
-        self.narrow = nn.ModuleList(_same(width, kernel, 1) for _ in dilations)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for wide, narrow in zip(self.wide, self.narrow, strict=True):
-            x = x + narrow(F.leaky_relu(wide(F.leaky_relu(x, SLOPE)), SLOPE))
-        return x
 
 
 class Durations(nn.Module):
@@ -115,18 +80,10 @@ class UnitVocoder(nn.Module):
     def __init__(self, config: UnitVocoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_units = nn.Embedding(config.units, config.width)
-        self.durations = None if config.durations is None else Durations(config.width, config.durations)
-        widths = [config.channels // 2**level for level in range(len(config.rates) + 1)]
-        self.conv_in = nn.Conv1d(config.width, widths[0], 7, padding=3)
-        self.ups = nn.ModuleList(
-            nn.ConvTranspose1d(widths[level], widths[level + 1], kernel, rate, padding=(kernel - rate) // 2)
-            for level, (rate, kernel) in enumerate(zip(config.rates, config.kernels, strict=True))
-        )
-        self.levels = nn.ModuleList(
-            nn.ModuleList(ResidualBlock(width, *each) for each in config.resblocks) for width in widths[1:]
-        )
-        self.conv_out = nn.Conv1d(widths[-1], 1, 7, padding=3)
+        width = config.waves.mels
+        self.embed_units = nn.Embedding(config.units, width)
+        self.durations = None if config.durations is None else Durations(width, config.durations)
+        self.waves = config.waves.build()
 
     def lasting(self, units: Tensor) -> Tensor:
         """Units [1, S] -> their durations in frames, int64 [S].  Raises ConfigError without a predictor."""
@@ -135,7 +92,11 @@ class UnitVocoder(nn.Module):
                 "unit vocoder: its config.json has no dur_predictor_params; merged units cannot be spoken"
             )
         found = self.durations(self.embed_units(units))
-        return (found.exp() - 1).round().long().clamp(min=1)[0]
+        frames = (found.exp() - 1).round().clamp(min=1)[0]
+        total = 0.0 if units.is_meta else frames.detach().sum().item()
+        if not total <= MOST_FRAMES:
+            raise PromptError(f"unit vocoder: the units last {total:.0f} frames, at most {MOST_FRAMES}")
+        return frames.long()
 
     def forward(self, units: Tensor, merged: bool = True) -> Tensor:
         """Units int64 [1, S] -> samples [1, n] in [-1, 1].  merged: without repetitions, so durations are predicted.
@@ -149,15 +110,7 @@ class UnitVocoder(nn.Module):
             wrong = next(int(unit) for unit in units[0] if not 0 <= unit < count)
             raise PromptError(f"speech unit {wrong} does not exist; the vocoder speaks units 0..{count - 1}")
         frames = units.repeat_interleave(self.lasting(units), dim=1) if merged else units
-        x = self.conv_in(self.embed_units(frames).transpose(1, 2))
-        for up, blocks in zip(self.ups, self.levels, strict=True):
-            x = up(F.leaky_relu(x, SLOPE))
-            x = torch.stack([block(x) for block in self._blocks(blocks)]).mean(0)
-        return self.conv_out(F.leaky_relu(x)).tanh()[:, 0]
-
-    @staticmethod
-    def _blocks(level: Any) -> Iterator[nn.Module]:
-        yield from level
+        return self.waves(self.embed_units(frames).transpose(1, 2))
 
 
 _UNSUPPORTED = ("multispkr", "embedder_params", "f0", "f0_quant_num_bin")
@@ -176,18 +129,17 @@ def parse_config(config: Mapping[str, Any]) -> UnitVocoderConfig:
     if config.get("model_in_dim", 80) != width:
         raise ConfigError(f"unit vocoder: model_in_dim: expected embedding_dim {width}, found {config['model_in_dim']}")
     told = config.get("dur_predictor_params")
+    waves = HiFiGANConfig(
+        mels=width,
+        width=config["upsample_initial_channel"],
+        rates=tuple(config["upsample_rates"]),
+        rate_kernels=tuple(config["upsample_kernel_sizes"]),
+        kernels=tuple(config["resblock_kernel_sizes"]),
+        dilations=tuple(map(tuple, config["resblock_dilation_sizes"])),
+    )
     return UnitVocoderConfig(
         units=config["num_embeddings"],
-        width=width,
-        rates=tuple(config["upsample_rates"]),
-        kernels=tuple(config["upsample_kernel_sizes"]),
-        channels=config["upsample_initial_channel"],
-        resblocks=tuple(
-            (kernel, tuple(dilations))
-            for kernel, dilations in zip(
-                config["resblock_kernel_sizes"], config["resblock_dilation_sizes"], strict=True
-            )
-        ),
+        waves=waves,
         durations=None if not told else _durations(told, width),
         sampling_rate=config.get("sampling_rate", 16_000),
     )
@@ -205,12 +157,9 @@ def keys(config: UnitVocoderConfig) -> KeyTable:
     """fairseq's CodeHiFiGAN -> ours."""
     rows: list[Row] = [rename("dict.weight", "embed_units.weight")]
     names = {"conv_pre": "conv_in", "conv_post": "conv_out", "ups.{}": "ups.{}"}
-    for level in range(len(config.rates)):
-        for place in range(len(config.resblocks)):
-            source, target = f"resblocks.{level * len(config.resblocks) + place}", f"levels.{level}.{place}"
-            names |= {f"{source}.convs1.{{}}": f"{target}.wide.{{}}", f"{source}.convs2.{{}}": f"{target}.narrow.{{}}"}
+    names |= {f"resblocks.{{}}.{part}.{{}}": f"stacks.{{}}.{part}.{{}}" for part in ("convs1", "convs2")}
     for theirs, ours in names.items():
-        rows += [folded(theirs, ours), rename(f"{theirs}.bias", f"{ours}.bias")]
+        rows += [folded(theirs, f"waves.{ours}"), rename(f"{theirs}.bias", f"waves.{ours}.bias")]
     plain = {"conv1.0": "conv1", "ln1": "norm1", "conv2.0": "conv2", "ln2": "norm2", "proj": "proj"}
     if config.durations is not None:
         for theirs, ours in plain.items():

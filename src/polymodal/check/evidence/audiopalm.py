@@ -14,19 +14,18 @@ from safetensors.torch import save_file
 
 import polymodal as pm
 from polymodal.check import library
-from polymodal.check.demo import train_on_conversations, write_config, write_weights, writer
+from polymodal.check.demo import train_on_conversations, writer
 from polymodal.check.evidence import _text
 from polymodal.check.record import Case, Evidence, Expected, HeadlineResult, Shapes, Size, TrainingCheck
 from polymodal.check.unit_speech import (
     SECOND,
     UNITS,
     frame_units,
+    recording,
     spoken_pieces,
     tokenizer_with_units,
-    write_ears,
-    write_voice,
+    write_model,
 )
-from polymodal.checkpoints.unit_speech import EARS, VOICE
 from polymodal.data.media import Text
 from polymodal.data.messages import Message, user
 from polymodal.systems.audiopalm import SYSTEM
@@ -91,17 +90,8 @@ def written_folder(folder: Path) -> dict[str, Any]:
     text = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 16,
             "vocab_size": size - UNITS}  # fmt: skip
     config = {"model_type": "audiopalm", "text_config": text, "audio_vocab_size": UNITS}
-    write_config(folder, config=config, generation_config={"eos_token_id": 2})
-    spec = SYSTEM.formats[0].model_spec(config)
-    write_weights(folder, spec.build(), spec.keys[0])
-    write_ears(folder / EARS)
-    write_voice(folder / VOICE)
+    write_model(folder, SYSTEM.formats[0], config)
     return config
-
-
-def recording(index: int) -> Any:
-    """A piece of the real recording as a user gives it."""
-    return pm.audio((spoken_pieces(PIECE)[index][0], SECOND))
 
 
 def talks() -> list[list[Message]]:
@@ -110,10 +100,14 @@ def talks() -> list[list[Message]]:
     found: list[tuple[Sequence[Any], str]] = []
     for index in range(COUNT):
         own, after = FORM.written(units[index]), FORM.written(units[index + 1])
+        heard = recording(index, PIECE)
         found += [
-            (("[ASR English]", recording(index)), words[index]),
-            (("[S2ST English French]", recording(index)), after),
-            (("[ASR AST S2ST English French]", recording(index)), f"{words[index]}\n{words[index + 1]}\n{after}"),
+            (("[ASR English]", heard), words[index]),
+            (("[S2ST English French]", heard), after),
+            (
+                ("[ASR AST S2ST English French]", heard),
+                f"{words[index]}\n{words[index + 1]}\n{after}",
+            ),
             ((f"[TTS English] {words[index]}",), own),
         ]
     return [[user(*asked), Message(role="assistant", parts=(Text(said),))] for asked, said in found]
@@ -139,7 +133,7 @@ def headline() -> HeadlineResult:
         model, words, right = pm.load(folder), [share for _, share in spoken_pieces(PIECE)], 0
         units = frame_units(PIECE, FORM.every)
         for index in range(COUNT):
-            heard = recording(index)
+            heard = recording(index, PIECE)
             right += model.chat("[ASR English]", heard, max_tokens=40).text == words[index]
             spoken = model.speak("[S2ST English French]", heard, max_tokens=40)
             chained = model.speak("[ASR AST S2ST English French]", heard, max_tokens=80)

@@ -14,7 +14,7 @@ import torch
 
 import polymodal as pm
 from polymodal.check import library, randomise
-from polymodal.check.demo import train_on_conversations, write_config, write_weights, writer
+from polymodal.check.demo import train_on_conversations, writer
 from polymodal.check.evidence._text import case
 from polymodal.check.fixture import fixture_case, fixture_source, packed_size
 from polymodal.check.hugging import Reading, hugging_case, hugging_size
@@ -23,13 +23,15 @@ from polymodal.check.training import table
 from polymodal.check.unit_speech import (
     SECOND,
     UNITS,
+    recording,
     spoken_pieces,
     tokenizer_with_units,
     units_of_pieces,
     write_ears,
+    write_model,
     write_voice,
 )
-from polymodal.checkpoints.unit_speech import EARS, LAYER, VOICE, SpeechFiles
+from polymodal.checkpoints.unit_speech import LAYER, SpeechFiles
 from polymodal.data.media import Text
 from polymodal.data.messages import Message, user
 from polymodal.generators.unit_vocoder import UnitVocoder
@@ -92,17 +94,8 @@ def written_folder(folder: Path) -> dict[str, Any]:
     """A tiny SpeechGPT with fresh weights, in the layout of its published files, and with ears and a voice."""
     torch.manual_seed(0)
     config = tiny(tokenizer_with_units(folder, SPECIALS, MARKS)) | {"_name_or_path": "SpeechGPT-7B-cm"}
-    write_config(folder, config=config, generation_config={"eos_token_id": 2})
-    spec = SYSTEM.formats[0].model_spec(config)
-    write_weights(folder, spec.build(), spec.keys[0])
-    write_ears(folder / EARS)
-    write_voice(folder / VOICE)
+    write_model(folder, SYSTEM.formats[0], config)
     return config
-
-
-def recording(index: int) -> Any:
-    """A piece of the real recording as a user gives it."""
-    return pm.audio((spoken_pieces(PIECE)[index][0], SECOND))
 
 
 def talks(chained: bool = True, short: bool = True) -> list[list[Message]]:
@@ -112,7 +105,7 @@ def talks(chained: bool = True, short: bool = True) -> list[list[Message]]:
     for index in range(COUNT):
         after = index + 1
         answer = f"{words[index]}; [ta] {words[after]}; [ua] {MERGED.written(units[after])}"
-        asked = user(recording(index)) if chained else user(f"{SAY}{words[index]}")
+        asked = user(recording(index, PIECE)) if chained else user(f"{SAY}{words[index]}")
         said = answer if chained else MERGED.written(units[index])
         begin = [Message(role="system", parts=(Text("Speak."),))] if short else []
         found.append([*begin, asked, Message(role="assistant", parts=(Text(said),))])
