@@ -1,11 +1,13 @@
 """Every pair of an objective and an assembly in the catalogue learns from data files, or is named here with the reason.
 
-tests/api/test_training_kinds.py runs one stage of each kind of data; here are the other models of conversations.
+tests/api/test_training_kinds.py and tests/api/test_more_kinds.py run one stage of each kind of data; here are the other
+models of conversations.
 """
 
 from pathlib import Path
 
 import pytest
+from test_more_kinds import RUNS as MORE
 from test_training_kinds import RUNS, SET
 
 import polymodal as pm
@@ -34,8 +36,6 @@ NOT_YET = "the objective has no `collator` yet: its batches are made by hand"
 CANNOT = {
     ("multiple_instance", "MultimodalLM"): "recipes/mini/align.py: names of a vocabulary that it collects first",
     ("ctc", "MultimodalLM"): "recipes/mini: the head of letters is no part of the model",
-    ("region_pretraining", "RegionText"): "files of a detector's regions are not read by the trainer",
-    ("conditional_masking", "RegionText"): "files of a detector's regions are not read by the trainer",
     ("masked_data_modeling", "Multiway"): NOT_YET,  # BEiT-3
     ("utterance_classes", "DialogueRNN"): "files of features, in tests/cli/test_features.py",
     ("emotion_labels", "Mesm"): NOT_YET,
@@ -50,7 +50,6 @@ CANNOT = {
     ("language_modeling", "VisualRegressionLM"): "Emu: not tried from data files yet",
     ("masked_image_modeling", "ClassTokenPretraining"): "BEiT v2: its codes come from a codec of its own format",
     ("vector_quantized_distillation", "ClassTokenPretraining"): "BEiT v2: features of the teacher come with the batch",
-    ("classification", "RegionText"): "files of a detector's regions are not read by the trainer",
 }
 
 
@@ -62,7 +61,7 @@ def pair_of(name: str, stage: str) -> tuple[str, str]:
 
 def test_every_pair_of_objective_and_assembly_is_run_or_named() -> None:
     every = {(stage.objective.name, system.assembly) for system in systems.every() for stage in system.recipe}
-    run = {pair_of(name, stage) for name, stage, *_ in [*RUNS, *TALKS, *SMALL.items()]}
+    run = {pair_of(name, stage) for name, stage, *_ in [*RUNS, *MORE, *TALKS, *SMALL.items()]}
     missing = sorted(every - run - CANNOT.keys())
     assert not missing, f"run them from data files here, or say why that cannot be: {missing}"
     assert not CANNOT.keys() & run and not CANNOT.keys() - every

@@ -31,9 +31,10 @@ from polymodal.models.vision_encoder_decoder import VisionEncoderDecoder
 from polymodal.nn.losses import IGNORE, ctc_loss, names_loss
 from polymodal.train.alignment import keep_within
 from polymodal.train.captions import WrittenAnswers, WrittenCaptions
+from polymodal.train.classified import classified
 from polymodal.train.collator import Collates, Collator, Learner
 from polymodal.train.conversations import conversations
-from polymodal.train.labelled import LabelledSequences, classified
+from polymodal.train.labelled import LabelledSequences
 from polymodal.train.masked import masked_pictures
 from polymodal.train.pairs import PairCollator, pair_processor
 from polymodal.train.signals import signalled
@@ -212,7 +213,7 @@ class Classification:
         return ModelLosses()
 
     def collator(self, learner: Learner) -> Collator:
-        """Pictures with labels, or with questions and answers; sequences of features."""
+        """Pictures with labels, or with questions and answers, or their regions; sequences of features."""
         return classified(learner)
 
 

@@ -4,6 +4,7 @@
     {"conversations": [{"from": "human", "value": "<image>\\nWhat is it?"}, ...], "image": "a.jpg"}    LLaVA, ShareGPT
     {"image": "a.jpg", "question": "...", "answer": "..."}     {"image": "a.jpg", "caption": "..."}    {"text": "..."}
     {"image": "a.jpg", "label": "cat"}      {"image": "a.jpg", "audio": "a.wav"}, media without a word
+    {"regions": "a.npz", "caption": "..."}, a detector's regions; of a .tsv of many pictures those of `image_id`
     {"messages": [...], "chosen": "...", "rejected": "..."}, one answer better than another, as TRL has them
     {"features": {"text": "a.npy", "audio": [[0.1, ...], ...]}, "label": 0.4}
     {"instruction": "lift it", "images": [...], "gripper_images": [...], "actions": "a.npy"}, a robot's way
@@ -23,6 +24,7 @@ from typing import Any
 from polymodal.data.datasets.sample import Sample
 from polymodal.data.media import Array, Audio, Image, Media, Text, Video
 from polymodal.data.messages import Message, Part, conversation
+from polymodal.data.region_features import Regions
 from polymodal.errors import PolymodalError, PromptError
 
 Open = Callable[[Any], Any]
@@ -49,6 +51,7 @@ MEDIA: Mapping[str, tuple[Callable[..., Media], tuple[str, ...]]] = {
     "depth": (partial(Image, modality="depth"), ("depth",)),
     "thermal": (partial(Image, modality="thermal"), ("thermal",)),
     "imu": (partial(Array, modality="imu"), ("imu", "motion")),
+    "regions": (Regions, ("regions",)),
 }
 TALKS = ("messages", "conversations", "conversation")
 QUESTIONS = ("question", "instruction", "prompt", "query")
@@ -229,6 +232,8 @@ def _parts(text: str, waiting: Mapping[str, Iterator[Media]]) -> Iterator[Part]:
 def _media(record: Mapping[str, Any], kind: str, open_media: Open) -> Iterator[Media]:
     """The media of a kind that a record names, in order."""
     make, keys = MEDIA[kind]
+    if kind == "regions" and record.get("image_id") is not None:  # a line of a .tsv of many pictures
+        make = partial(Regions, image_id=str(record["image_id"]))
     for key in keys:
         value = record.get(key)
         if value is None or value == "":
