@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from polymodal import systems
 from polymodal.check import regions
 from polymodal.check.demo import write_config, write_weights
-from polymodal.check.evidence import lxmert, uniter, vilbert
+from polymodal.check.evidence import c_mfn, dr_net, lxmert, mdl, mesm, tombert, uniter, vilbert
+from polymodal.data.audio_writing import encode_sound
 from polymodal.data.region_features import tsv_line
 from polymodal.systems.lxmert.checkpoint import ANSWERS, PRETRAINING
 from polymodal.systems.uniter.checkpoint import PRETRAINED as UNITER
 from polymodal.systems.vilbert.checkpoint import PRETRAINED as VILBERT
-from stage_folders import CLASSES, COUNT, lines
+from stage_folders import CLASSES, COUNT, lines, picture
 
 REGIONS, CELLS, LETTERS = 5, 12, "abcdefghijkl"
 
@@ -40,11 +42,36 @@ def _regions(module: Any, kind: str, answers: bool = False) -> Callable[[Path], 
     return write
 
 
+def _method(name: str, config: Mapping[str, Any], pieces: bool = False) -> Callable[[Path], None]:
+    """A method's folder with fresh weights; pieces: and word pieces of single letters."""
+
+    def write(folder: Path) -> None:
+        spec = systems.get(name).formats[0].model_spec(config)
+        torch.manual_seed(0)
+        write_config(folder, config=config)
+        if pieces:
+            regions.write_pieces(folder)
+        write_weights(folder, spec.build(), spec.keys[0])
+
+    return write
+
+
+def _read(config: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """The config with the vocabulary of the pieces."""
+    return {**config, **more, "text_config": {**config["text_config"], "vocab_size": regions.VOCABULARY}}
+
+
+SENTIMENTS = {"0": "negative", "1": "neutral", "2": "positive"}
 WRITTEN: Mapping[str, Callable[[Path], None]] = {
     "vilbert": _regions(vilbert, VILBERT),
     "lxmert": _regions(lxmert, PRETRAINING, True),
     "lxmert:answers": _regions(lxmert, ANSWERS, True),
     "uniter": _regions(uniter, UNITER),
+    "tombert": _method("tombert", _read(tombert.SMALL, id2label=SENTIMENTS), pieces=True),
+    "mesm": _method("mesm", _read(mesm.SMALL, face=[3, 48, 48], spectrogram=[1, 128, 32]), pieces=True),
+    "c-mfn": _method("c-mfn", c_mfn.SMALL),
+    "dr-net": _method("dr-net", dr_net.SMALL),
+    "mdl": _method("mdl", mdl.SMALL),
 }
 
 
@@ -116,8 +143,67 @@ def region_questions(folder: Path) -> Path:
     return lines(folder / "region-questions.jsonl", rows)
 
 
+def tweets(folder: Path) -> Path:
+    """Pictures with a text and a target in it; sentiments by name or by number."""
+    rows = [
+        {"image": picture(folder, number), "text": f"$T$ {LETTERS[number]} day", "target": LETTERS[: 1 + number % 3],
+         "label": SENTIMENTS[str(number % 3)] if number % 2 else number % 3}
+        for number in range(COUNT)
+    ]  # fmt: skip
+    return lines(folder / "tweets.jsonl", rows)
+
+
+def clips(folder: Path) -> Path:
+    """Sentences with one face or two and a sound; emotions by number, by name with a strength, or 0 and 1."""
+    rows = []
+    for number in range(COUNT):
+        time = np.arange(1600 * (2 + number % 3)) / 16_000
+        sound = np.sin(6.28 * 100 * (number + 1) * time).astype("float32") / 2
+        (folder / f"{number}.wav").write_bytes(encode_sound(sound, 16_000, "wav"))
+        told: list[Any] = [[number % 3], {"0": 0.0, "2": 1.5}, [0, 1, number % 2]]
+        faces = [picture(folder, (number + more) % COUNT) for more in range(1 + number % 2)]
+        rows.append({"text": f"word {LETTERS[number]}", "images": faces, "audio": f"{number}.wav",
+                     "labels": [str(told[0][0])] if number % 3 == 0 else told[number % 3]})  # fmt: skip
+    return lines(folder / "clips.jsonl", rows)
+
+
+def jokes(folder: Path) -> Path:
+    """Punchlines, most of them behind some sentences, longer than the model reads."""
+    rng, rows = np.random.default_rng(0), []
+    for number in range(COUNT):
+        features: dict[str, Any] = {}
+        for name, width in c_mfn.SMALL["features"].items():
+            values = rng.normal(size=(3 + number, width)).astype("float32")
+            np.save(folder / f"{number}.{name}.npy", values)
+            features[name] = f"{number}.{name}.npy"
+            if number % 4:
+                features[f"context_{name}"] = rng.normal(size=(number % 4 + 1, 4, width)).round(3).tolist()
+        rows.append({"features": features, "label": number % 2})
+    return lines(folder / "jokes.jsonl", rows)
+
+
+def vectors(config: Mapping[str, Any], words: Mapping[str, int]) -> Callable[[Path], Path]:
+    """Vectors by name, with a class; words: those that are sequences, and of how many steps at least."""
+
+    def write(folder: Path) -> Path:
+        rng, rows = np.random.default_rng(0), []
+        for number in range(COUNT):
+            shapes = {name: (words[name] + number % 3, width) if name in words else (width,)
+                      for name, width in config["features"].items()}  # fmt: skip
+            rows.append({"features": {name: rng.normal(size=shape).round(3).tolist() for name, shape in shapes.items()},
+                         "label": number % 2})  # fmt: skip
+        return lines(folder / f"{config['model_type']}.jsonl", rows)
+
+    return write
+
+
 DATA: Mapping[str, Callable[[Path], Path]] = {
     "regions with captions": region_captions,
     "LXMERT's regions": lxmert_regions,
     "regions with questions": region_questions,
+    "tweets with targets": tweets,
+    "clips of speech": clips,
+    "punchlines": jokes,
+    "tweets as features": vectors(dr_net.SMALL, {"text": 4, "pairs": 2}),
+    "users as features": vectors(mdl.SMALL, {}),
 }

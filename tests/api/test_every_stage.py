@@ -38,14 +38,8 @@ CANNOT = {
     ("ctc", "MultimodalLM"): "recipes/mini: the head of letters is no part of the model",
     ("masked_data_modeling", "Multiway"): NOT_YET,  # BEiT-3
     ("utterance_classes", "DialogueRNN"): "files of features, in tests/cli/test_features.py",
-    ("emotion_labels", "Mesm"): NOT_YET,
     ("draw_or_find", "SignalTokenLM"): NOT_YET,  # GILL
     ("spoken_pictures", "SignalTokenLM"): NOT_YET,  # MiniGPT-5
-    ("classification", "TomBert"): "no data file names a target in a sentence yet",
-    ("classification", "DecompositionRelation"): "D&R Net: no data file holds adjective-noun pairs yet",
-    ("classification", "JointDictionary"): "MDL: its groups of features are in no data file yet",
-    ("dictionaries", "JointDictionary"): "MDL: its groups of features are in no data file yet",
-    ("emotion_labels", "ContextualMemoryFusion"): NOT_YET,  # C-MFN
     ("language_modeling", "TwoTableLM"): "LWM: not tried from data files yet",
     ("language_modeling", "VisualRegressionLM"): "Emu: not tried from data files yet",
     ("masked_image_modeling", "ClassTokenPretraining"): "BEiT v2: its codes come from a codec of its own format",

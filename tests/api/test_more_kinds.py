@@ -19,6 +19,12 @@ RUNS: list[tuple[str, str, str, list[str]]] = [  # system, stage, kinds of data 
     ("lxmert", "pretrain", "LXMERT's regions", []),
     ("lxmert:answers", "vqa", "regions with questions", []),
     ("uniter", "pretrain", "regions with captions", ["budget.steps=6"]),
+    ("tombert", "train", "tweets with targets", []),
+    ("mesm", "train", "clips of speech", []),
+    ("c-mfn", "train", "punchlines", []),
+    ("dr-net", "train", "tweets as features", []),
+    ("mdl", "dictionaries", "users as features", ["budget.batch=12"]),
+    ("mdl", "classifier", "users as features", []),
 ]
 
 

@@ -3,6 +3,7 @@
     {"messages": [{"role": "user", "content": ...}, ...], "images": ["a.jpg"]}             OpenAI, TRL, LLaMA-Factory
     {"conversations": [{"from": "human", "value": "<image>\\nWhat is it?"}, ...], "image": "a.jpg"}    LLaVA, ShareGPT
     {"image": "a.jpg", "question": "...", "answer": "..."}     {"image": "a.jpg", "caption": "..."}    {"text": "..."}
+    {"image": "a.jpg", "text": "...", "target": "France", "label": "positive"}, a label of something in the text
     {"image": "a.jpg", "label": "cat"}      {"image": "a.jpg", "audio": "a.wav"}, media without a word
     {"regions": "a.npz", "caption": "..."}, a detector's regions; of a .tsv of many pictures those of `image_id`
     {"messages": [...], "chosen": "...", "rejected": "..."}, one answer better than another, as TRL has them
@@ -94,8 +95,11 @@ def _sample_of(record: Any, name: str, open_media: Open, question: str) -> Sampl
         return _preference(record, turns, name, media, open_media)
     if turns is not None:
         return Sample(name=name, messages=_talk(turns, media, open_media), **beside)
-    answer = _first(record, ANSWERS)
     text = record.get("text")
+    if isinstance(record.get("target"), str) and isinstance(text, str):
+        told = Message(role="user", parts=(*(item for kind in media.values() for item in kind), Text(text)))
+        return Sample(name=name, messages=(told,), target=record["target"], **beside)
+    answer = _first(record, ANSWERS)
     if answer is None and isinstance(text, str) and not any(media.values()):
         return Sample(name=name, text=text, **beside)
     answer = text if answer is None else answer
