@@ -15,11 +15,27 @@ import numpy as np
 import torch
 
 from polymodal import systems
-from polymodal.check import regions
-from polymodal.check.demo import write_config, write_weights
-from polymodal.check.evidence import c_mfn, dr_net, lxmert, mdl, mesm, tombert, uniter, vilbert
+from polymodal.check import multiway, regions
+from polymodal.check.demo import byte_tokenizer, write_config, write_weights
+from polymodal.check.evidence import (
+    beit_3,
+    beit_v2,
+    c_mfn,
+    dr_net,
+    emu,
+    gill,
+    lwm,
+    lxmert,
+    mdl,
+    mesm,
+    minigpt_5,
+    tombert,
+    uniter,
+    vilbert,
+)
 from polymodal.data.audio_writing import encode_sound
 from polymodal.data.region_features import tsv_line
+from polymodal.systems.beit_3.checkpoint import CAPTIONS
 from polymodal.systems.lxmert.checkpoint import ANSWERS, PRETRAINING
 from polymodal.systems.uniter.checkpoint import PRETRAINED as UNITER
 from polymodal.systems.vilbert.checkpoint import PRETRAINED as VILBERT
@@ -42,11 +58,11 @@ def _regions(module: Any, kind: str, answers: bool = False) -> Callable[[Path], 
     return write
 
 
-def _method(name: str, config: Mapping[str, Any], pieces: bool = False) -> Callable[[Path], None]:
+def _method(name: str, config: Mapping[str, Any], pieces: bool = False, format: int = 0) -> Callable[[Path], None]:
     """A method's folder with fresh weights; pieces: and word pieces of single letters."""
 
     def write(folder: Path) -> None:
-        spec = systems.get(name).formats[0].model_spec(config)
+        spec = systems.get(name).formats[format].model_spec(config)
         torch.manual_seed(0)
         write_config(folder, config=config)
         if pieces:
@@ -61,6 +77,28 @@ def _read(config: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     return {**config, **more, "text_config": {**config["text_config"], "vocab_size": regions.VOCABULARY}}
 
 
+def _gill(folder: Path) -> None:
+    signals = [f"[IMG{number}]" for number in range(gill.TOKENS)]
+    names = {"<pad>": 1, gill.BEGIN: 2, gill.CLS: 260, **{name: 261 + number for number, name in enumerate(signals)}}
+    config = gill.small(byte_tokenizer(folder, names, bos=gill.BEGIN, eos=gill.BEGIN, pad="<pad>"))
+    _method("gill", config)(folder)
+
+
+def _stack(folder: Path) -> None:
+    """BEiT-3 of as many patches as the tokenizer of BEiT v2 has."""
+    multiway.write_bytes(folder)
+    _method("beit-3", {**beit_3.small(CAPTIONS), "patch_size": 8})(folder)
+
+
+def _lwm(folder: Path) -> None:
+    size = byte_tokenizer(folder, lwm.SPECIALS, bos="<s>", eos="</s>", pad="<unk>")
+    config = lwm.small(size)
+    spec = systems.get("lwm").formats[lwm.VISION].model_spec(config)
+    torch.manual_seed(0)
+    write_config(folder, config=config)
+    write_weights(folder, spec.build(), spec.keys[0])
+
+
 SENTIMENTS = {"0": "negative", "1": "neutral", "2": "positive"}
 WRITTEN: Mapping[str, Callable[[Path], None]] = {
     "vilbert": _regions(vilbert, VILBERT),
@@ -72,6 +110,13 @@ WRITTEN: Mapping[str, Callable[[Path], None]] = {
     "c-mfn": _method("c-mfn", c_mfn.SMALL),
     "dr-net": _method("dr-net", dr_net.SMALL),
     "mdl": _method("mdl", mdl.SMALL),
+    "gill": _gill,
+    "minigpt-5": minigpt_5.write_tiny_folder,
+    "emu": emu.write_tiny_folder,
+    "lwm": _lwm,
+    "beit-v2": _method("beit-v2", beit_v2.masked()),
+    "beit-v2:tokenizer": _method("beit-v2", beit_v2.tokenizer(), format=1),
+    "beit-3:words": _stack,
 }
 
 
@@ -197,6 +242,50 @@ def vectors(config: Mapping[str, Any], words: Mapping[str, int]) -> Callable[[Pa
     return write
 
 
+def spoken(folder: Path) -> Path:
+    """Pictures with captions, and what a text encoder says of each."""
+    rows = []
+    for number in range(COUNT):
+        vector = np.random.default_rng(number).normal(size=(gill.QUERIES, gill.WIDTH))
+        rows.append({"image": picture(folder, number), "caption": f"colour {LETTERS[number]}",
+                     "signal_targets": vector.round(3).tolist()})  # fmt: skip
+    return lines(folder / "spoken.jsonl", rows)
+
+
+def drawn(folder: Path) -> Path:
+    """Wishes for pictures, some answered in words; what a text encoder says of them and of nothing; some latents."""
+    draw = np.random.default_rng(0)
+    empty = draw.normal(size=(minigpt_5.QUERIES, minigpt_5.WIDTH)).round(3).tolist()
+    rows: list[dict[str, Any]] = []
+    for number in range(COUNT):
+        vector = draw.normal(size=(minigpt_5.QUERIES, minigpt_5.WIDTH)).round(3).tolist()
+        asked = {"question": "then?", "answer": f"{LETTERS[number]} <image>", "image": picture(folder, number),
+                 "signal_targets": vector, "empty_target": empty}  # fmt: skip
+        if number == 1:
+            asked["latents"] = draw.normal(size=(4, 8, 8)).round(3).tolist()
+        rows.append(asked if number % 4 else {"question": "who?", "answer": "me"})
+    return lines(folder / "drawn.jsonl", rows)
+
+
+def stories(folder: Path) -> Path:
+    """A picture is shown, and the next one asked for, without captions."""
+    rows = [
+        {"messages": [{"role": "user", "content": "<image>next?"}, {"role": "assistant", "content": "so <image>"}],
+         "images": [picture(folder, number), picture(folder, (number + 1) % COUNT)]}
+        for number in range(COUNT)
+    ]  # fmt: skip
+    return lines(folder / "stories.jsonl", rows)
+
+
+def taught(folder: Path) -> Path:
+    """Pictures with what a teacher says of each of 8 x 8 patches."""
+    rows = []
+    for number in range(4):
+        np.save(folder / f"{number}.teacher.npy", np.random.default_rng(number).normal(size=(64, 18)).astype("float32"))
+        rows.append({"image": picture(folder, number), "teacher_features": f"{number}.teacher.npy"})
+    return lines(folder / "taught.jsonl", rows)
+
+
 DATA: Mapping[str, Callable[[Path], Path]] = {
     "regions with captions": region_captions,
     "LXMERT's regions": lxmert_regions,
@@ -205,5 +294,9 @@ DATA: Mapping[str, Callable[[Path], Path]] = {
     "clips of speech": clips,
     "punchlines": jokes,
     "tweets as features": vectors(dr_net.SMALL, {"text": 4, "pairs": 2}),
+    "captions with signals": spoken,
+    "wishes for pictures": drawn,
+    "stories": stories,
+    "taught pictures": taught,
     "users as features": vectors(mdl.SMALL, {}),
 }

@@ -32,18 +32,10 @@ SMALL = {  # of tests/tiny_folders.py: one of each way of fusion
     "kosmos-1": "instruct",
     "chameleon": "align",
 }
-NOT_YET = "the objective has no `collator` yet: its batches are made by hand"
 CANNOT = {
     ("multiple_instance", "MultimodalLM"): "recipes/mini/align.py: names of a vocabulary that it collects first",
     ("ctc", "MultimodalLM"): "recipes/mini: the head of letters is no part of the model",
-    ("masked_data_modeling", "Multiway"): NOT_YET,  # BEiT-3
     ("utterance_classes", "DialogueRNN"): "files of features, in tests/cli/test_features.py",
-    ("draw_or_find", "SignalTokenLM"): NOT_YET,  # GILL
-    ("spoken_pictures", "SignalTokenLM"): NOT_YET,  # MiniGPT-5
-    ("language_modeling", "TwoTableLM"): "LWM: not tried from data files yet",
-    ("language_modeling", "VisualRegressionLM"): "Emu: not tried from data files yet",
-    ("masked_image_modeling", "ClassTokenPretraining"): "BEiT v2: its codes come from a codec of its own format",
-    ("vector_quantized_distillation", "ClassTokenPretraining"): "BEiT v2: features of the teacher come with the batch",
 }
 
 

@@ -11,6 +11,7 @@ import method_folders
 import polymodal as pm
 import stage_folders
 from polymodal.api import training
+from polymodal.api.training import TrainOptions
 
 SET = ["budget.batch=4", "budget.steps=2", "budget.precision=float32", "optimizer.lr=0.001",
        'schedule={"type": "Constant"}']  # fmt: skip
@@ -25,6 +26,20 @@ RUNS: list[tuple[str, str, str, list[str]]] = [  # system, stage, kinds of data 
     ("dr-net", "train", "tweets as features", []),
     ("mdl", "dictionaries", "users as features", ["budget.batch=12"]),
     ("mdl", "classifier", "users as features", []),
+    (
+        "gill",
+        "align",
+        "captions with signals",
+        ["budget.max_length=24", "train=connectors,retrieval,backbone.embed_tokens"],
+    ),
+    ("minigpt-5", "align", "wishes for pictures", []),
+    ("minigpt-5", "stories", "stories", []),
+    ("emu", "pretrain", "image-text pairs", []),
+    ("emu", "instruct", "image-text pairs", []),
+    ("beit-v2:tokenizer", "tokenizer", "taught pictures", []),
+    ("beit-v2", "masked-pictures", "images", ["codec"]),
+    ("beit-3:words", "pretrain", "image-text pairs + images + text", ["codec", "objective.codes=32", "budget.steps=3"]),
+    ("lwm", "pictures 1k", "image-text pairs", []),
 ]
 
 
@@ -53,6 +68,9 @@ def test_a_stage_learns_from_its_kind_of_data(
 ) -> None:
     model = pm.load(place(system), dtype="float32")
     data: list[Any] = [place(each) for each in kind.split(" + ")]
-    losses = training.fit(model, data, out=tmp_path / "run", stage=stage, settings=[*SET, *more])
+    codec = str(place("beit-v2:tokenizer")) if "codec" in more else ""
+    settings = [*SET, *(each for each in more if each != "codec")]
+    options = TrainOptions(codec=codec)
+    losses = training.fit(model, data, out=tmp_path / "run", stage=stage, settings=settings, options=options)
     assert losses and all(map(math.isfinite, losses))
     assert not (tmp_path / "run" / "skipped.jsonl").exists()

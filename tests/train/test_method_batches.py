@@ -8,7 +8,7 @@ import torch
 
 import method_folders
 import polymodal as pm
-from polymodal.api.training import TrainOptions, collator_of, stage_of
+from polymodal.api.training import TrainOptions, collator_of, learner_of, stage_of
 from polymodal.data.datasets.opening import open_dataset
 from polymodal.data.datasets.records import sample_of
 from polymodal.errors import PromptError
@@ -21,7 +21,8 @@ def made(system: str, kind: str, folder: Path):
     method_folders.WRITTEN[system](folder / "model")
     model = pm.load(folder / "model", dtype="float32")
     data = open_dataset(method_folders.DATA[kind](folder))
-    collator = collator_of(model, stage_of(model, "train"), TrainOptions())
+    stage = stage_of(model, "train")
+    collator = collator_of(model, stage, learner_of(model, stage, TrainOptions()))
     return model, collator, [data.sample(index) for index in range(len(data))]
 
 

@@ -9,7 +9,7 @@ import torch
 
 import method_folders
 import polymodal as pm
-from polymodal.api.training import TrainOptions, collator_of, stage_of
+from polymodal.api.training import TrainOptions, collator_of, learner_of, stage_of
 from polymodal.data.datasets.mixture import Mixture
 from polymodal.data.datasets.opening import open_dataset
 from polymodal.errors import MediaError, PromptError
@@ -21,7 +21,8 @@ def made(system: str, stage: str, folder: Path):
     folder.mkdir()
     method_folders.WRITTEN[system](folder)
     model = pm.load(folder, dtype="float32")
-    return collator_of(model, stage_of(model, stage), TrainOptions())
+    chosen = stage_of(model, stage)
+    return collator_of(model, chosen, learner_of(model, chosen, TrainOptions()))
 
 
 def test_vilbert_never_hides_the_region_of_the_whole_picture_and_keeps_a_tenth(tmp_path: Path) -> None:

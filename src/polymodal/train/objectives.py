@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
+from polymodal.models.class_token_pretraining import ClassTokenPretraining
 from polymodal.models.discrete_token_lm import DiscreteTokenLM
 from polymodal.models.encoder_classifier import EncoderClassifier
 from polymodal.models.latent_diffusion import LatentDiffusion
@@ -253,6 +254,9 @@ class MaskedImageModeling:
 
     def collator(self, learner: Learner) -> Collator:
         """Pictures, with their codes."""
+        if isinstance(learner.module, ClassTokenPretraining):
+            shape = learner.module.config
+            return masked_pictures(learner, shape.tower.grid, shape.codes)
         if not isinstance(learner.module, EncoderClassifier):
             raise ConfigError(f"patches are hidden of an EncoderClassifier, not of a {type(learner.module).__name__}")
         encoder: Any = learner.module.encoders["image"]

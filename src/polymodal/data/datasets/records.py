@@ -58,8 +58,9 @@ TALKS = ("messages", "conversations", "conversation")
 QUESTIONS = ("question", "instruction", "prompt", "query")
 ANSWERS = ("answer", "caption", "output", "response", "transcript", "transcription", "sentence", "label")
 LABELS = ("labels", "label", "answers")
-ARRAYS = ("codes", "signal_targets")
-"""Numbers that stand beside a sample: ids of a picture's patches, vectors that signals should become."""
+ARRAYS = ("codes", "signal_targets", "empty_target", "latents", "teacher_features")
+"""Numbers that stand beside a sample: ids of a picture's patches, vectors that signals should become, latents of
+pictures, what a teacher says of patches."""
 MARK = re.compile(r"\s*<(image|video|audio)>\s*")
 
 
