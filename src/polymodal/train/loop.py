@@ -35,6 +35,7 @@ from polymodal.train.batches import StepData
 from polymodal.train.checkpoint import Run
 from polymodal.train.collator import MicroBatch
 from polymodal.train.feature_cache import cached_features
+from polymodal.train.objectives import CopiesModel
 from polymodal.train.parallel import shard
 from polymodal.train.parameters import parameter_groups, prepare, train_mode
 from polymodal.train.ranks import ALONE, Ranks, whole
@@ -146,10 +147,11 @@ def begin(model: nn.Module, stage: Stage, seed: int, ranks: Ranks = ALONE) -> Ru
     """
     torch.manual_seed(seed)
     prepare(model, stage)
+    objective = stage.objective.build(model) if isinstance(stage.objective, CopiesModel) else None
     if ranks.count > 1:
         shard(model)
         torch.manual_seed(seed + ranks.rank)
-    objective = stage.objective.build(model).to(first_weight(model).device)
+    objective = (stage.objective.build(model) if objective is None else objective).to(first_weight(model).device)
     beside = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     groups = parameter_groups(model, stage, beside)
     if not groups:

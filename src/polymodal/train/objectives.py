@@ -63,6 +63,13 @@ class Objective(Protocol):
         ...
 
 
+@runtime_checkable
+class CopiesModel(Protocol):
+    """An objective that keeps a copy of the model: it is built before that is shared out among processes."""
+
+    copies_model: ClassVar[bool]
+
+
 class ModelLosses(Loss):
     """The losses that the model itself gives of a batch.
 
