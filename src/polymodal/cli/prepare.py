@@ -22,16 +22,16 @@ def prepare(
     json: JSON = False,
 ) -> None:
     """Pack a list and its media into shards that training reads: polymodal prepare a.jsonl --out shards --side 336"""
-    from polymodal.api.preparing import PrepareOptions, prepare
+    import polymodal as pm
     from polymodal.cli.output import counted, human_bytes, print_json
 
     root = "" if media_root is None else str(media_root)
-    options = PrepareOptions(side=side, shard=shard, workers=workers, media_root=root)
+    options = pm.PrepareOptions(side=side, shard=shard, workers=workers, media_root=root)
 
     def done(count: int, total: int) -> None:
         typer.echo(f"shard {count} of {total}", err=True)
 
-    made = prepare(data, out, options, done)
+    made = pm.prepare(data, out, options, done)
     if json:
         return print_json(made)
     shards = made["shards"]
