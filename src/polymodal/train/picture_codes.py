@@ -18,6 +18,7 @@ from polymodal.data.hf_image import PublishedTransform
 from polymodal.data.media import Image
 from polymodal.errors import ConfigError, PromptError
 from polymodal.generators.dalle_codec import DalleCodec, map_pixels
+from polymodal.models.encoder_classifier import EncoderClassifier
 from polymodal.models.visual_tokenizer import VisualTokenizer
 from polymodal.train.collator import WrongKind
 
@@ -32,7 +33,7 @@ class PictureCodec:
     module: nn.Module
 
     def __post_init__(self) -> None:
-        if not isinstance(self.module, VisualTokenizer | DalleCodec):
+        if not isinstance(self.module, VisualTokenizer) and codebook_of(self.module) is None:
             raise ConfigError(
                 f"--codec: expected a visual tokenizer of BEiT v2 or a FlavaImageCodebook, found a "
                 f"{type(self.module).__name__}"
@@ -48,8 +49,16 @@ class PictureCodec:
                 raise ConfigError(f"--codec names {found} patches, the model has {grid[0]} x {grid[1]}")
             seen = PublishedTransform(size=encoder.image_size, mean=HALF, std=HALF)(picture)
             return self.module.image_tokens(seen[None]).flatten()
-        logits: Tensor = self.module(pixel_values=map_pixels(codebook_transform(grid)(picture)[None])).logits
+        codebook = codebook_of(self.module)
+        assert codebook is not None
+        logits: Tensor = codebook(map_pixels(codebook_transform(grid)(picture)[None]))
         return logits.argmax(1).flatten()
+
+
+def codebook_of(module: nn.Module) -> DalleCodec | None:
+    """A codebook by itself, or as its folder is loaded: an encoder whose features are its logits."""
+    inner = module.encoders["image"] if isinstance(module, EncoderClassifier) else module
+    return inner if isinstance(inner, DalleCodec) else None
 
 
 def codebook_transform(grid: tuple[int, int]) -> PublishedTransform:
