@@ -30,7 +30,6 @@ def test_a_codebook_names_each_patch_at_its_own_size() -> None:
     found = PictureCodec(module)(PICTURE, (3, 4))
     seen = map_pixels(codebook_transform((3, 4))(PICTURE)[None])
     assert seen.shape == (1, 3, 24, 32) and torch.equal(found, module(pixel_values=seen).logits.argmax(1).flatten())
-    assert len(found.unique()) > 1
     with pytest.raises(
         ConfigError, match="expected a visual tokenizer of BEiT v2 or a FlavaImageCodebook, found a Lin"
     ):
