@@ -42,6 +42,7 @@ LABELS = {"objects": ("objects_id", "objects_conf"), "attributes": ("attrs_id", 
 """What a detector calls a region: its number, and how sure it is."""
 SLACK = 0.01  # of the picture's side, by which a detector's box may end outside of it
 MOST_REGIONS = 1000
+LONGEST = 1 << 26  # bytes of one line of a .tsv file
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -211,7 +212,9 @@ class RegionTable:
         self.starts: dict[str, int] = {}
         at = 0
         with open_regular(Path(path), error=MediaError) as file:
-            for line in file:
+            while line := file.readline(LONGEST + 1):
+                if len(line) > LONGEST:
+                    raise MediaError(f"{clean_name(os.path.basename(path))}: a line of more than {megabytes(LONGEST)}")
                 if line.strip():
                     self.starts.setdefault(line.partition(b"\t")[0].decode("latin-1"), at)
                 at += len(line)
