@@ -13,6 +13,7 @@ step with each other is not cut, and every rank takes all of it: exact, and no f
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -44,6 +45,11 @@ class StepData:
     def targets(self) -> int:
         """Learned tokens of the step."""
         return sum(each.targets for each in self.micro_batches)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Of losses that are means over something else than tokens, by name."""
+        return sum((Counter(each.counts) for each in self.micro_batches), Counter())
 
     @property
     def tokens(self) -> int:

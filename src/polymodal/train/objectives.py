@@ -282,7 +282,8 @@ class MaskedImageModelingLoss(ModelLosses):
 class SignalAlignment:
     """Next token, and signals near what a generator's text encoder says of the caption (GILL, NExT-GPT).
 
-    Batch: `signal_targets`, by modality [k, Q, E], k as many as signals of it are written in the batch, row by row.
+    Batch: `signal_targets`, by modality [k, Q, E], k as many as signals of it are written in the batch, row by row;
+    `dummy_signals`: modalities whose projectors run for the sake of other processes.
     distance_weight: of the mean Euclidean distance of a query's vector.
     """
 
@@ -309,7 +310,8 @@ class SignalAlignmentLoss(Loss):
         self.weight = weight
 
     def forward(self, model: Any, batch: Batch) -> Losses:
-        given = {name: value for name, value in batch.items() if name != "signal_targets"}
+        own = ("signal_targets", "dummy_signals")
+        given = {name: value for name, value in batch.items() if name not in own}
         output = model(**given, return_logits=False)
         losses: Losses = dict(output.losses)
         found, targets = model.conditions_at(output.hidden, batch["input_ids"]), batch.get("signal_targets") or {}
@@ -319,6 +321,9 @@ class SignalAlignmentLoss(Loss):
                 raise ConfigError(f"objective: signal_targets of {name} are {list(wanted.shape)}, the signals {shape}")
             distance = (found[name].float() - wanted.float()).square().sum(-1).sqrt().mean()
             losses[f"{name}_distance"] = self.weight * distance
+        for name in batch.get("dummy_signals") or ():  # other processes run this projector, too
+            states = output.hidden.new_zeros(1, len(model.signals[name]), output.hidden.shape[-1])
+            losses[f"{name}_distance"] = 0.0 * model.projected(name, states).sum()
         return losses
 
 

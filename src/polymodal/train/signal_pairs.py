@@ -143,7 +143,9 @@ class SpokenMedia(Collator):
         if asked and all(each.targets is not None for each in asked):
             beside["signal_targets"] = torch.cat([each.targets for each in asked if each.targets is not None])
             beside["empty_target"] = next(each.empty for each in asked if each.empty is not None)
-        return MicroBatch(batch={**made.batch, **beside}, targets=made.targets, tokens=made.tokens)
+        count = sum(map(len, latents))
+        counts = {"noise": count} | ({"caption": count} if "signal_targets" in beside else {}) if count else {}
+        return MicroBatch(batch={**made.batch, **beside}, targets=made.targets, tokens=made.tokens, counts=counts)
 
     def seen(self, item: Spoken, generator: torch.Generator) -> Tensor | None:
         """The latents of the pictures that a row asks for."""
@@ -172,9 +174,11 @@ def spoken_media(learner: Learner, side: int, codec: Callable[[Tensor], Any] | N
 
 
 def require_signals(learner: Learner) -> SignalTokenLM:
-    """The model itself.  Raises ConfigError for one that writes none, and for packed rows."""
+    """The model itself.  Raises ConfigError for one that writes none, for packed rows, and for several processes."""
     if not isinstance(learner.module, SignalTokenLM):
         raise ConfigError(f"signals are written by a SignalTokenLM, not by a {type(learner.module).__name__}")
+    if learner.ranks > 1:
+        raise ConfigError("single rows of the table of tokens learn in this stage: run it in one process")
     if learner.packing:
         raise ConfigError("packing: rows of this stage hold what their signals should become; leave it out")
     return learner.module
