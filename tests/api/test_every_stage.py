@@ -36,6 +36,9 @@ CANNOT = {
     ("multiple_instance", "MultimodalLM"): "recipes/mini/align.py: names of a vocabulary that it collects first",
     ("ctc", "MultimodalLM"): "recipes/mini: the head of letters is no part of the model",
     ("utterance_classes", "DialogueRNN"): "files of features, in tests/cli/test_features.py",
+    ("feature_regression", "FeatureRegressionLM"): "CoDi-2: the objective has no `collator` yet",
+    ("bridging_alignment", "JointDiffusion"): "recordings with captions, in tests/systems/test_codi.py",
+    ("latent_alignment", "JointDiffusion"): "videos with sound, in tests/systems/test_codi.py",
 }
 
 
