@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from polymodal.pipelines.grounding import Grounding
     from polymodal.pipelines.guided_diffusion import OwnPipelines
     from polymodal.pipelines.image_generation import PaintRequest
+    from polymodal.pipelines.spoken_answer import SpeaksAnswers
     from polymodal.pipelines.transcription.transcribe import Window
     from polymodal.weights.keytable import KeyTable
 
@@ -86,14 +87,26 @@ class LearnsFrom:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadedModel(LearnsFrom):
+class HearsAndSpeaks(LearnsFrom):
+    """What a loaded model does with sound; None where it cannot.
+
+    transcribe(Audio) -> str, and transcribe_windows(Audio) -> the same piece by piece, where it is there before the
+    recording ends (`transcribe.Window`).  speaks: what makes sound of answers, of a model that speaks itself.
+    """
+
+    transcribe: Callable[[Any], str] | None = None
+    transcribe_windows: Callable[[Any], Iterator[Window]] | None = None
+    speaks: SpeaksAnswers | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel(HearsAndSpeaks):
     """A loaded system: the model with what it needs to answer a person.
 
     model: the nn.Module; of an agent one without parameters.  processor: messages -> batch, None where there is none.
-    The functions are None where a system cannot do it: transcribe(Audio) -> str, and transcribe_windows(Audio) -> the
-    same piece by piece, where it is there before the recording ends (`transcribe.Window`); score(items of media,
-    labels) -> probabilities [N, len(labels)], rows that sum to 1; embed(items) -> float32 [N, D], rows of length 1;
-    both get whole batches.  ground(answer, pictures) -> `Grounding`: the answer in plain words, and boxes of the things
+    The functions are None where a system cannot do it: score(items of media, labels) -> probabilities
+    [N, len(labels)], rows that sum to 1; embed(items) -> float32 [N, D], rows of length 1; both get whole batches.
+    ground(answer, pictures) -> `Grounding`: the answer in plain words, and boxes of the things
     it is about, in the pictures of its conversation.  paint(PaintRequest) -> a picture of each seed, uint8 [H, W, 3],
     of a model that writes them itself.  act(instruction) -> `Acting`, which takes the pictures of a robot's step.
     ends: the ids that end an answer and the one that pads it, where the published files say so.  settings: the other
@@ -110,8 +123,6 @@ class LoadedModel(LearnsFrom):
     model: Any
     processor: Any
     text: Callable[[], Any] | None = None
-    transcribe: Callable[[Any], str] | None = None
-    transcribe_windows: Callable[[Any], Iterator[Window]] | None = None
     score: Callable[[Sequence[Any], Sequence[str]], Any] | None = None
     embed: Callable[[Sequence[Any]], Any] | None = None
     ground: Callable[[str, Sequence[Any]], Grounding] | None = None

@@ -9,6 +9,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "InternLMXComposer": ("internlm_xcomposer",),
     "LEGO": ("lego",),
     "VideoChatGPT": ("video_chatgpt",),
+    "audiopalm": ("audiopalm",),
     "beit": ("beit",),
     "beit-official": ("beit",),
     "beit-v2-masked": ("beit_v2",),
@@ -44,6 +45,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "flava_image_codebook": ("flava",),
     "fuyu": ("fuyu_8b",),
     "gill": ("gill",),
+    "hubert": ("speechgpt",),
     "idefics": ("idefics",),
     "imagebind": ("imagebind",),
     "instructblip": ("instructblip",),
@@ -56,7 +58,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "lavis-blip2-qformer": ("blip_2",),
     "lavis-instructblip": ("instructblip",),
     "llaaa": ("llasm",),
-    "llama": ("bayling", "chinese_llama_2", "language_model", "lwm", "tigerbot"),
+    "llama": ("bayling", "chinese_llama_2", "language_model", "lwm", "speechgpt", "tigerbot"),
     "llama_adapter": ("llama_adapter",),
     "llama_adapter_v2": ("llama_adapter_v2",),
     "llava": ("llava_1_5",),
@@ -136,6 +138,8 @@ ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "VideoChatGPTLlamaForCausalLM": ("video_chatgpt",),
 }
 KEYS: dict[str, tuple[str, ...]] = {
+    "code_hop_size": ("speechgpt",),
+    "dur_predictor_params": ("speechgpt",),
     "eva_args": ("cogcom",),
     "gguf": ("language_model",),
     "imu_embed_dim": ("imagebind",),
