@@ -24,6 +24,7 @@ from polymodal.generators.vq_codec_3d import VideoCodec
 from polymodal.models.discrete_token_lm import DiscreteTokenLM
 from polymodal.models.imagebind_lm import SummedEmbeddingLM
 from polymodal.models.multimodal_lm import MultimodalLM
+from polymodal.models.picture_writing_lm import PictureWritingLM
 from polymodal.models.signal_token_lm import SignalTokenLM
 from polymodal.models.synchronized_lm import SynchronizedLM
 from polymodal.models.visual_regression_lm import VisualRegressionLM
@@ -260,7 +261,7 @@ def draw_outputs(sketch: Sketch, model: MultimodalLM) -> None:
     """Text, and what codecs or generators make."""
     if "text" in sketch.system.outputs:
         sketch.output("text", "backbone.head", "text", lines=("ids -> text",))
-    if isinstance(model, DiscreteTokenLM):
+    if isinstance(model, DiscreteTokenLM | PictureWritingLM):
         draw_decoders(sketch, model)
     if isinstance(model, SignalTokenLM):
         draw_generators(sketch, model)
@@ -272,9 +273,10 @@ def draw_outputs(sketch: Sketch, model: MultimodalLM) -> None:
         draw_generator(sketch, "image", model.regression, f"{model.count} vectors behind [IMG]")
 
 
-def draw_decoders(sketch: Sketch, model: DiscreteTokenLM) -> None:
+def draw_decoders(sketch: Sketch, model: DiscreteTokenLM | PictureWritingLM) -> None:
     """Ids that the backbone writes, back to codes and pixels."""
-    for name, codec in model.encoders.items():
+    codecs = model.generators if isinstance(model, PictureWritingLM) else model.encoders
+    for name, codec in codecs.items():
         if name not in sketch.system.outputs or not isinstance(codec, VQCodec | VideoCodec) or codec.decoder is None:
             continue
         sketch.columns["output connector"] = "ids as codes"

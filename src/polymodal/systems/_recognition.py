@@ -44,6 +44,7 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "flava": ("flava",),
     "flava_image_codebook": ("flava",),
     "fuyu": ("fuyu_8b",),
+    "gemini": ("gemini",),
     "gill": ("gill",),
     "hubert": ("speechgpt",),
     "idefics": ("idefics",),
