@@ -28,6 +28,7 @@ from polymodal.check.evidence import (
     early_fusion_svm,
     emu3,
     flava,
+    gemini,
     imagebind,
     internvl,
     mm_interleaved,
@@ -217,7 +218,12 @@ def _beit_3(kind: str, **more: Any) -> Callable[[Path], None]:
     return write
 
 
+def _gemini(folder: Path) -> None:
+    gemini.written_folder(folder)
+
+
 WRITTEN: dict[str, Callable[[Path], None]] = {
+    "gemini": _gemini,
     "codi": codi.write_tiny_folder,
     "next-gpt": _next_gpt,
     "viscpm:paint": _paint,

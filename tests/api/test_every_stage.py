@@ -21,6 +21,7 @@ TALKS = [
     ("unified-io", "multi-task"),
     ("unified-io-2", "instruct"),
     ("mm-interleaved", "pretrain"),
+    ("gemini", "instruct"),
     ("next-gpt", "encode"),
     ("pandagpt", "instruct"),
     ("modaverse", "align"),

@@ -63,9 +63,8 @@ class MediaAsRead:
 
     def written(self, picture: Image) -> str:
         """A picture as its tokens, between the marks."""
-        pixels = self.transform(picture.picture)[None]
-        device = next(self.model.generators.parameters()).device
-        codes = self.model.picture_codes(pixels.to(device))[0].flatten().tolist()
+        pixels = self.transform(picture.picture)[None].to(next(self.model.generators.parameters()))
+        codes = self.model.picture_codes(pixels)[0].flatten().tolist()
         return f"{BEGIN}{''.join(map(code_name, codes))}{END}"
 
 
