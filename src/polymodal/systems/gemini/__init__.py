@@ -11,7 +11,7 @@ beginning; sound as features of USM at 16 kHz; a video is its frames, 16 of them
 written as discrete tokens; SentencePiece; Nano-1 holds 1.8 and Nano-2 3.25 billion parameters.
 Not published: widths, depths and vocabulary of any size, how pictures are encoded, the codec of written pictures,
 prompts, data sizes, batches, rates, losses.  Released parts stand for these, at sizes chosen here: Gemma's decoder,
-SigLIP, Whisper's encoder, Emu3's codec.
+SigLIP, Whisper's encoder, Emu3's codec.  The JSON of the published interface: `contents.py`.
 """
 
 from __future__ import annotations
