@@ -50,6 +50,8 @@ CANNOT = {
     ("language_modeling", "VisualRegressionLM"): "Emu: not tried from data files yet",
     ("masked_image_modeling", "ClassTokenPretraining"): "BEiT v2: its codes come from a codec of its own format",
     ("vector_quantized_distillation", "ClassTokenPretraining"): "BEiT v2: features of the teacher come with the batch",
+    ("masked_modality_modeling", "MaskedModalities"): "4M: ids of many modalities of a thing are in no data file yet",
+    ("feature_coding", "MaskedModalities"): "4M: classes and maps that its codecs learn from are in no data file yet",
     ("classification", "RegionText"): "files of a detector's regions are not read by the trainer",
 }
 

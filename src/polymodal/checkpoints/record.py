@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from polymodal.pipelines.grounding import Grounding
     from polymodal.pipelines.guided_diffusion import OwnPipelines
     from polymodal.pipelines.image_generation import PaintRequest
+    from polymodal.pipelines.modality_turning import Turner
     from polymodal.pipelines.transcription.transcribe import Window
     from polymodal.weights.keytable import KeyTable
 
@@ -85,7 +86,19 @@ class LearnsFrom:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadedModel(LearnsFrom):
+class OwnVerbs(LearnsFrom):
+    """What only a few systems do.
+
+    act(instruction) -> `Acting`, which takes the pictures of a robot's step.  turn: some modalities of a thing into
+    others, of a model that reads and writes them by name.
+    """
+
+    act: Callable[[str], Acting] | None = None
+    turn: Turner | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel(OwnVerbs):
     """A loaded system: the model with what it needs to answer a person.
 
     model: the nn.Module; of an agent one without parameters.  processor: messages -> batch, None where there is none.
@@ -94,7 +107,7 @@ class LoadedModel(LearnsFrom):
     labels) -> probabilities [N, len(labels)], rows that sum to 1; embed(items) -> float32 [N, D], rows of length 1;
     both get whole batches.  ground(answer, pictures) -> `Grounding`: the answer in plain words, and boxes of the things
     it is about, in the pictures of its conversation.  paint(PaintRequest) -> a picture of each seed, uint8 [H, W, 3],
-    of a model that writes them itself.  act(instruction) -> `Acting`, which takes the pictures of a robot's step.
+    of a model that writes them itself.
     ends: the ids that end an answer and the one that pads it, where the published files say so.  settings: the other
     options of generation that they name.  text() -> the model that answers conversations without media, where that is
     not `model` itself; called when the first one comes.
@@ -115,7 +128,6 @@ class LoadedModel(LearnsFrom):
     ground: Callable[[str, Sequence[Any]], Grounding] | None = None
     paint: Callable[[PaintRequest], Sequence[Tensor]] | OwnPipelines | None = None
     next_turn: Callable[[Sequence[Message], str], Message | None] | None = None
-    act: Callable[[str], Acting] | None = None
     ends: tuple[Collection[int], int | None] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     stop: tuple[str, ...] = ()

@@ -134,6 +134,8 @@ ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "VideoChatGPTLlamaForCausalLM": ("video_chatgpt",),
 }
 KEYS: dict[str, tuple[str, ...]] = {
+    "domains_in": ("fourm",),
+    "enc_type": ("fourm",),
     "eva_args": ("cogcom",),
     "gguf": ("language_model",),
     "imu_embed_dim": ("imagebind",),

@@ -1,6 +1,8 @@
-"""Objectives of BEiT v2 (arXiv 2208.06366): codes from a teacher's features, then masked patches named by codes.
+"""Objectives of codecs: of BEiT v2 (arXiv 2208.06366), codes from a teacher's features; of 4M (arXiv 2312.06647), codes
+from which what was read can be written again.
 
 VectorQuantizedDistillation   batch: pixel_values in -1 .. 1, teacher_features [N, P, F] of a frozen teacher
+FeatureCoding                 batch: pixel_values [N, C, H, W], or classes [N, H, W]
 MaskedImageModeling (train/objectives.py) with `labels` of the tokenizer trains the masked model
 """
 
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
+from polymodal.models.feature_codec import FeatureCodec
 from polymodal.models.visual_tokenizer import VisualTokenizer
 from polymodal.train.objectives import Batch, Loss, Losses
 
@@ -49,4 +52,26 @@ class VectorQuantizedDistillationLoss(Loss):
         found = model(pixel_values=batch["pixel_values"], teacher_features=wanted)
         if model.training:
             model.follow(found.hidden.detach(), found.predictions["tokens"])
+        return dict(found.losses)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureCoding:
+    """What was read is written again, vectors come near their codes, and codes follow what chooses them."""
+
+    name: ClassVar[str] = "feature_coding"
+
+    def build(self, model: nn.Module) -> Loss:
+        if not isinstance(model, FeatureCodec) or model.writer is None:
+            raise ConfigError("objective: feature coding needs a FeatureCodec with a writing half")
+        return FeatureCodingLoss()
+
+
+class FeatureCodingLoss(Loss):
+    """See FeatureCoding."""
+
+    def forward(self, model: Any, batch: Batch) -> Losses:
+        found = model(pixel_values=batch["pixel_values"], return_loss=True)
+        if model.training:
+            model.codebook.follow(found.hidden.detach(), found.predictions["tokens"])
         return dict(found.losses)
