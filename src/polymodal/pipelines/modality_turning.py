@@ -26,7 +26,7 @@ from polymodal.generation.masked_modalities import SpanIds, Written, write_modal
 from polymodal.models.masked_modalities import MaskedModalities
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SIGNS = 100
+SIGNS = 200
 
 
 class GridCodec(Protocol):

@@ -161,7 +161,7 @@ def headline() -> HeadlineResult:
         model = checkpoint.stored(folder, partial(_taught, folder, ids))
         right = {"caption": 0, "det": 0, "tok_depth@224": 0.0, "tok_semseg@224": 0.0}
         for row, (picture, name) in enumerate(real.pictures()[:8]):
-            found = {}
+            found: dict[str, Any] = {}
             for each in right:  # each from the pixels alone, grids in one step
                 steps = None if "@" not in each else 1
                 found |= model.turn(picture, [Written(modality=each, steps=steps)], codecs={"tok_semseg@224": codes})

@@ -166,7 +166,7 @@ def _drawing(model: FeatureCodecConfig) -> tuple[Part, ...]:
     read = "classes [N, H, W]" if model.classes is not None else "[N, C, H, W]"
     reader = Part(slot="encoder", modality="image", name="reading half", prefix="reader", input=read,
                   output=f"[N, {book.width}, h, w]")  # fmt: skip
-    codes = Part(slot="generator", modality="image", name=f"codes {book.size} x {book.width}", prefix="codebook",
+    codes = Part(slot="generator", modality="image", name=f"codes {book.size} x {book.width}", prefix="to_code",
                  input=f"[N, {book.width}, h, w]", output=f"ids {ids}")  # fmt: skip
     if model.writer is None:
         return reader, codes
