@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from polymodal.check.folder import check_folder
-from polymodal.cli import chat
+from polymodal.cli import conversation as chat
 from polymodal.connectors.ctc import CTCConnectorConfig
 from polymodal.data.chat_template import ChatTemplate, TemplateSource
 from polymodal.data.media import Audio

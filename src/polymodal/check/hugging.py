@@ -84,22 +84,21 @@ def hugging_size(variant: str, model: str, config: Callable[[Library], Any], own
     """
 
     @cache
-    def on_meta() -> Any:
+    def counted() -> tuple[Shapes, int]:
+        """Shapes and the number of parameters; the model itself is not kept."""
         with library.quiet() as transformers, torch.device("meta"):
             oracle = getattr(transformers, model)(config(transformers))
             if own_head:
                 head = library.part(oracle, own_head)
                 head.weight = nn.Parameter(torch.empty_like(head.weight))
-            return oracle
-
-    def shapes() -> Shapes:
-        return {name: tuple(x.shape) for name, x in library.names_on_disk(on_meta()).items()}
+        named = {name: tuple(x.shape) for name, x in library.names_on_disk(oracle).items()}
+        return named, sum(p.numel() for p in oracle.parameters())
 
     return Size(
         variant=variant,
-        shapes=shapes,
+        shapes=lambda: counted()[0],
         source=f"transformers {model} on the meta device, names as it saves them"
         + (", with the head untied as published" if own_head else ""),
-        parameters=lambda: sum(p.numel() for p in on_meta().parameters()),
+        parameters=lambda: counted()[1],
         needs="transformers",
     )

@@ -1,4 +1,4 @@
-"""`ask` with an agent: who plans, which tools there are, and where what they make is written.
+"""`ask` and `chat` with an agent: who plans, which tools there are, and where what they make is written.
 
     polymodal ask photo.jpg "Draw its edges." --model visual-chatgpt --planner http://127.0.0.1:8000/v1 --tool mini
 
@@ -36,7 +36,7 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Agency:
-    """What `ask` needs beside an agent."""
+    """What `ask` and `chat` need beside an agent."""
 
     planner: str
     tools: tuple[str, ...]
@@ -44,7 +44,9 @@ class Agency:
     folder: Path
 
     @classmethod
-    def of(cls, planner: str, tool: list[str] | None, prompt_file: Path | None, made_in: Path) -> Agency | None:
+    def of(
+        cls, planner: str, tool: list[str] | None = None, prompt_file: Path | None = None, made_in: Path = Path()
+    ) -> Agency | None:
         """From the options, None where no planner is named.  Raises ConfigError for those that need one."""
         from polymodal.errors import ConfigError
 
@@ -55,6 +57,14 @@ class Agency:
         if not made_in.is_dir():
             raise ConfigError(f"--made-in {made_in}: there is no such folder")
         return cls(planner=planner, tools=tuple(tool or ("mini",)), prompt=prompt_file, folder=made_in)
+
+    def begin(self, model: Any) -> Any:
+        """A conversation of this planner with an agent."""
+        import polymodal as pm
+        from polymodal.cli.output import waiting
+
+        with waiting(f"loading {self.planner}"):
+            return pm.agent(model, self.planner, tools=self.tools, prompt=self.prompt)
 
 
 def require_planner(model: Any) -> None:
@@ -69,19 +79,26 @@ def require_planner(model: Any) -> None:
 
 def ask_agent(model: Any, opened: Sequence[Any], question: str, agency: Agency, *, json: bool) -> None:
     """One request, its steps and what was made."""
-    import polymodal as pm
-    from polymodal.cli.output import print_json, waiting
+    from polymodal.cli.output import waiting
 
-    with waiting(f"loading {agency.planner}"):
-        chat = pm.agent(model, agency.planner, tools=agency.tools, prompt=agency.prompt)
+    chat = agency.begin(model)
     with waiting("working"):
         reply = chat.ask(*opened, question)
-    paths = [write(chat.files, name, agency.folder) for name in chat.files.made]
+    tell(reply, [write(chat.files, name, agency.folder) for name in chat.files.made], json=json)
+
+
+def tell(reply: Any, paths: Sequence[Path], *, json: bool, lines: bool = False) -> None:
+    """The answer on standard output, its steps and the files that were made on standard error; or all as JSON.
+
+    lines: JSON on one line.
+    """
+    from polymodal.cli.output import print_json
+
     if json:
         steps = [step_of(step) for step in reply.steps]
         seconds = {name: round(value, 4) for name, value in reply.seconds.items()}
         print_json({"answer": reply.text, "model": reply.model, "finish": reply.finish_reason, "seconds": seconds,
-                    "steps": steps, "made": [str(path) for path in paths]})  # fmt: skip
+                    "steps": steps, "made": [str(path) for path in paths]}, lines=lines)  # fmt: skip
         return
     for number, step in enumerate(reply.steps, 1):
         print(line_of(number, step), file=sys.stderr)

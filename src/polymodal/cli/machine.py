@@ -11,8 +11,6 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -144,31 +142,21 @@ def changed() -> list[str]:
     return changed_files()
 
 
-def best_rate(work: float, run: Callable[[], Any], seconds: float = 0.7) -> float:
-    """`work` units per second in the fastest repetition of those that fit into `seconds`, after a warm-up."""
-    run()
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        run()
-        best = min(best, time.perf_counter() - start)
-    return work / best
-
-
 def read_bandwidth() -> float:
     """GB/s of reading float32 from a block much larger than any cache."""
     import torch
+
+    from polymodal.train.utilisation import best_rate
 
     block = torch.ones(64 * 2**20)
     return round(best_rate(block.numel() * 4, block.sum) / 1e9, 1)
 
 
-def gemm_rate(size: int = 1024) -> float:
+def gemm_rate() -> float:
     """GFLOP/s of a square float32 matrix product."""
-    import torch
+    from polymodal.train.utilisation import matmul_rate
 
-    left, right = torch.ones(size, size), torch.ones(size, size)
-    return round(best_rate(2 * size**3, lambda: left @ right) / 1e9, 1)
+    return round(matmul_rate() / 1e9, 1)
 
 
 def problems(found: dict[str, Any], free: float) -> list[str]:

@@ -272,8 +272,9 @@ def live_line() -> Iterator[Callable[[int, int, dict[str, float]], None]]:
         each = (time.perf_counter() - began) / (step - first + 1)
         left = f", {clock(each * (total - step - 1))} left"
         speed = f", {line['tokens'] / line['seconds']:,.0f} tokens/s" if line.get("tokens") else ""
+        limit = f" ({line['limit']:.0%} of the machine's limit)" if line.get("limit") else ""
         score = f", evaluation {line['evaluation']:.4f}" if line.get("evaluation") is not None else ""
-        return f"step {step + 1} of {total}: loss {line['loss']:.4f}{score}{speed}{left}"
+        return f"step {step + 1} of {total}: loss {line['loss']:.4f}{score}{speed}{limit}{left}"
 
     if sys.stderr.isatty():
         with status_line("reading the data") as update:

@@ -61,7 +61,7 @@ def transcribe(
 
 def require_sound(item: Any, name: str) -> None:
     """Raises PromptError for what is neither a recording nor a video with sound."""
-    from polymodal.cli.chat import describe
+    from polymodal.cli.conversation import describe
     from polymodal.data.media import Audio, Video
     from polymodal.errors import PromptError
 

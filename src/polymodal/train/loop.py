@@ -4,7 +4,8 @@
 
 `batches` gives the batch of a step, or a `StepData` of several micro batches; it is a function of the step and of a
 seeded generator, so a resumed run sees the samples it would have seen.  The log is `log.jsonl`: a line a step with the
-loss and its parts, rate, gradient norm and seconds, and of StepData the numbers of samples and tokens.
+loss and its parts, rate, gradient norm and seconds, of StepData the numbers of samples and tokens, and where operations
+are counted "limit", the share of the machine's matrix products.
 Traps: losses that are no numbers and gradients that are none stop the run before they reach the parameters, which are
 saved as they were; a run is interrupted between two steps only.
 """
@@ -39,6 +40,7 @@ from polymodal.train.parallel import shard
 from polymodal.train.parameters import parameter_groups, prepare, train_mode
 from polymodal.train.ranks import ALONE, Ranks, whole
 from polymodal.train.recipe import Stage, as_dict
+from polymodal.train.utilisation import Utilisation, counted_before, matmul_rate
 
 Batches = Callable[[int, torch.Generator], Any]
 Report = Callable[[int, int, dict[str, float]], None]
@@ -56,6 +58,7 @@ class LoopOptions:
     checkpoint of the lowest is kept in `best/`.  max_skipped: damaged samples in all before the run stops.
     activation_checkpointing: every so many blocks are computed again in the backward pass; 0: none (activations.py).
     feature_cache: where the outputs of frozen encoders are kept (feature_cache.py); None: nowhere.
+    utilisation: count operations, for the share of the machine's matrix products (utilisation.py); one process only.
     ranks: the processes that share the run.  about: what a checkpoint must agree with beside stage and seed.
     """
 
@@ -67,6 +70,7 @@ class LoopOptions:
     max_skipped: int = 100
     activation_checkpointing: int = 0
     feature_cache: Path | None = None
+    utilisation: bool = False
     ranks: Ranks = ALONE
     about: Mapping[str, Any] = field(default_factory=dict)
 
@@ -101,6 +105,7 @@ def run_stage(
         forget_after(folder / name, start)
     ranks.gathered(None)  # the others count what is left
     skipped, lowest = count_skipped(folder / SKIPPED), lowest_evaluation(folder / LOG)
+    usage = utilisation(model, options, folder / LOG)
     lines = folder / LOG if ranks.first else Path(os.devnull)
     with (
         checkpointed(model, options.activation_checkpointing),
@@ -115,19 +120,18 @@ def run_stage(
             if ranks.first:
                 note_skipped(folder / SKIPPED, step, damaged)
             require_few(stage, skipped, options.max_skipped, step, damaged)
-            line = safe_step(run, stage, data, step, folder, about, options.precision)
-            line["seconds"] = time.perf_counter() - began
+            with usage.step(step):
+                line = safe_step(run, stage, data, step, folder, about, options.precision)
+            line |= usage.numbers(line, time.perf_counter() - began)
             losses.append(line["loss"])
             done = step + 1
             ending = bool(ranks.largest(done == end or options.stop()))
-            if options.evaluate is not None and (
-                ending or (options.evaluate_every and done % options.evaluate_every == 0)
-            ):
+            if options.evaluate is not None and (ending or due(done, options.evaluate_every)):
                 line["evaluation"] = evaluated(run, options.evaluate)
             log.write(json.dumps({"step": step, **line}) + "\n")
             if options.report is not None and ranks.first:
                 options.report(step, stage.steps, line)
-            if done % save_every == 0 or ending:
+            if ending or due(done, save_every):
                 log.flush()
                 checkpoint.save(folder, done, run, about)
             if "evaluation" in line and ranks.largest(line["evaluation"] <= lowest):
@@ -162,6 +166,21 @@ def begin(model: nn.Module, stage: Stage, seed: int, ranks: Ranks = ALONE) -> Ru
     generator = torch.Generator().manual_seed(seed)
     average = average_of(model, stage.ema)
     return Run(model=model, objective=objective, optimiser=optimiser, generator=generator, ranks=ranks, average=average)
+
+
+def utilisation(model: nn.Module, options: LoopOptions, log: Path) -> Utilisation:
+    """Counts the operations of a run, which may go on; or nothing."""
+    if not options.utilisation or options.ranks.count > 1:
+        return Utilisation(rate=None)
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    weight = first_weight(model)
+    rate = matmul_rate(weight.device, PRECISIONS[options.precision] or weight.dtype, seconds=0.3)
+    return Utilisation(rate=rate, counted=counted_before(lines))
+
+
+def due(done: int, every: int) -> bool:
+    """Whether something that is done every so many steps, or never, is done after these."""
+    return bool(every) and done % every == 0
 
 
 class NotANumber(ConfigError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,9 @@ def summary(log: Sequence[Mapping[str, Any]]) -> list[tuple[str, Any]]:
         ("seconds", f"{seconds:,.1f}"),
         ("tokens a second", f"{tokens / seconds:,.0f}"),
     ]
+    limits = [line["limit"] for line in log if line.get("limit") is not None]
+    if limits:
+        rows.append(("share of the machine's matrix products (median)", f"{statistics.median(limits):.0%}"))
     scores = [(line["evaluation"], line["step"] + 1) for line in log if line.get("evaluation") is not None]
     if scores:
         rows.append(("lowest evaluation loss", f"{min(scores)[0]:.4f} at step {min(scores)[1]}"))

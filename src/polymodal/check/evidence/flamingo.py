@@ -11,6 +11,7 @@ import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,7 @@ def alone(given: Tensors) -> list[tuple[int, Tensors]]:
 def size(variant: Variant) -> Size:
     """The composite at the paper's size, timm's F6 in front without the classifier's last layers."""
 
+    @cache
     def shapes() -> Shapes:
         with library.quiet() as transformers, torch.device("meta"):
             made = Composite(transformers, dict(variant.config or {}))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,7 @@ def _expected(oracle: Composite, modality: str, vocabulary: int) -> Expected:
 def size() -> Size:
     """The library's parts at published size under official names, and ImageBind's published list."""
 
+    @cache
     def shapes() -> Shapes:
         config = dict(SYSTEM.variants[0].config or {})
         with library.quiet() as transformers, torch.device("meta"):

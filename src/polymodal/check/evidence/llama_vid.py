@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,7 @@ def _expected(oracle: Composite, modality: str, side: int, grid: int) -> Expecte
 def size(variant: Variant) -> Size:
     """The library's parts at published size under official names, on the meta device."""
 
+    @cache
     def shapes() -> Shapes:
         config = dict(variant.config or {})
         with library.quiet() as transformers, torch.device("meta"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,7 @@ def _expected(oracle: Composite, mark: int, spoken: Mapping[str, Any]) -> Expect
 def size(variant: Variant) -> Size:
     """The library's LLaMA and Whisper large-v2 on the meta device; the encoder's sinusoids are no parameters."""
 
+    @cache
     def shapes() -> Shapes:
         config = dict(variant.config or {})
         with library.quiet() as transformers, torch.device("meta"):

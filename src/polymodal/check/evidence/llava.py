@@ -11,6 +11,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,7 @@ def case(
 def size(variant: Variant, names: Callable[[int, int], dict[str, tuple[int, ...]]], inside: bool = False) -> Size:
     """Names and shapes of the library's LLaMA and CLIP at published size, and the official connector's."""
 
+    @cache
     def shapes() -> Shapes:
         config = dict(variant.config or {})
         with library.quiet() as transformers, torch.device("meta"):

@@ -10,6 +10,7 @@ import copy
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,7 @@ def case(name: str, family: str, text: Mapping[str, Any], *, layers: Sequence[in
 def size(variant: Variant) -> Size:
     """The library's decoder with experts and its tower at published size, on the meta device."""
 
+    @cache
     def shapes() -> Shapes:
         config = dict(variant.config or {})
         family = config["model_type"].removeprefix("moe_llava_")

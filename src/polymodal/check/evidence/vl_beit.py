@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,7 @@ def size(variant: Variant) -> Size:
     assert variant.config is not None
     config = variant.config
 
+    @cache
     def shapes() -> Shapes:
         width, wide, depth = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
         found: dict[str, tuple[int, ...]] = {
