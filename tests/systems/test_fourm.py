@@ -14,6 +14,7 @@ import polymodal as pm
 from polymodal.check.demo import byte_tokenizer, write_config, write_layout
 from polymodal.check.evidence.fourm import PIXELS, codec_config, grid, shape
 from polymodal.cli.app import app
+from polymodal.encoders.modality_embeddings import ModalityConfig
 from polymodal.errors import ConfigError, PromptError
 from polymodal.pipelines.grounding import Thing
 from polymodal.systems.fourm import SYSTEM
@@ -25,6 +26,7 @@ from polymodal.systems.fourm.sequences import (
     read_facts,
     read_palette,
 )
+from polymodal.systems.fourm.usual import usual
 
 SPECIALS = ("[PAD]", "[UNK]", "[SOS]", "[EOS]", *(f"[S_{i}]" for i in range(8)), "v0=1", "v1=2")
 
@@ -96,6 +98,20 @@ def test_a_photo_becomes_words_facts_and_a_picture_of_classes(folder, codec, pho
     assert [row["modality"] for row in rows] == ["caption", "metadata", "tok_semseg@224"]
     assert rows[0]["text"] is not None and rows[2]["file"] == str(tmp_path / "tok_semseg-224.png")
     assert Image.open(rows[2]["file"]).size == (32, 32)
+
+
+def test_nobody_asked_so_it_is_written_as_the_demonstration_does():
+    picture = ModalityConfig(kind="grid", vocab_size=9, grid=(14, 14))
+    words = ModalityConfig(kind="sequence", vocab_size=9)
+    seen = usual("tok_depth@224", picture, {"rgb@224"})
+    assert (seen.scheme, seen.steps, seen.temperature, seen.guidance) == ("roar", 1, 0.01, 2.0)
+    told = usual("tok_clip@224", picture, {"caption"})
+    assert (told.steps, told.temperature, told.temperatures, told.guidance) == (50, 5.0, "onex:0.5:0.5", 3.0)
+    assert usual("tok_rgb@224", picture, {"caption"}).steps == 25
+    assert (usual("tok_rgb@448", picture, {"caption"}).scheme, usual("caption", words, ()).temperature) == (
+        "maskgit",
+        0.3,
+    )
 
 
 def test_words_and_ids_are_read_too(folder):

@@ -31,19 +31,19 @@ def turn(
     """`turn(pm.image("photo.jpg"), ["caption", "tok_depth@224"])["caption"].text`.
 
     given: a picture, a text (a caption), or several by modality: {"rgb@224": picture, "det": words, "tok_clip@224":
-    ids}.  into: modalities in the order in which they are written, each from all before it, or `Written` with options.
+    ids}.  into: modalities in the order in which they are written, each from all before it, as the authors'
+    demonstration writes them; or `Written` with options.
     codecs: modality -> a loaded codec; what is written of a grid is then there as values.
     Raises ConfigError for a model that cannot, PromptError for what does not fit its modalities.
     """
     self.require("turn")
     turner = self._parts.turn
     assert turner is not None
-    wanted = [each if isinstance(each, Written) else Written(modality=each) for each in into]
     built = {name: _codec(name, each) for name, each in (codecs or {}).items()}
     items = given if isinstance(given, Mapping) else {_modality(given, turner.reads): given}
     known = {name: _item(item) for name, item in items.items()}
     with answering(self):
-        return turner(known, wanted, codecs=built, seed=seed)
+        return turner(known, into, codecs=built, seed=seed)
 
 
 def _codec(name: str, model: Model) -> FeatureCodec:

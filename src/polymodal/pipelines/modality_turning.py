@@ -9,7 +9,7 @@ Traps: a sequence that is wanted and given holds signs ([S_1] ...) where somethi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from polymodal.data.media import Image, Text
 from polymodal.data.normalise import Colour, as_picture, resize, to_tensor
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.data.transforms import centre_box
+from polymodal.encoders.modality_embeddings import ModalityConfig
 from polymodal.errors import ConfigError, PromptError
 from polymodal.generation.decode_state import cast_batch
 from polymodal.generation.masked_modalities import SpanIds, Written, write_modalities
@@ -51,11 +52,13 @@ class Turned:
 
 @dataclass(frozen=True, kw_only=True)
 class Turner:
-    """A model with what a person needs.  meanings: modality -> what its text says."""
+    """A model with what a person needs.  meanings: modality -> what its text says.  usual(modality, its config, what is
+    given) -> how it is written where nobody says."""
 
     model: MaskedModalities
     tokenizer: Tokenizer | None
     meanings: Mapping[str, Callable[[str], Any]]
+    usual: Callable[[str, ModalityConfig, Collection[str]], Written]
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -78,20 +81,27 @@ class Turner:
     def __call__(
         self,
         given: Mapping[str, Any],
-        wanted: Sequence[Written],
+        into: Sequence[str | Written],
         *,
         codecs: Mapping[str, GridCodec] | None = None,
         seed: int = 0,
     ) -> dict[str, Turned]:
         """Raises PromptError for what a modality cannot be, ConfigError where words need a tokenizer."""
+        wanted = [self._written(each, given) for each in into]
         if not given or not wanted:
             raise PromptError("turn: name at least one modality that is given and one that is wanted")
         if len({each.modality for each in wanted}) < len(wanted):
             raise PromptError("turn: a modality is wanted twice")
         codecs, names = codecs or {}, {each.modality for each in wanted}
         batch = {f"{name}.tensor": self._tensor(name, item, name in names, codecs) for name, item in given.items()}
-        found = write_modalities(self.model, cast_batch(batch, self.model.mask_token), wanted, self.ids, seed=seed)
+        batch = cast_batch(batch, self.model.mask_token)
+        found = write_modalities(self.model, batch, wanted, self.ids, seed=seed, grow=True)
         return {name: self._turned(name, ids[0].cpu(), codecs.get(name)) for name, ids in found.items()}
+
+    def _written(self, each: str | Written, given: Collection[str]) -> Written:
+        if isinstance(each, Written):
+            return each
+        return self.usual(each, self.model.writer(each).config, given)
 
     def _tensor(self, name: str, item: Any, wanted: bool, codecs: Mapping[str, GridCodec]) -> Tensor:
         """One row of a modality."""

@@ -53,12 +53,14 @@ TWENTY_ONE = shape(**{"rgb@224": PIXELS, "tok_depth@224": grid(16), "caption": W
 LARGER = shape(**{"rgb@224": PIXELS, "tok_depth@224": grid(16), "tok_depth@448": grid(16, 2 * SIDE), "caption": WORDS})
 
 
+@cache
 def brightness(side: int) -> Tensor:
     """What is measured of each patch in place of a codec's ids: 16 steps from dark to light, [96, patches]."""
     light = F.avg_pool2d(real.pixels(side).mean(1, keepdim=True), PATCH).flatten(1)
     return ((light + 1) * 8).long().clamp(0, 15)
 
 
+@cache
 def hues(side: int) -> Tensor:
     """Classes of pixels [96, side, side]: which of red, green and blue lie above grey."""
     high = real.pixels(side) > 0
@@ -101,7 +103,7 @@ def masked(stage: str, config: dict[str, Any]) -> TrainingCheck:
         chosen = [{name: sample(row)[name] for name in names} for row in rows(step, 16)]
         return masking.batch(chosen, draw)
 
-    return TrainingCheck(model=model, batches=batches, steps=40, lr=3e-3)
+    return TrainingCheck(model=model, batches=batches, steps=25, lr=3e-3)
 
 
 def codec_config() -> dict[str, Any]:
@@ -116,7 +118,7 @@ def code() -> TrainingCheck:
     classes = hues(SIDE)
     return TrainingCheck(
         model=SYSTEM.formats[1].model_spec(codec_config()).build(),
-        batches=lambda step: {"pixel_values": classes[rows(step, 16)]}, steps=60, lr=2e-3,
+        batches=lambda step: {"pixel_values": classes[rows(step, 16)]}, steps=40, lr=2e-3,
     )  # fmt: skip
 
 
@@ -198,13 +200,13 @@ def _taught(folder: Path, ids: Tensor, module: Any) -> Any:
         inputs={"rgb@224": (1000.0,), **dict.fromkeys(written, (0.0,))},
         targets={"rgb@224": (0.0,), **dict.fromkeys(written, (10.0,))}, given=(16, 16), asked=(400, 400),
     )  # fmt: skip
-    masking = objective.masking(module, SpanIds(spans=tuple(range(4, 20))))
-    check = TrainingCheck(
-        model=module,
-        lr=3e-3,
-        steps=250,
-        batches=lambda step: masking.batch(samples, torch.Generator().manual_seed(step)),
-    )
+    masking = objective.masking(module, IDS)
+
+    def batches(step: int) -> Tensors:
+        made = masking.batch(samples, torch.Generator().manual_seed(step))
+        return {**made, "num_decoder_tokens": None}  # as many as any row is asked for
+
+    check = TrainingCheck(model=module, lr=4e-3, steps=130, batches=batches)
     with torch.enable_grad():
         return learned(check, objective)
 

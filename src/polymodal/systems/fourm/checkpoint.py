@@ -27,6 +27,7 @@ from polymodal.pipelines.modality_turning import Turner
 from polymodal.systems import CheckpointFiles, ConfigMatch, LoadedModel, ModelSpec, Part
 from polymodal.systems.fourm.modalities import modality
 from polymodal.systems.fourm.sequences import read_boxes, read_facts, read_palette
+from polymodal.systems.fourm.usual import usual
 from polymodal.weights.keytable import KeyTable, Row, drop, rename, split
 
 EPS = 1e-6
@@ -169,4 +170,5 @@ def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
     assert isinstance(module, MaskedModalities)
     meanings = {"det": read_boxes, "metadata": read_facts, "color_palette": read_palette}
     tokenizer = files.tokenizer() if files.lacks_tokenizer() is None else None
-    return LoadedModel(model=module, processor=None, turn=Turner(model=module, tokenizer=tokenizer, meanings=meanings))
+    turner = Turner(model=module, tokenizer=tokenizer, meanings=meanings, usual=usual)
+    return LoadedModel(model=module, processor=None, turn=turner)
