@@ -63,13 +63,12 @@ class ModalityConfig:
         return self.grid[0] * self.grid[1]
 
     def table(self, width: int) -> Tensor:
-        """Sines and cosines [1, places, width]."""
+        """Sines and cosines [1, places, width], for the caller to keep."""
         if self.is_sequence:
             return waves(torch.arange(SINES, dtype=torch.float32), width)[None]
         rows, columns = self.grid
-        place = torch.arange(rows * columns)
-        first, second = (place // rows).float(), (place % rows).float()
-        return torch.cat((waves(first, width // 2), waves(second, width // 2)), 1)[None]
+        first, second = waves(torch.arange(columns).float(), width // 2), waves(torch.arange(rows).float(), width // 2)
+        return torch.cat((first.repeat_interleave(rows, 0), second.repeat(columns, 1)), 1)[None]
 
 
 def waves(places: Tensor, width: int) -> Tensor:

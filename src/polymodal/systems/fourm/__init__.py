@@ -6,7 +6,8 @@
 Papers: 4M (arXiv 2312.06647), 4M-21 (arXiv 2406.09406).  Code: apple/ml-4m (Apache-2.0); weights under Apple's
 sample code licence, EPFL-VILAB on the hub.
 Traps: ids of each modality are its own, from 0; RGB is read as pixels (ImageNet's mean and deviation) and as ids, and
-written as ids alone; one kind of file is the model, two others are codecs.
+written as ids alone; one kind of file is the model, two others are codecs.  Those of ImageBind's features, of normals
+and of edges are not listed: they open as the codecs of DINOv2's features and of depth do.
 """
 
 from __future__ import annotations
@@ -86,16 +87,12 @@ SYSTEM = System(
         _codec("semseg", 218_578_848, codec.places(64, 4096, n_labels=134, patch_proj=True), "semseg_4k_224-448"),
         _codec("clip", 180_394_528, codec.places(512, 8192), "CLIP-B16_8k_224-448"),
         _codec("dinov2", 180_788_000, codec.places(768, 8192, patch_size=14), "DINOv2-B14_8k_224-448"),
-        _codec("imagebind", 181_574_944, codec.places(1280, 8192, patch_size=14), "ImageBind-H14_8k_224-448"),
         _codec("dinov2-global", 115_173_120, codec.alone(768, 8192), "DINOv2-B14-global_8k_16_224"),
-        _codec("imagebind-global", 116_222_208, codec.alone(1280, 8192), "ImageBind-H14-global_8k_16_224"),
         _codec("sam-instance", 172_077_956, codec.places(1, 1024, patch_proj=True, image_size=64, latent_dim=1024,
                post_mlp=False, out_conv=True), "sam-instance_1k_64"),
         _codec("human-poses", 106_683_599, codec.alone(207, 1024), "human-poses_1k_8"),
         _codec("rgb", 286_743_888, codec.diffusion(3, 16_384), "rgb_16k_224-448", 2),
         _codec("depth", 286_203_184, codec.diffusion(1, 8192), "depth_8k_224-448", 2),
-        _codec("normal", 286_743_888, codec.diffusion(3, 8192), "normal_8k_224-448", 2),
-        _codec("edge", 286_203_184, codec.diffusion(1, 8192, 512), "edge_8k_224-512", 2),
     ),
     recipe=RECIPE,
 )  # fmt: skip
