@@ -24,6 +24,7 @@ from polymodal.check.evidence import (
     blip,
     blip_2,
     clip,
+    codi,
     early_fusion_svm,
     emu3,
     flava,
@@ -203,6 +204,7 @@ def _beit_3(kind: str, **more: Any) -> Callable[[Path], None]:
 
 
 WRITTEN: dict[str, Callable[[Path], None]] = {
+    "codi": codi.write_tiny_folder,
     "next-gpt": _next_gpt,
     "viscpm:paint": _paint,
     "beit-3:retrieval": _beit_3(beit_3.RETRIEVAL),

@@ -32,6 +32,7 @@ from polymodal.generation.generate import generate
 from polymodal.generation.output import DecodingConstraints
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.models.multimodal_lm import MultimodalLM
+from polymodal.systems.mini.components import IMAGE
 
 ASK = "What is this?"
 Answerer = Callable[[Sequence[dict], Sequence[str]], list[str]]
@@ -45,8 +46,11 @@ class Pictures:
         self.by_id = {line["id"]: line for line in self.lines}
         self._store = np.load(folder / "images.u8.npy", mmap_mode="r")
 
+    def pixels(self, line: dict) -> np.ndarray:
+        return np.asarray(self._store[line["row"]])
+
     def image(self, line: dict) -> Pillow.Image:
-        return Pillow.fromarray(np.asarray(self._store[line["row"]]))
+        return Pillow.fromarray(self.pixels(line))
 
     def choose(self, size: int, **fields: object) -> list[dict]:
         """At most `size` images with these field values (a tuple: any of them), in a fixed random order."""
@@ -89,7 +93,7 @@ def answerers(model: pm.Model, pictures: Pictures, data: Path, language_model: P
             for line, ask in zip(lines, asks, strict=True)])  # fmt: skip
 
     def top_words(lines):
-        values = torch.stack([model.processor.modalities["image"].transform(pictures.image(line)) for line in lines])
+        values = torch.stack([IMAGE(pictures.image(line)) for line in lines])
         trunk = model.module.encoders["image"].grid.trunk
         best = trunk.classify(trunk.pool(trunk(values))).topk(5).indices.tolist()
         return [", ".join(names[i] for i in row) for row in best]

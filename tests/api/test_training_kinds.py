@@ -49,6 +49,7 @@ RUNS: list[tuple[str, str, str, list[str]]] = [  # the kinds of data: one, or se
     ("roboflamingo", "imitate", "robot trajectories", []),
     ("next-gpt", "decode", "signals", []),
     ("viscpm:paint", "paint", "image-text pairs", []),
+    ("codi", "picture", "image-text pairs", ["budget.batch=2"]),
     ("emu3", "generate", "image-text pairs", ["budget.max_length=480"]),
     ("emu3", "prefer", "preferences", ["budget.max_length=480", "objective.supervised=0.5"]),
 ]

@@ -115,3 +115,21 @@ def test_a_colour_head_names_the_likeliest_colour_in_the_last_slot(connector: Na
     assert found.shape == (6, 8, 4)
     assert torch.allclose(found[:, :5], expected[:, :5], atol=1e-6) and torch.allclose(found[:, 6:], expected[:, 5:])
     assert torch.equal(found[:, 5], table[20 + chosen])
+
+
+def test_names_are_as_exact_in_a_run_of_lower_precision(connector: NamesConnector) -> None:
+    features = 3 * torch.randn(16, 2, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        lower = connector(features)
+    words = CONFIG.word_slots
+    assert torch.allclose(lower[:, :words].float(), connector(features)[:, :words], atol=0.05)
+
+
+def test_the_summary_is_dropped_in_training_alone(connector: NamesConnector) -> None:
+    some = replace(CONFIG, summary_dropout=0.5).build(in_width=8, out_width=4)
+    some.load_state_dict(connector.state_dict())
+    some.set_names(NAMES, SEPARATOR, FILLER, torch.randn(20, 4))
+    features, words = torch.randn(3, 2, 8), CONFIG.word_slots
+    dense = [some.train(training)(features)[:, words:] for training in (False, True, False)]
+    assert torch.equal(dense[0], dense[2]) and not torch.allclose(dense[0], dense[1])
+    assert torch.allclose(dense[0], connector(features)[:, words:])

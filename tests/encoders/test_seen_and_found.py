@@ -25,6 +25,8 @@ def test_facts_come_before_the_features() -> None:
     for cell in range(4):
         assert torch.allclose(features[:, cell, :7], found) and torch.allclose(features[:, cell, 7:1007], seen)
     assert torch.allclose(features[..., 1007:], plain)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model(pixels, centre_values=centre, scene_values=scene), features)
 
 
 def test_views_of_a_picture_are_stacked_by_name() -> None:

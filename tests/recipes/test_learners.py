@@ -1,95 +1,97 @@
-"""The stages of the default model, each on a tiny learner and made-up data through the project's own loop."""
+"""What the recipe of the default model gives its stages to begin with, and what it keeps of them."""
 
-from dataclasses import replace
-from pathlib import Path
+import random
 
-import align
 import hear
-import instruct
+import numpy as np
 import pytest
+import solve
+import start
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
-from polymodal.backbones.decoder import DecoderBlockConfig, DecoderConfig
 from polymodal.connectors.ctc import CTCConnectorConfig
 from polymodal.connectors.names import NamesConfig
-from polymodal.nn.attention import AttentionConfig
-from polymodal.nn.lora import apply_lora
-from polymodal.nn.mlp import GatedMLPConfig
-from polymodal.nn.rope import RopeConfig
-from polymodal.systems.mini.components import ADAPTED
-from polymodal.systems.mini.recipe import ALIGN, HEAR, INSTRUCT
-from polymodal.train.loop import LoopOptions, run_stage
+from polymodal.systems.mini.components import adapters_in
 
-STEPS = 6
+TOKENS = [" cat", " cats", "Cat", " dog"]
 
 
-def short(stage, **changes):
-    return replace(stage, budget=replace(stage.budget, steps=STEPS), **changes)
+def test_tokens_that_are_spelled_alike_begin_alike() -> None:
+    table = start.spellings(TOKENS)
+    near = table[:4] @ table[:4].T
+    assert near[0, 1] > near[0, 3] and near[0, 2] > near[0, 3]
+    assert torch.allclose(table[:4].norm(dim=1), torch.ones(4)) and not table[4].any()
 
 
-def connector():
+def test_keys_from_spelling_stay_when_they_are_folded_in() -> None:
     torch.manual_seed(0)
-    return NamesConfig(names=7, classes=5, key_width=6, class_width=6, cells=3, cell_width=4, hidden_width=8).build(
-        12, 16
-    )
+    connector = CTCConnectorConfig(vocab_size=4, width=16, key_width=8).build(12, 10)
+    nn.init.zeros_(connector.classes.weight)
+    keys = start.SpellingKeys(start.spellings(TOKENS), 8)
+    parametrize.register_parametrization(connector.classes, "weight", keys)
+    features, lengths = torch.randn(1, 6, 12), torch.tensor([6])
+    before = connector.decode(features, lengths)[0]
+    names = {name for name, _ in connector.named_parameters() if "parametrizations" in name}
+    assert names == {f"classes.parametrizations.weight.{name}" for name in ("original", "0.matrix")}
+    parametrize.remove_parametrizations(connector.classes, "weight")
+    assert torch.allclose(connector.decode(features, lengths)[0], before)
+    assert torch.allclose(connector.classes.weight, keys.features @ keys.matrix)
 
 
-def test_align_learns_the_names_of_pictures(tmp_path: Path) -> None:
-    learner = align.Recall(connector())
+def test_windows_hold_whole_recordings_one_after_the_other() -> None:
+    rng = random.Random(0)
+    lines = [{"length": rng.randrange(8000, 14 * hear.RATE), "number": number} for number in range(40)]
+    found = hear.windows(lines, random.Random(1))
+    assert sorted(line["number"] for window in found for line, _ in window) == list(range(40))
+    for window in found:
+        end = 0
+        for line, at in window:
+            assert at >= end and at + line["length"] <= hear.WINDOW * hear.RATE
+            end = at + line["length"]
 
-    def batches(step: int, generator: torch.Generator) -> dict:
-        right = torch.rand(8, 5, generator=generator) < 0.3
-        right[:, 0] = True
-        return {"summary": torch.randn(8, learner.recall.in_features, generator=generator), "right": right}
 
-    losses = run_stage(learner, short(ALIGN, train=align.STAGE.train), batches, tmp_path, seed=align.SEED)
-    assert len(losses) == STEPS and all(p.requires_grad for p in learner.parameters())
+@pytest.mark.parametrize("stage", start.STAGES)
+def test_every_stage_of_the_recipe_can_be_begun(stage: str) -> None:
+    assert start.SYSTEM.variant(stage).name == stage and stage in [each.name for each in start.SYSTEM.recipe]
 
 
-def test_hear_learns_tokens_and_letters(tmp_path: Path) -> None:
+def views(connector: nn.Module) -> solve.Views:
+    """Pictures of three names whose summaries are a linear map of the vectors of the names, with a little noise."""
     torch.manual_seed(0)
-    learner = hear.Learner(CTCConnectorConfig(vocab_size=9).build(16, 12))
-
-    def batches(step: int, generator: torch.Generator) -> dict:
-        features = torch.randn(2, 30, 16, generator=generator)
-        return {"features": features, "lengths": torch.tensor([30, 20]),
-                "targets": {"tokens": [[1, 2, 3], [4]], "letters": [[0, 2, 3, 4], [5, 6]]}}  # fmt: skip
-
-    lines: list[dict] = []
-    losses = run_stage(learner, short(HEAR, train=("connector", "letters")), batches, tmp_path, 100, seed=3,
-                       options=LoopOptions(report=lambda step, steps, line: lines.append(line)))  # fmt: skip
-    assert losses[-1] < losses[0] and losses[0] == pytest.approx(lines[0]["tokens"] + lines[0]["letters"], rel=1e-5)
+    lines = [{"split": split, "corpus": corpus, "right": [number % 3]}
+             for split in ("train", "val") for corpus in ("fluent", "cifar10") for number in range(60)]  # fmt: skip
+    main = torch.tensor([line["right"][0] for line in lines])
+    summaries = connector.keys[main] @ torch.randn(connector.config.key_width, len(connector.centre))
+    count = len(lines)
+    return solve.Views(lines, np.arange(count), np.ones(count, bool), summaries + 0.05 * torch.randn_like(summaries))
 
 
-def decoder() -> nn.Module:
-    block = DecoderBlockConfig(attention=AttentionConfig(width=16, heads=2), mlp=GatedMLPConfig(width=16, ffn_width=24))
-    return DecoderConfig(vocab_size=30, width=16, blocks=(block,) * 2, rope=RopeConfig(head_dim=8)).build()
+def test_what_is_solved_names_the_pictures_and_weighs_both_ways() -> None:
+    torch.manual_seed(1)
+    connector = NamesConfig(names=5, classes=2, key_width=8, class_width=4, cells=2, cell_width=6).build(10, 16)
+    connector.keys.copy_(nn.functional.normalize(torch.randn(5, 8), dim=-1))
+    connector.class_index.copy_(torch.tensor([0, 2]))
+    found = views(connector)
+    rows = found.rows("train")
+    weights = found.weights(rows)
+    assert weights.sum().item() == pytest.approx(1) and weights[0].item() == pytest.approx(3 * weights[-1].item())
+    solve.solve_sentence(connector, found)
+    rows = found.rows("val", plain=True)
+    right = torch.tensor([found.pictures[index]["right"][0] for index in found.of[rows]])
+    summary = solve.standardised(connector, found, rows)
+    assert (connector.embed_summary(summary) @ connector.keys.T).argmax(-1).equal(right)
+
+    def missed() -> float:
+        return nn.functional.cross_entropy(connector.logits(summary), right).item()
+
+    before = missed()
+    solve.fit_mix(connector, found)
+    assert missed() < before
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_instruct_learns_slots_and_adapters_and_nothing_else(tmp_path: Path, dtype: torch.dtype) -> None:
-    torch.manual_seed(0)
-    language = decoder()
-    apply_lora(language, ADAPTED, 2, 4)
-    instruct.cast_frozen(language, dtype)
-    parts = connector()
-    learner = instruct.Learner(parts, language, placeholder=29)
-    slots = parts.config.word_slots + parts.config.dense_slots
-    parts.rows = torch.randn(11, 16)
-
-    def batches(step: int, generator: torch.Generator) -> dict:
-        ids = torch.tensor([[1, *[29] * slots, 4, 5, 6]] * 2)
-        batch = {"input_ids": ids, "labels": ids.masked_fill(ids == 29, -100), "attention_mask": torch.ones_like(ids),
-                 "position_ids": torch.arange(ids.shape[1]).expand(2, -1)}  # fmt: skip
-        weights = torch.zeros(2, parts.config.word_slots)
-        return {**instruct.branched(batch, [[], []]), "summary": torch.randn(2, len(parts.centre), generator=generator),
-                "words": (weights.long(), weights)}  # fmt: skip
-
-    before = {name: x.clone() for name, x in learner.state_dict().items()}
-    stage = short(INSTRUCT, train=("connector.dense", "connector.confidence"))
-    run_stage(learner, stage, batches, tmp_path, seed=2)
-    moved = {name for name, x in learner.state_dict().items() if not torch.equal(x, before[name])}
-    assert {name for name in moved if "lora_B" in name} and all(
-        "lora_" in name or name.startswith(("connector.dense", "connector.confidence")) for name in moved
-    )
+def test_a_released_file_has_no_adapters_before_they_are_trained() -> None:
+    ours = {"connector.mix": torch.zeros(3), "adapters.blocks.0.mlp.up_proj.lora_A.weight": torch.ones(2)}
+    assert list(adapters_in(ours)) == ["blocks.0.mlp.up_proj.lora_A.weight"]
+    assert not adapters_in({"connector.mix": torch.zeros(3)})

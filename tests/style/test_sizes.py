@@ -12,7 +12,7 @@ ENTRY_POINTS = {
     "src/polymodal/api/load.py: load": 10,
     "src/polymodal/cli/serve.py: serve": 12,
     "src/polymodal/cli/catalogue.py: systems": 11,
-    "src/polymodal/cli/draw.py: draw": 9,
+    "src/polymodal/cli/draw.py: draw": 10,
 }
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -127,3 +127,26 @@ def test_outputs_of_several_kinds_come_back_as_they_were(tmp_path: Path, given: 
         for left, right in zip(found, wanted, strict=True):
             assert torch.equal(left, right)
     assert len(list(tmp_path.rglob("*.safetensors"))) == rows
+
+
+def test_of_a_batch_only_what_is_missing_is_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Module()
+    model.encoders = nn.ModuleDict({"image": Pairs()})
+    x = torch.randn(5, 3)
+    seen = encoded(monkeypatch)
+    with cached_features(model, tmp_path):
+        model.encoders["image"](x[:2])
+        assert torch.equal(model.encoders["image"](x, twice=False), x) and seen == [
+            2,
+            5,
+        ]  # keyed with what is no tensor
+        assert torch.equal(model.encoders["image"](x[[4, 0]]), x[[4, 0]]) and seen == [2, 5, 1]
+
+
+def test_rows_of_another_precision_are_not_found(tmp_path: Path) -> None:
+    model = nn.Module()
+    model.encoders = nn.ModuleDict({"image": Pairs()})
+    for enabled in (False, True):
+        with cached_features(model, tmp_path), torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            model.encoders["image"](torch.ones(2, 3))
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 2

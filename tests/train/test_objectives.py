@@ -15,12 +15,12 @@ from polymodal.errors import ConfigError
 from polymodal.models.output import Output
 from polymodal.nn.losses import ctc_loss, pair_loss
 from polymodal.systems import Classification, Contrastive, LanguageModeling, Regression, SumOfSources, get
+from polymodal.train.names import MultipleInstance
 from polymodal.train.objectives import (
-    CTC,
     MaskedImageModeling,
-    MultipleInstance,
     SignalAlignment,
 )
+from polymodal.train.speech import CTC
 
 PIXELS = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
 

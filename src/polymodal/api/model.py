@@ -23,6 +23,7 @@ from polymodal.api.acting import Episode
 from polymodal.api.adapters import Adapters
 from polymodal.api.asking import Stream, answer_batch, messages_of
 from polymodal.api.chat_format import format_of
+from polymodal.api.composing import compose, composes, makes
 from polymodal.api.drawing import Canvas, paint, render, render_through
 from polymodal.api.inputs import check_media
 from polymodal.api.media import media_of, recording_of
@@ -50,6 +51,7 @@ from polymodal.models.protocols import HasFeatures, RendersAnswers, RendersMedia
 from polymodal.models.recording import recording
 from polymodal.nn.first_weight import first_weight
 from polymodal.pipelines.batches import BATCH
+from polymodal.pipelines.composing import Composer
 from polymodal.pipelines.guided_diffusion import OwnPipelines
 from polymodal.systems import System, Variant
 from polymodal.train.parameters import train_mode
@@ -225,11 +227,15 @@ class Model:
         A model whose answers ask for media answers like `chat`; what it asks for is drawn by the diffusion model in its
         folder, or by pipelines: "image", "video", "audio" -> a pipeline as diffusers has them, called with
         `prompt_embeds` in place of a prompt.  drawing: further arguments of their calls, as num_inference_steps.
+        A model that `composes` makes a picture here; `compose` makes the rest, whose arguments drawing may hold.
         Raises ConfigError for a model that makes no media, or when an answer asks for some without a pipeline.
         """
         self.require("draw")
         chosen, canvas = self.sampling_options(options, changes), Canvas.of(size=size, n=n, steps=steps, step=step)
         painter = self._parts.paint
+        if isinstance(painter, Composer):
+            more = {"make": "image", **(drawing or {})}
+            return compose(self, *content, size=size, n=n, steps=steps, step=step, seed=chosen.seed, **more)
         if isinstance(painter, OwnPipelines) and pipelines is None:
             return render(self, content, chosen, canvas, painter, drawing)
         if painter is not None and not isinstance(painter, OwnPipelines):
@@ -237,6 +243,8 @@ class Model:
         return render_through(self, content, chosen, canvas, pipelines, drawing)
 
     answer = answer
+    compose = compose
+    composes, makes = property(composes), property(makes)
 
     @property
     def paints(self) -> bool:

@@ -52,7 +52,9 @@ def made(model: Model, stage: Stage, settings: Sequence[str], mixture: Mixture, 
 
 
 def address(model: Model) -> str:
-    """What `load` finds the model by again: its system file, its folder, or its name in the catalogue."""
+    """What `load` finds the model by again: its system file and variant, its folder, or its name in the catalogue."""
+    if model.code is not None and model.path is None:
+        return f"{model.code.absolute()}:{model.variant.name}"
     place = model.code or model.path
     return model.name if place is None else str(place.absolute())
 

@@ -10,7 +10,7 @@ resume("run")       goes on, bit for bit          export("run", "folder")     a 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from polymodal.train.batches import BatchOptions, StepLoader, Steps
 from polymodal.train.collator import Collates, Collator, Learner, require_kind
 from polymodal.train.feature_batches import CountsSamples
 from polymodal.train.feature_files import FeatureDataset, is_features
-from polymodal.train.objectives import LanguageModeling
+from polymodal.train.objectives import Folds, LanguageModeling
 from polymodal.train.parameters import prepare
 from polymodal.train.ranks import Ranks, started
 from polymodal.train.recipe import DataSource, Stage
@@ -171,10 +171,7 @@ def export(
     found = checkpoint.complete(run_folder / loop.BEST if best else run_folder)
     if not found:
         raise ConfigError(f"{run_folder} has no {'best ' if best else ''}checkpoint yet")
-    model = loaded(record)
-    stage = changed(stage_of(model, record["stage"]["name"]), record["settings"])
-    prepare(model.module, stage)
-    checkpoint.load_learned(found[-1], model.module)
+    model, stage = learned(record, found[-1])
     if ema:
         checkpoint.load_average(found[-1], model.module)
     if adapter:
@@ -182,6 +179,19 @@ def export(
         return model.save_adapter(target)
     merge_lora(model.module)
     return model.save(target)
+
+
+def learned(record: Mapping[str, Any], path: Path) -> tuple[Model, Stage]:
+    """The model of a run as it was at a checkpoint, low-rank paths beside its weights, and its stage."""
+    model = loaded(record)
+    stage = changed(stage_of(model, record["stage"]["name"]), record["settings"])
+    prepare(model.module, stage)
+    checkpoint.load_learned(path, model.module)
+    if isinstance(stage.objective, Folds):
+        objective = stage.objective.build(model.module)
+        checkpoint.load_objective(path, objective)
+        stage.objective.fold(objective, model.module)
+    return model, stage
 
 
 def require_paths_alone(model: Model, stage: Stage) -> None:

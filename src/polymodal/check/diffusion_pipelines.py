@@ -46,6 +46,27 @@ def tiny_prompted_diffusion() -> Any:
         safety_checker=None, feature_extractor=None, requires_safety_checker=False))  # fmt: skip
 
 
+def tiny_unclip(width: int) -> Any:
+    """A StableUnCLIPImg2ImgPipeline that is given vectors of a picture: pictures of 16 x 16."""
+    import diffusers
+
+    base = tiny_prompted_diffusion()
+    torch.manual_seed(0)
+    with quiet() as transformers:
+        eyes = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(
+            hidden_size=32, intermediate_size=32, num_attention_heads=4, num_hidden_layers=1, image_size=16,
+            patch_size=8, projection_dim=width))  # fmt: skip
+    unet = diffusers.UNet2DConditionModel(
+        cross_attention_dim=32, class_embed_type="projection", projection_class_embeddings_input_dim=2 * width,
+        **_unet("2D"))  # fmt: skip
+    return _quiet(diffusers.StableUnCLIPImg2ImgPipeline(
+        feature_extractor=None, image_encoder=eyes, tokenizer=base.tokenizer, text_encoder=base.text_encoder, unet=unet,
+        image_normalizer=diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer
+        .StableUnCLIPImageNormalizer(embedding_dim=width),
+        image_noising_scheduler=diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"), vae=base.vae,
+        scheduler=diffusers.DDIMScheduler(steps_offset=1, clip_sample=False)))  # fmt: skip
+
+
 def tiny_film(width: int) -> Any:
     """A TextToVideoSDPipeline (zeroscope's)."""
     import diffusers

@@ -42,6 +42,7 @@ class NamesConfig:
     `cells`: S features per item; their last `cell_width` channels are kept per cell, the others are averaged over the
     cells.  The `top` names fill `word_slots`; `dense_slots` follow.  `colours`: number of colours, 0: no colour head.
     `everyday`: reads the first channels of each feature: what a detector found, then class probabilities.
+    `summary_dropout`: of the summary in front of the dense slots, in training.
     """
 
     names: int
@@ -57,6 +58,7 @@ class NamesConfig:
     dense_slots: int = 8
     colours: int = 0
     everyday: EverydayConfig | None = None
+    summary_dropout: float = 0.0
 
     @property
     def all_names(self) -> int:
@@ -228,7 +230,7 @@ class NamesConnector(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """features [N, S, D] -> [N, word_slots + dense_slots, D']."""
         summary = self.summary(features)
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(features.device.type, enabled=False):  # names as near as rounding
             colours = None if self.colour is None else self.colour(summary).argmax(-1)
             log_probs = self.log_probs(features, summary)
             there = self.there(features, summary, log_probs)
@@ -237,6 +239,7 @@ class NamesConnector(nn.Module):
 
     def assemble(self, summary: Tensor, tokens: Tensor, weights: Tensor) -> Tensor:
         """The output for given words (training uses the predictions of a model not trained on the image)."""
+        summary = F.dropout(summary, self.config.summary_dropout, training=self.training)
         dense = self.dense(summary).unflatten(-1, (self.config.dense_slots, self.out_width))
         words = F.embedding(tokens, self.rows).to(dense.dtype) + weights[..., None].to(dense.dtype) * self.confidence
         return torch.cat([words, dense], dim=1)

@@ -54,6 +54,11 @@ class SeenAndFound(nn.Module):
         self.detector = config.detector.build()
 
     def forward(self, pixel_values: Tensor, centre_values: Tensor, scene_values: Tensor) -> Tensor:
+        with torch.autocast(pixel_values.device.type, enabled=False):  # bfloat16 knows no odd place beyond 256
+            return self.encode(pixel_values, centre_values, scene_values)
+
+    def encode(self, pixel_values: Tensor, centre_values: Tensor, scene_values: Tensor) -> Tensor:
+        """The same at the precision of the weights."""
         features, trunk = self.grid(pixel_values), self.grid.trunk
         seen = trunk.classify(trunk.pool(trunk(centre_values))).softmax(-1)
         heat, sides = self.detector(scene_values)

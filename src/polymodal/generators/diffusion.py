@@ -21,9 +21,13 @@ Pipeline = Callable[..., Any]
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionSettings:
-    """output_field: of the pipeline's output.  pooled: the condition is one vector.  extra: further arguments."""
+    """output_field: of the pipeline's output.  condition: the argument that takes it.  pooled: it is one vector.
+
+    extra: further arguments.
+    """
 
     output_field: str
+    condition: str = "prompt_embeds"
     guidance: float = 7.5
     steps: int = 40
     pooled: bool = False
@@ -62,7 +66,7 @@ def run_pipeline(pipeline: Pipeline, condition: Tensor, settings: DiffusionSetti
         expected = "[1, 1, E]" if settings.pooled else "[1, Q, E]"
         raise ConfigError(f"diffusion: expected a condition {expected}, found {list(condition.shape)}")
     arguments = {
-        "prompt_embeds": embeds[:, 0] if settings.pooled else embeds,
+        settings.condition: embeds[:, 0] if settings.pooled else embeds,
         "guidance_scale": settings.guidance,
         "num_inference_steps": settings.steps,
         **dict(settings.extra),

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
 from polymodal.generators.conv_stack import ConvDecoder, ConvEncoder, ConvStackConfig
-from polymodal.generators.vq_codec import pair
-from polymodal.weights.keytable import KeyTable, Row
+from polymodal.generators.vq_codec import half_rows
+from polymodal.weights.keytable import KeyTable, Row, drop, pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +74,26 @@ def parse_config(config: Mapping[str, Any]) -> KLCodecConfig:
         pixels_out=config.get("out_channels", 3),
     )  # fmt: skip
     return KLCodecConfig(stack=stack, scale=config.get("scaling_factor", 0.18215))
+
+
+def official_config(config: Mapping[str, Any], scale: float) -> KLCodecConfig:
+    """`ddconfig` of the first latent diffusion code; attention stands in the middle alone.  Raises ConfigError."""
+    if config.get("attn_resolutions") or not config.get("double_z", True):
+        raise ConfigError(f"codec: expected attn_resolutions [] and double_z true, found "
+                          f"{config.get('attn_resolutions')} and {config.get('double_z')}")  # fmt: skip
+    base = config["ch"]
+    stack = ConvStackConfig(
+        channels=tuple(base * each for each in config["ch_mult"]), base=base, blocks=config["num_res_blocks"],
+        latent=config["z_channels"], pixels=config["in_channels"], pixels_out=config["out_ch"],
+    )  # fmt: skip
+    return KLCodecConfig(stack=stack, scale=scale)
+
+
+def official_keys() -> KeyTable:
+    """The names of the first latent diffusion code (kl-f8, AudioLDM) -> a KLCodec."""
+    halves = (*half_rows("encoder", "down", "downsample"), *half_rows("decoder", "up", "upsample"))
+    ends = (*pair("quant_conv", "quant_conv"), *pair("post_quant_conv", "post_quant_conv"))
+    return KeyTable((*halves, *ends, drop("loss.**")))
 
 
 ATTENTION = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "o_proj": "to_out.0"}

@@ -58,19 +58,32 @@ class UNetConfig:
         """Sides of a grid of latents are multiples of it."""
         return 1 << len(self.widths) - 1
 
+    @property
+    def sizes(self) -> UNetSizes:
+        return UNetSizes(groups=self.groups, time=TIME * self.widths[0], context=self.context)
+
     def build(self) -> UNet:
         return UNet(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetSizes:
+    """What all layers of a U-Net share.  groups: of the norms; time, context: widths of what they are told."""
+
+    groups: int
+    time: int
+    context: int
 
 
 class TimedBlock(nn.Module):
     """Twice norm, swish, conv, with the time added between.  `[N, C, h, w], [N, D] -> [N, C', h, w]`"""
 
-    def __init__(self, channels: int, out_channels: int, config: UNetConfig) -> None:
+    def __init__(self, channels: int, out_channels: int, sizes: UNetSizes) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(config.groups, channels, 1e-5)
+        self.norm1 = nn.GroupNorm(sizes.groups, channels, 1e-5)
         self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1)
-        self.time_proj = nn.Linear(TIME * config.widths[0], out_channels)
-        self.norm2 = nn.GroupNorm(config.groups, out_channels, 1e-5)
+        self.time_proj = nn.Linear(sizes.time, out_channels)
+        self.norm2 = nn.GroupNorm(sizes.groups, out_channels, 1e-5)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = None if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
 
@@ -83,14 +96,14 @@ class TimedBlock(nn.Module):
 class WordAttention(nn.Module):
     """Every place sees all places, then the words.  `[N, C, h, w], [N, T, E] -> [N, C, h, w]`"""
 
-    def __init__(self, channels: int, heads: int, config: UNetConfig) -> None:
+    def __init__(self, channels: int, heads: int, sizes: UNetSizes) -> None:
         super().__init__()
         plain = AttentionConfig(width=channels, heads=heads, out_bias=True)
-        self.norm = nn.GroupNorm(config.groups, channels, 1e-6)
+        self.norm = nn.GroupNorm(sizes.groups, channels, 1e-6)
         self.proj_in = nn.Linear(channels, channels)
         self.attn_norm, self.attn = nn.LayerNorm(channels), plain.build()
         self.cross_norm = nn.LayerNorm(channels)
-        self.cross = AttentionConfig(width=channels, heads=heads, out_bias=True, source_width=config.context).build()
+        self.cross = AttentionConfig(width=channels, heads=heads, out_bias=True, source_width=sizes.context).build()
         self.mlp_norm = nn.LayerNorm(channels)
         self.mlp = GatedMLPConfig(width=channels, ffn_width=4 * channels, activation="gelu", bias=True).build()
         self.proj_out = nn.Linear(channels, channels)
@@ -110,10 +123,10 @@ class UNetLevel(nn.Module):
 
     def __init__(self, level: int, widths: list[tuple[int, int]], config: UNetConfig, resize: nn.Module | None) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(TimedBlock(a, b, config) for a, b in widths)
+        self.blocks = nn.ModuleList(TimedBlock(a, b, config.sizes) for a, b in widths)
         count = len(widths) if config.attends[level] else 0
         self.attentions = nn.ModuleList(
-            WordAttention(config.widths[level], config.heads[level], config) for _ in range(count)
+            WordAttention(config.widths[level], config.heads[level], config.sizes) for _ in range(count)
         )
         self.resize = resize
 
@@ -149,8 +162,8 @@ class UNetMiddle(nn.Module):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         width = config.widths[-1]
-        self.first, self.second = TimedBlock(width, width, config), TimedBlock(width, width, config)
-        self.attention = WordAttention(width, config.heads[-1], config)
+        self.first, self.second = TimedBlock(width, width, config.sizes), TimedBlock(width, width, config.sizes)
+        self.attention = WordAttention(width, config.heads[-1], config.sizes)
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
         return self.second(self.attention(self.first(x, time), context), time)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from polymodal.generators.vq_codec import pair
-from polymodal.weights.keytable import KeyTable, Row, rename, split
+from polymodal.weights.keytable import KeyTable, Row, pair, rename, split
 from polymodal.weights.operations import Squeeze
 
 
@@ -17,11 +16,11 @@ def published_keys(linear: bool = True) -> KeyTable:
         *pair("down_blocks.{}.downsamplers.0.conv", "downs.{}.resize"),
         *pair("up_blocks.{}.upsamplers.0.conv", "ups.{}.resize"),
         *_block("mid_block.resnets.0", "middle.first"), *_block("mid_block.resnets.1", "middle.second"),
-        *_attention("mid_block.attentions.0", "middle.attention", linear),
+        *attention_rows("mid_block.attentions.0", "middle.attention", linear),
     ]  # fmt: skip
     for way in ("down", "up"):
         rows += _block(f"{way}_blocks.{{}}.resnets.{{}}", f"{way}s.{{}}.blocks.{{}}")
-        rows += _attention(f"{way}_blocks.{{}}.attentions.{{}}", f"{way}s.{{}}.attentions.{{}}", linear)
+        rows += attention_rows(f"{way}_blocks.{{}}.attentions.{{}}", f"{way}s.{{}}.attentions.{{}}", linear)
     return KeyTable(tuple(rows))
 
 
@@ -32,7 +31,8 @@ def _block(source: str, target: str) -> Iterator[Row]:
         yield from pair(f"{source}.{leaf}", f"{target}.{leaf}")
 
 
-def _attention(source: str, target: str, linear: bool) -> Iterator[Row]:
+def attention_rows(source: str, target: str, linear: bool) -> Iterator[Row]:
+    """One attention to words by its name in the file; linear: as for `published_keys`."""
     flat = () if linear else (Squeeze(3), Squeeze(2))
     yield from pair(f"{source}.norm", f"{target}.norm")
     for leaf in ("proj_in", "proj_out"):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from polymodal.errors import ConfigError
 from polymodal.generators.codebook import Codebook
 from polymodal.generators.conv_stack import ConvDecoder, ConvEncoder, ConvStackConfig
-from polymodal.weights.keytable import KeyTable, Row, drop, rename
+from polymodal.weights.keytable import KeyTable, Row, drop, pair, rename
 from polymodal.weights.operations import Squeeze
 
 
@@ -115,11 +115,6 @@ def official_config(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any] | Non
     }  # fmt: skip
 
 
-def pair(source: str, target: str, *operations: Any) -> tuple[Row, Row]:
-    """Rows for a weight (with `operations`) and its bias."""
-    return rename(f"{source}.weight", f"{target}.weight", *operations), rename(f"{source}.bias", f"{target}.bias")
-
-
 def _block(source: str, target: str) -> tuple[Row, ...]:
     rows = [
         row for leaf in ("norm1", "conv1", "norm2", "conv2") for row in pair(f"{source}.{leaf}", f"{target}.{leaf}")
@@ -135,7 +130,8 @@ def _attention(source: str, target: str) -> tuple[Row, ...]:
     return (*pair(f"{source}.norm", f"{target}.norm"), *linears)
 
 
-def _half(side: str, way: str, resize: str) -> tuple[Row, ...]:
+def half_rows(side: str, way: str, resize: str) -> tuple[Row, ...]:
+    """The encoder or the decoder by the names of the first latent diffusion code."""
     level, ours = f"{side}.{way}.{{}}", f"{side}.levels.{{}}"
     ends = [row for leaf in ("conv_in", "norm_out", "conv_out") for row in pair(f"{side}.{leaf}", f"{side}.{leaf}")]
     return (
@@ -154,10 +150,10 @@ def keys(config: VQCodecConfig) -> KeyTable:
 
     A codec without decoder drops `decoder.**`; the modules of the official training losses are dropped too.
     """
-    decoder = _half("decoder", "up", "upsample") if config.decode else (drop("decoder.**"),)
+    decoder = half_rows("decoder", "up", "upsample") if config.decode else (drop("decoder.**"),)
     return KeyTable(
         (
-            *_half("encoder", "down", "downsample"),
+            *half_rows("encoder", "down", "downsample"),
             rename("quantize.embedding.weight", "codebook.embedding.weight"),
             *pair("quant_conv", "quant_conv"),
             *pair("post_quant_conv", "post_quant_conv"),

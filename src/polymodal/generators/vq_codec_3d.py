@@ -22,8 +22,7 @@ from torch import Tensor, nn
 from polymodal.errors import ConfigError
 from polymodal.generators.codebook import Codebook
 from polymodal.generators.conv_stack import ConvDecoder, ConvEncoder, ConvStackConfig
-from polymodal.generators.vq_codec import pair
-from polymodal.weights.keytable import KeyTable, Row, rename
+from polymodal.weights.keytable import KeyTable, Row, pair, rename
 from polymodal.weights.operations import Squeeze
 
 

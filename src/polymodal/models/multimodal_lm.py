@@ -118,13 +118,16 @@ class MultimodalLM(nn.Module):
 
     def encode(self, modality: str, batch: Mapping[str, Any]) -> Any:
         """Encoder and connector of one modality -> [N, Q, D] with the backbone's width, or a list of [q_i, D]."""
+        encoded, inputs = self.encoded(modality, batch), self.inputs[modality]
+        return self.connectors[inputs.uses or modality](encoded, **_keywords(inputs.connector, batch))
+
+    def encoded(self, modality: str, batch: Mapping[str, Any]) -> Any:
+        """What the encoder of one modality says, for its connector."""
         if modality not in self.inputs:
             takes = ", ".join(["text", *self.inputs])
             raise PromptError(f"this model takes {takes}; found {modality}")
         inputs = self.inputs[modality]
-        uses = inputs.uses or modality
-        encoded = self.encoders[uses](batch[inputs.values], **_keywords(inputs.encoder, batch))
-        return self.connectors[uses](encoded, **_keywords(inputs.connector, batch))
+        return self.encoders[inputs.uses or modality](batch[inputs.values], **_keywords(inputs.encoder, batch))
 
     def features(self, **batch: Any) -> dict[str, Any]:
         """Features of every modality in the batch, as inputs of the backbone."""

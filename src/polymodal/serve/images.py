@@ -48,7 +48,7 @@ def add_images(app: FastAPI, models: Mapping[str, ServedModel], settings: Settin
             gone.cancel()
         form = FORMATS[body.output_format or "png"]
         data = [{"b64_json": await asyncio.to_thread(encoded, each, form)} for each in reply.media["image"]]
-        read, written = reply.tokens["text"], reply.tokens["generated"]
+        read, written = reply.tokens.get("text", 0), reply.tokens.get("generated", 0)
         usage = {"input_tokens": read, "output_tokens": written, "total_tokens": read + written,
                  "input_tokens_details": {"text_tokens": read, "image_tokens": 0}}  # fmt: skip
         return {"created": int(time.time()), "data": data, "usage": usage}

@@ -197,6 +197,11 @@ def load_learned(path: Path, model: nn.Module) -> None:
     _fill(parts_of(path, "model"), learned(model))
 
 
+def load_objective(path: Path, objective: nn.Module) -> None:
+    """Put into an objective what it had learned at a checkpoint."""
+    _fill(parts_of(path, "objective"), objective.state_dict())
+
+
 def load_average(path: Path, model: nn.Module) -> None:
     """Put the running mean of a checkpoint in place of what was learned.  Raises ConfigError where it has none."""
     if not any(path.glob("average.*")):

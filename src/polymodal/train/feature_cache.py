@@ -5,9 +5,9 @@
 
 A row is found by a hash of the encoder's weights, of its own inputs and of the precision, so that other weights, other
 pictures or another transform find nothing.  Memory does not grow with the data; processes may share a folder.
-Traps: where one row is missing the whole batch is computed, as without the cache, and rows that lie there are read all
-the same, so that a run that goes on sees the same bits; inputs that are not one row an item (patches of pictures of any
-size, side by side) are computed each time, as are encoders that learn.
+Traps: of a batch in which rows are missing those alone are computed, and rows that lie there are always read, so that
+a run that goes on sees the same bits; inputs that are not one row an item (patches of pictures of any size, side by
+side) are computed each time, as are encoders that learn.
 """
 
 from __future__ import annotations
@@ -76,14 +76,15 @@ class Kept:
         if keys is None:
             return self.forward(*given, **named)
         found = [self.read(key, given[0].device) for key in keys]
-        if any(each is None for each in found):
-            rows = rows_of(self.forward(*given, **named), len(keys))
-            if isinstance(rows, Whole):
+        missing = [index for index, each in enumerate(found) if each is None]
+        if missing:
+            some = (of_rows(each, missing) for each in given), {name: of_rows(x, missing) for name, x in named.items()}
+            rows = rows_of(self.forward(*some[0], **some[1]), len(missing))
+            if isinstance(rows, Whole):  # nothing of such an output is ever kept, so that all rows were missing
                 return rows.output
-            for index, key in enumerate(keys):
-                if found[index] is None:
-                    self.write(key, rows[index])
-                    found[index] = rows[index]
+            for index, row in zip(missing, rows, strict=True):
+                self.write(keys[index], row)
+                found[index] = row
         return joined([each for each in found if each is not None])
 
     def path(self, key: str) -> Path:
@@ -120,9 +121,15 @@ def row_keys(values: Sequence[Any]) -> list[str] | None:
     rest = [value for value in values if not isinstance(value, Tensor)]
     if not all(value is None or isinstance(value, bool | int | float | str) for value in rest):
         return None
-    precision = torch.get_autocast_dtype(tensors[0].device.type) if torch.is_autocast_enabled() else None
+    kind = tensors[0].device.type
+    precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     about = f"{precision} {rest}"
     return [row_key(about, [each[index] for each in tensors]) for index in range(count)]
+
+
+def of_rows(value: Any, rows: Sequence[int]) -> Any:
+    """These rows of an input; what is no tensor is of all rows."""
+    return value[list(rows)] if isinstance(value, Tensor) else value
 
 
 def row_key(about: str, row: Sequence[Tensor]) -> str:

@@ -36,6 +36,7 @@ from polymodal.train.batches import StepData
 from polymodal.train.checkpoint import Run
 from polymodal.train.collator import MicroBatch
 from polymodal.train.feature_cache import cached_features
+from polymodal.train.objectives import Folds
 from polymodal.train.parallel import shard
 from polymodal.train.parameters import parameter_groups, prepare, train_mode
 from polymodal.train.ranks import ALONE, Ranks, whole
@@ -139,8 +140,15 @@ def run_stage(
                 checkpoint.save(folder / BEST, done, run, about, keep=1)
             if ending:
                 break
-    model.eval()
+    finish(run, stage)
     return losses
+
+
+def finish(run: Run, stage: Stage) -> None:
+    """The model with what was learned beside it, ready to answer."""
+    if isinstance(stage.objective, Folds):
+        stage.objective.fold(run.objective, run.model)
+    run.model.eval()
 
 
 def begin(model: nn.Module, stage: Stage, seed: int, ranks: Ranks = ALONE) -> Run:

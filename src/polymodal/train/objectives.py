@@ -28,7 +28,7 @@ from polymodal.models.latent_diffusion import LatentDiffusion
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.models.signal_token_lm import SignalTokenLM
 from polymodal.models.vision_encoder_decoder import VisionEncoderDecoder
-from polymodal.nn.losses import IGNORE, ctc_loss, names_loss
+from polymodal.nn.losses import IGNORE
 from polymodal.train.alignment import keep_within
 from polymodal.train.captions import WrittenAnswers, WrittenCaptions
 from polymodal.train.collator import Collates, Collator, Learner
@@ -58,6 +58,15 @@ class Objective(Protocol):
 
     def build(self, model: nn.Module) -> Loss:
         """Raises ConfigError for a model that cannot learn it."""
+        ...
+
+
+@runtime_checkable
+class Folds(Protocol):
+    """An objective that learns beside the model what belongs into it."""
+
+    def fold(self, loss: nn.Module, model: Any) -> None:
+        """Put it there, after the last step."""
         ...
 
 
@@ -346,54 +355,6 @@ class SumOfSourcesLoss(Loss):
             f"{source}: {name}": self.weights[source] * loss
             for source, each in batch.items()
             for name, loss in self.inner(model, each).items()
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class MultipleInstance:
-    """Several right names of a picture (MIL-NCE, arXiv 1912.06430): `right` [B, V] bool against the logits [B, V]."""
-
-    name: ClassVar[str] = "multiple_instance"
-
-    def build(self, model: nn.Module) -> Loss:
-        return MultipleInstanceLoss()
-
-
-class MultipleInstanceLoss(Loss):
-    """See MultipleInstance."""
-
-    def forward(self, model: nn.Module, batch: Batch) -> Losses:
-        given = {name: value for name, value in batch.items() if name != "right"}
-        return {"names": names_loss(model(**given).logits, batch["right"])}
-
-
-@dataclass(frozen=True, kw_only=True)
-class CTC:
-    """Connectionist temporal classification of one or several heads (Graves et al. 2006).
-
-    weights: by head.  The model's predictions: a head's logits [N, S, C], the blank last, and "<head>_lengths" [N].
-    Batch: `targets`, head -> a list of ids for each item.
-    """
-
-    name: ClassVar[str] = "ctc"
-    weights: Mapping[str, float]
-
-    def build(self, model: nn.Module) -> Loss:
-        return CTCLoss(self.weights)
-
-
-class CTCLoss(Loss):
-    """See CTC."""
-
-    def __init__(self, weights: Mapping[str, float]) -> None:
-        super().__init__()
-        self.weights = dict(weights)
-
-    def forward(self, model: nn.Module, batch: Batch) -> Losses:
-        found = model(**{name: value for name, value in batch.items() if name != "targets"}).predictions
-        return {
-            head: weight * ctc_loss(found[head], found[f"{head}_lengths"], batch["targets"][head])
-            for head, weight in self.weights.items()
         }
 
 

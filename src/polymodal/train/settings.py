@@ -17,11 +17,22 @@ from typing import Any
 
 from polymodal.errors import ConfigError
 from polymodal.fields import check_fields
-from polymodal.train import affect, momentum, objectives, optimizer, preference, pretraining, recipe, schedule
+from polymodal.train import (
+    affect,
+    momentum,
+    names,
+    objectives,
+    optimizer,
+    preference,
+    pretraining,
+    recipe,
+    schedule,
+    speech,
+)
 from polymodal.train.collator import Collator
 from polymodal.train.recipe import Stage
 
-MODULES = (optimizer, schedule, objectives, affect, momentum, pretraining, preference, recipe)
+MODULES = (optimizer, schedule, objectives, affect, momentum, pretraining, preference, names, speech, recipe)
 RECORDS: Mapping[str, type] = {
     name: each
     for module in MODULES

@@ -175,6 +175,11 @@ def rename(source: str, target: str, *operations: Operation) -> Row:
     return Row((source,), (target,), before=(operations,))
 
 
+def pair(source: str, target: str, *operations: Operation) -> tuple[Row, Row]:
+    """Rows for a weight (with `operations`) and its bias."""
+    return rename(f"{source}.weight", f"{target}.weight", *operations), rename(f"{source}.bias", f"{target}.bias")
+
+
 def drop(source: str, copy_of: str = "") -> Row:
     """A source that is not used, on purpose.
 

@@ -36,12 +36,14 @@ from polymodal.systems.mini.finder import Finder
 from polymodal.systems.mini.recipe import RECIPE
 from polymodal.systems.mini.sentence_space import MiniLM, SentenceSpace
 from polymodal.weights.fetch import fetch_all
-from polymodal.weights.load import open_source, under
+from polymodal.weights.load import open_source
 from polymodal.weights.packed import unpack
 
 
-def load(variant: Variant, options: LoadOptions) -> LoadedModel:
-    """Build, fill from the published files and from ours, merge the adapters, and join what hears and compares."""
+def load(variant: Variant, options: LoadOptions, apart: bool = False) -> LoadedModel:
+    """Build, fill from the published files and from ours, merge the adapters, and join what hears and compares.
+
+    apart: to train on: adapters, where our file has any, stay beside the weights, and "Yes" is as published."""
     source = partial(open_source, progress=options.progress, offline=options.offline)
     place: dict[str, Any] = {"device": options.device, "dtype": getattr(torch, options.dtype)}
     language, trained = source(components.SMOLLM2_135M_GGUF), source(components.TRAINED)
@@ -49,8 +51,9 @@ def load(variant: Variant, options: LoadOptions) -> LoadedModel:
     fetch_all((components.CENTERNET_VALUES, components.CENTERNET_SOURCE), options.progress, options.offline)
     detector = source(components.CENTERNET_SOURCE)
     encoder, connector = components.load_vision(source(components.LITE0_SOURCE), detector, ours)
-    backbone = components.load_lm(language, under(ours, "adapters."))
-    components.add_yes_bias(backbone, tokenizer, ours[components.YES])
+    backbone = components.load_lm(language, components.adapters_in(ours), apart=apart)
+    if not apart:
+        components.add_yes_bias(backbone, tokenizer, ours[components.YES])
     if options.quantise is not None:  # the head copies the embeddings, with the row that was just changed
         backbone.quantise(options.quantise)
     names = json.loads(trained.metadata["names"])
@@ -88,17 +91,17 @@ def load(variant: Variant, options: LoadOptions) -> LoadedModel:
     space = SentenceSpace(
         encoder.grid, connector, components.IMAGE, MiniLM(components.MINILM, components.MINILM_TOKENIZER, source)
     )
-    bare = partial(MultimodalLM, {}, {})
     return LoadedModel(
         model=model,
         processor=processor,
-        text=lambda: bare(components.load_lm(language, {}, options.quantise).to(**place), {}),
+        text=lambda: MultimodalLM({}, {}, components.load_lm(language, {}, options.quantise).to(**place), {}),
         transcribe=hearing.text,
         transcribe_windows=hearing.windows if isinstance(hearing, SpeechAsText) else None,
         score=space.score,
         embed=space.embed,
         ground=Finder(encoder.detector, components.kinds(connector, names), components.SCENE).ground,
         sampling={"repetition_penalty": components.REPETITION_PENALTY},
+        labels=tuple(names[index] for index in connector.class_index.tolist()),
     )
 
 

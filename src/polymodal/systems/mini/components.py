@@ -41,8 +41,9 @@ ENCODER = SeenAndFoundConfig()
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey")
 EXTRA = 115  # everyday words of recipes/mini/everyday.txt and things.txt that are not among the learned names
 CONNECTOR = NamesConfig(
-    names=7021, classes=3206, colours=len(COLOURS), everyday=EverydayConfig(kinds=ENCODER.detector.kinds, extra=EXTRA)
-)
+    names=7021, classes=3206, colours=len(COLOURS), everyday=EverydayConfig(kinds=ENCODER.detector.kinds, extra=EXTRA),
+    summary_dropout=0.3,
+)  # fmt: skip
 SPOKEN = CTCConnectorConfig(vocab_size=5960)
 BACKBONE = CONFIGS["smollm2-135m"]
 TEMPLATE = SMOLLM2
@@ -119,13 +120,25 @@ def kinds(connector: NamesConnector, names: list[str]) -> list[str]:
     return [names[index] for index in connector.everyday.thing_of.tolist()]
 
 
-def load_lm(language: TensorFile, adapters: Mapping[str, Tensor], quantise: str | None = None) -> Decoder:
-    """The backbone, filled; with adapters, those are merged; then linears and head may be quantised."""
+def adapters_in(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of what we trained; none before stage `instruct`."""
+    return {name.removeprefix("adapters."): x for name, x in ours.items() if name.startswith("adapters.")}
+
+
+def load_lm(
+    language: TensorFile, adapters: Mapping[str, Tensor], quantise: str | None = None, apart: bool = False
+) -> Decoder:
+    """The backbone, filled; with adapters, those are merged; then linears and head may be quantised.
+
+    apart: adapters stay beside their linears, which are not joined, so that training goes on with them.
+    """
     backbone = load_module(BACKBONE.build, language, (gguf_keys(BACKBONE),))
     if adapters:
         apply_lora(backbone, ADAPTED, RANK, ALPHA)
         load_lora(backbone, adapters)
-        merge_lora(backbone)
+    if apart:
+        return backbone.eval()
+    merge_lora(backbone)
     fuse_projections(backbone)
     if quantise is not None:
         backbone.quantise(quantise)

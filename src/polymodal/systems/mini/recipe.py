@@ -1,11 +1,12 @@
 """How `mini` was trained: names of pictures, the language model with its adapters, several names at once, then hearing.
 
-The scripts in recipes/mini run these stages, each on the parts of the model that it needs.
+`polymodal train recipes/mini/start.py:STAGE` runs a stage; recipes/mini writes the data and solves what is not trained.
 """
 
 from polymodal.systems import AdamW, Budget, Cosine, DataSource, LanguageModeling, LoRAConfig, Stage
 from polymodal.systems.mini.components import ALPHA, RANK
-from polymodal.train.objectives import CTC, MultipleInstance
+from polymodal.train.names import MultipleInstance
+from polymodal.train.speech import CTC
 
 ALIGN = Stage(
     name="align",
@@ -14,13 +15,13 @@ ALIGN = Stage(
             name="Fluent emoji, Tux Paint, Openclipart, Quick Draw, CIFAR-10, grocery photos", kind="labelled images"
         ),
     ),
-    objective=MultipleInstance(),
-    train=("connectors.image.sentence", "connectors.image.recall"),
+    objective=MultipleInstance(dropout=0.75),
+    train=("connectors.image.recall",),
     optimizer=AdamW(lr=1e-3, betas=(0.9, 0.98), weight_decay=0.1, clip=1.0),
     schedule=Cosine(warmup_steps=100),
     budget=Budget(batch=256, steps=2500),
     start="parts",
-    note="`recall` by gradient; `sentence` is a ridge regression, solved in closed form",
+    note="before it `sentence` is solved as a ridge regression, after it what weighs both (recipes/mini/solve.py)",
 )
 INSTRUCT = Stage(
     name="instruct",
@@ -52,7 +53,7 @@ HEAR = Stage(
         DataSource(name="synthetic speech", kind="audio-text pairs", share=5 / 6),
         DataSource(name="recordings of people", kind="audio-text pairs", share=1 / 6),
     ),
-    objective=CTC(weights={"tokens": 0.7, "letters": 0.3}),
+    objective=CTC(weights={"tokens": 0.7, "letters": 0.3}, mask_frames=10, mask_channels=40),
     train=("connectors.audio",),
     optimizer=AdamW(lr=2e-3, betas=(0.9, 0.98), weight_decay=0.05, clip=1.0),
     schedule=Cosine(warmup_steps=100, final=0.02),
