@@ -8,7 +8,9 @@ import pytest
 from outcome import is_one_line
 
 import polymodal as pm
+from polymodal.check import real
 from polymodal.cli import say
+from speaking_folder import speaking_folder
 
 
 class Hum:
@@ -87,3 +89,50 @@ def test_a_player_gets_the_sound(polymodal, hum, tmp_path, monkeypatch) -> None:
     player.write_text("#!/bin/sh\necho no sound card >&2\nexit 1\n")
     outcome = polymodal("say", "Hello")
     assert outcome.code == 1 and "could not play the speech: no sound card" in outcome.err
+
+
+@pytest.fixture(scope="module")
+def speaking(tmp_path_factory):
+    """A folder of a model that speaks itself."""
+    return speaking_folder(tmp_path_factory.mktemp("speaking") / "SpeechGPT-7B-cm")
+
+
+def test_a_model_says_a_text_itself(polymodal, speaking, tmp_path) -> None:
+    out = tmp_path / "own.wav"
+    found = polymodal("say", "Hello.", "--model", speaking, "--out", out, "--json").json
+    assert list(found) == ["file", "duration", "rate", "model", "seconds"] and found["rate"] == 16_000
+    samples = pm.audio(out).samples(16_000)
+    assert len(samples) == round(found["duration"] * 16_000) > 1000 and np.sqrt((samples**2).mean()) > 1e-3
+    outcome = polymodal("say", "Hello.", "-m", speaking, "--out", out)
+    assert (outcome.code, outcome.out) == (0, "") and f"{out}: {found['duration']:.1f} s of speech" in outcome.err
+
+
+def test_an_answer_is_spoken_by_the_model_itself(polymodal, speaking, tmp_path) -> None:
+    out = tmp_path / "answer.wav"
+    found = polymodal("ask", real.SPEECH, "Answer.", "-m", speaking, "--say", "--out", out, "--json").json
+    assert found["answer"] == "" and found["speech"]["file"] == str(out) and found["speech"]["rate"] == 16_000
+    assert np.abs(pm.audio(out).samples(16_000)).max() > 1e-3
+    outcome = polymodal("ask", real.SPEECH, "Answer.", "-m", speaking, "--say", "--out", out)
+    assert outcome.code == 0 and outcome.out == "\n" and "speak " in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("say", "Hi", "-m", "{speaking}", "--voice", "bf_emma"), "speaks itself, with a voice of its own"),
+        (("say", "Hi", "-m", "{speaking}", "--speed", "2"), "--speed:"),
+        (("say", "Hi", "-m", "{tiny}"), "cannot say; it takes text, image, audio and offers"),
+        (("say", "Hi", "--device", "cpu"), "--device: says how a model is loaded; give --model too"),
+        (("ask", "What?", "-m", "{speaking}", "--say", "-n", "2", "--temperature", "1"), "one answer"),
+    ],
+)
+def test_mistakes_about_who_speaks(polymodal, speaking, tiny, arguments, told, tmp_path) -> None:
+    given = [each.format(speaking=speaking, tiny=tiny) for each in arguments]
+    outcome = polymodal(*given, "--out", tmp_path / "a.wav")
+    assert is_one_line(outcome) and told in outcome.err and not list(tmp_path.glob("*.wav"))
+
+
+def test_a_model_that_answers_without_speech(polymodal, tmp_path) -> None:
+    mute = speaking_folder(tmp_path / "SpeechGPT-mute", answer="abcdefghijklm")
+    outcome = polymodal("say", "Hi", "-m", mute, "--out", tmp_path / "a.wav")
+    assert is_one_line(outcome) and "answered without speech ('abcdefghijklm')" in outcome.err

@@ -3,6 +3,7 @@
 chat, stream   messages -> processor -> batch -> encoders, connectors -> backbone -> pieces of text -> Reply
 chat_batch     the same for many conversations at once
 draw           pictures that the model writes, or what its answer asks for by diffusion pipelines -> Reply.media
+speak, say      sound of a model that speaks itself (api/speaking.py)
 transcribe, transcribe_stream, classify, embed, answer, episode    what the system's own functions give, as records
 logits         the exact tensors, for research and parity: model.logits(**model.processor(messages))
 attach, detach, merge, save_adapter    PEFT adapters (api/adapters.py)
@@ -31,6 +32,7 @@ from polymodal.api.paths import as_path
 from polymodal.api.question_answering import answer, can_answer
 from polymodal.api.reply import Label, Reply
 from polymodal.api.sampling import chosen_options
+from polymodal.api.speaking import say, speak, spoken
 from polymodal.api.tensors import answering, check_no_loss, check_prompt, left_padded, logits_of, require_finite
 from polymodal.api.transcribing import TranscriptStream, as_one_window
 from polymodal.api.turning import turn
@@ -242,7 +244,7 @@ class Model:
             return paint(self, painter, content, canvas, chosen.seed)
         return render_through(self, content, chosen, canvas, pipelines, drawing)
 
-    answer = answer
+    answer, speak, spoken, say = answer, speak, spoken, say
     compose = compose
     composes, makes = property(composes), property(makes)
 
@@ -459,6 +461,7 @@ class Model:
             "chat": self.processor is not None and isinstance(module, MultimodalLM),
             "draw": self.paints or (self.processor is not None and isinstance(module, RendersMedia | RendersAnswers)),
             "ground": parts.ground is not None,
+            "say": parts.speaks is not None,
             "transcribe": parts.transcribe is not None,
             "classify": parts.score is not None,
             "embed": parts.embed is not None,

@@ -26,7 +26,8 @@ class Reply:
     max_tokens or where the context ends, "repetition" for one that was cut because it went round in a circle, or what
     `Stream.stop` was called with.
     media: what `draw` made, by modality, in the order the answer asks for it; pictures that an answer asked for on its
-    way, of a model that cuts them out itself.
+    way, of a model that cuts them out itself; "audio": what `speak` said, a Speech.
+    heard: the words that a model understood of a recording, where its answer says them (`speak`).
     segments: of a transcript, its stretches of speech with `start` and `end` in seconds.
     steps: of an agent, what it did, also what was refused or failed; its finish_reason may be "steps", "seconds",
     "loop" or
@@ -40,6 +41,7 @@ class Reply:
     logprobs: tuple[float, ...] = ()
     finish_reason: str = "stop"
     media: Mapping[str, list[Any]] = field(default_factory=dict)
+    heard: str = ""
     segments: tuple[Segment, ...] = ()
     steps: tuple[Step, ...] = ()
 

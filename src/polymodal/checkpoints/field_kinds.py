@@ -48,7 +48,7 @@ KINDS: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     (r"^architectures$", "a list of names",
      lambda x: isinstance(x, list | tuple) and all(isinstance(each, str) for each in x)),
     (r"(^|_)(uses?|is|do|tie|share|add|with|return|output|has|qkv|scale|dynamic|learned)_|bias$|aspect_ratio$|"
-     r"^pruned_heads$", "anything", lambda x: True),
+     r"^pruned_heads$|^resblock$", "anything", lambda x: True),
     (r"eps$|epsilon$|theta$|dropout|drop_path|ratio$|factor$|_std$|_range$|_scale|temperature|penalty|top_p|fraction",
      "a number", _each(_is_number)),
     (r"_type$|_act$|^act_layer$|activation|dtype$|_path$|_strategy$|^template$", "a text",

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from polymodal.pipelines.guided_diffusion import OwnPipelines
     from polymodal.pipelines.image_generation import PaintRequest
     from polymodal.pipelines.modality_turning import Turner
+    from polymodal.pipelines.spoken_answer import SpeaksAnswers
     from polymodal.pipelines.transcription.transcribe import Window
     from polymodal.weights.keytable import KeyTable
 
@@ -87,28 +88,29 @@ class LearnsFrom:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnVerbs(LearnsFrom):
-    """What only a few systems do.
+class HearsAndSpeaks(LearnsFrom):
+    """What a loaded model does with sound; None where it cannot.
 
-    act(instruction) -> `Acting`, which takes the pictures of a robot's step.  turn: some modalities of a thing into
-    others, of a model that reads and writes them by name.
+    transcribe(Audio) -> str, and transcribe_windows(Audio) -> the same piece by piece, where it is there before the
+    recording ends (`transcribe.Window`).  speaks: what makes sound of answers, of a model that speaks itself.
     """
 
-    act: Callable[[str], Acting] | None = None
-    turn: Turner | None = None
+    transcribe: Callable[[Any], str] | None = None
+    transcribe_windows: Callable[[Any], Iterator[Window]] | None = None
+    speaks: SpeaksAnswers | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadedModel(OwnVerbs):
+class LoadedModel(HearsAndSpeaks):
     """A loaded system: the model with what it needs to answer a person.
 
     model: the nn.Module; of an agent one without parameters.  processor: messages -> batch, None where there is none.
-    The functions are None where a system cannot do it: transcribe(Audio) -> str, and transcribe_windows(Audio) -> the
-    same piece by piece, where it is there before the recording ends (`transcribe.Window`); score(items of media,
-    labels) -> probabilities [N, len(labels)], rows that sum to 1; embed(items) -> float32 [N, D], rows of length 1;
-    both get whole batches.  ground(answer, pictures) -> `Grounding`: the answer in plain words, and boxes of the things
+    The functions are None where a system cannot do it: score(items of media, labels) -> probabilities
+    [N, len(labels)], rows that sum to 1; embed(items) -> float32 [N, D], rows of length 1; both get whole batches.
+    ground(answer, pictures) -> `Grounding`: the answer in plain words, and boxes of the things
     it is about, in the pictures of its conversation.  paint(PaintRequest) -> a picture of each seed, uint8 [H, W, 3],
-    of a model that writes them itself.
+    of a model that writes them itself.  act(instruction) -> `Acting`, which takes the pictures of a robot's step.
+    turn: some modalities of a thing into others, of a model that reads and writes them by name.
     ends: the ids that end an answer and the one that pads it, where the published files say so.  settings: the other
     options of generation that they name.  text() -> the model that answers conversations without media, where that is
     not `model` itself; called when the first one comes.
@@ -123,13 +125,13 @@ class LoadedModel(OwnVerbs):
     model: Any
     processor: Any
     text: Callable[[], Any] | None = None
-    transcribe: Callable[[Any], str] | None = None
-    transcribe_windows: Callable[[Any], Iterator[Window]] | None = None
     score: Callable[[Sequence[Any], Sequence[str]], Any] | None = None
     embed: Callable[[Sequence[Any]], Any] | None = None
     ground: Callable[[str, Sequence[Any]], Grounding] | None = None
     paint: Callable[[PaintRequest], Sequence[Tensor]] | OwnPipelines | Composer | None = None
     next_turn: Callable[[Sequence[Message], str], Message | None] | None = None
+    act: Callable[[str], Acting] | None = None
+    turn: Turner | None = None
     ends: tuple[Collection[int], int | None] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     stop: tuple[str, ...] = ()

@@ -171,6 +171,9 @@ def ask(
         ask_agent(loaded, opened, question, wish.agency, json=json or jsonl)
         return
     require_planner(loaded)
+    if wish.aloud is not None and "say" in loaded.can:
+        ask_aloud(loaded, content, wish, wish.aloud, json=json or jsonl)
+        return
     replies = []
     for stream in wish.streams(loaded, content):
         say(stream, quiet=json or jsonl)
@@ -182,6 +185,28 @@ def ask(
     spoken = None if wish.aloud is None else wish.aloud.speak("\n\n".join(reply.text for reply in replies))
     if json or jsonl:
         print_json(as_dicts(replies) | ({} if spoken is None else {"speech": spoken}), lines=jsonl)
+
+
+def ask_aloud(model: Any, content: list[Any], wish: Wish, speaking: Speaking, *, json: bool) -> None:
+    """One answer of a model that speaks itself: its words are printed when it is finished, its speech is delivered."""
+    from polymodal.cli.output import print_json
+    from polymodal.errors import ConfigError, PromptError
+
+    speaking.check_own(model.name)
+    if wish.answers > 1:
+        raise ConfigError("--say: a model that speaks itself gives one answer, without -n")
+    (stream,) = wish.streams(model, content)
+    say(stream, quiet=True)
+    reply = model.spoken(stream.reply)
+    told = {"heard": reply.heard} if reply.heard else {}
+    if not json:
+        print(reply.text)
+        print(costs(reply) if not reply.heard else f"[heard: {reply.heard}]\n{costs(reply)}", file=sys.stderr)
+    if not reply.media["audio"]:
+        raise PromptError(f"{model.name} answered without speech; ask it to say its answer, or leave out --say")
+    speech = speaking.delivered(reply.media["audio"][0])
+    if json:
+        print_json(as_dict(reply) | told | {"speech": speech})
 
 
 def ask_with_boxes(inputs: list[Any], opened: list[Any], question: str, model: Any, wish: Wish, *, json: bool) -> None:

@@ -1,4 +1,7 @@
-"""`say`: a text as speech, written to a sound file or played; and `ask --say`, which speaks its answer."""
+"""`say`: a text as speech, written to a sound file or played; and `ask --say`, which speaks its answer.
+
+A voice of Kokoro speaks, or a model that speaks itself: `say --model`, and `ask --say` of such a model.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +19,7 @@ import typer
 
 from polymodal.cli.catalogue import JSON
 from polymodal.cli.cleaning import own
-from polymodal.cli.model import THREADS
+from polymodal.cli.model import MODEL_HELP, OPTIONS, open_model, with_options
 
 STANDARD_OUTPUT = Path("-")
 # What plays a WAV file, by system and desktop; the first that is installed.
@@ -32,9 +36,23 @@ OUT = Annotated[
         help="Sound file to write: .wav .flac .mp3 .opus .aac, - for standard output; else it is played.",
     ),
 ]
+SPEAKER = Annotated[
+    str | None, typer.Option("--model", "-m", help=f"Who speaks in place of a voice: a model that can. {MODEL_HELP}")
+]
 SAY = Annotated[bool, typer.Option("--say", help="Speak the answer too: played, or written with --out.")]
 
 
+def placed(**options: Any) -> dict[str, Any]:
+    """How a model is loaded."""
+    return options
+
+
+def says(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of loading a model to a command, which gets them as `place`."""
+    return with_options(command, "place", OPTIONS, placed)
+
+
+@says
 def say(
     text: Annotated[
         str | None, typer.Argument(metavar="TEXT", help="What to say; - reads it from standard input.")
@@ -43,8 +61,10 @@ def say(
     voice: VOICE = "af_heart",
     speed: SPEED = 1.0,
     voices: Annotated[bool, typer.Option("--voices", help="List the voices and say nothing.")] = False,
-    threads: THREADS = None,
+    model: SPEAKER = None,
     json: JSON = False,
+    *,
+    place: dict[str, Any],
 ) -> None:
     """Say a text aloud, or write it as a sound file: polymodal say "Hello." --out hello.wav."""
     from polymodal.cli.output import print_json
@@ -55,8 +75,13 @@ def say(
     words = words_of(text)
     speaking = Speaking(voice=voice, speed=speed, out=out)
     speaking.check(json)
-    set_threads(threads)
-    told = speaking.speak(words)
+    if model is None:
+        check_no_place(place)
+        set_threads(place["threads"])
+        told = speaking.speak(words)
+    else:
+        speaking.check_own(model)
+        told = say_by_model(open_model(model, **place), words, speaking)
     if json:
         print_json(told)
     elif out is not None and out != STANDARD_OUTPUT:
@@ -73,6 +98,26 @@ def words_of(text: str | None) -> str:
     if not found.strip():
         raise PromptError('the text is empty; as in: polymodal say "Hello." --out hello.wav')
     return found
+
+
+def check_no_place(place: dict[str, Any]) -> None:
+    """Raises ConfigError for options of loading a model, where none is named."""
+    from polymodal.errors import ConfigError
+
+    for name, (_, default) in OPTIONS.items():
+        if name != "threads" and place[name] != default:
+            raise ConfigError(f"--{name}: says how a model is loaded; give --model too")
+
+
+def say_by_model(model: Any, words: str, speaking: Speaking) -> dict[str, Any]:
+    """A text as a model reads it aloud; gives the stable keys of `say --model --json`."""
+    from polymodal.cli.output import waiting
+
+    begin = time.perf_counter()
+    with waiting("speaking"):
+        speech = model.say(words, seed=0)
+    seconds = {"load": round(model.load_seconds, 4), "speak": round(time.perf_counter() - begin, 4)}
+    return speaking.delivered(speech) | {"model": model.name, "seconds": seconds}
 
 
 def list_voices(json: bool) -> None:
@@ -120,6 +165,27 @@ class Speaking:
         if not self.out.absolute().parent.is_dir():
             raise ConfigError(f"--out {self.out}: there is no folder {self.out.parent}")
 
+    def check_own(self, model: str) -> None:
+        """Raises ConfigError for options of voices, of which a model that speaks itself has none."""
+        from polymodal.errors import ConfigError
+
+        for name, default in (("voice", "af_heart"), ("speed", 1.0)):
+            if getattr(self, name) != default:
+                raise ConfigError(f"--{name}: {model} speaks itself, with a voice of its own; leave it out")
+
+    def delivered(self, speech: Any) -> dict[str, Any]:
+        """Play or write speech; what `--json` says of it."""
+        if self.out is None:
+            play(speech)
+        elif self.out == STANDARD_OUTPUT:
+            stream = own(sys.stdout).buffer
+            stream.write(speech.encode("wav"))
+            stream.flush()
+        else:
+            speech.save(self.out)
+        file = None if self.out is None else str(self.out)
+        return {"file": file, "duration": round(speech.seconds, 3), "rate": speech.rate}
+
     def speak(self, text: str) -> dict[str, Any]:
         """Say a text; gives the stable keys of `say --json`."""
         import polymodal as pm
@@ -132,19 +198,11 @@ class Speaking:
         with waiting("speaking"):
             speech = voice.say(text, speed=self.speed)
         spoken = time.perf_counter()
-        if self.out is None:
-            play(speech)
-        elif self.out == STANDARD_OUTPUT:
-            stream = own(sys.stdout).buffer
-            stream.write(speech.encode("wav"))
-            stream.flush()
-        else:
-            speech.save(self.out)
+        told = self.delivered(speech)
         return {
-            "file": None if self.out is None else str(self.out),
+            "file": told.pop("file"),
             "voice": self.voice,
-            "duration": round(speech.seconds, 3),
-            "rate": speech.rate,
+            **told,
             "seconds": {"load": round(loaded - begin, 4), "speak": round(spoken - loaded, 4)},
         }
 

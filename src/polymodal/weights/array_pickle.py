@@ -1,16 +1,19 @@
 """Pickles of arrays: the feature files of MMSA, conv-emotion and others, as plain values and NumPy arrays.
 
     read_pickle(path) -> tables, lists, tuples, texts, numbers and arrays of numbers or texts
+    read_joblib(path, "cluster_centers_") -> one array of an object that joblib stored (scikit-learn's models)
 
 The reader of torch files (pickled.py) with the instructions that Python's pickle writes by itself (protocols 1 to 5,
 those of Python 2 too), and the few names that NumPy writes.  Nothing is called: what a name stands for is made here,
 and every other name is refused by its name.
 Traps: an array of objects (texts of unequal length) comes back as a list; bytes of an array are not copied until its
-values are wanted, so a file of many gigabytes opens.
+values are wanted, so a file of many gigabytes opens.  joblib writes the numbers of an array right behind the
+instruction that describes it, after some padding.
 """
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -22,7 +25,17 @@ import numpy as np
 from polymodal.errors import ConfigError
 from polymodal.files import open_regular
 from polymodal.weights.limits import weights_limits
-from polymodal.weights.pickled import TORCH, Call, Forbidden, Pickle, Unsupported, without_collection, written_out
+from polymodal.weights.pickled import (
+    TORCH,
+    Call,
+    Forbidden,
+    Module,
+    Opaque,
+    Pickle,
+    Unsupported,
+    without_collection,
+    written_out,
+)
 
 Charge = Callable[[int], None]
 _PLAIN = (str, bytes, int, float, bool, type(None))
@@ -49,6 +62,28 @@ class _Array:
 
 def read_pickle(path: Path) -> Any:
     """The value of a pickle file.  Raises ConfigError: no file, damaged, over a limit, a name not on the list."""
+    return _opened(path, _Names(), _resolved)
+
+
+def read_joblib(path: Path, attribute: str) -> np.ndarray:
+    """An array that an object stored by joblib holds under a name.  Raises ConfigError as `read_pickle` does, and for
+    files that hold no such array or are compressed; nothing else of the object is made."""
+
+    def attribute_of(whole: Any) -> Any:
+        state = whole.state if type(whole) is Module else None
+        found = state.get(attribute) if type(state) is dict else None
+        return found.value if type(found) is _Array else found
+
+    found = _opened(path, _ObjectNames(), attribute_of)
+    if not isinstance(found, np.ndarray):
+        raise ConfigError(
+            f"{path} holds no array {attribute}; expected what joblib.dump writes of scikit-learn's KMeans"
+        )
+    return found
+
+
+def _opened(path: Path, names: _Names, chosen: Callable[[Any], Any]) -> Any:
+    """What is chosen of the value of a pickle file; damage of every kind is a ConfigError."""
     with open_regular(path, error=ConfigError) as file:
         try:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -57,9 +92,9 @@ def read_pickle(path: Path) -> Any:
     limits = replace(weights_limits(), header=len(data))  # arrays lie inside the pickle
     try:
         with without_collection():
-            whole = _ArrayPickle(data, 0, _Names(), limits).load()
+            whole = _ArrayPickle(data, 0, names, limits).load()
             written_out(whole, limits, _Array)
-            return _resolved(whole)
+            return chosen(whole)
     except Forbidden as problem:
         raise ConfigError(
             f"{path} names {str(problem)[:80]}, which is not read: expected tables, lists, texts, numbers and NumPy "
@@ -88,6 +123,20 @@ class _Names:
         raise Forbidden("a persistent id")
 
 
+class _ObjectNames(_Names):
+    """The same beside objects: one of any class keeps its attributes, and is of no class here."""
+
+    def find(self, module: str, name: str) -> Any:
+        if (module, name) == ("joblib.numpy_pickle", "NumpyArrayWrapper"):
+            return Call(lambda arguments, charge: _Array())
+        if module.startswith("sklearn."):
+            return Call(lambda arguments, charge: Module())
+        try:
+            return super().find(module, name)
+        except Forbidden:
+            return Opaque(f"{module}.{name}")
+
+
 class _ArrayPickle(Pickle):
     """See the module."""
 
@@ -101,9 +150,21 @@ class _ArrayPickle(Pickle):
             if state[1] not in ("<", ">", "|", "="):
                 raise ValueError("an array of its pickle has no order of bytes")
             target.order = "=" if state[1] == "|" else state[1]
+        elif type(state) is dict:
+            target.value = self.behind(state)
         else:
             _, shape, kind, columns_first, values = state
             target.value = _made(values, kind, shape, bool(columns_first), self.charge)
+
+    def behind(self, told: Mapping[str, Any]) -> Any:
+        """The array of joblib whose numbers follow here."""
+        if told.get("numpy_array_alignment_bytes") is not None:
+            self.take(self.take(1)[0])
+        kind, shape = told["dtype"], told["shape"]
+        if type(kind) is not _Type or kind.dtype.hasobject or type(shape) is not tuple:
+            raise ValueError("an array of its pickle has no type or shape")
+        size = kind.dtype.itemsize * math.prod(shape)
+        return _made(self.view(size), kind, shape, told.get("order") == "F", self.charge)
 
     def view(self, size: int) -> Any:
         """`size` bytes of the file, not copied."""

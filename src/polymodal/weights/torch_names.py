@@ -21,6 +21,7 @@ _OPAQUE = frozenset({
     "torch.device", "torch.nn.parameter.Parameter", "torch.serialization._get_layout",
     "torch.storage.TypedStorage", "builtins.complex", "torch.per_tensor_affine", "torch.per_tensor_symmetric",
     "torch.per_channel_affine", "torch.per_channel_symmetric", "torch.per_channel_affine_float_qparams",
+    "argparse.Namespace", "fairseq.data.dictionary.Dictionary",  # what fairseq keeps beside the weights
 })  # fmt: skip
 _PLAIN = (str, int, float, bool, type(None))
 Charge = Callable[[int], None]
