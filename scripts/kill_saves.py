@@ -1,11 +1,12 @@
 """Kill a training run with SIGKILL at random instants of its saves, again and again, and look at what is left.
 
-    python scripts/kill_saves.py [--kills 50] [--megabytes 8] [--seed 0]
+    python scripts/kill_saves.py [--kills 50] [--megabytes 8] [--seed 0] [--ranks 1]
 
 Each time a process goes on from the newest checkpoint and saves at every step; once it has begun a save it is killed
-within about the time that one takes.  Then every checkpoint with a marker must have the hashes it noted and the newest
-must load, bit for bit what a run without kills has at its step (else: corrupt), and it must be no older than the last
-save the killed process had finished (else: lost).
+within about the time that one takes.  With --ranks 2 it is two, which share the model and each write their part: the
+others are killed a little later than the first, in any order.  Then every checkpoint with a marker must have the hashes
+it noted and the newest must load, bit for bit what a run without kills has at its step (else: corrupt), and it must be
+no older than the last save the killed processes had finished (else: lost).
 
 Prints the sums, also how many kills fell into a save; exits with 1 where anything was lost or corrupt.
 """
@@ -17,6 +18,7 @@ import json
 import os
 import random
 import signal
+import socket
 import statistics
 import sys
 import tempfile
@@ -33,6 +35,7 @@ from polymodal.errors import ConfigError
 from polymodal.train import checkpoint, loop
 from polymodal.train.objectives import Loss
 from polymodal.train.optimizer import AdamW
+from polymodal.train.ranks import started
 from polymodal.train.recipe import Budget, Stage, as_dict
 from polymodal.train.schedule import Constant
 
@@ -86,35 +89,55 @@ def begun(megabytes: int) -> checkpoint.Run:
 
 
 def child(folder: Path, megabytes: int, told: int) -> None:
-    """Train and save at every step; tell which step is saved once the next is run."""
+    """Train and save at every step; tell which step is saved once the next is run (the first of several does)."""
 
     def tell(step: int, steps: int, line: dict[str, float]) -> None:
         os.write(told, step.to_bytes(4, "little"))  # the checkpoint of `step` steps is finished
 
-    loop.run_stage(model(megabytes), STAGE, batch, folder, save_every=1, options=loop.LoopOptions(report=tell))
+    with started() as ranks:
+        options = loop.LoopOptions(report=tell, ranks=ranks)
+        loop.run_stage(model(megabytes), STAGE, batch, folder, save_every=1, options=options)
 
 
-def kill_once(folder: Path, megabytes: int, rng: random.Random, takes: float) -> int:
-    """Run, kill; the last step that was told of."""
+def begin(folder: Path, megabytes: int, ranks: int) -> tuple[list[int], int]:
+    """The processes of a run, and the pipe in which they tell."""
     read, write = os.pipe()
-    process = os.fork()
-    if not process:
-        try:
-            os.close(read)
-            child(folder, megabytes, write)
-        finally:
-            os._exit(1)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in range(ranks):
+        process = os.fork()
+        if not process:
+            try:
+                os.close(read)
+                os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1",
+                               "MASTER_PORT": str(port)}  # fmt: skip
+                child(folder, megabytes, write)
+            finally:
+                os._exit(1)
+        processes.append(process)
     os.close(write)
+    return processes, read
+
+
+def kill_once(folder: Path, megabytes: int, rng: random.Random, takes: float, ranks: int) -> int:
+    """Run, kill; the last step that was told of."""
+    processes, read = begin(folder, megabytes, ranks)
     left = {path.name for path in folder.glob(".step-*")}
     end, began = time.monotonic() + 120, 0.0
     while not began and time.monotonic() < end:
-        if os.waitpid(process, os.WNOHANG)[0]:
-            raise RuntimeError("the process ended by itself")
+        if any(os.waitpid(process, os.WNOHANG)[0] for process in processes):
+            raise RuntimeError("a process ended by itself")
         began = time.monotonic() if {path.name for path in folder.glob(".step-*")} - left else 0.0
     saves = rng.randrange(4)  # the first of those it makes, or one of the next
     time.sleep(rng.random() * takes + saves * takes)
-    os.kill(process, signal.SIGKILL)
-    os.waitpid(process, 0)
+    rng.shuffle(processes)
+    for process in processes:
+        os.kill(process, signal.SIGKILL)
+        time.sleep(rng.random() * takes / 2 if process != processes[-1] else 0)
+    for process in processes:
+        os.waitpid(process, 0)
     with os.fdopen(read, "rb") as pipe:
         said = pipe.read()
     return int.from_bytes(said[-4:], "little") if said else 0
@@ -158,13 +181,13 @@ def seconds_of_a_save(folder: Path, megabytes: int) -> float:
     return statistics.median(seconds[1:])
 
 
-def kill_often(folder: Path, kills: int, megabytes: int, seed: int) -> Found:
+def kill_often(folder: Path, kills: int, megabytes: int, seed: int, ranks: int = 1) -> Found:
     """Kill, look, go on."""
     rng, found, reference, at = random.Random(seed), Found(), begun(megabytes), 0
     loop.train_mode(reference.model)
     takes = seconds_of_a_save(folder / "timed", megabytes)
     for _ in range(kills):
-        told = kill_once(folder / "run", megabytes, rng, takes)
+        told = kill_once(folder / "run", megabytes, rng, takes, ranks)
         found.kills += 1
         found.inside += bool(list((folder / "run").glob(".step-*")))
         at = look(folder / "run", megabytes, told, reference, at, found)
@@ -177,10 +200,11 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--megabytes", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ranks", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        found = kill_often(Path(folder), args.kills, args.megabytes, args.seed)
+        found = kill_often(Path(folder), args.kills, args.megabytes, args.seed, args.ranks)
     for line in found.problems:
         print(line)
     print(f"{found.kills} kills, {found.inside} of them inside a save, {found.steps} steps saved: "

@@ -31,6 +31,8 @@ _HOMES = {
     "plan": "polymodal.api.planning",
     "resume": "polymodal.api.training",
     "export": "polymodal.api.training",
+    "PrepareOptions": "polymodal.api.preparing",
+    "prepare": "polymodal.api.preparing",
     "TrainOptions": "polymodal.api.training",
     "begin": "polymodal.api.fresh",
     "can_begin": "polymodal.api.fresh",
@@ -80,6 +82,8 @@ if TYPE_CHECKING:
     from polymodal.api.media import video as video
     from polymodal.api.model import Model as Model
     from polymodal.api.planning import plan as plan
+    from polymodal.api.preparing import PrepareOptions as PrepareOptions
+    from polymodal.api.preparing import prepare as prepare
     from polymodal.api.reply import Reply as Reply
     from polymodal.api.search import index as index
     from polymodal.api.training import TrainOptions as TrainOptions
@@ -103,6 +107,7 @@ __all__ = [
     "FusionOptions",
     "Limits",
     "Model",
+    "PrepareOptions",
     "Reply",
     "Speech",
     "Tool",
@@ -127,6 +132,7 @@ __all__ = [
     "media",
     "plan",
     "predict_features",
+    "prepare",
     "pull",
     "regions",
     "resume",

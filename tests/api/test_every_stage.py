@@ -1,11 +1,13 @@
 """Every pair of an objective and an assembly in the catalogue learns from data files, or is named here with the reason.
 
-tests/api/test_training_kinds.py runs one stage of each kind of data; here are the other models of conversations.
+tests/api/test_training_kinds.py and tests/api/test_more_kinds.py run one stage of each kind of data; here are the other
+models of conversations.
 """
 
 from pathlib import Path
 
 import pytest
+from test_more_kinds import RUNS as MORE
 from test_training_kinds import RUNS, SET
 
 import polymodal as pm
@@ -31,30 +33,13 @@ SMALL = {  # of tests/tiny_folders.py: one of each way of fusion
     "kosmos-1": "instruct",
     "chameleon": "align",
 }
-NOT_YET = "the objective has no `collator` yet: its batches are made by hand"
 CANNOT = {
-    ("region_pretraining", "RegionText"): "files of a detector's regions are not read by the trainer",
-    ("conditional_masking", "RegionText"): "files of a detector's regions are not read by the trainer",
-    ("masked_data_modeling", "Multiway"): NOT_YET,  # BEiT-3
-    ("utterance_classes", "DialogueRNN"): "files of features, in tests/cli/test_features.py",
-    ("emotion_labels", "Mesm"): NOT_YET,
-    ("draw_or_find", "SignalTokenLM"): NOT_YET,  # GILL
-    ("spoken_pictures", "SignalTokenLM"): NOT_YET,  # MiniGPT-5
-    ("classification", "TomBert"): "no data file names a target in a sentence yet",
-    ("classification", "DecompositionRelation"): "D&R Net: no data file holds adjective-noun pairs yet",
-    ("classification", "JointDictionary"): "MDL: its groups of features are in no data file yet",
-    ("dictionaries", "JointDictionary"): "MDL: its groups of features are in no data file yet",
-    ("emotion_labels", "ContextualMemoryFusion"): NOT_YET,  # C-MFN
-    ("language_modeling", "TwoTableLM"): "LWM: not tried from data files yet",
-    ("language_modeling", "VisualRegressionLM"): "Emu: not tried from data files yet",
-    ("masked_image_modeling", "ClassTokenPretraining"): "BEiT v2: its codes come from a codec of its own format",
-    ("vector_quantized_distillation", "ClassTokenPretraining"): "BEiT v2: features of the teacher come with the batch",
     ("masked_modality_modeling", "MaskedModalities"): "4M: ids of many modalities of a thing are in no data file yet",
     ("feature_coding", "MaskedModalities"): "4M: classes and maps that its codecs learn from are in no data file yet",
-    ("feature_regression", "FeatureRegressionLM"): NOT_YET,  # CoDi-2
+    ("utterance_classes", "DialogueRNN"): "files of features, in tests/cli/test_features.py",
+    ("feature_regression", "FeatureRegressionLM"): "CoDi-2: the objective has no `collator` yet",
     ("bridging_alignment", "JointDiffusion"): "recordings with captions, in tests/systems/test_codi.py",
     ("latent_alignment", "JointDiffusion"): "videos with sound, in tests/systems/test_codi.py",
-    ("classification", "RegionText"): "files of a detector's regions are not read by the trainer",
 }
 
 
@@ -66,7 +51,7 @@ def pair_of(name: str, stage: str) -> tuple[str, str]:
 
 def test_every_pair_of_objective_and_assembly_is_run_or_named() -> None:
     every = {(stage.objective.name, system.assembly) for system in systems.every() for stage in system.recipe}
-    run = {pair_of(name, stage) for name, stage, *_ in [*RUNS, *TALKS, *TOYS, *SMALL.items()]}
+    run = {pair_of(name, stage) for name, stage, *_ in [*RUNS, *MORE, *TALKS, *TOYS, *SMALL.items()]}
     missing = sorted(every - run - CANNOT.keys())
     assert not missing, f"run them from data files here, or say why that cannot be: {missing}"
     assert not CANNOT.keys() & run and not CANNOT.keys() - every

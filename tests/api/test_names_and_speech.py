@@ -110,7 +110,8 @@ def test_a_run_of_a_system_file_goes_on_with_its_variant(tmp_path: Path) -> None
 
 def collator(stage: str) -> Any:
     model = pm.load(SYSTEM, dtype="float32")
-    return training.collator_of(model, training.stage_of(model, stage), training.TrainOptions())
+    chosen = training.stage_of(model, stage)
+    return training.collator_of(model, chosen, training.learner_of(model, chosen, training.TrainOptions()))
 
 
 def items(made: Any, path: Path) -> list[Any]:

@@ -148,16 +148,7 @@ def test_minus_infinity_of_audio_is_zero_as_in_mmsa(tmp_path):
     assert found[0].features["audio"][2, 1] == 0
 
 
-def test_missing_modality_width_alignment_and_label(tmp_path):
-    found = open_features(write(tmp_path, {"train": mmsa(vision=None)}), "train")
-    with pytest.raises(ConfigError, match="has no vision; expected text, audio, vision, found text, audio"):
-        found.require(("text", "audio", "vision"))
-    with pytest.raises(ConfigError, match="audio has 4 numbers a step, the model takes 74"):
-        found.require(("audio",), {"audio": 74})
-    with pytest.raises(ConfigError, match=r"sample a\$_\$0 is not aligned \(text 6, audio 9 steps\)"):
-        found.require_aligned()
-    with pytest.raises(ConfigError, match="has no label T; expected M, T, found M"):
-        found.require_labels(("M", "T"))
+def test_unknown_splits_are_named(tmp_path):
     with pytest.raises(ConfigError, match="has no split 'test'; it has train"):
         open_features(write(tmp_path, {"train": mmsa()}), "test")
     with pytest.raises(ConfigError, match="split 'dev' is not known"):

@@ -72,11 +72,6 @@ class Files:
             raise ToolError(f"{name}: expected {kind}, found {media_kind(found)}")
         return found
 
-    def named_in(self, text: str) -> tuple[str, ...]:
-        """The files that a text names, in its order."""
-        places = {name: text.find(name) for name in self._kept if name in text}
-        return tuple(sorted(places, key=lambda name: places[name]))
-
 
 def media_kind(item: Any) -> str:
     """ "image", "audio" or "video".  Raises ToolError."""

@@ -87,7 +87,7 @@ def answered(work: Work, workers: int, parts: Sequence[Sequence[int]]) -> Iterat
         )
         try:
             for row in dealt.iter_rows():
-                yield _told(json.loads(row["lines"]))
+                yield told(json.loads(row["lines"]))
         except ray.exceptions.RayError as problem:
             why = str(problem).strip().splitlines()[-1][:200]
             raise ConfigError(f"a worker failed ({why}); what was answered before is kept") from problem
@@ -123,13 +123,12 @@ def under_way(marks: Path, name: str, most: int, what: str) -> Iterator[None]:
         mark.unlink(missing_ok=True)
 
 
-def _told(found: dict[str, Any]) -> Lines:
-    """The lines, or the error that a worker met."""
+def told(found: dict[str, Any]) -> Any:
+    """What a worker gives ("lines"), or the error that it met."""
     if "error" in found:
         kind = getattr(errors, found["error"], PolymodalError)
         raise kind(found["message"])
-    lines: Lines = found["lines"]
-    return lines
+    return found["lines"]
 
 
 class Worker:

@@ -74,6 +74,7 @@ class TrainOptions:
             self,
             evaluation_data=tuple(str(Path(each).absolute()) for each in self.evaluation_data),
             media_root=str(Path(self.media_root).absolute()) if self.media_root else "",
+            codec=str(Path(self.codec).absolute()) if self.codec and Path(self.codec).exists() else self.codec,
             feature_cache=str(Path(self.feature_cache).absolute()) if self.feature_cache else "",
         )
 
@@ -117,8 +118,10 @@ def fit(
     if chosen.budget.batch is None:
         raise ConfigError(f"stage {chosen.name} has no published batch size; give budget.batch")
     mixture = mixture_of(data, options)
-    require_kind(mixture, collator_of(model, chosen, options), learns(chosen))
+    learner = learner_of(model, chosen, options)
+    require_kind(mixture, collator_of(model, chosen, learner), learns(chosen))
     chosen = with_data(chosen, data, mixture)
+    work = Work(model=model, stage=chosen, mixture=mixture, learner=learner)
     record = made(model, chosen, settings, mixture, options)
     folder = Path(out)
     with started() as ranks:
@@ -129,7 +132,7 @@ def fit(
             except ConfigError as error:
                 problem = error
         ranks.agree(problem)
-        return run(model, chosen, mixture, folder, options, report, stop, ranks)
+        return run(work, folder, options, report, stop, ranks)
 
 
 def resume(
@@ -207,24 +210,37 @@ def learns(stage: Stage) -> str:
     return f"stage {stage.name} learns by {stage.objective.name}"
 
 
-def collator_of(model: Model, stage: Stage, options: TrainOptions, ranks: int = 1) -> Collator:
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a run works on: the stage with the data it is trained on, and what collators are made for."""
+
+    model: Model
+    stage: Stage
+    mixture: Mixture
+    learner: Learner
+
+
+def learner_of(model: Model, stage: Stage, options: TrainOptions) -> Learner:
+    """What collators are made for, in one process; the codec is loaded here, once."""
+    words, patches = hidden_shares(stage)
+    return Learner(
+        module=model.module,
+        processor=model.processor,
+        labels=model._parts.labels,
+        max_length=stage.budget.max_length,
+        packing=options.packing,
+        masked_words=words,
+        masked_patches=patches,
+        codec=load(options.codec, device="cpu").module if options.codec else None,
+    )
+
+
+def collator_of(model: Model, stage: Stage, learner: Learner) -> Collator:
     """What makes batches of the data: the model's own collator, or that of the stage's objective.
 
     Raises ConfigError for an objective that has none, and for a model whose processor cannot make them.
     """
     parts, objective = model._parts, stage.objective
-    words, patches = hidden_shares(stage)
-    learner = Learner(
-        module=model.module,
-        processor=model.processor,
-        labels=parts.labels,
-        max_length=stage.budget.max_length,
-        packing=options.packing,
-        ranks=ranks,
-        masked_words=words,
-        masked_patches=patches,
-        codec=load(options.codec, device="cpu").module if options.codec else None,
-    )
     if parts.collator is not None and (own := parts.collator(objective, learner)) is not None:
         return own
     if not isinstance(objective, Collates):
@@ -275,16 +291,10 @@ def with_data(stage: Stage, paths: Sequence[str | Path], mixture: Mixture) -> St
 
 
 def run(
-    model: Model,
-    stage: Stage,
-    mixture: Mixture,
-    folder: Path,
-    options: TrainOptions,
-    watcher: loop.Report | None,
-    stop: Stop,
-    ranks: Ranks,
+    work: Work, folder: Path, options: TrainOptions, watcher: loop.Report | None, stop: Stop, ranks: Ranks
 ) -> list[float]:
     """The steps that are left, and the report."""
+    model, stage = work.model, work.stage
     assert stage.budget.batch is not None
     batch_options = BatchOptions(
         batch=stage.budget.batch,
@@ -293,8 +303,8 @@ def run(
         rank=ranks.rank,
         ranks=ranks.count,
     )
-    collator = collator_of(model, stage, options, ranks.count)
-    loader = StepLoader(collator.steps(mixture, batch_options), stage.steps, options.workers)
+    collator = collator_of(model, stage, replace(work.learner, ranks=ranks.count))
+    loader = StepLoader(collator.steps(work.mixture, batch_options), stage.steps, options.workers)
     evaluate = None
     if options.evaluation_data:
         held_out = mixture_of(options.evaluation_data, replace(options, weights=None), "valid")

@@ -34,6 +34,7 @@ from polymodal.cli import (
     new,
     perceive,
     predict,
+    prepare,
     say,
     search,
     serve,
@@ -101,7 +102,8 @@ app = typer.Typer(
 COMMANDS = (answer.ask, chat.chat, transcribe.transcribe, say.say, draw.draw, turn.turn, perceive.classify,
             embed.embed, search.search, act.act,
             catalogue.systems, catalogue.show, check.check, new.new, fetch.pull, health.doctor,
-            train.train, train.export, evaluate.evaluate, predict.predict, bench.bench, serve.serve)  # fmt: skip
+            prepare.prepare, train.train, train.export, evaluate.evaluate, predict.predict, bench.bench,
+            serve.serve)  # fmt: skip
 for each in COMMANDS:
     app.command(cls=Command)(each)
 studies = typer.Typer(cls=Commands, help="Claims of the survey, measured on real data.", no_args_is_help=True)

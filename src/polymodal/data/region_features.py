@@ -1,11 +1,13 @@
 """Files of region features: what a detector said of the boxes of a picture, computed beforehand.
 
     .npz   features [R, F], and norm_bb [R, 4 or more] (shares of the picture) or boxes [R, 4] (pixels) with image_w and
-           image_h; conf [R] and soft_labels [R, C] where they are there (UNITER's files)
+           image_h; conf [R] and soft_labels [R, C] where they are there (UNITER's files), and by the names of LXMERT's
+           columns what the detector called each region
     .tsv   a line a picture, of bottom-up attention: image_id, image_w, image_h, num_boxes, boxes, features; or of
            LXMERT: img_id, img_h, img_w, objects_id, objects_conf, attrs_id, attrs_conf, num_boxes, boxes, features
            arrays are base64 of float32 (int64 for ids), and there is no line of names
     -> RegionFeatures: features [R, F] float32, boxes [R, 4] as shares of the picture (x1, y1, x2, y2)
+A .tsv of many pictures is read at the line of the picture that is asked for (`RegionTable`).
 
 Bottom-up attention: arXiv 1707.07998.  Traps: the two tsv kinds say width and height in different orders; a file may
 hold half-precision features.  Nothing is unpickled.
@@ -20,7 +22,8 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,18 +33,23 @@ from polymodal.data.limits import DEFAULT_LIMITS, Limits, how_to_raise
 from polymodal.data.media import Media
 from polymodal.data.source import clean_name, megabytes, open_source
 from polymodal.errors import MediaError
+from polymodal.files import open_regular
 
 BOTTOM_UP = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")
 LXMERT = ("img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf", "num_boxes", "boxes",
           "features")  # fmt: skip
+LABELS = {"objects": ("objects_id", "objects_conf"), "attributes": ("attrs_id", "attrs_conf")}
+"""What a detector calls a region: its number, and how sure it is."""
 SLACK = 0.01  # of the picture's side, by which a detector's box may end outside of it
 MOST_REGIONS = 1000
+LONGEST = 1 << 26  # bytes of one line of a .tsv file
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RegionFeatures:
     """features float32 [R, F]; boxes float32 [R, 4] within 0 .. 1; scores [R] and classes [R, C], None where unknown.
 
+    labels: "objects" and "attributes" int64 [R], what the detector calls each; confidence: how sure it is of them [R].
     Raises MediaError for counts that differ, numbers that are none and boxes outside the picture.
     """
 
@@ -49,6 +57,8 @@ class RegionFeatures:
     boxes: np.ndarray
     scores: np.ndarray | None = None
     classes: np.ndarray | None = None
+    labels: Mapping[str, np.ndarray] = field(default_factory=dict)
+    confidence: Mapping[str, np.ndarray] = field(default_factory=dict)
     name: str = "regions"
 
     def __post_init__(self) -> None:
@@ -60,7 +70,8 @@ class RegionFeatures:
             )
         if count > MOST_REGIONS:
             raise MediaError(f"{self.name}: {count} regions, the limit is {MOST_REGIONS}")
-        for what, found in (("scores", self.scores), ("classes", self.classes)):
+        told = (("scores", self.scores), ("classes", self.classes), *self.labels.items(), *self.confidence.items())
+        for what, found in told:
             if found is not None and len(found) != count:
                 raise MediaError(f"{self.name}: {count} regions, but {what} of {len(found)}")
         for what, found in (("features", self.features), ("boxes", self.boxes)):
@@ -104,6 +115,8 @@ class Regions(Media):
         if not isinstance(self.source, str | os.PathLike | bytes):
             found = type(self.source).__name__
             raise MediaError(f"regions: expected a path, bytes or RegionFeatures, found {found}")
+        if self.image_id is not None and isinstance(self.source, str | os.PathLike) and is_table(self.source):
+            return table_of(os.fspath(self.source), os.stat(self.source).st_mtime_ns).regions(self.image_id)
         with open_source(self.source, self.limits) as opened:
             data, name = opened.file.read(), opened.name
         if data.startswith(b"PK"):
@@ -129,7 +142,16 @@ def read_npz(source: bytes, limits: Limits = DEFAULT_LIMITS, name: str = "region
                     f"{name} unpacks to {megabytes(total)}, the limit is {megabytes(limits.bytes)} "
                     f"({how_to_raise('bytes', total)})"
                 )
-            known = ("features", "norm_bb", "boxes", "image_w", "image_h", "conf", "soft_labels")
+            known = (
+                "features",
+                "norm_bb",
+                "boxes",
+                "image_w",
+                "image_h",
+                "conf",
+                "soft_labels",
+                *sum(LABELS.values(), ()),
+            )
             found = {each: read_array(archive.read(f"{each}.npy"), limits) for each in known if each in sizes}
     except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as problem:
         raise MediaError(f"{name} is not a .npz file, or is damaged: {problem}") from problem
@@ -144,8 +166,16 @@ def read_npz(source: bytes, limits: Limits = DEFAULT_LIMITS, name: str = "region
         boxes = _shares(found["boxes"], float(sides[0]), float(sides[1]), name)
     return RegionFeatures(
         features=found["features"].astype(np.float32), boxes=boxes.astype(np.float32), scores=found.get("conf"),
-        classes=found.get("soft_labels"), name=name,
+        classes=found.get("soft_labels"), name=name, **_told(found),
     )  # fmt: skip
+
+
+def _told(found: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """labels and confidence, as far as they are there."""
+    return {
+        "labels": {name: found[ids].reshape(-1) for name, (ids, _) in LABELS.items() if ids in found},
+        "confidence": {name: found[sure].reshape(-1) for name, (_, sure) in LABELS.items() if sure in found},
+    }
 
 
 def read_tsv(
@@ -154,17 +184,58 @@ def read_tsv(
     """(image_id, regions) of each line, or of those with the image_id `only`.  lines: the whole text, or lines of it
     as an open file gives them, so that a file of any size can be read.  Raises MediaError naming the line."""
     for number, line in enumerate(io.StringIO(lines) if isinstance(lines, str) else lines, start=1):
-        if not line.strip():
-            continue
-        cells = line.rstrip("\r\n").split("\t")
-        names = {len(BOTTOM_UP): BOTTOM_UP, len(LXMERT): LXMERT}.get(len(cells))
-        where = f"{name}, line {number}"
-        if names is None:
-            raise MediaError(f"{where}: expected {len(BOTTOM_UP)} or {len(LXMERT)} columns, found {len(cells)}")
-        if tuple(cells) == names:
-            continue
-        if only is None or cells[0] == only:
-            yield cells[0], _row(dict(zip(names, cells, strict=True)), where)
+        if line.strip() and (only is None or line.partition("\t")[0] == only):
+            found = _line(line, f"{name}, line {number}")
+            if found is not None:
+                yield found
+
+
+def _line(line: str, where: str) -> tuple[str, RegionFeatures] | None:
+    """image_id and regions; None of a line of names."""
+    cells = line.rstrip("\r\n").split("\t")
+    names = {len(BOTTOM_UP): BOTTOM_UP, len(LXMERT): LXMERT}.get(len(cells))
+    if names is None:
+        raise MediaError(f"{where}: expected {len(BOTTOM_UP)} or {len(LXMERT)} columns, found {len(cells)}")
+    return None if tuple(cells) == names else (cells[0], _row(dict(zip(names, cells, strict=True)), where))
+
+
+def is_table(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a .tsv file on this machine, by its name."""
+    return os.fspath(path).lower().endswith(".tsv") and os.path.isfile(path)
+
+
+class RegionTable:
+    """A .tsv of many pictures: at which byte each begins, so that one is read alone.  Raises MediaError."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.starts: dict[str, int] = {}
+        at = 0
+        with open_regular(Path(path), error=MediaError) as file:
+            while line := file.readline(LONGEST + 1):
+                if len(line) > LONGEST:
+                    raise MediaError(f"{clean_name(os.path.basename(path))}: a line of more than {megabytes(LONGEST)}")
+                if line.strip():
+                    self.starts.setdefault(line.partition(b"\t")[0].decode("latin-1"), at)
+                at += len(line)
+
+    def regions(self, image_id: str) -> RegionFeatures:
+        """Of one picture."""
+        name = clean_name(os.path.basename(self.path))
+        if image_id not in self.starts:
+            raise MediaError(f"{name}: has no picture {clean_name(image_id)!r} among its {len(self.starts)}")
+        with open_regular(Path(self.path), error=MediaError) as file:
+            file.seek(self.starts[image_id])
+            found = _line(file.readline().decode("latin-1"), f"{name}, {clean_name(image_id)}")
+        if found is None:
+            raise MediaError(f"{name}: {clean_name(image_id)!r} is a line of names")
+        return found[1]
+
+
+@lru_cache(maxsize=16)
+def table_of(path: str, changed: int) -> RegionTable:
+    """The table of a file, once for each change of it."""
+    return RegionTable(path)
 
 
 def _row(cells: Mapping[str, str], where: str) -> RegionFeatures:
@@ -180,22 +251,24 @@ def _row(cells: Mapping[str, str], where: str) -> RegionFeatures:
     boxes = _decoded(cells, "boxes", count, where)
     if boxes.shape[1] != 4:
         raise MediaError(f"{where}: boxes hold {boxes.size} numbers, {count} boxes need {4 * count}")
-    conf = _decoded(cells, "objects_conf", count, where)[:, 0] if "objects_conf" in cells else None
+    told = {name: _decoded(cells, name, count, where, "<i8" if name.endswith("_id") else "<f4")[:, 0]
+            for pair in LABELS.values() for name in pair if name in cells}  # fmt: skip
     return RegionFeatures(
-        features=_decoded(cells, "features", count, where), boxes=_shares(boxes, width, height, where), scores=conf,
-        name=where,
+        features=_decoded(cells, "features", count, where), boxes=_shares(boxes, width, height, where),
+        scores=told.get("objects_conf"), name=where, **_told(told),
     )  # fmt: skip
 
 
-def _decoded(cells: Mapping[str, str], name: str, count: int, where: str) -> np.ndarray:
-    """One cell as float32 [count, n]."""
+def _decoded(cells: Mapping[str, str], name: str, count: int, where: str, kind: str = "<f4") -> np.ndarray:
+    """One cell as numbers [count, n]: float32, or int64 for ids."""
     try:
         data = base64.b64decode(cells[name], validate=True)
     except (binascii.Error, ValueError) as problem:
         raise MediaError(f"{where}: {name} is not base64: {problem}") from None
-    if not data or len(data) % (4 * count):
-        raise MediaError(f"{where}: {name} holds {len(data)} bytes, which is no float32 for each of {count} boxes")
-    return np.frombuffer(data, "<f4").reshape(count, -1).astype(np.float32)
+    dtype = np.dtype(kind)
+    if not data or len(data) % (dtype.itemsize * count):
+        raise MediaError(f"{where}: {name} holds {len(data)} bytes, which is no {dtype.name} for each of {count} boxes")
+    return np.frombuffer(data, dtype).reshape(count, -1).astype(dtype.newbyteorder("="))
 
 
 def _shares(boxes: np.ndarray, width: float, height: float, name: str) -> np.ndarray:

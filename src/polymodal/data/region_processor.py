@@ -43,8 +43,8 @@ class RegionRules:
     threshold: float | None = None
     whole_first: bool = False
 
-    def __call__(self, found: RegionFeatures) -> tuple[Tensor, Tensor]:
-        """features [R, F] and positions [R, P].  Raises PromptError for features of another width."""
+    def kept(self, found: RegionFeatures) -> np.ndarray:
+        """Which regions are kept, in the order of the file.  Raises PromptError for features of another width."""
         if found.features.shape[1] != self.features:
             raise PromptError(
                 f"{found.name}: {found.features.shape[1]} numbers a region, this model reads {self.features}; "
@@ -53,7 +53,11 @@ class RegionRules:
         count = len(found.features)
         if self.threshold is not None and found.scores is not None:
             count = max(self.least, int((found.scores > self.threshold).sum()))
-        kept = np.sort(found.best[: min(count, self.most)])
+        return np.sort(found.best[: min(count, self.most)])
+
+    def __call__(self, found: RegionFeatures) -> tuple[Tensor, Tensor]:
+        """features [R, F] and positions [R, P].  Raises PromptError as `kept` does."""
+        kept = self.kept(found)
         features = torch.from_numpy(np.ascontiguousarray(found.features[kept], np.float32))
         boxes = torch.from_numpy(np.ascontiguousarray(found.boxes[kept], np.float32))
         if self.whole_first:
@@ -79,7 +83,8 @@ class RegionProcessor:
         self.tokenizer = tokenizer
         self.answers = answers
         self.detector = detector
-        self._rules, self._ids, self._pad = rules, ids, pad
+        self.rules = rules
+        self._ids, self._pad = ids, pad
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled, for workers of a DataLoader.  Raises ConfigError for a function that cannot be."""
@@ -127,7 +132,10 @@ class RegionProcessor:
 
     def regions(self, items: Sequence[Any]) -> dict[str, Tensor]:
         """visual_feats, visual_pos and visual_attention_mask of the regions of several pictures, padded with zeros."""
-        rows = [self._rules(self.found_in(item)) for item in items]
+        return self.padded([self.rules(self.found_in(item)) for item in items])
+
+    def padded(self, rows: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        """The same of features and positions as the rules give them."""
         longest = max(len(features) for features, _ in rows)
         feats = torch.zeros(len(rows), longest, rows[0][0].shape[1])
         places = torch.zeros(len(rows), longest, rows[0][1].shape[1])
@@ -139,9 +147,16 @@ class RegionProcessor:
 
     def texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """input_ids, attention_mask and token_type_ids of texts, padded on the right."""
-        rows = [list(self._ids(text)) for text in texts]
+        return self.padded_texts([self.ids(text) for text in texts])
+
+    def ids(self, text: str) -> list[int]:
+        """Of one text, with what begins and ends it."""
+        return list(self._ids(text))
+
+    def padded_texts(self, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """The same of ids."""
         longest = max(map(len, rows))
-        ids = torch.tensor([row + [self._pad] * (longest - len(row)) for row in rows])
+        ids = torch.tensor([[*row, *[self._pad] * (longest - len(row))] for row in rows])
         mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
 

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
+from polymodal.models.contextual_memory_fusion import ContextualMemoryFusion
 from polymodal.models.score_head import SCORES, SHORT
 from polymodal.models.self_mm import SelfMM
 from polymodal.nn.losses import regression_loss
 from polymodal.train.collator import Collator, Learner
+from polymodal.train.context_batches import ContextBatches
 from polymodal.train.feature_batches import feature_batches
 from polymodal.train.objectives import Batch, Loss, Losses
 
@@ -221,6 +223,12 @@ class EmotionLabels:
 
     def build(self, model: nn.Module) -> Loss:
         return EmotionLabelsLoss(self.positive_weights)
+
+    def collator(self, learner: Learner) -> Collator:
+        """Features of punchlines; another model brings a collator of its own."""
+        if not isinstance(learner.module, ContextualMemoryFusion):
+            raise ConfigError("this model's folder holds no tokenizer, without which it cannot read sentences")
+        return ContextBatches(config=learner.module.config)
 
 
 class EmotionLabelsLoss(Loss):

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
+from polymodal.train.ranks import whole
 
 
 def scaled(similarity: Tensor, *, temperature: Tensor | float | None = None, log_scale: Tensor | None = None) -> Tensor:
@@ -70,7 +71,10 @@ class FeatureQueue(nn.Module):
 
 
 class Teacher(nn.Module):
-    """An exponential moving average of a model, which gives features and soft targets; never trained."""
+    """An exponential moving average of a model, which gives features and soft targets; never trained.
+
+    It is made before a model is shared out among processes, each of which holds all of it.
+    """
 
     def __init__(self, student: nn.Module, momentum: float = 0.995):
         super().__init__()
@@ -79,9 +83,9 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def follow(self, student: nn.Module) -> None:
-        """One step towards the student, parameter by parameter."""
+        """One step towards the student, parameter by parameter.  Collective where the student is shared out."""
         for mine, theirs in zip(self.model.parameters(), student.parameters(), strict=True):
-            mine.lerp_(theirs, 1 - self.momentum)
+            mine.lerp_(whole(theirs), 1 - self.momentum)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,13 @@ The weight of a micro batch is its share of the step's learned tokens: gradients
 it was cut.  Nothing is kept from step to step, so that a run goes on at any step, with any number of workers, as if it
 had never stopped; look-ahead for packing is the step itself.
 Traps: a damaged sample leaves its place empty, so that later steps see the same samples; what compares the samples of a
-step with each other is not cut.
+step with each other is not cut, and every rank takes all of it: exact, and no faster than one.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -44,6 +45,11 @@ class StepData:
     def targets(self) -> int:
         """Learned tokens of the step."""
         return sum(each.targets for each in self.micro_batches)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Of losses that are means over something else than tokens, by name."""
+        return sum((Counter(each.counts) for each in self.micro_batches), Counter())
 
     @property
     def tokens(self) -> int:
@@ -98,12 +104,13 @@ class StepBatches:
 
     def __getitem__(self, step: int) -> StepData:
         options, collator = self.options, self.collator
+        rank, ranks = (0, 1) if collator.compares else (options.rank, options.ranks)
         items: list[Any] = []
         names: list[str] = []
         skipped: list[str] = []
         first = step * options.batch
         end = first + options.batch if options.positions is None else min(first + options.batch, options.positions)
-        for position in range(first + options.rank, end, options.ranks):
+        for position in range(first + rank, end, ranks):
             source, index = self.mixture.at(position)
             try:
                 name, item = self.item(source, index, position)
@@ -116,12 +123,13 @@ class StepBatches:
         cut: list[Sequence[Any]] = [items[start : start + size] for start in range(0, len(items), size)]
         if options.by_length and collator.has_lengths and options.micro_batch is None and options.ranks == 1:
             cut = cut_by_length(sorted(items, key=len))
-        generator = generator_at(self.mixture.seed, step, options.rank)
+        generator = generator_at(self.mixture.seed, step, rank)
+        again = collator.compares and options.rank > 0  # what another process counts
         return StepData(
             micro_batches=tuple(collator.batch(each, generator) for each in cut),
-            samples=len(names),
+            samples=0 if again else len(names),
             names=tuple(names),
-            skipped=tuple(skipped),
+            skipped=() if again else tuple(skipped),
             blank=collator.blank() if options.ranks > 1 else None,
         )
 

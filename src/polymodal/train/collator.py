@@ -13,7 +13,7 @@ or MediaError; both are skipped in a run, but a run whose data is all of a wrong
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -35,11 +35,15 @@ class WrongKind(PromptError):
 
 @dataclass(frozen=True, kw_only=True)
 class MicroBatch:
-    """What one forward pass takes.  targets: how many tokens of it are learned.  tokens: without padding."""
+    """What one forward pass takes.  targets: how many tokens of it are learned.  tokens: without padding.
+
+    counts: of losses that are means over something else, by name (signals): how much of that is here.
+    """
 
     batch: Mapping[str, Any]
     targets: int
     tokens: int
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
 from polymodal.models.joint_dictionary import JointDictionary
+from polymodal.train.collator import Collator, Learner
+from polymodal.train.feature_batches import feature_batches
 from polymodal.train.objectives import Batch, Loss, Losses
 
 
@@ -26,6 +28,10 @@ class Dictionaries:
         if not isinstance(model, JointDictionary):
             raise ConfigError(f"objective: dictionaries are of a JointDictionary, not of a {type(model).__name__}")
         return DictionariesLoss()
+
+    def collator(self, learner: Learner) -> Collator:
+        """Vectors of the groups; labels are not needed."""
+        return feature_batches(learner.module)
 
 
 class DictionariesLoss(Loss):

@@ -20,7 +20,9 @@ from torch.nn.utils.rnn import pad_sequence
 from polymodal.data.datasets.mixture import Mixture
 from polymodal.data.datasets.sample import Sample
 from polymodal.errors import ConfigError, PromptError
+from polymodal.models.decomposition_relation import DecompositionRelation
 from polymodal.models.dialogue_rnn import DialogueRNN
+from polymodal.models.joint_dictionary import JointDictionary
 from polymodal.models.kernel_machine import KernelMachine
 from polymodal.models.self_mm import SelfMM
 from polymodal.models.sequence_fusion import SequenceFusion
@@ -186,7 +188,7 @@ def feature_batches(
     if isinstance(model, KernelMachine):
         make = WholeData if labels else FeatureBatches
         return make(widths=model.config.features, labels=labels, classes=True)
-    if isinstance(model, SelfMM | TensorFusion | SequenceFusion):
+    if isinstance(model, SelfMM | TensorFusion | SequenceFusion | DecompositionRelation | JointDictionary):
         return FeatureBatches(
             widths=model.config.features,
             labels=labels,

@@ -22,9 +22,8 @@ from torch.nn.utils.rnn import pad_sequence
 from polymodal.data.datasets.sample import Sample
 from polymodal.data.media import Image
 from polymodal.data.pair_processor import PairProcessor
-from polymodal.errors import ConfigError, PromptError
-from polymodal.train.collator import Collator, Learner, MicroBatch, WrongKind, counted
-from polymodal.train.pairs import pair_processor
+from polymodal.errors import PromptError
+from polymodal.train.collator import Collator, MicroBatch, WrongKind, counted
 
 SCORE = ("score", "label", "M")  # of several labels, the one that stands for the whole sample (MMSA calls it M)
 
@@ -84,6 +83,31 @@ class LabelledPictures(Collator):
         return counted({**self.processor.collate(pixels, []), "labels": torch.tensor(labels)}, len(items))
 
 
+def told_answers(sample: Sample) -> Mapping[str, float]:
+    """Answers with their scores: of the several people of VQA min(1, 0.3 * how many said it).  Raises WrongKind."""
+    told = sample.labels
+    if told is None and len(sample.messages) == 2:
+        told = {sample.messages[1].text: 1.0}
+    if isinstance(told, str):
+        told = {told: 1.0}
+    if isinstance(told, list):
+        told = {answer: min(1.0, 0.3 * count) for answer, count in Counter(map(str, told)).items()}
+    if not isinstance(told, Mapping):
+        raise WrongKind("has no answers")
+    return {str(answer): float(score) for answer, score in told.items()}
+
+
+def answer_scores(told: Mapping[str, float], labels: Sequence[str]) -> Tensor:
+    """[A], of the model's answers; others are left out.  Raises UnknownLabel where that is all of them."""
+    scores = torch.zeros(len(labels))
+    for answer, score in told.items():
+        if answer in labels:
+            scores[labels.index(answer)] = score
+    if not scores.any():
+        raise UnknownLabel(f"none of its answers is one of the model's {len(labels)}: {', '.join(told)[:80]}")
+    return scores
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScoredAnswers(Collator):
     """Questions about pictures, each answer of the model's vocabulary with a score; others are left out."""
@@ -98,21 +122,7 @@ class ScoredAnswers(Collator):
         picture, question = picture_of(sample), sample.messages[0].text if sample.messages else ""
         if not question:
             raise WrongKind("has no question")
-        told = sample.labels
-        if told is None and len(sample.messages) == 2:
-            told = {sample.messages[1].text: 1.0}
-        if isinstance(told, str):
-            told = {told: 1.0}
-        if isinstance(told, list):
-            told = {answer: min(1.0, 0.3 * count) for answer, count in Counter(map(str, told)).items()}
-        if not isinstance(told, Mapping):
-            raise WrongKind("has no answers")
-        scores = torch.zeros(len(self.labels))
-        for answer, score in told.items():
-            if answer in self.labels:
-                scores[self.labels.index(answer)] = float(score)
-        if not scores.any():
-            raise UnknownLabel(f"none of its answers is one of the model's {len(self.labels)}: {', '.join(told)[:80]}")
+        scores = answer_scores(told_answers(sample), self.labels)
         return self.processor.pixels(picture), self.processor.ids(question), scores
 
     def batch(self, items: Sequence[tuple[Tensor, list[int], Tensor]], generator: torch.Generator) -> MicroBatch:
@@ -165,16 +175,3 @@ def number(text: str) -> float | int:
         return int(text) if text.strip().lstrip("-").isdigit() else float(text)
     except ValueError:
         raise PromptError(f"its label is {text[:40]!r}; expected a number") from None
-
-
-def classified(learner: Learner) -> Collator:
-    """Sequences for a model that reads no pictures; else pictures with a class, or with questions."""
-    if not isinstance(learner.processor, PairProcessor):
-        if learner.processor is None and not learner.labels:
-            return LabelledSequences()
-        raise ConfigError("this model has no processor of pictures, and no labels")
-    processor = pair_processor(learner, texts=False)
-    if not learner.labels:
-        raise ConfigError("this model names no classes: its config.json has neither id2label nor num_labels")
-    made: type[LabelledPictures | ScoredAnswers] = ScoredAnswers if processor.takes_text else LabelledPictures
-    return made(processor=processor, labels=learner.labels)

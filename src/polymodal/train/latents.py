@@ -36,14 +36,25 @@ class LatentCollator(Collator):
         media, text = captioned(sample)
         if not isinstance(media, Image):
             raise WrongKind(f"has {media.modality} where a picture is expected")
-        return ShorterSideCrop(size=self.side, crop=self.side, mean=HALF, std=HALF)(media), text
+        return picture_pixels(media, self.side), text
 
     def batch(self, items: Sequence[tuple[Tensor, str]], generator: torch.Generator) -> MicroBatch:
         """The words' tensors, and `latents`; which of a picture's latents is drawn, as the codec says how surely."""
-        pixels = torch.stack([each for each, _ in items])
-        codec = self.codec(pixels)
-        with torch.no_grad():
-            stack = codec.config.stack
-            grid = (self.side // stack.factor,) * 2
-            latents = codec.encode(pixels, torch.randn((len(items), stack.latent, *grid), generator=generator))
+        latents = latents_of(self.codec, torch.stack([each for each, _ in items]), generator)
         return counted({**self.encode([text for _, text in items]), "latents": latents}, len(items))
+
+
+def picture_pixels(picture: Image, side: int) -> Tensor:
+    """Its shorter side and a crop from the centre, [3, side, side] in -1 .. 1."""
+    return ShorterSideCrop(size=side, crop=side, mean=HALF, std=HALF)(picture)
+
+
+@torch.no_grad()
+def latents_of(codec_for: Callable[[Tensor], Any], pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Pixels [N, 3, H, W] -> latents [N, C, h, w], drawn as the codec says how surely."""
+    codec = codec_for(pixels)
+    stack = codec.config.stack
+    grid = [side // stack.factor for side in pixels.shape[2:]]
+    noise = torch.randn((len(pixels), stack.latent, *grid), generator=generator)
+    found: Tensor = codec.encode(pixels, noise)
+    return found

@@ -17,6 +17,7 @@ import json
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +37,7 @@ from polymodal.train.batches import StepData
 from polymodal.train.checkpoint import Run
 from polymodal.train.collator import MicroBatch
 from polymodal.train.feature_cache import cached_features
-from polymodal.train.objectives import Folds
+from polymodal.train.objectives import CopiesModel, Folds
 from polymodal.train.parallel import shard
 from polymodal.train.parameters import parameter_groups, prepare, train_mode
 from polymodal.train.ranks import ALONE, Ranks, whole
@@ -158,10 +159,11 @@ def begin(model: nn.Module, stage: Stage, seed: int, ranks: Ranks = ALONE) -> Ru
     """
     torch.manual_seed(seed)
     prepare(model, stage)
+    objective = stage.objective.build(model) if isinstance(stage.objective, CopiesModel) else None
     if ranks.count > 1:
         shard(model)
         torch.manual_seed(seed + ranks.rank)
-    objective = stage.objective.build(model).to(first_weight(model).device)
+    objective = (stage.objective.build(model) if objective is None else objective).to(first_weight(model).device)
     beside = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     groups = parameter_groups(model, stage, beside)
     if not groups:
@@ -216,7 +218,9 @@ def step_data(given: Any) -> StepData:
 def train_step(run: Run, stage: Stage, given: Any, step: int, precision: str = "float32") -> dict[str, float]:
     """One optimiser step; returns the loss, its parts by name, the rate and the norm of the gradients."""
     data, ranks = step_data(given), run.ranks
-    targets = ranks.total(data.targets)
+    whole_step = ranks.gathered((data.targets, data.counts))
+    targets = sum(each for each, _ in whole_step)
+    counts: Counter[str] = sum((each for _, each in whole_step), Counter())
     if not targets:
         raise ConfigError(f"stage {stage.name}: step {step} has nothing to learn; {'; '.join(data.skipped[:3])}")
     rate = stage.rate(step)
@@ -225,15 +229,19 @@ def train_step(run: Run, stage: Stage, given: Any, step: int, precision: str = "
     run.optimiser.zero_grad(set_to_none=True)
     summed: dict[str, float] = {}
     for each in micro_batches(data, ranks):
-        share = each.targets / targets
         with autocast(run.model, precision):
             parts = run.objective(run.model, placed(each.batch, first_weight(run.model).device))
-            loss = total_loss(parts) * (share * ranks.count)  # gradients are averaged over the ranks
+            shares = {name: each.counts.get(name, 0) / counts[name] if counts[name] else each.targets / targets
+                      for name in parts}  # fmt: skip
+            # Gradients are averaged over the ranks.
+            loss = total_loss({name: part * (shares[name] * ranks.count) for name, part in parts.items()})
         for name, part in parts.items():
-            summed[name] = summed.get(name, 0.0) + part.detach().item() * share
+            summed[name] = summed.get(name, 0.0) + part.detach().item() * shares[name]
         if loss.requires_grad:  # texts alone reach no connector
             loss.backward()
-    summed = {name: ranks.total(value) for name, value in summed.items()}
+    gathered = ranks.gathered(summed)
+    names = dict.fromkeys(name for each in gathered for name in each)
+    summed = {name: sum(each.get(name, 0.0) for each in gathered) for name in names}
     learning = [parameter for group in run.optimiser.param_groups for parameter in group["params"]]
     norm = clipped(learning, stage.optimizer.clip)
     for what, value in (("loss", sum(summed.values())), ("norm of the gradients", norm)):
@@ -244,8 +252,8 @@ def train_step(run: Run, stage: Stage, given: Any, step: int, precision: str = "
     run.optimiser.step()
     if stage.ema is not None:
         follow(run.average, run.optimiser, stage.ema)
-    counts = {"samples": data.samples, "tokens": data.tokens, "targets": data.targets} if data.tokens else {}
-    counted = {name: int(ranks.total(value)) for name, value in counts.items()}
+    sizes = {"samples": data.samples, "tokens": data.tokens, "targets": data.targets} if data.tokens else {}
+    counted = {name: int(ranks.total(value)) for name, value in sizes.items()}
     parts_by_name = summed if len(summed) > 1 else {}
     return {"loss": sum(summed.values()), "lr": rate, "norm": norm, **parts_by_name, **counted}
 

@@ -2,9 +2,9 @@
 
     MaskedPictures      pixel_values, bool_masked_pos [N, P], labels [N, P]: ids of a codec, of the data or computed
     MaskedMultimodal    pixel_values, bool_masked_pos, codebook_pixel_values / input_ids, input_ids_masked, mlm_labels
+    MaskedData          pixel_values, bool_masked_pos, image_labels / masked_input_ids, attention_mask, labels (BEiT-3)
 
-Traps: the codec sees a picture of its own size (a patch is 8 x 8 of its pixels) and its own colours; random crops and
-colours of the published runs are not made here.
+Traps: random crops and colours of the published runs are not made here.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from polymodal.data.datasets.mixture import Mixture
 from polymodal.data.datasets.sample import Sample
-from polymodal.data.hf_image import PublishedTransform
 from polymodal.data.media import Image
 from polymodal.data.pair_processor import PairProcessor
 from polymodal.errors import ConfigError, MediaError, PromptError
@@ -28,8 +27,7 @@ from polymodal.train.batches import BatchOptions, InTurn, StepBatches
 from polymodal.train.collator import Collator, Learner, MicroBatch, WrongKind, counted
 from polymodal.train.labelled import picture_of
 from polymodal.train.pairs import captioned, cut, pair_processor, word_masking
-
-CODEC_PIXELS = 8  # along a side of a patch
+from polymodal.train.picture_codes import PictureCodec, codebook_transform, codes_of
 
 
 def patch_masking(grid: tuple[int, int], share: float | None) -> PatchMasking:
@@ -43,28 +41,19 @@ def patch_masking(grid: tuple[int, int], share: float | None) -> PatchMasking:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedPictures(Collator):
-    """codec: pixels -> logits [N, V, h, w]; None: the data brings `codes`."""
+    """codec: None where the data brings `codes`.  codes: how many the model knows; None: not looked at."""
 
     expects: ClassVar[str] = "pictures, with their codes where no codec is given"
 
     processor: PairProcessor
     masking: PatchMasking
-    codec: nn.Module | None = None
+    codec: PictureCodec | None = None
+    codes: int | None = None
 
     def item(self, sample: Sample) -> tuple[Tensor, Tensor]:
         """Pixels, and the ids of the patches [P]."""
         picture = picture_of(sample)
-        rows, columns = self.masking.grid
-        if (given := sample.arrays.get("codes")) is not None:
-            codes = torch.as_tensor(given.values).flatten().long()
-        elif self.codec is not None:
-            pixels = codec_transform(self.masking.grid)(picture)[None]
-            with torch.no_grad():
-                codes = self.codec(pixel_values=map_pixels(pixels)).logits.argmax(1).flatten()
-        else:
-            raise WrongKind("has no codes; give --codec, a checkpoint of FlavaImageCodebook")
-        if len(codes) != rows * columns:
-            raise PromptError(f"has {len(codes)} codes; expected one for each of {rows} x {columns} patches")
+        codes = codes_of(sample, picture, self.masking.grid, self.codec, self.codes)
         return self.processor.pixels(picture), codes
 
     def batch(self, items: Sequence[tuple[Tensor, Tensor]], generator: torch.Generator) -> MicroBatch:
@@ -91,7 +80,7 @@ class MaskedMultimodal(Collator):
     longest: int | None = None
     kind: str = ""
 
-    def item(self, sample: Sample) -> tuple[Image | None, str]:
+    def item(self, sample: Sample) -> tuple[Any, ...]:
         """A picture, a text, or both.  Raises WrongKind for what the data set else does not hold."""
         found: tuple[Image | None, str] = None, sample.text
         if sample.media:
@@ -116,7 +105,7 @@ class MaskedMultimodal(Collator):
             batch["input_ids_masked"], batch["mlm_labels"] = self.words(batch["input_ids"], generator)
         if pictures:
             batch["bool_masked_pos"] = torch.stack([self.patches(generator).flatten() for _ in pictures])
-            seen = codec_transform(self.patches.grid)
+            seen = codebook_transform(self.patches.grid)
             batch["codebook_pixel_values"] = map_pixels(torch.stack([seen(each) for each in pictures]))
         return counted(batch, len(items))
 
@@ -144,22 +133,51 @@ class MaskedMultimodal(Collator):
         raise ConfigError(f"{dataset.path} has no sample that can be read")
 
 
-def kind_of(item: tuple[Image | None, str]) -> str:
+@dataclass(frozen=True, kw_only=True)
+class MaskedData(MaskedMultimodal):
+    """words: of pairs; texts: of texts alone, of which fewer words are hidden.  codec, codes: as of MaskedPictures."""
+
+    texts: WordMasking
+    codec: PictureCodec | None = None
+    codes: int | None = None
+
+    def item(self, sample: Sample) -> tuple[Any, ...]:
+        """A picture, a text, or both, and the ids of the picture's patches."""
+        picture, text = super().item(sample)
+        if picture is None:
+            return picture, text
+        return picture, text, codes_of(sample, picture, self.patches.grid, self.codec, self.codes)
+
+    def batch(self, items: Sequence[tuple[Any, ...]], generator: torch.Generator) -> MicroBatch:
+        """See MaskedDataModeling."""
+        pictures = [picture for picture, *_ in items if picture is not None]
+        ids = [cut(self.processor.ids(text), self.longest) for _, text, *_ in items if text]
+        batch: dict[str, Any] = self.processor.collate([self.processor.pixels(each) for each in pictures], ids)
+        if ids:
+            masking = self.words if pictures else self.texts
+            batch["masked_input_ids"], batch["labels"] = masking(batch["input_ids"], generator)
+        if pictures:
+            batch["bool_masked_pos"] = torch.stack([self.patches(generator).flatten() for _ in pictures])
+            batch["image_labels"] = torch.stack([codes for _, _, codes in items])
+        return counted(batch, len(items))
+
+
+def kind_of(item: tuple[Any, ...]) -> str:
     """ "pairs", "pictures" or "texts"."""
-    picture, text = item
+    picture, text = item[:2]
     return "pairs" if picture is not None and text else "pictures" if picture is not None else "texts"
 
 
-def codec_transform(grid: tuple[int, int]) -> PublishedTransform:
-    """Picture -> what the codec sees of it, before its colours are mapped."""
-    return PublishedTransform(size=(CODEC_PIXELS * grid[0], CODEC_PIXELS * grid[1]), interpolation="lanczos")
-
-
-def masked_pictures(learner: Learner, grid: tuple[int, int]) -> MaskedPictures:
-    """For an encoder of that many patches."""
+def masked_pictures(learner: Learner, grid: tuple[int, int], codes: int | None = None) -> MaskedPictures:
+    """For an encoder of that many patches, and a head of so many codes."""
     masking = patch_masking(grid, learner.masked_patches)
     processor = pair_processor(learner, texts=False)
-    return MaskedPictures(processor=processor, masking=masking, codec=learner.codec)
+    return MaskedPictures(processor=processor, masking=masking, codec=picture_codec(learner), codes=codes)
+
+
+def picture_codec(learner: Learner) -> PictureCodec | None:
+    """That of the run, where one was given."""
+    return None if learner.codec is None else PictureCodec(learner.codec)
 
 
 def masked_multimodal(learner: Learner, grid: tuple[int, int]) -> MaskedMultimodal:
@@ -169,4 +187,17 @@ def masked_multimodal(learner: Learner, grid: tuple[int, int]) -> MaskedMultimod
         patches=patch_masking(grid, learner.masked_patches),
         words=word_masking(learner, learner.masked_words or 0.15),
         longest=learner.max_length,
+    )
+
+
+def masked_data(learner: Learner, grid: tuple[int, int], codes: int, texts: float) -> MaskedData:
+    """For a stack of that many patches.  texts: share of the words that are hidden where no picture is."""
+    return MaskedData(
+        processor=pair_processor(learner),
+        patches=patch_masking(grid, learner.masked_patches),
+        words=word_masking(learner, learner.masked_words or texts),
+        texts=word_masking(learner, texts),
+        longest=learner.max_length,
+        codec=picture_codec(learner),
+        codes=codes,
     )

@@ -42,6 +42,7 @@ class MomentumAlignment:
     """
 
     name: ClassVar[str] = "momentum_alignment"
+    copies_model: ClassVar[bool] = True
     queue: int = 65_536
     momentum: float = 0.995
     alpha: float = 0.4

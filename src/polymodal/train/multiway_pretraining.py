@@ -18,20 +18,35 @@ from torch import nn
 from polymodal.errors import ConfigError
 from polymodal.models.multiway import Multiway
 from polymodal.nn.losses import IGNORE, masked_token_loss
+from polymodal.train.collator import Collator, Learner
+from polymodal.train.masked import masked_data
 from polymodal.train.objectives import Batch, Loss, Losses
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedDataModeling:
-    """codes: size of the visual vocabulary."""
+    """codes: size of the visual vocabulary.  texts: share of the words that are hidden in texts without a picture; of
+    pairs it is the stage's `masked_words`."""
 
     name: ClassVar[str] = "masked_data_modeling"
     codes: int = 8192
+    texts: float = 0.15
 
     def build(self, model: nn.Module) -> Loss:
-        if not isinstance(model, Multiway) or model.config.kind != "words" or model.encoder.mask_token is None:
-            raise ConfigError("objective: masked data modeling needs a Multiway with a head of words and a mask token")
-        return MaskedDataModelingLoss(self.codes, model.config.tower.width)
+        return MaskedDataModelingLoss(self.codes, writes_words(model).config.tower.width)
+
+    def collator(self, learner: Learner) -> Collator:
+        """Pairs, pictures and texts, a data set of each; codes of the patches."""
+        tower = writes_words(learner.module).config.tower
+        side = tower.image_size // tower.patch_size
+        return masked_data(learner, (side, side), self.codes, self.texts)
+
+
+def writes_words(model: nn.Module) -> Multiway:
+    """The model itself.  Raises ConfigError for one that cannot learn hidden words and patches."""
+    if not isinstance(model, Multiway) or model.config.kind != "words" or model.encoder.mask_token is None:
+        raise ConfigError("objective: masked data modeling needs a Multiway with a head of words and a mask token")
+    return model
 
 
 class MaskedDataModelingLoss(Loss):

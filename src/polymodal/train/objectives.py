@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
+from polymodal.models.class_token_pretraining import ClassTokenPretraining
 from polymodal.models.discrete_token_lm import DiscreteTokenLM
 from polymodal.models.encoder_classifier import EncoderClassifier
 from polymodal.models.latent_diffusion import LatentDiffusion
@@ -31,9 +32,10 @@ from polymodal.models.vision_encoder_decoder import VisionEncoderDecoder
 from polymodal.nn.losses import IGNORE
 from polymodal.train.alignment import keep_within
 from polymodal.train.captions import WrittenAnswers, WrittenCaptions
+from polymodal.train.classified import classified
 from polymodal.train.collator import Collates, Collator, Learner
 from polymodal.train.conversations import conversations
-from polymodal.train.labelled import LabelledSequences, classified
+from polymodal.train.labelled import LabelledSequences
 from polymodal.train.masked import masked_pictures
 from polymodal.train.pairs import PairCollator, pair_processor
 from polymodal.train.signals import signalled
@@ -59,6 +61,13 @@ class Objective(Protocol):
     def build(self, model: nn.Module) -> Loss:
         """Raises ConfigError for a model that cannot learn it."""
         ...
+
+
+@runtime_checkable
+class CopiesModel(Protocol):
+    """An objective that keeps a copy of the model: it is built before that is shared out among processes."""
+
+    copies_model: ClassVar[bool]
 
 
 @runtime_checkable
@@ -221,7 +230,7 @@ class Classification:
         return ModelLosses()
 
     def collator(self, learner: Learner) -> Collator:
-        """Pictures with labels, or with questions and answers; sequences of features."""
+        """Pictures with labels, or with questions and answers, or their regions; sequences of features."""
         return classified(learner)
 
 
@@ -261,6 +270,9 @@ class MaskedImageModeling:
 
     def collator(self, learner: Learner) -> Collator:
         """Pictures, with their codes."""
+        if isinstance(learner.module, ClassTokenPretraining):
+            shape = learner.module.config
+            return masked_pictures(learner, shape.tower.grid, shape.codes)
         if not isinstance(learner.module, EncoderClassifier):
             raise ConfigError(f"patches are hidden of an EncoderClassifier, not of a {type(learner.module).__name__}")
         encoder: Any = learner.module.encoders["image"]
@@ -279,7 +291,8 @@ class MaskedImageModelingLoss(ModelLosses):
 class SignalAlignment:
     """Next token, and signals near what a generator's text encoder says of the caption (GILL, NExT-GPT).
 
-    Batch: `signal_targets`, by modality [k, Q, E], k as many as signals of it are written in the batch, row by row.
+    Batch: `signal_targets`, by modality [k, Q, E], k as many as signals of it are written in the batch, row by row;
+    `dummy_signals`: modalities whose projectors run for the sake of other processes.
     distance_weight: of the mean Euclidean distance of a query's vector.
     """
 
@@ -306,7 +319,8 @@ class SignalAlignmentLoss(Loss):
         self.weight = weight
 
     def forward(self, model: Any, batch: Batch) -> Losses:
-        given = {name: value for name, value in batch.items() if name != "signal_targets"}
+        own = ("signal_targets", "dummy_signals")
+        given = {name: value for name, value in batch.items() if name not in own}
         output = model(**given, return_logits=False)
         losses: Losses = dict(output.losses)
         found, targets = model.conditions_at(output.hidden, batch["input_ids"]), batch.get("signal_targets") or {}
@@ -316,6 +330,9 @@ class SignalAlignmentLoss(Loss):
                 raise ConfigError(f"objective: signal_targets of {name} are {list(wanted.shape)}, the signals {shape}")
             distance = (found[name].float() - wanted.float()).square().sum(-1).sqrt().mean()
             losses[f"{name}_distance"] = self.weight * distance
+        for name in batch.get("dummy_signals") or ():  # other processes run this projector, too
+            states = output.hidden.new_zeros(1, len(model.signals[name]), output.hidden.shape[-1])
+            losses[f"{name}_distance"] = 0.0 * model.projected(name, states).sum()
         return losses
 
 

@@ -168,7 +168,8 @@ def pair_processor(learner: Learner, *, pictures: bool = True, texts: bool = Tru
 def word_masking(learner: Learner, probability: float) -> WordMasking:
     """BERT's, over the whole vocabulary; special tokens are never hidden."""
     tokenizer = learner.processor.tokenizer
-    mask = require_special(tokenizer, "[MASK]", "hiding words")
+    name = "<mask>" if "<mask>" in tokenizer.special_tokens else "[MASK]"  # of sentencepiece, or of BERT
+    mask = require_special(tokenizer, name, "hiding words")
     return WordMasking(
         mask=mask, vocabulary=tokenizer.vocab_size, exempt=sorted(tokenizer.special_ids), probability=probability
     )

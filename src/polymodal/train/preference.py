@@ -39,6 +39,7 @@ class Preference:
     """
 
     name: ClassVar[str] = "preference"
+    copies_model: ClassVar[bool] = True
     beta: float = 0.1
     supervised: float = 0.0
 

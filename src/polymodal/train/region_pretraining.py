@@ -21,7 +21,7 @@ Traps: the match of ViLBERT counts class 0 as yes; hidden regions of UNITER are 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -32,7 +32,9 @@ from polymodal.errors import ConfigError
 from polymodal.models.region_text import RegionText
 from polymodal.nn.losses import IGNORE, masked_token_loss
 from polymodal.nn.transport import transport_distance
+from polymodal.train.collator import Collator, Learner
 from polymodal.train.objectives import Batch, Loss, Losses
+from polymodal.train.region_batches import region_texts
 
 OWN = ("masked_input_ids", "labels", "masked_regions", "masked_visual_feats", "region_classes", "region_labels",
        "region_confidence", "matched", "answer_labels")  # fmt: skip
@@ -73,7 +75,8 @@ class RegionPretraining:
     """yes: the class of the match head that says that a pair belongs together.  labels: heads of region labels.
 
     visual_weight: of losses of regions; those of labels and features are means over ALL regions (LXMERT's 6.67 is 1 /
-    0.15, the share that is hidden).  answers: the main head learns `answer_labels`.
+    0.15, the share that is hidden).  answers: the main head learns `answer_labels`.  kept, swapped: shares of
+    the hidden regions that stay as they are, and that become another region.
     """
 
     name: ClassVar[str] = "region_pretraining"
@@ -81,10 +84,26 @@ class RegionPretraining:
     labels: tuple[str, ...] = ()
     visual_weight: float = 1.0
     answers: bool = False
+    kept: float = 0.0
+    swapped: float = 0.0
 
     def build(self, model: nn.Module) -> Loss:
         needs_heads(model, "region pretraining", ("words", "match", *(("regions",) if self.labels else ())))
         return RegionPretrainingLoss(self)
+
+    def collator(self, learner: Learner) -> Collator:
+        """Regions with captions, or with questions and answers."""
+        heads = needs_heads(learner.module, "region pretraining", ("words", "match")).config.heads
+        outputs = heads["regions"].module.outputs if self.labels else {}  # type: ignore[attr-defined]
+        return region_texts(
+            learner,
+            heads,
+            kept=self.kept,
+            swapped=self.swapped,
+            labels={name: outputs[name] for name in self.labels},
+            needs_classes="classes" in heads,
+            answers=self.answers,
+        )
 
 
 class RegionPretrainingLoss(Loss):
@@ -133,14 +152,21 @@ class RegionPretrainingLoss(Loss):
 @dataclass(frozen=True, kw_only=True)
 class ConditionalMasking:
     """UNITER's four tasks, those that the batch has the tensors of.  alignment_weight: of (distance of true pairs -
-    distance of replaced ones) / pairs, by optimal transport over all real words and regions."""
+    distance of replaced ones) / pairs, by optimal transport over all real words and regions.  turns: how often a step
+    is of each task; one of regions asks for features and classes at once, as often as the published ones of each."""
 
     name: ClassVar[str] = "conditional_masking"
     alignment_weight: float = 0.1
+    turns: Mapping[str, int] = field(default_factory=lambda: {"match": 6, "words": 8, "regions": 4})
 
     def build(self, model: nn.Module) -> Loss:
         needs_heads(model, "conditional masking", ("words", "match", "features", "classes"))
         return ConditionalMaskingLoss(self.alignment_weight)
+
+    def collator(self, learner: Learner) -> Collator:
+        """Regions with captions."""
+        heads = needs_heads(learner.module, "conditional masking", ("words", "match", "features")).config.heads
+        return region_texts(learner, heads, turns=self.turns)
 
 
 class ConditionalMaskingLoss(Loss):

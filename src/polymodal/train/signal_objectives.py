@@ -26,7 +26,9 @@ from polymodal.errors import ConfigError
 from polymodal.generators.noise_schedule import NoiseSchedule
 from polymodal.models.signal_token_lm import SignalTokenLM
 from polymodal.nn.losses import IGNORE, pair_loss
+from polymodal.train.collator import Collator, Learner
 from polymodal.train.objectives import Batch, Loss, Losses
+from polymodal.train.signal_pairs import drawn_or_found
 
 SIGNAL = ("signal_ids", "signal_mask", "signal_targets")
 DRAWN = ("latents", "noise", "timesteps", "dropped", "signal_targets", "empty_target")
@@ -50,6 +52,10 @@ class DrawOrFind:
         if not isinstance(model, SignalTokenLM) or model.retrieval is None:
             raise ConfigError(f"objective: a SignalTokenLM that finds pictures is needed, not a {type(model).__name__}")
         return DrawOrFindLoss(self, model)
+
+    def collator(self, learner: Learner) -> Collator:
+        """Pictures with captions, and what a text encoder says of them."""
+        return drawn_or_found(learner)
 
 
 class DrawOrFindLoss(Loss):

@@ -9,7 +9,7 @@ Diffusion: `text_encoder(...)[0]` [Q, E]); several signals of one sample are [k,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
@@ -28,12 +28,14 @@ Signalled = tuple[Encoded, dict[str, Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class SignalCollator(Collator):
-    """talks: of the conversations.  signals: modality -> the ids that ask for it."""
+    """talks: of the conversations.  signals: modality -> the ids that ask for it.  shared: among processes, each of
+    which then runs every projector, on nothing where its answers ask for nothing (`dummy_signals`)."""
 
     expects: ClassVar[str] = "conversations, with signal_targets for the media that their answers ask for"
 
     talks: ConversationCollator
     signals: dict[str, tuple[int, ...]]
+    shared: bool = False
 
     def item(self, sample: Sample) -> Signalled:
         """The row, and the vectors by modality [k, Q, E].  Raises PromptError where they are not as many as signals."""
@@ -66,11 +68,18 @@ class SignalCollator(Collator):
             if vectors:
                 targets[name] = torch.cat(vectors)
         batch = {**made.batch, "signal_targets": targets} if targets else made.batch
-        return MicroBatch(batch=batch, targets=made.targets, tokens=made.tokens)
+        counts = {f"{name}_distance": len(vectors) for name, vectors in targets.items()}
+        found = MicroBatch(batch=batch, targets=made.targets, tokens=made.tokens, counts=counts)
+        return self.with_dummies(found) if self.shared else found
+
+    def with_dummies(self, made: MicroBatch) -> MicroBatch:
+        """The batch, with the names of the signals that are not in it."""
+        missing = tuple(name for name in self.signals if name not in made.batch.get("signal_targets", {}))
+        return replace(made, batch={**made.batch, "dummy_signals": missing}) if missing else made
 
     def blank(self) -> MicroBatch:
         """As of conversations."""
-        return self.talks.blank()
+        return self.with_dummies(self.talks.blank())
 
 
 def occurrences(ids: Sequence[int], signal: Sequence[int]) -> int:
@@ -82,4 +91,5 @@ def occurrences(ids: Sequence[int], signal: Sequence[int]) -> int:
 def signalled(learner: Learner, model: SignalTokenLM) -> SignalCollator:
     """For a model that writes signals; rows are not packed."""
     given = {each.name: getattr(learner, each.name) for each in fields(learner)} | {"packing": False}
-    return SignalCollator(talks=conversations(Learner(**given)), signals=dict(model.signals))
+    return SignalCollator(talks=conversations(Learner(**given)), signals=dict(model.signals),
+                          shared=learner.ranks > 1)  # fmt: skip

@@ -1,23 +1,28 @@
-"""Objectives of codecs: of BEiT v2 (arXiv 2208.06366), codes from a teacher's features; of 4M (arXiv 2312.06647), codes
-from which what was read can be written again.
+"""Objectives of BEiT v2 (arXiv 2208.06366): codes from a teacher's features, then masked patches named by codes.
 
-VectorQuantizedDistillation   batch: pixel_values in -1 .. 1, teacher_features [N, P, F] of a frozen teacher
-FeatureCoding                 batch: pixel_values [N, C, H, W], or classes [N, H, W]
+VectorQuantizedDistillation   batch: pixel_values in -1 .. 1, teacher_features [N, P, F] of a frozen teacher,
+                              which stand in a data file beside the picture, or as the name of a .npy file
 MaskedImageModeling (train/objectives.py) with `labels` of the tokenizer trains the masked model
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from polymodal.errors import ConfigError
+from polymodal.data.datasets.sample import Sample
+from polymodal.data.pair_processor import PairProcessor
+from polymodal.errors import ConfigError, PromptError
 from polymodal.models.feature_codec import FeatureCodec
 from polymodal.models.visual_tokenizer import VisualTokenizer
+from polymodal.train.collator import Collator, Learner, MicroBatch, WrongKind, counted
+from polymodal.train.labelled import picture_of
 from polymodal.train.objectives import Batch, Loss, Losses
+from polymodal.train.pairs import pair_processor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +36,40 @@ class VectorQuantizedDistillation:
         if not isinstance(model, VisualTokenizer):
             raise ConfigError("objective: vector-quantized distillation needs a VisualTokenizer")
         return VectorQuantizedDistillationLoss(self.begin)
+
+    def collator(self, learner: Learner) -> Collator:
+        """Pictures, with what the teacher says of their patches."""
+        if not isinstance(learner.module, VisualTokenizer):
+            raise ConfigError("this checkpoint is no visual tokenizer, which is what this stage trains")
+        shape = learner.module.config
+        patches = shape.encoder.tokens - 1
+        return TaughtPictures(processor=pair_processor(learner, texts=False), shape=(patches, shape.outputs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaughtPictures(Collator):
+    """shape: patches, and the width of the teacher's features."""
+
+    expects: ClassVar[str] = "pictures with teacher_features each"
+
+    processor: PairProcessor
+    shape: tuple[int, int]
+
+    def item(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        """Pixels, and features [P, F].  Raises PromptError for those of another shape."""
+        pixels = self.processor.pixels(picture_of(sample))
+        if (given := sample.arrays.get("teacher_features")) is None:
+            raise WrongKind("has no teacher_features: what the teacher's encoder says of each patch, [P, F]")
+        features = torch.as_tensor(given.values).float()
+        if features.shape != self.shape:
+            raise PromptError(f"its teacher_features are {list(features.shape)}; expected {list(self.shape)}")
+        return pixels, features
+
+    def batch(self, items: Sequence[tuple[Tensor, Tensor]], generator: torch.Generator) -> MicroBatch:
+        """pixel_values, and teacher_features [N, P, F]."""
+        pixels, features = zip(*items, strict=True)
+        found = {**self.processor.collate(pixels, []), "teacher_features": torch.stack(features)}
+        return counted(found, len(items))
 
 
 class VectorQuantizedDistillationLoss(Loss):
@@ -57,7 +96,8 @@ class VectorQuantizedDistillationLoss(Loss):
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureCoding:
-    """What was read is written again, vectors come near their codes, and codes follow what chooses them."""
+    """What was read is written again, vectors come near their codes, and codes follow what chooses them (4M, arXiv
+    2312.06647).  Batch: pixel_values [N, C, H, W], or classes [N, H, W]."""
 
     name: ClassVar[str] = "feature_coding"
 

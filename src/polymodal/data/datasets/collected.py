@@ -3,13 +3,18 @@
 photos/1.jpg, photos/1.txt        a caption beside each        photos/cat/1.jpg     its folder's name is the label
 photos/1.jpg                      pictures alone, where none has a caption or a label
 photos/metadata.jsonl             {"file_name": "1.jpg", "text": "..."}             as `datasets` has it
-shard-0001.tar                    1.jpg, 1.txt (or 1.json): what shares a name is one sample (WebDataset)
+shard-0001.tar                    1.jpg, 1.txt (or 1.json): what shares a name is one sample (WebDataset); 1.0.jpg,
+                                  1.1.jpg are two pictures of it
+shards/*.tar                      a folder of archives: all of them
 """
 
 from __future__ import annotations
 
 import os
 import tarfile
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -153,9 +158,11 @@ class TarSamples(Dataset):
         for suffix in TEXTS:
             if suffix in members:
                 record["caption"] = read_text(self._read(members[suffix], name), name)
-        for suffix, place in members.items():
+        media: dict[str, list[bytes]] = {}
+        for suffix in sorted(members, key=lambda each: [int(x) if x.isdigit() else -1 for x in each.split(".")]):
             if (kind := KIND.get(suffix.rpartition(".")[2])) is not None:
-                record[kind] = self._read(place, name)
+                media.setdefault(kind, []).append(self._read(members[suffix], name))
+        record |= {kind: items[0] if len(items) == 1 else items for kind, items in media.items()}
         return sample_of(record, name, Media(self.path.parent), self.question)
 
     def _read(self, place: tuple[int, int], name: str) -> bytes:
@@ -165,6 +172,27 @@ class TarSamples(Dataset):
         with open_regular(self.path, error=ConfigError) as file:
             file.seek(start)
             return file.read(size)
+
+
+class Shards(Dataset):
+    """The samples of all archives of a folder, in the order of their names."""
+
+    kind: ClassVar[str] = "folder of WebDataset archives"
+
+    def __init__(self, path: Path, archives: Sequence[Path], question: str = "") -> None:
+        super().__init__(path)
+        self.parts = [TarSamples(each, None, question) for each in archives]
+        self.ends = list(accumulate(map(len, self.parts)))
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def files(self) -> Iterable[Path]:
+        return [part.path for part in self.parts]
+
+    def sample(self, index: int) -> Sample:
+        part = bisect_right(self.ends, index)
+        return self.parts[part].sample(index - (self.ends[part - 1] if part else 0))
 
 
 def read_text(data: bytes, name: str) -> str:

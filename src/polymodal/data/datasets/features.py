@@ -62,33 +62,6 @@ class FeatureSet:
         """Numbers a step, by modality."""
         return {name: values.shape[1] for name, values in self.samples[0].features.items()}
 
-    def require(self, modalities: Sequence[str], widths: Mapping[str, int] | None = None) -> None:
-        """Raises ConfigError for a modality that is not there, or of another width than the model's."""
-        found = self.widths
-        for name in modalities:
-            if name not in found:
-                raise ConfigError(f"{self.source} has no {name}; expected {', '.join(modalities)}, found "
-                                  f"{', '.join(found) or 'none'}")  # fmt: skip
-            if widths is not None and name in widths and found[name] != widths[name]:
-                raise ConfigError(f"{self.source}: {name} has {found[name]} numbers a step, the model takes "
-                                  f"{widths[name]}; extract the features it was made for")  # fmt: skip
-
-    def require_aligned(self, modalities: Sequence[str] = MODALITIES) -> None:
-        """Raises ConfigError for a sample whose modalities have unequal numbers of steps."""
-        for sample in self.samples:
-            steps = {name: len(sample.features[name]) for name in modalities if name in sample.features}
-            if len(set(steps.values())) > 1:
-                said = ", ".join(f"{name} {count}" for name, count in steps.items())
-                raise ConfigError(f"{self.source}: sample {sample.name} is not aligned ({said} steps); expected one "
-                                  "number of steps, as in aligned_50.pkl")  # fmt: skip
-
-    def require_labels(self, names: Sequence[str]) -> None:
-        """Raises ConfigError for a label that is not there."""
-        for sample in self.samples:
-            if missing := [name for name in names if name not in sample.labels]:
-                raise ConfigError(f"{self.source}: sample {sample.name} has no label {missing[0]}; expected "
-                                  f"{', '.join(names)}, found {', '.join(sample.labels) or 'none'}")  # fmt: skip
-
 
 def feature_set(whole: Any, split: str | None, source: str) -> FeatureSet:
     """The samples of a split of a file's value.  split: "train", "valid" or "test"; None: all that the file holds."""

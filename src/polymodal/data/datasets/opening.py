@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from polymodal.data.datasets.collected import Folder, TarSamples, listed_folder
+from polymodal.data.datasets.collected import Folder, Shards, TarSamples, listed_folder
 from polymodal.data.datasets.listed import JSONArray, JSONLines, Parquet, Table
 from polymodal.data.datasets.sample import Dataset
 from polymodal.errors import ConfigError
@@ -28,6 +28,8 @@ def open_dataset(path: Path, root: Path | None = None, question: str = "") -> Da
     if root is not None and not root.is_dir():
         raise ConfigError(f"there is no folder {root} for the media")
     if path.is_dir():
+        if archives := sorted(path.glob("*.tar")):
+            return Shards(path, archives, question)
         return listed_folder(path, root, question) or Folder(path, root, question)
     if not path.exists():
         raise ConfigError(f"there is no data at {path}; expected {EXPECTED}")

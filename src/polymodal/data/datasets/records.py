@@ -3,7 +3,9 @@
     {"messages": [{"role": "user", "content": ...}, ...], "images": ["a.jpg"]}             OpenAI, TRL, LLaMA-Factory
     {"conversations": [{"from": "human", "value": "<image>\\nWhat is it?"}, ...], "image": "a.jpg"}    LLaVA, ShareGPT
     {"image": "a.jpg", "question": "...", "answer": "..."}     {"image": "a.jpg", "caption": "..."}    {"text": "..."}
+    {"image": "a.jpg", "text": "...", "target": "France", "label": "positive"}, a label of something in the text
     {"image": "a.jpg", "label": "cat"}      {"image": "a.jpg", "audio": "a.wav"}, media without a word
+    {"regions": "a.npz", "caption": "..."}, a detector's regions; of a .tsv of many pictures those of `image_id`
     {"messages": [...], "chosen": "...", "rejected": "..."}, one answer better than another, as TRL has them
     {"features": {"text": "a.npy", "audio": [[0.1, ...], ...]}, "label": 0.4}
     {"instruction": "lift it", "images": [...], "gripper_images": [...], "actions": "a.npy"}, a robot's way
@@ -23,6 +25,7 @@ from typing import Any
 from polymodal.data.datasets.sample import Sample
 from polymodal.data.media import Array, Audio, Image, Media, Text, Video
 from polymodal.data.messages import Message, Part, conversation
+from polymodal.data.region_features import Regions
 from polymodal.errors import PolymodalError, PromptError
 
 Open = Callable[[Any], Any]
@@ -49,13 +52,15 @@ MEDIA: Mapping[str, tuple[Callable[..., Media], tuple[str, ...]]] = {
     "depth": (partial(Image, modality="depth"), ("depth",)),
     "thermal": (partial(Image, modality="thermal"), ("thermal",)),
     "imu": (partial(Array, modality="imu"), ("imu", "motion")),
+    "regions": (Regions, ("regions",)),
 }
 TALKS = ("messages", "conversations", "conversation")
 QUESTIONS = ("question", "instruction", "prompt", "query")
 ANSWERS = ("answer", "caption", "output", "response", "transcript", "transcription", "sentence", "label")
 LABELS = ("labels", "label", "answers")
-ARRAYS = ("codes", "signal_targets")
-"""Numbers that stand beside a sample: ids of a picture's patches, vectors that signals should become."""
+ARRAYS = ("codes", "signal_targets", "empty_target", "latents", "teacher_features")
+"""Numbers that stand beside a sample: ids of a picture's patches, vectors that signals should become, latents of
+pictures, what a teacher says of patches."""
 MARK = re.compile(r"\s*<(image|video|audio)>\s*")
 
 
@@ -91,8 +96,11 @@ def _sample_of(record: Any, name: str, open_media: Open, question: str) -> Sampl
         return _preference(record, turns, name, media, open_media)
     if turns is not None:
         return Sample(name=name, messages=_talk(turns, media, open_media), **beside)
-    answer = _first(record, ANSWERS)
     text = record.get("text")
+    if isinstance(record.get("target"), str) and isinstance(text, str):
+        told = Message(role="user", parts=(*(item for kind in media.values() for item in kind), Text(text)))
+        return Sample(name=name, messages=(told,), target=record["target"], **beside)
+    answer = _first(record, ANSWERS)
     if answer is None and isinstance(text, str) and not any(media.values()):
         return Sample(name=name, text=text, **beside)
     answer = text if answer is None else answer
@@ -229,6 +237,8 @@ def _parts(text: str, waiting: Mapping[str, Iterator[Media]]) -> Iterator[Part]:
 def _media(record: Mapping[str, Any], kind: str, open_media: Open) -> Iterator[Media]:
     """The media of a kind that a record names, in order."""
     make, keys = MEDIA[kind]
+    if kind == "regions" and record.get("image_id") is not None:  # a line of a .tsv of many pictures
+        make = partial(Regions, image_id=str(record["image_id"]))
     for key in keys:
         value = record.get(key)
         if value is None or value == "":

@@ -18,9 +18,12 @@ from typing import Any
 
 from polymodal.backbones import albert
 from polymodal.checkpoints.method_config import method_config
+from polymodal.data.labels import labels_of
 from polymodal.models.mesm import INPUTS, MesmConfig, official_keys
-from polymodal.systems import CheckpointFormat, ModelSpec, Part, System, Variant, hf
+from polymodal.pipelines.image_text_matching import bert_ids
+from polymodal.systems import CheckpointFiles, CheckpointFormat, LoadedModel, ModelSpec, Part, System, Variant, hf
 from polymodal.systems.mesm.recipe import RECIPE
+from polymodal.systems.mesm.samples import EmotionClips
 
 TUPLES = ("widths", "face", "spectrogram")
 
@@ -51,7 +54,7 @@ def read_shapes(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
 
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:
     """What `read_shapes` found, or the same dict by hand."""
-    plain = {name: value for name, value in config.items() if name != "text_config"}
+    plain = {name: value for name, value in config.items() if name not in ("text_config", "id2label")}
     plain |= {name: tuple(plain[name]) for name in TUPLES if name in plain}
     text = albert.parse_config(config.get("text_config", {}))
     shape = method_config(MesmConfig, plain, "mesm", text=text)
@@ -68,7 +71,20 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         Part(slot="backbone", name="a classifier for each modality, weighted", prefix="heads", input="three vectors",
              output=f"logits [B, {shape.classes}]"),
     )  # fmt: skip
-    return ModelSpec(build=shape.build, keys=(official_keys(shape),), parts=drawing)
+    return ModelSpec(build=shape.build, keys=(official_keys(shape),), parts=drawing, assemble=assemble)
+
+
+def assemble(module: Any, files: CheckpointFiles) -> LoadedModel:
+    """What training reads; emotions are those of `id2label`, else numbers."""
+    tokenizer, config = files.tokenizer(), module.config
+    named = files.json("config.json").get("id2label")
+    emotions = labels_of({"id2label": named}) if named else tuple(map(str, range(config.classes)))
+    ids = bert_ids(tokenizer, config.text.positions)
+
+    def collator(objective: Any, learner: Any) -> EmotionClips:
+        return EmotionClips(ids=ids, emotions=emotions, side=config.face[1])
+
+    return LoadedModel(model=module, processor=None, labels=emotions, collator=collator)
 
 
 SYSTEM = System(

@@ -27,6 +27,8 @@ from polymodal.models.multimodal_lm import ModalityInputs
 from polymodal.models.signal_token_lm import SignalTokenLM, SignalTokens
 from polymodal.systems import CheckpointFiles, LoadedModel, ModelSpec, Part
 from polymodal.systems.minigpt_5.prompt import VokenFormat
+from polymodal.train.signal_objectives import SpokenPictures
+from polymodal.train.signal_pairs import spoken_media
 from polymodal.weights.folder import weights_in
 from polymodal.weights.keytable import KeyTable, drop
 from polymodal.weights.merged import Locations, MergedTensors, locations
@@ -141,8 +143,18 @@ def assemble(module: nn.Module, files: CheckpointFiles, found: minigpt.MiniGPT) 
                      before=(Words(text="<Img>"),), after=(Words(text="</Img>"),))  # fmt: skip
     processor = Processor(tokenizer=words, template=VokenFormat(signal=names), modalities=(image,),
                           max_length=found.text.config.max_length)  # fmt: skip
-    paint = stable_diffusion.own(files.folder, unet=module.generators["image"])
-    return LoadedModel(model=module, processor=processor, stop=("###",), sampling=SAMPLING, paint=paint)
+    unet: Any = module.generators["image"]
+    place = stable_diffusion.find(files.folder)
+    codec = None if place is None else stable_diffusion.Codec(place / "vae", "stable-diffusion-2-1-base")
+    side = unet.config.side * (8 if codec is None else codec.factor)
+
+    def collator(objective: Any, learner: Any) -> Any:
+        return spoken_media(learner, side, codec) if isinstance(objective, SpokenPictures) else None
+
+    paint = stable_diffusion.own(files.folder, unet=unet)
+    return LoadedModel(
+        model=module, processor=processor, stop=("###",), sampling=SAMPLING, paint=paint, collator=collator
+    )
 
 
 def drawing(mapper: VokenMapperConfig, noise: unet.UNetConfig) -> tuple[Part, ...]:

@@ -16,15 +16,18 @@ from typing import Any
 
 from polymodal.backbones import encoder
 from polymodal.checkpoints.method_config import method_config
+from polymodal.data.labels import labels_of
 from polymodal.encoders.resnet import ResNetConfig
 from polymodal.models.tombert import TomBertConfig, official_keys
 from polymodal.systems import (
     AdamW,
     Budget,
+    CheckpointFiles,
     CheckpointFormat,
     Classification,
     DataSource,
     Linear,
+    LoadedModel,
     ModelSpec,
     Part,
     Stage,
@@ -32,8 +35,9 @@ from polymodal.systems import (
     Variant,
     hf,
 )
+from polymodal.systems.tombert.samples import TargetedTweets
 
-CONFIGS = ("text_config", "vision_config")
+CONFIGS = ("text_config", "vision_config", "id2label")
 
 
 def read_shapes(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
@@ -84,7 +88,20 @@ def parse_config(config: Mapping[str, Any]) -> ModelSpec:
         Part(slot="backbone", name="one block over picture and tweet", prefix="joint", input=f"[B, 1 + T, {width}]",
              output=f"logits [B, {shape.classes}]"),
     )  # fmt: skip
-    return ModelSpec(build=shape.build, keys=(official_keys(shape),), parts=drawing)
+    return ModelSpec(build=shape.build, keys=(official_keys(shape),), parts=drawing, assemble=assemble)
+
+
+def assemble(module: Any, files: CheckpointFiles) -> LoadedModel:
+    """What training reads; classes are those of `id2label`, else "0", "1", "2"."""
+    tokenizer, count = files.tokenizer(), module.config.classes
+    named = files.json("config.json").get("id2label")
+    labels = labels_of({"id2label": named}) if named else tuple(map(str, range(count)))
+
+    def collator(objective: Any, learner: Any) -> TargetedTweets:
+        pad = tokenizer.special("[PAD]")
+        return TargetedTweets(tokenizer=tokenizer, labels=labels, pad=pad, longest=learner.max_length or 64)
+
+    return LoadedModel(model=module, processor=None, labels=labels, collator=collator)
 
 
 def published(pooling: str) -> dict[str, Any]:

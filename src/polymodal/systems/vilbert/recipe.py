@@ -12,7 +12,7 @@ RECIPE = (
             DataSource(name="Conceptual Captions", kind="image-text pairs", samples=3_100_000, masked_words=0.15,
                        masked_patches=0.15),
         ),
-        objective=RegionPretraining(yes=0),
+        objective=RegionPretraining(yes=0, kept=0.1),
         train=(*BODY, "heads"),
         optimizer=AdamW(lr=1e-4, weight_decay=0.01),
         schedule=Linear(warmup_ratio=0.1),
