@@ -54,7 +54,7 @@ def log(folder: Path) -> list[dict]:
 
 @pytest.fixture(autouse=True)
 def rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "matmul_rate", lambda *given, **more: 1e6)
+    monkeypatch.setattr(loop, "rate_of", lambda *given, **more: 1e6)
 
 
 def test_operations_are_counted_and_scaled_by_tokens(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from polymodal.api.sampling import chosen_options
 from polymodal.api.speaking import say, speak, spoken
 from polymodal.api.tensors import answering, check_no_loss, check_prompt, left_padded, logits_of, require_finite
 from polymodal.api.transcribing import TranscriptStream, as_one_window
+from polymodal.api.turning import turn
 from polymodal.checkpoints.record import LoadedModel
 from polymodal.data.media import Media, Text
 from polymodal.data.modalities import holds_media
@@ -345,6 +346,8 @@ class Model:
         self.require("act")
         return Episode(self, self._parts, instruction)
 
+    turn = turn
+
     def generate(self, *, options: SamplingOptions | None = None, **tensors: Any) -> Tensor:
         """Answers to a batch of tensors as ids [B, T + new], the prompt in front and padding behind, as transformers
         returns them; options may be given under its names too (api/generation_options.py lists them): max_new_tokens,
@@ -464,6 +467,7 @@ class Model:
             "embed": parts.embed is not None,
             "answer": can_answer(self),
             "act": parts.act is not None,
+            "turn": parts.turn is not None,
             "logits": fills(module, "logits"),
             "features": isinstance(module, HasFeatures),
             "predict": fills(module, "predictions"),

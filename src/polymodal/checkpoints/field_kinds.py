@@ -47,11 +47,12 @@ KINDS: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     (r"_config$|^id2label$|^label2id$|^rope_scaling$|^rope_parameters$", "a table", lambda x: isinstance(x, Mapping)),
     (r"^architectures$", "a list of names",
      lambda x: isinstance(x, list | tuple) and all(isinstance(each, str) for each in x)),
-    (r"(^|_)(uses?|is|do|tie|add|with|return|output|has|qkv|scale|dynamic|learned)_|bias$|aspect_ratio$|cosine$|"
+    (r"(^|_)(uses?|is|do|tie|share|add|with|return|output|has|qkv|scale|dynamic|learned)_|bias$|aspect_ratio$|cosine$|"
      r"^pruned_heads$|^resblock$", "anything", lambda x: True),
     (r"eps$|epsilon$|theta$|dropout|drop_path|ratio$|factor$|_std$|_range$|_scale|temperature|penalty|top_p|fraction",
      "a number", _each(_is_number)),
-    (r"_type$|_act$|activation|dtype$|_path$|_strategy$|^template$", "a text", lambda x: isinstance(x, str)),
+    (r"_type$|_act$|^act_layer$|activation|dtype$|_path$|_strategy$|^template$", "a text",
+     lambda x: isinstance(x, str)),
     (r"^vocab_size$", "a whole number of 0 or more, or -1 as LLaMA's own files say",
      _each(lambda x: _is_whole(x) and x >= -1)),
     (r"(^|_)ids?$|_index$|select_layer$|feature_layer$|length$", "a whole number", _each(_is_whole)),

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from polymodal.pipelines.grounding import Grounding
     from polymodal.pipelines.guided_diffusion import OwnPipelines
     from polymodal.pipelines.image_generation import PaintRequest
+    from polymodal.pipelines.modality_turning import Turner
     from polymodal.pipelines.spoken_answer import SpeaksAnswers
     from polymodal.pipelines.transcription.transcribe import Window
     from polymodal.weights.keytable import KeyTable
@@ -109,6 +110,7 @@ class LoadedModel(HearsAndSpeaks):
     ground(answer, pictures) -> `Grounding`: the answer in plain words, and boxes of the things
     it is about, in the pictures of its conversation.  paint(PaintRequest) -> a picture of each seed, uint8 [H, W, 3],
     of a model that writes them itself.  act(instruction) -> `Acting`, which takes the pictures of a robot's step.
+    turn: some modalities of a thing into others, of a model that reads and writes them by name.
     ends: the ids that end an answer and the one that pads it, where the published files say so.  settings: the other
     options of generation that they name.  text() -> the model that answers conversations without media, where that is
     not `model` itself; called when the first one comes.
@@ -129,6 +131,7 @@ class LoadedModel(HearsAndSpeaks):
     paint: Callable[[PaintRequest], Sequence[Tensor]] | OwnPipelines | Composer | None = None
     next_turn: Callable[[Sequence[Message], str], Message | None] | None = None
     act: Callable[[str], Acting] | None = None
+    turn: Turner | None = None
     ends: tuple[Collection[int], int | None] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     stop: tuple[str, ...] = ()

@@ -41,6 +41,7 @@ from polymodal.cli import (
     study,
     train,
     transcribe,
+    turn,
 )
 from polymodal.cli.cleaning import cleaned_streams, own_streams
 from polymodal.errors import PolymodalError, StorageError, Unreachable
@@ -98,7 +99,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS = (answer.ask, chat.chat, transcribe.transcribe, say.say, draw.draw, perceive.classify,
+COMMANDS = (answer.ask, chat.chat, transcribe.transcribe, say.say, draw.draw, turn.turn, perceive.classify,
             embed.embed, search.search, act.act,
             catalogue.systems, catalogue.show, check.check, new.new, fetch.pull, health.doctor,
             prepare.prepare, train.train, train.export, evaluate.evaluate, predict.predict, bench.bench,

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from polymodal.nn.computed import computed_buffer
+
 
 class NormConfig(Protocol):
     """Config of a norm: ``build(width)`` returns a module called as ``f(x, token_types)``."""
@@ -59,6 +61,30 @@ class LayerNorm(nn.LayerNorm):
         # Without affine parameters both are None, against torch's type annotations.
         weight, bias = (None if p is None else p.float() for p in (self.weight, self.bias))
         return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+
+
+class FixedBiasLayerNorm(nn.Module):
+    """Layer norm with a weight that learns and a bias that does not: zero, unless a file holds another (4M)."""
+
+    bias: Tensor
+
+    def __init__(self, width: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        computed_buffer(self, "bias", lambda: torch.zeros(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
+        wide = F.layer_norm(x.float(), (x.shape[-1],), self.weight.float(), self.bias.float(), self.eps)
+        return wide.to(x.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedBiasLayerNormConfig:
+    eps: float = 1e-5
+
+    def build(self, width: int) -> FixedBiasLayerNorm:
+        return FixedBiasLayerNorm(width, self.eps)
 
 
 class DeviationNorm(nn.Module):

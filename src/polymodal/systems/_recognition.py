@@ -141,7 +141,9 @@ ARCHITECTURES: dict[str, tuple[str, ...]] = {
 }
 KEYS: dict[str, tuple[str, ...]] = {
     "code_hop_size": ("speechgpt",),
+    "domains_in": ("fourm",),
     "dur_predictor_params": ("speechgpt",),
+    "enc_type": ("fourm",),
     "eva_args": ("cogcom",),
     "gguf": ("language_model",),
     "imu_embed_dim": ("imagebind",),

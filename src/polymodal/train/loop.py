@@ -42,7 +42,7 @@ from polymodal.train.parallel import shard
 from polymodal.train.parameters import parameter_groups, prepare, train_mode
 from polymodal.train.ranks import ALONE, Ranks, whole
 from polymodal.train.recipe import Stage, as_dict
-from polymodal.train.utilisation import Utilisation, counted_before, matmul_rate
+from polymodal.train.utilisation import Utilisation, counted_before, rate_of
 
 Batches = Callable[[int, torch.Generator], Any]
 Report = Callable[[int, int, dict[str, float]], None]
@@ -184,7 +184,7 @@ def utilisation(model: nn.Module, options: LoopOptions, log: Path) -> Utilisatio
         return Utilisation(rate=None)
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     weight = first_weight(model)
-    rate = matmul_rate(weight.device, PRECISIONS[options.precision] or weight.dtype, seconds=0.3)
+    rate = rate_of(weight.device, PRECISIONS[options.precision] or weight.dtype, torch.get_num_threads())
     return Utilisation(rate=rate, counted=counted_before(lines))
 
 

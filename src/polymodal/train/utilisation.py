@@ -11,6 +11,7 @@ hold the reading of its data.
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -45,6 +46,12 @@ def matmul_rate(device: torch.device | str = "cpu", dtype: torch.dtype = torch.f
             torch.accelerator.synchronize()
 
     return best_rate(2 * size**3, product, seconds)
+
+
+@functools.cache
+def rate_of(device: torch.device, dtype: torch.dtype, threads: int) -> float:
+    """`matmul_rate`, measured once in a process for each number of threads."""
+    return matmul_rate(device, dtype, seconds=0.3)
 
 
 class WholeModel(contextlib.nullcontext[None]):

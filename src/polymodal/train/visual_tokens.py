@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from polymodal.data.datasets.sample import Sample
 from polymodal.data.pair_processor import PairProcessor
 from polymodal.errors import ConfigError, PromptError
+from polymodal.models.feature_codec import FeatureCodec
 from polymodal.models.visual_tokenizer import VisualTokenizer
 from polymodal.train.collator import Collator, Learner, MicroBatch, WrongKind, counted
 from polymodal.train.labelled import picture_of
@@ -90,4 +91,27 @@ class VectorQuantizedDistillationLoss(Loss):
         found = model(pixel_values=batch["pixel_values"], teacher_features=wanted)
         if model.training:
             model.follow(found.hidden.detach(), found.predictions["tokens"])
+        return dict(found.losses)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureCoding:
+    """What was read is written again, vectors come near their codes, and codes follow what chooses them (4M, arXiv
+    2312.06647).  Batch: pixel_values [N, C, H, W], or classes [N, H, W]."""
+
+    name: ClassVar[str] = "feature_coding"
+
+    def build(self, model: nn.Module) -> Loss:
+        if not isinstance(model, FeatureCodec) or model.writer is None:
+            raise ConfigError("objective: feature coding needs a FeatureCodec with a writing half")
+        return FeatureCodingLoss()
+
+
+class FeatureCodingLoss(Loss):
+    """See FeatureCoding."""
+
+    def forward(self, model: Any, batch: Batch) -> Losses:
+        found = model(pixel_values=batch["pixel_values"], return_loss=True)
+        if model.training:
+            model.codebook.follow(found.hidden.detach(), found.predictions["tokens"])
         return dict(found.losses)

@@ -266,7 +266,7 @@ EVIDENCE = Evidence(
         "no prompt was published: turns are Gemma's, marks of pictures were chosen here; a video's sound is not heard",
         "sizes of data, mixture, rates, batches, steps and losses are unknown; reward models, RLHF and the "
         "distillation of the Nano sizes are not stages here",
-        "the JSON of generateContent is read and written in Python (`systems/gemini/contents.py`), no server speaks it; "
+        "the JSON of generateContent is read and written in Python (`systems/gemini/contents.py`), not served; "
         "AlphaCode 2, tools and search of the products are not part of it",
     ),
 )  # fmt: skip
