@@ -72,7 +72,7 @@ def _table(value: Any, where: str) -> dict[str, Any]:
     """A JSON object, its fields in the first spelling."""
     if not isinstance(value, Mapping):
         raise PromptError(f"{where}: expected an object, found {type(value).__name__}")
-    return {SPELLED.get(name, name): each for name, each in value.items()}
+    return {SPELLED.get(str(name), str(name)): each for name, each in value.items()}
 
 
 def _parts(content: Mapping[str, Any], where: str, limits: Limits) -> tuple[Text | Media, ...]:
@@ -137,9 +137,9 @@ def _written(part: Text | Media, where: str) -> dict[str, Any]:
         return part.part
     if isinstance(part, Text):
         return {"text": part.text}
-    source = getattr(part, "source", None)
+    source = part.source if isinstance(part, Image | Audio | Video) else None
     kind = sniff(source[:4096]) if isinstance(source, bytes) else None
-    if kind is None or not isinstance(part, Image | Audio | Video) or (kind in IMAGE_FORMATS) != (part.mime == "image"):
+    if kind is None or not isinstance(source, bytes) or (kind in IMAGE_FORMATS) != (part.mime == "image"):
         raise PromptError(f"{where}: expected {part.modality} as the bytes of a file, found {part!r}")
-    mime = f"{part.mime}/{FORMATS.get(kind, kind)}"
-    return {"inlineData": {"mimeType": mime, "data": base64.b64encode(source).decode()}}
+    data = base64.b64encode(source).decode()
+    return {"inlineData": {"mimeType": f"{part.mime}/{FORMATS.get(kind, kind)}", "data": data}}
