@@ -17,7 +17,7 @@ from polymodal.check import randomise
 from polymodal.check.alignment import pairs, with_masked_words
 from polymodal.check.evidence import albef, blip_2, flava, vilt
 from polymodal.systems import get
-from polymodal.train.momentum import MomentumAlignment, MomentumAlignmentLoss
+from polymodal.train.momentum import MomentumAlignment
 from polymodal.train.objectives import Loss, Objective
 from polymodal.train.parallel import shard
 from polymodal.train.pretraining import ContrastMatchCaption, MaskedMultimodalModeling, WordPatchPretraining
@@ -58,8 +58,6 @@ def main(rank: int, world: int, port: int, folder: Path) -> None:
     for kind in KINDS:
         model, loss = build(kind)
         shard(model)
-        if isinstance(loss, MomentumAlignmentLoss):
-            shard(loss.teacher.model)
         torch.manual_seed(rank)
         losses = loss(model.train(), batch(kind, rank))
         torch.stack(list(losses.values())).sum().backward()

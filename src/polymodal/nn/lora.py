@@ -62,7 +62,7 @@ class LowRankPath(nn.Module):
     def forward(self, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """``x [..., in]`` and what the linear gives without the adapter, ``y [..., out]`` -> ``[..., out]``."""
         dropped = self.dropout(x.to(self.lora_A.weight.dtype))
-        low = self.lora_B(self.lora_A(dropped) * self.scale)  # scaled where it is narrow
+        low = self.lora_B(self.lora_A(dropped)) * self.scale
         if self.magnitude is None:
             return (y + low).to(y.dtype)
         if self.training and self.dropout.p:
@@ -74,7 +74,7 @@ class LowRankPath(nn.Module):
 
     def look_up(self, ids: Tensor, y: Tensor, table: Tensor) -> Tensor:
         """``ids [...]`` and their rows of the table without the adapter, ``y [..., D]`` -> ``[..., D]``."""
-        low = self.lora_B(F.embedding(ids, self.lora_A.weight.T) * self.scale)
+        low = self.lora_B(F.embedding(ids, self.lora_A.weight.T)) * self.scale
         if self.magnitude is None:
             return (y + low).to(y.dtype)
         return ((y + low) * (self.magnitude / self.norm(table.T))).to(y.dtype)
