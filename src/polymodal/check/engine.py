@@ -17,6 +17,7 @@ import importlib
 import importlib.util
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from polymodal.checkpoints import record
 from polymodal.errors import ConfigError, PolymodalError
 from polymodal.fields import constructor_error, explained, place_of, returned, shown
 from polymodal.systems import System, Variant
+from polymodal.weights.build import build_empty
 
 Result = dict[str, Any]
 RECORDS = record.RECORDS | {
@@ -109,8 +111,7 @@ def build(system: System, evidence: Evidence) -> Result:
     rows: list[Result] = []
     for variant in system.variants:
         size = size_of(evidence, variant)
-        with torch.device("meta"):
-            module = system.module(variant)
+        module = build_empty(partial(system.module, variant))
         built = sum(p.numel() for p in module.parameters())
         dropped = 0 if size is None else dropped_numbers(system, variant, module, size)
         published = variant.parameters if size is None else size.parameters()
@@ -182,8 +183,7 @@ def keys(system: System, evidence: Evidence) -> Result:
         size = size_of(evidence, variant)
         if size is None:
             continue
-        with torch.device("meta"):
-            module = system.module(variant)
+        module = build_empty(partial(system.module, variant))
         named = _Named(size.shapes())
         _, report = fitting(system.model_spec(variant).keys, named, expected_shapes(module))
         used = sum(len(use.sources) for use in report.uses)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from polymodal.check import library
 from polymodal.check.library import Library
 from polymodal.check.record import Case, Expected, Shapes, Size, Tensors
+from polymodal.weights.build import nothing_drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,7 @@ def hugging_size(variant: str, model: str, config: Callable[[Library], Any], own
     @cache
     def counted() -> tuple[Shapes, int]:
         """Shapes and the number of parameters; the model itself is not kept."""
-        with library.quiet() as transformers, torch.device("meta"):
+        with library.quiet() as transformers, nothing_drawn():
             oracle = getattr(transformers, model)(config(transformers))
             if own_head:
                 head = library.part(oracle, own_head)

@@ -16,6 +16,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from polymodal.check.training import train_stage
 from polymodal.check.trial import Trial
 from polymodal.errors import ConfigError, PolymodalError
 from polymodal.systems import System, Variant
+from polymodal.weights.build import build_empty
 
 PARTS = ("record", "build", "forward", "generate", "recipe", "save")
 LARGEST = 300_000_000  # parameters that are built for a trial
@@ -71,8 +73,7 @@ def record(file: str, found: list[System]) -> Result:
     found.append(system)
     system.check_recipe()
     for variant in system.variants:
-        with torch.device("meta"):
-            names = [name for name, _ in system.module(variant).named_parameters()]
+        names = [name for name, _ in build_empty(partial(system.module, variant)).named_parameters()]
         for part in system.drawing(variant):
             if part.prefix and not any(name.startswith(f"{part.prefix}.") for name in names):
                 raise ConfigError(f"{variant.name}: part {part.name!r}: '{part.prefix}' names no parameter")
@@ -102,8 +103,7 @@ def build(system: System) -> Result:
 
 def count(system: System, variant: Variant) -> int:
     """Parameters of a variant, built without memory."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in system.module(variant).parameters())
+    return sum(p.numel() for p in build_empty(partial(system.module, variant)).parameters())
 
 
 def forward(file: str, system: System, checkpoint_dir: Path, loaded: list[Any]) -> Result:

@@ -133,14 +133,13 @@ class System:
         """
         if not self.recipe:
             return
-        import torch
-
         from polymodal.train.parameters import nearest_names, unnamed_prefixes
+        from polymodal.weights.build import build_empty
 
         names: set[str] = set()
         for variant in self.variants:
-            with torch.device("meta"):
-                names |= {name for name, _ in self.module(variant).named_parameters()}
+            module = build_empty(partial(self.module, variant))
+            names |= {name for name, _ in module.named_parameters()}
             if not any(unnamed_prefixes(stage, names) for stage in self.recipe):
                 return
         for stage in self.recipe:

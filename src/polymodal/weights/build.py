@@ -2,6 +2,7 @@
 
     build_empty(build)            on the meta device: names, shapes and ties; buffers that are computed (nn/computed.py)
                                   are real
+    nothing_drawn()               a context that does the same for a module of another library
     first_values(build, names)    what a fresh build gives those parameters, without memory for the others
 
 Random initialisation is most of the time that building takes, and most of its values are never used.
@@ -9,7 +10,8 @@ Random initialisation is most of the time that building takes, and most of its v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -63,6 +65,13 @@ def build_empty(build: Callable[[], Built]) -> Built:
     """The module on the meta device; ConfigError for one larger than any model (build_limits.py)."""
     with torch.device("meta"), _RandomCalls(limits=BuildLimits()):
         return build()
+
+
+@contextmanager
+def nothing_drawn() -> Iterator[None]:
+    """Everything that is built lies on the meta device, and no random number is drawn for it.  For code of others."""
+    with torch.device("meta"), _RandomCalls():
+        yield
 
 
 def first_values(build: Callable[[], nn.Module], names: Collection[str]) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ from polymodal.encoders import nfnet
 from polymodal.systems import Variant
 from polymodal.systems.flamingo import SYSTEM
 from polymodal.systems.flamingo.checkpoint import BOS, END, IMAGE
+from polymodal.weights.build import nothing_drawn
 
 MEDIA = 2
 
@@ -166,7 +167,7 @@ def size(variant: Variant) -> Size:
 
     @cache
     def shapes() -> Shapes:
-        with library.quiet() as transformers, torch.device("meta"):
+        with library.quiet() as transformers, nothing_drawn():
             made = Composite(transformers, dict(variant.config or {}))
         left_out = ("vision_encoder.", "lang_encoder.lm_head.weight", "perceiver.media_pos_emb")
         found = {n: tuple(x.shape) for n, x in made.state_dict().items() if not n.startswith(left_out)}

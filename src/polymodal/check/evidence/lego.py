@@ -31,6 +31,7 @@ from polymodal.data.media import Video
 from polymodal.encoders import imagebind_keys
 from polymodal.encoders.frames import FrameEncoder
 from polymodal.systems.lego import PLACES, SYSTEM
+from polymodal.weights.build import nothing_drawn
 
 NAMED: dict[str, Any] = {"model_type": "LEGO", "architectures": ["LEGOLlamaForCausalLM"]}
 EVA = {"hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -170,7 +171,7 @@ def size() -> Size:
     @cache
     def shapes() -> Shapes:
         config = dict(SYSTEM.variants[0].config or {})
-        with library.quiet() as transformers, torch.device("meta"):
+        with library.quiet() as transformers, nothing_drawn():
             keep = library.settings(transformers.LlamaConfig())
             text = {name: value for name, value in config.items() if name in keep}
             clip = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,

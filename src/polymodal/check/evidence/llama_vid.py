@@ -29,6 +29,7 @@ from polymodal.data.media import Video
 from polymodal.systems import Variant
 from polymodal.systems.llama_vid import SYSTEM
 from polymodal.systems.llama_vid.checkpoint import INSIDE, PLACEHOLDERS, READER
+from polymodal.weights.build import nothing_drawn
 
 NAMED: dict[str, Any] = {"model_type": "llava", "architectures": ["LlavaLlamaAttForCausalLM"],
                          "bert_type": "qformer_pretrain", "mm_projector_type": "mlp2x_gelu"}  # fmt: skip
@@ -181,7 +182,7 @@ def size(variant: Variant) -> Size:
     @cache
     def shapes() -> Shapes:
         config = dict(variant.config or {})
-        with library.quiet() as transformers, torch.device("meta"):
+        with library.quiet() as transformers, nothing_drawn():
             keep = library.settings(transformers.LlamaConfig())
             text = {name: value for name, value in config.items() if name in keep and name != "rope_scaling"}
             wide = {"hidden_size": 1408, "intermediate_size": 6144, "num_hidden_layers": 39, "num_attention_heads": 16,

@@ -27,6 +27,7 @@ from polymodal.data.mel import MelConfig, log_mel
 from polymodal.systems import Variant
 from polymodal.systems.llasm import SYSTEM
 from polymodal.systems.llasm.checkpoint import INSIDE, LARGE_V2
+from polymodal.weights.build import nothing_drawn
 
 NAMED: dict[str, Any] = {"model_type": "llaaa", "architectures": ["LlaaaLlamaForCausalLM"]}
 SPEECH = {"model_type": "whisper", "d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 4,
@@ -105,7 +106,7 @@ def size(variant: Variant) -> Size:
     @cache
     def shapes() -> Shapes:
         config = dict(variant.config or {})
-        with library.quiet() as transformers, torch.device("meta"):
+        with library.quiet() as transformers, nothing_drawn():
             keep = library.settings(transformers.LlamaConfig())
             kept = {name: value for name, value in config.items() if name in keep}
             text = transformers.LlamaForCausalLM(transformers.LlamaConfig(**kept))

@@ -27,6 +27,7 @@ from polymodal.check.training import caption_check
 from polymodal.checkpoints.record import CheckpointFormat
 from polymodal.systems import Variant
 from polymodal.systems.llava import SYSTEM
+from polymodal.weights.build import nothing_drawn
 
 IMAGE = -200
 VISION = {"hidden_size": 32, "intermediate_size": 56, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -136,7 +137,7 @@ def size(variant: Variant, names: Callable[[int, int], dict[str, tuple[int, ...]
     @cache
     def shapes() -> Shapes:
         config = dict(variant.config or {})
-        with library.quiet() as transformers, torch.device("meta"):
+        with library.quiet() as transformers, nothing_drawn():
             keep = library.settings(transformers.LlamaConfig())
             text = transformers.LlamaForCausalLM(
                 transformers.LlamaConfig(**{name: value for name, value in config.items() if name in keep})

@@ -26,6 +26,7 @@ from polymodal.check.training import caption_check
 from polymodal.systems import Variant
 from polymodal.systems.moe_llava import CLIP, SYSTEM
 from polymodal.systems.moe_llava.checkpoint import INSIDE
+from polymodal.weights.build import nothing_drawn
 
 STABLELM = {"hidden_size": 40, "intermediate_size": 72, "num_hidden_layers": 3, "num_attention_heads": 5,
             "num_key_value_heads": 5, "vocab_size": 99, "layer_norm_eps": 1e-4, "use_qkv_bias": True,
@@ -134,7 +135,7 @@ def size(variant: Variant) -> Size:
         text = {
             named.get(key, key): value for key, value in config.items() if not key.startswith(("mm_", "moe", "image"))
         }
-        with library.quiet() as transformers, torch.device("meta"):
+        with library.quiet() as transformers, nothing_drawn():
             model = language_model(transformers, family, {**text, "model_type": family}, config["moe"])
             clip = config["mm_image_tower"] == CLIP
             vision, settings = TOWERS["clip" if clip else "siglip"]
