@@ -66,7 +66,7 @@ def headline() -> HeadlineResult:
         write_weights(folder, module, model_spec.keys[0])
         told = [{"role": "assistant", "content": name} for _, name in samples]
         talks = [[*each, answer] for each, answer in zip(asked, told, strict=True)]
-        train_on_conversations(pm.load(folder), talks, writer(folder, model_spec), steps=120)
+        train_on_conversations(pm.load(folder), talks, writer(folder, model_spec), steps=240)
         again = pm.load(folder)
         right = sum(again.chat(each, max_tokens=24).text.strip() == name
                     for each, (_, name) in zip(asked, samples, strict=True))  # fmt: skip

@@ -47,7 +47,7 @@ def headline() -> HeadlineResult:
         model_spec = SYSTEM.formats[0].model_spec(config)
         write = writer(folder, model_spec)
         write(model_spec.build())
-        right = train_and_chat(folder, write, count=3, steps=140, lr=2e-3)
+        right = train_and_chat(folder, write, count=3, steps=300, lr=1e-3)
     return HeadlineResult(
         ok=right == 3,
         evidence=f"tiny weights trained on 3 pictures: chat, behind the published meta instruction, names {right} of "
