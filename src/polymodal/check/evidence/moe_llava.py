@@ -184,7 +184,8 @@ def headline() -> HeadlineResult:
         folder = Path(directory)
         size = byte_tokenizer(folder, ["<|endoftext|>"], eos="<|endoftext|>", pad="<|endoftext|>")
         config = tiny(size, folder / "clip")
-        right = train_fresh_and_chat(folder, SYSTEM.formats[0], config, steps=160, generation_config={"eos_token_id": 0})
+        ends = {"eos_token_id": 0}
+        right = train_fresh_and_chat(folder, SYSTEM.formats[0], config, steps=160, generation_config=ends)
     return HeadlineResult(
         ok=right == 8,
         evidence=f"tiny weights trained on 8 pictures: chat names {right} of them (published weights were not at hand)",
