@@ -102,15 +102,24 @@ class Checkpoint:
 
 
 def train_on_conversations(
-    model: Any, conversations: Sequence[Any], write: Callable[[nn.Module], Any], *, steps: int, lr: float = 3e-3
+    model: Any,
+    conversations: Sequence[Any],
+    write: Callable[[nn.Module], Any],
+    *,
+    steps: int,
+    lr: float = 3e-3,
+    frozen: tuple[str, ...] = (),
 ) -> None:
-    """Train a loaded checkpoint on conversations through its own processor and write its weights back by `write`."""
+    """Train a loaded checkpoint on conversations through its own processor and write its weights back by `write`.
+
+    frozen: prefixes of what does not learn.
+    """
     from polymodal.check.training import learned
     from polymodal.train.objectives import LanguageModeling
 
     batch = model.processor(list(conversations))
     lesson = TrainingCheck(model=model.module, batches=lambda step: batch, steps=steps, lr=lr)
-    write(learned(lesson, LanguageModeling()))
+    write(learned(lesson, LanguageModeling(), frozen=frozen))
 
 
 def with_fresh_weights(

@@ -121,15 +121,17 @@ def learned(
     *,
     steps: int | None = None,
     train: tuple[str, ...] = ("*",),
+    frozen: tuple[str, ...] = (),
     schedule: Schedule | None = None,
 ) -> nn.Module:
     """The check's model after some steps of the project's own loop in which all of its parameters, or those below
-    `train`, learn an objective: ready to be used."""
+    `train` and not below `frozen`, learn an objective: ready to be used."""
     stage = Stage(
         name="learned",
         data=(),
         objective=objective,
         train=train,
+        frozen=frozen,
         optimizer=AdamW(lr=training_check.lr, weight_decay=0.01),
         schedule=schedule or Constant(),
         budget=Budget(batch=1, steps=training_check.steps if steps is None else steps),

@@ -150,9 +150,8 @@ def headline() -> HeadlineResult:
         write(spec.build())
         talks = [[Message(role="user", parts=(item, Text(question))), Message(role="assistant", parts=(Text(said),))]
                  for item, question, said in (*heard, *shown)]  # fmt: skip
-        begun = pm.load(folder)
-        begun.module.get_submodule("encoders.features").requires_grad_(False)
-        train_on_conversations(begun, talks, write, steps=300, lr=1e-3)
+        # How many tokens a sound has depends on its encoder, and the prompts are written before it learns.
+        train_on_conversations(pm.load(folder), talks, write, steps=300, lr=1e-3, frozen=("encoders.features",))
         model = pm.load(folder)
         right = [sum(model.chat(item, question, max_tokens=48).text.strip() == said for item, question, said in group)
                  for group in (heard, shown)]  # fmt: skip
