@@ -147,7 +147,7 @@ class UnifiedIOBackbone(EncoderDecoder):
         self, inputs_embeds: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
     ) -> Source:
         """Read `inputs_embeds [B, S, D]` at places int [B, S] (words 0, 1, ... where there are none)."""
-        places = self._known(position_ids, inputs_embeds, self.encoder_places)
+        places = known_places(position_ids, inputs_embeds, self.encoder_places.embedding.num_embeddings)
         x = self.encoder_places(inputs_embeds, places)
         patches = (places >= self.config.encoder_places.words)[..., None]
         x = torch.where(patches, self.patches_norm(x), self.words_norm(x))
@@ -164,7 +164,7 @@ class UnifiedIOBackbone(EncoderDecoder):
         cache: KVCache | None = None,
     ) -> Tensor:
         """The decoder's hidden states [B, T, D]; position_ids: the places of its tokens int [B, T]."""
-        places = self._known(position_ids, inputs_embeds, self.decoder_places)
+        places = known_places(position_ids, inputs_embeds, self.decoder_places.embedding.num_embeddings)
         mask, held = MaskSpec() if mask is None else mask, 0 if cache is None else cache.length
         keys = earlier_places(places, held, mask.attention_mask, self.config.decoder_places.words)
         biased = BiasedMask(causal=mask.causal, attention_mask=mask.attention_mask,
@@ -172,17 +172,17 @@ class UnifiedIOBackbone(EncoderDecoder):
         x = self.answer_norm(self.decoder_places(inputs_embeds, places))
         return super().forward(x, mask=biased, context=context, cache=cache)
 
-    @staticmethod
-    def _known(position_ids: Tensor | None, embeds: Tensor, places: Places) -> Tensor:
-        """Places of all rows.  Raises PromptError for one outside of the table."""
-        rows, count = embeds.shape[:2]
-        if position_ids is None:
-            position_ids = torch.arange(count, device=embeds.device)[None]
-        most = places.embedding.num_embeddings
-        if position_ids.device.type == "cpu" and not bool((position_ids < most).all()):
-            raise PromptError(f"Unified-IO: place {int(position_ids.max())} of a token, the table has {most}; shorten "
-                              "the text")  # fmt: skip
-        return position_ids.expand(rows, count)
+
+def known_places(position_ids: Tensor | None, embeds: Tensor, most: int) -> Tensor:
+    """Places of all rows, words 0, 1, ... where none are given.  Raises PromptError for one outside of the table."""
+    rows, count = embeds.shape[:2]
+    if position_ids is None:
+        position_ids = torch.arange(count, device=embeds.device)[None]
+    if position_ids.device.type == "cpu" and not bool((position_ids < most).all()):
+        raise PromptError(
+            f"Unified-IO: place {int(position_ids.max())} of a token, the table has {most}; shorten the text"
+        )
+    return position_ids.expand(rows, count)
 
 
 def earlier_places(places: Tensor, held: int, mask: Tensor | None, words: int) -> Tensor:

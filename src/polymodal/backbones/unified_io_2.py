@@ -30,6 +30,7 @@ from polymodal.backbones.encoder_decoder import (
     StackBlockConfig,
     StackConfig,
 )
+from polymodal.backbones.unified_io import known_places
 from polymodal.errors import PromptError
 from polymodal.nn.attention import Attention, AttentionConfig
 from polymodal.nn.cache import KVCache, LayerCache
@@ -241,15 +242,3 @@ class UnifiedIO2Backbone(EncoderDecoder):
         x = self.decoder_places.embed(inputs_embeds, places)
         rule = MaskSpec() if mask is None else mask
         return self.decoder.rotated(x, rule, self.decoder_places(places), source, cache)
-
-
-def known_places(position_ids: Tensor | None, embeds: Tensor, most: int) -> Tensor:
-    """Places of all rows, words 0, 1, ... where none are given.  Raises PromptError for one outside of the table."""
-    rows, count = embeds.shape[:2]
-    if position_ids is None:
-        position_ids = torch.arange(count, device=embeds.device)[None]
-    if position_ids.device.type == "cpu" and not bool((position_ids < most).all()):
-        raise PromptError(
-            f"Unified-IO: place {int(position_ids.max())} of a token, the table has {most}; shorten the text"
-        )
-    return position_ids.expand(rows, count)

@@ -11,9 +11,10 @@ Level 0 is the finest in both.  Traps: group norms have 32 groups and eps 1e-6, 
 stride-2 convolution pads right and bottom only; a conditioned norm has a scale and shift per spatial position.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -183,6 +184,17 @@ class ConvStackConfig:
 
     def build_decoder(self) -> "ConvDecoder":
         return ConvDecoder(self)
+
+
+def official_stack(config: Mapping[str, Any]) -> ConvStackConfig:
+    """The `ddconfig` of taming-transformers, as latent diffusion and Unified-IO have it: `ch`, `ch_mult` ..."""
+    base, resolutions = config["ch"], config.get("attn_resolutions") or ()
+    sides = [config["resolution"] >> level for level in range(len(config["ch_mult"]))] if resolutions else []
+    return ConvStackConfig(
+        channels=tuple(base * each for each in config["ch_mult"]), base=base, blocks=config["num_res_blocks"],
+        attention=tuple(level for level, side in enumerate(sides) if side in resolutions),
+        pixels=config["in_channels"], pixels_out=config["out_ch"], latent=config["z_channels"],
+    )  # fmt: skip
 
 
 class ConvEncoder(nn.Module):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
-from polymodal.generators.conv_stack import ConvDecoder, ConvEncoder, ConvStackConfig
+from polymodal.generators.conv_stack import ConvDecoder, ConvEncoder, ConvStackConfig, official_stack
 from polymodal.generators.vq_codec import half_rows
 from polymodal.weights.keytable import KeyTable, Row, drop, pair
 
@@ -81,12 +81,7 @@ def official_config(config: Mapping[str, Any], scale: float) -> KLCodecConfig:
     if config.get("attn_resolutions") or not config.get("double_z", True):
         raise ConfigError(f"codec: expected attn_resolutions [] and double_z true, found "
                           f"{config.get('attn_resolutions')} and {config.get('double_z')}")  # fmt: skip
-    base = config["ch"]
-    stack = ConvStackConfig(
-        channels=tuple(base * each for each in config["ch_mult"]), base=base, blocks=config["num_res_blocks"],
-        latent=config["z_channels"], pixels=config["in_channels"], pixels_out=config["out_ch"],
-    )  # fmt: skip
-    return KLCodecConfig(stack=stack, scale=scale)
+    return KLCodecConfig(stack=official_stack(config), scale=scale)
 
 
 def official_keys() -> KeyTable:

@@ -241,7 +241,7 @@ def sinusoids(count: int, width: int) -> Tensor:
 
 
 _OFFICIAL = {"text": ("text", "l"), "audio": ("audio", "a"), "vision": ("video", "v")}
-_MLPS = {"attention": "att1", "proposal": "att2", "keep": "gamma1", "write": "gamma2", "classifier": "out"}
+MLPS = {"attention": "att1", "proposal": "att2", "keep": "gamma1", "write": "gamma2", "classifier": "out"}
 
 
 def official_keys(config: ContextualMemoryFusionConfig) -> KeyTable:
@@ -259,7 +259,7 @@ def official_keys(config: ContextualMemoryFusionConfig) -> KeyTable:
         rows += [rename(f"unimodal_context.{long}_LSTM.{leaf}_l0", f"context.{name}.{leaf}_l0") for leaf in weights]
         rows += [rename(f"mfn.lstm_{short}.{leaf}", f"cells.{name}.{leaf}") for leaf in weights]
         rows += _pairs({f"multimodal_context.fc_uni_{long}_to_mfn_{long}_input": f"starts.{name}"})
-    for name, other in _MLPS.items():
+    for name, other in MLPS.items():
         rows += _pairs({f"mfn.{other}_fc{i}": f"mlps.{name}.fc{i}" for i in (1, 2)})
     layer, block = f"{inner}.encoder.layer_stack.{{}}", f"{merger}.blocks.{{}}"
     rows += _pairs({f"{layer}.slf_attn.w_{part}s": f"{block}.attn.{part}_proj" for part in "qkv"})

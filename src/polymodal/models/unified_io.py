@@ -50,13 +50,21 @@ class HiddenPatches:
         masks = result.pop("image_input_masks", None)
         if masks is None:
             return result
-        places, ids = result["input_ids"] == self.placeholder, result["input_ids"]
-        mask = result.get("attention_mask")
-        mask = torch.ones_like(ids) if mask is None else mask.long()
-        if places.device.type == "cpu" and int(places.sum()) != masks.numel():
-            raise PromptError(f"image_input_masks: {masks.numel()} patches for {int(places.sum())} placeholders")
-        result["attention_mask"] = mask.masked_scatter(places, masks.to(mask))
-        return result
+        told = "image_input_masks: {} patches for {} placeholders"
+        return result | {"attention_mask": with_seen(result, self.placeholder, masks, told)}
+
+
+def with_seen(batch: Mapping[str, Any], placeholder: int, masks: Tensor, told: str) -> Tensor:
+    """The attention mask [B, S] with `masks` (1: seen), in order, at the placeholders.
+
+    Raises PromptError, `told` with both numbers, where there are not as many.
+    """
+    ids, mask = batch["input_ids"], batch.get("attention_mask")
+    places = ids == placeholder
+    mask = torch.ones_like(ids) if mask is None else mask.long()
+    if places.device.type == "cpu" and int(places.sum()) != masks.numel():
+        raise PromptError(told.format(masks.numel(), int(places.sum())))
+    return mask.masked_scatter(places, masks.contiguous().to(mask))
 
 
 class UnifiedIO(EncoderDecoderLM):

@@ -30,6 +30,7 @@ from polymodal.generators.vq_codec import VQCodec
 from polymodal.models.encoder_decoder_lm import EncoderDecoderLM
 from polymodal.models.multimodal_lm import ModalityInputs, MultimodalLM
 from polymodal.models.output import Output
+from polymodal.models.unified_io import with_seen
 from polymodal.nn.cache import KVCache
 from polymodal.nn.losses import IGNORE, token_loss
 
@@ -78,15 +79,10 @@ class SeenTokens:
         for name, (_, key, _) in SEEN.items():
             if (masks := result.get(key)) is None:
                 continue
-            ids = result["input_ids"]
             if name in self.latents:
                 masks = masks.any(-1, keepdim=True).expand(-1, self.latents[name])
-            places = ids == self.placeholders[name]
-            mask = result.get("attention_mask")
-            mask = torch.ones_like(ids) if mask is None else mask.long()
-            if places.device.type == "cpu" and int(places.sum()) != masks.numel():
-                raise PromptError(f"{key}: {masks.numel()} features for {int(places.sum())} placeholders of {name}")
-            result["attention_mask"] = mask.masked_scatter(places, masks.contiguous().to(mask))
+            told = f"{key}: {{}} features for {{}} placeholders of {name}"
+            result["attention_mask"] = with_seen(result, self.placeholders[name], masks, told)
         return result
 
 

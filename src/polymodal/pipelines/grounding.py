@@ -16,8 +16,17 @@ from typing import Any
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
+from polymodal.errors import PromptError
+
 Box = tuple[float, float, float, float]
 _COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
+
+
+def require_box(box: Box) -> None:
+    """Raises PromptError for one that is none: left, top, right, bottom within 0..1 of the picture."""
+    left, top, right, bottom = box
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise PromptError(f"box {tuple(box)}: expected left < right and top < bottom within 0..1 of the picture")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,6 +49,17 @@ class PaintRequest:
     parts: tuple[Any, ...] = ()
     step: Step = unseen
 
+    def require_no_steps(self) -> None:
+        """Raises ConfigError for a wish of steps, of a painter that has none."""
+        if self.steps is not None:
+            raise ConfigError("steps: this model writes its pictures id by id, not in steps of diffusion")
+
+    def require_size(self, width: int, height: int) -> None:
+        """Raises ConfigError for a wish of another size than the only one that a painter writes."""
+        if self.size not in (None, (width, height)):
+            asked = "x".join(map(str, self.size or ()))
+            raise ConfigError(f"size {asked}: this model writes {width}x{height} pixels")
+
 
 @runtime_checkable
 class SeesWishes(Protocol):
@@ -154,8 +165,7 @@ class GridPainter:
 
     def __call__(self, request: PaintRequest) -> list[Tensor]:
         """uint8 [H, W, 3] of each picture.  Raises ConfigError for a size that the model cannot write."""
-        if request.steps is not None:
-            raise ConfigError("steps: this model writes its pictures id by id, not in steps of diffusion")
+        request.require_no_steps()
         size = self._grid(request.size)
         prompt = self.layout.prompt(self.tokenizer, request.text + self.positive, size)
         negative = self.layout.prompt(self.tokenizer, self.negative, size)

@@ -17,12 +17,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polymodal.checkpoints.method_config import method_config
-from polymodal.models.contextual_memory_fusion import ContextualMemoryFusionConfig, official_keys
+from polymodal.models.contextual_memory_fusion import MLPS, ContextualMemoryFusionConfig, official_keys
 from polymodal.systems import CheckpointFormat, ModelSpec, Part, System, Variant, hf
 from polymodal.systems.c_mfn.recipe import RECIPE
 
 NAMES = {"text": ("text", "l"), "audio": ("audio", "a"), "vision": ("video", "v")}
-MLPS = {"attention": "att1", "proposal": "att2", "keep": "gamma1", "write": "gamma2", "classifier": "out"}
 TRANSFORMER = "multimodal_context.self_attention_module.encoder"
 
 

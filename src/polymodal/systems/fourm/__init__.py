@@ -17,14 +17,11 @@ from typing import Any
 from polymodal.systems import CheckpointFormat, Repository, System, Variant
 from polymodal.systems.fourm import codec
 from polymodal.systems.fourm.checkpoint import MODEL, parse_config
-from polymodal.systems.fourm.recipe import RECIPE
+from polymodal.systems.fourm.recipe import MORE, RECIPE, WORDS, at_side
 
 LICENSE = "Apple sample code licence (LICENSE_WEIGHTS of apple/ml-4m)"
-DENSE = ("tok_rgb", "tok_depth", "tok_semseg", "tok_normal", "tok_clip")
-SEVEN = (*(f"{name}@224" for name in DENSE), "caption", "det")
-MORE = ("metadata", "human_poses", "tok_dinov2@224", "tok_dinov2_global", "tok_imagebind@224", "tok_imagebind_global",
-        "tok_sam_edge@224", "tok_canny_edge@224", "color_palette", "sam_instance")  # fmt: skip
-LARGE = tuple(f"{name}@448" for name in DENSE)
+SEVEN = (*at_side(224), *WORDS)
+LARGE = at_side(448)
 SIZES = {"b": (768, 12, 12), "l": (1024, 24, 16), "xl": (2048, 24, 32)}
 
 

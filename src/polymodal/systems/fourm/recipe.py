@@ -21,13 +21,14 @@ ALL = ("encoder", "decoder", "encoder_norm", "decoder_norm", "context_proj", "ma
 OPTIMIZER: dict[str, Any] = {"betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.05}
 
 
-def _seven(side: int) -> tuple[str, ...]:
+def at_side(side: int) -> tuple[str, ...]:
+    """The grids of ids of pictures of so many pixels a side."""
     return tuple(f"{name}@{side}" for name in DENSE)
 
 
 def pretraining() -> MaskedModalityModeling:
     """Half of the samples read pixels alone, half read all."""
-    names = (*_seven(224), *WORDS)
+    names = (*at_side(224), *WORDS)
     return MaskedModalityModeling(
         inputs={"rgb@224": (1000.0, 0.5), **dict.fromkeys(names, (0.0, 0.5))},
         targets={"rgb@224": (0.0, 0.0), **dict.fromkeys(names, (0.5, 0.5))},
@@ -37,7 +38,7 @@ def pretraining() -> MaskedModalityModeling:
 
 def twenty_one() -> MaskedModalityModeling:
     """Four parts from single modalities to all alike, one of pixels, two halves of captions as words and as vectors."""
-    names = (*_seven(224), "det", *MORE)
+    names = (*at_side(224), "det", *MORE)
     spread, none = (0.01, 0.1, 1.0, 10.0), (0.0, 0.0, 0.0, 0.0)
     few = (*spread, 0.0, 0.05, 0.05)
     return MaskedModalityModeling(
@@ -54,7 +55,7 @@ def twenty_one() -> MaskedModalityModeling:
 
 def from_words() -> MaskedModalityModeling:
     """A third of the samples read captions for the most part."""
-    names = (*_seven(224), "det")
+    names = (*at_side(224), "det")
     few = (0.05, 0.2, 1.0)
     return MaskedModalityModeling(
         inputs={"rgb@224": few, "caption": (5.0, 0.2, 1.0), **dict.fromkeys(names, few)},
@@ -71,7 +72,7 @@ def larger() -> MaskedModalityModeling:
     return MaskedModalityModeling(
         inputs={**named, "det": few, "caption": (0.05, 5.0, 0.2, 1.0),
                 **dict.fromkeys(("tok_rgb@224", "tok_rgb@448"), (5.0, 0.05, 0.2, 1.0))},
-        targets={**dict.fromkeys(_seven(448), (0.05, 1.0, 1.0, 1.0)), "tok_rgb@448": (5.0, 1.0, 1.0, 1.0)},
+        targets={**dict.fromkeys(at_side(448), (0.05, 1.0, 1.0, 1.0)), "tok_rgb@448": (5.0, 1.0, 1.0, 1.0)},
         keep={"caption": ("random", "all", "random", "random"), "det": ("random",) * 4},
         given=(64, 1024), asked=(1024, 1024),
     )  # fmt: skip

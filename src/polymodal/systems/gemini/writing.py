@@ -36,11 +36,8 @@ class CodePainter:
 
     def __call__(self, request: PaintRequest) -> list[Tensor]:
         """uint8 [side, side, 3] of each seed.  Raises ConfigError for a size that the model cannot write."""
-        if request.steps is not None:
-            raise ConfigError("steps: this model writes its pictures id by id, not in steps of diffusion")
-        if request.size not in (None, (self.side, self.side)):
-            width, height = request.size or (0, 0)
-            raise ConfigError(f"size {width}x{height}: this model writes {self.side}x{self.side} pixels")
+        request.require_no_steps()
+        request.require_size(self.side, self.side)
         codes = self.model.spelling.vocabulary.ids("image")
         grid = Grid(height=self.rows, width=self.rows, codes=codes)
         batch = self._batch(request, grid.size)

@@ -41,11 +41,10 @@ class FramePainter:
 
     def __call__(self, request: PaintRequest) -> list[Tensor]:
         """uint8 [H, W, 3] of each picture.  Raises ConfigError for a size that the model cannot write."""
-        if request.steps is not None:
-            raise ConfigError("steps: this model writes its pictures id by id, not in steps of diffusion")
-        side = self.rows * self.model.encoders["image"].config.stack.factor  # type: ignore[union-attr,operator]
-        if request.size not in (None, (side, side)):
-            raise ConfigError(f"size {request.size[0]}x{request.size[1]}: this model writes {side}x{side} pixels")  # type: ignore[index]
+        request.require_no_steps()
+        codec: Any = self.model.encoders["image"]
+        side: int = self.rows * codec.config.stack.factor
+        request.require_size(side, side)
         return [self.pixels(self.picture(request.text, seed, request.step))[0] for seed in request.seeds]
 
     def prompt(self, wish: str, kind: str) -> list[int]:

@@ -13,8 +13,8 @@ import re
 from collections.abc import Sequence
 
 from polymodal.errors import PromptError
+from polymodal.pipelines.grounding import Box, require_box
 
-Box = tuple[float, float, float, float]
 TASKS = {
     "vqa": "[vqa] ",
     "caption": "[caption] ",
@@ -31,9 +31,7 @@ _PHRASE = re.compile(rf"<p>(.*?)</p>\s*({_BOX}(?:<delim>{_BOX})*)")
 
 def box_text(box: Box) -> str:
     """`{<left><top><right><bottom>}` of a box in 0..1; PromptError for one that is none."""
-    left, top, right, bottom = box
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise PromptError(f"box {box}: expected left < right and top < bottom within 0..1 of the picture")
+    require_box(box)
     return "{" + "".join(f"<{int(side * STEPS + 1e-9)}>" for side in box) + "}"
 
 

@@ -21,7 +21,7 @@ from polymodal.data.processor import Modality
 from polymodal.data.tokenizer import Tokenizer
 from polymodal.data.transforms import stack_views
 from polymodal.errors import ConfigError
-from polymodal.generators.conv_stack import ConvStackConfig
+from polymodal.generators.conv_stack import official_stack
 from polymodal.generators.vq_codec import VQCodecConfig
 from polymodal.models.unified_io import END, UnifiedIO
 from polymodal.systems import CheckpointFiles, LoadedModel, ModelSpec, Part
@@ -66,17 +66,13 @@ def backbone_of(config: Mapping[str, Any]) -> UnifiedIOConfig:
 def codec_of(config: Mapping[str, Any], codes: int, cells: int) -> VQCodecConfig:
     """The codec of a VAEConfig, of `codes` ids and pictures of `cells` of them."""
     c = {**VAE, **config}
-    sides = [c["resolution"] >> level for level in range(len(c["ch_mult"]))]
-    stack = ConvStackConfig(
-        channels=tuple(c["ch"] * each for each in c["ch_mult"]), base=c["ch"], blocks=c["num_res_blocks"],
-        attention=tuple(level for level, side in enumerate(sides) if side in c["attn_resolutions"]),
-        pixels=c["in_channels"], pixels_out=c["out_ch"], latent=c["z_channels"],
-    )  # fmt: skip
+    stack = official_stack(c)
+    side = c["resolution"] // stack.factor
     if c["n_embed"] > codes or c["embed_dim"] != c["z_channels"]:
         raise ConfigError(f"unified-io: vae_config: up to {codes} codes, embed_dim equal to z_channels, found "
                           f"{c['n_embed']}, {c['embed_dim']} and {c['z_channels']}")  # fmt: skip
-    if c["resolution"] % stack.factor or sides[-1] ** 2 > cells:
-        raise ConfigError(f"unified-io: vae_config: pictures of {c['resolution']} pixels are {sides[-1]} x {sides[-1]} "
+    if c["resolution"] % stack.factor or side**2 > cells:
+        raise ConfigError(f"unified-io: vae_config: pictures of {c['resolution']} pixels are {side} x {side} "
                           f"codes, the decoder has {cells} places")  # fmt: skip
     return VQCodecConfig(stack=stack, codes=c["n_embed"], width=c["embed_dim"])
 

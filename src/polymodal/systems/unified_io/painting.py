@@ -20,7 +20,7 @@ from torch import Tensor
 from polymodal.data.encoder_decoder_processor import EncoderDecoderProcessor
 from polymodal.data.media import Media, Text
 from polymodal.data.messages import Message
-from polymodal.errors import ConfigError, PromptError
+from polymodal.errors import PromptError
 from polymodal.generation.generate import generate
 from polymodal.generation.grammars import Grid
 from polymodal.generation.output import DecodingConstraints
@@ -45,11 +45,8 @@ class SquarePainter:
     def __call__(self, request: PaintRequest) -> list[Tensor]:
         """uint8 [H, W, 3] of each seed.  Raises ConfigError for a size or steps, PromptError for a wish that does not
         fit."""
-        if request.steps is not None:
-            raise ConfigError("steps: this model writes its pictures id by id, not in steps of diffusion")
-        if request.size not in (None, (self.side, self.side)):
-            raise ConfigError(f"size {request.size[0]}x{request.size[1]}: this model writes {self.side}x{self.side} "  # type: ignore[index]
-                              "pixels")  # fmt: skip
+        request.require_no_steps()
+        request.require_size(self.side, self.side)
         media = [part for part in request.parts if isinstance(part, Media) and not isinstance(part, Text)]
         batch = self.batch(request.text, media)
         whole = self.cells**2 * len(request.seeds)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from polymodal.errors import PromptError
-from polymodal.pipelines.grounding import Box, Grounding, Thing
+from polymodal.pipelines.grounding import Box, Grounding, Thing, require_box
 
 BINS, FIRST = 1000, 100
 JOINTS = 17
@@ -33,9 +33,8 @@ def location_token(index: int) -> str:
 
 def region_text(box: Box, size: tuple[int, int]) -> str:
     """A box in 0..1 of a picture of `size` (width, height) as four tokens.  Raises PromptError for one outside."""
+    require_box(box)
     left, top, right, bottom = box
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise PromptError(f"box {tuple(box)}: expected left < right and top < bottom within 0..1 of the picture")
     width, height = size
     edges = (top * height, left * width, bottom * height, right * width)
     return " ".join(location_token(int((BINS - 1) * (edge / max(size)))) for edge in edges)

@@ -20,7 +20,7 @@ from polymodal.connectors.history_resampler import HistoryResamplerConfig
 from polymodal.connectors.linear import LinearConnectorConfig
 from polymodal.encoders.patch_vit import PatchViTConfig
 from polymodal.errors import ConfigError
-from polymodal.generators.conv_stack import ConvStackConfig
+from polymodal.generators.conv_stack import official_stack
 from polymodal.generators.vit_vq_codec import ViTSideConfig, ViTVQCodecConfig
 from polymodal.generators.vq_codec import VQCodecConfig
 from polymodal.models.unified_io_2 import END, Tables, UnifiedIO2
@@ -157,19 +157,13 @@ def resampler_of(config: Mapping[str, Any], name: str) -> HistoryResamplerConfig
 def codecs_of(config: Mapping[str, Any]) -> tuple[VQCodecConfig, ViTVQCodecConfig]:
     """What writes pictures and sound."""
     c, s = section(config, "image_vqgan", VQGAN), section(config, "audio_vqgan", SOUND)
-    sides = [c["resolution"] >> level for level in range(len(c["ch_mult"]))]
-    stack = ConvStackConfig(
-        channels=tuple(c["ch"] * each for each in c["ch_mult"]), base=c["ch"], blocks=c["num_res_blocks"],
-        attention=tuple(level for level, side in enumerate(sides) if side in c["attn_resolutions"]),
-        pixels=c["in_channels"], pixels_out=c["out_ch"], latent=c["z_channels"],
-    )  # fmt: skip
     ways = [ViTSideConfig(width=s[f"{way}_hidden_size"], heads=s[f"{way}_num_heads"], depth=s[f"{way}_num_layers"],
                           ffn_width=s[f"{way}_mlp_dim"], activation=s["act_fn"])
             for way in ("encoder", "decoder")]  # fmt: skip
     sound = ViTVQCodecConfig(height=s["default_input_size"][0], width=s["default_input_size"][1],
                              patch=s["patch_size"][0], codes=s["vocab_size"], code_width=s["proj_dim"],
                              encoder=ways[0], decoder=ways[1])  # fmt: skip
-    return VQCodecConfig(stack=stack, codes=c["n_embed"], width=c["embed_dim"]), sound
+    return VQCodecConfig(stack=official_stack(c), codes=c["n_embed"], width=c["embed_dim"]), sound
 
 
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:

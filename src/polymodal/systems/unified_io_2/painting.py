@@ -17,7 +17,6 @@ from torch import Tensor
 from polymodal.data.encoder_decoder_processor import EncoderDecoderProcessor
 from polymodal.data.media import Media, Text
 from polymodal.data.messages import Message
-from polymodal.errors import ConfigError
 from polymodal.generation.generate import generate
 from polymodal.generation.grammars import Grid
 from polymodal.generation.guidance import guided
@@ -41,13 +40,10 @@ class CodePainter:
 
     def __call__(self, request: PaintRequest) -> list[Tensor]:
         """uint8 [H, W, 3] of each seed.  Raises ConfigError for a size that the model cannot write."""
-        if request.steps is not None:
-            raise ConfigError("steps: this model writes its pictures id by id, not in steps of diffusion")
+        request.require_no_steps()
         rows, columns = self.model.grid("image")
         codec: Any = self.model.codecs["image"]
-        side = columns * codec.config.stack.factor, rows * codec.config.stack.factor
-        if request.size not in (None, side):
-            raise ConfigError(f"size {request.size[0]}x{request.size[1]}: this model writes {side[0]}x{side[1]} pixels")  # type: ignore[index]
+        request.require_size(columns * codec.config.stack.factor, rows * codec.config.stack.factor)
         media = [part for part in request.parts if isinstance(part, Media) and not isinstance(part, Text)]
         found, whole = [], rows * columns * len(request.seeds)
         for number, seed in enumerate(request.seeds):

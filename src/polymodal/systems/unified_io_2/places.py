@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from polymodal.errors import PromptError
-from polymodal.pipelines.grounding import Box, Grounding, Thing
+from polymodal.pipelines.grounding import Box, Grounding, Thing, require_box
 
 FIRST, BINS = 200, 1000
 _PLACE = re.compile(r"<extra_id_(\d+)>")
@@ -29,9 +29,8 @@ def border(size: tuple[int, int]) -> tuple[float, float, int]:
 
 def region_text(box: Box, size: tuple[int, int]) -> str:
     """A box in 0..1 of a picture of `size` (width, height) as four tokens.  Raises PromptError for one outside."""
+    require_box(box)
     left, top, right, bottom = box
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise PromptError(f"box {tuple(box)}: expected left < right and top < bottom within 0..1 of the picture")
     (width, height), (beside, above, side) = size, border(size)
     edges = (top * height + above, left * width + beside, bottom * height + above, right * width + beside)
     return " ".join(f"<extra_id_{FIRST + int(edge / side * (BINS - 1))}>" for edge in edges)
