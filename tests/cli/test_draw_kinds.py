@@ -51,3 +51,8 @@ def test_mistakes_cost_a_line(polymodal, folder, arguments, told, tmp_path, monk
     Path("note.txt").write_text("rain", encoding="utf-8")
     outcome = polymodal("draw", folder, *arguments)
     assert is_one_line(outcome) and told in outcome.err
+
+
+def test_steps_that_no_diffusion_has_are_told_before_a_model_is_loaded(polymodal) -> None:
+    outcome = polymodal("draw", "no-such-model", "rain", "--steps", 0)
+    assert is_one_line(outcome) and "steps: expected 1 to 1000 steps of diffusion, found 0" in outcome.err

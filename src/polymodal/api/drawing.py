@@ -20,14 +20,13 @@ from polymodal.generation.sampling import SamplingOptions
 from polymodal.models.protocols import RendersAnswers
 from polymodal.models.signal_token_lm import SignalTokenLM
 from polymodal.pipelines.guided_diffusion import Drawn, OwnPipelines
-from polymodal.pipelines.image_generation import PaintRequest, SeesWishes, Step, unseen
+from polymodal.pipelines.image_generation import PaintRequest, SeesWishes, Step, check_steps, unseen
 
 if TYPE_CHECKING:
     from polymodal.api.model import Model
 
 Painter = Callable[[PaintRequest], Sequence[torch.Tensor]]
 MOST = 64  # pictures of one call
-STEPS = 1000  # of diffusion, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,12 +137,6 @@ def render(
         found = model.module.render(drawers, changes, **model._tensors(batch))
     media = {name: [each for made in outputs for each in made] for name, outputs in found.items()}
     return replace(reply, media=media, seconds={**reply.seconds, "draw": time.perf_counter() - begin})
-
-
-def check_steps(steps: Any) -> None:
-    """Raises ConfigError for a number of steps that no diffusion has."""
-    if steps is not None and (type(steps) is not int or not 1 <= steps <= STEPS):
-        raise ConfigError(f"steps: expected 1 to {STEPS} steps of diffusion, found {steps!r}")
 
 
 def render_through(

@@ -85,10 +85,12 @@ def draw(
     from polymodal.cli.output import print_json
     from polymodal.cli.streams import as_text
     from polymodal.errors import ConfigError, PromptError
+    from polymodal.pipelines.image_generation import check_steps
 
     if not as_text(prompt).strip() and not given.media:
         raise PromptError('the prompt is empty; as in: polymodal draw MODEL "a red cube"')
     sides, kind = sides_of(size), kind_of(out)
+    check_steps(steps)  # a mistake costs a moment, not a download
     loaded = load(model)
     loaded.require("draw")
     if not loaded.paints:

@@ -25,6 +25,7 @@ from polymodal.generation.output import DecodingConstraints, per_row
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.models.discrete_token_lm import DiscreteTokenLM
 
+STEPS = 1000  # of diffusion, at most
 DRAWN = SamplingOptions(temperature=1.0, top_k=2048)
 Step = Callable[[int, int], None]
 """(ids that are written, ids of all pictures): told after each; what it raises ends the work"""
@@ -32,6 +33,12 @@ Step = Callable[[int, int], None]
 
 def unseen(written: int, whole: int) -> None:
     """Nobody watches."""
+
+
+def check_steps(steps: Any) -> None:
+    """Raises ConfigError for a number of steps that no diffusion has."""
+    if steps is not None and (type(steps) is not int or not 1 <= steps <= STEPS):
+        raise ConfigError(f"steps: expected 1 to {STEPS} steps of diffusion, found {steps!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
