@@ -12,6 +12,8 @@ import pytest
 from raw_server import Answer, Call, Hub, false_hub
 
 from polymodal.weights.hub import fetch_repository
+from polymodal.weights.hub_files import fetch_file
+from polymodal.weights.source import Source
 from polymodal.weights.verified import verify_cache
 
 WEIGHTS = random.Random(0).randbytes(1 << 20)
@@ -74,3 +76,20 @@ def test_a_writer_that_is_killed_leaves_the_cache_usable(hub: Hub, tmp_path: Pat
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.name.endswith((".part", ".tmp"))]
     asked = [call for call in hub.seen if call.server == "store"]
     assert len(asked) == 2 and "range" in asked[1].headers  # who came next went on where it stopped
+
+
+def test_who_comes_late_never_takes_a_file_away(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second fetch of what is here leaves the link that others read through, and one of another blob is replaced."""
+    source = Source(kind="hub", name="lab/tiny", revision="main", file="model.safetensors")
+    path = fetch_file(source)
+    taken: list[str] = []
+    unlink, replace = Path.unlink, os.replace
+    monkeypatch.setattr(Path, "unlink", lambda self, **more: taken.append(str(self)) or unlink(self, **more))
+    monkeypatch.setattr(os, "replace", lambda old, new: taken.append(str(new)) or replace(old, new))
+    assert fetch_file(source) == path and str(path) not in taken
+
+    blob = path.resolve()
+    unlink(path)
+    path.symlink_to("../../blobs/another")
+    assert fetch_file(source) == path and path.resolve() == blob
+    assert taken.count(str(path)) == 1  # by one rename

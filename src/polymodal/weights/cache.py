@@ -170,13 +170,21 @@ def staged(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a small text file in one step: who reads it meanwhile finds the old text or the new one."""
+    with writing(path), staged(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+        os.chmod(draft, 0o644)
+        os.replace(draft, path)
+
+
 def install(draft: Path, path: Path, digest: str) -> None:
     """Give a verified temporary file its final name; without its hash record, written last, it does not count."""
     with writing(path):
         digest_note(path).unlink(missing_ok=True)
         os.chmod(draft, 0o644)
         os.replace(draft, path)
-        digest_note(path).write_text(digest + "\n", encoding="ascii")
+    write_whole(digest_note(path), digest + "\n")
 
 
 def lookup(source: Source) -> Path | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from polymodal.errors import WeightsError
 from polymodal.files import parse_json, read_json
-from polymodal.weights.cache import home, is_offline, writing
+from polymodal.weights.cache import home, is_offline, write_whole
 from polymodal.weights.connection import Refused
 from polymodal.weights.hub_files import LARGE, endpoint, explained, fetch_file
 from polymodal.weights.names import is_name, is_word, shown
@@ -94,9 +94,7 @@ def fetch_repository(
         if each == config.file and check is not None:
             check(path)
     assert folder is not None, "a repository without weights was refused"
-    with writing(_mark(name, revision)):
-        _mark(name, revision).parent.mkdir(parents=True, exist_ok=True)
-        _mark(name, revision).write_text(str(folder), encoding="utf-8")
+    write_whole(_mark(name, revision), str(folder))
     return folder
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from polymodal.errors import Unreachable, WeightsError
-from polymodal.weights.cache import digest_note, digests, home, is_offline, locked, writing
+from polymodal.weights.cache import digest_note, digests, home, is_offline, locked, staged, write_whole, writing
 from polymodal.weights.connection import Network, Refused
 from polymodal.weights.names import is_word, shown
 from polymodal.weights.network import NotServed, Progress, Remote, ask, download
@@ -150,25 +150,27 @@ def _note(blob: Path) -> None:
     """Write the sha256 of a verified blob beside it."""
     (digest,) = digests(blob, "sha256")
     note_digest(blob, digest)
-    with writing(blob):
-        digest_note(blob).write_text(digest + "\n", encoding="ascii")
+    write_whole(digest_note(blob), digest + "\n")
 
 
 def _place(source: Source, commit: str, blob: Path) -> Path:
-    """Give a blob its name in the folder of its commit."""
+    """Give a blob its name in the folder of its commit.
+
+    In one step, and only where it is not there yet: who fetched the same file before may be reading it.
+    """
     folder = folder_of(source.name)
     path = folder / "snapshots" / commit / source.file
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        try:
-            path.symlink_to(os.path.relpath(blob, path.parent))
-        except OSError:  # a file system without links
-            shutil.copyfile(blob, path)
-        if commit != source.revision:
-            mark = folder / "refs" / source.revision
-            mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.write_text(commit, encoding="ascii")
+        if not (path.is_symlink() and path.resolve() == blob.resolve()):
+            with staged(path) as draft:
+                draft.unlink()
+                try:
+                    draft.symlink_to(os.path.relpath(blob, path.parent))
+                except OSError:  # a file system without links
+                    shutil.copyfile(blob, draft)
+                os.replace(draft, path)
+    if commit != source.revision:
+        write_whole(folder / "refs" / source.revision, commit)
     return path
 
 
