@@ -37,10 +37,7 @@ SMALL = {  # of tests/tiny_folders.py: one of each way of fusion
     "chameleon": "align",
 }
 CANNOT = {
-    ("masked_modality_modeling", "MaskedModalities"): "4M: ids of many modalities of a thing are in no data file yet",
-    ("feature_coding", "MaskedModalities"): "4M: classes and maps that its codecs learn from are in no data file yet",
     ("utterance_classes", "DialogueRNN"): "files of features, in tests/cli/test_features.py",
-    ("feature_regression", "FeatureRegressionLM"): "CoDi-2: the objective has no `collator` yet",
     ("bridging_alignment", "JointDiffusion"): "recordings with captions, in tests/systems/test_codi.py",
     ("latent_alignment", "JointDiffusion"): "videos with sound, in tests/systems/test_codi.py",
 }

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import method_folders
+import modality_folders
 import polymodal as pm
 import stage_folders
 from polymodal.api import training
@@ -40,6 +41,10 @@ RUNS: list[tuple[str, str, str, list[str]]] = [  # system, stage, kinds of data 
     ("beit-v2", "masked-pictures", "images", ["codec"]),
     ("beit-3:words", "pretrain", "image-text pairs + images + text", ["codec", "objective.codes=32", "budget.steps=3"]),
     ("lwm", "pictures 1k", "image-text pairs", []),
+    ("codi-2", "joint", "answers that show pictures", []),
+    ("fourm", "pretrain-7", "modalities", ["budget.batch=6"]),
+    ("fourm", "pretrain-21", "modalities", ["budget.batch=6"]),
+    ("fourm:codec", "codec", "maps of classes", []),
 ]
 
 
@@ -48,14 +53,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A folder of each system, or a file of each kind of data, written once."""
     whole = tmp_path_factory.mktemp("kinds")
     made: dict[str, Path] = {}
-    data = {**stage_folders.DATA, **method_folders.DATA}
+    data = {**stage_folders.DATA, **method_folders.DATA, **modality_folders.DATA}
+    written = {**method_folders.WRITTEN, **modality_folders.WRITTEN}
 
     def get(name: str) -> Path:
         if name not in made:
             home = whole / ("data" if name in data else name.replace(":", "-"))
             home.mkdir(exist_ok=True)
-            if name in method_folders.WRITTEN:
-                method_folders.WRITTEN[name](home)
+            if name in written:
+                written[name](home)
             made[name] = data[name](home) if name in data else home
         return made[name]
 

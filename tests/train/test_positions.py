@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import method_folders
+import modality_folders
 import polymodal as pm
 import stage_folders
 from polymodal.api.training import TrainOptions, collator_of, learner_of, mixture_of, stage_of
@@ -33,6 +34,9 @@ KINDS = [  # system, stage, kinds of data
     ("mdl", "classifier", "users as features"),
     ("beit-v2:tokenizer", "tokenizer", "taught pictures"),
     ("lwm", "pictures 1k", "image-text pairs"),
+    ("codi-2", "joint", "answers that show pictures"),
+    ("fourm", "pretrain-7", "modalities"),
+    ("fourm:codec", "codec", "maps of classes"),
 ]
 LAST = 4  # the second epoch of every data file here
 
@@ -50,10 +54,11 @@ def same(left: Any, right: Any) -> bool:
 
 @pytest.mark.parametrize(("system", "stage", "kinds"), KINDS)
 def test_a_step_is_the_same_whatever_was_asked_before(system: str, stage: str, kinds: str, tmp_path: Path) -> None:
-    data = {**stage_folders.DATA, **method_folders.DATA}
+    data = {**stage_folders.DATA, **method_folders.DATA, **modality_folders.DATA}
+    written = {**method_folders.WRITTEN, **modality_folders.WRITTEN}
     (tmp_path / "model").mkdir()
-    if system in method_folders.WRITTEN:
-        method_folders.WRITTEN[system](tmp_path / "model")
+    if system in written:
+        written[system](tmp_path / "model")
     else:
         stage_folders.write_folder(system, tmp_path / "model")
     files = [data[kind](tmp_path) for kind in kinds.split(" + ")]

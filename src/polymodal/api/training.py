@@ -319,6 +319,7 @@ def run(
         max_skipped=options.max_skipped,
         activation_checkpointing=options.activation_checkpointing,
         feature_cache=Path(options.feature_cache) if options.feature_cache else None,
+        same_draws=collator.compares,
         utilisation=True,
         ranks=ranks,
         about={"packing": options.packing, "micro_batch": options.micro_batch},

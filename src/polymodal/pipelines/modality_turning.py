@@ -52,12 +52,14 @@ class Turned:
 
 @dataclass(frozen=True, kw_only=True)
 class Turner:
-    """A model with what a person needs.  meanings: modality -> what its text says.  usual(modality, its config, what is
-    given) -> how it is written where nobody says."""
+    """A model with what a person needs.  meanings: modality -> what its text says.  spellings: the other way, texts of
+    what is hidden as one (a box, a fact).  usual(modality, its config, what is given) -> how it is written where nobody
+    says."""
 
     model: MaskedModalities
     tokenizer: Tokenizer | None
     meanings: Mapping[str, Callable[[str], Any]]
+    spellings: Mapping[str, Callable[[Any], Sequence[str]]]
     usual: Callable[[str, ModalityConfig, Collection[str]], Written]
 
     @property
@@ -93,7 +95,7 @@ class Turner:
         if len({each.modality for each in wanted}) < len(wanted):
             raise PromptError("turn: a modality is wanted twice")
         codecs, names = codecs or {}, {each.modality for each in wanted}
-        batch = {f"{name}.tensor": self._tensor(name, item, name in names, codecs) for name, item in given.items()}
+        batch = {f"{name}.tensor": self.tensor(name, item, name in names, codecs) for name, item in given.items()}
         batch = cast_batch(batch, self.model.mask_token)
         found = write_modalities(self.model, batch, wanted, self.ids, seed=seed, grow=True)
         return {name: self._turned(name, ids[0].cpu(), codecs.get(name)) for name, ids in found.items()}
@@ -103,33 +105,49 @@ class Turner:
             return each
         return self.usual(each, self.model.writer(each).config, given)
 
-    def _tensor(self, name: str, item: Any, wanted: bool, codecs: Mapping[str, GridCodec]) -> Tensor:
-        """One row of a modality."""
+    def tensor(
+        self, name: str, item: Any, wanted: bool = False, codecs: Mapping[str, GridCodec] | None = None
+    ) -> Tensor:
+        """One row of a modality.  wanted: it is to be written too.  Raises PromptError for what it cannot be."""
         config = self.model.modality(name)
         if name not in self.model.config.inputs:
             raise PromptError(f"the model does not read {name}; it reads {', '.join(self.reads)}")
         if isinstance(item, Tensor):
             return item[None]
-        if isinstance(item, Text | str) and config.kind == "sequence":
-            return torch.tensor([self._words(item if isinstance(item, str) else item.text, name, wanted)])
+        if config.kind == "sequence" and not isinstance(item, Image):
+            return torch.tensor([self._words(item, name, wanted)])
         if isinstance(item, Image) and config.kind == "pixels":
             return middle_square(item, config.patch * config.grid[0], MEAN, STD)[None]
-        if isinstance(item, Image) and config.kind == "grid" and name in codecs:
+        if isinstance(item, Image) and config.kind == "grid" and name in (codecs or {}):
             half = (0.5, 0.5, 0.5)
-            return (
-                codecs[name]
-                .image_tokens(middle_square(item, config.patch * config.grid[0], half, half)[None])
-                .flatten(1)
-            )
+            seen = middle_square(item, config.patch * config.grid[0], half, half)
+            return (codecs or {})[name].image_tokens(seen[None]).flatten(1)
         right = {"pixels": "a picture", "sequence": "a text or ids", "vectors": "vectors [L, E]",
                  "grid": "ids [h, w], or a picture and a codec"}[config.kind]  # fmt: skip
         raise PromptError(f"{name}: expected {right}, found {type(item).__name__.lower()}")
 
-    def _words(self, text: str, name: str, wanted: bool) -> list[int]:
+    def pieces(self, name: str, item: Any) -> list[list[int]]:
+        """A sequence as ids: of each token one, of boxes and facts a piece for each.
+
+        item: words, ids, or what the words stand for.  Raises PromptError, ConfigError.
+        """
+        if isinstance(item, list | tuple) and item and all(type(each) is int for each in item):
+            return [[token] for token in item]
+        if isinstance(item, str | Text):
+            return [[token] for token in self._encoded(item if isinstance(item, str) else item.text)]
+        spelled = self.spellings.get(name)
+        if spelled is None:
+            raise PromptError(f"{name}: expected a text or ids, found {type(item).__name__.lower()}")
+        return [self._encoded(piece) for piece in spelled(item)]
+
+    def _encoded(self, text: str) -> list[int]:
         if self.tokenizer is None:
             raise ConfigError("words need the model's tokenizer: put text_tokenizer_4m_wordpiece_30k.json of its code "
                               "into the folder as tokenizer.json, or give ids")  # fmt: skip
-        ids = self.tokenizer.encode(text, allow_special=True)
+        return self.tokenizer.encode(text, allow_special=True)
+
+    def _words(self, item: Any, name: str, wanted: bool) -> list[int]:
+        ids = [token for piece in self.pieces(name, item) for token in piece]
         ids = ids if wanted else [*ids, self.ids.end]
         if len(ids) > (most := self.model.modality(name).longest):
             raise PromptError(f"{name}: expected at most {most} tokens, found {len(ids)}")

@@ -123,6 +123,10 @@ def found_in(sample: Sample) -> str:
     """What a sample is, in words, for messages."""
     if sample.features:
         return f"sequences of {', '.join(sample.features)}"
+    if sample.modalities:
+        return f"the modalities {', '.join(sample.modalities)}"
+    if "map" in sample.arrays:
+        return "maps of pictures"
     if "actions" in sample.arrays:
         return "what a robot did"
     if sample.rejected:

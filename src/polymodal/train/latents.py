@@ -38,10 +38,16 @@ class LatentCollator(Collator):
             raise WrongKind(f"has {media.modality} where a picture is expected")
         return picture_pixels(media, self.side), text
 
-    def batch(self, items: Sequence[tuple[Tensor, str]], generator: torch.Generator) -> MicroBatch:
-        """The words' tensors, and `latents`; which of a picture's latents is drawn, as the codec says how surely."""
-        latents = latents_of(self.codec, torch.stack([each for each, _ in items]), generator)
-        return counted({**self.encode([text for _, text in items]), "latents": latents}, len(items))
+    def drawn(self, sample: Sample, generator: torch.Generator) -> tuple[Tensor, str, Tensor]:
+        """And what chooses among a picture's latents [C, h, w], as the codec says how surely."""
+        pixels, text = self.item(sample)
+        return pixels, text, noise_for(self.codec(pixels), pixels[None], generator)[0]
+
+    def batch(self, items: Sequence[tuple[Tensor, str, Tensor]], generator: torch.Generator) -> MicroBatch:
+        """The words' tensors, and `latents`."""
+        pixels, texts, noise = (list(each) for each in zip(*items, strict=True))
+        latents = encoded(self.codec, torch.stack(pixels), torch.stack(noise))
+        return counted({**self.encode(texts), "latents": latents}, len(items))
 
 
 def picture_pixels(picture: Image, side: int) -> Tensor:
@@ -49,12 +55,20 @@ def picture_pixels(picture: Image, side: int) -> Tensor:
     return ShorterSideCrop(size=side, crop=side, mean=HALF, std=HALF)(picture)
 
 
-@torch.no_grad()
 def latents_of(codec_for: Callable[[Tensor], Any], pixels: Tensor, generator: torch.Generator) -> Tensor:
     """Pixels [N, 3, H, W] -> latents [N, C, h, w], drawn as the codec says how surely."""
-    codec = codec_for(pixels)
+    return encoded(codec_for, pixels, noise_for(codec_for(pixels), pixels, generator))
+
+
+def noise_for(codec: Any, pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """What chooses among the latents of pixels [N, 3, H, W]: [N, C, h, w]."""
     stack = codec.config.stack
     grid = [side // stack.factor for side in pixels.shape[2:]]
-    noise = torch.randn((len(pixels), stack.latent, *grid), generator=generator)
-    found: Tensor = codec.encode(pixels, noise)
+    return torch.randn((len(pixels), stack.latent, *grid), generator=generator)
+
+
+@torch.no_grad()
+def encoded(codec_for: Callable[[Tensor], Any], pixels: Tensor, noise: Tensor) -> Tensor:
+    """Pixels [N, 3, H, W] and noise -> latents [N, C, h, w]."""
+    found: Tensor = codec_for(pixels).encode(pixels, noise)
     return found

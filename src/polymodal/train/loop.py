@@ -60,6 +60,7 @@ class LoopOptions:
     checkpoint of the lowest is kept in `best/`.  max_skipped: damaged samples in all before the run stops.
     activation_checkpointing: every so many blocks are computed again in the backward pass; 0: none (activations.py).
     feature_cache: where the outputs of frozen encoders are kept (feature_cache.py); None: nowhere.
+    same_draws: processes draw the same random numbers, since each computes the whole batch.
     utilisation: count operations, for the share of the machine's matrix products (utilisation.py); one process only.
     ranks: the processes that share the run.  about: what a checkpoint must agree with beside stage and seed.
     """
@@ -72,6 +73,7 @@ class LoopOptions:
     max_skipped: int = 100
     activation_checkpointing: int = 0
     feature_cache: Path | None = None
+    same_draws: bool = False
     utilisation: bool = False
     ranks: Ranks = ALONE
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -96,7 +98,7 @@ def run_stage(
     options = options or LoopOptions()
     ranks = options.ranks
     folder.mkdir(parents=True, exist_ok=True)
-    run = begin(model, stage, seed, ranks)
+    run = begin(model, stage, seed, ranks, options.same_draws)
     about = {"stage": as_dict(stage), "seed": seed, **options.about}
     start = checkpoint.restore(folder, run, about)
     end = min(stage.steps, stop_at or stage.steps)
@@ -152,17 +154,18 @@ def finish(run: Run, stage: Stage) -> None:
     run.model.eval()
 
 
-def begin(model: nn.Module, stage: Stage, seed: int, ranks: Ranks = ALONE) -> Run:
+def begin(model: nn.Module, stage: Stage, seed: int, ranks: Ranks = ALONE, same_draws: bool = False) -> Run:
     """The model, prepared and shared out among the ranks, its objective, its optimiser and the generator of its data.
 
-    New low-rank paths are the same on all ranks; dropout differs.
+    New low-rank paths are the same on all ranks; dropout differs, but for `same_draws`.
     """
     torch.manual_seed(seed)
     prepare(model, stage)
     objective = stage.objective.build(model) if isinstance(stage.objective, CopiesModel) else None
     if ranks.count > 1:
         shard(model)
-        torch.manual_seed(seed + ranks.rank)
+        if not same_draws:
+            torch.manual_seed(seed + ranks.rank)
     objective = (stage.objective.build(model) if objective is None else objective).to(first_weight(model).device)
     beside = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     groups = parameter_groups(model, stage, beside)

@@ -56,11 +56,15 @@ class MaskedPictures(Collator):
         codes = codes_of(sample, picture, self.masking.grid, self.codec, self.codes)
         return self.processor.pixels(picture), codes
 
-    def batch(self, items: Sequence[tuple[Tensor, Tensor]], generator: torch.Generator) -> MicroBatch:
-        """Masks are drawn here."""
-        pixels, codes = zip(*items, strict=True)
-        hidden = torch.stack([self.masking(generator).flatten() for _ in items])
-        batch = {**self.processor.collate(pixels, []), "bool_masked_pos": hidden, "labels": torch.stack(codes)}
+    def drawn(self, sample: Sample, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """And which patches are hidden [P]."""
+        return *self.item(sample), self.masking(generator).flatten()
+
+    def batch(self, items: Sequence[tuple[Tensor, Tensor, Tensor]], generator: torch.Generator) -> MicroBatch:
+        """See MaskedImageModeling."""
+        pixels, codes, hidden = (list(each) for each in zip(*items, strict=True))
+        found = {"bool_masked_pos": torch.stack(hidden), "labels": torch.stack(codes)}
+        batch = {**self.processor.collate(pixels, []), **found}
         return counted(batch, len(items))
 
 

@@ -95,6 +95,22 @@ class ModalityMasking:
             found |= {f"{name}.{what}": value for what, value in masked.items()}
         return found
 
+    def blank(self, name: str) -> dict[str, Tensor]:
+        """A modality of which a sample knows nothing: nothing is given or asked for."""
+        config = self.modalities[name]
+        most = self.longest[name]
+        shapes = {
+            "pixels": (config.channels, *(config.patch * side for side in config.grid)),
+            "vectors": (most, config.channels),
+            "grid": (config.places,),
+            "sequence": (2 * (most + 1),),
+        }
+        shape = shapes[config.kind]
+        places = config.places if config.kind == "pixels" else shape[0]
+        nothing = torch.ones(places, dtype=torch.bool)
+        empty = torch.zeros(shape, dtype=torch.long if config.writes else torch.float32)
+        return {f"{name}.tensor": empty, f"{name}.input_mask": nothing, f"{name}.target_mask": nothing}
+
     def batch(self, samples: Sequence[Mapping[str, Any]], generator: torch.Generator) -> dict[str, Any]:
         """Samples of the same modalities as one batch, with how many tokens are read and written at most."""
         masked = [self(sample, generator) for sample in samples]

@@ -12,7 +12,7 @@ how surely.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -130,6 +130,13 @@ class SpokenMedia(Collator):
             pixels = torch.stack([picture_pixels(each, self.side) for each in media if isinstance(each, Image)])
         return Spoken(row=row, ids=[], targets=targets, empty=empty, pixels=pixels, latents=latents)
 
+    def drawn(self, sample: Sample, generator: torch.Generator) -> Spoken:
+        """With latents of the pictures that the row asks for, drawn as the codec says how surely."""
+        found = self.item(sample)
+        if found.pixels is None or self.codec is None:
+            return found
+        return replace(found, pixels=None, latents=latents_of(self.codec, found.pixels, generator))
+
     def arranged(self, items: list[Spoken]) -> list[Spoken]:
         """Rows of a length beside each other."""
         return sorted(items, key=lambda item: len(item.row))
@@ -137,21 +144,15 @@ class SpokenMedia(Collator):
     def batch(self, items: Sequence[Spoken], generator: torch.Generator) -> MicroBatch:
         """See SpokenPictures."""
         made = self.talks.batch([each.row for each in items])
-        latents = [found for each in items if (found := self.seen(each, generator)) is not None]
+        latents = [each.latents for each in items if each.latents is not None]
         beside: dict[str, Tensor] = {"latents": torch.cat(latents)} if latents else {}
-        asked = [each for each in items if each.pixels is not None or each.latents is not None]
+        asked = [each for each in items if each.latents is not None]
         if asked and all(each.targets is not None for each in asked):
             beside["signal_targets"] = torch.cat([each.targets for each in asked if each.targets is not None])
             beside["empty_target"] = next(each.empty for each in asked if each.empty is not None)
         count = sum(map(len, latents))
         counts = {"noise": count} | ({"caption": count} if "signal_targets" in beside else {}) if count else {}
         return MicroBatch(batch={**made.batch, **beside}, targets=made.targets, tokens=made.tokens, counts=counts)
-
-    def seen(self, item: Spoken, generator: torch.Generator) -> Tensor | None:
-        """The latents of the pictures that a row asks for."""
-        if item.pixels is None or self.codec is None:
-            return item.latents
-        return latents_of(self.codec, item.pixels, generator)
 
     def blank(self) -> MicroBatch:
         """As of conversations."""

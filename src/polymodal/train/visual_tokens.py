@@ -2,6 +2,7 @@
 
 VectorQuantizedDistillation   batch: pixel_values in -1 .. 1, teacher_features [N, P, F] of a frozen teacher,
                               which stand in a data file beside the picture, or as the name of a .npy file
+FeatureCoding                 of 4M's codecs; data: {"map": "a.npy"}
 MaskedImageModeling (train/objectives.py) with `labels` of the tokenizer trains the masked model
 """
 
@@ -16,13 +17,17 @@ from torch import Tensor, nn
 
 from polymodal.data.datasets.sample import Sample
 from polymodal.data.pair_processor import PairProcessor
+from polymodal.encoders.feature_codec import PlaceMLPConfig
 from polymodal.errors import ConfigError, PromptError
 from polymodal.models.feature_codec import FeatureCodec
 from polymodal.models.visual_tokenizer import VisualTokenizer
+from polymodal.pipelines.modality_turning import middle_square
 from polymodal.train.collator import Collator, Learner, MicroBatch, WrongKind, counted
 from polymodal.train.labelled import picture_of
 from polymodal.train.objectives import Batch, Loss, Losses
 from polymodal.train.pairs import pair_processor
+
+HALF = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +110,47 @@ class FeatureCoding:
         if not isinstance(model, FeatureCodec) or model.writer is None:
             raise ConfigError("objective: feature coding needs a FeatureCodec with a writing half")
         return FeatureCodingLoss()
+
+    def collator(self, learner: Learner) -> Collator:
+        """Maps of what is known of a picture's places, or pictures themselves."""
+        if not isinstance(learner.module, FeatureCodec):
+            raise ConfigError("this checkpoint is no codec of features, which is what this stage trains")
+        return PlaceMaps(codec=learner.module)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceMaps(Collator):
+    """Classes [H, W] or numbers [C, H, W] of the codec's own side; pictures for a codec of three channels."""
+
+    expects: ClassVar[str] = "maps of pictures"
+
+    codec: FeatureCodec
+
+    def item(self, sample: Sample) -> Tensor:
+        """Raises WrongKind where there is no map, PromptError for one of another shape."""
+        config = self.codec.config
+        reader = config.reader
+        side = (1, 1) if isinstance(reader, PlaceMLPConfig) else tuple(reader.patch * each for each in reader.grid)
+        channels = reader.source if isinstance(reader, PlaceMLPConfig) else reader.channels
+        if (given := sample.arrays.get("map")) is None:
+            if config.classes is None and channels == 3 and side[0] == side[1] and sample.media:
+                return middle_square(picture_of(sample), side[0], HALF, HALF)
+            raise WrongKind("has no map: what is known of the places of a picture, as a .npy file")
+        values = torch.as_tensor(given.values)
+        if side == (1, 1) and values.shape == (channels,):
+            values = values[:, None, None]
+        expected = side if config.classes is not None else (channels, *side)
+        if tuple(values.shape) != expected:
+            raise PromptError(f"its map is {list(values.shape)}; expected {list(expected)}")
+        if config.classes is None:
+            return values.float()
+        if values.is_floating_point() or not 0 <= int(values.min()) <= int(values.max()) < config.classes:
+            raise PromptError(f"its map must hold classes 0 .. {config.classes - 1} as whole numbers")
+        return values.long()
+
+    def batch(self, items: Sequence[Tensor], generator: torch.Generator) -> MicroBatch:
+        """pixel_values."""
+        return counted({"pixel_values": torch.stack(list(items))}, len(items))
 
 
 class FeatureCodingLoss(Loss):

@@ -8,6 +8,8 @@
     {"regions": "a.npz", "caption": "..."}, a detector's regions; of a .tsv of many pictures those of `image_id`
     {"messages": [...], "chosen": "...", "rejected": "..."}, one answer better than another, as TRL has them
     {"features": {"text": "a.npy", "audio": [[0.1, ...], ...]}, "label": 0.4}
+    {"modalities": {"rgb@224": {"image": "a.jpg"}, "tok_depth@224": {"array": "d.npy"}, "caption": "..."}}, of one thing
+    {"map": "a.npy"}, classes [H, W] or numbers [C, H, W] of the places of a picture
     {"instruction": "lift it", "images": [...], "gripper_images": [...], "actions": "a.npy"}, a robot's way
 
 Media that a text marks (`<image>`, `<video>`, `<audio>`) stand where the marks are, those that no text marks in front
@@ -58,9 +60,9 @@ TALKS = ("messages", "conversations", "conversation")
 QUESTIONS = ("question", "instruction", "prompt", "query")
 ANSWERS = ("answer", "caption", "output", "response", "transcript", "transcription", "sentence", "label")
 LABELS = ("labels", "label", "answers")
-ARRAYS = ("codes", "signal_targets", "empty_target", "latents", "teacher_features")
+ARRAYS = ("codes", "signal_targets", "empty_target", "latents", "teacher_features", "map")
 """Numbers that stand beside a sample: ids of a picture's patches, vectors that signals should become, latents of
-pictures, what a teacher says of patches."""
+pictures, what a teacher says of patches, what is known of each place."""
 MARK = re.compile(r"\s*<(image|video|audio)>\s*")
 
 
@@ -88,6 +90,9 @@ def _sample_of(record: Any, name: str, open_media: Open, question: str) -> Sampl
     }
     if isinstance(record.get("features"), Mapping):
         return Sample(name=name, **beside, features=dict(_arrays(record["features"], open_media)))
+    if isinstance(record.get("modalities"), Mapping):
+        known = {str(each): _modality(given, open_media) for each, given in record["modalities"].items()}
+        return Sample(name=name, **beside, modalities=known)
     if record.get("actions") is not None:
         return _demonstration(record, name, open_media)
     media = {kind: list(_media(record, kind, open_media)) for kind in MEDIA}
@@ -107,6 +112,8 @@ def _sample_of(record: Any, name: str, open_media: Open, question: str) -> Sampl
     asked = _first(record, QUESTIONS) or question
     if isinstance(record.get("input"), str) and record["input"]:  # Alpaca: instruction, input, output
         asked = f"{asked}\n{record['input']}" if asked else record["input"]
+    if answer is None and set(beside["arrays"]) == {"map"} and not any(media.values()):
+        return Sample(name=name, **beside)
     if answer is None and any(media.values()):  # pictures alone, pairs of media, what has a label and no words
         items = tuple(item for kind in media.values() for item in kind)
         if not asked or beside["labels"] is None:
@@ -162,6 +169,16 @@ def _arrays(given: Any, open_media: Open, key: str = "") -> Iterator[tuple[str, 
             yield from _arrays(each, open_media, f"{key}.{name}" if key else str(name))
     elif given is not None:
         yield key, Array(given if isinstance(given, list) else open_media(given), modality=key)
+
+
+def _modality(given: Any, open_media: Open) -> Any:
+    """{"image": "a.jpg"} or {"array": "a.npy"} as a medium, anything else as it stands in the file."""
+    if not isinstance(given, Mapping) or len(given) != 1:
+        return given
+    ((kind, value),) = given.items()
+    if kind == "array":
+        return Array(value if isinstance(value, list) else open_media(value))
+    return MEDIA[kind][0](open_media(value)) if kind in MEDIA else given
 
 
 def _talk(turns: Sequence[Any], media: dict[str, list[Media]], open_media: Open) -> tuple[Message, ...]:

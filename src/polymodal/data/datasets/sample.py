@@ -25,7 +25,8 @@ class Sample:
     labels: what is told beside it, as the data file has it: the name or number of a class, a score, several by name.
     rejected: an answer that is worse than the one that ends `messages`.  arrays: further numbers of a sample by name,
     as a robot's actions.  group: what it shares with others, the picture that several texts tell of.  target: what in
-    its text the label is about.  name: where it is from, for messages about it: "talks.jsonl:12".
+    its text the label is about.  modalities: what is known of one thing by name, as media, words, or as the file has
+    it.  name: where it is from, for messages about it: "talks.jsonl:12".
     """
 
     name: str
@@ -38,6 +39,7 @@ class Sample:
     group: str = ""
     target: str = ""
     arrays: Mapping[str, Array] = field(default_factory=dict)
+    modalities: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Dataset(ABC):

@@ -25,9 +25,17 @@ from polymodal.nn.mlp import FeedForwardConfig, GatedMLPConfig, MLPConfig
 from polymodal.nn.norm import FixedBiasLayerNormConfig, LayerNormConfig, NormConfig
 from polymodal.pipelines.modality_turning import Turner
 from polymodal.systems import CheckpointFiles, ConfigMatch, LoadedModel, ModelSpec, Part
-from polymodal.systems.fourm.modalities import modality
-from polymodal.systems.fourm.sequences import read_boxes, read_facts, read_palette
+from polymodal.systems.fourm.modalities import MAX_TOKENS, SEQUENCES, modality
+from polymodal.systems.fourm.sequences import (
+    box_pieces,
+    fact_chunks,
+    palette_pieces,
+    read_boxes,
+    read_facts,
+    read_palette,
+)
 from polymodal.systems.fourm.usual import usual
+from polymodal.train.modality_samples import ModalityCollator, modality_collator
 from polymodal.weights.keytable import KeyTable, Row, drop, rename, split
 
 EPS = 1e-6
@@ -170,5 +178,12 @@ def assemble(module: nn.Module, files: CheckpointFiles) -> LoadedModel:
     assert isinstance(module, MaskedModalities)
     meanings = {"det": read_boxes, "metadata": read_facts, "color_palette": read_palette}
     tokenizer = files.tokenizer() if files.lacks_tokenizer() is None else None
-    turner = Turner(model=module, tokenizer=tokenizer, meanings=meanings, usual=usual)
-    return LoadedModel(model=module, processor=None, turn=turner)
+    spellings = {"det": box_pieces, "metadata": fact_chunks, "color_palette": palette_pieces}
+    turner = Turner(model=module, tokenizer=tokenizer, meanings=meanings, spellings=spellings, usual=usual)
+    longest = {name: MAX_TOKENS[name] for name, places in SEQUENCES.items()
+               if name in turner.reads and module.modality(name).longest == places}  # fmt: skip
+
+    def collator(objective: Any, learner: Any) -> ModalityCollator | None:
+        return modality_collator(objective, turner, longest)
+
+    return LoadedModel(model=module, processor=None, turn=turner, collator=collator)

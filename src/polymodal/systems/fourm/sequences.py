@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from polymodal.errors import PromptError
 from polymodal.pipelines.grounding import Thing
@@ -40,11 +41,39 @@ def box_text(things: Sequence[Thing]) -> str:
         if not (0 <= left <= right <= 1 and 0 <= top <= bottom <= 1):
             raise PromptError(f"box of {thing.label!r}: expected left <= right and top <= bottom in 0 .. 1, found "
                               f"{thing.box}")  # fmt: skip
-    ordered = sorted(things, key=lambda thing: thing.box[0] ** 2 + thing.box[1] ** 2)
     return " ".join(
         " ".join([*(f"v{i}={round(edge * (STEPS - 1))}" for i, edge in enumerate(thing.box)), thing.label])
-        for thing in ordered
+        for thing in nearest_first(things)
     )
+
+
+def nearest_first(things: Sequence[Thing]) -> list[Thing]:
+    """By the distance of their first corner from the picture's."""
+    return sorted(things, key=lambda thing: thing.box[0] ** 2 + thing.box[1] ** 2)
+
+
+def box_pieces(given: Any) -> list[str]:
+    """Things, or {"label": ..., "box": [left, top, right, bottom] in 0..1}, as a text each.  Raises PromptError."""
+    if not isinstance(given, list | tuple):
+        raise PromptError(f"det: expected a list of boxes or a text, found {type(given).__name__.lower()}")
+    things = [each if isinstance(each, Thing) else _thing(each) for each in given]
+    return [box_text([thing]) for thing in nearest_first(things)]
+
+
+def _thing(given: Any) -> Thing:
+    box = given.get("box") if isinstance(given, Mapping) else None
+    if not isinstance(box, list | tuple) or len(box) != 4 or not isinstance(given.get("label"), str):
+        raise PromptError('det: expected {"label": "cat", "box": [left, top, right, bottom]} of each thing')
+    left, top, right, bottom = map(float, box)
+    return Thing(label=given["label"], box=(left, top, right, bottom))
+
+
+def palette_pieces(given: Any) -> list[str]:
+    """Colours [[red, green, blue], ...] word by word.  Raises PromptError."""
+    listed = given if isinstance(given, list | tuple) else [None]
+    if not all(isinstance(each, list | tuple) and len(each) == 3 for each in listed):
+        raise PromptError("color_palette: expected [[red, green, blue], ...] or a text")
+    return palette_text([tuple(each) for each in given]).split(" ")
 
 
 def read_boxes(text: str) -> tuple[Thing, ...]:
@@ -57,8 +86,10 @@ def read_boxes(text: str) -> tuple[Thing, ...]:
     return tuple(found)
 
 
-def fact_chunks(facts: Mapping[str, float]) -> list[str]:
-    """Each fact as words, which are hidden together.  Raises PromptError for a fact that is not known."""
+def fact_chunks(facts: Any) -> list[str]:
+    """Each fact of a table as words, which are hidden together.  Raises PromptError for one that is not known."""
+    if not isinstance(facts, Mapping) or not all(isinstance(each, int | float) for each in facts.values()):
+        raise PromptError("metadata: expected a number for each fact, by name, or a text")
     if unknown := sorted(set(facts) - set(FACTS)):
         raise PromptError(f"metadata: {unknown[0]!r} is not one of {', '.join(FACTS)}")
     return [f"v1={FACTS.index(name)} v0={_step(name, value)}" for name, value in facts.items()]
