@@ -14,14 +14,16 @@ from polymodal.check.demo import byte_tokenizer, write_config, write_layout
 from polymodal.check.evidence import unified_io_2 as evidence
 from polymodal.check.fixture import fixture_case, read
 from polymodal.check.randomise import values
+from polymodal.cli.app import run
 from polymodal.errors import ConfigError, MediaError, PromptError
 from polymodal.generation.sampling import SamplingOptions
 from polymodal.systems import CheckpointFiles
 from polymodal.systems.unified_io_2 import SYSTEM
-from polymodal.systems.unified_io_2.painting import CodePainter
+from polymodal.systems.unified_io_2.painting import SOUND_MEAN, SOUND_STD, CodePainter
 from polymodal.systems.unified_io_2.places import ground, read_boxes, region_text
 from polymodal.systems.unified_io_2.processing import RATE, Piece, picture_patches, sound_patches, split
 from polymodal.systems.unified_io_2.vocabulary import vocabulary
+from polymodal.systems.unified_io_2.vocoder import CONFIG, VOICE, Voice, vocoder_config
 
 RED = Pillow.new("RGB", (64, 32), "red")
 # uio2/vocabulary.py of allenai/unified-io-2.pytorch @ 6e487bec on tests/fixtures/tokenizers/llama.model
@@ -111,11 +113,51 @@ def test_pictures_and_sounds_are_written(model: Any) -> None:
     drawn = model.draw("a red square", seed=1).media["image"][0]
     assert drawn.size == (32, 32)
     assert model.draw(pm.image(RED), "What is the depth map of the image ?", seed=1).media["image"]
-    painter = CodePainter(model=model.module, processor=model.processor)
-    found = painter.spectrogram("a bell")
-    assert tuple(found.shape) == (128, 256) and bool((found > 0).all())
     with pytest.raises(ConfigError, match="this model writes 32x32 pixels"):
         model.draw("a red square", size=(64, 64))
+
+
+def test_sounds_are_written_to_files(model: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    with pytest.raises(ConfigError, match=r"no vocoder/config\.json, so it makes no sound; put config\.json and g_0"):
+        model.compose("a bell", make="audio", step=lambda *where: told.append(where))
+    assert model.makes == ("image", "audio") and not told
+    evidence.write_voice(Path(model.path) / VOICE)
+    both = model.compose("a bell", make=("audio", "image"), seed=4, step=lambda *where: told.append(where))
+    codes = 32 + 16
+    assert told == [(number, codes) for number in range(1, codes + 1)] and both.tokens["generated"] == codes
+    (sound,) = both.media["audio"]
+    assert sound.samples(RATE).shape == (65_536,) and both.media["image"][0].size == (32, 32)
+    again = model.draw("a bell", seed=4, drawing={"make": "audio"}).media["audio"][0]
+    assert np.array_equal(again.samples(RATE), sound.samples(RATE))
+    file = tmp_path / "bell.wav"
+    code = run(["draw", str(model.path), "a bell", "--out", str(file), "--seed", "4"])
+    assert (code, *capsys.readouterr()) == (0, "", f"{file}: 4.096 s of sound\n")
+    assert np.abs(pm.audio(file).samples(RATE) - sound.samples(RATE)).max() < 1e-4
+    for wishes, words in (({"mix": {"text": 2.0}}, "does not weigh"), ({"steps": 3}, "not in steps of diffusion")):
+        with pytest.raises(ConfigError, match=words):
+            model.compose("a bell", make="audio", **wishes)
+
+
+def test_samples_are_those_of_the_official_converter(tmp_path: Path) -> None:
+    """What the codec writes -> samples, by the port's SpectogramConverter."""
+    case = fixture_case("vocoder", "unified_io_2_vocoder")
+    (tmp_path / VOICE).mkdir()
+    case.make(tmp_path / VOICE)
+    wanted = read("unified_io_2_vocoder")[1]["out.converted"]
+    made = Voice(tmp_path).samples(values("mels", (128, 12)) * SOUND_STD + SOUND_MEAN)
+    assert float((made - wanted).abs().max()) < 1e-5 and float(wanted.abs().max()) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"num_mels": 80}, "num_mels: expected 128, found 80"), ({"sampling_rate": 22050}, "expected 16000, found 22050"),
+     ({"resblock": "3"}, "resblock: expected '1' or '2', found '3'")],
+)  # fmt: skip
+def test_vocoders_that_are_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        vocoder_config({**CONFIG, **change})
+    assert not SYSTEM.formats[1].matches({**CONFIG, "code_hop_size": 320})
 
 
 def test_pictures_stand_in_the_middle_and_sounds_in_windows() -> None:

@@ -17,7 +17,7 @@ from polymodal.api.reply import Reply
 from polymodal.api.tensors import answering
 from polymodal.data.video_writing import Film
 from polymodal.errors import ConfigError, PromptError
-from polymodal.pipelines.composing import Composer, ComposeRequest
+from polymodal.pipelines.composing import ComposeRequest, Composes
 
 if TYPE_CHECKING:
     from polymodal.api.model import Model
@@ -56,11 +56,17 @@ def compose(
         raise ConfigError(f"frames: expected 1 to 30 frames of a video, found {frames!r}")
     if unknown := sorted(set(mix or {}) - set(self.system.inputs)):
         raise ConfigError(f"mix: no condition is called {unknown[0]!r}; expected {', '.join(self.system.inputs)}")
-    begin = time.perf_counter()
+    begin, ids = time.perf_counter(), 0
+
+    def told(written: int, whole: int) -> None:
+        nonlocal ids
+        ids = written
+        canvas.step(written, whole)
+
     seed = random.randrange(2**31) if seed is None else seed
     request = ComposeRequest(
         outputs=outputs, text=text, media=media, size=canvas.size, frames=frames, steps=canvas.steps, mix=mix or {},
-        seeds=tuple(seed + number for number in range(canvas.n)), step=canvas.step,
+        seeds=tuple(seed + number for number in range(canvas.n)), step=told,
     )  # fmt: skip
     with torch.inference_mode(), answering(self):
         found = composer(request)
@@ -70,32 +76,38 @@ def compose(
     return Reply(
         text="\n".join(found.get("text", ())),
         model=self.name,
+        tokens=counted(self, text, ids),
         seconds={"load": self.load_seconds, "generate": time.perf_counter() - begin},
         media=found,
     )
 
 
+def counted(model: Model, text: str, ids: int) -> dict[str, int]:
+    """Tokens that were read and ids that were written, of a model that has words."""
+    return {} if model.processor is None else {"text": len(model.processor.tokenizer.encode(text)), "generated": ids}
+
+
 def makes(self: Model) -> tuple[str, ...]:
     """What it makes by itself, by modality: several things together, pictures alone, or nothing."""
     painter = self._parts.paint
-    return painter.outputs if isinstance(painter, Composer) else ("image",) if painter is not None else ()
+    return painter.outputs if isinstance(painter, Composes) else ("image",) if painter is not None else ()
 
 
 def composes(self: Model) -> bool:
     """Whether `compose` makes what is asked for."""
-    return isinstance(self._parts.paint, Composer)
+    return isinstance(self._parts.paint, Composes)
 
 
-def composer_of(model: Model) -> Composer:
+def composer_of(model: Model) -> Composes:
     """What composes.  Raises ConfigError for a model without it."""
     model.require("draw")
     composer = model._parts.paint
-    if not isinstance(composer, Composer):
+    if not isinstance(composer, Composes):
         raise ConfigError(f"{model.name} makes pictures alone, with draw(); to compose, take a model such as codi")
     return composer
 
 
-def outputs_of(make: str | Sequence[str], composer: Composer) -> tuple[str, ...]:
+def outputs_of(make: str | Sequence[str], composer: Composes) -> tuple[str, ...]:
     """The modalities that are asked for, each once.  Raises ConfigError for one that is not made."""
     asked = (make,) if isinstance(make, str) else tuple(make)
     if not asked:

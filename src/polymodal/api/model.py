@@ -53,7 +53,7 @@ from polymodal.models.protocols import HasFeatures, RendersAnswers, RendersMedia
 from polymodal.models.recording import recording
 from polymodal.nn.first_weight import first_weight
 from polymodal.pipelines.batches import BATCH
-from polymodal.pipelines.composing import Composer
+from polymodal.pipelines.composing import Composes
 from polymodal.pipelines.guided_diffusion import OwnPipelines
 from polymodal.systems import System, Variant
 from polymodal.train.parameters import train_mode
@@ -235,7 +235,7 @@ class Model:
         self.require("draw")
         chosen, canvas = self.sampling_options(options, changes), Canvas.of(size=size, n=n, steps=steps, step=step)
         painter = self._parts.paint
-        if isinstance(painter, Composer):
+        if isinstance(painter, Composes):
             more = {"make": "image", **(drawing or {})}
             return compose(self, *content, size=size, n=n, steps=steps, step=step, seed=chosen.seed, **more)
         if isinstance(painter, OwnPipelines) and pipelines is None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from polymodal.data.messages import Message
     from polymodal.data.tokenizer import Tokenizer
     from polymodal.pipelines.acting import Acting
-    from polymodal.pipelines.composing import Composer
+    from polymodal.pipelines.composing import Composes
     from polymodal.pipelines.grounding import Grounding
     from polymodal.pipelines.guided_diffusion import OwnPipelines
     from polymodal.pipelines.image_generation import PaintRequest
@@ -118,8 +118,8 @@ class LoadedModel(HearsAndSpeaks):
     where the answer is the last: `chat` answers that message too, in the same reply.  stop: texts that end an answer,
     where the published format has no token for that.  sampling: options of SamplingOptions that `chat` answers with
     where the caller gives none.
-    paint may also be `OwnPipelines`: what draws the conditions of signal tokens; or a `Composer`, which makes several
-    kinds of media from a mixture of conditions.
+    paint may also be `OwnPipelines`: what draws the conditions of signal tokens; or what `Composes`: makes several
+    kinds of media, as a `Composer` does from a mixture of conditions.
     """
 
     model: Any
@@ -128,7 +128,7 @@ class LoadedModel(HearsAndSpeaks):
     score: Callable[[Sequence[Any], Sequence[str]], Any] | None = None
     embed: Callable[[Sequence[Any]], Any] | None = None
     ground: Callable[[str, Sequence[Any]], Grounding] | None = None
-    paint: Callable[[PaintRequest], Sequence[Tensor]] | OwnPipelines | Composer | None = None
+    paint: Callable[[PaintRequest], Sequence[Tensor]] | OwnPipelines | Composes | None = None
     next_turn: Callable[[Sequence[Message], str], Message | None] | None = None
     act: Callable[[str], Acting] | None = None
     turn: Turner | None = None

@@ -3,7 +3,8 @@
     mel [N, mels, T] -> conv -> per rate: transposed convolution, mean of residual stacks with several kernels -> conv
     -> tanh -> samples [N, T * product of the rates]
 
-Weights are the published ones with their weight norms multiplied in.
+Weights are the published ones with their weight norms multiplied in.  A residual stack has a plain convolution behind
+each dilated one, or none ("resblock" 1 and 2 of published configs).
 Traps: the slope of the last leaky ReLU is torch's 0.01, not the 0.1 of all others.
 """
 
@@ -18,14 +19,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError
-from polymodal.weights.keytable import KeyTable, pair
+from polymodal.weights.keytable import KeyTable, pair, rename
+from polymodal.weights.weight_norm import folded
 
 SLOPE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class HiFiGANConfig:
-    """rates, rate_kernels: of each upsampling; kernels, dilations: of the residual stacks.  AudioLDM's by default."""
+    """rates, rate_kernels: of each upsampling; kernels, dilations: of the residual stacks; paired: these have a plain
+    convolution behind each dilated one.  AudioLDM's by default."""
 
     mels: int = 64
     width: int = 1024
@@ -33,6 +36,7 @@ class HiFiGANConfig:
     rate_kernels: tuple[int, ...] = (16, 16, 8, 4, 4)
     kernels: tuple[int, ...] = (3, 7, 11)
     dilations: tuple[tuple[int, ...], ...] = ((1, 3, 5),) * 3
+    paired: bool = True
 
     def __post_init__(self) -> None:
         fits = len(self.rates) == len(self.rate_kernels) and len(self.kernels) == len(self.dilations)
@@ -69,19 +73,34 @@ class ResidualStack(nn.Module):
         return x
 
 
+class DilatedStack(nn.Module):
+    """`[N, C, T] -> [N, C, T]`, of the dilated convolutions alone."""
+
+    def __init__(self, width: int, kernel: int, dilations: tuple[int, ...]) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv1d(width, width, kernel, dilation=each, padding=(kernel - 1) * each // 2) for each in dilations
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv in self.convs:
+            x = x + conv(F.leaky_relu(x, SLOPE))
+        return x
+
+
 class HiFiGAN(nn.Module):
     """See the module docstring."""
 
     def __init__(self, config: HiFiGANConfig) -> None:
         super().__init__()
         self.config = config
-        width = config.width
+        width, stack = config.width, ResidualStack if config.paired else DilatedStack
         self.conv_in = nn.Conv1d(config.mels, width, 7, padding=3)
         self.ups, self.stacks = nn.ModuleList(), nn.ModuleList()
         for rate, kernel in zip(config.rates, config.rate_kernels, strict=True):
             self.ups.append(nn.ConvTranspose1d(width, width // 2, kernel, rate, padding=(kernel - rate) // 2))
             width //= 2
-            self.stacks.extend(ResidualStack(width, *each)
+            self.stacks.extend(stack(width, *each)
                                for each in zip(config.kernels, config.dilations, strict=True))  # fmt: skip
         self.conv_out = nn.Conv1d(width, 1, 7, padding=3)
 
@@ -98,8 +117,10 @@ class HiFiGAN(nn.Module):
 
 
 def parse_config(config: Mapping[str, Any]) -> HiFiGANConfig:
-    """The names of the published config; absent ones are AudioLDM's."""
+    """The names of the published config; absent ones are AudioLDM's.  Raises ConfigError for another residual stack."""
     usual = HiFiGANConfig()
+    if (stack := str(config.get("resblock", "1"))) not in ("1", "2"):
+        raise ConfigError(f"hifigan: resblock: expected '1' or '2', found {stack[:40]!r}")
     dilations = config.get("resblock_dilation_sizes")
     return HiFiGANConfig(
         mels=config.get("num_mels", usual.mels), width=config.get("upsample_initial_channel", usual.width),
@@ -107,11 +128,24 @@ def parse_config(config: Mapping[str, Any]) -> HiFiGANConfig:
         rate_kernels=tuple(config.get("upsample_kernel_sizes", usual.rate_kernels)),
         kernels=tuple(config.get("resblock_kernel_sizes", usual.kernels)),
         dilations=usual.dilations if dilations is None else tuple(map(tuple, dilations)),
+        paired=stack == "1",
     )  # fmt: skip
 
 
-def official_keys() -> KeyTable:
+def _names(paired: bool) -> dict[str, str]:
+    """Published names of convolutions -> ours."""
+    names = {"conv_pre": "conv_in", "conv_post": "conv_out", "ups.{}": "ups.{}"}
+    inner = ("convs1", "convs2") if paired else ("convs",)
+    return names | {f"resblocks.{{}}.{part}.{{}}": f"stacks.{{}}.{part}.{{}}" for part in inner}
+
+
+def official_keys(paired: bool = True) -> KeyTable:
     """Published names, without weight norm."""
-    inner = [row for side in (1, 2)
-             for row in pair(f"resblocks.{{}}.convs{side}.{{}}", f"stacks.{{}}.convs{side}.{{}}")]  # fmt: skip
-    return KeyTable((*pair("conv_pre", "conv_in"), *pair("conv_post", "conv_out"), *pair("ups.{}", "ups.{}"), *inner))
+    return KeyTable(tuple(row for each in _names(paired).items() for row in pair(*each)))
+
+
+def weight_norm_keys(paired: bool = True) -> KeyTable:
+    """Published names of files that keep weights as length and direction."""
+    rows = [(folded(theirs, ours), rename(f"{theirs}.bias", f"{ours}.bias"))
+            for theirs, ours in _names(paired).items()]  # fmt: skip
+    return KeyTable(tuple(row for both in rows for row in both))

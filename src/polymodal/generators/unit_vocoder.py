@@ -18,9 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError, PromptError
-from polymodal.generators.hifigan import HiFiGANConfig
+from polymodal.generators.hifigan import HiFiGANConfig, weight_norm_keys
 from polymodal.weights.keytable import KeyTable, Row, rename
-from polymodal.weights.weight_norm import folded
 
 MOST_FRAMES = 1 << 17  # 43 minutes at 20 ms
 
@@ -156,14 +155,10 @@ def _durations(told: Mapping[str, Any], width: int) -> DurationConfig:
 def keys(config: UnitVocoderConfig) -> KeyTable:
     """fairseq's CodeHiFiGAN -> ours."""
     rows: list[Row] = [rename("dict.weight", "embed_units.weight")]
-    names = {"conv_pre": "conv_in", "conv_post": "conv_out", "ups.{}": "ups.{}"}
-    names |= {f"resblocks.{{}}.{part}.{{}}": f"stacks.{{}}.{part}.{{}}" for part in ("convs1", "convs2")}
-    for theirs, ours in names.items():
-        rows += [folded(theirs, f"waves.{ours}"), rename(f"{theirs}.bias", f"waves.{ours}.bias")]
     plain = {"conv1.0": "conv1", "ln1": "norm1", "conv2.0": "conv2", "ln2": "norm2", "proj": "proj"}
     if config.durations is not None:
         for theirs, ours in plain.items():
             rows += [
                 rename(f"dur_predictor.{theirs}.{leaf}", f"durations.{ours}.{leaf}") for leaf in ("weight", "bias")
             ]
-    return KeyTable(tuple(rows))
+    return KeyTable(tuple(rows)) + weight_norm_keys().prefixed("", "waves.")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -44,6 +44,16 @@ class ComposeRequest:
     steps: int | None = None
     mix: Mapping[str, float] = field(default_factory=dict)
     step: Step = unseen
+
+
+@runtime_checkable
+class Composes(Protocol):
+    """What makes media of several kinds: of a request, by kind, one of each seed."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+
+    def __call__(self, request: ComposeRequest) -> dict[str, list[Any]]: ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -148,6 +148,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "gguf": ("language_model",),
     "imu_embed_dim": ("imagebind",),
     "llama_type": ("sphinx",),
+    "num_freq": ("unified_io_2",),
     "t5_config": ("unified_io_2",),
     "transformer_layers": ("clip",),
     "v_biattention_id": ("vilbert",),

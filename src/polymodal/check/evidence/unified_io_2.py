@@ -1,4 +1,5 @@
-"""Unified-IO 2 against its official torch port (run outside: fixtures), and tiny weights that name, hear and draw."""
+"""Unified-IO 2 against its official torch port (run outside: fixtures), and tiny weights that name, hear, draw and
+sound."""
 
 from __future__ import annotations
 
@@ -12,14 +13,18 @@ import torch
 import polymodal as pm
 from polymodal.check import real
 from polymodal.check.demo import byte_tokenizer, spread_codec, write_config, write_layout
-from polymodal.check.fixture import counted_case, fixture_source, packed_size
+from polymodal.check.fixture import counted_case, fixture_case, fixture_size, fixture_source, packed_size, store
 from polymodal.check.record import Case, Evidence, HeadlineResult, TrainingCheck
 from polymodal.check.training import caption_batch, learned, rows
+from polymodal.data.audio_writing import encode_sound
 from polymodal.generation.sampling import SamplingOptions
+from polymodal.generators import hifigan
 from polymodal.systems import LanguageModeling
 from polymodal.systems.unified_io_2 import SYSTEM
 from polymodal.systems.unified_io_2.painting import SOUND_MEAN, SOUND_STD, CodePainter
 from polymodal.systems.unified_io_2.processing import RATE, Piece, picture_patches, spectrogram, split
+from polymodal.systems.unified_io_2.vocoder import CONFIG, HOP, PARAMETERS, VOICE
+from polymodal.weights.export import export_tensors
 
 SPECIALS = ("<s>", "</s>", "<unk>")
 WORDS, CODES, TONES = 1504, 66, 34
@@ -54,6 +59,18 @@ def fresh(words: int = WORDS) -> Any:
     module: Any = SYSTEM.formats[0].model_spec(small(words)).build()
     spread_codec(module.codecs["image"], 32)
     return module
+
+
+def write_voice(folder: Path) -> None:
+    """A fresh narrow vocoder as published; what it makes is loud enough to be told from silence, and no speech."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    config = {**CONFIG, "upsample_initial_channel": 16}
+    module = hifigan.parse_config(config).build().eval()
+    with torch.no_grad():
+        module.conv_out.weight.mul_(20)
+    write_config(folder, config=config)
+    store(export_tensors(module, hifigan.weight_norm_keys(module.config.paired)), folder / "vocoder.pt", "generator")
 
 
 def sounds(count: int) -> torch.Tensor:
@@ -107,12 +124,33 @@ def headline(count: int = 2) -> HeadlineResult:
         model: Any = pm.load(folder)
         teach(model, count)
         write_layout(folder / "pytorch_model.bin", model.module.eval(), format, spec)
-        named, heard, drawn = asked(pm.load(folder), count)
+        write_voice(folder / VOICE)
+        final = pm.load(folder)
+        (named, heard, drawn), sounded = asked(final, count), sounds_like_a_file(final, folder / "bell.wav")
     return HeadlineResult(
-        ok=named == drawn == count and heard == 2,
+        ok=named == drawn == count and heard == 2 and sounded,
         evidence=f"tiny weights that learned {count} pictures and 2 recordings: chat names {named} and {heard}, "
-        f"{drawn} pictures are drawn code by code from their names (the published weights were not at hand)",
+        f"{drawn} pictures are drawn code by code from their names, and {'a' if sounded else 'no'} sound of 4.1 s is "
+        "written (the published weights were not at hand; the tiny vocoder's sound is no speech)",
     )
+
+
+def sounds_like_a_file(model: Any, file: Path) -> bool:
+    """Whether a sound is written to a file of 65,536 samples, and is no silence."""
+    (made,) = model.compose("a bell", make="audio", seed=0).media["audio"]
+    file.write_bytes(encode_sound(made.samples(RATE), RATE, "wav"))
+    heard = pm.audio(file).samples(RATE)
+    return heard.shape == (256 * HOP,) and float(np.sqrt((heard**2).mean())) > 1e-3
+
+
+def vocoder_alone() -> HeadlineResult:
+    """The vocoder as a folder of its own makes a sound of the spectrogram of real speech."""
+    with tempfile.TemporaryDirectory() as directory:
+        write_voice(Path(directory))
+        logs = sounds(1)[:, 0] * SOUND_STD + SOUND_MEAN
+        made = pm.load(directory).predict(spectrogram=logs)["waveform"][0]
+    ok = made.shape == (256 * HOP,) and float(made.square().mean().sqrt()) > 1e-3
+    return HeadlineResult(ok=ok, evidence=f"the spectrogram of real speech became {len(made):,} samples")
 
 
 def recordings() -> list[tuple[Any, str]]:
@@ -159,11 +197,17 @@ EVIDENCE = Evidence(
     cases=(
         official("pictures, frames, sounds and none, with borders", "unified_io_2"),
         official("attention by cosine in the resamplers, another depth of the decoder", "unified_io_2_cosine"),
+        fixture_case("the vocoder that the port carries", "unified_io_2_vocoder"),
+        fixture_case("a vocoder of pairs of convolutions, odd kernels", "unified_io_2_vocoder_pairs"),
     ),
-    published=tuple(packed_size("unified_io_2_sizes", each.name, each.parameters) for each in SYSTEM.variants),
+    published=(
+        *(packed_size("unified_io_2_sizes", each.name, each.parameters) for each in SYSTEM.variants[:3]),
+        fixture_size("unified_io_2_vocoder", "vocoder", PARAMETERS, fixture_source("unified_io_2_vocoder")),
+    ),
     training_checks={"pre-train": lambda: training_check(restore=True),
                      "instruct": lambda: training_check(restore=False)},
     headline=headline,
+    layouts={SYSTEM.formats[1].name: vocoder_alone},
     exceptions=(
         "names and shapes are those of the official torch port; the published files and LLaMA's tokenizer were not "
         "at hand",
@@ -173,8 +217,7 @@ EVIDENCE = Evidence(
         "are recalled",
         "pictures and mels were not compared with TensorFlow's and librosa's: torch resizes here, frames of a video "
         "are spread evenly and black bars stay",
-        "sound is written as a spectrogram by CodePainter.spectrogram; the HiFi-GAN that the port carries is not here, "
-        "and no command writes sound",
+        "without its vocoder the port can also guess a sound's phases by Griffin-Lim; here the vocoder is needed",
         "official code asks with one of many prompts at random; here words stand as they are, behind their prefix",
     ),
 )  # fmt: skip

@@ -36,6 +36,7 @@ from polymodal.systems.unified_io_2.names import (
     vit_keys,
 )
 from polymodal.systems.unified_io_2.processing import assembled
+from polymodal.systems.unified_io_2.vocoder import box
 from polymodal.weights.keytable import KeyTable
 
 T5 = {"vocab_size": 33280, "image_vocab_size": 16512, "audio_vocab_size": 8320, "emb_dim": 512, "num_heads": 8,
@@ -222,4 +223,5 @@ def drawing(
              input=f"{backbone.decoder_kinds[1].count} codes", output="pixels"),
         Part(slot="generator", modality="audio", name="ViT-VQGAN", prefix="codecs.audio",
              input=f"{backbone.decoder_kinds[2].count} codes", output="a spectrogram"),
+        box(),
     )  # fmt: skip

@@ -36,6 +36,7 @@ from polymodal.systems import CheckpointFiles, LoadedModel
 from polymodal.systems.unified_io_2.painting import PREFIX, CodePainter
 from polymodal.systems.unified_io_2.places import ground
 from polymodal.systems.unified_io_2.vocabulary import vocabulary
+from polymodal.systems.unified_io_2.vocoder import Voice
 
 FRAMES, PATCH = 5, 16  # of a video: one picture and four before it
 RATE, WINDOW, HOP = 16_000, 4.08, 256
@@ -142,7 +143,7 @@ def spectrogram(samples: Tensor) -> Tensor:
 
 
 def assembled(module: UnifiedIO2, files: CheckpointFiles) -> LoadedModel:
-    """The processor and what writes pictures."""
+    """The processor, and what writes pictures and sounds."""
     tokenizer = vocabulary(files, module.tables.text)
     kinds = {each.name: each for each in module.backbone.config.encoder_kinds}
     transforms = {"image": picture_patches, "audio": sound_patches}
@@ -160,4 +161,4 @@ def assembled(module: UnifiedIO2, files: CheckpointFiles) -> LoadedModel:
         tokenizer=tokenizer, template=TEMPLATE, modalities=modalities, rewrite=prompted,
         start_id=module.backbone.config.start_id, max_length=sum(each.count for each in kinds.values()))  # fmt: skip
     return LoadedModel(model=module, processor=processor, ground=ground,
-                       paint=CodePainter(model=module, processor=processor))  # fmt: skip
+                       paint=CodePainter(model=module, processor=processor, voice=Voice(files.folder)))  # fmt: skip
