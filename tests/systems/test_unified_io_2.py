@@ -1,5 +1,6 @@
 """Unified-IO 2: words as official code cuts them, pictures, sounds and places there and back, what is refused."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 import polymodal as pm
@@ -15,16 +18,27 @@ from polymodal.check.evidence import unified_io_2 as evidence
 from polymodal.check.fixture import fixture_case, read
 from polymodal.check.randomise import values
 from polymodal.cli.app import run
+from polymodal.cli.boxes import Pictures, write_boxes
 from polymodal.errors import ConfigError, MediaError, PromptError
 from polymodal.generation.sampling import SamplingOptions
+from polymodal.pipelines.grounding import Joint, Pose
 from polymodal.systems import CheckpointFiles
 from polymodal.systems.unified_io_2 import SYSTEM
 from polymodal.systems.unified_io_2.painting import SOUND_MEAN, SOUND_STD, CodePainter
-from polymodal.systems.unified_io_2.places import ground, read_boxes, region_text
+from polymodal.systems.unified_io_2.places import (
+    JOINTS,
+    Square,
+    ground,
+    pose_text,
+    read_boxes,
+    read_pose,
+    region_text,
+)
 from polymodal.systems.unified_io_2.processing import RATE, Piece, picture_patches, sound_patches, split
 from polymodal.systems.unified_io_2.vocabulary import vocabulary
 from polymodal.systems.unified_io_2.vocoder import CONFIG, VOICE, Voice, vocoder_config
 
+PLACES = json.loads((Path(__file__).parents[1] / "fixtures" / "unified_io_2_places.json").read_text())
 RED = Pillow.new("RGB", (64, 32), "red")
 # uio2/vocabulary.py of allenai/unified-io-2.pytorch @ 6e487bec on tests/fixtures/tokenizers/llama.model
 OFFICIAL = {
@@ -193,6 +207,66 @@ def test_boxes_go_there_and_back() -> None:
         read_boxes("<extra_id_300> <extra_id_7> <extra_id_300> <extra_id_300> x", (4, 4))
     with pytest.raises(PromptError, match="boxes of a picture; found none"):
         ground(text, [])
+
+
+@pytest.mark.parametrize("case", PLACES["frames"], ids=lambda case: str(case["size"]))
+def test_pictures_lie_in_their_square_as_official_code_has_them(case: dict[str, Any]) -> None:
+    square = Square(tuple(case["size"]))
+    top, left, back, *_ = case["info"]
+    assert (list(reversed(square.scaled)), square.border) == (case["scaled"], (left, top))
+    assert float(np.float32(1) / square.scale) == back
+
+
+def test_places_are_those_of_official_code() -> None:
+    """Poses and boxes of recorded answers in pixels, and boxes as they are written."""
+    for case in PLACES["poses"]:
+        found, size = read_pose(case["text"], tuple(case["size"])), tuple(case["size"])
+        assert (found is None) == (case["points"] is None)
+        if found is not None:
+            assert found.whole != case["invalid"]
+            rows = [[*at, 2.0 * joint.seen] for at, joint in zip(found.points(size), found.joints, strict=True)]
+            assert np.abs(np.array(rows) - case["points"]).max() < 1e-6
+    for case in PLACES["boxes"]:
+        boxes = read_boxes(case["text"], tuple(case["size"]))
+        assert [words for _, words in boxes] == [each.strip() for each in case["labels"]]
+        pixels = np.array([box for box, _ in boxes]) * (case["size"] * 2)
+        assert np.abs(pixels - case["boxes"]).max() < 1e-6
+    for case in PLACES["regions"]:
+        box: Any = tuple(edge / side for edge, side in zip(case["box"], case["size"] * 2, strict=True))
+        assert region_text(box, tuple(case["size"])) == case["text"]
+
+
+@given(
+    st.tuples(st.integers(1, 4000), st.integers(1, 4000)).filter(lambda size: max(size) < 200 * min(size)),
+    st.dictionaries(st.sampled_from(JOINTS), st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1),
+)
+def test_poses_go_there_and_back(size: tuple[int, int], seen: dict[str, tuple[float, float]]) -> None:
+    pose = Pose(joints=tuple(Joint(name=name, point=point) for name, point in seen.items()))
+    found = read_pose(pose_text(pose, size), size)
+    assert found is not None and found.whole
+    step = 1.01 / 999 * max(size)  # of the square's side, and the picture may be a pixel of the square smaller
+    for joint, at in zip(found.joints, found.points(size), strict=True):
+        assert joint.seen == (joint.name in seen)
+        if joint.seen:
+            wanted = [share * side for share, side in zip(seen[joint.name], size, strict=True)]
+            assert all(abs(a - b) <= step + 1e-3 for a, b in zip(at, wanted, strict=True))
+    assert read_pose(pose_text(found, size), size) is not None
+
+
+def test_an_answer_with_joints_is_grounded(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = "<extra_id_500> <extra_id_700> nose <extra_id_600> <extra_id_650> left hip"
+    box = region_text((0.1, 0.1, 0.9, 0.9), RED.size)
+    found = model.ground(f"{box} person {answer}", RED)
+    assert [thing.label for thing in found.things] == ["person"] and found.text == "person nose left hip"
+    (pose,) = found.poses
+    assert [joint.name for joint in pose.joints if joint.seen] == ["nose", "left hip"] and pose.whole
+    told = pose.as_dict(RED.size)
+    assert told["joints"][0] == {"name": "nose", "point": [32.0, 3.2], "seen": True} and told["picture"] == 0
+    monkeypatch.chdir(tmp_path)
+    (entry,) = write_boxes(found, Pictures(names=("red.png",), records=(pm.image(RED),)))
+    assert entry["poses"] == [told] and Pillow.open("red.boxes.png").getpixel((32, 3)) != (255, 0, 0)
+    with pytest.raises(PromptError, match=r"nose at \(2, 0\): expected a point within 0\.\.1"):
+        pose_text(Pose(joints=(Joint(name="nose", point=(2, 0)),)), (4, 4))
 
 
 def test_what_does_not_fit_is_refused(model: Any) -> None:

@@ -1,4 +1,7 @@
-"""`ask --boxes`: what the answer is about, drawn on a copy of each picture and written as JSON beside it."""
+"""`ask --boxes`: what the answer is about, drawn on a copy of each picture and written as JSON beside it.
+
+Where a model tells the joints of a body, they are drawn and written too, as `poses`.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def write_boxes(grounding: Any, pictures: Pictures) -> list[dict[str, Any]]:
 
     Raises ConfigError for a file that cannot be written.
     """
-    from polymodal.pipelines.grounding import draw_things
+    from polymodal.pipelines.grounding import draw_poses, draw_things
 
     told, stems = [], [stem_of(name, index) for index, name in enumerate(pictures.names)]
     for index, (name, record) in enumerate(zip(pictures.names, pictures.records, strict=True)):
@@ -51,8 +54,10 @@ def write_boxes(grounding: Any, pictures: Pictures) -> list[dict[str, Any]]:
         things = [thing for thing in grounding.things if thing.picture == index]
         entry = {"file": name, "width": image.width, "height": image.height, "annotated": str(target),
                  "boxes": [thing.as_dict(image.size) for thing in things]}  # fmt: skip
+        if poses := [pose for pose in grounding.poses if pose.picture == index]:
+            entry["poses"] = [pose.as_dict(image.size) for pose in poses]
         try:
-            draw_things(image, things).save(target)
+            draw_poses(draw_things(image, things), poses).save(target)
             target.with_suffix(".json").write_text(json.dumps(entry, indent=1, ensure_ascii=False) + "\n", "utf-8")
         except OSError as problem:
             raise ConfigError(f"--boxes: {target} cannot be written: {problem.strerror or problem}") from problem
@@ -66,4 +71,6 @@ def tell_boxes(told: Sequence[dict[str, Any]]) -> None:
         for box in entry["boxes"]:
             sure = "" if box["score"] is None else f" {box['score']:.2f}"
             print(f"{box['label'] or '(no name)'}{sure} at {box['box']}", file=sys.stderr)
+        for joint in (joint for pose in entry.get("poses", ()) for joint in pose["joints"] if joint["seen"]):
+            print(f"{joint['name']} at {joint['point']}", file=sys.stderr)
         print(f"[{len(entry['boxes'])} boxes of {entry['file']} drawn in {entry['annotated']}]", file=sys.stderr)

@@ -44,16 +44,22 @@ class PaddedPatches:
 
 def shrunk(picture: Picture, size: int) -> Tensor:
     """float64 [3, h, w] in 0..1, the longer side `size`.  Raises MediaError for a strip of which nothing is left."""
+    picture = as_picture(picture)
+    scale = size / max(picture.size)
+    width, height = (int(side * scale) for side in picture.size)
+    return resized(picture, width, height)
+
+
+def resized(picture: Picture, width: int, height: int) -> Tensor:
+    """float64 [3, height, width] in 0..1.  Raises MediaError for a strip of which nothing is left."""
     values = torch.from_numpy(np.asarray(as_picture(picture)).copy()).permute(2, 0, 1).double() / 255
-    scale = size / max(values.shape[1:])
-    height, width = (int(side * scale) for side in values.shape[1:])
     if not height or not width:
         raise MediaError(f"a picture of {values.shape[2]} x {values.shape[1]} pixels is too narrow; the ratio may be "
-                         f"{size} at most")  # fmt: skip
-    if scale == 1:
+                         f"{max(width, height)} at most")  # fmt: skip
+    if tuple(values.shape[1:]) == (height, width):
         return values
-    resized = F.interpolate(values[None], (height, width), mode="bilinear", antialias=True, align_corners=False)
-    return resized[0].float().double()
+    found = F.interpolate(values[None], (height, width), mode="bilinear", antialias=True, align_corners=False)
+    return found[0].float().double()
 
 
 def patches_of(values: Tensor, patch: int) -> Tensor:

@@ -2,6 +2,7 @@
 
     Thing(label="dog", box=(0.1, 0.2, 0.6, 0.9), score=0.8)     box: (left, top, right, bottom) in 0..1 of its picture
     -> {"label": "dog", "box": [64, 96, 384, 432], "score": 0.8, "picture": 0}        pixels, for everybody else
+    Pose(joints=(Joint(name="nose", point=(0.3, 0.4)), ...))             the joints of a body, where a model tells them
 
 Systems find them in two ways, both behind `LoadedModel.ground`: written into the answer as tokens (KOSMOS-2), or by a
 detector that looks beside the language model (mini).
@@ -19,6 +20,7 @@ from PIL import ImageDraw
 from polymodal.errors import PromptError
 
 Box = tuple[float, float, float, float]
+Point = tuple[float, float]
 _COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 
 
@@ -48,11 +50,44 @@ class Thing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Joint:
+    """A point of a body, (x, y) in 0..1 of its picture; seen: False where it was not told and stands in the middle of
+    those that were."""
+
+    name: str
+    point: Point
+    seen: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pose:
+    """The joints of a body in the order of their system.  whole: the answer told each once, by a name that there is.
+
+    picture: which of the conversation's pictures, from 0.
+    """
+
+    joints: tuple[Joint, ...]
+    whole: bool = True
+    picture: int = 0
+
+    def points(self, size: tuple[int, int]) -> list[Point]:
+        """The joints in pixels of a picture of `size` (width, height)."""
+        return [(joint.point[0] * size[0], joint.point[1] * size[1]) for joint in self.joints]
+
+    def as_dict(self, size: tuple[int, int]) -> dict[str, Any]:
+        """The stable keys, with points in tenths of pixels of a picture of `size` (width, height)."""
+        joints = [{"name": joint.name, "point": [round(each, 1) for each in point], "seen": joint.seen}
+                  for joint, point in zip(self.joints, self.points(size), strict=True)]  # fmt: skip
+        return {"joints": joints, "whole": self.whole, "picture": self.picture}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Grounding:
-    """An answer in plain words, and the things it is about."""
+    """An answer in plain words, the things it is about, and the bodies whose joints it tells."""
 
     text: str
     things: tuple[Thing, ...]
+    poses: tuple[Pose, ...] = ()
 
 
 def pixels(box: Box, size: tuple[int, int]) -> list[int]:
@@ -103,3 +138,16 @@ def draw_things(picture: Pillow.Image, things: Iterable[Thing]) -> Pillow.Image:
     for thing in things:
         named.setdefault(thing.label, []).append(thing.box)
     return draw_boxes(picture, named.items())
+
+
+def draw_poses(picture: Pillow.Image, poses: Iterable[Pose]) -> Pillow.Image:
+    """A copy of the picture with a dot at every joint that is seen, one colour for each body."""
+    annotated = picture.convert("RGB")
+    pen = ImageDraw.Draw(annotated)
+    radius = max(2, round(min(annotated.size) / 80))
+    for index, pose in enumerate(poses):
+        colour = _COLOURS[index % len(_COLOURS)]
+        for joint, (x, y) in zip(pose.joints, pose.points(annotated.size), strict=True):
+            if joint.seen:
+                pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline="white")
+    return annotated

@@ -2,6 +2,8 @@
 
 {"model", "answer", "images": [{"type": "image_url", ...}]}
     -> {"text", "things": [{"label", "box": [left, top, right, bottom] in 0..1 of its picture, "score", "picture"}]}
+       and where the answer tells joints, "poses": [{"joints": [{"name", "point": [x, y] in 0..1, "seen"}], "whole",
+       "picture"}]
 """
 
 from __future__ import annotations
@@ -42,4 +44,14 @@ def add_grounding(app: FastAPI, models: Mapping[str, ServedModel], settings: Set
             }
             for thing in found.things
         ]
-        return {"object": "grounding", "model": served.name, "text": found.text, "things": things}
+        poses = [
+            {
+                "joints": [{"name": joint.name, "point": [round(each, 4) for each in joint.point], "seen": joint.seen}
+                           for joint in pose.joints],
+                "whole": pose.whole,
+                "picture": pose.picture,
+            }
+            for pose in found.poses
+        ]  # fmt: skip
+        told = {"poses": poses} if poses else {}
+        return {"object": "grounding", "model": served.name, "text": found.text, "things": things, **told}

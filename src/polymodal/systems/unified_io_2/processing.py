@@ -26,7 +26,7 @@ from polymodal.data.media import Audio, Image, Media, Text, Video
 from polymodal.data.mel import MelConfig, mel_filters
 from polymodal.data.messages import Message
 from polymodal.data.normalise import CLIP_MEAN, CLIP_STD, as_picture
-from polymodal.data.padded_patches import patches_of, shrunk
+from polymodal.data.padded_patches import patches_of, resized
 from polymodal.data.processor import Modality
 from polymodal.data.template import Special, Template, Turn
 from polymodal.data.transforms import stack_views
@@ -34,7 +34,7 @@ from polymodal.errors import MediaError, PromptError
 from polymodal.models.unified_io_2 import SEEN, UnifiedIO2
 from polymodal.systems import CheckpointFiles, LoadedModel
 from polymodal.systems.unified_io_2.painting import PREFIX, CodePainter
-from polymodal.systems.unified_io_2.places import ground
+from polymodal.systems.unified_io_2.places import Square, ground
 from polymodal.systems.unified_io_2.vocabulary import vocabulary
 from polymodal.systems.unified_io_2.vocoder import Voice
 
@@ -115,9 +115,10 @@ def split(samples: np.ndarray) -> list[np.ndarray]:
 def picture_patches(piece: Any, grid: tuple[int, int], values: str, masks: str) -> dict[str, Tensor]:
     """A frame or picture, padded on both sides -> patches of CLIP's values, and which are real."""
     size = grid[0] * PATCH
-    pixels = shrunk(as_picture(piece.values), size)
-    height, width = pixels.shape[1:]
-    top, left = (size - height) // 2, (size - width) // 2
+    picture = as_picture(piece.values)
+    square = Square(picture.size, size)
+    (width, height), (left, top) = square.scaled, square.border
+    pixels = resized(picture, width, height)
     pixels = F.pad(pixels, (left, size - width - left, top, size - height - top))
     mean, std = (torch.tensor(each, dtype=torch.float64)[:, None, None] for each in (CLIP_MEAN, CLIP_STD))
     centre = torch.arange(grid[0]) * PATCH + PATCH // 2  # where TensorFlow's nearest neighbour looks
@@ -160,5 +161,5 @@ def assembled(module: UnifiedIO2, files: CheckpointFiles) -> LoadedModel:
     processor = EncoderDecoderProcessor(
         tokenizer=tokenizer, template=TEMPLATE, modalities=modalities, rewrite=prompted,
         start_id=module.backbone.config.start_id, max_length=sum(each.count for each in kinds.values()))  # fmt: skip
-    return LoadedModel(model=module, processor=processor, ground=ground,
+    return LoadedModel(model=module, processor=processor, ground=partial(ground, side=module.grids["image"][0] * PATCH),
                        paint=CodePainter(model=module, processor=processor, voice=Voice(files.folder)))  # fmt: skip
