@@ -34,6 +34,7 @@ from polymodal.systems.unified_io_2.places import (
     read_pose,
     region_text,
 )
+from polymodal.systems.unified_io_2.poses import PoseReader
 from polymodal.systems.unified_io_2.processing import RATE, Piece, picture_patches, sound_patches, split
 from polymodal.systems.unified_io_2.vocabulary import vocabulary
 from polymodal.systems.unified_io_2.vocoder import CONFIG, VOICE, Voice, vocoder_config
@@ -51,15 +52,21 @@ OFFICIAL = {
 }
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    place = tmp_path_factory.mktemp("unified_io_2")
+def tiny(place: Path, **changes: int) -> Any:
+    """A tiny random model; changes: of its t5_config."""
+    config = evidence.small()
+    config["t5_config"] |= changes
     byte_tokenizer(place, evidence.SPECIALS, bos="<s>", eos="</s>", pad="<s>")
-    write_config(place, config=evidence.small())
+    write_config(place, config=config)
     torch.manual_seed(0)
-    spec = SYSTEM.formats[0].model_spec(evidence.small())
+    spec = SYSTEM.formats[0].model_spec(config)
     write_layout(place / "pytorch_model.bin", spec.build(), SYSTEM.formats[0], spec)
     return pm.load(place)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return tiny(tmp_path_factory.mktemp("unified_io_2"))
 
 
 def sound(seconds: float) -> Any:
@@ -267,6 +274,24 @@ def test_an_answer_with_joints_is_grounded(model: Any, tmp_path: Path, monkeypat
     assert entry["poses"] == [told] and Pillow.open("red.boxes.png").getpixel((32, 3)) != (255, 0, 0)
     with pytest.raises(PromptError, match=r"nose at \(2, 0\): expected a point within 0\.\.1"):
         pose_text(Pose(joints=(Joint(name="nose", point=(2, 0)),)), (4, 4))
+
+
+def test_every_joint_of_a_person_is_guessed(model: Any, tmp_path: Path) -> None:
+    """A forced answer is two locations and a name, seventeen times over; a free one may tell nothing."""
+    with pytest.raises(ConfigError, match="tokens, the decoder has 64 places"):
+        PoseReader(model=model.module, processor=model.processor)(RED)
+    long = tiny(tmp_path, decoder_max_text_length=256)
+    reader = PoseReader(model=long.module, processor=long.processor)
+    tokenizer = long.processor.tokenizer
+    names = [[len(each) for each in reader.steps]]
+    assert names == [[size for name in JOINTS for size in (1000, 1000, *[1] * len(tokenizer.encode(name)))] + [1]]
+    pose = reader(RED, (0.1, 0.1, 0.9, 0.9))
+    assert pose is not None and pose.whole and all(joint.seen for joint in pose.joints)
+    assert [joint.name for joint in pose.joints] == list(JOINTS)
+    free = reader(RED, forced=False)
+    assert free is None or len(free.joints) == 17
+    with pytest.raises(PromptError, match=r"within 0\.\.1 of the picture"):
+        reader(RED, (0.5, 0.1, 0.2, 0.3))
 
 
 def test_what_does_not_fit_is_refused(model: Any) -> None:

@@ -213,8 +213,8 @@ EVIDENCE = Evidence(
         "at hand",
         "sparse patterns for codes, and the mask that hides a part of a target from the decoder, are prepared by the "
         "port and by the Jax code and added to scores only beside another bias, which both leave out; so none are here",
-        "the mixture of denoisers is made by the caller and rows are not packed; steps, shares and data of the recipe "
-        "are recalled",
+        "the mixture of denoisers is made by the caller, since the released code has none of its numbers, and rows are "
+        "not packed; steps, shares and data of the recipe are recalled",
         "pictures and mels were not compared with TensorFlow's and librosa's: torch resizes here, frames of a video "
         "are spread evenly and black bars stay",
         "without its vocoder the port can also guess a sound's phases by Griffin-Lim; here the vocoder is needed",
