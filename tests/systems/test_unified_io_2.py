@@ -155,7 +155,8 @@ def test_sounds_are_written_to_files(model: Any, capsys: pytest.CaptureFixture[s
     code = run(["draw", str(model.path), "a bell", "--out", str(file), "--seed", "4"])
     assert (code, *capsys.readouterr()) == (0, "", f"{file}: 4.096 s of sound\n")
     assert np.abs(pm.audio(file).samples(RATE) - sound.samples(RATE)).max() < 1e-4
-    for wishes, words in (({"mix": {"text": 2.0}}, "does not weigh"), ({"steps": 3}, "not in steps of diffusion")):
+    for wishes, words in (({"mix": {"text": 2.0}}, "does not weigh"), ({"steps": 3}, "not in steps of diffusion"),
+                          ({"size": (32, 32)}, "a sound has no width")):  # fmt: skip
         with pytest.raises(ConfigError, match=words):
             model.compose("a bell", make="audio", **wishes)
 

@@ -55,6 +55,10 @@ class CodePainter:
         """
         if request.mix:
             raise ConfigError("mix: this model does not weigh what it is given")
+        if request.size is not None and "image" not in request.outputs:
+            raise ConfigError("size: a sound has no width and height")
+        if "audio" in request.outputs:
+            self.require_voice()
         counts = {kind: math.prod(self.model.grid(kind)) * len(request.seeds) for kind in request.outputs}
         done, found, makers = 0, {}, {"image": self.pictures, "audio": self.sounds}
         for kind, count in counts.items():
@@ -81,11 +85,16 @@ class CodePainter:
     def sounds(self, request: PaintRequest) -> list[Any]:
         """`Audio` of 256 samples a frame.  Raises ConfigError without a vocoder."""
         request.require_no_steps()
+        voice = self.require_voice()
+        logs = [self.logs(ids) for ids in self.each("audio", request, 0)]
+        return [Audio((voice.samples(each).numpy(), RATE)) for each in logs]
+
+    def require_voice(self) -> Voice:
+        """The vocoder.  Raises ConfigError without one, before anything is written."""
         if self.voice is None:
             raise ConfigError("this painter has no vocoder, so it makes no sound")
-        _ = self.voice.vocoder  # a missing one is told before anything is written
-        logs = [self.logs(ids) for ids in self.each("audio", request, 0)]
-        return [Audio((self.voice.samples(each).numpy(), RATE)) for each in logs]
+        _ = self.voice.vocoder
+        return self.voice
 
     def each(self, kind: str, request: PaintRequest, scale: float) -> Iterator[Tensor]:
         """The ids of a picture or sound [1, codes] for each seed."""
