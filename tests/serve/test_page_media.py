@@ -14,7 +14,7 @@ import polymodal as pm
 from headline_folders import captured
 from humming import humming
 from polymodal.pipelines import image_generation
-from polymodal.pipelines.grounding import Grounding, Thing
+from polymodal.pipelines.grounding import Grounding, Joint, Pose, Thing
 from polymodal.serve.app import create_app
 from polymodal.serve.models import ServedModel
 from served import SETTINGS, call, complaint, error_of, running
@@ -119,7 +119,8 @@ def grounded(llava, monkeypatch) -> list:
     def ground(answer, pictures):
         asked.append((answer, pictures))
         things = (Thing(label="a cat", box=(0.1, 0.2, 0.6, 0.9), score=0.8), Thing(label="", box=(0.5, 0.0, 1.2, 0.5)))
-        return Grounding(text="A cat & <b>more</b>.", things=things)
+        pose = Pose(joints=(Joint(name="nose", point=(0.25, 0.5)), Joint(name="left eye", point=(0.25, 0.5), seen=False)))
+        return Grounding(text="A cat & <b>more</b>.", things=things, poses=(pose,) if answer == "<pose>" else ())
 
     monkeypatch.setattr(llava, "_parts", replace(llava._parts, ground=ground))
     return asked
@@ -133,6 +134,10 @@ def test_boxes_of_an_answer_over_the_api(address, grounded) -> None:
     assert found["things"][0] == {"label": "a cat", "box": [0.1, 0.2, 0.6, 0.9], "score": 0.8, "picture": 0}
     assert found["things"][1]["box"] == [0.5, 0.0, 1.0, 0.5] and found["things"][1]["score"] is None
     assert grounded[0][0] == "<cat>" and len(grounded[0][1]) == 1
+    posed = call(address, "/v1/grounding", given | {"answer": "<pose>"})[1]["poses"]
+    joints = [{"name": "nose", "point": [0.25, 0.5], "seen": True},
+              {"name": "left eye", "point": [0.25, 0.5], "seen": False}]  # fmt: skip
+    assert posed == [{"joints": joints, "whole": True, "picture": 0}] and "poses" not in found
     for changes, status, told in (
         ({"answer": ""}, 400, "answer"),
         ({"images": []}, 400, "images"),
