@@ -119,7 +119,8 @@ def grounded(llava, monkeypatch) -> list:
     def ground(answer, pictures):
         asked.append((answer, pictures))
         things = (Thing(label="a cat", box=(0.1, 0.2, 0.6, 0.9), score=0.8), Thing(label="", box=(0.5, 0.0, 1.2, 0.5)))
-        pose = Pose(joints=(Joint(name="nose", point=(0.25, 0.5)), Joint(name="left eye", point=(0.25, 0.5), seen=False)))
+        point = (0.25, 0.5)
+        pose = Pose(joints=(Joint(name="nose", point=point), Joint(name="left eye", point=point, seen=False)))
         return Grounding(text="A cat & <b>more</b>.", things=things, poses=(pose,) if answer == "<pose>" else ())
 
     monkeypatch.setattr(llava, "_parts", replace(llava._parts, ground=ground))
