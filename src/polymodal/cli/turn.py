@@ -20,14 +20,19 @@ def turn(
         list[str] | None, typer.Option("--codec", help="MODALITY=FOLDER: shows what is written of a grid.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for pictures (.png) and ids (.npy).")] = Path("."),
-    seed: Annotated[int, typer.Option(help="Seed, where ids are drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed, where ids and pictures are drawn.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of codecs that draw by diffusion. [default: the codec's]")
+    ] = None,
     json: JSON = False,
     *,
     load: Load,
 ) -> None:
     """Turn a photo or words into other modalities: polymodal turn ./4M-7_B photo.jpg -i caption -i tok_semseg@224."""
     from polymodal.cli.output import print_json
+    from polymodal.pipelines.image_generation import check_steps
 
+    check_steps(steps)  # a mistake costs a moment, not a download
     if not out.is_dir():
         from polymodal.errors import ConfigError
 
@@ -35,7 +40,7 @@ def turn(
     loaded = load(model)
     loaded.require("turn")
     codecs = {name: load(folder) for name, folder in map(named, codec or [])}
-    found = loaded.turn(thing_of(thing), into, codecs=codecs, seed=seed)
+    found = loaded.turn(thing_of(thing), into, codecs=codecs, seed=seed, steps=steps)
     rows = [row_of(each, out) for each in found.values()]
     if json:
         print_json({"model": loaded.name, "seed": seed, "modalities": rows})
