@@ -152,6 +152,8 @@ WRONG = (
     (1, {"num_codebooks": 2}, "quant_type is lucid with one codebook"),
     (1, {"loss_fn": "mse"}, "loss_fn 'mse' does not go with n_labels 8"),
     (2, {"dec_type": "unet_cat"}, "dec_type of a codec that diffuses is unet_patched, found 'unet_cat'"),
+    (2, {"unet_shape": {"channel_mult": []}}, r"the first multiplier is 1, found \(\)"),
+    (2, {"num_train_timesteps": 0}, "steps: expected 1 to 0, found 0"),
     (2, {"scheduler": "pndm"}, "scheduler is ddpm or ddim, found 'pndm'"),
     (2, {"prediction_type": "score"}, "prediction_type is one of sample, epsilon, v_prediction, found 'score'"),
     (2, {"beta_schedule": "sigmoid"}, "beta_schedule is one of linear, scaled_linear, squaredcos_cap_v2"),

@@ -45,7 +45,7 @@ class PatchDiffusionConfig:
     steps: int = 25
 
     def __post_init__(self) -> None:
-        if self.sizes.multipliers[0] != 1:
+        if self.sizes.multipliers[:1] != (1,):
             raise ConfigError(f"unet: the first multiplier is 1, found {self.sizes.multipliers}")
         self.sampler.schedule.times(self.steps)
 

@@ -24,6 +24,7 @@ SCHEDULES: dict[str, Shares] = {
     "linear": Linear(), "scaled_linear": RootLinear(0.0001, 0.02), "squaredcos_cap_v2": SquaredCosine(),
 }  # fmt: skip
 SHIFTED = "shifted_cosine:"
+STEPS = 25  # of drawing, as the published script takes
 SIGHTS: dict[str, Sight] = {"sample": "clean", "epsilon": "noise", "v_prediction": "velocity"}
 
 
@@ -39,9 +40,10 @@ def writing_half(config: Mapping[str, Any]) -> PatchDiffusionConfig | None:
         return None
     if name != "unet_patched":
         raise ConfigError(f"fourm codec: dec_type of a codec that diffuses is unet_patched, found {name!r}")
+    sampler = _sampler(config)
     return PatchDiffusionConfig(
         channels=config.get("n_channels", 3), codes=config.get("latent_dim", 32), place=config.get("patch_size", 16),
-        sizes=_sizes(config.get("unet_shape") or {}), sampler=_sampler(config),
+        sizes=_sizes(config.get("unet_shape") or {}), sampler=sampler, steps=min(STEPS, sampler.schedule.trained),
     )  # fmt: skip
 
 
