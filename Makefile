@@ -11,9 +11,10 @@ NEWEST ?= .venv-newest
 BIN := $(VENV)/bin
 INPUTS := pyproject.toml scripts/install.py constraints/any.txt constraints/cpu.txt
 EXTRAS := dev parity generate serve train say
-# OMP threads: the workers of pytest-xdist already use every core.
+# OMP threads: the workers of pytest-xdist already use every core; one more of them works while others wait.
 THREADS := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
-SUITE := -m pytest -n auto --dist loadfile $(PYTEST)
+WORKERS = $(shell $(BIN)/python -c 'import os; print(len(os.sched_getaffinity(0)) + 1)')
+SUITE = -m pytest -n $(WORKERS) --dist loadfile $(PYTEST)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test attack lint setup weights test-newest newest pins clean help

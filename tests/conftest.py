@@ -1,5 +1,6 @@
 """What every test may rely on: no network, one thread, a cache folder nobody else uses unless asked for."""
 
+import gc
 import os
 import socket
 from pathlib import Path
@@ -8,6 +9,14 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def pytest_collection_finish() -> None:
+    """Ten thousand tests and what they import live to the end: the garbage collector need not look at them again, and
+    not at the rest for each 700 objects more, as is usual; that was a ninth of the suite's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
 
 
 def refuse(*_: object, **__: object) -> None:

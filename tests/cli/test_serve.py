@@ -110,6 +110,12 @@ def test_a_server_answers_and_ends_what_runs_after_sigterm(tmp_path: Path) -> No
         server.wait()
 
 
+def test_what_no_route_asks_is_refused_at_the_start(polymodal) -> None:
+    outcome = polymodal("serve", "visual-chatgpt", "--port", "0")
+    assert outcome.code == 2 and "visual-chatgpt:tools cannot be served: the server offers chat" in outcome.err
+    assert "`polymodal chat` begins a conversation with it" in outcome.err
+
+
 def test_a_port_that_is_taken_is_named(polymodal, tmp_path: Path) -> None:
     import socket
 

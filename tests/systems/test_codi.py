@@ -129,7 +129,7 @@ def test_data_becomes_latents_of_what_is_learned(model, folder) -> None:
 
     def batch(objective, *samples: Sample):
         made = model._parts.collator(objective, None)
-        return made.compares, made.batch([made.item(each) for each in samples], random).batch
+        return made.compares, made.batch([made.drawn(each, random) for each in samples], random).batch
 
     compares, found = batch(ComposedDenoising(makes="image"), said(picture), said(picture, "a long day"))
     assert not compares and found["latents_image"].shape == (2, 4, 32, 32) and found["input_ids"].shape == (2, 12)

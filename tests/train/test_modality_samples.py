@@ -133,22 +133,6 @@ def test_words_alone_teach_no_vectors(models: dict[str, pm.Model], tmp_path: Pat
         assert float(loss(model.module, made.batch)["features"]) == 0.0
 
 
-@pytest.mark.parametrize(("name", "stage", "data"), [("fourm", "pretrain-7", modalities), ("codi-2", "joint", shown)])
-def test_a_step_in_parts_is_the_step(name: str, stage: str, data: Any, tmp_path: Path) -> None:
-    """Means are over what is learned in the whole step."""
-    found = []
-    for rows in (None, 2):
-        folder = tmp_path / f"{rows}"
-        (folder / "model").mkdir(parents=True)
-        WRITTEN[name](folder / "model")
-        model = pm.load(folder / "model", dtype="float32")
-        settings = ["budget.batch=6", "budget.steps=1", "optimizer.lr=0.001", "budget.precision=float32",
-                    'schedule={"type": "Constant"}', *(["lora={}"] if name == "codi-2" else [])]  # fmt: skip
-        found += fit(model, [data(folder)], out=folder / "run", stage=stage, settings=settings,
-                     options=TrainOptions(micro_batch=rows))  # fmt: skip
-    assert found[0] == pytest.approx(found[1], abs=1e-5)
-
-
 def test_a_run_names_what_it_expects(models: dict[str, pm.Model], tmp_path: Path) -> None:
     path = lines(tmp_path / "talks.jsonl", [{"text": "words"}])
     with pytest.raises(ConfigError, match=r"expected lines of modalities, found in .* text alone"):

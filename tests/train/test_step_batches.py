@@ -148,6 +148,19 @@ def test_of_a_plain_text_every_token_and_its_end_are_learned(model: Any, tmp_pat
     assert [id for id, learned in zip(row.input_ids, row.loss_mask, strict=True) if learned] == row.input_ids[-5:]
 
 
+def test_of_several_answers_the_commonest_is_learned(model: Any, tmp_path: Path) -> None:
+    """As lists, with how many gave each, and as VQA's own files have them."""
+    told: list[Any] = [["no", "two", "two"], {"two": 0.9, "no": 0.1}, [{"answer": "two"}, {"answer": "two"}]]
+    rows = [{"question": "How many?", "answers": each} for each in told]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "b.jsonl").write_text(json.dumps({"question": "How many?", "answer": "two"}))
+    collator = conversations(Learner(module=model.module, processor=model.processor))
+    (wanted,) = [collator.item(open_dataset(tmp_path / "b.jsonl").sample(0))]
+    data = open_dataset(tmp_path / "a.jsonl")
+    for index in range(3):
+        assert collator.item(data.sample(index)).input_ids == wanted.input_ids
+
+
 def test_rows_too_long_are_cut_but_never_inside_media(model: Any, mixture: Mixture) -> None:
     _, row = step_batches(model, mixture, BatchOptions(batch=1)).item(0, 0)
     (span,) = row.media_spans

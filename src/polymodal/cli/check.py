@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +37,7 @@ def check(
         Path,
         typer.Option(help="Where --all writes the table; the pages of single systems go beside it."),
     ] = PAGE,
+    jobs: Annotated[int, typer.Option(min=1, max=256, help="Systems that --all checks at the same time.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.")] = False,
 ) -> int:
     """Verify a system of the catalogue, a checkpoint, or a system of your own.
@@ -62,7 +63,7 @@ def check(
     if what is not None and (run := of_files(what, system)) is not None:
         results = [_shown(what, run, json)]
     else:
-        results = _catalogue(what, json, page)
+        results = _catalogue(what, json, page, jobs)
     if json:
         from polymodal.cli.output import print_json
 
@@ -95,7 +96,7 @@ def of_files(what: str, system: str | None) -> Run | None:
     return lambda say: check_folder(path, system, say)
 
 
-def _catalogue(id: str | None, json: bool, page: Path) -> list[dict[str, Any]]:
+def _catalogue(id: str | None, json: bool, page: Path, jobs: int) -> list[dict[str, Any]]:
     """One system of the catalogue, or all of them and their page."""
     from polymodal import systems
     from polymodal.check import engine
@@ -105,6 +106,7 @@ def _catalogue(id: str | None, json: bool, page: Path) -> list[dict[str, Any]]:
         return [_shown(found.id, lambda say: engine.check(found, say), json)]
     from polymodal.check import proved
     from polymodal.check.page import DETAILS, pages
+    from polymodal.check.processes import check_all
     from polymodal.cli.output import write_text
     from polymodal.cli.picture import draw_map
 
@@ -113,7 +115,10 @@ def _catalogue(id: str | None, json: bool, page: Path) -> list[dict[str, Any]]:
     except OSError as problem:
         raise ConfigError(f"cannot write into {page.parent}: {problem.strerror}") from problem
     chosen = engine.all_checked()
-    results = [_shown(each.id, partial(engine.check, each), json) for each in chosen]
+    runs: Iterable[Run] = (partial(engine.check, each) for each in chosen)
+    if jobs > 1:
+        runs = (partial(_found, result) for result in check_all([each.id for each in chosen], jobs))
+    results = [_shown(each.id, run, json) for each, run in zip(chosen, runs, strict=True)]
     for name, text in pages(chosen, results).items():
         write_text(page.parent / name if name else page, text)
     rows = proved.rows_of(results)
@@ -121,6 +126,11 @@ def _catalogue(id: str | None, json: bool, page: Path) -> list[dict[str, Any]]:
     if page == PAGE:  # in a checkout; what `polymodal systems` says is proved
         write_text(proved.FILE, proved.document(rows))
     return results
+
+
+def _found(result: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
+    """What another process found."""
+    return result
 
 
 def all_right(results: list[dict[str, Any]]) -> bool:

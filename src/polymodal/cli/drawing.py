@@ -108,9 +108,9 @@ def draw(system: System, variant: Variant) -> Drawing:
     from polymodal.train.recipe import as_dict
     from polymodal.weights.build import build_empty
 
-    system.check_recipe()
     module = build_empty(lambda: system.module(variant))
     sizes = {name: tensor.numel() for name, tensor in module.named_parameters()}
+    system.check_recipe(sizes)
     boxes = tuple(_box(sizes, part) for part in system.drawing(variant))
     total = sum(sizes.values()) + sum(box.parameters for box in boxes if not box.part.prefix)
     stages = []

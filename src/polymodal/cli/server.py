@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from polymodal.serve.speech import ServedSpeaker
 
 MAX_KEY_FILE = 1 << 20
+OFFERED = frozenset({"chat", "draw", "embed", "ground", "transcribe"})
 KOKORO = "kokoro"  # the voices of `pm.voice`, beside the models of the catalogue
 
 
@@ -110,8 +111,18 @@ def application(names: Sequence[str], load: Callable[[str], Any], chosen: Settin
     from polymodal.serve.app import create_app
     from polymodal.serve.models import ServedModel
 
-    models = {name: ServedModel(name, load(name), chosen) for name in names if name != KOKORO}
+    models = {name: ServedModel(name, served(load(name)), chosen) for name in names if name != KOKORO}
     return create_app(models, chosen, {KOKORO: open_speaker()} if KOKORO in names else {})
+
+
+def served(model: Any) -> Any:
+    """The model; raises ConfigError for one that no route of the server asks."""
+    if not OFFERED & set(model.can):
+        instead = "`polymodal chat` begins a conversation with it" if "agent" in model.can else f"it can {model.can[0]}"
+        raise ConfigError(
+            f"{model.name} cannot be served: the server offers {', '.join(sorted(OFFERED))}, and {instead}"
+        )
+    return model
 
 
 def open_speaker() -> ServedSpeaker:

@@ -4,7 +4,8 @@ samples [n] -> frames of 25 ms every 10 ms, only whole ones -> minus their mean 
 -> |FFT of 512|^2 -> triangles on the mel scale 1127 ln(1 + f / 700) from 20 Hz -> natural logarithm
 
 Traps: the window is symmetric; the first sample of a frame is emphasised against itself; nothing is padded, so 2 s give
-198 frames, not 200; values are floored at the epsilon of float32 before the logarithm.
+198 frames, not 200; values are floored at the epsilon of float32 before the logarithm; in float32 a bank without
+sound beside a loud one has the rounding of the loud one (3e-4), which differs from machine to machine.
 """
 
 import math
@@ -20,19 +21,22 @@ POVEY = 0.85  # Kaldi's own window: Hann's to that power
 
 def fbank(samples: Tensor, mels: int = 128, rate: int = 16000, window: float = 0.025, hop: float = 0.010,
           power: float = 1.0) -> Tensor:  # fmt: skip
-    """float32 `[n]` -> `[frames, mels]`.  power: of the Hann window.  Raises MediaError for less than one window of
-    sound."""
+    """float `[n]` -> float32 `[frames, mels]`, computed in float64 where the samples are.  power: of the Hann window.
+
+    Raises MediaError for less than one window of sound.
+    """
     size, step = int(rate * window), int(rate * hop)
     if samples.dim() != 1 or len(samples) < size:
         raise MediaError(f"filter banks: expected at least {size} samples, found {list(samples.shape)}")
-    frames = samples.float().unfold(0, size, step)
+    exact = torch.float64 if samples.dtype == torch.float64 else torch.float32
+    frames = samples.to(exact).unfold(0, size, step)
     frames = frames - frames.mean(1, keepdim=True)
     before = torch.cat((frames[:, :1], frames[:, :-1]), 1)
-    frames = (frames - 0.97 * before) * torch.hann_window(size, periodic=False) ** power
+    frames = (frames - 0.97 * before) * torch.hann_window(size, periodic=False, dtype=exact) ** power
     points = 1 << (size - 1).bit_length()
     spectrum = torch.fft.rfft(frames, n=points).abs().square()
-    banks = spectrum[:, : points // 2] @ filters(mels, rate, points).T
-    return banks.clamp_min(torch.finfo(torch.float32).eps).log()
+    banks = spectrum[:, : points // 2] @ filters(mels, rate, points).T.to(exact)
+    return banks.clamp_min(torch.finfo(torch.float32).eps).log().float()
 
 
 @lru_cache(maxsize=8)

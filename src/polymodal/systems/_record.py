@@ -6,9 +6,9 @@ A user's own file holds the same record.  What is public here is imported from `
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from polymodal.checkpoints.record import CheckpointFormat, LoadedModel, ModelSpec, Part, Repository
@@ -126,13 +126,21 @@ class System:
             return () if self.is_agent else self.model_spec(variant).parts
         return returned(self.parts(variant), tuple, f"{self.id}:{variant.name}: parts")
 
-    def check_recipe(self) -> None:
+    def check_recipe(self, names: Collection[str] = ()) -> None:
         """Raises ConfigError for a stage that names parameters which no variant has, with the nearest names.
 
         A stage may name what only some variants hold: a recipe makes the whole, a variant may be a part of it.
+        names: of a variant that is built already; where they are all that the stages name, nothing is built.
         """
-        if not self.recipe:
-            return
+        if self.recipe:
+            from polymodal.train.parameters import unnamed_prefixes
+
+            if not names or any(unnamed_prefixes(stage, names) for stage in self.recipe):
+                _ = self._recipe_is_named
+
+    @cached_property
+    def _recipe_is_named(self) -> bool:
+        """Whether the variants have what the stages name; raises ConfigError where they do not."""
         from polymodal.train.parameters import nearest_names, unnamed_prefixes
         from polymodal.weights.build import build_empty
 
@@ -141,12 +149,13 @@ class System:
             module = build_empty(partial(self.module, variant))
             names |= {name for name, _ in module.named_parameters()}
             if not any(unnamed_prefixes(stage, names) for stage in self.recipe):
-                return
+                return True
         for stage in self.recipe:
             for does, prefix in unnamed_prefixes(stage, names):
                 where = f"{self.id} ({', '.join(variant.name for variant in self.variants)})"
                 raise ConfigError(f"stage {stage.name} of {self.id} {does} '{prefix}', which names no parameter of "
                                   f"{where}; {nearest_names(prefix, names)}")  # fmt: skip
+        return True
 
     @property
     def is_agent(self) -> bool:

@@ -5,6 +5,7 @@ A conversation that is too long is cut at its end, but never inside media: it th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from polymodal.data.datasets.sample import Sample
 from polymodal.data.dummy_items import dummy_items
+from polymodal.data.media import Text
+from polymodal.data.messages import Message
 from polymodal.data.packing import pack
 from polymodal.data.processor import Encoded, Processor
 from polymodal.data.template import Slot, Special, Words, Written
@@ -52,8 +55,9 @@ class ConversationCollator(Collator):
 
     def row(self, sample: Sample) -> Encoded:
         """The same, of any length."""
-        if sample.messages and sample.messages[-1].role == "assistant":
-            return self.processor.encode(sample.messages)
+        messages = answered(sample)
+        if messages and messages[-1].role == "assistant":
+            return self.processor.encode(messages)
         if sample.text and not sample.arrays:
             return self.processor.encode_segments(text_segments(self.processor.tokenizer, sample.text))
         raise WrongKind("has no answer, caption or text to learn from")
@@ -105,6 +109,17 @@ class WrittenPictures(ConversationCollator):
         end = Special(name=self.end, loss_mask=True)
         row = self.processor.encode_segments([Special(name=self.begin), Words(text=text), Slot(media=media[0]), end])
         return with_loss_at(row, [0])
+
+
+def answered(sample: Sample) -> tuple[Message, ...]:
+    """The conversation; of a question that several people answered, with the answer that most of them gave."""
+    messages, told = sample.messages, sample.labels
+    if not messages or messages[-1].role != "user" or not isinstance(told, list | Mapping):
+        return messages
+    counts = dict(told) if isinstance(told, Mapping) else Counter(each for each in told if isinstance(each, str))
+    if not counts or not all(isinstance(each, int | float) for each in counts.values()):
+        return messages
+    return (*messages, Message(role="assistant", parts=(Text(str(max(counts, key=lambda each: counts[each]))),)))
 
 
 def with_loss_at(row: Encoded, items: Sequence[int]) -> Encoded:

@@ -17,19 +17,22 @@ from polymodal.data.media import Image
 from polymodal.data.transforms import ShorterSideCrop
 from polymodal.train.collator import Collator, MicroBatch, WrongKind, counted
 from polymodal.train.pairs import captioned
+from polymodal.train.row_draws import RowDraws, seed_from
 
 HALF = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatentCollator(Collator):
-    """encode(texts) -> their batch.  codec(a tensor on its device) -> what encodes pixels in -1..1.  side: pixels."""
+    """encode(texts) -> their batch.  codec(a tensor on its device) -> what encodes pixels in -1..1.  side: pixels.
+    times: of the schedule of noise."""
 
     expects: ClassVar[str] = "pictures with a caption each"
 
     encode: Callable[[Sequence[str]], Mapping[str, Any]]
     codec: Callable[[Tensor], Any]
     side: int
+    times: int
 
     def item(self, sample: Sample) -> tuple[Tensor, str]:
         """Pixels and words."""
@@ -38,16 +41,16 @@ class LatentCollator(Collator):
             raise WrongKind(f"has {media.modality} where a picture is expected")
         return picture_pixels(media, self.side), text
 
-    def drawn(self, sample: Sample, generator: torch.Generator) -> tuple[Tensor, str, Tensor]:
-        """And what chooses among a picture's latents [C, h, w], as the codec says how surely."""
-        pixels, text = self.item(sample)
-        return pixels, text, noise_for(self.codec(pixels), pixels[None], generator)[0]
+    def drawn(self, sample: Sample, generator: torch.Generator) -> tuple[Tensor, str, int]:
+        """And the seed of its random numbers."""
+        return *self.item(sample), seed_from(generator)
 
-    def batch(self, items: Sequence[tuple[Tensor, str, Tensor]], generator: torch.Generator) -> MicroBatch:
-        """The words' tensors, and `latents`."""
-        pixels, texts, noise = (list(each) for each in zip(*items, strict=True))
-        latents = encoded(self.codec, torch.stack(pixels), torch.stack(noise))
-        return counted({**self.encode(texts), "latents": latents}, len(items))
+    def batch(self, items: Sequence[tuple[Tensor, str, int]], generator: torch.Generator) -> MicroBatch:
+        """The words' tensors, `latents`, and the `noise` at `timesteps` that is to be seen in them."""
+        pixels, texts, seeds = (list(each) for each in zip(*items, strict=True))
+        draws = RowDraws(seeds)
+        found = noised(latents_of(self.codec, torch.stack(pixels), draws), draws, self.times)
+        return counted({**self.encode(texts), **found}, len(items))
 
 
 def picture_pixels(picture: Image, side: int) -> Tensor:
@@ -55,20 +58,16 @@ def picture_pixels(picture: Image, side: int) -> Tensor:
     return ShorterSideCrop(size=side, crop=side, mean=HALF, std=HALF)(picture)
 
 
-def latents_of(codec_for: Callable[[Tensor], Any], pixels: Tensor, generator: torch.Generator) -> Tensor:
+@torch.no_grad()
+def latents_of(codec_for: Callable[[Tensor], Any], pixels: Tensor, draws: RowDraws) -> Tensor:
     """Pixels [N, 3, H, W] -> latents [N, C, h, w], drawn as the codec says how surely."""
-    return encoded(codec_for, pixels, noise_for(codec_for(pixels), pixels, generator))
-
-
-def noise_for(codec: Any, pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """What chooses among the latents of pixels [N, 3, H, W]: [N, C, h, w]."""
+    codec = codec_for(pixels)
     stack = codec.config.stack
     grid = [side // stack.factor for side in pixels.shape[2:]]
-    return torch.randn((len(pixels), stack.latent, *grid), generator=generator)
-
-
-@torch.no_grad()
-def encoded(codec_for: Callable[[Tensor], Any], pixels: Tensor, noise: Tensor) -> Tensor:
-    """Pixels [N, 3, H, W] and noise -> latents [N, C, h, w]."""
-    found: Tensor = codec_for(pixels).encode(pixels, noise)
+    found: Tensor = codec.encode(pixels, draws.normal(stack.latent, *grid))
     return found
+
+
+def noised(latents: Tensor, draws: RowDraws, times: int) -> dict[str, Tensor]:
+    """Latents, and what is drawn for them: `noise` and `timesteps` [N]."""
+    return {"latents": latents, "noise": draws.normal(*latents.shape[1:]), "timesteps": draws.whole(times)}

@@ -11,8 +11,8 @@ how surely.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -23,11 +23,13 @@ from polymodal.data.media import Image, Text
 from polymodal.data.messages import Message
 from polymodal.data.processor import Encoded
 from polymodal.errors import ConfigError, PromptError
+from polymodal.generators.noise_schedule import NoiseSchedule
 from polymodal.models.signal_token_lm import SignalTokenLM
 from polymodal.train.collator import Collator, Learner, MicroBatch, WrongKind
 from polymodal.train.conversations import ConversationCollator, conversations
-from polymodal.train.latents import latents_of, picture_pixels
+from polymodal.train.latents import latents_of, noised, picture_pixels
 from polymodal.train.pairs import captioned
+from polymodal.train.row_draws import RowDraws, seed_from
 from polymodal.train.signals import PREFIX, occurrences
 
 PICTURE = "image"
@@ -37,6 +39,7 @@ PICTURE = "image"
 class Spoken:
     """row: of a conversation.  ids: of the caption with its signal.  targets [k, Q, E], empty [1, Q, E]: what the text
     encoder says of captions and of nothing.  pixels [k, 3, H, W], or latents [k, C, h, w], of what the signals ask for.
+    noise: the latents with what is drawn for them, by its name in the batch.
     """
 
     row: Encoded
@@ -45,6 +48,7 @@ class Spoken:
     empty: Tensor | None = None
     pixels: Tensor | None = None
     latents: Tensor | None = None
+    noise: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def numbers(sample: Sample, name: str, dims: int) -> Tensor | None:
@@ -100,7 +104,8 @@ class DrawnOrFound(Collator):
 
 @dataclass(frozen=True, kw_only=True)
 class SpokenMedia(Collator):
-    """codec(a tensor on its device) -> what encodes pixels in -1 .. 1, None: the data brings latents.  side: pixels."""
+    """codec(a tensor on its device) -> what encodes pixels in -1 .. 1, None: the data brings latents.  side: pixels.
+    times: of the schedule of noise.  unguided: share of conditions that are dropped."""
 
     expects: ClassVar[str] = "conversations whose answers ask for pictures"
 
@@ -108,6 +113,8 @@ class SpokenMedia(Collator):
     signal: tuple[int, ...]
     side: int
     codec: Callable[[Tensor], Any] | None = None
+    times: int = NoiseSchedule().trained
+    unguided: float = 0.0
 
     def item(self, sample: Sample) -> Spoken:
         """The row, and what its signals should become.  Raises PromptError where they are not as many as signals."""
@@ -131,11 +138,17 @@ class SpokenMedia(Collator):
         return Spoken(row=row, ids=[], targets=targets, empty=empty, pixels=pixels, latents=latents)
 
     def drawn(self, sample: Sample, generator: torch.Generator) -> Spoken:
-        """With latents of the pictures that the row asks for, drawn as the codec says how surely."""
+        """With latents of the pictures that the row asks for, drawn as the codec says how surely, and their noise."""
         found = self.item(sample)
-        if found.pixels is None or self.codec is None:
+        count = len(found.pixels if found.pixels is not None else found.latents if found.latents is not None else ())
+        draws = RowDraws([seed_from(generator) for _ in range(count)])
+        latents = found.latents
+        if found.pixels is not None and self.codec is not None:
+            latents = latents_of(self.codec, found.pixels, draws)
+        if latents is None or not count:
             return found
-        return replace(found, pixels=None, latents=latents_of(self.codec, found.pixels, generator))
+        chances = {"dropped": draws.share() < self.unguided}
+        return replace(found, pixels=None, latents=latents, noise={**noised(latents, draws, self.times), **chances})
 
     def arranged(self, items: list[Spoken]) -> list[Spoken]:
         """Rows of a length beside each other."""
@@ -144,13 +157,12 @@ class SpokenMedia(Collator):
     def batch(self, items: Sequence[Spoken], generator: torch.Generator) -> MicroBatch:
         """See SpokenPictures."""
         made = self.talks.batch([each.row for each in items])
-        latents = [each.latents for each in items if each.latents is not None]
-        beside: dict[str, Tensor] = {"latents": torch.cat(latents)} if latents else {}
         asked = [each for each in items if each.latents is not None]
+        beside = {name: torch.cat([each.noise[name] for each in asked]) for name in (asked[0].noise if asked else ())}
         if asked and all(each.targets is not None for each in asked):
             beside["signal_targets"] = torch.cat([each.targets for each in asked if each.targets is not None])
             beside["empty_target"] = next(each.empty for each in asked if each.empty is not None)
-        count = sum(map(len, latents))
+        count = len(beside.get("latents", ()))
         counts = {"noise": count} | ({"caption": count} if "signal_targets" in beside else {}) if count else {}
         return MicroBatch(batch={**made.batch, **beside}, targets=made.targets, tokens=made.tokens, counts=counts)
 
@@ -168,10 +180,12 @@ def drawn_or_found(learner: Learner) -> DrawnOrFound:
     return DrawnOrFound(talks=talks, signal=tuple(model.signals[PICTURE]), pad=pad)
 
 
-def spoken_media(learner: Learner, side: int, codec: Callable[[Tensor], Any] | None) -> SpokenMedia:
+def spoken_media(
+    learner: Learner, side: int, codec: Callable[[Tensor], Any] | None, unguided: float = 0.0
+) -> SpokenMedia:
     """Raises ConfigError for a model that writes no signals."""
     signal = tuple(require_signals(learner).signals[PICTURE])
-    return SpokenMedia(talks=conversations(learner), signal=signal, side=side, codec=codec)
+    return SpokenMedia(talks=conversations(learner), signal=signal, side=side, codec=codec, unguided=unguided)
 
 
 def require_signals(learner: Learner) -> SignalTokenLM:

@@ -84,7 +84,7 @@ def _sample_of(record: Any, name: str, open_media: Open, question: str) -> Sampl
     if not isinstance(record, Mapping):
         raise PromptError(f"expected an object with keys, found {type(record).__name__}")
     beside: dict[str, Any] = {
-        "labels": next((record[key] for key in LABELS if record.get(key) is not None), None),
+        "labels": _told(next((record[key] for key in LABELS if record.get(key) is not None), None)),
         "arrays": {name: each for key in ARRAYS for name, each in _arrays(record.get(key), open_media, key)},
         "group": "" if record.get("image_id") is None else str(record["image_id"]),
     }
@@ -114,12 +114,12 @@ def _sample_of(record: Any, name: str, open_media: Open, question: str) -> Sampl
         asked = f"{asked}\n{record['input']}" if asked else record["input"]
     if answer is None and set(beside["arrays"]) == {"map"} and not any(media.values()):
         return Sample(name=name, **beside)
-    if answer is None and any(media.values()):  # pictures alone, pairs of media, what has a label and no words
-        items = tuple(item for kind in media.values() for item in kind)
-        if not asked or beside["labels"] is None:
-            return Sample(name=name, media=items, **beside)
+    items = tuple(item for kind in media.values() for item in kind)
+    if answer is None and asked and beside["labels"] is not None:  # several answers, or a label
         parts: tuple[Part, ...] = (*items, Text(asked))
         return Sample(name=name, messages=(Message(role="user", parts=parts),), **beside)
+    if answer is None and items:  # pictures alone, pairs of media, what has a label and no words
+        return Sample(name=name, media=items, **beside)
     if not isinstance(answer, str):
         raise PromptError(
             f"has the keys {', '.join(map(str, list(record)[:8])) or 'of none'}; expected messages, conversations, or "
@@ -169,6 +169,13 @@ def _arrays(given: Any, open_media: Open, key: str = "") -> Iterator[tuple[str, 
             yield from _arrays(each, open_media, f"{key}.{name}" if key else str(name))
     elif given is not None:
         yield key, Array(given if isinstance(given, list) else open_media(given), modality=key)
+
+
+def _told(given: Any) -> Any:
+    """What stands beside a sample; of VQA's {"answer": "cat", "answer_confidence": ...} of each person the answer."""
+    if isinstance(given, list) and given and all(isinstance(each, Mapping) and "answer" in each for each in given):
+        return [each["answer"] for each in given]
+    return given
 
 
 def _modality(given: Any, open_media: Open) -> Any:

@@ -4,7 +4,7 @@
     BridgingAlignment    a sound or a video with its caption -> both as conditions
     LatentAlignment      a video with a sound track and its caption -> the words, latents of pictures and of the sound
 
-Traps: latents are drawn as surely as the codec is, by the generator of the step; a sound is brought to half of full
+Traps: latents are drawn as surely as the codec is; a sound is brought to half of full
 scale and cut or padded with silence to 10.24 s, as AudioLDM's code does.
 """
 
@@ -31,9 +31,11 @@ from polymodal.systems.codi.loading import FRAMES, RATE, Conditions
 from polymodal.train.collator import Collator, MicroBatch, WrongKind, counted
 from polymodal.train.joint_diffusion import BridgingAlignment, ComposedDenoising, LatentAlignment
 from polymodal.train.pairs import captioned
+from polymodal.train.row_draws import RowDraws, seed_from
 
 SPECTRUM = MelConfig(rate=RATE, window=1024, hop=160, mels=64, low=0.0, high=8000.0, seconds=None)
 LENGTH = 1024  # frames of a spectrogram
+SEED = "seed"  # of an item's random numbers
 GRID = 32  # latents of a picture along a side
 TYPES = {"image": Image, "video": Video, "audio": Audio}
 
@@ -95,18 +97,26 @@ class ComposedData(Collator):
     def codec(self, name: str) -> Any:
         return self.model.codecs[name]
 
-    def batch(self, items: Sequence[dict[str, Tensor]], generator: torch.Generator) -> MicroBatch:
-        """The conditions and `latents_<output>`."""
-        found = {name: joined([each[name] for each in items], name) for name in items[0]}
+    def drawn(self, sample: Sample, generator: torch.Generator) -> dict[str, Any]:
+        """And the seed of its random numbers."""
+        return {**self.item(sample), SEED: seed_from(generator)}
+
+    def batch(self, items: Sequence[dict[str, Any]], generator: torch.Generator) -> MicroBatch:
+        """The conditions, `latents_<output>`, and the `noise_<output>` at `timesteps` that is to be seen in them."""
+        found = {name: joined([each[name] for each in items], name) for name in items[0] if name != SEED}
+        draws = RowDraws([each[SEED] for each in items])
         weight = next(self.model.codecs.parameters())
         with torch.no_grad():
             for name in self.outputs:
                 raw = found.pop(f"raw_{name}")
                 raw = raw.to(weight.device, weight.dtype if raw.is_floating_point() else None)
-                found[f"latents_{name}"] = self.encoded(name, raw, generator)
+                found[f"latents_{name}"] = latents = self.encoded(name, raw, draws)
+                found[f"noise_{name}"] = draws.normal(*latents.shape[1:]).to(latents)
+        if self.outputs:
+            found["timesteps"] = draws.whole(self.model.schedule.trained)
         return counted(found, len(items))
 
-    def encoded(self, name: str, raw: Tensor, generator: torch.Generator) -> Tensor:
+    def encoded(self, name: str, raw: Tensor, draws: RowDraws) -> Tensor:
         """Latents of a whole batch."""
         if name == "text":
             vectors: Tensor = self.codec("text").encode(raw, (raw > 0).long())
@@ -114,8 +124,8 @@ class ComposedData(Collator):
         codec = self.codec("audio").mel if name == "audio" else self.codec("image")
         flat = raw.flatten(0, 1) if name == "video" else raw
         grid = [side // codec.config.stack.factor for side in flat.shape[-2:]]
-        noise = torch.randn((len(flat), codec.config.stack.latent, *grid), generator=generator)
-        latents: Tensor = codec.encode(flat, noise.to(flat))
+        each = (len(flat) // len(raw), codec.config.stack.latent, *grid)
+        latents: Tensor = codec.encode(flat, draws.normal(*each).flatten(0, 1).to(flat))
         return latents.unflatten(0, raw.shape[:2]).transpose(1, 2) if name == "video" else latents
 
 

@@ -149,7 +149,7 @@ def assemble(module: nn.Module, files: CheckpointFiles, found: minigpt.MiniGPT) 
     side = unet.config.side * (8 if codec is None else codec.factor)
 
     def collator(objective: Any, learner: Any) -> Any:
-        return spoken_media(learner, side, codec) if isinstance(objective, SpokenPictures) else None
+        return spoken_media(learner, side, codec, objective.unguided) if isinstance(objective, SpokenPictures) else None
 
     paint = stable_diffusion.own(files.folder, unet=unet)
     return LoadedModel(

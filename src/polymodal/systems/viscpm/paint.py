@@ -97,7 +97,7 @@ class Paint:
         side = self.unet.side * codec.factor
 
         def collator(objective: Any, learner: Any) -> Any:
-            return LatentCollator(encode=encode, codec=codec, side=side)
+            return LatentCollator(encode=encode, codec=codec, side=side, times=module.schedule.trained)
 
         return LoadedModel(model=module, processor=processor, paint=painter, collator=collator)
 
