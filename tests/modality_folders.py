@@ -36,11 +36,22 @@ def _codec(folder: Path) -> None:
     Checkpoint(format=SYSTEM.formats[1], config=config, file="model.safetensors", written=config).stored(folder)
 
 
+def _drawing(folder: Path) -> None:
+    torch.manual_seed(0)
+    config = fourm.drawing_config()
+    Checkpoint(format=SYSTEM.formats[2], config=config, file="model.safetensors", written=config).stored(folder)
+
+
 def _codi_2(folder: Path) -> None:
     codi_2.marked_folder(folder)
 
 
-WRITTEN: Mapping[str, Callable[[Path], None]] = {"fourm": _fourm, "fourm:codec": _codec, "codi-2": _codi_2}
+WRITTEN: Mapping[str, Callable[[Path], None]] = {
+    "fourm": _fourm,
+    "fourm:codec": _codec,
+    "fourm:drawing": _drawing,
+    "codi-2": _codi_2,
+}
 
 
 def modalities(folder: Path) -> Path:

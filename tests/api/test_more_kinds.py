@@ -45,6 +45,7 @@ RUNS: list[tuple[str, str, str, list[str]]] = [  # system, stage, kinds of data 
     ("fourm", "pretrain-7", "modalities", ["budget.batch=6"]),
     ("fourm", "pretrain-21", "modalities", ["budget.batch=6"]),
     ("fourm:codec", "codec", "maps of classes", []),
+    ("fourm:drawing", "diffusion-codec", "images", []),
 ]
 
 

@@ -1,12 +1,15 @@
-"""PNDM and DDIM against diffusers, step by step with the same noise; what is refused."""
+"""PNDM, DDIM and DDPM against diffusers and 4M's code, step by step with the same noise; what is refused."""
 
 from typing import Any
 
 import pytest
 import torch
 
+from polymodal.check import fixture, randomise
 from polymodal.errors import ConfigError
 from polymodal.generators import samplers
+from polymodal.generators.noise_schedule import NoiseSchedule
+from polymodal.generators.noise_shares import EndingInNoise, Linear, RootLinear, Shares, ShiftedCosine, SquaredCosine
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "set_alpha_to_one": False}
 PNDM = {**BETAS, "_class_name": "PNDMScheduler", "skip_prk_steps": True, "steps_offset": 1}
@@ -52,3 +55,48 @@ def test_steps_that_no_schedule_has(steps: Any) -> None:
 def test_other_schedulers_are_refused_by_name(change: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         samplers.parse_config({**PNDM, **change})
+
+
+SHARES = {"linear": Linear(), "scaled_linear": RootLinear(0.0001, 0.02), "squaredcos_cap_v2": SquaredCosine(),
+          "shifted_cosine:0.5": ShiftedCosine(0.5), "shifted_cosine:2": ShiftedCosine(2.0)}  # fmt: skip
+SIGHTS: dict[str, samplers.Sight] = {"sample": "clean", "epsilon": "noise", "v_prediction": "velocity"}
+_, STORED = fixture.read("fourm_schedules")
+
+
+def shares(name: str, ends: str) -> Shares:
+    found = SHARES[name]
+    return EndingInNoise(found) if ends == "1" and not isinstance(found, ShiftedCosine) else found
+
+
+@pytest.mark.parametrize("key", [name for name in STORED if name.startswith("kept.")])
+def test_what_is_left_is_as_in_4m(key: str) -> None:
+    name, ends = key.removeprefix("kept.").rsplit(".", 1)
+    found = NoiseSchedule(1000, shares(name, ends)).kept
+    assert (found - STORED[key]).abs().max() < 2e-6
+    if ends == "1":
+        assert found[-1] == 0
+
+
+@pytest.mark.parametrize("key", [name.removeprefix("times.") for name in STORED if name.startswith("times.")])
+def test_steps_with_the_same_noise_are_those_of_4m(key: str) -> None:
+    kind, sees, middle = key.split(".", 2)
+    name, ends, steps = middle.rsplit(".", 2)
+    config = samplers.SamplerConfig(
+        schedule=NoiseSchedule(1000, shares(name, ends)), kind=kind, offset=0, last=1.0, sees=SIGHTS[sees], clip=1.0,
+        spacing="trailing" if kind == "ddim" else "leading",
+    )  # fmt: skip
+    walk = config.start(int(steps))
+    assert list(walk.times) == STORED[f"times.{key}"].tolist()
+    draws = torch.Generator().manual_seed(3)
+    sample, states = randomise.values("start", (2, 3, 4, 4)), []
+    for _ in walk.times:
+        seen = 0.7 * sample.roll(1, -1)
+        sample = walk.step(seen, sample, lambda like: torch.randn(like.shape, generator=draws))
+        states.append(sample[0, 0, 0])
+    assert (torch.stack(states) - STORED[f"states.{key}"]).abs().max() < 1e-4
+    assert (sample - STORED[f"last.{key}"]).abs().max() < 1e-4
+
+
+def test_a_shift_of_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="expected a shift above 0, found 0"):
+        ShiftedCosine(0)

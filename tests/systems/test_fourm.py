@@ -12,10 +12,12 @@ from typer.testing import CliRunner
 
 import polymodal as pm
 from polymodal.check.demo import byte_tokenizer, write_config, write_layout
-from polymodal.check.evidence.fourm import PIXELS, codec_config, grid, shape
+from polymodal.check.evidence.fourm import PIXELS, codec_config, drawing_config, grid, shape
+from polymodal.check.fixture import fixture_case, read
 from polymodal.cli.app import app
 from polymodal.encoders.modality_embeddings import ModalityConfig
 from polymodal.errors import ConfigError, PromptError
+from polymodal.generators import samplers
 from polymodal.pipelines.grounding import Thing
 from polymodal.systems.fourm import SYSTEM
 from polymodal.systems.fourm.sequences import (
@@ -149,18 +151,77 @@ WRONG = (
     (1, {"patch_size": 7}, "patches of 7 do not fill 32 pixels"),
     (1, {"num_codebooks": 2}, "quant_type is lucid with one codebook"),
     (1, {"loss_fn": "mse"}, "loss_fn 'mse' does not go with n_labels 8"),
+    (2, {"dec_type": "unet_cat"}, "dec_type of a codec that diffuses is unet_patched, found 'unet_cat'"),
+    (2, {"unet_shape": {"channel_mult": []}}, r"the first multiplier is 1, found \(\)"),
+    (2, {"num_train_timesteps": 0}, "steps: expected 1 to 0, found 0"),
+    (2, {"scheduler": "pndm"}, "scheduler is ddpm or ddim, found 'pndm'"),
+    (2, {"prediction_type": "score"}, "prediction_type is one of sample, epsilon, v_prediction, found 'score'"),
+    (2, {"beta_schedule": "sigmoid"}, "beta_schedule is one of linear, scaled_linear, squaredcos_cap_v2"),
+    (2, {"beta_schedule": "shifted_cosine:much"}, "expected a number behind the colon"),
+    (2, {"n_labels": 8}, r"classes \(n_labels\) do not go with a writing half that diffuses"),
 )
 
 
 @pytest.mark.parametrize(("format", "change", "words"), WRONG, ids=lambda each: str(each)[:30])
 def test_configs_that_describe_nothing_are_refused(format, change, words):
-    base = shape(**{"rgb@224": PIXELS, "tok_semseg@224": grid(32)}) if format == 0 else codec_config()
+    whole = shape(**{"rgb@224": PIXELS, "tok_semseg@224": grid(32)})
+    base = (whole, codec_config(), drawing_config())[format]
     with pytest.raises(ConfigError, match=words):
         SYSTEM.formats[format].model_spec({**base, **change})
 
 
-def test_a_codec_that_diffuses_gives_ids_and_says_that_it_cannot_write(tmp_path):
-    config = {**codec_config(), "n_labels": None, "n_channels": 3, "dec_type": "unet_patched"}
+@pytest.mark.parametrize("name", ["pixels", "depth", "velocity"])
+def test_pictures_are_drawn_step_by_step_as_published(name, tmp_path, monkeypatch):
+    """The noise of a seed is the same, so all states on the way are those of the official pipeline."""
+    about, stored = read(f"fourm_codec_{name}")
+    fixture_case(name, f"fourm_codec_{name}").make(tmp_path)
+    model, states = pm.load(tmp_path).module, []
+    kind = samplers.KINDS[model.diffusion.config.sampler.kind]
+    step = kind.step
+
+    def watched(walk, *given):
+        states.append(step(walk, *given))
+        return states[-1]
+
+    monkeypatch.setattr(kind, "step", watched)
+    ids, seed, steps = stored["out.predictions.tokens"], int(about["seed"]), int(about["steps"])
+    assert (model.write(ids, seed=seed, steps=steps) - stored["out.drawn"]).abs().max() < 1e-4
+    found = torch.stack([each[:1, :, ::8, ::8] for each in states])
+    assert found.shape == stored["out.states"].shape and (found - stored["out.states"]).abs().max() < 1e-4
+    assert not torch.equal(states[-1], model.write(ids, seed=seed + 1, steps=steps))
+
+
+@pytest.fixture(scope="module")
+def drawing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("drawing"), drawing_config(), 2)
+
+
+def test_a_photo_becomes_a_picture_drawn_from_ids(folder, drawing, photo, tmp_path):
+    call = ["turn", str(folder), str(photo), "-i", "tok_semseg@224", "--json", "--codec", f"tok_semseg@224={drawing}",
+            "--out", str(tmp_path), "--steps"]  # fmt: skip
+    pictures = []
+    for steps, seed in (("3", "0"), ("3", "0"), ("3", "1"), ("4", "0")):
+        result = CliRunner().invoke(app, [*call, steps, "--seed", seed])
+        assert result.exit_code == 0, result.output
+        (row,) = json.loads(result.stdout)["modalities"]
+        pictures.append((tmp_path / "tok_semseg-224.png").read_bytes())
+        assert row["file"] == str(tmp_path / "tok_semseg-224.png") and Image.open(row["file"]).size == (32, 32)
+    assert pictures[0] == pictures[1] and len(set(pictures)) == 3
+
+
+@pytest.mark.parametrize("steps", [0, -1, 10_000])
+def test_steps_that_no_schedule_has_are_refused(steps, drawing):
+    with pytest.raises(ConfigError, match=f"found {steps}"):
+        pm.load(drawing).module.write(torch.zeros(1, 4, 4, dtype=torch.long), steps=steps)
+
+
+def test_steps_are_of_codecs_that_draw(folder, codec):
+    with pytest.raises(ConfigError, match="none of the codecs draws by diffusion, so there are no 5 steps"):
+        pm.load(folder).turn("a cat", ["tok_semseg@224"], codecs={"tok_semseg@224": pm.load(codec)}, steps=5)
+
+
+def test_a_codec_with_a_decoder_that_is_not_built_gives_ids_alone(tmp_path):
+    config = {**drawing_config(), "dec_type": "uvit_b_p4_f8"}
     model = pm.load(write(tmp_path, config, 2))
     ids = model.module.image_tokens(torch.zeros(1, 3, 32, 32))
     assert ids.shape == (1, 4, 4)
@@ -168,3 +229,12 @@ def test_a_codec_that_diffuses_gives_ids_and_says_that_it_cannot_write(tmp_path)
         model.module.write(ids)
     with pytest.raises(PromptError, match=r"codec: expected \[N, 3, H, W\] with sides in patches of 8"):
         model.module.image_tokens(torch.zeros(1, 3, 30, 32))
+
+
+def test_sides_that_the_u_net_cannot_halve_are_refused(drawing):
+    deep = {**drawing_config(), "unet_shape": {**drawing_config()["unet_shape"], "channel_mult": [1, 1, 1, 1]}}
+    model = SYSTEM.formats[2].model_spec(deep).build()
+    with pytest.raises(PromptError, match=r"sides in multiples of 32, found \[1, 3, 24, 24\]"):
+        model.write(torch.zeros(1, 3, 3, dtype=torch.long))
+    with pytest.raises(ConfigError, match="a half that diffuses learns from noise and timesteps"):
+        pm.load(drawing).module(pixel_values=torch.zeros(1, 3, 32, 32), return_loss=True)

@@ -37,6 +37,7 @@ KINDS = [  # system, stage, kinds of data
     ("codi-2", "joint", "answers that show pictures"),
     ("fourm", "pretrain-7", "modalities"),
     ("fourm:codec", "codec", "maps of classes"),
+    ("fourm:drawing", "diffusion-codec", "images"),
 ]
 LAST = 4  # the second epoch of every data file here
 

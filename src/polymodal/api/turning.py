@@ -14,6 +14,7 @@ from polymodal.data.media import Image, Text
 from polymodal.errors import ConfigError, PromptError
 from polymodal.generation.masked_modalities import Written
 from polymodal.models.feature_codec import FeatureCodec
+from polymodal.pipelines.image_generation import check_steps
 from polymodal.pipelines.modality_turning import Turned
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def turn(
     *,
     codecs: Mapping[str, Model] | None = None,
     seed: int = 0,
+    steps: int | None = None,
 ) -> dict[str, Turned]:
     """`turn(pm.image("photo.jpg"), ["caption", "tok_depth@224"])["caption"].text`.
 
@@ -34,16 +36,20 @@ def turn(
     ids}.  into: modalities in the order in which they are written, each from all before it, as the authors'
     demonstration writes them; or `Written` with options.
     codecs: modality -> a loaded codec; what is written of a grid is then there as values.
+    steps: in which codecs draw that write by diffusion (pixels, depth, normals, edges); None: their usual number.
     Raises ConfigError for a model that cannot, PromptError for what does not fit its modalities.
     """
     self.require("turn")
     turner = self._parts.turn
     assert turner is not None
+    check_steps(steps)
     built = {name: _codec(name, each) for name, each in (codecs or {}).items()}
+    if steps is not None and all(each.diffusion is None for each in built.values()):
+        raise ConfigError(f"steps: none of the codecs draws by diffusion, so there are no {steps} steps to take")
     items = given if isinstance(given, Mapping) else {_modality(given, turner.reads): given}
     known = {name: _item(item) for name, item in items.items()}
     with answering(self):
-        return turner(known, into, codecs=built, seed=seed)
+        return turner(known, into, codecs=built, seed=seed, steps=steps)
 
 
 def _codec(name: str, model: Model) -> FeatureCodec:

@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from polymodal.cli.catalogue import JSON
-from polymodal.cli.model import MODEL_HELP, Load, loads_a_model
+from polymodal.cli.model import MODEL_HELP, Load, loads_a_model, with_options
+
+CODEC = "MODALITY=FOLDER: shows what is written of a grid."
+STEPS = "Steps of codecs that draw by diffusion. [default: the codec's]"
+OPTIONS = {
+    "codec": (Annotated[list[str] | None, typer.Option("--codec", help=CODEC)], None),
+    "steps": (Annotated[int | None, typer.Option(help=STEPS)], None),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codecs:
+    """folders: of a modality.  steps: in which those draw that write by diffusion."""
+
+    folders: dict[str, str]
+    steps: int | None
+
+
+def codecs_of(codec: list[str] | None, steps: int | None) -> Codecs:
+    """Raises ConfigError."""
+    from polymodal.pipelines.image_generation import check_steps
+
+    check_steps(steps)  # a mistake costs a moment, not a download
+    return Codecs(folders=dict(map(named, codec or [])), steps=steps)
 
 
 @loads_a_model
+@lambda command: with_options(command, "codecs", OPTIONS, codecs_of)
 def turn(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     thing: Annotated[str, typer.Argument(metavar="PHOTO|TEXT", help="A picture, or words in quotes.")],
     into: Annotated[list[str], typer.Option("--into", "-i", help="A modality to write; in this order.")],
-    codec: Annotated[
-        list[str] | None, typer.Option("--codec", help="MODALITY=FOLDER: shows what is written of a grid.")
-    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for pictures (.png) and ids (.npy).")] = Path("."),
-    seed: Annotated[int, typer.Option(help="Seed, where ids are drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed, where ids and pictures are drawn.")] = 0,
     json: JSON = False,
     *,
+    codecs: Codecs,
     load: Load,
 ) -> None:
     """Turn a photo or words into other modalities: polymodal turn ./4M-7_B photo.jpg -i caption -i tok_semseg@224."""
@@ -34,8 +57,8 @@ def turn(
         raise ConfigError(f"--out {out}: there is no such folder")
     loaded = load(model)
     loaded.require("turn")
-    codecs = {name: load(folder) for name, folder in map(named, codec or [])}
-    found = loaded.turn(thing_of(thing), into, codecs=codecs, seed=seed)
+    built = {name: load(folder) for name, folder in codecs.folders.items()}
+    found = loaded.turn(thing_of(thing), into, codecs=built, seed=seed, steps=codecs.steps)
     rows = [row_of(each, out) for each in found.values()]
     if json:
         print_json({"model": loaded.name, "seed": seed, "modalities": rows})

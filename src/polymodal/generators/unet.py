@@ -3,7 +3,8 @@
     latents [N, C, h, w] -> conv -> levels down (blocks, each with attention to the words; stride 2) -> middle
         -> levels up (blocks that also get what went down) -> norm, conv -> noise [N, C, h, w]
     timesteps [N] -> cosines and sines -> 2 linears -> added in every residual block
-    context [N, T, E] -> keys and values of the cross-attention in every level but the coarsest
+    context [N, T, E] -> keys and values of the cross-attention in every level but the coarsest; a U-Net without words
+    lets places see each other there, and that is all
 
 Key tables: the names of diffusers' UNet2DConditionModel, whose config `parse_config` reads.
 Traps: cosines come before sines; what published configs call `attention_head_dim` is the number of heads; stride 2 pads
@@ -33,7 +34,8 @@ TIME = 4  # the width of a time is that of the finest level times this
 class UNetConfig:
     """widths, heads, attends: of each level, the finest first.  blocks: of each level on the way down.
 
-    latent, latent_out: channels in and out.  side: of the usual grid of latents.  groups: of the norms.
+    context: width of the words, 0 without any.  latent, latent_out: channels in and out.  side: of the usual grid of
+    latents.  groups: of the norms.
     """
 
     widths: tuple[int, ...]
@@ -61,6 +63,12 @@ class UNetConfig:
     @property
     def sizes(self) -> UNetSizes:
         return UNetSizes(groups=self.groups, time=TIME * self.widths[0], context=self.context)
+
+    def attention(self, level: int) -> nn.Module:
+        """`x, context -> x` for a level."""
+        if not self.context:
+            return PlaceAttention(self.widths[level], self.heads[level], self.sizes)
+        return WordAttention(self.widths[level], self.heads[level], self.sizes)
 
     def build(self) -> UNet:
         return UNet(self)
@@ -116,6 +124,19 @@ class WordAttention(nn.Module):
         return x + y.transpose(1, 2).reshape(x.shape)
 
 
+class PlaceAttention(nn.Module):
+    """Every place sees all places; there are no words.  `[N, C, h, w], None -> [N, C, h, w]`"""
+
+    def __init__(self, channels: int, heads: int, sizes: UNetSizes) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(sizes.groups, channels, 1e-5)
+        self.attn = AttentionConfig(width=channels, heads=heads, qkv_bias=True, out_bias=True).build()
+
+    def forward(self, x: Tensor, context: None) -> Tensor:
+        places = self.attn(self.norm(x).flatten(2).transpose(1, 2))
+        return x + places.transpose(1, 2).reshape(x.shape)
+
+
 class UNetLevel(nn.Module):
     """Blocks of one resolution, and what changes it (None at the end of a way).  widths: (in, out) of each block."""
 
@@ -125,12 +146,10 @@ class UNetLevel(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(TimedBlock(a, b, config.sizes) for a, b in widths)
         count = len(widths) if config.attends[level] else 0
-        self.attentions = nn.ModuleList(
-            WordAttention(config.widths[level], config.heads[level], config.sizes) for _ in range(count)
-        )
+        self.attentions = nn.ModuleList(config.attention(level) for _ in range(count))
         self.resize = resize
 
-    def block(self, index: int, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
+    def block(self, index: int, x: Tensor, time: Tensor, context: Tensor | None) -> Tensor:
         """One block and its attention."""
         x = self.blocks[index](x, time)
         return self.attentions[index](x, context) if len(self.attentions) else x
@@ -139,7 +158,7 @@ class UNetLevel(nn.Module):
 class DownLevel(UNetLevel):
     """`x, time, context` -> the states behind each block and, where there is one, the convolution of stride 2."""
 
-    def forward(self, x: Tensor, time: Tensor, context: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, time: Tensor, context: Tensor | None) -> list[Tensor]:
         states = []
         for index in range(len(self.blocks)):
             x = self.block(index, x, time, context)
@@ -150,7 +169,7 @@ class DownLevel(UNetLevel):
 class UpLevel(UNetLevel):
     """`x, held, time, context` -> the next x; takes the last states that went down off `held`."""
 
-    def forward(self, x: Tensor, held: list[Tensor], time: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, held: list[Tensor], time: Tensor, context: Tensor | None) -> Tensor:
         for index in range(len(self.blocks)):
             x = self.block(index, torch.cat((x, held.pop()), 1), time, context)
         return x if self.resize is None else self.resize(x)
@@ -163,9 +182,9 @@ class UNetMiddle(nn.Module):
         super().__init__()
         width = config.widths[-1]
         self.first, self.second = TimedBlock(width, width, config.sizes), TimedBlock(width, width, config.sizes)
-        self.attention = WordAttention(width, config.heads[-1], config.sizes)
+        self.attention = config.attention(-1)
 
-    def forward(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, context: Tensor | None) -> Tensor:
         return self.second(self.attention(self.first(x, time), context), time)
 
 
@@ -197,7 +216,7 @@ class UNet(nn.Module):
         self.norm_out = nn.GroupNorm(config.groups, widths[0], 1e-5)
         self.conv_out = nn.Conv2d(widths[0], config.latent_out, 3, padding=1)
 
-    def forward(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, timesteps: Tensor, context: Tensor | None = None) -> Tensor:
         """The noise in `latents` [N, C, h, w] at `timesteps` [N].  Raises ConfigError for sides that do not fit."""
         factor = self.config.factor
         if latents.shape[-2] % factor or latents.shape[-1] % factor:

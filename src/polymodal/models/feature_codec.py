@@ -2,13 +2,15 @@
 
     pixel_values [N, C, H, W], or classes [N, H, W] -> reader -> 1 x 1 convolution -> codebook -> ids [N, h, w]
     ids -> codes -> 1 x 1 convolution -> writer -> [N, C, H, W], of classes logits [N, classes, H, W]
+    ids -> codes -> steps of diffusion          -> [N, C, H, W], drawn (generators/patch_diffusion.py)
 
-Papers: 4M (arXiv 2312.06647), ViT-VQGAN (2110.04627).  A file may hold the reading half alone.
+Papers: 4M (arXiv 2312.06647), ViT-VQGAN (2110.04627), DiVAE (2206.00386).  A file may hold the reading half alone.
 Traps: classes are embedded before they are read, and written as logits; a codebook by heads gives ids [N, heads, h, w].
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,19 +21,24 @@ from torch import Tensor, nn
 from polymodal.encoders.feature_codec import PlaceMLPConfig, TokenViTConfig
 from polymodal.errors import ConfigError, PromptError
 from polymodal.generators.feature_codebook import MemoryCodebookConfig, UnitCodebookConfig
+from polymodal.generators.patch_diffusion import PatchDiffusion, PatchDiffusionConfig
 from polymodal.models.output import Output
 
 Half = TokenViTConfig | PlaceMLPConfig
-Distance = Literal["mse", "smooth_l1", "cosine", "classes", "binary"]
+Distance = Literal["mse", "l1", "smooth_l1", "cosine", "classes", "binary"]
+
+PLAIN: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": F.mse_loss, "l1": F.l1_loss, "smooth_l1": F.smooth_l1_loss,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureCodecConfig:
     """writer: None where ids are only read.  classes: how many, where classes are read.  width: of the codes.
-    distance: of what is written to what was read, in training."""
+    distance: of what is written to what was read, in training; of a writer that diffuses, to what it is to see."""
 
     reader: Half
-    writer: Half | None
+    writer: Half | PatchDiffusionConfig | None
     codebook: UnitCodebookConfig | MemoryCodebookConfig
     classes: int | None = None
     distance: Distance = "mse"
@@ -63,9 +70,16 @@ class FeatureCodec(nn.Module):
         self.codebook = config.codebook.build()
         self.writer: nn.Module | None = None
         self.from_code: nn.Module | None = None
-        if config.writer is not None:
+        if isinstance(config.writer, PatchDiffusionConfig):
+            self.writer = config.writer.build()
+        elif config.writer is not None:
             self.writer, outer = _built(config.writer, True)
             self.from_code = nn.Conv2d(width, outer, 1)
+
+    @property
+    def diffusion(self) -> PatchDiffusion | None:
+        """The writing half, where it draws by diffusion."""
+        return self.writer if isinstance(self.writer, PatchDiffusion) else None
 
     def vectors(self, pixel_values: Tensor) -> Tensor:
         """Vectors [N, D, h, w] before a code is chosen.  Raises PromptError for classes that are not there."""
@@ -83,16 +97,20 @@ class FeatureCodec(nn.Module):
         """Ids [N, h, w], or [N, heads, h, w]."""
         return self.codebook.nearest(self.vectors(pixel_values))
 
-    def write(self, ids: Tensor) -> Tensor:
-        """Ids [N, h, w] -> what they stand for [N, C, H, W].  Raises ConfigError for a file without a writing half,
-        PromptError for ids that are not there."""
+    def write(self, ids: Tensor, *, seed: int = 0, steps: int | None = None) -> Tensor:
+        """Ids [N, h, w] -> what they stand for [N, C, H, W].
+
+        seed, steps: of a writing half that draws by diffusion; others write at once.  Raises ConfigError for a file
+        without a writing half and for steps that are not there, PromptError for ids that are not there.
+        """
         heads, size = self.config.codebook.heads, self.config.codebook.size
         if ids.dim() != (3 if heads == 1 else 4) or (heads > 1 and ids.shape[1] != heads):
             expected = "[N, h, w]" if heads == 1 else f"[N, {heads}, h, w]"
             raise PromptError(f"codec: expected ids {expected}, found {list(ids.shape)}")
         if not ids.is_meta and (int(ids.min()) < 0 or int(ids.max()) >= size):
             raise PromptError(f"codec: ids lie in 0 .. {size - 1}, found {int(ids.min())} .. {int(ids.max())}")
-        return self._written(self.codebook(ids))
+        codes = self.codebook(ids)
+        return self._written(codes) if (drawn := self.diffusion) is None else drawn.draw(codes, seed=seed, steps=steps)
 
     def _written(self, codes: Tensor) -> Tensor:
         if self.writer is None or self.from_code is None:
@@ -103,21 +121,36 @@ class FeatureCodec(nn.Module):
         """Vectors of places, before a code is chosen."""
         return {"image": self.vectors(batch["pixel_values"])}
 
-    def forward(self, *, pixel_values: Tensor, return_loss: bool = False) -> Output:
+    def forward(
+        self,
+        *,
+        pixel_values: Tensor,
+        noise: Tensor | None = None,
+        timesteps: Tensor | None = None,
+        return_loss: bool = False,
+    ) -> Output:
         """predictions: "tokens" int64, and "pictures" [N, C, H, W] where there is a writing half.  hidden: vectors.
 
-        return_loss: distance of what is written to what was read, and of vectors to their codes.
+        noise [N, C, H, W], timesteps int64 [N]: of a writing half that diffuses, whose "pictures" are what it sees in
+        the noised ones.  return_loss: distance of what is written to what was read or is to be seen, and of vectors to
+        their codes.
         """
         vectors = self.vectors(pixel_values)
         codes, tokens, commitment = self.codebook.straight(vectors)
-        found = {"tokens": tokens}
-        if self.writer is not None:
-            found["pictures"] = self._written(codes)
+        found, wanted = {"tokens": tokens}, pixel_values
+        if (drawn := self.diffusion) is None:
+            if self.writer is not None:
+                found["pictures"] = self._written(codes)
+        elif noise is not None and timesteps is not None:
+            noised = drawn.config.sampler.schedule.noisy(pixel_values, noise, timesteps)
+            found["pictures"] = drawn(noised, timesteps, codes)
+            wanted = drawn.target(pixel_values, noise, timesteps)
         losses = None
         if return_loss:
-            if self.writer is None:
-                raise ConfigError("codec: the reading half alone cannot be trained to write")
-            losses = {"writing": self._distance(found["pictures"], pixel_values), "commitment": commitment}
+            if "pictures" not in found:
+                raise ConfigError("codec: the reading half alone cannot be trained to write, and a half that diffuses "
+                                  "learns from noise and timesteps")  # fmt: skip
+            losses = {"writing": self._distance(found["pictures"], wanted), "commitment": commitment}
         loss = None if losses is None else torch.stack(list(losses.values())).sum()
         return Output(hidden=vectors, features={"image": vectors}, predictions=found, losses=losses, loss=loss)
 
@@ -131,4 +164,4 @@ class FeatureCodec(nn.Module):
             # As published: the two probabilities stand where logits are expected.
             sure, wanted = written.float().sigmoid(), read.float()
             return F.cross_entropy(torch.cat((sure, 1 - sure), 1), torch.cat((wanted, 1 - wanted), 1))
-        return F.mse_loss(written, read) if kind == "mse" else F.smooth_l1_loss(written, read)
+        return PLAIN[kind](written, read)

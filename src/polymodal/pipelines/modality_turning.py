@@ -3,7 +3,7 @@
     {"rgb@224": picture, "caption": "a lake [S_1]"} -> batch -> chain (generation/masked_modalities.py) -> `Turned` each
 
 A picture is cut to its middle square and scaled; words get an end; ids of grids are taken as they are, or made of a
-picture by a codec.  Codecs turn what is written of a grid into values [C, H, W].
+picture by a codec.  Codecs turn what is written of a grid into values [C, H, W], some by steps of diffusion.
 Traps: a sequence that is wanted and given holds signs ([S_1] ...) where something is to be written, and no end.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -35,7 +36,7 @@ class GridCodec(Protocol):
 
     def image_tokens(self, pixel_values: Tensor) -> Tensor: ...
 
-    def write(self, ids: Tensor) -> Tensor: ...
+    def write(self, ids: Tensor, *, seed: int = 0, steps: int | None = None) -> Tensor: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +88,12 @@ class Turner:
         *,
         codecs: Mapping[str, GridCodec] | None = None,
         seed: int = 0,
+        steps: int | None = None,
     ) -> dict[str, Turned]:
-        """Raises PromptError for what a modality cannot be, ConfigError where words need a tokenizer."""
+        """steps: of codecs that draw by diffusion; None: as many as they usually take.
+
+        Raises PromptError for what a modality cannot be, ConfigError where words need a tokenizer.
+        """
         wanted = [self._written(each, given) for each in into]
         if not given or not wanted:
             raise PromptError("turn: name at least one modality that is given and one that is wanted")
@@ -98,7 +103,8 @@ class Turner:
         batch = {f"{name}.tensor": self.tensor(name, item, name in names, codecs) for name, item in given.items()}
         batch = cast_batch(batch, self.model.mask_token)
         found = write_modalities(self.model, batch, wanted, self.ids, seed=seed, grow=True)
-        return {name: self._turned(name, ids[0].cpu(), codecs.get(name)) for name, ids in found.items()}
+        write = {name: partial(codec.write, seed=seed, steps=steps) for name, codec in codecs.items()}
+        return {name: self._turned(name, ids[0].cpu(), write.get(name)) for name, ids in found.items()}
 
     def _written(self, each: str | Written, given: Collection[str]) -> Written:
         if isinstance(each, Written):
@@ -153,11 +159,11 @@ class Turner:
             raise PromptError(f"{name}: expected at most {most} tokens, found {len(ids)}")
         return ids
 
-    def _turned(self, name: str, ids: Tensor, codec: GridCodec | None) -> Turned:
+    def _turned(self, name: str, ids: Tensor, write: Callable[[Tensor], Tensor] | None) -> Turned:
         config = self.model.modality(name)
         if not config.is_sequence:
             grid = ids.view(config.grid)
-            values = None if codec is None else codec.write(grid[None])[0]
+            values = None if write is None else write(grid[None])[0]
             return Turned(modality=name, ids=grid, values=values)
         if self.tokenizer is None:
             return Turned(modality=name, ids=ids)

@@ -69,7 +69,7 @@ SYSTEM = System(
         CheckpointFormat(name="official 4M (FM)", parse_config=parse_config, matches=MODEL),
         CheckpointFormat(name="official codec (VQVAE)", parse_config=codec.parse_config, matches=codec.CODEC),
         CheckpointFormat(
-            name="official codec (DiVAE), reading half", parse_config=codec.parse_config, matches=codec.DIFFUSION_CODEC
+            name="official codec (DiVAE)", parse_config=codec.parse_config, matches=codec.DIFFUSION_CODEC
         ),
     ),
     variants=(
@@ -90,6 +90,8 @@ SYSTEM = System(
         _codec("human-poses", 106_683_599, codec.alone(207, 1024), "human-poses_1k_8"),
         _codec("rgb", 286_743_888, codec.diffusion(3, 16_384), "rgb_16k_224-448", 2),
         _codec("depth", 286_203_184, codec.diffusion(1, 8192), "depth_8k_224-448", 2),
+        _codec("normal", 286_743_888, codec.diffusion(3, 8192), "normal_8k_224-448", 2),
+        _codec("edge", 286_203_184, codec.diffusion(1, 8192, 512), "edge_8k_224-512", 2),
     ),
     recipe=RECIPE,
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Files of 4M's codecs: arguments of the official classes VQVAE and DiVAE, and their names.
 
     encoder.*  quant_proj  quantize.*  post_quant_proj  decoder.*  cls_emb
-VQVAE is read whole; of DiVAE, whose writing half is a diffusion model, the reading half: its decoder is dropped.
+DiVAE's writing half is a diffusion model over the codes themselves, without post_quant_proj (diffusion.py).
 Traps: `vars(args)` of a training run are what a config holds, and the classes ignore what they do not know, so any word
 may stand there; sizes of ViTs follow from names (vit_b_enc), `vit_shape` says one's own.
 """
@@ -18,19 +18,17 @@ from polymodal.backbones.encoder import weight_and_bias
 from polymodal.encoders.feature_codec import PlaceMLPConfig, TokenViTConfig
 from polymodal.errors import ConfigError
 from polymodal.generators.feature_codebook import MemoryCodebookConfig, UnitCodebookConfig
+from polymodal.generators.guided_keys import guided_rows
+from polymodal.generators.patch_diffusion import PatchDiffusionConfig
 from polymodal.models.feature_codec import FeatureCodecConfig, Half
 from polymodal.systems import CheckpointFiles, ConfigMatch, LoadedModel, ModelSpec, Part
+from polymodal.systems.fourm.diffusion import diffuses, writing_half
 from polymodal.weights.keytable import KeyTable, Row, drop, rename, split
 
 SHAPES = {"vit_s": (512, 8, 8), "vit_b": (768, 12, 12), "vit_l": (1024, 24, 16)}
 MLP = re.compile(r"BottleneckMLP/B_(\d+)-Wi_(\d+)(?:-E_(\d+))?$")
-DISTANCES = {"mse": "mse", "smooth_l1": "smooth_l1", "cosine_1d": "cosine", "binary_cross_entropy": "binary",
-             "cross_entropy": "classes"}  # fmt: skip
-
-
-def diffuses(config: Mapping[str, Any]) -> bool:
-    """Whether the writing half is a diffusion model."""
-    return str(config.get("dec_type", "")).startswith(("unet_", "uvit_")) or "beta_schedule" in config
+DISTANCES = {"mse": "mse", "l1": "l1", "smooth_l1": "smooth_l1", "cosine_1d": "cosine",
+             "binary_cross_entropy": "binary", "cross_entropy": "classes"}  # fmt: skip
 
 
 def places(channels: int, codes: int, **changes: Any) -> dict[str, Any]:
@@ -50,8 +48,8 @@ def alone(channels: int, codes: int) -> dict[str, Any]:
 
 
 def diffusion(channels: int, codes: int, side: int = 448) -> dict[str, Any]:
-    """Arguments of a published codec that writes by diffusion."""
-    more = {"dec_type": "unet_patched", "beta_schedule": "linear", "prediction_type": "sample"}
+    """Arguments of a published codec that writes by diffusion; its notebooks count DDIM's steps."""
+    more = {"dec_type": "unet_patched", "beta_schedule": "linear", "prediction_type": "sample", "scheduler": "ddim"}
     return places(channels, codes, image_size=side, patch_proj=True, **more)
 
 
@@ -60,12 +58,16 @@ DIFFUSION_CODEC = ConfigMatch(score=lambda config: "enc_type" in config and diff
 
 
 def parse_config(config: Mapping[str, Any]) -> ModelSpec:
-    """Arguments of VQVAE."""
+    """Arguments of VQVAE or DiVAE."""
     classes, channels = config.get("n_labels"), config.get("n_channels", 3)
     side, patch = config.get("image_size", 224), config.get("patch_size", 16)
     reader = _half(config, "enc", channels, (config.get("image_size_enc") or side, patch))
-    writer = None
-    if not diffuses(config):
+    writer: Half | PatchDiffusionConfig | None
+    if diffuses(config):
+        writer = writing_half(config)
+        if classes is not None:
+            raise ConfigError("fourm codec: classes (n_labels) do not go with a writing half that diffuses")
+    else:
         writer_side = (config.get("image_size_dec") or side, config.get("patch_size_dec") or patch)
         writer = _half(config, "dec", channels if classes is None else classes, writer_side)
     loss = config.get("loss_fn", "mse")
@@ -122,6 +124,8 @@ def _keys(model: FeatureCodecConfig) -> KeyTable:
         rows.append(rename("cls_emb.weight", "class_embedding.weight"))
     if model.writer is None:
         rows.append(drop("decoder.**"))
+    elif isinstance(model.writer, PatchDiffusionConfig):
+        rows += guided_rows(model.writer.unet, "decoder.", "writer.unet.")
     else:
         rows += [*weight_and_bias("post_quant_proj", "from_code"), *_half_keys(model.writer, "decoder", "writer")]
     if isinstance(model.codebook, MemoryCodebookConfig):
@@ -170,7 +174,8 @@ def _drawing(model: FeatureCodecConfig) -> tuple[Part, ...]:
                  input=f"[N, {book.width}, h, w]", output=f"ids {ids}")  # fmt: skip
     if model.writer is None:
         return reader, codes
-    return (reader, codes, Part(slot="generator", modality="image", name="writing half", prefix="writer",
+    how = ", by diffusion" if isinstance(model.writer, PatchDiffusionConfig) else ""
+    return (reader, codes, Part(slot="generator", modality="image", name=f"writing half{how}", prefix="writer",
                                 input=f"[N, {book.width}, h, w]", output="[N, C, H, W]"))  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from polymodal.systems import AdamW, Budget, Cosine, DataSource, Stage
+from polymodal.train.diffusion_coding import DiffusionCoding
 from polymodal.train.modality_masking import MaskedModalityModeling
 from polymodal.train.visual_tokens import FeatureCoding
 
@@ -91,8 +92,20 @@ RECIPE = (
         budget=Budget(),
         start="scratch",
         note="a codec for each modality; the rate is 1e-4 for 256 samples (5e-5 at sides drawn from 224 to 448), how "
-        "many processes shared a batch is not told; classes, features, masks and poses are written by these, pixels, "
-        "depth, normals and edges by diffusion, which is not trained here",
+        "many processes shared a batch is not told; classes, features, masks and poses are written by these",
+    ),
+    Stage(
+        name="diffusion-codec",
+        data=(DataSource(name="ImageNet or CC12M, by modality", kind=KIND),),
+        objective=DiffusionCoding(),
+        train=("reader", "writer", "to_code"),
+        optimizer=AdamW(lr=None, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.05, clip=1.0),
+        schedule=Cosine(),
+        budget=Budget(),
+        start="scratch",
+        note="codecs of pixels, depth, normals and edges; the rate is 1e-4 for 256 samples (edges 5e-5), then 5e-5 at "
+        "sides drawn from 224 to 448 (depth 1e-4), how many processes shared a batch is not told; distances are "
+        "squared, of depth and edges smooth",
     ),
     Stage(
         name="pretrain-7",
