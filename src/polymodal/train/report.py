@@ -42,7 +42,7 @@ def plots(log: Sequence[Mapping[str, Any]], title: str) -> bytes | None:
     figure = Figure(figsize=(11, 6.5))
     figure.suptitle(title, fontsize=12)
     # Margins are fixed: to find them costs as much as to draw.
-    figure.subplots_adjust(left=0.075, right=0.985, bottom=0.08, top=0.89, wspace=0.18, hspace=0.32)
+    figure.subplots_adjust(left=0.075, right=0.985, bottom=0.08, top=0.89, wspace=0.24, hspace=0.32)
     for axes, (name, unit, keys) in zip(figure.subplots(2, 2).flat, PLOTS, strict=True):
         for key in keys:
             points = [(line["step"] + 1, line[key]) for line in log if line.get(key) is not None]
