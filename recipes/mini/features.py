@@ -81,10 +81,14 @@ class Stored:
             maps = np.memmap(folder / f"{kind}.f16", dtype=np.float16, mode="r", shape=(len(marks), *SHAPE))
             self.rows |= {(picture, view): (maps, row) for row, (picture, view) in enumerate(marks)}
 
+    def half(self, picture: str, view: int) -> np.ndarray:
+        """float16 [9, 1984]."""
+        maps, row = self.rows[picture, view]
+        return np.asarray(maps[row])
+
     def of(self, picture: str, view: int) -> Tensor:
         """float32 [9, 1984]."""
-        maps, row = self.rows[picture, view]
-        return torch.from_numpy(maps[row].astype(np.float32))
+        return torch.from_numpy(self.half(picture, view).astype(np.float32))
 
 
 def load_encoder(weights: Path) -> EfficientNetGrid:
