@@ -4,6 +4,7 @@ import json
 import random
 from pathlib import Path
 
+import collect
 import features
 import hear
 import numpy as np
@@ -18,6 +19,8 @@ import polymodal as pm
 from polymodal.connectors.ctc import CTCConnectorConfig
 from polymodal.connectors.names import NamesConfig
 from polymodal.systems.mini.components import adapters_in
+from polymodal.weights.export import save_safetensors
+from polymodal.weights.read import read_safetensors
 
 TOKENS = [" cat", " cats", "Cat", " dog"]
 
@@ -74,6 +77,17 @@ def test_no_test_picture_is_encoded() -> None:
     pictures = [{"id": split, "split": split, "corpus": "fluent"} for split in ("train", "val", "test", "style")]
     assert [(p["id"], view) for p, view in features.plan(pictures, augmented=False)] == [("train", 0), ("val", 0)]
     assert {p["id"] for p, _ in features.plan(pictures, augmented=True)} == {"train"}
+
+
+def test_what_an_earlier_file_says_about_pictures_is_taken_over(tmp_path: Path) -> None:
+    names = ("connector.dense.0.weight", "connector.confidence", "adapters.blocks.0.lora_A.weight", "calibration.yes")
+    old = {name: torch.full((2,), 1.0) for name in (*names, "connector.mix", "connector.recall.weight")}
+    save_safetensors(old, tmp_path / "old.safetensors", metadata={"names": "[]"})
+    save_safetensors({name: torch.zeros(2) for name in old if name != names[2]}, tmp_path / "new.safetensors",
+                     metadata={"names": "[1]"})  # fmt: skip
+    collect.replaced(tmp_path / "new.safetensors", collect.spoken(tmp_path / "old.safetensors"))
+    found = read_safetensors(tmp_path / "new.safetensors")
+    assert {name for name in found if bool(found[name].all())} == set(names) and found.metadata["names"] == "[1]"
 
 
 @pytest.mark.parametrize("stage", start.STAGES)
