@@ -1,11 +1,13 @@
-"""What stage `align` learns from: pictures with every name that is right, a file for each corpus.
+"""What stage `align` learns from: views of pictures with every name that is right, a file for each corpus.
 
-    output of prepare.py and names.py -> OUT/views/ROW-VIEW.png, OUT/align-CORPUS.jsonl
+    output of prepare.py, features.py and names.py -> OUT/views/ROW-VIEW.npy, OUT/align-CORPUS.jsonl
 
-    {"image": "views/17-3.png", "labels": ["cat", "kitten"]}
+    {"image": "views/17-3.npy", "labels": ["cat", "kitten"]}
 
-The augmented views are those of features.py.  `polymodal train --weights` mixes the files by `SHARES` of
-conversations.py; the command is in the README.  What is there is not written again.
+A view is what the frozen grid says of it, float16 [9, 1984], as features.py wrote it: a step of the stage reads 256 of
+them, and to decode the pictures took four times as long as to learn from them.  `start.py:align` begins with these.
+`polymodal train --weights` mixes the files by `SHARES` of conversations.py; the command is in the README.  What is
+there is not written again.
 """
 
 from __future__ import annotations
@@ -14,11 +16,10 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
+import numpy as np
 from conversations import SHARES
-from features import VIEWS, augment
+from features import VIEWS, Stored
 from measure import Pictures
-from PIL import Image as Pillow
 
 
 def main() -> None:
@@ -27,17 +28,17 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--most", type=int, help="pictures of a corpus; else all")
     args = parser.parse_args()
-    stored, names = Pictures(args.data), set(json.loads((args.data / "names.json").read_text()))
+    pictures, names = Pictures(args.data), set(json.loads((args.data / "names.json").read_text()))
+    stored = Stored(args.data)
     (args.out / "views").mkdir(parents=True, exist_ok=True)
     for corpus in SHARES:
         lines = []
-        for line in stored.choose(args.most or len(stored.lines), corpus=corpus, split="train"):
+        for line in pictures.choose(args.most or len(pictures.lines), corpus=corpus, split="train"):
             right = [noun for noun in line["nouns"] if noun in names]
             for view in range(VIEWS.get(corpus, 1)) if right else ():
-                path = args.out / "views" / f"{line['row']}-{view}.png"
+                path = args.out / "views" / f"{line['row']}-{view}.npy"
                 if not path.exists():
-                    pixels = torch.tensor(stored.pixels(line))
-                    Pillow.fromarray(augment(pixels, line["id"], view).numpy()).save(path)
+                    np.save(path, stored.half(line["id"], view))
                 lines.append(json.dumps({"image": f"views/{path.name}", "labels": right}) + "\n")
         (args.out / f"align-{corpus}.jsonl").write_text("".join(lines), encoding="utf-8")
         print(f"{corpus}: {len(lines)} views", flush=True)

@@ -1,6 +1,6 @@
-"""Remove the bias of `mini` against "Yes", calibrated on validation images only.
+"""Remove the bias of `mini` against "Yes", calibrated on validation images that stage `instruct` did not learn.
 
-    validation images, yes/no questions -> `mini` -> hidden state h at the first token of the answer
+    such images, yes/no questions -> `mini` -> hidden state h at the first token of the answer
     margin = logit of "Yes" - logit of "No"; the offset c with the most correct answers for margin + c > 0
 
 The offset becomes a small change of one row of SmolLM2's embedding table (tied to its head): c m / |m|^2 for the mean
@@ -16,6 +16,7 @@ import random
 from pathlib import Path
 
 import torch
+from conversations import pools
 from measure import Pictures
 from questions import NameIndex, Question, test_set
 from torch import Tensor
@@ -57,7 +58,8 @@ def main() -> None:
     tensors = {name: stored[name] for name in stored} | {YES: torch.zeros(BACKBONE.width)}
     save_safetensors(tensors, Path(TRAINED.name), metadata=dict(stored.metadata))
     model, pictures = pm.load("mini"), Pictures(args.data)
-    lines = [line for line in pictures.lines if line["split"] == "val"]
+    learned = {line["id"] for own in pools(pictures)["val"] for line in own}
+    lines = [line for line in pictures.lines if line["split"] == "val" and line["id"] not in learned]
     asked = test_set(lines, NameIndex(pictures.lines), seed=1, size=args.size)["yes_no"]
     random.Random(0).shuffle(asked)
     yes, no = (model.processor.tokenizer.encode(word)[0] for word in ("Yes", "No"))

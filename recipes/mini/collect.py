@@ -3,7 +3,8 @@
     align      connectors.image: recall, class keys, mix      instruct   dense, confidence, adapters
     hear       connectors.audio (hears.safetensors)           several    confidence, adapters
 
-Everything else in the file stays.  The heads that only training has are not kept.
+Everything else in the file stays.  The heads that only training has are not kept.  `collect.py --earlier FILE` takes
+over what `instruct` and `calibrate.py` made of an earlier released file instead, to go on from.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch.nn.utils import parametrize
 from polymodal.api.run_record import record_of
 from polymodal.api.training import learned
 from polymodal.nn.lora import lora_state
-from polymodal.systems.mini.components import TRAINED, TRAINED_HEARS
+from polymodal.systems.mini.components import TRAINED, TRAINED_HEARS, YES
 from polymodal.train.checkpoint import complete
 from polymodal.weights.export import save_safetensors
 from polymodal.weights.packed import pack
@@ -47,10 +48,22 @@ def replaced(path: Path, tensors: Mapping[str, Tensor]) -> None:
     print(f"{path}: {path.stat().st_size} bytes")
 
 
+def spoken(path: Path) -> dict[str, Tensor]:
+    """Dense features, confidence, adapters and the offset of "Yes" of a released file."""
+    stored = read_safetensors(path)
+    of = (*(f"connector.{name}" for name in OF["instruct"]), "adapters.", YES)
+    return {name: stored[name] for name in stored if name.startswith(of)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="folder of `polymodal train recipes/mini/start.py:STAGE`")
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("run", type=Path, nargs="?", help="folder of `polymodal train recipes/mini/start.py:STAGE`")
+    given.add_argument("--earlier", type=Path, help="a released file")
     args = parser.parse_args()
+    if args.earlier:
+        replaced(Path(TRAINED.name), spoken(args.earlier))
+        return
     model, stage = learned(record_of(args.run), complete(args.run)[-1])
     if stage.name == "hear":
         replaced(Path(TRAINED_HEARS.name), heard(model.module.connectors["audio"]))

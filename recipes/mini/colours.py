@@ -1,6 +1,6 @@
 """Add a colour head to `mini`'s image connector: closed-form ridge regression on the connector's summary.
 
-    training images of known colour -> EfficientNet-Lite0, frozen -> summary [W] -> ridge -> one of 11 colours
+    training images of known colour -> features (features.py) -> summary [W] -> ridge -> one of 11 colours
 
 The penalty is chosen by validation accuracy; rare colours get higher weights (inverse square root of their count).  The
 head is written as `connector.colour` to the released file.  Labels come from the opaque pixels of images with a
@@ -13,10 +13,9 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from features import SHAPE, load_encoder, normalise
+from features import SHAPE, Stored
 from torch import Tensor
 
 from polymodal.connectors.names import NamesConfig, NamesConnector
@@ -29,15 +28,9 @@ KEYS = ("connector.colour.weight", "connector.colour.bias")
 
 
 @torch.inference_mode()
-def summaries(folder: Path, weights: Path, connector: NamesConnector, pictures: list[dict]) -> Tensor:
+def summaries(stored: Stored, connector: NamesConnector, pictures: list[dict]) -> Tensor:
     """Summaries [P, W], standardised."""
-    images = np.load(folder / "images.u8.npy", mmap_mode="r")
-    encoder = load_encoder(weights)
-    batches = []
-    for start in range(0, len(pictures), 32):
-        pixels = torch.stack([torch.from_numpy(images[p["row"]].copy()) for p in pictures[start : start + 32]])
-        batches.append(connector.summary(encoder(normalise(pixels).contiguous(memory_format=torch.channels_last))))
-    return torch.cat(batches)
+    return torch.cat([connector.summary(stored.of(picture["id"], 0)[None]) for picture in pictures])
 
 
 def ridge(x: Tensor, right: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
@@ -53,7 +46,6 @@ def ridge(x: Tensor, right: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--weights", type=Path, required=True, help="efficientnet-lite0-57934424.pth")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -63,7 +55,7 @@ def main() -> None:
     connector.centre, connector.spread = (tensors[f"connector.{n}"].float() for n in ("centre", "spread"))
     every = [json.loads(line) for line in (args.data / "pictures.jsonl").open()]
     pictures = [p for p in every if p["colour"] and p["split"] in ("train", "val")]
-    x = summaries(args.data, args.weights, connector, pictures)
+    x = summaries(Stored(args.data), connector, pictures)
     right = torch.tensor([COLOURS.index(p["colour"].replace("gray", "grey")) for p in pictures])
     train = torch.tensor([p["split"] == "train" for p in pictures])
     best = (-1.0, 0.0, *ridge(x[train], right[train], PENALTIES[0]))

@@ -2,9 +2,10 @@
 
     output of prepare.py (pictures.jsonl, images.u8.npy) -> NAME.f16 [M, 9, 1984], NAME.jsonl (image id and view)
 
-Each image has one plain view (view 0); training images also have augmented ones: random crop and scale, flip,
-rotation, another background colour instead of white, greyscale or posterised colours, black outlines, blur.  Only
-missing views are computed, so it can be interrupted at any time.  Use `--dtype bfloat16` if the CPU is faster with it.
+Each training and validation image has one plain view (view 0); training images also have augmented ones: random crop
+and scale, flip, rotation, another background colour instead of white, greyscale or posterised colours, black outlines,
+blur.  Only missing views are computed, so it can be interrupted at any time.  `--dtype bfloat16` takes half as long
+where the CPU has it, and differs by 3 %.
 """
 
 from __future__ import annotations
@@ -63,11 +64,31 @@ def main() -> None:
 
 
 def plan(pictures: list[dict], augmented: bool) -> list[tuple[dict, int]]:
-    """(image, view): the plain views of all images, or the augmented views of training images."""
+    """(image, view): the plain views of training and validation images, or the augmented views of training images."""
     if not augmented:
-        return [(p, 0) for p in pictures]
+        return [(p, 0) for p in pictures if p["split"] in ("train", "val")]
     training = [p for p in pictures if p["split"] == "train"]
     return [(p, v) for v in range(1, max(VIEWS.values())) for p in training if v < VIEWS.get(p["corpus"], 1)]
+
+
+class Stored:
+    """The features that features.py wrote, by picture and view."""
+
+    def __init__(self, folder: Path) -> None:
+        self.rows: dict[tuple[str, int], tuple[np.memmap, int]] = {}
+        for kind in ("plain", "augmented"):
+            marks = [json.loads(line) for line in (folder / f"{kind}.jsonl").open()]
+            maps = np.memmap(folder / f"{kind}.f16", dtype=np.float16, mode="r", shape=(len(marks), *SHAPE))
+            self.rows |= {(picture, view): (maps, row) for row, (picture, view) in enumerate(marks)}
+
+    def half(self, picture: str, view: int) -> np.ndarray:
+        """float16 [9, 1984]."""
+        maps, row = self.rows[picture, view]
+        return np.asarray(maps[row])
+
+    def of(self, picture: str, view: int) -> Tensor:
+        """float32 [9, 1984]."""
+        return torch.from_numpy(self.half(picture, view).astype(np.float32))
 
 
 def load_encoder(weights: Path) -> EfficientNetGrid:

@@ -1,6 +1,6 @@
 """`mini` as the stages of its recipe begin: `polymodal train recipes/mini/start.py:STAGE --stage STAGE --data FILE`.
 
-    align      what solve.py solved, a fresh `recall`; pictures are seen by the grid of EfficientNet alone
+    align      what solve.py solved, a fresh `recall`; what the grid of EfficientNet says comes from files (align.py)
     instruct   fresh dense features and confidence, fresh adapters beside the linears of SmolLM2
     several    those of the released file, to be trained on
     hear       a fresh connector of recordings, with the tokens that hear.py chose
@@ -16,17 +16,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from polymodal.connectors.ctc import CTCConnector
+from polymodal.data.media import Image
 from polymodal.data.processor import Processor
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.nn.lora import LoRALinear, apply_lora, remove_lora
 from polymodal.systems import LoadedModel, LoadOptions, Variant, mini
-from polymodal.systems.mini.components import ADAPTED, ALPHA, HEARS, IMAGE, RANK
+from polymodal.systems.mini.components import ADAPTED, ALPHA, HEARS, RANK
 
 SEED = 2
 STAGES = ("align", "instruct", "several", "hear")
@@ -56,16 +58,26 @@ def fresh(part: nn.Module) -> None:
 
 
 def for_names(loaded: LoadedModel) -> LoadedModel:
-    """A model of the grid and the connector alone: the detector costs the most, and is not learned from."""
+    """A model of the connector alone, which takes the files of align.py for pictures."""
     model, image = loaded.model, loaded.processor.modalities["image"]
     connector = model.connectors["image"]
     fresh(connector.recall)
-    small = MultimodalLM(
-        {"image": model.encoders["image"].grid}, {"image": connector}, model.backbone, model.placeholders
-    )
-    seen = replace(image, transform=IMAGE, collate=torch.stack)
+    small = MultimodalLM({"image": Encoded()}, {"image": connector}, model.backbone, model.placeholders)
+    seen = replace(image, transform=encoded, collate=torch.stack)
     processor = Processor(tokenizer=loaded.processor.tokenizer, template=loaded.processor.template, modalities=(seen,))
     return replace(loaded, model=small, processor=processor, score=None, embed=None, ground=None)
+
+
+class Encoded(nn.Module):
+    """In place of an encoder: its features [N, S, D] are given."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+def encoded(picture: Image) -> Tensor:
+    """The features in a file of align.py, [S, D]."""
+    return torch.from_numpy(np.load(picture.source).astype(np.float32))
 
 
 def adapt(model: MultimodalLM) -> None:

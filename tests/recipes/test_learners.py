@@ -1,7 +1,11 @@
 """What the recipe of the default model gives its stages to begin with, and what it keeps of them."""
 
+import json
 import random
+from pathlib import Path
 
+import collect
+import features
 import hear
 import numpy as np
 import pytest
@@ -11,9 +15,12 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+import polymodal as pm
 from polymodal.connectors.ctc import CTCConnectorConfig
 from polymodal.connectors.names import NamesConfig
 from polymodal.systems.mini.components import adapters_in
+from polymodal.weights.export import save_safetensors
+from polymodal.weights.read import read_safetensors
 
 TOKENS = [" cat", " cats", "Cat", " dog"]
 
@@ -50,6 +57,37 @@ def test_windows_hold_whole_recordings_one_after_the_other() -> None:
         for line, at in window:
             assert at >= end and at + line["length"] <= hear.WINDOW * hear.RATE
             end = at + line["length"]
+
+
+def test_views_are_found_by_picture_and_read_as_they_were_written(tmp_path: Path) -> None:
+    written = {kind: np.random.default_rng(0).random((3, *features.SHAPE), np.float32).astype(np.float16)
+               for kind in ("plain", "augmented")}  # fmt: skip
+    for kind, maps in written.items():
+        maps.tofile(tmp_path / f"{kind}.f16")
+        marks = [["a", 0], ["b", 0], ["c", 0]] if kind == "plain" else [["a", 1], ["c", 1], ["a", 2]]
+        (tmp_path / f"{kind}.jsonl").write_text("".join(json.dumps(mark) + "\n" for mark in marks))
+    stored = features.Stored(tmp_path)
+    assert np.array_equal(stored.half("c", 0), written["plain"][2])
+    assert np.array_equal(stored.of("a", 2).numpy(), written["augmented"][2].astype(np.float32))
+    np.save(tmp_path / "7-1.npy", stored.half("c", 1))
+    assert torch.equal(start.encoded(pm.image(str(tmp_path / "7-1.npy"))), stored.of("c", 1))
+
+
+def test_no_test_picture_is_encoded() -> None:
+    pictures = [{"id": split, "split": split, "corpus": "fluent"} for split in ("train", "val", "test", "style")]
+    assert [(p["id"], view) for p, view in features.plan(pictures, augmented=False)] == [("train", 0), ("val", 0)]
+    assert {p["id"] for p, _ in features.plan(pictures, augmented=True)} == {"train"}
+
+
+def test_what_an_earlier_file_says_about_pictures_is_taken_over(tmp_path: Path) -> None:
+    names = ("connector.dense.0.weight", "connector.confidence", "adapters.blocks.0.lora_A.weight", "calibration.yes")
+    old = {name: torch.full((2,), 1.0) for name in (*names, "connector.mix", "connector.recall.weight")}
+    save_safetensors(old, tmp_path / "old.safetensors", metadata={"names": "[]"})
+    save_safetensors({name: torch.zeros(2) for name in old if name != names[2]}, tmp_path / "new.safetensors",
+                     metadata={"names": "[1]"})  # fmt: skip
+    collect.replaced(tmp_path / "new.safetensors", collect.spoken(tmp_path / "old.safetensors"))
+    found = read_safetensors(tmp_path / "new.safetensors")
+    assert {name for name in found if bool(found[name].all())} == set(names) and found.metadata["names"] == "[1]"
 
 
 @pytest.mark.parametrize("stage", start.STAGES)
