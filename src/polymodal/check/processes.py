@@ -1,7 +1,7 @@
 """Checks of many systems in several processes at once, in the order they were asked for.
 
-Each process has its share of the machine's cores, and is replaced after a few systems: what their libraries keep in
-memory goes with it.
+Each process has its share of the machine's cores.  Trap: with `max_tasks_per_child` the pool of Python 3.11 waits for
+ever once a process is to be replaced.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ from functools import partial
 
 from polymodal.check.engine import Result
 
-SYSTEMS_EACH = 12
-
 
 def check_all(ids: Sequence[str], jobs: int) -> Iterator[Result]:
     """The result of each system, as `engine.check` gives it."""
     threads = max(1, (os.cpu_count() or 1) // jobs)
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=spawn, max_tasks_per_child=SYSTEMS_EACH) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=spawn) as pool:
         yield from pool.map(partial(check_one, threads=threads), ids)
 
 
