@@ -19,3 +19,8 @@ def test_systems_are_checked_beside_each_other(polymodal, tmp_path: Path, monkey
     assert outcome.code == (0 if all(map(engine.passed, found)) else 1)
     assert "hugginggpt" in (tmp_path / "catalogue.md").read_text() and (tmp_path / "map.svg").exists()
     assert (tmp_path / "systems" / "audiogpt.md").exists()
+
+
+def test_jobs_are_of_all_systems(polymodal) -> None:
+    outcome = polymodal("check", "early-fusion-svm", "--jobs", "2")
+    assert outcome.code == 2 and "it needs --all" in outcome.err

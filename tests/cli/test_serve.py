@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from headline_folders import captured
-from polymodal.cli.server import read_keys, settings
+from polymodal.cli.server import read_keys, served, settings
 from polymodal.errors import ConfigError
 
 KEY = "a key that nobody will guess"
@@ -114,6 +114,14 @@ def test_what_no_route_asks_is_refused_at_the_start(polymodal) -> None:
     outcome = polymodal("serve", "visual-chatgpt", "--port", "0")
     assert outcome.code == 2 and "visual-chatgpt:tools cannot be served: the server offers chat" in outcome.err
     assert "`polymodal chat` begins a conversation with it" in outcome.err
+
+
+def test_a_model_that_can_do_nothing_by_itself_is_named() -> None:
+    class Bare:
+        name, can = "mini:bare", ()
+
+    with pytest.raises(ConfigError, match=r"mini:bare cannot be served.*it can do nothing by itself"):
+        served(Bare())
 
 
 def test_a_port_that_is_taken_is_named(polymodal, tmp_path: Path) -> None:

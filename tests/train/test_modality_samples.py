@@ -80,6 +80,7 @@ WRONG = [
     ({"modalities": {"caption": [5000]}}, PromptError, "ids lie in 0"),
     ({"modalities": {"det": [{"label": "cat", "box": [0.9, 0, 0.1, 1]}]}}, PromptError, "left <= right"),
     ({"modalities": {"det": [{"box": [0, 0, 1, 1]}]}}, PromptError, 'expected {"label"'),
+    ({"modalities": {"det": [{"label": "cat", "box": [0, 0, 1, "far"]}]}}, PromptError, 'expected {"label"'),
 ]
 
 

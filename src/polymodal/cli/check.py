@@ -60,6 +60,8 @@ def check(
         raise ConfigError(
             "check: name one system, folder or ./system.py, or give --all; `polymodal systems` lists the systems"
         )
+    if jobs > 1 and not all:
+        raise ConfigError("check: --jobs says how many systems --all checks at the same time; it needs --all")
     if what is not None and (run := of_files(what, system)) is not None:
         results = [_shown(what, run, json)]
     else:

@@ -118,7 +118,9 @@ def application(names: Sequence[str], load: Callable[[str], Any], chosen: Settin
 def served(model: Any) -> Any:
     """The model; raises ConfigError for one that no route of the server asks."""
     if not OFFERED & set(model.can):
-        instead = "`polymodal chat` begins a conversation with it" if "agent" in model.can else f"it can {model.can[0]}"
+        instead = f"it can {', '.join(model.can) or 'do nothing by itself'}"
+        if "agent" in model.can:
+            instead = "`polymodal chat` begins a conversation with it"
         raise ConfigError(
             f"{model.name} cannot be served: the server offers {', '.join(sorted(OFFERED))}, and {instead}"
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from polymodal.errors import PromptError
 from polymodal.pipelines.grounding import Thing
@@ -62,16 +62,22 @@ def box_pieces(given: Any) -> list[str]:
 
 def _thing(given: Any) -> Thing:
     box = given.get("box") if isinstance(given, Mapping) else None
-    if not isinstance(box, list | tuple) or len(box) != 4 or not isinstance(given.get("label"), str):
+    if not is_numbers(box, 4) or not isinstance(given.get("label"), str):
         raise PromptError('det: expected {"label": "cat", "box": [left, top, right, bottom]} of each thing')
     left, top, right, bottom = map(float, box)
     return Thing(label=given["label"], box=(left, top, right, bottom))
 
 
+def is_numbers(given: Any, count: int) -> TypeGuard[Sequence[float]]:
+    """Whether these are so many numbers in a row."""
+    listed = isinstance(given, list | tuple) and len(given) == count
+    return listed and all(isinstance(each, int | float) for each in given)
+
+
 def palette_pieces(given: Any) -> list[str]:
     """Colours [[red, green, blue], ...] word by word.  Raises PromptError."""
     listed = given if isinstance(given, list | tuple) else [None]
-    if not all(isinstance(each, list | tuple) and len(each) == 3 for each in listed):
+    if not all(is_numbers(each, 3) for each in listed):
         raise PromptError("color_palette: expected [[red, green, blue], ...] or a text")
     return palette_text([tuple(each) for each in given]).split(" ")
 
