@@ -52,8 +52,9 @@ def test_a_folder_of_labelled_pictures_trains_and_the_model_is_written(
     assert answer.code == 0, answer.err
 
 
-def test_ctrl_c_ends_after_the_step_and_resume_goes_on(
-    polymodal: Command, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_a_signal_ends_after_the_step_and_resume_goes_on(
+    polymodal: Command, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     from polymodal.train import loop
 
@@ -62,7 +63,7 @@ def test_ctrl_c_ends_after_the_step_and_resume_goes_on(
     def pressing(*given: Any, **named: Any) -> Any:
         calls.append(1)
         if len(calls) == 2:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         return real(*given, **named)
 
     assert threading.current_thread() is threading.main_thread()

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from polymodal.errors import ConfigError
 from polymodal.train.optimizer import SGD, Adam, AdamW
-from polymodal.train.schedule import Constant, Cosine, Exponential, Linear, Plateau, Schedule, StepDecay
+from polymodal.train.schedule import (
+    Constant,
+    Cosine,
+    Exponential,
+    Linear,
+    Plateau,
+    Schedule,
+    StepDecay,
+    WarmupStableDecay,
+)
 
 TOTALS = st.integers(1, 500)
 SCHEDULES = st.sampled_from(
@@ -17,6 +26,7 @@ SCHEDULES = st.sampled_from(
         Constant(warmup_steps=7),
         Cosine(warmup_ratio=0.03, final=0.1),
         Linear(warmup_steps=5, warmup_start=0.1),
+        WarmupStableDecay(warmup_steps=3, final=0.1, decay_ratio=0.3),
         Exponential(final=0.01),
         StepDecay(gamma=0.5, periods=4, floor=0.2),
         Plateau(),
@@ -39,6 +49,7 @@ def test_the_rate_rises_once_and_never_again(schedule: Schedule, total: int) -> 
         (Constant(warmup_steps=4, warmup_start=0.2), 5, [0.4, 0.6, 0.8, 1, 1]),
         (Cosine(final=0.5), 4, [1, 0.75 + 0.25 * math.cos(math.pi / 4), 0.75, 0.75 - 0.25 * math.cos(math.pi / 4)]),
         (Linear(warmup_ratio=0.2), 5, [1, 1, 0.75, 0.5, 0.25]),
+        (WarmupStableDecay(warmup_steps=2, final=0.5, decay_ratio=0.5), 10, [0.5, *[1] * 6, 0.875, 0.75, 0.625]),
         (Exponential(final=0.01), 4, [1, 0.01**0.25, 0.1, 0.01**0.75]),
         (StepDecay(gamma=0.5, periods=3, floor=0.3), 6, [1, 1, 0.5, 0.5, 0.3, 0.3]),
     ],
@@ -57,7 +68,19 @@ def test_a_plateau_is_torchs() -> None:
         assert schedule.reduced(losses[: count + 1]) == pytest.approx(optimiser.param_groups[0]["lr"])
 
 
+def test_warmup_stable_decay_is_transformers() -> None:
+    get_wsd_schedule = pytest.importorskip("transformers.optimization").get_wsd_schedule
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = get_wsd_schedule(optimiser, 0, 6, num_training_steps=20, decay_type="linear", min_lr_ratio=0.2)
+    schedule = WarmupStableDecay(final=0.2, decay_ratio=0.3)
+    for step in range(20):
+        assert schedule.factor(step, 20) == pytest.approx(optimiser.param_groups[0]["lr"])
+        optimiser.step(), theirs.step()
+
+
 def test_what_cannot_be_meant_is_refused() -> None:
+    with pytest.raises(ConfigError, match="decay_ratio must lie above 0"):
+        WarmupStableDecay(decay_ratio=0.0)
     with pytest.raises(ConfigError, match="give warmup_steps of 0 or more, or a warmup_ratio below 1"):
         Cosine(warmup_steps=3, warmup_ratio=0.1)
     with pytest.raises(ConfigError, match="has no published end"):

@@ -126,7 +126,7 @@ def train(
     """Train a model by a stage of its recipe on your own data; resumable at any step.
 
     The folder of the run holds the recipe, the data's hashes, log.jsonl, checkpoints, report.html and plots.png.
-    Ctrl-C ends after the step under way, with a checkpoint; --resume RUN goes on, as if it had not stopped.
+    Ctrl-C or SIGTERM ends after the step under way, with a checkpoint; --resume RUN goes on, as if it had not stopped.
 
     Over several processes or machines: torchrun --nproc-per-node 2 -m polymodal train ...
     """
@@ -182,7 +182,7 @@ def export(
 
 
 def finish(folder: Path, name: str, losses: list[float], seconds: float, stopped: bool, json: bool) -> int:
-    """What came of it; exit code 130 where Ctrl-C ended the run."""
+    """What came of it; exit code 130 where a signal ended the run."""
     from polymodal.cli.output import counted, print_json
     from polymodal.train.report import read_log
 
@@ -227,20 +227,27 @@ def numbers(text: str) -> tuple[float, ...]:
         raise ConfigError(f"--weights {text}: expected numbers with commas between, as 3,1") from None
 
 
+ENDS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what a cluster sends before it takes the machine
+
+
 @contextmanager
 def ends_after_the_step() -> Iterator[Callable[[], bool]]:
-    """Yields stop(): whether Ctrl-C was pressed.  The second time it interrupts at once."""
-    pressed: list[int] = []
+    """Yields stop(): whether one of these signals came.  The second time it ends at once."""
+    came: list[int] = []
 
     def note(number: int, frame: Any) -> None:
-        pressed.append(number)
-        signal.signal(signal.SIGINT, before)
+        came.append(number)
+        restore()
 
-    before = signal.signal(signal.SIGINT, note)
+    def restore() -> None:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    before = {each: signal.signal(each, note) for each in ENDS}
     try:
-        yield lambda: bool(pressed)
+        yield lambda: bool(came)
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Learning rates over a stage as data: a schedule gives the factor of the peak rate at every step.
 
     warm-up   from warmup_start to 1 over warmup_steps, or over warmup_ratio of the stage
-    then      Constant 1 · Cosine, Linear, Exponential down to `final` · StepDecay down in stairs · Plateau
+    then      Constant 1 · Cosine, Linear, Exponential down to `final` · WarmupStableDecay, which falls at the end alone
+              · StepDecay down in stairs · Plateau
 
 Plateau depends on validation scores, which no step knows: its factor is 1, and what evaluates multiplies by `reduced`.
 """
@@ -77,6 +78,25 @@ class Linear(Schedule):
 
     def decay(self, progress: float) -> float:
         return 1 - (1 - self.final) * progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmupStableDecay(Schedule):
+    """The peak rate, and over the last `decay_ratio` of what follows the warm-up a straight line down to `final`
+    (MiniCPM, arXiv 2404.06395)."""
+
+    final: float = 0.0
+    decay_ratio: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.decay_ratio <= 1:
+            raise ConfigError(
+                f"WarmupStableDecay: decay_ratio must lie above 0 and at most at 1, found {self.decay_ratio}"
+            )
+
+    def decay(self, progress: float) -> float:
+        return 1 - (1 - self.final) * max(0.0, 1 - (1 - progress) / self.decay_ratio)
 
 
 @dataclass(frozen=True, kw_only=True)
