@@ -245,7 +245,7 @@ class NewColumns(nn.Module):
         self.base = base
         like = base.new if isinstance(base, NewColumns) else base
         place = {"device": like.weight.device, "dtype": like.weight.dtype}
-        self.new = nn.Linear(like.in_features, count, bias=like.bias is not None, **place)
+        self.new: nn.Linear = nn.Linear(like.in_features, count, bias=like.bias is not None, **place)
 
     def linears(self) -> list[nn.Linear]:
         """The linears in the order of their ids."""

@@ -1,7 +1,8 @@
 """What the fusion study learns as a second modality: to name what a recording says, by one token.
 
     data file (recordings with labels) -> the first token of each label -> Whisper tiny.en's features of the real length
-        -> the mean of each of SEGMENTS equal parts [N, S, F] -> standardised -> a codebook by k-means -> kept
+        -> the mean of each of PARTS equal parts, kept -> of every two neighbours, so that a recording takes as many
+        positions as a picture [N, S, F] -> standardised -> a codebook by k-means -> kept
 
     row: the recording, " says", the first token of the label; only that token is learned
 
@@ -35,7 +36,8 @@ from polymodal.study.naming import EVERY, Naming, coded, held_out, standardised,
 from polymodal.systems.mini import components
 from polymodal.weights.load import load_module, open_source, under
 
-SEGMENTS = 8
+PARTS, SEGMENTS = 8, 4
+PER_CODE = 32  # features that a code stands for on average, at least: few recordings fill few codes
 AFTER = " says"
 RATE = 16_000
 Encode = Callable[[str], list[int]]
@@ -109,8 +111,13 @@ def segments(features: Tensor, count: int) -> Tensor:
     return torch.stack([features[start:end].mean(0) for start, end in zip(starts, ends, strict=True)])
 
 
+def joined(features: Tensor) -> Tensor:
+    """[N, PARTS, F] -> [N, SEGMENTS, F]: the means of neighbours."""
+    return features.unflatten(1, (SEGMENTS, -1)).mean(2)
+
+
 def heard(found: Sequence[tuple[str, Audio]], encoder: Callable[[Any], Tensor], say: Say) -> tuple[Tensor, list[int]]:
-    """Features [N, SEGMENTS, F] of the recordings, and the numbers of those that did not come before.
+    """Features [N, PARTS, F] of the recordings, and the numbers of those that did not come before.
 
     encoder: samples float32 [n] at 16 kHz -> features [S, F].  Raises what reading one raises, naming the sample.
     """
@@ -122,7 +129,7 @@ def heard(found: Sequence[tuple[str, Audio]], encoder: Callable[[Any], Tensor], 
             key = hashlib.sha256(samples.tobytes()).hexdigest()
             if key in seen:
                 continue
-            features.append(segments(encoder(samples), SEGMENTS))
+            features.append(segments(encoder(samples), PARTS))
         except PolymodalError as problem:
             raise type(problem)(f"{name}: {problem}") from problem
         seen.add(key)
@@ -147,7 +154,7 @@ def real_hearing(data: Path, cache: Path, codes: int, say: Say) -> Hearing:
     """Whisper tiny.en's features of the recordings of `data`; these are kept in the folder `cache`."""
     tokenizer = Tokenizer.from_gguf(open_source(components.SMOLLM2_135M_GGUF).metadata)
     found, answers, labels = recordings(data, tokenizer.encode)
-    key = hashlib.sha256(json.dumps([open_dataset(data).manifest()["sha256"], SEGMENTS]).encode()).hexdigest()[:12]
+    key = hashlib.sha256(json.dumps([open_dataset(data).manifest()["sha256"], PARTS]).encode()).hexdigest()[:12]
 
     def features() -> tuple[dict[str, Tensor], float]:
         read, size = whisper()
@@ -156,18 +163,18 @@ def real_hearing(data: Path, cache: Path, codes: int, say: Say) -> Hearing:
 
     def with_codes() -> tuple[dict[str, Tensor], float]:
         known, size = stored(cache / f"heard-{key}.safetensors", features)
-        x, kept = known["features"].float(), known["kept"]
+        x, kept = joined(known["features"].float()), known["kept"]
         some = [answers[index] for index in kept.tolist()]
         enough(data, [labels[each] for each in some])
         marks = held_out(some)
         x = standardised(x, ~marks)
         say("k-means")
-        book = min(codes, int((~marks).sum()) * SEGMENTS)
+        book = max(2, min(codes, int((~marks).sum()) * SEGMENTS // PER_CODE))
         ids, share = coded(x, ~marks, book)
         made = {"features": x.half(), "codes": ids[:, None], "answers": torch.tensor(some), "held_out": marks}
         return {**made, "encoder": torch.tensor(int(size)), "book": torch.tensor(book)}, share
 
-    made, share = stored(cache / f"hearing-{key}-{codes}.safetensors", with_codes)
+    made, share = stored(cache / f"hearing-{key}-{SEGMENTS}-{codes}.safetensors", with_codes)
     size, book = int(made.pop("encoder")), int(made.pop("book"))
     naming = Naming(**made, names=labels, kept_variance=share, after=tuple(tokenizer.encode(AFTER)),
                     values="audio_values")  # fmt: skip
@@ -191,7 +198,7 @@ def tiny_hearing(codes: int = 16) -> Hearing:
             answers.append(id)
     x, _ = heard(found, lambda samples: log_mel(samples, mel).T, lambda text: None)
     marks = held_out(answers)
-    x = standardised(x, ~marks)
+    x = standardised(joined(x), ~marks)
     spelled, share = coded(x, ~marks, codes)
     naming = Naming(features=x.half(), codes=spelled[:, None], answers=torch.tensor(answers), held_out=marks,
                     names=ids, after=(3,), kept_variance=share, values="audio_values")  # fmt: skip

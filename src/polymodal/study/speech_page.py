@@ -107,6 +107,6 @@ def method(study: Study) -> tuple[str, ...]:
         "The model that has learned pictures gets what speech needs, and that alone learns: of mini-a a connector of "
         "two linears in front of the gated blocks that pictures use, of mini-b a connector and a branch of q, k, v and "
         "o, of mini-c a connector, of mini-d rows for codes. The column of the shared blocks lets mini-a's gated "
-        "blocks learn on as well. A picture's logits are compared over the ids that were there before speech; the loss of "
-        "mini-d's pictures changes with the rows of speech, which share the softmax.",
+        "blocks learn on as well. A picture's logits are compared over the ids that were there before speech; the "
+        "loss of mini-d's pictures changes with the rows of speech, which share the softmax.",
     )
