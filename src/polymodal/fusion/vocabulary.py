@@ -243,9 +243,9 @@ class NewColumns(nn.Module):
     def __init__(self, base: nn.Linear | NewColumns, count: int):
         super().__init__()
         self.base = base
-        like = base.new if isinstance(base, NewColumns) else base
+        like: nn.Linear = base.linears()[-1] if isinstance(base, NewColumns) else base
         place = {"device": like.weight.device, "dtype": like.weight.dtype}
-        self.new: nn.Linear = nn.Linear(like.in_features, count, bias=like.bias is not None, **place)
+        self.new = nn.Linear(like.in_features, count, bias=like.bias is not None, **place)
 
     def linears(self) -> list[nn.Linear]:
         """The linears in the order of their ids."""

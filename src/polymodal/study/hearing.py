@@ -152,9 +152,10 @@ def whisper() -> tuple[Callable[[Any], Tensor], int]:
 
 def real_hearing(data: Path, cache: Path, codes: int, say: Say) -> Hearing:
     """Whisper tiny.en's features of the recordings of `data`; these are kept in the folder `cache`."""
+    listing = open_dataset(data).manifest()["sha256"]
     tokenizer = Tokenizer.from_gguf(open_source(components.SMOLLM2_135M_GGUF).metadata)
     found, answers, labels = recordings(data, tokenizer.encode)
-    key = hashlib.sha256(json.dumps([open_dataset(data).manifest()["sha256"], PARTS]).encode()).hexdigest()[:12]
+    key = hashlib.sha256(json.dumps([listing, PARTS]).encode()).hexdigest()[:12]
 
     def features() -> tuple[dict[str, Tensor], float]:
         read, size = whisper()
@@ -188,7 +189,8 @@ def tiny_hearing(codes: int = 16) -> Hearing:
     generator = torch.Generator().manual_seed(0)
     mel = MelConfig(mels=12, seconds=None)
     ids = {0: "low", 1: "middle", 6: "high", 7: "shrill"}  # those of the tiny vocabulary that pictures leave free
-    found, answers = [], []
+    found: list[tuple[str, Audio]] = []
+    answers = []
     for number, id in enumerate(ids):
         for _ in range(2 * EVERY):
             length = int(torch.randint(RATE // 4, RATE // 2, (), generator=generator))

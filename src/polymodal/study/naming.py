@@ -178,7 +178,8 @@ def real_subject(data: Path, cache: Path, names: int, codes: int, say: Callable[
 
     found, share = stored(cache / f"features-{key}-{codes}.safetensors", features)
     words = {id: tokenizer.decode([id]).strip() for id in dict.fromkeys(found["answers"].tolist())}
-    naming = Naming(**found, names=words, kept_variance=share, after=tuple(tokenizer.encode(AFTER)))
+    naming = Naming(**found, names=words, kept_variance=share, after=tuple(tokenizer.encode(AFTER)),
+                    values="pixel_values")  # fmt: skip
     image = Entry(features=grid.width, tokens=4, codes=codes, placeholder=tokenizer.special(components.PLACEHOLDER))
     weights = load_module(config.build, language, (gguf_keys(config),), dtype=torch.float32).state_dict()
     with torch.device("meta"):
