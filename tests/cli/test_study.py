@@ -41,7 +41,7 @@ def test_the_help_lists_both(polymodal: Command) -> None:
     ("arguments", "message"),
     [
         (("fusion",), "study fusion needs data: --data FILE"),
-        (("fusion", "--data", "a.jsonl", "--speech", "said.jsonl"), "there is no data at said.jsonl; expected a folder"),
+        (("fusion", "--data", "a.jsonl", "--speech", "said.jsonl"), "there is no data at said.jsonl; expected"),
         (("convergence", "one.npz"), "compares two models or more; found one.npz"),
         (("convergence", "a.npz", "b.npz", "--metric", "cosine"), "metric 'cosine' is not known; expected one of"),
     ],

@@ -142,9 +142,9 @@ def result_of(plan: Plan, folder: Path) -> dict[str, Any]:
         return found
     folder.mkdir(parents=True, exist_ok=True)
     (folder / PLAN).write_text(json.dumps(asdict(plan)))
-    module = speech_run if isinstance(plan, SpeechPlan) else fusion_run
     if not plan.data:
         return speech_run.run(plan, folder) if isinstance(plan, SpeechPlan) else fusion_run.run(plan, folder)
+    module = speech_run if isinstance(plan, SpeechPlan) else fusion_run
     command = [sys.executable, "-m", module.__name__, str(folder)]
     done = subprocess.run(command, env={**os.environ, **KEEP_MEMORY, "OMP_NUM_THREADS": "1"}, check=False,
                           stderr=subprocess.PIPE, text=True)  # fmt: skip

@@ -48,7 +48,7 @@ def curves(samples: Any, cpu: Any, types: Types, what: str, lines: Mapping[str, 
         axes.set_ylabel(f"held-out {what} named rightly, %")
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.25)
-    samples.legend(fontsize=8, loc="upper left")
+    samples.legend(fontsize=8, loc="best")
 
 
 def bars(axes: Any, types: Types, title: str, value: Callable[[Mapping[str, Any]], float]) -> None:
