@@ -107,11 +107,11 @@ class Measured:
             train_mode(self.model)
 
     def result(self, model: MultimodalLM, stage: Stage, encoder: int) -> dict[str, Any]:
-        """What is said of a run that ended.  encoder: parameters of the frozen encoders."""
+        """What is said of a run that ended; its model is of no more use.  encoder: parameters of the frozen encoders."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         some = self.naming.rows(self.kind, self.entry, self.learned[:2])
         samples, positions = self.plan.steps * self.plan.batch, some["input_ids"].shape[1]
-        work = operations(model, stage.objective.build(model), some, self.plan.precision)
+        work = operations(model, stage.objective.build(model), some)
         return {
             **asdict(self.plan), "type": self.kind.id, "lr": stage.optimizer.lr, "curve": self.curve,
             "losses": self.losses, "cpu": self.cpu, "peak_mb": peak, "samples": samples, "positions": positions,
@@ -155,12 +155,17 @@ def halved(model: nn.Module) -> None:
             part.weight.data = part.weight.data.bfloat16()
 
 
-def operations(model: nn.Module, objective: nn.Module, batch: Mapping[str, Tensor], precision: str) -> dict[str, float]:
-    """Floating-point operations of one sample: of naming it, and of learning it."""
+def operations(model: nn.Module, objective: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, float]:
+    """Floating-point operations of one sample: of naming it, and of learning it.
+
+    Counted in bfloat16, whose products are all torch's: those in float32 may go through kernels that it does not count.
+    The model is in bfloat16 afterwards.
+    """
+    model.bfloat16()
     count = len(batch["input_ids"])
     found = {}
     for name, backward in (("forward", False), ("train", True)):
-        with FlopCounterMode(display=False) as counter, autocast(model, precision), torch.set_grad_enabled(backward):
+        with FlopCounterMode(display=False) as counter, autocast(model, "bfloat16"), torch.set_grad_enabled(backward):
             loss = sum(objective(model, batch).values())
             if backward:
                 loss.backward()

@@ -126,8 +126,8 @@ def run(plan: SpeechPlan, folder: Path) -> dict[str, Any]:
     model, stage = with_both(kind, subject, hearing, learned), plan.stage(kind)
     measured = Measured(hearing.naming, hearing.entry, model, kind, plan)
     learn(model, stage, measured, folder)
-    found = measured.result(model, stage, subject.encoder + hearing.encoder)
     after = answers(model, subject, kind, plan.precision)
+    found = measured.result(model, stage, subject.encoder + hearing.encoder)
     pictures = {
         "before": before.named, "after": after.named, "difference": after.difference(before, "pictures"),
     }  # fmt: skip
