@@ -107,7 +107,7 @@ class Measured:
             train_mode(self.model)
 
     def result(self, model: MultimodalLM, stage: Stage, encoder: int) -> dict[str, Any]:
-        """What is said of a run that ended; its model is of no more use.  encoder: parameters of the frozen encoders."""
+        """What is said of a run that ended; its model is of no more use.  encoder: parameters of the encoders."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         some = self.naming.rows(self.kind, self.entry, self.learned[:2])
         samples, positions = self.plan.steps * self.plan.batch, some["input_ids"].shape[1]
