@@ -18,7 +18,7 @@ from polymodal.errors import ConfigError, PromptError
 from polymodal.train import checkpoint
 from polymodal.train.loop import begin
 from polymodal.train.names import MultipleInstance
-from polymodal.train.speech import CTC, letters_of, masked, needed
+from polymodal.train.speech import CTC, letters_of, masked, needed, of_like_length
 from tiny_mini import NAMES
 
 SYSTEM = Path(__file__).parents[1] / "tiny_mini.py"
@@ -172,6 +172,21 @@ def test_the_head_of_letters_learns_and_is_none_of_the_model() -> None:
     assert run.objective.letters is not None and "letters.weight" in run.objective.state_dict()
     with pytest.raises(ConfigError, match="none of 'words'"):
         CTC(weights={"words": 1.0}).build(loaded.module)
+
+
+def test_texts_pass_in_groups_of_like_length_with_the_loss_of_all_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, made = pm.load(SYSTEM, dtype="float32"), collator("hear")
+    batch = made.batch(items(made, said(tmp_path)), torch.Generator()).batch
+    objective = CTC(weights={"tokens": 0.7, "letters": 0.3}).build(loaded.module).eval()
+    once = objective(loaded.module, batch)
+    monkeypatch.setattr("polymodal.train.speech.TOGETHER", 3)
+    grouped = objective(loaded.module, batch)
+    assert (
+        of_like_length([torch.ones(n, 1) for n in (5, 2, 9, 1)]) == [[3, 1, 0], [2]] and grouped.keys() == once.keys()
+    )
+    assert all(torch.allclose(grouped[head], once[head], rtol=1e-6) for head in once)
 
 
 def test_masking_sets_neighbours_to_the_mean_and_nothing_else() -> None:

@@ -36,6 +36,7 @@ from polymodal.train.objectives import Batch, Loss, Losses
 LETTERS = " 'abcdefghijklmnopqrstuvwxyz"
 FEATURES = FRAMES_PER_SECOND // 2  # of the encoder, a second
 LENGTHS = "audio_lengths"
+TOGETHER = 8  # texts that pass the connector at once; all of a batch would be padded to its longest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,15 +108,29 @@ class SpeechLoss(Loss):
         rows = [heard[item, first:end] for item, first, end in batch["spans"]]
         if self.training:
             rows = [masked(row, self.config.mask_frames, self.config.mask_channels) for row in rows]
-        lengths = torch.tensor([len(row) for row in rows], device=heard.device)
+        found: dict[str, list[Tensor]] = {head: [] for head in self.config.weights}
+        for group in of_like_length(rows):
+            targets = {head: [batch["targets"][head][index] for index in group] for head in found}
+            for head, loss in self.means(connector, [rows[index] for index in group], targets).items():
+                found[head].append(loss * len(group) / len(rows))
+        return {f"ctc_{head}": self.config.weights[head] * torch.stack(losses).sum() for head, losses in found.items()}
+
+    def means(
+        self, connector: CTCConnector, rows: list[Tensor], targets: Mapping[str, list[list[int]]]
+    ) -> dict[str, Tensor]:
+        """The mean loss of each head over texts with features [S_i, D]."""
+        lengths = torch.tensor([len(row) for row in rows], device=rows[0].device)
         frames = connector.frames(pad_sequence(rows, batch_first=True), lengths)
         found = {"tokens": (connector.logits(frames, lengths), halved(lengths))}
         if self.letters is not None:
             found["letters"] = self.letters(frames), lengths
-        return {
-            f"ctc_{head}": weight * ctc_loss(*found[head], batch["targets"][head])
-            for head, weight in self.config.weights.items()
-        }
+        return {head: ctc_loss(*found[head], targets[head]) for head in targets}
+
+
+def of_like_length(rows: Sequence[Tensor]) -> list[list[int]]:
+    """The numbers of rows in groups of `TOGETHER`, by length."""
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    return [order[first : first + TOGETHER] for first in range(0, len(order), TOGETHER)]
 
 
 def masked(row: Tensor, frames: int, channels: int) -> Tensor:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from polymodal.errors import PromptError
-from polymodal.pipelines.grounding import Box, Grounding, Thing
+from polymodal.pipelines.grounding import Box, Grounding, Thing, require_box
 
 SIDE = 32  # cells along one side
 BETWEEN = "</delimiter_of_multi_objects/>"
@@ -39,9 +39,8 @@ class Grounded:
 
 def cells_of(box: Box, side: int = SIDE) -> tuple[int, int]:
     """(first, last) cell, row by row, of a box (left, top, right, bottom) in 0..1; PromptError for an empty one."""
+    require_box(box)
     left, top, right, bottom = box
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise PromptError(f"box {box}: expected left < right and top < bottom within 0..1")
     first = math.floor(top * side) * side + math.floor(left * side)
     return first, math.ceil(bottom * side - 1) * side + math.ceil(right * side - 1)
 

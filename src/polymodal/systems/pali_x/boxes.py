@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from polymodal.errors import PromptError
-from polymodal.pipelines.grounding import Box, Grounding, Thing
+from polymodal.pipelines.grounding import Box, Grounding, Thing, require_box
 
 BINS = 1000
 _BOX = re.compile(r"(?<!\S)(\d+) (\d+) (\d+) (\d+) (?P<name>[^\d\s]\S*(?: (?!\d+ \d+ \d+ \d+ )\S+)*)")
@@ -20,9 +20,8 @@ _BOX = re.compile(r"(?<!\S)(\d+) (\d+) (\d+) (\d+) (?P<name>[^\d\s]\S*(?: (?!\d+
 
 def box_text(name: str, box: Box) -> str:
     """A box in 0..1 (left, top, right, bottom) in words.  Raises PromptError for one outside of the picture."""
+    require_box(box)
     left, top, right, bottom = box
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise PromptError(f"box {tuple(box)}: expected left < right and top < bottom within 0..1")
     numbers = (min(int(edge * BINS), BINS - 1) for edge in (top, left, bottom, right))
     return f"{' '.join(map(str, numbers))} {name}"
 

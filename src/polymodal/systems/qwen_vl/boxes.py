@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from polymodal.errors import PromptError
+from polymodal.pipelines.grounding import Box, require_box
 
-Box = tuple[float, float, float, float]
 EDGE = 999
 _BOX = r"<box>\((\d+),(\d+)\),\((\d+),(\d+)\)</box>"
 _GROUNDED = re.compile(rf"<ref>(?P<phrase>[^<]*)</ref>(?P<boxes>(?:{_BOX})*)|(?P<bare>(?:{_BOX})+)".replace(
@@ -39,9 +39,7 @@ def box_text(boxes: Sequence[Box], phrase: str = "") -> str:
     """`<ref>phrase</ref><box>(x1,y1),(x2,y2)</box>...`; PromptError for a box outside of the picture or empty."""
     written = f"<ref>{phrase}</ref>" if phrase else ""
     for box in boxes:
-        left, top, right, bottom = box
-        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-            raise PromptError(f"box {tuple(box)}: expected left < right and top < bottom within 0..1")
+        require_box(box)
         x1, y1, x2, y2 = (round(side * EDGE) for side in box)
         written += f"<box>({x1},{y1}),({x2},{y2})</box>"
     return written
