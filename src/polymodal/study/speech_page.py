@@ -88,7 +88,7 @@ def measurements(speech: Mapping[str, Any]) -> Rows:
          [f"{each['picture_loss_before']['mean']:.2f}, {each['picture_loss_after']['mean']:.2f}" for each in types]),
         ("largest change of a picture's logits", [f"{each['picture_difference']:.2g}" for each in types]),
         ("largest change of the logits of a text", [f"{each['text_difference']:.2g}" for each in types]),
-        ("largest difference of a text to the bare backbone before", [f"{each['text_difference_before']:.2g}" for each in types]),
+        ("that of a text to the bare backbone before", [f"{each['text_difference_before']:.2g}" for each in types]),
         ("numbers that speech adds", [f"{each['added']:,}" for each in types]),
         ("numbers that learn", [f"{each['trainable']:,}" for each in types]),
         *cost_rows(types, "hear"),
