@@ -33,13 +33,15 @@ def test_two_files_are_compared_by_one_command(polymodal: Command, files: tuple[
 def test_the_help_lists_both(polymodal: Command) -> None:
     shown = polymodal("study", "--help")
     assert shown.code == 0 and "fusion" in shown.out and "convergence" in shown.out
-    assert "--quick" in polymodal("study", "fusion", "--help").out
+    options = polymodal("study", "fusion", "--help").out
+    assert "--quick" in options and "--speech" in options
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("fusion",), "study fusion needs data: --data FILE"),
+        (("fusion", "--data", "a.jsonl", "--speech", "said.jsonl"), "there is no data at said.jsonl; expected"),
         (("convergence", "one.npz"), "compares two models or more; found one.npz"),
         (("convergence", "a.npz", "b.npz", "--metric", "cosine"), "metric 'cosine' is not known; expected one of"),
     ],

@@ -90,6 +90,32 @@ def test_new_rows_learn_and_the_old_ones_do_not(tied: bool) -> None:
     assert torch.allclose(whole, logits, atol=1e-5)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_second_modality_gets_a_table_of_its_own(tied: bool) -> None:
+    shape = LlamaShape(width=32, depth=1, heads=2, ffn_width=48, vocab_size=20, tied=tied)
+    decoder = shape.config().build()
+    extend(decoder, 5)
+    randomise(decoder)
+    ids = torch.tensor([[3, 21, 7, 24]])
+    before = decoder.head(decoder(decoder.embed(ids), torch.arange(4)[None]))
+    learned = {name for name, each in decoder.named_parameters() if each.requires_grad}
+    extend(decoder, 3)
+    assert {name for name, each in decoder.named_parameters() if each.requires_grad and "embed" in name} == {
+        "embed_tokens.new.weight"
+    } and any("embed_tokens.new" in name for name in learned)
+    assert decoder.embed_tokens.weight.shape == (28, 32) and decoder.embed_tokens.num_embeddings == 28
+    again = decoder.head(decoder(decoder.embed(ids), torch.arange(4)[None]))
+    assert again.shape == (1, 4, 28) and torch.allclose(again[..., :25], before, atol=1e-6)
+    more = torch.tensor([[3, 25, 24, 27]])
+    logits = decoder.head(decoder(decoder.embed(more), torch.arange(4)[None]))
+    logits.logsumexp(-1).sum().backward()
+    first = decoder.embed_tokens.base
+    assert isinstance(first, NewRows) and first.new.weight.grad is None and first.base.weight.grad is None
+    assert decoder.embed_tokens.new.weight.grad[[0, 2]].abs().sum() > 0
+    merge(decoder)
+    assert torch.allclose(decoder.head(decoder(decoder.embed(more), torch.arange(4)[None])), logits, atol=1e-5)
+
+
 def test_spelling_there_and_back() -> None:
     vocabulary = Vocabulary(size=60, codecs={"image": SHUFFLED})
     codes = torch.arange(24).reshape(2, 3, 4) % 16

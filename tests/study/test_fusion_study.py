@@ -10,7 +10,7 @@ import torch
 import polymodal as pm
 from polymodal.check import real
 from polymodal.errors import ConfigError
-from polymodal.study.fusion import at, spread
+from polymodal.study.fusion_summary import at, spread
 from polymodal.study.fusion_types import TYPES, added_by_speech, numbers
 from polymodal.study.naming import held_out, pooled, tiny_subject
 from polymodal.study.verdicts import CONFIRMED, REFUTED, UNDECIDED, decided, verdicts
@@ -43,7 +43,8 @@ def test_the_page_is_whole_and_says_that_it_is_a_trial(study: tuple[Path, dict[s
     assert "http" not in page.replace("http-equiv", "") and "<script" not in page
     tables = (study[0] / "fusion.md").read_text().splitlines()
     assert tables[2] == "| | mini-a | mini-b | mini-c | mini-d |"
-    assert all(row.count("|") == 6 for row in tables[3:] if row)
+    assert all(row.count("|") == 6 for row in tables[3 : tables.index("", 3)])
+    assert "| | mini-a | mini-a, shared blocks too | mini-b | mini-c | mini-d |" in tables
 
 
 def test_finished_runs_are_not_run_again(study: tuple[Path, dict[str, Any]]) -> None:

@@ -15,6 +15,12 @@ def fusion(
         Path | None,
         typer.Option(help="Pictures with names of one word: .jsonl, .json, .csv or .parquet, several a name."),
     ] = None,
+    speech: Annotated[
+        Path | None,
+        typer.Option(
+            help="Recordings with labels, which each type then learns beside pictures; without, it is counted."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="The folder of runs and results; the same study goes on in it.")] = Path(
         "study-fusion"
     ),
@@ -27,11 +33,12 @@ def fusion(
     """Measure the four types of fusion on equal data, backbone and budget: fusion.json and fusion.html.
 
     polymodal study fusion --data names.jsonl --out study-fusion
+    polymodal study fusion --data names.jsonl --speech drinks.jsonl
     """
     import polymodal as pm
     from polymodal.cli.output import print_json, waiting
 
-    options = pm.FusionOptions(out=out, data=data, seeds=seeds, steps=steps, names=names, quick=quick)
+    options = pm.FusionOptions(out=out, data=data, speech=speech, seeds=seeds, steps=steps, names=names, quick=quick)
     with waiting("measuring") as say:
         found = pm.study_fusion(options, say)
     if json:
@@ -41,6 +48,9 @@ def fusion(
         accuracy = each["accuracy"]
         spread = "" if accuracy["deviation"] is None else f" ± {100 * accuracy['deviation']:.1f}"
         typer.echo(f"{each['id']}  {100 * accuracy['mean']:5.1f}{spread} %  {each['trainable']:>12,} numbers learn")
+    for each in (found["speech"] or {"types": {}})["types"].values():
+        heard, left = (100 * each[name]["mean"] for name in ("accuracy", "pictures_after"))
+        typer.echo(f"with speech, {each['id']}: {heard:.1f} % of recordings, {left:.1f} % of pictures after it")
     for each in found["verdicts"]:
         typer.echo(f"{each['type']}  {each['claim']}: {each['verdict']}")
     typer.echo(f"see {out / 'fusion.html'}")

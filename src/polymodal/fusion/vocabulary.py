@@ -203,18 +203,33 @@ def fill(ids: Tensor, tokens: Sequence[Tensor], placeholder: int) -> Tensor:
 class NewRows(nn.Module):
     """An embedding of `base` rows and, behind them, `count` new ones in a table of their own.
 
-    Called like an embedding; `weight` is the whole table [base + count, D], as a tied head reads it.
+    Called like an embedding; `weight` is the whole table [base + count, D], as a tied head reads it.  The base may be
+    extended itself: a further modality's rows then learn apart from those of the modality before.
     """
 
-    def __init__(self, base: nn.Embedding, count: int):
+    def __init__(self, base: nn.Embedding | NewRows, count: int):
         super().__init__()
         self.base = base
-        self.new = nn.Embedding(count, base.embedding_dim, device=base.weight.device, dtype=base.weight.dtype)
+        first = base.tables()[0] if isinstance(base, NewRows) else base.weight
+        self.new = nn.Embedding(count, base.embedding_dim, device=first.device, dtype=first.dtype)
         nn.init.normal_(self.new.weight, std=0.02)
 
     @property
+    def num_embeddings(self) -> int:
+        return self.base.num_embeddings + self.new.num_embeddings
+
+    @property
+    def embedding_dim(self) -> int:
+        return self.new.embedding_dim
+
+    def tables(self) -> list[Tensor]:
+        """The tables in the order of their ids."""
+        base = self.base.tables() if isinstance(self.base, NewRows) else [self.base.weight]
+        return [*base, self.new.weight]
+
+    @property
     def weight(self) -> Tensor:
-        return torch.cat((self.base.weight, self.new.weight))
+        return torch.cat(self.tables())
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids int [...] -> [..., D]; only the table that holds an id gets its gradient."""
@@ -225,24 +240,32 @@ class NewRows(nn.Module):
 class NewColumns(nn.Module):
     """A head of `base` logits and, behind them, `count` new ones: [..., D] -> [..., V + count]."""
 
-    def __init__(self, base: nn.Linear, count: int):
+    def __init__(self, base: nn.Linear | NewColumns, count: int):
         super().__init__()
         self.base = base
-        place = {"device": base.weight.device, "dtype": base.weight.dtype}
-        self.new = nn.Linear(base.in_features, count, bias=base.bias is not None, **place)
+        like: nn.Linear = base.linears()[-1] if isinstance(base, NewColumns) else base
+        place = {"device": like.weight.device, "dtype": like.weight.dtype}
+        self.new = nn.Linear(like.in_features, count, bias=like.bias is not None, **place)
+
+    def linears(self) -> list[nn.Linear]:
+        """The linears in the order of their ids."""
+        return [*(self.base.linears() if isinstance(self.base, NewColumns) else [self.base]), self.new]
 
     def forward(self, hidden: Tensor, token_types: Tensor | None = None) -> Tensor:
         return torch.cat((self.base(hidden), self.new(hidden)), -1)
 
 
 def extend(decoder: nn.Module, count: int) -> None:
-    """Give a decoder (`embed_tokens`, `lm_head`) `count` new ids in tables of their own; the old rows are frozen."""
+    """Give a decoder (`embed_tokens`, `lm_head`) `count` new ids in tables of their own; the old rows are frozen.
+
+    Once for each modality: the ids of one lie behind those of the one before.
+    """
     embedding, head = decoder.get_submodule("embed_tokens"), getattr(decoder, "lm_head", None)
-    if not isinstance(embedding, nn.Embedding):
-        raise ConfigError(f"extend: expected a plain embedding, found {type(embedding).__name__}")
-    embedding.weight.requires_grad_(False)
+    if not isinstance(embedding, nn.Embedding | NewRows):
+        raise ConfigError(f"extend: expected an embedding, found {type(embedding).__name__}")
+    embedding.requires_grad_(False)
     decoder.embed_tokens = NewRows(embedding, count)
-    if isinstance(head, nn.Linear):
+    if isinstance(head, nn.Linear | NewColumns):
         head.requires_grad_(False)
         decoder.lm_head = NewColumns(head, count)
 
@@ -255,11 +278,12 @@ def merge(decoder: nn.Module) -> None:
         raise ConfigError(f"merge: expected an extended embedding, found {type(rows).__name__}")
     decoder.embed_tokens = nn.Embedding.from_pretrained(rows.weight, freeze=False)
     if isinstance(head, NewColumns):
-        whole = type(head.base)(head.base.in_features, head.base.out_features + head.new.out_features,
-                                bias=head.base.bias is not None)  # fmt: skip
-        whole.to(head.base.weight).weight.copy_(torch.cat((head.base.weight, head.new.weight)))
+        parts = head.linears()
+        first = parts[0]
+        whole = type(first)(first.in_features, sum(each.out_features for each in parts), bias=first.bias is not None)
+        whole.to(first.weight).weight.copy_(torch.cat([each.weight for each in parts]))
         if whole.bias is not None:
-            whole.bias.copy_(torch.cat((head.base.bias, head.new.bias)))
+            whole.bias.copy_(torch.cat([each.bias for each in parts]))
         decoder.lm_head = whole
 
 

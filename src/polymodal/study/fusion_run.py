@@ -1,10 +1,11 @@
 """One run of the fusion study: one type with one seed, in a process of its own, which measures its time and memory.
 
-    python -m polymodal.study.fusion_run FOLDER      reads FOLDER/plan.json, writes FOLDER/result.json
+    python -m polymodal.study.fusion_run FOLDER      reads FOLDER/plan.json, writes FOLDER/result.json and
+                                                     FOLDER/learned.safetensors, what learned
 
     subject -> model of the type -> stage of the trainer, with the held-out pictures named several times on the way
 Time is that of the process (CPU seconds): the machine may be shared.  Traps: it counts training alone, not the naming
-of held-out pictures; the frozen linears are kept in bfloat16, which is what the stage computes in.
+of held-out pictures; in bfloat16 the frozen linears are kept so, too.
 """
 
 from __future__ import annotations
@@ -14,24 +15,25 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from polymodal.models.multimodal_lm import MultimodalLM
-from polymodal.study.fusion_types import TYPES, FusionType
-from polymodal.study.naming import Subject, real_subject, tiny_subject
+from polymodal.study.fusion_types import TYPES, Entry, FusionType
+from polymodal.study.naming import Naming, Subject, real_subject, tiny_subject
 from polymodal.systems import AdamW, Budget, Cosine, DataSource, LanguageModeling, Stage
 from polymodal.train.loop import LoopOptions, autocast, run_stage
 from polymodal.train.parameters import train_mode
 
-PLAN, RESULT = "plan.json", "result.json"
+PLAN, RESULT, LEARNED = "plan.json", "result.json", "learned.safetensors"
 CHUNK = 64  # held-out pictures that are named together
 
 
@@ -51,10 +53,10 @@ class Plan:
     evaluations: int = 5
     precision: str = "bfloat16"
 
-    def subject(self) -> Subject:
+    def subject(self, say: Callable[[str], None] = lambda text: None) -> Subject:
         if not self.data:
             return tiny_subject()
-        return real_subject(Path(self.data), Path(self.cache), self.names, self.codes, lambda text: None)
+        return real_subject(Path(self.data), Path(self.cache), self.names, self.codes, say)
 
     def stage(self, kind: FusionType) -> Stage:
         return Stage(
@@ -70,24 +72,26 @@ class Plan:
 
 
 class Measured:
-    """Batches and reports of one run: CPU seconds of its steps, and the curve of its held-out pictures."""
+    """Batches and reports of one run: CPU seconds of its steps, and the curve of what is held out."""
 
-    def __init__(self, subject: Subject, model: MultimodalLM, kind: FusionType, plan: Plan) -> None:
-        self.subject, self.model, self.kind, self.plan = subject, model, kind, plan
-        self.learned = (~subject.naming.held_out).nonzero().flatten()
+    def __init__(self, naming: Naming, entry: Entry, model: MultimodalLM, kind: FusionType, plan: Plan) -> None:
+        self.naming, self.entry, self.model, self.kind, self.plan = naming, entry, model, kind, plan
+        self.learned = (~naming.held_out).nonzero().flatten()
         self.curve: list[dict[str, float]] = []
         self.losses: list[float] = []
         self.cpu = self.began = 0.0
         self.at = {round(plan.steps * (i + 1) / plan.evaluations) for i in range(plan.evaluations)}
 
     def batch(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Each picture once before any comes twice; all types see the same pictures of a seed in the same order."""
+        """Each sample once before any comes twice; all types see the same ones of a seed in the same order."""
+        if step == 0 and self.plan.precision == "bfloat16":
+            halved(self.model)
         self.began = time.process_time()
         first, count = step * self.plan.batch, len(self.learned)
         places = range(first, first + self.plan.batch)
         orders = {epoch: self.order(epoch) for epoch in {place // count for place in places}}
         chosen = torch.stack([orders[place // count][place % count] for place in places])
-        return self.subject.naming.rows(self.kind, self.subject.shape.entries["image"], chosen)
+        return self.naming.rows(self.kind, self.entry, chosen)
 
     def order(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(1000 * self.plan.seed + epoch)
@@ -98,26 +102,50 @@ class Measured:
         self.losses.append(line["loss"])
         if step + 1 in self.at:
             samples = (step + 1) * self.plan.batch
-            self.curve.append({"step": step + 1, "samples": samples, "cpu": self.cpu, **self.named()})
+            found = held_out_logits(self.model, self.naming, self.entry, self.kind, self.plan.precision)
+            self.curve.append({"step": step + 1, "samples": samples, "cpu": self.cpu, **named(self.naming, found)})
             train_mode(self.model)
 
-    @torch.no_grad()
-    def named(self) -> dict[str, float]:
-        """Loss over the vocabulary and accuracy among the names, of the held-out pictures."""
-        naming, entry = self.subject.naming, self.subject.shape.entries["image"]
-        known = torch.tensor(list(naming.names))
-        self.model.eval()
-        loss = right = 0.0
-        chosen = naming.held_out.nonzero().flatten()
-        for some in chosen.split(CHUNK):
-            batch = naming.rows(self.kind, entry, some)
+    def result(self, model: MultimodalLM, stage: Stage, encoder: int) -> dict[str, Any]:
+        """What is said of a run that ended; its model is of no more use.  encoder: parameters of the encoders."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        some = self.naming.rows(self.kind, self.entry, self.learned[:2])
+        samples, positions = self.plan.steps * self.plan.batch, some["input_ids"].shape[1]
+        work = operations(model, stage.objective.build(model), some)
+        return {
+            **asdict(self.plan), "type": self.kind.id, "lr": stage.optimizer.lr, "curve": self.curve,
+            "losses": self.losses, "cpu": self.cpu, "peak_mb": peak, "samples": samples, "positions": positions,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()) + encoder,
+            "trainable": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+            "tokens_per_second": samples * positions / max(self.cpu, 1e-9),
+            "samples_per_second": samples / max(self.cpu, 1e-9), "operations": work,
+        }  # fmt: skip
+
+
+def held_out_logits(
+    model: MultimodalLM, naming: Naming, entry: Entry, kind: FusionType, precision: str
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Float32 logits [n, V] of the answer of what is held out, some at a time, and the answers."""
+    model.eval()
+    with torch.no_grad():
+        for some in naming.held_out.nonzero().flatten().split(CHUNK):
+            batch = naming.rows(kind, entry, some)
             answers = batch.pop("labels")[:, -1]
-            with autocast(self.model, self.plan.precision):
-                hidden = self.model(**batch, return_logits=False).hidden[:, -2]
-                logits = self.model.backbone.head(hidden).float()
-            loss += float(F.cross_entropy(logits, answers, reduction="sum"))
-            right += float((known[logits[:, known].argmax(-1)] == answers).sum())
-        return {"loss": loss / len(chosen), "accuracy": right / len(chosen)}
+            with autocast(model, precision):
+                hidden = model(**batch, return_logits=False).hidden[:, -2]
+                logits = model.backbone.head(hidden).float()
+            yield logits, answers
+
+
+def named(naming: Naming, held_out: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """Loss over the vocabulary and accuracy among the names, of the logits and answers of all that is held out."""
+    known = torch.tensor(list(naming.names))
+    loss = right = 0.0
+    for logits, answers in held_out:
+        loss += float(F.cross_entropy(logits, answers, reduction="sum"))
+        right += float((known[logits[:, known].argmax(-1)] == answers).sum())
+    count = int(naming.held_out.sum())
+    return {"loss": loss / count, "accuracy": right / count}
 
 
 def halved(model: nn.Module) -> None:
@@ -127,12 +155,17 @@ def halved(model: nn.Module) -> None:
             part.weight.data = part.weight.data.bfloat16()
 
 
-def operations(model: nn.Module, objective: nn.Module, batch: Mapping[str, Tensor], precision: str) -> dict[str, float]:
-    """Floating-point operations of one sample: of naming it, and of learning it."""
+def operations(model: nn.Module, objective: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, float]:
+    """Floating-point operations of one sample: of naming it, and of learning it.
+
+    Counted in bfloat16, whose products are all torch's: those in float32 may go through kernels that it does not count.
+    The model is in bfloat16 afterwards.
+    """
+    model.bfloat16()
     count = len(batch["input_ids"])
     found = {}
     for name, backward in (("forward", False), ("train", True)):
-        with FlopCounterMode(display=False) as counter, autocast(model, precision), torch.set_grad_enabled(backward):
+        with FlopCounterMode(display=False) as counter, autocast(model, "bfloat16"), torch.set_grad_enabled(backward):
             loss = sum(objective(model, batch).values())
             if backward:
                 loss.backward()
@@ -160,29 +193,23 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
     model = kind.build(subject.shape, subject.weights)
     changed = text_difference(model, subject)
     stage = plan.stage(kind)
-    measured = Measured(subject, model, kind, plan)
+    measured = Measured(subject.naming, subject.shape.entries["image"], model, kind, plan)
+    learn(model, stage, measured, folder)
+    learned = {name: each.detach().clone() for name, each in model.named_parameters() if each.requires_grad}
+    save_file(learned, folder / LEARNED)
+    return finished(folder, {**measured.result(model, stage, subject.encoder), "text_difference": changed})
 
-    def prepared(step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        if step == 0 and plan.precision == "bfloat16":
-            halved(model)
-        return measured.batch(step, generator)
 
+def learn(model: MultimodalLM, stage: Stage, measured: Measured, folder: Path) -> None:
+    """The stage through the loop of `polymodal train`, without what that keeps."""
+    plan = measured.plan
     options = LoopOptions(precision=plan.precision, report=measured.report)
-    run_stage(model, stage, prepared, folder / "run", save_every=plan.steps, seed=plan.seed, options=options)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    some = subject.naming.rows(kind, subject.shape.entries["image"], measured.learned[:2])
-    total = sum(parameter.numel() for parameter in model.parameters()) + subject.encoder
-    learns = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    samples = plan.steps * plan.batch
-    result = {
-        **asdict(plan), "type": kind.id, "lr": kind.lr, "curve": measured.curve, "losses": measured.losses,
-        "cpu": measured.cpu, "parameters": total, "trainable": learns, "peak_mb": peak,
-        "positions": some["input_ids"].shape[1], "samples": samples,
-        "tokens_per_second": samples * some["input_ids"].shape[1] / max(measured.cpu, 1e-9),
-        "samples_per_second": samples / max(measured.cpu, 1e-9),
-        "operations": operations(model, stage.objective.build(model), some, plan.precision), "text_difference": changed,
-    }  # fmt: skip
+    run_stage(model, stage, measured.batch, folder / "run", save_every=plan.steps, seed=plan.seed, options=options)
     shutil.rmtree(folder / "run")
+
+
+def finished(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """Keep a result, whole or not at all."""
     draft = folder / f"{RESULT}.part"
     draft.write_text(json.dumps(result, indent=1))
     draft.replace(folder / RESULT)

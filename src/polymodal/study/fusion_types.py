@@ -71,13 +71,21 @@ class Shape:
 @dataclass(frozen=True, kw_only=True)
 class FusionType:
     """build(shape, weights of the bare backbone) -> the model.  train: what learns.  lr: the peak rate, the best of the
-    rates in docs/studies.md.  one_place: an item has one placeholder.  coded: it is given by codes."""
+    rates in docs/studies.md.  one_place: an item has one placeholder.  coded: it is given by codes.
+
+    adds, added_lr: what speech adds to a model that has pictures, which then learns alone, and its rate.  shared: what
+    both go through.  kept: of a name of the model with pictures -> that of the same tensor with speech beside them.
+    """
 
     letter: str
     name: str
     build: Callable[[Shape, State], MultimodalLM]
     train: tuple[str, ...]
     lr: float
+    adds: tuple[str, ...]
+    added_lr: float
+    shared: tuple[str, ...] = ()
+    kept: Callable[[str], str] = lambda name: name
     one_place: bool = False
     coded: bool = False
 
@@ -145,30 +153,41 @@ def vocabulary(shape: Shape, weights: State) -> MultimodalLM:
     for name, entry in shape.entries.items():
         codecs[name] = Span(start=size, count=entry.codes)
         size += entry.codes
-    extend(backbone, size - shape.backbone.vocab_size)
+        extend(backbone, entry.codes)
     words = Vocabulary(size=size, codecs=codecs)
     spellings = {name: Spelling(words, name) for name in shape.entries}
     return DiscreteTokenLM(shape.encoders(), spellings, backbone, shape.placeholders)
 
 
+def deeper(name: str) -> str:
+    """The rows of mini-d lie in one more table of the table with speech."""
+    rows = "backbone.embed_tokens."
+    return name.replace(rows, f"{rows}base.", 1) if name.startswith(rows) else name
+
+
+HEARD = "connectors.audio"
 TYPES: Mapping[str, FusionType] = {
     each.letter: each
     for each in (
         FusionType(letter="A", name="gated cross-attention between blocks", build=cross_attention,
-                   train=("connectors", "backbone.blocks.*.cross"), lr=3e-3, one_place=True),
+                   train=("connectors", "backbone.blocks.*.cross"), lr=3e-3, one_place=True,
+                   adds=(HEARD,), added_lr=1e-2, shared=("backbone.blocks.*.cross",)),
         FusionType(letter="B", name="visual expert inside blocks", build=visual_expert,
-                   train=("connectors", "backbone.blocks.*.attn.*.branches.1"), lr=1e-3),
-        FusionType(letter="C", name="features at placeholders", build=splice, train=("connectors",), lr=1e-2),
+                   train=("connectors", "backbone.blocks.*.attn.*.branches.1"), lr=1e-3,
+                   adds=(HEARD, "backbone.blocks.*.attn.*.branches.2"), added_lr=1e-3),
+        FusionType(letter="C", name="features at placeholders", build=splice, train=("connectors",), lr=1e-2,
+                   adds=(HEARD,), added_lr=1e-2),
         FusionType(letter="D", name="codes in the vocabulary", build=vocabulary, train=("backbone.embed_tokens.new",),
-                   lr=1e-2, coded=True),
+                   lr=1e-2, coded=True, adds=("backbone.embed_tokens.new",), added_lr=1e-2, kept=deeper),
     )
 }  # fmt: skip
 
 
-def with_speech(shape: Shape) -> Shape:
-    """The shape with Whisper tiny.en's features (width 384) beside the pictures, as many an item and as many codes."""
+def with_speech(shape: Shape, speech: Entry | None = None) -> Shape:
+    """The shape with speech beside the pictures; without an entry of its own that of Whisper tiny.en's features (width
+    384), as many an item and as many codes as of pictures."""
     image = shape.entries["image"]
-    speech = replace(image, features=384, placeholder=image.placeholder + 1)
+    speech = speech or replace(image, features=384, placeholder=image.placeholder + 1)
     return replace(shape, entries={**shape.entries, "audio": speech})
 
 
@@ -180,6 +199,6 @@ def numbers(kind: FusionType, shape: Shape) -> int:
     return sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in bare.parameters())
 
 
-def added_by_speech(kind: FusionType, shape: Shape) -> int:
+def added_by_speech(kind: FusionType, shape: Shape, speech: Entry | None = None) -> int:
     """Parameters that a second modality adds to a type; of mini-a, whose gated blocks both share, a connector."""
-    return numbers(kind, with_speech(shape)) - numbers(kind, shape)
+    return numbers(kind, with_speech(shape, speech)) - numbers(kind, shape)

@@ -49,7 +49,7 @@ class Naming:
     """features float16 [N, S, F]; codes int64 [N, h, w]; answers int64 [N], ids of names; held_out bool [N].
 
     names: id -> word, in the order of the data.  after: ids behind the picture.  kept_variance: share of the features'
-    variance that the codes keep, held out.
+    variance that the codes keep, held out.  values: the features' tensor in a batch.
     """
 
     features: Tensor
@@ -59,6 +59,7 @@ class Naming:
     names: dict[int, str]
     after: tuple[int, ...]
     kept_variance: float
+    values: str = "pixel_values"
 
     def rows(self, kind: FusionType, entry: Entry, chosen: Tensor) -> dict[str, Tensor]:
         """The batch of these samples for a model of that type."""
@@ -68,7 +69,7 @@ class Naming:
         labels = torch.full_like(ids, IGNORE)
         labels[:, -1] = ids[:, -1]
         seen = self.codes[chosen] if kind.coded else self.features[chosen].float()
-        return {"input_ids": ids, "labels": labels, "pixel_values": seen}
+        return {"input_ids": ids, "labels": labels, self.values: seen}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +178,8 @@ def real_subject(data: Path, cache: Path, names: int, codes: int, say: Callable[
 
     found, share = stored(cache / f"features-{key}-{codes}.safetensors", features)
     words = {id: tokenizer.decode([id]).strip() for id in dict.fromkeys(found["answers"].tolist())}
-    naming = Naming(**found, names=words, kept_variance=share, after=tuple(tokenizer.encode(AFTER)))
+    naming = Naming(**found, names=words, kept_variance=share, after=tuple(tokenizer.encode(AFTER)),
+                    values="pixel_values")  # fmt: skip
     image = Entry(features=grid.width, tokens=4, codes=codes, placeholder=tokenizer.special(components.PLACEHOLDER))
     weights = load_module(config.build, language, (gguf_keys(config),), dtype=torch.float32).state_dict()
     with torch.device("meta"):
