@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from polymodal.models.output import Output
+from polymodal.nn.linear import linear
 from polymodal.train import loop, utilisation
 from polymodal.train.batches import StepData
 from polymodal.train.collator import MicroBatch
@@ -55,6 +56,20 @@ def log(folder: Path) -> list[dict]:
 @pytest.fixture(autouse=True)
 def rate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "rate_of", lambda *given, **more: 1e6)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 80])
+def test_the_projects_own_linears_are_counted_as_torchs(rows: int) -> None:
+    weight = nn.Parameter(torch.randn(1024, 512))
+    found = []
+    for multiply in (linear, nn.functional.linear):
+        x = torch.randn(rows, 512, requires_grad=True)
+        with utilisation.counter() as counted:
+            multiply(x, weight).sum().backward()
+        with utilisation.counter() as without, torch.no_grad():
+            multiply(x, weight)
+        found.append((counted.get_total_flops(), without.get_total_flops()))
+    assert found[0] == found[1] == (3 * 2 * rows * 1024 * 512, 2 * rows * 1024 * 512)
 
 
 def test_operations_are_counted_and_scaled_by_tokens(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def _find_onednn() -> Any:
     return operator
 
 
-_ONEDNN = _find_onednn()
+ONEDNN = _find_onednn()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -56,12 +56,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return native
     if x.numel() == x.shape[-1] and weight.shape[0] % _BLOCKS == 0:
         return _one_row(x, weight, bias)
-    if _ONEDNN is None or x.numel() == 0 or torch.is_autocast_enabled("cpu"):
+    if ONEDNN is None or x.numel() == 0 or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         flat = _OneDNNLinear.apply(x.reshape(-1, x.shape[-1]), weight, bias)
         return flat.view(*x.shape[:-1], weight.shape[0])
-    return _ONEDNN(x, weight, bias, "none", [], "")
+    return ONEDNN(x, weight, bias, "none", [], "")
 
 
 def _one_row(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -79,7 +79,7 @@ class _OneDNNLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return _ONEDNN(x, weight, bias, "none", [], "")
+        return ONEDNN(x, weight, bias, "none", [], "")
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
@@ -92,10 +92,10 @@ class _OneDNNLinear(torch.autograd.Function):
         grad = grad.contiguous()
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            grad_x = _ONEDNN(grad, weight.t(), None, "none", [], "")
+            grad_x = ONEDNN(grad, weight.t(), None, "none", [], "")
         if ctx.needs_input_grad[1]:
             few = len(x) < _MIN_BACKWARD_ROWS
-            grad_weight = grad.t() @ x if few else _ONEDNN(grad.t(), x.t(), None, "none", [], "")
+            grad_weight = grad.t() @ x if few else ONEDNN(grad.t(), x.t(), None, "none", [], "")
         if ctx.needs_input_grad[2]:
             grad_bias = grad.sum(0)
         return grad_x, grad_weight, grad_bias

@@ -24,7 +24,6 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.study.fusion_types import TYPES, Entry, FusionType
@@ -32,6 +31,7 @@ from polymodal.study.naming import Naming, Subject, real_subject, tiny_subject
 from polymodal.systems import AdamW, Budget, Cosine, DataSource, LanguageModeling, Stage
 from polymodal.train.loop import LoopOptions, autocast, run_stage
 from polymodal.train.parameters import train_mode
+from polymodal.train.utilisation import counter
 
 PLAN, RESULT, LEARNED = "plan.json", "result.json", "learned.safetensors"
 CHUNK = 64  # held-out pictures that are named together
@@ -107,11 +107,11 @@ class Measured:
             train_mode(self.model)
 
     def result(self, model: MultimodalLM, stage: Stage, encoder: int) -> dict[str, Any]:
-        """What is said of a run that ended; its model is of no more use.  encoder: parameters of the encoders."""
+        """What is said of a run that ended.  encoder: parameters of the frozen encoders."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         some = self.naming.rows(self.kind, self.entry, self.learned[:2])
         samples, positions = self.plan.steps * self.plan.batch, some["input_ids"].shape[1]
-        work = operations(model, stage.objective.build(model), some)
+        work = operations(model, stage.objective.build(model), some, self.plan.precision)
         return {
             **asdict(self.plan), "type": self.kind.id, "lr": stage.optimizer.lr, "curve": self.curve,
             "losses": self.losses, "cpu": self.cpu, "peak_mb": peak, "samples": samples, "positions": positions,
@@ -155,21 +155,16 @@ def halved(model: nn.Module) -> None:
             part.weight.data = part.weight.data.bfloat16()
 
 
-def operations(model: nn.Module, objective: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, float]:
-    """Floating-point operations of one sample: of naming it, and of learning it.
-
-    Counted in bfloat16, whose products are all torch's: those in float32 may go through kernels that it does not count.
-    The model is in bfloat16 afterwards.
-    """
-    model.bfloat16()
+def operations(model: nn.Module, objective: nn.Module, batch: Mapping[str, Tensor], precision: str) -> dict[str, float]:
+    """Floating-point operations of one sample: of naming it, and of learning it."""
     count = len(batch["input_ids"])
     found = {}
     for name, backward in (("forward", False), ("train", True)):
-        with FlopCounterMode(display=False) as counter, autocast(model, "bfloat16"), torch.set_grad_enabled(backward):
+        with counter() as counted, autocast(model, precision), torch.set_grad_enabled(backward):
             loss = sum(objective(model, batch).values())
             if backward:
                 loss.backward()
-        found[name] = counter.get_total_flops() / count
+        found[name] = counted.get_total_flops() / count
     model.zero_grad(set_to_none=True)
     return found
 

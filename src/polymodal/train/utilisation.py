@@ -4,20 +4,23 @@
     operations a second of a large matrix product at the precision of the run
 
 The same steps are counted whether or not a run was stopped in between, so that a run that goes on stays equal bit for
-bit.  Traps: products of matrices, convolutions and those kernels of attention that torch counts; a step's seconds also
-hold the reading of its data.
+bit.  Traps: products of matrices (of oneDNN's linears too, which torch leaves out), convolutions and those kernels of
+attention that torch counts; a step's seconds also hold the reading of its data.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+
+from polymodal.nn.linear import ONEDNN
 
 EVERY = 100
 SIZE = 1024
@@ -60,9 +63,14 @@ class WholeModel(contextlib.nullcontext[None]):
     parents = frozenset({"Global"})
 
 
+def products(x: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
+    """Operations of x [N, in] @ weight [out, in].T, of their shapes."""
+    return 2 * math.prod(x) * weight[0]
+
+
 def counter() -> FlopCounterMode:
     """Of all operations together, not by module."""
-    made = FlopCounterMode(display=False)
+    made = FlopCounterMode(display=False, custom_mapping={} if ONEDNN is None else {ONEDNN.overloadpacket: products})
     made.mod_tracker = WholeModel()  # type: ignore[assignment]
     return made
 
