@@ -123,7 +123,7 @@ SYSTEM = System(
     outputs=("text",),
     variants=(
         Variant(name="135m", parameters=185_877_455, weights=components.WEIGHTS),
-        Variant(name=components.HEARS, parameters=161_555_480, summary="hears through Whisper's encoder alone",
+        Variant(name=components.HEARS, parameters=161_564_744, summary="hears through Whisper's encoder alone",
                 weights=tuple(source for source in components.WEIGHTS if source is not components.ENGLISH_RANKS)),
     ),
     headline="names and describes a picture and answers typed or spoken questions about it, on a CPU",

@@ -44,7 +44,7 @@ CONNECTOR = NamesConfig(
     names=7021, classes=3206, colours=len(COLOURS), everyday=EverydayConfig(kinds=ENCODER.detector.kinds, extra=EXTRA),
     summary_dropout=0.3,
 )  # fmt: skip
-SPOKEN = CTCConnectorConfig(vocab_size=5960)
+SPOKEN = CTCConnectorConfig(vocab_size=6008)
 BACKBONE = CONFIGS["smollm2-135m"]
 TEMPLATE = SMOLLM2
 REPETITION_PENALTY = 1.05  # of chats; without one a long greedy answer of a model this small may end in a loop
