@@ -116,10 +116,12 @@ def train_on_conversations(
     """
     from polymodal.check.training import learned
     from polymodal.train.objectives import LanguageModeling
+    from polymodal.train.schedule import WarmupStableDecay
 
     batch = model.processor(list(conversations))
     lesson = TrainingCheck(model=model.module, batches=lambda step: batch, steps=steps, lr=lr)
-    write(learned(lesson, LanguageModeling(), frozen=frozen))
+    # At a constant rate the last steps are restless, and what is learned differs by processor.
+    write(learned(lesson, LanguageModeling(), frozen=frozen, schedule=WarmupStableDecay()))
 
 
 def with_fresh_weights(

@@ -160,7 +160,7 @@ def headline() -> HeadlineResult:
         folder = Path(directory)
         words = byte_tokenizer(folder, ["<unk>", "<s>", "</s>"], bos="<s>", eos="</s>", pad="<unk>")
         config = small(words + 3, folder / "whisper")
-        right = train_fresh_and_chat(folder, SYSTEM.formats[0], config, steps=300, samples=samples,
+        right = train_fresh_and_chat(folder, SYSTEM.formats[0], config, steps=400, samples=samples,
                                      generation_config={"eos_token_id": 2})  # fmt: skip
     return HeadlineResult(
         ok=right == len(samples),
