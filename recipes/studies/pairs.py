@@ -60,10 +60,9 @@ def captioned(records: list[dict], count: int) -> list[dict]:
 def ordered(raw: Path, most: int) -> list[dict]:
     """Recordings by the drink that each orders, `most` a drink at most, no two of the same words."""
     sys.path.insert(0, str(MINI))
-    from corpora.speech import open_picovoice
+    from corpora.speech import open_picovoice, picovoice_labels
 
-    table = next(iter(sorted(raw.glob("**/data/label/label.json"))), None)
-    labels = {} if table is None else json.loads(table.read_text(encoding="utf-8"))
+    _, labels = picovoice_labels(raw)
     by_drink: dict[str, dict[str, Path]] = defaultdict(dict)
     for each in open_picovoice(raw):
         drink = labels[each.path.name]["slots"]["coffeeDrink"]

@@ -15,7 +15,7 @@ from polymodal.check import real
 from polymodal.data.media import Audio
 from polymodal.errors import ConfigError, MediaError
 from polymodal.study import fusion_page, hearing, speech_run
-from polymodal.study.fusion_run import LEARNED
+from polymodal.study.fusion_run import LEARNED, difference
 from polymodal.study.fusion_summary import spread
 from polymodal.study.fusion_types import TYPES, added_by_speech
 from polymodal.study.hearing import PARTS, heard, joined, recordings, segments, tiny_hearing
@@ -85,7 +85,7 @@ def test_what_pictures_learned_is_all_there_with_speech_beside_it(letter: str, t
     small = speech_run.with_pictures(kind, subject, tmp_path / LEARNED)
     large = speech_run.with_both(kind, subject, found, tmp_path / LEARNED)
     before, after = (speech_run.answers(each, subject, kind, "float32") for each in (small, large))
-    assert after.difference(before, "pictures") < 1e-5 and after.difference(before, "text") < 1e-5
+    assert difference(after.pictures, before.pictures) < 1e-5 and difference(after.text, before.text) < 1e-5
     batch = found.naming.rows(kind, found.entry, torch.tensor([0, 25]))
     batch["input_ids"][:, -1] = 8
     for each in load_file(tmp_path / LEARNED):

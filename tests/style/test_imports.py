@@ -9,6 +9,7 @@ from project_source import PACKAGE, Import, imports, module_name, parsed, python
 
 RANKS = {
     "environment": 0,
+    "cpu": 0,
     "errors": 0,
     "fields": 0,
     "files": 0,

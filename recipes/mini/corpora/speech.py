@@ -99,15 +99,21 @@ def _prompt_texts(path: Path) -> dict[str, str]:
     return texts
 
 
-def open_picovoice(folder: str | Path) -> tuple[Recording, ...]:
-    """Coffee orders by many speakers, `hint` the terms that each names.  Raises MediaError when there are none."""
+def picovoice_labels(folder: str | Path) -> tuple[Path, dict[str, dict]]:
+    """The folder of recordings, and what is ordered in each, by file name.  Raises MediaError when there are none."""
     table = next(iter(sorted(Path(folder).glob("**/data/label/label.json"))), None)
     if table is None:
         raise MediaError(f"no data/label/label.json below {folder}; unpack speech-to-intent-benchmark there")
+    return table.parent.parent / "speech" / "clean", json.loads(table.read_text(encoding="utf-8"))
+
+
+def open_picovoice(folder: str | Path) -> tuple[Recording, ...]:
+    """Coffee orders by many speakers, `hint` the terms that each names.  Raises MediaError when there are none."""
+    sounds, labels = picovoice_labels(folder)
     found = []
-    for name, label in sorted(json.loads(table.read_text(encoding="utf-8")).items()):
+    for name, label in sorted(labels.items()):
         terms = normalise(" ".join(label["slots"].values()))
-        path = table.parent.parent / "speech" / "clean" / name
+        path = sounds / name
         if not path.exists():  # some labels have no recording
             continue
         found.append(

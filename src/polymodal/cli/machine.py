@@ -63,13 +63,11 @@ def packages() -> dict[str, str | None]:
 def cpu() -> dict[str, Any]:
     """Model name, cores that this process may use, and the vector units that matter here."""
     from polymodal.cli.threads import usable_cores
+    from polymodal.cpu import instructions, model_name
 
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    pairs = (line.partition(":") for line in info.splitlines())
-    fields = {name.strip(): value.strip() for name, _, value in pairs}
-    flags = set((fields.get("flags") or fields.get("Features") or "").split())
+    flags = instructions()
     return {
-        "name": fields.get("model name") or platform.processor() or platform.machine(),
+        "name": model_name(),
         "cores": usable_cores(),
         "features": [name for name in FEATURES if name in flags],
     }

@@ -1,4 +1,5 @@
-"""Reading lines that a person types, with editing, history and completion where Python has readline; and Ctrl-C.
+"""Reading lines that a person types, with editing, history and completion where Python has readline; and Ctrl-C,
+there and in work that ends at a good place.
 
 Lines that come through a pipe are read as they are, nothing is added to the history, and Ctrl-C ends the program.
 """
@@ -19,6 +20,7 @@ from polymodal.printable import one_line
 LONGEST_HISTORY = 1000
 PROMPT, GOES_ON = "> ", ". "
 BLOCK = '"""'
+ENDS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what a cluster sends before it takes the machine
 
 
 def interactive() -> bool:
@@ -149,3 +151,23 @@ def completer(readline: ModuleType, commands: Sequence[str]) -> Callable[[str, i
         return found[number] if number < len(found) else None
 
     return complete
+
+
+@contextlib.contextmanager
+def ends_after_the_step() -> Iterator[Callable[[], bool]]:
+    """Yields stop(): whether one of these signals came.  The second time it ends at once."""
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        restore()
+
+    def restore() -> None:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    before = {each: signal.signal(each, note) for each in ENDS}
+    try:
+        yield lambda: bool(came)
+    finally:
+        restore()

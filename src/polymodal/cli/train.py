@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import typer
 
 from polymodal.cli.catalogue import JSON
 from polymodal.cli.model import DEVICE, DTYPE, THREADS, open_model, with_options
+from polymodal.cli.terminal import ends_after_the_step
 from polymodal.errors import ConfigError
 
 DATA_HELP = (
@@ -225,29 +225,6 @@ def numbers(text: str) -> tuple[float, ...]:
         return tuple(float(each) for each in text.split(","))
     except ValueError:
         raise ConfigError(f"--weights {text}: expected numbers with commas between, as 3,1") from None
-
-
-ENDS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what a cluster sends before it takes the machine
-
-
-@contextmanager
-def ends_after_the_step() -> Iterator[Callable[[], bool]]:
-    """Yields stop(): whether one of these signals came.  The second time it ends at once."""
-    came: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        came.append(number)
-        restore()
-
-    def restore() -> None:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    before = {each: signal.signal(each, note) for each in ENDS}
-    try:
-        yield lambda: bool(came)
-    finally:
-        restore()
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from polymodal.check import real
 from polymodal.check.record import MissingData
+from polymodal.cpu import model_name
 from polymodal.data.datasets.opening import open_dataset
 from polymodal.data.media import Image, Text
 from polymodal.errors import ConfigError
@@ -36,7 +37,7 @@ from polymodal.models.representation_alignment import (
     RepresentationAlignmentConfig,
 )
 from polymodal.study.layers import FILES, from_file, part_of, reader, together
-from polymodal.study.writing import processor, write
+from polymodal.study.writing import write
 
 AT_HAND = ("efficientnet-lite0", "centernet", "smollm2-135m", "minilm", "efficientnet-lite0:untrained",
            "smollm2-135m:untrained")  # fmt: skip
@@ -77,7 +78,7 @@ def study_convergence(options: ConvergenceOptions, say: Say = lambda text: None)
         "study": "convergence",
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "torch": torch.__version__,
-        "machine": processor(),
+        "machine": model_name(),
         "metric": options.metric,
         "topk": options.topk,
         "samples": len(layers[names[0]][0]),

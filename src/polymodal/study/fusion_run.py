@@ -106,17 +106,17 @@ class Measured:
             self.curve.append({"step": step + 1, "samples": samples, "cpu": self.cpu, **named(self.naming, found)})
             train_mode(self.model)
 
-    def result(self, model: MultimodalLM, stage: Stage, encoder: int) -> dict[str, Any]:
+    def result(self, stage: Stage, encoder: int) -> dict[str, Any]:
         """What is said of a run that ended.  encoder: parameters of the frozen encoders."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         some = self.naming.rows(self.kind, self.entry, self.learned[:2])
         samples, positions = self.plan.steps * self.plan.batch, some["input_ids"].shape[1]
-        work = operations(model, stage.objective.build(model), some, self.plan.precision)
+        work = operations(self.model, stage.objective.build(self.model), some, self.plan.precision)
         return {
             **asdict(self.plan), "type": self.kind.id, "lr": stage.optimizer.lr, "curve": self.curve,
             "losses": self.losses, "cpu": self.cpu, "peak_mb": peak, "samples": samples, "positions": positions,
-            "parameters": sum(parameter.numel() for parameter in model.parameters()) + encoder,
-            "trainable": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()) + encoder,
+            "trainable": sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad),
             "tokens_per_second": samples * positions / max(self.cpu, 1e-9),
             "samples_per_second": samples / max(self.cpu, 1e-9), "operations": work,
         }  # fmt: skip
@@ -169,15 +169,25 @@ def operations(model: nn.Module, objective: nn.Module, batch: Mapping[str, Tenso
     return found
 
 
-def text_difference(model: MultimodalLM, subject: Subject) -> float:
-    """Largest difference of the logits of a text alone to those of the bare backbone."""
+def text_logits(model: MultimodalLM, subject: Subject, precision: str) -> Tensor:
+    """Of a text alone, float32 [T, V]."""
     ids = torch.tensor([[*subject.naming.after, *list(subject.naming.names)[:3]]])
+    with torch.no_grad(), autocast(model, precision):
+        logits: Tensor = model.eval()(input_ids=ids).logits[0]
+    return logits.float()
+
+
+def bare_backbone(subject: Subject) -> MultimodalLM:
+    """The backbone that met no other modality."""
     bare = subject.shape.backbone.build()
     bare.load_state_dict(dict(subject.weights))
-    with torch.no_grad():
-        wanted = MultimodalLM({}, {}, bare, {}).eval()(input_ids=ids).logits
-        found = model.eval()(input_ids=ids).logits[..., : wanted.shape[-1]]
-    return float((found - wanted).abs().max())
+    return MultimodalLM({}, {}, bare, {})
+
+
+def difference(first: Tensor, second: Tensor) -> float:
+    """The largest one of logits [..., V], [..., V'] over the ids that both have."""
+    ids = min(first.shape[-1], second.shape[-1])
+    return float((first[..., :ids] - second[..., :ids]).abs().max())
 
 
 def run(plan: Plan, folder: Path) -> dict[str, Any]:
@@ -186,13 +196,15 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
     subject, kind = plan.subject(), TYPES[plan.letter]
     torch.manual_seed(plan.seed)
     model = kind.build(subject.shape, subject.weights)
-    changed = text_difference(model, subject)
+    changed = difference(
+        text_logits(model, subject, "float32"), text_logits(bare_backbone(subject), subject, "float32")
+    )
     stage = plan.stage(kind)
     measured = Measured(subject.naming, subject.shape.entries["image"], model, kind, plan)
     learn(model, stage, measured, folder)
     learned = {name: each.detach().clone() for name, each in model.named_parameters() if each.requires_grad}
     save_file(learned, folder / LEARNED)
-    return finished(folder, {**measured.result(model, stage, subject.encoder), "text_difference": changed})
+    return finished(folder, {**measured.result(stage, subject.encoder), "text_difference": changed})
 
 
 def learn(model: MultimodalLM, stage: Stage, measured: Measured, folder: Path) -> None:

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from polymodal.cpu import model_name
 from polymodal.data.datasets.opening import open_dataset
 from polymodal.study.fusion_types import TYPES, FusionType, added_by_speech
 from polymodal.study.hearing import Hearing
 from polymodal.study.naming import Naming, Subject
-from polymodal.study.writing import processor
 
 RIDGES = (1e2, 1e3, 1e4)
 Runs = Sequence[Mapping[str, Any]]
@@ -36,7 +36,7 @@ def summary(subject: Subject, runs: Runs, data: Path | None, plan: Mapping[str, 
         "quick": data is None,
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "torch": torch.__version__,
-        "machine": processor(),
+        "machine": model_name(),
         "data": manifest(data),
         "plan": {name: value for name, value in plan.items() if name not in ("letter", "seed", "cache")},
         "seeds": sorted({each["seed"] for each in runs}),

@@ -23,12 +23,24 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from polymodal.models.multimodal_lm import MultimodalLM
-from polymodal.study.fusion_run import LEARNED, PLAN, Measured, Plan, finished, halved, held_out_logits, learn, named
+from polymodal.study.fusion_run import (
+    LEARNED,
+    PLAN,
+    Measured,
+    Plan,
+    bare_backbone,
+    difference,
+    finished,
+    halved,
+    held_out_logits,
+    learn,
+    named,
+    text_logits,
+)
 from polymodal.study.fusion_types import TYPES, FusionType, with_speech
 from polymodal.study.hearing import Hearing, real_hearing, tiny_hearing
 from polymodal.study.naming import Subject
 from polymodal.systems import AdamW, DataSource, Stage
-from polymodal.train.loop import autocast
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,33 +75,12 @@ class Answers:
     text: Tensor
     named: dict[str, float]
 
-    def difference(self, other: Answers, name: str) -> float:
-        """The largest one of the logits over the ids that both have."""
-        a, b = getattr(self, name), getattr(other, name)
-        ids = min(a.shape[-1], b.shape[-1])
-        return float((a[..., :ids] - b[..., :ids]).abs().max())
-
 
 def answers(model: MultimodalLM, subject: Subject, kind: FusionType, precision: str) -> Answers:
     naming, entry = subject.naming, subject.shape.entries["image"]
     found = list(held_out_logits(model, naming, entry, kind, precision))
     pictures = torch.cat([logits for logits, _ in found])
     return Answers(pictures=pictures, text=text_logits(model, subject, precision), named=named(naming, found))
-
-
-def text_logits(model: MultimodalLM, subject: Subject, precision: str) -> Tensor:
-    """Of a text alone, float32 [T, V]."""
-    ids = torch.tensor([[*subject.naming.after, *list(subject.naming.names)[:3]]])
-    with torch.no_grad(), autocast(model, precision):
-        logits: Tensor = model.eval()(input_ids=ids).logits[0]
-    return logits.float()
-
-
-def bare_text_logits(subject: Subject, precision: str) -> Tensor:
-    """Of the backbone that met no other modality."""
-    bare = subject.shape.backbone.build()
-    bare.load_state_dict(dict(subject.weights))
-    return text_logits(frozen(MultimodalLM({}, {}, bare, {}), precision), subject, precision)
 
 
 def frozen(model: MultimodalLM, precision: str) -> MultimodalLM:
@@ -121,19 +112,19 @@ def run(plan: SpeechPlan, folder: Path) -> dict[str, Any]:
     subject, hearing, kind = plan.subject(), plan.hearing(), TYPES[plan.letter]
     learned = folder.parent / LEARNED
     torch.manual_seed(plan.seed)
-    bare = bare_text_logits(subject, plan.precision)
+    bare = text_logits(frozen(bare_backbone(subject), plan.precision), subject, plan.precision)
     before = answers(frozen(with_pictures(kind, subject, learned), plan.precision), subject, kind, plan.precision)
     model, stage = with_both(kind, subject, hearing, learned), plan.stage(kind)
     measured = Measured(hearing.naming, hearing.entry, model, kind, plan)
     learn(model, stage, measured, folder)
     after = answers(model, subject, kind, plan.precision)
-    found = measured.result(model, stage, subject.encoder + hearing.encoder)
+    found = measured.result(stage, subject.encoder + hearing.encoder)
     pictures = {
-        "before": before.named, "after": after.named, "difference": after.difference(before, "pictures"),
+        "before": before.named, "after": after.named, "difference": difference(after.pictures, before.pictures),
     }  # fmt: skip
     changed = {
-        "text_difference": after.difference(before, "text"),
-        "text_difference_before": float((before.text[..., : bare.shape[-1]] - bare).abs().max()),
+        "text_difference": difference(after.text, before.text),
+        "text_difference_before": difference(before.text, bare),
     }
     return finished(folder, {**found, "pictures": pictures, **changed})
 
