@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from polymodal.errors import ConfigError, PromptError
-from polymodal.nn.attention import Attention, AttentionConfig, AttentionLinears
+from polymodal.nn.attention import SHORT, Attention, AttentionConfig, AttentionLinears, attend
 from polymodal.nn.cache import KVCache
 from polymodal.nn.linear import LinearConfig
 from polymodal.nn.mask import MaskSpec
@@ -146,3 +146,24 @@ def test_linears_fill_slots_and_configs_are_checked() -> None:
     with pytest.raises(ConfigError, match="head_dim"):
         AttentionConfig(width=9, heads=2)
     assert replace(model.config, head_dim=6).size == 6
+
+
+@pytest.mark.parametrize("keys", [SHORT, SHORT + 1])
+@pytest.mark.parametrize("autocast", [True, False])
+def test_half_precision_learns_what_float32_does(keys: int, autocast: bool) -> None:
+    torch.manual_seed(0)
+    q, seen = torch.randn(1, 4, 3, 32), torch.randn(1, 4, 3, 32)
+    k, v = torch.randn(1, 2, keys, 32), torch.randn(1, 2, keys, 32)
+    mask = MaskSpec(causal=True).prepare(3, keys, torch.device("cpu"))
+
+    def gradients(dtype: torch.dtype) -> list[Tensor]:
+        given = [each.to(dtype).requires_grad_() for each in (q, k, v)]
+        out = attend(*given, mask)
+        return [out, *torch.autograd.grad((out * seen.to(out.dtype)).sum(), given)]
+
+    exact = gradients(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = gradients(torch.float32 if autocast else torch.bfloat16)
+    assert found[0].dtype == torch.bfloat16
+    for one, other in zip(found, exact, strict=True):
+        assert (one.float() - other).norm() <= 0.03 * other.norm()

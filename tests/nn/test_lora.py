@@ -234,3 +234,23 @@ def test_what_takes_no_adapter_is_told() -> None:
         adapt(part, change(5, 6), "first")
     with pytest.raises(WeightsError, match="magnitude"):
         adapt(Linear(6, 5), LowRank(a=torch.ones(1, 6), b=torch.ones(5, 1), scale=1.0, magnitude=torch.ones(6)))
+
+
+@pytest.mark.parametrize("rows", [(3, 4), (4,), ()])
+def test_under_autocast_the_sum_and_its_gradients_are_those_of_float32(rows: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    part, low = Linear(64, 96), change(96, 64)
+    adapt(part, low)
+    x, seen = torch.randn(*rows, 64), torch.randn(*rows, 96)
+    learned = list(part.adapters.parameters())
+
+    def gradients() -> list[torch.Tensor]:
+        given = x.clone().requires_grad_()
+        y = part(given)
+        return [y.float().detach(), *torch.autograd.grad((y.float() * seen).sum(), [given, *learned])]
+
+    exact = gradients()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradients()
+    for one, other in zip(found, exact, strict=True):
+        assert (one - other).norm() <= 0.02 * other.norm()

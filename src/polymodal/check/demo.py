@@ -25,6 +25,7 @@ from polymodal.weights.export import export_safetensors, export_tensors
 from polymodal.weights.keytable import KeyTable
 
 BYTES = 256
+KNOWN = 0.02  # nats a token; greedy answers are then those that were taught
 
 
 def byte_tokenizer(
@@ -110,7 +111,8 @@ def train_on_conversations(
     lr: float = 3e-3,
     frozen: tuple[str, ...] = (),
 ) -> None:
-    """Train a loaded checkpoint on conversations through its own processor and write its weights back by `write`.
+    """Train a loaded checkpoint on conversations through its own processor until it knows them, `steps` steps at least,
+    and write its weights back by `write`.
 
     frozen: prefixes of what does not learn.
     """
@@ -120,8 +122,9 @@ def train_on_conversations(
 
     batch = model.processor(list(conversations))
     lesson = TrainingCheck(model=model.module, batches=lambda step: batch, steps=steps, lr=lr)
-    # At a constant rate the last steps are restless, and what is learned differs by processor.
-    write(learned(lesson, LanguageModeling(), frozen=frozen, schedule=WarmupStableDecay()))
+    # At a constant rate the last steps are restless, and after steps that were counted on one processor another may
+    # have learned less.
+    write(learned(lesson, LanguageModeling(), frozen=frozen, schedule=WarmupStableDecay(), until=KNOWN))
 
 
 def with_fresh_weights(

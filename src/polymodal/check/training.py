@@ -24,6 +24,7 @@ from polymodal.train.optimizer import AdamW
 from polymodal.train.recipe import Budget, Stage
 from polymodal.train.schedule import Constant, Cosine, Schedule
 
+ROUNDS = 4
 LETTERS = "abcdefghijklmnopqrstuvwxyz "
 
 
@@ -123,9 +124,11 @@ def learned(
     train: tuple[str, ...] = ("*",),
     frozen: tuple[str, ...] = (),
     schedule: Schedule | None = None,
+    until: float | None = None,
 ) -> nn.Module:
     """The check's model after some steps of the project's own loop in which all of its parameters, or those below
-    `train` and not below `frozen`, learn an objective: ready to be used."""
+    `train` and not below `frozen`, learn an objective: ready to be used.  until: the last loss; while it is higher,
+    the same steps come again, `ROUNDS` times at most."""
     stage = Stage(
         name="learned",
         data=(),
@@ -136,7 +139,10 @@ def learned(
         schedule=schedule or Constant(),
         budget=Budget(batch=1, steps=training_check.steps if steps is None else steps),
     )
-    run(training_check, stage)
+    for _ in range(ROUNDS):
+        last = run(training_check, stage)[-1]
+        if until is None or last <= until:
+            break
     return training_check.model.requires_grad_(True)
 
 

@@ -61,6 +61,11 @@ class LowRankPath(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """``x [..., in]`` and what the linear gives without the adapter, ``y [..., out]`` -> ``[..., out]``."""
+        if torch.is_autocast_enabled(x.device.type) and self.magnitude is None:
+            # Scaled where it is narrow, added by the product: one pass over the wide output instead of four.
+            low = self.lora_A(self.dropout(x)) * self.scale
+            added = torch.addmm(y.reshape(-1, len(weight)), low.reshape(-1, low.shape[-1]), self.lora_B.weight.t())
+            return added.view(y.shape).to(y.dtype)
         dropped = self.dropout(x.to(self.lora_A.weight.dtype))
         low = self.lora_B(self.lora_A(dropped)) * self.scale
         if self.magnitude is None:
@@ -113,6 +118,8 @@ class LoRALinear(Linear, _Adapted):
     """A linear with low-rank paths beside it. ``[..., in] -> [..., out]``"""
 
     def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
+        if torch.is_autocast_enabled(x.device.type):  # once, not in each of the products
+            x = x.to(torch.get_autocast_dtype(x.device.type))
         y = self.plain_class.forward(self, x)
         for path in self.adapters.values():
             y = path(x, y, self.weight, self.bias)
