@@ -171,14 +171,14 @@ TYPES: Mapping[str, FusionType] = {
     for each in (
         FusionType(letter="A", name="gated cross-attention between blocks", build=cross_attention,
                    train=("connectors", "backbone.blocks.*.cross"), lr=3e-3, one_place=True,
-                   adds=(HEARD,), added_lr=1e-2, shared=("backbone.blocks.*.cross",)),
+                   adds=(HEARD,), added_lr=3e-2, shared=("backbone.blocks.*.cross",)),
         FusionType(letter="B", name="visual expert inside blocks", build=visual_expert,
                    train=("connectors", "backbone.blocks.*.attn.*.branches.1"), lr=1e-3,
                    adds=(HEARD, "backbone.blocks.*.attn.*.branches.2"), added_lr=1e-3),
         FusionType(letter="C", name="features at placeholders", build=splice, train=("connectors",), lr=1e-2,
-                   adds=(HEARD,), added_lr=1e-2),
+                   adds=(HEARD,), added_lr=3e-3),
         FusionType(letter="D", name="codes in the vocabulary", build=vocabulary, train=("backbone.embed_tokens.new",),
-                   lr=1e-2, coded=True, adds=("backbone.embed_tokens.new",), added_lr=1e-2, kept=deeper),
+                   lr=3e-2, coded=True, adds=("backbone.embed_tokens.new",), added_lr=3e-2, kept=deeper),
     )
 }  # fmt: skip
 
