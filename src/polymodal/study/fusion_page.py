@@ -16,6 +16,7 @@ from polymodal.study.verdicts import percent
 
 STYLE = """
 body { max-width: 66rem; } img { width: 100%; background: #fff; border: 1px solid var(--line); border-radius: 8px; }
+.claim { min-width: 12rem; overflow-wrap: normal; }
 .verdict { white-space: nowrap; font-weight: 600; }
 td:first-child { white-space: nowrap; } .confirmed { color: #1a7f37; } .refuted { color: #b42318; }
 .undecided, .not { color: var(--soft); } h2 { margin-top: 2.2rem; }
@@ -106,7 +107,7 @@ def claims(study: Study) -> str:
     if not study["verdicts"]:
         return ""
     rows = "".join(
-        f"<tr><td>{escaped(each['type'])}</td><td>{escaped(each['claim'])}</td>"
+        f"<tr><td>{escaped(each['type'])}</td><td class='claim'>{escaped(each['claim'])}</td>"
         f"<td class='verdict {escaped(each['verdict'].split()[0])}'>{escaped(each['verdict'])}</td>"
         f"<td>{escaped(each['because'])}</td></tr>"
         for each in study["verdicts"]
