@@ -44,7 +44,7 @@ SEVERAL = Stage(
     lora={"backbone.blocks": LoRAConfig(rank=RANK, alpha=ALPHA)},
     optimizer=AdamW(lr=5e-4, clip=1.0),
     schedule=Cosine(warmup_steps=20),
-    budget=Budget(batch=4, steps=80, precision="bfloat16"),
+    budget=Budget(batch=4, steps=240, precision="bfloat16"),
     start="instruct",
 )
 HEAR = Stage(
@@ -57,7 +57,7 @@ HEAR = Stage(
     train=("connectors.audio",),
     optimizer=AdamW(lr=2e-3, betas=(0.9, 0.98), weight_decay=0.05, clip=1.0),
     schedule=Cosine(warmup_steps=100, final=0.02),
-    budget=Budget(batch=48, steps=900),
+    budget=Budget(batch=48, steps=600),
     start="parts",
     note="the head of the letters is not kept",
 )
