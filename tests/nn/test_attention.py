@@ -150,15 +150,16 @@ def test_linears_fill_slots_and_configs_are_checked() -> None:
 
 @pytest.mark.parametrize("keys", [SHORT, SHORT + 1])
 @pytest.mark.parametrize("autocast", [True, False])
-def test_half_precision_learns_what_float32_does(keys: int, autocast: bool) -> None:
+@pytest.mark.parametrize("biased", [True, False])
+def test_half_precision_learns_what_float32_does(keys: int, autocast: bool, biased: bool) -> None:
     torch.manual_seed(0)
     q, seen = torch.randn(1, 4, 3, 32), torch.randn(1, 4, 3, 32)
     k, v = torch.randn(1, 2, keys, 32), torch.randn(1, 2, keys, 32)
-    mask = MaskSpec(causal=True).prepare(3, keys, torch.device("cpu"))
+    mask, bias = MaskSpec(causal=True).prepare(3, keys, torch.device("cpu")), torch.randn(1, 4, 1, keys)
 
     def gradients(dtype: torch.dtype) -> list[Tensor]:
         given = [each.to(dtype).requires_grad_() for each in (q, k, v)]
-        out = attend(*given, mask)
+        out = attend(*given, mask.biased(bias.to(dtype), 3) if biased else mask)
         return [out, *torch.autograd.grad((out * seen.to(out.dtype)).sum(), given)]
 
     exact = gradients(torch.float32)

@@ -254,3 +254,13 @@ def test_under_autocast_the_sum_and_its_gradients_are_those_of_float32(rows: tup
         found = gradients()
     for one, other in zip(found, exact, strict=True):
         assert (one - other).norm() <= 0.02 * other.norm()
+
+
+def test_under_autocast_an_adapter_of_zeros_changes_no_int8_linear() -> None:
+    torch.manual_seed(0)
+    part, x = Int8Linear.of(torch.randn(48, 64), torch.randn(48)), torch.randn(3, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        before = part(x)
+        adapt(part, LowRank(a=torch.randn(2, 64), b=torch.zeros(48, 2), scale=1.0))
+        after = part(x)
+    assert after.dtype == before.dtype and torch.equal(after, before)

@@ -22,6 +22,7 @@ from polymodal.nn.cache import LayerCache
 from polymodal.nn.linear import LinearConfig, ProjectionConfig
 from polymodal.nn.mask import MaskSpec, PreparedMask
 from polymodal.nn.norm import NormConfig
+from polymodal.nn.precision import autocast_dtype
 from polymodal.nn.rope import Rotation, apply_rope
 
 
@@ -211,13 +212,16 @@ def narrowed(mask: MaskSpec, window: int | None) -> MaskSpec:
 SHORT = 256  # keys
 
 
-def _short_and_learning(q: Tensor, k: Tensor, v: Tensor) -> torch.dtype | None:
-    """The half-precision dtype of attention on a CPU whose gradient is better taken in float32: the backward kernel of
-    few keys takes 2.5 times as long in bfloat16 (7 rows of 103 tokens, 9 heads: 11.5 and 4.4 ms)."""
+def _half_to_widen(q: Tensor, k: Tensor, v: Tensor) -> torch.dtype | None:
+    """The half-precision dtype of an attention that is computed in float32 instead; None for all others.
+
+    On a CPU the backward kernel of few keys takes 2.5 times as long in bfloat16 (7 rows of 103 tokens, 9 heads: 11.5
+    and 4.4 ms).
+    """
     if q.device.type != "cpu" or k.shape[2] > SHORT or not (q.requires_grad or k.requires_grad or v.requires_grad):
         return None
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else q.dtype
-    return None if dtype == torch.float32 or dtype == torch.float64 else dtype
+    dtype = autocast_dtype("cpu") or q.dtype
+    return dtype if dtype in (torch.bfloat16, torch.float16) else None
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: PreparedMask | None, scale: float | None = None) -> Tensor:
@@ -239,11 +243,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: PreparedMask | None, scale: fl
         if groups > 1 and mask.allow is not None and q.device.type != "cpu":
             # Accelerator kernels take a mask or grouped heads, not both; without this they fall to the slowest.
             k, v, groups = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1), 1
-        half = _short_and_learning(q, k, v)
-        with torch.autocast("cpu", enabled=False) if half else nullcontext():
-            q, k, v = (q.float(), k.float(), v.float()) if half else (q, k, v)
+        allow, half = mask.allow, _half_to_widen(q, k, v)
+        if half is not None:
+            q, k, v = q.float(), k.float(), v.float()
+            allow = allow.float() if allow is not None and allow.is_floating_point() else allow  # what biased() adds
+        with nullcontext() if half is None else torch.autocast("cpu", enabled=False):
             out = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask.allow, is_causal=mask.causal, scale=scale, enable_gqa=groups > 1
+                q, k, v, attn_mask=allow, is_causal=mask.causal, scale=scale, enable_gqa=groups > 1
             )
-            out = out if half is None else out.to(half)
+        out = out if half is None else out.to(half)
     return out if mask.empty is None else torch.where(mask.empty, 0.0, out)

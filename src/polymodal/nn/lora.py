@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from polymodal.errors import ConfigError, UnknownName, WeightsError
 from polymodal.nn.linear import Linear
 from polymodal.nn.native.linear import shape_of
+from polymodal.nn.precision import autocast_dtype
 from polymodal.nn.quantise import QUANTISED
 
 DEFAULT = "default"
@@ -61,11 +62,11 @@ class LowRankPath(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """``x [..., in]`` and what the linear gives without the adapter, ``y [..., out]`` -> ``[..., out]``."""
-        if torch.is_autocast_enabled(x.device.type) and self.magnitude is None:
+        if self.magnitude is None and y.dtype == autocast_dtype(x.device.type):
             # Scaled where it is narrow, added by the product: one pass over the wide output instead of four.
             low = self.lora_A(self.dropout(x)) * self.scale
-            added = torch.addmm(y.reshape(-1, len(weight)), low.reshape(-1, low.shape[-1]), self.lora_B.weight.t())
-            return added.view(y.shape).to(y.dtype)
+            added = torch.addmm(y.reshape(-1, y.shape[-1]), low.reshape(-1, low.shape[-1]), self.lora_B.weight.t())
+            return added.view(y.shape)
         dropped = self.dropout(x.to(self.lora_A.weight.dtype))
         low = self.lora_B(self.lora_A(dropped)) * self.scale
         if self.magnitude is None:
@@ -118,8 +119,6 @@ class LoRALinear(Linear, _Adapted):
     """A linear with low-rank paths beside it. ``[..., in] -> [..., out]``"""
 
     def forward(self, x: Tensor, token_types: Tensor | None = None) -> Tensor:
-        if torch.is_autocast_enabled(x.device.type):  # once, not in each of the products
-            x = x.to(torch.get_autocast_dtype(x.device.type))
         y = self.plain_class.forward(self, x)
         for path in self.adapters.values():
             y = path(x, y, self.weight, self.bias)

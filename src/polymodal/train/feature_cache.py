@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from polymodal.errors import StorageError
+from polymodal.nn.precision import autocast_dtype
 from polymodal.train.ranks import whole
 
 Forward = Callable[..., Any]
@@ -121,9 +122,7 @@ def row_keys(values: Sequence[Any]) -> list[str] | None:
     rest = [value for value in values if not isinstance(value, Tensor)]
     if not all(value is None or isinstance(value, bool | int | float | str) for value in rest):
         return None
-    kind = tensors[0].device.type
-    precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-    about = f"{precision} {rest}"
+    about = f"{autocast_dtype(tensors[0].device.type)} {rest}"
     return [row_key(about, [each[index] for each in tensors]) for index in range(count)]
 
 
