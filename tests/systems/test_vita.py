@@ -113,7 +113,7 @@ def test_pieces_are_tokenised_apart_as_published(tmp_path: Path) -> None:
 def test_filter_banks_are_the_published_ones() -> None:
     stored = read("vita_fbank")[1]
     samples = stored["in.samples"] * 2.0**15
-    torch.testing.assert_close(fbank(samples.double(), 80, power=POVEY), stored["out.fbank"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(fbank(samples.double(), 80, power=POVEY), stored["out.fbank"], atol=1e-4, rtol=0)
     torch.testing.assert_close(fbank(samples, 80, power=POVEY), stored["out.fbank"], atol=1e-3, rtol=0)  # data/kaldi.py
 
 

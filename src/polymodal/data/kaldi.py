@@ -41,11 +41,14 @@ def fbank(samples: Tensor, mels: int = 128, rate: int = 16000, window: float = 0
 
 @lru_cache(maxsize=8)
 def filters(mels: int, rate: int, points: int, low: float = 20.0) -> Tensor:
-    """Triangles `[mels, points / 2]`, evenly spaced on the mel scale."""
+    """Triangles float64 `[mels, points / 2]`, evenly spaced on the mel scale.
+
+    In float32 a logarithm's last bit, which differs from processor to processor, is 1e-5 of a triangle's width.
+    """
     bottom, top = _mel(low), _mel(rate / 2)
-    edges = bottom + torch.arange(mels + 2, dtype=torch.float32) * ((top - bottom) / (mels + 1))
+    edges = bottom + torch.arange(mels + 2, dtype=torch.float64) * ((top - bottom) / (mels + 1))
     left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    bins = 1127.0 * torch.log(1.0 + torch.arange(points // 2) * (rate / points) / 700.0)
+    bins = 1127.0 * torch.log(1.0 + torch.arange(points // 2, dtype=torch.float64) * (rate / points) / 700.0)
     return torch.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clamp_min(0.0)
 
 
