@@ -120,7 +120,7 @@ def archive(kind: str, members: Members) -> bytes:
     if kind == "pypi":
         with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as wheel:
             for name, body in members.items():
-                wheel.writestr(name, body)
+                wheel.writestr(zipfile.ZipInfo(name), body, zipfile.ZIP_DEFLATED)
         return data.getvalue()
     top = "./" if kind == "debian" else "package/"
     with tarfile.open(fileobj=data, mode="w:xz" if kind == "debian" else "w:gz") as tarball:

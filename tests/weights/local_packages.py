@@ -19,10 +19,11 @@ def digest(data: bytes, name: str = "sha256") -> str:
 
 
 def wheel(**members: bytes) -> bytes:
+    """A wheel; the same bytes at any time, since a hash in the index is of another call's."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in (members or {"tiny/model.gguf": MODEL, "tiny/words.json": b"{}"}).items():
-            archive.writestr(name, data)
+            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 
