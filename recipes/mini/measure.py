@@ -35,6 +35,7 @@ from polymodal.models.multimodal_lm import MultimodalLM
 from polymodal.systems.mini.components import IMAGE
 
 ASK = "What is this?"
+PARTS = ("naming", "questions", "text_only", "retrieval")
 Answerer = Callable[[Sequence[dict], Sequence[str]], list[str]]
 
 
@@ -222,7 +223,8 @@ def main() -> None:
     parser.add_argument("--wordnet", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="JSON file of all numbers and samples")
     parser.add_argument("--baselines", type=Path, help="earlier --out with the same --size: reuse its baseline names")
-    parser.add_argument("--size", type=int, default=200, help="images or questions per set")
+    parser.add_argument("--size", type=int, default=200, help="images per set, and questions of each kind")
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS, help="by default everything")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -231,13 +233,14 @@ def main() -> None:
     samples: list[dict] = []
     earlier = json.loads(args.baselines.read_text())["naming"] if args.baselines else {}
     known = {name: {s: cell for s, cell in cells.items() if s != "mini"} for name, cells in earlier.items()}
+    parts: dict[str, Callable[[], dict]] = {
+        "naming": lambda: naming(systems, pictures, args.size, samples, known),
+        "questions": lambda: questions(systems["mini"], pictures, args.data, args.size, samples),
+        "text_only": lambda: text_only(model, args.language_model, args.wordnet),
+        "retrieval": lambda: retrieval(model, pictures, systems["top words"], 400),
+    }
     with torch.inference_mode():
-        results = {
-            "naming": naming(systems, pictures, args.size, samples, known),
-            "questions": questions(systems["mini"], pictures, args.data, args.size, samples),
-            "text_only": text_only(model, args.language_model, args.wordnet),
-            "retrieval": retrieval(model, pictures, systems["top words"], 400),
-        }
+        results = {name: part() for name, part in parts.items() if name in args.only}
     args.out.write_text(json.dumps({**results, "samples": samples}, indent=1) + "\n")
 
 

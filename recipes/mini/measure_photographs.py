@@ -56,17 +56,28 @@ def with_article(word: str) -> str:
     return word if plural else f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 
-def questions(model: pm.Model, photograph: Photograph, boxes: dict[str, float]) -> dict[str, bool]:
-    """Whether "yes" and "no" are answered rightly; boxes: kind -> share of the picture."""
+def yes_and_no(photograph: Photograph, boxes: dict[str, float]) -> dict[str, str]:
+    """A question for "yes" and one for "no"; boxes: kind -> share of the picture."""
     words = {kind.name: kind.word for kind in read_kinds()}
     absent = random.Random(photograph.key).choice(sorted(set(words) - set(boxes)))
     verb = {True: "Are there", False: "Is there"}
-    found = {}
-    for right, kind in (("yes", max(boxes, key=lambda name: boxes[name])), ("no", absent)):
-        thing = with_article(words[kind])
-        said = ask(model, photograph, f"{verb[thing == words[kind]]} {thing} in the picture?")
-        found[right] = said.lower().startswith(right)
-    return found
+    things = {"yes": words[max(boxes, key=lambda name: boxes[name])], "no": words[absent]}
+    return {right: f"{verb[with_article(word) == word]} {with_article(word)} in the picture?"
+            for right, word in things.items()}  # fmt: skip
+
+
+def questions(model: pm.Model, photograph: Photograph, boxes: dict[str, float]) -> dict[str, bool]:
+    """Whether "yes" and "no" are answered rightly; boxes: kind -> share of the picture."""
+    asked = yes_and_no(photograph, boxes)
+    return {right: ask(model, photograph, asked[right]).lower().startswith(right) for right in asked}
+
+
+def shares(boxes: list[tuple[str, tuple[float, ...]]]) -> dict[str, float]:
+    """Kind -> the share of the picture that its boxes cover together, where they overlap counted twice."""
+    covers: dict[str, float] = {}
+    for kind, box in boxes:
+        covers[kind] = covers.get(kind, 0.0) + (box[2] - box[0]) * (box[3] - box[1])
+    return covers
 
 
 def matched(model: pm.Model, photograph: Photograph, boxes: list[tuple[str, tuple[float, ...]]]) -> dict[str, int]:
@@ -119,9 +130,7 @@ def main() -> None:
         row |= {f"{name} hit": hit(answer, photograph.nouns) for name, answer in answers.items()}
         if photograph.kind == SCENE:
             own = boxes[photograph.key]
-            covers: dict[str, float] = {}
-            for kind, box in own:
-                covers[kind] = covers.get(kind, 0.0) + (box[2] - box[0]) * (box[3] - box[1])
+            covers = shares(own)
             row |= questions(model, photograph, covers) | matched(model, photograph, own)
             row |= several(model, photograph, covers)
         row |= unknown(model, photograph, bare(answers["mini"]))
