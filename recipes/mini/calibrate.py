@@ -8,7 +8,7 @@ Drawings and photographs weigh the same: the margins of drawings say little, so 
 wide range of c, at whose end mini says yes to everything in a photograph.  The offset becomes a small change of one row
 of SmolLM2's embedding table (tied to its head): c m / |m|^2 for the mean m of h.  It adds c to the logit of "Yes" at
 the start of an answer and hardly changes the embedding of "Yes".  It is written as `calibration.yes` to the released
-file; a second run starts from a row of zeros.
+file; the one that is there is taken off first.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch import Tensor
 
 import polymodal as pm
 from polymodal.data.media import Image
-from polymodal.systems.mini.components import BACKBONE, TRAINED, YES
+from polymodal.systems.mini.components import TRAINED, YES
 from polymodal.train.feature_cache import cached_features
 from polymodal.weights.export import save_safetensors
 from polymodal.weights.read import read_safetensors
@@ -87,8 +87,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     stored = read_safetensors(Path(TRAINED.name))
-    tensors = {name: stored[name] for name in stored} | {YES: torch.zeros(BACKBONE.width)}
-    save_safetensors(tensors, Path(TRAINED.name), metadata=dict(stored.metadata))
+    tensors = {name: stored[name] for name in stored}
     model = pm.load("mini")
     model.module.requires_grad_(False)  # what frozen parts make is cached
     parts = {"drawings": of_drawings(Pictures(args.data), args.size), "photographs": of_scenes(args.scenes)}
@@ -96,7 +95,7 @@ def main() -> None:
     with torch.inference_mode(), cached_features(model.module, args.feature_cache):
         hidden = torch.cat([states(model, asked) for asked in parts.values()])
         table = model.module.backbone.embed_tokens.weight
-        margins = hidden @ (table[yes] - table[no])
+        margins = hidden @ (table[yes] - tensors[YES].float() - table[no])
         right = torch.tensor([yes_is_right for asked in parts.values() for *_, yes_is_right in asked])
         best = offset(margins, right, torch.cat([torch.ones(len(asked)) / len(asked) for asked in parts.values()]))
         mean = hidden.mean(0)

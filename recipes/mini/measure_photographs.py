@@ -60,10 +60,12 @@ def yes_and_no(photograph: Photograph, boxes: dict[str, float]) -> dict[str, str
     """A question for "yes" and one for "no"; boxes: kind -> share of the picture."""
     words = {kind.name: kind.word for kind in read_kinds()}
     absent = random.Random(photograph.key).choice(sorted(set(words) - set(boxes)))
-    verb = {True: "Are there", False: "Is there"}
-    things = {"yes": words[max(boxes, key=lambda name: boxes[name])], "no": words[absent]}
-    return {right: f"{verb[with_article(word) == word]} {with_article(word)} in the picture?"
-            for right, word in things.items()}  # fmt: skip
+    return {"yes": is_there(words[max(boxes, key=lambda name: boxes[name])]), "no": is_there(words[absent])}
+
+
+def is_there(word: str) -> str:
+    thing = with_article(word)
+    return f"{'Are' if thing == word else 'Is'} there {thing} in the picture?"
 
 
 def questions(model: pm.Model, photograph: Photograph, boxes: dict[str, float]) -> dict[str, bool]:

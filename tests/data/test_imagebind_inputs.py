@@ -24,6 +24,19 @@ def test_filter_banks_equal_kaldis() -> None:
         fbank(samples[:399])
 
 
+def test_filter_banks_are_their_definition() -> None:
+    """In float64 throughout, where no processor's float32 logarithm plays a part."""
+    samples = values("samples", (2000,)).double() * 100
+    frames = np.lib.stride_tricks.sliding_window_view(samples.numpy(), 400)[::160]
+    frames = frames - frames.mean(1, keepdims=True)
+    frames = frames - 0.97 * np.concatenate((frames[:, :1], frames[:, :-1]), 1)
+    power = np.abs(np.fft.rfft(frames * np.hanning(400), 512)[:, :256]) ** 2
+    mel = 1127.0 * np.log1p(np.arange(256) * (16000 / 512) / 700.0)
+    edges = np.linspace(1127.0 * np.log1p(20 / 700.0), 1127.0 * np.log1p(8000 / 700.0), 42)
+    banks = np.stack([power @ np.interp(mel, edges[i : i + 3], [0.0, 1.0, 0.0]) for i in range(40)], 1)
+    assert np.abs(fbank(samples, 40).numpy() - np.log(banks)).max() < 5e-6
+
+
 def test_sound_is_three_clips_spread_evenly() -> None:
     assert imagebind_inputs.clip_starts(10.0, 3, 2.0) == [0.0, 4.0, 8.0] and imagebind_inputs.clip_starts(
         1.0, 3, 2.0
